@@ -142,6 +142,13 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
     [
         ([record("Start", 0), record("Stop", 100)], [("anna", 0, 100, "TOLD")]),
         ([record("Stop", 100, Acct_Session_Time="60")], [("anna", 40, 100, "TOLD")]),
+        # An end need not name what the session had.
+        ([record("Start", 0), record("Stop", 100, Framed_IP_Address="")], [("anna", 0, 100, "TOLD")]),
+        (
+            [record("Start", 0), record("Stop", 100, session="s", Framed_IP_Address="")],
+            [("anna", 0, None, "NONE")],
+        ),
+        ([record("Stop", 100, Framed_IP_Address=""), record("Start", 200)], [("anna", 200, None, "NONE")]),
         ([record("Interim-Update", 100, Acct_Session_Time="60")], [("anna", 40, None, "NONE")]),
         ([record("Start", 10, Acct_Delay_Time="10")], [("anna", 0, None, "NONE")]),
         ([record("Start", 0), record("Accounting-On", 50, user="")], [("anna", 0, 50, "TOLD")]),

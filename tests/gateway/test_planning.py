@@ -10,6 +10,7 @@ from urlward.gateway import planning
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.planning import Planned, parse_listen, planned
 
+RESOLVED = {"dns": {"resolvers": ["203.0.113.53", "[2001:db8::53]:5300"]}}
 V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
 
 
@@ -91,6 +92,28 @@ def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
 def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = plan(gateway={"interfaces": ["lan0", "wg7"]}).notes
     assert note == "gateway.interfaces: there is no wg7 on this machine, or not yet"
+    monkeypatch.setattr(planning, "vrf_interfaces", lambda _: {"lan0": "red", "red": "red"})
+    monkeypatch.setattr(planning, "unnamed_vlans", lambda _: {"lan0.10": "lan0"})
+    assert plan().notes == (
+        "gateway.interfaces: lan0 is in the VRF red, which is not supported",
+        "gateway.interfaces: red is a VRF, which is not supported",
+        "gateway.interfaces: what comes in by lan0.10, a VLAN of lan0, is not filtered: name lan0.10 too "
+        "where clients are in it",
+    )
+    monkeypatch.setattr(planning, "unnumbered_interfaces", lambda _: ["lan0"])
+    assert "lan0 has no IPv4 address" in plan().notes[-1]
+    assert (
+        "lan0 has no IPv4 address" in plan(gateway={"steer": True, "keep_source": True, **RESOLVED}).notes[-1]
+    )
+    assert len(plan(gateway={"keep_source": True}).notes) == 3, "nothing is redirected"
+    monkeypatch.setattr(planning, "interfaces_to_the_world", lambda _: ["lan0"])
+    assert "all that come in there are clients: say who is one" in plan().notes[-2]
+    assert "and are answered DNS" in plan(gateway={"steer": True, **RESOLVED}).notes[-2]
+    assert len(plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes) == 4
+    monkeypatch.setattr(planning, "interfaces_to_the_world", lambda _: [])
+    monkeypatch.setattr(planning, "unnumbered_interfaces", lambda _: [])
+    for name in ("vrf_interfaces", "unnamed_vlans"):
+        monkeypatch.setattr(planning, name, lambda _: {})
     _, note = plan(gateway={"interfaces": ["lan0", "lan1"]}).notes
     assert note == ("gateway.interfaces: lan1 is a port of br0, as which packets come in: name br0")
     (note,) = plan(gateway={"clients": ["192.0.2.0/24"]}).notes

@@ -161,10 +161,13 @@ def test_what_cannot_work(refused: Refused, text: str, line: str) -> None:
 def test_a_state_folder_that_cannot_be_used(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("none/x")
+    (tmp_path / "kernel").symlink_to("/sys")
     for state, why in (
         ("loop", "loop: Too many levels of symbolic links"),
         ("nowhere", "nowhere: a link to what is not there"),
         ("nowhere/x", "nowhere: a link to what is not there"),
+        ("/proc/x", "/proc: the kernel's, which takes no files"),
+        ("kernel/x/y", "kernel: the kernel's, which takes no files"),
     ):
         (said,) = refused(f'state = "{state}"\n{DAYS}')
         assert said.startswith("urlward.toml:1: state: ")

@@ -50,6 +50,10 @@ class SightingKind(IntEnum):
     """All sessions whose name begins as `session` ended at start."""
     PERHAPS = 5
     """From start to end, in one of two readings of a local time; what is said next may begin at that end."""
+    DECLINED = 6
+    """Whoever has it gave it back at start (0: the source does not say when), since somebody else uses it."""
+    STOPPED = 7
+    """The session ended at start, whatever it had."""
 
 
 class Ending(IntEnum):
@@ -63,6 +67,7 @@ class Ending(IntEnum):
     SECOND = 5
     DOUBT = 6
     ORDER = 7
+    DECLINED = 8
 
     @property
     def text(self) -> str:
@@ -76,6 +81,7 @@ class Ending(IntEnum):
             Ending.SECOND: "no end is known; it began then or before, as the clock showed that time twice",
             Ending.DOUBT: "in doubt: by a local time that the clock showed twice",
             Ending.ORDER: "in doubt: who came last in the hour that the clock showed twice is not known",
+            Ending.DECLINED: "in doubt: given back before, as an address that somebody else uses",
         }[self]
 
 

@@ -16,6 +16,8 @@ _NO_LEASE = re.compile(
     r"\s*(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
 ).fullmatch
 _OVER = frozenset({"free", "expired", "released", "reset"})
+_ABANDONED = "abandoned"
+"""Declined by a client, or found in use; when, is not in the file."""
 
 
 class IscParser:
@@ -60,7 +62,9 @@ class IscParser:
 
     def _sighting(self, address: str, fields: dict[str, str]) -> Sighting | None:
         place, network = place_of(address)
-        state = fields.get("binding state", "active")
+        state = fields.get("binding state", fields.get("") or "active")
+        if state == _ABANDONED:
+            return (place, network, 0, LAST_PORT, 0, FOREVER, 0, "", "", int(SightingKind.DECLINED))
         subscriber = fields.get(self._wanted) or fields.get("hardware ethernet") or fields.get("uid")
         if subscriber is None or (state != "active" and state not in _OVER):
             return None

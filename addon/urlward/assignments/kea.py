@@ -1,7 +1,8 @@
 """Kea's lease files (memfile): ``kea-leases4.csv``, ``kea-leases6.csv``, and what their cleanup leaves.
 
 Each line is a lease as it was when it was written: it began, or was renewed, ``valid_lifetime`` before
-``expire``. One with a lifetime of zero was given back or deleted; when, is not in the file.
+``expire``. One with a lifetime of zero was given back or deleted; when, is not in the file. One that a client
+declined has nobody's identifiers (of IPv6, zeros).
 (Kea Administrator Reference Manual, sections 8.2.1, 9.2.2 and 4.1; `Lease::state_`.)
 """
 
@@ -74,7 +75,23 @@ class KeaParser:
                 faults.append(Fault(number, reason_of(e)))
                 continue
             subscriber = next((fields[column] for column in whose if fields[column]), "")
-            if fields[state] == _DECLINED or not subscriber:
+            if fields[state] == _DECLINED:
+                # Nobody's then: neither a client's identifiers nor its lifetime are in it.
+                declined = (
+                    place,
+                    network,
+                    0,
+                    LAST_PORT,
+                    start,
+                    until,
+                    start,
+                    "",
+                    "",
+                    int(SightingKind.DECLINED),
+                )
+                found.append(declined)
+                continue
+            if not subscriber.strip("" if self._wanted else "0:"):
                 continue
             said = SightingKind.HELD
             if lifetime == 0 or fields[state] == _RELEASED:

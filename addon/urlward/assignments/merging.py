@@ -11,7 +11,7 @@ from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ended
 
 _MOST_KEPT = 300_000
 
-_HELD, _ENDED, _RELEASED, _WHOLE, _RESTARTED, _PERHAPS = (int(said) for said in SightingKind)
+_HELD, _ENDED, _RELEASED, _WHOLE, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
@@ -36,16 +36,18 @@ class Merger:
         """Take in a batch; `changes` has then what is to be written."""
         self._load(sightings)
         for sighting in sightings:
-            if sighting[9] == _RESTARTED:
-                self._end_sessions(sighting[8], sighting[4])
+            if sighting[9] in (_RESTARTED, _STOPPED):
+                self._end_sessions(sighting[8], sighting[4], all_of=sighting[9] == _RESTARTED)
             else:
                 self._take(sighting)
 
-    def _end_sessions(self, beginning: str, at: int) -> None:
+    def _end_sessions(self, beginning: str, at: int, *, all_of: bool) -> None:
+        """End the sessions whose name begins so, or that of this name alone."""
         held = {key: held for key, held in self._held.items() if held is not None}
         stored = self._store.sessions(self._source, beginning)
         for key, one in {**{k: v for k, v in stored.items() if k not in self._held}, **held}.items():
-            if one[_SESSION].startswith(beginning) and one[_START] < at:
+            name = one[_SESSION] if not all_of else one[_SESSION][: len(beginning)]
+            if name == beginning and one[_START] < at:
                 one[_END], one[_ENDING] = min(one[_END], at), Ending.TOLD
                 self._end(key, one)
                 self._drop(key)
@@ -64,7 +66,7 @@ class Merger:
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
-        keys = {(s[0], s[2]) for s in sightings if s[9] < _WHOLE}
+        keys = {(s[0], s[2]) for s in sightings if s[9] < _WHOLE or s[9] == _DECLINED}
         missing = keys - self._held.keys()
         if missing:
             known = self._store.held(self._source, {place for place, _ in missing})
@@ -98,6 +100,10 @@ class Merger:
                 self._perhaps, self._back = (key, end, subscriber), end - start
             return
         held = self._held[key]
+        if said == _DECLINED:
+            if held is not None:
+                self._decline(key, held, start)
+            return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -142,7 +148,7 @@ class Merger:
         if earlier[_END] > later[_START]:
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
-            if earlier[_ENDING] != Ending.ORDER:
+            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED):
                 earlier[_ENDING] = Ending.NEXT
         self._end(key, earlier)
         if later is new:
@@ -191,6 +197,22 @@ class Merger:
             self._end_within(key, held, doubt)
             self._drop(key)
             self._over.add((key, ended[_SESSION]))
+
+    def _decline(self, key: Key, held: Held, at: int) -> None:
+        """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
+        at = max(at, held[_START])
+        if at >= held[_END]:
+            return
+        if at > held[_START]:
+            certain = [*held]
+            certain[_END], certain[_ENDING] = at, Ending.TOLD
+            self._end(key, certain)
+        held[_START], held[_ENDING] = at, Ending.DECLINED
+        if held[_END] == FOREVER:
+            self._hold(key, held)
+        else:
+            self._end(key, held)
+            self._drop(key)
 
     def _end_within(self, key: Key, ended: Held, doubt: int) -> None:
         """End an assignment at its end, or up to so many ms before."""

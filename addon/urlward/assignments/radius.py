@@ -76,12 +76,16 @@ class DetailParser:
         if not subscriber:
             raise RowError("nobody's")
         session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
-        return [
+        found = [
             (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
             for name in ADDRESSES
             for address in record.get(name, ())
             if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
         ]
+        if status == "Stop" and not found:
+            # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
+            return [(0, "", 0, LAST_PORT, at, at, at, "", session, int(SightingKind.STOPPED))]
+        return found
 
 
 def _text(value: str) -> str:

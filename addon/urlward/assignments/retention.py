@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    false,
     func,
     insert,
     or_,
@@ -28,10 +29,11 @@ from sqlalchemy import (
 )
 
 from urlward.assignments.deterministic import computed_in
-from urlward.assignments.interval import FOREVER, MOST_APART, AssignmentError, Ending, is_address
+from urlward.assignments.interval import FOREVER, MOST_APART, Ending, is_address
 from urlward.assignments.schema import PART, SPANS, TABLES, assignments, current, files, holds, told
 from urlward.assignments.store import AssignmentStore, rows_in_force
 from urlward.records.bulk import insert_new
+from urlward.records.engines import wipe_sqlite
 from urlward.records.vacuum import Pace, deletions, note_deleted, note_wiped, vacuum
 
 type Client = tuple[str, int, int]
@@ -145,8 +147,9 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     """Delete what ended before a time; and what has no end, but was last seen before it: said by its source,
     or found where its source had it.
 
-    SQLite overwrites what is deleted (secure_delete), and its log is emptied. PostgreSQL writes the tables
-    anew, for which it locks them a while. Copies elsewhere, such as its archived logs, are not reached.
+    SQLite overwrites what is deleted (secure_delete), and its log is emptied; since copies of some remain
+    where it moved them, the file is written anew. PostgreSQL writes the tables anew. Both lock them a while.
+    Copies elsewhere, such as its archived logs, are not reached.
 
     Args:
         store: where.
@@ -167,8 +170,11 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
         for table, over in _ended(before):
             deleted += connection.execute(delete(table).where(over)).rowcount
         # What is held is still there, so that nothing is lost by a second copy in the files.
-        if deleted + ended > len(held) and connection.dialect.name == "postgresql":
-            note_deleted(connection, PART)
+        if deleted + ended > len(held):
+            if isinstance(store.database, Path):
+                connection.exec_driver_sql("PRAGMA user_version = 1")
+            else:
+                note_deleted(connection, PART)
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
         deleted -= len(held)
@@ -196,7 +202,7 @@ def _held_and_over(connection: Connection, before: Before, now: int) -> list[Fou
     held = held_rows(connection, now)
     key = (current.c.place, current.c.first_port, current.c.source)
     keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
-    over = or_(*(one for table, one in _ended(before) if table is current))
+    over = or_(false(), *(one for table, one in _ended(before) if table is current))
     ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
     def is_over(table: Table, row: Row[Any]) -> bool:
@@ -278,20 +284,23 @@ def _over(before: int) -> ColumnElement[bool]:
 
 
 def _forget(store: AssignmentStore) -> None:
+    """Wipe what has been deleted from the database's files.
+
+    Raises:
+        AssignmentError: they have it still.
+    """
+    pace = _paces.setdefault(str(store.engine.url), Pace())
+    rewrite = pace.is_due()
     if isinstance(store.database, Path):
         with store.reading() as connection:
-            outside = connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Always, since the log may have been in use the last time.
-            if outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():
-                raise AssignmentError(
-                    f"{store.database}-wal: is being read, and still has what was deleted: purge again"
-                )
+            rewrite &= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+        with told(store.database), pace.rewriting() if rewrite else nullcontext():
+            # Its log is emptied always, since it may have been in use the last time.
+            wipe_sqlite(store.engine, time.sleep, rewrite=rewrite)
         return
     with store.reading() as connection:
         count = deletions(connection, PART)
     if count:
-        pace = _paces.setdefault(str(store.engine.url), Pace())
-        rewrite = pace.is_due()
         with told(store.database), pace.rewriting() if rewrite else nullcontext():
             vacuum(store.engine, TABLES, time.sleep, rewrite=rewrite)
         if not rewrite:

@@ -9,6 +9,7 @@ in the one before, so that two *cells* a class are looked at, whatever the histo
 come about in order of time, all go to few places of the index.
 """
 
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ SPANS: tuple[int, ...] = tuple(60_000 * 4**k for k in range(14))
 """From a minute to 127 years, in ms."""
 
 _CACHE_KIB = 131_072
-_BUSY_SECONDS = 30
+_BUSY_SECONDS = 600
+"""For which who writes waits: the file may be written anew meanwhile."""
 
 metadata = MetaData()
 
@@ -315,7 +317,7 @@ def told(database: Path | str) -> Iterator[None]:
     place = database if isinstance(database, Path) else "the assignments' database"
     try:
         yield
-    except (SQLAlchemyError, OSError) as e:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as e:
         reason = getattr(e, "orig", None) or e
         line = next(iter(str(reason).splitlines()), type(e).__name__)
         raise AssignmentError(f"{place}: {line}") from e

@@ -56,7 +56,9 @@ def add_run(add: Add) -> None:
         metavar="FOLDER",
         help="for report.html and report.json (lab-report/SCENARIO)",
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there; a new one"
+    )
     parser.add_argument("--in", dest="running", metavar="NAME", help="in a lab that is up")
     parser.add_argument(
         "--seconds", type=float, metavar="S", help="of each measurement, in place of the scenario's own"
@@ -97,21 +99,36 @@ def _run(args: argparse.Namespace) -> int:
     from urlward.lab.needs import check_needs
     from urlward.lab.scenario import load_scenario
     from urlward.lab.state import the_running
+    from urlward.report.document import check_folder
 
     if args.seconds is not None and not args.seconds > 0:
         raise LabError(f"--seconds: {args.seconds:g} is not more than 0")
     loaded = load_scenario(args.scenario)
+    report = (args.report or Path("lab-report") / loaded.name).absolute()
+    check_folder(report)
+    _check_keep(args.keep)
     check_needs()
     make_mount_points()
     order = Order(
         "join" if args.running else "run",
         _path(args.scenario),
-        str((args.report or Path("lab-report") / loaded.name).absolute()),
+        str(report),
         str(args.keep.absolute()) if args.keep else "",
         args.seconds,
     )
     command = joining(the_running(args.running).pid, str(order)) if args.running else isolated(str(order))
     return _wait(subprocess.Popen(command))  # noqa: S603 - our own program
+
+
+def _check_keep(folder: Path | None) -> None:
+    """Refuse a folder with files, whose names a lab's could be: ``urlward.toml`` is one.
+
+    Raises:
+        LabError: it is one.
+    """
+    with suppress(OSError):  # copying will tell
+        if folder is not None and any(folder.iterdir()):
+            raise LabError(f"--keep: {folder} is not empty: name a new folder")
 
 
 def _path(scenario: str) -> str:

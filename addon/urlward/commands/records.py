@@ -78,6 +78,7 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.records.evidence import evidence_of
     from urlward.records.holds import current_holds
     from urlward.records.retention import KeepingStores, days_of, held_elsewhere
+    from urlward.service.leftovers import without_end
 
     records, state = _read(args)
     found_folder(state)
@@ -108,7 +109,7 @@ def _status(args: argparse.Namespace) -> int:
         except UrlwardError as e:
             errors.append(e)
     stores.close()
-    errors = [*dict.fromkeys((*evidence.errors, *errors))]
+    errors = [*dict.fromkeys((*evidence.errors, *errors)), *without_end(records, state)]
     try:
         if (kept := kept_assignments(records, state, now)) is not None:
             age = Age(kept.count, kept.oldest)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
 
-from urlward.dashboard.asked import event_filter
+from urlward.dashboard.asked import event_filter, of_events
 from urlward.dashboard.handler import Base, iso, logger
 from urlward.dashboard.history import by_minute, newest
 from urlward.dashboard.sources import EventPage, Now, Row
@@ -110,6 +110,7 @@ class Export(EventsPage):
 
     async def get(self, form: str = "csv") -> None:
         """Stream the file as it is read, so that its size does not matter."""
+        of_events(self.request.query_arguments)
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
         page = await self.ask(self.sources.events, wanted)
         kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"

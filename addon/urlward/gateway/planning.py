@@ -17,9 +17,13 @@ from urlward.gateway.system import (
     FORWARDING,
     enslaved_interfaces,
     has_ipv6,
+    interfaces_to_the_world,
     missing_interfaces,
     own_addresses,
     sysctl,
+    unnamed_vlans,
+    unnumbered_interfaces,
+    vrf_interfaces,
 )
 
 _STUB_OF = Path("/run/systemd/resolve/resolv.conf")
@@ -69,6 +73,31 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         f"gateway.interfaces: {name} is a port of {master}, as which packets come in: name {master}"
         for name, master in enslaved_interfaces(gateway.interfaces).items()
     ]
+    notes += [
+        f"gateway.interfaces: {name} is in the VRF {vrf}, which is not supported"
+        if name != vrf
+        else f"gateway.interfaces: {name} is a VRF, which is not supported"
+        for name, vrf in vrf_interfaces(gateway.interfaces).items()
+    ]
+    notes += [
+        f"gateway.interfaces: what comes in by {name}, a VLAN of {lower}, is not filtered: name {name} too "
+        "where clients are in it"
+        for name, lower in unnamed_vlans(gateway.interfaces).items()
+    ]
+    if not gateway.clients:
+        notes += [
+            f"gateway.interfaces: a default route leads to {name}, and gateway.clients is empty: all that "
+            "come in there are clients"
+            + (", and are answered DNS" if gateway.steer else "")
+            + ": say who is one"
+            for name in interfaces_to_the_world(gateway.interfaces)
+        ]
+    if gateway.steer or not gateway.keep_source:
+        notes += [
+            f"gateway.interfaces: {name} has no IPv4 address, without which the kernel drops what is to be "
+            f"redirected there: give it one, such as another's of this machine (ip addr add …/32 dev {name})"
+            for name in unnumbered_interfaces(gateway.interfaces)
+        ]
     if 6 in families and _clients_of_ipv4_alone(gateway):
         notes.append(
             "gateway.clients: no IPv6 network, but IPv6 is routed: what comes over it is not filtered"

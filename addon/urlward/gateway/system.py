@@ -1,11 +1,11 @@
 """System facts of this machine: addresses, interfaces, kernel settings."""
 
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from urlward.gateway.netlink import links
+from urlward.gateway.netlink import Link, links, numbered
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -77,29 +77,103 @@ def missing_interfaces(names: Iterable[str]) -> list[str]:
     return [name for name in names if not any(_fits(one, name) for one in present)]
 
 
-def enslaved_interfaces(names: Iterable[str]) -> dict[str, str]:
+type Links = Mapping[int, Link]
+"""Interfaces by index; where a function is given none, it looks."""
+
+
+def enslaved_interfaces(names: Iterable[str], present: Links | None = None) -> dict[str, str]:
     """Ports of a bridge, a bond or the like, with its name, by which their packets come in.
 
     One whose master is among the names is left out: there its packets are met.
     """
-    found, present, wanted = {}, links(), tuple(names)
-    for link in present.values():
-        if not link.master or not any(_fits(link.name, name) for name in wanted):
+    wanted = tuple(names)
+    return {
+        link.name: top.name
+        for link, top in _tops(wanted, present)
+        if top != link and top.kind != _VRF and not _is_wanted(top, wanted)
+    }
+
+
+def vrf_interfaces(names: Iterable[str], present: Links | None = None) -> dict[str, str]:
+    """Interfaces in a VRF, with its name, and VRFs: the filter listens, and connects, outside of them."""
+    return {link.name: top.name for link, top in _tops(tuple(names), present) if top.kind == _VRF}
+
+
+def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) -> list[str]:
+    """Interfaces that IPv4 is routed to, and that have no such address: the kernel has none to redirect to,
+    and drops what is to be redirected."""
+    wanted, addressed = tuple(names), numbered(socket.AF_INET)
+    present = links() if present is None else present
+    lacking = {
+        link.name for index, link in present.items() if index not in addressed and _is_wanted(link, wanted)
+    }
+    if not lacking:
+        return []
+    routed = {line.split(None, 1)[0] for line in _lines(_THREAD / "net/route")[1:]}
+    return sorted(lacking & routed)
+
+
+def unnamed_vlans(names: Iterable[str]) -> dict[str, str]:
+    """VLANs of interfaces, with the name of those, which are not among the names themselves: their packets
+    come in by the VLAN's name, or by its master's."""
+    wanted, present = tuple(names), links()
+    found = {}
+    for link, top in _tops(("*",), present):
+        lower = present.get(link.lower)
+        if link.kind != "vlan" or lower is None or not _is_wanted(lower, wanted):
             continue
-        top = link
-        while (master := present.get(top.master)) is not None:
-            top = master
-        if not any(_fits(top.name, name) for name in wanted):
-            found[link.name] = top.name
+        if not _is_wanted(link, wanted) and not _is_wanted(top, wanted):
+            found[top.name] = lower.name
     return found
 
 
-def interface_faults(names: Iterable[str]) -> list[str]:
-    """Reasons why clients' packets do not come in by these names, in a few words each."""
+def interfaces_to_the_world(names: Iterable[str], process: Path = _THREAD) -> list[str]:
+    """Those of these interfaces that a default route leads to.
+
+    Args:
+        names: of interfaces.
+        process: the folder of one, whose network namespace is meant.
+    """
+    four = [line.split() for line in _lines(process / "net/route")[1:]]
+    six = [line.split() for line in _lines(process / "net/ipv6_route")]
+    found = {one[0] for one in four if {one[1], one[7]} == {"0" * 8}}
+    found |= {one[-1] for one in six if one[:2] == ["0" * 32, "00"] and one[-1] != "lo"}
     wanted = tuple(names)
+    return sorted(one for one in found if any(_fits(one, name) for name in wanted))
+
+
+_VRF = "vrf"
+
+
+def _tops(wanted: Sequence[str], present: Links | None = None) -> Iterator[tuple[Link, Link]]:
+    """Interfaces of these names, each with the last master that it is a port of, or itself."""
+    present = links() if present is None else present
+    for link in present.values():
+        if _is_wanted(link, wanted):
+            top = link
+            while (master := present.get(top.master)) is not None:
+                top = master
+            yield link, top
+
+
+def _is_wanted(link: Link, wanted: Sequence[str]) -> bool:
+    return any(_fits(link.name, name) for name in wanted)
+
+
+def interface_faults(names: Iterable[str], *, redirects: bool = True) -> list[str]:
+    """Reasons why clients' packets do not come to the filter by these names, in a few words each.
+
+    Args:
+        names: where clients come in.
+        redirects: whether some of what comes in is redirected.
+    """
+    wanted, present = tuple(names), links()
+    unnumbered = unnumbered_interfaces(wanted, present) if redirects else ()
     return [
         *(f"no interface {name}" for name in missing_interfaces(wanted)),
-        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted).items()),
+        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted, present).items()),
+        *(f"{name} is in a VRF" for name in vrf_interfaces(wanted, present)),
+        *(f"{name} has no IPv4 address" for name in unnumbered),
     ]
 
 

@@ -60,7 +60,7 @@ def _replay(args: argparse.Namespace) -> int:
     from urlward.progress import progress_bar
     from urlward.replay.report import make_report
     from urlward.replay.run import open_logs, replay
-    from urlward.report.document import write_report
+    from urlward.report.document import check_folder, write_report
 
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
     if not 1 <= workers <= MOST_WORKERS:
@@ -68,6 +68,8 @@ def _replay(args: argparse.Namespace) -> int:
     if args.top < 0:
         raise ReplayError("top: not a number of them")
     budget = read_budget(args.max_errors, "max-errors")
+    if args.output is not None:
+        check_folder(args.output)
     names = [str(path) for path in args.logs]
     if names.count("-") > 1:
         raise ReplayError("-: standard input can be read only once")

@@ -135,7 +135,7 @@ class Services:
             if number:
                 logger.info("records: %d %s: deleted, their days are over", number, name)
         for error in errors:
-            logger.error("records: not deleted, though their days are over: %s", error)
+            logger.error("records: not deleted: %s", error)
 
     async def _forget(self) -> None:
         await retain(self._records, self._state, self._retention_clock)
