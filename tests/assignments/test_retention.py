@@ -7,9 +7,9 @@ import pytest
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import schema
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,

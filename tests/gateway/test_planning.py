@@ -6,23 +6,21 @@ import pytest
 
 from urlward.config import Config
 from urlward.config.problem import SettingError
-from urlward.gateway import planning
+from urlward.gateway import rules
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.planning import Planned, parse_listen, planned
+from urlward.gateway.rules import Planned, parse_listen, planned
 
 V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(planning, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
-    monkeypatch.setattr(planning, "has_ipv6", lambda: True)
-    monkeypatch.setattr(planning, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
-    monkeypatch.setattr(
-        planning, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"}
-    )
-    monkeypatch.setattr(planning, "sysctl", lambda _: "1")
-    monkeypatch.setattr(planning, "_STUB_OF", tmp_path / "stub")
+    monkeypatch.setattr(rules, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
+    monkeypatch.setattr(rules, "has_ipv6", lambda: True)
+    monkeypatch.setattr(rules, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
+    monkeypatch.setattr(rules, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"})
+    monkeypatch.setattr(rules, "sysctl", lambda _: "1")
+    monkeypatch.setattr(rules, "_STUB_OF", tmp_path / "stub")
 
 
 def plan(system: Path = Path("/nowhere"), **values: Any) -> Planned:
@@ -98,7 +96,7 @@ def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes == ()
     made = plan(listen="0.0.0.0:8080")
     assert (made.plan.families, len(made.notes)) == ((4,), 1)
-    monkeypatch.setattr(planning, "has_ipv6", lambda: False)
+    monkeypatch.setattr(rules, "has_ipv6", lambda: False)
     made = plan()
     assert (made.plan.families, made.notes) == ((4,), ("this kernel has no IPv6: IPv4 alone is filtered",))
 

@@ -1,7 +1,7 @@
 import pytest
 
 from urlward import cli
-from urlward.lab import needs
+from urlward.lab import isolation
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -20,7 +20,7 @@ def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "check_needs", lambda: None)
+    monkeypatch.setattr(isolation, "check_needs", lambda: None)
     for arguments, words in (
         (("run", "nowhere"), "nowhere: no such file, and no shipped scenario"),
         (("run", "smoke", "--seconds", "0"), "--seconds: 0 is not more than 0"),

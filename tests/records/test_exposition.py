@@ -7,11 +7,9 @@ from lists.support import artifact
 from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
-from urlward.records.delivery import StoreState
+from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import SILENT_AFTER, Exposition
-from urlward.records.labels import MAX_CATEGORIES
-from urlward.records.metrics import ListFacts, Metrics, RulesFacts
-from urlward.records.recorder import RecorderState
+from urlward.records.metrics import MAX_CATEGORIES, ListFacts, Metrics, RulesFacts
 
 NOW = 1_800_000_000.0
 FEEDS = (FeedTable(name="one", path="none", stale_after=3600.0), FeedTable(name="two", path="none"))
