@@ -8,9 +8,9 @@ import pytest
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import schema
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,
@@ -21,7 +21,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
-from urlward.records import engines
+from urlward.records import sql
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -92,7 +92,7 @@ def test_a_log_that_is_in_use_is_told(
     sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
-    monkeypatch.setattr(engines, "TRIES", 2)
+    monkeypatch.setattr(sql, "TRIES", 2)
     store = AssignmentStore(tmp_path / "assignments.db")
     filled(store)
     with sqlite_store.reading() as reader:

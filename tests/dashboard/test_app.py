@@ -20,10 +20,9 @@ from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
-from urlward.dashboard.handler import STATIC
-from urlward.dashboard.sessions import BURST, EVERY, SESSION
+from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import AdminError, EventPage
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from urlward.commands.arguments import Command
+from urlward.commands.arguments import Command, CommandError
 from urlward.config import Config, configured
-from urlward.engine.errors import UrlwardError
 from urlward.library import Filter
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
@@ -74,15 +73,11 @@ def configuration(args: argparse.Namespace) -> Config:
     return Config() if args.list and not args.config else configured(args.config)[1]
 
 
-class ClientError(UrlwardError):
-    """A text that is no client's address."""
-
-
 def _client(text: str | None) -> str:
     try:
         return "" if text is None else str(ip_address(text))
     except ValueError as e:
-        raise ClientError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
+        raise CommandError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from urlward.proxy.names import Client
 from urlward.records.privacy import name_in_log
-from urlward.records.recording import Hit, Recording
+from urlward.records.worker import Hit, Recording
 
 logger = logging.getLogger("urlward")
 

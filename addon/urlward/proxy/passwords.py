@@ -227,7 +227,7 @@ class Passwords:
         run: the run folder that this worker shares with others; what it inherited where not given.
 
     Attributes:
-        on_trouble: told of what is wrong, by `urlward.records.labels.TROUBLES`, and with no words of its end.
+        on_trouble: told of what is wrong, by `urlward.records.metrics.TROUBLES`; with no words of its end.
 
     Raises:
         PasswordError: it is none, or the file cannot be used.

@@ -406,7 +406,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
 def _store_problems(store: StoreTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep records from being written: key and text."""
     if store.kind == "postgresql":
-        from urlward.records.engines import open_postgresql  # brings SQLAlchemy
+        from urlward.records.sql import open_postgresql  # brings SQLAlchemy
 
         key = "url_file" if store.url_file is not None else "url_env"
         try:
