@@ -15,13 +15,12 @@ import pytest
 from conftest import nobody_listens
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset, until
-from urlward.proxy import front, pool
+from urlward.proxy import front, upstream
 from urlward.proxy.connection import BEHIND, LOW, Connection
 from urlward.proxy.poller import READ, Poller
-from urlward.proxy.pool import KEPT_FOR
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, Session
-from urlward.proxy.upstream import Lookup
+from urlward.proxy.upstream import KEPT_FOR, Lookup
 
 
 async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
@@ -511,9 +510,9 @@ async def test_connections_at_rest_have_a_bound_and_a_time(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, most: int, files: int
 ) -> None:
     with monkeypatch.context() as limited:
-        limited.setattr(pool.resource, "getrlimit", lambda _: (files, files))
-        rig.addon.pool = pool.Pool(most)
-    monkeypatch.setattr(pool, "MOST_OF_ONE", 2)
+        limited.setattr(upstream.resource, "getrlimit", lambda _: (files, files))
+        rig.addon.pool = upstream.Pool(most)
+    monkeypatch.setattr(upstream, "MOST_OF_ONE", 2)
     await rig.start(Counting(), "regular")
     rig.lead()
     streams = await rig.connect()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+import hpack
 from hpack.table import HeaderTable
 
 from urlward.proxy.framing import MAX_LINE, MAX_TRAILERS
@@ -182,6 +183,11 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
     )
     repeatable = ended and method in REPEATABLE
     return Request(head, method == b"HEAD", chunked, bool(protocol), repeatable, ended)
+
+
+def chunk(data: bytes) -> bytes:
+    """Data as a chunk of a body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
@@ -447,3 +453,13 @@ class Encoder:
             self._said = True
             block = b"\x20" + block
         return block
+
+
+class Decoder(hpack.Decoder):
+    """The library's HPACK decoder, without its detours for a field of the table, nearly always a byte."""
+
+    def _decode_indexed(self, data: bytes | memoryview) -> tuple[hpack.HeaderTuple, int]:
+        index = data[0] & 0x7F
+        if index == 0x7F:
+            return super()._decode_indexed(data)
+        return hpack.HeaderTuple(*self.header_table.get_by_index(index)), 1

@@ -8,19 +8,19 @@ sockets.
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from time import perf_counter
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final
 
 from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
-from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
-from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
-from urlward.proxy.ends import LINGER, NO_ENDS, Ends
 from urlward.proxy.first_bytes import HTTP, Decision
 from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
 from urlward.proxy.guard import Guard
@@ -30,12 +30,11 @@ from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import Delay, Share, Task, running_loop
-from urlward.proxy.pool import Key
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import HttpRelay
+from urlward.proxy.relay import LINGER, NO_ENDS, Ends, HttpRelay
 from urlward.proxy.socks import SocksError, SocksHandshake
-from urlward.proxy.tls import Certificates, Origins, Tls, reason_of
-from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
+from urlward.proxy.tls import Tls, nothing, reason_of
+from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
@@ -50,6 +49,9 @@ NOT_SHOWN = BlockResponse(451, "", (), b"")
 """For a relay that nobody reads, and that so shows nothing."""
 
 _NUMBERS = count(1)
+
+_TOLD: Final = SimpleNamespace(told=True)
+"""Marker around a tunnel that would be blocked, which has been logged."""
 
 
 class Mode:
@@ -75,39 +77,25 @@ class Mode:
         """Whether origins see clients' addresses."""
         return self.transparent and self.addon.keep_source
 
-    @property
-    def certificates(self) -> Certificates:
-        """Server certificates shown to clients."""
-        return self.addon.tls_with_clients()
 
-    @property
-    def origins(self) -> Origins:
-        """TLS sessions with origins."""
-        return self.addon.tls_with_origins()
-
-
+@dataclass(eq=False, slots=True)
 class Client:
     """Client side of a session, as `urlward.proxy.names.Client`."""
 
-    __slots__ = ("alpn", "id", "peername", "proxy_mode", "sni", "tls")
-
-    def __init__(self, peername: tuple[Any, ...], proxy_mode: mode_specs.ProxyMode) -> None:
-        self.id = str(next(_NUMBERS))
-        self.peername = peername
-        self.proxy_mode = proxy_mode
-        self.tls = False
-        self.sni: str | None = None
-        self.alpn: bytes | None = None
+    peername: tuple[Any, ...]
+    proxy_mode: mode_specs.ProxyMode
+    tls: bool = False
+    sni: str | None = None
+    alpn: bytes | None = None
+    id: str = field(default_factory=lambda: str(next(_NUMBERS)))
 
 
+@dataclass(eq=False, slots=True)
 class Server:
-    """Origin side of a session, as `urlward.proxy.names.Server`; the host as sent."""
+    """Origin side of a session, as `urlward.proxy.names.Context` has it; the host as sent."""
 
-    __slots__ = ("address",)
-    as_sent: Final = True
-
-    def __init__(self, address: tuple[str, int] | None) -> None:
-        self.address = address
+    address: tuple[str, int] | None
+    as_sent: ClassVar[bool] = True
 
 
 class Context:
@@ -118,13 +106,7 @@ class Context:
     def __init__(self, client: Client, address: tuple[str, int] | None, *, told: bool = False) -> None:
         self.client = client
         self.server = Server(address)
-        self.layers: list[Any] = [_Told()] if told else []
-
-
-class _Told:
-    """Marker around a tunnel that would be blocked, which has been logged."""
-
-    told: Final = True
+        self.layers: list[Any] = [_TOLD] if told else []
 
 
 class _Rest:
@@ -166,33 +148,10 @@ class Session:
     """
 
     __slots__ = (
-        "_begun",
-        "_client",
-        "_context",
-        "_data",
-        "_guard",
-        "_inner",
-        "_lingers",
-        "_looking",
-        "_lookup",
-        "_mode",
-        "_opening",
-        "_origin",
-        "_place",
-        "_relay",
-        "_server",
-        "_shaking",
-        "_shared",
-        "_since",
-        "_socks",
-        "_to_proxy",
-        "_upstream_tls",
-        "active",
-        "client",
-        "send_client",
-        "send_server",
-        "share",
-    )
+        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_lookup",
+        "_mode", "_opening", "_origin", "_place", "_relay", "_server", "_shaking", "_shared", "_since",
+        "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client", "send_server", "share",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -236,9 +195,9 @@ class Session:
         )
         # The connections' own methods, for one call less in sending.
         self.send_client: Callable[[bytes], None] = self._client.write
-        self.send_server: Callable[[bytes], None] = _nowhere
+        self.send_server: Callable[[bytes], None] = nothing
         self._client.receive = self._first
-        self._client.ended = self._early_end
+        self._client.ended = self.close
 
     def begin(self) -> None:
         """Start reading."""
@@ -294,10 +253,6 @@ class Session:
             unread = self._data[:1] == b"\x16" and not self._to_proxy
             decision = Decision("relay", NO_NAMES) if unread else HTTP
         self._become(decision)
-
-    def _early_end(self) -> None:
-        """The client ended before anything could be judged."""
-        self.close()
 
     def _become(self, decision: Decision) -> None:
         match decision.what:
@@ -381,7 +336,7 @@ class Session:
         # To the proxy itself, HTTP/1.1 is spoken.
         http2 = self._mode.addon.http2 and not self._to_proxy
         try:
-            context = self._mode.certificates.context(*dict.fromkeys(names), http2=http2)
+            context = self._mode.addon.tls_with_clients().context(*dict.fromkeys(names), http2=http2)
         except ValueError:
             # A name that no certificate can have; no fault of ours, whatever `on_error` says of those.
             self._guard.refused("peek")
@@ -437,7 +392,7 @@ class Session:
         self._shaking = False
         self.close()
 
-    # -- what the relay asks of its connections (`urlward.proxy.ends.Ends`)
+    # -- what the relay asks of its connections (`urlward.proxy.relay.Ends`)
 
     def connect(self) -> None:
         """Open the connection to the origin; nothing is read of the client meanwhile."""
@@ -488,12 +443,12 @@ class Session:
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
         try:
+            addon, guard, client = self._mode.addon, self._guard, self.client
             host, port = self._origin.host, self._origin.port
-            may_reach = self._mode.addon.may_reach
             allowed = [
                 each
                 for each in addresses
-                if may_reach(self.client, str(each[0]), port, named=each[0] != host)
+                if addon.may_reach(client, str(each[0]), port, named=each[0] != host)
             ]
             if not allowed:
                 self._not_connected(self._out_of_reach() if addresses else None)
@@ -501,21 +456,15 @@ class Session:
             passed = [
                 each
                 for each in allowed
-                if each[0] == host or not self._guard.lists_address(str(each[0]), port, self.client)
+                if each[0] == host or not guard.lists_address(str(each[0]), port, client)
             ]
             if not passed:
                 self._not_connected(self._listed(str(allowed[0][0])))
                 return
-            source = self._source()
-            local = source or self._mode.addon.connect_from
+            source, poller = self._source(), self._mode.poller
+            local = source or addon.connect_from
             self._opening = Opening(
-                self._mode.poller,
-                self.share,
-                passed,
-                self._opened,
-                self._mode.addon.short,
-                local,
-                foreign=bool(source),
+                poller, self.share, passed, self._opened, addon.short, local, bool(source)
             )
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
@@ -553,7 +502,9 @@ class Session:
         if self._may_share():
             protocols.insert(0, "h2")
         try:
-            tls = self._mode.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
+            tls = self._mode.addon.tls_with_origins().begin(
+                (origin.host, origin.port, self._source()), name, *protocols
+            )
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -653,7 +604,7 @@ class Session:
         self._context = Context(self.client, (origin.host, origin.port), told=told)
         self._to_proxy = False
         self._since = time.monotonic()
-        self._client.receive, self._client.ended = self._first, self._early_end
+        self._client.receive, self._client.ended = self._first, self.close
         if rest:
             self._first(rest)
 
@@ -664,7 +615,7 @@ class Session:
 
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for a later request."""
-        server, self._server, self.send_server = self._server, None, _nowhere
+        server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             server.detach()
             self._mode.addon.pool.keep(self._kept_as(origin), server)
@@ -725,7 +676,7 @@ class Session:
     def leave_server(self) -> None:
         """Close the connection to the origin, or give it up; it is heard of no more, another may follow."""
         self._give_up()
-        server, self._server, self.send_server = self._server, None, _nowhere
+        server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             self._keep_ticket(server)
             server.detach()
@@ -737,7 +688,7 @@ class Session:
         if server.tls is not None and server.tls.ready:
             origin = self._origin
             key = (origin.host, origin.port, self._source())
-            self._mode.origins.keep(key, self._server_name(), server.tls)
+            self._mode.addon.tls_with_origins().keep(key, self._server_name(), server.tls)
 
     def _give_up(self) -> None:
         """Stop waiting for an origin."""
@@ -786,11 +737,11 @@ class Session:
         connection.forget()
         if connection is self._client:
             self._client = None
-            self.send_client = _nowhere
+            self.send_client = nothing
             self.close_server()
         elif connection is self._server:
             self._server = None
-            self.send_server = _nowhere
+            self.send_server = nothing
             try:
                 self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
@@ -821,7 +772,7 @@ class Session:
         self._relay.ends = NO_ENDS
         self._relay = _REST
         self._place = None
-        self.send_client = self.send_server = _nowhere
+        self.send_client = self.send_server = nothing
         if self._lingers is not None:
             self._lingers.clear()
 
@@ -896,7 +847,3 @@ class Session:
         for connection in (self._client, self._server):
             if connection is not None:
                 connection.abort()
-
-
-def _nowhere(data: bytes) -> None:
-    """Send on a connection that is not open: do nothing."""
