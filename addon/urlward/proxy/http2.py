@@ -624,7 +624,7 @@ class Http2(Multiplexed):
         if self._streams.get(stream.id) is not stream or self._closed:
             return
         try:
-            self._frames.send_headers(stream.id, fields, end_stream=whole)
+            self._frames.head(stream.id, fields, whole=whole)
         except H2Error:
             self._drop(stream)
 

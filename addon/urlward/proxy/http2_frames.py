@@ -22,6 +22,7 @@ from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated
 from h2.exceptions import FrameTooLargeError, H2Error, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
 from urlward.proxy.connection import HIGH, LATER, LOW, Connection, Owner
@@ -51,7 +52,7 @@ _FORGOTTEN: Final = 16
 _FRAME_HEAD: Final = 9
 _PREFACE: Final = 24
 _DATA, _HEADERS, _RST_STREAM, _WINDOW, _CONTINUATION = 0, 1, 3, 8, 9
-_END_STREAM, _PADDED = 1, 8
+_END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
 _SMALL: Final = 128
 """Bytes of a frame of data below which it costs more than it is worth."""
 
@@ -80,9 +81,17 @@ _REST: Final = 0.02
 
 
 _WINDOW_UPDATE = struct.Struct(">5sII").pack
+_FRAME_START = struct.Struct(">HBBBI").pack
+_INFORMATIONAL: Final = StreamInputs.SEND_INFORMATIONAL_HEADERS
 
 # The library writes each frame that comes out in full, for a log that nobody keeps.
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
+
+
+def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
+    """A frame of a stream (RFC 9113 section 4.1)."""
+    size = len(data)
+    return _FRAME_START(size >> 8, size & 0xFF, kind, flags, number) + data
 
 
 class Exchange(Owner, Protocol):
@@ -231,6 +240,29 @@ class Frames(H2Connection):
         windows.current_window_size += size
         windows.max_window_size += size
         self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, size)
+
+    def head(self, number: int, fields: Fields, *, whole: bool) -> None:
+        """Send a response's head, or trailers; as the library does, which takes its time to look at them."""
+        machine = self._get_stream_by_id(number).state_machine
+        informs = fields[0][0] == b":status" and fields[0][1].startswith(b"1")
+        machine.process_input(_INFORMATIONAL if informs else StreamInputs.SEND_HEADERS)
+        if whole:
+            machine.process_input(StreamInputs.SEND_END_STREAM)
+        block, kind, flags = self.encoder.encode(fields), _HEADERS, _END_STREAM if whole else 0
+        while block:
+            part, block = block[:_MAX_FRAME], block[_MAX_FRAME:]
+            self._data_to_send += _frame(kind, flags if block else flags | _END_HEADERS, number, part)
+            kind, flags = _CONTINUATION, 0
+
+    def content(self, number: int, data: bytes, *, last: bool) -> None:
+        """Send data, for which there is room."""
+        stream = self.streams[number]
+        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        if last:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        stream.outbound_flow_control_window -= len(data)
+        self.outbound_flow_control_window -= len(data)
+        self._data_to_send += _frame(_DATA, _END_STREAM if last else 0, number, data)
 
     def go_away(self, *, soon: bool) -> None:
         """Send GOAWAY: no more streams are taken, and those that exist go on (RFC 9113 section 6.8).
@@ -789,7 +821,7 @@ class Multiplexed:
                     break
                 last = stream.whole and not (stream.trailers or stream.cut) and position + step == size
                 part = bytes(data[position : position + step])
-                frames.send_data(stream.id, part, end_stream=last)
+                frames.content(stream.id, part, last=last)
                 stream.over = last
                 # Who opens a window by a few bytes at a time has to pay for that.
                 self._budget.earn(_BY_DATA if step < window else step // _BYTES_FOR_ONE)
@@ -840,7 +872,7 @@ class Multiplexed:
             return
         try:
             if not stream.over and stream.trailers:
-                self._frames.send_headers(stream.id, stream.trailers, end_stream=True)
+                self._frames.head(stream.id, stream.trailers, whole=True)
             elif not stream.over:
                 self._frames.end_stream(stream.id)
         except H2Error:
