@@ -20,40 +20,13 @@ from mitmproxy import http
 from mitmproxy.connection import ConnectionState
 from mitmproxy.proxy.context import Context
 
+from urlward.proxy import mitm
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse
 from urlward.proxy.framing import LateRequest, is_heeded
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.live import Live
-from urlward.proxy.mitm import (
-    ConnectionHandler,
-    DropStream,
-    ErrorCode,
-    GetHttpConnection,
-    Http1Client,
-    Http1Server,
-    HttpEvent,
-    HttpLayer,
-    HTTPMode,
-    HttpRequestHeadersHook,
-    HttpResponseHeadersHook,
-    HttpStream,
-    ReceiveHttp,
-    RegisterHttpConnection,
-    RequestData,
-    RequestHeaders,
-    RequestProtocolError,
-    RequestTrailers,
-    ResponseProtocolError,
-    ResponseTrailers,
-    SendHttp,
-    commands,
-    cut_off,
-    events,
-    is_full,
-    layer,
-    transport_of,
-)
+from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, transport_of
 from urlward.proxy.names import NO_NAMES, Client, Names, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.raw_relay import RawRelay
@@ -63,7 +36,7 @@ _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r\n]").match
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 
-type Lookup = Callable[[Client], ConnectionHandler | None]
+type Lookup = Callable[[Client], mitm.ConnectionHandler | None]
 """The handler of a client's connection, or None in a test without sockets."""
 
 
@@ -110,10 +83,12 @@ class Carried:
         cut_off(self._lookup(self.client))
 
 
-class WardHttpLayer(HttpLayer):
+class WardHttpLayer(mitm.HttpLayer):
     """mitmproxy's HTTP layer, with streams that ask the guard first."""
 
-    def __init__(self, context: Context, mode: HTTPMode, guard: Guard, live: Live, lookup: Lookup) -> None:
+    def __init__(
+        self, context: Context, mode: mitm.HTTPMode, guard: Guard, live: Live, lookup: Lookup
+    ) -> None:
         super().__init__(context, mode)
         self._guard = guard
         self._live = live
@@ -124,13 +99,13 @@ class WardHttpLayer(HttpLayer):
             self.connections.setdefault(self.context.client, WardHttp1Server(self.context.fork()))
         yield from super()._handle_event(event)
 
-    def register_connection(self, command: RegisterHttpConnection) -> layer.CommandGenerator[None]:
+    def register_connection(self, command: mitm.RegisterHttpConnection) -> layer.CommandGenerator[None]:
         """Take a new connection to an origin into use."""
         if isinstance(command.connection.error, ListedAddress):
             command.err = command.connection.error
         part: layer.Layer | None = self.connections[command.connection]
         while part is not None:
-            if isinstance(part, Http1Client):
+            if isinstance(part, mitm.Http1Client):
                 WardHttp1Client.adopt(part)
             part = getattr(part, "child_layer", None)
         yield from super().register_connection(command)
@@ -142,7 +117,7 @@ class WardHttpLayer(HttpLayer):
         yield from self.event_to_child(stream, events.Start())
 
 
-class WardHttpStream(Carried, HttpStream):
+class WardHttpStream(Carried, mitm.HttpStream):
     """One request: decided at its head, answered at once or relayed as it comes."""
 
     def __init__(self, context: Context, stream_id: int, guard: Guard, live: Live, lookup: Lookup) -> None:
@@ -159,23 +134,27 @@ class WardHttpStream(Carried, HttpStream):
         if isinstance(event, events.Wakeup):
             yield from self._stop_lingering()
         elif not self._answered:
-            if isinstance(event, RequestData) and self._late is not None and self._late.found(event.data):
+            if (
+                isinstance(event, mitm.RequestData)
+                and self._late is not None
+                and self._late.found(event.data)
+            ):
                 self._late = None
                 self._guard.refused("match")
                 yield commands.CloseConnection(self.context.client)
-                event = RequestProtocolError(
-                    self.stream_id, "a request in the content of another", ErrorCode.GENERIC_CLIENT_ERROR
+                event = mitm.RequestProtocolError(
+                    self.stream_id, "a request in the content of another", mitm.ErrorCode.GENERIC_CLIENT_ERROR
                 )
             yield from super()._handle_event(event)
             if self._over(self.client_state) and self._over(self.server_state):
                 self._live.discard(self)
 
-    def state_wait_for_request_headers(self, event: RequestHeaders) -> layer.CommandGenerator[None]:
+    def state_wait_for_request_headers(self, event: mitm.RequestHeaders) -> layer.CommandGenerator[None]:
         """Ask the guard before mitmproxy changes anything about the request."""
         if not self.context.client.state & ConnectionState.CAN_WRITE:
             # A head that could not be read has been answered: it is only shown, to be dropped.
             self._answered = True
-            yield DropStream(self.stream_id)
+            yield mitm.DropStream(self.stream_id)
             return
         answer = NO_NAMES if event.replay_flow else self._guard.answer(event.request, self.context)
         if isinstance(answer, Names):
@@ -192,7 +171,7 @@ class WardHttpStream(Carried, HttpStream):
         self.flow.request = event.request
         self.flow.live = True
         self.flow.metadata["urlward"] = "answered"
-        yield HttpRequestHeadersHook(self.flow)
+        yield mitm.HttpRequestHeadersHook(self.flow)
         yield from self._answer(answer, event.end_stream)
 
     def check_invalid(self, request: bool) -> layer.CommandGenerator[bool]:
@@ -204,12 +183,12 @@ class WardHttpStream(Carried, HttpStream):
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
         """Connect, unless the name turns out to have a listed address."""
         request, server = self.flow.request, self.flow.server_conn
-        connection, error = yield GetHttpConnection(
+        connection, error = yield mitm.GetHttpConnection(
             (request.host, request.port), request.scheme == "https", server.via, server.transport_protocol
         )
         if error and not isinstance(error, ListedAddress):
             yield from self.handle_protocol_error(
-                ResponseProtocolError(self.stream_id, error, ErrorCode.CONNECT_FAILED)
+                mitm.ResponseProtocolError(self.stream_id, error, mitm.ErrorCode.CONNECT_FAILED)
             )
             return False
         address = str(error) if error else connection.peername and connection.peername[0]
@@ -224,7 +203,7 @@ class WardHttpStream(Carried, HttpStream):
         if error:
             # Listed a moment ago, and no longer.
             yield from self.handle_protocol_error(
-                ResponseProtocolError(self.stream_id, "not connected", ErrorCode.CONNECT_FAILED)
+                mitm.ResponseProtocolError(self.stream_id, "not connected", mitm.ErrorCode.CONNECT_FAILED)
             )
             return False
         self.context.server = self.flow.server_conn = connection
@@ -242,7 +221,7 @@ class WardHttpStream(Carried, HttpStream):
         assert self.flow.response is not None
         if (not complete or answer.status == 400) and not is_multiplexed(self.context):
             self.flow.response.headers["Connection"] = "close"
-        yield HttpResponseHeadersHook(self.flow)
+        yield mitm.HttpResponseHeadersHook(self.flow)
         # What follows of the request is dropped with the stream, so it counts as done.
         self.client_state = self.state_done
         yield from self.send_response()
@@ -271,8 +250,9 @@ class WardHttpStream(Carried, HttpStream):
 
     def _stop_lingering(self) -> layer.CommandGenerator[None]:
         if is_multiplexed(self.context):
-            yield SendHttp(
-                ResponseProtocolError(self.stream_id, "blocked", ErrorCode.CANCEL), self.context.client
+            yield mitm.SendHttp(
+                mitm.ResponseProtocolError(self.stream_id, "blocked", mitm.ErrorCode.CANCEL),
+                self.context.client,
             )
         else:
             yield commands.CloseConnection(self.context.client)
@@ -522,12 +502,16 @@ class _Trailing:
         self._reader = _Trailers(read)
 
     def with_trailers(
-        self, read: Generator[commands.Command, Any, None], end: type[HttpEvent], trailers: Any
+        self, read: Generator[commands.Command, Any, None], end: type[mitm.HttpEvent], trailers: Any
     ) -> layer.CommandGenerator[None]:
         """Put the trailers that have been read before the end of their message."""
         for command in read:
-            if isinstance(command, ReceiveHttp) and isinstance(command.event, end) and self._reader.fields:
-                yield ReceiveHttp(trailers(command.event.stream_id, http.Headers(self._reader.fields)))
+            if (
+                isinstance(command, mitm.ReceiveHttp)
+                and isinstance(command.event, end)
+                and self._reader.fields
+            ):
+                yield mitm.ReceiveHttp(trailers(command.event.stream_id, http.Headers(self._reader.fields)))
                 self._reader.fields = []
             yield command
 
@@ -541,12 +525,12 @@ class _Trailing:
             yield command
 
 
-class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
+class WardHttp1Server(_Trailing, mitm.Http1Server):  # type: ignore[misc]
     """HTTP/1 connection with a client."""
 
-    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+    def send(self, event: mitm.HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a response."""
-        if isinstance(event, ResponseTrailers):
+        if isinstance(event, mitm.ResponseTrailers):
             self._outgoing = event.trailers
         else:
             yield from self.sending_trailers(super().send(event))
@@ -565,41 +549,45 @@ class WardHttp1Server(_Trailing, Http1Server):  # type: ignore[misc]
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Read a part of a request's body."""
-        yield from self.with_trailers(super().read_body(event), self.ReceiveEndOfMessage, RequestTrailers)
+        yield from self.with_trailers(
+            super().read_body(event), self.ReceiveEndOfMessage, mitm.RequestTrailers
+        )
         # What the reader leaves is a chunk's head or trailers; neither may grow without end.
         if self.state == self.read_body and len(self.buf) > MAX_HEAD:
             self.buf = ReceiveBuffer()
             self.state = self.done
             yield commands.CloseConnection(self.conn)
             message = "chunk head or trailers are too large"
-            yield ReceiveHttp(RequestProtocolError(self.stream_id, message, ErrorCode.GENERIC_CLIENT_ERROR))
+            yield mitm.ReceiveHttp(
+                mitm.RequestProtocolError(self.stream_id, message, mitm.ErrorCode.GENERIC_CLIENT_ERROR)
+            )
 
     def _reads_head(self) -> bool:
         return bool(self.state == self.read_headers)
 
 
-class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
+class WardHttp1Client(_Trailing, mitm.Http1Client):  # type: ignore[misc]
     """HTTP/1 connection with an origin."""
 
     _interim = 0
     """Bytes of interim responses before the next one."""
 
     @classmethod
-    def adopt(cls, client: Http1Client) -> None:
+    def adopt(cls, client: mitm.Http1Client) -> None:
         """Make one of an `Http1Client` that has sent nothing yet; mitmproxy asks nobody which to make."""
         client.__class__ = cls
         client.state = client.read_headers
 
-    def send(self, event: HttpEvent) -> layer.CommandGenerator[None]:
+    def send(self, event: mitm.HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a request."""
-        if isinstance(event, RequestTrailers):
+        if isinstance(event, mitm.RequestTrailers):
             fields = event.trailers.fields
             self._outgoing = http.Headers([f for f in fields if not is_heeded(b"%b: %b\r" % f)])
             return
-        if isinstance(event, RequestHeaders) and not event.end_stream and _has_no_frame(event.request):
+        if isinstance(event, mitm.RequestHeaders) and not event.end_stream and _has_no_frame(event.request):
             request = event.request.copy()
             request.headers["transfer-encoding"] = "chunked"
-            event = RequestHeaders(event.stream_id, request, event.end_stream)
+            event = mitm.RequestHeaders(event.stream_id, request, event.end_stream)
         yield from self.sending_trailers(super().send(event))
 
     def read_headers(self, event: events.ConnectionEvent) -> layer.CommandGenerator[None]:
@@ -622,7 +610,9 @@ class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
 
     def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
         """Read a part of a response's body."""
-        yield from self.with_trailers(super().read_body(event), self.ReceiveEndOfMessage, ResponseTrailers)
+        yield from self.with_trailers(
+            super().read_body(event), self.ReceiveEndOfMessage, mitm.ResponseTrailers
+        )
         # As of a request's.
         if self.state == self.read_body and len(self.buf) > MAX_HEAD:
             yield from self._refuse("chunk head or trailers are too large")
@@ -632,7 +622,9 @@ class WardHttp1Client(_Trailing, Http1Client):  # type: ignore[misc]
         self.buf = ReceiveBuffer()
         self.state = self.done
         yield commands.CloseConnection(self.conn)
-        yield ReceiveHttp(ResponseProtocolError(self.stream_id, message, ErrorCode.GENERIC_SERVER_ERROR))
+        yield mitm.ReceiveHttp(
+            mitm.ResponseProtocolError(self.stream_id, message, mitm.ErrorCode.GENERIC_SERVER_ERROR)
+        )
 
 
 def _has_no_frame(request: http.Request) -> bool:
