@@ -47,7 +47,7 @@ class Decision(NamedTuple):
 
 
 WAIT, REFUSE, CLOSE = Decision("wait"), Decision("refuse"), Decision("close")
-HTTP, TLS = Decision("http"), Decision("tls")
+HTTP = Decision("http")
 
 
 def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, for_origin: bool) -> Decision:
@@ -69,11 +69,13 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
         if client_hello is None:
             return WAIT  # nothing yet, or the first bytes of what may be a ClientHello
         for_origin = for_origin and _is_tls_for_origin(context)
-        decision = _decide_tls(context, client_hello.sni, guard) if for_origin else TLS
-        if decision is TLS and not data.startswith(_ENDED_TLS):
+        decision, names = guard.tls(context, client_hello.sni) if for_origin else ("intercept", NO_NAMES)
+        if decision != "intercept":
+            return Decision("relay", names) if decision == "relay" else REFUSE
+        if not data.startswith(_ENDED_TLS):
             guard.refused("peek")
             return REFUSE
-        return decision._replace(sni=client_hello.sni) if decision is TLS else decision
+        return Decision("tls", sni=client_hello.sni)
     if relays_other and for_origin:
         if may_be_old_client_hello(data):
             if len(data) < OLD_HELLO_SEEN:
@@ -92,13 +94,6 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
             relayed = guard.relayed(names, context.client)
             return CLOSE if relayed is None else Decision("relay", relayed)
     return HTTP
-
-
-def _decide_tls(context: Context, sni: bytes | None, guard: Guard) -> Decision:
-    decision, names = guard.tls(context, sni)
-    if decision == "relay":
-        return Decision("relay", names)
-    return TLS if decision == "intercept" else REFUSE
 
 
 def _is_tls_for_origin(context: Context) -> bool:

@@ -7,7 +7,7 @@ follow. What is of a hop alone is not passed on (RFC 9110 section 7.6, RFC 9112 
 import re
 from dataclasses import dataclass
 from time import perf_counter
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final
 
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
@@ -15,7 +15,7 @@ from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.framing import Unbounded
 from urlward.proxy.head import HeadError, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
-from urlward.proxy.relay import FRESH, MAX_HELD, HttpEnds, HttpRelay
+from urlward.proxy.relay import FRESH, MAX_HELD, NOWHERE, HttpRelay, Origin
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -40,36 +40,6 @@ _COUNTED_DOWN: Final = frozenset({b"TRACE", b"OPTIONS"})
 _MOST_FORWARDS: Final = 10**9
 
 
-class Origin(NamedTuple):
-    """Origin of a request: host, port, and whether TLS is spoken there.
-
-    Attributes:
-        host: name or address.
-        port: its port.
-        tls: whether TLS is spoken there.
-    """
-
-    host: str
-    port: int
-    tls: bool
-
-
-NOWHERE: Final = Origin("", 0, False)
-
-
-class ForwardEnds(HttpEnds, Protocol):
-    """Connections of an explicit proxy's client, with what it needs beyond `HttpEnds`."""
-
-    def keep_server(self, origin: Origin) -> None:
-        """Return an idle connection to an origin to the pool, for any client's later request."""
-
-    def asks(self, *, connected: bool) -> None:
-        """Prepare for judging a request; returns whether its origin is the one connected to."""
-
-    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
-        """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
-
-
 @dataclass(eq=False, slots=True)  # of which the class is made anew: `super()` would know the one before
 class ForwardRelay(HttpRelay):
     """HTTP/1 relay between a client of the explicit proxy and the origin of each of its requests.
@@ -80,7 +50,6 @@ class ForwardRelay(HttpRelay):
         reused: whether the connection to it has been used before, so that it may be about to be closed.
     """
 
-    ends: ForwardEnds
     origin: Origin = NOWHERE
     asked: Origin = NOWHERE
     reused: bool = False

@@ -10,7 +10,7 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from h2 import events
 from h2.errors import ErrorCodes
@@ -41,7 +41,7 @@ from urlward.proxy.http2_messages import (
     response_fields,
 )
 from urlward.proxy.http2_origin import SharedOrigin
-from urlward.proxy.relay import FRESH, NO_ENDS
+from urlward.proxy.relay import FRESH, NO_ENDS, HttpEnds
 
 LEAST_WINDOW: Final = 1 << 13
 """Bytes of a request's body that may be on their way, or wait here, however many there are."""
@@ -57,30 +57,6 @@ _LONG_HEAD: Final = 1 << 13
 
 
 _NONE: Final = Request(b"")
-
-
-class Http2Ends(Protocol):
-    """Session interface of an HTTP/2 client connection."""
-
-    active: float
-
-    def send_client(self, data: bytes) -> None:
-        """Send bytes to the client."""
-
-    def close(self) -> None:
-        """Close, once all that was sent is out."""
-
-    def refused(self, stage: str) -> None:
-        """Count what could not be read."""
-
-    def broken(self, error: Exception) -> None:
-        """Handle an error of the filter's own, which breaks the connection."""
-
-    def exchange(self, lane: "Lane") -> None:
-        """Begin a session for a lane."""
-
-    def hold_client(self, *, held: bool) -> None:
-        """Stop reading from the client, or go on."""
 
 
 @dataclass(eq=False, slots=True)
@@ -325,7 +301,7 @@ class Http2(Multiplexed):
     endless: Final = False
     unbounded: Final = False
 
-    def __init__(self, ends: Http2Ends, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ends: HttpEnds, loop: asyncio.AbstractEventLoop) -> None:
         settings: dict[Any, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
@@ -333,7 +309,7 @@ class Http2(Multiplexed):
         }
         windows = Windows(LEAST_WINDOW, WINDOW, Credit(CREDIT))
         super().__init__(loop, client_side=False, settings=settings, windows=windows)
-        self.ends: Http2Ends = ends
+        self.ends: Any = ends
         self.origin = SharedOrigin(loop, self)
         self._waiting: deque[ClientStream] = deque()
         """Streams that wait for a lane."""

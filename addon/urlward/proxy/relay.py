@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal, Protocol
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
 from urlward.proxy.block_page import BlockResponse, on_wire, plain
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
@@ -38,6 +38,23 @@ FRESH: Final = 2.0
 close what is at rest for longer (gunicorn after 2, Apache and Node after 5), and a request may cross that."""
 
 
+class Origin(NamedTuple):
+    """Origin of a request: host, port, and whether TLS is spoken there.
+
+    Attributes:
+        host: name or address.
+        port: its port.
+        tls: whether TLS is spoken there.
+    """
+
+    host: str
+    port: int
+    tls: bool
+
+
+NOWHERE: Final = Origin("", 0, False)
+
+
 class Ends(Protocol):
     """Client's and origin's connections, as a relay uses them."""
 
@@ -61,7 +78,9 @@ class Ends(Protocol):
 
 
 class HttpEnds(Ends, Protocol):
-    """The same, with what a relay of requests needs beyond it."""
+    """The same, with what relays of requests need beyond it."""
+
+    active: float
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
@@ -88,6 +107,21 @@ class HttpEnds(Ends, Protocol):
         """Close both in a while, or when the client has ended: it may still be sending, and a connection
         that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
 
+    def keep_server(self, origin: Origin) -> None:
+        """Return an idle connection to an origin to the pool, for any client's later request."""
+
+    def asks(self, *, connected: bool) -> None:
+        """Prepare for judging a request; its origin may be the one connected to."""
+
+    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
+        """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
+
+    def exchange(self, lane: Any) -> None:
+        """Begin a session for a lane of HTTP/2."""
+
+    def broken(self, error: Exception) -> None:
+        """Handle an error of the filter's own, which breaks the connection."""
+
 
 class _NoEnds:
     """Connections before a relay has been given them, and after they are closed: nothing happens."""
@@ -108,7 +142,7 @@ class _NoEnds:
         """Do nothing."""
 
     turn_is_over = client_is_behind
-    send_server = refused = broken = exchange = send_client
+    send_server = keep_server = refused = broken = exchange = send_client
     end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
 
 

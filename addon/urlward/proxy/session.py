@@ -22,7 +22,7 @@ from urlward.proxy.addon import Urlward
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
 from urlward.proxy.first_bytes import HTTP, Decision
-from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
+from urlward.proxy.forward import ForwardRelay
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
@@ -31,7 +31,7 @@ from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import LINGER, NO_ENDS, Ends, HttpRelay
+from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
 from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
