@@ -149,8 +149,9 @@ class Session:
 
     __slots__ = (
         "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_lookup",
-        "_mode", "_opening", "_origin", "_place", "_relay", "_server", "_shaking", "_shared", "_since",
-        "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client", "send_server", "share",
+        "_mode", "_opening", "_origin", "_over", "_place", "_relay", "_server", "_shaking", "_shared",
+        "_since", "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client", "send_server",
+        "share",
     )  # fmt: skip
 
     def __init__(
@@ -182,6 +183,8 @@ class Session:
         self._inner = False
         """Whether what comes is inside TLS that was meant for an origin."""
         self._shaking = False
+        self._over = False
+        """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
         self._lingers: list[Task] | None = None
         self._opening: Opening | None = None
@@ -190,7 +193,7 @@ class Session:
         self._lookup: Lookup | None = None
         self._origin = NOWHERE
         self._server: Connection | None = None
-        self._client: Connection | None = (
+        self._client: Connection = (
             sock.owned(self) if isinstance(sock, Lane) else Connection(mode.poller, sock, self)
         )
         # The connections' own methods, for one call less in sending.
@@ -205,18 +208,15 @@ class Session:
             access = self._mode.addon.access
             self._socks = SocksHandshake(access.takes_tunnel, authenticates=access.passwords is not None)
             self._to_proxy = False
-            assert self._client is not None
             self._client.receive = self._socks_data
         self._mode.addon.live.add(self)
-        if self._client is not None:
-            self._client.start()
+        self._client.start()
 
     # -- before it is known what it is
 
     def _socks_data(self, data: bytes) -> None:
         socks, passwords = self._socks, self._mode.addon.access.passwords
         assert socks is not None
-        assert self._client is not None
         try:
             self.send_client(socks.feed(data))
             if socks.token and passwords is not None:
@@ -289,7 +289,6 @@ class Session:
 
     def _begin_relay(self, relay: Any) -> None:
         self._relay = relay
-        assert self._client is not None
         self._client.receive, self._client.ended = relay.client_data, relay.client_ended
 
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
@@ -313,7 +312,7 @@ class Session:
 
     def _may_go_on(self) -> None:
         """A password check that was waited for has finished."""
-        if self._client is None:
+        if self._over:
             return
         self._client.resume(HELD)
         try:
@@ -329,7 +328,6 @@ class Session:
     def _end_tls(self, sni: bytes | None) -> None:
         data, self._data = self._data, b""
         client, connection = self.client, self._client
-        assert connection is not None
         names = [sni.decode("latin-1")] if sni else []
         address = self._context.server.address
         names.append(address[0] if address is not None else connection.own_address)
@@ -359,7 +357,7 @@ class Session:
         if isinstance(self.client.proxy_mode, mode_specs.ReverseMode):
             self._upstream_tls = self.client.proxy_mode.scheme == "https"
         connection = self._client
-        if connection is None or connection.tls is None:
+        if self._over or connection.tls is None:
             return
         alpn = connection.tls.session.selected_alpn_protocol()
         if alpn is not None:
@@ -411,8 +409,7 @@ class Session:
             assert self._context.server.address is not None
             host, port = self._context.server.address
             self._origin = Origin(host, port, self._upstream_tls)
-        if self._client is not None:
-            self._client.pause(CONNECTING)
+        self._client.pause(CONNECTING)
         self._looking = time.monotonic()
         if self._may_share():
             assert self._shared is not None
@@ -540,7 +537,7 @@ class Session:
     def _reached(self) -> None:
         """The connection to the origin is open: check its address, and go on."""
         self._looking = 0.0
-        if self._client is None or self._server is None:
+        if self._over or self._server is None:
             return
         tls = self._server.tls
         if self._shared is not None and not isinstance(self._server, OriginLane):
@@ -569,8 +566,7 @@ class Session:
     def _not_connected(self, answer: BlockResponse | None) -> None:
         self._looking = 0.0
         self.close_server()
-        if self._client is not None:
-            self._client.resume(CONNECTING)
+        self._client.resume(CONNECTING)
         self._relay.not_connected(answer)
 
     def _out_of_reach(self) -> BlockResponse:
@@ -596,7 +592,6 @@ class Session:
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself."""
-        assert self._client is not None
         self._relay.ends = NO_ENDS
         self._relay = _REST
         self._place = None
@@ -610,8 +605,7 @@ class Session:
 
     def hold_client(self, *, held: bool) -> None:
         """Stop reading from the client, or go on."""
-        if self._client is not None:
-            (self._client.pause if held else self._client.resume)(HELD)
+        (self._client.pause if held else self._client.resume)(HELD)
 
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for a later request."""
@@ -624,7 +618,6 @@ class Session:
         return origin, self._source()
 
     def _take_server(self, server: Connection) -> None:
-        assert self._client is not None
         self._server = server
         server.receive, server.ended = self._relay.server_data, self._relay.server_ended
         self.send_server = server.write
@@ -632,7 +625,7 @@ class Session:
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
-        return self._client is not None and self._client.waiting > 0
+        return self._client.waiting > 0
 
     def turn_is_over(self) -> bool:
         """Whether the client has had its turn."""
@@ -640,12 +633,11 @@ class Session:
 
     def go_on_later(self) -> None:
         """Have the relay go on in the client's next turn."""
-        if self._client is not None:
-            self._client.pause(LATER)
+        self._client.pause(LATER)
         self._mode.poller.later(self.share, self._go_on)
 
     def _go_on(self) -> None:
-        if self._client is None:
+        if self._over:
             return
         self._client.resume(LATER)
         try:
@@ -655,8 +647,7 @@ class Session:
 
     def end_client(self) -> None:
         """Send the client no more."""
-        if self._client is not None:
-            self._client.end()
+        self._client.end()
 
     def end_server(self) -> None:
         """Send the origin no more."""
@@ -704,8 +695,7 @@ class Session:
 
     def close(self) -> None:
         """Close both connections."""
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
         self.close_server()
 
     def takes_more(self, *, surely: bool) -> bool:
@@ -720,8 +710,7 @@ class Session:
 
     def linger(self) -> None:
         """Close both connections in a while."""
-        if self._client is not None:
-            self._client.resume(BEHIND | CONNECTING | HELD)
+        self._client.resume(BEHIND | CONNECTING | HELD)
         if self._lingers is None:
             self._lingers = self._mode.lingering.call(self.close)
 
@@ -736,8 +725,7 @@ class Session:
         """A connection is closed."""
         connection.forget()
         if connection is self._client:
-            self._client = None
-            self.send_client = nothing
+            self._over = True
             self.close_server()
         elif connection is self._server:
             self._server = None
@@ -746,7 +734,7 @@ class Session:
                 self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
-        if self._client is None:
+        if self._over:
             if isinstance(self._relay, Http2):
                 self._relay.closed()
             if self._server is None:
@@ -755,7 +743,7 @@ class Session:
                 self._forget()
 
     def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
-        if self._client is None:
+        if self._over:
             return
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
@@ -764,7 +752,7 @@ class Session:
             self._client.reset(as_tls=cut_off)
         else:
             self._relay.server_ended()
-            if self._relay.endless and self._client is not None:
+            if self._relay.endless:
                 self._client.close()
 
     def _forget(self) -> None:
@@ -801,10 +789,9 @@ class Session:
     def progress(self) -> float:
         """Bytes a second that have gone either way since it began; more than there can be of a stream, whose
         end frees little."""
-        client = self._client
-        if client is None or isinstance(client, Lane):
-            return 0.0 if client is None else inf
-        return (client.taken + HEAD_START) / (perf_counter() - self._begun + 1)
+        if isinstance(self._client, Lane):
+            return inf
+        return 0.0 if self._over else (self._client.taken + HEAD_START) / (perf_counter() - self._begun + 1)
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""
@@ -812,8 +799,7 @@ class Session:
 
     def slow(self, *, held: bool) -> None:
         """Stop reading from a slowed client, or go on."""
-        if self._client is not None:
-            (self._client.pause if held else self._client.resume)(SLOWED)
+        (self._client.pause if held else self._client.resume)(SLOWED)
 
     def touch(self, now: float) -> None:
         """Check time limits."""
@@ -839,7 +825,7 @@ class Session:
         """Seconds of silence that are allowed."""
         limit = self._mode.addon.tcp_timeout
         # A client that has closed its connection cannot be told from one that only sends no more.
-        return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
+        return min(limit, ENDED_FOR) if self._client.at_end and not self._over else limit
 
     def cut(self) -> None:
         """Close all connections at once."""
