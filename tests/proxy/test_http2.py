@@ -1114,6 +1114,36 @@ def test_fields_are_decoded_as_the_library_does(blocks: list[list[tuple[bytes, b
         assert ours.decode(block, raw=True) == theirs.decode(block, raw=True)
 
 
+@given(st.binary(max_size=30), st.binary(max_size=30))
+def test_any_bytes_are_fields_or_none_as_to_the_library(first: bytes, second: bytes) -> None:
+    """Of what the library takes, only numbers beyond 32 bits are refused."""
+
+    def of(decoder: hpack.Decoder) -> list[object]:
+        found: list[object] = []
+        for block in (first, second):
+            try:
+                found.append([tuple(field) for field in decoder.decode(block, raw=True)])
+            except (hpack.HPACKError, IndexError):
+                return [*found, None]
+        return found
+
+    assert of(Decoder(1 << 16)) == of(hpack.Decoder(1 << 16))
+
+
+def test_each_byte_of_a_block_is_read_once() -> None:
+    class Block(bytes):
+        copied = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            found = super().__getitem__(at)
+            Block.copied += len(found) if isinstance(at, slice) else 1
+            return found
+
+    block = Block(b"\x00\x01a\x01b" * 1000 + b"\x82" * 1000 + b"\x40\x01a\x01b" * 1000)
+    assert len(Decoder(1 << 20).decode(block, raw=True)) == 3000
+    assert 0 < Block.copied <= 2 * len(block)
+
+
 @pytest.mark.parametrize("block", [b"\x80", b"\xfe", b"\xff", b"\xff\x7f", b"\x82\xff\x80"])
 def test_an_index_of_no_field(block: bytes) -> None:
     for decoder in (Decoder(1 << 16), hpack.Decoder(1 << 16)):
