@@ -843,6 +843,11 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # Dots and blanks at the end do not count for Windows.
         ("/a.html.", ["/a.html"]),
         ("/a.html%20.%20", ["/a.html"]),
+        # Nor do dots at the end of any segment for CivetWeb.
+        ("/d./a.html", ["/d/a.html"]),
+        ("/d.../x./a%2e", ["/d/x/a"]),
+        ("/..../d/a%20/", ["/d/a%20/"]),
+        ("/x/../d.%2fa", ["/d/a"]),
     ],
 )
 def test_reading(target: str, others: list[str]) -> None:

@@ -100,7 +100,8 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]*+/|(?i:php).|\Z)").search
+_DOTS_AT_ENDS = re.compile(r"\.+(?=/)|(?:\.|%20)+\Z").sub
 _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
     | {"phtml", "pl", "py", "rb"}
@@ -610,7 +611,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """Readings, and after them the files that they may stand for besides what they name.
 
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
-    matchers of Caddy, dots and blanks at the end do not count.
+    matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
 
     Raises:
         UrlError: too much work.
@@ -621,8 +622,8 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         if reading.shorter:
             continue
         path, query = reading.path, reading.query
-        if path.endswith((".", "%20")):
-            file = path.replace("%20", " ").rstrip(". ").replace(" ", "%20")
+        if (file := _DOTS_AT_ENDS("", path)) != path:
+            file = _SLASHES.sub("/", file)
             files.setdefault((file, query), Reading(file, query, shorter=True))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more = path[: match.end()], path[match.end() :]
