@@ -6,7 +6,7 @@ caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -21,8 +21,10 @@ from urlward.engine.url import (
     Reading,
     Work,
     canonical_host,
+    canonical_query,
     is_plain_path,
     name_and_value,
+    query_parameters,
     request_parameters,
     split_authority,
     split_url,
@@ -372,7 +374,7 @@ class Matcher:
                             several = _params_of(li, row, shape, digest)
                             if not all(d in params for d in several):
                                 continue
-                            doubtful = _is_doubtful([params[d] for d in several])
+                            doubtful = _is_doubtful([params[d] for d in several], params.values())
                         _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
 
     def _search_floating(
@@ -458,11 +460,13 @@ def _told(verdicts: list[Verdict]) -> Verdict:
 
 
 class _Param(NamedTuple):
-    """A parameter of a request, as `name_and_value` has it, and how many values its name has."""
+    """A parameter of a request, as `name_and_value` has it, how many values its name has, and whether an entry
+    of the same URL has it."""
 
     name: str
     value: str
     values: int
+    as_written: bool
 
 
 class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
@@ -480,14 +484,18 @@ class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
     def __missing__(self, form: tuple[str, bool]) -> dict[str, _Param]:
         query, nocase = form
         self.work.spend(len(query))
-        params = request_parameters(query)
+        params, as_written = request_parameters(query), query_parameters(canonical_query(query))
         self.work.spend(0, len(params) // _PARAMS_A_TEXT)
         if nocase:
             # Artifacts from before `nocase` counted for parameters have them as they were written.
             params |= {param.lower() for param in params}
+            as_written = frozenset(param.lower() for param in as_written)
         pairs = {param: name_and_value(param, nocase=nocase) for param in params}
         values = Counter(name for name, _ in set(pairs.values()))
-        found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
+        found = {
+            param: _Param(name, value, values[name], param in as_written)
+            for param, (name, value) in pairs.items()
+        }
         self[form] = found
         return found
 
@@ -503,10 +511,16 @@ def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[by
     return [digest, *li.table.further_params(row)] if shape.flags & Flag.SEVERAL_PARAMS else [digest]
 
 
-def _is_doubtful(params: Iterable[_Param]) -> bool:
-    """Whether a name has values in a request beside these: origins differ in which of several they take."""
+def _is_doubtful(params: Collection[_Param], of_request: Collection[_Param]) -> bool:
+    """Whether a name has values in a request beside these: origins differ in which of several they take.
+
+    Not where these are all that it has as it is written, whatever origins make of them, as of `a=1;b`: it is the
+    entry's own URL then.
+    """
     found = set(params)
-    values = Counter(param.name for param in found)
+    if found == {param for param in of_request if param.as_written}:
+        return False
+    values = Counter(name for name, _ in {(param.name, param.value) for param in found})
     return any(values[param.name] != param.values for param in found)
 
 
