@@ -6,7 +6,7 @@ caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -357,9 +357,8 @@ class Matcher:
                     if prefix := _leading(reading.path, length):
                         digests = (li.key.digest(prefix_text(place.host, prefix)),)
                 elif kind == Kind.PARAMS:
-                    digests = params = params or queries.digests(
-                        li.key, param_text(place.host, reading.path, ""), reading.query, nocase=nocase
-                    )
+                    page = param_text(place.host, reading.path, "")
+                    digests = params = params or queries.digests(li.key, page, reading.query, nocase=nocase)
                 for digest in digests:
                     for row in li.table.matching(group, digest):
                         shape = li.table.shape(row)
@@ -374,7 +373,9 @@ class Matcher:
                             several = _params_of(li, row, shape, digest)
                             if not all(d in params for d in several):
                                 continue
-                            doubtful = _is_doubtful([params[d] for d in several], params.values())
+                            doubtful = _is_doubtful([params[d] for d in several]) and not queries.is_own(
+                                li.key, page, reading.query, several, nocase=nocase
+                            )
                         _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
 
     def _search_floating(
@@ -460,13 +461,11 @@ def _told(verdicts: list[Verdict]) -> Verdict:
 
 
 class _Param(NamedTuple):
-    """A parameter of a request, as `name_and_value` has it, how many values its name has, and whether an entry
-    of the same URL has it."""
+    """A parameter of a request, as `name_and_value` has it, and how many values its name has."""
 
     name: str
     value: str
     values: int
-    as_written: bool
 
 
 class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
@@ -484,18 +483,14 @@ class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
     def __missing__(self, form: tuple[str, bool]) -> dict[str, _Param]:
         query, nocase = form
         self.work.spend(len(query))
-        params, as_written = request_parameters(query), query_parameters(canonical_query(query))
+        params = request_parameters(query)
         self.work.spend(0, len(params) // _PARAMS_A_TEXT)
         if nocase:
             # Artifacts from before `nocase` counted for parameters have them as they were written.
             params |= {param.lower() for param in params}
-            as_written = frozenset(param.lower() for param in as_written)
         pairs = {param: name_and_value(param, nocase=nocase) for param in params}
         values = Counter(name for name, _ in set(pairs.values()))
-        found = {
-            param: _Param(name, value, values[name], param in as_written)
-            for param, (name, value) in pairs.items()
-        }
+        found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
         self[form] = found
         return found
 
@@ -505,22 +500,24 @@ class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
         self.work.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
         return dict(zip(key.digests(page, params), params.values(), strict=True))
 
+    def is_own(self, key: Key, page: str, query: str, digests: Sequence[bytes], *, nocase: bool) -> bool:
+        """Whether the parameters with these digests are all that an entry of the same URL has, whatever else
+        origins make of them, as of `a=1;b`."""
+        self.work.spend(len(query))
+        params = query_parameters(canonical_query(query))
+        own = {param.lower() for param in params} if nocase else params
+        return set(key.digests(page, own)) == set(digests)
+
 
 def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[bytes]:
     """Digests of all parameters of a row, of which one is known."""
     return [digest, *li.table.further_params(row)] if shape.flags & Flag.SEVERAL_PARAMS else [digest]
 
 
-def _is_doubtful(params: Collection[_Param], of_request: Collection[_Param]) -> bool:
-    """Whether a name has values in a request beside these: origins differ in which of several they take.
-
-    Not where these are all that it has as it is written, whatever origins make of them, as of `a=1;b`: it is the
-    entry's own URL then.
-    """
+def _is_doubtful(params: Iterable[_Param]) -> bool:
+    """Whether a name has values in a request beside these: origins differ in which of several they take."""
     found = set(params)
-    if found == {param for param in of_request if param.as_written}:
-        return False
-    values = Counter(name for name, _ in {(param.name, param.value) for param in found})
+    values = Counter(param.name for param in found)
     return any(values[param.name] != param.values for param in found)
 
 
