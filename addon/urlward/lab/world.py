@@ -19,17 +19,7 @@ from urlward.lab.services import (
     write_bundle,
     write_chromium_policy,
 )
-from urlward.lab.topology import (
-    CLIENT,
-    DOMAIN,
-    EXEMPT,
-    GATEWAY,
-    ORIGIN,
-    RESOLVER,
-    Site,
-    add_origins,
-    sites,
-)
+from urlward.lab.topology import CLIENT, DOMAIN, EXEMPT, GATEWAY, ORIGIN, RESOLVER, Site, add_origins, sites
 
 type Say = Callable[[str], None]
 
