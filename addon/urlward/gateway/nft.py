@@ -31,7 +31,7 @@ from urlward.gateway.netlink import (
     set_elements,
     text,
 )
-from urlward.gateway.system import Turn
+from urlward.gateway.system import NamespaceLock
 from urlward.gateway.table import TABLE
 from urlward.process import OURS, called
 
@@ -141,7 +141,7 @@ class Nft:
         if not self._context:
             raise NftError("nftables: no connection to the kernel")
         self._expiry = Expiry(TABLE)
-        self._turn = Turn()
+        self._turn = NamespaceLock()
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
