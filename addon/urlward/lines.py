@@ -11,6 +11,7 @@ import select
 import stat
 import sys
 from collections import deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from threading import Condition, Thread
 from typing import TextIO
@@ -120,6 +121,18 @@ def plain(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lines of a table, its columns two spaces apart; those of some numbers are flush right."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def finish() -> None:

@@ -1,3 +1,4 @@
+import re
 import sqlite3
 from pathlib import Path
 
@@ -7,9 +8,9 @@ import pytest
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import schema
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,
@@ -20,6 +21,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
+from urlward.records import sql
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -62,16 +64,43 @@ def test_it_cannot_be_read_back_from_sqlite(sqlite_store: AssignmentStore, tmp_p
     assert b"kept" in stored()
 
 
+def test_no_copy_of_what_was_deleted_is_left_in_sqlite(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """SQLite moves rows from page to page as others come, and overwrites no copy that it leaves behind."""
+    order = [(n * 7_919) % 20_000 for n in range(20_000)]
+    rows = [
+        sighting(
+            f"10.{n >> 8 & 255}.{n & 255}.7", n, n + 60 if n % 3 else 500 * DAYS, f"marked-{n:05d}-{n}",
+            SightingKind.WHOLE if n % 2 else SightingKind.HELD,
+        )
+        for n in order
+    ]  # fmt: skip
+    taken(sqlite_store, *rows, batch=1_000)
+    purge_assignments(sqlite_store, at(100 * DAYS))
+    with sqlite_store.reading() as connection:
+        kept = {
+            row[0].encode()
+            for table in ("assignments", "assignments_current")
+            for row in connection.exec_driver_sql(f"SELECT subscriber FROM {table}")
+        }
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    found = set(re.findall(rb"marked-\d{5}-\d+", stored))
+    assert 0 < len(kept) < len(order)
+    assert not {one for one in found if not any(each.startswith(one) for each in kept)}
+
+
 def test_a_log_that_is_in_use_is_told(
     sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
+    monkeypatch.setattr(sql, "TRIES", 2)
     store = AssignmentStore(tmp_path / "assignments.db")
     filled(store)
     with sqlite_store.reading() as reader:
         reader.exec_driver_sql("BEGIN")
         assert reader.exec_driver_sql("SELECT count(*) FROM assignments").scalar() == 3
-        with pytest.raises(AssignmentError, match=r"assignments\.db-wal: is being read"):
+        with pytest.raises(
+            AssignmentError, match=r"assignments\.db: what was deleted is still in the write-ahead"
+        ):
             purge_assignments(store, at(30 * DAYS))
     assert purge_assignments(store, at(30 * DAYS)) == 0
     assert not [mark for mark in MARKS if any(mark.encode() in p.read_bytes() for p in tmp_path.iterdir())]

@@ -395,6 +395,27 @@ class TestFailures:
             assert (kept.failures, asked) == (1, 2)
             assert log()[0] == f"list {path}: the process that compiles it ended with -9{KEPT}"
 
+    @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(12, "no memory")])
+    async def test_a_list_that_the_system_has_no_room_for_is_tried_again(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        real, asked = Keeper._mapped, 0
+
+        def mapped(*args: Any) -> memoryview:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise error
+            return real(*args)
+
+        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        async with watched(path) as kept:
+            monkeypatch.setattr(Keeper, "_mapped", mapped)
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+            assert (kept.failures, kept.refused) == (1, {})
+
     async def test_deleted_and_brought_back(self, path: Path, log: Callable[[], list[str]]) -> None:
         kept_aside = path.with_name("aside")
         async with watched(path) as kept:

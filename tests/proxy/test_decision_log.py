@@ -7,7 +7,7 @@ from proxy.driver import NOW, make_context
 from urlward.engine.verdict import Verdict
 from urlward.proxy.guard import Counts, DecisionLog, timestamp
 from urlward.records.privacy import name_in_log
-from urlward.records.recording import Hit, Recording
+from urlward.records.worker import Hit, Recording
 
 CLIENT = make_context().client
 VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")

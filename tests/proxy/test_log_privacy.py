@@ -21,7 +21,7 @@ from urlward.proxy.addon import Urlward
 from urlward.proxy.guard import Counts, DecisionLog
 from urlward.proxy.probing import Probe
 from urlward.proxy.runner import Messages
-from urlward.records.recording import Hit, Recording
+from urlward.records.worker import Hit, Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 

@@ -238,6 +238,25 @@ async def test_what_fails_lets_nobody_in(held: Held, caplog: pytest.LogCaptureFi
     assert await looked_at(found, token("a", "right"))
 
 
+async def test_a_passing_shortage_of_threads(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "LOOK", 0.01)
+    held.may.release(2)
+    found, done, starts, tried = Passwords("any"), [], passwords.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        tried.append(thread)
+        if len(tried) < 3:
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    monkeypatch.setattr(passwords.Thread, "start", start)
+    for user in "ab":
+        assert found.ask(token(user, "right"), "192.0.2.1", partial(done.append, user))
+    await until(lambda: done == ["a", "b"])
+    assert [found.known(token(user, "right")) for user in "ab"] == [True, True]
+    assert len(tried) == 3
+
+
 async def test_neither_is_a_password_kept_nor_asked_twice(held: Held) -> None:
     held.may.release(2)
     found = Passwords("any")

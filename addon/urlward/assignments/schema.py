@@ -9,6 +9,7 @@ in the one before, so that two *cells* a class are looked at, whatever the histo
 come about in order of time, all go to few places of the index.
 """
 
+import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,11 +38,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.config.records import ASSIGNMENTS
-from urlward.records.engines import open_server, open_sqlite, writing
-from urlward.records.migrations import Step, migrate
+from urlward.records.sql import Step, migrate, open_server, open_sqlite, unwiped, writing
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
-from urlward.records.vacuum import unwiped
 from urlward.state.folder import StateError
 
 FILE = ASSIGNMENTS
@@ -50,7 +49,8 @@ SPANS: tuple[int, ...] = tuple(60_000 * 4**k for k in range(14))
 """From a minute to 127 years, in ms."""
 
 _CACHE_KIB = 131_072
-_BUSY_SECONDS = 30
+_BUSY_SECONDS = 600
+"""For which who writes waits: the file may be written anew meanwhile."""
 
 metadata = MetaData()
 
@@ -115,7 +115,7 @@ sources = Table(
     Column("days", Integer, nullable=False),
 )
 """``path``: of the file that something was taken from last. ``read``: when it was last read, in ms. ``node``:
-that reads it (`urlward.records.nodes`), in a database that several share, and ``days``: that this node keeps
+that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
 it for; empty and 0 where none has said so."""
 
 files = Table(
@@ -286,7 +286,7 @@ def _to_3(connection: Connection) -> None:
 
 
 UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
-"""From version 1 on, as `urlward.records.tables.UPGRADES`; no database of that version says that it is."""
+"""From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 
 def _sqlite(path: Path) -> Engine:
@@ -315,7 +315,7 @@ def told(database: Path | str) -> Iterator[None]:
     place = database if isinstance(database, Path) else "the assignments' database"
     try:
         yield
-    except (SQLAlchemyError, OSError) as e:
+    except (SQLAlchemyError, sqlite3.Error, OSError) as e:
         reason = getattr(e, "orig", None) or e
         line = next(iter(str(reason).splitlines()), type(e).__name__)
         raise AssignmentError(f"{place}: {line}") from e

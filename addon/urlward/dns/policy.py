@@ -11,10 +11,10 @@ import dns.ipv6
 from cachetools import TTLCache
 
 from urlward.config import GatewayTable
-from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, page
+from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.resolved import MARGIN
-from urlward.dns.wire import AAAA, A, Question, Scan
+from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
 from urlward.engine.matcher import Matcher
 from urlward.engine.suffix import labels_before_suffix
 from urlward.engine.verdict import Verdict
@@ -35,6 +35,10 @@ MOST = 512
 """Addresses of one registrable domain in a `Quota`'s time."""
 
 _DOMAINS = 10_000
+
+MOST_RECORDS = 256
+"""Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
+which whoever runs a listed name may send, would keep all traffic waiting."""
 
 OFF_SWITCHES = frozenset(
     (
@@ -223,9 +227,11 @@ class DnsPolicy:
             NftError: the addresses could not be steered.
             dns.exception.DNSException: dnspython does not read the answer.
         """
-        told, steered = self._addresses(read)
         if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
+        if records_in(data) > MOST_RECORDS:
+            return error(query, SERVFAIL, question)
+        told, steered = self._addresses(read)
         if steered:
             # The longest that any client is told, so that one answer after another renews nothing.
             await self._steer_set.steer(steered, self._max_ttl + MARGIN)

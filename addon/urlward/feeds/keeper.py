@@ -513,8 +513,9 @@ def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while."""
-    if isinstance(error, NoCopyError | MemoryError):
+    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while.
+    Where there is no thread, that is a `RuntimeError`."""
+    if isinstance(error, NoCopyError | MemoryError | OSError | RuntimeError):
         return True
     return isinstance(error.__cause__, OSError) and not is_damage(error.__cause__)
 

@@ -90,7 +90,7 @@ from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
-from urlward.records.recording import Recording
+from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
 

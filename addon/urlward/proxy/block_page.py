@@ -30,8 +30,16 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from urlward.page.negotiation import MAX_VALUE, PageForm, choose_form, choose_language, normal_tag
-from urlward.page.safety import SHARED, content_policy, encode
-from urlward.page.words import BlockPageError, form_texts, has_controls, load_texts, text_for
+from urlward.page.words import (
+    SHARED,
+    BlockPageError,
+    content_policy,
+    encode,
+    form_texts,
+    has_controls,
+    load_texts,
+    text_for,
+)
 
 # A reference of these alone needs no escaping in any form, nor in a URL.
 _NOT_REFERENCE = re.compile(r"[^0-9A-Za-z._-]")

@@ -32,7 +32,7 @@ from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Client, Context, Names, Place, names_of, names_of_tls
 from urlward.proxy.probing import Probing
 from urlward.records.privacy import name_in_log
-from urlward.records.recording import Hit, Recording, canonical_url
+from urlward.records.worker import Hit, Recording, canonical_url
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]

@@ -53,7 +53,7 @@ FULL_FOR: Final = 30.0
 """Seconds after which a waiting room that was full, and has not been so again, is no trouble any more."""
 
 LOOK: Final = 0.5
-"""Seconds between two looks at whether the file has changed."""
+"""Seconds between two looks at whether the file has changed, and two tries to have a thread."""
 
 AGAIN: Final = 5.0
 """Seconds after which a file that cannot be used is read again though it has not changed."""
@@ -235,7 +235,7 @@ class Passwords:
         run: the run folder that this worker shares with others; what it inherited where not given.
 
     Attributes:
-        on_trouble: told of what is wrong, by `urlward.records.labels.TROUBLES`, and with no words of its end.
+        on_trouble: told of what is wrong, by `urlward.records.metrics.TROUBLES`; with no words of its end.
 
     Raises:
         PasswordError: it is none, or the file cannot be used.
@@ -384,11 +384,21 @@ class Passwords:
             return
         self._busy = True
         self._begun = time.monotonic()
-        if self._thread is None:
-            # A daemon, since an LDAP server that is silent cannot be interrupted.
-            self._thread = Thread(target=self._run, name="urlward-passwords", daemon=True)
-            self._thread.start()
         self._work.put((asyncio.get_running_loop(), pair))
+        self._start()
+
+    def _start(self) -> None:
+        """Have a thread for the checks; where none can be had now, in a while."""
+        if self._thread is not None:
+            return
+        # A daemon, since an LDAP server that is silent cannot be interrupted.
+        thread = Thread(target=self._run, name="urlward-passwords", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            asyncio.get_running_loop().call_later(LOOK, self._start)
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         os.nice(_NICE)  # of this thread alone, on Linux

@@ -49,6 +49,9 @@ _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
 _OF_STATE = {(), *((name,) for name in NAMES)}
 _AUTHORITY = "mitmproxy-"
 
+_KERNELS = ("/proc", "/sys")
+"""Where root may write by what access(2) says, and nobody can make a file."""
+
 _SET_BY = {
     "mode": "mode",
     "listen_host": "listen",
@@ -259,7 +262,7 @@ class Preflight:
         config = self._config
         state = Path(os.path.realpath(state_folder(config.state)))
         confdir = Path(os.path.realpath(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR)))  # noqa: PTH111
-        others = dict(_names_in(config.model_dump()))
+        others = dict(names_in(config.model_dump()))
         others |= {f"list.{n}": str(path) for n, path in enumerate(self._settings.lists)}
         if key := self._settings.options.get("urlward_key"):
             others["key"] = str(key)
@@ -338,14 +341,14 @@ def _has_assignments(path: Path) -> bool:
     return False
 
 
-def _names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+def names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
     """All that may be a file's name in a configuration, where those are whole paths by now, by its key."""
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _names_in(each, f"{place}.{key}" if place else str(key))
+            yield from names_in(each, f"{place}.{key}" if place else str(key))
     elif isinstance(value, tuple | list):
         for n, each in enumerate(value):
-            yield from _names_in(each, f"{place}.{n}")
+            yield from names_in(each, f"{place}.{n}")
     elif isinstance(value, str) and value.startswith("/"):
         yield place, value
 
@@ -397,7 +400,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
 def _store_problems(store: StoreTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep records from being written: key and text."""
     if store.kind == "postgresql":
-        from urlward.records.engines import open_postgresql  # brings SQLAlchemy
+        from urlward.records.sql import open_postgresql  # brings SQLAlchemy
 
         key = "url_file" if store.url_file is not None else "url_env"
         if text := _wrong(lambda: open_postgresql(store).dispose()):
@@ -436,6 +439,8 @@ def _makeable(folder: Path) -> str | None:
                 continue
             if not nearest.is_dir():
                 return f"{nearest}: not a folder"
+            if any(Path(os.path.realpath(nearest)).is_relative_to(one) for one in _KERNELS):
+                return f"{nearest}: the kernel's, which takes no files"
             return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest}: cannot be written to"
     except OSError as e:
         return f"{folder}: {e.strerror or e}"

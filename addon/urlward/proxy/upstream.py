@@ -132,6 +132,8 @@ class Resolver:
         """How many all have."""
         self._asked: SimpleQueue[tuple[str, int, str, asyncio.AbstractEventLoop]] = SimpleQueue()
         self._threads = 0
+        self._short = False
+        """Whether no thread could be had the last time."""
 
     def look_up(self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]) -> Lookup:
         """Look a name up.
@@ -178,11 +180,27 @@ class Resolver:
                 self._busy += 1
                 self._asked.put((host, port, client, asyncio.get_running_loop()))
                 if self._threads < self._busy:
-                    self._threads += 1
-                    Thread(target=self._run, name="urlward-lookup", daemon=True).start()
+                    self._add_thread()
                 break
             if queue:
                 self._queues[client] = queue  # behind all others
+
+    def _add_thread(self) -> None:
+        try:
+            Thread(target=self._run, name="urlward-lookup", daemon=True).start()
+        except RuntimeError as e:
+            if not self._short:
+                logger.error("names of origins: %s: %d are looked up at a time", e, self._threads)
+            self._short = True
+            # Those that there are come to it; where there are none, nobody would.
+            if not self._threads:
+                loop = asyncio.get_running_loop()
+                while not self._asked.empty():
+                    host, port, client, _ = self._asked.get()
+                    loop.call_soon(self._tell, host, port, client, [])
+        else:
+            self._short = False
+            self._threads += 1
 
     def _run(self) -> None:
         while True:
