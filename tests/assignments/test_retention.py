@@ -159,6 +159,34 @@ def test_what_has_no_end_stays_while_its_file_has_it(store: AssignmentStore, tmp
     assert held(store, FIXED, 390 * DAYS) == []
 
 
+@pytest.mark.parametrize("end", ["2099-12-31T00:00:00Z", str(at(40 * 366 * DAYS) // 1000)])
+def test_an_end_that_is_far_is_none(sqlite_store: AssignmentStore, tmp_path: Path, end: str) -> None:
+    """It stays as long as its source has it, and not for a century."""
+    path = tmp_path / "fixed.csv"
+    rows = f"{FIXED},fixed,{at(0)},{end}\n{OTHER},other,{at(0)},{at(9 * 366 * DAYS)}\n"
+    path.write_text(f"address,subscriber,from,to\n{rows}")
+    imported(sqlite_store, path, 0)
+    assert held(sqlite_store, FIXED, 300 * DAYS) == ["fixed"]
+    assert imported(sqlite_store, path, 200 * DAYS) == 0
+    assert purge_assignments(sqlite_store, at(199 * DAYS)) == 0
+    path.write_text("address,subscriber,from,to\n")
+    imported(sqlite_store, path, 300 * DAYS)
+    assert purge_assignments(sqlite_store, at(201 * DAYS)) == 1
+    assert held(sqlite_store, OTHER, 201 * DAYS) == ["other"], "an end that is meant"
+
+
+def test_a_lease_for_a_century_is_one_without_an_end(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "kea-leases4.csv"
+    century = 0xFFFFFFFE
+    path.write_text(
+        "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state\n"
+        f"{A},02:00:00:00:00:01,,{century},{at(0) // 1000 + century},1,0,0,,0\n"
+    )
+    source = sqlite_store.source("kea", "kea", str(path))
+    import_file(sqlite_store, source, path, ReadOptions(), lambda: START / 1000)
+    assert intervals(sqlite_store, A) == [("02:00:00:00:00:01", 0, None, "NONE")]
+
+
 def test_another_file_of_the_source_renews_none_of_it(store: AssignmentStore, tmp_path: Path) -> None:
     first, second = tmp_path / "a.csv", tmp_path / "b.csv"
     export(first, "fixed")
