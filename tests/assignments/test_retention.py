@@ -1,13 +1,15 @@
 import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
-from urlward.assignments import schema
+from urlward.assignments import retention, schema
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.parsers import ReadOptions
@@ -21,7 +23,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
-from urlward.records import engines
+from urlward.records import engines, vacuum
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -86,6 +88,27 @@ def test_no_copy_of_what_was_deleted_is_left_in_sqlite(sqlite_store: AssignmentS
     found = set(re.findall(rb"marked-\d{5}-\d+", stored))
     assert 0 < len(kept) < len(order)
     assert not {one for one in found if not any(each.startswith(one) for each in kept)}
+
+
+def test_a_file_of_an_urlward_that_wrote_none_anew_is_written_once(
+    sqlite_store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of what that deleted are in it."""
+    rewritten: list[bool] = []
+    monkeypatch.setattr(vacuum, "SHARE", 1e9)
+    wipe = retention.wipe_sqlite
+
+    def watched(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
+        rewritten.append(rewrite)
+        wipe(engine, pause, rewrite=rewrite)
+
+    monkeypatch.setattr(retention, "wipe_sqlite", watched)
+    filled(sqlite_store)
+    for _ in range(2):
+        assert purge_assignments(sqlite_store, START) == 0
+    assert purge_assignments(sqlite_store, at(60)) == 1
+    assert purge_assignments(sqlite_store, at(60)) == 0
+    assert rewritten == [True, False, True, False]
 
 
 def test_a_log_that_is_in_use_is_told(
