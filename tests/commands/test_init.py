@@ -34,7 +34,7 @@ def test_a_configuration_can_be_used_and_has_what_goes_with_it(tmp_path: Path, k
     at = "lo" if kind == "provider" else "proxy.example"
     assert run(folder, "--for", kind, "--operator", operator, "--list", source, "--at", at, "--no-test") == 0
     config = read_config(folder / NAME)
-    assert config.page.operator == operator
+    assert config.page.operator == operator.strip()
     assert config.list == (str(source),)
     assert config.records is not None
     assert config.records.days.blocks == 30
@@ -71,6 +71,7 @@ def test_what_stands_in_a_schools_comments_can_be_used(tmp_path: Path) -> None:
         ([], "--for: say for whom: school, office, provider"),
         (["--for", "office", "--at", "bad name"], "--at: 'bad name' is no name of a machine"),
         (["--for", "provider", "--at", "eth 0"], "--at: 'eth 0' is no interface"),
+        (["--for", "office", "--operator", "a\x1b[31m"], "--operator: holds a control character"),
         (["--for", "office", "--days", "-1"], "--days: a number of days from 0 to 3650"),
         (["--for", "office", "--list", "absent.txt"], "--list: absent.txt: there is no such file"),
     ],

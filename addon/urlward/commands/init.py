@@ -101,7 +101,11 @@ def _init(args: argparse.Namespace) -> int:
     path = args.folder / NAME
     if path.exists():
         raise CommandError(f"{path}: there already; name another folder, or change it")
-    operator = ask.text(args.operator, "2/5  Who filters, for the block page?", "this network")
+    operator = " ".join(
+        ask.text(args.operator, "2/5  Who filters, for the block page?", "this network").split()
+    )
+    if not operator.isprintable():
+        raise CommandError("--operator: holds a control character")
     source = ask.text(args.list, "3/5  Path or URL of the list?", "the sample")
     host = socket.gethostname()
     if kind == "provider":
