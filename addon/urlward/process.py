@@ -153,10 +153,11 @@ def beat(
         message: what is said first.
         fails: gives what keeps this process from its work, which is said too; nothing where it is empty.
     """
+    # First: an error below, such as one of memory, costs this sign of life, and not all that follow.
+    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
     # A parent that is slow to read has been told often enough; one that is gone takes this process with it.
     with suppress(OSError):
         os.write(channel, json.dumps({message: True, "fails": fails()}).encode())
-    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
 
 
 def taken_channel(asked: Mapping[str, Any]) -> int | None:
