@@ -15,7 +15,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.progress import progress_bar
 from urlward.samples import SAMPLE

@@ -95,7 +95,7 @@ def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) ->
 
 
 def _accept(args: argparse.Namespace) -> int:
-    from urlward.feeds.accept import accept
+    from urlward.feeds.status import accept
 
     why = reason_of(args.why, FeedCommandError)
     config, state = _read(args)

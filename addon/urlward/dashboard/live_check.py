@@ -10,7 +10,7 @@ from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.policy.allows import current_allows
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy

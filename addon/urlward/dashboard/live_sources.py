@@ -26,10 +26,8 @@ from urlward.dashboard.sources import (
 )
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.accept import accept
-from urlward.feeds.alarms import alarms
 from urlward.feeds.apart import refresh_apart
-from urlward.feeds.status import status
+from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
 from urlward.lists.formats import AUTO
 from urlward.objections.book import Grant, ObjectionBook

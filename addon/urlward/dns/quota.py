@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from cachetools import TTLCache
 
-from urlward.engine.suffix import labels_before_suffix
+from urlward.engine.hosts import labels_before_suffix
 
 logger = logging.getLogger("urlward.gateway")
 

@@ -12,7 +12,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from urlward.feeds.alarms import STATES
+from urlward.feeds.status import STATES
 from urlward.records.event import KINDS
 from urlward.records.feed_figures import FeedFigures
 from urlward.records.labels import ERRORS, MAX_STORES, NONE, STAGES, TROUBLES, VERDICTS, Bounded, among

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from urlward.config import FeedTable
-from urlward.feeds.alarms import State, alarms, state_of
 from urlward.feeds.facts import Facts
+from urlward.feeds.status import State, alarms, state_of
 from urlward.feeds.store import FeedStore
 from urlward.state.folder import StateError
 

@@ -18,7 +18,7 @@ import ijson
 
 from urlward.csv_rows import MOST_LINES
 from urlward.encoding import without_bom
-from urlward.feeds.decoders import DAMAGED, decoder_for
+from urlward.feeds.body import DAMAGED, decoder_for
 from urlward.replay.errors import ReplayError
 from urlward.replay.formats import NONE
 
