@@ -64,8 +64,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
-from urlward.lists.report import left_out, read_budget
-from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
+from urlward.lists.source import BadLine, Budget, SourceError, left_out, read_artifact, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams

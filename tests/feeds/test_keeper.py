@@ -22,13 +22,11 @@ from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.record import DAY
 from urlward.feeds import apart as feed_apart
-from urlward.feeds import keeper
-from urlward.feeds import watch as feed_watch
+from urlward.feeds import keeper, refresh
 from urlward.feeds.keeper import Keeper, in_slices
-from urlward.lists import memory
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import Budget, SourceError, unreadable
-from urlward.state import watch as files
+from urlward.state import watch
 
 KEPT = "; the last good one stays in force"
 POLLS = 12
@@ -40,8 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same states in a tenth of the time, but those that a slow machine would bring by itself."""
     monkeypatch.setattr(keeper, "INTERVAL", 0.02)
     monkeypatch.setattr(keeper, "FOLLOW", 0.02)
-    monkeypatch.setattr(files, "SETTLE", 0.05)
-    monkeypatch.setattr(feed_watch, "PATIENCE", 3600.0)
+    monkeypatch.setattr(watch, "SETTLE", 0.05)
+    monkeypatch.setattr(watch, "PATIENCE", 3600.0)
 
 
 @pytest.fixture
@@ -450,12 +448,12 @@ class TestFailures:
     async def test_permission_lost(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refused(path: Path) -> None:  # nothing is forbidden to root
+        def refused(path: Path, **_: bool) -> None:  # nothing is forbidden to root
             raise unreadable(path, PermissionError(13, "Permission denied"))
 
         path.write_bytes(artifact(["a.example"]))
         async with watched(path) as kept:
-            monkeypatch.setattr(memory, "open_list", refused)
+            monkeypatch.setattr(refresh, "whole_copy", refused)
             replace(path, artifact(["c.example"]))
             await until(lambda: kept.failures, "the refusal")
             await some_polls()
@@ -490,7 +488,7 @@ class TestFailures:
     async def test_a_writer_that_never_closes_is_spoken_of(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(feed_watch, "PATIENCE", 0.3)
+        monkeypatch.setattr(watch, "PATIENCE", 0.3)
         async with watched(path) as kept:
             with path.open("a") as writer:
                 writer.write("c.example\n")
@@ -834,7 +832,7 @@ async def test_a_source_that_changes_faster_than_it_compiles_comes_into_force_wh
     path: Path, run: RunFolder, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """A process that compiles takes hundreds of milliseconds to start; the file is another each 60 ms."""
-    monkeypatch.setattr(feed_watch, "UNSETTLED", 0.3)
+    monkeypatch.setattr(watch, "UNSETTLED", 0.3)
     monkeypatch.setattr(keeper, "LAG_AGAIN", 3600.0)
     last = 0
 
@@ -933,7 +931,7 @@ class TestState:
         Keeper([path, other], Key(SECRET), state=state).load()
         assert len(stored(state)) == 2
         again = Keeper([path], Key(SECRET), state=state)
-        with patch("urlward.feeds.look.compile_text", side_effect=AssertionError):
+        with patch("urlward.feeds.candidate.compile_text", side_effect=AssertionError):
             again.load()
         assert blocks(again.matcher, "http://a.example/")
         assert len(stored(state)) == 1

@@ -13,14 +13,12 @@ from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
 from urlward.engine.signing import sign_artifact
-from urlward.feeds import own
-from urlward.feeds import text as feed_text
+from urlward.feeds import candidate, own
 from urlward.feeds.own import OwnList
 from urlward.feeds.store import FeedStore
 from urlward.lists.formats import AUTO
-from urlward.lists.memory import ChangingError
-from urlward.lists.signing_keys import new_signing_key
-from urlward.lists.source import Budget
+from urlward.lists.source import Budget, ChangingError
+from urlward.lists.trust import new_signing_key
 
 HERE = pytest.mark.usefixtures("compiles_here")
 
@@ -155,7 +153,7 @@ def test_what_is_kept_from_an_earlier_run_is_taken_at_once(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("urlward.feeds.look.compile_text", fail)
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", fail)
     again = made(path)
     assert again.refresh(first=True).state == "unchanged"
     assert again.store.path.read_bytes() == before
@@ -191,13 +189,13 @@ def test_one_that_is_being_written_is_not_read(path: Path) -> None:
 def test_a_source_that_changes_while_it_is_compiled_is_compiled_as_it_was(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = feed_text.compile_sources
+    real = candidate.compile_sources
 
     def compile_sources(*args: Any, **more: Any) -> Any:
         path.write_text("b.example\n")
         return real(*args, **more)
 
-    monkeypatch.setattr(feed_text, "compile_sources", compile_sources)
+    monkeypatch.setattr(candidate, "compile_sources", compile_sources)
     one = made(path)
     one.refresh(first=True)
     assert blocks(Matcher([stored(one)]), "http://a.example/")

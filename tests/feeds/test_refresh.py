@@ -84,7 +84,7 @@ def test_the_same_text_under_another_validator_is_not_even_compiled(
     text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = text.store.path.read_bytes()
-    monkeypatch.setattr("urlward.feeds.look.compile_text", None)
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", None)
     site.put("feed", FIRST)
     site.seen()
     assert text.refresh().state == "unchanged"
@@ -295,7 +295,7 @@ def test_a_refused_candidate_is_not_compiled_again(
     site.put("feed", hosts(1))
     first = text.refresh()
     since = text.facts.refused
-    monkeypatch.setattr("urlward.feeds.look.compile_text", None)
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", None)
     assert text.refresh().text == first.text
     assert since is not None
     assert text.facts.refused == since

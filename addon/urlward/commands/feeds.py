@@ -89,7 +89,7 @@ def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) ->
 
 
 def _accept(args: argparse.Namespace) -> int:
-    from urlward.feeds.accept import accept
+    from urlward.feeds.status import accept
 
     why = reason_of(args.why, CommandError)
     config, state = _read(args)

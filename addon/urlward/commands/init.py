@@ -212,7 +212,7 @@ def _first_interface() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    from urlward.state.files import write_new
+    from urlward.regular import write_new
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

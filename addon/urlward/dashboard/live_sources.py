@@ -20,16 +20,14 @@ from urlward.config.records import StoreTable
 from urlward.dashboard.sources import AdminError, EventPage, History, NotConfiguredError, Now, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.accept import accept
-from urlward.feeds.alarms import alarms
 from urlward.feeds.apart import refresh_apart
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
-from urlward.feeds.status import status
+from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
 from urlward.policy.neighbours import Neighbours

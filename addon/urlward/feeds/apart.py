@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from urlward.feeds.alarms import alarms
 from urlward.feeds.facts import Facts
 from urlward.feeds.guards import ACCEPTABLE
 from urlward.feeds.schedule import LONGEST, Random, after_failure, after_success
+from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
-from urlward.lists.memory import ChangingError
+from urlward.lists.source import ChangingError
 from urlward.lists.worker import ask
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError

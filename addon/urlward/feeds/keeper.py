@@ -12,30 +12,144 @@ import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from urlward.engine.artifact import check_key, parse, read_header
+from urlward.engine.artifact import Header, check_key, parse, read_header
 from urlward.engine.digest import Key
-from urlward.engine.errors import NewerVersionError, UrlwardError
+from urlward.engine.errors import KeyFileError, NewerVersionError, UrlwardError
 from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
-from urlward.engine.networks import blocking_networks
 from urlward.engine.record import DAY
 from urlward.engine.steps import Steps, exhaust
-from urlward.feeds.kept import Kept, ListFile, entries_text
+from urlward.engine.table import blocking_networks
 from urlward.feeds.own import OwnList, forget_others
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
-from urlward.lists.memory import ChangingError
 from urlward.lists.run_folder import NoCopyError, RunFolder, inherited
-from urlward.lists.source import Budget, SourceError
+from urlward.lists.source import Budget, ChangingError, SourceError
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, is_damage, set_aside
-from urlward.state.watch import Signature, Watch, being_written
+from urlward.state.keys import read_key
+from urlward.state.watch import PathWatch, Signature, Watch, being_written
+from urlward.units import counted
 
 logger = logging.getLogger("urlward.lists")
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """File of a list that is to be kept in force.
+
+    Attributes:
+        path: a source or an artifact that the operator names, or
+        keys: that an artifact may be under, besides that of all lists.
+        name: of the list, in place of the artifact's or the file's.
+        stored: a configured feed's artifact in the store (`urlward.feeds.store`): it may not be there
+            yet.
+        guarded: whether it cannot block protected hosts at host level.
+        trust: public keys and rotation statements of who may sign an artifact, and so which issue of it is
+            taken; empty where all are.
+        key_files: of `keys`, read again where an artifact is under a key that none of those is.
+        state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
+            anew; None where it stays, since who reads it is not the filter.
+    """
+
+    path: Path
+    keys: tuple[Key, ...] = ()
+    name: str = ""
+    stored: bool = False
+    guarded: bool = False
+    trust: tuple[str, ...] = ()
+    key_files: tuple[Path, ...] = ()
+    state: Path | None = None
+
+    def key(self, named: bytes) -> Key | None:
+        """Find the key of an id; None where it is not there."""
+        for key in self.keys:
+            if key.id == named:
+                return key
+        for path in self.key_files:
+            with suppress(KeyFileError):
+                if (key := read_key(path)).id == named:
+                    return key
+        return None
+
+
+@dataclass(slots=True)
+class Kept:
+    """State of a list and its artifact in the store.
+
+    Attributes:
+        spec: what it is.
+        watch: of the artifact.
+        own: where the operator names the list.
+        source: of its path.
+        facts_watch: of what is remembered of its refreshes.
+        loaded: what the artifact holds; None where there is none yet.
+        began: when a refresh began whose artifact is yet to come into force, monotonic.
+        again: when what the file has is tried again, monotonic; None where that would be no use.
+        refused: why what the file has now is not in force, as the log said; empty where it is.
+        lags: how often in a row the file had changed again when it came into force, or could not be read.
+        lag_said: when that was said last, monotonic.
+    """
+
+    spec: ListFile
+    watch: Watch
+    own: OwnList | None = None
+    loaded: LoadedList | None = None
+    began: float | None = None
+    again: float | None = None
+    refused: str = ""
+    lags: int = 0
+    lag_said: float = float("-inf")
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloads_wanted: int = 0
+    reloads_begun: int = 0
+    facts_watch: Watch = field(init=False)
+    source: PathWatch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.facts_watch = Watch(self.watch.path.with_suffix(".json"))
+        self.source = PathWatch(self.spec.path)
+
+    @property
+    def header(self) -> Header | None:
+        """Header of the artifact in force."""
+        return None if self.loaded is None else self.loaded.artifact.header
+
+    @property
+    def stays(self) -> str:
+        """What is in force in place of what is refused, for the log."""
+        return "nothing on it is blocked" if self.loaded is None else "the last good one stays in force"
+
+    @property
+    def name(self) -> str:
+        """The list's name."""
+        return self.spec.name or (self.loaded.name if self.loaded is not None else "")
+
+    @property
+    def entries(self) -> int:
+        """Number of entries, with those that have expired."""
+        return 0 if self.loaded is None else self.loaded.entries
+
+    def take(self, loaded: LoadedList, signature: Signature | None) -> LoadedList | None:
+        """Put an artifact in force; returns what has gone out of use."""
+        old, self.loaded = self.loaded, loaded
+        self.watch.seen, self.refused, self.again = signature, "", None
+        return old
+
+
+def entries_text(loaded: LoadedList | None) -> str:
+    """Format the number of a list's entries in force now, for the log."""
+    expired, entries = (0, 0) if loaded is None else (loaded.expired(time.time()), loaded.entries)
+    told = f"{counted(entries - expired, 'entry')} in force"
+    return told + (f" ({expired} more expired)" if expired else "")
+
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 

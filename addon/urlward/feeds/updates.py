@@ -18,15 +18,14 @@ from urllib.parse import urlsplit
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.alarms import alarms
 from urlward.feeds.apart import Outcome, refresh_apart
 from urlward.feeds.schedule import Waiting, after_failure, at_start
+from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
-from urlward.feeds.watch import PathWatch
 from urlward.lasting import lasting
 from urlward.lists import memfd
 from urlward.state.folder import StateError
-from urlward.state.watch import Signature
+from urlward.state.watch import PathWatch, Signature
 
 logger = logging.getLogger("urlward.lists")
 

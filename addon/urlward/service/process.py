@@ -19,23 +19,51 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from urlward.config import AdminTable, Config, ConfigError
+from urlward.config import AdminTable, Config, ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.updates import Feeds
-from urlward.lines import finish
+from urlward.lines import finish, say
 from urlward.lists.formats import AUTO
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.state.audit import mend_audit
-from urlward.state.beside import LineHandler, read_asked
-from urlward.state.folder import local_key, made_folder, open_private, unusable
+from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 
 logger = logging.getLogger("urlward.records")
+
+
+def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
+    """Read the configuration that a process is started with, and find its state folder.
+
+    Args:
+        asked: ``config``, a file; and where they go before what stands there ``key``, ``state``, ``list``,
+            ``trust`` and ``max_errors``.
+
+    Raises:
+        ConfigError: it cannot be used.
+        StateError: nor the folder.
+    """
+    config = read_config(Path(asked["config"]))
+    config = config.model_copy(
+        update={name: asked[name] for name in ("key", "max_errors") if asked.get(name)}
+        | {name: tuple(asked[name]) for name in ("list", "trust") if name in asked}
+    )
+    return config, state_folder(asked.get("state") or config.state)
+
+
+class LineHandler(logging.Handler):
+    """Log handler with one line a message, as the filter writes them: to standard error from WARNING on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        say(record.getMessage().split("\n", 1)[0], warning=record.levelno >= logging.WARNING)
+
 
 LOCK = "records.lock"
 """In the state folder, held by the process that records there."""
