@@ -1,6 +1,7 @@
 """The dashboard over real sockets: who gets in, what is sent, and what is written down."""
 
 import csv
+import html
 import io
 import json
 import logging
@@ -21,10 +22,9 @@ from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
-from urlward.dashboard.handler import STATIC
-from urlward.dashboard.sessions import BURST, EVERY, SESSION
+from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import AdminError, EventPage
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
@@ -431,6 +431,27 @@ def test_what_nobody_would_heed_is_refused(
     assert answer.status == 400
     assert "there is none of that name here" in json.loads(answer.data)["error"]
     assert not sources.told
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("list=%00", "list: empty, or with a control character"),
+        ("list=a%00b", "list: empty, or with a control character"),
+        ("reference=", "reference: empty"),
+        ("kind=block&kind=", "kind: empty"),
+        ("since=%20", "since: empty"),
+        ("list=a&list=b", "list: given more than once"),
+        ("refrence=7F3K-9Q2M-93FH", "there is none of that name here"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/events", "/events.csv", "/events.jsonl"])
+def test_a_filter_that_says_nothing_gives_nobody_the_events_of_all(
+    browser: Browser, path: str, query: str, said: str
+):
+    answer = browser.get(f"{path}?{query}", headers=BEARER)
+    assert answer.status == 400
+    assert said in html.unescape(answer.data.decode())
 
 
 def test_events_for_scripts(browser: Browser):

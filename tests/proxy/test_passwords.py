@@ -16,9 +16,9 @@ import pytest
 
 from proxy.rig import until
 from urlward.lists.run_folder import RunFolder
+from urlward.plan import SHARED
 from urlward.proxy import passwords
 from urlward.proxy.passwords import MOST_WAITING, PasswordError, Passwords, read_users
-from urlward.proxy.verified import SHARED
 
 BCRYPT = "$2b$04$RkfA/dr2NK1OVC8iYuYvO.VAq25djmtuTq11cEHH3Ki/dV0Xb7iNW"
 ARGON2 = "$argon2id$v=19$m=64,t=1,p=1$0zvNsRFUgdWM6YMCbWjJTA$mTNyCmv3hbM34riNpASaqE5Yrfo+qfXMLkw+9CeOXc8"

@@ -8,11 +8,9 @@ from lists.support import artifact
 from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
-from urlward.records.delivery import StoreState
+from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import FIGURES_FOR, SILENT_AFTER, Exposition
-from urlward.records.labels import MAX_CATEGORIES
-from urlward.records.metrics import ListFacts, Metrics, RulesFacts
-from urlward.records.recorder import RecorderState
+from urlward.records.metrics import MAX_CATEGORIES, ListFacts, Metrics, RulesFacts
 from urlward.records.status import readiness_of
 
 NOW = 1_800_000_000.0

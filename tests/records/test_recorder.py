@@ -26,7 +26,7 @@ from urlward.records.delivery import StoreState
 from urlward.records.event import Event
 from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
 from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
-from urlward.records.recording import Recording
+from urlward.records.worker import Recording
 from urlward.records.writer import Mark, processes
 from urlward.state.folder import write_kept
 

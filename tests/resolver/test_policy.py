@@ -16,7 +16,7 @@ import pytest
 
 from gateway.dns_support import Rig, Upstream, records, serving, until
 from urlward.dns import service as dns_service
-from urlward.dns.quota import MOST
+from urlward.dns.policy import MOST
 from urlward.dns.resolved import MARGIN
 from urlward.gateway.errors import NftError, SetFullError
 

@@ -22,8 +22,8 @@ from urlward.feeds.store import FeedStore
 from urlward.records import writer
 from urlward.records.asking import SOCKET
 from urlward.records.outbox import OutboxError
-from urlward.records.recording import Recording
 from urlward.records.stores import open_store
+from urlward.records.worker import Recording
 from urlward.records.writer import processes
 from urlward.service import process
 

@@ -422,13 +422,8 @@ def make_service(
         trouble: see `OutageLog`.
     """
     report = OutageLog([str(resolver) for resolver in resolvers], trouble)
-    udp_ways = [UdpWay(resolver) for resolver in resolvers]
-    tcp_ways = [TcpWay(resolver) for resolver in resolvers]
-    udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)
-    for way in udp_ways:
-        way.forwarder = udp
-    for line in tcp_ways:
-        line.forwarder = tcp
+    udp = Forwarder([UdpWay(resolver) for resolver in resolvers], timeout, report)
+    tcp = Forwarder([TcpWay(resolver) for resolver in resolvers], timeout, report)
     return QueryService(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
 
 

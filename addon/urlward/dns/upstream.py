@@ -105,7 +105,7 @@ class Way(ABC):
 
     Attributes:
         resolver: as given.
-        forwarder: takes the answers; it is made later.
+        forwarder: takes the answers, which is made with its ways.
         text: the resolver's address, for the log.
         well: whether it has not failed lately.
         again: when it may be tried again where it has.
@@ -145,6 +145,8 @@ class Forwarder:
 
     def __init__(self, ways: Sequence[Way], timeout: float, report: "OutageLog") -> None:
         self._ways = tuple(ways)
+        for way in ways:
+            way.forwarder = self
         self._timeout = timeout
         self._attempts = max(2, len(ways))
         self._interval = timeout / self._attempts

@@ -14,14 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from urlward.lab.addresses import CLIENT, NEIGHBOUR
-from urlward.lab.errors import LabError
-from urlward.lab.isolation import environment
-from urlward.lab.machines import AgentLink
-from urlward.lab.needs import WRK, find
+from urlward.lab.isolation import WRK, environment, find
 from urlward.lab.outcome import STAGES
-from urlward.lab.scenario import Measure, Measured
-from urlward.lab.topology import inside
+from urlward.lab.scenario import LabError, Measure, Measured
+from urlward.lab.services import AgentLink
+from urlward.lab.topology import CLIENT, NEIGHBOUR, inside
 from urlward.lab.world import World
 
 _SLICE = 0.25
