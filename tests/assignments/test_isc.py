@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assignments.support import at, intervals, read
-from urlward.assignments.isc import IscParser
-from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.formats import IscParser, ReadOptions
 from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"

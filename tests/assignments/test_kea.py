@@ -8,8 +8,8 @@ from assignments import kea_server
 from assignments.kea_server import Client4, Client6, kea
 from assignments.support import SECOND, at, intervals, read
 from conftest import wait_for
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.interval import AssignmentError, Ending
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
 
 ANNA, BERTA = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from assignments import radius_server
 from assignments.radius_server import Radius, radius
 from assignments.support import at, held, intervals, read
+from urlward.assignments.formats import DetailParser, ReadOptions
 from urlward.assignments.interval import AssignmentError, Ending
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct, shown_url
-from urlward.assignments.radius import DetailParser
 from urlward.assignments.store import AssignmentStore
-from urlward.records.engines import without_secrets
+from urlward.records.sql import without_secrets
 
 A = "198.51.100.7"
 PREFIXES = "Framed-IPv6-Prefix = 2001:db8:1:7::/64, Delegated-IPv6-Prefix = 2001:db8:7::/56"

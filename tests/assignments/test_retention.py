@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import retention, schema
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,
@@ -23,7 +23,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
-from urlward.records import engines, vacuum
+from urlward.records import sql
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -95,7 +95,7 @@ def test_a_file_of_an_urlward_that_wrote_none_anew_is_written_once(
 ) -> None:
     """Copies of what that deleted are in it."""
     rewritten: list[bool] = []
-    monkeypatch.setattr(vacuum, "SHARE", 1e9)
+    monkeypatch.setattr(sql, "SHARE", 1e9)
     wipe = retention.wipe_sqlite
 
     def watched(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
@@ -115,7 +115,7 @@ def test_a_log_that_is_in_use_is_told(
     sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
-    monkeypatch.setattr(engines, "TRIES", 2)
+    monkeypatch.setattr(sql, "TRIES", 2)
     store = AssignmentStore(tmp_path / "assignments.db")
     filled(store)
     with sqlite_store.reading() as reader:

@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from urlward.gateway import locks
-from urlward.gateway.locks import Turn
+from urlward.gateway import system
+from urlward.gateway.system import Turn
 
 
 def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_PATIENCE", 60.0)
+    monkeypatch.setattr(system, "_PATIENCE", 60.0)
     inside, most = 0, 0
 
     def work() -> None:
@@ -30,7 +30,7 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_that_is_stuck_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_PATIENCE", 0.05)
+    monkeypatch.setattr(system, "_PATIENCE", 0.05)
     stuck, other = Turn(), Turn()
     went_on = threading.Event()
     with stuck.taken(), other.taken():

@@ -5,9 +5,8 @@ import pytest
 
 from urlward.config import read_config
 from urlward.lab import filter as module
-from urlward.lab.errors import LabError
 from urlward.lab.filter import Filter, FilterLog, LoggedHit
-from urlward.lab.scenario import load_scenario
+from urlward.lab.scenario import LabError, load_scenario
 
 SCENARIO = """\
 description = "x"

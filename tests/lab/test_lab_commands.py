@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from urlward import cli
-from urlward.lab import needs
+from urlward.lab import isolation
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -22,7 +22,7 @@ def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "check_needs", lambda: None)
+    monkeypatch.setattr(isolation, "check_needs", lambda: None)
     for arguments, words in (
         (("run", "nowhere"), "nowhere: no such file, and no shipped scenario"),
         (("run", "smoke", "--seconds", "0"), "--seconds: 0 is not more than 0"),
@@ -50,7 +50,7 @@ def test_a_run_writes_over_nothing(
     option: str,
     words: str,
 ) -> None:
-    monkeypatch.setattr(needs, "check_needs", lambda: pytest.fail("the lab would begin"))
+    monkeypatch.setattr(isolation, "check_needs", lambda: pytest.fail("the lab would begin"))
     for name in ("report.html", "urlward.toml"):
         (tmp_path / name).write_text("another's")
     assert words in failed(capsys, "run", "smoke", option, str(tmp_path))

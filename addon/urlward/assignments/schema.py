@@ -38,11 +38,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.config.records import ASSIGNMENTS
-from urlward.records.engines import open_server, open_sqlite, writing
-from urlward.records.migrations import Step, migrate
+from urlward.records.sql import Step, migrate, open_server, open_sqlite, unwiped, writing
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
-from urlward.records.vacuum import unwiped
 from urlward.state.folder import StateError
 
 FILE = ASSIGNMENTS
@@ -117,7 +115,7 @@ sources = Table(
     Column("days", Integer, nullable=False),
 )
 """``path``: of the file that something was taken from last. ``read``: when it was last read, in ms. ``node``:
-that reads it (`urlward.records.nodes`), in a database that several share, and ``days``: that this node keeps
+that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
 it for; empty and 0 where none has said so."""
 
 files = Table(
@@ -288,7 +286,7 @@ def _to_3(connection: Connection) -> None:
 
 
 UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
-"""From version 1 on, as `urlward.records.tables.UPGRADES`; no database of that version says that it is."""
+"""From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 
 def _sqlite(path: Path) -> Engine:

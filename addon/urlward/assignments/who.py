@@ -13,9 +13,9 @@ from urlward.assignments.interval import (
     Interval,
     Source,
     is_address,
+    ms_text,
 )
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import ms_text
 
 _IN_DOUBT = (Ending.DOUBT, Ending.ORDER, Ending.DECLINED)
 

@@ -100,8 +100,7 @@ def _up(args: argparse.Namespace) -> int:
     from urlward.gateway import control
     from urlward.gateway.firewalls import clamps, closed
     from urlward.gateway.nft import Nft
-    from urlward.gateway.planning import planned
-    from urlward.gateway.rules import setup_of
+    from urlward.gateway.rules import planned, setup_of
     from urlward.gateway.system import unmet
 
     config = _config(args)
@@ -149,8 +148,7 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.gateway import control
     from urlward.gateway.firewalls import closed
     from urlward.gateway.nft import Nft
-    from urlward.gateway.planning import planned
-    from urlward.gateway.rules import setup_of
+    from urlward.gateway.rules import planned, setup_of
     from urlward.gateway.system import (
         FORWARDING,
         enslaved_interfaces,
@@ -203,8 +201,7 @@ def _words(value: Any) -> str:
 
 
 def _print(args: argparse.Namespace) -> int:
-    from urlward.gateway.planning import planned
-    from urlward.gateway.rules import rules
+    from urlward.gateway.rules import planned, rules
 
     config = _config(args)
     with located(config):

@@ -54,7 +54,7 @@ class Shown(Api):
     """A source's data, unchanged."""
 
     def initialize(self, context: Any, name: str = "") -> None:
-        """Name the method of `Sources` to call."""
+        """Name the method of `LiveSources` to call."""
         super().initialize(context)
         self._name = name
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from urlward.dashboard.sources import AdminError
 from urlward.lists.explain import TimeError, parse_time
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
 from urlward.records.event import KINDS, ReferenceTextError, parse_reference

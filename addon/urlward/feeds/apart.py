@@ -73,6 +73,7 @@ def refresh_apart(
     *,
     wait: bool = True,
     own: Own | None = None,
+    turns: int | None = None,
     progress: Progress = silent,
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
 ) -> Outcome:
@@ -84,6 +85,7 @@ def refresh_apart(
         state: the state folder.
         wait: while another process is at it.
         own: where the list is one.
+        turns: memory file by which refreshes take turns (`urlward.feeds.turns`), if they do.
         progress: told how far it is; then somebody waits for it, so that it goes before other work.
         started: called with the process, which may be killed.
 
@@ -93,6 +95,7 @@ def refresh_apart(
         StateError: the state folder cannot be used, or its key.
     """
     request = request_for(feed, config, state, wait=wait, own=own, progress=progress is not silent)
+    passed = [] if turns is None else [turns]
 
     def heard(what: str | int, said: Any) -> None:
         if isinstance(what, int):
@@ -101,7 +104,9 @@ def refresh_apart(
             progress(what, said)
 
     try:
-        answer = ask(MODULE, request, heard, started, computes=feed.path is not None)
+        answer = ask(
+            MODULE, {**request, "turns": turns}, heard, started, computes=feed.path is not None, passed=passed
+        )
     except OSError as e:
         return _not_done(feed, state, e, own)
     if "busy" in answer:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from urlward.feeds.facts import Facts
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.text import Compiled, compile_text
+from urlward.feeds.turns import Turn
 from urlward.lists.rotations import restore_rotations, take_rotation
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust
 from urlward.progress import Progress, silent
@@ -49,6 +50,7 @@ class Look:
         now: seconds since 1970-01-01 UTC.
         own: where the list is one.
         progress: told how far compiling is.
+        turn: of this process, to compute.
     """
 
     feed: "FeedTable"
@@ -61,6 +63,7 @@ class Look:
     now: float
     own: Own | None = None
     progress: Progress = silent
+    turn: Turn = field(default_factory=Turn)
 
     @property
     def recipe(self) -> str:

@@ -30,6 +30,7 @@ from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import FetchError
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.take import take
+from urlward.feeds.turns import Turn
 from urlward.lists.memory import ChangingError
 from urlward.lists.source import SourceError
 from urlward.lists.trust import TrustError
@@ -86,6 +87,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
             Path(asked["state"]),
             wait=asked["wait"],
             own=Own(*asked["own"]) if asked["own"] else None,
+            turn=Turn(asked.get("turns")),
             progress=say if asked["progress"] else silent,
         )._asdict()
     except BusyError as e:
@@ -105,6 +107,7 @@ def refresh(
     random: Random = random_module.random,
     wait: bool = True,
     own: Own | None = None,
+    turn: Turn | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Refresh a feed once, in this process, which has its text in memory from then on.
@@ -117,6 +120,7 @@ def refresh(
         random: for the next run's jitter.
         wait: while another process is at it.
         own: where the list is one.
+        turn: of this process, to compute.
         progress: told how far it is.
 
     Raises:
@@ -125,7 +129,8 @@ def refresh(
         StateError: the state folder cannot be used.
         KeyFileError: its key cannot.
     """
-    with _looking(feed, config, state, now=now, wait=wait, own=own, progress=progress) as (look, store):
+    looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
+    with looking as (look, store):
         return _refresh(look, store, random)
 
 
@@ -138,6 +143,7 @@ def _looking(
     now: float | None = None,
     wait: bool,
     own: Own | None = None,
+    turn: Turn | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
     """Context of a look at a feed, under its lock; changes of its facts are written."""
@@ -150,7 +156,9 @@ def _looking(
         if own is not None and in_force is None:
             store.mend_artifact()
         _prepare(facts, in_force, moment)
-        yield Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress), store
+        found = Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress)
+        found.turn = turn or found.turn
+        yield found, store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
 

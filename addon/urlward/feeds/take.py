@@ -53,7 +53,8 @@ def take(look: Look) -> Unchanged | Candidate:
 
 def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
     if path.is_dir():
-        return look.text(path)
+        with look.turn.taken():
+            return look.text(path)
     if not path.exists():
         raise RefusedError("absent", f"{path}: no such file")
     most = look.feed.max_size
@@ -70,7 +71,8 @@ def _own(look: Look, path: Path, *, first: bool) -> Unchanged | Candidate:
 
 def _body(look: Look, fd: int) -> Unchanged | Candidate:
     try:
-        return look.body(fd)
+        with look.turn.taken():
+            return look.body(fd)
     finally:
         os.close(fd)
 
@@ -82,7 +84,8 @@ def _whole(look: Look, source: Origin) -> Unchanged | Candidate:
     if answer.fd is None:
         return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
     try:
-        return look.body(answer.fd, _said(answer, source))
+        with look.turn.taken():
+            return look.body(answer.fd, _said(look, answer, source))
     finally:
         os.close(answer.fd)
 
@@ -98,8 +101,9 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
         if data is None:
             return None, ""
         key = look.key_of(header)
-        artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
-        found = look.artifact(artifact, _said(answer, source)._replace(validators=None))
+        with look.turn.taken():
+            artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
+            found = look.artifact(artifact, _said(look, answer, source)._replace(validators=None))
     except FetchError as e:
         if e.reason not in _OF_THE_BODY and (e.status is None or e.status in _OF_THE_SERVER):
             raise
@@ -130,10 +134,11 @@ def _by_header(look: Look, source: Origin) -> Unchanged | None:
     return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
 
 
-def _said(answer: "Answer", source: Origin) -> Said:
+def _said(look: Look, answer: "Answer", source: Origin) -> Said:
     def rotation() -> bytes | None:
         try:
-            return _read(_fetch(replace(source, url=beside(source.url, ".rotation"))))
+            with look.turn.left():
+                return _read(_fetch(replace(source, url=beside(source.url, ".rotation"))))
         except FetchError:
             return None  # the signer that nobody knows is what matters
 

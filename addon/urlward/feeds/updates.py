@@ -14,6 +14,7 @@ import random
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from urlward.config import Config, FeedTable
 from urlward.engine.errors import UrlwardError
@@ -23,12 +24,17 @@ from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.store import FeedStore
 from urlward.feeds.watch import PathWatch
 from urlward.lasting import lasting
+from urlward.lists import memfd
 from urlward.state.folder import StateError
+from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.lists")
 
-AT_ONCE = 2
-"""Feeds refreshed at a time."""
+AT_ONCE = 8
+"""Feeds refreshed at a time; fewer of them compute (`urlward.feeds.turns`)."""
+
+OF_ONE_SERVER = 2
+"""Feeds refreshed at a time of one server: one that stalls keeps those of others from nothing."""
 
 WATCH = 1.0
 """Seconds between two looks at a path, and at whether another process has refreshed a feed."""
@@ -62,6 +68,8 @@ class Feeds:
         self._config = config
         self._state = state
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._servers: dict[str, asyncio.Semaphore] = {}
+        self._turns = memfd.new()
         self._now = {feed.name: asyncio.Event() for feed in config.feed}
         self._said: dict[tuple[str, str], float] = {}
         self._lost: dict[str, float] = {}
@@ -101,7 +109,7 @@ class Feeds:
         failures, was = 0, ""
         while True:
             await self._until_due(feed, store, next_run, watch)
-            async with self._slots:
+            async with self._server(feed), self._slots:
                 if watch is not None:
                     watch.acted()
                 self._now[feed.name].clear()
@@ -113,7 +121,7 @@ class Feeds:
     async def _until_due(
         self, feed: FeedTable, store: FeedStore, next_run: float, watch: PathWatch | None
     ) -> None:
-        event = self._now[feed.name]
+        event, seen = self._now[feed.name], None
         known = store.facts().last_attempt
         waiting = Waiting(next_run, feed.interval, time.time(), time.monotonic())
         while left := waiting.left(time.time(), time.monotonic()):
@@ -122,14 +130,25 @@ class Feeds:
             try:
                 await asyncio.wait_for(event.wait(), min(left, WATCH))
             except TimeoutError:
+                # Where all is as it was, hundreds of feeds are not to cost more than a look at their files.
+                files = Signature.of(store.facts_path), Signature.of(store.path)
+                if files == seen:
+                    continue
                 facts = store.facts()
-                if facts.last_success and store.header() is None and self._is_lost(feed):
+                if not facts.last_success or store.header() is not None:
+                    seen = files
+                elif self._is_lost(feed):
                     return
                 if facts.last_attempt != known:  # by `urlward feeds refresh`
                     known = facts.last_attempt
                     waiting = Waiting(facts.next_run, feed.interval, time.time(), time.monotonic())
             else:
                 return
+
+    def _server(self, feed: FeedTable) -> asyncio.Semaphore:
+        """Limit of the refreshes that wait for one server; of all that are at paths."""
+        server = urlsplit(feed.proxy or feed.url or "").netloc.rpartition("@")[2].lower()
+        return self._servers.setdefault(server, asyncio.Semaphore(OF_ONE_SERVER))
 
     def _is_lost(self, feed: FeedTable) -> bool:
         """Whether an artifact that is gone, or has been set aside, is fetched anew now."""
@@ -141,7 +160,7 @@ class Feeds:
 
     def _refresh(self, feed: FeedTable, failures: int) -> Outcome:
         try:
-            return refresh_apart(feed, self._config, self._state)
+            return refresh_apart(feed, self._config, self._state, turns=self._turns)
         except Exception as e:  # noqa: BLE001 - a bug may be in one feed's way, and not in another's
             now = time.time()
             next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)

@@ -22,7 +22,7 @@ from mitmproxy.options import Options
 
 from urlward.proxy.mitm import tls_version
 
-_READ: Final = 1 << 16
+_READ: Final = 1 << 14
 _MOST_AT_ONCE: Final = 1 << 16
 """Bytes that are encrypted at once: OpenSSL's buffers keep the room that they have once needed."""
 
@@ -40,7 +40,7 @@ _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 _MISMATCHES = {62: "hostname mismatch", 64: "IP address mismatch"}
 
 
-def _nothing(error: Exception | None = None) -> None:
+def nothing(*_: object) -> None:
     """Do nothing."""
 
 
@@ -64,16 +64,9 @@ class Tls:
     """
 
     __slots__ = (
-        "client_side",
-        "damaged",
-        "established",
-        "failed",
-        "incoming",
-        "outer",
-        "outgoing",
-        "ready",
+        "client_side", "damaged", "established", "failed", "incoming", "outer", "outgoing", "ready",
         "session",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -95,12 +88,12 @@ class Tls:
             server_hostname=server_name,
             session=resumed,
         )
-        self.established: Callable[[], None] = _nothing
-        self.failed: Callable[[Exception], None] = _nothing
+        self.established: Callable[[], None] = nothing
+        self.failed: Callable[[Exception], None] = nothing
 
     def forget(self) -> None:
         """Drop the callbacks of the handshake."""
-        self.established = self.failed = _nothing
+        self.established = self.failed = nothing
 
     def encrypted(self, data: bytes) -> bytes:
         """Ciphertext for the socket, from data to send."""

@@ -131,10 +131,8 @@ def _held_by_others(records: RecordsTable, state: Path, now: float) -> Collectio
     """
     if all(table.kind != "postgresql" for table in records.store) or not read_objections(state):
         return ()
-    stores = KeepingStores(records, state, make=False)
-    try:
-        return held_by_all(records, *stores.all(), now)
-    except StoreError as e:
-        raise StoreError(f"objections: none is deleted: {e}") from e
-    finally:
-        stores.close()
+    with KeepingStores(records, state, make=False) as stores:
+        try:
+            return held_by_all(records, *stores.all(), now)
+        except StoreError as e:
+            raise StoreError(f"objections: none is deleted: {e}") from e

@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +46,10 @@ LOCK_LOOK = 0.2
 AFTER_FAULT = 5.0
 """Seconds after which recording is begun again that could not be."""
 
+THREADS = 32
+"""Threads for what may wait, such as for a database server that is stuck: all else is to find one, too, on a
+machine with one processor."""
+
 
 async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
     """Serve until SIGTERM, or `REPLACED`.
@@ -62,6 +67,7 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
     if config.records is None and not config.feed:
         raise ConfigError("neither [[feed]] nor [records] in the configuration: there is nothing to do")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "service"))
     feeds = Feeds(config, state)
     if channel is not None:
         beat(loop, channel)

@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.records.rate_limit import RateLimit
+from urlward.objections.server import RateLimit
 
 HOUR = 3600.0
 

@@ -11,7 +11,7 @@ from urlward.engine.verdict import Verdict
 from urlward.records.event import Event
 from urlward.records.outbox import Outbox, Position
 from urlward.records.privacy import UrlDigest
-from urlward.records.recording import Hit, Recording
+from urlward.records.worker import Hit, Recording
 
 NOW = 1_795_500_000_123_456_789
 

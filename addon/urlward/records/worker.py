@@ -18,8 +18,7 @@ from urlward.feeds.keeper import Keeper, Taken
 from urlward.lasting import lasting
 from urlward.records.asking import Reporter
 from urlward.records.event import MAX_FIELD, RANDOM, Event, Kind, event_id
-from urlward.records.loop_watch import watch_loop
-from urlward.records.metrics import ListFacts, Metrics
+from urlward.records.metrics import ListFacts, Metrics, watch_loop
 from urlward.records.privacy import Privacy, UrlDigest
 from urlward.records.writer import Writer
 
