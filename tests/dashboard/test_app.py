@@ -7,7 +7,9 @@ import json
 import logging
 import re
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -556,3 +558,24 @@ def test_addresses(text: str, address: tuple[str, int]):
 def test_addresses_that_are_none(text: str):
     with pytest.raises(AdminError, match="HOST:PORT"):
         parse_listen(text)
+
+
+def test_those_who_wait_for_a_store_leave_others_what_needs_none(tmp_path: Path) -> None:
+    release, waiting = threading.Event(), threading.Semaphore(0)
+
+    class Stuck(MadeUp):
+        def events(self, wanted: EventQuery) -> EventPage:
+            waiting.release()
+            release.wait(60)
+            return super().events(wanted)
+
+    with serving(Stuck(), tmp_path) as site, ThreadPoolExecutor(8) as visitors:
+        asked = [visitors.submit(Browser(site).request, "GET", "/events", headers=BEARER) for _ in range(8)]
+        try:
+            for _ in asked:
+                assert waiting.acquire(timeout=60)
+            checked = Browser(site).request("GET", "/allows", headers=BEARER, timeout=30)
+            assert checked.status == 200
+        finally:
+            release.set()
+        assert [one.result().status for one in asked] == [200] * 8

@@ -3,9 +3,9 @@ import threading
 from contextlib import suppress
 
 import pytest
-from urlward.lab.needs import WRK, find
 
 from urlward.lab import measure
+from urlward.lab.isolation import WRK, find
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 

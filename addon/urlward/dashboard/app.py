@@ -25,7 +25,8 @@ MAX_HEAD = 16 << 10
 MAX_IDLE = 75.0
 """Seconds that a connection may be quiet, and a body may take."""
 
-THREADS = 4
+THREADS = 16
+"""Requests at a time that wait for a store or a file; a few may wait long."""
 
 
 @dataclass(frozen=True, slots=True)

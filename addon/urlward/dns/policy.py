@@ -31,14 +31,14 @@ MOST_ADDRESSES = 64
 
 _MOST_IN_ALL = 4 * MOST_ADDRESSES
 
+MOST_RECORDS = 256
+"""Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
+which whoever runs a listed name may send, would keep all traffic waiting."""
+
 MOST = 512
 """Addresses of one registrable domain in a `Quota`'s time."""
 
 _DOMAINS = 10_000
-
-MOST_RECORDS = 256
-"""Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
-which whoever runs a listed name may send, would keep all traffic waiting."""
 
 OFF_SWITCHES = frozenset(
     (

@@ -40,9 +40,9 @@ _MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
-# The same, less what some origin reads in another way: empty and dot segments, parameters, sessions.
+# The same, less what some origin reads in another way: empty and dot segments, parameters, sessions, blanks.
 _PLAIN_TO_ALL = re.compile(
-    r"/(?:[!$&')*+,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*+,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:/|\Z))*+"
+    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:/|\Z))*+"
 ).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
@@ -70,8 +70,9 @@ _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
 # `%u002e` is a dot to IIS, and in a query to ASP.NET and to Perl's CGI.
-_WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+")
-_WIDE = _WIDE_ESCAPES.search
+_WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+").sub
+_BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+").sub
+_PLUSES = re.compile(r"\+|%2[bB]").sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
@@ -99,7 +100,8 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]*+/|(?i:php).|\Z)").search
+_DOTS_AT_ENDS = re.compile(r"\.+(?=/)|(?:\.|%20)+\Z").sub
 _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
     | {"phtml", "pl", "py", "rb"}
@@ -500,7 +502,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         is_plain_path(path)
         and "#" not in query
         and target.isascii()
-        and not _WIDE(query)
+        and not ("%" in query and _otherwise(f"?{query}"))
         and not ("?" in query and _DOTS_IN_QUERY(query))
     ):
         # A named tuple's own constructor takes twice as long.
@@ -508,8 +510,8 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         return _with_files([reading], work or Work()) if _MAY_BE_A_FILE(path) else (reading,)
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
-    if _WIDE(target):
-        readings += _with_files(_in_every_way(_WIDE_ESCAPES.sub(_narrow, target), work), work)
+    for text in _otherwise(target):
+        readings += _with_files(_in_every_way(text, work), work)
     if not target.isascii():
         found = dict.fromkeys(readings)
         for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
@@ -525,9 +527,46 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 _DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
 
 
+def _otherwise(target: str) -> list[str]:
+    """What else a target is to origins that do more than unescape UTF-8, in escapes of that."""
+    found = {target: None}
+    for respelled in (_narrowed, _from_latin1, _with_blanks):
+        found |= dict.fromkeys(map(respelled, tuple(found)))
+    del found[target]
+    return list(found)
+
+
+def _narrowed(target: str) -> str:
+    return _WIDE_ESCAPES(_narrow, target) if "%u" in target or "%U" in target else target
+
+
 def _narrow(wide: re.Match[str]) -> str:
     text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
+
+
+def _from_latin1(target: str) -> str:
+    """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them."""
+    return _BEYOND_ASCII(_letters, target)
+
+
+def _letters(escaped: re.Match[str]) -> str:
+    data = unquote_to_bytes(escaped[0].encode("latin-1"))
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return quote("".join(map(_ANSI.__getitem__, data)), safe="")
+    return escaped[0]
+
+
+def _with_blanks(target: str) -> str:
+    """`+` in a path as a blank, as CivetWeb has it, and to Sinatra it is one where it is escaped, too."""
+    path, mark, query = target.partition("?")
+    return f"{_PLUSES('%20', path)}{mark}{query}"
+
+
+# As Windows has them in Western Europe: no page's name has the controls of Latin-1.
+_ANSI = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
 
 
 def _in_every_way(target: str, work: Work) -> list[Reading]:
@@ -572,7 +611,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """Readings, and after them the files that they may stand for besides what they name.
 
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
-    matchers of Caddy, dots and blanks at the end do not count.
+    matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
 
     Raises:
         UrlError: too much work.
@@ -583,8 +622,8 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         if reading.shorter:
             continue
         path, query = reading.path, reading.query
-        if path.endswith((".", "%20")):
-            file = path.replace("%20", " ").rstrip(". ").replace(" ", "%20")
+        if (file := _DOTS_AT_ENDS("", path)) != path:
+            file = _SLASHES.sub("/", file)
             files.setdefault((file, query), Reading(file, query, shorter=True))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more = path[: match.end()], path[match.end() :]

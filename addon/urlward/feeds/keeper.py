@@ -22,6 +22,7 @@ from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
 from urlward.engine.networks import blocking_networks
+from urlward.engine.record import DAY
 from urlward.engine.steps import Steps, exhaust
 from urlward.feeds.kept import Kept, ListFile, entries_text
 from urlward.feeds.own import OwnList, forget_others
@@ -155,6 +156,7 @@ class Keeper:
         self._follows = follows or shared is None
         self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
+        self._day = int(time.time() // DAY)
 
     def load(self, progress: Progress = silent) -> None:
         """Load all lists for the first time, at once.
@@ -202,7 +204,8 @@ class Keeper:
                 for kept in self._kept:
                     if not kept.busy.locked():
                         self._look(kept, tasks)
-                if self._exceptions is not None and self._exceptions.look(time.time()):
+                others = self._exceptions is not None and self._exceptions.look(time.time())
+                if self._entries_end() or others:
                     self._swap()
 
     async def reload(self) -> None:
@@ -496,6 +499,18 @@ class Keeper:
         kept.watch.seen = signature
         if kept.refused:
             _tell_as_before(kept)
+
+    def _entries_end(self) -> bool:
+        """Whether entries have expired since the last look, or the clock was set so that they have not.
+
+        What is asked anew is judged by the time; what goes by the matcher in force, such as connections under
+        way and steered addresses, is to be looked at again.
+        """
+        before, self._day = self._day, int(time.time() // DAY)
+        first, last = sorted((before, self._day))
+        return first != last and any(
+            first <= shape.expires < last for loaded in self.matcher.lists for shape in loaded.table.shapes
+        )
 
     def _swap(self) -> None:
         lists = [kept.loaded for kept in self._kept if kept.loaded is not None]

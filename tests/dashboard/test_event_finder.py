@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from conftest import wait_for
-from records.recording import events, records
+from records.recording import events
 from urlward.config.records import StoreTable
+from urlward.dashboard import live_sources
+from urlward.dashboard.live_sources import FINDERS, EventFinder
 from urlward.records.database import Database
 from urlward.records.store import EventQuery, StoreError
 from urlward.records.stores import open_store
-from urlward.service import services
-from urlward.service.services import FINDERS, EventFinder
 
 
 class Stuck:
@@ -45,9 +45,9 @@ def test_a_store_that_is_stuck_keeps_nobody_waiting_who_asks_it(
     store = open_store(StoreTable(kind="sqlite"), tmp_path)
     store.write(events(3))
     store.close()
-    finder = EventFinder(records(store=(StoreTable(kind="sqlite"),)), tmp_path)
+    finder = EventFinder(StoreTable(kind="sqlite"), tmp_path)
     assert len(finder.find(EventQuery())) == 3
-    monkeypatch.setattr(services, "ANSWER_WITHIN", 0.05)
+    monkeypatch.setattr(live_sources, "ANSWER_WITHIN", 0.05)
     stuck.released.clear()
     stuck.asked = 0
 
@@ -57,7 +57,7 @@ def test_a_store_that_is_stuck_keeps_nobody_waiting_who_asks_it(
         return stuck.asked
 
     wait_for(asked, "a question to be at the store")
-    monkeypatch.setattr(services, "ANSWER_WITHIN", 60.0)
+    monkeypatch.setattr(live_sources, "ANSWER_WITHIN", 60.0)
     with ThreadPoolExecutor(4 * FINDERS) as many:
         assert {*many.map(lambda _: asked(), range(4 * FINDERS))} == {1}, "nor is it asked any more"
     with pytest.raises(StoreError, match="has not answered"):
