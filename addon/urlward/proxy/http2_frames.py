@@ -1,9 +1,9 @@
 """Shared HTTP/2 core (RFC 9113), for connections with clients and with origins alike.
 
-The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
-a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
-is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns
-(`urlward.proxy.poller`).
+The h2 library reads frames, and keeps the states of streams. A stream's messages are HTTP/1.1 in a lane,
+which is a connection of a session, without a socket (`urlward.proxy.session`). What the other side sends
+beyond what its messages need is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long
+others wait by turns (`urlward.proxy.poller`).
 """
 
 import asyncio
