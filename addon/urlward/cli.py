@@ -24,6 +24,7 @@ from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.audit_records import add_audit_commands
 from urlward.commands.check import add_check_command
 from urlward.commands.delta import add_delta_commands
+from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
 from urlward.commands.gateway import add_gateway_commands
@@ -33,6 +34,7 @@ from urlward.commands.imports import (
     add_import_commands,
     format_of,
 )
+from urlward.commands.init import add_init_command
 from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
@@ -160,6 +162,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add_check_command(command)
     add_helper_commands(command)
+    add_init_command(command)
+    add_doctor_command(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")

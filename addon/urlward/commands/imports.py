@@ -23,15 +23,7 @@ from urlward.lists.formats import (
     format_named,
 )
 from urlward.lists.formats.stream import Stream
-from urlward.lists.report import (
-    BadLine,
-    Budget,
-    Report,
-    check_budget,
-    check_entries,
-    left_out,
-    note,
-)
+from urlward.lists.report import BadLine, Budget, Report, check_budget, check_entries, left_out, note
 from urlward.lists.source import found_in, open_list, parts_of, recognise, unreadable
 from urlward.options import FORMAT
 

@@ -17,14 +17,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.sources import (
-    AdminError,
-    EventPage,
-    History,
-    NotConfiguredError,
-    Now,
-    Row,
-)
+from urlward.dashboard.sources import AdminError, EventPage, History, NotConfiguredError, Now, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.accept import accept
