@@ -26,9 +26,10 @@ from urlward.dashboard.sources import (
 )
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.apart import refresh_apart
+from urlward.feeds.feed import Feed
 from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
+from urlward.lasting import fault_text
 from urlward.lists.formats import AUTO
 from urlward.objections.book import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
@@ -97,11 +98,9 @@ class Refreshes:
 
     def _refresh(self, feed: FeedTable) -> None:
         try:
-            refresh_apart(feed, self._config, self._state, wait=True)
-        except UrlwardError as e:
-            logger.error("list %s: %s", feed.name, e)
-        except Exception as e:  # noqa: BLE001 - its text could name an entry
-            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+            Feed(feed, self._config, self._state).refresh()
+        except Exception as e:  # noqa: BLE001 - a bug must not end the thread with a traceback
+            logger.error("list %s: %s", feed.name, fault_text(e))
         finally:
             with self._counting:
                 self._begun[feed.name] -= 1
