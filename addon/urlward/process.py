@@ -92,13 +92,18 @@ def check_parent(parent: int) -> None:
 
 def open_standard_streams() -> None:
     """Open closed standard streams as nothing, or what is opened next, such as a socket, would be one of
-    them; and have those that are text take any file name or URL."""
+    them; and have those that are text take any file name or URL.
+
+    One that another program has left not to wait is to wait again: what is not there yet would be its end,
+    and what a slow reader has no room for would be lost, without a word.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             # The lowest number that is free; children have it too.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        os.set_blocking(number, True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name or URL need not be text, nor the terminal know all letters.
@@ -154,10 +159,11 @@ def beat(
         message: what is said first.
         fails: gives what keeps this process from its work, which is said too; nothing where it is empty.
     """
+    # First: an error below, such as one of memory, costs this sign of life, and not all that follow.
+    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
     # A parent that is slow to read has been told often enough; one that is gone takes this process with it.
     with suppress(OSError):
         os.write(channel, json.dumps({message: True, "fails": fails()}).encode())
-    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
 
 
 def taken_channel(asked: Mapping[str, Any]) -> int | None:

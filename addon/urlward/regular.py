@@ -6,9 +6,9 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 MOST_KEPT = 1 << 26
 """Bytes, many times what a file has that is kept and read as a whole (an artifact is not read so)."""
@@ -50,9 +50,29 @@ def _not_regular(path: Path) -> OSError:
     return OSError(errno.ENXIO, "not a regular file", str(path))
 
 
+class _NeverWaits(FileIO):
+    """Raw file that nobody waits for: some of the kernel's, as ``/proc/kmsg``, are regular by their mode,
+    and have no more for a while."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes."""
+        found: int | None = super().readinto(buffer)
+        return self._or_refuse(found)
+
+    def readall(self) -> bytes:
+        """Read all bytes."""
+        return self._or_refuse(super().readall())
+
+    def _or_refuse[Found](self, found: Found | None) -> Found:
+        if found is None:
+            raise _not_regular(Path(str(self.name)))
+        return found
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading as `regular_fd`."""
-    return os.fdopen(regular_fd(path), "rb")
+    fd = regular_fd(path)
+    return BufferedReader(_NeverWaits(str(path), opener=lambda *_: fd))
 
 
 def read_regular(path: Path, most: int = MOST_KEPT) -> bytes:

@@ -10,7 +10,7 @@ from urlward.commands.audit_records import add_audit_commands
 from urlward.config import configured
 from urlward.records.database import open_database
 from urlward.records.event import Event
-from urlward.records.nodes import node_of
+from urlward.records.store import node_of
 from urlward.records.stores import open_store
 from urlward.records.watches import Watches
 from urlward.state.audit import FILE, HEAD, AuditError, append

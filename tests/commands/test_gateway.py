@@ -73,6 +73,15 @@ def test_a_setting_that_does_not_do_is_named_with_its_line(
         assert err.startswith(f"urlward: {path}{said}")
 
 
+def test_the_machines_configuration_where_none_is_given(
+    run: Run, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urlward.config.SYSTEM", Path(config))
+    assert run("gateway", "print")[:2] == run("gateway", "print", "--config", config)[:2]
+    code, out, _ = run("gateway", "install", "--print")
+    assert (code, f"gateway up --config {config}\n" in out) == (0, True)
+
+
 @needs_root
 def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     code, out, _ = run("gateway", "status")

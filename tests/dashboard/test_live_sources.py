@@ -15,7 +15,7 @@ from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.store import FeedStore
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.policy.allows import rfc3339
 from urlward.records.store import EventQuery
 

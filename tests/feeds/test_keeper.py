@@ -11,14 +11,17 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
+from urlward.engine.dates import parse_time
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
+from urlward.engine.record import DAY
 from urlward.feeds import feed as feeds_feed
 from urlward.feeds import keeper, refresh, schedule, updates
 from urlward.feeds.keeper import Keeper, in_slices
@@ -399,6 +402,27 @@ class TestFailures:
             assert blocks(kept.matcher, "http://c.example/")
             assert (kept.failures, asked) == (1, 2)
             assert log()[0] == f"list {path}: the process that compiles it ended with -9{KEPT}"
+
+    @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(12, "no memory")])
+    async def test_a_list_that_the_system_has_no_room_for_is_tried_again(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        real, asked = Keeper._mapped, 0
+
+        def mapped(*args: Any) -> memoryview:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise error
+            return real(*args)
+
+        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        async with watched(path) as kept:
+            monkeypatch.setattr(Keeper, "_mapped", mapped)
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+            assert (kept.failures, kept.refused) == (1, {})
 
     async def test_deleted_and_brought_back(self, path: Path, log: Callable[[], list[str]]) -> None:
         kept_aside = path.with_name("aside")
@@ -888,6 +912,28 @@ async def test_what_is_refused_is_so_until_the_file_is_in_force(path: Path, bad:
 
 
 @pytest.mark.usefixtures("compiles_here")
+async def test_an_entry_that_expires_is_a_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that connections under way, and addresses that are steered, are looked at again."""
+    days = itertools.count(parse_time("2027-01-30T23:00:00Z"), DAY)
+    now = [next(days)]
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(time=lambda: float(now[0]), monotonic=time.monotonic))
+    replace(path, "a.example\n@@a.example expires=2027-01-31\n")
+    async with watched(path) as kept:
+        before = kept.matcher
+        first, now[0] = now[0], next(days)
+        await some_polls()
+        assert kept.matcher is before, "its last day begins"
+        now[0] = next(days)
+        await until(lambda: kept.matcher is not before, "its end")
+        assert kept.matcher.lists == before.lists
+        over = kept.matcher
+        now[0] = next(days)
+        await some_polls()
+        assert kept.matcher is over, "it is over once"
+        now[0] = first
+        await until(lambda: kept.matcher is not over, "a clock that is set back")
+
+
 async def test_a_file_that_a_reload_met_being_written_is_looked_at_again(path: Path) -> None:
     async with watched(path) as kept:
         with path.open("r+"):

@@ -79,6 +79,15 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
         assert process.end() == 0
 
 
+def test_a_server_that_stalls_keeps_no_other_feed_from_being_fetched(tmp_path: Path, site: Server) -> None:
+    site.put("feed", hosts(1))
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        config = "".join(table(f"silent{n}", url) for n in range(4)) + table("good", site.url())
+        with running(tmp_path, config) as process:
+            process.wait_for("list good: 1 entry fetched")
+
+
 def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None:
     site.put("feed", hosts(1))
     seen: list[str] = []
@@ -206,7 +215,7 @@ async def test_a_path_is_read_when_it_changes_and_when_asked(
 ) -> None:
     refreshed: list[str] = []
 
-    def counted(feed: Feed) -> Any:
+    def counted(feed: Feed, **_: Any) -> Any:
         refreshed.append(feed.name)
         return refresh(feed.table, Config(), tmp_path / "state")
 
@@ -257,7 +266,7 @@ async def test_a_bug_in_one_feed_does_not_end_the_others(
     caplog.set_level(logging.INFO)
     (tmp_path / "good").write_text(hosts(1))
 
-    def refresh_or_break(feed: Feed) -> Any:
+    def refresh_or_break(feed: Feed, **_: Any) -> Any:
         if feed.name == "bad":
             raise RuntimeError("secret.example")
         return refresh(feed.table, Config(), tmp_path / "state")

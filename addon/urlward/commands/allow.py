@@ -5,8 +5,7 @@ import json
 import sys
 import time
 
-from urlward.commands.arguments import DONE, Command, add_state_arguments
-from urlward.commands.caller import caller
+from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, typed_url
 from urlward.config import configured
 from urlward.policy.allows import (
     Allow,
@@ -56,7 +55,7 @@ def _allow(args: argparse.Namespace) -> int:
                 "it heeds no allow: give the filter's own with --config, or its state folder with --state"
             )
         made = add_allow(
-            state, local_key(state), _url(args.url), duration(args.duration), args.why, caller(),
+            state, local_key(state), typed_url(args.url), duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,
         )  # fmt: skip
         _show(made, now, as_json=args.json)
@@ -77,14 +76,6 @@ def _check_arguments(args: argparse.Namespace) -> None:
             raise AllowError(f"{name} goes with a URL")
     if args.list and args.why is not None:
         raise AllowError("--why goes with a URL or --end")
-
-
-def _url(argument: str) -> str:
-    """Read the URL; standard input keeps a listed URL out of the shell's history, and out of process
-    lists."""
-    return (
-        sys.stdin.buffer.readline().decode(errors="surrogateescape").strip() if argument == "-" else argument
-    )
 
 
 def _show(allow: Allow, now: float, *, as_json: bool) -> None:

@@ -63,22 +63,17 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _copies(records: RecordsTable, state: Path) -> tuple[list[Copy], list[UrlwardError]]:
     """Heads of this node's log that databases have, and why others could not be read."""
-    from urlward.records.database import Database
-    from urlward.records.retention import KeepingStores
+    from urlward.records.retention import KeepingStores, in_databases
 
-    stores = KeepingStores(records, state, make=False)
-    opened, found = stores.all()
-    errors: list[UrlwardError] = [*found]
     copies = list[Copy]()
-    for store in opened:
-        if isinstance(store, Database):
-            try:
-                for node in store.names_of(stores.node):
-                    copies += _copies_in(store, node)
-            except UrlwardError as e:
-                errors.append(e)
-    stores.close()
-    return copies, errors
+    with KeepingStores(records, state, make=False) as stores:
+        opened, found = stores.all()
+
+        def read(database: "Database") -> None:
+            for node in database.names_of(stores.node):
+                copies.extend(_copies_in(database, node))
+
+        return copies, [*found, *in_databases(opened, read).values()]
 
 
 def _copies_in(database: "Database", node: str) -> Iterator[Copy]:

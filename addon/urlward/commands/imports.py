@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.commands.arguments import DONE, Command
+from urlward.commands.arguments import DONE, Command, spare
 from urlward.lists.build import written_atomically
 from urlward.lists.formats import (
     AUTO,
@@ -27,7 +27,6 @@ from urlward.lists.source import (
     BadLine,
     Budget,
     Report,
-    SourceError,
     check_budget,
     check_entries,
     found_in,
@@ -170,10 +169,6 @@ def _output(path: Path | None, sources: list[Path]) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    for source in sources:
-        if source.absolute() == path.absolute() or (
-            path.exists() and source.exists() and path.samefile(source)
-        ):
-            raise SourceError(f"{path}: is read from, and would be overwritten")
+    spare(path, *sources)
     with written_atomically(path, 0o600) as file:
         yield file

@@ -6,7 +6,7 @@ All of it happens in a process that ends with the refresh.
 import logging
 import os
 from collections.abc import Buffer, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +25,7 @@ from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Own
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
+from urlward.feeds.turns import Turn
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.formats import FormatError, FormatOptions
 from urlward.lists.source import Budget, SourceError, read_artifact
@@ -237,6 +238,7 @@ class Look:
         now: seconds since 1970-01-01 UTC.
         own: where the list is one.
         progress: told how far compiling is.
+        turn: of this process, to compute.
     """
 
     feed: "FeedTable"
@@ -249,6 +251,7 @@ class Look:
     now: float
     own: Own | None = None
     progress: Progress = silent
+    turn: Turn = field(default_factory=Turn)
 
     @property
     def recipe(self) -> str:

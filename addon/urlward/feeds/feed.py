@@ -141,12 +141,20 @@ class Feed:
         own = Own(str(path), name_of(path), key.secret.hex(), tuple(trust))
         return cls(table, Config(), state, own)
 
-    def refresh(self, *, wait: bool = True, first: bool = False, progress: Progress = silent) -> Outcome:
+    def refresh(
+        self,
+        *,
+        wait: bool = True,
+        first: bool = False,
+        turns: int | None = None,
+        progress: Progress = silent,
+    ) -> Outcome:
         """Refresh the store once, in a process of its own.
 
         Args:
             wait: while another process is at it.
             first: nothing of a list that the operator names is in force in this run.
+            turns: memory file by which refreshes take turns (`urlward.feeds.turns`), if they do.
             progress: told how far it is; then somebody waits for it, so that it goes before other work.
 
         Raises:
@@ -164,7 +172,14 @@ class Feed:
 
         request = self.request(wait=wait, first=first, progress=progress is not silent)
         try:
-            answer = ask(MODULE, request, heard, self._started, computes=self.path is not None)
+            answer = ask(
+                MODULE,
+                {**request, "turns": turns},
+                heard,
+                self._started,
+                computes=self.path is not None,
+                passed=[] if turns is None else [turns],
+            )
         except OSError as e:
             return self._not_done(e)
         finally:

@@ -24,11 +24,12 @@ from urlward.engine.errors import KeyFileError, NewerVersionError, UrlwardError
 from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
+from urlward.engine.record import DAY
 from urlward.engine.steps import Steps, exhaust
 from urlward.engine.table import blocking_networks
 from urlward.feeds.feed import Feed, Outcome
 from urlward.feeds.store import forget_others
-from urlward.feeds.updates import AT_ONCE, Updates
+from urlward.feeds.updates import Slots, Updates
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
 from urlward.lists.run_folder import NoCopyError, RunFolder, inherited
@@ -240,7 +241,8 @@ class Keeper:
         self._follows = follows or shared is None
         self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = Slots()
+        self._day = int(time.time() // DAY)
 
     def load(self, progress: Progress = silent) -> None:
         """Load all lists for the first time, at once.
@@ -288,7 +290,8 @@ class Keeper:
                 for kept in self._kept:
                     if not kept.busy.locked():
                         self._look(kept, tasks)
-                if self._exceptions is not None and self._exceptions.look(time.time()):
+                others = self._exceptions is not None and self._exceptions.look(time.time())
+                if self._entries_end() or others:
                     self._swap()
 
     async def reload(self) -> None:
@@ -530,6 +533,18 @@ class Keeper:
         if kept.refused:
             _tell_as_before(kept)
 
+    def _entries_end(self) -> bool:
+        """Whether entries have expired since the last look, or the clock was set so that they have not.
+
+        What is asked anew is judged by the time; what goes by the matcher in force, such as connections under
+        way and steered addresses, is to be looked at again.
+        """
+        before, self._day = self._day, int(time.time() // DAY)
+        first, last = sorted((before, self._day))
+        return first != last and any(
+            first <= shape.expires < last for loaded in self.matcher.lists for shape in loaded.table.shapes
+        )
+
     def _swap(self) -> None:
         lists = [kept.loaded for kept in self._kept if kept.loaded is not None]
         if self._exceptions is not None:
@@ -546,8 +561,9 @@ def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while."""
-    if isinstance(error, NoCopyError | MemoryError):
+    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while.
+    Where there is no thread, that is a `RuntimeError`."""
+    if isinstance(error, NoCopyError | MemoryError | OSError | RuntimeError):
         return True
     return isinstance(error.__cause__, OSError) and not is_damage(error.__cause__)
 

@@ -30,6 +30,7 @@ from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Validators, beside, origin
 from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
+from urlward.feeds.turns import Turn
 from urlward.lists.source import ChangingError, SourceError, whole_copy
 from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
@@ -87,6 +88,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
             Path(asked["state"]),
             wait=asked["wait"],
             own=Own(*asked["own"]) if asked["own"] else None,
+            turn=Turn(asked.get("turns")),
             progress=say if asked["progress"] else silent,
         )._asdict()
     except BusyError as e:
@@ -106,6 +108,7 @@ def refresh(
     random: Random = random_module.random,
     wait: bool = True,
     own: Own | None = None,
+    turn: Turn | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Refresh a feed once, in this process, which has its text in memory from then on.
@@ -118,6 +121,7 @@ def refresh(
         random: for the next run's jitter.
         wait: while another process is at it.
         own: where the list is one.
+        turn: of this process, to compute.
         progress: told how far it is.
 
     Raises:
@@ -126,7 +130,8 @@ def refresh(
         StateError: the state folder cannot be used.
         KeyFileError: its key cannot.
     """
-    with _looking(feed, config, state, now=now, wait=wait, own=own, progress=progress) as (look, store):
+    looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
+    with looking as (look, store):
         return _refresh(look, store, random)
 
 
@@ -139,6 +144,7 @@ def _looking(
     now: float | None = None,
     wait: bool,
     own: Own | None = None,
+    turn: Turn | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
     """Context of a look at a feed, under its lock; changes of its facts are written."""
@@ -151,7 +157,9 @@ def _looking(
         if own is not None and in_force is None:
             store.mend_artifact()
         _prepare(facts, in_force, moment)
-        yield Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress), store
+        found = Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress)
+        found.turn = turn or found.turn
+        yield found, store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
 
@@ -323,7 +331,8 @@ def take(look: Look) -> Unchanged | Candidate:
 
 def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
     if path.is_dir():
-        return look.text(path)
+        with look.turn.taken():
+            return look.text(path)
     if not path.exists():
         raise RefusedError("absent", f"{path}: no such file")
     most = look.feed.max_size
@@ -340,7 +349,8 @@ def _own(look: Look, path: Path, *, first: bool) -> Unchanged | Candidate:
 
 def _body(look: Look, fd: int) -> Unchanged | Candidate:
     try:
-        return look.body(fd)
+        with look.turn.taken():
+            return look.body(fd)
     finally:
         os.close(fd)
 
@@ -352,7 +362,8 @@ def _whole(look: Look, source: Origin) -> Unchanged | Candidate:
     if answer.fd is None:
         return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
     try:
-        return look.body(answer.fd, _said(answer, source))
+        with look.turn.taken():
+            return look.body(answer.fd, _said(look, answer, source))
     finally:
         os.close(answer.fd)
 
@@ -368,8 +379,9 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
         if data is None:
             return None, ""
         key = look.key_of(header)
-        artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
-        found = look.artifact(artifact, _said(answer, source)._replace(validators=None))
+        with look.turn.taken():
+            artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
+            found = look.artifact(artifact, _said(look, answer, source)._replace(validators=None))
     except FetchError as e:
         if e.reason not in _OF_THE_BODY and (e.status is None or e.status in _OF_THE_SERVER):
             raise
@@ -400,10 +412,11 @@ def _by_header(look: Look, source: Origin) -> Unchanged | None:
     return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
 
 
-def _said(answer: "Answer", source: Origin) -> Said:
+def _said(look: Look, answer: "Answer", source: Origin) -> Said:
     def rotation() -> bytes | None:
         try:
-            return _read(_fetch(replace(source, url=beside(source.url, ".rotation"))))
+            with look.turn.left():
+                return _read(_fetch(replace(source, url=beside(source.url, ".rotation"))))
         except FetchError:
             return None  # the signer that nobody knows is what matters
 

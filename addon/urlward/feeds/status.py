@@ -13,6 +13,7 @@ from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.feeds.facts import Accepted, Facts, Refused
 from urlward.feeds.store import FeedStore
+from urlward.lines import columns
 from urlward.lists.trust import TrustError, check_dates
 from urlward.state.audit import append
 from urlward.units import counted, in_words
@@ -61,18 +62,9 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Format lines for a terminal: one a feed, and one for each thing that is wrong with it."""
-    cells = [_COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[n]) for line in cells) for n in range(len(_COLUMNS))]
-    lines = []
-    for line, row in zip(cells, [None, *rows], strict=True):
-        padded = (
-            cell.rjust(width) if n in _NUMBERS else cell.ljust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        lines.append("  ".join(padded).rstrip())
-        if row is not None:
-            lines += [f"  {text}" for text in _wrong(row)]
-    return lines
+    head, *lines = columns([_COLUMNS, *map(_cells, rows)], _NUMBERS)
+    pairs = zip(rows, lines, strict=True)
+    return [head, *(text for row, line in pairs for text in (line, *(f"  {one}" for one in _wrong(row))))]
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

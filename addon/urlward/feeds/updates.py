@@ -12,21 +12,24 @@ error, said when it begins and once an hour while it lasts.
 
 import asyncio
 import logging
+import os
 import random
 import time
-from collections.abc import Callable
-from contextlib import suppress
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from math import inf
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Feed, Outcome
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.status import alarms
 from urlward.lasting import fault_text, lasting
+from urlward.lists import memfd
 from urlward.lists.source import ChangingError, SourceError
 from urlward.progress import Progress
 from urlward.state.folder import StateError
@@ -34,8 +37,11 @@ from urlward.state.watch import PathWatch, Signature
 
 logger = logging.getLogger("urlward.lists")
 
-AT_ONCE = 2
-"""Lists refreshed at a time, by one process."""
+AT_ONCE = 8
+"""Lists refreshed at a time, by one process; fewer of them compute (`urlward.feeds.turns`)."""
+
+OF_ONE_SERVER = 2
+"""Lists refreshed at a time of one server: one that stalls keeps those of others from nothing."""
 
 LOOK = 1.0
 """Seconds between two looks at a feed's path, and at whether another process has refreshed it."""
@@ -66,6 +72,24 @@ LAG_AGAIN = 600.0
 """Seconds between two such lines of one list."""
 
 
+class Slots:
+    """Limits on the refreshes of one process."""
+
+    def __init__(self) -> None:
+        self.turns = memfd.new()
+        weakref.finalize(self, os.close, self.turns)
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._servers: dict[str, asyncio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def taken(self, feed: Feed) -> AsyncIterator[None]:
+        """Wait for a slot, and have it inside the block; those that wait for one server, or are at paths,
+        have some of them alone."""
+        server = urlsplit(feed.table.proxy or feed.table.url or "").netloc.rpartition("@")[2].lower()
+        async with self._servers.setdefault(server, asyncio.Semaphore(OF_ONE_SERVER)), self._all:
+            yield
+
+
 type Told = Callable[[Outcome, str], None]
 """Called with the outcome of a refresh, and the state of the one before; not where the path changed while it
 was read, which is looked at again in a moment."""
@@ -76,13 +100,13 @@ class Updates:
 
     Args:
         feed: where it comes from.
-        slots: one for each refresh at a time.
+        slots: limits on the refreshes of this process.
 
     Attributes:
         watch: on the feed's path, if it has one.
     """
 
-    def __init__(self, feed: Feed, slots: asyncio.Semaphore) -> None:
+    def __init__(self, feed: Feed, slots: Slots) -> None:
         self.feed = feed
         self.watch = None if feed.path is None else PathWatch(feed.path)
         self._began: float | None = None
@@ -136,7 +160,7 @@ class Updates:
 
     async def refresh(self, told: Told) -> Outcome:
         """Refresh it now, behind one that is under way."""
-        async with self._one, self._slots:
+        async with self._one, self._slots.taken(self.feed):
             return await self._refresh(told)
 
     async def _look_after(self, told: Told) -> None:
@@ -157,18 +181,24 @@ class Updates:
 
     async def _until_due(self, next_run: float) -> None:
         store, look = self.feed.store, LOOK if self.feed.own is None else LOOK_NAMED
-        known, facts, waiting = Signature.of(store.facts_path), store.facts(), self._waiting(next_run)
+        seen, facts, waiting = None, store.facts(), self._waiting(next_run)
         while left := inf if waiting is None else waiting.left(time.time(), time.monotonic()):
             if self._has_changed():
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), min(left, look))
                 return
-            if (signature := Signature.of(store.facts_path)) != known:
-                attempt, known, facts = facts.last_attempt, signature, store.facts()
-                if facts.last_attempt != attempt:  # by another process, or in a reload
-                    waiting = self._waiting(facts.next_run)
-            if self._is_lost(facts):
+            # Where all is as it was, hundreds of feeds are not to cost more than a look at their files.
+            files = Signature.of(store.facts_path), Signature.of(store.path)
+            if files == seen:
+                continue
+            attempt, facts = facts.last_attempt, store.facts()
+            if facts.last_attempt != attempt:  # by another process, or in a reload
+                waiting = self._waiting(facts.next_run)
+            if (self.feed.own is None and not facts.last_success) or store.header() is not None:
+                seen = files
+            elif time.monotonic() - self._lost >= LOST_AGAIN:
+                self._lost = time.monotonic()
                 return
 
     def _waiting(self, next_run: float) -> Waiting | None:
@@ -185,15 +215,6 @@ class Updates:
             logger.warning("list %s: changed, but its writer has not closed it; waiting", self.feed.name)
         return self.watch.changed(now)
 
-    def _is_lost(self, facts: Facts) -> bool:
-        """Whether an artifact that is gone, or has been set aside, is made anew now."""
-        there_was = self.feed.own is not None or facts.last_success
-        now = time.monotonic()
-        if not there_was or now - self._lost < LOST_AGAIN or self.feed.store.header() is not None:
-            return False
-        self._lost = now
-        return True
-
     async def _refresh(self, told: Told) -> Outcome:
         feed, watch = self.feed, self.watch
         self._asked.clear()
@@ -201,7 +222,7 @@ class Updates:
             watch.acted()
         self._began = time.monotonic()
         try:
-            outcome = await asyncio.to_thread(feed.refresh)
+            outcome = await asyncio.to_thread(feed.refresh, turns=self._slots.turns)
         except asyncio.CancelledError:
             feed.give_up()
             raise
@@ -267,7 +288,7 @@ class Feeds:
     """
 
     def __init__(self, config: Config, state: Path) -> None:
-        slots = asyncio.Semaphore(AT_ONCE)
+        slots = Slots()
         self.updates = [Updates(Feed(table, config, state), slots) for table in config.feed]
 
     def refresh_all(self) -> None:

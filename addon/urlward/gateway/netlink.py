@@ -227,13 +227,8 @@ def generation_of(body: bytes) -> tuple[int, int, str]:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Parse a sequence of attributes."""
-    at, end = 0, len(data)
-    while end - at >= 4:
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4:
-            return
-        yield kind & _TYPE, data[at + 4 : at + length]
-        at += length + 3 & ~3
+    for kind, piece in pieces(data):
+        yield kind, piece[4 : struct.unpack_from("=H", piece)[0]]
 
 
 def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -352,8 +347,9 @@ def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
         of.setsockopt(socket.SOL_SOCKET, otherwise, size)
 
 
-_GETLINK = 18
-_NAME, _MASTER, _MASK = 3, 10, 29
+_GETLINK, _GETADDR = 18, 22
+_NAME, _LOWER, _MASTER, _INFO, _MASK, _LOWER_ELSEWHERE = 3, 5, 10, 18, 29, 37
+_INFO_KIND = 1
 _WITHOUT_STATISTICS = 1 << 3
 """RTEXT_FILTER_SKIP_STATS."""
 
@@ -414,10 +410,14 @@ class Link(NamedTuple):
     Attributes:
         name: of it.
         master: index of the bridge, bond or the like that it is a port of; 0 where it is none.
+        kind: as the kernel calls it, such as ``vrf`` or ``vlan``; empty of a device.
+        lower: index of the interface that it is made of, as a VLAN is; 0 where it is of none.
     """
 
     name: str
     master: int
+    kind: str = ""
+    lower: int = 0
 
 
 def links() -> dict[int, Link]:
@@ -432,8 +432,24 @@ def links() -> dict[int, Link]:
         for answer in netlink.dump(_GETLINK, body):
             its = dict(attributes(answer[16:]))
             master = struct.unpack("=I", its[_MASTER])[0] if _MASTER in its else 0
-            found[struct.unpack_from("=i", answer, 4)[0]] = Link(text_of(its[_NAME]), master)
+            # The number is of another network namespace where that is said.
+            here = _LOWER in its and _LOWER_ELSEWHERE not in its
+            lower = struct.unpack("=I", its[_LOWER])[0] if here else 0
+            kind = text_of(dict(attributes(its.get(_INFO, b""))).get(_INFO_KIND, b""))
+            index = struct.unpack_from("=i", answer, 4)[0]
+            found[index] = Link(text_of(its[_NAME]), master, kind, lower)
     return found
+
+
+def numbered(family: int) -> set[int]:
+    """Indices of the interfaces that have an address of a family, in this thread's network namespace.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    with RouteNetlink() as netlink:
+        found = netlink.dump(_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0))
+    return {struct.unpack_from("=I", answer, 4)[0] for answer in found}
 
 
 def rules_changed() -> socket.socket:

@@ -4,7 +4,7 @@ import gc
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ from urlward.lists.source import (
 from urlward.progress import Progress, silent
 from urlward.regular import new_file
 from urlward.state.keys import key_beside, read_key
+
+_BEGINNING = 1 << 16
+"""Bytes by which it is told of what kind a file is."""
 
 
 class IssueError(UrlwardError):
@@ -230,13 +233,28 @@ def write_in_kind(path: Path, data: bytes) -> None:
     Raises:
         SourceError: not writable, or something else is there.
     """
-    with suppress(OSError):  # writing it will tell
-        if path.is_file():
-            with path.open("rb") as file:
-                there = file.read(len(MAGIC))
-            if there and there != data[: len(MAGIC)]:
-                raise SourceError(f"{path}: there already, and of another kind: it is not overwritten")
+    check_place(path, lambda there: there.startswith(data[: len(MAGIC)]), "of another kind")
     write_atomically(path, data)
+
+
+def check_place(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
+    """Refuse to write over a file of another kind: a name that was mistyped costs nobody a file.
+
+    Args:
+        path: where something is to be written.
+        is_ours: whether a file that begins so may go; one that is empty may.
+        what: of others, in words.
+
+    Raises:
+        SourceError: it is one.
+    """
+    with suppress(OSError):  # writing it will tell
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            there = file.read(_BEGINNING)
+        if there and not is_ours(there):
+            raise SourceError(f"{path}: there already, and {what}: it is not overwritten")
 
 
 @contextmanager

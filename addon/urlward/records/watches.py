@@ -13,8 +13,7 @@ from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows, rfc3339
 from urlward.records.event import Kind
-from urlward.records.labels import TROUBLES
-from urlward.records.metrics import RulesFacts
+from urlward.records.metrics import TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
 

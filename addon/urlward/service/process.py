@@ -20,6 +20,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,10 @@ LOCK = "records.lock"
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
+THREADS = 32
+"""Threads for what may wait, such as for a database server that is stuck: all else is to find one, too, on a
+machine with one processor."""
+
 
 async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
     """Serve until SIGTERM, or `REPLACED`.
@@ -89,6 +94,7 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
     if config.records is None and not config.feed:
         raise ConfigError("neither [[feed]] nor [records] in the configuration: there is nothing to do")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "service"))
     feeds = Feeds(config, state)
     if channel is not None:
         beat(loop, channel)
