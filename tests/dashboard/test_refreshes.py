@@ -68,7 +68,7 @@ def test_two_that_end_at_one_moment_are_both_over(
             return found
 
     together = threading.Barrier(2, timeout=60)
-    monkeypatch.setattr("urlward.dashboard.live_sources.refresh_apart", lambda *_, **__: together.wait())
+    monkeypatch.setattr("urlward.feeds.feed.Feed.refresh", lambda *_, **__: together.wait())
     config = read(tmp_path, CONFIG)
     refreshes = Refreshes(config, state)
     refreshes._begun = Slow()
@@ -86,7 +86,7 @@ def test_a_fault_is_told_without_what_it_says(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("secret.example")
 
-    monkeypatch.setattr("urlward.dashboard.live_sources.refresh_apart", broken)
+    monkeypatch.setattr("urlward.feeds.feed.Feed.refresh", broken)
     caplog.set_level(logging.ERROR)
     config = read(tmp_path, CONFIG)
     refreshes = Refreshes(config, state)

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -21,9 +22,10 @@ from urlward.engine.dates import parse_time
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.record import DAY
-from urlward.feeds import apart as feed_apart
-from urlward.feeds import keeper, refresh
+from urlward.feeds import feed as feeds_feed
+from urlward.feeds import keeper, refresh, schedule, updates
 from urlward.feeds.keeper import Keeper, in_slices
+from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import Budget, SourceError, unreadable
 from urlward.state import watch
@@ -37,7 +39,7 @@ POLLS = 12
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same states in a tenth of the time, but those that a slow machine would bring by itself."""
     monkeypatch.setattr(keeper, "INTERVAL", 0.02)
-    monkeypatch.setattr(keeper, "FOLLOW", 0.02)
+    monkeypatch.setattr(updates, "LOOK_NAMED", 0.02)
     monkeypatch.setattr(watch, "SETTLE", 0.05)
     monkeypatch.setattr(watch, "PATIENCE", 3600.0)
 
@@ -270,7 +272,7 @@ class TestChanges:
             assert log()[0].startswith(f"list {path}: 1 of 2 lines could not be read; first: {path}:2:1: ")
 
     async def test_a_list_changed_as_it_was_first_read_is_read_again(self, path: Path) -> None:
-        real = feed_apart.ask
+        real = feeds_feed.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             result = real(*args, **more)
@@ -278,7 +280,7 @@ class TestChanges:
                 replace(path, "c.example\n")
             return result
 
-        with patch.object(feed_apart, "ask", ask):
+        with patch.object(feeds_feed, "ask", ask):
             async with watched(path) as kept:
                 assert blocks(kept.matcher, "http://a.example/")
                 await until(lambda: kept.reloads, "the list that came meanwhile")
@@ -379,19 +381,23 @@ class TestFailures:
     async def test_a_process_that_does_not_do_its_work_is_tried_again(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, asked = feed_apart.ask, 0
+        real, asked = feeds_feed.ask, 0
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal asked
             asked += 1
             if asked == 1:
                 raise OSError(0, "the process that compiles it ended with -9")
+            assert failed.wait(60)
             return real(*args, **more)
 
-        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        failed = threading.Event()
+        monkeypatch.setattr(schedule, "FIRST_RETRY", 0.0)
         async with watched(path) as kept:
-            with patch.object(feed_apart, "ask", ask):
+            with patch.object(feeds_feed, "ask", ask):
                 replace(path, "c.example\n")
+                await until(lambda: kept.failures, "a word of it")
+                failed.set()
                 await until(lambda: kept.reloads, "the new list")
             assert blocks(kept.matcher, "http://c.example/")
             assert (kept.failures, asked) == (1, 2)
@@ -500,6 +506,26 @@ class TestFailures:
             await until(lambda: kept.reloads, "the list")
 
 
+@pytest.mark.usefixtures("compiles_here")
+async def test_an_artifact_that_is_about_to_expire_is_an_alarm_as_a_feeds_is(
+    path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "FIRST_ALARMS", 0.02)
+    monkeypatch.setattr(updates, "ALARM_LOOK", 0.02)
+    now = int(time.time())
+    issue = Issue(valid_from=now - 100_000, valid_until=now + 3_600)
+    data, _ = compile_sources([path], Key(SECRET), name="list", issue=issue)
+    path.write_bytes(data)
+
+    def alarms() -> list[str]:
+        return [line for line in log() if line.startswith(f"list {path}: expiring: expires at ")]
+
+    async with watched(path):
+        await until(alarms, "the alarm")
+        await some_polls()
+    assert len(alarms()) == 1, "and not at each look"
+
+
 @pytest.fixture
 def run() -> Iterator[RunFolder]:
     """What the workers of one filter share."""
@@ -560,7 +586,7 @@ class TestBesideOtherWorkers:
     async def test_a_reload_is_compiled_once_and_in_one_file_for_all(
         self, path: Path, run: RunFolder
     ) -> None:
-        compiled, real = 0, feed_apart.ask
+        compiled, real = 0, feeds_feed.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal compiled
@@ -568,7 +594,7 @@ class TestBesideOtherWorkers:
             return real(*args, **more)
 
         others = memory_maps()
-        with patch.object(feed_apart, "ask", ask):
+        with patch.object(feeds_feed, "ask", ask):
             async with (
                 watched(path, run=run) as one,
                 watched(path, run=run, follows=False) as other,
@@ -833,7 +859,7 @@ async def test_a_source_that_changes_faster_than_it_compiles_comes_into_force_wh
 ) -> None:
     """A process that compiles takes hundreds of milliseconds to start; the file is another each 60 ms."""
     monkeypatch.setattr(watch, "UNSETTLED", 0.3)
-    monkeypatch.setattr(keeper, "LAG_AGAIN", 3600.0)
+    monkeypatch.setattr(updates, "LAG_AGAIN", 3600.0)
     last = 0
 
     async def rewrite() -> None:

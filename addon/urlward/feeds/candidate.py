@@ -21,8 +21,8 @@ from urlward.engine.errors import (
     UrlwardError,
     WrongKeyError,
 )
-from urlward.feeds.apart import Own
 from urlward.feeds.facts import Facts
+from urlward.feeds.feed import Own
 from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.turns import Turn

@@ -2,7 +2,7 @@
 
 Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
 
-It is done in a process of its own (`urlward.feeds.apart`).
+It is done in a process of its own (`urlward.feeds.feed`).
 """
 
 import json
@@ -22,9 +22,9 @@ from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
 from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
-from urlward.feeds.apart import Outcome, Own, failure
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged
 from urlward.feeds.facts import Facts, Refused
+from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Validators, beside, origin
@@ -67,7 +67,7 @@ class _Passed(logging.Handler):
 
 
 def main() -> None:
-    """Run as the process that `urlward.feeds.apart.refresh_apart` starts."""
+    """Run as the process that `urlward.feeds.feed.Feed.refresh` starts."""
     asked = read_request()
     log = logging.getLogger("urlward")
     log.addHandler(_Passed())
@@ -239,9 +239,9 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
     facts.last_success = look.now
     facts.failures, facts.reason, facts.error = 0, "", ""
     facts.refused, facts.not_before = None, 0.0
-    facts.next_run = after_success(
-        look.now, feed.interval, feed.jitter, random, fresh_for=_within(found.fresh_for, feed.stale_limit)
-    )
+    fresh_for = _within(found.fresh_for, feed.stale_limit)
+    planned = after_success(look.now, feed.interval, feed.jitter, random, fresh_for=fresh_for)
+    facts.next_run = planned if look.own is None else 0.0
     return Outcome("new" if isinstance(found, Candidate) else "unchanged", text, facts.next_run)
 
 
