@@ -8,7 +8,7 @@ import pytest
 
 from engine.support import CREATED, key, load_lines, matcher
 from urlward.engine.errors import UrlError
-from urlward.engine.level import LOOK
+from urlward.engine.hosts import LOOK
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import Work
 from urlward.engine.verdict import PASS, Verdict

@@ -320,8 +320,29 @@ _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
 RENEW_AFTER = 3_600_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
+FAR = 10 * 366 * 86_400_000
+"""Milliseconds from now on after which an end is none: exports write 2099-12-31 for that, and a server may
+give leases for a century."""
 KEPT_FAULTS = 5
 """Rows that were not understood, and lines of something else, of which it is said where they are."""
+
+
+def without_far_ends(sightings: Iterable[Sighting], now: int) -> Iterator[Sighting]:
+    """Sightings, those whose end is far (`FAR`) as without one: else they would be kept until then and
+    longer, whether their source still has them or not.
+
+    Args:
+        sightings: in order.
+        now: in ms.
+    """
+    limit = now + FAR
+    for sighting in sightings:
+        if not limit < sighting[5] < FOREVER or sighting[9] not in (SightingKind.HELD, SightingKind.WHOLE):
+            yield sighting
+            continue
+        place, network, first, last, start, _, seen, subscriber, session, _ = sighting
+        held = (place, network, first, last, start, FOREVER, max(seen, start), subscriber, session)
+        yield (*held, int(SightingKind.HELD))
 
 
 @dataclass(slots=True)
@@ -507,7 +528,7 @@ class FileReader:
         if not (parsed.rows or self.result.rows or self.result.resumed):
             # Nothing of the format yet: whoever reads the file again is to be told so again.
             return
-        self._merger.take(parsed.sightings)
+        self._merger.take([*without_far_ends(parsed.sightings, int(self._clock() * 1000))])
         changes = self._merger.changes
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped

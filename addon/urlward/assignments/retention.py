@@ -152,6 +152,10 @@ _LAST_SEEN = case(
 )
 """When something without an end was last said by its source, or found where its source has it."""
 
+_DIRTY, _CLEAN = 1, 2
+"""``user_version`` of an SQLite file with something deleted since it was last written anew, and of one
+without. One of an urlward that wrote none anew has neither."""
+
 _paces: dict[str, Pace] = {}
 """By database: each purge opens its own store, and all of a process go by one."""
 
@@ -188,7 +192,7 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
         # What is held is still there, so that nothing is lost by a second copy in the files.
         if deleted + ended > len(held):
             if isinstance(store.database, Path):
-                connection.exec_driver_sql("PRAGMA user_version = 1")
+                connection.exec_driver_sql(f"PRAGMA user_version = {_DIRTY}")
             else:
                 note_deleted(connection, PART)
         for table, row in held:
@@ -309,10 +313,13 @@ def _forget(store: AssignmentStore) -> None:
     rewrite = pace.is_due()
     if isinstance(store.database, Path):
         with store.reading() as connection:
-            rewrite &= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+            rewrite &= connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _CLEAN
         with told(store.database), pace.rewriting() if rewrite else nullcontext():
             # Its log is emptied always, since it may have been in use the last time.
             wipe_sqlite(store.engine, time.sleep, rewrite=rewrite)
+        if rewrite:
+            with store.changing() as connection:
+                connection.exec_driver_sql(f"PRAGMA user_version = {_CLEAN}")
         return
     with store.reading() as connection:
         count = deletions(connection, PART)

@@ -17,12 +17,10 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
-from urlward.config.objections import ObjectionsTable
-from urlward.config.page import HelpLink, PageTable
+from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
-from urlward.config.probing import ProbingTable
 from urlward.config.problem import ConfigError, Problem, key_of, refused
-from urlward.config.proxy import ProxyTable
+from urlward.config.proxy import ProbingTable, ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.tables import WRITTEN, FileName, Listen, Table, trust_at
 from urlward.encoding import other_encoding, without_bom

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from urlward.config.objections import ObjectionsTable
+from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
 from urlward.config.tables import Address, Bytes, FileName, Served, Table
 

@@ -17,26 +17,18 @@ from typing import Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.sources import (
-    AdminError,
-    EventPage,
-    History,
-    NotConfiguredError,
-    Now,
-    Row,
-)
+from urlward.dashboard.sources import AdminError, EventPage, History, NotConfiguredError, Now, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.accept import accept
-from urlward.feeds.alarms import alarms
-from urlward.feeds.apart import refresh_apart
+from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
-from urlward.feeds.status import status
+from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
+from urlward.lasting import fault_text
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
 from urlward.policy.neighbours import Neighbours
@@ -214,11 +206,9 @@ class Refreshes:
 
     def _refresh(self, feed: FeedTable) -> None:
         try:
-            refresh_apart(feed, self._config, self._state, wait=True)
-        except UrlwardError as e:
-            logger.error("list %s: %s", feed.name, e)
-        except Exception as e:  # noqa: BLE001 - its text could name an entry
-            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+            Feed(feed, self._config, self._state).refresh()
+        except Exception as e:  # noqa: BLE001 - a bug must not end the thread with a traceback
+            logger.error("list %s: %s", feed.name, fault_text(e))
         finally:
             self._ended(feed)
 

@@ -106,7 +106,7 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
         if (why := _unseen(one)) is not None
     ]
     steps += [
-        f"{one}: the user urlward may not read it: chgrp urlward {one} && chmod g+r {one}"
+        f"{one}: the user urlward may not read it: systemd-sysusers && chgrp urlward {one} && chmod g+r {one}"
         for one in seen
         if one.is_file() and not _may(one, _READ)
     ]

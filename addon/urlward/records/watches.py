@@ -9,7 +9,7 @@ from typing import Any
 
 from urlward.config import FeedTable
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.alarms import alarms
+from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows, rfc3339
 from urlward.records.event import Kind

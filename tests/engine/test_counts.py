@@ -1,6 +1,6 @@
 from lists.support import artifact
 from urlward.engine.artifact import parse
-from urlward.feeds.counts import changes
+from urlward.engine.delta import changes
 
 
 def test_changes() -> None:

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from urlward.feeds.watch import PATIENCE, UNSETTLED, PathWatch
+from urlward.state.watch import PATIENCE, UNSETTLED, PathWatch
 
 
 def settled(watch: PathWatch) -> bool:

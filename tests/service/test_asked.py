@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from urlward.config import ConfigError
-from urlward.state.beside import LineHandler, read_asked
+from urlward.service.process import LineHandler, read_asked
 
 
 def test_a_message_is_one_line_and_warnings_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
