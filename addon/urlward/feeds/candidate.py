@@ -23,11 +23,11 @@ from urlward.engine.errors import (
 )
 from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Own
-from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
+from urlward.feeds.guards import RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.turns import Turn
 from urlward.lists.build import Issue, compile_sources
-from urlward.lists.formats import FormatError, FormatOptions
+from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import Budget, SourceError, read_artifact
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
