@@ -212,18 +212,23 @@ _NETWORKS = (
 """Tests that are several machines or workers each: beside one another they would starve signs of life."""
 
 
-_BEGUN_FIRST = ("networks", "tests/evasion", "tests/e2e", "tests/benchmarks")
+_SHARED = ("tests/evasion", "tests/install")
+"""Folders whose tests share what takes long to make: servers of all kinds, packages."""
+
+
+_BEGUN_FIRST = ("networks", "tests/install", "tests/evasion", "tests/e2e", "tests/benchmarks")
 """What takes long with few tests: begun last, one process would be at it when all others are done."""
 
 
 class _Files(LoadScopeScheduling):  # type: ignore[misc]
-    """A file's tests stay together, as do those that share servers of all kinds; networks of several machines
+    """A file's tests stay together, as do those of `_SHARED`; networks of several machines
     come one after another."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(_NETWORKS):
             return "networks"
-        return "tests/evasion" if nodeid.startswith("tests/evasion") else nodeid.partition("::")[0]
+        shared = next((folder for folder in _SHARED if nodeid.startswith(folder)), None)
+        return shared or nodeid.partition("::")[0]
 
     def _assign_work_unit(self, node: Any) -> None:
         for kind in _BEGUN_FIRST:

@@ -23,10 +23,12 @@ from urlward.commands.arguments import CommandError, spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.audit_records import add_audit_commands
 from urlward.commands.check import add_check_command
+from urlward.commands.completion import add_completion_command
 from urlward.commands.delta import add_delta_commands
 from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
+from urlward.commands.files import add_files_command
 from urlward.commands.gateway import add_gateway_commands
 from urlward.commands.helper import add_helper_commands
 from urlward.commands.imports import (
@@ -192,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     add_lab_commands(command)
 
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
+    add_files_command(command)
+    add_completion_command(command, _parser)
     command("demo", _demo, "Show it all on this machine, without root or network.")
     helping = command("help", _help, "Show the documentation: its topics, or one of them.")
     helping.add_argument("topic", nargs="?", metavar="TOPIC", help="page to show (the topics)")

@@ -123,6 +123,13 @@ def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     assert "urlward: gateway.interfaces: lan0 is a port of br0" in run("gateway", "up", "--config", config)[2]
     subprocess.run(["ip", "link", "set", "lan0", "nomaster"], check=True)
     assert run("gateway", "status", "--config", config)[0] == 0
+    subprocess.run(["ip", "link", "set", "lan0", "up"], check=True)
+    subprocess.run(["ip", "route", "add", "192.0.2.0/24", "dev", "lan0"], check=True)
+    code, out, _ = run("gateway", "status", "--config", config)
+    assert code == 1, "what is redirected there the kernel drops"
+    assert ["no", "ipv4", "address", "lan0"] in [line.split() for line in out.splitlines()]
+    subprocess.run(["ip", "addr", "add", "192.0.2.1/32", "dev", "lan0"], check=True)
+    assert run("gateway", "status", "--config", config)[0] == 0
     other = "table inet filter {\nchain input { type filter hook input priority 0; policy drop; }\n}"
     subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)
     lacking = "nft insert rule inet filter input iifname lan0 udp dport { 5353 } accept"

@@ -781,6 +781,25 @@ def test_an_entry_is_what_a_browser_asks_for_where_it_is_given_the_entry(page: s
     assert found.check("p.test", "/foo/") == PASS
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/x/one+two/three/y",
+        "/x/one%2Btwo/three/y",
+        "/one%20two./three/y",
+        "/one%20two/three../y",
+        "/a./one+two/three/y",
+    ],
+)
+def test_a_path_sequence_on_any_host_is_found_in_every_reading(target: str) -> None:
+    assert matcher("*/one%20two/three/*").check("quiet.test", target).blocked
+
+
+@pytest.mark.parametrize("target", ["/x/one./two/y", "/one/two./y", "/one../two/"])
+def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None:
+    assert matcher("*/one/two/*").check("quiet.test", target).blocked
+
+
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:
     found = matcher("http://p.test/index.php", "http://p.test/view.php?id=5", "http://p.test/a.html")
     assert found.check("p.test", "/index.php/Other") == PASS

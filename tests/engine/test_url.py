@@ -830,6 +830,9 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/\xe4/%e4;x/%C3%A4", ["/%C3%A4/%C3%A4/%C3%A4"]),
         ("/x/../%e4%96\xe4", ["/%C3%A4%E2%80%93%C3%A4"]),
         ("/a%u002e%E4", ["/a.%C3%A4"]),
+        # To SWI-Prolog UTF-8 may be longer than need be.
+        ("/d/%c0%ae%C0%AE%c0%af%e0%83%a4", ["/%C3%A4"]),
+        ("/%e0%80%af%c1%a1?%c0%a6", ["/a"]),
         # Fastify 4 begins the query at a semicolon.
         ("/a;b/c;d", ["/a"]),
         # A zero byte ends a path for Perl's servers, `$` is before a line feed for Python.

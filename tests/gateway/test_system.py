@@ -139,6 +139,8 @@ def test_an_interface_without_an_address_to_redirect_to() -> None:
             "link add lan0 type veth peer name lan9",
             "link set lan0 up",
             "link set lan9 up",
+            "addr add 203.0.113.1/24 dev lan9",
+            "route add default via 203.0.113.2",
         ):
             subprocess.run(["ip", *line.split()], check=True)
         assert unnumbered_interfaces(["lan*"]) == [], "nobody is reached there over IPv4"

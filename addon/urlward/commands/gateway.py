@@ -171,7 +171,7 @@ def _status(args: argparse.Namespace) -> int:
     shown["ports_of_others"] = enslaved_interfaces(wanted)
     shown["in_vrfs"] = vrf_interfaces(wanted)
     redirects = found.setup is None or found.setup.redirects
-    shown["without_ipv4_address"] = unnumbered_interfaces(wanted) if redirects else []
+    shown["no_ipv4_address"] = unnumbered_interfaces(wanted) if redirects else []
     shown["firewalls"] = []
     if found.setup is not None:
         families = (4, 6) if has_ipv6() else (4,)
@@ -185,7 +185,7 @@ def _status(args: argparse.Namespace) -> int:
     else:
         for name, value in shown.items():
             print(f"{name.replace('_', ' '):20}{_words(value)}")
-    places = ("missing_interfaces", "ports_of_others", "in_vrfs", "without_ipv4_address")
+    places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address")
     comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
 

@@ -40,9 +40,10 @@ _MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
-# The same, less what some origin reads in another way: empty and dot segments, parameters, sessions, blanks.
+# The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
+# parameters, sessions, blanks.
 _PLAIN_TO_ALL = re.compile(
-    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:/|\Z))*+"
+    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
 ).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
@@ -71,6 +72,7 @@ _READ_DECODES = 2
 
 # `%u002e` is a dot to IIS, and in a query to ASP.NET and to Perl's CGI.
 _WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+").sub
+_OVERLONG = re.compile(r"(?i:%c[01]%[89ab][0-9a-f]|%e0%[89][0-9a-f]%[89ab][0-9a-f])").sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+").sub
 _PLUSES = re.compile(r"\+|%2[bB]").sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -100,7 +102,7 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]*+/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
 _DOTS_AT_ENDS = re.compile(r"\.+(?=/)|(?:\.|%20)+\Z").sub
 _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
@@ -540,12 +542,21 @@ def _respelled(*targets: str) -> dict[str, None]:
 
 
 def _narrowed(target: str) -> str:
-    return _WIDE_ESCAPES(_narrow, target) if "%u" in target or "%U" in target else target
+    """A target without escapes that only some have: `%u002f` is a slash to IIS, the overlong `%c0%af` to
+    SWI-Prolog."""
+    return _OVERLONG(_shortest, _WIDE_ESCAPES(_narrow, target)) if "%" in target else target
 
 
 def _narrow(wide: re.Match[str]) -> str:
     text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
+
+
+def _shortest(overlong: re.Match[str]) -> str:
+    number = 0
+    for byte in unquote_to_bytes(overlong[0]):
+        number = number << 6 | byte & 0x3F
+    return quote(chr(number & 0x7FF), safe="")
 
 
 def _from_latin1(target: str) -> str:

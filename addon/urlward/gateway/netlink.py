@@ -347,7 +347,13 @@ def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
         of.setsockopt(socket.SOL_SOCKET, otherwise, size)
 
 
-_GETLINK, _GETADDR = 18, 22
+_GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
+_UNICAST, _ROUTE_LINK = 1, 4
+"""RTN_UNICAST, RTA_OIF."""
+
+_STRICT = 12
+"""NETLINK_GET_STRICT_CHK."""
+
 _NAME, _LOWER, _MASTER, _INFO, _MASK, _LOWER_ELSEWHERE = 3, 5, 10, 18, 29, 37
 _INFO_KIND = 1
 _WITHOUT_STATISTICS = 1 << 3
@@ -380,6 +386,10 @@ class RouteNetlink:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def heed_all(self) -> None:
+        """Have the kernel heed all that a query of objects says; otherwise it gives those of a family."""
+        self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)
 
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Send a request and read its response; empty where that is an acknowledgement.
@@ -450,6 +460,18 @@ def numbered(family: int) -> set[int]:
     with RouteNetlink() as netlink:
         found = netlink.dump(_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0))
     return {struct.unpack_from("=I", answer, 4)[0] for answer in found}
+
+
+def is_routed_to(index: int) -> bool:
+    """Whether IPv4 is routed to an interface. The kernel looks for its routes alone: there may be a million.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, _UNICAST, 0)
+    with RouteNetlink() as netlink:
+        netlink.heed_all()
+        return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
 
 
 def rules_changed() -> socket.socket:

@@ -9,12 +9,12 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.netlink import Link, links, numbered
+from urlward.gateway.netlink import Link, is_routed_to, links, numbered
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -116,13 +116,11 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
     and drops what is to be redirected."""
     wanted, addressed = tuple(names), numbered(socket.AF_INET)
     present = links() if present is None else present
-    lacking = {
-        link.name for index, link in present.items() if index not in addressed and _is_wanted(link, wanted)
-    }
-    if not lacking:
-        return []
-    routed = {line.split(None, 1)[0] for line in _lines(_THREAD / "net/route")[1:]}
-    return sorted(lacking & routed)
+    return sorted(
+        link.name
+        for index, link in present.items()
+        if index not in addressed and _is_wanted(link, wanted) and is_routed_to(index)
+    )
 
 
 def unnamed_vlans(names: Iterable[str]) -> dict[str, str]:
@@ -146,10 +144,14 @@ def interfaces_to_the_world(names: Iterable[str], process: Path = _THREAD) -> li
         names: of interfaces.
         process: the folder of one, whose network namespace is meant.
     """
-    four = [line.split() for line in _lines(process / "net/route")[1:]]
-    six = [line.split() for line in _lines(process / "net/ipv6_route")]
-    found = {one[0] for one in four if {one[1], one[7]} == {"0" * 8}}
-    found |= {one[-1] for one in six if one[:2] == ["0" * 32, "00"] and one[-1] != "lo"}
+    four, six = "\t" + "0" * 8 + "\t", "0" * 32 + " 00 "
+    found: set[str] = set()
+    with suppress(OSError), (process / "net/route").open() as routes:
+        # There may be a million.
+        for one in (line.split() for line in routes if four in line):
+            found |= {one[0]} if {one[1], one[7]} == {"0" * 8} else set()
+    with suppress(OSError), (process / "net/ipv6_route").open() as routes:
+        found |= {line.split()[-1] for line in routes if line.startswith(six)} - {"lo"}
     wanted = tuple(names)
     return sorted(one for one in found if any(_fits(one, name) for name in wanted))
 
