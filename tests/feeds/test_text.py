@@ -7,7 +7,7 @@ from lists.support import SECRET, SENTINEL, artifact
 from urlward.config import FeedTable
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
-from urlward.feeds.candidate import Compiled, compile_text
+from urlward.feeds.candidate import CompiledText, compile_text
 from urlward.feeds.guards import RefusedError
 from urlward.lists import memfd
 
@@ -16,7 +16,7 @@ KEY = Key(SECRET)
 
 def compiled(
     text: str, old: Path = Path("/nonexistent"), budget: str = "50%", serial: int = 7, **keys: str
-) -> Compiled:
+) -> CompiledText:
     fd = memfd.new()
     try:
         memfd.write(fd, text.encode())

@@ -4,7 +4,6 @@
 
 import re
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
@@ -79,15 +78,6 @@ class ProxyTable(Table):
     connect_ports: Ports | None = None
     allow_local: bool = False
     pac: PacTable | None = None
-
-    def at(self, folder: Path) -> "ProxyTable":
-        """Copy with a relative file name taken from a folder.
-
-        Raises:
-            RuntimeError: a ``~`` that stands for no home folder.
-        """
-        users = None if self.users is None else str(folder / Path(self.users).expanduser())
-        return self.model_copy(update={"users": users})
 
 
 class ProbingTable(Table):

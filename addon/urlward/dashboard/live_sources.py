@@ -30,7 +30,7 @@ from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
 from urlward.lists.source import read_budget
 from urlward.objections.objections import Grant, ObjectionBook
-from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
+from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.records.database import Database
@@ -245,7 +245,7 @@ def of_worker(name: str, snapshot: Mapping[str, Any]) -> Row:
     """Row of a worker, from its snapshot."""
     return {
         "name": name,
-        "since": rfc3339(snapshot["started"]),
+        "since": time_text(snapshot["started"]),
         "connections": snapshot["open"],
         "queue": snapshot["queue"],
         "dropped": snapshot["dropped"],
@@ -260,7 +260,7 @@ def of_alarm(event: Row) -> Row:
         detail = {}
     found = detail if isinstance(detail, dict) else {}
     return {
-        "time": rfc3339(event["time"] / 1000),
+        "time": time_text(event["time"] / 1000),
         "source": event["list"] or event["node"],
         "alarm": str(found.get("alarm") or event["kind"]),
         "text": str(found.get("text") or event["detail"]),
@@ -493,7 +493,7 @@ class LiveSources:
             store = FeedStore(self._state, feed.name)
             facts = store.facts()
             for kind, text in alarms(feed, facts, store.header(), self._clock()).items():
-                since = rfc3339(facts.last_success) if kind == "stale" and facts.last_success else ""
+                since = time_text(facts.last_success) if kind == "stale" and facts.last_success else ""
                 alarm = {"time": since, "source": feed.name, "alarm": kind, "text": text, "current": True}
                 current.append(alarm)
         if self._parts.alarms is not None:

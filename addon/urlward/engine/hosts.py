@@ -90,7 +90,7 @@ class Place(NamedTuple):
         keyed: number of the list's key, among those of the lists.
         letters: of the host; a path's letters follow.
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
-        below: the number that its rows have (`Table.below`).
+        below: the number that its rows have (`RowTable.below`).
         groups: those that have all of its entries; None where these are so many that the path decides.
         subdomains: only rows with that attribute count.
         spared: which rows that block do not.

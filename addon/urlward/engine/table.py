@@ -21,7 +21,7 @@ _FEW = 64
 _OF_IDS = bytes(range(0x21, 0x7F))
 
 
-class Table:
+class RowTable:
     """Table of rows' attributes; a row is a number below `rows`.
 
     Attributes:
@@ -144,7 +144,7 @@ def blocking_networks(artifact: Artifact, key: Key, now: float) -> list[str]:
         DamagedError: not sealed under this key.
     """
     listed = networks(artifact, key)
-    table = Table(artifact)
+    table = RowTable(artifact)
     shapes = {shape for shape in table.shapes if shape.kind in _KINDS}
     blocking = {shape for shape in shapes if not shape.allow and not shape.is_over(now)}
     if blocking == shapes:

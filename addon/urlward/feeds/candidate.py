@@ -23,11 +23,11 @@ from urlward.engine.errors import (
 )
 from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Own
-from urlward.feeds.guards import SNIFFED, RefusedError, check_head, check_size
+from urlward.feeds.guards import RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.turns import Turn
 from urlward.lists.build import Issue, compile_sources
-from urlward.lists.formats import FormatError, FormatOptions
+from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import Budget, SourceError, read_artifact
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("urlward.lists")
 
 
-class Compiled(NamedTuple):
+class CompiledText(NamedTuple):
     """Result of compiling a text.
 
     Attributes:
@@ -78,7 +78,7 @@ def compile_text(
     old: Path,
     own: Own | None = None,
     progress: Progress = silent,
-) -> Compiled:
+) -> CompiledText:
     """Compile a text; takes ten seconds for a million entries.
 
     Args:
@@ -119,7 +119,7 @@ def compile_text(
         str(lines[0]).replace(str(path), shown) if lines else ""
         for lines in (report.bad_lines, report.unsupported_lines)
     )
-    return Compiled(
+    return CompiledText(
         data,
         *_compare(data, old, count=own is None),
         report.lines,
@@ -197,7 +197,7 @@ class Candidate(NamedTuple):
         kind: of the body: ``text`` or ``artifact``.
         content, validators, fresh_for: as for `Unchanged`.
         counts: entries added and removed; None where nobody has counted.
-        bad, unsupported, first, format: of a text; see `Compiled`.
+        bad, unsupported, first, format: of a text; see `CompiledText`.
         note: for the log.
     """
 
@@ -482,7 +482,7 @@ class Look:
         return last, held.checksum if held.serial == last else b""
 
 
-def _tell(path: str, made: Compiled) -> None:
+def _tell(path: str, made: CompiledText) -> None:
     """Log the format that an own text is read as, and the lines that are not taken."""
     if made.format:
         logger.info("list %s: read as format %s, by its first lines", path, made.format)

@@ -32,7 +32,7 @@ from urlward.feeds.store import forget_others
 from urlward.feeds.updates import Slots, Updates
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
-from urlward.lists.run_folder import NoCopyError, RunFolder, inherited
+from urlward.lists.run_folder import RunFolder, RunFolderError, inherited
 from urlward.lists.source import Budget, SourceError
 from urlward.policy.allows import TemporaryAllows
 from urlward.progress import Progress, silent
@@ -563,7 +563,7 @@ def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
 def _may_pass(error: Exception) -> bool:
     """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while.
     Where there is no thread, that is a `RuntimeError`."""
-    if isinstance(error, NoCopyError | MemoryError | OSError | RuntimeError):
+    if isinstance(error, RunFolderError | MemoryError | OSError | RuntimeError):
         return True
     return isinstance(error.__cause__, OSError) and not is_damage(error.__cause__)
 

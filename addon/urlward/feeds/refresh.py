@@ -27,7 +27,7 @@ from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Validators, beside, origin
+from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.turns import Turn
@@ -355,7 +355,7 @@ def _body(look: Look, fd: int) -> Unchanged | Candidate:
         os.close(fd)
 
 
-def _whole(look: Look, source: Origin) -> Unchanged | Candidate:
+def _whole(look: Look, source: FeedOrigin) -> Unchanged | Candidate:
     answer = _fetch(source, look.validators)
     if answer.kind == "absent":
         raise RefusedError("absent", "the server has no such file (404 or 410)")
@@ -368,7 +368,7 @@ def _whole(look: Look, source: Origin) -> Unchanged | Candidate:
         os.close(answer.fd)
 
 
-def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
+def _by_delta(look: Look, source: FeedOrigin) -> tuple[Candidate | None, str]:
     """Fetch the next artifact by a delta, and a word for the log; None where there is no delta that will
     do."""
     assert look.in_force is not None
@@ -395,7 +395,7 @@ def _by_delta(look: Look, source: Origin) -> tuple[Candidate | None, str]:
     return found._replace(note="by delta"), ""
 
 
-def _by_header(look: Look, source: Origin) -> Unchanged | None:
+def _by_header(look: Look, source: FeedOrigin) -> Unchanged | None:
     """Whether the whole artifact is the one that a delta led to, by its first bytes alone.
 
     A delta comes without the validators of the artifact that it leads to, and to fetch that for their
@@ -412,7 +412,7 @@ def _by_header(look: Look, source: Origin) -> Unchanged | None:
     return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
 
 
-def _said(look: Look, answer: "Answer", source: Origin) -> Said:
+def _said(look: Look, answer: "Answer", source: FeedOrigin) -> Said:
     def rotation() -> bytes | None:
         try:
             with look.turn.left():
@@ -424,7 +424,7 @@ def _said(look: Look, answer: "Answer", source: Origin) -> Said:
 
 
 def _fetch(
-    source: Origin,
+    source: FeedOrigin,
     validators: Validators = NO_VALIDATORS,
     *,
     headers: Mapping[str, str] = MappingProxyType({}),

@@ -96,7 +96,7 @@ def _wrong(row: dict[str, Any]) -> list[str]:
 
 
 def _time(seconds: float) -> str | None:
-    return time_text(int(seconds)) if seconds else None
+    return time_text(seconds) if seconds else None
 
 
 State = Literal["ok", "waiting", "failed", "alarm"]
@@ -136,7 +136,7 @@ def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -
         found["missing"] = "no list is in force: nothing on it is blocked"
     last = facts.last_success or facts.since
     if last and now - last > feed.stale_limit:
-        since = f"since {time_text(int(last))}" if facts.last_success else "yet"
+        since = f"since {time_text(last)}" if facts.last_success else "yet"
         found["stale"] = (
             f"no successful refresh {since}, for {in_words(now - last)}; "
             f"the limit is {in_words(feed.stale_limit)}"

@@ -485,16 +485,28 @@ def guard(path: object, head: bytes) -> None:
     Raises:
         SourceError: it is something else.
     """
+    if fault := head_fault(head):
+        raise SourceError(f"{path}: {fault[1]}")
+
+
+def head_fault(head: bytes) -> tuple[str, str] | None:
+    """Reason why what begins so cannot be a list, whatever its format: in a word, ``empty``, ``html`` or
+    ``binary``, and in a sentence. None for what can.
+
+    Args:
+        head: its first `SNIFFED` bytes, or all of it.
+    """
     if other := other_encoding(head):
-        raise SourceError(f"{path}: {other}")
+        return "binary", other
     text = without_bom(head).lstrip()
     if not text and len(head) < SNIFFED:
-        raise SourceError(f"{path}: empty")
-    # No entry and no comment begins like this, every page and every XML document does.
+        return "empty", "empty"
+    # No list in any format begins like this, every page and every XML document does.
     if text.startswith(b"<"):
-        raise SourceError(f"{path}: a web page or XML, not a list (a login page?)")
+        return "html", "a web page or XML, not a list (a login page?)"
     if b"\0" in head or sum(b < 9 or 13 < b < 32 for b in head) > len(head) // 50:
-        raise SourceError(f"{path}: binary data, not a list")
+        return "binary", "binary data, not a list"
+    return None
 
 
 _CHUNK = 1 << 20

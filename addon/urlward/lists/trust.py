@@ -328,13 +328,13 @@ def check_dates(header: Header, *, now: float, grace: float, signer: PublicKey |
     start, until = header.valid_from, header.valid_until
     if now < start:
         text = f"valid from {time_text(start)}, which is to come (is the clock right?)"
-        raise TrustError("not yet valid", text, found=time_text(start), expected=time_text(int(now)))
+        raise TrustError("not yet valid", text, found=time_text(start), expected=time_text(now))
     if not until:
         return Validity("ok", until, "", signer)
     end = time_text(until)
     if now >= until + grace:
         text = f"expired at {end}, and the {_span(grace)} of grace are over: a newer issue is needed"
-        raise TrustError("expired", text, found=end, expected=time_text(int(now)))
+        raise TrustError("expired", text, found=end, expected=time_text(now))
     if now >= until:
         left = _span(until + grace - now)
         return Validity("expired", until, f"expired at {end}, is not taken any more in {left}", signer)
@@ -347,7 +347,7 @@ def _check_term(header: Header, signer: PublicKey, term: _Term, now: float) -> N
     if now < term.start:
         start = time_text(term.start)
         text = f"signed by {signer.short}, which signs from {start} (is the clock right?)"
-        raise TrustError("key not yet in use", text, found=time_text(int(now)), expected=start)
+        raise TrustError("key not yet in use", text, found=time_text(now), expected=start)
     if term.retired is not None and header.serial > term.retired.last_serial:
         last, new = term.retired.last_serial, term.retired.new
         text = f"serial {header.serial} signed by {signer.short}, which was retired after serial {last}"

@@ -14,7 +14,15 @@ import ijson
 from urlward.csv_rows import csv_rows
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import MAX_LINE
-from urlward.lists.formats.format import FIELDS, FormatError, FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import (
+    FIELDS,
+    FormatError,
+    FormatOptions,
+    Found,
+    NotTakenError,
+    Skipped,
+    not_taken,
+)
 from urlward.lists.formats.stream import (
     MAX_LINE_BYTES,
     TOO_LONG,
@@ -160,10 +168,8 @@ def found(get: Get, number: int, category: str) -> Found | Skipped:
     try:
         more = attributes(get("id"), get("category") or category, get("expires"))
         return Found(_entry(get) + more, number)
-    except UrlError as e:
-        return Skipped(number, 1, str(e))
-    except NotTakenError as e:
-        return Skipped(number, 1, e.reason, e.unsupported)
+    except (UrlError, NotTakenError) as e:
+        return not_taken(number, 1, e)
 
 
 def _entry(get: Get) -> str:

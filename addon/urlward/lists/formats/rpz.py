@@ -21,7 +21,7 @@ import dns.rdatatype
 import dns.zonefile
 
 from urlward.engine.errors import UrlError
-from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, not_taken
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import attributes, domain, host_alone
 
@@ -313,8 +313,6 @@ def _settled(key: tuple[str, str], name: _Name, more: str) -> Found | Skipped:
         text = domain(base) if name.below else host_alone(base)
         if text.startswith("http"):
             raise NotTakenError("an address for a name: it is never asked for", unsupported=False)
-    except UrlError as e:
-        return Skipped(line, 1, str(e))
-    except NotTakenError as e:
-        return Skipped(line, 1, e.reason, e.unsupported)
+    except (UrlError, NotTakenError) as e:
+        return not_taken(line, 1, e)
     return Found(f"{allow}{text}{more}", line)
