@@ -17,12 +17,13 @@ VERSIONS = ("0.1.0", "0.2.0")
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """The Debian packages of two versions."""
     if reason := without():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("packages")
-    return build(folder, VERSIONS[0]), build(folder, VERSIONS[1])
+    yield build(folder, VERSIONS[0]), build(folder, VERSIONS[1])
+    shutil.rmtree(folder)
 
 
 def build(folder: Path, version: str) -> Path:
@@ -45,11 +46,13 @@ def build(folder: Path, version: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Files of a Debian with nothing of urlward's in it."""
     if reason := without():
         pytest.skip(reason)
-    return made_tree(tmp_path_factory.mktemp("machine") / "root")
+    made = made_tree(tmp_path_factory.mktemp("machine") / "root")
+    yield made
+    shutil.rmtree(made)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from conftest import wait_for
@@ -46,6 +46,8 @@ def without() -> str:
     """Why there can be no such machine here; empty where there can."""
     if os.geteuid() != 0:
         return "needs root"
+    if " cgroup2 " not in Path("/proc/self/mounts").read_text():
+        return "needs control groups, version 2"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     return f"needs {', '.join(missing)}" if missing else ""
 
@@ -77,7 +79,7 @@ def made_tree(target: Path, included: Sequence[str] = INCLUDED, *, sources: bool
     done = subprocess.run(
         ["mmdebstrap", "--quiet", "--variant=apt", "--mode=root", f"--aptopt={options}",
          f"--include={','.join(included)}", "--dpkgopt=path-exclude=/usr/share/locale/*",
-         *([] if sources else ['--customize-hook=rm -rf "$1"/etc/apt/sources.list*']),
+         *([] if sources else ['--customize-hook=: >"$1/etc/apt/sources.list"']),
          suite, str(target), *lines],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -139,11 +141,30 @@ class Machine:
 
 
 @contextmanager
+def control_group() -> Iterator[Path]:
+    """A control group of this machine's, in which another's systemd makes its own, until the block ends."""
+    mounted = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    place = next(Path(fields[1]) for fields in mounted if fields[2] == "cgroup2")
+    own = Path("/proc/self/cgroup").read_text().splitlines()[-1].removeprefix("0::/")
+    group = place / own / f"urlward-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        yield group
+    finally:
+        for folder in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            folder.rmdir()
+        group.rmdir()
+
+
+@contextmanager
 def booted(root: Path) -> Iterator[Machine]:
     """A machine of these files, until the block ends; it has no network but its own loopback."""
     log = (root.parent / "boot.log").open("wb")
+    groups = ExitStack()
+    group = groups.enter_context(control_group())
     process = subprocess.Popen(
-        ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child",
+        ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group),
+         "unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--fork", "--kill-child",
          "--propagation", "private", "sh", "-c", INIT, "init", str(root)],
         stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
     )  # fmt: skip
@@ -165,3 +186,7 @@ def booted(root: Path) -> Iterator[Machine]:
         process.kill()  # and with it, by --kill-child, all that is in its namespaces
         process.wait(60)
         log.close()
+        wait_for(
+            lambda: "populated 0" in (group / "cgroup.events").read_text(), "all of its processes to be gone"
+        )
+        groups.close()
