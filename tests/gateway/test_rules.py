@@ -23,6 +23,7 @@ from gateway.network import (
     network,
 )
 from urlward.gateway import control
+from urlward.gateway import rules as rules_of_gateway
 from urlward.gateway.errors import NftError
 from urlward.gateway.firewalls import closed
 from urlward.gateway.rules import rules, setup_of
@@ -259,6 +260,31 @@ def test_without_steering_while_no_worker_lives(net: Network, f: Family) -> None
     with pytest.raises(ConnectionRefusedError):
         net.says(f.origin)
     assert net.says(f.origin, 8443).startswith("origin ")
+
+
+@families
+def test_a_flood_of_questions_does_not_come_to_the_filter(
+    net: Network, f: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would fill the sockets' buffers, where others' questions would find no place."""
+    monkeypatch.setattr(rules_of_gateway, "ASKED_AT_MOST", 2)
+    net.up()
+    net.nft.run(
+        "add table inet other; add counter inet other asked;"
+        "add chain inet other every { type filter hook input priority -20; };"
+        f"add rule inet other every udp dport {DNS} counter name asked"
+    )
+    try:
+        with net.client.udp(f.lan, 53) as s:
+            assert exchange(s) == ["filter", f.client, "question"]
+            for _ in range(200):
+                s.send(b"question")
+        (asked,) = [
+            one["counter"] for one in net.nft.json("list counter inet other asked") if "counter" in one
+        ]
+        assert 1 <= asked["packets"] < 100
+    finally:
+        net.nft.run("delete table inet other")
 
 
 @families

@@ -68,6 +68,7 @@ _CHAINS = (
     *("prerouting_names", "output_names", "asked"),
     *(
         "questions",
+        "floods",
         "from_canary",
         "apart",
         "from_clients",
@@ -89,6 +90,13 @@ _ZONE = 21365
 
 _TOLD_MOST, _TOLD_FOR = 65_536, 60
 """Clients' ports whose connection is being ended, and seconds that each is remembered."""
+
+ASKED_AT_MOST = 3_000
+"""DNS queries a second over UDP that an address, or a network of IPv6, may ask; the kernel drops more, which
+would fill the sockets' buffers and take others' places."""
+
+_ASKING_MOST, _ASKING_FOR = 65_536, 60
+"""Clients whose queries are counted, and seconds that each is remembered."""
 
 _NAT64_FOR = 7 * 86_400
 """Seconds that NAT64 is taken to be in use after a connection that has shown it."""
@@ -204,6 +212,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         setup_chain=SETUP,
         listed_chain=LISTED_DIGEST,
         zone=_ZONE,
+        asked_at_most=ASKED_AT_MOST,
         nat64=str(NAT64),
         kept=gateway.keep_source,
         mark=f"{MARK:#x}",
@@ -263,6 +272,10 @@ def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
     for n in (4, 6):
         key = f"ipv{n}_addr . inet_service"
         yield SetDefinition(f"told{n}", key, "timeout,dynamic", _TOLD_MOST, _TOLD_FOR, fixed=True)
+    for n in (4, 6):
+        yield SetDefinition(
+            f"asking{n}", f"ipv{n}_addr", "timeout,dynamic", _ASKING_MOST, _ASKING_FOR, fixed=True
+        )
     for names in (STEERED, CUT):
         for name, n in zip(names, (4, 6), strict=True):
             yield SetDefinition(name, f"ipv{n}_addr", "timeout", gateway.max_addresses)
