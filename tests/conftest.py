@@ -176,18 +176,18 @@ def compiles_here() -> Iterator[None]:
 
     For tests of what becomes of the answer; the process has tests of its own (`lists/test_worker.py`).
     """
-    from urlward.feeds import apart as feed_apart
+    from urlward.feeds import feed as feeds_feed
     from urlward.feeds import refresh as feed_refresh
 
     def ask(
         module: str, request: dict[str, Any], meanwhile: Callable[..., None], *_: object, **__: object
     ) -> dict[str, Any]:
-        assert module == feed_apart.MODULE
+        assert module == feeds_feed.MODULE
         with patch.object(feed_refresh, "say", meanwhile):
             said: dict[str, Any] = feed_refresh.answer(json.loads(json.dumps(request)))
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
-    with patch.object(feed_apart, "ask", ask):
+    with patch.object(feeds_feed, "ask", ask):
         yield
 
 
@@ -212,18 +212,23 @@ _NETWORKS = (
 """Tests that are several machines or workers each: beside one another they would starve signs of life."""
 
 
-_BEGUN_FIRST = ("networks", "tests/evasion", "tests/e2e", "tests/benchmarks")
+_SHARED = ("tests/evasion", "tests/install")
+"""Folders whose tests share what takes long to make: servers of all kinds, packages."""
+
+
+_BEGUN_FIRST = ("networks", "tests/install", "tests/evasion", "tests/e2e", "tests/benchmarks")
 """What takes long with few tests: begun last, one process would be at it when all others are done."""
 
 
 class _Files(LoadScopeScheduling):  # type: ignore[misc]
-    """A file's tests stay together, as do those that share servers of all kinds; networks of several machines
+    """A file's tests stay together, as do those of `_SHARED`; networks of several machines
     come one after another."""
 
     def _split_scope(self, nodeid: str) -> str:
         if nodeid.startswith(_NETWORKS):
             return "networks"
-        return "tests/evasion" if nodeid.startswith("tests/evasion") else nodeid.partition("::")[0]
+        shared = next((folder for folder in _SHARED if nodeid.startswith(folder)), None)
+        return shared or nodeid.partition("::")[0]
 
     def _assign_work_unit(self, node: Any) -> None:
         for kind in _BEGUN_FIRST:

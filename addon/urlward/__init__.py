@@ -1,15 +1,10 @@
 """urlward: an inline HTTP(S) URL filter on mitmproxy, with hashed blocklists.
 
 What other programs use of it (``urlward help library``) is imported at its first use: the command line starts
-without it.
+without it. Its types stand beside this, in ``__init__.pyi``.
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from urlward.engine.errors import UrlError, UrlwardError
-    from urlward.engine.verdict import Verdict
-    from urlward.library import Filter
+from typing import Any
 
 __all__ = ["Filter", "UrlError", "UrlwardError", "Verdict"]
 

@@ -23,9 +23,12 @@ from urlward.commands.arguments import CommandError, spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.audit_records import add_audit_commands
 from urlward.commands.check import add_check_command
+from urlward.commands.completion import add_completion_command
 from urlward.commands.delta import add_delta_commands
+from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
+from urlward.commands.files import add_files_command
 from urlward.commands.gateway import add_gateway_commands
 from urlward.commands.helper import add_helper_commands
 from urlward.commands.imports import (
@@ -33,6 +36,7 @@ from urlward.commands.imports import (
     add_import_commands,
     format_of,
 )
+from urlward.commands.init import add_init_command
 from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
@@ -62,8 +66,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
-from urlward.lists.report import left_out, read_budget
-from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
+from urlward.lists.source import BadLine, Budget, SourceError, left_out, read_artifact, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
@@ -160,6 +163,8 @@ def _parser() -> argparse.ArgumentParser:
 
     add_check_command(command)
     add_helper_commands(command)
+    add_init_command(command)
+    add_doctor_command(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")
@@ -189,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     add_lab_commands(command)
 
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
+    add_files_command(command)
+    add_completion_command(command, _parser)
     command("demo", _demo, "Show it all on this machine, without root or network.")
     helping = command("help", _help, "Show the documentation: its topics, or one of them.")
     helping.add_argument("topic", nargs="?", metavar="TOPIC", help="page to show (the topics)")

@@ -17,8 +17,7 @@ from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
 from urlward.lasting import lasting
 from urlward.lists.formats import AUTO
-from urlward.lists.report import read_budget
-from urlward.lists.source import Budget
+from urlward.lists.source import Budget, read_budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.progress import Progress, silent

@@ -1,4 +1,4 @@
-"""Paths of the shipped lists."""
+"""Paths of the shipped lists and of the example configuration."""
 
 from pathlib import Path
 
@@ -14,3 +14,9 @@ SAMPLE = _shipped("sample.txt")
 
 PROTECTED = _shipped("protected.txt")
 """Hosts and addresses that no feed may block whole."""
+
+LISTS = (SAMPLE, PROTECTED, _shipped("hosts.txt"), _shipped("pages.txt"), _shipped("allow.txt"))
+"""All lists, those that only show what one may look like included."""
+
+EXAMPLE = _shipped("urlward.example.toml")
+"""A configuration file with most keys, all of them explained."""

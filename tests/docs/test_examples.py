@@ -30,6 +30,10 @@ NOTHING = (
     "sudo",
     "ssh",
     "cd",
+    "apt-get",
+    "install",
+    "podman",
+    "packaging/build-deb",
 )
 """Programs in examples that do nothing here; any other is an error."""
 
@@ -38,7 +42,7 @@ STUB = """#!/bin/sh
 case "$1 $*" in
 *" /etc/"*) ;;
 keygen\\ *|compile\\ *|check\\ *|info\\ *|import\\ *) exec "$REAL" "$@" ;;
-sign\\ *|rotate\\ *|delta\\ *|patch\\ *|script\\ *) exec "$REAL" "$@" ;;
+sign\\ *|rotate\\ *|delta\\ *|patch\\ *|script\\ *|files\\ *|completion\\ *) exec "$REAL" "$@" ;;
 run\\ *" --check"*) exec "$REAL" "$@" ;;
 "lab lab replay "*) exec "$REAL" "$@" -o replayed ;;
 esac
@@ -104,8 +108,10 @@ def test_shell_examples(page: Path, tmp_path: Path) -> None:
     for tool in TOOLS:
         (path / tool).symlink_to(shutil.which(tool) or pytest.fail(f"{tool} is missing"))
     for name, script in (("urlward", STUB), ("uv", UV), *((name, "#!/bin/sh\n") for name in NOTHING)):
-        (path / name).write_text(script)
-        (path / name).chmod(0o755)
+        program = (work if "/" in name else path) / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(script)
+        program.chmod(0o755)
     calls = tmp_path / "calls"
     calls.touch()
     real = Path(sys.executable).with_name("urlward")

@@ -707,7 +707,7 @@ def paths(target: str) -> set[str]:
         "/a/b.html?x=1",
         "/a/../b",
         "/a//b",
-        "/a%20b",
+        "/a%21b",
         "/100%25",
         "/a\\b",
         "*",
@@ -819,7 +819,9 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/a%u002fb/..%u002Fc", ["/a/c"]),
         ("/%ud83d%ude00%u00e9", ["/%F0%9F%98%80%C3%A9"]),
         ("/%ud83dx%u003f", ["/%EF%BF%BDx%3F"]),
-        # A plus is a blank to CivetWeb and Sinatra.
+        # A plus is a blank to S3, CivetWeb and Sinatra, and a blank so may be listed as one.
+        ("/a%20b", ["/a+b"]),
+        ("/a%20b+c/x", ["/a%20b%20c/x", "/a+b+c/x"]),
         ("/a+b/+", ["/a%20b/%20"]),
         ("/a+b.html/x+y", ["/a%20b.html"]),
         ("/%E4%2B%u0062?+", ["/%C3%A4%20b"]),
@@ -828,6 +830,9 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/\xe4/%e4;x/%C3%A4", ["/%C3%A4/%C3%A4/%C3%A4"]),
         ("/x/../%e4%96\xe4", ["/%C3%A4%E2%80%93%C3%A4"]),
         ("/a%u002e%E4", ["/a.%C3%A4"]),
+        # To SWI-Prolog UTF-8 may be longer than need be.
+        ("/d/%c0%ae%C0%AE%c0%af%e0%83%a4", ["/%C3%A4"]),
+        ("/%e0%80%af%c1%a1?%c0%a6", ["/a"]),
         # Fastify 4 begins the query at a semicolon.
         ("/a;b/c;d", ["/a"]),
         # A zero byte ends a path for Perl's servers, `$` is before a line feed for Python.
@@ -866,7 +871,7 @@ def test_reading(target: str, others: list[str]) -> None:
         ("/a?b#x=1", {"b", "b#x=1"}),
         ("/a?;x=1", {";x=1"}),
         ("/a?b;x=1", {"b;x=1"}),
-        ("/a;%20#b?x=1", {"", "b?x=1", "x=1", "%20#b?x=1"}),
+        ("/a;%20#b?x=1", {"", "b?x=1", "x=1", "%20#b?x=1", "+#b?x=1"}),
         ("//u%2f@h/a;x=1", {"", "x=1"}),
     ],
 )

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -21,14 +22,13 @@ from urlward.engine.dates import parse_time
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.record import DAY
-from urlward.feeds import apart as feed_apart
-from urlward.feeds import keeper
-from urlward.feeds import watch as feed_watch
+from urlward.feeds import feed as feeds_feed
+from urlward.feeds import keeper, refresh, schedule, updates
 from urlward.feeds.keeper import Keeper, in_slices
-from urlward.lists import memory
+from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import Budget, SourceError, unreadable
-from urlward.state import watch as files
+from urlward.state import watch
 
 KEPT = "; the last good one stays in force"
 POLLS = 12
@@ -39,9 +39,9 @@ POLLS = 12
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same states in a tenth of the time, but those that a slow machine would bring by itself."""
     monkeypatch.setattr(keeper, "INTERVAL", 0.02)
-    monkeypatch.setattr(keeper, "FOLLOW", 0.02)
-    monkeypatch.setattr(files, "SETTLE", 0.05)
-    monkeypatch.setattr(feed_watch, "PATIENCE", 3600.0)
+    monkeypatch.setattr(updates, "LOOK_NAMED", 0.02)
+    monkeypatch.setattr(watch, "SETTLE", 0.05)
+    monkeypatch.setattr(watch, "PATIENCE", 3600.0)
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ class TestChanges:
             assert log()[0].startswith(f"list {path}: 1 of 2 lines could not be read; first: {path}:2:1: ")
 
     async def test_a_list_changed_as_it_was_first_read_is_read_again(self, path: Path) -> None:
-        real = feed_apart.ask
+        real = feeds_feed.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             result = real(*args, **more)
@@ -280,7 +280,7 @@ class TestChanges:
                 replace(path, "c.example\n")
             return result
 
-        with patch.object(feed_apart, "ask", ask):
+        with patch.object(feeds_feed, "ask", ask):
             async with watched(path) as kept:
                 assert blocks(kept.matcher, "http://a.example/")
                 await until(lambda: kept.reloads, "the list that came meanwhile")
@@ -381,19 +381,23 @@ class TestFailures:
     async def test_a_process_that_does_not_do_its_work_is_tried_again(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, asked = feed_apart.ask, 0
+        real, asked = feeds_feed.ask, 0
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal asked
             asked += 1
             if asked == 1:
                 raise OSError(0, "the process that compiles it ended with -9")
+            assert failed.wait(60)
             return real(*args, **more)
 
-        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        failed = threading.Event()
+        monkeypatch.setattr(schedule, "FIRST_RETRY", 0.0)
         async with watched(path) as kept:
-            with patch.object(feed_apart, "ask", ask):
+            with patch.object(feeds_feed, "ask", ask):
                 replace(path, "c.example\n")
+                await until(lambda: kept.failures, "a word of it")
+                failed.set()
                 await until(lambda: kept.reloads, "the new list")
             assert blocks(kept.matcher, "http://c.example/")
             assert (kept.failures, asked) == (1, 2)
@@ -450,12 +454,12 @@ class TestFailures:
     async def test_permission_lost(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refused(path: Path) -> None:  # nothing is forbidden to root
+        def refused(path: Path, **_: bool) -> None:  # nothing is forbidden to root
             raise unreadable(path, PermissionError(13, "Permission denied"))
 
         path.write_bytes(artifact(["a.example"]))
         async with watched(path) as kept:
-            monkeypatch.setattr(memory, "open_list", refused)
+            monkeypatch.setattr(refresh, "whole_copy", refused)
             replace(path, artifact(["c.example"]))
             await until(lambda: kept.failures, "the refusal")
             await some_polls()
@@ -490,7 +494,7 @@ class TestFailures:
     async def test_a_writer_that_never_closes_is_spoken_of(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(feed_watch, "PATIENCE", 0.3)
+        monkeypatch.setattr(watch, "PATIENCE", 0.3)
         async with watched(path) as kept:
             with path.open("a") as writer:
                 writer.write("c.example\n")
@@ -500,6 +504,26 @@ class TestFailures:
                 assert log() == [f"list {path}: changed, but its writer has not closed it; waiting"]
                 assert kept.reloads == 0
             await until(lambda: kept.reloads, "the list")
+
+
+@pytest.mark.usefixtures("compiles_here")
+async def test_an_artifact_that_is_about_to_expire_is_an_alarm_as_a_feeds_is(
+    path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "FIRST_ALARMS", 0.02)
+    monkeypatch.setattr(updates, "ALARM_LOOK", 0.02)
+    now = int(time.time())
+    issue = Issue(valid_from=now - 100_000, valid_until=now + 3_600)
+    data, _ = compile_sources([path], Key(SECRET), name="list", issue=issue)
+    path.write_bytes(data)
+
+    def alarms() -> list[str]:
+        return [line for line in log() if line.startswith(f"list {path}: expiring: expires at ")]
+
+    async with watched(path):
+        await until(alarms, "the alarm")
+        await some_polls()
+    assert len(alarms()) == 1, "and not at each look"
 
 
 @pytest.fixture
@@ -562,7 +586,7 @@ class TestBesideOtherWorkers:
     async def test_a_reload_is_compiled_once_and_in_one_file_for_all(
         self, path: Path, run: RunFolder
     ) -> None:
-        compiled, real = 0, feed_apart.ask
+        compiled, real = 0, feeds_feed.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal compiled
@@ -570,7 +594,7 @@ class TestBesideOtherWorkers:
             return real(*args, **more)
 
         others = memory_maps()
-        with patch.object(feed_apart, "ask", ask):
+        with patch.object(feeds_feed, "ask", ask):
             async with (
                 watched(path, run=run) as one,
                 watched(path, run=run, follows=False) as other,
@@ -834,8 +858,8 @@ async def test_a_source_that_changes_faster_than_it_compiles_comes_into_force_wh
     path: Path, run: RunFolder, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """A process that compiles takes hundreds of milliseconds to start; the file is another each 60 ms."""
-    monkeypatch.setattr(feed_watch, "UNSETTLED", 0.3)
-    monkeypatch.setattr(keeper, "LAG_AGAIN", 3600.0)
+    monkeypatch.setattr(watch, "UNSETTLED", 0.3)
+    monkeypatch.setattr(updates, "LAG_AGAIN", 3600.0)
     last = 0
 
     async def rewrite() -> None:
@@ -933,7 +957,7 @@ class TestState:
         Keeper([path, other], Key(SECRET), state=state).load()
         assert len(stored(state)) == 2
         again = Keeper([path], Key(SECRET), state=state)
-        with patch("urlward.feeds.look.compile_text", side_effect=AssertionError):
+        with patch("urlward.feeds.candidate.compile_text", side_effect=AssertionError):
             again.load()
         assert blocks(again.matcher, "http://a.example/")
         assert len(stored(state)) == 1

@@ -11,7 +11,7 @@ import pytest
 from conftest import wait_for
 from feeds.feed_support import Server, hosts
 from urlward.config import Config, FeedTable
-from urlward.feeds.apart import refresh_apart
+from urlward.feeds.feed import Feed
 from urlward.feeds.store import FeedStore
 from urlward.feeds.turns import AT_ONCE
 from urlward.lists import memfd
@@ -101,7 +101,7 @@ def test_a_refresh_fetches_without_a_turn_and_compiles_with_one(
     with memory() as fd, ThreadPoolExecutor(1) as threads:
         others = [hold(fd) for _ in range(AT_ONCE)]
         assert [one.hears() for one in others] == ["taken"] * AT_ONCE
-        outcome = threads.submit(refresh_apart, feed, Config(), tmp_path, turns=fd)
+        outcome = threads.submit(Feed(feed, Config(), tmp_path).refresh, turns=fd)
         wait_for(site.seen, "the request")
         assert store.header() is None
         others[0].end()

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from urlward.gateway import system
-from urlward.gateway.system import Turn
+from urlward.gateway.system import NamespaceLock
 
 
 def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +14,7 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def work() -> None:
         nonlocal inside, most
-        own = Turn()
+        own = NamespaceLock()
         for _ in range(20):
             with own.taken():
                 inside += 1
@@ -31,7 +31,7 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_that_is_stuck_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(system, "_PATIENCE", 0.05)
-    stuck, other = Turn(), Turn()
+    stuck, other = NamespaceLock(), NamespaceLock()
     went_on = threading.Event()
     with stuck.taken(), other.taken():
         went_on.set()

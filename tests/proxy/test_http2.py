@@ -839,6 +839,7 @@ def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> Non
             break
     assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
     assert case.closed
+    assert case.refusals[-1] == "match"
     assert all(origin.over for origin in case.origins)
 
 

@@ -16,6 +16,7 @@ import pytest
 from companion import Companion
 from conftest import wait_for
 from records.recording import SECRET, block, events, records
+from urlward import lasting
 from urlward.config import Config, FeedTable, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.feeds.store import FeedStore
@@ -159,7 +160,7 @@ async def test_records_that_cannot_be_kept_keep_no_feed_from_being_refreshed(
         records.set()
 
     monkeypatch.setattr(process, "_record", record)
-    monkeypatch.setattr(process, "AFTER_FAULT", 0.01)
+    monkeypatch.setattr(lasting, "AGAIN", 0.01)
     (tmp_path / "list.txt").write_text("listed.example\n")
     config = Config(feed=(FeedTable(name="body", path=str(tmp_path / "list.txt")),), records=RecordsTable())
     store = FeedStore(tmp_path / "state", "body")
@@ -172,7 +173,7 @@ async def test_records_that_cannot_be_kept_keep_no_feed_from_being_refreshed(
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert said == ["records: no room", "records: a bug: RuntimeError"]
+    assert said == [f"records: {what}; begun again in 0 s" for what in ("no room", "a bug: RuntimeError")]
 
 
 async def test_what_waits_leaves_threads_for_all_else(

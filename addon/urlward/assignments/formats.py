@@ -90,6 +90,8 @@ ADDRESSES = ("Framed-IP-Address", "Framed-IPv6-Address", "Framed-IPv6-Prefix", "
 _NAS = ("NAS-IP-Address", "NAS-IPv6-Address", "NAS-Identifier")
 _RESTARTS = ("Accounting-On", "Accounting-Off")
 _HOLDS = ("Start", "Interim-Update", "Alive")
+_ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
+_LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
 
 RADACCT = "radacct"
@@ -509,24 +511,13 @@ class DetailParser(Parser):
 def _text(value: str) -> str:
     if not value.startswith('"'):
         return value
-    value = value[1:-1]
-    if "\\" not in value:
-        return value
     # FreeRADIUS escapes bytes in octal, of which UTF-8 is made again.
-    out, at = bytearray(), 0
-    raw = value.encode("latin-1", "replace") if value.isascii() else value.encode()
-    plain = {ord("n"): 10, ord("r"): 13, ord("t"): 9}
-    while at < len(raw):
-        if raw[at] != 92 or at + 1 == len(raw):
-            out.append(raw[at])
-            at += 1
-        elif raw[at + 1 : at + 4].isdigit() and len(raw) >= at + 4:
-            out.append(int(raw[at + 1 : at + 4], 8) & 255)
-            at += 4
-        else:
-            out.append(plain.get(raw[at + 1], raw[at + 1]))
-            at += 2
-    return out.decode(errors="backslashreplace")
+    return _ESCAPED.sub(_unescaped, value[1:-1].encode()).decode(errors="backslashreplace")
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    found = match[1]
+    return bytes([int(found, 8) & 255]) if len(found) == 3 else _LETTERS.get(found, found)
 
 
 class PortBlock(NamedTuple):

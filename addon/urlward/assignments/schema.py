@@ -9,7 +9,6 @@ in the one before, so that two *cells* a class are looked at, whatever the histo
 come about in order of time, all go to few places of the index.
 """
 
-import sqlite3
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,14 +33,13 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.config.records import ASSIGNMENTS
+from urlward.records import sql
 from urlward.records.sql import Step, migrate, open_server, open_sqlite, unwiped, writing
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
-from urlward.state.folder import StateError
 
 FILE = ASSIGNMENTS
 PART = "assignments"
@@ -312,12 +310,9 @@ def _sqlite(path: Path) -> Engine:
 @contextmanager
 def told(database: Path | str) -> Iterator[None]:
     """Turn any database error into one line without its password."""
-    place = database if isinstance(database, Path) else "the assignments' database"
+    place = str(database) if isinstance(database, Path) else "the assignments' database"
     try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error, OSError) as e:
-        reason = getattr(e, "orig", None) or e
-        line = next(iter(str(reason).splitlines()), type(e).__name__)
-        raise AssignmentError(f"{place}: {line}") from e
-    except (StoreError, StateError) as e:
-        raise AssignmentError(f"{place}: {str(e).removeprefix(f'{place}: ')}") from e
+        with sql.told(place):
+            yield
+    except StoreError as e:
+        raise AssignmentError(str(e)) from e

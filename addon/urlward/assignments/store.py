@@ -165,7 +165,7 @@ class AssignmentStore:
             with self.engine.begin() as connection:
                 yield connection
             if self._files is not None and (reason := self._files.replaced(self.engine)):
-                raise StoreError(f"{self.database}: {reason}; begin again")
+                raise StoreError(f"{reason}; begin again")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

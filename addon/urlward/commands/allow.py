@@ -7,6 +7,7 @@ import time
 
 from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, typed_url
 from urlward.config import configured
+from urlward.engine.dates import time_text
 from urlward.policy.allows import (
     Allow,
     AllowError,
@@ -16,7 +17,6 @@ from urlward.policy.allows import (
     duration,
     end_allow,
     expire_allows,
-    rfc3339,
 )
 from urlward.state.folder import found_folder, local_key, state_folder
 
@@ -83,7 +83,7 @@ def _show(allow: Allow, now: float, *, as_json: bool) -> None:
         print(json.dumps(allow_row(allow)))
         return
     what = "the page" if allow.kind == "page" else "the host and its subdomains"
-    until = f"{rfc3339(allow.until)} ({_left(allow.until - now)})"
+    until = f"{time_text(allow.until)} ({_left(allow.until - now)})"
     print(f"{allow.id}  {what}  until {until}  {allow.who}: {allow.why}")
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from urlward.config import SYSTEM, configured
+from urlward.config import SYSTEM, RecordsTable, configured
 from urlward.engine.errors import UrlwardError
 from urlward.state.folder import state_folder
 
@@ -86,6 +86,18 @@ def state_of(args: argparse.Namespace) -> Path:
         StateError: nor the folder.
     """
     return args.state or state_folder(configured(args.config)[1].state)
+
+
+def recorded(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
+    """The configuration's ``[records]``, and the state folder.
+
+    Raises:
+        CommandError: nothing is recorded.
+    """
+    path, config = configured(args.config)
+    if config.records is None:
+        raise CommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+    return config.records, state_folder(args.state or config.state)
 
 
 def caller() -> str:

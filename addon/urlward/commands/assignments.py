@@ -18,7 +18,7 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, calle
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
-from urlward.lists.report import Budget, read_budget
+from urlward.lists.source import Budget, read_budget
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import made_folder, state_folder

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from urlward.commands.arguments import DONE, WRONG, Command, state_of, state_subcommand
 from urlward.config import configured
+from urlward.config.problem import SettingError
 from urlward.config.records import RecordsTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import detail_of
-from urlward.state.audit import FILE, AuditError, AuditReport, Copy, read_audit, verify
+from urlward.state.audit import FILE, AuditReport, Copy, read_audit, verify
 from urlward.state.folder import found_folder, state_folder
 from urlward.units import counted
 
@@ -50,7 +51,7 @@ def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
 
 def _verify(args: argparse.Namespace) -> int:
     if args.known is not None and not _HASH(args.known):
-        raise AuditError("known: not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
+        raise SettingError("known", "not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
     config = configured(args.config)[1]
     state = found_folder(args.state or state_folder(config.state))
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
@@ -138,13 +139,13 @@ def _compared(report: AuditReport) -> list[str]:
 
 def _list(args: argparse.Namespace) -> int:
     if args.last < 0:
-        raise AuditError("--last: a number from 1 on is needed")
+        raise SettingError("--last", "a number from 1 on is needed")
     lines = list(enumerate(read_audit(found_folder(state_of(args))), 1))
     if args.action is not None:
         actions = sorted({str(line.get("action")) for _, line in lines if line is not None})
         lines = [(n, line) for n, line in lines if line is not None and line.get("action") == args.action]
         if not lines and actions:
-            raise AuditError(f"--action: no line has that; it has {', '.join(map(ascii, actions))}")
+            raise SettingError("--action", f"no line has that; it has {', '.join(map(ascii, actions))}")
     for number, line in lines[-args.last :]:  # 0 is all of them
         print(json.dumps(line) if args.json else _row(number, line))
     return DONE

@@ -14,7 +14,7 @@ from urlward.config import Config, configured
 from urlward.library import Filter
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
 from urlward.progress import Progress, progress_bar, silent
 from urlward.samples import SAMPLE

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command, CommandError, spare
 from urlward.engine.artifact import Artifact, check_key, parse
-from urlward.engine.delta import DeltaError, apply_delta, make_delta
+from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError
-from urlward.feeds.counts import changes
 from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.state.keys import key_beside, read_key

@@ -11,15 +11,14 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
-from urlward.commands.arguments import DONE, WRONG, Command, CommandError, add_state_arguments
-from urlward.config import configured
+from urlward.commands.arguments import DONE, WRONG, Command, CommandError, add_state_arguments, recorded
+from urlward.config import SYSTEM
 from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
 from urlward.records.stores import searchable
-from urlward.state.folder import state_folder
 from urlward.units import seconds
 
 if TYPE_CHECKING:
@@ -164,12 +163,11 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
 def _database(args: argparse.Namespace) -> "Database":
     from urlward.records.database import open_database
 
-    path, config = configured(args.config)
-    if config.records is None:
-        raise CommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
-    if (table := searchable(config.records)) is None:
-        raise CommandError(f"{path}: no store of kind sqlite or postgresql, which alone can be asked")
-    return open_database(table, state_folder(args.state or config.state), make=False)
+    records, state = recorded(args)
+    if (table := searchable(records)) is None:
+        where = args.config or SYSTEM
+        raise CommandError(f"{where}: no store of kind sqlite or postgresql, which alone can be asked")
+    return open_database(table, state, make=False)
 
 
 def pages(database: "Database", query: EventQuery) -> Iterator[Event]:

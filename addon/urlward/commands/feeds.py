@@ -75,11 +75,11 @@ def _refresh(args: argparse.Namespace) -> int:
 
 
 def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) -> int:
-    from urlward.feeds.apart import refresh_apart
+    from urlward.feeds.feed import Feed
     from urlward.feeds.store import BusyError
 
     try:
-        outcome = refresh_apart(feed, config, state, wait=wait)
+        outcome = Feed(feed, config, state).refresh(wait=wait)
     except BusyError:
         print(f"{feed.name}: being refreshed already", flush=True)
         return DONE
@@ -89,7 +89,7 @@ def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) ->
 
 
 def _accept(args: argparse.Namespace) -> int:
-    from urlward.feeds.accept import accept
+    from urlward.feeds.status import accept
 
     why = reason_of(args.why, CommandError)
     config, state = _read(args)

@@ -23,16 +23,20 @@ from urlward.lists.formats import (
     format_named,
 )
 from urlward.lists.formats.stream import Stream
-from urlward.lists.report import (
+from urlward.lists.source import (
     BadLine,
     Budget,
     Report,
     check_budget,
     check_entries,
+    found_in,
     left_out,
     note,
+    open_list,
+    parts_of,
+    recognise,
+    unreadable,
 )
-from urlward.lists.source import found_in, open_list, parts_of, recognise, unreadable
 from urlward.options import FORMAT
 
 _STDIN = Path("-")

@@ -235,7 +235,7 @@ def _replay(args: argparse.Namespace) -> int:
     from urlward.config import MOST_WORKERS
     from urlward.feeds.keeper import Keeper
     from urlward.lists.build import find_key
-    from urlward.lists.report import read_budget
+    from urlward.lists.source import read_budget
     from urlward.progress import progress_bar
     from urlward.replay.report import make_report
     from urlward.replay.run import open_logs, replay

@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 from urlward.commands.arguments import DONE, Command, caller, state_of, state_subcommand, typed_url
+from urlward.engine.dates import time_text
 from urlward.objections.objections import ObjectionError, decline, grant, read_objections, row
-from urlward.policy.allows import duration, rfc3339
+from urlward.policy.allows import duration
 from urlward.state.folder import found_folder, local_key
 
 
@@ -75,7 +76,7 @@ def _grant(args: argparse.Namespace) -> int:
     if allow is None:
         print(f"{args.id}: granted; nothing is allowed, since no URL was given")
     else:
-        print(f"{args.id}: granted; {allow.id} allows the {allow.kind} until {rfc3339(allow.until)}")
+        print(f"{args.id}: granted; {allow.id} allows the {allow.kind} until {time_text(allow.until)}")
     return DONE
 
 

@@ -6,12 +6,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from urlward.commands.arguments import DONE, WRONG, Command, CommandError, caller, state_subcommand
-from urlward.config import configured
-from urlward.config.records import RecordsTable
+from urlward.commands.arguments import DONE, WRONG, Command, CommandError, caller, recorded, state_subcommand
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
@@ -19,7 +16,7 @@ from urlward.policy.reasons import reason_of
 from urlward.records.event import Event, canonical_reference, parse_reference
 from urlward.records.store import Age, KeepingStore
 from urlward.state.audit import append
-from urlward.state.folder import found_folder, state_folder
+from urlward.state.folder import found_folder
 
 if TYPE_CHECKING:
     from urlward.records.store import Node
@@ -59,13 +56,6 @@ def add_records_commands(command: Command) -> None:
     adopt.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
 
 
-def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
-    path, config = configured(args.config)
-    if config.records is None:
-        raise CommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
-    return config.records, state_folder(args.state or config.state)
-
-
 def _status(args: argparse.Namespace) -> int:
     from urlward.assignments.retention import kept_assignments
     from urlward.objections.objections import FILE, read_objections
@@ -74,7 +64,7 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, days_of, held_elsewhere
     from urlward.service.leftovers import without_end
 
-    records, state = _read(args)
+    records, state = recorded(args)
     found_folder(state)
     now = time.time()
     here = {one.reference: one for one in current_holds(state, now)}
@@ -201,7 +191,7 @@ def _purge(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, days_of, purge
     from urlward.service.leftovers import purge_leftovers
 
-    records, state = _read(args)
+    records, state = recorded(args)
     now = time.time()
     with KeepingStores(records, state, make=False) as stores:
         deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
@@ -229,7 +219,7 @@ def _hold(args: argparse.Namespace) -> int:
     from urlward.records.holds import evidence_of, hold
     from urlward.records.retention import KeepingStores, in_databases
 
-    records, state = _read(args)
+    records, state = recorded(args)
     try:
         until = parse_time(args.until, whole_day=True)
     except ValueError as e:
@@ -267,7 +257,7 @@ def _release(args: argparse.Namespace) -> int:
     from urlward.records.holds import HoldError, held_references, release
     from urlward.records.retention import KeepingStores, in_databases
 
-    records, state = _read(args)
+    records, state = recorded(args)
     reference = canonical_reference(args.reference)
     until = held_references(state, time.time()).get(reference)
     with KeepingStores(records, state, make=False) as stores:
@@ -305,7 +295,7 @@ def _adopt(args: argparse.Namespace) -> int:
     from urlward.records.database import Database
     from urlward.records.retention import KeepingStores, in_databases
 
-    records, state = _read(args)
+    records, state = recorded(args)
     name, why = args.name or records.node, reason_of(args.why, CommandError)
     with KeepingStores(records, state, make=False) as stores:
         opened, found = stores.all()

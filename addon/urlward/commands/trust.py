@@ -9,19 +9,19 @@ from urlward.commands.arguments import DONE, Command, CommandError
 from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, parse, read_header
 from urlward.engine.dates import time_text
 from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError
-from urlward.engine.rotation import make_rotation
-from urlward.engine.signing import check_signature, sign_artifact, signer_of
-from urlward.lists.build import told, write_in_kind
-from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
-from urlward.lists.signing_keys import (
+from urlward.engine.signing import check_signature, make_rotation, sign_artifact, signer_of
+from urlward.lists.build import Issue, IssueError, read_date, read_issue, read_serial, told, write_in_kind
+from urlward.lists.source import SourceError, open_list, read_artifact
+from urlward.lists.trust import (
+    TrustError,
+    check_dates,
     new_signing_key,
     public_beside,
     read_public_key,
     read_signing_key,
+    read_trust,
     write_key_file,
 )
-from urlward.lists.source import SourceError, open_list, read_artifact
-from urlward.lists.trust import TrustError, check_dates, read_trust
 
 
 def add_trust_commands(command: Command) -> None:

@@ -4,8 +4,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
+from urlward.config.problem import SettingError
 from urlward.dashboard.sources import AdminError
-from urlward.lists.explain import TimeError, parse_time
+from urlward.lists.explain import parse_time
 from urlward.objections.objections import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
@@ -35,7 +36,7 @@ def moment(name: str, text: str) -> float | None:
         text = f"{minute[0]}:00Z"
     try:
         return parse_time(text)
-    except TimeError as e:
+    except SettingError as e:
         raise AdminError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
 
 

@@ -17,28 +17,20 @@ from typing import Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.sources import (
-    AdminError,
-    EventPage,
-    History,
-    NotConfiguredError,
-    Now,
-    Row,
-)
+from urlward.dashboard.sources import AdminError, EventPage, History, NotConfiguredError, Now, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.accept import accept
-from urlward.feeds.alarms import alarms
-from urlward.feeds.apart import refresh_apart
+from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
-from urlward.feeds.status import status
+from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
+from urlward.lasting import fault_text
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.objections.objections import Grant, ObjectionBook
-from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
+from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.records.database import Database
@@ -214,11 +206,9 @@ class Refreshes:
 
     def _refresh(self, feed: FeedTable) -> None:
         try:
-            refresh_apart(feed, self._config, self._state, wait=True)
-        except UrlwardError as e:
-            logger.error("list %s: %s", feed.name, e)
-        except Exception as e:  # noqa: BLE001 - its text could name an entry
-            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+            Feed(feed, self._config, self._state).refresh()
+        except Exception as e:  # noqa: BLE001 - a bug must not end the thread with a traceback
+            logger.error("list %s: %s", feed.name, fault_text(e))
         finally:
             self._ended(feed)
 
@@ -255,7 +245,7 @@ def of_worker(name: str, snapshot: Mapping[str, Any]) -> Row:
     """Row of a worker, from its snapshot."""
     return {
         "name": name,
-        "since": rfc3339(snapshot["started"]),
+        "since": time_text(snapshot["started"]),
         "connections": snapshot["open"],
         "queue": snapshot["queue"],
         "dropped": snapshot["dropped"],
@@ -270,7 +260,7 @@ def of_alarm(event: Row) -> Row:
         detail = {}
     found = detail if isinstance(detail, dict) else {}
     return {
-        "time": rfc3339(event["time"] / 1000),
+        "time": time_text(event["time"] / 1000),
         "source": event["list"] or event["node"],
         "alarm": str(found.get("alarm") or event["kind"]),
         "text": str(found.get("text") or event["detail"]),
@@ -503,7 +493,7 @@ class LiveSources:
             store = FeedStore(self._state, feed.name)
             facts = store.facts()
             for kind, text in alarms(feed, facts, store.header(), self._clock()).items():
-                since = rfc3339(facts.last_success) if kind == "stale" and facts.last_success else ""
+                since = time_text(facts.last_success) if kind == "stale" and facts.last_success else ""
                 alarm = {"time": since, "source": feed.name, "alarm": kind, "text": text, "current": True}
                 current.append(alarm)
         if self._parts.alarms is not None:

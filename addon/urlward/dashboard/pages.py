@@ -377,23 +377,21 @@ class HealthPage(Base):
 
     def get(self) -> None:
         """Answer 200 where it works, else 503."""
-        well = self.sources.health()
+        self.answer(self.sources.health())
+
+    def answer(self, well: bool, **more: Any) -> None:
+        """Answer by how it is."""
         self.set_status(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
-        self.write_json({"status": "ok" if well else "failing"})
+        self.write_json({"status": "ok" if well else "failing", **more})
 
 
-class ReadyPage(Base):
+class ReadyPage(HealthPage):
     """``/readyz``: whether the filter has what it needs; needs no token."""
-
-    needs_token = False
-    as_json = True
 
     def get(self) -> None:
         """Answer 200 where it is ready, else 503."""
         checks = dict(self.sources.ready())
-        well = all(checks.values())
-        self.set_status(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
-        self.write_json({"status": "ok" if well else "failing", "checks": checks})
+        self.answer(all(checks.values()), checks=checks)
 
 
 class MetricsText(Base):

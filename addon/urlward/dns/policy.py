@@ -15,8 +15,8 @@ from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, pag
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.resolved import MARGIN
 from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
+from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
-from urlward.engine.suffix import labels_before_suffix
 from urlward.engine.verdict import Verdict
 from urlward.proxy.block_page import new_reference
 from urlward.proxy.guard import timestamp

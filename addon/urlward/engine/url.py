@@ -40,9 +40,10 @@ _MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
-# The same, less what some origin reads in another way: empty and dot segments, parameters, sessions, blanks.
+# The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
+# parameters, sessions, blanks.
 _PLAIN_TO_ALL = re.compile(
-    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:/|\Z))*+"
+    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
 ).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
@@ -71,6 +72,7 @@ _READ_DECODES = 2
 
 # `%u002e` is a dot to IIS, and in a query to ASP.NET and to Perl's CGI.
 _WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+").sub
+_OVERLONG = re.compile(r"(?i:%c[01]%[89ab][0-9a-f]|%e0%[89][0-9a-f]%[89ab][0-9a-f])").sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+").sub
 _PLUSES = re.compile(r"\+|%2[bB]").sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -100,7 +102,7 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]*+/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
 _DOTS_AT_ENDS = re.compile(r"\.+(?=/)|(?:\.|%20)+\Z").sub
 _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
@@ -402,9 +404,9 @@ class Reading(NamedTuple):
         path: in the form in which paths of entries are canonical; a slash that the origin keeps inside a
             segment stays escaped.
         query: as sent.
-        shorter: whether the target has more that is left out here. What allows the whole allows this too,
-            unless it is a path sequence, which may be in what is left out. Never where there are dot
-            segments.
+        shorter: whether the target has more that is left out here, or is spelt in another way for an origin
+            that takes the two for one. What allows the whole allows this too, unless it is a path sequence,
+            which may be in what is left out. Never where there are dot segments.
         script: whether what is left out is behind a script: to an entry with parameters `path` is its page,
             while to the script it may be a page of its own.
     """
@@ -502,7 +504,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         is_plain_path(path)
         and "#" not in query
         and target.isascii()
-        and not ("%" in query and _otherwise(f"?{query}"))
+        and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
         and not ("?" in query and _DOTS_IN_QUERY(query))
     ):
         # A named tuple's own constructor takes twice as long.
@@ -510,15 +512,19 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         return _with_files([reading], work or Work()) if _MAY_BE_A_FILE(path) else (reading,)
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
-    for text in _otherwise(target):
-        readings += _with_files(_in_every_way(text, work), work)
+    narrowed = _narrowed(target)
+    if narrowed != target:
+        readings += _with_files(_in_every_way(narrowed, work), work)
+    others = _respelled(target, narrowed)
     if not target.isascii():
+        others |= dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word)))
+    if others:
         found = dict.fromkeys(readings)
-        for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
+        for text in others:
             more = _with_files(_in_every_way(text, work), work)
             found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
         readings = tuple(found)
-    if _DOT_SEGMENT(_unescape(path)):
+    if _DOT_SEGMENT(_unescape(narrowed.partition("?")[0])):
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
         return tuple([reading._replace(shorter=False) for reading in readings])
     return readings
@@ -527,22 +533,30 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 _DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
 
 
-def _otherwise(target: str) -> list[str]:
-    """What else a target is to origins that do more than unescape UTF-8, in escapes of that."""
-    found = {target: None}
-    for respelled in (_narrowed, _from_latin1, _with_blanks):
-        found |= dict.fromkeys(map(respelled, tuple(found)))
-    del found[target]
-    return list(found)
+def _respelled(*targets: str) -> dict[str, None]:
+    """Targets in UTF-8 where they are not, and with blanks in the path in place of `+` or the reverse."""
+    found = dict.fromkeys(targets)
+    for respell in (_from_latin1, _with_blanks, _with_pluses):
+        found |= dict.fromkeys(map(respell, tuple(found)))
+    return {text: None for text in found if text not in targets}
 
 
 def _narrowed(target: str) -> str:
-    return _WIDE_ESCAPES(_narrow, target) if "%u" in target or "%U" in target else target
+    """A target without escapes that only some have: `%u002f` is a slash to IIS, the overlong `%c0%af` to
+    SWI-Prolog."""
+    return _OVERLONG(_shortest, _WIDE_ESCAPES(_narrow, target)) if "%" in target else target
 
 
 def _narrow(wide: re.Match[str]) -> str:
     text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
+
+
+def _shortest(overlong: re.Match[str]) -> str:
+    number = 0
+    for byte in unquote_to_bytes(overlong[0]):
+        number = number << 6 | byte & 0x3F
+    return quote(chr(number & 0x7FF), safe="")
 
 
 def _from_latin1(target: str) -> str:
@@ -560,9 +574,15 @@ def _letters(escaped: re.Match[str]) -> str:
 
 
 def _with_blanks(target: str) -> str:
-    """`+` in a path as a blank, as CivetWeb has it, and to Sinatra it is one where it is escaped, too."""
+    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too."""
     path, mark, query = target.partition("?")
     return f"{_PLUSES('%20', path)}{mark}{query}"
+
+
+def _with_pluses(target: str) -> str:
+    """The same for entries that have `+` for a blank: S3 writes URLs so."""
+    path, mark, query = target.partition("?")
+    return f"{path.replace('%20', '+')}{mark}{query}"
 
 
 # As Windows has them in Western Europe: no page's name has the controls of Latin-1.

@@ -18,20 +18,7 @@ _HOOK = "input"
 _TRANSPORTS = {"tcp": 6, "udp": 17}
 _OTHER_HEADERS = ("icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "tcp", "udp")
 _NO_CONDITIONS = frozenset(
-    (
-        "accept",
-        "drop",
-        "reject",
-        "queue",
-        "return",
-        "continue",
-        "jump",
-        "goto",
-        "vmap",
-        "counter",
-        "log",
-        "mangle",
-    )
+    "accept drop reject queue return continue jump goto vmap counter log mangle".split()  # noqa: SIM905
 )
 """Statements that each packet meets which comes to them."""
 

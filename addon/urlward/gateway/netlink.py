@@ -227,13 +227,8 @@ def generation_of(body: bytes) -> tuple[int, int, str]:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Parse a sequence of attributes."""
-    at, end = 0, len(data)
-    while end - at >= 4:
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4:
-            return
-        yield kind & _TYPE, data[at + 4 : at + length]
-        at += length + 3 & ~3
+    for kind, piece in pieces(data):
+        yield kind, piece[4 : struct.unpack_from("=H", piece)[0]]
 
 
 def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -20,11 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from urlward.gateway.errors import (
-    NftError,
-    NoTableError,
-    SetFullError,
-)
+from urlward.gateway.errors import NftError, NoTableError, SetFullError
 from urlward.gateway.netlink import (
     DUMP,
     MessageKind,
@@ -35,7 +31,7 @@ from urlward.gateway.netlink import (
     set_elements,
     text,
 )
-from urlward.gateway.system import Turn
+from urlward.gateway.system import NamespaceLock
 from urlward.gateway.table import TABLE
 from urlward.process import OURS, called
 
@@ -70,9 +66,8 @@ class Expiry:
         """
         element = nest(_ELEMENTS, nest(_ELEM, nest(_KEY, attribute(_VALUE, key))))
         try:
-            found = self._netlink.ask(MessageKind.GETSETELEM, self._table + text(_SET, name) + element)[
-                0
-            ].body
+            query = self._table + text(_SET, name) + element
+            found = self._netlink.ask(MessageKind.GETSETELEM, query)[0].body
         except OSError as e:
             if e.errno == errno.ENOENT:
                 return 0.0
@@ -146,7 +141,7 @@ class Nft:
         if not self._context:
             raise NftError("nftables: no connection to the kernel")
         self._expiry = Expiry(TABLE)
-        self._turn = Turn()
+        self._turn = NamespaceLock()
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
@@ -159,8 +154,7 @@ class Nft:
         Raises:
             NoTableError: something that a command names is missing.
             SetFullError: no room for an element.
-            NftError: not for this process.
-            NftError: any other refusal.
+            NftError: not for this process, or any other refusal.
         """
         self._command(commands, 0)
 

@@ -103,7 +103,7 @@ _DEFAULT_LISTEN = ":8080"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Input from which rules are made.
+    """Input from which rules are made. What it is called is in their fingerprint (`setup_of`).
 
     Attributes:
         gateway: the configuration.

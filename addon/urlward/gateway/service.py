@@ -1,4 +1,4 @@
-"""systemd service: the files that ``urlward gateway install`` writes."""
+"""systemd service: the files that ``urlward gateway install`` writes, and those of a proxy alone."""
 
 import os
 import pwd
@@ -27,6 +27,9 @@ USER = Path("/etc/sysusers.d/urlward.conf")
 NAME = "urlward"
 """The service's user."""
 
+_SOCKET = Path("/etc/systemd/system/sockets.target.wants/urlward.socket")
+"""There where the socket of a proxy is enabled."""
+
 _UNPRIVILEGED = 1024
 
 
@@ -40,36 +43,65 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
     Raises:
         GatewayError: a path that a unit cannot name.
     """
-    path = (config_path or SYSTEM).absolute()
-    command = _command()
-    writable = list(map(str, _written(config)))
-    for one in (path, command, *writable):
-        if any(c.isspace() or c in "%\\\"'$;" for c in str(one)):
-            raise GatewayError(f"{one}: a service cannot use a path with such letters in it")
+    path, command = _nameable((config_path or SYSTEM).absolute()), _nameable(_command())
+    writable = [str(_nameable(one)) for one in _written(config)]
     gateway = config.gateway
     ports = (gateway.dns.port, gateway.intercept_port, *_listen_port(config))
     capabilities = ["CAP_NET_ADMIN"]
     if any(port < _UNPRIVILEGED for port in ports):
         capabilities.append("CAP_NET_BIND_SERVICE")
-    unit = _environment().get_template("urlward.service.j2")
-    user = _environment().get_template("sysusers.conf.j2")
     is_closed = gateway.fail == "closed"
     made = {
-        UNIT: unit.render(
-            command=command,
-            config=path,
-            state=STATE,
+        UNIT: _rendered(
+            UNIT.name,
+            command,
+            path,
+            gateway=True,
             confdir=config.confdir,
             writable=" ".join(writable),
             capabilities=" ".join(capabilities),
             closed=CLOSED.name if is_closed else "",
         ),
-        USER: user.render(state=STATE),
+        USER: _rendered("sysusers.conf", command, path),
     }
     if is_closed:
-        early = _environment().get_template("urlward-closed.service.j2")
-        made[CLOSED] = early.render(command=command, config=path)
+        made[CLOSED] = _rendered(CLOSED.name, command, path)
     return made
+
+
+def proxy_files(command: Path | None = None) -> dict[str, str]:
+    """Files for systemd of a proxy that clients name, by names relative to a folder. Connections wait in its
+    socket while the service restarts.
+
+    Args:
+        command: urlward as the unit starts it; this one where None.
+
+    Raises:
+        GatewayError: a path that a unit cannot name.
+    """
+    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+
+    command = _nameable(command or _command())
+    listen = f"{DEFAULT_HOST}:{DEFAULT_PORT}"
+    return {
+        UNIT.name: _rendered(
+            UNIT.name, command, SYSTEM, gateway=False, confdir="", writable="", capabilities="", closed=""
+        ),
+        "urlward.socket": _rendered("urlward.socket", command, SYSTEM, listen=listen),
+        "sysusers.d/urlward.conf": _rendered("sysusers.conf", command, SYSTEM),
+        "tmpfiles.d/urlward.conf": _rendered("tmpfiles.conf", command, SYSTEM),
+    }
+
+
+def _nameable(path: Path) -> Path:
+    if any(c.isspace() or c in "%\\\"'$;" for c in str(path)):
+        raise GatewayError(f"{path}: a service cannot use a path with such letters in it")
+    return path
+
+
+def _rendered(template: str, command: Path, config: Path, **values: object) -> str:
+    found = _environment().get_template(f"{template}.j2")
+    return found.render(command=command, config=config, state=STATE, **values)
 
 
 def install(made: Mapping[Path, str], prefix: Path) -> Iterator[Path]:
@@ -124,6 +156,8 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
         steps.append(f"{path}: write it; lists and keys that it names must be readable for the user urlward")
     elif config_path is not None and not config.gateway.interfaces:
         steps.append(f"{path}: gateway.interfaces: say where clients come in")
+    if _SOCKET.exists():
+        steps.append("systemctl disable --now urlward.socket: a gateway listens by itself")
     steps.append("then: systemd-sysusers && systemctl daemon-reload && systemctl enable --now urlward")
     return steps
 

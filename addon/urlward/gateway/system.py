@@ -226,7 +226,7 @@ _PATIENCE = 0.5
 _LOOK = 0.0005
 
 
-class Turn:
+class NamespaceLock:
     """Lock on the network namespace of the thread that makes it: the same file for all processes in it."""
 
     def __init__(self) -> None:

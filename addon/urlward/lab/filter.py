@@ -95,7 +95,7 @@ def _event(line: str) -> LoggedHit | None:
     return LoggedHit(match[2], *(fields.get(name, "") for name in names))
 
 
-class Filter:
+class LabFilter:
     """Filter under test: ``urlward gateway up`` and ``urlward run``, configured by the scenario.
 
     Args:

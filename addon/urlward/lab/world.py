@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from urlward.lab.filter import Filter
+from urlward.lab.filter import LabFilter
 from urlward.lab.isolation import BUNDLE, CHROMIUM_FOLDER, CHROMIUM_POLICIES, WORK, environment
 from urlward.lab.outcome import Witness, machine_of
 from urlward.lab.scenario import LabError, Loaded
@@ -19,17 +19,7 @@ from urlward.lab.services import (
     write_bundle,
     write_chromium_policy,
 )
-from urlward.lab.topology import (
-    CLIENT,
-    DOMAIN,
-    EXEMPT,
-    GATEWAY,
-    ORIGIN,
-    RESOLVER,
-    Site,
-    add_origins,
-    sites,
-)
+from urlward.lab.topology import CLIENT, DOMAIN, EXEMPT, GATEWAY, ORIGIN, RESOLVER, Site, add_origins, sites
 
 type Say = Callable[[str], None]
 
@@ -112,7 +102,7 @@ class World:
         certificates = make_certificates(self.folder, sorted(names), addresses)
         write_bundle(BUNDLE, [certificates.authority])
         self._say("the filter")
-        self.filter = Filter(self.folder, self.loaded, certificates.authority, self.ipv6)
+        self.filter = LabFilter(self.folder, self.loaded, certificates.authority, self.ipv6)
         self._stack.callback(self._stop_filter)
         pool = ThreadPoolExecutor(1)
         try:

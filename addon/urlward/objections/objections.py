@@ -20,9 +20,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, UrlwardError
-from urlward.policy.allows import Allow, AllowError, add_allow, allowed_by, end_allow, rfc3339
+from urlward.policy.allows import Allow, AllowError, add_allow, allowed_by, end_allow
 from urlward.policy.reasons import reason_of
 from urlward.records.holds import held_references
 from urlward.state.audit import append_in_lock
@@ -348,12 +349,12 @@ def row(one: Objection, key: Key) -> dict[str, Any]:
     open."""
     return {
         "id": one.id,
-        "time": rfc3339(one.time),
+        "time": time_text(one.time),
         "reference": one.reference,
         "client": one.client,
         "message": message_of(one, key),
         "state": one.state,
-        "decided": rfc3339(one.decided) if one.decided else "",
+        "decided": time_text(one.decided) if one.decided else "",
         "who": one.who,
         "why": one.why,
         "allow": one.allow,

@@ -26,13 +26,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.objections.objections import (
-    FullError,
-    Objection,
-    ObjectionError,
-    add_objection,
-    normal_message,
-)
+from urlward.objections.objections import FullError, Objection, ObjectionError, add_objection, normal_message
 from urlward.page.negotiation import choose_language, normal_tag
 from urlward.page.words import SHARED, BlockPageError, content_policy, encode, form_texts, load_texts
 from urlward.records.bounded_server import BoundedServer

@@ -30,7 +30,7 @@ _CHALLENGE = ((b"Proxy-Authenticate", b'Basic realm="urlward", charset="UTF-8"')
 _PAC = """\
 function FindProxyForURL(url, host) {
   host = host.toLowerCase();
-  if (isPlainHostName(host)%s) return "DIRECT";
+  if (isPlainHostName(host) && host.indexOf(":") < 0%s) return "DIRECT";
   return "%s";
 }
 """

@@ -29,8 +29,7 @@ from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_con
 from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
-from urlward.feeds.keeper import Keeper
-from urlward.feeds.kept import entries_text
+from urlward.feeds.keeper import Keeper, entries_text
 from urlward.feeds.setup import (
     listed_objections,
     make_keeper,

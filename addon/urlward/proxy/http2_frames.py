@@ -1,9 +1,9 @@
 """Shared HTTP/2 core (RFC 9113), for connections with clients and with origins alike.
 
-The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
-a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
-is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns
-(`urlward.proxy.poller`).
+The h2 library reads frames, and keeps the states of streams. A stream's messages are HTTP/1.1 in a lane,
+which is a connection of a session, without a socket (`urlward.proxy.session`). What the other side sends
+beyond what its messages need is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long
+others wait by turns (`urlward.proxy.poller`).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
-from h2.exceptions import FrameTooLargeError, H2Error, ProtocolError
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError, H2Error, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
@@ -49,10 +49,8 @@ _CLOSED_STREAMS: Final = 1 << 11
 _FORGOTTEN: Final = 16
 """New streams after which those that are closed are forgotten."""
 
-_FRAME_HEAD: Final = 9
-_PREFACE: Final = 24
 _DATA, _HEADERS, _RST_STREAM, _WINDOW, _CONTINUATION = 0, 1, 3, 8, 9
-_END_STREAM, _END_HEADERS, _PADDED = 1, 4, 8
+_END_STREAM, _END_HEADERS = 1, 4
 _SMALL: Final = 128
 """Bytes of a frame of data below which it costs more than it is worth."""
 
@@ -145,16 +143,90 @@ class Windows(NamedTuple):
     credit: Credit
 
 
+@dataclass(eq=False, slots=True)
+class Budget:
+    """Budget for HTTP/2 frames beyond what messages need.
+
+    Args:
+        now: the time, by `time.perf_counter`.
+
+    Attributes:
+        small: small frames of data that have been read since somebody asked.
+    """
+
+    _at: float
+    small: int = 0
+    _updates: int = 0
+    """Updates of windows that cost nothing."""
+    _left: float = _AT_FIRST
+    _small: float = _SMALL_AT_MOST
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is used up."""
+        return self._left < 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether more small frames of data have come than are to be read at once."""
+        return self._small < 0
+
+    def earn(self, amount: float) -> None:
+        """Add to the budget."""
+        self._left = min(self._left + amount, _AT_MOST)
+
+    def allow(self, messages: int) -> None:
+        """Allow window updates for some small messages, one for each."""
+        self._updates = min(self._updates + messages, int(_SMALL_AT_MOST))
+
+    def spend(self, amount: int) -> None:
+        """Take from the budget."""
+        self._left -= amount
+
+    def pass_time(self, now: float) -> None:
+        """Earn what the time brings."""
+        self.earn((now - self._at) * _PER_SECOND)
+        self._small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
+        self._at = now
+
+    def read(self, frame: Frame) -> None:
+        """Spend on a frame."""
+        kind = frame.type
+        if kind == _DATA:
+            assert isinstance(frame, DataFrame)
+            if len(frame.data) >= _SMALL:
+                self.earn(len(frame.data) / _BYTES_FOR_ONE)
+            elif "END_STREAM" not in frame.flags:
+                if frame.data:
+                    self._small -= 1
+                    self.small += 1
+                else:
+                    self._left -= _ON_CONTROL
+        elif kind == _HEADERS:
+            self._left -= ON_REQUEST
+        elif kind == _RST_STREAM:
+            self._left -= ON_RESET
+        elif kind == _WINDOW and self._updates:
+            self._updates -= 1
+        elif kind == _CONTINUATION:
+            self._left -= _ON_CONTROL
+        else:
+            self._left -= _ON_CONTROL + (frame.body_len >> 4)
+
+
 class _Buffer(FrameBuffer):
     """Buffer of received bytes; it gives out a bounded number of frames at a time, and window updates of 0,
     too."""
 
+    budget: Budget
     given = 0
 
     def __next__(self) -> Frame:
         if self.given >= _AT_ONCE:
             raise StopIteration
         self.given += 1
+        if int.from_bytes(self._data[:3]) > _MAX_FRAME:
+            raise FrameTooLargeError  # for the end of which nobody is to wait
         try:
             return super().__next__()
         except ProtocolError:
@@ -162,7 +234,18 @@ class _Buffer(FrameBuffer):
             if self._headers_buffer or head[:4] != b"\0\0\4\x08" or any(head[9:]):
                 raise
             del self._data[:13]
-            return WindowUpdateFrame(int.from_bytes(head[5:9]) & 0x7FFFFFFF, 0)
+            update = WindowUpdateFrame(int.from_bytes(head[5:9]) & 0x7FFFFFFF, 0)
+            self.budget.read(update)
+            return update
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        assert f is not None
+        self.budget.read(f)
+        found = super()._update_header_buffer(f)
+        block = self._headers_buffer
+        if len(block) > _MAX_CONTINUATIONS or sum(len(each.data) for each in block) > MAX_BLOCK:
+            raise DenialOfServiceError("a head that is too large")
+        return found
 
 
 class Frames(H2Connection):
@@ -297,108 +380,6 @@ class Frames(H2Connection):
         event = ConnectionTerminated()
         event.error_code, event.last_stream_id = frame.error_code, frame.last_stream_id
         return [], [event]
-
-
-@dataclass(eq=False, slots=True)
-class Budget:
-    """Budget for HTTP/2 frames beyond what messages need.
-
-    Args:
-        now: the time, by `time.perf_counter`.
-        preface: bytes before the first frame.
-
-    Attributes:
-        small: small frames of data in what was read last.
-    """
-
-    _at: float
-    _skip: int = _PREFACE
-    """Bytes to come of the frame that has begun."""
-    small: int = 0
-    _updates: int = 0
-    """Updates of windows that cost nothing."""
-    _left: float = _AT_FIRST
-    _small: float = _SMALL_AT_MOST
-    _head: bytes = b""
-    _block: int = 0
-    _continuations: int = 0
-
-    @property
-    def spent(self) -> bool:
-        """Whether the budget is used up."""
-        return self._left < 0
-
-    @property
-    def behind(self) -> bool:
-        """Whether more small frames of data have come than are to be read at once."""
-        return self._small < 0
-
-    def earn(self, amount: int) -> None:
-        """Add to the budget."""
-        self._left = min(self._left + amount, _AT_MOST)
-
-    def allow(self, messages: int) -> None:
-        """Allow window updates for some small messages, one for each."""
-        self._updates = min(self._updates + messages, int(_SMALL_AT_MOST))
-
-    def spend(self, amount: int) -> None:
-        """Take from the budget."""
-        self._left -= amount
-
-    def read(self, data: bytes, now: float) -> bool:
-        """Spend on the frames in what has come; whether there was enough for that.
-
-        Raises:
-            FrameTooLargeError: one is larger than any may be, of which nobody is to wait for the end.
-        """
-        left = min(self._left + (now - self._at) * _PER_SECOND, _AT_MOST)
-        small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
-        self._at = now
-        if self._head:
-            data, self._head = self._head + data, b""
-        position, size = self._skip, len(data)
-        self.small = 0
-        while position + _FRAME_HEAD <= size:
-            length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
-            kind = data[position + 3]
-            if length > _MAX_FRAME:
-                raise FrameTooLargeError
-            if kind == _DATA:
-                flags, content = data[position + 4], length
-                if flags & _PADDED:
-                    if position + _FRAME_HEAD == size:
-                        break  # how much of it is padding is yet to come
-                    content -= 1 + data[position + _FRAME_HEAD]
-                if content >= _SMALL:
-                    left += content / _BYTES_FOR_ONE
-                elif not flags & _END_STREAM:
-                    if content > 0:
-                        small -= 1
-                        self.small += 1
-                    else:
-                        left -= _ON_CONTROL
-            elif kind == _HEADERS:
-                left -= ON_REQUEST
-                self._block, self._continuations = length, 0
-            elif kind == _CONTINUATION:
-                left -= _ON_CONTROL
-                self._block += length
-                self._continuations += 1
-                if self._continuations > _MAX_CONTINUATIONS or self._block > MAX_BLOCK:
-                    return False
-            elif kind == _RST_STREAM:
-                left -= ON_RESET
-            elif kind == _WINDOW and self._updates:
-                self._updates -= 1
-            else:
-                left -= _ON_CONTROL + (length >> 4)
-            position += _FRAME_HEAD + length
-        if position < size:
-            self._head, self._skip = data[position:], 0
-        else:
-            self._skip = position - size
-        self._left, self._small = left, small
-        return left >= 0
 
 
 @dataclass(eq=False, slots=True)
@@ -608,7 +589,7 @@ class Multiplexed:
         frames.local_settings = Settings(
             client=client_side, initial_values=settings | {SettingCodes.INITIAL_WINDOW_SIZE: windows.least}
         )
-        self._budget = Budget(perf_counter(), 0 if client_side else _PREFACE)
+        self._budget = frames.incoming_buffer.budget = Budget(perf_counter())
         self._streams: dict[int, Any] = {}
         self._waits = 0
         """Bytes that wait to be sent."""
@@ -641,18 +622,19 @@ class Multiplexed:
         if other is not None:
             other._busy = True
         try:
-            enough, more = budget.read(data, perf_counter()), True
+            budget.pass_time(perf_counter())
+            more = True
+            while more and not budget.spent:
+                for event in _joined(frames.receive_data(data)):
+                    self._take(event)
+                more, data = frames.more, b""
+                if self._turn_is_over():
+                    break
             if other is not None:
                 # Each may be a message, for which the other side opens its window (as gRPC does).
                 other._budget.allow(budget.small)
-            while enough and more:
-                for event in _joined(frames.receive_data(data)):
-                    self._take(event)
-                enough, more = not budget.spent, frames.more
-                data = b""
-                if self._turn_is_over():
-                    break
-            if not enough:
+            budget.small = 0
+            if budget.spent:
                 self._calm()
                 return
             self._more = more
@@ -663,8 +645,8 @@ class Multiplexed:
                     self._loop.call_later(_REST, self._read_on)
                 else:
                     self.peer.later(self._read_on)
-        except FrameTooLargeError:
-            self._end(ErrorCodes.FRAME_SIZE_ERROR)
+        except DenialOfServiceError:
+            self._calm()
         except H2Error:
             self._end(None)  # of theirs; the library has put the reason into what is to be sent
         finally:

@@ -6,7 +6,7 @@ Whatever a client puts into a field, it comes out as one request that all reader
 import base64
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -37,8 +37,8 @@ _OF_CONNECTION: Final = frozenset(
 _NO_TRAILERS: Final = _OF_CONNECTION | {b"host", b"content-length", b"te", b"trailer"}
 # Alt-Svc goes by the second name, too: `head.without_alternatives`.
 _NOT_PASSED_ON: Final = _OF_CONNECTION | {b"alt-svc", b"xlt-svc"}
-_SHORT: Final = 64
-"""Bytes of a field of which it is remembered what was made."""
+_REMEMBERED, _SHORT = 1 << 12, 64
+"""Fields of which it is remembered what was made, and their bytes: long ones would fill the memory."""
 
 _WITH_CONTENT: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 
@@ -72,23 +72,13 @@ class Request(NamedTuple):
     bodiless: bool = False
 
 
-def _remembered[*Ts, T](function: Callable[[*Ts], T]) -> Callable[[*Ts], T]:
-    """Cache for a function of a header field; long fields are not kept, since they would fill the memory."""
-    known = lru_cache(1 << 12)(function)
-
-    def answer(*parts: *Ts) -> T:
-        return known(*parts) if sum(map(len, parts)) <= _SHORT else function(*parts)  # type: ignore[arg-type]
-
-    return answer
-
-
-@_remembered
+@lru_cache(_REMEMBERED)
 def _is_name(name: bytes) -> bool:
     """Whether a request may have a field of this name."""
     return name not in _OF_CONNECTION and _NAME(name) is not None
 
 
-@_remembered
+@lru_cache(_REMEMBERED)
 def _response_name(name: bytes) -> bytes:
     """A response field's name as HTTP/2 has it, empty where it is not passed on."""
     name = name.lower()
@@ -124,7 +114,7 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
             pseudo[name] = value
             continue
         regular = True
-        if not _is_name(name):
+        if not (_is_name if len(name) <= _SHORT else _is_name.__wrapped__)(name):
             raise MalformedError("a field that HTTP/2 does not have")
         match name:
             case b"cookie":
@@ -199,7 +189,7 @@ def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     """
     lines = []
     for name, value in fields:
-        if not _is_name(name) or _NOT_A_VALUE(value):
+        if not _is_name.__wrapped__(name) or _NOT_A_VALUE(value):
             raise MalformedError("a trailer that HTTP/2 does not have")
         if name not in _NO_TRAILERS and not frames_to_some(name):
             lines.append(b"%b: %b\r\n" % (name, value))
@@ -217,7 +207,7 @@ def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, boo
     options: set[bytes] = set()
     length = b"%d" % head.length if head.length is not None and head.length > 0 else None
     for name, value in head.fields:
-        known = _response_name(name)
+        known = (_response_name if len(name) <= _SHORT else _response_name.__wrapped__)(name)
         if known == b"content-length":
             # Once, and only where it is the body's (RFC 9112 section 6.3), or would be.
             if head.length == 0 and head.status >= 200 and head.status != 204:
@@ -415,7 +405,7 @@ def _number(number: int, bits: int, first: int) -> bytes:
     return bytes(encoded)
 
 
-@_remembered
+@lru_cache(_REMEMBERED)
 def _encoded(name: bytes, value: bytes) -> bytes:
     """A field that is kept in no table (RFC 7541 section 6.2.2), or is in the static one."""
     indexed = _STATIC.get((name, value))
@@ -449,7 +439,13 @@ class Encoder:
 
     def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """A block of fields; the first one says that there is no table (section 4.2)."""
-        block = b"".join([_encoded(name, value) for name, value in headers])
+        encoded = _encoded
+        block = b"".join(
+            [
+                (encoded if len(name) + len(value) <= _SHORT else encoded.__wrapped__)(name, value)
+                for name, value in headers
+            ]
+        )
         if not self._said:
             self._said = True
             block = b"\x20" + block

@@ -28,8 +28,7 @@ from urlward.feeds.source import origin
 from urlward.feeds.tls import context
 from urlward.lists.build import find_key
 from urlward.lists.formats import FormatOptions, format_named
-from urlward.lists.report import NO_FOLDER
-from urlward.lists.source import Budget
+from urlward.lists.source import NO_FOLDER, Budget
 from urlward.lists.trust import read_trust
 from urlward.options import OF_ADDON
 from urlward.proxy.addon import block_pages

@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cachetools import LRUCache
 from cryptography import x509
@@ -64,8 +64,8 @@ class Tls:
     """
 
     __slots__ = (
-        "client_side", "damaged", "established", "failed", "incoming", "outer", "outgoing", "ready",
-        "session",
+        "_pending", "_read", "_write", "client_side", "damaged", "established", "failed", "incoming",
+        "outer", "outgoing", "ready", "session",
     )  # fmt: skip
 
     def __init__(
@@ -88,6 +88,9 @@ class Tls:
             server_hostname=server_name,
             session=resumed,
         )
+        # Its methods without Python's around them.
+        inner: Any = self.session._sslobj  # type: ignore[attr-defined]
+        self._read, self._write, self._pending = inner.read, inner.write, inner.pending
         self.established: Callable[[], None] = nothing
         self.failed: Callable[[Exception], None] = nothing
 
@@ -100,7 +103,7 @@ class Tls:
         if len(data) > _MOST_AT_ONCE:
             starts = range(0, len(data), _MOST_AT_ONCE)
             return b"".join([self.encrypted(data[start : start + _MOST_AT_ONCE]) for start in starts])
-        write = self.session.write
+        write = self._write
         sent = write(data)
         if sent < len(data):
             rest = memoryview(data)[sent:]
@@ -111,16 +114,16 @@ class Tls:
     def decrypted(self) -> tuple[bytes, bool]:
         """Received plaintext, and whether the session has ended."""
         parts = []
-        session, incoming = self.session, self.incoming
+        read, incoming = self._read, self.incoming
         ended = False
         try:
             while True:
-                part = session.read(_READ)
+                part = read(_READ)
                 if not part:
                     ended = True
                     break
                 parts.append(part)
-                if not incoming.pending and not session.pending():
+                if not incoming.pending and not self._pending():
                     break
         except ssl.SSLWantReadError:
             pass

@@ -443,8 +443,10 @@ class Pool:
         return 0.0
 
     def _look_after(self) -> None:
+        self._timer = None  # whatever goes wrong here, as without memory, the next one kept has another
         wait = self.expire(time.monotonic())
-        self._timer = asyncio.get_running_loop().call_later(wait, self._look_after) if wait else None
+        if wait:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._look_after)
 
     def _close(self, connection: Connection) -> None:
         self._part_with(connection)

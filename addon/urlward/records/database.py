@@ -426,7 +426,7 @@ class Database:
         """
         if self._node is None:
             return events
-        whose = dict(connection.execute(select(nodes.c.name, nodes.c.identity)).tuples().all())
+        whose = dict(connection.execute(select(nodes.c.name, nodes.c.identity)).all())
         others = {name for name, identity in whose.items() if identity not in ("", self._node.identity)}
         if self._node.name in others:
             _claim(connection, self._node)
@@ -487,7 +487,7 @@ class Database:
         wanted = select(held.c.reference, func.max(held.c.until)).group_by(held.c.reference)
         with told(self.name), self.engine.connect() as connection:
             whose = [] if self.is_file else [_held_by(node)]
-            return dict(connection.execute(wanted.where(*whose)).tuples().all())
+            return dict(connection.execute(wanted.where(*whose)).all())
 
     def held(self, now_ms: int) -> dict[str, int]:
         """The references that some node holds at a time, each with the time until which it does, in ms.
@@ -498,7 +498,7 @@ class Database:
         with told(self.name), self.engine.connect() as connection:
             until = func.max(held.c.until)
             wanted = select(held.c.reference, until).group_by(held.c.reference).having(until > now_ms)
-            return dict(connection.execute(wanted).tuples().all())
+            return dict(connection.execute(wanted).all())
 
     def _delete(self, over: Iterable[ColumnElement[bool]]) -> int:
         chunk = select(events.c.seq).where(*over).limit(CHUNK)

@@ -20,17 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from urlward.config import FeedTable
-from urlward.feeds.alarms import STATES, State, alarms, state_of
 from urlward.feeds.facts import Facts
+from urlward.feeds.status import STATES, State, alarms, state_of
 from urlward.feeds.store import FeedStore
 from urlward.records.delivery import RecorderState
 from urlward.records.event import KINDS

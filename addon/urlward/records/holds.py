@@ -18,7 +18,6 @@ from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
 from urlward.records.event import HITS, Event, canonical_reference
-from urlward.records.outbox import Outbox
 from urlward.records.store import KeepingStore
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
@@ -223,6 +222,8 @@ def evidence_of(
         errors: of those that cannot.
         state: the state folder.
     """
+    from urlward.records.outbox import Outbox  # brings SQLite, to each command's start
+
     found: dict[str, list[Event]] = {}
     failed = [*errors]
     if references:

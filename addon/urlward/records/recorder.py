@@ -64,7 +64,7 @@ SPOOLS_AGAIN = 60.0
 """Seconds until the outbox is tried again that has not taken what waits in a spool of a version before."""
 
 AFTER_FAULT = 30.0
-"""Seconds after which a task beside is tried again that ended."""
+"""Seconds after which a task beside is begun again that failed."""
 
 FULL = 7 / 8
 """Share of the outbox above which events are dropped that only stores which are behind do not have: what is
@@ -262,7 +262,7 @@ class Recorder:
         Args:
             stop: set to end, once the workers have.
             replaced: set before, where they go on, and others deliver what they say.
-            beside: tasks to run meanwhile, by name; one that ends or fails is begun again.
+            beside: tasks to run meanwhile, by name; one that fails is begun again.
 
         Raises:
             StateError: the state folder cannot be used.
@@ -272,7 +272,10 @@ class Recorder:
         await self._desk.start()
         writing = asyncio.ensure_future(lasting("records: writing", self._writer.run))
         keeping = asyncio.ensure_future(self._keep_always())
-        tasks = [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
+        tasks = [
+            asyncio.ensure_future(lasting(f"records: {name}", task, again=AFTER_FAULT))
+            for name, task in (beside or {}).items()
+        ]
         await stop.wait()
         for task in tasks:
             task.cancel()
@@ -549,14 +552,3 @@ def store_names(tables: Iterable[StoreTable]) -> list[str]:
 def place_of(table: StoreTable) -> str:
     """Key that identifies a store, whatever its order in the configuration."""
     return " ".join(filter(None, (table.kind, table.file, table.url_file, table.url_env, table.address)))
-
-
-async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await task()
-        except UrlwardError as e:
-            logger.error("records: %s: %s", name, e)
-        except Exception as e:  # noqa: BLE001 - a bug beside must not end the records
-            logger.error("records: %s: a bug: %s", name, type(e).__name__)
-        await asyncio.sleep(AFTER_FAULT)

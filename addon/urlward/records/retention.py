@@ -153,7 +153,7 @@ class RetentionClock:
                     self._take(wall)
                 elif not self._told:
                     self._told = True
-                    says, should = time_text(int(wall)), time_text(int(expected))
+                    says, should = time_text(wall), time_text(expected)
                     self._tell(
                         "clock-set",
                         f"the clock says {says} where it should be {should}: for a day nothing is deleted "
@@ -167,7 +167,7 @@ class RetentionClock:
         if self._told:
             self._told = False
             self._tell(
-                "clock-settled", f"records are deleted by the clock again, which says {time_text(int(wall))}"
+                "clock-settled", f"records are deleted by the clock again, which says {time_text(wall)}"
             )
 
     def _read(self) -> tuple[float | None, float]:

@@ -227,4 +227,4 @@ def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:
 
 
 def _time(seconds: float) -> str | None:
-    return time_text(int(seconds)) if seconds else None
+    return time_text(seconds) if seconds else None

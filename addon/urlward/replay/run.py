@@ -34,7 +34,7 @@ from urlward.csv_rows import MOST_LINES
 from urlward.encoding import without_bom
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
-from urlward.feeds.decoders import DAMAGED, decoder_for
+from urlward.feeds.body import DAMAGED, decoder_for
 from urlward.process import check_parent, end_with_parent
 from urlward.progress import Progress, silent
 from urlward.replay.formats import NONE, LogFormat, ReplayError, detect

@@ -189,7 +189,7 @@ class Services:
         )
 
     def _alarms(self) -> list[Row]:
-        now = time_text(int(time.time()))
+        now = time_text(time.time())
         return [
             {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
             for kind, text in {**self.recorder.alarms, **set_aside_alarm(self._records, self._state)}.items()

@@ -1,0 +1,80 @@
+"""``urlward files``: what is shipped beside the program, written into a folder."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from urlward.commands.arguments import DONE, Command
+from urlward.engine.errors import UrlwardError
+
+
+class FilesError(UrlwardError):
+    """Files that cannot be written."""
+
+
+def add_files_command(command: Command) -> None:
+    """Declare ``urlward files``; what it needs is imported when it runs."""
+    files = command(
+        "files",
+        _files,
+        "Write what is shipped: an example configuration, lists, units, rules for monitoring.",
+    )
+    files.add_argument(
+        "folder", type=Path, metavar="DIR", help="folder to write into; nothing is overwritten"
+    )
+    files.add_argument(
+        "--command",
+        type=Path,
+        dest="program",
+        metavar="FILE",
+        help="urlward as the units start it (this one)",
+    )
+
+
+def _files(args: argparse.Namespace) -> int:
+    for path in write_files(args.folder, args.program):
+        print(path)
+    return DONE
+
+
+def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
+    """Write all of them, and name each.
+
+    Args:
+        folder: is made where it is not there.
+        program: urlward as the units start it; the one that runs where None.
+
+    Raises:
+        FilesError: one is there already, so that none is written, or the folder cannot be written.
+    """
+    from urlward.regular import write_new
+
+    made = {folder / name: data for name, data in _shipped(program)}
+    for path in made:
+        if path.exists() or path.is_symlink():
+            raise FilesError(f"{path}: there already, and is not overwritten: give another folder")
+    for path, data in made.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_new(path, data, 0o644)
+        except OSError as e:
+            raise FilesError(f"{path}: {e.strerror or e}") from e
+        yield path
+
+
+def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
+    """Name, relative to the folder, and content of each."""
+    from urlward.docs import FOLDER
+    from urlward.gateway.service import proxy_files
+    from urlward.records.metrics_files import NAMES, read_file
+    from urlward.samples import EXAMPLE, LISTS
+
+    yield EXAMPLE.name, EXAMPLE.read_bytes()
+    for path in LISTS:
+        yield f"lists/{path.name}", path.read_bytes()
+    for path in sorted(FOLDER.glob("*.md")):
+        yield f"docs/{path.name}", path.read_bytes()
+    for name, text in proxy_files(program).items():
+        yield f"systemd/{name}", text.encode()
+    for name in NAMES:
+        yield f"monitoring/{name}", read_file(name)
