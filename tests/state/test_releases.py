@@ -17,7 +17,7 @@ from urlward.feeds.store import FeedStore
 from urlward.objections.objections import message_of, read_objections
 from urlward.policy.allows import add_allow, compile_allows, current_allows
 from urlward.records.holds import held_references, hold
-from urlward.records.nodes import node_of
+from urlward.records.store import node_of
 from urlward.state.audit import mend_audit, verify
 from urlward.state.folder import DAMAGED, local_key
 
