@@ -43,6 +43,17 @@ from urlward.units import counted
 
 logger = logging.getLogger("urlward.lists")
 
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+INTERVAL = 0.1
+"""Seconds between two looks at the stores."""
+
+AGAIN = 60.0
+"""Seconds until an artifact is tried again that the system had no room for."""
+
+SLICE = 0.002
+"""Seconds that loading works before traffic has its turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListFile:
@@ -144,18 +155,6 @@ def entries_text(loaded: LoadedList | None) -> str:
     expired, entries = (0, 0) if loaded is None else (loaded.expired(time.time()), loaded.entries)
     told = f"{counted(entries - expired, 'entry')} in force"
     return told + (f" ({expired} more expired)" if expired else "")
-
-
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-INTERVAL = 0.1
-"""Seconds between two looks at the stores."""
-
-AGAIN = 60.0
-"""Seconds until an artifact is tried again that the system had no room for."""
-
-SLICE = 0.002
-"""Seconds that loading works before traffic has its turn."""
 
 
 class InForce(NamedTuple):
