@@ -176,18 +176,18 @@ def compiles_here() -> Iterator[None]:
 
     For tests of what becomes of the answer; the process has tests of its own (`lists/test_worker.py`).
     """
-    from urlward.feeds import apart as feed_apart
+    from urlward.feeds import feed as feeds_feed
     from urlward.feeds import refresh as feed_refresh
 
     def ask(
         module: str, request: dict[str, Any], meanwhile: Callable[..., None], *_: object, **__: object
     ) -> dict[str, Any]:
-        assert module == feed_apart.MODULE
+        assert module == feeds_feed.MODULE
         with patch.object(feed_refresh, "say", meanwhile):
             said: dict[str, Any] = feed_refresh.answer(json.loads(json.dumps(request)))
         return json.loads(json.dumps(said))  # type: ignore[no-any-return]
 
-    with patch.object(feed_apart, "ask", ask):
+    with patch.object(feeds_feed, "ask", ask):
         yield
 
 

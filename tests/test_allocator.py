@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from urlward.allocator import choose_allocator
+from urlward.process import choose_allocator
 
 
 def test_the_program_starts_again_once(monkeypatch: pytest.MonkeyPatch) -> None:

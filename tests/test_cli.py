@@ -1,3 +1,4 @@
+import fcntl
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -17,6 +19,7 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 
+from conftest import wait_for
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward import cli
 from urlward.commands import check as check_commands
@@ -829,6 +832,31 @@ class TestProcess:
             process.stdin.close()
             assert process.stderr.read() == b""
         assert process.returncode == 141
+
+    def test_streams_that_another_program_has_left_not_to_wait(self, source: Path) -> None:
+        """As node does. What is not there yet is no end, and what has no room yet is not lost."""
+        (theirs, ours), (shown, end) = os.pipe(), os.pipe()
+        fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, 4_096)
+        for fd in (theirs, end):
+            os.set_blocking(fd, False)
+        with spawn("check", "--list", source, "b.example", "-", stdin=theirs, stdout=end) as process:
+            os.close(theirs)
+            os.close(end)
+            with os.fdopen(ours, "wb") as to, os.fdopen(shown, "rb") as lines:
+                to.write(b"c.example\n" * 2_000)
+                to.close()
+                room = bytearray(4)
+                wait_for(
+                    lambda: (
+                        fcntl.ioctl(shown, termios.FIONREAD, room) == 0
+                        and int.from_bytes(room, sys.byteorder)
+                    ),
+                    "it to fill the pipe",
+                )
+                assert len(lines.readlines()) == 2_001
+            assert process.stderr
+            assert process.stderr.read() == b""
+        assert process.returncode == 1
 
     def test_a_full_disk_behind_standard_output(self, source: Path) -> None:
         with (

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from urlward import lasting as module
+from urlward.engine.errors import UrlwardError
 from urlward.lasting import lasting
 
 
@@ -42,3 +43,15 @@ async def test_work_that_is_cancelled_is_not() -> None:
         await task
     assert task.cancelled()
     assert begun == [1]
+
+
+async def test_work_that_is_stopped_is_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    stop = asyncio.Event()
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(stop.set)
+        raise UrlwardError("no room")
+
+    async with asyncio.timeout(60):
+        await lasting("the work", work, again=3_600.0, stop=stop)
+    assert caplog.messages == ["the work: no room; begun again in 3600 s"]

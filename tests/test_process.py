@@ -1,8 +1,10 @@
 """What a process asks of the kernel for itself."""
 
+import asyncio
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 import urlward
 from conftest import wait_for
+from urlward import process
 from urlward.process import check_parent, module_command
 
 NOBODY = 65_534
@@ -90,3 +93,28 @@ def test_every_process_is_started_so() -> None:
     sources = Path(urlward.__file__).parent.rglob("*.py")
     found = [path.name for path in sources if '"-m", "urlward' in path.read_text()]
     assert found == []
+
+
+async def test_an_error_costs_one_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "BEAT", 0.01)
+    loop, said = asyncio.get_running_loop(), list[bytes]()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    asked = 0
+
+    def fails() -> str:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise MemoryError
+        return ""
+
+    with ours, theirs:
+        process.beat(loop, theirs.fileno(), fails=fails)
+        async with asyncio.timeout(60):
+            while len(said) < 3:
+                said.append(await loop.sock_recv(ours, 1024))
+        assert b"ready" in said[0]
+        over = asyncio.Event()
+        monkeypatch.setattr(process, "beat", lambda *_: over.set())
+        await over.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from urlward import regular
 from urlward.regular import given_fd, open_given, open_regular, read_regular
 
 
@@ -33,6 +34,17 @@ def test_nothing_but_regular_files_is_opened(tmp_path: Path) -> None:
             with pytest.raises(OSError) as raised:
                 read(path)
             assert raised.value.strerror == ("Is a directory" if name == "folder" else "not a regular file")
+
+
+def test_one_that_has_no_more_for_a_while_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As /proc/kmsg, which is regular by its mode: nobody waits for it."""
+    (tmp_path / "file").touch()
+    for read in (read_regular, lambda path: open_given(path).read(1 << 24)):
+        ours, theirs = os.pipe2(os.O_NONBLOCK)
+        monkeypatch.setattr(regular, "regular_fd", lambda _, fd=ours: fd)
+        with pytest.raises(OSError, match="not a regular file"):
+            read(tmp_path / "file")
+        os.close(theirs)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.grammar import parse_line
-from urlward.engine.suffix import labels_before_suffix
+from urlward.engine.hosts import labels_before_suffix
 from urlward.lists.build import compile_sources
 from urlward.lists.source import Budget
 from urlward.samples import PROTECTED, SAMPLE

@@ -19,26 +19,28 @@ from typing import TYPE_CHECKING, Any
 
 from urlward import samples
 from urlward.commands.allow import add_allow_commands
-from urlward.commands.arguments import subcommand
+from urlward.commands.arguments import CommandError, spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.audit_records import add_audit_commands
 from urlward.commands.check import add_check_command
 from urlward.commands.completion import add_completion_command
 from urlward.commands.delta import add_delta_commands
+from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
 from urlward.commands.files import add_files_command
 from urlward.commands.gateway import add_gateway_commands
+from urlward.commands.helper import add_helper_commands
 from urlward.commands.imports import (
     add_format_arguments,
     add_import_commands,
     format_of,
 )
+from urlward.commands.init import add_init_command
 from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
 from urlward.commands.records import add_records_commands
-from urlward.commands.seen import seen_by
 from urlward.commands.status import add_status_commands
 from urlward.commands.trust import (
     add_issue_arguments,
@@ -64,14 +66,12 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
-from urlward.lists.report import left_out, read_budget
-from urlward.lists.source import BadLine, Budget, SourceError, read_artifact
+from urlward.lists.source import BadLine, Budget, SourceError, left_out, read_artifact, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
 from urlward.regular import given_fd
-from urlward.replay.commands import add_replay
 from urlward.state.keys import key_beside, new_key_file, read_key
 from urlward.units import counted
 
@@ -162,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     add_format_arguments(build)
 
     add_check_command(command)
+    add_helper_commands(command)
+    add_init_command(command)
+    add_doctor_command(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
     info.add_argument("file", type=Path, metavar="FILE")
@@ -185,10 +188,10 @@ def _parser() -> argparse.ArgumentParser:
     add_metrics_commands(command)
     add_audit_commands(command)
     add_assignment_commands(command)
-    add_who_command(command, seen_by)
+    add_who_command(command)
     add_import_commands(command)
     add_gateway_commands(command)
-    add_replay(add_lab_commands(command))
+    add_lab_commands(command)
 
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     add_files_command(command)
@@ -239,7 +242,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
     config, steer = settings.config, settings.steer
     _preflight(args, settings)
     if settings.unshared and workers > 1:
-        raise _Told(f"workers: mode {settings.unshared[0]} works with one only")
+        raise CommandError(f"workers: mode {settings.unshared[0]} works with one only")
     prepare_authority(settings)
     return Plan(
         workers=workers,
@@ -262,11 +265,13 @@ def _worker_timeout(config: Config, *, steer: bool) -> int:
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     """Settings of a run, and the number of its processes."""
-    from urlward.gateway.planning import default_modes
+    from urlward.gateway.rules import default_modes
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
-        raise _Told(f"config: {args.config} is read once, and a filter reads its own again: use a file")
+        raise CommandError(
+            f"config: {args.config} is read once, and a filter reads its own again: use a file"
+        )
     config = read_config(args.config) if args.config else Config()
     taken = {name: option.taken(args, config) for name, option in FLAGS.items()}
     taken["max_errors"] = _max_errors(args, config)
@@ -280,7 +285,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
         taken["config"] = args.config.resolve()
     if args.admin:
         if config.records is None:
-            raise _Told("admin: there is nothing to show without [records] in a --config file")
+            raise CommandError("admin: there is nothing to show without [records] in a --config file")
         _address(args.admin, "admin")
     of_addon = {
         each.option: _for_addon(taken[each.name]) for each in OF_ADDON if each.flag and each is not LIST
@@ -300,7 +305,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     )
     workers = taken["workers"]
     if not 1 <= workers <= MOST_WORKERS:
-        raise _Told(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+        raise CommandError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
     return settings, workers
 
 
@@ -336,7 +341,7 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
 def _gateway_problems(settings: "Settings", flags: Sequence[str]) -> Iterator[Problem]:
     """Problems that `urlward gateway print` would report, where the kernel's rules are to lead to this
     filter."""
-    from urlward.gateway.planning import gateway_problems, redirected_port
+    from urlward.gateway.rules import gateway_problems, redirected_port
 
     gateway, steer = settings.config.gateway, settings.steer
     if not steer and redirected_port(gateway, settings.modes, settings.listen[1], steer=steer) is None:
@@ -385,9 +390,9 @@ def _told_problems(error: UrlwardError) -> list[Problem]:
 
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """Addons that work with the kernel's rules, where there are some for this filter."""
+    from urlward.gateway.canary import Heartbeat
     from urlward.gateway.errors import NoRulesError, located
-    from urlward.gateway.heartbeat import Heartbeat
-    from urlward.gateway.planning import redirected_port
+    from urlward.gateway.rules import redirected_port
     from urlward.gateway.steering import Steering
     from urlward.proxy.workers import is_worker
 
@@ -421,7 +426,7 @@ def _watched(settings: "Settings", *, check: bool) -> tuple[str, ...] | None:
         GatewayError: there are none, or they are for another filter.
     """
     from urlward.gateway.nft import Nft
-    from urlward.gateway.planning import redirected_port
+    from urlward.gateway.rules import redirected_port
     from urlward.gateway.steer_set import check_rules
 
     gateway = settings.config.gateway
@@ -442,9 +447,7 @@ def _compile(args: argparse.Namespace) -> int:
     budget = read_budget(args.max_errors, "max-errors")
     issue = issue_of(args, args.output)
     path = args.key or key_beside(args.output)
-    for kept in (*args.sources, path, *([args.sign] if args.sign else [])):
-        if _are_same(kept, args.output):
-            raise _Told(f"{args.output}: is read from, and would be overwritten")
+    spare(args.output, *args.sources, path, *([args.sign] if args.sign else []))
     made = not args.key and not path.exists()
     key = new_key_file(path) if made else read_key(path)
     start = time.monotonic()
@@ -485,13 +488,6 @@ def _compile(args: argparse.Namespace) -> int:
     return OK
 
 
-def _are_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return one.absolute() == other.absolute()
-
-
 def _print_bad_lines(lines: Sequence[BadLine]) -> None:
     for line in lines:
         print(line, file=sys.stderr)
@@ -501,7 +497,7 @@ def _info(args: argparse.Namespace) -> int:
     try:
         artifact = parse(read_artifact(args.file))
     except UrlwardError as e:
-        raise _Told(told(args.file, e)) from e
+        raise CommandError(told(args.file, e)) from e
     header, meta = artifact.header, artifact.meta
     shown = {
         "name": meta["name"],
@@ -526,7 +522,7 @@ def _info(args: argparse.Namespace) -> int:
                 value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
             print(f"{name.replace('_', ' '):12}{value}")
     if failure:
-        raise _Told(told(args.file, failure))
+        raise CommandError(told(args.file, failure))
     return OK
 
 
@@ -535,10 +531,6 @@ def _date(seconds: int) -> str:
         return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):
         return "-"
-
-
-class _Told(UrlwardError):
-    """Error with the file's name in front."""
 
 
 def _keygen(args: argparse.Namespace) -> int:
@@ -576,7 +568,7 @@ def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
     try:
         return split_address(text, lowest=0, any_host=True)
     except ValueError as e:
-        raise _Told(f"{name}: {e}") from e
+        raise CommandError(f"{name}: {e}") from e
 
 
 def _for_addon(value: Any) -> Any:

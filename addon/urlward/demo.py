@@ -92,49 +92,50 @@ def demo() -> None:
         source.write_text(f"{LISTED} id=DEMO-1 category=phishing\n")
         _show_artifact(folder, source)
 
-        http_port, https_port = _free_port(), _free_port()
+        http_port, https_port = free_port(), free_port()
         _say("The filter in front of it (reverse mode; transparent, regular and socks5 do the same).")
         stack.enter_context(
-            _filter(
+            filtering(
                 f"--list={source}",
                 f"--confdir={folder / 'ca'}",
                 f"--mode=reverse:http://127.0.0.1:{plain.port}@127.0.0.1:{http_port}",
                 f"--mode=reverse:https://127.0.0.1:{secure.port}@127.0.0.1:{https_port}",
                 f"--set=ssl_verify_upstream_trusted_ca={ca}",
+                servers=2,
             )
         )
 
         _say("HTTP")
-        _expect(200, "http://news.demo.test/", _get(http_port, "news.demo.test", "/"), "not listed")
-        _expect(451, LISTED, _get(http_port, "news.demo.test", "/listed-page.html"), "listed, entry DEMO-1")
+        _expect(200, "http://news.demo.test/", get(http_port, "news.demo.test", "/"), "not listed")
+        _expect(451, LISTED, get(http_port, "news.demo.test", "/listed-page.html"), "listed, entry DEMO-1")
         odd = "/%6cisted-page.html?x=1"
-        answer = _get(http_port, "www.NEWS.demo.test", odd)
+        answer = get(http_port, "www.NEWS.demo.test", odd)
         _expect(451, f"http://www.NEWS.demo.test{odd}", answer, "the same page, spelt otherwise")
 
         _say("HTTPS")
-        answer = _get(https_port, "shop.demo.test", "/", tls=True)
+        answer = get(https_port, "shop.demo.test", "/", tls=True)
         _expect(
             200,
             "https://shop.demo.test/",
             answer,
             f"no entry on this host: not decrypted, certificate by {answer.issuer}",
         )
-        answer = _get(https_port, "news.demo.test", "/listed-page.html", tls=True)
+        answer = get(https_port, "news.demo.test", "/listed-page.html", tls=True)
         _expect(
             451,
             "https://news.demo.test/listed-page.html",
             answer,
             f"listed: decrypted, certificate by {answer.issuer}",
         )
-        answer = _get(https_port, "news.demo.test", "/", tls=True)
+        answer = get(https_port, "news.demo.test", "/", tls=True)
         _expect(200, "https://news.demo.test/", answer, "same host, another page")
 
         _say("A new entry, while the filter runs")
-        _expect(200, LATER, _get(http_port, "shop.demo.test", "/added-later"), "not listed yet")
+        _expect(200, LATER, get(http_port, "shop.demo.test", "/added-later"), "not listed yet")
         with source.open("a") as file:
             file.write(f"{LATER} id=DEMO-2\n")
         changed = time.monotonic()
-        while (answer := _get(http_port, "shop.demo.test", "/added-later")).status == 200:
+        while (answer := get(http_port, "shop.demo.test", "/added-later")).status == 200:
             if time.monotonic() - changed > WAIT:
                 raise UrlwardError("demo: the new entry did not come into force")
             time.sleep(0.05)
@@ -165,7 +166,16 @@ def _show_artifact(folder: Path, source: Path) -> None:
 
 
 @contextmanager
-def _filter(*arguments: str) -> Iterator[None]:
+def filtering(*arguments: str, servers: int = 1) -> Iterator[None]:
+    """Run a filter, and show what it says.
+
+    Args:
+        arguments: of ``urlward run``.
+        servers: that it has, until all of which listen is waited.
+
+    Raises:
+        UrlwardError: it does not start.
+    """
     process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
         module_command("urlward", "run", *arguments),
         stdout=subprocess.PIPE,
@@ -176,7 +186,7 @@ def _filter(*arguments: str) -> Iterator[None]:
 
     def show() -> None:
         assert process.stdout is not None
-        waiting = 2
+        waiting = servers
         for line in process.stdout:
             waiting -= "listening on" in line
             print(f"      | {line.rstrip()}", flush=True)
@@ -200,7 +210,8 @@ def _filter(*arguments: str) -> Iterator[None]:
         reader.join(5)
 
 
-def _get(port: int, host: str, target: str, *, tls: bool = False) -> Answer:
+def get(port: int, host: str, target: str, *, tls: bool = False) -> Answer:
+    """Ask a filter for a page."""
     with socket.create_connection(("127.0.0.1", port), WAIT) as raw:
         issuer = ""
         connection: socket.socket = raw
@@ -241,7 +252,8 @@ def _urlward(*arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]

@@ -7,6 +7,9 @@ worker would go on to filter, and never again take a changed list or end a conne
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from urlward.engine.errors import UrlwardError
 
 AGAIN = 5.0
 """Seconds until it is begun again."""
@@ -14,21 +17,39 @@ AGAIN = 5.0
 logger = logging.getLogger("urlward")
 
 
-async def lasting(what: str, work: Callable[[], Awaitable[None]]) -> None:
+async def lasting(
+    what: str,
+    work: Callable[[], Awaitable[None]],
+    *,
+    again: float | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
     """Do some work until it returns, or is cancelled.
 
     Args:
         what: the work, for the log.
         work: is called again after an error.
+        again: seconds until then; `AGAIN` where not given.
+        stop: set where it is not to be called again.
     """
-    while True:
+    stop = stop or asyncio.Event()
+    while not stop.is_set():
         try:
             await work()
         except Exception as e:  # noqa: BLE001 - see above
-            first = e
-            while isinstance(first, ExceptionGroup):
-                first = first.exceptions[0]
-            logger.error("%s: %s; begun again in %.0f s", what, type(first).__name__, AGAIN)
-            await asyncio.sleep(AGAIN)
+            wait = AGAIN if again is None else again
+            logger.error("%s: %s; begun again in %.0f s", what, fault_text(e), wait)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), wait)
         else:
             return
+
+
+def fault_text(error: Exception) -> str:
+    """Text of an error for the log; that of a bug could name an entry, and is left out."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, UrlwardError):
+        return str(error)
+    name = type(error).__name__
+    return name if isinstance(error, OSError | MemoryError) else f"a bug: {name}"

@@ -11,6 +11,7 @@ import select
 import stat
 import sys
 from collections import deque
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from threading import Condition, Thread
 from typing import TextIO
@@ -122,6 +123,26 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Lines of a table, its columns two spaces apart; those of some numbers are flush right."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def finish() -> None:
     """Wait until all lines are written, for a moment at most; for who ends the process without atexit."""
     _lines.finish()
+
+
+def place_of(error: BaseException) -> str:
+    """Function and line in which an error was raised; its own text may quote what must not be told."""
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    return f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"

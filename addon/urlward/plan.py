@@ -30,6 +30,15 @@ REPLACED = signal.SIGINT
 SIGTERM has it wait for what they say last."""
 
 
+MOST_USERS = 16 << 20
+"""Bytes of a file of the explicit proxy's users."""
+
+VERIFIED, USERS = "passwords", "users"
+SHARED = {VERIFIED: 4 << 20, USERS: MOST_USERS + (64 << 10)}
+"""Memory that the workers of one filter share (`RunFolder.memory`): bytes of right passwords, of which it has
+room for 262,144, and of the last good file of users with its name. It is taken as it is written to."""
+
+
 class Address(NamedTuple):
     """Listening address of a mode.
 

@@ -1,6 +1,11 @@
-"""Process settings: ending with the parent, privacy of memory, signals and heartbeats.
+"""Process settings: the allocator, ending with the parent, privacy of memory, signals and heartbeats.
 
 None of it outlasts an execve(2), so each process asks at its start.
+
+`choose_allocator` is for `urlward run`. Python's own keeps small objects in arenas that it can give back only
+whole. A reload leaves holes in nearly all of them, and with each the process grows. The C library's can give
+back single pages; but its fast bins keep freed chunks apart, so that giving back after a reload walks over
+millions of them, with traffic waiting.
 """
 
 import ctypes
@@ -18,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
+
 
 BEAT = 0.25
 """Seconds between two signs of life of a process that its parent looks after."""
@@ -86,13 +92,18 @@ def check_parent(parent: int) -> None:
 
 def open_standard_streams() -> None:
     """Open closed standard streams as nothing, or what is opened next, such as a socket, would be one of
-    them; and have those that are text take any file name or URL."""
+    them; and have those that are text take any file name or URL.
+
+    One that another program has left not to wait is to wait again: what is not there yet would be its end,
+    and what a slow reader has no room for would be lost, without a word.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             # The lowest number that is free; children have it too.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        os.set_blocking(number, True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name or URL need not be text, nor the terminal know all letters.
@@ -148,10 +159,11 @@ def beat(
         message: what is said first.
         fails: gives what keeps this process from its work, which is said too; nothing where it is empty.
     """
+    # First: an error below, such as one of memory, costs this sign of life, and not all that follow.
+    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
     # A parent that is slow to read has been told often enough; one that is gone takes this process with it.
     with suppress(OSError):
         os.write(channel, json.dumps({message: True, "fails": fails()}).encode())
-    loop.call_later(BEAT, beat, loop, channel, "alive", fails)
 
 
 def taken_channel(asked: Mapping[str, Any]) -> int | None:
@@ -170,3 +182,22 @@ def _prctl(option: int, value: "int | bytes | ctypes.Array[ctypes.c_char]") -> N
 @cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
+
+
+ALLOCATOR = "PYTHONMALLOC", "malloc"
+"""Variable of the environment that chooses the C library's, and its value."""
+
+_M_MXFAST = 1
+
+
+def choose_allocator() -> None:
+    """Restart with the C library's allocator, unless one has been chosen; then turn its fast bins off."""
+    if sys.platform != "linux":
+        return
+    name, allocator = ALLOCATOR
+    if name not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, name: allocator})  # noqa: S606
+    # GNU's C library has it; where another does not, nothing is lost.
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MXFAST, 0)

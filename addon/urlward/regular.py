@@ -1,12 +1,14 @@
-"""Regular files, opened and read whole: a pipe, a socket or a device is refused, not waited for."""
+"""Regular files, read and written whole: a pipe, a socket or a device is refused, not waited for."""
 
 import errno
 import os
 import re
 import stat
 from collections.abc import Iterator
-from io import BufferedReader
+from contextlib import contextmanager
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import Any, BinaryIO
 
 MOST_KEPT = 1 << 26
 """Bytes, many times what a file has that is kept and read as a whole (an artifact is not read so)."""
@@ -48,9 +50,29 @@ def _not_regular(path: Path) -> OSError:
     return OSError(errno.ENXIO, "not a regular file", str(path))
 
 
+class _NeverWaits(FileIO):
+    """Raw file that nobody waits for: some of the kernel's, as ``/proc/kmsg``, are regular by their mode,
+    and have no more for a while."""
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some bytes."""
+        found: int | None = super().readinto(buffer)
+        return self._or_refuse(found)
+
+    def readall(self) -> bytes:
+        """Read all bytes."""
+        return self._or_refuse(super().readall())
+
+    def _or_refuse[Found](self, found: Found | None) -> Found:
+        if found is None:
+            raise _not_regular(Path(str(self.name)))
+        return found
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading as `regular_fd`."""
-    return os.fdopen(regular_fd(path), "rb")
+    fd = regular_fd(path)
+    return BufferedReader(_NeverWaits(str(path), opener=lambda *_: fd))
 
 
 def read_regular(path: Path, most: int = MOST_KEPT) -> bytes:
@@ -85,3 +107,29 @@ def open_given(path: Path) -> BufferedReader:
     """
     number = given_fd(path)
     return open_regular(path) if number is None else os.fdopen(os.dup(number), "rb")
+
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+@contextmanager
+def new_file(path: Path, mode: int) -> Iterator[BinaryIO]:
+    """Open a file that does not exist yet; it is written whole or not at all."""
+    with os.fdopen(os.open(path, _NEW, mode), "wb") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+
+def write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that does not exist yet, whole or not at all.
+
+    Raises:
+        OSError: it is there, or cannot be written.
+    """
+    with new_file(path, mode) as file:
+        file.write(data)

@@ -4,8 +4,7 @@ import os
 import signal
 import sys
 
-from urlward.allocator import ALLOCATOR, choose_allocator
-from urlward.process import hold_requests
+from urlward.process import ALLOCATOR, choose_allocator, hold_requests
 
 _SAID_AT_ONCE = {"-h", "--help", "--check"}
 """Flags of ``run`` by which nothing is run."""

@@ -53,8 +53,8 @@ def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
         return
     # Most filters are no gateway, and need none of this.
     from urlward.gateway.errors import NftError
-    from urlward.gateway.locks import alone
     from urlward.gateway.rules_watch import RulesWatch, tell_manager
+    from urlward.gateway.system import alone
 
     with alone() if plan.steer else nullcontext():
         if plan.watch is None:

@@ -10,8 +10,7 @@ from urlward.engine.artifact import parse
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
-from urlward.lists.build import compile_sources
-from urlward.lists.issue import Issue
+from urlward.lists.build import Issue, compile_sources
 
 KEY = Key(b"benchmark-key-with-32-bytes-----")
 CHANGES = 1_000

@@ -1,6 +1,7 @@
 """One run: a filter with one feed, which changes again and again under load."""
 
 import asyncio
+import os
 import signal
 import statistics
 import sys
@@ -14,6 +15,7 @@ from benchmarks.reload.run import CONNECTIONS, REQUESTS_PER_S, Load, free_port, 
 
 from urlward.engine.digest import format_key
 
+from .filter import questions_of
 from .material import KEY, artifacts, deltas, marker, write_sources
 
 SETTLE = 8.0
@@ -29,9 +31,10 @@ class Filter:
         port: where it listens.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, port: int, questions: Path) -> None:
         self.port = port
         self._process = process
+        self._questions = questions
 
     def refresh(self) -> None:
         """Have it fetch the feed now."""
@@ -39,9 +42,9 @@ class Filter:
 
     async def stall(self) -> float:
         """The event loop's longest stall since the last question, milliseconds."""
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
+        with self._questions.open("wb") as file:
+            file.write(b"\n")
         while not (line := await self._process.stdout.readline()).startswith(b"stall"):
             assert line, "the filter has ended"
         return float(line.split()[1]) * 1000
@@ -66,15 +69,16 @@ async def running(config: Path, port: int, *, clock: bool = True) -> AsyncIterat
         if clock
         else [str(Path(sys.executable).with_name("urlward")), "run", "--config"]
     )
+    questions = questions_of(config)
+    if clock:
+        os.mkfifo(questions)
     start = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(
-        *command, str(config), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(*command, str(config), stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     try:
         while b"listening" not in (line := await process.stdout.readline()):
             assert line, "the filter did not start"
-        yield Filter(process, port), time.perf_counter() - start
+        yield Filter(process, port, questions), time.perf_counter() - start
     finally:
         process.terminate()
         await process.wait()

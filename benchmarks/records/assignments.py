@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks.engine.machine import describe
 
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import import_file
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoQuestion, who
 

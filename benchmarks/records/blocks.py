@@ -21,9 +21,9 @@ from urlward.engine.verdict import Verdict
 from urlward.records.database import Database
 from urlward.records.outbox import Outbox
 from urlward.records.recorder import place_of
-from urlward.records.recording import Hit, Recording
 from urlward.records.store import EventQuery
 from urlward.records.stores import open_store
+from urlward.records.worker import Hit, Recording
 from urlward.state.folder import local_key
 
 RECORDS = "[records]\n[records.days]\nblocks = 30\noperations = 365\n"

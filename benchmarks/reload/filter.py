@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import IO, Any
 
 from mitmproxy import master
 
@@ -36,11 +37,11 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-async def answer(clock: Clock) -> None:
+async def answer(clock: Clock, questions: IO[Any] = sys.stdin) -> None:
     """Print the longest stall in seconds and the resident memory for each line read."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), questions)
     while await reader.readline():
         print(f"stall {clock.longest} {resident()}", flush=True)
         clock.longest = 0.0

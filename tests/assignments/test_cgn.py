@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assignments.support import read
-from urlward.assignments.cgn import CgnParser
+from urlward.assignments.formats import CgnParser, ReadOptions
 from urlward.assignments.interval import FOREVER, AssignmentError
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
 
 LOGS = Path(__file__).parents[1] / "data" / "records" / "cgn"

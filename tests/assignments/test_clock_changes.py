@@ -11,11 +11,11 @@ import psycopg
 import pytest
 
 from assignments.support import START, read
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported
-from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.interval import to_ms
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import to_ms
 from urlward.assignments.who import WhoQuestion, answer_lines, who
 
 CASES = json.loads((Path(__file__).parents[1] / "data" / "records" / "clock_changes.json").read_bytes())

@@ -7,11 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assignments.support import at, held, intervals, read
-from urlward.assignments.columns import ColumnsParser
-from urlward.assignments.interval import AssignmentError, SightingKind
-from urlward.assignments.parsers import MOST, ReadOptions
+from urlward.assignments.formats import MOST, ColumnsParser, ReadOptions
+from urlward.assignments.interval import AssignmentError, SightingKind, ms_text
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import ms_text
 
 A = "198.51.100.7"
 

@@ -4,12 +4,12 @@ import pytest
 
 from assignments.support import DAY, START, at
 from assignments.test_retention import filled
-from urlward.assignments.configured import (
+from urlward.assignments.interval import AssignmentError
+from urlward.assignments.retention import (
     database_of,
     kept_assignments,
     purge_configured,
 )
-from urlward.assignments.interval import AssignmentError
 from urlward.assignments.store import AssignmentStore
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.records.database import open_database

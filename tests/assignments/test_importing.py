@@ -5,9 +5,9 @@ import pytest
 
 from assignments.support import START, at, intervals, read
 from urlward.assignments import importing
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow
 from urlward.assignments.interval import AssignmentError
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore, Changes
 
 HEADER = "address,from,to,subscriber\n"

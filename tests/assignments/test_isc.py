@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assignments.support import at, intervals, read
-from urlward.assignments.isc import IscParser
-from urlward.assignments.parsers import ReadOptions
+from urlward.assignments.formats import IscParser, ReadOptions
 from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
@@ -42,7 +41,24 @@ def test_leases(store: AssignmentStore, tmp_path: Path) -> None:
     )
     done = read(store, "isc", path)
     assert (done.rows, done.skipped) == (5, 0)
-    assert intervals(store, A) == [(MAC, 0, 120, "TOLD"), (OTHER, 200, 300, "EXPIRY")]
+    assert intervals(store, A) == [(MAC, 0, 120, "TOLD"), (OTHER, 200, 300, "DECLINED")]
+
+
+def test_an_address_that_was_abandoned_is_nobodys_for_certain(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "dhcpd.leases"
+    nobodys = lease(0, when(86_500), "abandoned").replace(f"  hardware ethernet {MAC};\n", "")
+    path.write_text(lease(0, when(100)) + nobodys.replace('  uid "\\001\\002";\n', ""))
+    assert read(sqlite_store, "isc", path).skipped == 0
+    assert intervals(sqlite_store, A) == [(MAC, 0, 100, "DECLINED")]
+    old = (
+        lease(200, when(300))
+        + f"lease {A} {{\n  starts {when(200)};\n  ends {when(210)};\n  abandoned;\n}}\n"
+    )
+    path.write_text(old)
+    assert read(sqlite_store, "isc", path).skipped == 0
+    assert intervals(sqlite_store, A)[1:] == [(MAC, 200, 300, "DECLINED")]
 
 
 def test_local_times_and_no_end(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from assignments import kea_server
 from assignments.kea_server import Client4, Client6, kea
 from assignments.support import SECOND, at, intervals, read
 from conftest import wait_for
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.interval import AssignmentError, Ending
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.store import AssignmentStore
 
 ANNA, BERTA = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
@@ -103,7 +103,32 @@ def line(start: int, lifetime: int = 100, who: str = "anna", state: int = 0, add
             [line(0), line(0, 0), line(60, who="berta")],
             [("anna", 0, 60, "NEXT"), ("berta", 60, 160, "EXPIRY")],
         ),
-        ([line(0), line(10, who="", state=1)], [("anna", 0, 100, "EXPIRY")]),
+        # Declined, since somebody else uses it: by whom its traffic is from then on, is not known.
+        (
+            [line(0), line(10, 86_400, "", state=1)],
+            [("anna", 0, 10, "TOLD"), ("anna", 10, 100, "DECLINED")],
+        ),
+        ([line(0), line(0, 86_400, "", state=1)], [("anna", 0, 100, "DECLINED")]),
+        ([line(0), line(200, 86_400, "", state=1), line(0)], [("anna", 0, 100, "EXPIRY")]),
+        (
+            [
+                line(0),
+                line(10, 200, "", state=1),
+                line(10, 200, "", state=2),
+                line(250),
+                line(300, who="berta"),
+            ],
+            [
+                ("anna", 0, 10, "TOLD"),
+                ("anna", 10, 100, "DECLINED"),
+                ("anna", 250, 300, "NEXT"),
+                ("berta", 300, 400, "EXPIRY"),
+            ],
+        ),
+        (
+            [line(0, 0xFFFFFFFF), line(10, 50, "", state=1), line(60, who="berta")],
+            [("anna", 0, 10, "TOLD"), ("anna", 10, 60, "DECLINED"), ("berta", 60, 160, "EXPIRY")],
+        ),
         ([line(0, 0xFFFFFFFF)], [("anna", 0, None, "NONE")]),
         ([line(0), line(50, who="a&#x2cb")], [("anna", 0, 50, "NEXT"), ("a,b", 50, 150, "EXPIRY")]),
     ],

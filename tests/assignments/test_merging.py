@@ -5,7 +5,7 @@ from urlward.assignments.interval import SightingKind
 from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
-HELD, ENDED, RELEASED, WHOLE, RESTARTED, _ = SightingKind
+HELD, ENDED, RELEASED, WHOLE, RESTARTED, *_ = SightingKind
 
 
 @pytest.mark.parametrize("batch", [1, 100])

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from assignments import radius_server
 from assignments.radius_server import Radius, radius
 from assignments.support import at, held, intervals, read
+from urlward.assignments.formats import DetailParser, ReadOptions
 from urlward.assignments.interval import AssignmentError, Ending
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct, shown_url
-from urlward.assignments.radius import DetailParser
 from urlward.assignments.store import AssignmentStore
-from urlward.records.engines import without_secrets
+from urlward.records.sql import without_secrets
 
 A = "198.51.100.7"
 PREFIXES = "Framed-IPv6-Prefix = 2001:db8:1:7::/64, Delegated-IPv6-Prefix = 2001:db8:7::/56"
@@ -142,6 +141,13 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
     [
         ([record("Start", 0), record("Stop", 100)], [("anna", 0, 100, "TOLD")]),
         ([record("Stop", 100, Acct_Session_Time="60")], [("anna", 40, 100, "TOLD")]),
+        # An end need not name what the session had.
+        ([record("Start", 0), record("Stop", 100, Framed_IP_Address="")], [("anna", 0, 100, "TOLD")]),
+        (
+            [record("Start", 0), record("Stop", 100, session="s", Framed_IP_Address="")],
+            [("anna", 0, None, "NONE")],
+        ),
+        ([record("Stop", 100, Framed_IP_Address=""), record("Start", 200)], [("anna", 200, None, "NONE")]),
         ([record("Interim-Update", 100, Acct_Session_Time="60")], [("anna", 40, None, "NONE")]),
         ([record("Start", 10, Acct_Delay_Time="10")], [("anna", 0, None, "NONE")]),
         ([record("Start", 0), record("Accounting-On", 50, user="")], [("anna", 0, 50, "TOLD")]),

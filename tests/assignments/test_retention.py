@@ -1,15 +1,18 @@
+import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
+from sqlalchemy import Engine
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from records.support import in_the_heap
-from urlward.assignments import schema
+from urlward.assignments import retention, schema
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_ends,
@@ -20,6 +23,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
+from urlward.records import sql
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -62,16 +66,64 @@ def test_it_cannot_be_read_back_from_sqlite(sqlite_store: AssignmentStore, tmp_p
     assert b"kept" in stored()
 
 
+def test_no_copy_of_what_was_deleted_is_left_in_sqlite(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """SQLite moves rows from page to page as others come, and overwrites no copy that it leaves behind."""
+    order = [(n * 7_919) % 20_000 for n in range(20_000)]
+    rows = [
+        sighting(
+            f"10.{n >> 8 & 255}.{n & 255}.7", n, n + 60 if n % 3 else 500 * DAYS, f"marked-{n:05d}-{n}",
+            SightingKind.WHOLE if n % 2 else SightingKind.HELD,
+        )
+        for n in order
+    ]  # fmt: skip
+    taken(sqlite_store, *rows, batch=1_000)
+    purge_assignments(sqlite_store, at(100 * DAYS))
+    with sqlite_store.reading() as connection:
+        kept = {
+            row[0].encode()
+            for table in ("assignments", "assignments_current")
+            for row in connection.exec_driver_sql(f"SELECT subscriber FROM {table}")
+        }
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    found = set(re.findall(rb"marked-\d{5}-\d+", stored))
+    assert 0 < len(kept) < len(order)
+    assert not {one for one in found if not any(each.startswith(one) for each in kept)}
+
+
+def test_a_file_of_an_urlward_that_wrote_none_anew_is_written_once(
+    sqlite_store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies of what that deleted are in it."""
+    rewritten: list[bool] = []
+    monkeypatch.setattr(sql, "SHARE", 1e9)
+    wipe = retention.wipe_sqlite
+
+    def watched(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
+        rewritten.append(rewrite)
+        wipe(engine, pause, rewrite=rewrite)
+
+    monkeypatch.setattr(retention, "wipe_sqlite", watched)
+    filled(sqlite_store)
+    for _ in range(2):
+        assert purge_assignments(sqlite_store, START) == 0
+    assert purge_assignments(sqlite_store, at(60)) == 1
+    assert purge_assignments(sqlite_store, at(60)) == 0
+    assert rewritten == [True, False, True, False]
+
+
 def test_a_log_that_is_in_use_is_told(
     sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schema, "_BUSY_SECONDS", 0)
+    monkeypatch.setattr(sql, "TRIES", 2)
     store = AssignmentStore(tmp_path / "assignments.db")
     filled(store)
     with sqlite_store.reading() as reader:
         reader.exec_driver_sql("BEGIN")
         assert reader.exec_driver_sql("SELECT count(*) FROM assignments").scalar() == 3
-        with pytest.raises(AssignmentError, match=r"assignments\.db-wal: is being read"):
+        with pytest.raises(
+            AssignmentError, match=r"assignments\.db: what was deleted is still in the write-ahead"
+        ):
             purge_assignments(store, at(30 * DAYS))
     assert purge_assignments(store, at(30 * DAYS)) == 0
     assert not [mark for mark in MARKS if any(mark.encode() in p.read_bytes() for p in tmp_path.iterdir())]
@@ -128,6 +180,34 @@ def test_what_has_no_end_stays_while_its_file_has_it(store: AssignmentStore, tmp
     assert purge_assignments(store, at(390 * DAYS)) == 0
     assert purge_assignments(store, at(391 * DAYS)) == 151
     assert held(store, FIXED, 390 * DAYS) == []
+
+
+@pytest.mark.parametrize("end", ["2099-12-31T00:00:00Z", str(at(40 * 366 * DAYS) // 1000)])
+def test_an_end_that_is_far_is_none(sqlite_store: AssignmentStore, tmp_path: Path, end: str) -> None:
+    """It stays as long as its source has it, and not for a century."""
+    path = tmp_path / "fixed.csv"
+    rows = f"{FIXED},fixed,{at(0)},{end}\n{OTHER},other,{at(0)},{at(9 * 366 * DAYS)}\n"
+    path.write_text(f"address,subscriber,from,to\n{rows}")
+    imported(sqlite_store, path, 0)
+    assert held(sqlite_store, FIXED, 300 * DAYS) == ["fixed"]
+    assert imported(sqlite_store, path, 200 * DAYS) == 0
+    assert purge_assignments(sqlite_store, at(199 * DAYS)) == 0
+    path.write_text("address,subscriber,from,to\n")
+    imported(sqlite_store, path, 300 * DAYS)
+    assert purge_assignments(sqlite_store, at(201 * DAYS)) == 1
+    assert held(sqlite_store, OTHER, 201 * DAYS) == ["other"], "an end that is meant"
+
+
+def test_a_lease_for_a_century_is_one_without_an_end(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    path = tmp_path / "kea-leases4.csv"
+    century = 0xFFFFFFFE
+    path.write_text(
+        "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state\n"
+        f"{A},02:00:00:00:00:01,,{century},{at(0) // 1000 + century},1,0,0,,0\n"
+    )
+    source = sqlite_store.source("kea", "kea", str(path))
+    import_file(sqlite_store, source, path, ReadOptions(), lambda: START / 1000)
+    assert intervals(sqlite_store, A) == [("02:00:00:00:00:01", 0, None, "NONE")]
 
 
 def test_another_file_of_the_source_renews_none_of_it(store: AssignmentStore, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.assignments.times import FIRST, LAST, moment_of, ms_text, to_ms
+from urlward.assignments.interval import FIRST, LAST, moment_of, ms_text, to_ms
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

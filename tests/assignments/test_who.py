@@ -45,6 +45,19 @@ def test_none_and_several(sqlite_store: AssignmentStore) -> None:
     assert (fields["answer"], fields["tolerance"], len(fields["candidates"])) == ("ambiguous", 5.0, 2)
 
 
+def test_who_declined_an_address_is_not_the_one_for_certain(sqlite_store: AssignmentStore) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, 100, "anna"),
+        sighting(A, 10, 200, "", SightingKind.DECLINED),
+    )
+    assert who(sqlite_store, WhoQuestion(A, None, at(9))).verdict == "one"
+    answer = who(sqlite_store, WhoQuestion(A, None, at(50)))
+    assert (answer.verdict, answer_fields(answer)["candidates"][0]["end"]) == ("ambiguous", "declined")
+    assert "ambiguous: one subscriber, or nobody" in answer_lines(answer)
+    assert who(sqlite_store, WhoQuestion(A, None, at(150))).verdict == "none"
+
+
 def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 0, 100, "anna", SightingKind.WHOLE), name="one")
     taken(sqlite_store, sighting(A, 10, None, "anna"), name="two")

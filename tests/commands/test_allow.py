@@ -9,8 +9,9 @@ import pytest
 from conftest import run_command
 from lists.support import SENTINEL
 from urlward.commands.allow import add_allow_commands
+from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.policy.allows import AllowError, current_allows, duration, rfc3339
+from urlward.policy.allows import AllowError, current_allows, duration
 from urlward.state.folder import StateError
 
 URL = f"http://{SENTINEL}.test/{SENTINEL}"
@@ -32,7 +33,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(*ALLOW) == 0
     (made,) = current_allows(state, 0)
-    until = rf"{rfc3339(made.until)} \(2 h 0 min\)"
+    until = rf"{time_text(made.until)} \(2 h 0 min\)"
     line = rf"{made.id}  the page  until {until}  \S+ \(uid {os.getuid()}\): asked for\n"
     out, err = capsys.readouterr()
     assert re.fullmatch(line, out)

@@ -8,12 +8,13 @@ from conftest import run_command
 from records.support import an_event
 from urlward.commands.audit_records import add_audit_commands
 from urlward.config import configured
+from urlward.config.problem import SettingError
 from urlward.records.database import open_database
 from urlward.records.event import Event
-from urlward.records.nodes import node_of
+from urlward.records.store import node_of
 from urlward.records.stores import open_store
 from urlward.records.watches import Watches
-from urlward.state.audit import FILE, HEAD, AuditError, append
+from urlward.state.audit import FILE, HEAD, append
 
 NOW = 1_764_064_000
 
@@ -56,7 +57,7 @@ def test_a_log_that_was_cut(state: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "no line has the hash that is known" in out
     assert "begun anew, since what was before is not known (its 2 lines are gone)" in out
     for known in ("abc", ""):
-        with pytest.raises(AuditError, match=r"^known: "):
+        with pytest.raises(SettingError, match=r"^known: "):
             run("verify", "--state", state, "--known", known)
     assert run("verify", "--state", state, "--known", out.split()[-1]) == 0
 
@@ -195,5 +196,5 @@ def test_list(state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_what_shows_nothing_is_said(state: Path, arguments: list[str], said: str) -> None:
-    with pytest.raises(AuditError, match=said):
+    with pytest.raises(SettingError, match=said):
         run("list", "--state", state, *arguments)

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from urlward.commands.caller import caller
+from urlward.commands.arguments import caller
 
 
 def test_who_runs_this() -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from conftest import run_command
 from records.support import DAY, START, an_event
+from urlward.commands.arguments import CommandError
 from urlward.commands.events import (
-    EventsCommandError,
     add_events_commands,
     followed,
     line,
@@ -24,11 +24,10 @@ from urlward.commands.events import (
 from urlward.config import ConfigError
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.records.bulk import insert_new
-from urlward.records.database import Database, open_database
+from urlward.records.database import Database, events, open_database
 from urlward.records.event import FIELDS, ReferenceTextError, as_json, time_text
+from urlward.records.sql import insert_new
 from urlward.records.store import EventQuery, ReplacedError, StoreError
-from urlward.records.tables import events
 
 CONFIG = 'state = "."\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -176,7 +175,7 @@ def test_follow_as_a_process(config: str, database: Database) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])},
     ) as process:
         assert process.stdout
         assert process.stderr
@@ -194,12 +193,12 @@ def test_times() -> None:
     assert read_time("--since", "1970-01-02", 0.0) == DAY
     assert read_time("--until", "1970-01-02", 0.0, whole_day=True) == 2 * DAY
     assert read_time("--until", "1970-01-02T00:00:00Z", 0.0, whole_day=True) == DAY
-    with pytest.raises(EventsCommandError, match=r"^--since: 'soon': not a date such as .* such as 2h$"):
+    with pytest.raises(CommandError, match=r"^--since: 'soon': not a date such as .* such as 2h$"):
         read_time("--since", "soon", 0.0)
 
 
 def test_an_end_before_the_beginning_is_said(config: str) -> None:
-    with pytest.raises(EventsCommandError, match=r"^--until: it ends before --since begins$"):
+    with pytest.raises(CommandError, match=r"^--until: it ends before --since begins$"):
         run("--config", config, "--since", "2026-11-28", "--until", "2026-11-01")
 
 
@@ -210,18 +209,18 @@ def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.M
         with pytest.raises(UrlwardError, match=rf"^(--)?{name}: "):
             run("--config", config, f"--{name}", "")
     for limit in ("0", "9" * 30):
-        with pytest.raises(EventsCommandError, match=r"^--limit: "):
+        with pytest.raises(CommandError, match=r"^--limit: "):
             run("--config", config, "--limit", limit)
-    with pytest.raises(EventsCommandError, match=r"^--client: 'nonsense': not an address, "):
+    with pytest.raises(CommandError, match=r"^--client: 'nonsense': not an address, "):
         run("--config", config, "--client", "nonsense")
-    with pytest.raises(EventsCommandError, match=r"^--follow goes on"):
+    with pytest.raises(CommandError, match=r"^--follow goes on"):
         run("--config", config, "--follow", "--until", "2h")
     path = Path(config)
     path.write_text(f'{CONFIG}[[records.store]]\nkind = "jsonl"\n')
-    with pytest.raises(EventsCommandError, match=r"no store of kind sqlite or postgresql"):
+    with pytest.raises(CommandError, match=r"no store of kind sqlite or postgresql"):
         run("--config", config)
     path.write_text("")
-    with pytest.raises(EventsCommandError, match=r"urlward\.toml: no \[records\]: nothing is recorded$"):
+    with pytest.raises(CommandError, match=r"urlward\.toml: no \[records\]: nothing is recorded$"):
         run("--config", config)
     with pytest.raises(ConfigError):
         run("--config", str(tmp_path / "none.toml"))

@@ -10,7 +10,7 @@ import pytest
 from conftest import run_command
 from feeds.feed_support import Server, hosts
 from lists.support import HTML
-from urlward.commands.caller import caller
+from urlward.commands.arguments import caller
 from urlward.commands.feeds import add_feed_commands
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.store import FeedStore

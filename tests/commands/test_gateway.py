@@ -73,6 +73,15 @@ def test_a_setting_that_does_not_do_is_named_with_its_line(
         assert err.startswith(f"urlward: {path}{said}")
 
 
+def test_the_machines_configuration_where_none_is_given(
+    run: Run, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urlward.config.SYSTEM", Path(config))
+    assert run("gateway", "print")[:2] == run("gateway", "print", "--config", config)[:2]
+    code, out, _ = run("gateway", "install", "--print")
+    assert (code, f"gateway up --config {config}\n" in out) == (0, True)
+
+
 @needs_root
 def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     code, out, _ = run("gateway", "status")
@@ -113,6 +122,13 @@ def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
     assert ["ports", "of", "others", "lan0", "br0"] in [line.split() for line in out.splitlines()]
     assert "urlward: gateway.interfaces: lan0 is a port of br0" in run("gateway", "up", "--config", config)[2]
     subprocess.run(["ip", "link", "set", "lan0", "nomaster"], check=True)
+    assert run("gateway", "status", "--config", config)[0] == 0
+    subprocess.run(["ip", "link", "set", "lan0", "up"], check=True)
+    subprocess.run(["ip", "route", "add", "192.0.2.0/24", "dev", "lan0"], check=True)
+    code, out, _ = run("gateway", "status", "--config", config)
+    assert code == 1, "what is redirected there the kernel drops"
+    assert ["no", "ipv4", "address", "lan0"] in [line.split() for line in out.splitlines()]
+    subprocess.run(["ip", "addr", "add", "192.0.2.1/32", "dev", "lan0"], check=True)
     assert run("gateway", "status", "--config", config)[0] == 0
     other = "table inet filter {\nchain input { type filter hook input priority 0; policy drop; }\n}"
     subprocess.run(["nft", "-f", "-"], input=other, text=True, check=True)

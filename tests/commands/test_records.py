@@ -8,13 +8,12 @@ import pytest
 from assignments.support import at, sighting, taken
 from conftest import run_command
 from records.support import DAY, HOUR, an_event
-from urlward.assignments.configured import database_of, purge_configured
-from urlward.assignments.interval import FOREVER, SightingKind, place_of
-from urlward.assignments.merging import Merger
+from urlward.assignments.importing import Merger
+from urlward.assignments.interval import FOREVER, SightingKind, ms_text, place_of
+from urlward.assignments.retention import database_of, purge_configured
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import ms_text
-from urlward.commands.records import RecordsCommandError, add_records_commands
-from urlward.commands.seen import seen_by
+from urlward.commands.arguments import CommandError
+from urlward.commands.records import add_records_commands
 from urlward.commands.who import add_who_command
 from urlward.config import read_config
 from urlward.config.records import StoreTable
@@ -172,14 +171,14 @@ def test_a_hold_of_before_ends_as_it_is_written(config: str, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("recorded")
 def test_what_cannot_be_done(config: str, tmp_path: Path) -> None:
-    with pytest.raises(RecordsCommandError, match=r"^--until: 'soon': not a date"):
+    with pytest.raises(CommandError, match=r"^--until: 'soon': not a date"):
         run("hold", HELD, "--until", "soon", "--why", "a", "--config", config)
     with pytest.raises(HoldError, match=r"^until: a time to come"):
         run("hold", HELD, "--until", "2020-01-01", "--why", "a", "--config", config)
     with pytest.raises(HoldError, match=r"'7Q4M-2XKD-93FH' is not held"):
         run("release", HELD, "--why", "a", "--config", config)
     Path(config).write_text("")
-    with pytest.raises(RecordsCommandError, match=r"no \[records\]: nothing is recorded$"):
+    with pytest.raises(CommandError, match=r"no \[records\]: nothing is recorded$"):
         run("status", "--config", config)
     assert current_holds(tmp_path, 0) == ()
 
@@ -269,7 +268,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def who(reference: str, *more: str) -> int:
     return run_command(
-        lambda command: add_who_command(command, seen_by),
+        add_who_command,
         "who",
         "--reference",
         reference,

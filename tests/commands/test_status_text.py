@@ -1,6 +1,6 @@
 from typing import Any
 
-from urlward.commands.status_text import lines
+from urlward.commands.status import lines
 
 FEED = {
     "name": "feed", "state": "ok", "serial": 3, "entries": 10, "age": 120,

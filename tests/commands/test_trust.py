@@ -11,9 +11,8 @@ import pytest
 from lists.support import OTHER_SECRET, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward import cli
 from urlward.engine.artifact import parse
-from urlward.engine.rotation import parse_rotation
-from urlward.engine.signing import SigningKey, check_signature, sign_artifact
-from urlward.lists.signing_keys import read_public_key, read_signing_key
+from urlward.engine.signing import SigningKey, check_signature, parse_rotation, sign_artifact
+from urlward.lists.trust import read_public_key, read_signing_key
 
 BODY, NEXT = SigningKey(SECRET), SigningKey(OTHER_SECRET)
 

@@ -12,10 +12,9 @@ import pytest
 from assignments.support import at, sighting, taken
 from obstacles import audit_on_a_full_disk
 from urlward import cli
-from urlward.assignments.configured import purge_configured
-from urlward.assignments.interval import AssignmentError, SightingKind
+from urlward.assignments.interval import AssignmentError, SightingKind, ms_text
+from urlward.assignments.retention import purge_configured
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import ms_text
 from urlward.commands import assignments as assignment_commands
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.who import Seen, add_who_command, read_time, read_tolerance, split_address

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from urlward.config import read_config
-from urlward.config.probing import ProbingTable
+from urlward.config.proxy import ProbingTable
 
 
 def test_nobody_is_slowed_where_the_table_is_absent(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from urlward.config import (
     ObjectionsTable,
     PageTable,
     ProbingTable,
+    ProxyTable,
     RecordsTable,
     RuleTable,
     ScheduleTable,
@@ -116,6 +117,9 @@ token_file = "token"
 [objections]
 url = "http://gateway.example:8091/"
 
+[proxy]
+users = "users.txt"
+
 [probing]
 slow = true
 
@@ -171,6 +175,7 @@ def test_every_key(path: Path) -> None:
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
         objections=ObjectionsTable(url="http://gateway.example:8091/"),
+        proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
         pages={"school": PageTable(operator="Example School")},
         page=PageTable(

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
     AdminError,
     EventPage,
     NotConfiguredError,
     Now,
     Row,
-    Sources,
 )
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.records.store import EventQuery
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
@@ -50,7 +50,7 @@ def event(number: int) -> Row:
     }
 
 
-class MadeUp(Sources):
+class MadeUp(LiveSources):
     """Remembers what it was told."""
 
     def __init__(self) -> None:
@@ -293,14 +293,14 @@ class MadeUp(Sources):
 class Site:
     """A dashboard that is served."""
 
-    def __init__(self, port: int, sources: Sources) -> None:
+    def __init__(self, port: int, sources: LiveSources) -> None:
         self.port = port
         self.origin = f"http://127.0.0.1:{port}"
         self.sources = sources
 
 
 @contextmanager
-def serving(sources: Sources, state: Path, **settings: Any) -> Iterator[Site]:
+def serving(sources: LiveSources, state: Path, **settings: Any) -> Iterator[Site]:
     """Serve on a free port, in a thread that has an event loop."""
     (state / "admin.token").touch(0o600)
     (state / "admin.token").write_text(TOKEN)

@@ -1,12 +1,15 @@
 """The dashboard over real sockets: who gets in, what is sent, and what is written down."""
 
 import csv
+import html
 import io
 import json
 import logging
 import re
 import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -19,10 +22,9 @@ from tornado.httpclient import AsyncHTTPClient
 
 from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
-from urlward.dashboard.handler import STATIC
-from urlward.dashboard.sessions import BURST, EVERY, SESSION
+from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import AdminError, EventPage
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
@@ -347,7 +349,7 @@ def test_events_are_exported_whole(inside: Browser):
     assert len(rows) == EVENTS / 5
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["category"] for row in rows} == {"child-abuse", "phishing", "'=cmd"}
-    assert rows[0]["time"] == time_text(int(rows[0]["id"][:12], 16))
+    assert rows[0]["time"] == time_text(rows[0]["id"][:12], 16)
     lines = inside.get("/events.jsonl?kind=cut&list=hotline").data.decode().splitlines()
     assert {json.loads(line)["list"] for line in lines} == {"hotline"}
     assert json.loads(lines[0])["time"].endswith("Z")
@@ -429,6 +431,27 @@ def test_what_nobody_would_heed_is_refused(
     assert answer.status == 400
     assert "there is none of that name here" in json.loads(answer.data)["error"]
     assert not sources.told
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("list=%00", "list: empty, or with a control character"),
+        ("list=a%00b", "list: empty, or with a control character"),
+        ("reference=", "reference: empty"),
+        ("kind=block&kind=", "kind: empty"),
+        ("since=%20", "since: empty"),
+        ("list=a&list=b", "list: given more than once"),
+        ("refrence=7F3K-9Q2M-93FH", "there is none of that name here"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/events", "/events.csv", "/events.jsonl"])
+def test_a_filter_that_says_nothing_gives_nobody_the_events_of_all(
+    browser: Browser, path: str, query: str, said: str
+):
+    answer = browser.get(f"{path}?{query}", headers=BEARER)
+    assert answer.status == 400
+    assert said in html.unescape(answer.data.decode())
 
 
 def test_events_for_scripts(browser: Browser):
@@ -535,3 +558,24 @@ def test_addresses(text: str, address: tuple[str, int]):
 def test_addresses_that_are_none(text: str):
     with pytest.raises(AdminError, match="HOST:PORT"):
         parse_listen(text)
+
+
+def test_those_who_wait_for_a_store_leave_others_what_needs_none(tmp_path: Path) -> None:
+    release, waiting = threading.Event(), threading.Semaphore(0)
+
+    class Stuck(MadeUp):
+        def events(self, wanted: EventQuery) -> EventPage:
+            waiting.release()
+            release.wait(60)
+            return super().events(wanted)
+
+    with serving(Stuck(), tmp_path) as site, ThreadPoolExecutor(8) as visitors:
+        asked = [visitors.submit(Browser(site).request, "GET", "/events", headers=BEARER) for _ in range(8)]
+        try:
+            for _ in asked:
+                assert waiting.acquire(timeout=60)
+            checked = Browser(site).request("GET", "/allows", headers=BEARER, timeout=30)
+            assert checked.status == 200
+        finally:
+            release.set()
+        assert [one.result().status for one in asked] == [200] * 8

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from urlward.dashboard import asked
 from urlward.dashboard.sources import AdminError
 from urlward.engine.errors import UrlwardError
-from urlward.objections.book import Grant
+from urlward.objections.objections import Grant
 from urlward.records.store import EventQuery
 
 

@@ -1,4 +1,4 @@
-from urlward.dashboard.sessions import BURST, EVERY, MAX_ADDRESSES, WrongGuesses
+from urlward.dashboard.handler import BURST, EVERY, MAX_ADDRESSES, WrongGuesses
 
 
 def test_some_wrong_guesses_are_free_and_then_time_has_to_pass():

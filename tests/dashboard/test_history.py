@@ -1,6 +1,6 @@
 from typing import Any
 
-from urlward.dashboard.history import SPAN, History
+from urlward.dashboard.sources import SPAN, History
 
 NOW = 1_795_600_000
 

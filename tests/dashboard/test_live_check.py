@@ -6,11 +6,11 @@ import pytest
 
 from lists.policy_support import config as read
 from urlward.config import Config, RecordsTable, read_config
-from urlward.dashboard.live_check import Checks
+from urlward.dashboard.live_sources import Checks
 from urlward.engine.errors import UrlwardError
 from urlward.policy.allows import add_allow
 from urlward.proxy.settings import Settings
-from urlward.state.beside import read_asked
+from urlward.service.process import read_asked
 from urlward.state.folder import local_key
 
 pytestmark = pytest.mark.usefixtures("compiles_here")

@@ -12,11 +12,11 @@ from lists.policy_support import config as read
 from urlward.dashboard.asked import OF_EVENTS
 from urlward.dashboard.live_sources import LiveSources, RecorderParts
 from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
+from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.store import FeedStore
-from urlward.objections.book import Grant
-from urlward.policy.allows import rfc3339
+from urlward.objections.objections import Grant
 from urlward.records.store import EventQuery
 
 NOW = FIRST / 1000 + 3_600
@@ -110,7 +110,7 @@ def test_lists_are_those_that_workers_have(tmp_path: Path):
     live = sources(tmp_path, RecorderParts(finder=Store([]), snapshots=lambda: snapshots))
     hotline, own = live.lists()
     assert hotline == {
-        "name": "hotline", "kind": "feed", "serial": 18, "created": rfc3339(NOW - 60), "age": 60,
+        "name": "hotline", "kind": "feed", "serial": 18, "created": time_text(NOW - 60), "age": 60,
         "entries": 9, "note": "", "hits": 3,
     }  # fmt: skip
     assert (own["kind"], own["age"], own["hits"]) == ("file", None, 0)

@@ -10,6 +10,7 @@ from conftest import wait_for
 from lists.policy_support import config as read
 from records.support import own_messages
 from urlward.dashboard.live_sources import Refreshes
+from urlward.dashboard.sources import AdminError
 from urlward.feeds.store import FeedStore
 
 CONFIG = """
@@ -37,6 +38,24 @@ def test_impatience_does_not_add_up(tmp_path: Path, state: Path):
     wait_for(lambda: store.in_force() is not None and not +refreshes._begun, "the feed")
 
 
+def test_one_for_which_no_thread_can_be_had_is_none_that_is_under_way(
+    tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = read(tmp_path, CONFIG)
+    refreshes, (feed,) = Refreshes(config, state), config.feed
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        for _ in range(3):
+            with pytest.raises(AdminError, match="hotline: not fetched: can't start new thread"):
+                refreshes.begin(feed)
+    assert refreshes.begin(feed) == "hotline: being fetched"
+    wait_for(lambda: FeedStore(state, "hotline").in_force() is not None and not +refreshes._begun, "the feed")
+
+
 def test_two_that_end_at_one_moment_are_both_over(
     tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -49,7 +68,7 @@ def test_two_that_end_at_one_moment_are_both_over(
             return found
 
     together = threading.Barrier(2, timeout=60)
-    monkeypatch.setattr("urlward.dashboard.live_sources.refresh_apart", lambda *_, **__: together.wait())
+    monkeypatch.setattr("urlward.feeds.feed.Feed.refresh", lambda *_, **__: together.wait())
     config = read(tmp_path, CONFIG)
     refreshes = Refreshes(config, state)
     refreshes._begun = Slow()
@@ -67,7 +86,7 @@ def test_a_fault_is_told_without_what_it_says(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("secret.example")
 
-    monkeypatch.setattr("urlward.dashboard.live_sources.refresh_apart", broken)
+    monkeypatch.setattr("urlward.feeds.feed.Feed.refresh", broken)
     caplog.set_level(logging.ERROR)
     config = read(tmp_path, CONFIG)
     refreshes = Refreshes(config, state)

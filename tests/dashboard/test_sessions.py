@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from urlward.dashboard.sessions import SESSION, Sessions, Visitor
+from urlward.dashboard.handler import SESSION, Sessions, Visitor
 from urlward.state.token import TokenError, read_token
 
 NOW = 1_795_600_000.0

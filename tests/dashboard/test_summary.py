@@ -1,5 +1,4 @@
-from urlward.dashboard.history import by_minute, newest
-from urlward.dashboard.sources import Now
+from urlward.dashboard.sources import Now, by_minute, newest
 
 
 def now(first: int, requests: list[int], latency: list[float | None]) -> Now:

@@ -18,7 +18,7 @@ from urlward import cli
 from urlward.config import Config
 from urlward.docs import topics
 from urlward.records.event import KINDS
-from urlward.records.families import ALARMS
+from urlward.records.exposition import ALARMS
 
 MOST_WORDS = 1200
 """What a stranger reads in five minutes."""

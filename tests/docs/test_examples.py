@@ -17,7 +17,7 @@ from docs.documents import DOCS, PAGES, README, ROOT, Block, blocks, code, rows,
 from urlward import cli
 from urlward.config import read_config
 
-LANGUAGES = {"sh", "console", "toml", "list", "ini", "text"}
+LANGUAGES = {"sh", "console", "toml", "list", "ini", "python", "text"}
 TOOLS = ("awk", "cmp", "cp", "date")
 NOTHING = (
     "git",

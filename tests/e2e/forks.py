@@ -39,7 +39,7 @@ _MODULES = (
     "urlward.proxy.runner",
     "urlward.proxy.listeners",
     "urlward.supervise",
-    "urlward.gateway.locks",
+    "urlward.gateway.system",
     "urlward.gateway.rules_watch",
     MODULE,
 )

@@ -494,7 +494,7 @@ def _forked(
     namespace: str = "",
     executes: bool = False,
 ) -> Forked:
-    begun = environment(PYTHONMALLOC="malloc")  # as `urlward.allocator` chooses
+    begun = environment(PYTHONMALLOC="malloc")  # as `urlward.process` chooses
     return forks(begun).start(arguments, out, err, begun, before, namespace, executes)
 
 

@@ -15,8 +15,7 @@ from urlward.engine.artifact import parse
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
-from urlward.lists.build import compile_sources
-from urlward.lists.issue import Issue
+from urlward.lists.build import Issue, compile_sources
 from urlward.policy.allows import add_allow
 from urlward.state.folder import local_key
 from urlward.state.keys import read_key

@@ -11,8 +11,7 @@ import pytest
 from conftest import free_port, wait_for
 from e2e.objection_support import OPERATOR, Desks
 from e2e.support import RawOrigin, Response, ask, running
-from urlward.objections.book import grant
-from urlward.objections.objections import read_objections
+from urlward.objections.objections import grant, read_objections
 
 FORM = re.compile(rb'<form action="([^"]+)" method="post".*?name="reference" value="([^"]+)"', re.S)
 

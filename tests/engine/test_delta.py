@@ -24,7 +24,7 @@ from urlward.engine.artifact import HEADER_SIZE, Section, dump, parse, section_t
 from urlward.engine.delta import MOST, DeltaError
 from urlward.engine.digest import Key
 from urlward.engine.errors import WrongKeyError
-from urlward.engine.table import Table
+from urlward.engine.table import RowTable
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -139,7 +139,7 @@ def test_a_sieve_of_another_size() -> None:
 def test_shapes_in_more_bytes() -> None:
     """As where there are more than 65,536 of them."""
     found = parse(NEW)
-    wide = b"".join(number.to_bytes(4, "little") for number in Table(found).shape_numbers)
+    wide = b"".join(number.to_bytes(4, "little") for number in RowTable(found).shape_numbers)
     meta = json.dumps(found.meta | {"shape_bytes": 4}, separators=(",", ":")).encode()
     other = forge(NEW, {Section.META: meta, Section.SHAPES: wide})
     for old, new in ((OLD, other), (other, OLD), (other, NEW)):

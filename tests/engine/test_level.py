@@ -7,7 +7,7 @@ from engine import reference
 from engine.reference import Rule
 from engine.support import examples, matcher
 from engine.test_matcher_reference import HOSTS, LISTS, REQUESTS, SHAPES, loaded, number, shapes
-from urlward.engine import level
+from urlward.engine import hosts
 from urlward.engine.errors import UrlError
 
 JUNE = 20_240 * 86_400.0  # 2025-06-01
@@ -64,7 +64,7 @@ def test_several_lists_are_one() -> None:
 
 
 def test_a_host_with_more_entries_than_are_looked_at_may_have_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(level, "LOOK", 8)
+    monkeypatch.setattr(hosts, "LOOK", 8)
     for count, found in ((7, "whole"), (8, "below")):
         lines = [f"http://a.test/{n} expires=2030-01-01" for n in range(count)]
         assert matcher("a.test", *lines).level("a.test") == found

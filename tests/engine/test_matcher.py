@@ -8,7 +8,7 @@ import pytest
 
 from engine.support import CREATED, key, load_lines, matcher
 from urlward.engine.errors import UrlError
-from urlward.engine.level import LOOK
+from urlward.engine.hosts import LOOK
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import Work
 from urlward.engine.verdict import PASS, Verdict
@@ -255,7 +255,11 @@ def test_a_raw_byte_is_its_escape() -> None:
     found = matcher("http://example.test/bücher/ä?ö=ü")
     for target in ("/b\xc3\xbccher/\xc3\xa4?\xc3\xb6=\xc3\xbc", "/b%c3%bccher/%C3%A4?%c3%b6=%C3%BC"):
         assert found.check("example.test", target).blocked
-    assert not found.check("example.test", "/b\xfccher/\xe4?\xf6=\xfc").blocked
+    # Nor does it matter to all that it is not UTF-8.
+    for target in ("/b\xfccher/\xe4?\xf6=\xfc", "/b%fccher/\xe4?%F6=%c3%bc"):
+        assert found.check("example.test", target).blocked
+    for target in ("/b\xe4cher/\xe4?\xf6=\xfc", "/b%c3%83%c2%bccher/%e4?%f6=%fc", "/b%ccher/%e4?%f6=%fc"):
+        assert not found.check("example.test", target).blocked
 
 
 def test_nothing_of_a_long_url_is_left_unread() -> None:
@@ -709,11 +713,32 @@ def test_a_block_in_any_reading_counts_before_what_is_told_of_or_allowed() -> No
     assert found.check("p.test", "/b/..;/a").entry == "block"
 
 
-@pytest.mark.parametrize("page", ["/a;x", "/v1.api/x", "/a.", "/a%20", "/a.html/b", "/v1.api/*"])
+@pytest.mark.parametrize(
+    "page", ["/a;x", "/v1.api/x", "/a.", "/a%20", "/a.html/b", "/v1.api/*", "/a+b/c", "/a%20b", "/%E4/*"]
+)
 def test_what_allows_a_whole_path_allows_its_shorter_readings(page: str) -> None:
     found = matcher("p.test", f"@@http://p.test{page}")
     assert found.check("p.test", page.replace("*", "b")).action == "allow"
     assert found.check("p.test", page.rstrip("*") + "/../c").blocked
+
+
+@pytest.mark.parametrize(
+    "query", ["q=a%3Bb", "x=1;y=2", "q=%20x", "a=1&q=%C2%A0x%20", "a.b=1;c", "id=5&id=6"]
+)
+def test_what_is_allowed_as_written_is_so_whatever_origins_make_of_it(query: str) -> None:
+    found = matcher("p.test", f"@@http://p.test/view?{query}")
+    assert found.check("p.test", f"/view?{query}").action == "allow"
+    assert found.check("p.test", f"/view?{'&'.join(reversed(query.split('&')))}").action == "allow"
+    for more in ("&q=c", "&x=3", ";x=1", "&a_b=2"):
+        name = more[1:].partition("=")[0]
+        if name in query.replace(".", "_"):
+            assert found.check("p.test", f"/view?{query}{more}").blocked
+
+
+def test_what_is_allowed_with_escaped_dots_does_not_allow_where_they_lead() -> None:
+    found = matcher("http://p.test/a%20b", "@@http://p.test/ok/*")
+    assert found.check("p.test", "/ok/%u002e%u002e/a+b").blocked
+    assert found.check("p.test", "/ok/x%u002e/a+b").action == "allow"
 
 
 @pytest.mark.parametrize("target", ["/listed.html/ok/x/", "/listed.html/ok/x/.", "/listed.html/ok/x/y;z"])
@@ -754,6 +779,25 @@ def test_an_entry_is_what_a_browser_asks_for_where_it_is_given_the_entry(page: s
     assert found.check("p.test", "/foo/bar/").blocked
     assert found.check("p.test", page).blocked
     assert found.check("p.test", "/foo/") == PASS
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/x/one+two/three/y",
+        "/x/one%2Btwo/three/y",
+        "/one%20two./three/y",
+        "/one%20two/three../y",
+        "/a./one+two/three/y",
+    ],
+)
+def test_a_path_sequence_on_any_host_is_found_in_every_reading(target: str) -> None:
+    assert matcher("*/one%20two/three/*").check("quiet.test", target).blocked
+
+
+@pytest.mark.parametrize("target", ["/x/one./two/y", "/one/two./y", "/one../two/"])
+def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None:
+    assert matcher("*/one/two/*").check("quiet.test", target).blocked
 
 
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:

@@ -131,8 +131,8 @@ def shapes(shard: int, floating: int, pattern: int, collide: int) -> Iterator[No
         patch("urlward.engine.loaded.SHARD", shard),
         patch("urlward.engine.loaded.FLOATING_SHARD", floating),
         patch("urlward.engine.compiler.MAX_PATTERN", pattern),
-        patch("urlward.engine.level.LOOK", 1 << 20),  # so small automata have much over and over
-        patch("urlward.engine.suffix._suffixes", lambda: OUR_SUFFIXES),
+        patch("urlward.engine.hosts.LOOK", 1 << 20),  # so small automata have much over and over
+        patch("urlward.engine.hosts._suffixes", lambda: OUR_SUFFIXES),
         patch.object(Tokens, "__missing__", letters if collide else Tokens.__missing__),
     ):
         yield

@@ -4,7 +4,7 @@ from engine.support import OTHER_SECRET, build, key
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError
-from urlward.engine.networks import blocking_networks
+from urlward.engine.table import blocking_networks
 
 JUNE = 20_240 * 86_400.0  # 2025-06-01
 

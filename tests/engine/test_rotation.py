@@ -5,8 +5,15 @@ from hypothesis import strategies as st
 from engine.support import CREATED, OTHER_SECRET, SECRET, build, examples, key
 from urlward.engine.artifact import read_header
 from urlward.engine.errors import RotationError, SignatureError
-from urlward.engine.rotation import MAX_SERIAL, ROTATION_MAGIC, make_rotation, parse_rotation
-from urlward.engine.signing import SigningKey, check_signature, sign_artifact
+from urlward.engine.signing import (
+    MAX_SERIAL,
+    ROTATION_MAGIC,
+    SigningKey,
+    check_signature,
+    make_rotation,
+    parse_rotation,
+    sign_artifact,
+)
 
 OLD, NEW = SigningKey(SECRET), SigningKey(OTHER_SECRET)
 TEXT = f"""urlward rotation 1

@@ -3,8 +3,8 @@ import io
 import pytest
 from publicsuffixlist import PublicSuffixList
 
-from urlward.engine import suffix
-from urlward.engine.suffix import labels_before_suffix
+from urlward.engine import hosts
+from urlward.engine.hosts import labels_before_suffix
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_bundled_list(host: str, labels: tuple[str, ...]) -> None:
 )
 def test_rules(host: str, labels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     rules = PublicSuffixList(source=io.StringIO("test\nco.test\n*.example\n!www.example\nbücher"))
-    monkeypatch.setattr(suffix, "_suffixes", lambda: rules)
+    monkeypatch.setattr(hosts, "_suffixes", lambda: rules)
     assert labels_before_suffix(host) == labels
 
 

@@ -6,14 +6,14 @@ from urlward.engine.artifact import Section, parse
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.record import param_text
-from urlward.engine.table import Table
+from urlward.engine.table import RowTable
 
 SECRET = bytes(range(32))
 LINES = ["plain.test"] + [f"http://page.test/view?id={n}&lang=en id=E-{n}" for n in range(20)]
 
 
-def table() -> Table:
-    return Table(parse(build(LINES, Key(SECRET))))
+def table() -> RowTable:
+    return RowTable(parse(build(LINES, Key(SECRET))))
 
 
 def test_rows_say_what_was_listed() -> None:
@@ -57,4 +57,4 @@ def test_what_rows_have_in_numbers() -> None:
 
 def test_parameters_that_point_anywhere_are_no_more_than_there_are() -> None:
     forged = forge(build(LINES, Key(SECRET)), {Section.PARAM_ROWS: bytes(4) + b"\xff\xff\xff\xff"})
-    assert len(Table(parse(forged)).further_params(0)) == 20
+    assert len(RowTable(parse(forged)).further_params(0)) == 20

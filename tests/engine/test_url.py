@@ -707,7 +707,7 @@ def paths(target: str) -> set[str]:
         "/a/b.html?x=1",
         "/a/../b",
         "/a//b",
-        "/a%20b",
+        "/a%21b",
         "/100%25",
         "/a\\b",
         "*",
@@ -819,6 +819,20 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/a%u002fb/..%u002Fc", ["/a/c"]),
         ("/%ud83d%ude00%u00e9", ["/%F0%9F%98%80%C3%A9"]),
         ("/%ud83dx%u003f", ["/%EF%BF%BDx%3F"]),
+        # A plus is a blank to S3, CivetWeb and Sinatra, and a blank so may be listed as one.
+        ("/a%20b", ["/a+b"]),
+        ("/a%20b+c/x", ["/a%20b%20c/x", "/a+b+c/x"]),
+        ("/a+b/+", ["/a%20b/%20"]),
+        ("/a+b.html/x+y", ["/a%20b.html"]),
+        ("/%E4%2B%u0062?+", ["/%C3%A4%20b"]),
+        # Bytes that are not UTF-8 are letters to IIS, Jetty and CherryPy.
+        ("/%E4", ["/%C3%A4"]),
+        ("/\xe4/%e4;x/%C3%A4", ["/%C3%A4/%C3%A4/%C3%A4"]),
+        ("/x/../%e4%96\xe4", ["/%C3%A4%E2%80%93%C3%A4"]),
+        ("/a%u002e%E4", ["/a.%C3%A4"]),
+        # To SWI-Prolog UTF-8 may be longer than need be.
+        ("/d/%c0%ae%C0%AE%c0%af%e0%83%a4", ["/%C3%A4"]),
+        ("/%e0%80%af%c1%a1?%c0%a6", ["/a"]),
         # Fastify 4 begins the query at a semicolon.
         ("/a;b/c;d", ["/a"]),
         # A zero byte ends a path for Perl's servers, `$` is before a line feed for Python.
@@ -834,6 +848,11 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # Dots and blanks at the end do not count for Windows.
         ("/a.html.", ["/a.html"]),
         ("/a.html%20.%20", ["/a.html"]),
+        # Nor do dots at the end of any segment for CivetWeb.
+        ("/d./a.html", ["/d/a.html"]),
+        ("/d.../x./a%2e", ["/d/x/a"]),
+        ("/..../d/a%20/", ["/d/a%20/"]),
+        ("/x/../d.%2fa", ["/d/a"]),
     ],
 )
 def test_reading(target: str, others: list[str]) -> None:
@@ -852,7 +871,7 @@ def test_reading(target: str, others: list[str]) -> None:
         ("/a?b#x=1", {"b", "b#x=1"}),
         ("/a?;x=1", {";x=1"}),
         ("/a?b;x=1", {"b;x=1"}),
-        ("/a;%20#b?x=1", {"", "b?x=1", "x=1", "%20#b?x=1"}),
+        ("/a;%20#b?x=1", {"", "b?x=1", "x=1", "%20#b?x=1", "+#b?x=1"}),
         ("//u%2f@h/a;x=1", {"", "x=1"}),
     ],
 )
@@ -875,6 +894,11 @@ def test_a_blank_ends_a_query_too() -> None:
 def test_escapes_of_four_digits_in_a_query() -> None:
     queries = {reading.query for reading in target_readings("/a?%u0069d=%u0035%u0026%u0")}
     assert queries == {"%u0069d=%u0035%u0026%u0", "id=5%26%u0"}
+
+
+def test_bytes_of_latin_1_in_a_query() -> None:
+    queries = {reading.query for reading in target_readings("/a?id=%E4&b=%c3%a4")}
+    assert queries == {"id=%E4&b=%c3%a4", "id=%C3%A4&b=%c3%a4"}
 
 
 def test_a_path_that_may_be_too_many_files_is_refused() -> None:

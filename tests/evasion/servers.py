@@ -35,10 +35,18 @@ http://listed.test/deep/listed-page.html
 http://listed.test/tree/*
 http://listed.test/app/*
 http://listed.test/app.html
+http://listed.test/caf%C3%A9/a%20b.html
 http://listed.test/view.php?topic=q31337q
 http://listed.test/view.php?user_id=5&a=1
 """
-_LISTED = ("listed.html", "deep/listed-page.html", "tree/x.html", "tree/deep/y.html", "app.html")
+_LISTED = (
+    "listed.html",
+    "deep/listed-page.html",
+    "tree/x.html",
+    "tree/deep/y.html",
+    "app.html",
+    "café/a b.html",
+)
 _UNLISTED = ("innocent.html", "x.html", "deep/x.html", "listed.htm", "listing.html", "trees/x.html")
 
 Start = Callable[[ExitStack, Path, dict[str, str]], None]
@@ -154,6 +162,11 @@ def _uwsgi(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
     _run(stack, folder, "uwsgi-core", *options, "--http-socket", f"127.0.0.1:{values['uwsgi']}", *app)
 
 
+def _civetweb(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
+    where = f"127.0.0.1:{values['civetweb']}"
+    _run(stack, folder, "civetweb", "-document_root", values["www"], "-listening_ports", where)
+
+
 def _tomcat(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
     base = folder / "tomcat"
     for name in ("conf", "logs", "temp", "work", "webapps"):
@@ -194,6 +207,7 @@ SERVERS = (
         ("uwsgi",),
         _uwsgi,
     ),
+    Server({"civetweb": "civetweb"}, ("civetweb",), _civetweb),
     Server(
         {str(JAVA): "default-jre-headless", str(TOMCAT / "bin"): "tomcat10"},
         ("tomcat", "tomcat-lenient"),

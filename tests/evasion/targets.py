@@ -32,7 +32,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 _PAGES = _words(
     "/listed.html /deep/listed-page.html /tree/x.html /tree/deep/y.html /tree/ /app/a /app/.. /app.html"
+    " /caf%C3%A9/a%20b.html"
 )
+_IN_PAGES = (("%20", "+"), ("%20", "%2B"), ("%C3%A9", "%E9"), ("%C3%A9", "\xc3\xa9"), ("%C3%A9", "\xe9"))
 _QUERIES = ("topic=q31337q", "user_id=5&a=1", "a=1&user_id=5")
 _INNOCENT = _words(
     "/innocent.html /x.html /deep/x.html /trees/x.html /listed.htm /view.php?topic=3133 /view.php?a=1"
@@ -75,6 +77,8 @@ def target(rng: random.Random) -> str:
     query = ""
     if rng.random() < 0.3:
         page, query = "/view.php", rng.choice(_AT_QUERIES) + _query(rng, rng.choice(_QUERIES))
+    if rng.random() < 0.5:
+        page = page.replace(*rng.choice(_IN_PAGES))
     path = page if rng.random() < 0.6 else _walked(rng, page)
     for _ in range(rng.choice((0, 1, 1, 1, 2, 3))):
         path = _respelled(rng, path)

@@ -23,7 +23,7 @@ from feeds.certificates import make_certificates
 from lists.support import descriptors
 from nginx_log import AccessLog
 from urlward.feeds.fetch import Answer, fetch
-from urlward.feeds.source import FetchError, Origin, Validators
+from urlward.feeds.source import FeedOrigin, FetchError, Validators
 
 LIST = b"# A feed.\n" + b"".join(b"host-%d.test\n" % number for number in range(3000))
 
@@ -54,10 +54,10 @@ class Server:
     def ca(self) -> str:
         return str(self.folder / "ca.pem")
 
-    def origin(self, path: str, port: int | None = None, **more: Any) -> Origin:
+    def origin(self, path: str, port: int | None = None, **more: Any) -> FeedOrigin:
         more.setdefault("ca", self.ca)
         more.setdefault("timeout", 60.0)
-        return Origin(self.url(path, port), **more)
+        return FeedOrigin(self.url(path, port), **more)
 
     def requests(self) -> list[dict[str, str]]:
         """What it was asked, in order."""
@@ -189,7 +189,7 @@ def body(answer: Answer) -> bytes:
     return data
 
 
-def refusal(origin: Origin, validators: Validators | None = None) -> FetchError:
+def refusal(origin: FeedOrigin, validators: Validators | None = None) -> FetchError:
     """The error of a fetch that must fail, whose words are fit for a log."""
     before = memory_descriptors()
     with pytest.raises(FetchError) as caught:

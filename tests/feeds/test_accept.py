@@ -5,8 +5,8 @@ import pytest
 
 from feeds.feed_support import Feed, Server, feed, hosts
 from obstacles import audit_on_a_full_disk
-from urlward.feeds.accept import accept
 from urlward.feeds.refresh import refresh
+from urlward.feeds.status import accept
 from urlward.state.folder import StateError
 
 

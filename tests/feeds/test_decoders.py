@@ -2,7 +2,7 @@ import gzip
 
 import pytest
 
-from urlward.feeds.decoders import DAMAGED, Decoder, decoder_for, gzip_decoder, zstd, zstd_decoder
+from urlward.feeds.body import DAMAGED, Decoder, decoder_for, gzip_decoder, zstd, zstd_decoder
 
 CONTENT = b"a.test\n" * 10_000
 MEMBERS = {"gzip": gzip.compress(CONTENT), "zstd": zstd.compress(CONTENT)}

@@ -27,7 +27,7 @@ from feeds.fetch_support import (
 )
 from urlward.feeds import fetch as fetching
 from urlward.feeds.fetch import Answer, fetch
-from urlward.feeds.source import Origin, Validators
+from urlward.feeds.source import FeedOrigin, Validators
 from urlward.lists import memfd
 
 
@@ -67,11 +67,11 @@ class TestBody:
     def test_chunked(self) -> None:
         chunks = b"5;x=y\r\na.tes\r\n3\r\nt\nb\r\n0\r\nTrailer: 1\r\n\r\n"
         with answering(head(Transfer_Encoding="chunked"), chunks) as url:
-            assert body(fetch(Origin(url))) == b"a.test\nb"
+            assert body(fetch(FeedOrigin(url))) == b"a.test\nb"
 
     def test_until_the_connection_ends(self) -> None:
         with answering(head(), b"a.test\n") as url:
-            assert body(fetch(Origin(url))) == b"a.test\n"
+            assert body(fetch(FeedOrigin(url))) == b"a.test\n"
 
     def test_larger_than_its_bounds(self, feeds: Server) -> None:
         assert refusal(feeds.origin("/list.txt", max_bytes=len(LIST) - 1)).reason == "too-large"
@@ -112,12 +112,12 @@ class TestConditional:
     def test_fields_of_a_304_are_newer(self) -> None:
         date = "Wed, 25 Nov 2026 13:40:35 GMT"
         with answering(head("304 Not Modified", ETag='"2"')) as url:
-            kept = fetch(Origin(url), Validators('"1"', date)).validators
+            kept = fetch(FeedOrigin(url), Validators('"1"', date)).validators
         assert (kept.etag, kept.last_modified) == ('"2"', date)
 
     def test_unasked_for_304(self) -> None:
         with answering(head("304 Not Modified")) as url:
-            assert refusal(Origin(url)).reason == "status"
+            assert refusal(FeedOrigin(url)).reason == "status"
 
     def test_validators_go_where_they_came_from_alone(self, feeds: Server) -> None:
         first = fetch(feeds.origin("/away"))
@@ -244,7 +244,7 @@ class TestRedirect:
     def test_to_what_is_no_url(self, location: str, monkeypatch: pytest.MonkeyPatch) -> None:
         know_no_names(monkeypatch)
         with answering(head("302 Found", Location=location, Content_Length=0)) as url:
-            assert refusal(Origin(url)).reason in ("redirect", "dns")
+            assert refusal(FeedOrigin(url)).reason in ("redirect", "dns")
 
 
 FAR, NEAR = "127.0.0.2", "127.0.0.1"
@@ -286,7 +286,7 @@ class TestNearer:
     def test_is_not_followed(self, there: str, names: dict[str, list[str]]) -> None:
         names |= {"inside.test": [NEAR], "2130706433": [NEAR]}
         with self.leading(there) as (url, near):
-            error = refusal(Origin(url))
+            error = refusal(FeedOrigin(url))
             assert error.reason == "redirect"
             assert str(error) == (
                 f"http://{there}:{near.port}: "
@@ -298,18 +298,18 @@ class TestNearer:
         """The first address passes for a look at the name; the second is connected to."""
         names["feed.test"] = [FAR, NEAR]
         with self.leading("feed.test") as (url, near):
-            assert refusal(Origin(url.replace(FAR, "feed.test"))).reason == "redirect"
+            assert refusal(FeedOrigin(url.replace(FAR, "feed.test"))).reason == "redirect"
             assert near.connections == 0
 
     def test_from_as_near(self, names: dict[str, list[str]]) -> None:
         with RawOrigin(answer_anything) as near:
             location = f"http://{NEAR}:{near.port}/"
             with answering(head("302 Found", Location=location, Content_Length=0)) as url:
-                assert body(fetch(Origin(url))) == b"origin\n"
+                assert body(fetch(FeedOrigin(url))) == b"origin\n"
 
     def test_where_the_operator_says_so(self, names: dict[str, list[str]]) -> None:
         with self.leading(NEAR) as (url, _):
-            assert body(fetch(Origin(url, private_redirects=True))) == b"origin\n"
+            assert body(fetch(FeedOrigin(url, private_redirects=True))) == b"origin\n"
 
     @pytest.mark.parametrize(
         "there", ["127.0.0.1", "127.1", "localhost", "x.localhost.", "[::1]", "169.254.169.254", "0x7f.1"]
@@ -318,7 +318,7 @@ class TestNearer:
         """Which looks names up by itself; what the URL says is all that there is to go by."""
         answer = head("302 Found", Location=f"http://{there}/", Content_Length=0)
         with answering(answer) as proxy:
-            error = refusal(Origin("http://feed.test/", proxy=proxy.rpartition("/")[0]))
+            error = refusal(FeedOrigin("http://feed.test/", proxy=proxy.rpartition("/")[0]))
             assert error.reason == "redirect"
             assert "private network" in str(error)
 
@@ -341,7 +341,7 @@ class TestSecrets:
         refusal(feeds.origin("/basic/../401?key=31337", **more))
         # A line that is no field, which urllib3 warns of with the whole URL.
         with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n31337\r\n\r\n", b"ok") as url:
-            with_answer = fetch(Origin(url, **more))
+            with_answer = fetch(FeedOrigin(url, **more))
             body(with_answer)
         for secret in SECRETS:
             assert secret not in caplog.text
@@ -351,7 +351,7 @@ class TestSecrets:
     def test_not_in_the_words_of_a_server(self) -> None:
         for status in ("401 31337", "500 31337", "302 31337", "200 31337\r\nContent-Length: 31337,1"):
             with answering(head(status)) as url:
-                refusal(Origin(url))
+                refusal(FeedOrigin(url))
 
     def test_memory_is_given_back(self, feeds: Server) -> None:
         before = memory_descriptors()

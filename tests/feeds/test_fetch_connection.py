@@ -10,7 +10,7 @@ import pytest
 from e2e.support import RawOrigin
 from feeds.fetch_support import LIST, Server, answering, body, drip, head, know_no_names, read_head, refusal
 from urlward.feeds.fetch import fetch, parse, peer, place
-from urlward.feeds.source import FetchError, Origin
+from urlward.feeds.source import FeedOrigin, FetchError
 
 BASIC = b64encode(b"someone:s:31337").decode()
 
@@ -123,7 +123,7 @@ class TestProxy:
 
     def test_cannot_reach_the_server(self, feeds: Server, port: int) -> None:
         with proxy() as (_, url):
-            error = refusal(Origin(f"https://127.0.0.1:{port}/", proxy=url()))
+            error = refusal(FeedOrigin(f"https://127.0.0.1:{port}/", proxy=url()))
         assert error.reason == "proxy"
         assert "refuses the tunnel with status 502" in str(error)
 
@@ -197,7 +197,7 @@ class TestUrl:
         ],
     )
     def test_of_another_kind(self, url: str) -> None:
-        error = refusal(Origin(url))
+        error = refusal(FeedOrigin(url))
         assert (error.reason, error.status) == ("url", None)
 
     @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ class TestUrl:
             connection.sendall(head(Content_Length=2) + b"ok")
 
         with RawOrigin(serve, host="::1") as origin:
-            assert body(fetch(Origin(f"http://[::1]:{origin.port}/"))) == b"ok"
+            assert body(fetch(FeedOrigin(f"http://[::1]:{origin.port}/"))) == b"ok"
 
 
 class TestAnswer:
@@ -252,7 +252,7 @@ class TestAnswer:
     )
     def test_that_is_none(self, answer: bytes, reason: str) -> None:
         with answering(answer) as url:
-            assert refusal(Origin(url, timeout=60)).reason == reason
+            assert refusal(FeedOrigin(url, timeout=60)).reason == reason
 
     def test_reset_in_the_middle(self) -> None:
         def reset(connection: socket.socket) -> None:
@@ -261,11 +261,11 @@ class TestAnswer:
             connection.close()
 
         with answering(head(Content_Length=10), b"a.test\n", then=reset) as url:
-            assert refusal(Origin(url)).reason in ("truncated", "refused")
+            assert refusal(FeedOrigin(url)).reason in ("truncated", "refused")
 
     def test_longer_than_it_says(self) -> None:
         with answering(head(Content_Length=2), b"okandmore") as url:
-            assert body(fetch(Origin(url))) == b"ok"
+            assert body(fetch(FeedOrigin(url))) == b"ok"
 
     def test_without_end(self) -> None:
         def go_on(connection: socket.socket) -> None:
@@ -273,7 +273,7 @@ class TestAnswer:
                 connection.sendall(b"x" * 65536)
 
         with answering(head(), then=go_on) as url:
-            assert refusal(Origin(url, max_bytes=1 << 20)).reason == "too-large"
+            assert refusal(FeedOrigin(url, max_bytes=1 << 20)).reason == "too-large"
 
     def test_is_an_error_of_the_engine(self) -> None:
         assert FetchError("feed.test: gone", "status").retry_after is None

@@ -8,13 +8,13 @@ from e2e.support import RawOrigin
 from feeds.fetch_support import PATH_KEY, answering, drip, head, know_no_names, refusal
 from urlward.feeds import fetch
 from urlward.feeds.fetch import Deadline, Scope, connect, resolve, scope
-from urlward.feeds.source import FetchError, Origin
+from urlward.feeds.source import FeedOrigin, FetchError
 
 SHORT = 0.25
 
 
 def refused_for_time(url: str, **more: float) -> None:
-    error = refusal(Origin(url, **{"timeout": SHORT, "connect_timeout": 5.0, **more}))
+    error = refusal(FeedOrigin(url, **{"timeout": SHORT, "connect_timeout": 5.0, **more}))
     assert error.reason == "timeout", error
 
 
@@ -86,20 +86,20 @@ class TestConnection:
                 assert found.getpeername()[1] == origin.port
 
     def test_refused(self, port: int) -> None:
-        error = refusal(Origin(f"http://127.0.0.1:{port}/{PATH_KEY}"))
+        error = refusal(FeedOrigin(f"http://127.0.0.1:{port}/{PATH_KEY}"))
         assert (error.reason, str(error)) == ("refused", f"http://127.0.0.1:{port}: Connection refused")
 
 
 class TestName:
     def test_of_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         know_no_names(monkeypatch)
-        error = refusal(Origin(f"http://feed.invalid/{PATH_KEY}"))
+        error = refusal(FeedOrigin(f"http://feed.invalid/{PATH_KEY}"))
         assert error.reason == "dns"
         assert "feed.invalid" in str(error)
 
     @pytest.mark.parametrize("host", ["a..test", "x" * 70 + ".test"])
     def test_that_is_none(self, host: str) -> None:
-        assert refusal(Origin(f"http://{host}/")).reason in ("dns", "url")
+        assert refusal(FeedOrigin(f"http://{host}/")).reason in ("dns", "url")
 
     def test_that_takes_too_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
         waiting = threading.Event()

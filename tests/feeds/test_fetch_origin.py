@@ -4,11 +4,11 @@ import pytest
 
 from feeds.fetch_support import PASSWORD, TOKEN, USER, refusal
 from urlward.feeds.fetch import credentials, parse
-from urlward.feeds.source import Origin
+from urlward.feeds.source import FeedOrigin
 
 
 def field(url: str, **more: Any) -> dict[str, str]:
-    return credentials(Origin(url, **more), parse(url, "the URL"))
+    return credentials(FeedOrigin(url, **more), parse(url, "the URL"))
 
 
 def test_none() -> None:
@@ -33,7 +33,7 @@ def test_in_clear_within_this_machine(host: str) -> None:
 @pytest.mark.parametrize("more", [{"token": TOKEN}, {"user": USER}, {"client_cert": "client.pem"}])
 @pytest.mark.parametrize("host", ["feed.test", "192.0.2.1", "localhost.feed.test", "127.0.0.1.feed.test"])
 def test_not_in_clear_elsewhere(host: str, more: dict[str, str]) -> None:
-    error = refusal(Origin(f"http://{host}/", **more))
+    error = refusal(FeedOrigin(f"http://{host}/", **more))
     assert (error.reason, str(error)) == (
         "secret",
         f"http://{host}: credentials are not sent without TLS: use https",
@@ -41,7 +41,10 @@ def test_not_in_clear_elsewhere(host: str, more: dict[str, str]) -> None:
 
 
 def test_not_in_clear_to_a_proxy() -> None:
-    assert refusal(Origin("http://127.0.0.1/", token=TOKEN, proxy="http://192.0.2.1:3128")).reason == "secret"
+    assert (
+        refusal(FeedOrigin("http://127.0.0.1/", token=TOKEN, proxy="http://192.0.2.1:3128")).reason
+        == "secret"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,4 +63,4 @@ def test_not_in_clear_to_a_proxy() -> None:
     ],
 )
 def test_not_usable(more: dict[str, str]) -> None:
-    assert refusal(Origin("https://feed.test/", **more)).reason == "secret"
+    assert refusal(FeedOrigin("https://feed.test/", **more)).reason == "secret"

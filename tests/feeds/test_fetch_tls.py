@@ -10,7 +10,7 @@ import pytest
 from e2e.support import RawOrigin, read_to_end
 from feeds.fetch_support import LIST, Server, answering, body, head, read_head, refusal
 from urlward.feeds.fetch import fetch
-from urlward.feeds.source import FetchError, Origin
+from urlward.feeds.source import FeedOrigin, FetchError
 from urlward.feeds.tls import context, proxy_context
 
 
@@ -28,11 +28,11 @@ class TestServer:
             assert refusal(feeds.origin("/list.txt", ca=ca)).reason == "certificate"
 
     def test_by_name(self, feeds: Server) -> None:
-        assert body(fetch(Origin(f"https://localhost:{feeds.https}/list.txt", ca=feeds.ca))) == LIST
+        assert body(fetch(FeedOrigin(f"https://localhost:{feeds.https}/list.txt", ca=feeds.ca))) == LIST
 
     def test_does_not_speak_tls(self, feeds: Server) -> None:
         url = f"https://127.0.0.1:{feeds.http}/list.txt"
-        assert refusal(Origin(url, ca=feeds.ca)).reason == "tls"
+        assert refusal(FeedOrigin(url, ca=feeds.ca)).reason == "tls"
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_old_tls_alone(self, feeds: Server) -> None:
@@ -59,7 +59,7 @@ class TestServer:
 
         with RawOrigin(serve) as origin:
             url = f"https://127.0.0.1:{origin.port}/"
-            assert refusal(Origin(url, ca=feeds.ca)).reason == "truncated"
+            assert refusal(FeedOrigin(url, ca=feeds.ca)).reason == "truncated"
 
     def _refused_by(self, feeds: Server, made: ssl.SSLContext) -> FetchError:
         made.load_cert_chain(feeds.folder / "good.pem", feeds.folder / "good.key")
@@ -72,7 +72,7 @@ class TestServer:
                 read_to_end(same)  # closed before that, it would be reset, and the alert lost
 
         with RawOrigin(serve) as origin:
-            return refusal(Origin(f"https://127.0.0.1:{origin.port}/", ca=feeds.ca))
+            return refusal(FeedOrigin(f"https://127.0.0.1:{origin.port}/", ca=feeds.ca))
 
 
 class TestFiles:
@@ -117,7 +117,7 @@ class TestFiles:
 
     def test_are_not_read_for_http(self) -> None:
         with answering(head(Content_Length=2), b"ok") as url:
-            assert body(fetch(Origin(url))) == b"ok"
+            assert body(fetch(FeedOrigin(url))) == b"ok"
 
 
 def lock(key: Path, locked: Path) -> None:

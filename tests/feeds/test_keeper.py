@@ -5,26 +5,30 @@ import logging
 import os
 import signal
 import subprocess
+import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
+from urlward.engine.dates import parse_time
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
-from urlward.feeds import apart as feed_apart
-from urlward.feeds import keeper
-from urlward.feeds import watch as feed_watch
+from urlward.engine.record import DAY
+from urlward.feeds import feed as feeds_feed
+from urlward.feeds import keeper, refresh, schedule, updates
 from urlward.feeds.keeper import Keeper, in_slices
-from urlward.lists import memory
+from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import Budget, SourceError, unreadable
-from urlward.state import watch as files
+from urlward.state import watch
 
 KEPT = "; the last good one stays in force"
 POLLS = 12
@@ -35,9 +39,9 @@ POLLS = 12
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same states in a tenth of the time, but those that a slow machine would bring by itself."""
     monkeypatch.setattr(keeper, "INTERVAL", 0.02)
-    monkeypatch.setattr(keeper, "FOLLOW", 0.02)
-    monkeypatch.setattr(files, "SETTLE", 0.05)
-    monkeypatch.setattr(feed_watch, "PATIENCE", 3600.0)
+    monkeypatch.setattr(updates, "LOOK_NAMED", 0.02)
+    monkeypatch.setattr(watch, "SETTLE", 0.05)
+    monkeypatch.setattr(watch, "PATIENCE", 3600.0)
 
 
 @pytest.fixture
@@ -268,7 +272,7 @@ class TestChanges:
             assert log()[0].startswith(f"list {path}: 1 of 2 lines could not be read; first: {path}:2:1: ")
 
     async def test_a_list_changed_as_it_was_first_read_is_read_again(self, path: Path) -> None:
-        real = feed_apart.ask
+        real = feeds_feed.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             result = real(*args, **more)
@@ -276,7 +280,7 @@ class TestChanges:
                 replace(path, "c.example\n")
             return result
 
-        with patch.object(feed_apart, "ask", ask):
+        with patch.object(feeds_feed, "ask", ask):
             async with watched(path) as kept:
                 assert blocks(kept.matcher, "http://a.example/")
                 await until(lambda: kept.reloads, "the list that came meanwhile")
@@ -377,23 +381,48 @@ class TestFailures:
     async def test_a_process_that_does_not_do_its_work_is_tried_again(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real, asked = feed_apart.ask, 0
+        real, asked = feeds_feed.ask, 0
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal asked
             asked += 1
             if asked == 1:
                 raise OSError(0, "the process that compiles it ended with -9")
+            assert failed.wait(60)
             return real(*args, **more)
 
-        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        failed = threading.Event()
+        monkeypatch.setattr(schedule, "FIRST_RETRY", 0.0)
         async with watched(path) as kept:
-            with patch.object(feed_apart, "ask", ask):
+            with patch.object(feeds_feed, "ask", ask):
                 replace(path, "c.example\n")
+                await until(lambda: kept.failures, "a word of it")
+                failed.set()
                 await until(lambda: kept.reloads, "the new list")
             assert blocks(kept.matcher, "http://c.example/")
             assert (kept.failures, asked) == (1, 2)
             assert log()[0] == f"list {path}: the process that compiles it ended with -9{KEPT}"
+
+    @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(12, "no memory")])
+    async def test_a_list_that_the_system_has_no_room_for_is_tried_again(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        real, asked = Keeper._mapped, 0
+
+        def mapped(*args: Any) -> memoryview:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise error
+            return real(*args)
+
+        monkeypatch.setattr(keeper, "AGAIN", 0.0)
+        async with watched(path) as kept:
+            monkeypatch.setattr(Keeper, "_mapped", mapped)
+            replace(path, "c.example\n")
+            await until(lambda: kept.reloads, "the new list")
+            assert blocks(kept.matcher, "http://c.example/")
+            assert (kept.failures, kept.refused) == (1, {})
 
     async def test_deleted_and_brought_back(self, path: Path, log: Callable[[], list[str]]) -> None:
         kept_aside = path.with_name("aside")
@@ -425,12 +454,12 @@ class TestFailures:
     async def test_permission_lost(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def refused(path: Path) -> None:  # nothing is forbidden to root
+        def refused(path: Path, **_: bool) -> None:  # nothing is forbidden to root
             raise unreadable(path, PermissionError(13, "Permission denied"))
 
         path.write_bytes(artifact(["a.example"]))
         async with watched(path) as kept:
-            monkeypatch.setattr(memory, "open_list", refused)
+            monkeypatch.setattr(refresh, "whole_copy", refused)
             replace(path, artifact(["c.example"]))
             await until(lambda: kept.failures, "the refusal")
             await some_polls()
@@ -465,7 +494,7 @@ class TestFailures:
     async def test_a_writer_that_never_closes_is_spoken_of(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(feed_watch, "PATIENCE", 0.3)
+        monkeypatch.setattr(watch, "PATIENCE", 0.3)
         async with watched(path) as kept:
             with path.open("a") as writer:
                 writer.write("c.example\n")
@@ -475,6 +504,26 @@ class TestFailures:
                 assert log() == [f"list {path}: changed, but its writer has not closed it; waiting"]
                 assert kept.reloads == 0
             await until(lambda: kept.reloads, "the list")
+
+
+@pytest.mark.usefixtures("compiles_here")
+async def test_an_artifact_that_is_about_to_expire_is_an_alarm_as_a_feeds_is(
+    path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "FIRST_ALARMS", 0.02)
+    monkeypatch.setattr(updates, "ALARM_LOOK", 0.02)
+    now = int(time.time())
+    issue = Issue(valid_from=now - 100_000, valid_until=now + 3_600)
+    data, _ = compile_sources([path], Key(SECRET), name="list", issue=issue)
+    path.write_bytes(data)
+
+    def alarms() -> list[str]:
+        return [line for line in log() if line.startswith(f"list {path}: expiring: expires at ")]
+
+    async with watched(path):
+        await until(alarms, "the alarm")
+        await some_polls()
+    assert len(alarms()) == 1, "and not at each look"
 
 
 @pytest.fixture
@@ -537,7 +586,7 @@ class TestBesideOtherWorkers:
     async def test_a_reload_is_compiled_once_and_in_one_file_for_all(
         self, path: Path, run: RunFolder
     ) -> None:
-        compiled, real = 0, feed_apart.ask
+        compiled, real = 0, feeds_feed.ask
 
         def ask(*args: Any, **more: Any) -> dict[str, Any]:
             nonlocal compiled
@@ -545,7 +594,7 @@ class TestBesideOtherWorkers:
             return real(*args, **more)
 
         others = memory_maps()
-        with patch.object(feed_apart, "ask", ask):
+        with patch.object(feeds_feed, "ask", ask):
             async with (
                 watched(path, run=run) as one,
                 watched(path, run=run, follows=False) as other,
@@ -809,8 +858,8 @@ async def test_a_source_that_changes_faster_than_it_compiles_comes_into_force_wh
     path: Path, run: RunFolder, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """A process that compiles takes hundreds of milliseconds to start; the file is another each 60 ms."""
-    monkeypatch.setattr(feed_watch, "UNSETTLED", 0.3)
-    monkeypatch.setattr(keeper, "LAG_AGAIN", 3600.0)
+    monkeypatch.setattr(watch, "UNSETTLED", 0.3)
+    monkeypatch.setattr(updates, "LAG_AGAIN", 3600.0)
     last = 0
 
     async def rewrite() -> None:
@@ -863,6 +912,28 @@ async def test_what_is_refused_is_so_until_the_file_is_in_force(path: Path, bad:
 
 
 @pytest.mark.usefixtures("compiles_here")
+async def test_an_entry_that_expires_is_a_change(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that connections under way, and addresses that are steered, are looked at again."""
+    days = itertools.count(parse_time("2027-01-30T23:00:00Z"), DAY)
+    now = [next(days)]
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(time=lambda: float(now[0]), monotonic=time.monotonic))
+    replace(path, "a.example\n@@a.example expires=2027-01-31\n")
+    async with watched(path) as kept:
+        before = kept.matcher
+        first, now[0] = now[0], next(days)
+        await some_polls()
+        assert kept.matcher is before, "its last day begins"
+        now[0] = next(days)
+        await until(lambda: kept.matcher is not before, "its end")
+        assert kept.matcher.lists == before.lists
+        over = kept.matcher
+        now[0] = next(days)
+        await some_polls()
+        assert kept.matcher is over, "it is over once"
+        now[0] = first
+        await until(lambda: kept.matcher is not over, "a clock that is set back")
+
+
 async def test_a_file_that_a_reload_met_being_written_is_looked_at_again(path: Path) -> None:
     async with watched(path) as kept:
         with path.open("r+"):
@@ -886,7 +957,7 @@ class TestState:
         Keeper([path, other], Key(SECRET), state=state).load()
         assert len(stored(state)) == 2
         again = Keeper([path], Key(SECRET), state=state)
-        with patch("urlward.feeds.look.compile_text", side_effect=AssertionError):
+        with patch("urlward.feeds.candidate.compile_text", side_effect=AssertionError):
             again.load()
         assert blocks(again.matcher, "http://a.example/")
         assert len(stored(state)) == 1

@@ -13,14 +13,12 @@ from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
 from urlward.engine.signing import sign_artifact
-from urlward.feeds import own
-from urlward.feeds import text as feed_text
-from urlward.feeds.own import OwnList
-from urlward.feeds.store import FeedStore
+from urlward.feeds import candidate, feed
+from urlward.feeds.feed import Feed
+from urlward.feeds.store import FeedStore, forget_others
 from urlward.lists.formats import AUTO
-from urlward.lists.memory import ChangingError
-from urlward.lists.signing_keys import new_signing_key
-from urlward.lists.source import Budget
+from urlward.lists.source import Budget, ChangingError
+from urlward.lists.trust import new_signing_key
 
 HERE = pytest.mark.usefixtures("compiles_here")
 
@@ -34,11 +32,11 @@ def path(tmp_path: Path) -> Path:
 
 def made(
     path: Path, budget: str = "50%", kind: str = AUTO, secret: bytes = SECRET, trust: Sequence[str] = ()
-) -> OwnList:
-    return OwnList(path, Key(secret), Budget.parse(budget), kind, trust, path.parent / "state")
+) -> Feed:
+    return Feed.named(path, Key(secret), Budget.parse(budget), kind, trust, path.parent / "state")
 
 
-def stored(one: OwnList) -> LoadedList:
+def stored(one: Feed) -> LoadedList:
     return load(one.store.path.read_bytes(), Key(SECRET))
 
 
@@ -155,7 +153,7 @@ def test_what_is_kept_from_an_earlier_run_is_taken_at_once(
     def fail(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("urlward.feeds.look.compile_text", fail)
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", fail)
     again = made(path)
     assert again.refresh(first=True).state == "unchanged"
     assert again.store.path.read_bytes() == before
@@ -191,13 +189,13 @@ def test_one_that_is_being_written_is_not_read(path: Path) -> None:
 def test_a_source_that_changes_while_it_is_compiled_is_compiled_as_it_was(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = feed_text.compile_sources
+    real = candidate.compile_sources
 
     def compile_sources(*args: Any, **more: Any) -> Any:
         path.write_text("b.example\n")
         return real(*args, **more)
 
-    monkeypatch.setattr(feed_text, "compile_sources", compile_sources)
+    monkeypatch.setattr(candidate, "compile_sources", compile_sources)
     one = made(path)
     one.refresh(first=True)
     assert blocks(Matcher([stored(one)]), "http://a.example/")
@@ -224,15 +222,30 @@ def test_a_damaged_artifact_is_set_aside_and_made_anew(
 
 
 @HERE
+def test_one_that_is_given_up_is_no_failure(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = made(path)
+    one.refresh(first=True)
+    facts = one.store.facts()
+
+    def ask(*_: object, **__: object) -> None:
+        one.give_up()
+        raise OSError(0, "the process that compiles it ended with -9")
+
+    monkeypatch.setattr(feed, "ask", ask)
+    assert one.refresh().state == "failed"
+    assert one.store.facts() == facts
+
+
+@HERE
 def test_stores_of_lists_that_are_not_named_any_more_go(path: Path) -> None:
     one, other = made(path), made(path, "3")
     one.refresh(first=True)
     other.refresh(first=True)
-    own.forget_others(path.parent / "state", [one.store])
+    forget_others(path.parent / "state", [one.store])
     assert one.store.path.exists()
     assert not other.store.path.exists()
     assert {file.name.partition(".")[0] for file in (path.parent / "state/lists").iterdir()} == {
         one.store.name
     }
-    own.forget_others(path.parent / "none", [])
+    forget_others(path.parent / "none", [])
     assert isinstance(one.store, FeedStore)

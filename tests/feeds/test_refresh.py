@@ -17,9 +17,10 @@ from feeds.feed_support import Feed, Server, feed, hosts
 from lists.support import HTML, PICTURE, SECRET, SENTINEL, artifact, names_in
 from urlward.engine.digest import Key
 from urlward.engine.signing import SigningKey
-from urlward.feeds import apart
+from urlward.feeds import feed as feeds_feed
 from urlward.feeds import store as feed_store
-from urlward.feeds.apart import Outcome, Own, refresh_apart
+from urlward.feeds.feed import Feed as ItsFeed
+from urlward.feeds.feed import Outcome, Own
 from urlward.feeds.status import status
 from urlward.feeds.store import BusyError
 from urlward.state.folder import StateError
@@ -84,7 +85,7 @@ def test_the_same_text_under_another_validator_is_not_even_compiled(
     text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = text.store.path.read_bytes()
-    monkeypatch.setattr("urlward.feeds.look.compile_text", None)
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", None)
     site.put("feed", FIRST)
     site.seen()
     assert text.refresh().state == "unchanged"
@@ -295,7 +296,7 @@ def test_a_refused_candidate_is_not_compiled_again(
     site.put("feed", hosts(1))
     first = text.refresh()
     since = text.facts.refused
-    monkeypatch.setattr("urlward.feeds.look.compile_text", None)
+    monkeypatch.setattr("urlward.feeds.candidate.compile_text", None)
     assert text.refresh().text == first.text
     assert since is not None
     assert text.facts.refused == since
@@ -377,7 +378,7 @@ class TestApart:
     """In a process of its own, as all refreshes are outside of tests."""
 
     def apart(self, feed: Feed, **more: bool) -> Outcome:
-        return refresh_apart(feed.table, feed.config, feed.state, **more)
+        return ItsFeed(feed.table, feed.config, feed.state).refresh(**more)
 
     def test_it_says_how_it_went(self, tmp_path: Path, site: Server) -> None:
         made = feed(tmp_path, url=site.url(), columns={}, trust=())
@@ -469,10 +470,10 @@ def test_the_process_imports_what_its_source_needs(
         asked.update(request)
         return {"busy": ""}
 
-    monkeypatch.setattr(apart, "ask", ask)
-    own = Own(str(path), "list", SECRET.hex(), (), True) if kind == "own" else None
+    monkeypatch.setattr(feeds_feed, "ask", ask)
+    own = Own(str(path), "list", SECRET.hex(), ()) if kind == "own" else None
     with pytest.raises(BusyError):
-        refresh_apart(made.table, made.config, made.state, own=own)
+        ItsFeed(made.table, made.config, made.state, own).refresh(first=kind == "own")
     code = """
 import json, sys
 from urlward.feeds.refresh import answer

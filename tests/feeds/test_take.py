@@ -13,8 +13,7 @@ from urlward.engine.compiler import Compiler
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
-from urlward.engine.rotation import make_rotation
-from urlward.engine.signing import SigningKey, sign_artifact
+from urlward.engine.signing import SigningKey, make_rotation, sign_artifact
 
 if sys.version_info >= (3, 14):
     from compression import zstd

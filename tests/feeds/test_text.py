@@ -7,19 +7,19 @@ from lists.support import SECRET, SENTINEL, artifact
 from urlward.config import FeedTable
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
+from urlward.feeds.candidate import CompiledText, compile_text
 from urlward.feeds.guards import RefusedError
-from urlward.feeds.text import Compiled, compile_text
-from urlward.lists import memory
+from urlward.lists import memfd
 
 KEY = Key(SECRET)
 
 
 def compiled(
     text: str, old: Path = Path("/nonexistent"), budget: str = "50%", serial: int = 7, **keys: str
-) -> Compiled:
-    fd = memory.new()
+) -> CompiledText:
+    fd = memfd.new()
     try:
-        memory.write(fd, text.encode())
+        memfd.write(fd, text.encode())
         feed = FeedTable(**{"name": "mine", "path": "x"} | keys)
         return compile_text(feed, fd, key=KEY, budget=budget, serial=serial, old=old)
     finally:

@@ -20,6 +20,7 @@ from feeds.feed_support import Server, hosts
 from lists.support import HTML
 from urlward.config import Config, FeedTable
 from urlward.feeds import updates
+from urlward.feeds.feed import Feed
 from urlward.feeds.refresh import refresh
 from urlward.feeds.store import FeedStore
 from urlward.feeds.updates import Feeds
@@ -76,6 +77,15 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
     with running(tmp_path, config) as process:
         process.wait_for("list three: 6 entries, as before")
         assert process.end() == 0
+
+
+def test_a_server_that_stalls_keeps_no_other_feed_from_being_fetched(tmp_path: Path, site: Server) -> None:
+    site.put("feed", hosts(1))
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        config = "".join(table(f"silent{n}", url) for n in range(4)) + table("good", site.url())
+        with running(tmp_path, config) as process:
+            process.wait_for("list good: 1 entry fetched")
 
 
 def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None:
@@ -159,7 +169,7 @@ def is_alive(pid: int) -> bool:
 def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *tables: FeedTable) -> Iterator[Feeds]:
     monkeypatch.setattr(updates, "FIRST_ALARMS", 0.05)
     monkeypatch.setattr(updates, "ALARM_LOOK", 0.05)
-    monkeypatch.setattr(updates, "WATCH", 0.05)
+    monkeypatch.setattr(updates, "LOOK", 0.05)
     yield Feeds(Config(feed=tables), tmp_path / "state")
 
 
@@ -193,7 +203,7 @@ async def test_a_stale_feed_is_an_alarm_until_it_is_not(
         assert text.startswith("list one: stale: no successful refresh yet, for ")
         source.write_text(hosts(1))
         feed = feed.model_copy(update={"stale_after": 3600.0})
-        feeds._config = Config(feed=(feed,))
+        feeds.updates[0].feed.table = feed
         await run_until(
             feeds, lambda: lines(caplog, "one: no longer stale") and lines(caplog, "1 entry fetched")
         )
@@ -205,11 +215,11 @@ async def test_a_path_is_read_when_it_changes_and_when_asked(
 ) -> None:
     refreshed: list[str] = []
 
-    def counted(feed: FeedTable, config: Config, state: Path) -> Any:
+    def counted(feed: Feed, **_: Any) -> Any:
         refreshed.append(feed.name)
-        return refresh(feed, config, state)
+        return refresh(feed.table, Config(), tmp_path / "state")
 
-    monkeypatch.setattr(updates, "refresh_apart", counted)
+    monkeypatch.setattr(Feed, "refresh", counted)
     for name in ("still", "often"):
         (tmp_path / name).write_text(hosts(1))
     tables = (
@@ -245,7 +255,7 @@ async def test_a_state_folder_that_cannot_be_used(
     feed = FeedTable(name="good", path=str(tmp_path / "good"))
     with in_this_process(tmp_path, monkeypatch, feed) as feeds:
         await run_until(feeds, lambda: lines(caplog, "list good: "))
-        assert lines(caplog, "list good: ")[0][1].endswith("Not a directory")
+        assert lines(caplog, "list good: ")[0][1].endswith("Not a directory; begun again in 0 s")
         (tmp_path / "state").unlink()
         await run_until(feeds, FeedStore(tmp_path / "state", "good").in_force)
 
@@ -256,12 +266,12 @@ async def test_a_bug_in_one_feed_does_not_end_the_others(
     caplog.set_level(logging.INFO)
     (tmp_path / "good").write_text(hosts(1))
 
-    def refresh_or_break(feed: FeedTable, config: Config, state: Path) -> Any:
+    def refresh_or_break(feed: Feed, **_: Any) -> Any:
         if feed.name == "bad":
             raise RuntimeError("secret.example")
-        return refresh(feed, config, state)
+        return refresh(feed.table, Config(), tmp_path / "state")
 
-    monkeypatch.setattr(updates, "refresh_apart", refresh_or_break)
+    monkeypatch.setattr(Feed, "refresh", refresh_or_break)
     tables = [FeedTable(name=name, path=str(tmp_path / name), interval=1.0) for name in ("bad", "good")]
     with in_this_process(tmp_path, monkeypatch, *tables) as feeds:
         await run_until(feeds, lambda: lines(caplog, "list bad") and lines(caplog, "list good"))
@@ -287,7 +297,7 @@ async def test_an_artifact_that_is_gone_is_fetched_anew_at_once_but_not_without_
                     await asyncio.sleep(0.02)
                 await asyncio.sleep(0.2)  # it has seen it
                 store.path.unlink()
-        lost = feeds._lost["good"]
+        lost = feeds.updates[0]._lost
         monkeypatch.setattr(updates, "LOST_AGAIN", time.monotonic() - lost + 0.5)
         async with asyncio.timeout(60):
             while store.header() is None:

@@ -2,9 +2,9 @@ import os
 
 import pytest
 
-from urlward.gateway import locks as module
+from urlward.gateway import system as module
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.locks import alone
+from urlward.gateway.system import alone
 
 
 def test_a_second_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

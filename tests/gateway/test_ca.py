@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 from urlward.gateway import ca
 from urlward.gateway.ca import FORMATS, Authority, authority, describe, export
 from urlward.gateway.errors import GatewayError
+from urlward.lists.source import SourceError
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_export_takes_the_place_of_a_certificate_alone(made: Authority, tmp_path
     }
     for name, data in others.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(GatewayError, match="there already, and no certificate: it is not overwritten"):
+        with pytest.raises(SourceError, match="there already, and no certificate: it is not overwritten"):
             export(made, tmp_path / name, form)
         assert (tmp_path / name).read_bytes() == data
 

@@ -7,6 +7,7 @@ import pytest
 from urlward.config import Config
 from urlward.gateway.ca import FILES, Authority, authority, page, write_page
 from urlward.gateway.errors import GatewayError
+from urlward.lists.source import SourceError
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,6 @@ def test_who_runs_it_and_what_is_decrypted(made: Authority) -> None:
 
 def test_the_page_takes_no_others_place(made: Authority, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<p>the operator's own</p>")
-    with pytest.raises(GatewayError, match=r"index\.html: there already, and another page"):
+    with pytest.raises(SourceError, match=r"index\.html: there already, and another page"):
         list(write_page(made, tmp_path, Config()))
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["index.html"]

@@ -9,11 +9,11 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
-from urlward.gateway import control, locks
-from urlward.gateway.elements import Element, evict, lengthen, renew
+from urlward.gateway import control, system
 from urlward.gateway.errors import NoTableError, SetFullError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
+from urlward.gateway.steer_set import Element, evict, lengthen, renew
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -66,7 +66,7 @@ def test_eviction_says_whether_there_is_room(nft: Nft) -> None:
 
 
 def test_processes_that_lengthen_at_once(nft: Nft, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_PATIENCE", 60.0)  # nobody is stuck here, however slow the machine is
+    monkeypatch.setattr(system, "_PATIENCE", 60.0)  # nobody is stuck here, however slow the machine is
     choose = random.Random(1)
     connections = [Nft() for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:

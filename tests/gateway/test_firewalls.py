@@ -185,6 +185,54 @@ def test_iptables() -> None:
     assert said(OWN, *made, *lacking) == []
 
 
+UFW = """\
+-P INPUT DROP
+-N not-local
+-N user
+-A INPUT -i lo -j ACCEPT
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -m conntrack --ctstate INVALID -j DROP
+-A INPUT -j not-local
+-A INPUT -j user
+-A not-local -m addrtype --dst-type LOCAL -j RETURN
+-A not-local -m addrtype --dst-type MULTICAST -j RETURN
+-A not-local -m limit --limit 3/min --limit-burst 10 -j LOG
+-A not-local -j DROP
+"""
+"""What comes to `input` by the rules of ufw, in short."""
+
+
+@pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables here")
+def test_ufw() -> None:
+    made = [("iptables-nft", *line.split()) for line in UFW.splitlines()]
+    (line,) = said(OWN, *made)
+    assert line.startswith(
+        "table ip filter, chain INPUT: drops tcp 5353, 8080 and udp 5353, so clients hang: "
+    )
+    ports = (("tcp", "8080"), ("tcp", "5353"), ("udp", "5353"))
+    user = [("iptables-nft", "-A", "user", "-p", kind, "--dport", n, "-j", "ACCEPT") for kind, n in ports]
+    assert said(OWN, *made, *user) == []
+    assert said(OWN, *made, *user[:2])[0].startswith("table ip filter, chain INPUT: drops udp 5353, so")
+    # With clients' and origins' addresses it is dropped as not for this machine, whatever ports are let in.
+    more = (
+        "iptables-nft",
+        "-A",
+        "user",
+        "-p",
+        "tcp",
+        "-m",
+        "multiport",
+        "--dports",
+        "80,443",
+        "-j",
+        "ACCEPT",
+    )
+    (line,) = said(KEPT, *made, *user, more)
+    assert "drops what has the filter's mark, so clients hang: iptables -I INPUT -m mark --mark " in line
+    first, *rest = line.partition("hang: ")[2].split()
+    assert said(KEPT, *made, *user, more, (f"{first}-nft", *rest)) == []
+
+
 def test_statements_that_have_no_json_are_passed_over() -> None:
     size = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": 1360}
     odd: tuple[Any, ...] = (

@@ -8,10 +8,10 @@ from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import CanaryTable, GatewayTable
-from urlward.gateway import heartbeat
+from urlward.gateway import canary
+from urlward.gateway.canary import Heartbeat
 from urlward.gateway.errors import NftError, NoTableError
-from urlward.gateway.heartbeat import Heartbeat
-from urlward.gateway.planning import transparent_port
+from urlward.gateway.rules import transparent_port
 
 WITHOUT_CANARY = GatewayTable(canary=CanaryTable(addresses=()))
 
@@ -41,7 +41,7 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     ]
     addons = SimpleNamespace(get=lambda _: SimpleNamespace(servers=servers))
     monkeypatch.setattr(ctx, "master", SimpleNamespace(addons=addons), raising=False)
-    monkeypatch.setattr(heartbeat, "BEAT", 0.01)
+    monkeypatch.setattr(canary, "BEAT", 0.01)
     return servers
 
 

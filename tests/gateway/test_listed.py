@@ -4,7 +4,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.gateway.elements import Listed, digest_of, merged
+from urlward.gateway.steer_set import Listed, digest_of, merged
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 40))))

@@ -12,7 +12,7 @@ from urlward.dns.judge import Judge
 from urlward.dns.resolved import MARGIN, Resolved
 from urlward.feeds.keeper import Keeper
 from urlward.gateway.errors import NftError
-from urlward.gateway.listing import Listing
+from urlward.gateway.steering import Listing
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 

@@ -6,23 +6,22 @@ import pytest
 
 from urlward.config import Config
 from urlward.config.problem import SettingError
-from urlward.gateway import planning
+from urlward.gateway import rules
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.planning import Planned, parse_listen, planned
+from urlward.gateway.rules import Planned, parse_listen, planned
 
+RESOLVED = {"dns": {"resolvers": ["203.0.113.53", "[2001:db8::53]:5300"]}}
 V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
 
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(planning, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
-    monkeypatch.setattr(planning, "has_ipv6", lambda: True)
-    monkeypatch.setattr(planning, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
-    monkeypatch.setattr(
-        planning, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"}
-    )
-    monkeypatch.setattr(planning, "sysctl", lambda _: "1")
-    monkeypatch.setattr(planning, "_STUB_OF", tmp_path / "stub")
+    monkeypatch.setattr(rules, "own_addresses", lambda: frozenset({ip_address("192.0.2.254")}))
+    monkeypatch.setattr(rules, "has_ipv6", lambda: True)
+    monkeypatch.setattr(rules, "missing_interfaces", lambda names: [n for n in names if n != "lan0"])
+    monkeypatch.setattr(rules, "enslaved_interfaces", lambda names: {n: "br0" for n in names if n == "lan1"})
+    monkeypatch.setattr(rules, "sysctl", lambda _: "1")
+    monkeypatch.setattr(rules, "_STUB_OF", tmp_path / "stub")
 
 
 def plan(system: Path = Path("/nowhere"), **values: Any) -> Planned:
@@ -91,6 +90,28 @@ def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
 def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = plan(gateway={"interfaces": ["lan0", "wg7"]}).notes
     assert note == "gateway.interfaces: there is no wg7 on this machine, or not yet"
+    monkeypatch.setattr(rules, "vrf_interfaces", lambda _: {"lan0": "red", "red": "red"})
+    monkeypatch.setattr(rules, "unnamed_vlans", lambda _: {"lan0.10": "lan0"})
+    assert plan().notes == (
+        "gateway.interfaces: lan0 is in the VRF red, which is not supported",
+        "gateway.interfaces: red is a VRF, which is not supported",
+        "gateway.interfaces: what comes in by lan0.10, a VLAN of lan0, is not filtered: name lan0.10 too "
+        "where clients are in it",
+    )
+    monkeypatch.setattr(rules, "unnumbered_interfaces", lambda _: ["lan0"])
+    assert "lan0 has no IPv4 address" in plan().notes[-1]
+    assert (
+        "lan0 has no IPv4 address" in plan(gateway={"steer": True, "keep_source": True, **RESOLVED}).notes[-1]
+    )
+    assert len(plan(gateway={"keep_source": True}).notes) == 3, "nothing is redirected"
+    monkeypatch.setattr(rules, "interfaces_to_the_world", lambda _: ["lan0"])
+    assert "all that come in there are clients: say who is one" in plan().notes[-2]
+    assert "and are answered DNS" in plan(gateway={"steer": True, **RESOLVED}).notes[-2]
+    assert len(plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes) == 4
+    monkeypatch.setattr(rules, "interfaces_to_the_world", lambda _: [])
+    monkeypatch.setattr(rules, "unnumbered_interfaces", lambda _: [])
+    for name in ("vrf_interfaces", "unnamed_vlans"):
+        monkeypatch.setattr(rules, name, lambda _: {})
     _, note = plan(gateway={"interfaces": ["lan0", "lan1"]}).notes
     assert note == ("gateway.interfaces: lan1 is a port of br0, as which packets come in: name br0")
     (note,) = plan(gateway={"clients": ["192.0.2.0/24"]}).notes
@@ -98,7 +119,7 @@ def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes == ()
     made = plan(listen="0.0.0.0:8080")
     assert (made.plan.families, len(made.notes)) == ((4,), 1)
-    monkeypatch.setattr(planning, "has_ipv6", lambda: False)
+    monkeypatch.setattr(rules, "has_ipv6", lambda: False)
     made = plan()
     assert (made.plan.families, made.notes) == ((4,), ("this kernel has no IPv6: IPv4 alone is filtered",))
 

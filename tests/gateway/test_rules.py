@@ -119,6 +119,27 @@ def test_the_gateways_own_addresses(net: Network, f: Family) -> None:
     assert net.says(f.wan) == f"filter {f.client} {f.wan} 443"
 
 
+@families
+def test_ports_that_others_forward(net: Network, f: Family) -> None:
+    """Clients reach what the machine's own addresses lead to: a server of theirs, a container."""
+    ip = "ip" if f.version == 4 else "ip6"
+    led = f"{ip} daddr {f.wan} meta l4proto {{ tcp, udp }} th dport 443 dnat {ip} to {f.origin};"
+    net.nft.run(ELSEWHERE.replace("tcp dport 9999 redirect to :8080;", led))
+    try:
+        for steer in (False, True):
+            net.up(steer=steer, fail="closed")
+            if steer:
+                net.add(f.of("steer"), f.origin)
+            assert net.says(f.wan) == f"origin {f.client} {f.origin} 443"
+            assert ask(net, f.wan, 443) == "origin"
+            assert net.says(f.origin).startswith("filter "), "not so what is for another"
+            net.die()
+            with pytest.raises(ConnectionRefusedError):
+                net.says(f.wan)
+    finally:
+        net.nft.run("delete table inet other")
+
+
 def ask(net: Network, address: str, port: int, who: Namespace | None = None) -> str:
     """Who answers a datagram."""
     with (who or net.client).udp(address, port) as s:

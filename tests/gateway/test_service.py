@@ -19,6 +19,7 @@ from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network, network
 from gateway.unprivileged import NOBODY
 from urlward.config import Config
+from urlward.gateway import service
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.service import CLOSED, STATE, UNIT, USER, files, install, next_steps
 from urlward.proxy import notify
@@ -116,7 +117,7 @@ def installed_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     [
         ("/tmp", 0o755, "the service sees nothing of /tmp (PrivateTmp)"),
         ("/var/tmp", 0o755, "the service sees nothing of /var/tmp (PrivateTmp)"),
-        ("/var/lib", 0o700, "other users cannot read "),
+        ("/var/lib", 0o700, "the user urlward may not enter "),
         ("/var/lib", 0o755, ""),
     ],
 )
@@ -135,6 +136,61 @@ def test_what_the_service_cannot_see(
         told = [step for step in next_steps(config, Config(key=str(key))) if "; " in step]
         assert len(told) == (3 if said else 0)
         assert all(said in step for step in told)
+
+
+def stores(folder: str) -> Config:
+    return Config.model_validate(
+        {
+            "gateway": {"interfaces": ["lan0"]},
+            "confdir": f"{folder}/ca",
+            "records": {
+                "days": {"blocks": 1, "operations": 1, "assignments": 1},
+                "store": [
+                    {"kind": "sqlite", "path": f"{folder}/records/events.db"},
+                    {"kind": "jsonl", "path": f"{folder}/records/events.jsonl"},
+                    {"kind": "sqlite"},
+                ],
+                "assignments": {"kind": "sqlite", "path": f"{folder}/who/assignments.db"},
+            },
+            "admin": {"token_file": f"{folder}/token/admin"},
+        }
+    )
+
+
+def test_the_service_may_write_wherever_the_configuration_has_it_write() -> None:
+    config = stores("/srv/urlward")
+    wanted = "/srv/urlward/ca /srv/urlward/records /srv/urlward/who /srv/urlward/token"
+    assert settings(files(None, config)[UNIT])["ReadWritePaths"] == wanted
+    own = stores(str(STATE))
+    assert "ReadWritePaths" not in settings(files(None, own)[UNIT]), "which it may anyway"
+    with pytest.raises(GatewayError, match="a service cannot use a path"):
+        files(None, stores("/srv/url ward"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_the_service_may_not_read_or_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit with a folder to write to that is not there does not start, and one that is root's is no use."""
+    with tempfile.TemporaryDirectory(dir="/var/lib") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        config = stores(name).model_copy(update={"key": f"{name}/lists.key"})
+        (folder / "records").mkdir()
+        (folder / "lists.key").touch(0o600)
+        told = "\n".join(next_steps(None, config))
+        assert f"{name}/lists.key: the user urlward may not read it" in told
+        assert f"{name}/records: the user urlward may not write there" in told
+        for missing in ("ca", "who", "token"):
+            assert f"install -d -o urlward -g urlward -m 0700 {name}/{missing}" in told
+        monkeypatch.setattr(service, "_user", lambda: (NOBODY, frozenset({NOBODY})))
+        for missing in ("ca", "who", "token"):
+            (folder / missing).mkdir()
+        for path in folder.iterdir():
+            os.chown(path, NOBODY, NOBODY)
+        assert name not in "\n".join(next_steps(None, config))
+        os.chown(folder / "lists.key", 0, NOBODY)
+        assert "may not read it" in "\n".join(next_steps(None, config))
+        (folder / "lists.key").chmod(0o640)
+        assert name not in "\n".join(next_steps(None, config))
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")

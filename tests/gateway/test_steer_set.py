@@ -9,8 +9,8 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import DnsTable, GatewayTable
 from urlward.gateway import control
+from urlward.gateway.canary import BEAT
 from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
-from urlward.gateway.heartbeat import BEAT
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet

@@ -25,7 +25,7 @@ from urlward.config.problem import SettingError
 from urlward.dns.resolver_addresses import ResolverError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
-from urlward.gateway.planning import default_modes, steering_modes
+from urlward.gateway.rules import default_modes, steering_modes
 from urlward.gateway.steering import Steering
 from urlward.plan import Address
 from urlward.proxy.addon import Urlward

@@ -6,16 +6,20 @@ import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
-from urlward.gateway import system
+from urlward.gateway import netlink, system
 from urlward.gateway.netlink import Link
 from urlward.gateway.system import (
     enslaved_interfaces,
     has_ipv6,
     interface_faults,
+    interfaces_to_the_world,
     missing_interfaces,
     own_addresses,
     sysctl,
     unmet,
+    unnamed_vlans,
+    unnumbered_interfaces,
+    vrf_interfaces,
 )
 
 TRIE = """\
@@ -126,6 +130,80 @@ def test_ports_of_others() -> None:
         assert enslaved_interfaces(["lan*"]) == {"lan1": "br0"}
         assert enslaved_interfaces(["lan*", "br*"]) == {}, "there packets are met"
         assert interface_faults(["lan1", "eth9"]) == ["no interface eth9", "lan1 is a port of br0"]
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_an_interface_without_an_address_to_redirect_to() -> None:
+    with own_network():
+        for line in (
+            "link add lan0 type veth peer name lan9",
+            "link set lan0 up",
+            "link set lan9 up",
+            "addr add 203.0.113.1/24 dev lan9",
+            "route add default via 203.0.113.2",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        assert unnumbered_interfaces(["lan*"]) == [], "nobody is reached there over IPv4"
+        subprocess.run(["ip", "route", "add", "192.0.2.0/24", "dev", "lan0"], check=True)
+        assert unnumbered_interfaces(["lan*"]) == ["lan0"]
+        assert interface_faults(["lan0"]) == ["lan0 has no IPv4 address"]
+        assert interface_faults(["lan0"], redirects=False) == []
+        subprocess.run(["ip", "addr", "add", "198.51.100.1/32", "dev", "lan0"], check=True)
+        assert unnumbered_interfaces(["lan*"]) == []
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_where_the_rest_of_the_world_comes_in() -> None:
+    with own_network():
+        for n in (0, 1, 2):
+            subprocess.run(f"ip link add lan{n} type veth peer name far{n}".split(), check=True)
+            subprocess.run(f"ip link set lan{n} up".split(), check=True)
+            subprocess.run(f"ip addr add 192.0.2.{n * 4 + 1}/30 dev lan{n}".split(), check=True)
+            subprocess.run(f"ip addr add 2001:db8:{n}::1/64 dev lan{n} nodad".split(), check=True)
+        assert interfaces_to_the_world(["lan*"]) == []
+        subprocess.run(["ip", "route", "add", "198.51.100.0/24", "dev", "lan0"], check=True)
+        subprocess.run(["ip", "route", "add", "default", "via", "192.0.2.6"], check=True)
+        subprocess.run(["ip", "-6", "route", "add", "default", "via", "2001:db8:2::2"], check=True)
+        assert interfaces_to_the_world(["lan*"]) == ["lan1", "lan2"]
+        assert interfaces_to_the_world(["lan0", "lan2"]) == ["lan2"]
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_what_the_kernel_says_of_links() -> None:
+    with own_network():
+        for line in ("add lan0 type veth peer name lan9", "add br0 type bridge", "set lan0 master br0"):
+            subprocess.run(["ip", "link", *line.split()], check=True)
+        found = {one.name: (index, one) for index, one in netlink.links().items()}
+        bridge, end = found["br0"][0], found["lan9"][0]
+        assert found["lan0"][1] == Link("lan0", bridge, "veth", end)
+        assert (found["br0"][1].kind, found["lo"][1]) == ("bridge", Link("lo", 0))
+
+
+def test_vlans(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {
+        1: Link("lan0", 0),
+        2: Link("lan0.10", 0, "vlan", 1),
+        3: Link("lan0.20", 4, "vlan", 1),
+        4: Link("br0", 0, "bridge"),
+        5: Link("veth0", 0, "veth", 1),
+        6: Link("lan0.10.7", 0, "vlan", 2),
+        7: Link("far", 0, "vlan", 99),
+    }
+    monkeypatch.setattr(system, "links", lambda: links)
+    assert unnamed_vlans(["lan0"]) == {"lan0.10": "lan0", "br0": "lan0"}
+    assert unnamed_vlans(["lan0", "lan0.10"]) == {"br0": "lan0", "lan0.10.7": "lan0.10"}
+    assert unnamed_vlans(["lan0*", "br0"]) == {}
+    assert unnamed_vlans(["lan0.20"]) == {}, "what comes in by the trunk is not asked for"
+
+
+def test_vrfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    links = {1: Link("lan0", 2), 2: Link("br0", 3, "bridge"), 3: Link("red", 0, "vrf"), 4: Link("lan1", 0)}
+    monkeypatch.setattr(system, "links", lambda: links)
+    monkeypatch.setattr(system, "missing_interfaces", lambda _: [])
+    assert vrf_interfaces(["lan*", "red"]) == {"lan0": "red", "red": "red"}
+    assert vrf_interfaces(["lan1"]) == {}
+    assert enslaved_interfaces(["lan0"]) == {}, "by the VRF's name nothing would be filtered either"
+    assert interface_faults(["lan0", "lan1"]) == ["lan0 is in a VRF"]
 
 
 def test_packets_come_in_by_the_last_master(monkeypatch: pytest.MonkeyPatch) -> None:

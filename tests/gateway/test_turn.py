@@ -4,17 +4,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from urlward.gateway import locks
-from urlward.gateway.locks import Turn
+from urlward.gateway import system
+from urlward.gateway.system import NamespaceLock
 
 
 def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_PATIENCE", 60.0)
+    monkeypatch.setattr(system, "_PATIENCE", 60.0)
     inside, most = 0, 0
 
     def work() -> None:
         nonlocal inside, most
-        own = Turn()
+        own = NamespaceLock()
         for _ in range(20):
             with own.taken():
                 inside += 1
@@ -30,8 +30,8 @@ def test_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_one_that_is_stuck_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_PATIENCE", 0.05)
-    stuck, other = Turn(), Turn()
+    monkeypatch.setattr(system, "_PATIENCE", 0.05)
+    stuck, other = NamespaceLock(), NamespaceLock()
     went_on = threading.Event()
     with stuck.taken(), other.taken():
         went_on.set()

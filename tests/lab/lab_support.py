@@ -8,10 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from urlward.lab.addresses import NETWORKS
-from urlward.lab.errors import LabError
-from urlward.lab.isolation import NETNS, WORK
-from urlward.lab.needs import check_needs
+from urlward.lab.isolation import NETNS, WORK, check_needs
+from urlward.lab.scenario import LabError
+from urlward.lab.topology import NETWORKS
 
 LAB = [sys.executable, "-m", "urlward", "lab"]
 

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import wait_for
 from urlward.lab.agent import Agent
-from urlward.lab.material import AUTHORITY, make_certificates
+from urlward.lab.services import AUTHORITY, make_certificates
 
 
 class Server(ThreadingHTTPServer):

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from urlward.lab import attempts as module
-from urlward.lab.attempts import AttemptSender
+from urlward.lab import run as module
 from urlward.lab.outcome import JudgedAttempt, Result
+from urlward.lab.run import AttemptSender
 from urlward.lab.scenario import load_scenario
 
 SCENARIO = """\

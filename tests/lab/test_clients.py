@@ -7,8 +7,8 @@ import pytest
 
 from urlward.lab import clients
 from urlward.lab.clients import Got, missing, send
-from urlward.lab.material import AUTHORITY
 from urlward.lab.scenario import ScenarioRequest
+from urlward.lab.services import AUTHORITY
 
 
 class Handler(BaseHTTPRequestHandler):

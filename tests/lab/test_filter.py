@@ -5,9 +5,8 @@ import pytest
 
 from urlward.config import read_config
 from urlward.lab import filter as module
-from urlward.lab.errors import LabError
-from urlward.lab.filter import Filter, FilterLog, LoggedHit
-from urlward.lab.scenario import load_scenario
+from urlward.lab.filter import FilterLog, LabFilter, LoggedHit
+from urlward.lab.scenario import LabError, load_scenario
 
 SCENARIO = """\
 description = "x"
@@ -32,14 +31,14 @@ wait = 1
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Filter:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabFilter:
     monkeypatch.setattr(module, "small_disk", lambda folder, _: folder.mkdir())
     path = tmp_path / "mine.toml"
     path.write_text(SCENARIO)
-    return Filter(tmp_path, load_scenario(str(path)), tmp_path / "ca.pem", ipv6=True)
+    return LabFilter(tmp_path, load_scenario(str(path)), tmp_path / "ca.pem", ipv6=True)
 
 
-def test_its_configuration_is_one_that_urlward_reads(made: Filter, tmp_path: Path) -> None:
+def test_its_configuration_is_one_that_urlward_reads(made: LabFilter, tmp_path: Path) -> None:
     config = read_config(made.config)
     assert config.list == (str(made.list),)
     assert (config.workers, config.tls_block, config.monitor) == (3, "alert", False)
@@ -50,7 +49,7 @@ def test_its_configuration_is_one_that_urlward_reads(made: Filter, tmp_path: Pat
     assert "seed" not in tomllib.loads(made.config.read_text()), "what is the lab's own stays out of it"
 
 
-def test_its_list(made: Filter) -> None:
+def test_its_list(made: LabFilter) -> None:
     first = made.list.read_text()
     assert len(first.splitlines()) == 14
     made.write_list("later.example\n")
@@ -62,13 +61,13 @@ def test_its_list(made: Filter) -> None:
     assert made.list.read_text() == first
 
 
-def test_secrets_are_hosts_and_pages_of_the_list(made: Filter) -> None:
+def test_secrets_are_hosts_and_pages_of_the_list(made: LabFilter) -> None:
     secrets = made.secrets()
     assert {"paged.example", "paged.example/allowed.html", "whole.example"} <= secrets
     assert "192.0.2.7" not in secrets, "addresses are allowed where they are unavoidable"
 
 
-def test_what_does_not_run_has_no_workers(made: Filter) -> None:
+def test_what_does_not_run_has_no_workers(made: LabFilter) -> None:
     assert not made.running
     assert made.workers() == []
     with pytest.raises(LabError, match="no workers"):
@@ -93,4 +92,4 @@ def test_a_list_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "mine.toml"
     path.write_text('description = "x"\n[list]\nfile = "gone.txt"\n[[steps]]\nwait = 1\n')
     with pytest.raises(LabError, match=r"gone\.txt: No such file"):
-        Filter(tmp_path, load_scenario(str(path)), tmp_path / "ca.pem", ipv6=True)
+        LabFilter(tmp_path, load_scenario(str(path)), tmp_path / "ca.pem", ipv6=True)

@@ -1,8 +1,7 @@
 import pytest
 
-from urlward.lab.addresses import sites
-from urlward.lab.errors import LabError
-from urlward.lab.scenario import Scenario
+from urlward.lab.scenario import LabError, Scenario
+from urlward.lab.topology import sites
 
 
 def scenario(**more: object) -> Scenario:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from urlward.lab import isolation
-from urlward.lab.errors import LabError
 from urlward.lab.isolation import child_of, children_of, copy_out, environment, parent_of, started_at
+from urlward.lab.scenario import LabError
 
 
 def test_who_a_process_is() -> None:

@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 
 from urlward import cli
-from urlward.lab import needs
+from urlward.lab import isolation
 
 
 def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -20,7 +22,7 @@ def test_help_names_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "check_needs", lambda: None)
+    monkeypatch.setattr(isolation, "check_needs", lambda: None)
     for arguments, words in (
         (("run", "nowhere"), "nowhere: no such file, and no shipped scenario"),
         (("run", "smoke", "--seconds", "0"), "--seconds: 0 is not more than 0"),
@@ -32,3 +34,24 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: py
         told = failed(capsys, *arguments)
         assert told.startswith(f"urlward: {words}"), told
         assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--report", "report.html: there already, and no report"),
+        ("--keep", "is not empty: name a new folder"),
+    ],
+)
+def test_a_run_writes_over_nothing(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    option: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(isolation, "check_needs", lambda: pytest.fail("the lab would begin"))
+    for name in ("report.html", "urlward.toml"):
+        (tmp_path / name).write_text("another's")
+    assert words in failed(capsys, "run", "smoke", option, str(tmp_path))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"another's"}

@@ -114,7 +114,7 @@ def test_up_shell_run_in_it_and_down(tmp_path: Path) -> None:
 
 
 def test_a_lab_that_was_killed_is_not_up(tmp_path: Path) -> None:
-    from urlward.lab.state import the_running
+    from urlward.lab.isolation import the_running
 
     name = f"killed-{os.getpid()}"
     scenario = tmp_path / "short.toml"

@@ -4,15 +4,15 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_for
-from urlward.lab import machines
-from urlward.lab.errors import LabError
-from urlward.lab.machines import AgentLink, LabService
+from urlward.lab import services
+from urlward.lab.scenario import LabError
+from urlward.lab.services import AgentLink, LabService
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs run on this machine itself."""
-    monkeypatch.setattr(machines, "inside", lambda _machine, command: list(command))
+    monkeypatch.setattr(services, "inside", lambda _machine, command: list(command))
 
 
 def test_a_service_that_ends_is_said(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 from urlward.engine.digest import Key
 from urlward.feeds.keeper import Keeper
-from urlward.lab.made import draw, lines
+from urlward.lab.topology import draw, lines
 from urlward.lists.source import Budget
 
 

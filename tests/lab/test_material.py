@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from urlward.lab.material import make_certificates, write_bundle, write_chromium_policy
+from urlward.lab.services import make_certificates, write_bundle, write_chromium_policy
 
 
 def test_certificates(tmp_path: Path) -> None:

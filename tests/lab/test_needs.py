@@ -4,14 +4,14 @@ import subprocess
 
 import pytest
 
-from urlward.lab import needs
-from urlward.lab.errors import LabError
-from urlward.lab.needs import check_needs
+from urlward.lab import isolation
+from urlward.lab.isolation import check_needs
+from urlward.lab.scenario import LabError
 
 
 def test_each_missing_thing_is_a_line_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        needs, "find", lambda name: None if name in ("nginx", "dnsmasq") else f"/usr/bin/{name}"
+        isolation, "find", lambda name: None if name in ("nginx", "dnsmasq") else f"/usr/bin/{name}"
     )
     monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -27,7 +27,7 @@ def test_each_missing_thing_is_a_line_with_its_package(monkeypatch: pytest.Monke
 
 
 def test_a_container_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(needs, "find", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(isolation, "find", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(ctypes.util, "find_library", lambda _name: "libnftables.so.1")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     refused = subprocess.CompletedProcess([], 1, "", "unshare: unshare failed: Operation not permitted\n")

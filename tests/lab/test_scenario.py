@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lab.errors import LabError
-from urlward.lab.scenario import load_scenario, shipped
+from urlward.lab.scenario import LabError, load_scenario, shipped
 
 START = 'description = "x"\n[list]\nentries = "a.example"\n'
 STEP = '[[steps]]\nrequests = [{ url = "http://a.example/", expect = "block" }]\n'

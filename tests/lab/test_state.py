@@ -5,9 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lab.errors import LabError
-from urlward.lab.isolation import started_at
-from urlward.lab.state import Running, end, find_running, path_of, remember, running_labs, the_running
+from urlward.lab.isolation import (
+    Running,
+    end,
+    find_running,
+    path_of,
+    remember,
+    running_labs,
+    started_at,
+    the_running,
+)
+from urlward.lab.scenario import LabError
 
 
 def ours(name: str = "mine") -> Running:
@@ -54,7 +62,7 @@ def test_names(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("obeys", [True, False])
 def test_it_is_ended(obeys: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("urlward.lab.state._END_WITHIN", 60.0 if obeys else 1.5)
+    monkeypatch.setattr("urlward.lab.isolation._END_WITHIN", 60.0 if obeys else 1.5)
     how = "SIG_DFL" if obeys else "SIG_IGN"
     program = f"import signal, time; signal.signal(15, signal.{how}); print(flush=True); time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)

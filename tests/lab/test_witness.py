@@ -5,9 +5,8 @@ import pytest
 
 from urlward.lab.clients import Got
 from urlward.lab.filter import FilterLog
-from urlward.lab.material import AUTHORITY
-from urlward.lab.outcome import JudgedAttempt, Result
-from urlward.lab.witness import Witness, machine_of
+from urlward.lab.outcome import JudgedAttempt, Result, Witness, machine_of
+from urlward.lab.services import AUTHORITY
 
 OWN, GATEWAY = "192.0.2.10", "198.51.100.129"
 BLOCK = (

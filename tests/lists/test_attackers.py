@@ -14,8 +14,7 @@ from urlward.engine.errors import ArtifactError, DamagedError, RotationError, Wr
 from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import load
 from urlward.engine.record import Flag, domain_text
-from urlward.engine.rotation import make_rotation
-from urlward.engine.signing import SigningKey, sign_artifact
+from urlward.engine.signing import SigningKey, make_rotation, sign_artifact
 from urlward.lists.trust import Trust, TrustError, Validity
 
 NOW = 1_800_000_000

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lists.policy_support import config, found
-from urlward.lists.explain import TimeError, explain, parse_time
+from urlward.config.problem import SettingError
+from urlward.lists.explain import explain, parse_time
 from urlward.policy.policy import Policy
 
 CLIENT, STRANGER = "192.0.2.5", "203.0.113.5"
@@ -233,5 +234,5 @@ def test_times(text: str, expected: float) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(TimeError, match=r"^at: "):
+    with pytest.raises(SettingError, match=r"^at: "):
         parse_time(text)

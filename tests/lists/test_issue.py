@@ -1,7 +1,7 @@
 import pytest
 
-from urlward.engine.rotation import MAX_SERIAL
-from urlward.lists.issue import ISSUE, Issue, IssueError, read_issue
+from urlward.engine.signing import MAX_SERIAL
+from urlward.lists.build import ISSUE, Issue, IssueError, read_issue
 
 
 def test_nothing_said() -> None:

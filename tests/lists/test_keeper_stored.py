@@ -14,10 +14,8 @@ from urlward.engine.digest import Key, format_key
 from urlward.engine.loaded import load
 from urlward.engine.signing import SigningKey
 from urlward.feeds import keeper
-from urlward.feeds.keeper import Keeper
-from urlward.feeds.kept import ListFile
-from urlward.lists.build import compile_sources
-from urlward.lists.issue import Issue
+from urlward.feeds.keeper import Keeper, ListFile
+from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("compiles_here")

@@ -1,7 +1,7 @@
 import pytest
 
 from urlward.lists.formats import Skipped
-from urlward.lists.report import (
+from urlward.lists.source import (
     KEPT_ERRORS,
     BadLine,
     Budget,

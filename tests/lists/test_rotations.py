@@ -8,11 +8,9 @@ import pytest
 from lists.support import names_in
 from obstacles import permissions_hold
 from urlward.engine.errors import RotationError
-from urlward.engine.rotation import Rotation, make_rotation
-from urlward.engine.signing import SigningKey
-from urlward.lists.rotations import restore_rotations, take_rotation
+from urlward.engine.signing import Rotation, SigningKey, make_rotation
 from urlward.lists.source import SourceError
-from urlward.lists.trust import Trust
+from urlward.lists.trust import Trust, restore_rotations, take_rotation
 
 A, B, C, D = (SigningKey(bytes([n]) * 32) for n in range(1, 5))
 TRUST = Trust(frozenset([A.public]))

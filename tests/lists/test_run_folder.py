@@ -20,7 +20,7 @@ from urlward.engine.errors import ArtifactError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.lists import run_folder
-from urlward.lists.run_folder import FOLDER, PREFIX, NoCopyError, NoFolderError, RunFolder, inherited
+from urlward.lists.run_folder import FOLDER, PREFIX, RunFolder, RunFolderError, inherited
 from urlward.lists.source import SourceError
 
 
@@ -110,7 +110,7 @@ def test_it_cannot_be_copied(run: RunFolder, path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_folder, "_new", full)
-    with pytest.raises(NoCopyError, match="No space left on device"):
+    with pytest.raises(RunFolderError, match="No space left on device"):
         run.map(path, parse)
 
 
@@ -225,7 +225,7 @@ def test_a_copy_of_the_process_does_not_end_it(run: RunFolder) -> None:
 
 def test_no_place_for_it(base: Path) -> None:
     base.rmdir()
-    with pytest.raises(NoFolderError, match=r"temporary files: .*TMPDIR"):
+    with pytest.raises(RunFolderError, match=r"temporary files: .*TMPDIR"):
         RunFolder()
 
 

@@ -7,8 +7,7 @@ import pytest
 from lists.support import artifact
 from urlward.engine.artifact import Header, parse
 from urlward.engine.errors import KeyFileError, RotationError
-from urlward.engine.rotation import Rotation, make_rotation
-from urlward.engine.signing import SigningKey, sign_artifact
+from urlward.engine.signing import Rotation, SigningKey, make_rotation, sign_artifact
 from urlward.lists.trust import GRACE, MAX_ROTATIONS, Trust, TrustError, Validity, check_dates, read_trust
 
 DAY, HOUR = 86400, 3600

@@ -17,8 +17,8 @@ from conftest import wait_for
 from lists.support import SECRET
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
-from urlward.feeds import apart as feed_apart
-from urlward.feeds.own import OwnList
+from urlward.feeds import feed as feeds_feed
+from urlward.feeds.feed import Feed
 from urlward.lists import worker
 from urlward.lists.source import Budget
 
@@ -33,8 +33,8 @@ def path(tmp_path: Path) -> Path:
 def request(path: Path, parent: int | None = None) -> bytes:
     """What a process is asked that refreshes a list of the operator's own."""
     feed = FeedTable(name="mine", path="mine", max_errors="1%")
-    own = feed_apart.Own(str(path), "list", SECRET.hex(), (), True)
-    asked = feed_apart.request_for(feed, Config(), path.parent / "state", wait=True, own=own, progress=False)
+    own = feeds_feed.Own(str(path), "list", SECRET.hex(), ())
+    asked = Feed(feed, Config(), path.parent / "state", own).request(wait=True, first=True, progress=False)
     asked["parent"] = parent or os.getpid()
     return json.dumps(asked).encode()
 
@@ -43,7 +43,7 @@ def run(
     path: Path, cwd: Path | None = None, parent: int | None = None
 ) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(
-        [sys.executable, "-P", "-m", feed_apart.MODULE],
+        [sys.executable, "-P", "-m", feeds_feed.MODULE],
         input=request(path, parent),
         capture_output=True,
         check=False,
@@ -127,14 +127,14 @@ def test_what_is_meant_for_its_parent_is_not_for_it(
 
 
 def ask(path: Path, **more: Any) -> dict[str, Any]:
-    return worker.ask(feed_apart.MODULE, json.loads(request(path)), **more)
+    return worker.ask(feeds_feed.MODULE, json.loads(request(path)), **more)
 
 
 def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(OSError, match="the process that compiles it ended with 1"):
         ask(path)
-    own = OwnList(path, Key(SECRET), Budget(), "auto", (), path.parent / "state")
+    own = Feed.named(path, Key(SECRET), Budget(), "auto", (), path.parent / "state")
     outcome = own.refresh(first=True)
     assert (outcome.state, outcome.reason) == ("failed", "system")
     assert outcome.error == f"{path}: the process that compiles it ended with 1"

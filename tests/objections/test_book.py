@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from urlward.engine.digest import Key
-from urlward.objections.book import Grant, ObjectionBook
-from urlward.objections.objections import ObjectionError, add_objection
+from urlward.objections.objections import Grant, ObjectionBook, ObjectionError, add_objection
 from urlward.policy.allows import current_allows
 from urlward.state.folder import local_key
 

@@ -5,9 +5,15 @@ from typing import Any
 import pytest
 
 from urlward.engine.digest import Key
-from urlward.objections import book as module
-from urlward.objections.book import decline, grant
-from urlward.objections.objections import Objection, ObjectionError, add_objection, read_objections
+from urlward.objections import objections as module
+from urlward.objections.objections import (
+    Objection,
+    ObjectionError,
+    add_objection,
+    decline,
+    grant,
+    read_objections,
+)
 from urlward.policy.allows import AllowError, current_allows
 from urlward.state.audit import verify
 from urlward.state.folder import local_key

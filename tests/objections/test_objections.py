@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from urlward.engine.digest import Key
 from urlward.objections import objections as module
-from urlward.objections.book import decline
 from urlward.objections.objections import (
     FILE,
     FullError,
     ObjectionError,
     add_objection,
+    decline,
     message_of,
     normal_message,
     purge_objections,

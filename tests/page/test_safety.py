@@ -3,7 +3,7 @@ import hashlib
 
 import pytest
 
-from urlward.page.safety import SHARED, content_policy, encode
+from urlward.page.words import SHARED, content_policy, encode
 
 
 def test_the_pages_own_styles_are_allowed_by_their_hash_and_nothing_else_is() -> None:

@@ -1,9 +1,12 @@
 """Who may use the explicit proxy, and for what, with real sockets in one process."""
 
 import asyncio
+import json
 import re
+import shutil
 import socket
 import ssl
+import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Sequence
@@ -273,6 +276,28 @@ PAC = PacTable(
 
 def head(method: bytes, target: bytes) -> RequestHead:
     return RequestHead(method, target, 1)
+
+
+# As in clients that look for a dot alone, which an IPv6 address has none of.
+NAIVE = """
+function isPlainHostName(host) { return host.indexOf(".") < 0; }
+function dnsDomainIs(host, domain) { return host.endsWith(domain); }
+function isInNet(host) { return host === "192.0.2.1"; }
+function isInNetEx(host) { return host === "2001:db8:1::1"; }
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_what_goes_past_the_proxy() -> None:
+    direct = ("intranet", "a.intranet.example", "192.0.2.1", "2001:db8:1::1")
+    others = ("www.example", "198.51.100.7", "2001:db8::7", "[2001:db8::7]", "xintranet.example")
+    script = Access(ProxyTable(pac=PAC)).own(head(b"GET", b"/proxy.pac")).body.decode()
+    asked = f"{json.dumps(direct + others)}.map(host => FindProxyForURL('', host))"
+    told = subprocess.run(
+        ["node", "-p", f"{NAIVE}{script}JSON.stringify({asked})"], capture_output=True, check=True, text=True
+    )
+    found = [answer == "DIRECT" for answer in json.loads(told.stdout)]
+    assert found == [True] * len(direct) + [False] * len(others)
 
 
 def test_what_the_proxy_serves() -> None:

@@ -27,11 +27,12 @@ from proxy.driver import Driver, make_context
 from urlward import lasting
 from urlward.feeds.keeper import Keeper
 from urlward.proxy.addon import Urlward
-from urlward.proxy.http_layer import ListedAddress, RelayLayer
 from urlward.proxy.layers import (
     CloseLayer,
     Later,
+    ListedAddress,
     RefuseTlsLayer,
+    RelayLayer,
     Undecided,
     WardHttpLayer,
 )

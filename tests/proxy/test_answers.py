@@ -1,4 +1,4 @@
-from urlward.proxy.answers import on_wire, plain
+from urlward.proxy.block_page import on_wire, plain
 
 
 def test_a_line_of_text() -> None:

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlward.page.words import SHIPPED, load_texts
+from urlward.page.words import SHIPPED, BlockPageError, load_texts
 from urlward.proxy.block_page import (
     BlockNotice,
     BlockPage,
-    BlockPageError,
     BlockPageSettings,
     BlockResponse,
     new_reference,

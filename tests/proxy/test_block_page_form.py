@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from urlward.page.words import SHIPPED, load_texts
-from urlward.proxy.block_page import BlockNotice, BlockPage, BlockPageError, BlockPageSettings, BlockResponse
+from urlward.page.words import SHIPPED, BlockPageError, load_texts
+from urlward.proxy.block_page import BlockNotice, BlockPage, BlockPageSettings, BlockResponse
 
 URL = "http://gateway.example:8091/"
 REFERENCE = "7Q4M-2XKD-93FH"

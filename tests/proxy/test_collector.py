@@ -11,9 +11,8 @@ from typing import Any, cast
 import pytest
 
 from proxy.rig import until
-from urlward.proxy import collector
-from urlward.proxy.collector import FEW
-from urlward.proxy.runner import Ready
+from urlward.proxy import runner
+from urlward.proxy.runner import FEW, Ready
 
 
 class Circle:
@@ -31,7 +30,7 @@ def live() -> SimpleNamespace:
 @pytest.fixture
 async def collections(monkeypatch: pytest.MonkeyPatch, live: SimpleNamespace) -> AsyncIterator[list[int]]:
     """Collections from when the filter is ready; the generation of each."""
-    monkeypatch.setattr(collector, "INTERVAL", 0.001)
+    monkeypatch.setattr(runner, "INTERVAL", 0.001)
     seen: list[int] = []
 
     def called(phase: str, told: dict[str, int]) -> None:
@@ -74,7 +73,7 @@ async def test_what_is_in_use_is_not_looked_through_again_and_again(collections:
 async def test_what_connections_have_use_for_is_not_looked_through(
     collections: list[int], live: SimpleNamespace
 ) -> None:
-    live.connections = FEW // collector.OF_ONE
+    live.connections = FEW // runner.OF_ONE
     used = [[number] for number in range(2 * FEW - 1000)]
     await asyncio.sleep(0.01)
     assert collections == []

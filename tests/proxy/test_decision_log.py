@@ -5,9 +5,9 @@ import pytest
 
 from proxy.driver import NOW, make_context
 from urlward.engine.verdict import Verdict
-from urlward.proxy.decision_log import Counts, DecisionLog, timestamp
+from urlward.proxy.guard import Counts, DecisionLog, timestamp
 from urlward.records.privacy import name_in_log
-from urlward.records.recording import Hit, Recording
+from urlward.records.worker import Hit, Recording
 
 CLIENT = make_context().client
 VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")

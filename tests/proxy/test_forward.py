@@ -6,8 +6,7 @@ import pytest
 
 from proxy import test_relay as relay
 from proxy.test_relay import Ends, ok
-from urlward.proxy.answers import plain
-from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.forward import ESTABLISHED, NOWHERE, ForwardRelay, Origin
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names

@@ -465,7 +465,7 @@ async def silence_that_takes_too_long(rig: Rig, streams: Streams) -> None:
 async def fault(rig: Rig, streams: Streams) -> None:
     await get(streams)
     session = rig.session
-    session._relay._judge = None
+    session._relay.judge = None
     del session
     streams[1].write(GET % b"a")
     assert await closed(streams[0])

@@ -18,15 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.proxy.answers import plain
-from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.connection import BEHIND, HIGH
-from urlward.proxy.ends import FRESH, NO_ENDS
 from urlward.proxy.head import MAX_HEAD, HeadError, RequestHead, read_request_head, read_response_head
 from urlward.proxy.http2 import CREDIT, LEAST_WINDOW, WINDOW, Http2, Lane
 from urlward.proxy.http2_frames import _REST, MAX_STREAMS, MAX_WAITING, OF_NEW
 from urlward.proxy.http2_messages import (
     Chunks,
+    Decoder,
     Encoder,
     MalformedError,
     last_chunk,
@@ -36,7 +35,7 @@ from urlward.proxy.http2_messages import (
 from urlward.proxy.http2_origin import MAX_LANES
 from urlward.proxy.names import Names
 from urlward.proxy.poller import Share
-from urlward.proxy.relay import HttpRelay
+from urlward.proxy.relay import FRESH, NO_ENDS, HttpRelay
 
 Fields = list[tuple[str, str]]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -840,6 +839,7 @@ def test_floods_end_their_connection(case: Case, kind: str, at_once: int) -> Non
             break
     assert case.goaway == h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
     assert case.closed
+    assert case.refusals[-1] == "match"
     assert all(origin.over for origin in case.origins)
 
 
@@ -1105,3 +1105,57 @@ def test_nothing_is_left_for_the_collector() -> None:
         gc.set_debug(0)
         gc.garbage.clear()
     assert left == []
+
+
+@given(st.lists(st.lists(st.tuples(st.binary(min_size=1, max_size=3), st.binary(max_size=2)), max_size=200)))
+def test_fields_are_decoded_as_the_library_does(blocks: list[list[tuple[bytes, bytes]]]) -> None:
+    encoder, ours, theirs = hpack.Encoder(), Decoder(1 << 16), hpack.Decoder(1 << 16)
+    for fields in blocks:
+        block = encoder.encode([(b":method", b"GET"), *fields])
+        assert ours.decode(block, raw=True) == theirs.decode(block, raw=True)
+
+
+@given(st.binary(max_size=30), st.binary(max_size=30))
+def test_any_bytes_are_fields_or_none_as_to_the_library(first: bytes, second: bytes) -> None:
+    """Of what the library takes, only numbers beyond 32 bits are refused."""
+
+    def of(decoder: hpack.Decoder) -> list[object]:
+        found: list[object] = []
+        for block in (first, second):
+            try:
+                found.append([tuple(field) for field in decoder.decode(block, raw=True)])
+            except (hpack.HPACKError, IndexError):
+                return [*found, None]
+        return found
+
+    assert of(Decoder(1 << 16)) == of(hpack.Decoder(1 << 16))
+
+
+def test_each_byte_of_a_block_is_read_once() -> None:
+    class Block(bytes):
+        copied = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            found = super().__getitem__(at)
+            Block.copied += len(found) if isinstance(at, slice) else 1
+            return found
+
+    block = Block(b"\x00\x01a\x01b" * 1000 + b"\x82" * 1000 + b"\x40\x01a\x01b" * 1000)
+    assert len(Decoder(1 << 20).decode(block, raw=True)) == 3000
+    assert 0 < Block.copied <= 2 * len(block)
+
+
+@pytest.mark.parametrize("block", [b"\x80", b"\xfe", b"\xff", b"\xff\x7f", b"\x82\xff\x80"])
+def test_an_index_of_no_field(block: bytes) -> None:
+    for decoder in (Decoder(1 << 16), hpack.Decoder(1 << 16)):
+        with pytest.raises(hpack.HPACKDecodingError):
+            decoder.decode(block, raw=True)
+
+
+def test_streams_that_are_closed_are_forgotten(case: Case) -> None:
+    for number in range(100):
+        stream = case.ask(f"/{number}")
+        case.origins[0].says(OK)
+        case.flush()
+        assert case.body[stream] == b"ok"
+    assert len(case.http2._frames.streams) <= 16

@@ -7,7 +7,7 @@ from mitmproxy.proxy.context import Context
 from proxy.driver import Driver, nobody
 from proxy.test_guard import guard
 from proxy.test_names import to
-from urlward.proxy.http_layer import ListedAddress, RelayLayer
+from urlward.proxy.layers import ListedAddress, RelayLayer
 from urlward.proxy.live import Live
 from urlward.proxy.names import Names
 from urlward.proxy.raw_relay import RawRelay

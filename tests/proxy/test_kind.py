@@ -1,6 +1,7 @@
 import pytest
 
-from urlward.proxy.kind import LateRequest, kind_of
+from urlward.proxy.first_bytes import kind_of
+from urlward.proxy.framing import LateRequest
 
 
 @pytest.mark.parametrize(

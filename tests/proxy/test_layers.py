@@ -14,10 +14,10 @@ from proxy.driver import Driver, make_context, nobody
 from proxy.test_guard import broken, guard
 from proxy.test_http_layer import relay_layer
 from proxy.test_names import to
-from urlward.proxy.http1 import MAX_HEAD
-from urlward.proxy.http_layer import ListedAddress
 from urlward.proxy.layers import (
+    MAX_HEAD,
     CloseLayer,
+    ListedAddress,
     RefuseTlsLayer,
     Undecided,
     WardHttpLayer,

@@ -18,10 +18,10 @@ from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.engine.verdict import Verdict
 from urlward.proxy.addon import Urlward
-from urlward.proxy.decision_log import Counts, DecisionLog
+from urlward.proxy.guard import Counts, DecisionLog
 from urlward.proxy.probing import Probe
 from urlward.proxy.runner import Messages
-from urlward.records.recording import Hit, Recording
+from urlward.records.worker import Hit, Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -29,7 +29,7 @@ VERDICT = Verdict("block", "page", "E-1", "phishing", "feed")
 CLIENTS = {"198.51.100.77": "198.51.100.0/24", "2001:db8:1:2:3::77": "2001:db8:1::/48"}
 """Each with what is left of it where it is shortened."""
 
-LINES = {"proxy/decision_log.py": 3, "proxy/addon.py": 1, "dns/policy.py": 1}
+LINES = {"proxy/guard.py": 3, "proxy/addon.py": 1, "dns/policy.py": 1}
 """Lines of the log with a client in them, by module. Whoever adds one has it written below too."""
 
 type Level = Literal["full", "short", "digest", "counts"]

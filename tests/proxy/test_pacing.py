@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from proxy.test_probing import client
+from urlward.proxy.layers import Pacer
 from urlward.proxy.live import Live
-from urlward.proxy.pacing import Pacer
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.session import Session
 

@@ -16,9 +16,9 @@ import pytest
 
 from proxy.rig import until
 from urlward.lists.run_folder import RunFolder
+from urlward.plan import SHARED
 from urlward.proxy import passwords
 from urlward.proxy.passwords import MOST_WAITING, PasswordError, Passwords, read_users
-from urlward.proxy.verified import SHARED
 
 BCRYPT = "$2b$04$RkfA/dr2NK1OVC8iYuYvO.VAq25djmtuTq11cEHH3Ki/dV0Xb7iNW"
 ARGON2 = "$argon2id$v=19$m=64,t=1,p=1$0zvNsRFUgdWM6YMCbWjJTA$mTNyCmv3hbM34riNpASaqE5Yrfo+qfXMLkw+9CeOXc8"
@@ -236,6 +236,25 @@ async def test_what_fails_lets_nobody_in(held: Held, caplog: pytest.LogCaptureFi
     assert "could not be looked at: OSError" in caplog.text
     assert "secret" not in caplog.text
     assert await looked_at(found, token("a", "right"))
+
+
+async def test_a_passing_shortage_of_threads(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "LOOK", 0.01)
+    held.may.release(2)
+    found, done, starts, tried = Passwords("any"), [], passwords.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        tried.append(thread)
+        if len(tried) < 3:
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    monkeypatch.setattr(passwords.Thread, "start", start)
+    for user in "ab":
+        assert found.ask(token(user, "right"), "192.0.2.1", partial(done.append, user))
+    await until(lambda: done == ["a", "b"])
+    assert [found.known(token(user, "right")) for user in "ab"] == [True, True]
+    assert len(tried) == 3
 
 
 async def test_neither_is_a_password_kept_nor_asked_twice(held: Held) -> None:

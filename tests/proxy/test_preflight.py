@@ -13,13 +13,13 @@ from urlward.assignments import schema
 from urlward.assignments.store import AssignmentStore
 from urlward.config import Config, ConfigError, Problem, read_config
 from urlward.config.records import AdminTable
-from urlward.dashboard import sessions
+from urlward.dashboard import handler
 from urlward.objections import objections
 from urlward.policy import allows
 from urlward.proxy import preflight, runner
 from urlward.proxy.preflight import Preflight
 from urlward.proxy.settings import Settings
-from urlward.records import asking, holds, nodes, outbox, recorder, retention, upgrade
+from urlward.records import asking, holds, outbox, recorder, retention, store
 from urlward.service import process
 from urlward.state import audit
 from urlward.state.folder import NAMES, made_folder
@@ -161,10 +161,13 @@ def test_what_cannot_work(refused: Refused, text: str, line: str) -> None:
 def test_a_state_folder_that_cannot_be_used(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("none/x")
+    (tmp_path / "kernel").symlink_to("/sys")
     for state, why in (
         ("loop", "loop: Too many levels of symbolic links"),
         ("nowhere", "nowhere: a link to what is not there"),
         ("nowhere/x", "nowhere: a link to what is not there"),
+        ("/proc/x", "/proc: the kernel's, which takes no files"),
+        ("kernel/x/y", "kernel: the kernel's, which takes no files"),
     ):
         (said,) = refused(f'state = "{state}"\n{DAYS}')
         assert said.startswith("urlward.toml:1: state: ")
@@ -222,9 +225,9 @@ def test_a_store_in_the_place_of_another_file(
 
 def test_no_name_of_the_state_folder_is_missing() -> None:
     files = (
-        allows.FILE, audit.FILE, audit.HEAD, asking.SOCKET, holds.FILE, nodes.FILE, objections.FILE,
-        outbox.FOLDER, process.LOCK, recorder.LEVEL, retention.CLOCK, schema.FILE, sessions._FILE,
-        upgrade.RUN, upgrade.SPOOL, AdminTable().token_file,
+        allows.FILE, audit.FILE, audit.HEAD, asking.SOCKET, holds.FILE, store.NODE_FILE, objections.FILE,
+        outbox.FOLDER, process.LOCK, recorder.LEVEL, retention.CLOCK, schema.FILE, handler._FILE,
+        recorder.RUN, recorder.SPOOL, AdminTable().token_file,
     )  # fmt: skip
     assert set(files) <= NAMES
 

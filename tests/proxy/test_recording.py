@@ -17,7 +17,7 @@ from urlward.feeds.keeper import Keeper, Taken
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 from urlward.proxy.guard import Guard
 from urlward.records.event import Event
-from urlward.records.recording import Recording
+from urlward.records.worker import Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 

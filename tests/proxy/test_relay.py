@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.proxy.answers import plain
-from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import MAX_HEAD, RequestHead
 from urlward.proxy.names import Names
 from urlward.proxy.relay import COST_OF_INTERIM, MAX_BLANK, MAX_HELD, MAX_PENDING, HttpRelay

@@ -15,13 +15,12 @@ import pytest
 from conftest import nobody_listens
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset, until
-from urlward.proxy import front, pool
+from urlward.proxy import front, upstream
 from urlward.proxy.connection import BEHIND, LOW, Connection
 from urlward.proxy.poller import READ, Poller
-from urlward.proxy.pool import KEPT_FOR
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, Session
-from urlward.proxy.upstream import Lookup
+from urlward.proxy.upstream import KEPT_FOR, Lookup
 
 
 async def test_requests_pass_and_are_blocked(rig: Rig) -> None:
@@ -222,7 +221,7 @@ async def held_back(rig: Rig, *, upload: bool) -> tuple[Connection, Connection]:
     def look() -> bool:
         session = next(iter(rig.addon.live), None)
         assert session is None or isinstance(session, Session)
-        if session is None or session._client is None or session._server is None:
+        if session is None or session._over or session._server is None:
             return False
         sides = session._client, session._server
         found[:] = sides if upload else sides[::-1]
@@ -511,9 +510,9 @@ async def test_connections_at_rest_have_a_bound_and_a_time(
     rig: Rig, monkeypatch: pytest.MonkeyPatch, most: int, files: int
 ) -> None:
     with monkeypatch.context() as limited:
-        limited.setattr(pool.resource, "getrlimit", lambda _: (files, files))
-        rig.addon.pool = pool.Pool(most)
-    monkeypatch.setattr(pool, "MOST_OF_ONE", 2)
+        limited.setattr(upstream.resource, "getrlimit", lambda _: (files, files))
+        rig.addon.pool = upstream.Pool(most)
+    monkeypatch.setattr(upstream, "MOST_OF_ONE", 2)
     await rig.start(Counting(), "regular")
     rig.lead()
     streams = await rig.connect()
@@ -633,9 +632,9 @@ async def test_what_an_origin_does_not_take_has_its_time(rig: Rig) -> None:
     _, server = await held_back(rig, upload=True)
     session = rig.session
     reset(writer)
-    assert session._client is not None
+    assert not session._over
     session._client.resume(BEHIND)  # where its end is seen
-    await until(lambda: session._client is None)
+    await until(lambda: session._over)
     assert server.waiting
     assert rig.session is session, "somebody looks after it"
     for seconds in (0, rig.addon.tcp_timeout + 1):
@@ -653,14 +652,14 @@ async def test_a_client_that_ends_has_less_time_for_its_answer(rig: Rig, ends: b
     session = rig.session
     if ends:
         writer.write_eof()
-        await until(lambda: session._client is not None and session._client.at_end)
+        await until(lambda: not session._over and session._client.at_end)
     now = time.monotonic()
     assert rig.addon.tcp_timeout > ENDED_FOR + 5
     for seconds in (0, ENDED_FOR - 5, ENDED_FOR + 5):
-        assert session._client is not None
+        assert not session._over
         session.touch(now + seconds)
     await asyncio.sleep(0)
-    assert (session._client is None) is ends
+    assert session._over is ends
     session.cut()
     await rig.settled()
 

@@ -278,6 +278,31 @@ async def test_clients_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names.asked == ["silent", "one0", "other", "one1", "one2"]
 
 
+async def test_a_passing_shortage_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, resolver, starts = Names(monkeypatch), Resolver(), upstream.Thread.start
+    found: list[Sequence[Address]] = []
+
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(upstream.Thread, "start", start)
+    for n in range(2 * LOOKUPS_OF_ONE):
+        resolver.look_up(f"none{n}", 80, ONE, found.append)
+    await until(lambda: len(found) == 2 * LOOKUPS_OF_ONE)
+    assert (found, names.asked) == ([[]] * 2 * LOOKUPS_OF_ONE, [])
+    monkeypatch.setattr(upstream.Thread, "start", starts)
+    resolver.look_up("silent", 80, ONE, found.append)
+    monkeypatch.setattr(upstream.Thread, "start", start)
+    resolver.look_up("after", 80, ONE, found.append)  # waits for the only one
+    monkeypatch.setattr(upstream.Thread, "start", starts)
+    resolver.look_up("other", 80, OTHER, found.append)
+    await until(lambda: len(names.asked) >= 2)
+    names.release.set()
+    await until(lambda: len(found) == 2 * LOOKUPS_OF_ONE + 3)
+    assert sorted(names.asked) == ["after", "other", "silent"]
+    assert (resolver._names, resolver._running.total(), resolver._busy) == ({}, 0, 0)
+
+
 async def test_a_name_is_remembered_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     names, now = Names(monkeypatch), [0.0]
     resolver = Resolver(lambda: now[0])

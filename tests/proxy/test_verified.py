@@ -1,7 +1,7 @@
 """Digests of right passwords, in memory of their own or shared."""
 
-from urlward.proxy import verified
-from urlward.proxy.verified import Verified
+from urlward.proxy import passwords
+from urlward.proxy.passwords import Verified
 
 
 def test_what_is_added_is_known() -> None:
@@ -23,4 +23,4 @@ def test_a_full_set_forgets_one() -> None:
         known.add(digest)
     assert sum(digest in known for digest in digests) == 8
     assert digests[-1] in known
-    assert not any(known._memory[verified._SET :])
+    assert not any(known._memory[passwords._SET :])

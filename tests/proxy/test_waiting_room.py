@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.proxy.waiting_room import WaitingRoom
+from urlward.proxy.passwords import WaitingRoom
 
 
 def nothing() -> None:

@@ -10,10 +10,9 @@ from lists.support import artifact
 from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
-from urlward.records.delivery import StoreState
+from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import CONTENT_TYPE, Exposition
 from urlward.records.metrics import ListFacts, Metrics, RulesFacts
-from urlward.records.recorder import RecorderState
 
 TOKEN = "a-token"
 NOW = 1_800_000_000.0

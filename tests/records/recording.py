@@ -19,12 +19,12 @@ from urlward.records import writer as writer_module
 from urlward.records.event import Event, make_event
 from urlward.records.outbox import Outbox, batch_of
 from urlward.records.recorder import Recorder
-from urlward.records.recording import Hit, Recording
 from urlward.records.store import StoreError
+from urlward.records.worker import Hit, Recording
 
 _processes = multiprocessing.get_context("forkserver")
 # What takes long to load; not this module, which it does not find.
-_processes.set_forkserver_preload(["sqlite3", "urlward.records.recording", "urlward.records.recorder"])
+_processes.set_forkserver_preload(["sqlite3", "urlward.records.worker", "urlward.records.recorder"])
 
 SECRET = bytes(range(32))
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from urlward.records.event import Event, make_event
-from urlward.records.nodes import Node
+from urlward.records.store import Node
 
 START = 1_795_000_000_000
 """Milliseconds: a day in November 2026."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from records.support import DAY, HOUR, START, an_event, node, versions
 from urlward.config.records import StoreTable
 from urlward.records import database as module
-from urlward.records import engines
+from urlward.records import sql
 from urlward.records.database import Database, open_database
 from urlward.records.event import FIELDS, Event
 from urlward.records.store import Age, EventQuery, KeepingStore, StoreError
@@ -239,7 +239,7 @@ def test_another_that_writes_is_waited_for_and_then_told(
 
 
 def test_a_reader_in_the_way_is_told(file: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engines, "TRIES", 3)
+    monkeypatch.setattr(sql, "TRIES", 3)
     waits: list[float] = []
     file._pause = waits.append
     file.write([an_event()])

@@ -9,7 +9,7 @@ from conftest import wait_for
 from records.support import an_event, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
-from urlward.records.engines import open_postgresql, open_sqlite, told
+from urlward.records.sql import open_postgresql, open_sqlite, told
 from urlward.records.store import EventQuery, KeepingStore, StoreError
 from urlward.records.stores import open_store
 

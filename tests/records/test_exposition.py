@@ -1,17 +1,17 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lists.support import artifact
 from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
-from urlward.records.delivery import StoreState
-from urlward.records.exposition import SILENT_AFTER, Exposition
-from urlward.records.labels import MAX_CATEGORIES
-from urlward.records.metrics import ListFacts, Metrics, RulesFacts
-from urlward.records.recorder import RecorderState
+from urlward.records.delivery import RecorderState, StoreState
+from urlward.records.exposition import FIGURES_FOR, SILENT_AFTER, Exposition
+from urlward.records.metrics import MAX_CATEGORIES, ListFacts, Metrics, RulesFacts
+from urlward.records.status import readiness_of
 
 NOW = 1_800_000_000.0
 FEEDS = (FeedTable(name="one", path="none", stale_after=3600.0), FeedTable(name="two", path="none"))
@@ -177,6 +177,26 @@ def test_feeds(tmp_path: Path) -> None:
     assert found["urlward_feed_alarm", "stale", "one"] == 1
     (tmp_path / "feeds" / "two.json").mkdir()
     assert samples(made(tmp_path))["urlward_feed_state", "two", "ok"] == 0
+
+
+def test_feeds_are_not_looked_at_for_each_who_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can connect may ask whether the filter is ready, as often as they like."""
+    steady, looks, facts = Clock(), 0, FeedStore.facts
+
+    def counted(store: FeedStore) -> Facts:
+        nonlocal looks
+        looks += 1
+        return facts(store)
+
+    monkeypatch.setattr(FeedStore, "facts", counted)
+    exposition = made(tmp_path, steady=steady)
+    for _ in range(10):
+        readiness_of(exposition)
+        exposition.render()
+    assert looks == len(FEEDS)
+    steady.now += FIGURES_FOR
+    assert not readiness_of(exposition).ok
+    assert looks == 2 * len(FEEDS)
 
 
 def test_the_recorder(tmp_path: Path) -> None:

@@ -3,12 +3,9 @@ from itertools import chain
 
 from prometheus_client.core import Metric
 
-from urlward.records.delivery import StoreState
-from urlward.records.families import of_feeds, of_filter, of_recorder, of_workers
-from urlward.records.feed_figures import FeedFigures
-from urlward.records.metrics import BUCKETS, ListFacts
-from urlward.records.recorder import RecorderState
-from urlward.records.snapshot import Snapshot
+from urlward.records.delivery import RecorderState, StoreState
+from urlward.records.exposition import FeedFigures, of_feeds, of_filter, of_recorder, of_workers
+from urlward.records.metrics import BUCKETS, ListFacts, Snapshot
 
 
 def families() -> list[Metric]:

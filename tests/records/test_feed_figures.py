@@ -5,7 +5,7 @@ from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.status import status
 from urlward.feeds.store import FeedStore
-from urlward.records.feed_figures import FeedFigures, feed_figures
+from urlward.records.exposition import FeedFigures, feed_figures
 
 NOW = 1_800_000_000.0
 FEED = FeedTable(name="one", path="none", stale_after=3600.0)

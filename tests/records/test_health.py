@@ -1,7 +1,6 @@
-from urlward.records.delivery import StoreState
-from urlward.records.feed_figures import FeedFigures
+from urlward.records.delivery import RecorderState, StoreState
+from urlward.records.exposition import FeedFigures
 from urlward.records.metrics import ListFacts, RulesFacts
-from urlward.records.recorder import RecorderState
 from urlward.records.status import REPORT_WITHIN, healthy, ready
 
 LISTS = [(ListFacts("one", 1, 10),)]

@@ -1,12 +1,12 @@
 import pytest
 
-from urlward.records.labels import (
+from urlward.records.metrics import (
     MAX_CATEGORIES,
     MAX_LISTS,
     MAX_PAIRS,
+    BlockLabels,
     Bounded,
     Categories,
-    Origins,
     among,
 )
 
@@ -47,7 +47,7 @@ def test_categories() -> None:
 
 
 def test_pairs_are_bounded_as_well() -> None:
-    origins = Origins()
+    origins = BlockLabels()
     found = {origins(f"l{n % 1000}", f"c{n % 61}") for n in range(61_000)}
     assert len(found) <= MAX_PAIRS + 1
     assert len({name for name, _ in found}) <= MAX_LISTS + 1

@@ -4,8 +4,7 @@ import time
 
 import pytest
 
-from urlward.records.loop_watch import INTERVAL, WINDOW, watch_loop
-from urlward.records.metrics import Metrics
+from urlward.records.metrics import INTERVAL, WINDOW, Metrics, watch_loop
 
 
 class Time:

@@ -2,8 +2,7 @@ import json
 
 import msgspec
 
-from urlward.records.labels import MAX_CATEGORIES, MAX_LISTS, MAX_PAIRS
-from urlward.records.metrics import BUCKETS, ListFacts, Metrics
+from urlward.records.metrics import BUCKETS, MAX_CATEGORIES, MAX_LISTS, MAX_PAIRS, ListFacts, Metrics
 
 
 def test_a_snapshot_is_json_and_says_what_was_bumped() -> None:

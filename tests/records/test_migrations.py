@@ -11,18 +11,16 @@ from sqlalchemy.exc import OperationalError
 
 from records.support import DAY, START, an_event, node, role_without_ownership
 from urlward.assignments.deterministic import Formula, known_formulas
+from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import import_file
 from urlward.assignments.interval import AssignmentError
-from urlward.assignments.parsers import ReadOptions
 from urlward.assignments.retention import purge_assignments
 from urlward.assignments.store import AssignmentStore
 from urlward.config.records import StoreTable
-from urlward.records.database import open_database
-from urlward.records.engines import open_postgresql, open_sqlite, writing
+from urlward.records.database import events, open_database
 from urlward.records.event import FIELDS, Event
-from urlward.records.migrations import migrate
+from urlward.records.sql import migrate, open_postgresql, open_sqlite, writing
 from urlward.records.store import EventQuery, StoreError
-from urlward.records.tables import events
 
 DUMPS = Path(__file__).parents[1] / "data" / "records"
 SQLITE = StoreTable(kind="sqlite")

@@ -11,14 +11,14 @@ from conftest import run_command, wait_for
 from records.recording import SECRET, block, records
 from records.support import DAY, START, an_event, node
 from service.test_process import CONFIG, Running, running
-from urlward.commands.records import RecordsCommandError, add_records_commands
+from urlward.commands.arguments import CommandError
+from urlward.commands.records import add_records_commands
 from urlward.config.records import StoreTable
 from urlward.records import writer
 from urlward.records.database import Database, open_database
 from urlward.records.holds import HoldError, held_references
-from urlward.records.nodes import FILE, node_of
-from urlward.records.recording import Recording
-from urlward.records.store import EventQuery, StoreError
+from urlward.records.store import NODE_FILE, EventQuery, StoreError, node_of
+from urlward.records.worker import Recording
 
 SERVER = StoreTable(kind="postgresql", url_env="RECORDS_URL")
 UNTIL = START + 400 * DAY
@@ -41,7 +41,7 @@ def test_an_identity_is_made_once(tmp_path: Path) -> None:
     assert (made.name, len(made.identity)) == ("gw1", 32)
     assert node_of("gw2", tmp_path / "state").identity == made.identity
     assert node_of("gw1", tmp_path / "other").identity != made.identity
-    path = tmp_path / "state" / FILE
+    path = tmp_path / "state" / NODE_FILE
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     for damage in ("{", '{"version": 1, "node": [{"identity": "x"}]}', '{"version": 1, "node": [{}]}'):
         path.write_text(damage)
@@ -179,7 +179,7 @@ def test_a_node_that_lost_its_state_folder_comes_back(
         assert err.count("\n") == 1
     with pytest.raises(HoldError, match="is not held here"):
         run("release", REFERENCE, "--why", "done", "--config", back)
-    with pytest.raises(RecordsCommandError, match=r"^why: needed"):
+    with pytest.raises(CommandError, match=r"^why: needed"):
         run("adopt", "--why", " ", "--config", back)
     assert run("adopt", "nobody", "--why", "a new disk", "--config", back) == 1
     assert "no node is called 'nobody' there" in capsys.readouterr().err
@@ -205,7 +205,7 @@ def test_a_node_that_lost_its_state_folder_comes_back(
 def test_nothing_is_adopted_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "urlward.toml"
     path.write_text(f'state = "{tmp_path}"\n[records]\n[records.days]\nblocks = 1\noperations = 1\n')
-    with pytest.raises(RecordsCommandError, match="no store is a database that several nodes share"):
+    with pytest.raises(CommandError, match="no store is a database that several nodes share"):
         run("adopt", "--why", "a", "--config", str(path))
 
 

@@ -3,10 +3,12 @@ import json
 import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from records.recording import SECRET, Memory, block, events, records
 from records.support import own_messages
 from records.test_upgrade import segment
+from urlward import lasting
 from urlward.config.records import StoreTable
 from urlward.records import delivery, writer
 from urlward.records import recorder as module
@@ -23,7 +26,7 @@ from urlward.records.delivery import StoreState
 from urlward.records.event import Event
 from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
 from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
-from urlward.records.recording import Recording
+from urlward.records.worker import Recording
 from urlward.records.writer import Mark, processes
 from urlward.state.folder import write_kept
 
@@ -321,6 +324,26 @@ async def test_a_bug_in_keeping_the_outbox_is_an_alarm_and_one_line(
     await until(lambda: not running.recorder.alarms)
 
 
+async def test_a_passing_shortage_of_threads_costs_no_event(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts, tried = Thread.start, Counter[str]()
+
+    def start(thread: Thread) -> None:
+        tried[thread.name] += 1
+        if thread.name in ("records-outbox", "records-jsonl") and tried[thread.name] < 2:
+            raise RuntimeError("can't start new thread")
+        starts(thread)
+
+    monkeypatch.setattr(lasting, "AGAIN", 0.01)
+    monkeypatch.setattr(module, "KEEP", 0.01)
+    monkeypatch.setattr(Thread, "start", start)
+    await running.start()
+    await until(lambda: all(store.events for store in running.stores.values()))
+    await until(lambda: not running.recorder.alarms)
+    assert tried["records-sqlite"] == 1
+
+
 async def test_a_spool_that_the_disk_does_not_take_in_is_tried_again(
     running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -423,6 +446,15 @@ def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: boo
         assert level["file"] == all_of_it.file
         assert level["time"] <= before
     outbox.close()
+
+
+def test_since_when_all_stores_have_all_is_known_after_a_clock_was_set_back(tmp_path: Path) -> None:
+    recorder = Running(tmp_path).recorder
+    for moment in (1_795_600_000_000, 1_795_500_000_000):
+        recorder._is_level(7, moment)
+    later = Running(tmp_path).recorder
+    later._read_level()
+    assert (later._end, later._level_at) == (Position(7), 1_795_500_000_000)
 
 
 def test_stores_have_names_of_their_own() -> None:

@@ -5,8 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from urlward.records.metrics import BUCKETS, ListFacts, Metrics, RulesFacts
-from urlward.records.snapshot import Labels, SnapshotError, read_snapshot
+from urlward.records.metrics import (
+    BUCKETS,
+    Labels,
+    ListFacts,
+    Metrics,
+    RulesFacts,
+    SnapshotError,
+    read_snapshot,
+)
 
 
 def good() -> dict[str, Any]:

@@ -2,12 +2,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from urlward.commands.status_text import lines
+from urlward.commands.status import lines
 from urlward.config import FeedTable
-from urlward.records.delivery import StoreState
+from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
-from urlward.records.recorder import RecorderState
 from urlward.records.status import health_of, readiness_of, status_alone, status_of
 
 NOW = 1_800_000_000.0

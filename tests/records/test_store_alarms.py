@@ -1,6 +1,6 @@
 from types import SimpleNamespace
 
-from urlward.records.store_alarms import DROPS_AGAIN, LAG, StoreAlarms
+from urlward.records.delivery import DROPS_AGAIN, LAG, StoreAlarms
 
 
 def made(*, down: bool = False) -> tuple[StoreAlarms, list[tuple[str, str]], SimpleNamespace]:

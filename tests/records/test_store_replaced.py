@@ -15,7 +15,8 @@ import pytest
 from conftest import wait_for
 from records.recording import events
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
-from urlward.records import database, engines, jsonl_store
+from urlward.dashboard.live_sources import EventFinder
+from urlward.records import database, jsonl_store, sql
 from urlward.records.database import open_database
 from urlward.records.delivery import Delivery, StoreState
 from urlward.records.event import Event
@@ -24,7 +25,6 @@ from urlward.records.outbox import Outbox, Position, batch_of
 from urlward.records.retention import KeepingStores
 from urlward.records.store import EventQuery, ReplacedError, StoreError
 from urlward.records.stores import open_store
-from urlward.service.services import EventFinder
 
 TABLES = {"sqlite": StoreTable(kind="sqlite"), "jsonl": StoreTable(kind="jsonl")}
 
@@ -199,7 +199,7 @@ def test_a_moved_database_is_whole_where_it_is(tmp_path: Path) -> None:
 def test_a_locked_database_is_waited_for_and_said(
     running: Callable[[str], Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "WAIT", 0.1)
+    monkeypatch.setattr(sql, "WAIT", 0.1)
     one = running("sqlite")
     one.put(events(10))
     wait_for(lambda: one.written == 10, "events to be kept")
@@ -218,7 +218,7 @@ def test_a_locked_database_is_waited_for_and_said(
 def test_search_and_retention_go_on_with_the_file_that_is_there(tmp_path: Path) -> None:
     records = RecordsTable(node="n", store=(TABLES["sqlite"],), days=DaysTable(blocks=1, operations=1))
     store = open_database(TABLES["sqlite"], tmp_path)
-    finder, keeping = EventFinder(records, tmp_path), KeepingStores(records, tmp_path)
+    finder, keeping = EventFinder(TABLES["sqlite"], tmp_path), KeepingStores(records, tmp_path)
     store.write(events(5))
     assert len(finder.find(EventQuery())) == 5
     assert len(keeping.all()[0]) == 1

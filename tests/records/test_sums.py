@@ -1,5 +1,5 @@
 from urlward.records.exposition import MOST_GONE, Sums
-from urlward.records.snapshot import Counts, Snapshot
+from urlward.records.metrics import Counts, Snapshot
 
 A, B = ("a",), ("b",)
 

@@ -10,7 +10,7 @@ import pytest
 from records.recording import events
 from urlward.records.event import Event
 from urlward.records.outbox import Outbox, Position
-from urlward.records.upgrade import sign_of_life, take_in_spools
+from urlward.records.recorder import sign_of_life, take_in_spools
 
 PLACES = {"sqlite": "sqlite records.db", "jsonl": "jsonl records.jsonl"}
 

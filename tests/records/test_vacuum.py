@@ -14,7 +14,7 @@ from urlward.assignments.interval import AssignmentError
 from urlward.assignments.retention import purge_assignments
 from urlward.assignments.store import AssignmentStore
 from urlward.config.records import StoreTable
-from urlward.records import vacuum
+from urlward.records import sql
 from urlward.records.database import Database, open_database
 from urlward.records.store import EventQuery, StoreError
 
@@ -24,8 +24,8 @@ TABLE = StoreTable(kind="postgresql", url_env="RECORDS_URL")
 @pytest.fixture
 def database(postgresql_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Database]:
     monkeypatch.setenv("RECORDS_URL", postgresql_url)
-    monkeypatch.setattr(vacuum, "_LOCK_WITHIN", "20ms")
-    monkeypatch.setattr(vacuum, "_TRIES", 3)
+    monkeypatch.setattr(sql, "_LOCK_WITHIN", "20ms")
+    monkeypatch.setattr(sql, "_TRIES", 3)
     made = open_database(TABLE, tmp_path)
     made._pause = lambda _: None
     yield made
@@ -83,7 +83,7 @@ def test_a_role_that_may_not_vacuum_is_refused(
         granted = open_database(TABLE, tmp_path)
         assert granted.purge({"block": 1}, START + 2 * DAY) == 0
         with granted.engine.connect() as connection:
-            assert vacuum.deletions(connection, "events") == 0
+            assert sql.deletions(connection, "events") == 0
         granted.close()
 
 
@@ -105,7 +105,7 @@ def test_who_reads_all_the_time_is_told(
 def test_an_old_transaction_that_still_sees_it_is_told(
     database: Database, postgresql_url: str, postgresql_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vacuum, "SHARE", 1e-6)
+    monkeypatch.setattr(sql, "SHARE", 1e-6)
     database.write([an_event(n, client=f"seen{n:05d}-") for n in range(7)])
     with psycopg.connect(postgresql_url) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
@@ -146,7 +146,7 @@ def test_assignments_too(
 def test_assignments_are_rewritten_for_a_share_of_the_time(
     postgresql_url: str, postgresql_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vacuum, "SHARE", 1e-6)
+    monkeypatch.setattr(sql, "SHARE", 1e-6)
 
     def purge() -> None:
         store = AssignmentStore(postgresql_url)

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS, combined, squid
-from urlward.replay.errors import ReplayError
-from urlward.replay.formats import FORMATS, LogFormat, detect
+from urlward.replay.formats import FORMATS, LogFormat, ReplayError, detect
 
 
 def log_format(kind: str, **known: Any) -> LogFormat:

@@ -5,9 +5,8 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS
-from urlward.replay.errors import BadLineError, ReplayError
-from urlward.replay.formats import HAR
-from urlward.replay.reading import LogSource, har_blocks
+from urlward.replay.formats import HAR, BadLineError, ReplayError
+from urlward.replay.run import LogSource, har_blocks
 
 
 def lines_of(path: Path) -> tuple[list[str], str]:

@@ -10,8 +10,7 @@ import pytest
 from replay.replay_support import NOW, combined, expected, matcher_of, sample, spellings, squid
 from urlward.replay import judge as module
 from urlward.replay.formats import FORMATS, SQUID
-from urlward.replay.judge import Clock, LogJudge
-from urlward.replay.tally import Tally
+from urlward.replay.judge import Clock, LogJudge, Tally
 
 ENTRIES = [
     "blocked.example id=S-1 category=phishing", "0.0.0.0 exact.test id=S-3",

@@ -5,8 +5,7 @@ import pytest
 
 from replay.replay_support import LOGS, combined, squid
 from urlward.csv_rows import MOST_LINES
-from urlward.replay.errors import BadLineError
-from urlward.replay.formats import COMBINED, CSV, SQUID, URLS, VHOST_COMBINED, LogFormat
+from urlward.replay.formats import COMBINED, CSV, SQUID, URLS, VHOST_COMBINED, BadLineError, LogFormat
 
 
 class Row(NamedTuple):

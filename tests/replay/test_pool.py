@@ -11,11 +11,9 @@ import pytest
 
 from conftest import wait_for
 from replay.replay_support import NOW, sample, squid
-from urlward.replay.errors import ReplayError
-from urlward.replay.formats import SQUID, URLS, LogFormat
+from urlward.replay.formats import SQUID, URLS, LogFormat, ReplayError
 from urlward.replay.judge import LogJudge
-from urlward.replay.reading import BLOCK
-from urlward.replay.run import JudgePool
+from urlward.replay.run import BLOCK, JudgePool
 
 BLOCKED = f"{squid('http://exact.test/')}\n".encode()
 

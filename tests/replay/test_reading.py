@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from urlward.replay import reading
-from urlward.replay.errors import ReplayError
-from urlward.replay.reading import BLOCK, HEAD, LineBlock, LogSource, blocks
+from urlward.replay import run
+from urlward.replay.formats import ReplayError
+from urlward.replay.run import BLOCK, HEAD, LineBlock, LogSource, blocks
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -40,7 +40,7 @@ def all_of(one: LogSource) -> bytes:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> int:
     """Blocks of 64 bytes."""
-    monkeypatch.setattr(reading, "BLOCK", 64)
+    monkeypatch.setattr(run, "BLOCK", 64)
     return 64
 
 

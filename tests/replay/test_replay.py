@@ -167,6 +167,12 @@ class TestTrouble:
     def test_options(self, replay: Replay, options: list[str], problem: str) -> None:
         assert replay(LOGS / "squid.log", *options).problem.startswith(problem)
 
+    def test_a_file_that_is_no_report_is_not_written_over(self, replay: Replay, tmp_path: Path) -> None:
+        (tmp_path / "report.html").write_text("another's")
+        problem = replay(LOGS / "squid.log", "-o", tmp_path).problem
+        assert problem == f"{tmp_path}/report.html: there already, and no report: it is not overwritten"
+        assert (tmp_path / "report.html").read_text() == "another's"
+
     def test_a_folder_that_cannot_be_written(self, replay: Replay, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         problem = replay(LOGS / "squid.log", "-o", tmp_path / "file" / "report").problem

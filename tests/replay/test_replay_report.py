@@ -4,10 +4,9 @@ import pytest
 
 from replay.replay_support import NOW, sample
 from urlward.replay.formats import SQUID
-from urlward.replay.judge import Clock
+from urlward.replay.judge import Clock, Tally
 from urlward.replay.report import data_of, make_report
 from urlward.replay.run import Log, Replay
-from urlward.replay.tally import Tally
 from urlward.report.document import MarkedWord, ReportDocument
 from urlward.report.plots import LineChart
 

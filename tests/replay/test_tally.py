@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from urlward.replay.tally import KEPT_LINES, BadLines, Distinct, Hasher, Tally
+from urlward.replay.judge import KEPT_LINES, BadLines, Distinct, Hasher, Tally
 
 
 def hashes(count: int, seed: int = 1) -> list[int]:
@@ -58,7 +58,7 @@ class TestHasher:
         assert 0 <= one("\xff") < 1 << 64
 
     def test_the_key_is_random_even_where_pythons_is_not(self) -> None:
-        code = "from urlward.replay.tally import Hasher; print(Hasher()('192.0.2.1'))"
+        code = "from urlward.replay.judge import Hasher; print(Hasher()('192.0.2.1'))"
         seen = {
             subprocess.run(
                 [sys.executable, "-c", code], env={"PYTHONHASHSEED": "0"}, capture_output=True, check=True

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from urlward.lists.source import SourceError
 from urlward.report import document as module
 from urlward.report.document import (
     Fact,
@@ -13,6 +14,7 @@ from urlward.report.document import (
     ReportError,
     ReportSection,
     ReportTable,
+    check_folder,
     shown,
     write_report,
 )
@@ -110,6 +112,19 @@ def test_without_matplotlib_the_tables_stay(tmp_path: Path, monkeypatch: pytest.
     assert "<svg" not in page
     assert "urlward[lab]" in page
     assert "12,345" in page
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.html"])
+def test_a_report_takes_the_place_of_a_report_alone(tmp_path: Path, name: str) -> None:
+    write_report(tmp_path, SAMPLE)
+    write_report(tmp_path, SAMPLE)
+    (tmp_path / name).write_text("<!doctype html>another's")
+    for write in (lambda: check_folder(tmp_path), lambda: write_report(tmp_path, SAMPLE)):
+        with pytest.raises(
+            SourceError, match=rf"{name}: there already, and no report: it is not overwritten"
+        ):
+            write()
+    assert (tmp_path / name).read_text() == "<!doctype html>another's"
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

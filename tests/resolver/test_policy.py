@@ -16,7 +16,7 @@ import pytest
 
 from gateway.dns_support import Rig, Upstream, records, serving, until
 from urlward.dns import service as dns_service
-from urlward.dns.quota import MOST
+from urlward.dns.policy import MOST
 from urlward.dns.resolved import MARGIN
 from urlward.gateway.errors import NftError, SetFullError
 
@@ -146,6 +146,18 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
         got = addresses(await rig.ask("blocked.example", tcp=True))
         assert len(got) == 64
         assert set(got) == rig.kernel.addresses
+
+
+async def test_a_response_that_would_take_long_to_rewrite_is_not_told(tmp_path: Path) -> None:
+    """Whoever runs a listed name may send thousands of records, over and over."""
+    lines = [f"60 A 192.0.{i // 250}.{i % 250}" for i in range(4_000)]
+    upstream = await Upstream(records(*lines)).start()
+    async with serving(tmp_path, upstream) as rig:
+        assert len((await rig.ask("plain.example", tcp=True)).answer[0]) == 4_000
+        for name in ("blocked.example", "paged.example"):
+            got = await rig.ask(name, tcp=True)
+            assert (got.rcode(), got.answer) == (dns.rcode.SERVFAIL, [])
+        assert not rig.kernel.addresses
 
 
 async def test_one_domain_does_not_fill_the_set(tmp_path: Path) -> None:

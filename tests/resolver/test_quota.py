@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.dns.quota import MOST, Quota
+from urlward.dns.policy import MOST, Quota
 
 
 def several(count: int, first: int = 0) -> list[str]:

@@ -235,6 +235,25 @@ async def test_no_more_than_so_many_of_a_network(tmp_path: Path, monkeypatch: py
         assert rig.service._owed_to == ({}, {})
 
 
+async def test_no_client_has_all_whatever_networks_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many a line has 256 networks of IPv6."""
+    monkeypatch.setattr(dns_service, "OWED", 1_000)
+    monkeypatch.setattr(dns_service, "OWED_TO_NETWORK", (500, 400))
+    upstream = await Upstream(lambda _: None).start()
+    async with serving(tmp_path, upstream, timeout=0.5) as rig:
+        greedy = [Asker(f"2001:db8:1:{i:x}::1") for i in range(10)]
+        for number in range(5_000):
+            rig.service.ask(wire(f"n{number}.example"), greedy[number % len(greedy)])
+        others = [Asker(f"2001:db8:2:{i:x}::1") for i in range(20)]
+        for number, client in enumerate(others):
+            rig.service.ask(wire(f"of-{number}.example"), client)
+        assert not any(client.answers for client in others)
+        await until(lambda: all(client.answers for client in others), "the end")
+        await until(lambda: not rig.service._owed, "the end")
+
+
 async def test_nobody_to_ask(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(tmp_path, free_port(), timeout=30.0) as rig:
         clients = [Asker() for _ in range(300)]

@@ -1,6 +1,7 @@
 """Real clients over TCP."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import server as dns_tcp
-from urlward.dns.server import TcpEndpoint
+from urlward.dns.server import TcpClient, TcpEndpoint
 from urlward.dns.service import OWED_TO_ONE
 from urlward.dns.wire import framed
 from urlward.plan import Address
@@ -185,6 +186,34 @@ async def test_a_client_that_reads_nothing(
                 await writer.drain()
     await until(lambda: rig.service._owed == 0, "nothing owed")
     writer.transport.abort()
+
+
+async def test_what_a_client_has_asked_for_and_does_not_read_is_bounded(
+    rig: Rig, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers may have 64 KB each, and come all at once."""
+    upstream.answer = lambda _: None
+    answers, most = TcpClient.answer, [0]
+
+    def answer(client: TcpClient, data: bytes) -> None:
+        answers(client, data)
+        if not client._gone:
+            most[0] = max(most[0], client._transport.get_write_buffer_size())
+
+    monkeypatch.setattr(TcpClient, "answer", answer)
+    with socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        silent.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(silent, ("127.0.0.1", rig.port))
+        for n in range(dns_tcp.OUTSTANDING):
+            query = framed(question(f"n{n}.example", "TXT").to_wire())
+            await asyncio.get_running_loop().sock_sendall(silent, query)
+        await until(lambda: len(upstream.asked) == dns_tcp.OUTSTANDING, "the queries")
+        upstream.answer = records(*(f'60 TXT "{n:03}{"x" * 250}"' for n in range(230)))
+        upstream.answer_held()
+        await until(lambda: rig.service._owed == 0, "nothing owed")
+        assert most[0] <= dns_tcp.UNREAD + 0xFFFF + 2
+    assert (await rig.ask("plain.example", "TXT", tcp=True)).answer
 
 
 @pytest.mark.parametrize(

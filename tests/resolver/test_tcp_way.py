@@ -1,7 +1,9 @@
 """Resolvers over TCP."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 
 import dns.message
 import pytest
@@ -175,6 +177,41 @@ async def test_a_connection_that_has_died(make: Make, monkeypatch: pytest.Monkey
     assert await asker.ask()
     assert upstream.connections > before
     upstream.close()
+
+
+async def test_one_that_reads_nothing_keeps_no_connection(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dns_tcp_way, "IDLE", 0.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=LINES) as silent:
+        asker = make(silent.getsockname()[1], timeout=0.5)
+        queries = [Query() for _ in range(LINES * 50)]
+        lines = set()
+        for query in queries:
+            query.query += bytes(60_000)
+            assert asker.forwarder.ask(query)
+            lines |= {*asker.ways[0]._lines}
+        await until(lambda: any(one._transport is not None for one in lines), "a connection")
+        await until(lambda: all(query.got is None for query in queries), "nothing to come of it")
+        await until(lambda: all(is_closed(one) for one in lines), "their end")
+
+
+def is_closed(line: dns_tcp_way._Line) -> bool:
+    transport = line._transport
+    return transport is None or transport.get_extra_info("socket").fileno() < 0
+
+
+async def test_one_that_takes_no_connection_keeps_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would try for minutes."""
+    monkeypatch.setattr(dns_tcp_way, "SILENT", 0.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as stack:
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        asker = make(full.getsockname()[1], timeout=0.2)
+        assert await asker.ask_many(20) == 0
+        await until(lambda: not asker.ways[0]._connecting, "the end of all attempts")
 
 
 async def test_a_long_answer(make: Make) -> None:

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from urlward.dns.wire import (
     HEADER,
+    MOST_NAMES,
     Edns,
     Question,
     Scan,
     WireError,
+    _name,
     read_edns,
     read_question,
     scan,
@@ -202,6 +204,41 @@ def test_broken_answers() -> None:
         with pytest.raises(WireError):
             scan(whole[:size], read_question(whole))
     assert scan(whole + b"behind", read_question(whole)).four
+
+
+def crowd(*sections: int, kind: str = "CNAME") -> bytes:
+    """An answer with so many records in its answer and additional sections, each of a host of its own."""
+    message = dns.message.make_response(question("plain.example"))
+    for section, count in zip((message.answer, message.additional), sections, strict=True):
+        data = "a.example." if kind == "CNAME" else "192.0.2.1"
+        section.extend(dns.rrset.from_text(f"n{n}.example.", 60, "IN", kind, data) for n in range(count))
+    return message.to_wire()
+
+
+@pytest.mark.parametrize(
+    ("sections", "kind"), [((MOST_NAMES // 2, 0), "CNAME"), ((0, MOST_NAMES), "A"), ((200, 300), "A")]
+)
+def test_no_more_hosts_than_can_be_looked_up(sections: tuple[int, int], kind: str) -> None:
+    wire = crowd(*sections, kind=kind)
+    assert len(found(wire)[0]) >= sections[0]
+    more = crowd(*(2 * count for count in sections), kind=kind)
+    with pytest.raises(WireError):
+        scan(more, read_question(more))
+
+
+def test_many_addresses_of_one_host() -> None:
+    wire = answer(question("a.example"), *(f"a.example 60 A 192.0.{n // 250}.{n % 250}" for n in range(3000)))
+    assert len(scanned(wire).four) == 4 * 3000
+
+
+def test_a_name_of_pointers_to_pointers() -> None:
+    """A message has room for ten thousand of them, and for thousands of names that end so."""
+    first = HEADER + 4
+    targets = [HEADER, *range(first, first + 400, 2)]
+    wire = bytes(HEADER) + b"\1a\0\0" + b"".join((0xC000 | target).to_bytes(2) for target in targets)
+    assert _name(wire, first + 2 * 100)[0] == "a"
+    with pytest.raises(WireError):
+        _name(wire, first + 2 * 150)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=300))

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from assignments.support import sighting, taken
 from conftest import run_command, wait_for
 from records.support import DAY, START, an_event
+from urlward.assignments.store import AssignmentStore
 from urlward.commands.records import add_records_commands
 from urlward.config import Config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
@@ -13,7 +15,8 @@ from urlward.objections.objections import add_objection, read_objections
 from urlward.records.event import Event
 from urlward.records.holds import hold
 from urlward.records.outbox import FOLDER, Outbox, Position, batch_of
-from urlward.service.leftovers import purge_leftovers
+from urlward.records.stores import open_store
+from urlward.service.leftovers import purge_leftovers, without_end
 from urlward.service.services import Services
 from urlward.state.folder import local_key, set_aside
 
@@ -91,6 +94,43 @@ def test_damaged_files_of_every_store_have_an_end(tmp_path: Path) -> None:
     assert purge_leftovers(records, tmp_path, (), time.time() + 86_401)[0]["damaged files"] == 2
     (left,) = tmp_path.rglob("damaged/*")
     assert left.name.startswith("audit.jsonl.")
+
+
+def test_what_was_a_store_and_is_none_any_more_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of persons, and nothing deletes it: the store, or the days, were taken out of the configuration."""
+    some = [an_event(1, client="192.0.2.7")]
+    for kind in ("sqlite", "jsonl"):
+        store = open_store(StoreTable(kind=kind), tmp_path)
+        store.write(some)
+        store.close()
+    (tmp_path / "records.jsonl").rename(tmp_path / "records.jsonl.1")
+    taken(AssignmentStore(tmp_path / "assignments.db"), sighting("192.0.2.7", 0, None, "anna"))
+    left = ["records.jsonl.1", "assignments.db"]
+    assert [str(one).partition(":")[0] for one in without_end(RECORDS, tmp_path)] == [
+        str(tmp_path / name) for name in reversed(left)
+    ]
+    elsewhere = RECORDS.model_copy(
+        update={"store": (StoreTable(kind="jsonl", path=str(tmp_path / "records.jsonl")),)}
+    )
+    assert [str(one).partition(":")[0] for one in without_end(elsewhere, tmp_path)] == [
+        str(tmp_path / name) for name in ("records.db", "assignments.db")
+    ]
+    mine = RECORDS.model_copy(
+        update={"assignments": None, "store": (*RECORDS.store, StoreTable(kind="jsonl"))}
+    )
+    assert without_end(mine, tmp_path) == []
+    config = tmp_path / "urlward.toml"
+    config.write_text(
+        f'state = "{tmp_path}"\n[records]\nprivacy = "counts"\nstore = [{{ kind = "sqlite" }}]\n'
+    )
+    assert run_command(add_records_commands, "records", "status", "--config", config) == 1
+    told = capsys.readouterr().err
+    assert "records.jsonl.1: no store any more, so that nothing in it is ever deleted" in told
+    assert "1 events of persons from before, which nothing ever deletes: say for how many days" in told
+    assert run_command(add_records_commands, "records", "purge", "--config", config) == 1
+    assert capsys.readouterr().err == told
 
 
 def test_purge_deletes_all_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from urlward.assignments.schema import FILE as ASSIGNMENTS
 from urlward.assignments.store import AssignmentStore
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.sessions import Sessions
+from urlward.dashboard.handler import Sessions
 from urlward.records.asking import Desk
 from urlward.records.outbox import Outbox, OutboxError, batch_of
 from urlward.records.store import EventQuery, StoreError

@@ -1,9 +1,11 @@
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,14 +16,15 @@ import pytest
 from companion import Companion
 from conftest import wait_for
 from records.recording import SECRET, block, events, records
+from urlward import lasting
 from urlward.config import Config, FeedTable, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.feeds.store import FeedStore
 from urlward.records import writer
 from urlward.records.asking import SOCKET
 from urlward.records.outbox import OutboxError
-from urlward.records.recording import Recording
 from urlward.records.stores import open_store
+from urlward.records.worker import Recording
 from urlward.records.writer import processes
 from urlward.service import process
 
@@ -157,7 +160,7 @@ async def test_records_that_cannot_be_kept_keep_no_feed_from_being_refreshed(
         records.set()
 
     monkeypatch.setattr(process, "_record", record)
-    monkeypatch.setattr(process, "AFTER_FAULT", 0.01)
+    monkeypatch.setattr(lasting, "AGAIN", 0.01)
     (tmp_path / "list.txt").write_text("listed.example\n")
     config = Config(feed=(FeedTable(name="body", path=str(tmp_path / "list.txt")),), records=RecordsTable())
     store = FeedStore(tmp_path / "state", "body")
@@ -170,4 +173,24 @@ async def test_records_that_cannot_be_kept_keep_no_feed_from_being_refreshed(
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert said == ["records: no room", "records: a bug: RuntimeError"]
+    assert said == [f"records: {what}; begun again in 0 s" for what in ("no room", "a bug: RuntimeError")]
+
+
+async def test_what_waits_leaves_threads_for_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as for a database server that is stuck, however few processors there are."""
+    monkeypatch.setattr(os, "process_cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    together, done = threading.Barrier(12), asyncio.Event()
+
+    async def record(*_: object) -> None:
+        await asyncio.gather(*(asyncio.to_thread(together.wait, START) for _ in range(together.parties)))
+        done.set()
+
+    monkeypatch.setattr(process, "_record", record)
+    running = asyncio.ensure_future(process.run(Config(records=RecordsTable()), tmp_path / "state"))
+    async with asyncio.timeout(2 * START):
+        await done.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

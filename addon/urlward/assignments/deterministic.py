@@ -19,10 +19,10 @@ from urlward.assignments.interval import (
     Ending,
     Interval,
     Source,
+    ms_text,
 )
 from urlward.assignments.schema import formulas, sources
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import ms_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,700 @@
-"""Registry of the file formats that assignments are read from."""
+"""Formats of the files that assignments are read from, with a parser each.
 
-from urlward.assignments.cgn import CgnParser
-from urlward.assignments.columns import ColumnsParser
-from urlward.assignments.isc import IscParser
-from urlward.assignments.kea import KeaParser
-from urlward.assignments.parsers import MakeParser
-from urlward.assignments.radius import DetailParser
+CSV by its columns: exports of assignments, and translators' logs of port blocks. A row has the whole interval
+where it has both times. One with its beginning alone holds until another row says otherwise. Where there is
+an ``event``, a row is the beginning or the end of one at its ``from``.
 
-FORMATS: dict[str, MakeParser] = {
+ISC dhcpd's lease file (dhcpd.leases(5)), IPv4. A lease is written anew at each change. One that is not active
+any more ended at its ``ends``.
+
+Kea's lease files (memfile): ``kea-leases4.csv``, ``kea-leases6.csv``, and what their cleanup leaves. Each
+line is a lease as it was when it was written: it began, or was renewed, ``valid_lifetime`` before ``expire``.
+One with a lifetime of zero was given back or deleted; when, is not in the file. One that a client declined
+has nobody's identifiers (of IPv6, zeros). (Kea Administrator Reference Manual, sections 8.2.1, 9.2.2 and
+4.1; `Lease::state_`.)
+
+``detail`` files of FreeRADIUS and its kin: accounting requests as text (RFC 2866, RFC 3162, RFC 4818). A
+session has an address, a prefix and a delegated prefix from its Start, or the session time before an interim
+update, until its Stop; one without a Stop until the next session on the same address.
+
+Port blocks in the logs of carrier-grade translators, as Juniper, Cisco and A10 write them to syslog:
+
+- Junos: ``RT_SRC_NAT_PBA_ALLOC``, ``_INTERIM`` and ``_RELEASE``, as structured data or as text, with the time
+  in hexadecimal; on older cards ``JSERVICES_NAT_PORT_BLOCK_ALLOC``, ``_ACTIVE``, ``_RELEASE`` (or ``ASP_…``).
+- IOS XR: ``[UserbasedA …]`` and ``[UserbasedW …]`` of NAT44 and DS-Lite (CGN Configuration Guide, External
+  Logging); ASA: messages 305014, 305015 and 305017.
+- ACOS: CEF events ``CGN 106`` and ``CGN 107``, ``FIXED-NAT-PORTS``, and ``NAT-TCP-x`` with the inner address,
+  an arrow, and the outer address with its ports.
+
+A block holds until its release, or until another subscriber has its first port. Blocks of UDP and ICMP, where
+a translator tells them apart, are passed over: what is filtered is TCP. So is every other line of a log.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from hashlib import blake2b
+from typing import NamedTuple
+
+from urlward.assignments.interval import (
+    FOREVER,
+    LAST,
+    LAST_PORT,
+    AssignmentError,
+    Moment,
+    RowError,
+    Sighting,
+    SightingKind,
+    held_between,
+    held_from,
+    held_until,
+    moment_of,
+    place_of,
+    sane,
+    to_ms,
+)
+from urlward.csv_rows import csv_rows
+
+MOST = 255
+"""Characters of a subscriber's or session's name."""
+_DIGEST = 8
+
+COLUMNS = ("address", "subscriber", "from", "to", "first_port", "last_port", "ports", "session", "event")
+_NEEDED = COLUMNS[:3]
+
+_BEGINS = frozenset(
+    "allocate allocated alloc assign assigned add added start begin map mapped a".split()  # noqa: SIM905
+)
+_ENDS = frozenset(
+    "release released free freed delete deleted deallocate stop end unmap unmapped r".split()  # noqa: SIM905
+)
+
+_NOT_CSV = "not CSV: a quote or a line break out of place, or a field that is too long"
+
+_LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
+_NO_LEASE = re.compile(
+    r"\s*(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
+).fullmatch
+_OVER = frozenset({"free", "expired", "released", "reset"})
+_ABANDONED = "abandoned"
+"""Declined by a client, or found in use; when, is not in the file."""
+
+_INFINITE = 0xFFFFFFFF
+_DECLINED, _RECLAIMED, _RELEASED = "1", "2", "3"
+_PREFIX = "2"
+"""``lease_type`` of a delegated prefix."""
+
+ADDRESSES = ("Framed-IP-Address", "Framed-IPv6-Address", "Framed-IPv6-Prefix", "Delegated-IPv6-Prefix")
+_NAS = ("NAS-IP-Address", "NAS-IPv6-Address", "NAS-Identifier")
+_RESTARTS = ("Accounting-On", "Accounting-Off")
+_HOLDS = ("Start", "Interim-Update", "Alive")
+_ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
+_LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
+
+RADACCT = "radacct"
+"""FreeRADIUS's table, which is no file."""
+
+DETERMINISTIC = "deterministic"
+"""A translator's formula, which is not read at all."""
+
+
+class Fault(NamedTuple):
+    """A row that was not understood.
+
+    Attributes:
+        line: its index among the lines; of a record over several lines, of one of them.
+        reason: why, without any of its values.
+    """
+
+    line: int
+    reason: str
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row was not understood, from what reading it raised."""
+    if isinstance(error, RowError):
+        return str(error)
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]}"
+    if isinstance(error, IndexError):
+        return "fewer columns than it needs"
+    return "an address, a number or a time that is none"
+
+
+@dataclass(slots=True)
+class Parsed:
+    """Parsed lines: sightings, and the lines that were not understood.
+
+    Attributes:
+        sightings: in order.
+        rows: that were there.
+        faults: of them, not understood.
+        pending: how many lines at the end are of a record that is not all there yet.
+        other: indices of lines of no row and of nothing else that the format has.
+    """
+
+    sightings: list[Sighting] = field(default_factory=list)
+    rows: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    pending: int = 0
+    other: list[int] = field(default_factory=list)
+
+    @property
+    def skipped(self) -> int:
+        """Number of rows that were not understood."""
+        return len(self.faults)
+
+    def fault(self, line: int, error: Exception) -> None:
+        """Note that a row was not understood, by what reading it raised."""
+        self.faults.append(Fault(line, reason_of(error)))
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """Options for reading a source.
+
+    Attributes:
+        columns: the source's names (or numbers, from 1) of what is called ``subscriber`` and so on here.
+        delimiter: between columns.
+        zone: of times that do not say theirs.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    delimiter: str = ","
+    zone: tzinfo = UTC
+
+    def only(self, *names: str) -> None:
+        """Refuse columns of other names.
+
+        Raises:
+            AssignmentError: there is one.
+        """
+        for name in self.columns:
+            if name not in names:
+                raise AssignmentError(f"column: {name!r} is none of {', '.join(names)}")
+
+
+class Parser:
+    """Parser of one format; it keeps nothing of the lines but what the header says."""
+
+    has_header = False
+    """Whether a file's first line is one."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        raise NotImplementedError
+
+    def begin(self, header: str) -> None:
+        """Read the header, where the format has one.
+
+        Raises:
+            AssignmentError: a column is missing.
+        """
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read lines, without their ends."""
+        raise NotImplementedError
+
+
+def name_of(text: str) -> str:
+    """A subscriber's or session's name, as it can be kept and shown."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    if len(text) > MOST:
+        # Two that begin alike are two all the same.
+        digest = blake2b(text.encode(), digest_size=_DIGEST).hexdigest()
+        text = f"{text[: MOST - len(digest) - 1]}…{digest}"
+    return text
+
+
+class ColumnsParser(Parser):
+    """Parser of rows by columns, which are found by name, or by number where all are given so."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        """Take the columns' names or numbers; one that is not said has our name."""
+        options.only(*COLUMNS)
+        self._options = options
+        numbers = [name for name in options.columns.values() if name.isdecimal()]
+        if numbers and len(numbers) < len(options.columns):
+            raise AssignmentError("column: all by name, or all by number")
+        self.has_header = not numbers
+        self._columns = {name: int(number) - 1 for name, number in options.columns.items()} if numbers else {}
+        if numbers:
+            _check(self._columns)
+
+    def begin(self, header: str) -> None:
+        """Find the columns by their names."""
+        try:
+            row = next(csv.reader([header], delimiter=self._options.delimiter), [])
+        except csv.Error as e:
+            raise AssignmentError(f"its first line names no columns: {_NOT_CSV}") from e
+        names = {name.strip().casefold(): number for number, name in enumerate(row)}
+        wanted = {name: self._options.columns.get(name, name).casefold() for name in COLUMNS}
+        for said in self._options.columns.values():
+            if said.casefold() not in names:
+                raise AssignmentError(f"no column is called {said!r}")
+        self._columns = {name: names[said] for name, said in wanted.items() if said in names}
+        _check(self._columns)
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read rows, one a line."""
+        found = Parsed()
+        # One row is no reason to read no other, then or ever. Clients choose names, and none ends the rows of
+        # others by a quote in its own: a row is a line.
+        for number, row in csv_rows(lines, self._options.delimiter, most_lines=1):
+            if row == []:
+                continue
+            found.rows += 1
+            try:
+                if row is None:
+                    raise RowError(_NOT_CSV)
+                found.sightings += self._sightings(row)
+            except (ValueError, IndexError) as e:
+                found.fault(number - 1, e)
+        return found
+
+    def _sightings(self, row: Sequence[str]) -> list[Sighting]:
+        of, zone = self._columns, self._options.zone
+        what = (*place_of(row[of["address"]].strip()), *_ports(row, of))
+        since = moment_of(row[of["from"]], zone)
+        subscriber = name_of(row[of["subscriber"]].strip())
+        session = name_of(row[of["session"]].strip()) if "session" in of else ""
+        until = row[of["to"]].strip() if "to" in of else ""
+        event = row[of["event"]].strip().casefold() if "event" in of else ""
+        if not subscriber:
+            raise RowError("no subscriber")
+        if event and event not in _BEGINS and event not in _ENDS:
+            raise RowError("an event that is neither a beginning nor an end")
+        if not until:
+            if event in _ENDS:
+                return held_until(what, None, since, subscriber, session)
+            return held_from(what, since, subscriber, session, since.last)
+        end = moment_of(until, zone)
+        if event in _ENDS:
+            return held_until(what, since, end, subscriber, session)
+        if end.last < since.first:
+            raise RowError("ends before it begins")
+        return held_between(what, since, end, subscriber, session)
+
+
+def _check(columns: Mapping[str, int]) -> None:
+    for name in _NEEDED:
+        if columns.get(name, -1) < 0:
+            raise AssignmentError(f"no column {name!r}: say which it is with --column {name}=NAME")
+
+
+def _ports(row: Sequence[str], of: Mapping[str, int]) -> tuple[int, int]:
+    if "ports" in of:
+        low, _, high = row[of["ports"]].partition("-")
+        first, last = int(low), int(high or low)
+    elif "first_port" in of:
+        first = int(row[of["first_port"]])
+        last = int(row[of["last_port"]]) if "last_port" in of else first
+    else:
+        return 0, LAST_PORT
+    if not 0 <= first <= last <= LAST_PORT:
+        raise RowError("no such ports")
+    return first, last
+
+
+class IscParser(Parser):
+    """Parser of IPv4 leases."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        """Take what names the subscriber: ``hardware ethernet`` if nothing else is said."""
+        options.only("subscriber")
+        self._wanted = options.columns.get("subscriber", "hardware ethernet")
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read leases; what else the file has is passed over."""
+        found = Parsed()
+        address, begun, fields = "", -1, dict[str, str]()
+        for number, line in enumerate(lines):
+            if begun < 0:
+                if match := _LEASE(line):
+                    address, begun, fields = match[1], number, {}
+                elif not _NO_LEASE(line):
+                    found.other.append(number)
+            elif line.rstrip() == "}":
+                found.rows += 1
+                begun = -1
+                try:
+                    found.sightings += self._sightings(address, fields)
+                except ValueError as e:
+                    found.fault(number, e)
+            else:
+                name, value = _statement(line.strip().removesuffix(";"))
+                fields[name] = value
+        found.pending = len(lines) - begun if begun >= 0 else 0
+        return found
+
+    def _sightings(self, address: str, fields: dict[str, str]) -> list[Sighting]:
+        place, network = place_of(address)
+        state = fields.get("binding state", fields.get("") or "active")
+        if state == _ABANDONED:
+            return [(place, network, 0, LAST_PORT, 0, FOREVER, 0, "", "", int(SightingKind.DECLINED))]
+        subscriber = fields.get(self._wanted) or fields.get("hardware ethernet") or fields.get("uid")
+        if subscriber is None or (state != "active" and state not in _OVER):
+            return []
+        start = _time(fields["starts"]) if "starts" in fields else 0
+        end = _time(fields["ends"]) if "ends" in fields else FOREVER
+        if not 0 < start < FOREVER:
+            raise RowError("no beginning")
+        said = SightingKind.HELD if state == "active" else SightingKind.ENDED
+        # What never ends has no end to be over at.
+        if said == SightingKind.ENDED and end == FOREVER:
+            return []
+        seen = end if said == SightingKind.ENDED else start
+        return [(place, network, 0, LAST_PORT, start, end, seen, name_of(subscriber), "", int(said))]
+
+
+def _statement(text: str) -> tuple[str, str]:
+    if text.startswith("option "):
+        text = text[len("option ") :]
+    words = text.split(" ")
+    if words[0] in ("starts", "ends", "cltt", "uid", "client-hostname"):
+        return words[0], _unquoted(text[len(words[0]) + 1 :])
+    if words[0] == "set" and len(words) > 3:
+        return words[1], _unquoted(text.partition(" = ")[2])
+    if text.endswith('"'):
+        name, _, value = text.partition(' "')
+        return name, value[:-1]
+    return " ".join(words[:-1]), words[-1]
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
+
+
+def _time(text: str) -> int:
+    """Parse a time: ``W YYYY/MM/DD HH:MM:SS`` in UTC, or ``epoch N; # …`` (db-time-format local)."""
+    if text.startswith("never"):
+        return FOREVER
+    if text.startswith("epoch "):
+        return sane(int(text.removeprefix("epoch ").partition(";")[0]) * 1000)
+    at = datetime.strptime(text.partition(" ")[2], "%Y/%m/%d %H:%M:%S").replace(tzinfo=UTC)
+    return sane(int(at.timestamp()) * 1000)
+
+
+class KeaParser(Parser):
+    """Parser of both kinds of lease files; the header says which it is."""
+
+    has_header = True
+
+    def __init__(self, options: ReadOptions) -> None:
+        """Take the column of the subscriber: ``hwaddr`` or ``duid`` if nothing else is said."""
+        options.only("subscriber")
+        self._wanted = options.columns.get("subscriber", "")
+        self._columns: dict[str, int] = {}
+
+    def begin(self, header: str) -> None:
+        """Read the columns' names, of which later versions of Kea have more."""
+        columns = {name: number for number, name in enumerate(header.strip().split(","))}
+        for needed in ("address", "valid_lifetime", "expire", "state", self._wanted or "address"):
+            if needed not in columns:
+                raise AssignmentError(f"not a lease file of Kea: no column {needed!r} in its first line")
+        self._columns = columns
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read leases."""
+        of, count = self._columns, len(self._columns)
+        address, valid, expire, state = of["address"], of["valid_lifetime"], of["expire"], of["state"]
+        kind, length = of.get("lease_type"), of.get("prefix_len")
+        whose = [of[name] for name in (self._wanted or "duid", "hwaddr", "client_id", "duid") if name in of]
+        found = Parsed()
+        for number, line in enumerate(lines):
+            if not line:
+                continue
+            found.rows += 1
+            fields = line.split(",")
+            try:
+                if len(fields) < count:
+                    raise RowError("cut short")
+                network = fields[address]
+                if kind is not None and length is not None and fields[kind] == _PREFIX:
+                    network += f"/{fields[length]}"
+                place, network = place_of(network)
+                lifetime, until = int(fields[valid]), int(fields[expire]) * 1000
+                start = until - lifetime * 1000
+                if lifetime == _INFINITE:
+                    start, until = max(start, 0) or until, FOREVER
+                if not (0 < start < LAST and (until == FOREVER or 0 < until < LAST)):
+                    raise RowError("no such time")
+            except ValueError as e:
+                found.fault(number, e)
+                continue
+            subscriber = next((fields[column] for column in whose if fields[column]), "")
+            if fields[state] == _DECLINED:
+                # Nobody's then: neither a client's identifiers nor its lifetime are in it.
+                said = SightingKind.DECLINED
+                found.sightings.append((place, network, 0, LAST_PORT, start, until, start, "", "", int(said)))
+                continue
+            if not subscriber.strip("" if self._wanted else "0:"):
+                continue
+            said = SightingKind.HELD
+            if lifetime == 0 or fields[state] == _RELEASED:
+                said = SightingKind.RELEASED
+            elif fields[state] == _RECLAIMED:
+                said = SightingKind.ENDED
+            name = name_of(subscriber.replace("&#x2c", ","))
+            seen = until if said == SightingKind.ENDED else start
+            found.sightings.append((place, network, 0, LAST_PORT, start, until, seen, name, "", int(said)))
+        return found
+
+
+class DetailParser(Parser):
+    """Parser of ``detail`` files."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        """Take the attribute that names the subscriber: User-Name if nothing else is said."""
+        options.only("subscriber")
+        self._wanted = options.columns.get("subscriber", "User-Name")
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read requests, each of which ends with an empty line."""
+        found, last = Parsed(), 0
+        record: dict[str, list[str]] = {}
+        for number, line in enumerate(lines, 1):
+            # FreeRADIUS indents by a tab, GNU Radius and others by spaces.
+            if line[:1] in ("\t", " ") and not line.isspace():
+                name, _, value = line.strip().partition(" = ")
+                record.setdefault(name, []).append(value)
+            elif not line.strip():
+                last = number
+                if record:
+                    found.rows += 1
+                    try:
+                        found.sightings += self._sightings(record)
+                    except (ValueError, KeyError) as e:
+                        found.fault(number - 2, e)
+                    record = {}
+            else:
+                found.other.append(number - 1)
+        found.pending = len(lines) - last
+        return found
+
+    def _sightings(self, record: Mapping[str, list[str]]) -> list[Sighting]:
+        at = (int(record["Timestamp"][0]) - int(record.get("Acct-Delay-Time", ["0"])[0])) * 1000
+        if not 0 < at < LAST:
+            raise RowError("no such time")
+        nas = next((_text(record[name][0]) for name in _NAS if name in record), "-")
+        status = record["Acct-Status-Type"][0]
+        if status in _RESTARTS:
+            return [(0, "", 0, LAST_PORT, at, at, at, "", f"{name_of(nas)}/", int(SightingKind.RESTARTED))]
+        if status != "Stop" and status not in _HOLDS:
+            return []
+        time = record.get("Acct-Session-Time")
+        start = at if status == "Start" else sane(at - int(time[0]) * 1000) if time else 0
+        if status != "Stop":
+            said, end, start = SightingKind.HELD, FOREVER, start or at
+        else:
+            said, end = SightingKind.ENDED, at
+        names = (_text(record.get(n, [""])[0]) for n in (self._wanted, "User-Name", "Calling-Station-Id"))
+        subscriber = name_of(next(filter(None, names), ""))
+        if not subscriber:
+            raise RowError("nobody's")
+        session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
+        found = [
+            (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
+            for name in ADDRESSES
+            for address in record.get(name, ())
+            if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
+        ]
+        if status == "Stop" and not found:
+            # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
+            return [(0, "", 0, LAST_PORT, at, at, at, "", session, int(SightingKind.STOPPED))]
+        return found
+
+
+def _text(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    # FreeRADIUS escapes bytes in octal, of which UTF-8 is made again.
+    return _ESCAPED.sub(_unescaped, value[1:-1].encode()).decode(errors="backslashreplace")
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    found = match[1]
+    return bytes([int(found, 8) & 255]) if len(found) == 3 else _LETTERS.get(found, found)
+
+
+class PortBlock(NamedTuple):
+    """Port block event: a block's beginning or end, as a log line says it.
+
+    Attributes:
+        where: the subscriber's address, the public one, first and last port, as text.
+        begins: whether it is the subscriber's from then on, and not until then.
+        since: when it began, ms since 1970-01-01 UTC, where the event itself says so; otherwise it began or
+            ended when the line was written.
+    """
+
+    where: tuple[str, ...]
+    begins: bool
+    since: int | None = None
+
+
+_WHERE = ("inside", "outside", "first", "last")
+_TCP = ("tcp", "6", "-", "")
+
+_ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
+_TIME = re.compile(
+    rf"(?P<iso>{_ISO})"
+    r"|(?P<year>\d{4}) (?P<month>[A-Z][a-z]{2}) +(?P<day>\d\d?) (?P<clock>\d\d:\d\d:\d\d)"
+    r"|(?P<month2>[A-Z][a-z]{2}) +(?P<day2>\d\d?) (?P<year2>\d{4}),? (?P<clock2>\d\d:\d\d:\d\d)"
+)
+
+_JUNOS = re.compile(r"RT_SRC_NAT_PBA_(?P<what>ALLOC|INTERIM|RELEASE)\b(?P<rest>.*)")
+_JUNOS_MEMBER = re.compile(r'([A-Za-z0-9\-]+)="([^"]*)"')
+_JUNOS_TEXT = re.compile(
+    r"Subscriber (?P<inside>\S+) .*?port block \[(?P<first>\d+)-(?P<last>\d+)\] from (?P<outside>\S+)"
+    r"(?:.*?\bepoch (?P<epoch>(?:0x)?[0-9A-Fa-f]+))?"
+).search
+_JSERVICES = re.compile(
+    r"(?:JSERVICES|ASP)_NAT_PORT_BLOCK_(?P<what>ALLOC|ACTIVE|RELEASE)\b:?\s*(?P<inside>\S+)\s*->\s*"
+    r"(?P<outside>\S+?):(?P<first>\d+)-(?P<last>\d+)(?:\s+0x(?P<epoch>[0-9A-Fa-f]{8})\b)?"
+)
+_IOS_XR = re.compile(r"\[Userbased(?P<what>[AW]) (?P<fields>[^\]]*)\]")
+_ASA = re.compile(
+    r"%(?:ASA|FTD)-\d-(?P<what>305014|305015|305017): .*?(?P<protocol>\S+) block of ports "
+    r"for translation from [^:\s]+:(?P<inside>\S+) to [^:\s]+:(?P<outside>[^\s/]+)/"
+    r"(?P<first>\d+)-(?P<last>\d+)"
+)
+_CEF = re.compile(r"CEF:\d+\|A10\|[^|]*\|[^|]*\|CGN (?P<what>106|107)\|[^|]*\|[^|]*\|(?P<members>.*)")
+_CEF_MEMBER = re.compile(r"(\w+)=(\S*)")
+_ACOS = re.compile(
+    r"(?:FIXED-NAT-PORTS|NAT-(?P<protocol>TCP|UDP|ICMP)-(?P<what>[A-Z]+)):? "
+    r"(?P<inside>[0-9A-Fa-f.:]*[0-9A-Fa-f])\s*->\s*(?P<outside>[0-9.]+):\s*(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?(?!\S)"
+)
+_ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
+
+
+class CgnParser(Parser):
+    """Parser of CGN logs, line by line; the vendor is recognised by the event."""
+
+    def __init__(self, options: ReadOptions) -> None:
+        """Take the zone of times that do not say theirs."""
+        options.only()
+        self._zone = options.zone
+
+    def parse(self, lines: Sequence[str]) -> Parsed:
+        """Read events, of which a line may have several."""
+        found = Parsed()
+        for number, line in enumerate(lines):
+            events = 0
+            try:
+                for pattern, block_of in _EVENTS:
+                    for match in pattern.finditer(line):
+                        if block := block_of(match):
+                            found.sightings += self._sightings(block, line[: match.start()])
+                            events += 1
+                    if events:
+                        break
+            except (ValueError, KeyError) as e:
+                events += 1
+                found.fault(number, e)
+            found.rows += events
+            if not events and line and not line.isspace():
+                found.other.append(number)
+        return found
+
+    def _sightings(self, block: PortBlock, before: str) -> list[Sighting]:
+        inner, outer, *ports = block.where
+        first, last = map(int, ports)
+        if not 0 <= first <= last <= LAST_PORT:
+            raise RowError("ports that there are none of")
+        what = (*place_of(outer), first, last)
+        inside = name_of(place_of(inner)[1])
+        written = _time_in(before, self._zone)
+        at = written if block.since is None else Moment(block.since, block.since)
+        if at is None:
+            raise RowError("no time with a year in it: have it logged as in RFC 5424")
+        if block.begins:
+            return held_from(what, at, inside, "", written.last if written else 0)
+        return held_until(what, None, at, inside, "")
+
+
+def _time_in(text: str, zone: tzinfo) -> Moment | None:
+    """The last time in a text; None where there is none that says its year."""
+    *_, match = None, *_TIME.finditer(text)
+    if match is None:
+        return None
+    if match["iso"]:
+        return moment_of(match["iso"], zone)
+    year, month, day, clock = (match[n] or match[f"{n}2"] for n in ("year", "month", "day", "clock"))
+    return moment_of(datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S"), zone)
+
+
+def _hex(text: str | None) -> int | None:
+    """Parse hexadecimal seconds; milliseconds."""
+    return None if not text else to_ms(int(text, 16))
+
+
+def _junos(match: re.Match[str]) -> PortBlock:
+    begins, members = match["what"] != "RELEASE", dict(_JUNOS_MEMBER.findall(match["rest"]))
+    if not members and (text := _JUNOS_TEXT(match["rest"])):
+        return PortBlock(text.group(*_WHERE), begins, _hex(text["epoch"]))
+    names = ("internal-ip", "reflexive-ip", "block-port-low", "block-port-high")
+    return PortBlock(tuple(members[name] for name in names), begins, _hex(members.get("epoch-time-64")))
+
+
+def _jservices(match: re.Match[str]) -> PortBlock:
+    begins = match["what"] != "RELEASE"
+    # What a release has in hexadecimal is when its block was allocated.
+    since = _hex(match["epoch"]) if begins else None
+    return PortBlock(match.group(*_WHERE), begins, since)
+
+
+def _ios_xr(match: re.Match[str]) -> PortBlock | None:
+    fields = match["fields"].split()
+    if len(fields) < 8:
+        raise RowError("fewer fields than such an event has")
+    protocol, v4, _, v6, outside, _, first, last, *_ = fields
+    if protocol.lower() not in _TCP:
+        return None
+    # All of DS-Lite have the same few addresses of IPv4 inside.
+    return PortBlock((v4 if v6 == "-" else v6, outside, first, last), match["what"] == "A")
+
+
+def _asa(match: re.Match[str]) -> PortBlock | None:
+    if match["protocol"].lower() not in _TCP and not match["protocol"].isdecimal():
+        return None
+    return PortBlock(match.group(*_WHERE), match["what"] != "305015")
+
+
+def _acos_cef(match: re.Match[str]) -> PortBlock | None:
+    members = dict(_CEF_MEMBER.findall(match["members"]))
+    if members.get("proto", "").lower() not in _TCP:
+        return None
+    names = ("src", "sourceTranslatedAddress", "sourceTranslatedPort", "cn3")
+    return PortBlock(tuple(members[name] for name in names), match["what"] == "106")
+
+
+def _acos(match: re.Match[str]) -> PortBlock | None:
+    if (match["protocol"] or "TCP") != "TCP":
+        return None
+    if match["what"] not in _ACOS_BEGINS and match["what"] not in _ACOS_ENDS:
+        raise RowError("an event of a translator that is not known here")
+    inside = match["inside"]
+    if inside.count(":") == 1:
+        inside = inside.partition(":")[0]
+    where = inside, match["outside"], match["first"], match["last"] or match["first"]
+    return PortBlock(where, match["what"] in _ACOS_BEGINS)
+
+
+_EVENTS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], PortBlock | None]], ...] = (
+    (_JUNOS, _junos),
+    (_JSERVICES, _jservices),
+    (_IOS_XR, _ios_xr),
+    (_ASA, _asa),
+    (_CEF, _acos_cef),
+    (_ACOS, _acos),
+)
+"""What to look for in a line, and what is made of it; None for blocks of other protocols."""
+
+
+FORMATS: dict[str, type[Parser]] = {
     "kea": KeaParser,
     "isc": IscParser,
     "detail": DetailParser,
@@ -15,9 +702,3 @@ FORMATS: dict[str, MakeParser] = {
     "ports": ColumnsParser,
     "csv": ColumnsParser,
 }
-
-RADACCT = "radacct"
-"""FreeRADIUS's table, which is no file."""
-
-DETERMINISTIC = "deterministic"
-"""A translator's formula, which is not read at all."""

@@ -8,20 +8,22 @@ from typing import Any
 from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_, select
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
-from urlward.assignments.formats import RADACCT
-from urlward.assignments.importing import KEPT_FAULTS, RENEW_AFTER, Imported, Judge
+from urlward.assignments.formats import RADACCT, ReadOptions, name_of, reason_of
+from urlward.assignments.importing import KEPT_FAULTS, RENEW_AFTER, Imported, Judge, Merger
 from urlward.assignments.interval import (
     LAST_PORT,
     AssignmentError,
+    RowError,
     Sighting,
     Source,
+    back_of,
+    held_from,
+    held_until,
+    moment_of,
     place_of,
 )
-from urlward.assignments.merging import Merger
-from urlward.assignments.parsers import ReadOptions, RowError, name_of, reason_of
 from urlward.assignments.store import AssignmentStore, ReadingPosition
-from urlward.assignments.times import back_of, held_from, held_until, moment_of
-from urlward.records import engines
+from urlward.records import sql
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
@@ -125,7 +127,7 @@ def shown_url(url: str) -> str:
         AssignmentError: it is none.
     """
     try:
-        return engines.shown_url(url)
+        return sql.shown_url(url)
     except ArgumentError as e:
         raise AssignmentError("not a database's URL, such as postgresql+psycopg://user@host/radius") from e
 
@@ -166,7 +168,7 @@ def _batches(
     except (SQLAlchemyError, ImportError) as e:
         reason = getattr(e, "orig", None) or e
         line = next(iter(str(reason).splitlines()), type(e).__name__)
-        raise AssignmentError(f"{shown_url(url)}: {engines.without_secrets(line, url)}") from e
+        raise AssignmentError(f"{shown_url(url)}: {sql.without_secrets(line, url)}") from e
 
 
 def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int]:

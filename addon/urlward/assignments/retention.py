@@ -4,11 +4,14 @@ hold, which are needed to answer for a held event and are kept as long as the ev
 What `urlward who` answers of the event rests on whoever had its client's address about its time, and behind a
 translator on whoever had the inner one. The questions are kept, and not the answers: what is read later, and
 answers too, stays as well.
+
+The functions named ``…_configured`` do it in the database that the configuration names.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    false,
     func,
     insert,
     or_,
@@ -29,15 +33,30 @@ from sqlalchemy import (
 
 from urlward.assignments.deterministic import computed_in
 from urlward.assignments.interval import FOREVER, MOST_APART, AssignmentError, Ending, is_address
-from urlward.assignments.schema import PART, SPANS, TABLES, assignments, current, files, holds, told
-from urlward.assignments.store import AssignmentStore, rows_in_force
-from urlward.records.bulk import insert_new
-from urlward.records.vacuum import Pace, deletions, note_deleted, note_wiped, vacuum
+from urlward.assignments.schema import FILE, PART, SPANS, TABLES, assignments, current, files, holds, told
+from urlward.assignments.store import AssignmentStore, KeepingNode, rows_in_force
+from urlward.config.records import RecordsTable
+from urlward.records.holds import Evidence, current_holds, evidence_of
+from urlward.records.retention import KeepingStores, held_by_all
+from urlward.records.sql import (
+    Pace,
+    deletions,
+    insert_new,
+    note_deleted,
+    note_wiped,
+    url_of,
+    vacuum,
+    wipe_sqlite,
+)
+from urlward.records.store import StoreError, node_of
 
 type Client = tuple[str, int, int]
 """Address, source port (0 where it is not known), and time in ms."""
 
 type Found = tuple[Table, Row[tuple[object, ...]]]
+
+_DAY_MS = 86_400_000
+_HOUR_MS = 3_600_000
 
 
 def hold_assignments(store: AssignmentStore, reference: str, until: int, clients: Iterable[Client]) -> None:
@@ -133,6 +152,10 @@ _LAST_SEEN = case(
 )
 """When something without an end was last said by its source, or found where its source has it."""
 
+_DIRTY, _CLEAN = 1, 2
+"""``user_version`` of an SQLite file with something deleted since it was last written anew, and of one
+without. One of an urlward that wrote none anew has neither."""
+
 _paces: dict[str, Pace] = {}
 """By database: each purge opens its own store, and all of a process go by one."""
 
@@ -145,14 +168,14 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     """Delete what ended before a time; and what has no end, but was last seen before it: said by its source,
     or found where its source had it.
 
-    SQLite overwrites what is deleted (secure_delete), and its log is emptied. PostgreSQL writes the tables
-    anew, for which it locks them a while. Copies elsewhere, such as its archived logs, are not reached.
+    SQLite overwrites what is deleted (secure_delete), and its log is emptied; since copies of some remain
+    where it moved them, the file is written anew. PostgreSQL writes the tables anew. Both lock them a while.
+    Copies elsewhere, such as its archived logs, are not reached.
 
     Args:
         store: where.
         before: what ended before this is over.
-        now: in ms since 1970-01-01 UTC; what is held until after it stays
-            (`urlward.assignments.retention`).
+        now: in ms since 1970-01-01 UTC; what is held until after it stays.
 
     Returns:
         How many were deleted.
@@ -167,8 +190,11 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
         for table, over in _ended(before):
             deleted += connection.execute(delete(table).where(over)).rowcount
         # What is held is still there, so that nothing is lost by a second copy in the files.
-        if deleted + ended > len(held) and connection.dialect.name == "postgresql":
-            note_deleted(connection, PART)
+        if deleted + ended > len(held):
+            if isinstance(store.database, Path):
+                connection.exec_driver_sql(f"PRAGMA user_version = {_DIRTY}")
+            else:
+                note_deleted(connection, PART)
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
         deleted -= len(held)
@@ -196,7 +222,7 @@ def _held_and_over(connection: Connection, before: Before, now: int) -> list[Fou
     held = held_rows(connection, now)
     key = (current.c.place, current.c.first_port, current.c.source)
     keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
-    over = or_(*(one for table, one in _ended(before) if table is current))
+    over = or_(false(), *(one for table, one in _ended(before) if table is current))
     ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
     def is_over(table: Table, row: Row[Any]) -> bool:
@@ -278,23 +304,216 @@ def _over(before: int) -> ColumnElement[bool]:
 
 
 def _forget(store: AssignmentStore) -> None:
+    """Wipe what has been deleted from the database's files.
+
+    Raises:
+        AssignmentError: they have it still.
+    """
+    pace = _paces.setdefault(str(store.engine.url), Pace())
+    rewrite = pace.is_due()
     if isinstance(store.database, Path):
         with store.reading() as connection:
-            outside = connection.execution_options(isolation_level="AUTOCOMMIT")
-            # Always, since the log may have been in use the last time.
-            if outside.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").scalar():
-                raise AssignmentError(
-                    f"{store.database}-wal: is being read, and still has what was deleted: purge again"
-                )
+            rewrite &= connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _CLEAN
+        with told(store.database), pace.rewriting() if rewrite else nullcontext():
+            # Its log is emptied always, since it may have been in use the last time.
+            wipe_sqlite(store.engine, time.sleep, rewrite=rewrite)
+        if rewrite:
+            with store.changing() as connection:
+                connection.exec_driver_sql(f"PRAGMA user_version = {_CLEAN}")
         return
     with store.reading() as connection:
         count = deletions(connection, PART)
     if count:
-        pace = _paces.setdefault(str(store.engine.url), Pace())
-        rewrite = pace.is_due()
         with told(store.database), pace.rewriting() if rewrite else nullcontext():
             vacuum(store.engine, TABLES, time.sleep, rewrite=rewrite)
         if not rewrite:
             return
         with store.changing() as connection:
             note_wiped(connection, PART, count)
+
+
+@dataclass(frozen=True, slots=True)
+class AssignmentsSummary:
+    """Summary of the assignments in the database.
+
+    Attributes:
+        place: file or server and database, for people.
+        count: of intervals.
+        oldest: when the first began, ms since 1970-01-01 UTC.
+        purged: when the first of them is deleted, likewise, unless it is held; None for never.
+        over: whether some that nobody holds ended longer ago than they may be kept, and an hour more.
+        held: how many there are for each reference that is held.
+    """
+
+    place: str
+    count: int
+    oldest: int
+    purged: int | None
+    over: bool
+    held: Mapping[str, int]
+
+
+def database_of(records: RecordsTable | None, state: Path) -> Path | str:
+    """The file or URL of the assignments: as configured, or else a file in the state folder.
+
+    Raises:
+        AssignmentError: the URL cannot be had.
+    """
+    table = records.assignments if records is not None else None
+    if table is None:
+        return state / FILE
+    if table.kind == "sqlite":
+        return state / (table.path or FILE)
+    try:
+        return url_of(table)[0]
+    except StoreError as e:
+        raise AssignmentError(f"records.assignments: {e}") from e
+
+
+def open_configured(records: RecordsTable, state: Path) -> AssignmentStore | None:
+    """Open the store; None where there is none yet.
+
+    Raises:
+        AssignmentError: it cannot be opened.
+    """
+    database = database_of(records, state)
+    if isinstance(database, Path) and not database.exists():
+        return None
+    return AssignmentStore(database)
+
+
+def hold_configured(records: RecordsTable, state: Path, held: Mapping[str, int], evidence: Evidence) -> None:
+    """Hold the assignments that references need, as far as their events are known, where there is a store.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+        held: references, with the seconds since 1970-01-01 UTC until which they are held.
+        evidence: of them.
+
+    Raises:
+        AssignmentError: the database refuses; or it is not known who is to stay, since a store of events
+            cannot be read.
+    """
+    if held and (store := open_configured(records, state)) is not None:
+        with store:
+            _hold(store, held, evidence)
+
+
+def release_configured(records: RecordsTable, state: Path, reference: str) -> None:
+    """Release the assignments held for a reference.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    if (store := open_configured(records, state)) is not None:
+        with store:
+            release_assignments(store, reference)
+
+
+def _hold(store: AssignmentStore, held: Mapping[str, int], evidence: Evidence) -> None:
+    for reference, until in held.items():
+        if hits := evidence.hits(reference):
+            clients = [(hit.client, hit.client_port, hit.time) for hit in hits]
+            hold_assignments(store, reference, until * 1000, clients)
+        elif evidence.errors and not is_held(store, reference):
+            raise AssignmentError(
+                f"assignments: none is deleted: {reference} is held, and its event may be in a store that "
+                f"cannot be read: {evidence.errors[0]}"
+            )
+
+
+def _all_held(records: RecordsTable, state: Path, now: float) -> tuple[dict[str, int], Evidence]:
+    """References that are held by any node that is known here, with their ends, and their evidence."""
+    with KeepingStores(records, state, make=False) as stores:
+        opened, errors = stores.all()
+        try:
+            held = held_by_all(records, opened, errors, now)
+        except StoreError as e:
+            raise AssignmentError(f"assignments: none is deleted: {e}") from e
+        for one in current_holds(state, now):
+            held[one.reference] = max(held.get(one.reference, 0), one.until)
+        return held, evidence_of(held, opened, errors, state)
+
+
+def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: float = 0.0) -> int:
+    """Delete what is over by the configuration's days.
+
+    Args:
+        records: the configuration.
+        state: the state folder.
+        now: seconds since 1970-01-01 UTC.
+        ahead: what is over within so many seconds is deleted too.
+
+    Returns:
+        How many were deleted.
+
+    Raises:
+        AssignmentError: the database refuses, or it is not known who is to stay.
+        HoldError: it is not known what is held.
+        StateError: likewise.
+    """
+    if records.days.assignments is None or (store := open_configured(records, state)) is None:
+        return 0
+    with store:
+        _hold(store, *_all_held(records, state, now))
+        keeper = keeper_of(records, state, store)
+        assert keeper is not None
+        store.say_days(keeper)
+        at = round((now + ahead) * 1000)
+        limits = {source: at - days * _DAY_MS for source, days in store.days(keeper).items()}
+        return purge_assignments(store, limits, round(now * 1000))
+
+
+def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> KeepingNode | None:
+    """This node as it keeps assignments; None where it keeps them for ever.
+
+    Raises:
+        StateError: the state folder cannot be used.
+    """
+    days = records.days.assignments
+    shared = not isinstance(store.database, Path)
+    return (
+        None if days is None else KeepingNode(node_of(records.node, state).identity if shared else "", days)
+    )
+
+
+def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
+    """Time when the first assignment is deleted, in ms; None for never.
+
+    Raises:
+        AssignmentError: the database refuses.
+    """
+    ends = first_ends(store) if days else {}
+    return min((end + days[source] * _DAY_MS for source, end in ends.items() if source in days), default=None)
+
+
+def kept_assignments(records: RecordsTable, state: Path, now: float) -> AssignmentsSummary | None:
+    """Summarise the assignments now; None for no database. As `purge_configured`."""
+    if (store := open_configured(records, state)) is None:
+        return None
+    with store:
+        oldest = oldest_assignment(store)
+        if oldest is None:
+            return None
+        days = {} if (keeper := keeper_of(records, state, store)) is None else store.days(keeper)
+        # A purge that is under way may take a while.
+        ends = {source: round(now * 1000) - each * _DAY_MS - _HOUR_MS for source, each in days.items()}
+        over = has_ended_before(store, ends, round(now * 1000))
+        purged = first_purge(store, days)
+        if purged is not None and not over and purged < now * 1000 - _HOUR_MS:
+            purged = None  # held
+        count = _count(store, assignments) + _count(store, current)
+        held = held_counts(store, round(now * 1000))
+    url = store.engine.url
+    place = (
+        str(store.database)
+        if isinstance(store.database, Path)
+        else f"postgresql {url.host or ''}/{url.database}"
+    )
+    return AssignmentsSummary(place, count, oldest, purged, over, held)
+
+
+def _count(store: AssignmentStore, table: Table) -> int:
+    with store.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0

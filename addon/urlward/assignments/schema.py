@@ -33,16 +33,13 @@ from sqlalchemy import (
     inspect,
     text,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
 from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.config.records import ASSIGNMENTS
-from urlward.records.engines import open_server, open_sqlite, writing
-from urlward.records.migrations import Step, migrate
+from urlward.records import sql
+from urlward.records.sql import Step, migrate, open_server, open_sqlite, unwiped, writing
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
-from urlward.records.vacuum import unwiped
-from urlward.state.folder import StateError
 
 FILE = ASSIGNMENTS
 PART = "assignments"
@@ -50,7 +47,8 @@ SPANS: tuple[int, ...] = tuple(60_000 * 4**k for k in range(14))
 """From a minute to 127 years, in ms."""
 
 _CACHE_KIB = 131_072
-_BUSY_SECONDS = 30
+_BUSY_SECONDS = 600
+"""For which who writes waits: the file may be written anew meanwhile."""
 
 metadata = MetaData()
 
@@ -115,7 +113,7 @@ sources = Table(
     Column("days", Integer, nullable=False),
 )
 """``path``: of the file that something was taken from last. ``read``: when it was last read, in ms. ``node``:
-that reads it (`urlward.records.nodes`), in a database that several share, and ``days``: that this node keeps
+that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
 it for; empty and 0 where none has said so."""
 
 files = Table(
@@ -286,7 +284,7 @@ def _to_3(connection: Connection) -> None:
 
 
 UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
-"""From version 1 on, as `urlward.records.tables.UPGRADES`; no database of that version says that it is."""
+"""From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 
 def _sqlite(path: Path) -> Engine:
@@ -312,12 +310,9 @@ def _sqlite(path: Path) -> Engine:
 @contextmanager
 def told(database: Path | str) -> Iterator[None]:
     """Turn any database error into one line without its password."""
-    place = database if isinstance(database, Path) else "the assignments' database"
+    place = str(database) if isinstance(database, Path) else "the assignments' database"
     try:
-        yield
-    except (SQLAlchemyError, OSError) as e:
-        reason = getattr(e, "orig", None) or e
-        line = next(iter(str(reason).splitlines()), type(e).__name__)
-        raise AssignmentError(f"{place}: {line}") from e
-    except (StoreError, StateError) as e:
-        raise AssignmentError(f"{place}: {str(e).removeprefix(f'{place}: ')}") from e
+        with sql.told(place):
+            yield
+    except StoreError as e:
+        raise AssignmentError(str(e)) from e

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import (
     ColumnElement,
@@ -21,6 +21,7 @@ from sqlalchemy import (
     update,
 )
 
+from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
     AssignmentError,
@@ -29,9 +30,9 @@ from urlward.assignments.interval import (
     Place,
     Source,
     length_of,
+    ms_text,
     places_of,
 )
-from urlward.assignments.parsers import MOST
 from urlward.assignments.schema import (
     TABLES,
     assignments,
@@ -45,12 +46,9 @@ from urlward.assignments.schema import (
     sources,
     told,
 )
-from urlward.assignments.times import ms_text
 from urlward.lines import plain
-from urlward.records.bulk import copy_new, copy_or_replace, insert_new
-from urlward.records.engines import SqliteFiles
+from urlward.records.sql import SqliteFiles, check_grant, copy_new, copy_or_replace, insert_new
 from urlward.records.store import StoreError
-from urlward.records.vacuum import check_grant
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
@@ -73,7 +71,7 @@ class KeepingNode:
     """Keeper: a node that keeps sources, and for how many days.
 
     Attributes:
-        node: its identity (`urlward.records.nodes`); empty where it shares no database.
+        node: its identity (`urlward.records.store`); empty where it shares no database.
         days: after which what is over is deleted.
     """
 
@@ -150,6 +148,12 @@ class AssignmentStore:
             self._files = SqliteFiles(database) if isinstance(database, Path) else None
         self._lengths: set[int] = set()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close the database."""
         self.engine.dispose()
@@ -161,7 +165,7 @@ class AssignmentStore:
             with self.engine.begin() as connection:
                 yield connection
             if self._files is not None and (reason := self._files.replaced(self.engine)):
-                raise StoreError(f"{self.database}: {reason}; begin again")
+                raise StoreError(f"{reason}; begin again")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -403,7 +407,7 @@ def rows_in_force(
 ) -> list[tuple[Table, Row[Any]]]:
     """The rows that `AssignmentStore.find` finds, with the tables that they are in.
 
-    Of several whose order is in doubt (`urlward.assignments.merging`) one brings all others.
+    Of several whose order is in doubt (`urlward.assignments.importing`) one brings all others.
 
     Raises:
         ValueError: not an address.

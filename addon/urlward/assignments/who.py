@@ -13,9 +13,11 @@ from urlward.assignments.interval import (
     Interval,
     Source,
     is_address,
+    ms_text,
 )
 from urlward.assignments.store import AssignmentStore
-from urlward.assignments.times import ms_text
+
+_IN_DOUBT = (Ending.DOUBT, Ending.ORDER, Ending.DECLINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,8 @@ class Holder:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it depends on one of two readings of a local time."""
-        return any(one.ending in (Ending.DOUBT, Ending.ORDER) for one in (self.interval, self.via) if one)
+        """Whether it depends on one of two readings of a local time, or was declined."""
+        return any(one.ending in _IN_DOUBT for one in (self.interval, self.via) if one)
 
 
 @dataclass(frozen=True, slots=True)

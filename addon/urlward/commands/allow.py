@@ -5,9 +5,9 @@ import json
 import sys
 import time
 
-from urlward.commands.arguments import DONE, Command, add_state_arguments
-from urlward.commands.caller import caller
+from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, typed_url
 from urlward.config import configured
+from urlward.engine.dates import time_text
 from urlward.policy.allows import (
     Allow,
     AllowError,
@@ -17,7 +17,6 @@ from urlward.policy.allows import (
     duration,
     end_allow,
     expire_allows,
-    rfc3339,
 )
 from urlward.state.folder import found_folder, local_key, state_folder
 
@@ -56,7 +55,7 @@ def _allow(args: argparse.Namespace) -> int:
                 "it heeds no allow: give the filter's own with --config, or its state folder with --state"
             )
         made = add_allow(
-            state, local_key(state), _url(args.url), duration(args.duration), args.why, caller(),
+            state, local_key(state), typed_url(args.url), duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,
         )  # fmt: skip
         _show(made, now, as_json=args.json)
@@ -79,20 +78,12 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise AllowError("--why goes with a URL or --end")
 
 
-def _url(argument: str) -> str:
-    """Read the URL; standard input keeps a listed URL out of the shell's history, and out of process
-    lists."""
-    return (
-        sys.stdin.buffer.readline().decode(errors="surrogateescape").strip() if argument == "-" else argument
-    )
-
-
 def _show(allow: Allow, now: float, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(allow_row(allow)))
         return
     what = "the page" if allow.kind == "page" else "the host and its subdomains"
-    until = f"{rfc3339(allow.until)} ({_left(allow.until - now)})"
+    until = f"{time_text(allow.until)} ({_left(allow.until - now)})"
     print(f"{allow.id}  {what}  until {until}  {allow.who}: {allow.why}")
 
 

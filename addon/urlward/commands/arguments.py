@@ -1,11 +1,16 @@
-"""Declarations that commands share: subcommands, exit codes, and where the state folder is."""
+"""Declarations that commands share: subcommands, exit codes, the state folder, and who calls."""
 
 import argparse
+import os
+import pwd
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from urlward.config import SYSTEM, configured
+from urlward.config import SYSTEM, RecordsTable, configured
+from urlward.engine.errors import UrlwardError
 from urlward.state.folder import state_folder
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -13,6 +18,35 @@ type Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 DONE, WRONG = 0, 1
 """Exit codes; an error is 2, which `urlward.cli` gives."""
+
+_NO_LOGIN = 2**32 - 1
+
+
+class CommandError(UrlwardError):
+    """A request that a command cannot fulfil; the message says which argument or file, and why."""
+
+
+def spare(output: Path, *read: Path) -> None:
+    """Refuse to overwrite what is read.
+
+    Raises:
+        CommandError: `output` is one of them.
+    """
+    for path in read:
+        try:
+            same = path.samefile(output)
+        except OSError:
+            same = path.absolute() == output.absolute()
+        if same:
+            raise CommandError(f"{output}: is read from, and would be overwritten")
+
+
+def typed_url(argument: str) -> str:
+    """Read a URL; ``-`` is standard input, which keeps a listed URL out of the shell's history, and out of
+    process lists."""
+    if argument != "-":
+        return argument
+    return sys.stdin.buffer.readline().decode(errors="surrogateescape").strip()
 
 
 def subcommand(commands: Any, name: str, function: Any, help_text: str) -> argparse.ArgumentParser:
@@ -52,3 +86,34 @@ def state_of(args: argparse.Namespace) -> Path:
         StateError: nor the folder.
     """
     return args.state or state_folder(configured(args.config)[1].state)
+
+
+def recorded(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
+    """The configuration's ``[records]``, and the state folder.
+
+    Raises:
+        CommandError: nothing is recorded.
+    """
+    path, config = configured(args.config)
+    if config.records is None:
+        raise CommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+    return config.records, state_folder(args.state or config.state)
+
+
+def caller() -> str:
+    """Name of the caller: the login that the kernel remembers through sudo and su, and the user ID."""
+    uid = os.getuid()
+    with suppress(OSError, ValueError):
+        login = int(Path("/proc/self/loginuid").read_text())
+        if login != _NO_LOGIN:
+            return f"{_name(login)} (uid {uid})"
+    # Only root can make others believe what sudo said.
+    name = os.environ.get("SUDO_USER") if uid == 0 else None
+    return f"{name if name and name.isprintable() else _name(uid)} (uid {uid})"
+
+
+def _name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -12,16 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from urlward.assignments.formats import DETERMINISTIC, FORMATS, RADACCT
-from urlward.assignments.interval import FOREVER, AssignmentError
-from urlward.assignments.parsers import ReadOptions
-from urlward.assignments.times import ms_text, to_ms
-from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
-from urlward.commands.caller import caller
+from urlward.assignments.formats import DETERMINISTIC, FORMATS, RADACCT, ReadOptions
+from urlward.assignments.interval import FOREVER, AssignmentError, ms_text, to_ms
+from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, subcommand
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
-from urlward.lists.report import Budget, read_budget
+from urlward.lists.source import Budget, read_budget
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import made_folder, state_folder
@@ -91,7 +88,7 @@ def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config
         ConfigError: the configuration cannot be used.
         StateError: nor the state folder.
     """
-    from urlward.assignments.configured import database_of
+    from urlward.assignments.retention import database_of
     from urlward.assignments.store import AssignmentStore
 
     path, config = configured(args.config)
@@ -116,7 +113,7 @@ def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNo
     config = configured(args.config)[1]
     if config.records is None or config.records.days.assignments is None:
         raise config.refused(no_days_of_assignments())
-    from urlward.assignments.configured import keeper_of
+    from urlward.assignments.retention import keeper_of
 
     store, _, state = open_assignments(args)
     return store, keeper_of(config.records, state, store)
@@ -167,7 +164,7 @@ def _import(args: argparse.Namespace) -> int:
     budget = read_budget(args.max_errors, "max-errors")
     store, keeper = _open_to_take(args)
     wrong = []
-    try:
+    with store:
         for name in args.files:
             begun = time.monotonic()
 
@@ -186,8 +183,6 @@ def _import(args: argparse.Namespace) -> int:
             _tell(where, args.format, done, time.monotonic() - begun)
             if done.refused:
                 wrong.append(f"{where}: {done.refused}")
-    finally:
-        store.close()
     if wrong:
         raise AssignmentError("; ".join(wrong))
     return DONE
@@ -241,7 +236,7 @@ def _follow(args: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     store, keeper = _open_to_take(args)
     (name,) = args.files
-    try:
+    with store:
         if args.format == RADACCT:
             while True:
                 path, done = _radacct(store, keeper, Path(name), args, options)
@@ -260,8 +255,6 @@ def _follow(args: argparse.Namespace) -> int:
                         f", nothing of the format {args.format} yet" if not state.rows and state.other else ""
                     )
                     print(f"{name}: {state.rows} rows, {state.faulty} not understood{nothing}", flush=True)
-    finally:
-        store.close()
     return DONE
 
 
@@ -286,7 +279,7 @@ def _radacct(
 
 
 def _url_in(file: Path) -> str:
-    from urlward.records.engines import url_in
+    from urlward.records.sql import url_in
     from urlward.records.store import StoreError
 
     try:
@@ -312,12 +305,10 @@ def _formula(args: argparse.Namespace) -> int:
         told = {"source": args.source, "formula": str(formula), "replaced": [*map(str, replaced)]}
         append(state, caller(), "formula", time.time(), **told)
 
-    try:
+    with store:
         mapped = f"{formula.inside} to {formula.outside}"
         with store.importing(args.source, DETERMINISTIC, mapped) as source:
             replaced = add_formula(store, source, formula, replace=args.replace, told=record)
-    finally:
-        store.close()
     print(f"{args.source}: {formula.per_address} subscribers an address, {formula.ports} ports each")
     for one in replaced:
         print(f"{args.source}: in place of {one}, in its time")
@@ -325,12 +316,11 @@ def _formula(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from urlward.assignments.configured import first_purge, keeper_of
     from urlward.assignments.deterministic import known_formulas
-    from urlward.assignments.retention import oldest_assignment
+    from urlward.assignments.retention import first_purge, keeper_of, oldest_assignment
 
     store, config, state = open_assignments(args)
-    try:
+    with store:
         names = {id_: source.name for id_, source in store.sources().items()}
         formulas = {names[id_]: [*map(str, known)] for id_, known in known_formulas(store).items()}
         shown = [
@@ -340,8 +330,6 @@ def _status(args: argparse.Namespace) -> int:
         oldest = oldest_assignment(store)
         keeper = keeper_of(config.records, state, store) if config.records is not None else None
         purged = first_purge(store, store.days(keeper)) if keeper is not None else None
-    finally:
-        store.close()
     days = None if keeper is None else keeper.days
     until = ms_text(purged) if purged is not None else None
     if args.json:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from urlward.commands.arguments import DONE, WRONG, Command, state_of, state_subcommand
 from urlward.config import configured
+from urlward.config.problem import SettingError
 from urlward.config.records import RecordsTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import detail_of
-from urlward.state.audit import FILE, AuditError, AuditReport, Copy, read_audit, verify
+from urlward.state.audit import FILE, AuditReport, Copy, read_audit, verify
 from urlward.state.folder import found_folder, state_folder
 from urlward.units import counted
 
@@ -50,7 +51,7 @@ def _sub(commands: Any, name: str, function: Any, help_text: str) -> argparse.Ar
 
 def _verify(args: argparse.Namespace) -> int:
     if args.known is not None and not _HASH(args.known):
-        raise AuditError("known: not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
+        raise SettingError("known", "not a hash of 64 hexadecimal digits, as `urlward audit verify` shows")
     config = configured(args.config)[1]
     state = found_folder(args.state or state_folder(config.state))
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
@@ -63,22 +64,17 @@ def _verify(args: argparse.Namespace) -> int:
 
 def _copies(records: RecordsTable, state: Path) -> tuple[list[Copy], list[UrlwardError]]:
     """Heads of this node's log that databases have, and why others could not be read."""
-    from urlward.records.database import Database
-    from urlward.records.retention import KeepingStores
+    from urlward.records.retention import KeepingStores, in_databases
 
-    stores = KeepingStores(records, state, make=False)
-    opened, found = stores.all()
-    errors: list[UrlwardError] = [*found]
     copies = list[Copy]()
-    for store in opened:
-        if isinstance(store, Database):
-            try:
-                for node in store.names_of(stores.node):
-                    copies += _copies_in(store, node)
-            except UrlwardError as e:
-                errors.append(e)
-    stores.close()
-    return copies, errors
+    with KeepingStores(records, state, make=False) as stores:
+        opened, found = stores.all()
+
+        def read(database: "Database") -> None:
+            for node in database.names_of(stores.node):
+                copies.extend(_copies_in(database, node))
+
+        return copies, [*found, *in_databases(opened, read).values()]
 
 
 def _copies_in(database: "Database", node: str) -> Iterator[Copy]:
@@ -143,13 +139,13 @@ def _compared(report: AuditReport) -> list[str]:
 
 def _list(args: argparse.Namespace) -> int:
     if args.last < 0:
-        raise AuditError("--last: a number from 1 on is needed")
+        raise SettingError("--last", "a number from 1 on is needed")
     lines = list(enumerate(read_audit(found_folder(state_of(args))), 1))
     if args.action is not None:
         actions = sorted({str(line.get("action")) for _, line in lines if line is not None})
         lines = [(n, line) for n, line in lines if line is not None and line.get("action") == args.action]
         if not lines and actions:
-            raise AuditError(f"--action: no line has that; it has {', '.join(map(ascii, actions))}")
+            raise SettingError("--action", f"no line has that; it has {', '.join(map(ascii, actions))}")
     for number, line in lines[-args.last :]:  # 0 is all of them
         print(json.dumps(line) if args.json else _row(number, line))
     return DONE

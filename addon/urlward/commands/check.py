@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from urlward.commands.arguments import Command
+from urlward.commands.arguments import Command, CommandError
 from urlward.config import Config, configured
-from urlward.engine.errors import UrlwardError
-from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.library import Filter
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
-from urlward.lists.report import read_budget
+from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
-from urlward.progress import progress_bar
+from urlward.progress import Progress, progress_bar, silent
 from urlward.samples import SAMPLE
 
 OK, BLOCKED, ERROR = 0, 1, 2
@@ -26,9 +25,7 @@ OK, BLOCKED, ERROR = 0, 1, 2
 def add_check_command(command: Command) -> None:
     """Declare ``urlward check``."""
     check = command("check", _check, "Say what would be blocked, without visiting anything.")
-    for option in (LIST, FORMAT, KEY, TRUST, MAX_ERRORS):
-        option.add_to(check)
-    check.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
+    add_list_arguments(check)
     check.add_argument("--client", metavar="ADDRESS", help="for whom (a client in no group)")
     check.add_argument("--at", metavar="TIME", help="when: 2027-01-31T08:30:00Z (now)")
     check.add_argument("--explain", action="store_true", help="which entry and rule decided")
@@ -36,45 +33,61 @@ def add_check_command(command: Command) -> None:
     check.add_argument("urls", nargs="+", metavar="URL", help='"-" reads URLs from standard input')
 
 
-class ClientError(UrlwardError):
-    """A text that is no client's address."""
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what `load` takes."""
+    for option in (LIST, FORMAT, KEY, TRUST, MAX_ERRORS):
+        option.add_to(parser)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
+
+
+def load(args: argparse.Namespace, *, follow: bool, progress: Progress = silent) -> Filter:
+    """Load the lists of `add_list_arguments`; the sample where there is none.
+
+    Args:
+        args: of the command line.
+        follow: as of `Filter.load`.
+        progress: told how far it is.
+
+    Raises:
+        UrlwardError: they cannot be used.
+    """
+    config = configuration(args)
+    return Filter.load(
+        *(args.list or ([] if config.list or config.feed else [SAMPLE])),
+        config=config,
+        key=args.key,
+        trust=args.trust,
+        format=args.format,
+        max_errors=read_budget(args.max_errors, "max-errors") if args.max_errors else None,
+        follow=follow,
+        progress=progress,
+    )
+
+
+def configuration(args: argparse.Namespace) -> Config:
+    """Read the configuration: lists that are named stand alone, unless one is named beside them.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    return Config() if args.list and not args.config else configured(args.config)[1]
 
 
 def _client(text: str | None) -> str:
     try:
         return "" if text is None else str(ip_address(text))
     except ValueError as e:
-        raise ClientError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
+        raise CommandError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
 
 
 def _check(args: argparse.Namespace) -> int:
     client = _client(args.client)
-    # Lists that are named stand alone, unless a configuration is named beside them.
-    config = Config() if args.list and not args.config else configured(args.config)[1]
-    lists = args.list or [Path(path) for path in config.list]
-    if not lists and not config.feed:
-        lists = [SAMPLE]
-    key = args.key or (Path(config.key) if config.key else None)
-    budget = read_budget(
-        args.max_errors or config.max_errors, "max-errors" if args.max_errors else "max_errors"
-    )
     # What is left out of a list, and as what it is read.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     with progress_bar() as progress:
-        keeper = make_keeper(
-            lists,
-            config,
-            key_file=key,
-            trust=args.trust or config.trust,
-            budget=budget,
-            format=args.format,
-        )
-        keeper.load(progress)
+        loaded = load(args, follow=False, progress=progress)
     now = time.time() if args.at is None else parse_time(args.at)
-    neighbours = make_neighbours(config)
-    if neighbours is not None:
-        neighbours.refresh()
-    checker = Checker(keeper.matcher, make_policy(config, keeper, neighbours), client, now)
+    checker = Checker(loaded.keeper.matcher, loaded.policy, client, now)
     worst = OK
     for url in _urls(args.urls):
         found = checker.check(url)

@@ -4,20 +4,15 @@ import argparse
 import time
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command
+from urlward.commands.arguments import DONE, Command, CommandError, spare
 from urlward.engine.artifact import Artifact, check_key, parse
-from urlward.engine.delta import DeltaError, apply_delta, make_delta
+from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, UrlwardError
-from urlward.feeds.counts import changes
+from urlward.engine.errors import ArtifactError
 from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.state.keys import key_beside, read_key
 from urlward.units import counted
-
-
-class DeltaFileError(UrlwardError):
-    """Files that a delta cannot be made of, or applied to; the message says which and why."""
 
 
 def add_delta_commands(command: Command) -> None:
@@ -53,17 +48,17 @@ def _delta(args: argparse.Namespace) -> int:
     old, new = (_artifact(path, key) for path in (args.old, args.new))
     serial, last = new.header.serial, old.header.serial
     if serial <= last:
-        raise DeltaFileError(
+        raise CommandError(
             f"{args.new}: its serial {serial} is not above {last}, that of {args.old}: no feed would take it"
         )
     output = args.output
     if output.is_dir():
         output /= f"{args.new.name}.{last}.delta"
-    _spare(output, args.old, args.new, key_file)
+    spare(output, args.old, args.new, key_file)
     try:
         delta = make_delta(old, new, key)
     except DeltaError as e:
-        raise DeltaFileError(f"{args.new}: {e}") from e
+        raise CommandError(f"{args.new}: {e}") from e
     write_in_kind(output, delta)
     print(f"{output}: {_told_extent(delta, old, new)}, {time.monotonic() - start:.1f} s")
     return DONE
@@ -74,11 +69,11 @@ def _patch(args: argparse.Namespace) -> int:
     key = read_key(key_file)
     old = _artifact(args.old, key)
     delta = read_artifact(args.delta)
-    _spare(args.output, args.delta, key_file)
+    spare(args.output, args.delta, key_file)
     try:
         artifact = apply_delta(old, delta, key)
     except DeltaError as e:
-        raise DeltaFileError(f"{args.delta}: {e}") from e
+        raise CommandError(f"{args.delta}: {e}") from e
     write_in_kind(args.output, artifact)
     new = parse(artifact)
     print(f"{args.output}: serial {new.header.serial}, {_told_extent(delta, old, new)}")
@@ -90,7 +85,7 @@ def _artifact(path: Path, key: Key) -> Artifact:
         artifact = parse(read_artifact(path))
         check_key(artifact.header, key)
     except ArtifactError as e:
-        raise DeltaFileError(told(path, e)) from e
+        raise CommandError(told(path, e)) from e
     return artifact
 
 
@@ -98,18 +93,3 @@ def _told_extent(delta: bytes, old: Artifact, new: Artifact) -> str:
     added, removed = changes(old, new)
     sizes = f"delta of {len(delta)} bytes for an artifact of {new.header.size}"
     return f"{sizes}, {counted(added, 'entry')} added, {removed} removed"
-
-
-def _spare(output: Path, *read: Path) -> None:
-    """Refuse to overwrite what is read.
-
-    Raises:
-        DeltaFileError: `output` is one of them.
-    """
-    for path in read:
-        try:
-            same = path.samefile(output)
-        except OSError:
-            same = path.absolute() == output.absolute()
-        if same:
-            raise DeltaFileError(f"{output}: is read from, and would be overwritten")

@@ -11,15 +11,14 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
-from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
-from urlward.config import configured
+from urlward.commands.arguments import DONE, WRONG, Command, CommandError, add_state_arguments, recorded
+from urlward.config import SYSTEM
 from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
-from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
-from urlward.state.folder import state_folder
+from urlward.records.stores import searchable
 from urlward.units import seconds
 
 if TYPE_CHECKING:
@@ -51,10 +50,6 @@ _EQUAL = (
     ("group", "NAME", "that the client is in"),
     ("reference", "R", "as it stands on the block page"),
 )
-
-
-class EventsCommandError(UrlwardError):
-    """A request that ``urlward events`` cannot fulfil."""
 
 
 def add_events_commands(command: Command) -> None:
@@ -117,25 +112,25 @@ def _follow(
 
 def _query(args: argparse.Namespace, now: float) -> EventQuery:
     if args.limit is not None and not 1 <= args.limit <= sys.maxsize:
-        raise EventsCommandError(f"--limit: a number from 1 to {sys.maxsize} is needed")
+        raise CommandError(f"--limit: a number from 1 to {sys.maxsize} is needed")
     if args.follow and args.until:
-        raise EventsCommandError("--follow goes on for ever: without --until")
+        raise CommandError("--follow goes on for ever: without --until")
     equal = {name: getattr(args, name) for name, _, _ in _EQUAL}
     for name, value in equal.items():
         if value == "":
             # Such as of a variable that is not set: without it, it would be everybody's events.
-            raise EventsCommandError(f"--{name}: is empty")
+            raise CommandError(f"--{name}: is empty")
     if args.client is not None:
         try:
             equal["client"] = kept_client(args.client)
         except ValueError as e:
-            raise EventsCommandError(f"--client: {args.client!r}: {e}") from None
+            raise CommandError(f"--client: {args.client!r}: {e}") from None
     if args.reference is not None:
         equal["reference"] = parse_reference(args.reference)
     since = read_time("--since", args.since, now)
     until = read_time("--until", args.until, now, whole_day=True)
     if since is not None and until is not None and until <= since:
-        raise EventsCommandError("--until: it ends before --since begins")
+        raise CommandError("--until: it ends before --since begins")
     return EventQuery(
         kinds=tuple(args.kind or ()),
         since=since,
@@ -149,7 +144,7 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
     """Parse a date, a time, or a length of time before now; milliseconds since 1970-01-01 UTC.
 
     Raises:
-        EventsCommandError: it is none of these.
+        CommandError: it is none of these.
     """
     if text is None:
         return None
@@ -162,19 +157,17 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
     try:
         return parse_time(text, whole_day=whole_day) * 1000
     except ValueError as e:
-        raise EventsCommandError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
+        raise CommandError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
 
 
 def _database(args: argparse.Namespace) -> "Database":
     from urlward.records.database import open_database
 
-    path, config = configured(args.config)
-    if config.records is None:
-        raise EventsCommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
-    table = next((table for table in config.records.store if table.kind in ("sqlite", "postgresql")), None)
-    if table is None:
-        raise EventsCommandError(f"{path}: no store of kind sqlite or postgresql, which alone can be asked")
-    return open_database(table, state_folder(args.state or config.state), make=False)
+    records, state = recorded(args)
+    if (table := searchable(records)) is None:
+        where = args.config or SYSTEM
+        raise CommandError(f"{where}: no store of kind sqlite or postgresql, which alone can be asked")
+    return open_database(table, state, make=False)
 
 
 def pages(database: "Database", query: EventQuery) -> Iterator[Event]:

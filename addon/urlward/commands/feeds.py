@@ -7,16 +7,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, WRONG, Command, state_subcommand
-from urlward.commands.caller import caller
+from urlward.commands.arguments import DONE, WRONG, Command, CommandError, caller, state_subcommand
 from urlward.config import Config, FeedTable, configured
-from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
 from urlward.units import counted
-
-
-class FeedCommandError(UrlwardError):
-    """A request that ``urlward feeds`` cannot fulfil."""
 
 
 def add_feed_commands(command: Command) -> None:
@@ -48,7 +42,7 @@ def _read(args: argparse.Namespace) -> tuple[Config, Path]:
 
     path, config = configured(args.config)
     if not config.feed:
-        raise FeedCommandError(f"{path or 'no --config given'}: no [[feed]] in it")
+        raise CommandError(f"{path or 'no --config given'}: no [[feed]] in it")
     return config, state_folder(args.state or config.state)
 
 
@@ -56,7 +50,7 @@ def _chosen(config: Config, names: Sequence[str]) -> list[FeedTable]:
     by_name = {feed.name: feed for feed in config.feed}
     for name in names:
         if name not in by_name:
-            raise FeedCommandError(f"no feed is called {name!r}; there are {', '.join(by_name)}")
+            raise CommandError(f"no feed is called {name!r}; there are {', '.join(by_name)}")
     return [by_name[name] for name in dict.fromkeys(names)] or list(config.feed)
 
 
@@ -81,11 +75,11 @@ def _refresh(args: argparse.Namespace) -> int:
 
 
 def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) -> int:
-    from urlward.feeds.apart import refresh_apart
+    from urlward.feeds.feed import Feed
     from urlward.feeds.store import BusyError
 
     try:
-        outcome = refresh_apart(feed, config, state, wait=wait)
+        outcome = Feed(feed, config, state).refresh(wait=wait)
     except BusyError:
         print(f"{feed.name}: being refreshed already", flush=True)
         return DONE
@@ -95,9 +89,9 @@ def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) ->
 
 
 def _accept(args: argparse.Namespace) -> int:
-    from urlward.feeds.accept import accept
+    from urlward.feeds.status import accept
 
-    why = reason_of(args.why, FeedCommandError)
+    why = reason_of(args.why, CommandError)
     config, state = _read(args)
     (feed,) = _chosen(config, [args.name])
     refused = accept(feed, state, why=why, who=caller(), now=time.time())

@@ -47,7 +47,7 @@ def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
     Raises:
         FilesError: one is there already, so that none is written, or the folder cannot be written.
     """
-    from urlward.state.files import write_new
+    from urlward.regular import write_new
 
     made = {folder / name: data for name, data in _shipped(program)}
     for path in made:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from urlward.commands.arguments import DONE, Command, subcommand
-from urlward.config import SYSTEM, Config, read_config
+from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError, located
 
@@ -60,7 +60,7 @@ def add_gateway_commands(command: Command) -> None:
 
 
 def _config_argument(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help="TOML file")
+    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"TOML file ({SYSTEM})")
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +86,7 @@ def _ca_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
 
 
 def _config(args: argparse.Namespace) -> Config:
-    config = read_config(args.config) if args.config else Config()
+    config = configured(args.config)[1]
     changes = {name: value for name in ("steer", "fail") if (value := getattr(args, name, None)) is not None}
     return config.model_copy(update={"gateway": config.gateway.model_copy(update=changes)})
 
@@ -100,8 +100,7 @@ def _up(args: argparse.Namespace) -> int:
     from urlward.gateway import control
     from urlward.gateway.firewalls import clamps, closed
     from urlward.gateway.nft import Nft
-    from urlward.gateway.planning import planned
-    from urlward.gateway.rules import setup_of
+    from urlward.gateway.rules import planned, setup_of
     from urlward.gateway.system import unmet
 
     config = _config(args)
@@ -149,20 +148,30 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.gateway import control
     from urlward.gateway.firewalls import closed
     from urlward.gateway.nft import Nft
-    from urlward.gateway.planning import planned
-    from urlward.gateway.rules import setup_of
-    from urlward.gateway.system import FORWARDING, enslaved_interfaces, has_ipv6, missing_interfaces, sysctl
+    from urlward.gateway.rules import planned, setup_of
+    from urlward.gateway.system import (
+        FORWARDING,
+        enslaved_interfaces,
+        has_ipv6,
+        missing_interfaces,
+        sysctl,
+        unnumbered_interfaces,
+        vrf_interfaces,
+    )
 
     config = _config(args)
     nft = Nft()
     found = control.status(nft)
     shown = found.as_json()
-    if args.config:
+    if config.file is not None:
         with located(config):
             shown["as_configured"] = found.setup == setup_of(planned(config, args.listen).plan)
     wanted = dict.fromkeys((*found.interfaces, *config.gateway.interfaces))
     shown["missing_interfaces"] = missing_interfaces(wanted)
     shown["ports_of_others"] = enslaved_interfaces(wanted)
+    shown["in_vrfs"] = vrf_interfaces(wanted)
+    redirects = found.setup is None or found.setup.redirects
+    shown["no_ipv4_address"] = unnumbered_interfaces(wanted) if redirects else []
     shown["firewalls"] = []
     if found.setup is not None:
         families = (4, 6) if has_ipv6() else (4,)
@@ -176,7 +185,8 @@ def _status(args: argparse.Namespace) -> int:
     else:
         for name, value in shown.items():
             print(f"{name.replace('_', ' '):20}{_words(value)}")
-    comes_in = not shown["missing_interfaces"] and not shown["ports_of_others"]
+    places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address")
+    comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
 
 
@@ -191,8 +201,7 @@ def _words(value: Any) -> str:
 
 
 def _print(args: argparse.Namespace) -> int:
-    from urlward.gateway.planning import planned
-    from urlward.gateway.rules import rules
+    from urlward.gateway.rules import planned, rules
 
     config = _config(args)
     with located(config):
@@ -206,18 +215,15 @@ def _print(args: argparse.Namespace) -> int:
 def _install(args: argparse.Namespace) -> int:
     from urlward.gateway.service import files, install, next_steps
 
-    if args.config is None and SYSTEM.exists():
-        args.config = SYSTEM
     config = _config(args)
-    made = files(args.config, config)
+    made = files(config.file, config)
     if args.print:
         for path, text in made.items():
             print(f"# {path}\n{text}", end="")
-        _note(next_steps(args.config, config))
-        return DONE
-    for written in install(made, args.prefix):
-        print(written)
-    _note(next_steps(args.config, config))
+    else:
+        for written in install(made, args.prefix):
+            print(written)
+    _note(next_steps(config.file, config))
     return DONE
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.commands.arguments import DONE, Command
+from urlward.commands.arguments import DONE, Command, spare
 from urlward.lists.build import written_atomically
 from urlward.lists.formats import (
     AUTO,
@@ -23,17 +23,20 @@ from urlward.lists.formats import (
     format_named,
 )
 from urlward.lists.formats.stream import Stream
-from urlward.lists.report import (
+from urlward.lists.source import (
     BadLine,
     Budget,
     Report,
-    SourceError,
     check_budget,
     check_entries,
+    found_in,
     left_out,
     note,
+    open_list,
+    parts_of,
+    recognise,
+    unreadable,
 )
-from urlward.lists.source import found_in, open_list, parts_of, recognise, unreadable
 from urlward.options import FORMAT
 
 _STDIN = Path("-")
@@ -166,10 +169,6 @@ def _output(path: Path | None, sources: list[Path]) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    for source in sources:
-        if source.absolute() == path.absolute() or (
-            path.exists() and source.exists() and path.samefile(source)
-        ):
-            raise SourceError(f"{path}: is read from, and would be overwritten")
+    spare(path, *sources)
     with written_atomically(path, 0o600) as file:
         yield file

@@ -1,22 +1,24 @@
-"""``urlward lab``: the command line of the pilot lab; one function a subcommand.
+"""``urlward lab``: the command line of the pilot lab and of the replay of logs; one function a subcommand.
 
 Exit codes of ``lab run``: 0 all expectations hold, 1 not all do, 2 an error.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from urlward.commands.arguments import Command
-from urlward.lab.errors import LabError
+from urlward import samples
+from urlward.commands.arguments import Command, CommandError, subcommand
+from urlward.options import KEY, LIST
 
-type Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-"""Declares a subcommand by its name, its function, which returns the exit code, and its help."""
+if TYPE_CHECKING:
+    from urlward.report.document import ReportDocument
 
 OK = 0
 _CODES = (OK, 1, 2, 130)
@@ -24,94 +26,84 @@ _END_WITHIN = 10.0
 _DEFAULT = "lab"
 SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor", "source")
 
+_EPILOG = """\
+Logs are Squid's access.log, nginx' and Apache's combined format (with or without the host in front), HAR, CSV
+with a column of URLs, or a URL a line; as they are, or compressed with gzip or zstd. Which it is is found
+out. The report has counts only: no URL, no host, no client.
+"""
 
-def add_lab_commands(command: Command) -> Add:
-    """Declare ``urlward lab``; what it needs is imported when it runs. Returns what declares more
-    subcommands."""
+
+def add_lab_commands(command: Command) -> None:
+    """Declare ``urlward lab``; what it needs is imported when it runs."""
     lab = command("lab", None, "A whole network on one machine, and what a list would have blocked.")
-    commands = lab.add_subparsers(required=True, metavar="COMMAND")
+    of_lab = lab.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(
-        name: str, function: Callable[[argparse.Namespace], int], help_text: str
-    ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=help_text, description=help_text, allow_abbrev=False)
-        sub.set_defaults(command=function)
-        return sub
-
-    for declare in (add_run, add_up, add_shell, add_down):
-        declare(add)
-    return add
-
-
-def add_run(add: Add) -> None:
-    """Declare ``lab run SCENARIO``."""
-    parser = add("run", _run, "Run a scenario in a network of its own, and write a report.")
-    parser.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
-    parser.add_argument(
-        "-o",
-        "--output",
-        "--report",
-        dest="report",
-        type=Path,
-        metavar="FOLDER",
-        help="for report.html and report.json (lab-report/SCENARIO)",
+    run = subcommand(of_lab, "run", _run, "Run a scenario in a network of its own, and write a report.")
+    run.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
+    report = run.add_argument("-o", "--output", "--report", dest="report", type=Path, metavar="FOLDER")
+    report.help = "for report.html and report.json (lab-report/SCENARIO)"
+    run.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there; a new one"
     )
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there")
-    parser.add_argument("--in", dest="running", metavar="NAME", help="in a lab that is up")
-    parser.add_argument(
+    run.add_argument("--in", dest="running", metavar="NAME", help="in a lab that is up")
+    run.add_argument(
         "--seconds", type=float, metavar="S", help="of each measurement, in place of the scenario's own"
     )
 
-
-def add_up(add: Add) -> None:
-    """Declare ``lab up``."""
-    parser = add("up", _up, "Start a lab that stays up.")
-    parser.add_argument(
+    up = subcommand(of_lab, "up", _up, "Start a lab that stays up.")
+    up.add_argument(
         "scenario", nargs="?", default="smoke", metavar="SCENARIO", help="its hosts and list (smoke)"
     )
-    parser.add_argument("--name", default=_DEFAULT, help=f"of the lab ({_DEFAULT})")
-
-
-def add_shell(add: Add) -> None:
-    """Declare ``lab shell``."""
-    parser = add("shell", _shell, "Open a shell, or run a command, on a client of a lab that is up.")
-    parser.add_argument("--name", default=_DEFAULT, help=f"of the lab ({_DEFAULT})")
-    parser.add_argument(
+    shell = subcommand(
+        of_lab, "shell", _shell, "Open a shell, or run a command, on a client of a lab that is up."
+    )
+    down = subcommand(of_lab, "down", _down, "End a lab that is up.")
+    for parser in (up, shell, down):
+        parser.add_argument("--name", default=_DEFAULT, help=f"of the lab ({_DEFAULT})")
+    shell.add_argument(
         "--machine",
         default="client",
         choices=["client", "client6", "neighbour", "gateway", "resolver", "origin"],
         help="that it is on (client)",
     )
-    parser.add_argument("words", nargs="*", metavar="COMMAND", help="in place of a shell; behind --")
-
-
-def add_down(add: Add) -> None:
-    """Declare ``lab down``."""
-    parser = add("down", _down, "End a lab that is up.")
-    parser.add_argument("--name", default=_DEFAULT, help=f"of the lab ({_DEFAULT})")
+    shell.add_argument("words", nargs="*", metavar="COMMAND", help="in place of a shell; behind --")
+    _add_replay(of_lab)
 
 
 def _run(args: argparse.Namespace) -> int:
     from urlward.lab.inside import Order
-    from urlward.lab.isolation import isolated, joining, make_mount_points
-    from urlward.lab.needs import check_needs
+    from urlward.lab.isolation import check_needs, isolated, joining, make_mount_points, the_running
     from urlward.lab.scenario import load_scenario
-    from urlward.lab.state import the_running
+    from urlward.report.document import check_folder
 
     if args.seconds is not None and not args.seconds > 0:
-        raise LabError(f"--seconds: {args.seconds:g} is not more than 0")
+        raise CommandError(f"--seconds: {args.seconds:g} is not more than 0")
     loaded = load_scenario(args.scenario)
+    report = (args.report or Path("lab-report") / loaded.name).absolute()
+    check_folder(report)
+    _check_keep(args.keep)
     check_needs()
     make_mount_points()
     order = Order(
         "join" if args.running else "run",
         _path(args.scenario),
-        str((args.report or Path("lab-report") / loaded.name).absolute()),
+        str(report),
         str(args.keep.absolute()) if args.keep else "",
         args.seconds,
     )
     command = joining(the_running(args.running).pid, str(order)) if args.running else isolated(str(order))
     return _wait(subprocess.Popen(command))  # noqa: S603 - our own program
+
+
+def _check_keep(folder: Path | None) -> None:
+    """Refuse a folder with files, whose names a lab's could be: ``urlward.toml`` is one.
+
+    Raises:
+        CommandError: it is one.
+    """
+    with suppress(OSError):  # copying will tell
+        if folder is not None and any(folder.iterdir()):
+            raise CommandError(f"--keep: {folder} is not empty: name a new folder")
 
 
 def _path(scenario: str) -> str:
@@ -133,23 +125,31 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
             process.kill()
             process.wait()
     if code not in _CODES:
-        raise LabError(f"lab: its process has ended with {code}")
+        raise CommandError(f"lab: its process has ended with {code}")
     return code
 
 
 def _up(args: argparse.Namespace) -> int:
     from urlward.lab.inside import READY, Order
-    from urlward.lab.isolation import child_of, detached, make_mount_points, started_at
-    from urlward.lab.needs import check_needs
+    from urlward.lab.isolation import (
+        Running,
+        check_needs,
+        child_of,
+        detached,
+        find_running,
+        make_mount_points,
+        path_of,
+        remember,
+        started_at,
+    )
     from urlward.lab.scenario import load_scenario
-    from urlward.lab.state import Running, find_running, path_of, remember
 
     loaded = load_scenario(args.scenario)
     check_needs()
     make_mount_points()
     path_of(args.name)
     if find_running(args.name):
-        raise LabError(f"lab {args.name}: is up already; try: urlward lab down --name {args.name}")
+        raise CommandError(f"lab {args.name}: is up already; try: urlward lab down --name {args.name}")
     process = subprocess.Popen(  # noqa: S603 - our own program
         detached(str(Order("hold", _path(args.scenario)))),
         stdin=subprocess.DEVNULL,
@@ -170,7 +170,7 @@ def _up(args: argparse.Namespace) -> int:
         pid = child_of(process.pid)
         start = started_at(pid) if pid else None
         if pid is None or start is None:
-            raise LabError(f"lab {args.name}: has ended at once")
+            raise CommandError(f"lab {args.name}: has ended at once")
         remember(Running(args.name, pid, start, loaded.name))
     except BaseException:
         process.kill()
@@ -185,8 +185,7 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _shell(args: argparse.Namespace) -> int:
-    from urlward.lab.isolation import entering, environment
-    from urlward.lab.state import the_running
+    from urlward.lab.isolation import entering, environment, the_running
 
     running = the_running(args.name)
     words = args.words or [os.environ.get("SHELL") or "/bin/sh"]
@@ -196,9 +195,111 @@ def _shell(args: argparse.Namespace) -> int:
 
 
 def _down(args: argparse.Namespace) -> int:
-    from urlward.lab.state import end, the_running
+    from urlward.lab.isolation import end, the_running
 
     start = time.monotonic()
     end(the_running(args.name))
     print(f"lab {args.name}: down ({time.monotonic() - start:.1f} s)")
     return OK
+
+
+def _add_replay(of_lab: Any) -> None:
+    parser = subcommand(of_lab, "replay", _replay, "Say what the lists would have blocked in access logs.")
+    parser.epilog = _EPILOG
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')
+    LIST.add_to(parser)
+    KEY.add_to(parser)
+    parser.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines of a source (1%%)")
+    parser.add_argument(
+        "--format",
+        choices=["squid", "combined", "vhost_combined", "har", "csv", "urls"],
+        help="what the logs are (found out)",
+    )
+    parser.add_argument("--host", metavar="NAME", default="", help="of a log whose lines name no host")
+    parser.add_argument(
+        "--column", metavar="NAME|NUMBER", default="", help="of CSV, with the URL; from 1 (found out)"
+    )
+    parser.add_argument(
+        "--time", choices=["log", "now"], help="when entries that expire are judged (log, where it has times)"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core)")
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="entries to name by their ids (20)")
+    output = parser.add_argument("-o", "--output", "--report", dest="output", type=Path, metavar="FOLDER")
+    output.help = "for the report (./urlward-replay-DATE)"
+    parser.add_argument(
+        "--json", action="store_true", help="counts as a JSON object; no folder unless -o names one"
+    )
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from urlward.config import MOST_WORKERS
+    from urlward.feeds.keeper import Keeper
+    from urlward.lists.build import find_key
+    from urlward.lists.source import read_budget
+    from urlward.progress import progress_bar
+    from urlward.replay.report import make_report
+    from urlward.replay.run import open_logs, replay
+    from urlward.report.document import check_folder, write_report
+
+    workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
+    if not 1 <= workers <= MOST_WORKERS:
+        raise CommandError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+    if args.top < 0:
+        raise CommandError("top: not a number of them")
+    budget = read_budget(args.max_errors, "max-errors")
+    if args.output is not None:
+        check_folder(args.output)
+    names = [str(path) for path in args.logs]
+    if names.count("-") > 1:
+        raise CommandError("-: standard input can be read only once")
+    logs = open_logs(args.logs, kind=args.format or "", column=args.column, site=args.host, clock=args.time)
+    if not args.list:
+        print(f"no --list given: replaying against the sample, {samples.SAMPLE}", file=sys.stderr)
+    with progress_bar() as progress:
+        lists = args.list or [samples.SAMPLE]
+        keeper = Keeper(lists, find_key(args.key, lists), budget)
+        keeper.load(progress)
+        done = replay(logs, keeper.matcher, clock=args.time or "log", workers=workers, progress=progress)
+    for log in logs:
+        if log.trouble:
+            print(f"urlward: {log.path}: {log.trouble}; read up to line {log.lines}", file=sys.stderr)
+    if not (done.tally.requests or done.tally.bad):
+        raise CommandError(f"{', '.join(names)}: empty, no request in it")
+    report = make_report(done, keeper.matcher.lists, args.top)
+    folder = args.output
+    if folder is None and not args.json:
+        folder = Path(time.strftime("urlward-replay-%Y%m%dT%H%M%SZ", time.gmtime(done.now)))
+    page = write_report(folder, report) if folder is not None else None
+    if args.json:
+        print(json.dumps(report.data))
+    else:
+        _show(report)
+        print(f"report: {page}")
+    return 0
+
+
+def _show(report: "ReportDocument") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from urlward.report.document import shown
+
+    console = Console(highlight=False)
+    console.print(Text(report.verdict.text, style="bold"))
+    console.print(Text(report.summary))
+    facts = Table(show_header=False, box=None)
+    for fact in report.facts:
+        facts.add_row(Text(fact.label), Text(shown(fact.value), justify="right"), Text(fact.note))
+    console.print(facts)
+    for section in report.sections:
+        for table in section.tables:
+            if table.folded or len(table.rows) > 20:
+                continue
+            made = Table(title=Text(table.title), title_justify="left")
+            for number, column in enumerate(table.columns):
+                is_figure = all(isinstance(row[number], int | float | None) for row in table.rows)
+                made.add_column(Text(column), justify="right" if is_figure else "left")
+            for row in table.rows:
+                made.add_row(*(Text(shown(cell)) for cell in row))
+            console.print(made)

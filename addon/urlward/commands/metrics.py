@@ -1,16 +1,16 @@
-"""``urlward metrics``."""
+"""``urlward metrics``: a client of the metrics endpoint, as Prometheus scrapes it."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
+from urlward.commands.arguments import DONE, Command, CommandError, add_state_arguments, subcommand
 from urlward.config import Config, configured
-from urlward.engine.errors import UrlwardError
+from urlward.encoding import without_bom
+from urlward.regular import read_regular
 
-
-class MetricsCommandError(UrlwardError):
-    """Metrics that cannot be fetched, or files that cannot be written."""
+TIMEOUT = 10.0
+_MOST = 16 << 20
 
 
 def add_metrics_commands(command: Command) -> None:
@@ -29,7 +29,7 @@ def add_metrics_commands(command: Command) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from urlward.records.scrape import scrape
+    from urlward.commands.metrics import scrape
     from urlward.state.folder import state_folder
 
     path, config = configured(args.config)
@@ -43,13 +43,13 @@ def _admin(config: Config, path: Path | None) -> tuple[str, str]:
     """The admin address, and its token."""
     admin = getattr(config, "admin", None)
     if admin is None:
-        raise MetricsCommandError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")
+        raise CommandError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")
     return admin.listen, admin.token_file
 
 
 def _files(args: argparse.Namespace) -> int:
+    from urlward.commands.metrics import reachable
     from urlward.records.metrics_files import TARGET, write_files
-    from urlward.records.scrape import reachable
 
     target = TARGET
     if args.config:
@@ -58,3 +58,51 @@ def _files(args: argparse.Namespace) -> int:
     for written in write_files(args.output, target):
         print(written)
     return DONE
+
+
+def scrape(listen: str, token_file: Path) -> str:
+    """Fetch the text exposition.
+
+    Args:
+        listen: HOST:PORT of the admin address.
+        token_file: with its token.
+
+    Raises:
+        CommandError: no token, no connection, or another answer.
+    """
+    import urllib3
+
+    url = f"http://{reachable(listen)}/metrics"
+    headers = {"Authorization": f"Bearer {_token(token_file)}"}
+    try:
+        with urllib3.PoolManager(timeout=TIMEOUT, retries=False) as pool:
+            answer = pool.request("GET", url, headers=headers, preload_content=False)
+            data = answer.read(_MOST)
+            answer.release_conn()
+    except urllib3.exceptions.NewConnectionError as e:
+        raise CommandError(f"{url}: nobody answers; does the filter run?") from e
+    except urllib3.exceptions.HTTPError as e:
+        raise CommandError(f"{url}: {type(e).__name__}") from e
+    if answer.status in (401, 403):
+        raise CommandError(f"{url}: the token in {token_file} is not the one that is wanted")
+    if answer.status != 200:
+        raise CommandError(f"{url}: status {answer.status}")
+    return data.decode("utf-8", "backslashreplace")
+
+
+def reachable(listen: str) -> str:
+    """Address to connect to for a listening address: the loopback for all addresses."""
+    host, _, port = listen.rpartition(":")
+    return {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "": "127.0.0.1"}.get(host, host) + f":{port}"  # noqa: S104
+
+
+def _token(path: Path) -> str:
+    try:
+        token = without_bom(read_regular(path)).decode("ascii").strip()
+    except OSError as e:
+        raise CommandError(f"{path}: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise CommandError(f"{path}: no token") from e
+    if not token or not token.isprintable() or " " in token:
+        raise CommandError(f"{path}: no token")
+    return token

@@ -2,15 +2,13 @@
 
 import argparse
 import json
-import sys
 import time
 from typing import Any
 
-from urlward.commands.arguments import DONE, Command, state_of, state_subcommand
-from urlward.commands.caller import caller
-from urlward.objections.book import decline, grant, row
-from urlward.objections.objections import ObjectionError, read_objections
-from urlward.policy.allows import duration, rfc3339
+from urlward.commands.arguments import DONE, Command, caller, state_of, state_subcommand, typed_url
+from urlward.engine.dates import time_text
+from urlward.objections.objections import ObjectionError, decline, grant, read_objections, row
+from urlward.policy.allows import duration
 from urlward.state.folder import found_folder, local_key
 
 
@@ -61,6 +59,9 @@ def _grant(args: argparse.Namespace) -> int:
     if args.url is not None and args.duration is None:
         raise ObjectionError("--for TIME is needed with a URL, such as 2h")
     state = state_of(args)
+    url = typed_url(args.url or "")
+    if args.url == "-" and not url:
+        raise ObjectionError("standard input: no URL")
     _, allow = grant(
         state,
         local_key(state),
@@ -68,14 +69,14 @@ def _grant(args: argparse.Namespace) -> int:
         args.why,
         caller(),
         now=time.time(),
-        url=_url(args.url or ""),
+        url=url,
         seconds=duration(args.duration) if args.duration else 0,
         whole_host=args.host,
     )
     if allow is None:
         print(f"{args.id}: granted; nothing is allowed, since no URL was given")
     else:
-        print(f"{args.id}: granted; {allow.id} allows the {allow.kind} until {rfc3339(allow.until)}")
+        print(f"{args.id}: granted; {allow.id} allows the {allow.kind} until {time_text(allow.until)}")
     return DONE
 
 
@@ -85,17 +86,6 @@ def _decline(args: argparse.Namespace) -> int:
         decline(state, id_, args.why, caller(), now=time.time())
         print(f"{id_}: declined", flush=True)
     return DONE
-
-
-def _url(argument: str) -> str:
-    """Read the URL; standard input keeps a listed URL out of the shell's history, and out of process
-    lists."""
-    if argument != "-":
-        return argument
-    url = sys.stdin.buffer.readline().decode(errors="surrogateescape").strip()
-    if not url:
-        raise ObjectionError("standard input: no URL")
-    return url
 
 
 def _in_words(shown: dict[str, Any]) -> str:

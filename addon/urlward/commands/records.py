@@ -5,31 +5,23 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from urlward.commands.arguments import DONE, WRONG, Command, state_subcommand
-from urlward.commands.caller import caller
-from urlward.config import configured
-from urlward.config.records import RecordsTable
+from urlward.commands.arguments import DONE, WRONG, Command, CommandError, caller, recorded, state_subcommand
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
+from urlward.lines import columns
 from urlward.policy.reasons import reason_of
 from urlward.records.event import Event, canonical_reference, parse_reference
 from urlward.records.store import Age, KeepingStore
 from urlward.state.audit import append
-from urlward.state.folder import found_folder, state_folder
+from urlward.state.folder import found_folder
 
 if TYPE_CHECKING:
-    from urlward.records.database import Database
-    from urlward.records.nodes import Node
+    from urlward.records.store import Node
 
 _DAY_MS = 86_400_000
-
-
-class RecordsCommandError(UrlwardError):
-    """A request that ``urlward records`` cannot fulfil."""
 
 
 def add_records_commands(command: Command) -> None:
@@ -64,22 +56,15 @@ def add_records_commands(command: Command) -> None:
     adopt.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
 
 
-def _read(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
-    path, config = configured(args.config)
-    if config.records is None:
-        raise RecordsCommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
-    return config.records, state_folder(args.state or config.state)
-
-
 def _status(args: argparse.Namespace) -> int:
-    from urlward.assignments.configured import kept_assignments
+    from urlward.assignments.retention import kept_assignments
     from urlward.objections.objections import FILE, read_objections
     from urlward.records.database import Database
-    from urlward.records.evidence import evidence_of
-    from urlward.records.holds import current_holds
+    from urlward.records.holds import current_holds, evidence_of
     from urlward.records.retention import KeepingStores, days_of, held_elsewhere
+    from urlward.service.leftovers import without_end
 
-    records, state = _read(args)
+    records, state = recorded(args)
     found_folder(state)
     now = time.time()
     here = {one.reference: one for one in current_holds(state, now)}
@@ -108,7 +93,7 @@ def _status(args: argparse.Namespace) -> int:
         except UrlwardError as e:
             errors.append(e)
     stores.close()
-    errors = [*dict.fromkeys((*evidence.errors, *errors))]
+    errors = [*dict.fromkeys((*evidence.errors, *errors)), *without_end(records, state)]
     try:
         if (kept := kept_assignments(records, state, now)) is not None:
             age = Age(kept.count, kept.oldest)
@@ -190,9 +175,7 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
         end += " (over!)" * row["over"]
         held, days = str(row["held"] or "-"), str(row["days"] or "-")
         table.append((row["store"], row["kind"], str(row["count"]), held, row["oldest"], days, end))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    print("\n".join(columns(table)))
     for one in shown["holds"]:
         by = "by another node" if one["who"] is None else f"{one['who']}: {one['why']}"
         print(f"held: {one['reference']} until {one['until']}  {by}")
@@ -203,16 +186,15 @@ def _show(shown: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _purge(args: argparse.Namespace) -> int:
-    from urlward.assignments.configured import purge_configured
+    from urlward.assignments.retention import purge_configured
     from urlward.records.holds import held_references
     from urlward.records.retention import KeepingStores, days_of, purge
     from urlward.service.leftovers import purge_leftovers
 
-    records, state = _read(args)
+    records, state = recorded(args)
     now = time.time()
-    stores = KeepingStores(records, state, make=False)
-    deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
-    stores.close()
+    with KeepingStores(records, state, make=False) as stores:
+        deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
     try:
         if records.days.assignments is not None:
             deleted["assignments"] = purge_configured(records, state, now)
@@ -232,21 +214,19 @@ def _purge(args: argparse.Namespace) -> int:
 
 
 def _hold(args: argparse.Namespace) -> int:
-    from urlward.assignments.configured import hold_configured
     from urlward.assignments.interval import AssignmentError
-    from urlward.records.evidence import evidence_of
-    from urlward.records.holds import hold
-    from urlward.records.retention import KeepingStores
+    from urlward.assignments.retention import hold_configured
+    from urlward.records.holds import evidence_of, hold
+    from urlward.records.retention import KeepingStores, in_databases
 
-    records, state = _read(args)
+    records, state = recorded(args)
     try:
         until = parse_time(args.until, whole_day=True)
     except ValueError as e:
-        raise RecordsCommandError(f"--until: {args.until!r}: {e}") from None
+        raise CommandError(f"--until: {args.until!r}: {e}") from None
     reference = parse_reference(args.reference)
-    stores = KeepingStores(records, state, make=False)
-    opened, found = stores.all()
-    try:
+    with KeepingStores(records, state, make=False) as stores:
+        opened, found = stores.all()
         evidence = evidence_of([reference], opened, found, state)
         known = bool(evidence.hits(reference))
         if not known and not evidence.errors:
@@ -256,30 +236,14 @@ def _hold(args: argparse.Namespace) -> int:
         made = hold(state, reference, until, args.why, caller(), now=time.time())
         print(f"{made.reference}: held until {time_text(made.until)}")
         failed = {str(e): "" if known else ", and nothing else has the reference" for e in evidence.errors}
-        failed |= _tell_databases(
-            opened, lambda database: database.hold({reference: made.until * 1000}, stores.node)
-        )
-    finally:
-        stores.close()
+        held = {reference: made.until * 1000}
+        untold = in_databases(opened, lambda database: database.hold(held, stores.node))
+        failed |= {str(e): "" for e in untold.values()}
     try:
         hold_configured(records, state, {reference: made.until}, evidence)
     except AssignmentError as e:
         failed |= {str(e): ""} if known else {}
     return _tell_failed(failed)
-
-
-def _tell_databases(opened: Iterable[KeepingStore], tell: "Callable[[Database], None]") -> dict[str, str]:
-    """Tell the shared databases, so that other nodes go by it too; returns what went wrong."""
-    from urlward.records.database import Database
-
-    failed = {}
-    for store in opened:
-        if isinstance(store, Database):
-            try:
-                tell(store)
-            except UrlwardError as e:
-                failed[str(e)] = ""
-    return failed
 
 
 def _tell_failed(failed: Mapping[str, str]) -> int:
@@ -289,23 +253,20 @@ def _tell_failed(failed: Mapping[str, str]) -> int:
 
 
 def _release(args: argparse.Namespace) -> int:
-    from urlward.assignments.configured import release_configured
+    from urlward.assignments.retention import release_configured
     from urlward.records.holds import HoldError, held_references, release
-    from urlward.records.retention import KeepingStores
+    from urlward.records.retention import KeepingStores, in_databases
 
-    records, state = _read(args)
+    records, state = recorded(args)
     reference = canonical_reference(args.reference)
     until = held_references(state, time.time()).get(reference)
-    stores = KeepingStores(records, state, make=False)
-    opened, found = stores.all()
-    failed = {str(e): "" for e in found}
-    try:
+    with KeepingStores(records, state, make=False) as stores:
+        opened, found = stores.all()
         if until is None and (until := _told_before(opened, stores.node, reference)) is None:
             raise HoldError(f"{reference!r} is not held here")
         end = until * 1000
-        failed |= _tell_databases(opened, lambda database: database.release(reference, stores.node, end))
-    finally:
-        stores.close()
+        untold = in_databases(opened, lambda database: database.release(reference, stores.node, end))
+        failed = {str(e): "" for e in (*found, *untold.values())}
     try:
         release_configured(records, state, reference)
     except UrlwardError as e:
@@ -332,29 +293,23 @@ def _told_before(opened: Iterable[KeepingStore], node: "Node", reference: str) -
 
 def _adopt(args: argparse.Namespace) -> int:
     from urlward.records.database import Database
-    from urlward.records.retention import KeepingStores
+    from urlward.records.retention import KeepingStores, in_databases
 
-    records, state = _read(args)
-    name, why = args.name or records.node, reason_of(args.why, RecordsCommandError)
-    stores = KeepingStores(records, state, make=False)
-    opened, found = stores.all()
-    errors: list[UrlwardError] = [*found]
-    try:
-        shared = [store for store in opened if isinstance(store, Database) and not store.is_file]
-        if not shared and not errors:
-            raise RecordsCommandError("no store is a database that several nodes share")
-        for store in shared:
-            try:
-                store.find_node(name, stores.node)
-                # Before it is so: what was said is in the audit log whatever happens next.
-                append(state, caller(), "adopted", time.time(), node=name, store=store.name, why=why)
-                store.adopt(name, stores.node)
-            except UrlwardError as e:
-                errors.append(e)
-            else:
-                print(f"{store.name}: {name} is this node")
-    finally:
-        stores.close()
+    records, state = recorded(args)
+    name, why = args.name or records.node, reason_of(args.why, CommandError)
+    with KeepingStores(records, state, make=False) as stores:
+        opened, found = stores.all()
+        if not found and not any(isinstance(store, Database) and not store.is_file for store in opened):
+            raise CommandError("no store is a database that several nodes share")
+
+        def adopt(store: Database) -> None:
+            store.find_node(name, stores.node)
+            # Before it is so: what was said is in the audit log whatever happens next.
+            append(state, caller(), "adopted", time.time(), node=name, store=store.name, why=why)
+            store.adopt(name, stores.node)
+            print(f"{store.name}: {name} is this node")
+
+        errors = [*found, *in_databases(opened, adopt, shared=True).values()]
     for error in errors:
         print(f"urlward: {error}", file=sys.stderr)
     return WRONG if errors else DONE

@@ -1,12 +1,21 @@
-"""``urlward status``."""
+"""``urlward status``: the status as JSON, or in lines for a terminal."""
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import SYSTEM, Config, configured
+from urlward.lines import columns
+from urlward.units import in_words
+
+_LISTS = ("list", "entries", "serial", "age")
+_FEEDS = ("feed", "entries", "serial", "last success", "next run", "state")
+_STORES = ("store", "written", "failures", "state")
+_NUMBERS = ("entries", "serial", "written", "failures")
 
 
 def add_status_commands(command: Command) -> None:
@@ -17,7 +26,7 @@ def add_status_commands(command: Command) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from urlward.commands.status_text import lines
+    from urlward.commands.status import lines
     from urlward.records.asking import NotRunningError, ask
     from urlward.records.status import status_alone
     from urlward.state.folder import state_folder
@@ -39,3 +48,97 @@ def _why(config: Config, *, configures: bool) -> str:
     if not configures:
         return f"; there is no {SYSTEM} either: give the filter's configuration with --config"
     return "" if getattr(config, "records", None) is not None else ", since nothing is to be recorded"
+
+
+def lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Format a status as of `urlward.records.status`, one thing a line."""
+    if status["running"]:
+        yield from _running(status)
+    if status["feeds"]:
+        yield ""
+        yield from _table(_FEEDS, [_feed_row(feed) for feed in status["feeds"]])
+    if status["running"]:
+        yield ""
+        yield from _records(status)
+    wrong = list(_wrong(status))
+    if wrong:
+        yield ""
+    yield from wrong
+
+
+def _running(status: Mapping[str, Any]) -> Iterator[str]:
+    workers, hour = status["workers"], status["hour"]
+    yield f"{'node':13}{status['node'] or '-'}"
+    yield f"{'workers':13}{workers['reporting']} of {workers['expected']} report"
+    yield f"{'connections':13}{status['connections']}"
+    yield f"{'stall':13}{status['stall'] * 1000:.0f} ms at most in the last minute"
+    yield (
+        f"{'last hour':13}{hour['judged']} judged, {hour['blocked']} blocked, "
+        f"{hour['would_block']} would be blocked, {hour['errors']} errors "
+        "(or since the start, if that was later)"
+    )
+    if status["lists"]:
+        yield ""
+        yield from _table(
+            _LISTS,
+            [(li["name"], str(li["entries"]), str(li["serial"]), _ago(li["age"])) for li in status["lists"]],
+        )
+
+
+def _records(status: Mapping[str, Any]) -> Iterator[str]:
+    if status["stores"]:
+        yield from _table(
+            _STORES,
+            [
+                (
+                    store["name"],
+                    str(store["written"]),
+                    str(store["failures"]),
+                    "up" if store["up"] else "down",
+                )
+                for store in status["stores"]
+            ],
+        )
+    spool = status["spool"]
+    yield f"{'queue':13}{status['queue']} events"
+    yield f"{'spool':13}{spool['events']} events, {spool['bytes']} of {spool['limit']} bytes"
+    yield f"{'dropped':13}{status['dropped']} events"
+
+
+def _wrong(status: Mapping[str, Any]) -> Iterator[str]:
+    for kind, text in status.get("alarms", {}).items():
+        yield f"alarm: {kind}: {text}"
+    for name in status.get("workers", {}).get("silent", ()):
+        yield f"worker {name}: silent"
+    for li in status.get("lists", ()):
+        if not li["agreed"]:
+            yield f"list {li['name']}: workers have different serials"
+    for feed in status["feeds"]:
+        for alarm in feed["alarms"]:
+            yield f"feed {feed['name']}: {alarm}"
+        if feed["reason"]:
+            times = f" ({feed['failures']} times)" if feed["failures"] > 1 else ""
+            yield f"feed {feed['name']}: {feed['reason']}{times}"
+    for name in ("healthy", "ready"):
+        for check, what in status.get(name, {}).get("failing", {}).items():
+            yield f"not {name}: {check}: {', '.join(what)}"
+
+
+def _feed_row(feed: Mapping[str, Any]) -> tuple[str, ...]:
+    success = f"{feed['last_success']} ({_ago(feed['age'])})" if feed["last_success"] else "never"
+    return (
+        feed["name"],
+        str(feed["entries"]),
+        str(feed["serial"]),
+        success,
+        feed["next_run"] or "-",
+        feed["state"],
+    )
+
+
+def _ago(seconds: int | None) -> str:
+    return "-" if seconds is None else f"{in_words(seconds)} ago"
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return columns([names, *rows], [n for n, name in enumerate(names) if name in _NUMBERS])

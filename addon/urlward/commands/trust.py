@@ -5,23 +5,23 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command
+from urlward.commands.arguments import DONE, Command, CommandError
 from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, parse, read_header
 from urlward.engine.dates import time_text
-from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, UrlwardError
-from urlward.engine.rotation import make_rotation
-from urlward.engine.signing import check_signature, sign_artifact, signer_of
-from urlward.lists.build import told, write_in_kind
-from urlward.lists.issue import Issue, IssueError, read_date, read_issue, read_serial
-from urlward.lists.signing_keys import (
+from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError
+from urlward.engine.signing import check_signature, make_rotation, sign_artifact, signer_of
+from urlward.lists.build import Issue, IssueError, read_date, read_issue, read_serial, told, write_in_kind
+from urlward.lists.source import SourceError, open_list, read_artifact
+from urlward.lists.trust import (
+    TrustError,
+    check_dates,
     new_signing_key,
     public_beside,
     read_public_key,
     read_signing_key,
+    read_trust,
     write_key_file,
 )
-from urlward.lists.source import SourceError, open_list, read_artifact
-from urlward.lists.trust import TrustError, check_dates, read_trust
 
 
 def add_trust_commands(command: Command) -> None:
@@ -126,7 +126,7 @@ def _sign(args: argparse.Namespace) -> int:
     header = _parsed(args.file, data).header
     output: Path = args.output or args.file
     if output.exists() and output.samefile(args.sign):
-        raise _Told(f"{output}: is the key, and would be overwritten")
+        raise CommandError(f"{output}: is the key, and would be overwritten")
     issue = read_issue(args.serial, args.valid_from, args.valid_until)
     key = read_signing_key(args.sign)
     made = sign_artifact(
@@ -161,7 +161,7 @@ def _parsed(path: Path, data: bytes) -> Artifact:
     try:
         return parse(data)
     except ArtifactError as e:
-        raise _Told(told(path, e)) from e
+        raise CommandError(told(path, e)) from e
 
 
 def _serial_at(path: Path) -> int | None:
@@ -171,7 +171,3 @@ def _serial_at(path: Path) -> int | None:
             return read_header(file.read(HEADER_SIZE)).serial
     except (OSError, SourceError, ArtifactError):
         return None
-
-
-class _Told(UrlwardError):
-    """Error with the file's name in front."""

@@ -1,4 +1,4 @@
-"""``urlward who``."""
+"""``urlward who``: who had an address at a time, also of the client that met a block, by its reference."""
 
 import argparse
 import json
@@ -6,18 +6,20 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import datetime
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from urlward.assignments.interval import LAST_PORT, MOST_APART, AssignmentError, place_of
-from urlward.assignments.times import to_ms
-from urlward.commands.arguments import Command
+from urlward.assignments.interval import LAST_PORT, MOST_APART, AssignmentError, place_of, to_ms
+from urlward.commands.arguments import Command, CommandError, caller
 from urlward.commands.assignments import add_database_arguments, open_assignments
-from urlward.commands.caller import caller
 from urlward.config import Config
 from urlward.policy.reasons import reason_of
-from urlward.records.event import parse_reference
+from urlward.records.event import HITS, parse_reference
+from urlward.records.store import EventQuery
+from urlward.records.stores import searchable
 from urlward.state.audit import append
 
 if TYPE_CHECKING:
@@ -46,13 +48,14 @@ def add_who_command(command: Command, find_events: FindEvents | None = None) -> 
 
     Args:
         command: declares a command.
-        find_events: finds events by reference; without, a question names an address.
+        find_events: finds events by reference; `seen_by` where not given.
     """
-    asking = command("who", lambda args: _who(args, find_events), "Tell who had an address at a time.")
+    asking = command(
+        "who", lambda args: _who(args, find_events or seen_by), "Tell who had an address at a time."
+    )
     asking.add_argument("address", nargs="?", metavar="ADDRESS[:PORT]", help="or [ADDRESS]:PORT for IPv6")
     asking.add_argument("--at", metavar="TIME", help="such as 2026-11-24T12:00:03Z")
-    if find_events is not None:
-        asking.add_argument("--reference", metavar="R", help="of a block, instead of an address and a time")
+    asking.add_argument("--reference", metavar="R", help="of a block, instead of an address and a time")
     asking.add_argument(
         "--why", required=True, metavar="TEXT", help="for the audit log, such as a case's number"
     )
@@ -123,15 +126,14 @@ def read_time(text: str) -> int:
         ) from None
 
 
-def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
+def _who(args: argparse.Namespace, find_events: FindEvents) -> int:
     from urlward.assignments.who import WhoQuestion, answer_fields, who
 
     why = reason_of(args.why, AssignmentError)
-    typed = getattr(args, "reference", None)
-    reference = None if typed is None else parse_reference(typed)
+    reference = None if args.reference is None else parse_reference(args.reference)
     tolerance = read_tolerance(args.tolerance)
     if (reference is None) == (args.address is None):
-        raise AssignmentError("give an address and --at TIME" + (", or --reference R" if find_events else ""))
+        raise AssignmentError("give an address and --at TIME, or --reference R")
     if (args.address is None) != (args.at is None):
         raise AssignmentError("--at TIME goes with an address")
     named = [] if reference else [WhoQuestion(*split_address(args.address), read_time(args.at), tolerance)]
@@ -141,7 +143,7 @@ def _who(args: argparse.Namespace, find_events: FindEvents | None) -> int:
     }
     store, config, state = open_assignments(args)
     try:
-        found = find_events(config, state, reference) if find_events and reference else ()
+        found = find_events(config, state, reference) if reference else ()
         if reference and not found:
             append(state, caller(), "who", time.time(), **asked, answer="none")
             print(f"urlward: no event has the reference {reference}", file=sys.stderr)
@@ -180,3 +182,27 @@ def _show(answers: "Sequence[WhoAnswer]", *, as_json: bool) -> None:
 
     for answer in answers:
         print(json.dumps(answer_fields(answer)) if as_json else "\n".join(answer_lines(answer)))
+
+
+def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
+    """Find the clients of a reference, in the first store that can be searched.
+
+    Raises:
+        CommandError: there is no such store, or addresses are not kept whole.
+        StoreError: it cannot be read.
+    """
+    # It brings SQLAlchemy, half a second of each command's start.
+    from urlward.records.database import open_database
+
+    if (table := searchable(config.records)) is None:
+        raise CommandError("reference: no store of events that can be searched is configured ([records])")
+    with closing(open_database(table, state, make=False)) as store:
+        found = store.find(EventQuery(reference=reference, kinds=tuple(sorted(HITS))))
+    seen = []
+    for event in found:
+        try:
+            ip_address(event.client)
+        except ValueError as e:
+            raise CommandError("reference: the records keep no whole address of clients (privacy)") from e
+        seen.append(Seen(event.client, event.client_port, event.time))
+    return seen

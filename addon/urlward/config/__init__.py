@@ -17,14 +17,12 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
-from urlward.config.objections import ObjectionsTable
-from urlward.config.page import HelpLink, PageTable
+from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
-from urlward.config.probing import ProbingTable
 from urlward.config.problem import ConfigError, Problem, key_of, refused
-from urlward.config.proxy import ProxyTable
+from urlward.config.proxy import ProbingTable, ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
-from urlward.config.tables import WRITTEN, FileName, Listen, Table, trust_at
+from urlward.config.tables import WRITTEN, FileName, Listen, Signer, Table, resolved
 from urlward.encoding import other_encoding, without_bom
 from urlward.process import IN_FORCE
 from urlward.regular import open_given
@@ -52,7 +50,7 @@ class Config(Table):
 
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
-    trust: tuple[FileName, ...] = Field(default=(), strict=False)
+    trust: tuple[Signer, ...] = Field(default=(), strict=False)
     max_errors: str = "1%"
     feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
@@ -151,7 +149,7 @@ def read_config(path: Path) -> Config:
     if problems:
         raise refused(path, problems)
     try:
-        return _resolved(config, path.resolve().parent).read_from(path, text)
+        return resolved(config, path.resolve().parent).read_from(path, text)
     except RuntimeError as e:
         raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
 
@@ -302,27 +300,3 @@ _TOML_WORDS = {
     "string_too_short": "input should not be empty",
     "too_short": "input should not be empty",
 }
-
-
-def _resolved(config: Config, folder: Path) -> Config:
-    def at(value: str | None) -> str | None:
-        return None if value is None else str(folder / Path(value).expanduser())
-
-    def page(table: PageTable) -> PageTable:
-        return table.model_copy(update={"template_dir": at(table.template_dir)})
-
-    changes: dict[str, Any] = {
-        "list": tuple(str(at(path)) for path in config.list),
-        "key": at(config.key),
-        "trust": trust_at(config.trust, folder),
-        "state": at(config.state),
-        "feed": tuple(feed.at(folder) for feed in config.feed),
-        "confdir": at(config.confdir),
-        "protected": tuple(str(at(path)) for path in config.protected),
-        "records": config.records and config.records.at(folder),
-        "admin": config.admin and config.admin.at(folder),
-        "proxy": config.proxy.at(folder),
-        "page": page(config.page),
-        "pages": {name: page(table) for name, table in config.pages.items()},
-    }
-    return config.model_copy(update=changes)

@@ -1,13 +1,12 @@
 """``[[feed]]``: lists that are fetched or watched."""
 
 from collections import Counter
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from urlward.config.tables import Bytes, FileName, Seconds, Table, trust_at
+from urlward.config.tables import Bytes, FileName, Seconds, Signer, Table
 
 HOUR = 3_600.0
 
@@ -38,7 +37,6 @@ _OF_URLS = (
 """Keys that say nothing of a path."""
 
 _TAKEN = ("allows", "protected")
-_FILES = ("path", "password_file", "token_file", "client_cert", "client_key", "ca", "key")
 
 
 class FeedTable(Table):
@@ -106,7 +104,7 @@ class FeedTable(Table):
     max_grow: Share = 1.0
     min_entries: Annotated[int, Field(ge=1)] = 1
     stale_after: Annotated[Seconds, Field(gt=0)] | None = None
-    trust: tuple[FileName, ...] = Field(default=(), strict=False)
+    trust: tuple[Signer, ...] = Field(default=(), strict=False)
     key: FileName | None = None
     grace: Annotated[Seconds, Field(ge=0)] = 7 * 24 * HOUR
     delta: bool = True
@@ -138,20 +136,6 @@ class FeedTable(Table):
         if self.proxy is not None:
             _check_url("proxy", self.proxy)
         return self
-
-    def at(self, folder: Path) -> "FeedTable":
-        """Copy with relative file names taken from a folder.
-
-        Raises:
-            RuntimeError: a ``~`` that stands for no home folder.
-        """
-        changes: dict[str, Any] = {
-            name: str(folder / Path(value).expanduser())
-            for name in _FILES
-            if (value := getattr(self, name)) is not None
-        }
-        changes["trust"] = trust_at(self.trust, folder)
-        return self.model_copy(update=changes)
 
 
 def check_names(feeds: tuple[FeedTable, ...]) -> tuple[FeedTable, ...]:

@@ -1,13 +1,14 @@
-"""``[proxy]``: limits for clients of an explicit proxy, in the modes ``regular`` and ``socks5``."""
+"""``[proxy]`` and ``[probing]``: limits for clients of an explicit proxy, in the modes ``regular`` and
+``socks5``, and for clients that probe the block list.
+"""
 
 import re
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from urlward.config.tables import Address, FileName, Table
+from urlward.config.tables import Address, FileName, Seconds, Table
 
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII).fullmatch
 # What may stand in a proxy auto-configuration file's quotes.
@@ -78,11 +79,18 @@ class ProxyTable(Table):
     allow_local: bool = False
     pac: PacTable | None = None
 
-    def at(self, folder: Path) -> "ProxyTable":
-        """Copy with a relative file name taken from a folder.
 
-        Raises:
-            RuntimeError: a ``~`` that stands for no home folder.
-        """
-        users = None if self.users is None else str(folder / Path(self.users).expanduser())
-        return self.model_copy(update={"users": users})
+class ProbingTable(Table):
+    """``[probing]``: limits by which probing is detected, and the action.
+
+    Attributes:
+        entries: different ones that a client may draw block pages for within `window`.
+        window: seconds.
+        slow: whether a client that draws more is slowed.
+        rate: requests a second that one which is slowed may make.
+    """
+
+    entries: Annotated[int, Field(ge=2, le=10_000)] = 50
+    window: Annotated[Seconds, Field(ge=1, le=24 * 3600)] = 600.0
+    slow: bool = False
+    rate: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=False)] = 1.0

@@ -1,14 +1,13 @@
 """``[records]`` and ``[admin]``: stores and retention of records, and the dashboard."""
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from os.path import normpath
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from urlward.config.objections import ObjectionsTable
+from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
 from urlward.config.tables import Address, Bytes, FileName, Served, Table
 
@@ -46,14 +45,6 @@ def _facility(name: str) -> str:
     if name not in FACILITIES:
         raise ValueError("no such facility; one is local0")
     return name
-
-
-def _names(what: Any, names: Sequence[str], folder: Path) -> dict[str, str]:
-    return {
-        name: str(folder / Path(value).expanduser())
-        for name in names
-        if name in what.model_fields_set and (value := getattr(what, name)) is not None
-    }
 
 
 class StoreTable(Table):
@@ -101,14 +92,6 @@ class StoreTable(Table):
         if self.ca is not None and not self.tls:
             raise ValueError("ca is given without tls = true")
         return self
-
-    def at(self, folder: Path) -> "StoreTable":
-        """Copy with relative file names taken from a folder.
-
-        Raises:
-            RuntimeError: a ``~`` that stands for no home folder.
-        """
-        return self.model_copy(update=_names(self, ("path", "url_file", "ca"), folder))
 
 
 class DaysTable(Table):
@@ -171,16 +154,6 @@ class RecordsTable(Table):
             )
         return self
 
-    def at(self, folder: Path) -> "RecordsTable":
-        """Copy with relative file names taken from a folder.
-
-        Raises:
-            RuntimeError: a ``~`` that stands for no home folder.
-        """
-        assignments = self.assignments and self.assignments.at(folder)
-        stores = tuple(store.at(folder) for store in self.store)
-        return self.model_copy(update={"store": stores, "assignments": assignments})
-
 
 class AdminTable(Table):
     """``[admin]``: the dashboard.
@@ -192,14 +165,6 @@ class AdminTable(Table):
 
     listen: Served = "127.0.0.1:8088"
     token_file: FileName = "admin.token"  # noqa: S105 - the file's name
-
-    def at(self, folder: Path) -> "AdminTable":
-        """Copy with a relative file name taken from a folder.
-
-        Raises:
-            RuntimeError: a ``~`` that stands for no home folder.
-        """
-        return self.model_copy(update=_names(self, ("token_file",), folder))
 
 
 def records_problems(

@@ -3,7 +3,7 @@
 import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -13,14 +13,30 @@ WRITTEN = "as an operator wrote it"
 """Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
 
 
+_PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
+
+
+class _Name(str):
+    """File name as an operator wrote it."""
+
+    __slots__ = ()
+
+
 def _file_name(name: str) -> str:
     if "\0" in name:
         raise ValueError("a file's name holds no NUL")
-    return name
+    return _Name(name)
+
+
+def _signer(name: str) -> str:
+    return name if _PUBLIC_KEY(name) else _file_name(name)
 
 
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name)]
 """Relative ones are from the configuration file's folder."""
+
+Signer = Annotated[str, Field(min_length=1), AfterValidator(_signer)]
+"""Public key, or the name of the file that has it or a rotation statement."""
 
 
 def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,22 +122,31 @@ Served = Annotated[str, AfterValidator(_served)]
 Listen = Annotated[str, AfterValidator(_listen)]
 """``HOST:PORT`` that is listened on, or ``:PORT`` for all addresses; the system chooses a port for 0."""
 
-_PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
-
-
-def trust_at(values: tuple[str, ...], folder: Path) -> tuple[str, ...]:
-    """Resolve public keys and files of who is trusted: relative files are taken from a folder.
-
-    Raises:
-        RuntimeError: a ``~`` that stands for no home folder.
-    """
-    return tuple(value if _PUBLIC_KEY(value) else str(folder / Path(value).expanduser()) for value in values)
-
 
 class Table(BaseModel):
     """Base class of tables: strict, frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def resolved[T](value: T, folder: Path) -> T:
+    """Copy of a table, or of what is in one, with file names that an operator wrote taken from a folder.
+
+    Raises:
+        RuntimeError: a ``~`` that stands for no home folder.
+    """
+    made: Any = value
+    if isinstance(value, _Name):
+        made = str(folder / Path(value).expanduser())
+    elif isinstance(value, tuple):
+        made = tuple(resolved(each, folder) for each in value)
+    elif isinstance(value, dict):
+        made = {key: resolved(each, folder) for key, each in value.items()}
+    elif isinstance(value, Table):
+        made = value.model_copy(
+            update={name: resolved(getattr(value, name), folder) for name in value.model_fields_set}
+        )
+    return cast("T", made)
 
 
 Networks = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_networks)]

@@ -54,7 +54,7 @@ class Shown(Api):
     """A source's data, unchanged."""
 
     def initialize(self, context: Any, name: str = "") -> None:
-        """Name the method of `Sources` to call."""
+        """Name the method of `LiveSources` to call."""
         super().initialize(context)
         self._name = name
 
@@ -69,7 +69,7 @@ class EventsApi(Api):
     async def get(self) -> None:
         """Return a page of events; ``older`` is the ``before`` of the next."""
         # A filter that nobody heeds gives everybody's events to who asked for one client's.
-        asked.only(self.request.query_arguments, asked.OF_EVENTS)
+        asked.of_events(self.request.query_arguments)
         kinds = [kind for kind in self.get_query_arguments("kind") if kind]
         wanted = asked.event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=100)
         found = await self.ask(self.sources.events, wanted)

@@ -13,10 +13,10 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import action_pages, api, login_pages, pages
-from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing
-from urlward.dashboard.sessions import Sessions
-from urlward.dashboard.sources import AdminError, Sources
+from urlward.dashboard import api, pages
+from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
+from urlward.dashboard.live_sources import LiveSources
+from urlward.dashboard.sources import AdminError
 from urlward.records.bounded_server import BoundedServer
 from urlward.state.token import read_token
 
@@ -25,7 +25,8 @@ MAX_HEAD = 16 << 10
 MAX_IDLE = 75.0
 """Seconds that a connection may be quiet, and a body may take."""
 
-THREADS = 4
+THREADS = 16
+"""Requests at a time that wait for a store or a file; a few may wait long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class _Static(StaticFileHandler):
         pass
 
 
-def make_app(sources: Sources, settings: DashboardSettings) -> Application:
+def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     """The application; the token is made where there is none.
 
     Raises:
@@ -76,19 +77,19 @@ def make_app(sources: Sources, settings: DashboardSettings) -> Application:
     routes: list[Any] = [
         ("/", pages.NowPage, shared),
         ("/lists", pages.ListsPage, shared),
-        ("/feeds/(refresh|accept)", action_pages.FeedAction, shared),
+        ("/feeds/(refresh|accept)", pages.FeedAction, shared),
         ("/events", pages.EventsPage, shared),
         (r"/events\.(csv|jsonl)", pages.Export, shared),
-        ("/check", action_pages.CheckPage, shared),
+        ("/check", pages.CheckPage, shared),
         ("/alarms", pages.AlarmsPage, shared),
-        ("/allows", action_pages.AllowsPage, shared),
-        ("/allows/end", action_pages.EndAllow, shared),
-        ("/objections", action_pages.ObjectionsPage, shared),
-        ("/login", login_pages.Login, shared),
-        ("/logout", login_pages.Logout, shared),
-        ("/healthz", login_pages.HealthPage, shared),
-        ("/readyz", login_pages.ReadyPage, shared),
-        ("/metrics", login_pages.MetricsText, shared),
+        ("/allows", pages.AllowsPage, shared),
+        ("/allows/end", pages.EndAllow, shared),
+        ("/objections", pages.ObjectionsPage, shared),
+        ("/login", pages.Login, shared),
+        ("/logout", pages.Logout, shared),
+        ("/healthz", pages.HealthPage, shared),
+        ("/readyz", pages.ReadyPage, shared),
+        ("/metrics", pages.MetricsText, shared),
         ("/api/now", api.NowApi, shared),
         ("/api/events", api.EventsApi, shared),
         ("/api/check", api.CheckApi, shared),

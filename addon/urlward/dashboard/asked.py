@@ -4,9 +4,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
+from urlward.config.problem import SettingError
 from urlward.dashboard.sources import AdminError
-from urlward.lists.explain import TimeError, parse_time
-from urlward.objections.book import Grant
+from urlward.lists.explain import parse_time
+from urlward.objections.objections import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
 from urlward.records.event import KINDS, ReferenceTextError, parse_reference
@@ -17,6 +18,7 @@ MAX_TEXT = 200
 MAX_LIMIT = 1_000
 
 _MINUTE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}(?=[Zz]?$)").match
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]").search
 _ID = re.compile(r"[0-9a-f]{32}").fullmatch
 _TEXTS = ("reference", "list", "category", "entry")
 
@@ -34,7 +36,7 @@ def moment(name: str, text: str) -> float | None:
         text = f"{minute[0]}:00Z"
     try:
         return parse_time(text)
-    except TimeError as e:
+    except SettingError as e:
         raise AdminError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
 
 
@@ -51,6 +53,25 @@ def only(given: Iterable[str], names: Sequence[str]) -> None:
     for name in given:
         if name not in names:
             raise AdminError(f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}")
+
+
+def of_events(given: Mapping[str, Sequence[bytes]]) -> None:
+    """Refuse a query of events that would not be heeded as it is written: who asks for some would get all.
+
+    Args:
+        given: the values of each name, as they came.
+
+    Raises:
+        AdminError: a name is none of `OF_EVENTS`, a value is empty or has control characters, or there are
+            two where one counts.
+    """
+    only(given, OF_EVENTS)
+    for name, values in given.items():
+        if len(values) > 1 and name != "kind":
+            raise AdminError(f"{name}: given more than once")
+        for value in values:
+            if not value.strip() or _CONTROL(value):
+                raise AdminError(f"{name}: empty, or with a control character")
 
 
 def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventQuery:

@@ -1,5 +1,6 @@
 """The dashboard's sources in the recorder: feeds, allows and lists as they are in the state folder, and what
-the recorder itself has of events, metrics and objections.
+the recorder itself has of events, metrics and objections. It filters nothing itself: to check a URL, lists
+are loaded on demand.
 """
 
 import json
@@ -9,36 +10,131 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, override
+from typing import Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
-from urlward.dashboard.history import History
-from urlward.dashboard.live_check import Checks
-from urlward.dashboard.sources import (
-    AdminError,
-    EventPage,
-    NotConfiguredError,
-    Now,
-    Row,
-    Sources,
-)
+from urlward.config.records import StoreTable
+from urlward.dashboard.sources import AdminError, EventPage, History, NotConfiguredError, Now, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.accept import accept
-from urlward.feeds.alarms import alarms
-from urlward.feeds.apart import refresh_apart
-from urlward.feeds.status import status
+from urlward.feeds.feed import Feed
+from urlward.feeds.keeper import Keeper
+from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
+from urlward.lasting import fault_text
+from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
-from urlward.objections.book import Grant, ObjectionBook
-from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow, rfc3339
+from urlward.lists.source import read_budget
+from urlward.objections.objections import Grant, ObjectionBook
+from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
+from urlward.policy.neighbours import Neighbours
+from urlward.policy.policy import Policy
+from urlward.records.database import Database
 from urlward.records.event import HITS
-from urlward.records.store import EventQuery
+from urlward.records.store import EventQuery, StoreError
+from urlward.records.stores import open_store
 from urlward.samples import SAMPLE
 from urlward.state.folder import local_key
 from urlward.state.watch import Signature
+
+ANSWER_WITHIN = 30.0
+"""Seconds that a store has to answer the dashboard."""
+
+FINDERS = 4
+"""Questions that it is asked at a time."""
+
+FORGET = 300.0
+"""Seconds without a question after which the lists' memory is given back."""
+
+type _Seen = tuple[Signature | str | None, ...]
+
+
+class _Loaded(NamedTuple):
+    seen: _Seen
+    keeper: Keeper
+    neighbours: Neighbours | None
+    policy: Policy | None
+
+
+class Checks:
+    """Checker of URLs as the filter decides. Thread-safe.
+
+    Args:
+        config: the filter's.
+        state: the state folder.
+        list_format: of the sources.
+    """
+
+    def __init__(self, config: Config, state: Path, list_format: str = AUTO) -> None:
+        self._format = list_format
+        self._config = config.model_copy(update={"state": str(state)})
+        self._state = state
+        self._paths = [Path(path) for path in config.list] or ([] if config.feed else [SAMPLE])
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._forget: threading.Timer | None = None
+
+    def check(self, url: str, client: str, at: float | None, now: float) -> Row:
+        """Check a URL; the result is as of ``urlward check --explain --json``.
+
+        Args:
+            url: as typed.
+            client: address, or empty.
+            at: seconds since 1970-01-01 UTC; None for now.
+            now: likewise.
+
+        Raises:
+            UrlwardError: a list is bad.
+        """
+        with self._lock:
+            loaded = self._in_force(now)
+            if loaded.neighbours is not None:
+                loaded.neighbours.refresh()
+            checker = Checker(loaded.keeper.matcher, loaded.policy, client, now if at is None else at)
+            found = checker.check(url)
+            if "error" not in found:
+                explanation, protected = checker.explain(url)
+                found["explanation"] = {**explanation.as_json(), "protected": protected}
+        return found
+
+    def close(self) -> None:
+        """Unload the lists."""
+        with self._lock:
+            self._loaded = None
+            if self._forget is not None:
+                self._forget.cancel()
+
+    def _in_force(self, now: float) -> _Loaded:
+        if self._loaded is None or self._loaded.seen != self._seen(self._loaded.keeper, now):
+            self._loaded = None  # not both in memory at a time
+            self._loaded = self._load(now)
+        if self._forget is not None:
+            self._forget.cancel()
+        self._forget = threading.Timer(FORGET, self.close)
+        self._forget.daemon = True
+        self._forget.start()
+        return self._loaded
+
+    def _load(self, now: float) -> _Loaded:
+        config = self._config
+        key = Path(config.key) if config.key else None
+        budget = read_budget(config.max_errors, "max_errors")
+        keeper = make_keeper(
+            self._paths, config, key_file=key, trust=config.trust, budget=budget, format=self._format
+        )
+        seen = self._seen(keeper, now)
+        keeper.load()
+        neighbours = make_neighbours(config)
+        return _Loaded(seen, keeper, neighbours, make_policy(config, keeper, neighbours))
+
+    def _seen(self, keeper: Keeper, now: float) -> _Seen:
+        """Fingerprint that changes with the lists or the temporary allows."""
+        files = (Signature.of(file.path) for file in keeper.files)
+        return (*files, *(allow.id for allow in current_allows(self._state, now)))
 
 
 class Remembered[T]:
@@ -88,25 +184,37 @@ class Refreshes:
         self._counting = threading.Lock()
 
     def begin(self, feed: FeedTable) -> str:
-        """Start a refresh of the feed, after any that is under way; returns what to say of it."""
+        """Start a refresh of the feed, after any that is under way; returns what to say of it.
+
+        Raises:
+            AdminError: no thread can be had for it now.
+        """
         with self._counting:
             # One that waits for its turn will do what is asked for.
             if self._begun[feed.name] > 1:
                 return f"{feed.name}: about to be fetched already"
             self._begun[feed.name] += 1
-        threading.Thread(target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True).start()
+        thread = threading.Thread(
+            target=self._refresh, args=(feed,), name=f"refresh {feed.name}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError as e:  # none can be had now
+            self._ended(feed)
+            raise AdminError(f"{feed.name}: not fetched: {e}") from e
         return f"{feed.name}: being fetched"
 
     def _refresh(self, feed: FeedTable) -> None:
         try:
-            refresh_apart(feed, self._config, self._state, wait=True)
-        except UrlwardError as e:
-            logger.error("list %s: %s", feed.name, e)
-        except Exception as e:  # noqa: BLE001 - its text could name an entry
-            logger.error("list %s: a bug: %s", feed.name, type(e).__name__)
+            Feed(feed, self._config, self._state).refresh()
+        except Exception as e:  # noqa: BLE001 - a bug must not end the thread with a traceback
+            logger.error("list %s: %s", feed.name, fault_text(e))
         finally:
-            with self._counting:
-                self._begun[feed.name] -= 1
+            self._ended(feed)
+
+    def _ended(self, feed: FeedTable) -> None:
+        with self._counting:
+            self._begun[feed.name] -= 1
 
 
 def of_list(
@@ -137,7 +245,7 @@ def of_worker(name: str, snapshot: Mapping[str, Any]) -> Row:
     """Row of a worker, from its snapshot."""
     return {
         "name": name,
-        "since": rfc3339(snapshot["started"]),
+        "since": time_text(snapshot["started"]),
         "connections": snapshot["open"],
         "queue": snapshot["queue"],
         "dropped": snapshot["dropped"],
@@ -152,7 +260,7 @@ def of_alarm(event: Row) -> Row:
         detail = {}
     found = detail if isinstance(detail, dict) else {}
     return {
-        "time": rfc3339(event["time"] / 1000),
+        "time": time_text(event["time"] / 1000),
         "source": event["list"] or event["node"],
         "alarm": str(found.get("alarm") or event["kind"]),
         "text": str(found.get("text") or event["detail"]),
@@ -175,14 +283,64 @@ _NO_STORE = (
 )
 
 
-class Finder(Protocol):
-    """Store of events that can be searched."""
+class EventFinder:
+    """Finder of events in a store that can be searched, opened on demand.
+
+    It asks in threads of its own: a server that is stuck, which no question to it can be taken back from, is
+    not to take those of the dashboard, which needs no store for most of what it shows and does.
+
+    Args:
+        table: of that store.
+        state: the state folder.
+    """
+
+    def __init__(self, table: StoreTable, state: Path) -> None:
+        self._table = table
+        self._state = state
+        self._opened: Database | None = None
+        self._threads = ThreadPoolExecutor(FINDERS, "events")
+        self._late: set[Future[Any]] = set()
+        """Questions that have had no answer in time, and have none yet."""
 
     def find(self, wanted: EventQuery) -> list[Row]:
-        """Find events, by the names of their fields, newest first."""
+        """Find events, by the names of their fields, newest first.
+
+        Raises:
+            StoreError: the store cannot be read, or does not answer.
+        """
+        return [event._asdict() for event in self._answer(lambda store: store.find(wanted))]
 
     def count(self, wanted: EventQuery, by: Literal["list", "category"]) -> Mapping[str, int]:
-        """Count events."""
+        """Count events by list or category.
+
+        Raises:
+            StoreError: as `find`.
+        """
+        return self._answer(lambda store: store.count(wanted, by))
+
+    def _answer[T](self, question: Callable[[Database], T]) -> T:
+        late = f"{self._table.kind}: has not answered within {ANSWER_WITHIN:.0f} s"
+        if self._late:
+            raise StoreError(late)
+        asked = self._threads.submit(lambda: question(self._database()))
+        wait([asked], ANSWER_WITHIN)
+        if not asked.done():
+            if not asked.cancel():
+                self._late.add(asked)
+                asked.add_done_callback(self._late.discard)
+            raise StoreError(late)
+        return asked.result()
+
+    def _database(self) -> Database:
+        if self._opened is not None:
+            try:
+                self._opened.check()
+            except StoreError:
+                self._opened.close()
+                self._opened = None
+        if self._opened is None:
+            self._opened = cast(Database, open_store(self._table, self._state))
+        return self._opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +352,12 @@ class RecorderParts:
         objections: those that clients have made.
         metrics: gives the exposition.
         snapshots: the newest snapshot of each worker, as `Metrics.snapshot` has it.
-        alarms: the recorder's own alarms, as `Sources.alarms` has them.
+        alarms: the recorder's own alarms, as `LiveSources.alarms` has them.
         ready: what the recorder needs, and whether it is there.
         healthy: whether all workers report.
     """
 
-    finder: Finder | None = None
+    finder: EventFinder | None = None
     objections: ObjectionBook | None = None
     metrics: Callable[[], bytes] | None = None
     snapshots: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None
@@ -208,8 +366,12 @@ class RecorderParts:
     healthy: Callable[[], bool] | None = None
 
 
-class LiveSources(Sources):
-    """Implementation of `Sources` in the recorder.
+class LiveSources:
+    """Sources in the recorder, which the pages ask. `metrics_text`, `now`, `health` and `ready` are called on
+    the event loop and answer at once; the others in threads, also several at a time.
+
+    Each raises NotConfiguredError where what it is about is not configured, and another UrlwardError where it
+    cannot be had.
 
     Args:
         config: the filter's.
@@ -247,30 +409,30 @@ class LiveSources(Sources):
         """Close what was opened to answer requests."""
         self._checks.close()
 
-    @override
     def metrics_text(self) -> bytes:
+        """The exposition for Prometheus."""
         if self._parts.metrics is None:
             raise NotConfiguredError("Metrics are not collected.")
         return self._parts.metrics()
 
-    @override
     def now(self) -> Now:
+        """Current traffic."""
         if self._parts.snapshots is None:
             raise NotConfiguredError("Metrics are not collected.")
         workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
         return self._history.now(workers)
 
-    @override
     def health(self) -> bool:
+        """Whether this process works."""
         return self._parts.healthy is None or self._parts.healthy()
 
-    @override
     def ready(self) -> Mapping[str, bool]:
+        """Readiness: each thing that the filter needs, and whether it is there."""
         state = {"state": os.access(self._state, os.W_OK)}
         return state | dict(self._parts.ready()) if self._parts.ready is not None else state
 
-    @override
     def lists(self) -> list[Row]:
+        """Each: ``name``, ``kind``, ``serial``, ``created``, ``age`` (s), ``entries``, ``hits``, ``note``."""
         try:
             hits = self.hits()["list"]
         except UrlwardError:
@@ -285,8 +447,8 @@ class LiveSources(Sources):
         rows += [of_list(name, 0, None, 0, now=self._clock(), feeds=feeds) for name in names]
         return [row | {"hits": None if hits is None else hits.get(row["name"], 0)} for row in rows]
 
-    @override
     def hits(self) -> dict[str, dict[str, int]]:
+        """Blocks of the last day by ``list`` and by ``category``."""
         # Counting goes through all events of a day.
         return self._hits.get(None, self._clock(), self._count)
 
@@ -298,59 +460,65 @@ class LiveSources(Sources):
             "category": dict(finder.count(wanted, "category")),
         }
 
-    @override
     def feeds(self) -> list[Row]:
+        """As `urlward.feeds.status.status` has them."""
         now, feeds = self._clock(), self._config.feed
         stores = [FeedStore(self._state, feed.name) for feed in feeds]
         seen = [Signature.of(p) for one in stores for p in (one.path, one.path.with_suffix(".json"))]
         # Each reads a whole artifact.
         return self._feeds.get(seen, now, lambda: [status(feed, self._state, now) for feed in feeds])
 
-    @override
     def events(self, wanted: EventQuery) -> EventPage:
+        """Find a page of events."""
         # One more than wanted tells whether there are others.
         found = self._finder().find(replace(wanted, limit=wanted.limit + 1))
         more = len(found) > wanted.limit
         found = found[: wanted.limit]
         return EventPage(found, found[-1]["id"] if more else "")
 
-    @override
     def check(self, url: str, client: str, at: float | None) -> Row:
+        """Check a URL; the result is as of ``urlward check --explain --json``.
+
+        Args:
+            url: as typed.
+            client: address, or empty.
+            at: seconds since 1970-01-01 UTC; None for now.
+        """
         return self._checks.check(url, client, at, self._clock())
 
-    @override
     def alarms(self) -> list[Row]:
+        """Each with ``time``, ``source``, ``alarm``, ``text`` and ``current``; the current ones first."""
         current: list[Row] = []
         for feed in self._config.feed:
             store = FeedStore(self._state, feed.name)
             facts = store.facts()
             for kind, text in alarms(feed, facts, store.header(), self._clock()).items():
-                since = rfc3339(facts.last_success) if kind == "stale" and facts.last_success else ""
+                since = time_text(facts.last_success) if kind == "stale" and facts.last_success else ""
                 alarm = {"time": since, "source": feed.name, "alarm": kind, "text": text, "current": True}
                 current.append(alarm)
         if self._parts.alarms is not None:
             current += self._parts.alarms()
         return current + self._past_alarms()
 
-    @override
     def allows(self) -> list[Row]:
+        """Allows in force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
         return [allow_row(one) for one in current_allows(self._state, self._clock())]
 
-    @override
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
+        """Allow a page or a host for a while, as `urlward.policy.allows.add_allow`."""
         key, now = local_key(self._state), self._clock()
         return allow_row(add_allow(self._state, key, url, seconds, why, who, whole_host=whole_host, now=now))
 
-    @override
     def end_allow(self, id_: str, why: str, who: str) -> Row:
+        """End an allow before its time."""
         return allow_row(end_allow(self._state, id_, why, who, now=self._clock()))
 
-    @override
     def refresh_feed(self, name: str) -> str:
+        """Start a refresh of a feed; returns what to say of it."""
         return self._refreshes.begin(self._feed(name))
 
-    @override
     def accept_feed(self, name: str, why: str, who: str) -> str:
+        """Accept a list that was refused for its size; returns what to say of it."""
         feed = self._feed(name)
         refused = accept(feed, self._state, why=why, who=who, now=self._clock())
         self._refreshes.begin(feed)
@@ -358,8 +526,10 @@ class LiveSources(Sources):
             return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
         return f"{name}: the list of {refused.entries} entries is let through once"
 
-    @override
     def objections(self) -> list[Row]:
+        """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,
+        ``granted``, ``declined``), and once it is decided ``why``, ``who``, ``decided`` (RFC 3339) and
+        ``allow`` (an id, or empty); where the block is recorded ``list``, ``category`` and ``entry``."""
         rows = self._book().listed()
         if self._parts.finder is None:
             return rows
@@ -368,11 +538,11 @@ class LiveSources(Sources):
         ]
         return looked_up + rows[len(looked_up) :]
 
-    @override
     def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
+        """Decide an objection, with the reason; None declines it."""
         self._book().decide(id_, why, who, granted=granted)
 
-    def _finder(self) -> Finder:
+    def _finder(self) -> EventFinder:
         if self._parts.finder is None:
             raise NotConfiguredError(_NO_STORE)
         return self._parts.finder

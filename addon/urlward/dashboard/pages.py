@@ -1,19 +1,25 @@
-"""Pages that only show: traffic, lists, events and alarms."""
+"""Pages of the dashboard: those that only show, those with forms, login and logout; and the endpoints for
+supervisors and Prometheus.
+
+What is typed in a form is in a request body, never in an address.
+"""
 
 import csv
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
 from tornado.iostream import StreamClosedError
+from tornado.web import HTTPError
 
-from urlward.dashboard.asked import event_filter
-from urlward.dashboard.handler import Base, iso, logger
-from urlward.dashboard.history import by_minute, newest
-from urlward.dashboard.sources import EventPage, Now, Row
+from urlward.dashboard import asked
+from urlward.dashboard.asked import event_filter, of_events
+from urlward.dashboard.handler import MAX_NAME, SESSION, Base, Visitor, iso, logger
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.store import EventQuery
@@ -110,6 +116,7 @@ class Export(EventsPage):
 
     async def get(self, form: str = "csv") -> None:
         """Stream the file as it is read, so that its size does not matter."""
+        of_events(self.request.query_arguments)
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
         page = await self.ask(self.sources.events, wanted)
         kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
@@ -171,3 +178,229 @@ def _csv(events: list[Row]) -> str:
 
 def _lines(events: list[Row]) -> str:
     return "".join(json.dumps(as_json(Event(**event))) + "\n" for event in events)
+
+
+class Form(Page):
+    """Base of the pages with forms."""
+
+    def given(self, name: str) -> str:
+        """Form field; empty where it is absent."""
+        return self.get_body_argument(name, "")
+
+    def go(self, path: str, done: str) -> None:
+        """Redirect to a page that says that it is done."""
+        self.redirect(f"{path}?done={done}", status=HTTPStatus.SEE_OTHER)
+
+    def who(self) -> str:
+        """The visitor's name, for the record."""
+        visitor = self.current_user
+        return f"{visitor.name if visitor else ''} (dashboard)"
+
+    def wrong(self, error: UrlwardError) -> str:
+        """Set a status of failure, and return the reason."""
+        absent = isinstance(error, NotConfiguredError)
+        self.set_status(HTTPStatus.NOT_FOUND if absent else HTTPStatus.BAD_REQUEST)
+        return str(error)
+
+
+class CheckPage(Form):
+    """Page that checks a URL, and explains the result."""
+
+    def get(self) -> None:
+        """Show the form."""
+        self._show()
+
+    async def post(self) -> None:
+        """Check the URL and show the result."""
+        try:
+            found = await self.ask(
+                self.sources.check,
+                asked.url(self.given("url")),
+                asked.client(self.given("client")),
+                asked.moment("at", self.given("at")),
+            )
+        except UrlwardError as e:
+            self._show(error=self.wrong(e))
+        else:
+            self._show(found=found)
+
+    def _show(self, error: str = "", found: dict[str, Any] | None = None) -> None:
+        form = {name: self.given(name) for name in ("url", "client", "at")}
+        self.page("check", "Check a URL", form=form, error=error, found=found)
+
+
+class AllowsPage(Form):
+    """Page of temporary allows."""
+
+    async def get(self) -> None:
+        """Show those in force, and the form."""
+        await self._show()
+
+    async def post(self) -> None:
+        """Make another allow."""
+        try:
+            await self.ask(
+                self.sources.allow,
+                asked.url(self.given("url")),
+                asked.seconds(self.given("for")),
+                asked.why(self.given("why")),
+                self.who(),
+                whole_host=self.given("host") == "yes",
+            )
+        except UrlwardError as e:
+            await self._show(self.wrong(e))
+        else:
+            self.go("/allows", "allowed")
+
+    async def _show(self, error: str = "") -> None:
+        allows, problem = await self.ask_if_there(self.sources.allows)
+        form = {name: self.given(name) for name in ("url", "for", "why", "host")}
+        self.page(
+            "allows", "Allows", form=form, error=error, problem=problem, allows=allows or [], done=self.done()
+        )
+
+
+class EndAllow(AllowsPage):
+    """Handler that ends a temporary allow before its time."""
+
+    async def post(self) -> None:
+        """End the allow of that id."""
+        try:
+            await self.ask(self.sources.end_allow, self.given("id"), asked.why(self.given("why")), self.who())
+        except UrlwardError as e:
+            await self._show(self.wrong(e))
+        else:
+            self.go("/allows", "ended")
+
+
+class FeedAction(Form, ListsPage):
+    """Handler that fetches a feed now, or accepts a refused candidate."""
+
+    async def get(self, _: str = "") -> None:
+        """Redirect to the lists, for a page that was left."""
+        self.redirect("/lists", status=HTTPStatus.SEE_OTHER)
+
+    async def post(self, action: str) -> None:
+        """Do it to the feed of that name."""
+        name = self.given("name")
+        try:
+            if action == "refresh":
+                await self.ask(self.sources.refresh_feed, name)
+            else:
+                await self.ask(self.sources.accept_feed, name, asked.why(self.given("why")), self.who())
+        except UrlwardError as e:
+            await self.show(self.wrong(e))
+        else:
+            self.go("/lists", "refreshing" if action == "refresh" else "accepted")
+
+
+class ObjectionsPage(Form):
+    """Page of objections to blocks."""
+
+    async def get(self) -> None:
+        """Show objections, open ones first."""
+        await self._show()
+
+    async def post(self) -> None:
+        """Decide one. Granted with a URL, that is allowed for a while."""
+        try:
+            granted, reason = asked.grant(self.given), asked.why(self.given("why"))
+            decide = self.sources.decide_objection
+            await self.ask(decide, self.given("id"), reason, self.who(), granted=granted)
+        except UrlwardError as e:
+            await self._show(self.wrong(e))
+        else:
+            self.go("/objections", "decided")
+
+    async def _show(self, error: str = "") -> None:
+        found, problem = await self.ask_if_there(self.sources.objections)
+        form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
+        self.page(
+            "objections", "Objections", form=form, objections=found or [], error=error, problem=problem,
+            done=self.done(),
+        )  # fmt: skip
+
+
+class Login(Base):
+    """Login page: takes the token for a session."""
+
+    needs_token = False
+
+    def get(self) -> None:
+        """Show the form."""
+        self.page("login", "Log in", error="", name="")
+
+    def post(self) -> None:
+        """Begin a session; `name` is who stands in the record for what is done in it."""
+        name = " ".join(self.get_body_argument("name", "").split())
+        if not name or not name.isprintable() or len(name) > MAX_NAME:
+            self._again(HTTPStatus.BAD_REQUEST, f"A name is needed, of at most {MAX_NAME} characters.", "")
+            return
+        try:
+            self.check_token(self.get_body_argument("token", ""), "login")
+        except HTTPError as e:
+            self._again(e.status_code, f"{e.reason}.", name)
+            return
+        sessions = self.context.sessions
+        self.set_cookie(
+            sessions.name,
+            sessions.begin(name, self.context.clock()),
+            httponly=True,
+            secure=True,
+            samesite="Strict",
+            max_age=SESSION,
+        )
+        self.redirect("/", status=HTTPStatus.SEE_OTHER)
+
+    def _again(self, status: int, error: str, name: str) -> None:
+        self.set_status(status)
+        self.page("login", "Log in", error=error, name=name)
+
+
+class Logout(Base):
+    """Logout: ends the session."""
+
+    async def post(self) -> None:
+        """End the session for good: its cookie is worth nothing from here on."""
+        visitor = self.current_user
+        if isinstance(visitor, Visitor) and visitor.id:
+            await self.ask(self.context.sessions.end, visitor, self.context.clock())
+        self.clear_cookie(self.context.sessions.name, secure=True, httponly=True, samesite="Strict")
+        self.redirect("/login", status=HTTPStatus.SEE_OTHER)
+
+
+class HealthPage(Base):
+    """``/healthz``: whether this process works; needs no token."""
+
+    needs_token = False
+    as_json = True
+
+    def get(self) -> None:
+        """Answer 200 where it works, else 503."""
+        self.answer(self.sources.health())
+
+    def answer(self, well: bool, **more: Any) -> None:
+        """Answer by how it is."""
+        self.set_status(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
+        self.write_json({"status": "ok" if well else "failing", **more})
+
+
+class ReadyPage(HealthPage):
+    """``/readyz``: whether the filter has what it needs; needs no token."""
+
+    def get(self) -> None:
+        """Answer 200 where it is ready, else 503."""
+        checks = dict(self.sources.ready())
+        self.answer(all(checks.values()), checks=checks)
+
+
+class MetricsText(Base):
+    """``/metrics``: the exposition for Prometheus."""
+
+    as_json = True
+
+    def get(self) -> None:
+        """Answer in Prometheus' text format."""
+        text = self.sources.metrics_text()
+        self.set_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+        self.finish(text)

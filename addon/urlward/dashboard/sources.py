@@ -1,14 +1,24 @@
-"""Interface of the dashboard to the rest of urlward."""
+"""Interface of the dashboard to the rest of urlward; and the history of traffic: the last ten minutes, second
+by second, from the workers' counters.
+"""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypedDict
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, TypedDict
 
 from urlward.engine.errors import UrlwardError
-from urlward.objections.book import Grant
-from urlward.records.store import EventQuery
 
 type Row = dict[str, Any]
 """By the names that the interface for scripts has too."""
+
+SPAN = 600
+"""Seconds that are kept."""
+
+SET_BACK = 5
+"""Seconds by which the clock must have been set back for what is kept to be of no use."""
+
+_STAGES = ("peek", "match")
+"""Whose requests are traffic; a name that is asked for is none yet."""
 
 
 class AdminError(UrlwardError):
@@ -54,69 +64,133 @@ class Now(TypedDict):
     workers: list[Row]
 
 
-class Sources(Protocol):
-    """Asked by the pages. `metrics_text`, `now`, `health` and `ready` are called on the event loop and
-    answer at once; the others in threads, also several at a time.
+class _Totals(NamedTuple):
+    requests: int
+    blocks: int
+    added: int
+    added_sum: float
 
-    Each raises AbsentError where what it is about is not configured, and another UrlwardError where it
-    cannot be had.
+    def since(self, before: "_Totals") -> "_Totals":
+        return _Totals(
+            self.requests - before.requests,
+            self.blocks - before.blocks,
+            self.added - before.added,
+            self.added_sum - before.added_sum,
+        )
+
+
+class _Second(NamedTuple):
+    second: int
+    requests: int
+    blocks: int
+    latency: float | None
+    stall: float
+
+
+class History:
+    """History of the last ten minutes: the counts that each second has added.
+
+    A worker that is new adds what it has counted, one that is gone takes nothing away.
     """
 
-    def metrics_text(self) -> bytes:
-        """The exposition for Prometheus."""
+    def __init__(self) -> None:
+        self._seconds: deque[_Second] = deque(maxlen=SPAN)
+        self._before: dict[str, _Totals] = {}
+        self._connections = 0
 
-    def now(self) -> Now:
-        """Current traffic."""
-
-    def health(self) -> bool:
-        """Whether this process works."""
-
-    def ready(self) -> Mapping[str, bool]:
-        """Readiness: each thing that the filter needs, and whether it is there."""
-
-    def lists(self) -> list[Row]:
-        """Each: ``name``, ``kind``, ``serial``, ``created``, ``age`` (s), ``entries``, ``hits``, ``note``."""
-
-    def hits(self) -> dict[str, dict[str, int]]:
-        """Blocks of the last day by ``list`` and by ``category``."""
-
-    def feeds(self) -> list[Row]:
-        """As `urlward.feeds.status.status` has them."""
-
-    def events(self, wanted: EventQuery) -> EventPage:
-        """Find a page of events."""
-
-    def check(self, url: str, client: str, at: float | None) -> Row:
-        """Check a URL; the result is as of ``urlward check --explain --json``.
+    def sample(self, snapshots: Mapping[str, Mapping[str, Any]], now: float) -> None:
+        """Add a second from the workers' counters; call it once a second.
 
         Args:
-            url: as typed.
-            client: address, or empty.
-            at: seconds since 1970-01-01 UTC; None for now.
+            snapshots: the newest of each worker that lives, as `Metrics.snapshot` has it.
+            now: seconds since 1970-01-01 UTC.
         """
+        second = int(now)
+        if self._seconds and second < self._seconds[-1].second - SET_BACK:
+            self._seconds.clear()
+        elif self._seconds and second <= self._seconds[-1].second:
+            return
+        totals = {f"{name} {one['started']}": _totals(one) for name, one in snapshots.items()}
+        self._connections = sum(int(one["open"]) for one in snapshots.values())
+        first = not self._seconds and not self._before
+        changes = [
+            total.since(self._before.get(name, _NONE))
+            for name, total in totals.items()
+            # What was counted before anybody looked is not of this second.
+            if not first
+        ]
+        self._before = totals
+        added = sum(change.added for change in changes)
+        latency = round(1000 * sum(change.added_sum for change in changes) / added, 3) if added else None
+        stall = max((float(one.get("stall_newest", 0.0)) for one in snapshots.values()), default=0.0)
+        requests = sum(change.requests for change in changes)
+        blocks = sum(change.blocks for change in changes)
+        self._seconds.append(_Second(second, requests, blocks, latency, round(1000 * stall, 2)))
 
-    def alarms(self) -> list[Row]:
-        """Each with ``time``, ``source``, ``alarm``, ``text`` and ``current``; the current ones first."""
+    def now(self, workers: Iterable[Row]) -> Now:
+        """History of the last ten minutes.
 
-    def allows(self) -> list[Row]:
-        """Allows in force: ``id``, ``kind``, ``created``, ``until``, ``who`` and ``why``."""
+        Args:
+            workers: as `Now` has them.
+        """
+        newest = self._seconds[-1].second if self._seconds else 0
+        kept = [one for one in self._seconds if one.second > newest - SPAN]
+        return Now(
+            time=newest,
+            seconds=[one.second for one in kept],
+            requests=[one.requests for one in kept],
+            blocks=[one.blocks for one in kept],
+            latency=[one.latency for one in kept],
+            stall=[one.stall for one in kept],
+            connections=self._connections,
+            workers=list(workers),
+        )
 
-    def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
-        """Allow a page or a host for a while, as `urlward.policy.allows.add_allow`."""
 
-    def end_allow(self, id_: str, why: str, who: str) -> Row:
-        """End an allow before its time."""
+_NONE = _Totals(0, 0, 0, 0.0)
 
-    def refresh_feed(self, name: str) -> str:
-        """Start a refresh of a feed; returns what to say of it."""
 
-    def accept_feed(self, name: str, why: str, who: str) -> str:
-        """Accept a list that was refused for its size; returns what to say of it."""
+def _totals(snapshot: Mapping[str, Any]) -> _Totals:
+    requests = snapshot["requests"]
+    added = snapshot["histograms"]["added"]
+    return _Totals(
+        sum(sum(requests.get(stage, {}).values()) for stage in _STAGES),
+        sum(sum(counts.values()) for counts in snapshot["blocks"].values()),
+        sum(added["counts"]),
+        float(added["sum"]),
+    )
 
-    def objections(self) -> list[Row]:
-        """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,
-        ``granted``, ``declined``), and once it is decided ``why``, ``who``, ``decided`` (RFC 3339) and
-        ``allow`` (an id, or empty); where the block is recorded ``list``, ``category`` and ``entry``."""
 
-    def decide_objection(self, id_: str, why: str, who: str, *, granted: Grant | None) -> None:
-        """Decide an objection, with the reason; None declines it."""
+_MINUTE = 60
+_RATE = 10
+"""Seconds that the newest figures are of."""
+
+
+def by_minute(now: Now) -> list[Row]:
+    """Totals of each minute, newest first.
+
+    Returns:
+        ``begin`` (seconds since 1970-01-01 UTC), ``requests`` and ``blocks`` (a second, on average),
+        ``latency`` (ms, mean; None without a request) and ``stall`` (ms, longest).
+    """
+    rows: dict[int, list[int]] = {}
+    for n, second in enumerate(now["seconds"]):
+        rows.setdefault(second - second % _MINUTE, []).append(n)
+    return [{"begin": begin} | _figures(now, places) for begin, places in reversed(rows.items())]
+
+
+def newest(now: Now) -> Row:
+    """Totals of the last ten seconds."""
+    return _figures(now, list(range(len(now["seconds"])))[-_RATE:])
+
+
+def _figures(now: Now, places: list[int]) -> Row:
+    count = max(len(places), 1)
+    weighed = [(t, now["requests"][n]) for n in places if (t := now["latency"][n]) is not None]
+    requests = sum(weight for _, weight in weighed)
+    return {
+        "requests": round(sum(now["requests"][n] for n in places) / count, 1),
+        "blocks": round(sum(now["blocks"][n] for n in places) / count, 1),
+        "latency": round(sum(t * weight for t, weight in weighed) / requests, 2) if requests else None,
+        "stall": round(max((now["stall"][n] for n in places), default=0.0), 1),
+    }

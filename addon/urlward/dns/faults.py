@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 from urlward.engine.errors import UrlwardError
+from urlward.lines import place_of
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -37,11 +38,7 @@ class Faults:
         if isinstance(error, UrlwardError):
             what = str(error)
         else:
-            where = error.__traceback__
-            while where is not None and where.tb_next is not None:
-                where = where.tb_next
-            place = f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"
-            what = f"{type(error).__name__} at {place}"
+            what = f"{type(error).__name__} at {place_of(error)}"
         line = f"{what}: {outcome}"
         now = self._clock()
         if now < self._said.get(line, float("-inf")) + SAID_AGAIN:

@@ -8,17 +8,18 @@ from typing import Literal, Protocol
 
 import dns.ipv4
 import dns.ipv6
+from cachetools import TTLCache
 
 from urlward.config import GatewayTable
-from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, page
+from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page
 from urlward.dns.judge import WHOLE, Judge
-from urlward.dns.quota import Quota
 from urlward.dns.resolved import MARGIN
-from urlward.dns.wire import AAAA, A, Question, Scan
+from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
+from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import Verdict
 from urlward.proxy.block_page import new_reference
-from urlward.proxy.decision_log import timestamp
+from urlward.proxy.guard import timestamp
 
 logger = logging.getLogger("urlward")
 
@@ -29,6 +30,15 @@ MOST_ADDRESSES = 64
 """Addresses of each family that are steered, and returned, for one response."""
 
 _MOST_IN_ALL = 4 * MOST_ADDRESSES
+
+MOST_RECORDS = 256
+"""Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
+which whoever runs a listed name may send, would keep all traffic waiting."""
+
+MOST = 512
+"""Addresses of one registrable domain in a `Quota`'s time."""
+
+_DOMAINS = 10_000
 
 OFF_SWITCHES = frozenset(
     (
@@ -45,6 +55,48 @@ DISCOVERY = "resolver.arpa"
 """Name by which clients discover a resolver's encrypted DNS (RFC 9462); it has none that is filtered."""
 
 type Reason = Literal["listed", "off", "discovery", "canary"]
+
+
+class Quota:
+    """Quota of addresses that one listed site may have steered.
+
+    Whoever runs a listed name answers with whatever addresses they like. Without a bound, a few answers would
+    fill the kernel's set, so that no other name could be steered, and lead any number of other people's
+    services here.
+
+    Args:
+        seconds: the time after which a domain may come with other addresses.
+        clock: seconds.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._taken: TTLCache[str, set[str]] = TTLCache(_DOMAINS, seconds, clock)
+        self._said: TTLCache[str, bool] = TTLCache(_DOMAINS, seconds, clock)
+
+    def take(self, host: str, addresses: Iterable[str]) -> list[str]:
+        """Reserve addresses for a host; returns those that it may steer.
+
+        Args:
+            host: that is listed, in canonical form.
+            addresses: as an answer gives them.
+        """
+        before = labels_before_suffix(host)
+        # A public suffix that is listed itself stands for itself.
+        domain = ".".join(host.split(".")[max(len(before) - 1, 0) :])
+        taken = self._taken.get(domain)
+        if taken is None:
+            taken = self._taken[domain] = set()
+        allowed: list[str] = []
+        for address in addresses:
+            if address in taken or len(taken) < MOST:
+                taken.add(address)
+                allowed.append(address)
+            elif domain not in self._said:
+                self._said[domain] = True
+                logging.getLogger("urlward.gateway").warning(
+                    "a listed site has %d addresses: no more are steered, nor told, for a while", MOST
+                )
+        return allowed
 
 
 class Steers(Protocol):
@@ -175,9 +227,11 @@ class DnsPolicy:
             NftError: the addresses could not be steered.
             dns.exception.DNSException: dnspython does not read the answer.
         """
-        told, steered = self._addresses(read)
         if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
+        if records_in(data) > MOST_RECORDS:
+            return error(query, SERVFAIL, question)
+        told, steered = self._addresses(read)
         if steered:
             # The longest that any client is told, so that one answer after another renews nothing.
             await self._steer_set.steer(steered, self._max_ttl + MARGIN)

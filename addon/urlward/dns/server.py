@@ -158,6 +158,9 @@ CONNECTIONS_OF_NETWORK = 500
 OUTSTANDING = 64
 """Queries of a connection that wait for their answers; the next are read when one is there."""
 
+UNREAD = 1 << 18
+"""Bytes of answers that may wait for a client that does not read; one for which more do is closed."""
+
 IDLE = 10.0
 """Seconds that a connection may take for its next query, or to take an answer."""
 
@@ -265,7 +268,7 @@ class TcpClient(asyncio.Protocol):
         return not self._owed and not self._unread
 
     def retire(self) -> None:
-        """Close at once, to make room."""
+        """Close at once, to make room; what is still owed goes nowhere."""
         self._gone = True
         self._endpoint.forget(self)
         waits = self._messages.begun or self._transport.get_write_buffer_size()
@@ -307,6 +310,9 @@ class TcpClient(asyncio.Protocol):
         """Send a response; see `QueryClient.answer`."""
         self._owed -= 1
         if self._gone:
+            return
+        if self._transport.get_write_buffer_size() > UNREAD:
+            self.retire()  # what was asked before it was `_full` may be many times as much
             return
         self._active()
         self._transport.write(framed(data))
@@ -416,13 +422,8 @@ def make_service(
         trouble: see `OutageLog`.
     """
     report = OutageLog([str(resolver) for resolver in resolvers], trouble)
-    udp_ways = [UdpWay(resolver) for resolver in resolvers]
-    tcp_ways = [TcpWay(resolver) for resolver in resolvers]
-    udp, tcp = Forwarder(udp_ways, timeout, report), Forwarder(tcp_ways, timeout, report)
-    for way in udp_ways:
-        way.forwarder = udp
-    for line in tcp_ways:
-        line.forwarder = tcp
+    udp = Forwarder([UdpWay(resolver) for resolver in resolvers], timeout, report)
+    tcp = Forwarder([TcpWay(resolver) for resolver in resolvers], timeout, report)
     return QueryService(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
 
 

@@ -40,7 +40,8 @@ OWED = 10_000
 """Responses that may be pending; beyond, clients get SERVFAIL."""
 
 OWED_TO_ONE = (1_000, 200)
-"""To one address, over UDP and over TCP: there a resolver takes 800 at a time."""
+"""To one address, over UDP and over TCP: there a resolver takes 800 at a time. Nor are there more than may
+be added still for others."""
 
 OWED_TO_NETWORK = (5_000, 400)
 """To one network of IPv6, whose addresses a client may have all of."""
@@ -246,7 +247,11 @@ class QueryService:
 
     def _owes_enough(self, host: str, tcp: bool) -> bool:
         owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])
-        return any(owed.get(key, 0) >= most for key, most in zip(counted_by(host), bounds, strict=False))
+        # No more than there is room left for others: with many networks, too, nobody takes all of it.
+        room = OWED - self._owed
+        return any(
+            owed.get(key, 0) >= min(most, room) for key, most in zip(counted_by(host), bounds, strict=False)
+        )
 
     def _owe(self, asked: Asked, number: bytes, client: QueryClient) -> None:
         asked.clients.append((number, client))

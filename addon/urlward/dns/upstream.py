@@ -105,7 +105,7 @@ class Way(ABC):
 
     Attributes:
         resolver: as given.
-        forwarder: takes the answers; it is made later.
+        forwarder: takes the answers, which is made with its ways.
         text: the resolver's address, for the log.
         well: whether it has not failed lately.
         again: when it may be tried again where it has.
@@ -145,6 +145,8 @@ class Forwarder:
 
     def __init__(self, ways: Sequence[Way], timeout: float, report: "OutageLog") -> None:
         self._ways = tuple(ways)
+        for way in ways:
+            way.forwarder = self
         self._timeout = timeout
         self._attempts = max(2, len(ways))
         self._interval = timeout / self._attempts
@@ -463,7 +465,7 @@ class TcpWay(Way):
             line = _Line(self)
             self._lines.append(line)
             line.send(exchange)
-            task = asyncio.get_running_loop().create_task(self._connect(line))
+            task = line.connecting = asyncio.get_running_loop().create_task(self._connect(line))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
         elif len(line) >= ON_A_LINE:
@@ -494,7 +496,14 @@ class TcpWay(Way):
 
 
 class _Line(asyncio.Protocol):
-    """Connection to the resolver."""
+    """Connection to the resolver.
+
+    Args:
+        way: that it is of.
+
+    Attributes:
+        connecting: the task that makes it.
+    """
 
     def __init__(self, way: TcpWay) -> None:
         self._way = way
@@ -506,6 +515,7 @@ class _Line(asyncio.Protocol):
         self._heard = self._loop.time()
         self._dropped = False
         self._idle: asyncio.TimerHandle | None = None
+        self.connecting: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -532,7 +542,12 @@ class _Line(asyncio.Protocol):
         """Stop waiting for a response; see `ResponsePlace.release`."""
         if self._waiting.pop(number, None) is not None and self._loop.time() > self._heard + SILENT:
             self._drop()  # it may be that nothing comes through any more
-        if not self._waiting and self._idle is None and self._transport is not None:
+        if self._waiting or self._idle is not None:
+            return
+        if self._transport is None:
+            if self._dropped:
+                self.close()
+        else:
             self._idle = self._loop.call_later(0 if self._dropped else IDLE, self.close)
 
     def _drop(self) -> None:
@@ -545,7 +560,11 @@ class _Line(asyncio.Protocol):
         if self._idle is not None:
             self._idle.cancel()
         if self._transport is not None:
-            self._transport.close()
+            # What a resolver does not read would keep the connection for ever, and nobody waits for it.
+            unread = self._transport.get_write_buffer_size()
+            self._transport.abort() if unread else self._transport.close()
+        elif self.connecting is not None:
+            self.connecting.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""

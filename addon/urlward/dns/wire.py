@@ -19,7 +19,12 @@ FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 1, 2, 3, 4, 5
 PLAIN_SIZE = 512
 """Bytes of the largest answer over UDP without EDNS."""
 
+MOST_NAMES = 512
+"""Hosts that a message may speak of, counted once a record: to look more up in the lists would keep others
+waiting, and no response has a use for them."""
+
 _MOST_NAME = 254
+_MOST_POINTERS = 127
 _OPT_SIZE = 11
 _COUNTS = struct.Struct(">HHH").unpack_from
 _RECORD = struct.Struct(">HHIH").unpack_from
@@ -124,7 +129,7 @@ def scan(data: bytes, question: Question) -> Scan:
         question: as `read_question` gives it.
 
     Raises:
-        WireError: its answer or additional section cannot be read.
+        WireError: its answer or additional section cannot be read, or has too much in it.
     """
     try:
         return _scan(data, question)
@@ -136,6 +141,7 @@ def _scan(data: bytes, question: Question) -> Scan:
     answers, authorities, additionals = _COUNTS(data, 6)
     first, _, at = question
     hosts = [first]
+    known = {first}
     aliases: dict[str, str] = {}
     beside: list[tuple[str, bytes]] = []
     four = six = b""
@@ -155,11 +161,13 @@ def _scan(data: bytes, question: Question) -> Scan:
             raise WireError
         if kind not in _LEADING or answers <= number < answers + authorities:
             continue
+        if len(hosts) + len(beside) > MOST_NAMES:
+            raise WireError
         if life < ttl:
             ttl = life
         elif life >= _MOST_TTL:
             ttl = 0
-        if number >= answers and owner not in hosts:
+        if number >= answers and owner not in known:
             if (kind == A and length == 4) or (kind == AAAA and length == 16):
                 beside.append((owner, data[start:at]))
             elif kind in _SERVICES:
@@ -168,6 +176,7 @@ def _scan(data: bytes, question: Question) -> Scan:
             continue
         if owner != first:
             hosts.append(owner)
+            known.add(owner)
         if kind == A:
             if length == 4:
                 four += data[start:at]
@@ -178,12 +187,14 @@ def _scan(data: bytes, question: Question) -> Scan:
             service = True
             target, behind = _name(data, start + 2)
             hosts.append(target)
+            known.add(target)
             hint4, hint6 = _hints(data, behind, at)
             four += hint4
             six += hint6
         else:
             target, _ = _name(data, start)
             hosts.append(target)
+            known.add(target)
             if kind == CNAME:
                 aliases[owner] = target
     return Scan(
@@ -196,6 +207,11 @@ def _scan(data: bytes, question: Question) -> Scan:
         ttl if ttl < _MOST_TTL else 0,
         service,
     )
+
+
+def records_in(data: bytes) -> int:
+    """How many records a message says that it has."""
+    return sum(_COUNTS(data, 6))
 
 
 def host_of(name: bytes) -> str:
@@ -229,7 +245,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
     labels = []
     behind = 0
     limit = at
-    size = 0
+    size = pointers = 0
     while True:
         length = data[at]
         at += 1
@@ -246,7 +262,8 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
             at += length
         elif length >= 192:
             target = (length & 63) << 8 | data[at]
-            if target >= limit:
+            pointers += 1
+            if target >= limit or pointers > _MOST_POINTERS:
                 raise WireError
             if not behind:
                 behind = at + 1

@@ -66,7 +66,7 @@ class Row(NamedTuple):
     Attributes:
         digest: of its text.
         shape: number of its shape.
-        length: see `Table.lengths`.
+        length: see `RowTable.lengths`.
         below: 4 bytes that say which host it is on.
         more: digests of further parameters.
         id: the list body's reference.

@@ -35,9 +35,9 @@ def parse_time(text: str, *, whole_day: bool = False) -> int:
     return seconds + _DAY if is_date and whole_day else seconds
 
 
-def time_text(seconds: int) -> str:
+def time_text(seconds: float) -> str:
     """A time as RFC 3339 has it, such as ``2027-01-31T12:00:00Z``; the number itself beyond the year 9999."""
     try:
-        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+        return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
-        return str(seconds)
+        return str(int(seconds))

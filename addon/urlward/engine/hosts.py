@@ -2,21 +2,29 @@
 
 Most requests go to hosts that no entry is on; the sieve finds that out, and it is cached. A host with an
 entry is searched in the automaton, as are the names under a public suffix and the networks that an
-address is in.
+address is in. For those who see only a host's name (DNS, TLS before requests) `level_of` says how much of it
+is listed.
+
+Public suffixes are looked up offline (https://publicsuffix.org, both its sections). Only entries of the form
+``name.*`` depend on the suffix list, so that two machines with suffix lists of different dates agree on
+everything else.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple
 
 from cachetools import LRUCache
+from publicsuffixlist import PublicSuffixList
 
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind, canonical_network, strip_www
 from urlward.engine.loaded import Digests, LoadedList, PageGroup
 from urlward.engine.record import (
     MARKER,
+    Flag,
     Shape,
     below_number,
     domain_text,
@@ -29,9 +37,26 @@ from urlward.engine.record import (
     network_letters,
     network_text,
 )
-from urlward.engine.suffix import labels_before_suffix
 from urlward.engine.url import host_readings, is_address, is_plain_host
 from urlward.engine.verdict import Verdict
+
+
+@cache
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+def labels_before_suffix(host: str) -> tuple[str, ...]:
+    """The labels of a canonical host in front of its public suffix, rightmost first.
+
+    ``a.example.co.uk`` gives ``("example", "a")``; a host that is itself a suffix gives ``()``. A
+    top-level domain the list does not know counts as a suffix (the list's own default rule).
+    """
+    suffix = _suffixes().publicsuffix(host)
+    if suffix is None or len(suffix) >= len(host):
+        return ()
+    return tuple(reversed(host[: -len(suffix) - 1].split(".")))
+
 
 _RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
@@ -65,7 +90,7 @@ class Place(NamedTuple):
         keyed: number of the list's key, among those of the lists.
         letters: of the host; a path's letters follow.
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
-        below: the number that its rows have (`Table.below`).
+        below: the number that its rows have (`RowTable.below`).
         groups: those that have all of its entries; None where these are so many that the path decides.
         subdomains: only rows with that attribute count.
         spared: which rows that block do not.
@@ -330,3 +355,80 @@ def is_too_wide(network: str) -> bool:
 def _may_decide(rule: Rule) -> bool:
     """Whether a rule counts on what is protected."""
     return rule.shape.allow or not rule.list.guarded
+
+
+Level = Literal["", "below", "whole"]
+"""``whole``: every request to the host is blocked; ``below``: some may be; empty: none by an entry on it."""
+
+LOOK = 256
+"""Rows below a host that are looked at for what they say; beyond, they may say anything."""
+
+
+def level_of(state: HostState, floating: Iterable[Shape], now: float) -> Level:
+    """The level of a host.
+
+    Args:
+        state: of the host.
+        floating: shapes of the ``@@`` path sequences, which hold on any host.
+        now: seconds since 1970-01-01 UTC, for entries that expire.
+    """
+    blocks_all = blocks_some = excuses = False
+    for rule in state.rules:
+        shape = rule.shape
+        if shape.is_over(now):
+            continue
+        if shape.allow and not shape.port and not rule.list.guarded:
+            return ""  # whatever is listed below
+        if shape.allow:
+            excuses = True
+        elif shape.port:
+            blocks_some = True
+        else:
+            blocks_all = True
+    for place in state.places:
+        if blocks_some and (excuses or not blocks_all):
+            break
+        blocks, allows = _below(place, now)
+        blocks_some, excuses = blocks_some or blocks, excuses or allows
+    if not blocks_all:
+        return "below" if blocks_some else ""
+    return "below" if excuses or not all(shape.is_over(now) for shape in floating) else "whole"
+
+
+def _below(place: Place, now: float) -> tuple[bool, bool]:
+    """Whether any entry in force on a place blocks, and whether any allows."""
+    if place.list.pages_only_block:
+        return True, False
+    blocks = allows = False
+    for shape in _shapes(place):
+        if shape is None:
+            return True, True
+        if shape.is_over(now):
+            continue
+        if shape.allow:
+            allows = True
+        else:
+            blocks = True
+        if blocks and allows:
+            break
+    return blocks, allows
+
+
+def is_below(place: Place, ports: Sequence[int], now: float) -> bool:
+    """Whether any entry on a place is in force for one of these ports (`Shape.is_for`), or may be.
+
+    Dear only where the first of them are not.
+    """
+    return not place.list.pages_end or any(
+        shape is None or shape.is_for(ports, now) for shape in _shapes(place)
+    )
+
+
+def _shapes(place: Place) -> Iterator[Shape | None]:
+    """Shapes of the rows on a place; None where they are too many to look at all."""
+    for seen, shape in enumerate(place.list.shapes_below(place.letters, place.below), 1):
+        if not place.subdomains or shape.flags & Flag.SUBDOMAINS:
+            yield shape
+        if seen == LOOK:
+            yield None
+            return

@@ -23,7 +23,7 @@ from urlward.engine.errors import DamagedError
 from urlward.engine.record import Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
-from urlward.engine.table import Table
+from urlward.engine.table import RowTable
 from urlward.engine.verdict import Action, Verdict
 
 SHARD = 1 << 14
@@ -44,7 +44,7 @@ type PageGroup = tuple[range, frozenset[tuple[int, int]]]
 """Rows that share a pattern, and the kinds and lengths that those on a host have."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
-"""Digests that confirm a row, by kind and length (`Table.lengths`); has every key that is looked up."""
+"""Digests that confirm a row, by kind and length (`RowTable.lengths`); has every key that is looked up."""
 
 
 _SIZE_BITS = 8
@@ -116,7 +116,7 @@ class LoadedList:
         self.name: str = name or artifact.meta["name"]
         self.guarded = guarded
         self.serial = artifact.header.serial
-        self.table = Table(artifact)
+        self.table = RowTable(artifact)
         self.prefixes4: list[int] = artifact.meta["prefixes4"]
         self.prefixes6: list[int] = artifact.meta["prefixes6"]
         self.floating_row: int = artifact.meta["floating_row"]
@@ -182,7 +182,7 @@ class LoadedList:
 
         Args:
             letters: of the host.
-            below: the number of it (`Table.below`).
+            below: the number of it (`RowTable.below`).
         """
         shard = self.shard(letters)
         if shard is None:

@@ -12,8 +12,7 @@ from zlib import crc32
 
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
-from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Place
-from urlward.engine.level import Level, is_below, level_of
+from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, Place, is_below, level_of
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
@@ -21,8 +20,10 @@ from urlward.engine.url import (
     Reading,
     Work,
     canonical_host,
+    canonical_query,
     is_plain_path,
     name_and_value,
+    query_parameters,
     request_parameters,
     split_authority,
     split_url,
@@ -355,9 +356,8 @@ class Matcher:
                     if prefix := _leading(reading.path, length):
                         digests = (li.key.digest(prefix_text(place.host, prefix)),)
                 elif kind == Kind.PARAMS:
-                    digests = params = params or queries.digests(
-                        li.key, param_text(place.host, reading.path, ""), reading.query, nocase=nocase
-                    )
+                    page = param_text(place.host, reading.path, "")
+                    digests = params = params or queries.digests(li.key, page, reading.query, nocase=nocase)
                 for digest in digests:
                     for row in li.table.matching(group, digest):
                         shape = li.table.shape(row)
@@ -372,7 +372,9 @@ class Matcher:
                             several = _params_of(li, row, shape, digest)
                             if not all(d in params for d in several):
                                 continue
-                            doubtful = _is_doubtful([params[d] for d in several])
+                            doubtful = _is_doubtful([params[d] for d in several]) and not queries.is_own(
+                                li.key, page, reading.query, several, nocase=nocase
+                            )
                         _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
 
     def _search_floating(
@@ -496,6 +498,14 @@ class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
         params = self[query, nocase]
         self.work.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
         return dict(zip(key.digests(page, params), params.values(), strict=True))
+
+    def is_own(self, key: Key, page: str, query: str, digests: Sequence[bytes], *, nocase: bool) -> bool:
+        """Whether the parameters with these digests are all that an entry of the same URL has, whatever else
+        origins make of them, as of `a=1;b`."""
+        self.work.spend(len(query))
+        params = query_parameters(canonical_query(query))
+        own = {param.lower() for param in params} if nocase else params
+        return set(key.digests(page, own)) == set(digests)
 
 
 def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[bytes]:

@@ -1,12 +1,16 @@
-"""Flat table of a list: the attributes of each row, in views of the artifact's bytes."""
+"""Flat table of a list: the attributes of each row, in views of the artifact's bytes.
+
+`blocking_networks` has a list's networks in plain form, which the kernel needs to recognise their traffic.
+"""
 
 from bisect import bisect_left
 from collections.abc import Generator
 
-from urlward.engine.artifact import Artifact, Section, unpack
-from urlward.engine.digest import DIGEST_SIZE
+from urlward.engine.artifact import Artifact, Section, networks, unpack
+from urlward.engine.digest import DIGEST_SIZE, Key
+from urlward.engine.entry import Kind
 from urlward.engine.errors import DamagedError
-from urlward.engine.record import Shape
+from urlward.engine.record import Shape, network_text
 
 _CHECK_SLICE = 1 << 15
 """Rows checked in a step, about 0.5 ms."""
@@ -17,7 +21,7 @@ _FEW = 64
 _OF_IDS = bytes(range(0x21, 0x7F))
 
 
-class Table:
+class RowTable:
     """Table of rows' attributes; a row is a number below `rows`.
 
     Attributes:
@@ -121,3 +125,29 @@ class Table:
         while behind < end and self.digest(behind) == digest:
             behind += 1
         return range(start, behind)
+
+
+_KINDS = (Kind.ADDRESS, Kind.NETWORK)
+
+
+def blocking_networks(artifact: Artifact, key: Key, now: float) -> list[str]:
+    """Networks that an entry in force blocks, in CIDR form, and addresses with pages listed; each once.
+
+    Takes 0.1 s for 1,000,000 of them, and 1.5 s where any has ``@@`` or has expired.
+
+    Args:
+        artifact: the list; it may go out of use meanwhile.
+        key: the list's.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        DamagedError: not sealed under this key.
+    """
+    listed = networks(artifact, key)
+    table = RowTable(artifact)
+    shapes = {shape for shape in table.shapes if shape.kind in _KINDS}
+    blocking = {shape for shape in shapes if not shape.allow and not shape.is_over(now)}
+    if blocking == shapes:
+        return listed
+    digests = {table.digest(row) for row in range(table.rows) if table.shape(row) in blocking}
+    return [n for n in listed if "/" not in n or key.digest(network_text(n)) in digests]

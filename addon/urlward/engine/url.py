@@ -40,9 +40,10 @@ _MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
-# The same, less what some origin reads in another way: empty and dot segments, parameters, sessions.
+# The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
+# parameters, sessions, blanks.
 _PLAIN_TO_ALL = re.compile(
-    r"/(?:[!$&')*+,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*+,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:/|\Z))*+"
+    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
 ).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
@@ -70,8 +71,10 @@ _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
 # `%u002e` is a dot to IIS, and in a query to ASP.NET and to Perl's CGI.
-_WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+")
-_WIDE = _WIDE_ESCAPES.search
+_WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+").sub
+_OVERLONG = re.compile(r"(?i:%c[01]%[89ab][0-9a-f]|%e0%[89][0-9a-f]%[89ab][0-9a-f])").sub
+_BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+").sub
+_PLUSES = re.compile(r"\+|%2[bB]").sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
@@ -100,6 +103,7 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
+_DOTS_AT_ENDS = re.compile(r"\.+(?=/)|(?:\.|%20)+\Z").sub
 _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
     | {"phtml", "pl", "py", "rb"}
@@ -400,9 +404,9 @@ class Reading(NamedTuple):
         path: in the form in which paths of entries are canonical; a slash that the origin keeps inside a
             segment stays escaped.
         query: as sent.
-        shorter: whether the target has more that is left out here. What allows the whole allows this too,
-            unless it is a path sequence, which may be in what is left out. Never where there are dot
-            segments.
+        shorter: whether the target has more that is left out here, or is spelt in another way for an origin
+            that takes the two for one. What allows the whole allows this too, unless it is a path sequence,
+            which may be in what is left out. Never where there are dot segments.
         script: whether what is left out is behind a script: to an entry with parameters `path` is its page,
             while to the script it may be a page of its own.
     """
@@ -500,7 +504,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         is_plain_path(path)
         and "#" not in query
         and target.isascii()
-        and not _WIDE(query)
+        and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
         and not ("?" in query and _DOTS_IN_QUERY(query))
     ):
         # A named tuple's own constructor takes twice as long.
@@ -508,15 +512,19 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         return _with_files([reading], work or Work()) if _MAY_BE_A_FILE(path) else (reading,)
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
-    if _WIDE(target):
-        readings += _with_files(_in_every_way(_WIDE_ESCAPES.sub(_narrow, target), work), work)
+    narrowed = _narrowed(target)
+    if narrowed != target:
+        readings += _with_files(_in_every_way(narrowed, work), work)
+    others = _respelled(target, narrowed)
     if not target.isascii():
+        others |= dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word)))
+    if others:
         found = dict.fromkeys(readings)
-        for text in dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word))):
+        for text in others:
             more = _with_files(_in_every_way(text, work), work)
             found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
         readings = tuple(found)
-    if _DOT_SEGMENT(_unescape(path)):
+    if _DOT_SEGMENT(_unescape(narrowed.partition("?")[0])):
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
         return tuple([reading._replace(shorter=False) for reading in readings])
     return readings
@@ -525,9 +533,60 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 _DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
 
 
+def _respelled(*targets: str) -> dict[str, None]:
+    """Targets in UTF-8 where they are not, and with blanks in the path in place of `+` or the reverse."""
+    found = dict.fromkeys(targets)
+    for respell in (_from_latin1, _with_blanks, _with_pluses):
+        found |= dict.fromkeys(map(respell, tuple(found)))
+    return {text: None for text in found if text not in targets}
+
+
+def _narrowed(target: str) -> str:
+    """A target without escapes that only some have: `%u002f` is a slash to IIS, the overlong `%c0%af` to
+    SWI-Prolog."""
+    return _OVERLONG(_shortest, _WIDE_ESCAPES(_narrow, target)) if "%" in target else target
+
+
 def _narrow(wide: re.Match[str]) -> str:
     text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
+
+
+def _shortest(overlong: re.Match[str]) -> str:
+    number = 0
+    for byte in unquote_to_bytes(overlong[0]):
+        number = number << 6 | byte & 0x3F
+    return quote(chr(number & 0x7FF), safe="")
+
+
+def _from_latin1(target: str) -> str:
+    """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them."""
+    return _BEYOND_ASCII(_letters, target)
+
+
+def _letters(escaped: re.Match[str]) -> str:
+    data = unquote_to_bytes(escaped[0].encode("latin-1"))
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return quote("".join(map(_ANSI.__getitem__, data)), safe="")
+    return escaped[0]
+
+
+def _with_blanks(target: str) -> str:
+    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too."""
+    path, mark, query = target.partition("?")
+    return f"{_PLUSES('%20', path)}{mark}{query}"
+
+
+def _with_pluses(target: str) -> str:
+    """The same for entries that have `+` for a blank: S3 writes URLs so."""
+    path, mark, query = target.partition("?")
+    return f"{path.replace('%20', '+')}{mark}{query}"
+
+
+# As Windows has them in Western Europe: no page's name has the controls of Latin-1.
+_ANSI = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
 
 
 def _in_every_way(target: str, work: Work) -> list[Reading]:
@@ -572,7 +631,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     """Readings, and after them the files that they may stand for besides what they name.
 
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
-    matchers of Caddy, dots and blanks at the end do not count.
+    matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
 
     Raises:
         UrlError: too much work.
@@ -583,8 +642,8 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         if reading.shorter:
             continue
         path, query = reading.path, reading.query
-        if path.endswith((".", "%20")):
-            file = path.replace("%20", " ").rstrip(". ").replace(" ", "%20")
+        if (file := _DOTS_AT_ENDS("", path)) != path:
+            file = _SLASHES.sub("/", file)
             files.setdefault((file, query), Reading(file, query, shorter=True))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more = path[: match.end()], path[match.end() :]

@@ -1,10 +1,160 @@
-"""Result of a look at a feed: unchanged, or a candidate for the list in force."""
+"""Check of a feed's body: whether it may become the list in force, compiled where it is a text.
 
-from collections.abc import Callable
-from typing import NamedTuple
+All of it happens in a process that ends with the refresh.
+"""
 
-from urlward.engine.artifact import Header
-from urlward.feeds.source import Validators
+import logging
+import os
+from collections.abc import Buffer, Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from urlward.engine.artifact import HEADER_SIZE, MAGIC, Artifact, Header, check_key, networks, parse
+from urlward.engine.delta import changes
+from urlward.engine.digest import Key
+from urlward.engine.errors import (
+    ArtifactError,
+    NewerVersionError,
+    TruncatedError,
+    UrlwardError,
+    WrongKeyError,
+)
+from urlward.feeds.facts import Facts
+from urlward.feeds.feed import Own
+from urlward.feeds.guards import RefusedError, check_head, check_size
+from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
+from urlward.feeds.turns import Turn
+from urlward.lists.build import Issue, compile_sources
+from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
+from urlward.lists.source import Budget, SourceError, read_artifact
+from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
+from urlward.progress import Progress, silent
+from urlward.state.folder import made_folder
+from urlward.state.keys import read_key
+
+if TYPE_CHECKING:
+    from urlward.config import Config, FeedTable
+
+logger = logging.getLogger("urlward.lists")
+
+
+class CompiledText(NamedTuple):
+    """Result of compiling a text.
+
+    Attributes:
+        data: the artifact.
+        equal: whether it is the list in force but for serial and date.
+        added, removed: entries, against the list in force.
+        lines: that it has.
+        bad, unsupported, partly: lines that were not taken, or not all of.
+        whole: whether the last line has its end.
+        format: that it was recognised to be of; empty where that was said, or is the grammar.
+        first, first_unsupported: where the first of those lines is, and what is wrong there.
+    """
+
+    data: bytes
+    equal: bool
+    added: int
+    removed: int
+    lines: int
+    bad: int
+    unsupported: int
+    partly: int
+    whole: bool
+    first: str = ""
+    first_unsupported: str = ""
+    format: str = ""
+
+
+def compile_text(
+    feed: "FeedTable",
+    text: int | Path,
+    *,
+    key: Key,
+    budget: str,
+    serial: int,
+    old: Path,
+    own: Own | None = None,
+    progress: Progress = silent,
+) -> CompiledText:
+    """Compile a text; takes ten seconds for a million entries.
+
+    Args:
+        feed: whose text it is.
+        text: a descriptor of its bytes, or the folder that they are in.
+        key: to compile under.
+        budget: of bad lines.
+        serial: of the artifact.
+        old: the artifact in force, which need not be there.
+        own: where the list is one.
+        progress: told how far it is.
+
+    Raises:
+        RefusedError: no list in this format.
+    """
+    try:
+        allowed = Budget.parse(budget)
+    except ValueError as e:
+        raise RefusedError("settings", f"max_errors: {e}") from e
+    path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text
+    # The path of a descriptor says nothing to anybody.
+    shown = feed.name if own is None else own.path
+    try:
+        data, report = compile_sources(
+            [path],
+            key,
+            name=feed.name if own is None else own.name,
+            budget=allowed,
+            issue=Issue(serial=serial),
+            format=feed.format,
+            options=FormatOptions(feed.columns, feed.delimiter, feed.category),
+            progress=progress,
+        )
+    except SourceError as e:
+        words = str(e).removeprefix(f"{path}: ").replace(str(path), shown)
+        raise RefusedError(_reason(e), words) from e
+    first, first_unsupported = (
+        str(lines[0]).replace(str(path), shown) if lines else ""
+        for lines in (report.bad_lines, report.unsupported_lines)
+    )
+    return CompiledText(
+        data,
+        *_compare(data, old, count=own is None),
+        report.lines,
+        report.bad,
+        report.unsupported,
+        report.partly,
+        report.ends_with_newline,
+        first,
+        first_unsupported,
+        report.recognised.get(str(path), ""),
+    )
+
+
+def _reason(error: SourceError) -> str:
+    if isinstance(error.__cause__, FormatError):
+        return "format"
+    if isinstance(error.__cause__, OSError):
+        return "unreadable"
+    return "bad-lines" if error.bad_lines else "empty"
+
+
+def _compare(data: Buffer, path: Path, *, count: bool) -> tuple[bool, int, int]:
+    """Compare with the list in force: whether they are the same, and, if asked, how many entries are new
+    and gone."""
+    new = parse(data)
+    try:
+        before = read_artifact(path)
+        old = parse(before)
+    except UrlwardError:
+        return False, new.meta["entries"], 0
+    if old.header.key_id != new.header.key_id:
+        return False, new.meta["entries"], old.meta["entries"]
+    # All but serial, dates and signature: the same list is the same bytes.
+    equal = memoryview(before)[HEADER_SIZE:] == memoryview(data)[HEADER_SIZE:]
+    return equal, *(changes(old, new) if count else (0, 0))
 
 
 class Said(NamedTuple):
@@ -47,7 +197,7 @@ class Candidate(NamedTuple):
         kind: of the body: ``text`` or ``artifact``.
         content, validators, fresh_for: as for `Unchanged`.
         counts: entries added and removed; None where nobody has counted.
-        bad, unsupported, first, format: of a text; see `Compiled`.
+        bad, unsupported, first, format: of a text; see `CompiledText`.
         note: for the log.
     """
 
@@ -64,3 +214,289 @@ class Candidate(NamedTuple):
     first: str = ""
     format: str = ""
     note: str = ""
+
+
+_REASONS: dict[type[ArtifactError], str] = {
+    TruncatedError: "truncated",
+    NewerVersionError: "newer-version",
+    WrongKeyError: "key",
+}
+
+
+@dataclass
+class Look:
+    """Check of one feed's body.
+
+    Attributes:
+        feed: at which.
+        config: the rest of the configuration.
+        state: the state folder.
+        ward: path of the artifact in force.
+        key: the local one; that of a list of the operator's own.
+        facts: what is remembered.
+        in_force: the artifact in force.
+        now: seconds since 1970-01-01 UTC.
+        own: where the list is one.
+        progress: told how far compiling is.
+        turn: of this process, to compute.
+    """
+
+    feed: "FeedTable"
+    config: "Config"
+    state: Path
+    ward: Path
+    key: Key
+    facts: Facts
+    in_force: Artifact | None
+    now: float
+    own: Own | None = None
+    progress: Progress = silent
+    turn: Turn = field(default_factory=Turn)
+
+    @property
+    def recipe(self) -> str:
+        """Recipe of the feed as it is configured."""
+        return recipe(self.feed, self.key)
+
+    @property
+    def moved(self) -> bool:
+        """Whether the list in force is of a feed that was configured otherwise."""
+        return self.facts.recipe not in ("", self.recipe)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """Trust for the feed's signers.
+
+        Raises:
+            KeyFileError, RotationError: what the operator named cannot be used.
+        """
+        if self.own is not None:
+            return read_trust(self.own.trust)
+        trust = read_trust(self.feed.trust)
+        if not trust.keys:
+            return trust
+        return restore_rotations(trust, self._rotations, self.state)
+
+    @property
+    def trusted(self) -> str:
+        """Keys of the signers that the operator named, as text to compare."""
+        return ",".join(sorted(map(str, self.trust.keys)))
+
+    @property
+    def before(self) -> int | None:
+        """Number of entries that the candidate's is compared with."""
+        return None if self.in_force is None or self.moved else self.in_force.meta["entries"]
+
+    @property
+    def body_is_known(self) -> bool:
+        """Whether the remembered digest is of the body that the list in force was made of."""
+        facts, in_force = self.facts, self.in_force
+        if self.moved or in_force is None or facts.checksum != in_force.header.checksum.hex():
+            return False
+        # Whoever trusts others than before wants to know what they have signed.
+        return facts.trusted == self.trusted
+
+    @property
+    def validators(self) -> Validators:
+        """Validators of the body that the list in force was made of."""
+        facts = self.facts
+        if not self.body_is_known:
+            return NO_VALIDATORS
+        return Validators(facts.etag, facts.last_modified, facts.validators_of)
+
+    def body(self, fd: int, said: Said = NOTHING_SAID) -> Unchanged | Candidate:
+        """Check a body.
+
+        Args:
+            fd: a descriptor of its bytes.
+            said: of it.
+
+        Raises:
+            UrlwardError: it is not to be taken.
+        """
+        head = os.pread(fd, SNIFFED, 0)
+        if head.startswith(MAGIC):
+            return self.artifact(os.pread(fd, os.fstat(fd).st_size, 0), said)
+        if self.own is None:
+            check_head(head)
+        with os.fdopen(os.dup(fd), "rb") as file:
+            file.seek(0)
+            digest = content(file, self.key, self.recipe)
+        return self.text(fd, digest, said)
+
+    def text(self, text: int | Path, digest: str = "", said: Said = NOTHING_SAID) -> Unchanged | Candidate:
+        """Check a text; compiles it unless it is known.
+
+        Args:
+            text: a descriptor of its bytes, or the folder that they are in.
+            digest: of the bytes; empty for a folder.
+            said: of it.
+
+        Raises:
+            UrlwardError: it is not to be taken.
+        """
+        if self.trust.keys and self.own is None:
+            raise RefusedError("unsigned", "a text, where nothing but a signed artifact is trusted")
+        if self.trust.keys and any(self._last_issue.signer if self._last_issue is not None else ()):
+            raise RefusedError("unsigned", "not signed: a text, in the place of a signed artifact")
+        if digest and self.body_is_known and digest == self.facts.content:
+            return Unchanged(digest, said.validators, said.fresh_for)
+        refused = self.facts.refused
+        if digest and refused is not None and digest == refused.content:
+            check_size(self.feed, refused.entries, self.before, self.facts.accepted, digest)
+        made = compile_text(
+            self.feed,
+            text,
+            key=self.key,
+            budget=self.feed.max_errors or self.config.max_errors,
+            serial=max(int(self.now), self._own_serial + 1),
+            old=self.ward,
+            own=self.own,
+            progress=self.progress,
+        )
+        if self.own is not None:
+            if self.facts.whole and not (made.whole or self.own.first):
+                raise RefusedError("half", f"{self.own.path}: its last line has no end: half-written?")
+            _tell(self.own.path, made)
+        self.facts.whole = made.whole
+        if made.equal:
+            return Unchanged(digest, said.validators, said.fresh_for)
+        artifact = parse(made.data)
+        return Candidate(
+            made.data,
+            artifact.header,
+            artifact.meta["entries"],
+            "text",
+            digest or f"folder {artifact.header.checksum.hex()}",
+            said.validators,
+            said.fresh_for,
+            counts=(made.added, made.removed),
+            bad=made.bad,
+            unsupported=made.unsupported,
+            first=made.first,
+            format=made.format,
+        )
+
+    def artifact(self, data: bytes, said: Said = NOTHING_SAID) -> Unchanged | Candidate:
+        """Check an artifact.
+
+        Args:
+            data: its bytes.
+            said: of it.
+
+        Raises:
+            UrlwardError: it is not to be taken.
+        """
+        try:
+            artifact = parse(data)
+            header = artifact.header
+            networks(artifact, self.key_of(header))  # that they open is proof that the key is the right one
+        except ArtifactError as e:
+            raise RefusedError(_REASONS.get(type(e), "damaged"), str(e)) from e
+        self._check_trust(header, said)
+        self.facts.whole = True
+        mark = header.checksum.hex()
+        if self.in_force is not None and header.checksum == self.in_force.header.checksum:
+            return Unchanged(mark, said.validators, said.fresh_for)
+        entries = artifact.meta["entries"]
+        return Candidate(data, header, entries, "artifact", mark, said.validators, said.fresh_for)
+
+    def key_of(self, header: Header) -> Key:
+        """Key that a foreign artifact was compiled under; the local one is nobody else's.
+
+        Raises:
+            RefusedError, KeyFileError, WrongKeyError: it is not to be had.
+        """
+        if self.own is not None:
+            check_key(header, self.key)
+            return self.key
+        name = self.feed.key or self.config.key
+        if name is None:
+            raise RefusedError("key", f"compiled under key {header.key_id.hex()}, and the feed has no `key`")
+        key = read_key(Path(name))
+        check_key(header, key)
+        return key
+
+    @property
+    def _rotations(self) -> Path:
+        """Folder of the rotation statements that this feed has brought; another's mean nothing here."""
+        return self.state / "trust" / self.feed.name
+
+    @property
+    def _own_serial(self) -> int:
+        """Serial in force, where it is one of ours; they rise whatever the clock does."""
+        if self.in_force is None or self.in_force.header.key_id != self.key.id:
+            return 0
+        return self.in_force.header.serial
+
+    @property
+    def _last_issue(self) -> Header | None:
+        """Last issue of the operator's own list: what is in force; nothing counts from before this run."""
+        if self.own is None or self.own.first or self.in_force is None:
+            return None
+        return self.in_force.header
+
+    def _check_own(self, own: Own, header: Header) -> None:
+        """Check the dates of an own artifact: without a trust nobody vouches for them, so that they are
+        only reported."""
+        last = self._last_issue
+        if self.trust.keys:
+            serial, checksum = (last.serial, last.checksum) if last is not None else (0, b"")
+            told = self.trust.check(header, last_serial=serial, last_checksum=checksum, now=self.now).message
+        else:
+            try:
+                told = check_dates(header, now=self.now, grace=self.feed.grace).message
+            except TrustError as e:
+                told = f"{e}; taken, since no trust is set"
+        if told:
+            logger.warning("list %s: %s", own.path, told)
+
+    def _check_trust(self, header: Header, said: Said) -> None:
+        if self.own is not None:
+            self._check_own(self.own, header)
+            return
+        try:
+            self._check(self.trust, header)
+        except TrustError as e:
+            statement = said.rotation() if e.reason == "unknown signer" else None
+            if statement is None:
+                raise
+            made_folder(self._rotations.parent, self.state)
+            folder = made_folder(self._rotations, self.state)
+            self._check(take_rotation(self.trust, statement, folder), header)
+
+    def _check(self, trust: Trust, header: Header) -> None:
+        last, checksum = self._last(header)
+        trust.check(header, last_serial=last, last_checksum=checksum, now=self.now, grace=self.feed.grace)
+
+    def _last(self, header: Header) -> tuple[int, bytes]:
+        """Serial and checksum of the last issue that the feed has had from the same body."""
+        if self.in_force is None:
+            return 0 if self.moved else self.facts.highest, b""
+        held = self.in_force.header
+        if self.moved and (held.signer != header.signer or not any(held.signer)):
+            return 0, b""
+        if held.key_id == self.key.id and not any(held.signer):
+            return self.facts.highest, b""  # compiled here from a text, its serial is ours
+        last = max(self.facts.highest, held.serial)
+        return last, held.checksum if held.serial == last else b""
+
+
+def _tell(path: str, made: CompiledText) -> None:
+    """Log the format that an own text is read as, and the lines that are not taken."""
+    if made.format:
+        logger.info("list %s: read as format %s, by its first lines", path, made.format)
+    if made.bad:
+        logger.warning(
+            "list %s: %d of %d lines could not be read; first: %s", path, made.bad, made.lines, made.first
+        )
+    if made.unsupported:
+        # Nothing is wrong with the list, and it is so at each reading.
+        logger.info(
+            "list %s: %d lines are of a kind that cannot be taken; first: %s",
+            path, made.unsupported, made.first_unsupported,
+        )  # fmt: skip
+    if made.partly:
+        logger.info(
+            "list %s: %d lines are taken in part: they mean more than entries can say", path, made.partly
+        )

@@ -55,12 +55,13 @@ class Facts:
 
     Attributes:
         since: when the feed was first seen.
-        recipe: tells whether the feed is configured as it was (`feed_source.recipe`).
+        recipe: tells whether the feed is configured as it was (`urlward.feeds.source.recipe`).
         trusted: whom its operator trusted then.
         kind: of the body: ``text`` or ``artifact``.
         checksum: of the artifact that `content` and the validators belong to, in hexadecimal.
         content: of the body that it was made of; keyed.
-        etag, last_modified, validators_of: what the server called that body (`fetch.Validators`).
+        etag, last_modified, validators_of: what the server called that body
+            (`urlward.feeds.source.Validators`).
         last_attempt, last_success, last_change: when it was asked, answered well, and gave a new list.
         serial, highest: of the artifact in force, and the highest that the feed has had from its body.
         entries, added, removed: in force; by the last change.

@@ -40,7 +40,7 @@ from urllib3.util import Url, parse_url
 from werkzeug.http import parse_date, parse_dict_header
 
 from urlward.feeds.body import ACCEPTED, BodyLimits, content
-from urlward.feeds.source import NO_VALIDATORS, FetchError, Origin, Reason, Validators
+from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Reason, Validators
 from urlward.feeds.tls import context, proxy_context
 from urlward.lists import memfd
 
@@ -100,14 +100,14 @@ class Answer:
 
 
 def fetch(
-    origin: Origin,
+    origin: FeedOrigin,
     validators: Validators = NO_VALIDATORS,
     *,
     headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Answer:
     """Fetch a feed, if it has changed.
 
-    It blocks its thread, for `Origin.timeout` at the longest.
+    It blocks its thread, for `FeedOrigin.timeout` at the longest.
 
     Args:
         origin: of the feed.
@@ -129,7 +129,7 @@ def fetch(
 
 
 class _Exchange:
-    def __init__(self, origin: Origin, validators: Validators, headers: Mapping[str, str]) -> None:
+    def __init__(self, origin: FeedOrigin, validators: Validators, headers: Mapping[str, str]) -> None:
         self._origin = origin
         self._validators = validators
         self._headers = headers
@@ -398,7 +398,7 @@ def parse_proxy(text: str) -> tuple[Url, dict[str, str]]:
     return bare, {"Proxy-Authorization": _basic(unquote(user), unquote(password))}
 
 
-def credentials(origin: Origin, url: Url) -> dict[str, str]:
+def credentials(origin: FeedOrigin, url: Url) -> dict[str, str]:
     """Header field with the credentials.
 
     Raises:

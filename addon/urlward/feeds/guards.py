@@ -6,9 +6,9 @@ one away. Whatever is refused, the last good artifact stays in force.
 
 from typing import TYPE_CHECKING
 
-from urlward.encoding import other_encoding, without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.facts import Accepted
+from urlward.lists.source import head_fault
 from urlward.units import counted
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ SLACK = 5
 
 LIKENESS = 0.1
 """Share by which a candidate may differ in size from the one that the operator accepted."""
-
-SNIFFED = 4096
 
 
 class RefusedError(UrlwardError):
@@ -46,21 +44,14 @@ def check_head(head: bytes) -> None:
     """Check whether a body that is no artifact can be a list at all.
 
     Args:
-        head: its first `SNIFFED` bytes, or all of it.
+        head: its first `SNIFFED` bytes (`urlward.lists.formats`), or all of it.
 
     Raises:
         RefusedError: ``empty``, ``html`` or ``binary``.
     """
-    if other := other_encoding(head):
-        raise RefusedError("binary", other)
-    text = without_bom(head).lstrip()
-    if not text and len(head) < SNIFFED:
-        raise RefusedError("empty", "the body is empty")
-    # No list in any format begins like this, every page and every XML document does.
-    if text.startswith(b"<"):
-        raise RefusedError("html", "a web page or XML, not a list (a login page?)")
-    if b"\0" in head or sum(b < 9 or 13 < b < 32 for b in head) > len(head) // 50:
-        raise RefusedError("binary", "binary data, not a list")
+    if fault := head_fault(head):
+        reason, text = fault
+        raise RefusedError(reason, "the body is empty" if reason == "empty" else text)
 
 
 def check_size(

@@ -1,10 +1,10 @@
 """The lists in force, and how a changed one takes their place.
 
-Each list is an artifact in a store: a configured feed's, which another process refreshes, or that of a list
-which the operator names (`urlward.feeds.own`), which the first worker has refreshed when its path changes.
-All look at the store, and map what has come (`urlward.lists.run_folder`). A file that is bad, empty,
-half-written or gone changes nothing but the log. Whatever a reload does happens in slices, in a thread or in
-another process, because the event loop that it runs on carries traffic.
+Each list is an artifact in the store of a feed, which the service process keeps up to date where it is
+configured, and the first worker where the operator names it (`urlward.feeds.updates`). All look at the store,
+and map what has come (`urlward.lists.run_folder`). A file that is bad, empty, half-written or gone changes
+nothing but the log. Whatever a reload does happens in slices, in a thread or in another process, because the
+event loop that it runs on carries traffic.
 """
 
 import asyncio
@@ -12,47 +12,147 @@ import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from urlward.engine.artifact import check_key, parse, read_header
+from urlward.engine.artifact import Header, check_key, parse, read_header
 from urlward.engine.digest import Key
-from urlward.engine.errors import NewerVersionError, UrlwardError
+from urlward.engine.errors import KeyFileError, NewerVersionError, UrlwardError
 from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
-from urlward.engine.networks import blocking_networks
+from urlward.engine.record import DAY
 from urlward.engine.steps import Steps, exhaust
-from urlward.feeds.kept import Kept, ListFile, entries_text
-from urlward.feeds.own import OwnList, forget_others
+from urlward.engine.table import blocking_networks
+from urlward.feeds.feed import Feed, Outcome
+from urlward.feeds.store import forget_others
+from urlward.feeds.updates import Slots, Updates
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
-from urlward.lists.memory import ChangingError
-from urlward.lists.run_folder import NoCopyError, RunFolder, inherited
+from urlward.lists.run_folder import RunFolder, RunFolderError, inherited
 from urlward.lists.source import Budget, SourceError
+from urlward.policy.allows import TemporaryAllows
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, is_damage, set_aside
+from urlward.state.keys import read_key
 from urlward.state.watch import Signature, Watch, being_written
+from urlward.units import counted
 
 logger = logging.getLogger("urlward.lists")
+
+
+@dataclass(frozen=True, slots=True)
+class ListFile:
+    """File of a list that is to be kept in force.
+
+    Attributes:
+        path: a source or an artifact that the operator names, or
+        keys: that an artifact may be under, besides that of all lists.
+        name: of the list, in place of the artifact's or the file's.
+        stored: a configured feed's artifact in the store (`urlward.feeds.store`): it may not be there
+            yet.
+        guarded: whether it cannot block protected hosts at host level.
+        trust: public keys and rotation statements of who may sign an artifact, and so which issue of it is
+            taken; empty where all are.
+        key_files: of `keys`, read again where an artifact is under a key that none of those is.
+        state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
+            anew; None where it stays, since who reads it is not the filter.
+    """
+
+    path: Path
+    keys: tuple[Key, ...] = ()
+    name: str = ""
+    stored: bool = False
+    guarded: bool = False
+    trust: tuple[str, ...] = ()
+    key_files: tuple[Path, ...] = ()
+    state: Path | None = None
+
+    def key(self, named: bytes) -> Key | None:
+        """Find the key of an id; None where it is not there."""
+        for key in self.keys:
+            if key.id == named:
+                return key
+        for path in self.key_files:
+            with suppress(KeyFileError):
+                if (key := read_key(path)).id == named:
+                    return key
+        return None
+
+
+@dataclass(slots=True)
+class Kept:
+    """State of a list and its artifact in the store.
+
+    Attributes:
+        spec: what it is.
+        watch: of the artifact.
+        named: updates of it where the operator names the list.
+        facts_watch: of what is remembered of its refreshes.
+        loaded: what the artifact holds; None where there is none yet.
+        again: when what the file has is tried again, monotonic; None where that would be no use.
+        refused: why what the file has now is not in force, as the log said; empty where it is.
+    """
+
+    spec: ListFile
+    watch: Watch
+    named: Updates | None = None
+    loaded: LoadedList | None = None
+    again: float | None = None
+    refused: str = ""
+    busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
+    reloads_wanted: int = 0
+    reloads_begun: int = 0
+    facts_watch: Watch = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.facts_watch = Watch(self.watch.path.with_suffix(".json"))
+
+    @property
+    def header(self) -> Header | None:
+        """Header of the artifact in force."""
+        return None if self.loaded is None else self.loaded.artifact.header
+
+    @property
+    def stays(self) -> str:
+        """What is in force in place of what is refused, for the log."""
+        return "nothing on it is blocked" if self.loaded is None else "the last good one stays in force"
+
+    @property
+    def name(self) -> str:
+        """The list's name."""
+        return self.spec.name or (self.loaded.name if self.loaded is not None else "")
+
+    @property
+    def entries(self) -> int:
+        """Number of entries, with those that have expired."""
+        return 0 if self.loaded is None else self.loaded.entries
+
+    def take(self, loaded: LoadedList, signature: Signature | None) -> LoadedList | None:
+        """Put an artifact in force; returns what has gone out of use."""
+        old, self.loaded = self.loaded, loaded
+        self.watch.seen, self.refused, self.again = signature, "", None
+        return old
+
+
+def entries_text(loaded: LoadedList | None) -> str:
+    """Format the number of a list's entries in force now, for the log."""
+    expired, entries = (0, 0) if loaded is None else (loaded.expired(time.time()), loaded.entries)
+    told = f"{counted(entries - expired, 'entry')} in force"
+    return told + (f" ({expired} more expired)" if expired else "")
+
 
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 INTERVAL = 0.1
 """Seconds between two looks at the stores."""
 
-FOLLOW = 0.2
-"""Seconds between two looks at a path, which is read where both found the same."""
-
-LAGS = 3
-"""Times in a row that a file has changed again when it comes into force, after which it is said to lag."""
-
-LAG_AGAIN = 600.0
-"""Seconds between two such lines of one list."""
-
 AGAIN = 60.0
-"""Seconds until a list is tried again whose process has not done its work, whose artifact is lost, or that
-the system had no room for."""
+"""Seconds until an artifact is tried again that the system had no room for."""
 
 SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
@@ -94,20 +194,6 @@ class Taken(NamedTuple):
     failed: bool = False
 
 
-class Exceptions(Protocol):
-    """Temporary allows in force, in addition to the lists.
-
-    Attributes:
-        lists: the exceptions in force.
-    """
-
-    lists: list[LoadedList]
-
-    def look(self, now: float) -> bool:
-        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
-        raises."""
-
-
 class Keeper:
     """Loads lists, keeps them up to date, and gives the matcher in force.
 
@@ -121,7 +207,7 @@ class Keeper:
         format: of sources, one of `urlward.lists.formats.FORMATS`.
         state: the state folder in which artifacts of lists that the operator names last; where not given they
             end with the run.
-        follows: whether those lists are looked after here; of workers that share a run folder one does so.
+        follows: whether those lists are kept up to date here; of workers that share a run folder one does so.
     """
 
     def __init__(
@@ -132,7 +218,7 @@ class Keeper:
         run: RunFolder | None = None,
         *,
         protected: Sequence[LoadedList] = (),
-        exceptions: "Exceptions | None" = None,
+        exceptions: "TemporaryAllows | None" = None,
         format: str = AUTO,  # noqa: A002 - the word
         state: Path | None = None,
         follows: bool = True,
@@ -155,6 +241,8 @@ class Keeper:
         self._follows = follows or shared is None
         self._kept: list[Kept] = []
         self._loading = asyncio.Lock()
+        self._slots = Slots()
+        self._day = int(time.time() // DAY)
 
     def load(self, progress: Progress = silent) -> None:
         """Load all lists for the first time, at once.
@@ -165,7 +253,7 @@ class Keeper:
         first = not self._run.has_any
         self._kept = [self._first(file, progress) for file in self.files]
         if first and self._state is not None:
-            forget_others(self._state, [kept.own.store for kept in self._kept if kept.own is not None])
+            forget_others(self._state, [kept.named.feed.store for kept in self._kept if kept.named])
         if self._exceptions is not None:
             self._exceptions.look(time.time())
         self._swap()
@@ -195,19 +283,22 @@ class Keeper:
         # Each by itself, so that a large or stubborn one does not hold up the others.
         async with asyncio.TaskGroup() as tasks:
             for kept in self._kept if self._follows else ():
-                if kept.own is not None:
-                    tasks.create_task(self._follow(kept, kept.own))
+                if kept.named is not None:
+                    tasks.create_task(kept.named.run(partial(self._told, kept)))
             while True:
                 await asyncio.sleep(INTERVAL)
                 for kept in self._kept:
                     if not kept.busy.locked():
                         self._look(kept, tasks)
-                if self._exceptions is not None and self._exceptions.look(time.time()):
+                others = self._exceptions is not None and self._exceptions.look(time.time())
+                if self._entries_end() or others:
                     self._swap()
 
     async def reload(self) -> None:
         """Reload every list that the operator names now, changed or not."""
-        await asyncio.gather(*(self._reload(kept, kept.own) for kept in self._kept if kept.own is not None))
+        await asyncio.gather(
+            *(self._reload(kept, kept.named) for kept in self._kept if kept.named is not None)
+        )
 
     def networks(self) -> list[str]:
         """Addresses and networks that the lists in force block, whole or in part; each once, in no order.
@@ -241,34 +332,22 @@ class Keeper:
         if file.stored:
             return self._first_stored(file)
         state = self._state or self._run.path
-        own = OwnList(file.path, self.key, self._budget, self._format, file.trust, state)
-        kept = Kept(file, Watch(own.store.path), own)
-        first = self._run.last(own.store.path) is None
+        feed = Feed.named(file.path, self.key, self._budget, self._format, file.trust, state)
+        named = Updates(feed, self._slots)
+        kept = Kept(file, Watch(feed.store.path), named)
+        first = self._run.last(feed.store.path) is None
         try:
             if first or self._follows:
-                self._first_refresh(kept, own, progress, first=first)
+                named.refresh_at_start(first=first, progress=progress)
             self._take(kept)
         except UrlwardError as e:
             if not self._take_last_good(kept, None):
                 raise SourceError(told(file.path, e)) from e
-        facts = own.store.facts()
+        facts = feed.store.facts()
         kept.refused = facts.error
         if not facts.error:
-            kept.facts_watch.seen = Signature.of(own.store.facts_path)
+            kept.facts_watch.seen = Signature.of(feed.store.facts_path)
         return kept
-
-    def _first_refresh(self, kept: Kept, own: OwnList, progress: Progress, *, first: bool) -> None:
-        kept.source.acted()
-        try:
-            outcome = own.refresh(first=first, progress=progress)
-        except UrlwardError:
-            if first:
-                raise
-            kept.source.acted_too_soon()
-            return
-        # What the other workers have goes on being in force, and the watch says what is wrong.
-        if outcome.state == "failed" and first:
-            raise SourceError(outcome.error)
 
     def _take(self, kept: Kept) -> None:
         """Put the store's artifact in force.
@@ -324,7 +403,7 @@ class Keeper:
     def _set_aside(self, kept: Kept, signature: Signature, error: UrlwardError, then: str) -> bool:
         """Set a bad stored artifact aside, where that is needed to have it fetched anew."""
         path, state = kept.watch.path, kept.spec.state
-        if kept.own is not None:
+        if kept.named is not None:
             state = self._state or self._run.path
         if state is None or being_written(path) or not _is_damaged(kept, error):
             return False
@@ -345,17 +424,17 @@ class Keeper:
             self._keep(kept, f"{watch.path}: gone")
         if (signature := watch.changed()) is not None:
             tasks.create_task(self._refresh(kept, signature))
-        elif kept.own is not None:
-            self._look_at_facts(kept, kept.own)
+        elif kept.named is not None:
+            self._look_at_facts(kept, kept.named.feed)
 
-    def _look_at_facts(self, kept: Kept, own: OwnList) -> None:
+    def _look_at_facts(self, kept: Kept, feed: Feed) -> None:
         """Log the result of the last refresh, where that is not another artifact."""
         signature = kept.facts_watch.changed()
         if signature is None:
             return
         kept.facts_watch.seen = signature
         try:
-            error = own.store.facts().error
+            error = feed.store.facts().error
         except StateError as e:
             error = str(e)
         if error:
@@ -363,70 +442,38 @@ class Keeper:
         elif kept.refused and kept.again is None:  # what came of it may not be in force yet
             _tell_as_before(kept)
 
-    async def _follow(self, kept: Kept, own: OwnList) -> None:
-        """Refresh the store whenever the path of a list has changed."""
-        again, lost = float("inf"), float("-inf")
-        while True:
-            await asyncio.sleep(FOLLOW)
-            now, source = time.monotonic(), kept.source
-            if source.is_kept_open(now):
-                logger.warning("list %s: changed, but its writer has not closed it; waiting", own.path)
-            if Signature.of(kept.watch.path) is None and now >= lost + AGAIN:
-                again = lost = now
-            if (source.changed(now) or now >= again) and not kept.refreshing.locked():
-                again = float("inf") if await self._refresh_store(kept, own) else time.monotonic() + AGAIN
+    def _told(self, kept: Kept, outcome: Outcome, _: str) -> None:
+        """Log a failure that the facts do not have."""
+        if outcome.state == "failed" and not outcome.reason:
+            path = kept.spec.path
+            self._keep(kept, f"{path}: {outcome.error.removeprefix(f'{path}: ')}")
 
-    async def _refresh_store(self, kept: Kept, own: OwnList) -> bool:
-        """Refresh the store from the path; False where that is worth another try after a while."""
-        async with kept.refreshing:
-            kept.source.acted()
-            kept.began = time.monotonic()
-            try:
-                outcome = await asyncio.to_thread(own.refresh)
-            except asyncio.CancelledError:
-                own.give_up()
-                raise
-            except ChangingError:
-                kept.source.acted_too_soon()
-                self._lag(kept)
-                return True
-            except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
-                text = str(e) if isinstance(e, UrlwardError) else f"{type(e).__name__} in refreshing"
-                self._keep(kept, f"{own.path}: {text.removeprefix(f'{own.path}: ')}")
-                return False
-            if outcome.state != "new":
-                kept.began = None
-            if kept.source.is_as_acted:
-                kept.lags = 0
-            else:
-                self._lag(kept)
-            return outcome.reason != "system"
-
-    async def _reload(self, kept: Kept, own: OwnList) -> None:
+    async def _reload(self, kept: Kept, named: Updates) -> None:
         kept.reloads_wanted += 1
         mine = kept.reloads_wanted
-        async with kept.refreshing:
+        async with kept.reloading:
             if kept.reloads_begun >= mine:
-                return  # one that began after this was asked for reads the file
+                return  # one that began after this was asked for has read the file
             kept.reloads_begun = kept.reloads_wanted
-        if self._follows:
-            if being_written(own.path):
-                kept.source.acted_too_soon()
-                self._keep(kept, f"{own.path}: being written, will be read when that is done")
-                return
-            await self._refresh_store(kept, own)
-            if own.store.facts().error:
-                self._look_at_facts(kept, own)
-                return
-        signature = Signature.of(kept.watch.path)
-        if signature is not None:
-            await self._refresh(kept, signature, unchanged_too=True)
+            if self._follows:
+                if being_written(kept.spec.path):
+                    assert named.watch is not None
+                    named.watch.acted_too_soon()
+                    self._keep(kept, f"{kept.spec.path}: being written, will be read when that is done")
+                    return
+                await named.refresh(partial(self._told, kept))
+                if named.feed.store.facts().error:
+                    self._look_at_facts(kept, named.feed)
+                    return
+            signature = Signature.of(kept.watch.path)
+            if signature is not None:
+                await self._refresh(kept, signature, unchanged_too=True)
 
     async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
         """Put the store's latest artifact in force."""
         async with kept.busy:
-            start, before = kept.began or time.monotonic(), kept.entries
-            kept.began = None
+            began = kept.named.take_began() if kept.named is not None else None
+            start, before = began or time.monotonic(), kept.entries
             try:
                 data = await asyncio.to_thread(self._mapped, kept)
                 same = kept.header is not None and kept.header.checksum == read_header(data).checksum
@@ -458,17 +505,6 @@ class Keeper:
         if self.on_taken is not None:
             self.on_taken(self, taken)
 
-    def _lag(self, kept: Kept) -> None:
-        """Log now and then that a file changes faster than it comes into force."""
-        kept.lags += 1
-        now = time.monotonic()
-        if kept.lags >= LAGS and now - kept.lag_said >= LAG_AGAIN:
-            kept.lag_said = now
-            logger.warning(
-                "list %s: changes faster than it is read and compiled: what is in force is behind the file",
-                kept.spec.path,
-            )
-
     def _refused(self, kept: Kept, signature: Signature, error: Exception) -> None:
         path = kept.watch.path
         _try_again(kept, error)
@@ -497,6 +533,18 @@ class Keeper:
         if kept.refused:
             _tell_as_before(kept)
 
+    def _entries_end(self) -> bool:
+        """Whether entries have expired since the last look, or the clock was set so that they have not.
+
+        What is asked anew is judged by the time; what goes by the matcher in force, such as connections under
+        way and steered addresses, is to be looked at again.
+        """
+        before, self._day = self._day, int(time.time() // DAY)
+        first, last = sorted((before, self._day))
+        return first != last and any(
+            first <= shape.expires < last for loaded in self.matcher.lists for shape in loaded.table.shapes
+        )
+
     def _swap(self) -> None:
         lists = [kept.loaded for kept in self._kept if kept.loaded is not None]
         if self._exceptions is not None:
@@ -513,8 +561,9 @@ def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while."""
-    if isinstance(error, NoCopyError | MemoryError):
+    """Whether an error is none of the artifact, such as a full disk, so that the same may do in a while.
+    Where there is no thread, that is a `RuntimeError`."""
+    if isinstance(error, RunFolderError | MemoryError | OSError | RuntimeError):
         return True
     return isinstance(error.__cause__, OSError) and not is_damage(error.__cause__)
 

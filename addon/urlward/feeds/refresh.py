@@ -2,36 +2,36 @@
 
 Whatever goes wrong on the way changes nothing but the facts; the last good artifact stays in force.
 
-It is done in a process of its own (`urlward.feeds.apart`).
+It is done in a process of its own (`urlward.feeds.feed`).
 """
 
 import json
 import logging
+import os
 import random as random_module
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from urlward.engine.artifact import Artifact, parse
+from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
+from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
-from urlward.engine.errors import KeyFileError, RotationError, UrlwardError
-from urlward.feeds.alarms import alarms
-from urlward.feeds.apart import Outcome, Own, failure
-from urlward.feeds.candidate import Candidate, Unchanged
-from urlward.feeds.counts import changes
+from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
+from urlward.feeds.candidate import Candidate, Look, Said, Unchanged
 from urlward.feeds.facts import Facts, Refused
+from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
-from urlward.feeds.look import Look
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import FetchError
+from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
+from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
-from urlward.feeds.take import take
-from urlward.lists.memory import ChangingError
-from urlward.lists.source import SourceError
+from urlward.feeds.turns import Turn
+from urlward.lists.source import ChangingError, SourceError, whole_copy
 from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.progress import Progress, silent
@@ -40,6 +40,8 @@ from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.config import Config, FeedTable
+    from urlward.feeds.fetch import Answer
+
 
 logger = logging.getLogger("urlward.lists")
 
@@ -65,7 +67,7 @@ class _Passed(logging.Handler):
 
 
 def main() -> None:
-    """Run as the process that `urlward.feeds.apart.refresh_apart` starts."""
+    """Run as the process that `urlward.feeds.feed.Feed.refresh` starts."""
     asked = read_request()
     log = logging.getLogger("urlward")
     log.addHandler(_Passed())
@@ -86,6 +88,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
             Path(asked["state"]),
             wait=asked["wait"],
             own=Own(*asked["own"]) if asked["own"] else None,
+            turn=Turn(asked.get("turns")),
             progress=say if asked["progress"] else silent,
         )._asdict()
     except BusyError as e:
@@ -105,6 +108,7 @@ def refresh(
     random: Random = random_module.random,
     wait: bool = True,
     own: Own | None = None,
+    turn: Turn | None = None,
     progress: Progress = silent,
 ) -> Outcome:
     """Refresh a feed once, in this process, which has its text in memory from then on.
@@ -117,6 +121,7 @@ def refresh(
         random: for the next run's jitter.
         wait: while another process is at it.
         own: where the list is one.
+        turn: of this process, to compute.
         progress: told how far it is.
 
     Raises:
@@ -125,7 +130,8 @@ def refresh(
         StateError: the state folder cannot be used.
         KeyFileError: its key cannot.
     """
-    with _looking(feed, config, state, now=now, wait=wait, own=own, progress=progress) as (look, store):
+    looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
+    with looking as (look, store):
         return _refresh(look, store, random)
 
 
@@ -138,6 +144,7 @@ def _looking(
     now: float | None = None,
     wait: bool,
     own: Own | None = None,
+    turn: Turn | None = None,
     progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
     """Context of a look at a feed, under its lock; changes of its facts are written."""
@@ -150,7 +157,9 @@ def _looking(
         if own is not None and in_force is None:
             store.mend_artifact()
         _prepare(facts, in_force, moment)
-        yield Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress), store
+        found = Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress)
+        found.turn = turn or found.turn
+        yield found, store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
 
@@ -230,9 +239,9 @@ def _succeeded(look: Look, found: Candidate | Unchanged, text: str, random: Rand
     facts.last_success = look.now
     facts.failures, facts.reason, facts.error = 0, "", ""
     facts.refused, facts.not_before = None, 0.0
-    facts.next_run = after_success(
-        look.now, feed.interval, feed.jitter, random, fresh_for=_within(found.fresh_for, feed.stale_limit)
-    )
+    fresh_for = _within(found.fresh_for, feed.stale_limit)
+    planned = after_success(look.now, feed.interval, feed.jitter, random, fresh_for=fresh_for)
+    facts.next_run = planned if look.own is None else 0.0
     return Outcome("new" if isinstance(found, Candidate) else "unchanged", text, facts.next_run)
 
 
@@ -287,6 +296,152 @@ def _text(error: Exception) -> str:
         return error.strerror or type(error).__name__
     # What a bug says could name an entry.
     return str(error) if isinstance(error, UrlwardError) else f"{type(error).__name__}; please report it"
+
+
+_OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "bomb"})
+"""Faults of one body, which another need not have."""
+
+_OF_THE_SERVER = frozenset({401, 407, 429, 503})
+"""Statuses that are meant for every request."""
+
+_HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
+
+
+def take(look: Look) -> Unchanged | Candidate:
+    """Fetch and check the feed's body.
+
+    Raises:
+        UrlwardError: nothing, or nothing good; `OSError` where it is the system's fault.
+    """
+    feed = look.feed
+    if look.own is not None:
+        return _own(look, Path(look.own.path), first=look.own.first)
+    if feed.path is not None:
+        return _at_path(look, Path(feed.path))
+    source, note = origin(feed), ""
+    if feed.delta and look.body_is_known and look.facts.kind == "artifact":
+        by_delta, note = _by_delta(look, source)
+        if by_delta is not None:
+            return by_delta
+        if look.validators == NO_VALIDATORS and (same := _by_header(look, source)):
+            return same
+    found = _whole(look, source)
+    return found._replace(note=note) if isinstance(found, Candidate) else found
+
+
+def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
+    if path.is_dir():
+        with look.turn.taken():
+            return look.text(path)
+    if not path.exists():
+        raise RefusedError("absent", f"{path}: no such file")
+    most = look.feed.max_size
+    if path.stat().st_size > most:
+        raise RefusedError("too-large", f"{path}: more than max_size, {most} bytes")
+    return _body(look, whole_copy(path))
+
+
+def _own(look: Look, path: Path, *, first: bool) -> Unchanged | Candidate:
+    if not first and not path.exists():
+        raise RefusedError("absent", f"{path}: gone")
+    return _body(look, whole_copy(path, as_is=first))
+
+
+def _body(look: Look, fd: int) -> Unchanged | Candidate:
+    try:
+        with look.turn.taken():
+            return look.body(fd)
+    finally:
+        os.close(fd)
+
+
+def _whole(look: Look, source: FeedOrigin) -> Unchanged | Candidate:
+    answer = _fetch(source, look.validators)
+    if answer.kind == "absent":
+        raise RefusedError("absent", "the server has no such file (404 or 410)")
+    if answer.fd is None:
+        return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
+    try:
+        with look.turn.taken():
+            return look.body(answer.fd, _said(look, answer, source))
+    finally:
+        os.close(answer.fd)
+
+
+def _by_delta(look: Look, source: FeedOrigin) -> tuple[Candidate | None, str]:
+    """Fetch the next artifact by a delta, and a word for the log; None where there is no delta that will
+    do."""
+    assert look.in_force is not None
+    header = look.in_force.header
+    try:
+        answer = _fetch(replace(source, url=beside(source.url, f".{header.serial}.delta")))
+        data = _read(answer)
+        if data is None:
+            return None, ""
+        key = look.key_of(header)
+        with look.turn.taken():
+            artifact = apply_delta(look.in_force, data, key, look.feed.max_size)
+            found = look.artifact(artifact, _said(look, answer, source)._replace(validators=None))
+    except FetchError as e:
+        if e.reason not in _OF_THE_BODY and (e.status is None or e.status in _OF_THE_SERVER):
+            raise
+        return None, f"delta not used: {e}"
+    except StateError:
+        raise
+    except UrlwardError as e:
+        return None, f"delta not used: {e}"
+    if isinstance(found, Unchanged):
+        return None, "delta not used: it changes nothing"
+    return found._replace(note="by delta"), ""
+
+
+def _by_header(look: Look, source: FeedOrigin) -> Unchanged | None:
+    """Whether the whole artifact is the one that a delta led to, by its first bytes alone.
+
+    A delta comes without the validators of the artifact that it leads to, and to fetch that for their
+    sake would cost what the delta has saved.
+    """
+    assert look.in_force is not None
+    try:
+        answer = _fetch(source, headers=_HEAD_ONLY)
+        data = _read(answer)
+        if data is None or read_header(data) != look.in_force.header:
+            return None
+    except (ArtifactError, FetchError):
+        return None  # the whole one will tell
+    return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
+
+
+def _said(look: Look, answer: "Answer", source: FeedOrigin) -> Said:
+    def rotation() -> bytes | None:
+        try:
+            with look.turn.left():
+                return _read(_fetch(replace(source, url=beside(source.url, ".rotation"))))
+        except FetchError:
+            return None  # the signer that nobody knows is what matters
+
+    return Said(answer.validators, answer.fresh_for, rotation)
+
+
+def _fetch(
+    source: FeedOrigin,
+    validators: Validators = NO_VALIDATORS,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> "Answer":
+    from urlward.feeds.fetch import fetch  # brings urllib3, which a path does not need
+
+    return fetch(source, validators, headers=headers)
+
+
+def _read(answer: "Answer") -> bytes | None:
+    """Read the body of a response, which is closed; None where it has none."""
+    if answer.fd is None:
+        return None
+    try:
+        return os.pread(answer.fd, os.fstat(answer.fd).st_size, 0)
+    finally:
+        os.close(answer.fd)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,11 @@ from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.verdict import decide
-from urlward.feeds.keeper import Keeper
-from urlward.feeds.kept import ListFile
+from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
 from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
-from urlward.lists.report import NO_FOLDER
-from urlward.lists.source import Budget, SourceError
+from urlward.lists.source import NO_FOLDER, Budget, SourceError
 from urlward.lists.trust import read_trust
 from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours

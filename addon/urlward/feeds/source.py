@@ -88,7 +88,7 @@ NO_VALIDATORS = Validators()
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class FeedOrigin:
     """Origin of a feed. What could be secret is not in its `repr`.
 
     Attributes:
@@ -119,14 +119,14 @@ class Origin:
     private_redirects: bool = False
 
 
-def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> Origin:
+def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> FeedOrigin:
     """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 
     Raises:
         FetchError: one cannot be read; the message names its file or variable ("secret").
     """
     assert feed.url is not None
-    return Origin(
+    return FeedOrigin(
         url=feed.url,
         user=feed.user,
         password=_secret(feed, "password", environment),

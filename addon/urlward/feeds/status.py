@@ -1,20 +1,31 @@
-"""Status of feeds, as JSON and as a table."""
+"""Status of feeds: their alarms, what an operator sees of them, and what an operator accepts.
 
+An alarm is a fault that has lasted so long that somebody should look. A candidate that is refused because its
+list has shrunk or grown too much can be accepted, once.
+"""
+
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from urlward.config import FeedTable
+from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
-from urlward.feeds.alarms import alarms, state_of
+from urlward.feeds.facts import Accepted, Facts, Refused
 from urlward.feeds.store import FeedStore
+from urlward.lines import columns
+from urlward.lists.trust import TrustError, check_dates
+from urlward.state.audit import append
 from urlward.units import counted, in_words
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
 
 _COLUMNS = ("feed", "entries", "serial", "last success", "change", "next run", "state")
 _NUMBERS = (1, 2)
 
 
-def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
+def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
     """Status of a feed, by names that scripts rely on; times as RFC 3339 has them, None for never.
 
     ``state`` is as `state_of` has it.
@@ -51,18 +62,9 @@ def status(feed: FeedTable, state: Path, now: float) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """Format lines for a terminal: one a feed, and one for each thing that is wrong with it."""
-    cells = [_COLUMNS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[n]) for line in cells) for n in range(len(_COLUMNS))]
-    lines = []
-    for line, row in zip(cells, [None, *rows], strict=True):
-        padded = (
-            cell.rjust(width) if n in _NUMBERS else cell.ljust(width)
-            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        lines.append("  ".join(padded).rstrip())
-        if row is not None:
-            lines += [f"  {text}" for text in _wrong(row)]
-    return lines
+    head, *lines = columns([_COLUMNS, *map(_cells, rows)], _NUMBERS)
+    pairs = zip(rows, lines, strict=True)
+    return [head, *(text for row, line in pairs for text in (line, *(f"  {one}" for one in _wrong(row))))]
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -94,4 +96,91 @@ def _wrong(row: dict[str, Any]) -> list[str]:
 
 
 def _time(seconds: float) -> str | None:
-    return time_text(int(seconds)) if seconds else None
+    return time_text(seconds) if seconds else None
+
+
+State = Literal["ok", "waiting", "failed", "alarm"]
+STATES: tuple[State, ...] = get_args(State)
+
+
+def state_of(facts: Facts, found: Collection[str], *, has_list: bool) -> State:
+    """State of a feed in a word: ``ok``; ``waiting`` where nothing has been fetched yet; ``failed`` where the
+    last attempt was none; ``alarm`` where that, or something else, has lasted too long.
+
+    Args:
+        facts: what is remembered of it.
+        found: its alarms.
+        has_list: whether one is in force.
+    """
+    if found:
+        return "alarm"
+    if facts.reason:
+        return "failed"
+    return "ok" if has_list else "waiting"
+
+
+def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -> dict[str, str]:
+    """Alarms of a feed.
+
+    Args:
+        feed: which.
+        facts: what is remembered of it.
+        header: of the artifact in force, None where there is none.
+        now: seconds since 1970-01-01 UTC.
+
+    Returns:
+        A sentence by kind: ``missing``, ``stale``, ``expiring``, ``expired``.
+    """
+    found = {}
+    if header is None and (facts.since or facts.last_attempt):
+        found["missing"] = "no list is in force: nothing on it is blocked"
+    last = facts.last_success or facts.since
+    if last and now - last > feed.stale_limit:
+        since = f"since {time_text(last)}" if facts.last_success else "yet"
+        found["stale"] = (
+            f"no successful refresh {since}, for {in_words(now - last)}; "
+            f"the limit is {in_words(feed.stale_limit)}"
+        )
+    if header is not None and header.valid_until:
+        found.update(_dates(header, now, feed.grace))
+    return found
+
+
+def _dates(header: Header, now: float, grace: float) -> dict[str, str]:
+    try:
+        validity = check_dates(header, now=now, grace=grace)
+    except TrustError as e:
+        return {"expired": str(e)} if e.reason == "expired" else {}
+    return {validity.state: validity.message} if validity.message else {}
+
+
+def accept(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) -> Refused | None:
+    """Accept the candidate that was refused, once; where none was, the next that would be.
+
+    Args:
+        feed: whose.
+        state: the state folder.
+        why: one line, for the record.
+        who: says so.
+        now: seconds since 1970-01-01 UTC.
+
+    Returns:
+        What was refused.
+
+    Raises:
+        StateError: it cannot be written down.
+    """
+    store = FeedStore(state, feed.name)
+    with store.locked():
+        facts = store.facts()
+        refused = facts.refused
+        # Told first: whatever fails between the two, nothing is accepted that the record does not have.
+        append(
+            state, who, "accepted", now,
+            feed=feed.name, why=why,
+            entries=refused.entries if refused else None,
+            before=refused.before if refused else facts.entries,
+        )  # fmt: skip
+        facts.accepted = Accepted(refused.content if refused else "", refused.entries if refused else 0, now)
+        store.write_facts(facts)
+    return refused

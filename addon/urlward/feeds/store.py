@@ -13,7 +13,7 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -205,6 +205,16 @@ class FeedStore:
         for name in (*left, f"{self.name}.change"):
             with suppress(OSError):
                 (self._folder / name).unlink(missing_ok=True)
+
+
+def forget_others(state: Path, stores: Collection[FeedStore]) -> None:
+    """Delete the artifacts of lists that are not named any more, or not in that way."""
+    names = {store.name for store in stores}
+    with suppress(OSError):
+        for path in (state / LISTS).iterdir():
+            if path.name.partition(".")[0] not in names and path.name.startswith("list-"):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _overwritten(path: Path, data: bytes) -> bool:

@@ -1,37 +1,53 @@
-"""Updates of the feeds: each is refreshed when it is due, asked for, changed or lost, until the end.
+"""Updates of lists: the loop in which each is refreshed when it is due, asked for, changed or lost.
 
-Whoever runs them never has a feed's text: each refresh is a process of its own
-(`urlward.feeds.apart.refresh_apart`). Whatever one of them is doing when it is killed, the state folder is
-good (`urlward.feeds.store`).
+It is one for configured feeds, which the service process keeps up to date, and for lists that the operator
+names, which the first worker does. Whoever runs it never has a list's text: each refresh is a process of its
+own (`urlward.feeds.feed`). Whatever that is doing when it is killed, the state folder is good
+(`urlward.feeds.store`).
 
-One line is said for each list that is new, each failure, and the first answer of several that nothing has
-changed. An alarm is an error, said when it begins and once an hour while it lasts.
+Of feeds one line is said for each list that is new, each failure, and the first answer of several that
+nothing has changed; of a list that the operator names each filter says what it has in force. An alarm is an
+error, said when it begins and once an hour while it lasts.
 """
 
 import asyncio
 import logging
+import os
 import random
 import time
-from contextlib import suppress
+import weakref
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from math import inf
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from urlward.config import Config, FeedTable
+from urlward.config import Config
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.alarms import alarms
-from urlward.feeds.apart import Outcome, refresh_apart
+from urlward.feeds.feed import Feed, Outcome
 from urlward.feeds.schedule import Waiting, after_failure, at_start
-from urlward.feeds.store import FeedStore
-from urlward.feeds.watch import PathWatch
-from urlward.lasting import lasting
+from urlward.feeds.status import alarms
+from urlward.lasting import fault_text, lasting
+from urlward.lists import memfd
+from urlward.lists.source import ChangingError, SourceError
+from urlward.progress import Progress
 from urlward.state.folder import StateError
+from urlward.state.watch import PathWatch, Signature
 
 logger = logging.getLogger("urlward.lists")
 
-AT_ONCE = 2
-"""Feeds refreshed at a time."""
+AT_ONCE = 8
+"""Lists refreshed at a time, by one process; fewer of them compute (`urlward.feeds.turns`)."""
 
-WATCH = 1.0
-"""Seconds between two looks at a path, and at whether another process has refreshed a feed."""
+OF_ONE_SERVER = 2
+"""Lists refreshed at a time of one server: one that stalls keeps those of others from nothing."""
+
+LOOK = 1.0
+"""Seconds between two looks at a feed's path, and at whether another process has refreshed it."""
+
+LOOK_NAMED = 0.2
+"""Likewise, where the operator names the list."""
 
 FIRST_ALARMS = 60.0
 """Seconds after the start in which there is no alarm, since what is due is yet to be refreshed."""
@@ -47,11 +63,224 @@ LOST_AGAIN = 60.0
 of them damaged must not have a server asked without end."""
 
 AFTER_FAULT = 60.0
-"""Seconds after which a feed is looked after again whose state was not to be had."""
+"""Seconds after which a list is looked after again whose state was unreadable."""
+
+LAGS = 3
+"""Times in a row that a path has changed again when it is compiled, after which it is said to lag."""
+
+LAG_AGAIN = 600.0
+"""Seconds between two such lines of one list."""
+
+
+class Slots:
+    """Limits on the refreshes of one process."""
+
+    def __init__(self) -> None:
+        self.turns = memfd.new()
+        weakref.finalize(self, os.close, self.turns)
+        self._all = asyncio.Semaphore(AT_ONCE)
+        self._servers: dict[str, asyncio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def taken(self, feed: Feed) -> AsyncIterator[None]:
+        """Wait for a slot, and have it inside the block; those that wait for one server, or are at paths,
+        have some of them alone."""
+        server = urlsplit(feed.table.proxy or feed.table.url or "").netloc.rpartition("@")[2].lower()
+        async with self._servers.setdefault(server, asyncio.Semaphore(OF_ONE_SERVER)), self._all:
+            yield
+
+
+type Told = Callable[[Outcome, str], None]
+"""Called with the outcome of a refresh, and the state of the one before; not where the path changed while it
+was read, which is looked at again in a moment."""
+
+
+class Updates:
+    """Updates of one list.
+
+    Args:
+        feed: where it comes from.
+        slots: limits on the refreshes of this process.
+
+    Attributes:
+        watch: on the feed's path, if it has one.
+    """
+
+    def __init__(self, feed: Feed, slots: Slots) -> None:
+        self.feed = feed
+        self.watch = None if feed.path is None else PathWatch(feed.path)
+        self._began: float | None = None
+        self._slots = slots
+        self._asked = asyncio.Event()
+        self._one = asyncio.Lock()
+        self._was = ""
+        self._failures = 0
+        self._lost = self._lag_said = -inf
+        self._lags = 0
+        self._alarms_said: dict[str, float] = {}
+
+    async def run(self, told: Told) -> None:
+        """Refresh the list whenever that is due, and look for alarms, until cancelled."""
+        what = f"list {self.feed.name}"
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(lasting(what, partial(self._look_after, told), again=AFTER_FAULT))
+            tasks.create_task(lasting(f"alarms of {what}", self._watch_alarms))
+
+    def refresh_at_start(self, *, first: bool, progress: Progress) -> None:
+        """Refresh a list that the operator names, before it is taken.
+
+        Args:
+            first: nothing of it is in force in this run, so that it has to be good.
+            progress: told how far it is.
+
+        Raises:
+            UrlwardError: it is not.
+        """
+        assert self.watch is not None
+        self.watch.acted()
+        try:
+            outcome = self.feed.refresh(first=first, progress=progress)
+        except UrlwardError:
+            if first:
+                raise
+            self.watch.acted_too_soon()
+            return
+        # What the other workers have goes on being in force, and each says what is wrong.
+        if outcome.state == "failed" and first:
+            raise SourceError(outcome.error)
+
+    def take_began(self) -> float | None:
+        """When the refresh began that made the newest artifact, monotonic; None where that has been asked."""
+        began, self._began = self._began, None
+        return began
+
+    def ask(self) -> None:
+        """Have it refreshed as soon as possible."""
+        self._asked.set()
+
+    async def refresh(self, told: Told) -> Outcome:
+        """Refresh it now, behind one that is under way."""
+        async with self._one, self._slots.taken(self.feed):
+            return await self._refresh(told)
+
+    async def _look_after(self, told: Told) -> None:
+        feed, facts = self.feed, self.feed.store.facts()
+        next_run = 0.0
+        if feed.own is None:
+            next_run = at_start(
+                time.time(),
+                feed.table.interval,
+                random.random,
+                next_run=facts.next_run,
+                not_before=facts.not_before,
+                has_artifact=feed.store.header() is not None,
+            )
+        while True:
+            await self._until_due(next_run)
+            next_run = (await self.refresh(told)).next_run
+
+    async def _until_due(self, next_run: float) -> None:
+        store, look = self.feed.store, LOOK if self.feed.own is None else LOOK_NAMED
+        seen, facts, waiting = None, store.facts(), self._waiting(next_run)
+        while left := inf if waiting is None else waiting.left(time.time(), time.monotonic()):
+            if self._has_changed():
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._asked.wait(), min(left, look))
+                return
+            # Where all is as it was, hundreds of feeds are not to cost more than a look at their files.
+            files = Signature.of(store.facts_path), Signature.of(store.path)
+            if files == seen:
+                continue
+            attempt, facts = facts.last_attempt, store.facts()
+            if facts.last_attempt != attempt:  # by another process, or in a reload
+                waiting = self._waiting(facts.next_run)
+            if (self.feed.own is None and not facts.last_success) or store.header() is not None:
+                seen = files
+            elif time.monotonic() - self._lost >= LOST_AGAIN:
+                self._lost = time.monotonic()
+                return
+
+    def _waiting(self, next_run: float) -> Waiting | None:
+        """Wait for a planned run; None where there is no plan."""
+        if self.feed.own is not None and not next_run:
+            return None
+        return Waiting(next_run, self.feed.table.interval, time.time(), time.monotonic())
+
+    def _has_changed(self) -> bool:
+        if self.watch is None:
+            return False
+        now = time.monotonic()
+        if self.watch.is_kept_open(now):
+            logger.warning("list %s: changed, but its writer has not closed it; waiting", self.feed.name)
+        return self.watch.changed(now)
+
+    async def _refresh(self, told: Told) -> Outcome:
+        feed, watch = self.feed, self.watch
+        self._asked.clear()
+        if watch is not None:
+            watch.acted()
+        self._began = time.monotonic()
+        try:
+            outcome = await asyncio.to_thread(feed.refresh, turns=self._slots.turns)
+        except asyncio.CancelledError:
+            feed.give_up()
+            raise
+        except ChangingError:
+            assert watch is not None
+            watch.acted_too_soon()
+            self._lag()
+            return Outcome("unchanged", "", 0.0)
+        except Exception as e:  # noqa: BLE001 - a bug may be in one list's way, and not in another's
+            table, text = feed.table, fault_text(e)
+            failures = self._failures + 1 if feed.own is None else 1
+            next_run = after_failure(
+                time.time(), table.interval, table.jitter, random.random, failures=failures
+            )
+            outcome = Outcome("failed", f"{text}; what is in force stays", next_run, error=text)
+        if outcome.state != "new":
+            self._began = None
+        self._failures = self._failures + 1 if outcome.state == "failed" else 0
+        if watch is not None and not watch.is_as_acted:
+            self._lag()
+        else:
+            self._lags = 0
+        told(outcome, self._was)
+        self._was = outcome.state
+        return outcome
+
+    def _lag(self) -> None:
+        """Log now and then that a path changes faster than it comes into force."""
+        self._lags += 1
+        now = time.monotonic()
+        if self._lags >= LAGS and now - self._lag_said >= LAG_AGAIN:
+            self._lag_said = now
+            logger.warning(
+                "list %s: changes faster than it is read and compiled: what is in force is behind the file",
+                self.feed.name,
+            )
+
+    async def _watch_alarms(self) -> None:
+        await asyncio.sleep(FIRST_ALARMS)
+        store = self.feed.store
+        while True:
+            with suppress(StateError):  # which its refreshes say
+                self._alarm(alarms(self.feed.table, store.facts(), store.header(), time.time()))
+            await asyncio.sleep(ALARM_LOOK)
+
+    def _alarm(self, found: dict[str, str]) -> None:
+        name, said, now = self.feed.name, self._alarms_said, time.monotonic()
+        for kind, text in found.items():
+            if now - said.get(kind, -ALARM_AGAIN) >= ALARM_AGAIN:
+                said[kind] = now
+                logger.error("list %s: %s: %s", name, kind, text)
+        for kind in said.keys() - found.keys():
+            del said[kind]
+            logger.info("list %s: no longer %s", name, kind)
 
 
 class Feeds:
-    """Scheduler of all feeds' refreshes.
+    """Updates of all configured feeds.
 
     Args:
         config: with the feeds.
@@ -59,121 +288,23 @@ class Feeds:
     """
 
     def __init__(self, config: Config, state: Path) -> None:
-        self._config = config
-        self._state = state
-        self._slots = asyncio.Semaphore(AT_ONCE)
-        self._now = {feed.name: asyncio.Event() for feed in config.feed}
-        self._said: dict[tuple[str, str], float] = {}
-        self._lost: dict[str, float] = {}
+        slots = Slots()
+        self.updates = [Updates(Feed(table, config, state), slots) for table in config.feed]
 
     def refresh_all(self) -> None:
         """Refresh every feed as soon as possible."""
-        for event in self._now.values():
-            event.set()
+        for each in self.updates:
+            each.ask()
 
     async def run(self) -> None:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for feed in self._config.feed:
-                tasks.create_task(self._look_after_always(feed))
-            tasks.create_task(lasting("alarms of lists", self._watch_alarms))
-
-    async def _look_after_always(self, feed: FeedTable) -> None:
-        while True:
-            try:
-                await self._look_after(feed)
-            except Exception as e:  # noqa: BLE001 - one feed that breaks us must not end the others
-                logger.error("list %s: %s", feed.name, _said(e))
-                await asyncio.sleep(AFTER_FAULT)
-
-    async def _look_after(self, feed: FeedTable) -> None:
-        store = FeedStore(self._state, feed.name)
-        watch = PathWatch(Path(feed.path)) if feed.path is not None else None
-        facts = store.facts()
-        next_run = at_start(
-            time.time(),
-            feed.interval,
-            random.random,
-            next_run=facts.next_run,
-            not_before=facts.not_before,
-            has_artifact=store.header() is not None,
-        )
-        failures, was = 0, ""
-        while True:
-            await self._until_due(feed, store, next_run, watch)
-            async with self._slots:
-                if watch is not None:
-                    watch.acted()
-                self._now[feed.name].clear()
-                outcome = await asyncio.to_thread(self._refresh, feed, failures)
-            failures = failures + 1 if outcome.state == "failed" else 0
-            self._say(feed, outcome, was)
-            was, next_run = outcome.state, outcome.next_run
-
-    async def _until_due(
-        self, feed: FeedTable, store: FeedStore, next_run: float, watch: PathWatch | None
-    ) -> None:
-        event = self._now[feed.name]
-        known = store.facts().last_attempt
-        waiting = Waiting(next_run, feed.interval, time.time(), time.monotonic())
-        while left := waiting.left(time.time(), time.monotonic()):
-            if watch is not None and watch.changed():
-                return
-            try:
-                await asyncio.wait_for(event.wait(), min(left, WATCH))
-            except TimeoutError:
-                facts = store.facts()
-                if facts.last_success and store.header() is None and self._is_lost(feed):
-                    return
-                if facts.last_attempt != known:  # by `urlward feeds refresh`
-                    known = facts.last_attempt
-                    waiting = Waiting(facts.next_run, feed.interval, time.time(), time.monotonic())
-            else:
-                return
-
-    def _is_lost(self, feed: FeedTable) -> bool:
-        """Whether an artifact that is gone, or has been set aside, is fetched anew now."""
-        now = time.monotonic()
-        if now - self._lost.get(feed.name, -LOST_AGAIN) < LOST_AGAIN:
-            return False
-        self._lost[feed.name] = now
-        return True
-
-    def _refresh(self, feed: FeedTable, failures: int) -> Outcome:
-        try:
-            return refresh_apart(feed, self._config, self._state)
-        except Exception as e:  # noqa: BLE001 - a bug may be in one feed's way, and not in another's
-            now = time.time()
-            next_run = after_failure(now, feed.interval, feed.jitter, random.random, failures=failures + 1)
-            return Outcome("failed", f"{_said(e)}; what is in force stays", next_run)
-
-    def _say(self, feed: FeedTable, outcome: Outcome, was: str) -> None:
-        if outcome.state == "failed":
-            logger.error("list %s: %s", feed.name, outcome.text)
-        elif outcome.state == "new" or was != outcome.state:
-            logger.info("list %s: %s", feed.name, outcome.text)
-
-    async def _watch_alarms(self) -> None:
-        await asyncio.sleep(FIRST_ALARMS)
-        while True:
-            for feed in self._config.feed:
-                store = FeedStore(self._state, feed.name)
-                with suppress(StateError):  # which its refreshes say
-                    self._alarm(feed, alarms(feed, store.facts(), store.header(), time.time()))
-            await asyncio.sleep(ALARM_LOOK)
-
-    def _alarm(self, feed: FeedTable, found: dict[str, str]) -> None:
-        now = time.monotonic()
-        for kind, text in found.items():
-            if now - self._said.get((feed.name, kind), -ALARM_AGAIN) >= ALARM_AGAIN:
-                self._said[feed.name, kind] = now
-                logger.error("list %s: %s: %s", feed.name, kind, text)
-        for name, kind in list(self._said):
-            if name == feed.name and kind not in found:
-                del self._said[name, kind]
-                logger.info("list %s: no longer %s", name, kind)
+            for each in self.updates:
+                tasks.create_task(each.run(partial(_say, each.feed.name)))
 
 
-def _said(error: Exception) -> str:
-    """Text of an error for the log; that of a bug could name an entry, and is left out."""
-    return str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
+def _say(name: str, outcome: Outcome, was: str) -> None:
+    if outcome.state == "failed":
+        logger.error("list %s: %s", name, outcome.text)
+    elif outcome.state == "new" or was != outcome.state:
+        logger.info("list %s: %s", name, outcome.text)

@@ -3,7 +3,7 @@ static files for any web server.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from urlward.config import Config
 from urlward.encoding import without_bom
 from urlward.gateway.errors import GatewayError
-from urlward.lists.build import write_atomically
+from urlward.lists.build import check_place, write_atomically
 from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
 from urlward.regular import read_regular
 
@@ -126,29 +126,15 @@ def export(one: Authority, path: Path, form: str) -> None:
     """Write the certificate, without the key.
 
     Raises:
-        GatewayError: the path is that of a key, or of anything else that is no certificate.
-        SourceError: not writable.
+        GatewayError: the path is that of a key.
+        SourceError: it is that of anything else which is no certificate, or not writable.
     """
     for name in _SECRET:
         secret = one.folder / name
         if secret.exists() and path.exists() and path.samefile(secret):
             raise GatewayError(f"{path}: holds the key, and would be overwritten")
-    _check_place(path, _is_certificate, "no certificate")
+    check_place(path, _is_certificate, "no certificate")
     write_atomically(path, one.encoded(form))
-
-
-def _check_place(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
-    """Refuse to write over a file of another kind: a name that was mistyped costs nobody a file.
-
-    Raises:
-        GatewayError: it is one.
-    """
-    try:
-        there = read_regular(path) if path.is_file() else b""
-    except OSError as e:
-        raise GatewayError(f"{path}: {e.strerror or e}") from e
-    if there and not is_ours(there):
-        raise GatewayError(f"{path}: there already, and {what}: it is not overwritten")
 
 
 def _is_certificate(data: bytes) -> bool:
@@ -188,8 +174,8 @@ def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
         config: tells who runs the filter, and what is decrypted.
 
     Raises:
-        GatewayError: the folder cannot be made, or has other files of these names.
-        SourceError: a file cannot be written.
+        GatewayError: the folder cannot be made.
+        SourceError: it has other files of these names, or one cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,8 +186,8 @@ def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
     except OSError as e:
         raise GatewayError(f"{folder}: {e.strerror or e}") from e
     for name in FILES.values():
-        _check_place(folder / name, _is_certificate, "no certificate")
-    _check_place(folder / "index.html", lambda data: FILES["pem"].encode() in data, "another page")
+        check_place(folder / name, _is_certificate, "no certificate")
+    check_place(folder / "index.html", lambda data: FILES["pem"].encode() in data, "another page")
     for form, name in FILES.items():
         write_atomically(folder / name, one.encoded(form))
         yield folder / name

@@ -1,15 +1,15 @@
-"""Canary: a host that does not exist, resolved and fetched from this machine by the path of clients'
-traffic.
+"""Canary: a host that does not exist, resolved and fetched from this machine by the path of clients' traffic.
 
-A question to port 53 of the canary's address is redirected to a worker, which steers the address and
-answers; a request to it is redirected by the set and gets the block page. A chain at the hook ``output``
-leads what this machine sends there into the chains of clients' traffic; that clients' own comes in is
-looked at.
-Several failures in a row are said with the stage that broke: to the recorder, to the kernel for
-``urlward gateway status``, and to the service manager.
+A question to port 53 of the canary's address is redirected to a worker, which steers the address and answers;
+a request to it is redirected by the set and gets the block page. A chain at the hook ``output`` leads what
+this machine sends there into the chains of clients' traffic; that clients' own comes in is looked at. Several
+failures in a row are said with the stage that broke: to the recorder, to the kernel for ``urlward gateway
+status``, and to the service manager.
 
 Which worker takes a connection is the kernel's choice, by its ports, so workers reach each other's sockets.
 Each also minds when somebody's canary has last come to it.
+
+`Heartbeat` is for a gateway that does not steer: rules redirect only while a filter shows that it lives.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -26,12 +27,15 @@ import dns.exception
 import dns.message
 import dns.rcode
 from mitmproxy import ctx
+from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
-from urlward.gateway.errors import GatewayError
+from urlward.dns.faults import Faults
+from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
 from urlward.gateway.table import CLIENTS, ENTRY, interfaces_of, targets_of
+from urlward.lasting import lasting
 from urlward.proxy import notify
 from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.guard import CanaryMark
@@ -61,6 +65,9 @@ _NO_ROUTE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.E
 
 _MOST = 16_384
 """Bytes of an answer."""
+
+BEAT = 0.5
+"""Seconds between two signs of life."""
 
 
 class BrokenError(Exception):
@@ -379,3 +386,65 @@ def _words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "no answer"
     return (getattr(error, "strerror", None) or type(error).__name__).lower()
+
+
+class Heartbeat:
+    """Addon that shows the kernel that this filter lives.
+
+    Args:
+        gateway: the configuration that the rules were made from.
+        steer_set: the kernel's sets; made where not given.
+
+    Raises:
+        NftError: nftables is not to be had here.
+    """
+
+    def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:
+        self._gateway = gateway
+        self._steer_set = SteerSet(gateway) if steer_set is None else steer_set
+        self._faults = Faults()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._lives = asyncio.Event()
+
+    def check(self, port: int) -> None:
+        """See whether the kernel's rules lead to this filter.
+
+        Args:
+            port: of the transparent proxy.
+
+        Raises:
+            GatewayError: they do not, or there are none.
+        """
+        self._steer_set.check(port, 0)
+
+    def running(self) -> None:
+        """Start the heartbeat."""
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(lasting("the heartbeat", self._live))]
+        canary = canary_of(self._gateway, self._steer_set, lambda _: None, steers=False)
+        if canary is not None:
+            self._tasks.append(loop.create_task(lasting("the canary", partial(canary.run, self._lives))))
+
+    async def done(self) -> None:
+        """Stop the heartbeat; the rules for a missing filter then take effect."""
+        for task in self._tasks:
+            task.cancel()
+        await self._steer_set.close()
+
+    async def _live(self) -> None:
+        while True:
+            if _listens():
+                try:
+                    await self._steer_set.beat()
+                    self._lives.set()
+                except NoTableError as e:
+                    self._faults.say(e, "nothing is filtered; run `urlward gateway up`")
+                except Exception as e:  # noqa: BLE001 - the next beat may succeed
+                    self._faults.say(e, "the kernel is not told that this filter lives")
+            await asyncio.sleep(BEAT)
+
+
+def _listens() -> bool:
+    """Whether connections are still accepted: a filter that is stopping accepts none."""
+    servers = ctx.master.addons.get("proxyserver").servers
+    return any(server.is_running for server in servers if isinstance(server.mode, mode_specs.TransparentMode))

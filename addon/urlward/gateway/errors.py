@@ -31,20 +31,12 @@ class NoRulesError(GatewayError):
 
 
 class NftError(GatewayError):
-    """The kernel, or libnftables, refused a command."""
+    """The kernel, or libnftables, refused a command, or is not to be had: it is missing, or not permitted."""
 
     @classmethod
     def of(cls, error: OSError) -> Self:
         """Error from the kernel's own error code, without libnftables."""
         return cls(f"nftables: {(error.strerror or str(error)).lower()}")
-
-
-class NftMissingError(NftError):
-    """This machine has no libnftables, or no nf_tables in its kernel."""
-
-
-class NftPermissionError(NftError):
-    """This process may not change rules."""
 
 
 class NoTableError(NftError):

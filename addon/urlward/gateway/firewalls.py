@@ -18,25 +18,17 @@ _HOOK = "input"
 _TRANSPORTS = {"tcp": 6, "udp": 17}
 _OTHER_HEADERS = ("icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "tcp", "udp")
 _NO_CONDITIONS = frozenset(
-    (
-        "accept",
-        "drop",
-        "reject",
-        "queue",
-        "return",
-        "continue",
-        "jump",
-        "goto",
-        "vmap",
-        "counter",
-        "log",
-        "mangle",
-    )
+    "accept drop reject queue return continue jump goto vmap counter log mangle".split()  # noqa: SIM905
 )
 """Statements that each packet meets which comes to them."""
 
 _TRACKED = ("conntrack", "state")
 """Extensions of iptables whose conditions nft does not show; mostly they mean what is established."""
+
+
+_BY_DESTINATION = "addrtype"
+"""Extension whose conditions nft does not show either; mostly they mean this machine's own addresses, or
+those of many: a redirected packet may have one, and a marked one has none."""
 
 
 class _Fate(Enum):
@@ -45,6 +37,7 @@ class _Fate(Enum):
     MAY_PASS = 1
     ENDS = 2
     GOES_ON = 3
+    MAY_GO_ON = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +170,21 @@ class _Rules:
     def _walk(self, chain: str, packet: _Packet, way: tuple[str, ...]) -> _Fate:
         if chain in way:
             return _Fate.MAY_PASS  # the kernel has no loops
+        may_go_on = False
         for parts in self._chains.get(chain, ()):
             fate = self._meet(parts, packet, (*way, chain))
-            if fate is not None:
+            if fate is _Fate.MAY_GO_ON:
+                may_go_on = True
+            elif fate is _Fate.ENDS and may_go_on:
+                return _Fate.GOES_ON
+            elif fate is not None:
                 return fate
         return _Fate.GOES_ON
 
     def _meet(self, parts: Sequence[Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
-        """The fate that a rule gives a packet, where its way through the chain ends there; otherwise None."""
-        certain = True
+        """The fate that a rule gives a packet, where its way through the chain ends there, or may; otherwise
+        None."""
+        certain, may_go_on = True, False
         names_port = any(_holds(part, packet) for part in parts if _is_of_port(part))
         for part in parts:
             holds = _holds(part, packet)
@@ -194,7 +193,8 @@ class _Rules:
                 if extension in ("REJECT", "DROP"):
                     return _Fate.ENDS if certain else None
                 # Of a rule that names the port, the rest will fit.
-                holds = False if extension in (*_TRACKED, None) and not names_port else None
+                unmet = extension in (*_TRACKED, None) or (extension == _BY_DESTINATION and packet.marked)
+                holds = False if unmet and not names_port else None
             if holds is False:
                 return None
             certain = certain and holds is True
@@ -202,7 +202,8 @@ class _Rules:
                 fate = self._fate(verdict, packet, way)
                 if fate is _Fate.MAY_PASS or (fate is not None and certain and is_taken):
                     return fate
-        return None
+                may_go_on |= fate is _Fate.GOES_ON
+        return _Fate.MAY_GO_ON if may_go_on else None
 
     def _fate(self, verdict: Mapping[str, Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
         if "accept" in verdict or "queue" in verdict:

@@ -227,13 +227,8 @@ def generation_of(body: bytes) -> tuple[int, int, str]:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Parse a sequence of attributes."""
-    at, end = 0, len(data)
-    while end - at >= 4:
-        length, kind = struct.unpack_from("=HH", data, at)
-        if length < 4:
-            return
-        yield kind & _TYPE, data[at + 4 : at + length]
-        at += length + 3 & ~3
+    for kind, piece in pieces(data):
+        yield kind, piece[4 : struct.unpack_from("=H", piece)[0]]
 
 
 def pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -352,8 +347,15 @@ def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
         of.setsockopt(socket.SOL_SOCKET, otherwise, size)
 
 
-_GETLINK = 18
-_NAME, _MASTER, _MASK = 3, 10, 29
+_GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
+_UNICAST, _ROUTE_LINK = 1, 4
+"""RTN_UNICAST, RTA_OIF."""
+
+_STRICT = 12
+"""NETLINK_GET_STRICT_CHK."""
+
+_NAME, _LOWER, _MASTER, _INFO, _MASK, _LOWER_ELSEWHERE = 3, 5, 10, 18, 29, 37
+_INFO_KIND = 1
 _WITHOUT_STATISTICS = 1 << 3
 """RTEXT_FILTER_SKIP_STATS."""
 
@@ -385,6 +387,10 @@ class RouteNetlink:
         """Close the socket."""
         self._socket.close()
 
+    def heed_all(self) -> None:
+        """Have the kernel heed all that a query of objects says; otherwise it gives those of a family."""
+        self._socket.setsockopt(_SOL_NETLINK, _STRICT, 1)
+
     def ask(self, kind: int, body: bytes, flags: int = 0) -> bytes:
         """Send a request and read its response; empty where that is an acknowledgement.
 
@@ -414,10 +420,14 @@ class Link(NamedTuple):
     Attributes:
         name: of it.
         master: index of the bridge, bond or the like that it is a port of; 0 where it is none.
+        kind: as the kernel calls it, such as ``vrf`` or ``vlan``; empty of a device.
+        lower: index of the interface that it is made of, as a VLAN is; 0 where it is of none.
     """
 
     name: str
     master: int
+    kind: str = ""
+    lower: int = 0
 
 
 def links() -> dict[int, Link]:
@@ -432,8 +442,36 @@ def links() -> dict[int, Link]:
         for answer in netlink.dump(_GETLINK, body):
             its = dict(attributes(answer[16:]))
             master = struct.unpack("=I", its[_MASTER])[0] if _MASTER in its else 0
-            found[struct.unpack_from("=i", answer, 4)[0]] = Link(text_of(its[_NAME]), master)
+            # The number is of another network namespace where that is said.
+            here = _LOWER in its and _LOWER_ELSEWHERE not in its
+            lower = struct.unpack("=I", its[_LOWER])[0] if here else 0
+            kind = text_of(dict(attributes(its.get(_INFO, b""))).get(_INFO_KIND, b""))
+            index = struct.unpack_from("=i", answer, 4)[0]
+            found[index] = Link(text_of(its[_NAME]), master, kind, lower)
     return found
+
+
+def numbered(family: int) -> set[int]:
+    """Indices of the interfaces that have an address of a family, in this thread's network namespace.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    with RouteNetlink() as netlink:
+        found = netlink.dump(_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0))
+    return {struct.unpack_from("=I", answer, 4)[0] for answer in found}
+
+
+def is_routed_to(index: int) -> bool:
+    """Whether IPv4 is routed to an interface. The kernel looks for its routes alone: there may be a million.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, _UNICAST, 0)
+    with RouteNetlink() as netlink:
+        netlink.heed_all()
+        return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
 
 
 def rules_changed() -> socket.socket:

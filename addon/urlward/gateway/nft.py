@@ -20,14 +20,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from urlward.gateway.errors import (
-    NftError,
-    NftMissingError,
-    NftPermissionError,
-    NoTableError,
-    SetFullError,
-)
-from urlward.gateway.locks import Turn
+from urlward.gateway.errors import NftError, NoTableError, SetFullError
 from urlward.gateway.netlink import (
     DUMP,
     MessageKind,
@@ -38,6 +31,7 @@ from urlward.gateway.netlink import (
     set_elements,
     text,
 )
+from urlward.gateway.system import NamespaceLock
 from urlward.gateway.table import TABLE
 from urlward.process import OURS, called
 
@@ -72,9 +66,8 @@ class Expiry:
         """
         element = nest(_ELEMENTS, nest(_ELEM, nest(_KEY, attribute(_VALUE, key))))
         try:
-            found = self._netlink.ask(MessageKind.GETSETELEM, self._table + text(_SET, name) + element)[
-                0
-            ].body
+            query = self._table + text(_SET, name) + element
+            found = self._netlink.ask(MessageKind.GETSETELEM, query)[0].body
         except OSError as e:
             if e.errno == errno.ENOENT:
                 return 0.0
@@ -120,11 +113,11 @@ _NOT_PERMITTED = "nftables: reading and changing rules needs root or the capabil
 _CAP_NET_ADMIN = 12
 
 _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
-    ("Operation not permitted", NftPermissionError, _NOT_PERMITTED),
-    ("Permission denied", NftPermissionError, _NOT_PERMITTED),
+    ("Operation not permitted", NftError, _NOT_PERMITTED),
+    ("Permission denied", NftError, _NOT_PERMITTED),
     ("No such file or directory", NoTableError, "nftables: no such table, chain, set or element"),
     ("Too many open files in system", SetFullError, "nftables: a set is full: raise gateway.max_addresses"),
-    ("Protocol not supported", NftMissingError, "nftables: this kernel has none: modprobe nf_tables"),
+    ("Protocol not supported", NftError, "nftables: this kernel has none: modprobe nf_tables"),
 )
 
 
@@ -134,22 +127,21 @@ class Nft:
     Threads may share it; they wait for each other.
 
     Raises:
-        NftMissingError: no library.
-        NftPermissionError: this thread lacks the capability, so the kernel would refuse everything.
-        NftError: no connection.
+        NftError: no library or no connection, or this thread lacks the capability, so that the kernel would
+            refuse everything.
     """
 
     def __init__(self) -> None:
         self._library = _library()
         if not _is_capable():
             # The library would say so too, and besides print a line of its own.
-            raise NftPermissionError(_NOT_PERMITTED)
+            raise NftError(_NOT_PERMITTED)
         self._lock = Lock()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
             raise NftError("nftables: no connection to the kernel")
         self._expiry = Expiry(TABLE)
-        self._turn = Turn()
+        self._turn = NamespaceLock()
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
@@ -162,8 +154,7 @@ class Nft:
         Raises:
             NoTableError: something that a command names is missing.
             SetFullError: no room for an element.
-            NftPermissionError: not for this process.
-            NftError: any other refusal.
+            NftError: not for this process, or any other refusal.
         """
         self._command(commands, 0)
 
@@ -260,7 +251,7 @@ def _library() -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(_LIBRARY)
     except OSError as e:
-        raise NftMissingError(
+        raise NftError(
             f"nftables: no {_LIBRARY} on this machine: install it (apt install libnftables1, or nftables)"
         ) from e
     context, text = ctypes.c_void_p, ctypes.c_char_p

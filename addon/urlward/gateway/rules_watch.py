@@ -148,7 +148,7 @@ class RulesWatch:
             self._news, self._netlink = Netlink(notified=True), Netlink()
             self._routing_news, self._routing = rules_changed(), Routing()
             self._read()
-            self._interface_faults = tuple(interface_faults(self._interfaces))
+            self._interface_faults = tuple(interface_faults(self._interfaces, redirects=self._copy.redirects))
         except OSError as e:
             raise NftError.of(e) from e
         self._tell()
@@ -225,7 +225,9 @@ class RulesWatch:
         if due:
             self._looked = now
             if now >= self._interfaces_due:
-                self._interface_faults = tuple(interface_faults(self._interfaces))
+                self._interface_faults = tuple(
+                    interface_faults(self._interfaces, redirects=self._copy.redirects)
+                )
                 # Where there are ten thousand, one look takes a third of a second.
                 self._interfaces_due = now + _OF_INTERFACES * (time.monotonic() - now)
             self._look()

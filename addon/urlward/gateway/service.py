@@ -1,6 +1,7 @@
 """systemd service: the files that ``urlward gateway install`` writes, and those of a proxy alone."""
 
 import os
+import pwd
 import shutil
 import stat
 import sys
@@ -14,6 +15,7 @@ from urlward.config import SYSTEM, Config
 from urlward.config.tables import split_address
 from urlward.gateway.errors import GatewayError
 from urlward.lists.build import write_atomically
+from urlward.proxy.preflight import names_in
 from urlward.state.folder import SERVICE as STATE
 
 UNIT = Path("/etc/systemd/system/urlward.service")
@@ -21,6 +23,9 @@ CLOSED = UNIT.with_name("urlward-closed.service")
 """Puts the rules into force before there is a network, where nothing may pass while no worker lives."""
 
 USER = Path("/etc/sysusers.d/urlward.conf")
+
+NAME = "urlward"
+"""The service's user."""
 
 _SOCKET = Path("/etc/systemd/system/sockets.target.wants/urlward.socket")
 """There where the socket of a proxy is enabled."""
@@ -39,6 +44,7 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
         GatewayError: a path that a unit cannot name.
     """
     path, command = _nameable((config_path or SYSTEM).absolute()), _nameable(_command())
+    writable = [str(_nameable(one)) for one in _written(config)]
     gateway = config.gateway
     ports = (gateway.dns.port, gateway.intercept_port, *_listen_port(config))
     capabilities = ["CAP_NET_ADMIN"]
@@ -52,7 +58,7 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
             path,
             gateway=True,
             confdir=config.confdir,
-            writable=" ".join(filter(None, (config.confdir, config.state))),
+            writable=" ".join(writable),
             capabilities=" ".join(capabilities),
             closed=CLOSED.name if is_closed else "",
         ),
@@ -123,12 +129,29 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
         if (why := _unseen(one)) is not None:
             steps.append(f"{one}: {why}; install urlward elsewhere, such as /opt")
             break
-    named = {path, *map(Path, filter(None, (*config.list, config.key, *config.protected)))}
+    written = _written(config)
+    named = {path, *written, *(Path(name) for _, name in names_in(config.model_dump()))}
+    seen = [one for one in sorted(named) if one.exists()]
     steps += [
         f"{one}: {why}; move it, to /etc/urlward or /var/lib/urlward"
-        for one in sorted(named)
-        if one.exists() and (why := _unseen(one)) is not None
+        for one in seen
+        if (why := _unseen(one)) is not None
     ]
+    steps += [
+        f"{one}: the user urlward may not read it: systemd-sysusers && chgrp urlward {one} && chmod g+r {one}"
+        for one in seen
+        if one.is_file() and not _may(one, _READ)
+    ]
+    for one in written:
+        if not one.exists():
+            steps.append(
+                f"{one}: the service writes there, and cannot make it: "
+                f"systemd-sysusers && install -d -o urlward -g urlward -m 0700 {one}"
+            )
+        elif not _may(one, _WRITE):
+            steps.append(
+                f"{one}: the user urlward may not write there: systemd-sysusers && chown urlward: {one}"
+            )
     if not path.exists():
         steps.append(f"{path}: write it; lists and keys that it names must be readable for the user urlward")
     elif config_path is not None and not config.gateway.interfaces:
@@ -153,19 +176,52 @@ _HIDDEN = {
 """Folders that the unit's settings hide from it (systemd.exec(5))."""
 
 
+def _written(config: Config) -> tuple[Path, ...]:
+    """Folders outside its own that the service writes to, in the order of their keys."""
+    found = [config.confdir, config.state]
+    if config.records is not None:
+        stores = (*config.records.store, config.records.assignments)
+        found += [str(Path(store.path).parent) for store in stores if store is not None and store.path]
+    token = Path(config.admin.token_file) if config.admin is not None else Path()
+    if token.is_absolute() and not token.exists():
+        found.append(str(token.parent))  # it is made there
+    folders = [Path(one) for one in dict.fromkeys(found) if one]
+    return tuple(one for one in folders if not one.is_relative_to(STATE))
+
+
 def _unseen(path: Path) -> str | None:
-    """Reason why the service cannot read a file, or None."""
+    """Reason why the service cannot get to a file, or None."""
     for folder in reversed(path.parents):
         for setting, hidden in _HIDDEN.items():
             if str(folder) in hidden:
                 return f"the service sees nothing of {folder} ({setting})"
-        try:
-            mode = os.stat(folder).st_mode  # noqa: PTH116 - the target of a link counts
-        except OSError:
-            mode = 0
-        if not mode & stat.S_IXOTH:
-            return f"other users cannot read {folder}"
+        if not _may(folder, _ENTER):
+            return f"the user urlward may not enter {folder}"
     return None
+
+
+_READ, _WRITE, _ENTER = stat.S_IROTH, stat.S_IWOTH | stat.S_IXOTH, stat.S_IXOTH
+
+
+def _may(path: Path, wanted: int) -> bool:
+    """Whether the service's user may do something, as a mode's bits for others say it."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - the target of a link counts
+    except OSError:
+        return False
+    user, groups = _user()
+    if found.st_uid == user:
+        return found.st_mode >> 6 & wanted == wanted
+    return (found.st_mode >> 3 if found.st_gid in groups else found.st_mode) & wanted == wanted
+
+
+def _user() -> tuple[int, frozenset[int]]:
+    """The service's user and its groups; nobody where it is yet to be made."""
+    try:
+        found = pwd.getpwnam(NAME)
+    except KeyError:
+        return -1, frozenset()
+    return found.pw_uid, frozenset(os.getgrouplist(NAME, found.pw_gid))
 
 
 def _listen_port(config: Config) -> tuple[int, ...]:

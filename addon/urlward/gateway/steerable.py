@@ -10,6 +10,7 @@ from time import monotonic
 
 from urlward.config import GatewayTable
 from urlward.gateway.system import own_addresses
+from urlward.records.network import plain_address
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
@@ -88,12 +89,9 @@ class Steerable:
 def plain(address: str) -> Address | None:
     """An address as in packets: IPv4-mapped ones as IPv4, without a zone; None where it is none."""
     try:
-        parsed = ip_address(address)
+        return plain_address(address)
     except ValueError:
         return None
-    if isinstance(parsed, IPv6Address):
-        return parsed.ipv4_mapped or IPv6Address(int(parsed))
-    return parsed
 
 
 def embedded(address: Address) -> Address:

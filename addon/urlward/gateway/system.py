@@ -1,11 +1,20 @@
-"""System facts of this machine: addresses, interfaces, kernel settings."""
+"""System facts of this machine: addresses, interfaces, kernel settings; and locks of its network namespace:
+one filter steers in it, since two would silently undo each other's work, and one process at a time reads the
+kernel's state and changes it.
+"""
 
+import errno
+import fcntl
+import os
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from urlward.gateway.netlink import links
+from urlward.gateway.errors import GatewayError
+from urlward.gateway.netlink import Link, is_routed_to, links, numbered
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -18,6 +27,9 @@ _WITH_MARKS = {
 """Settings with which marked packets are not to be delivered, and why."""
 
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+
+NAME = "\0urlward-steer"
+"""A Unix socket outside the file system, whose names a network namespace has for itself (`unix(7)`)."""
 
 
 def own_addresses(process: Path = _THREAD) -> frozenset[IPv4Address | IPv6Address]:
@@ -77,29 +89,105 @@ def missing_interfaces(names: Iterable[str]) -> list[str]:
     return [name for name in names if not any(_fits(one, name) for one in present)]
 
 
-def enslaved_interfaces(names: Iterable[str]) -> dict[str, str]:
+type Links = Mapping[int, Link]
+"""Interfaces by index; where a function is given none, it looks."""
+
+
+def enslaved_interfaces(names: Iterable[str], present: Links | None = None) -> dict[str, str]:
     """Ports of a bridge, a bond or the like, with its name, by which their packets come in.
 
     One whose master is among the names is left out: there its packets are met.
     """
-    found, present, wanted = {}, links(), tuple(names)
-    for link in present.values():
-        if not link.master or not any(_fits(link.name, name) for name in wanted):
+    wanted = tuple(names)
+    return {
+        link.name: top.name
+        for link, top in _tops(wanted, present)
+        if top != link and top.kind != _VRF and not _is_wanted(top, wanted)
+    }
+
+
+def vrf_interfaces(names: Iterable[str], present: Links | None = None) -> dict[str, str]:
+    """Interfaces in a VRF, with its name, and VRFs: the filter listens, and connects, outside of them."""
+    return {link.name: top.name for link, top in _tops(tuple(names), present) if top.kind == _VRF}
+
+
+def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) -> list[str]:
+    """Interfaces that IPv4 is routed to, and that have no such address: the kernel has none to redirect to,
+    and drops what is to be redirected."""
+    wanted, addressed = tuple(names), numbered(socket.AF_INET)
+    present = links() if present is None else present
+    return sorted(
+        link.name
+        for index, link in present.items()
+        if index not in addressed and _is_wanted(link, wanted) and is_routed_to(index)
+    )
+
+
+def unnamed_vlans(names: Iterable[str]) -> dict[str, str]:
+    """VLANs of interfaces, with the name of those, which are not among the names themselves: their packets
+    come in by the VLAN's name, or by its master's."""
+    wanted, present = tuple(names), links()
+    found = {}
+    for link, top in _tops(("*",), present):
+        lower = present.get(link.lower)
+        if link.kind != "vlan" or lower is None or not _is_wanted(lower, wanted):
             continue
-        top = link
-        while (master := present.get(top.master)) is not None:
-            top = master
-        if not any(_fits(top.name, name) for name in wanted):
-            found[link.name] = top.name
+        if not _is_wanted(link, wanted) and not _is_wanted(top, wanted):
+            found[top.name] = lower.name
     return found
 
 
-def interface_faults(names: Iterable[str]) -> list[str]:
-    """Reasons why clients' packets do not come in by these names, in a few words each."""
+def interfaces_to_the_world(names: Iterable[str], process: Path = _THREAD) -> list[str]:
+    """Those of these interfaces that a default route leads to.
+
+    Args:
+        names: of interfaces.
+        process: the folder of one, whose network namespace is meant.
+    """
+    four, six = "\t" + "0" * 8 + "\t", "0" * 32 + " 00 "
+    found: set[str] = set()
+    with suppress(OSError), (process / "net/route").open() as routes:
+        # There may be a million.
+        for one in (line.split() for line in routes if four in line):
+            found |= {one[0]} if {one[1], one[7]} == {"0" * 8} else set()
+    with suppress(OSError), (process / "net/ipv6_route").open() as routes:
+        found |= {line.split()[-1] for line in routes if line.startswith(six)} - {"lo"}
     wanted = tuple(names)
+    return sorted(one for one in found if any(_fits(one, name) for name in wanted))
+
+
+_VRF = "vrf"
+
+
+def _tops(wanted: Sequence[str], present: Links | None = None) -> Iterator[tuple[Link, Link]]:
+    """Interfaces of these names, each with the last master that it is a port of, or itself."""
+    present = links() if present is None else present
+    for link in present.values():
+        if _is_wanted(link, wanted):
+            top = link
+            while (master := present.get(top.master)) is not None:
+                top = master
+            yield link, top
+
+
+def _is_wanted(link: Link, wanted: Sequence[str]) -> bool:
+    return any(_fits(link.name, name) for name in wanted)
+
+
+def interface_faults(names: Iterable[str], *, redirects: bool = True) -> list[str]:
+    """Reasons why clients' packets do not come to the filter by these names, in a few words each.
+
+    Args:
+        names: where clients come in.
+        redirects: whether some of what comes in is redirected.
+    """
+    wanted, present = tuple(names), links()
+    unnumbered = unnumbered_interfaces(wanted, present) if redirects else ()
     return [
         *(f"no interface {name}" for name in missing_interfaces(wanted)),
-        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted).items()),
+        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted, present).items()),
+        *(f"{name} is in a VRF" for name in vrf_interfaces(wanted, present)),
+        *(f"{name} has no IPv4 address" for name in unnumbered),
     ]
 
 
@@ -113,3 +201,55 @@ def _lines(path: Path) -> list[str]:
     except OSError:
         # A kernel without that protocol.
         return []
+
+
+def alone() -> socket.socket:
+    """Take the lock, which is held for as long as the socket is open.
+
+    Raises:
+        GatewayError: another is.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind(NAME)
+    except OSError as e:
+        claim.close()
+        if e.errno == errno.EADDRINUSE:
+            raise GatewayError("another urlward steers in this network namespace") from e
+        raise GatewayError(f"cannot see whether another urlward steers: {e.strerror or e}") from e
+    return claim
+
+
+_PATIENCE = 0.5
+"""Seconds after which another's turn is no longer waited for: it may have been stopped in the middle."""
+
+_LOOK = 0.0005
+
+
+class NamespaceLock:
+    """Lock on the network namespace of the thread that makes it: the same file for all processes in it."""
+
+    def __init__(self) -> None:
+        self._file = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Context that holds the lock, or has waited long enough for it."""
+        end = time.monotonic() + _PATIENCE
+        while not self._try() and time.monotonic() < end:
+            time.sleep(_LOOK)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Close the lock's file."""
+        os.close(self._file)
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True

@@ -69,6 +69,11 @@ class Setup:
     source: str
     config: str
 
+    @property
+    def redirects(self) -> bool:
+        """Whether some of what clients send is translated to come to the filter."""
+        return self.source != "kept" or bool(self.dns)
+
     def __str__(self) -> str:
         return " ".join(f"{field.name}={getattr(self, field.name)}" for field in fields(self))
 

@@ -244,6 +244,11 @@ class TableCopy:
             setup is not None and setup.source == "kept" for setup in map(_setup_of, self.setups().values())
         )
 
+    @property
+    def redirects(self) -> bool:
+        """Whether the rules redirect (`Setup.redirects`); they may where they do not say."""
+        return any(setup is None or setup.redirects for setup in map(_setup_of, self.setups().values()))
+
     def take_structure(self, other: "TableCopy", *, same: bool = False) -> None:
         """Take over the table, chains, sets and rules of another copy.
 

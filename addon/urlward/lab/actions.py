@@ -11,12 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from urlward.lab.addresses import CLIENT, FILTERED_LINKS, GATEWAY
-from urlward.lab.errors import LabError
 from urlward.lab.isolation import environment
 from urlward.lab.outcome import JudgedAttempt, Result
-from urlward.lab.scenario import ScenarioStep
-from urlward.lab.topology import inside, run, set_sysctl
+from urlward.lab.scenario import LabError, ScenarioStep
+from urlward.lab.topology import CLIENT, FILTERED_LINKS, GATEWAY, inside, run, set_sysctl
 from urlward.lab.world import World
 
 _SPARE = "spare"
@@ -127,35 +125,11 @@ def act(world: World, number: int, step: ScenarioStep) -> JudgedAttempt | None:
     return JudgedAttempt(title, step.action, "the lab", "", checked[0], checked[1])
 
 
-def _reload(world: World, step: ScenarioStep) -> None:
-    world.filter.write_list(step.entries)
-
-
-def _kill_worker(world: World, _: ScenarioStep) -> None:
-    world.filter.kill_workers(1)
-
-
-def _kill_all_workers(world: World, _: ScenarioStep) -> None:
-    world.filter.kill_workers()
-
-
-def _kill_filter(world: World, _: ScenarioStep) -> None:
-    world.filter.kill()
-
-
 def _stop_filter(world: World, _: ScenarioStep) -> Checked:
     code = world.filter.stop()
     if code:
         return Result.UNEXPECTED, f"it ended with {code}"
     return Result.HELD, "it ended with 0"
-
-
-def _start_filter(world: World, _: ScenarioStep) -> None:
-    world.start_filter()
-
-
-def _fresh_rules(world: World, _: ScenarioStep) -> None:
-    world.filter.begin_anew()
 
 
 def _canary(world: World, _: ScenarioStep) -> Checked:
@@ -216,34 +190,12 @@ def _second_filter(world: World, _: ScenarioStep) -> Checked:
     return Result.UNEXPECTED, f"ended with {done.returncode} and {len(lines)} lines"
 
 
-def _stop_resolver(world: World, _: ScenarioStep) -> None:
-    world.resolver.stop()
-
-
-def _hang_resolver(world: World, _: ScenarioStep) -> None:
-    world.resolver.hang()
-
-
-def _slow_resolver(world: World, step: ScenarioStep) -> None:
-    world.resolver.slow(step.value or _SLOW)
-
-
-def _fill_disk(world: World, _: ScenarioStep) -> None:
-    world.filter.fill_disk()
-
-
-def _damage_list(world: World, _: ScenarioStep) -> None:
-    world.filter.damage_list()
-
-
-def _rules_gone(world: World, _: ScenarioStep) -> Checked:
-    rules = world.agent(GATEWAY).ask("rules")
-    return (Result.UNEXPECTED, "there are rules") if rules["there"] else (Result.HELD, "there are none")
-
-
-def _rules_there(world: World, _: ScenarioStep) -> Checked:
-    rules = world.agent(GATEWAY).ask("rules")
-    return (Result.HELD, "they are there") if rules["there"] else (Result.UNEXPECTED, "there are none")
+def _rules(world: World, *, there: bool) -> Checked:
+    """Check whether the gateway has rules, as it should."""
+    are_there = world.agent(GATEWAY).ask("rules")["there"]
+    if there:
+        return (Result.HELD, "they are there") if are_there else (Result.UNEXPECTED, "there are none")
+    return (Result.UNEXPECTED, "there are rules") if are_there else (Result.HELD, "there are none")
 
 
 def _reload_firewall(world: World, _: ScenarioStep) -> Checked:
@@ -271,18 +223,6 @@ def _hang_worker(world: World, _: ScenarioStep) -> Checked:
     return Result.HELD, f"it is ended after {told}"
 
 
-def _no_forwarding(world: World, _: ScenarioStep) -> Checked:
-    return without_forwarding(world.filter.up_command, world.ipv6)
-
-
-def _no_ipv6(world: World, _: ScenarioStep) -> Checked:
-    return without_ipv6(world.filter.up_command, world.ipv6)
-
-
-def _no_nftables(world: World, _: ScenarioStep) -> Checked:
-    return without_nftables(world.filter.up_command)
-
-
 def _nothing_piles_up(world: World, _: ScenarioStep) -> Checked:
     before, now = world.begun_with, world.filter.holds()
     end = time.monotonic() + _SETTLES
@@ -295,34 +235,30 @@ def _nothing_piles_up(world: World, _: ScenarioStep) -> Checked:
     return (Result.HELD if good else Result.UNEXPECTED), told
 
 
-def _restore(world: World, _: ScenarioStep) -> None:
-    world.restore()
-
-
 _ACTIONS: dict[str, Callable[[World, ScenarioStep], Checked | None]] = {
-    "reload": _reload,
-    "kill-worker": _kill_worker,
-    "kill-all-workers": _kill_all_workers,
-    "kill-filter": _kill_filter,
+    "reload": lambda world, step: world.filter.write_list(step.entries),
+    "kill-worker": lambda world, _: world.filter.kill_workers(1),
+    "kill-all-workers": lambda world, _: world.filter.kill_workers(),
+    "kill-filter": lambda world, _: world.filter.kill(),
     "stop-filter": _stop_filter,
-    "start-filter": _start_filter,
+    "start-filter": lambda world, _: world.start_filter(),
     "canary": _canary,
     "routing-rule": _routing_rule,
     "bridge-port": _bridge_port,
-    "fresh-rules": _fresh_rules,
+    "fresh-rules": lambda world, _: world.filter.begin_anew(),
     "second-filter": _second_filter,
-    "stop-resolver": _stop_resolver,
-    "hang-resolver": _hang_resolver,
-    "slow-resolver": _slow_resolver,
-    "fill-disk": _fill_disk,
-    "damage-list": _damage_list,
-    "rules-gone": _rules_gone,
-    "rules-there": _rules_there,
+    "stop-resolver": lambda world, _: world.resolver.stop(),
+    "hang-resolver": lambda world, _: world.resolver.hang(),
+    "slow-resolver": lambda world, step: world.resolver.slow(step.value or _SLOW),
+    "fill-disk": lambda world, _: world.filter.fill_disk(),
+    "damage-list": lambda world, _: world.filter.damage_list(),
+    "rules-gone": lambda world, _: _rules(world, there=False),
+    "rules-there": lambda world, _: _rules(world, there=True),
     "reload-firewall": _reload_firewall,
     "hang-worker": _hang_worker,
-    "no-forwarding": _no_forwarding,
-    "no-ipv6": _no_ipv6,
-    "no-nftables": _no_nftables,
+    "no-forwarding": lambda world, _: without_forwarding(world.filter.up_command, world.ipv6),
+    "no-ipv6": lambda world, _: without_ipv6(world.filter.up_command, world.ipv6),
+    "no-nftables": lambda world, _: without_nftables(world.filter.up_command),
     "nothing-piles-up": _nothing_piles_up,
-    "restore": _restore,
+    "restore": lambda world, _: world.restore(),
 }

@@ -3,8 +3,11 @@
 curl makes a new process, a new connection and a new DNS query each time. What needs more than that,
 connections that stay, addresses that were resolved earlier, odd bytes, DNS queries to any address and many
 samples, is done here.
+
+With arguments it is a slow resolver, which forwards each query after a delay, over UDP and TCP.
 """
 
+import asyncio
 import json
 import os
 import re
@@ -29,7 +32,56 @@ import dns.rcode
 import dns.rdatatype
 import dns.rdtypes.svcbbase
 
+BEHIND = ("127.0.0.1", 5300)
+
 _PARAMETERS = dns.rdtypes.svcbbase.ParamKey
+
+
+class _Udp(asyncio.DatagramProtocol):
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, address: Any) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(data, address))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, data: bytes, address: Any) -> None:
+        await asyncio.sleep(self._seconds)
+        self._transport.sendto(await _ask(data), address)
+
+
+async def _ask(query: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(*BEHIND)
+    try:
+        writer.write(len(query).to_bytes(2) + query)
+        return await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+    finally:
+        writer.close()
+
+
+async def serve_slowly(seconds: float, addresses: list[str]) -> None:
+    """Answer queries on port 53 of each address."""
+
+    async def tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                query = await reader.readexactly(int.from_bytes(await reader.readexactly(2)))
+                await asyncio.sleep(seconds)
+                answer = await _ask(query)
+                writer.write(len(answer).to_bytes(2) + answer)
+        except (OSError, asyncio.IncompleteReadError):
+            writer.close()
+
+    loop = asyncio.get_running_loop()
+    for address in addresses:
+        await loop.create_datagram_endpoint(lambda: _Udp(seconds), local_addr=(address, 53))
+        await asyncio.start_server(tcp, address, 53)
+    await asyncio.Event().wait()
 
 
 def ask_dns(name: str, kind: str, server: str, *, tcp: bool = False, timeout: float = 5.0) -> dict[str, Any]:
@@ -353,4 +405,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:]:
+        asyncio.run(serve_slowly(float(sys.argv[1]), sys.argv[2:]))
+    else:
+        main()

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from urlward.lab.isolation import TEMPORARY, environment
-from urlward.lab.machines import AgentLink
-from urlward.lab.material import AUTHORITY
-from urlward.lab.needs import CHROMIUM, find
+from urlward.lab.isolation import CHROMIUM, TEMPORARY, environment, find
 from urlward.lab.scenario import ScenarioRequest
+from urlward.lab.services import AUTHORITY, AgentLink
 from urlward.lab.topology import inside
 
 _HTTP = {"1": "--http1.1", "2": "--http2", "3": "--http3-only"}

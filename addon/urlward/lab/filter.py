@@ -16,14 +16,11 @@ from typing import Any
 import tomli_w
 
 from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
-from urlward.lab import made
-from urlward.lab.addresses import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER
-from urlward.lab.errors import LabError
+from urlward.lab import topology
 from urlward.lab.isolation import children_of, environment, runs, small_disk
-from urlward.lab.machines import LabService
-from urlward.lab.scenario import Loaded
-from urlward.lab.services import wait_until
-from urlward.lab.topology import inside, run
+from urlward.lab.scenario import LabError, Loaded
+from urlward.lab.services import LabService, wait_until
+from urlward.lab.topology import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER, inside, run
 from urlward.lists.build import write_atomically
 from urlward.process import module_command
 from urlward.proxy.child import SERVICE
@@ -98,7 +95,7 @@ def _event(line: str) -> LoggedHit | None:
     return LoggedHit(match[2], *(fields.get(name, "") for name in names))
 
 
-class Filter:
+class LabFilter:
     """Filter under test: ``urlward gateway up`` and ``urlward run``, configured by the scenario.
 
     Args:
@@ -218,8 +215,8 @@ class Filter:
                     os.kill(pid, signal.SIGKILL)
             self._service.process.wait()
 
-    def kill_workers(self, count: int | None = None) -> list[int]:
-        """Kill so many workers, or all; returns their process numbers.
+    def kill_workers(self, count: int | None = None) -> None:
+        """Kill so many workers, or all.
 
         Raises:
             LabError: there are none.
@@ -230,7 +227,6 @@ class Filter:
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        return pids
 
     def stop_worker(self) -> int:
         """Make a worker hang; returns its process number.
@@ -326,7 +322,7 @@ def _list_text(loaded: Loaded) -> str:
         except (OSError, UnicodeDecodeError) as e:
             raise LabError(f"{path}: {getattr(e, 'strerror', None) or 'not UTF-8'}") from e
     if table.make:
-        text += "".join(made.lines(table.make.entries, table.make.seed))
+        text += "".join(topology.lines(table.make.entries, table.make.seed))
     return text
 
 

@@ -20,13 +20,10 @@ from types import FrameType
 from typing import Literal
 
 from urlward.engine.errors import UrlwardError
-from urlward.lab.addresses import RESOLVER
-from urlward.lab.errors import LabError
-from urlward.lab.isolation import WORK, copy_out, furnish
-from urlward.lab.needs import has_ipv6
+from urlward.lab.isolation import WORK, copy_out, furnish, has_ipv6
 from urlward.lab.run import Progress, run_scenario
-from urlward.lab.scenario import Loaded, load_scenario
-from urlward.lab.topology import make_network
+from urlward.lab.scenario import LabError, Loaded, load_scenario
+from urlward.lab.topology import RESOLVER, make_network
 from urlward.lab.world import World
 
 HELD, FAILED, ERROR, INTERRUPTED = 0, 1, 2, 130

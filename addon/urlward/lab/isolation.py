@@ -1,17 +1,31 @@
-"""Isolation of a lab: namespaces and mounts that the kernel ends with its process.
+"""Isolation of a lab: namespaces and mounts that the kernel ends with its process; what it needs of the
+machine, and which labs run.
 
 A lab is a process that is number 1 of a PID namespace of its own. When it ends, by itself, by Ctrl-C, in a
-crash or by ``kill -9``, the kernel ends all processes in there; network namespaces, mounts and the
-temporary file system that everything is written to go with the last of them. It ends with whoever has
-started it too (the parent death signal), except for a lab that stays up.
+crash or by ``kill -9``, the kernel ends all processes in there; network namespaces, mounts and the temporary
+file system that everything is written to go with the last of them. It ends with whoever has started it too
+(the parent death signal), except for a lab that stays up.
+
+A small file for each running lab says which process it is. A lab that has ended without telling anybody
+leaves such a file and nothing else. It is seen by the process's start, which no other process of that number
+shares, and removed.
 """
 
+import ctypes.util
+import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
-from urlward.lab.errors import LabError
+from urlward.lab.scenario import LabError
 from urlward.lab.topology import run
 from urlward.process import module_command
 
@@ -22,8 +36,10 @@ NETNS = Path("/run/netns")
 HOME, TEMPORARY = WORK / "home", WORK / "tmp"
 BUNDLE, RESOLV = WORK / "trusted.pem", WORK / "resolv.conf"
 _BUNDLES = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/ssl/cert.pem"))
-CHROMIUM = Path("/etc/chromium")
-CHROMIUM_POLICIES = CHROMIUM / "policies" / "managed"
+
+CHROMIUM_FOLDER = Path("/etc/chromium")
+
+CHROMIUM_POLICIES = CHROMIUM_FOLDER / "policies" / "managed"
 
 _NOT_KEPT = ("*.key", "mitmproxy-ca.*", "bulk", "slow", "filler")
 """Secrets, and files of zeros."""
@@ -33,6 +49,12 @@ _UNSHARE = (
     "--propagation=private",
 )  # fmt: skip
 _END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+
+DEFAULT = "lab"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+_END_WITHIN = 15.0
+
+_PATH = os.pathsep.join(filter(None, [os.environ.get("PATH"), "/usr/local/sbin", "/usr/sbin", "/sbin"]))
 
 
 def program(order: str) -> list[str]:
@@ -98,8 +120,8 @@ def furnish(resolvers: Sequence[str]) -> None:
     _bind(hosts, Path("/etc/hosts"))
     for bundle in _BUNDLES:
         _bind(BUNDLE, bundle)
-    if CHROMIUM.is_dir():
-        run(["mount", "-t", "tmpfs", "urlward-lab", str(CHROMIUM)])
+    if CHROMIUM_FOLDER.is_dir():
+        run(["mount", "-t", "tmpfs", "urlward-lab", str(CHROMIUM_FOLDER)])
 
 
 def small_disk(folder: Path, megabytes: int) -> None:
@@ -183,3 +205,161 @@ def copy_out(folder: Path, to: Path) -> None:
         shutil.copytree(folder, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NOT_KEPT))
     except (OSError, shutil.Error) as e:
         raise LabError(f"{to}: {getattr(e, 'strerror', None) or 'cannot be written whole'}") from e
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Running lab.
+
+    Attributes:
+        name: given to it.
+        pid: of its number 1, as seen from outside.
+        start: of that process, in clock ticks since the boot.
+        scenario: that it was set up for.
+    """
+
+    name: str
+    pid: int
+    start: int
+    scenario: str
+
+
+def path_of(name: str, folder: Path = WORK) -> Path:
+    """Path of a lab's state file.
+
+    Raises:
+        LabError: that is no name for a lab.
+    """
+    if not _NAME.fullmatch(name):
+        raise LabError(f"{name!r} is no name for a lab: letters, digits, - and _, 32 at most")
+    return folder / f"{name}.json"
+
+
+def find_running(name: str, folder: Path = WORK) -> Running | None:
+    """Find the running lab of that name; None where there is none."""
+    path = path_of(name, folder)
+    try:
+        running = Running(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError):
+        running = Running(name, 0, 0, "")
+    if running.pid and started_at(running.pid) == running.start:
+        return running
+    with suppress(OSError):
+        path.unlink()
+    return None
+
+
+def running_labs(folder: Path = WORK) -> list[Running]:
+    """All running labs."""
+    found = [find_running(path.stem, folder) for path in sorted(folder.glob("*.json"))]
+    return [running for running in found if running]
+
+
+def the_running(name: str, folder: Path = WORK) -> Running:
+    """Find the running lab of that name, or raise.
+
+    Raises:
+        LabError: it is not up.
+    """
+    running = find_running(name, folder)
+    if running is None:
+        others = ", ".join(other.name for other in running_labs(folder))
+        raise LabError(
+            f"lab {name}: is not up ({f'there are: {others}' if others else 'none is'}); try: urlward lab up"
+        )
+    return running
+
+
+def remember(running: Running, folder: Path = WORK) -> None:
+    """Write a lab's state."""
+    path = path_of(running.name, folder)
+    try:
+        path.write_text(json.dumps(asdict(running)))
+    except OSError as e:
+        raise LabError(f"{path}: {e.strerror or e}") from e
+
+
+def end(running: Running, folder: Path = WORK) -> None:
+    """Stop a lab, and wait until it has ended.
+
+    Raises:
+        LabError: it does not end.
+    """
+    until = time.monotonic() + _END_WITHIN
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.kill(running.pid, number)
+        while started_at(running.pid) == running.start and time.monotonic() < until - _END_WITHIN / 3:
+            time.sleep(0.02)
+        until += _END_WITHIN / 3
+    if started_at(running.pid) == running.start:
+        raise LabError(f"lab {running.name}: process {running.pid} does not end")
+    with suppress(OSError):
+        path_of(running.name, folder).unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Program that is needed, and its Debian package."""
+
+    name: str
+    package: str
+
+
+NEEDED = (
+    Program("ip", "iproute2"),
+    Program("unshare", "util-linux"),
+    Program("setpriv", "util-linux"),
+    Program("nsenter", "util-linux"),
+    Program("mount", "mount"),
+    Program("nginx", "nginx-light"),
+    Program("dnsmasq", "dnsmasq-base"),
+    Program("curl", "curl"),
+)
+CHROMIUM = Program("chromium", "chromium")
+WRK = Program("wrk", "wrk")
+NFT_LIBRARY = Program("nftables", "libnftables1")
+
+
+@cache
+def find(name: str) -> str | None:
+    """Path of a program; administrators' folders are searched even where PATH leaves them out."""
+    return shutil.which(name, path=_PATH)
+
+
+def check_needs() -> None:
+    """Check everything that the lab cannot do without.
+
+    Raises:
+        LabError: one line for each thing that is missing.
+    """
+    missing = [
+        f"{program.name}: not found; install the Debian package {program.package}"
+        for program in NEEDED
+        if not find(program.name)
+    ]
+    if not ctypes.util.find_library(NFT_LIBRARY.name):
+        missing.append(f"libnftables.so.1: not found; install the Debian package {NFT_LIBRARY.package}")
+    if os.geteuid():
+        missing.insert(0, "lab: needs root, for network namespaces; try: sudo")
+    if missing:
+        raise LabError("\nurlward: ".join(missing))
+    _check_namespaces()
+
+
+def _check_namespaces() -> None:
+    command = ["unshare", "--net", "--mount", "--pid", "--ipc", "--fork", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
+    if done.returncode:
+        reason = done.stderr.strip().splitlines()[-1:] or ["unshare fails"]
+        raise LabError(
+            f"lab: this machine lets nobody make namespaces ({reason[0].removeprefix('unshare: ')}); "
+            "in a container it needs --privileged"
+        )
+
+
+def has_ipv6() -> bool:
+    """Whether the kernel has IPv6."""
+    return Path("/proc/net/if_inet6").exists()

@@ -1,7 +1,7 @@
 """Scenario: the lists, hosts and requests of a lab run, and the expected outcomes.
 
-TOML, read as strictly as the configuration: a key that is not known, or a value that does not fit, is
-one line that names its place. The reference of all keys is the docstrings here.
+TOML, read as strictly as the configuration: a key that is not known, or a value that does not fit, is one
+line that names its place. The reference of all keys is the docstrings here.
 """
 
 import json
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from urlward.config import GatewayTable, Intercept, OnError, describe
-from urlward.lab.errors import LabError
+from urlward.engine.errors import UrlwardError
 
 SHIPPED = Path(__file__).parent / "scenarios"
 
@@ -36,6 +36,10 @@ Action = Literal[
     "routing-rule", "bridge-port", "nothing-piles-up", "no-forwarding", "no-ipv6",
     "no-nftables", "restore",
 ]  # fmt: skip
+
+
+class LabError(UrlwardError):
+    """The lab cannot do what it was asked to; the message says what to do about it."""
 
 
 def _clients(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +72,7 @@ class _Table(BaseModel):
 
 
 class Make(_Table):
-    """``[list.make]``: invented entries, and URLs drawn from them; see `urlward.lab.made`.
+    """``[list.make]``: invented entries, and URLs drawn from them; see `urlward.lab.topology`.
 
     Attributes:
         entries: how many.

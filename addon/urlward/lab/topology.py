@@ -1,15 +1,200 @@
-"""Topology of the lab: a namespace for each machine, joined by the gateway, which routes.
+"""Topology of the lab: a namespace for each machine, joined by the gateway, which routes; their addresses,
+the hosts of a scenario at theirs, and generated lists of hosts.
 
-It is made inside namespaces that end with the lab (`urlward.lab.isolation`), so nothing here
-undoes anything.
+It is made inside namespaces that end with the lab (`urlward.lab.isolation`), so nothing here undoes anything.
+
+Addresses are documentation addresses (RFC 5737, RFC 3849) and nothing else. Each network has a veth pair, one
+end in the gateway. Origins' addresses are on their loopback, so that any number of them is one route.
+
+A generated list has entries of reserved names; the same number and seed give the same list. Of ten entries,
+six are pages, two are prefixes, one is a parameter and one a host.
 """
 
+import random
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from urlward.lab.addresses import GATEWAY, NETWORKS, ORIGIN, ORIGINS4, ORIGINS6, Network
-from urlward.lab.errors import LabError
+from urlward.lab.scenario import Host, LabError, Scenario
+
+DOMAIN = "made.example"
+_PAGES_PER_HOST = 8
+
+GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """URLs drawn from a generated list: listed ones, and unlisted ones on the same hosts."""
+
+    listed: tuple[str, ...]
+    unlisted: tuple[str, ...]
+
+
+def lines(entries: int, seed: int = 1) -> Iterator[str]:
+    """Lines of the generated list, one an entry."""
+    for number in range(entries):
+        yield f"{_entry(number, seed)} id=MADE-{number} category=made\n"
+
+
+def draw(entries: int, count: int, seed: int = 1) -> Drawn:
+    """Draw URLs from a generated list, `count` of each kind."""
+    chosen = random.Random(seed).choices(range(entries), k=count)
+    return Drawn(
+        tuple(_listed(number, seed) for number in chosen),
+        tuple(f"http://{_host(number)}/free/{number * 7919 + seed}.html" for number in chosen),
+    )
+
+
+def _host(number: int) -> str:
+    return f"h{number // _PAGES_PER_HOST}.{DOMAIN}"
+
+
+def _entry(number: int, seed: int) -> str:
+    match number % 10:
+        case 9:
+            return f"whole{number}-{seed}.{DOMAIN}"
+        case 8:
+            return f"http://{_host(number)}/view?item={number}-{seed}"
+        case 6 | 7:
+            return f"http://{_host(number)}/dir{number}-{seed}/*"
+    return f"http://{_host(number)}/p{number}-{seed}.html"
+
+
+def _listed(number: int, seed: int) -> str:
+    entry = _entry(number, seed)
+    match number % 10:
+        case 9:
+            return f"http://{entry}/any"
+        case 8:
+            return f"{entry}&page=2"
+        case 6 | 7:
+            return entry.replace("*", "deep/page.html")
+    return entry
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Network of one machine beside the gateway.
+
+    Attributes:
+        name: of the machine's namespace.
+        link: the gateway's interface.
+        host4, gateway4, prefix4: IPv4; empty where the machine has none.
+        host6, gateway6: IPv6, always of 64 bits.
+        more: further addresses of the machine.
+    """
+
+    name: str
+    link: str
+    host4: str
+    gateway4: str
+    prefix4: int
+    host6: str
+    gateway6: str
+    more: tuple[str, ...] = ()
+
+
+CLIENT = Network(
+    "client", "lan0", "192.0.2.10", "192.0.2.1", 26, "2001:db8:1::10", "2001:db8:1::1",
+    more=("192.0.2.40", "2001:db8:1::40"),
+)  # fmt: skip
+CLIENT6 = Network("client6", "lan1", "", "", 0, "2001:db8:2::10", "2001:db8:2::1")
+NEIGHBOUR = Network("neighbour", "nbr0", "192.0.2.130", "192.0.2.129", 26, "2001:db8:3::10", "2001:db8:3::1")
+RESOLVER = Network(
+    "resolver", "res0", "198.51.100.53", "198.51.100.1", 25, "2001:db8:53::53", "2001:db8:53::1",
+    more=("198.51.100.54", "2001:db8:53::54"),
+)  # fmt: skip
+ORIGIN = Network("origin", "net0", "198.51.100.130", "198.51.100.129", 26, "2001:db8:4::10", "2001:db8:4::1")
+NETWORKS = (CLIENT, CLIENT6, NEIGHBOUR, RESOLVER, ORIGIN)
+
+FILTERED_LINKS = (CLIENT.link, CLIENT6.link)
+EXEMPT = CLIENT.more
+OTHER_RESOLVER = RESOLVER.more
+
+ORIGINS4, ORIGINS6 = "203.0.113.0/24", "2001:db8:113::/64"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPair:
+    """IPv4 and IPv6 address of one or more hosts."""
+
+    v4: str
+    v6: str
+
+    @property
+    def both(self) -> tuple[str, str]:
+        """The addresses: IPv4, IPv6."""
+        return self.v4, self.v6
+
+
+def place(number: int) -> AddressPair:
+    """Addresses of origins by number, 1 to 254."""
+    return AddressPair(str(IPv4Address("203.0.113.0") + number), str(IPv6Address("2001:db8:113::") + number))
+
+
+_MOST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Host of the lab, as its DNS and its certificate know it.
+
+    Attributes:
+        name: of the host.
+        place: its addresses; None for an alias.
+        host: what the scenario says of it.
+    """
+
+    name: str
+    place: AddressPair | None
+    host: Host
+
+
+def sites(scenario: Scenario) -> dict[str, Site]:
+    """All hosts, by name: those in ``[hosts]``, and those that URLs name.
+
+    Raises:
+        LabError: there are more places than addresses.
+    """
+    hosts = dict(scenario.hosts)
+    for name in _named(scenario):
+        covered = any(name.endswith(f".{parent}") and host.subdomains for parent, host in hosts.items())
+        if name not in hosts and not covered:
+            hosts[name] = Host()
+    if scenario.list.make:
+        hosts[DOMAIN] = Host(subdomains=True)
+    places: dict[str, AddressPair] = {}
+    found = {}
+    for name, host in hosts.items():
+        at = None
+        if not host.alias:
+            at = places.setdefault(host.at or f"{name}.", place(len(places) + 1))
+        found[name] = Site(name, at, host)
+    if len(places) > _MOST:
+        raise LabError(f"hosts: {len(places)} places are more than the lab has addresses for ({_MOST})")
+    return found
+
+
+def _named(scenario: Scenario) -> Iterable[str]:
+    urls = [request.url for step in scenario.steps for request in step.requests if request.url]
+    urls += [measured.url for step in scenario.steps if step.measure for measured in step.measure.urls]
+    for url in urls:
+        name = (urlsplit(url).hostname or "").rstrip(".").lower()
+        if not is_address(name):
+            yield name
+
+
+def is_address(name: str) -> bool:
+    """Whether a host is written as an address."""
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def inside(namespace: str, command: Sequence[str]) -> list[str]:

@@ -5,25 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from urlward.lab.addresses import (
-    CLIENT,
-    EXEMPT,
-    GATEWAY,
-    ORIGIN,
-    RESOLVER,
-    Site,
-    sites,
+from urlward.lab.filter import LabFilter
+from urlward.lab.isolation import BUNDLE, CHROMIUM_FOLDER, CHROMIUM_POLICIES, WORK, environment
+from urlward.lab.outcome import Witness, machine_of
+from urlward.lab.scenario import LabError, Loaded
+from urlward.lab.services import (
+    AgentLink,
+    LabResolver,
+    LabService,
+    make_certificates,
+    start_origins,
+    wait_until,
+    write_bundle,
+    write_chromium_policy,
 )
-from urlward.lab.errors import LabError
-from urlward.lab.filter import Filter
-from urlward.lab.isolation import BUNDLE, CHROMIUM, CHROMIUM_POLICIES, WORK, environment
-from urlward.lab.machines import AgentLink, LabService
-from urlward.lab.made import DOMAIN
-from urlward.lab.material import make_certificates, write_bundle, write_chromium_policy
-from urlward.lab.scenario import Loaded
-from urlward.lab.services import LabResolver, start_origins, wait_until
-from urlward.lab.topology import add_origins
-from urlward.lab.witness import Witness, machine_of
+from urlward.lab.topology import CLIENT, DOMAIN, EXEMPT, GATEWAY, ORIGIN, RESOLVER, Site, add_origins, sites
 
 type Say = Callable[[str], None]
 
@@ -106,7 +102,7 @@ class World:
         certificates = make_certificates(self.folder, sorted(names), addresses)
         write_bundle(BUNDLE, [certificates.authority])
         self._say("the filter")
-        self.filter = Filter(self.folder, self.loaded, certificates.authority, self.ipv6)
+        self.filter = LabFilter(self.folder, self.loaded, certificates.authority, self.ipv6)
         self._stack.callback(self._stop_filter)
         pool = ThreadPoolExecutor(1)
         try:
@@ -118,7 +114,7 @@ class World:
             # Who is interrupted does not wait for the filter.
             pool.shutdown(wait=False)
         write_bundle(BUNDLE, [certificates.authority, self.filter.authority])
-        if CHROMIUM.is_dir():
+        if CHROMIUM_FOLDER.is_dir():
             write_chromium_policy(CHROMIUM_POLICIES, [certificates.authority, self.filter.authority])
         self._wait_for_dns()
         self.begun_with = self.filter.holds()

@@ -1,21 +1,22 @@
-"""Build of artifacts and loaded lists from files."""
+"""Build of artifacts and loaded lists from files: keys, serials, dates, and files written whole."""
 
 import gc
 import os
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from urlward.engine.artifact import MAGIC, dump, fit_name
 from urlward.engine.compiler import Compiler
+from urlward.engine.dates import parse_time
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
-from urlward.engine.signing import sign_artifact
+from urlward.engine.signing import MAX_SERIAL, SigningKey, sign_artifact
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
-from urlward.lists.issue import ISSUE, Issue
 from urlward.lists.run_folder import inherited
 from urlward.lists.source import (
     Budget,
@@ -27,8 +28,95 @@ from urlward.lists.source import (
     unreadable,
 )
 from urlward.progress import Progress, silent
-from urlward.state.files import new_file
+from urlward.regular import new_file
 from urlward.state.keys import key_beside, read_key
+
+_BEGINNING = 1 << 16
+"""Bytes by which it is told of what kind a file is."""
+
+
+class IssueError(UrlwardError):
+    """A serial or date that no issue can have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """Issue of a list.
+
+    Attributes:
+        serial: higher than that of any issue before; None for the clock's seconds, or that of an artifact
+            which is there already.
+        valid_from: seconds since 1970-01-01 UTC, 0 for always; None for always, or likewise.
+        valid_until: likewise.
+        key: to sign with.
+
+    Raises:
+        IssueError: out of range, or it ends before it begins.
+    """
+
+    serial: int | None = None
+    valid_from: int | None = None
+    valid_until: int | None = None
+    key: SigningKey | None = None
+
+    def __post_init__(self) -> None:
+        if self.serial is not None and not 0 <= self.serial <= MAX_SERIAL:
+            raise IssueError(f"serial: {self.serial} is not a number from 0 to {MAX_SERIAL}")
+        if self.valid_until and (self.valid_from or 0) >= self.valid_until:
+            raise IssueError("valid-until: not after valid-from")
+
+
+ISSUE = Issue()
+"""Serial by the clock, always valid, unsigned."""
+
+
+def read_issue(serial: str | None, valid_from: str | None, valid_until: str | None) -> Issue:
+    """Make an issue from the command line's texts, unsigned.
+
+    Args:
+        serial: a number.
+        valid_from: a date, which is its beginning, or a time (`parse_time`).
+        valid_until: likewise, but a date is its end.
+
+    Raises:
+        IssueError: one of them is none, or they contradict each other.
+    """
+    return Issue(
+        read_serial("serial", serial),
+        read_date("valid-from", valid_from),
+        read_date("valid-until", valid_until, whole_day=True),
+    )
+
+
+def read_serial(name: str, text: str | None) -> int | None:
+    """Parse a serial; None from None.
+
+    Args:
+        name: of the option, for the message.
+        text: a number.
+
+    Raises:
+        IssueError: not one in range.
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_SERIAL):
+        raise IssueError(f"{name}: {text[:40]!r} is not a number from 0 to {MAX_SERIAL}")
+    return int(text)
+
+
+def read_date(name: str, text: str | None, *, whole_day: bool = False) -> int | None:
+    """Parse a time (`parse_time`); None from None.
+
+    Raises:
+        IssueError: neither a date nor a time.
+    """
+    if text is None:
+        return None
+    try:
+        return parse_time(text, whole_day=whole_day)
+    except ValueError as e:
+        raise IssueError(f"{name}: {text[:40]!r} is {e}") from e
 
 
 def is_artifact(path: Path) -> bool:
@@ -145,13 +233,28 @@ def write_in_kind(path: Path, data: bytes) -> None:
     Raises:
         SourceError: not writable, or something else is there.
     """
-    with suppress(OSError):  # writing it will tell
-        if path.is_file():
-            with path.open("rb") as file:
-                there = file.read(len(MAGIC))
-            if there and there != data[: len(MAGIC)]:
-                raise SourceError(f"{path}: there already, and of another kind: it is not overwritten")
+    check_place(path, lambda there: there.startswith(data[: len(MAGIC)]), "of another kind")
     write_atomically(path, data)
+
+
+def check_place(path: Path, is_ours: Callable[[bytes], bool], what: str) -> None:
+    """Refuse to write over a file of another kind: a name that was mistyped costs nobody a file.
+
+    Args:
+        path: where something is to be written.
+        is_ours: whether a file that begins so may go; one that is empty may.
+        what: of others, in words.
+
+    Raises:
+        SourceError: it is one.
+    """
+    with suppress(OSError):  # writing it will tell
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            there = file.read(_BEGINNING)
+        if there and not is_ours(there):
+            raise SourceError(f"{path}: there already, and {what}: it is not overwritten")
 
 
 @contextmanager

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from urlward.config import Config
-from urlward.engine.errors import UrlError, UrlwardError
+from urlward.config.problem import SettingError
+from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
-from urlward.policy.allows import rfc3339
 from urlward.policy.policy import Policy, PolicyRule, View
 
 # RFC 3339, or a date alone.
@@ -24,10 +25,6 @@ _YEARS = range(1970, 2200)
 _ON_A_HOST = ("allow", "block", "monitor", "pass")
 # A block under one host of a request counts, whatever another is excused for.
 _ACROSS_HOSTS = ("block", "monitor", "allow", "pass")
-
-
-class TimeError(UrlwardError):
-    """A text that is no time or date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +82,11 @@ class Explanation:
         return {
             "verdict": self.verdict.action,
             "client": self.client,
-            "time": rfc3339(self.now),
+            "time": time_text(self.now),
             "group": self.group,
             "member": self.member,
             "page": self.page,
-            "until": None if self.until is None else rfc3339(self.until),
+            "until": None if self.until is None else time_text(self.until),
             "decided": None if self.decided is None else _json(self.decided),
             "others": [_json(one) for one in self.others],
         }
@@ -98,7 +95,7 @@ class Explanation:
         """Format for people, on several lines."""
         group = f"in group {self.group} ({self.member})" if self.group else "in no group"
         lines = [
-            f"{self.verdict.action} for {self.client or 'a client'}, {group}, at {rfc3339(self.now)}",
+            f"{self.verdict.action} for {self.client or 'a client'}, {group}, at {time_text(self.now)}",
         ]
         if self.decided is None:
             lines.append("  nothing listed counts")
@@ -108,7 +105,7 @@ class Explanation:
         if self.page:
             lines.append(f"  block page  {self.page}")
         if self.until is not None:
-            lines.append(f"  until       {rfc3339(self.until)}, when the next schedule begins or ends")
+            lines.append(f"  until       {time_text(self.until)}, when the next schedule begins or ends")
         return "\n".join(lines)
 
 
@@ -146,7 +143,7 @@ def parse_time(text: str) -> float:
     UTC.
 
     Raises:
-        TimeError: neither, or no such day or time.
+        SettingError: neither, or no such day or time.
     """
     try:
         if not _TIME(text):
@@ -154,9 +151,9 @@ def parse_time(text: str) -> float:
         moment = datetime.fromisoformat(text.upper())
     except ValueError as e:
         hint = "such as 2027-01-31T08:30:00Z, with +01:00 in place of Z elsewhere, or 2027-01-31"
-        raise TimeError(f"at: {text!r} is not a time {hint}") from e
+        raise SettingError("at", f"{text!r} is not a time {hint}") from e
     if moment.year not in _YEARS:
-        raise TimeError(f"at: years are from {_YEARS[0]} to {_YEARS[-1]}")
+        raise SettingError("at", f"years are from {_YEARS[0]} to {_YEARS[-1]}")
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

@@ -49,12 +49,8 @@ knows one that is left, and systemd-tmpfiles(8) lets it be."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class NoCopyError(UrlwardError):
-    """An artifact that the run folder has no copy of, through no fault of the artifact."""
-
-
-class NoFolderError(UrlwardError):
-    """There is no place for temporary files, or no memory."""
+class RunFolderError(UrlwardError):
+    """The run folder cannot be made, or an artifact be copied there: there is no room, or no memory."""
 
 
 class RunFolder:
@@ -67,7 +63,7 @@ class RunFolder:
         path: of the folder.
 
     Raises:
-        NoFolderError: it cannot be made.
+        RunFolderError: it cannot be made.
     """
 
     path: Path
@@ -88,7 +84,7 @@ class RunFolder:
             os.pwrite(self._memories[_KEY], os.urandom(_KEY_SIZE), 0)
         except OSError as e:
             text = f"temporary files: {e.strerror or e}; TMPDIR may name a folder for them"
-            raise NoFolderError(text) from e
+            raise RunFolderError(text) from e
 
     @classmethod
     def joined(cls, path: Path, memories: Mapping[str, int]) -> "RunFolder":
@@ -144,7 +140,7 @@ class RunFolder:
 
         Raises:
             SourceError: not readable.
-            NoCopyError: it cannot be copied.
+            RunFolderError: it cannot be copied.
         """
         ours = self._copy_of(path)
         try:
@@ -161,7 +157,7 @@ class RunFolder:
                 finally:
                     beside.unlink(missing_ok=True)
         except OSError as e:
-            raise NoCopyError(f"{path}: no copy in {self.path}: {e.strerror or e}") from e
+            raise RunFolderError(f"{path}: no copy in {self.path}: {e.strerror or e}") from e
 
     @property
     def has_any(self) -> bool:

@@ -1,23 +1,129 @@
-"""Trust: whose lists are accepted, and which of their issues.
+"""Trust: whose lists are accepted, and which of their issues; files of signing keys.
 
-Trust begins with public keys that the operator names. A rotation statement (`urlward.engine.rotation`)
+Trust begins with public keys that the operator names. A rotation statement (`urlward.engine.signing`)
 signed by one of them passes it on to the next: from then on the old key's artifacts are good up to the
 statement's serial alone. Whoever stole the old key can sign a statement too, so of two different ones by the
 same key the first that was taken holds, and the second is refused loudly.
+
+Statements that feeds have served are stored, so that a restart trusts whom the process before did: a folder
+with one file for each key that has handed over, named after it. The first statement by a key that is taken
+stays, also where several processes take one at the same moment.
 """
 
+import logging
+import os
 import re
+import secrets
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from urlward.encoding import without_bom
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, SignatureError, UnsignedError
-from urlward.engine.rotation import ROTATION_MAGIC, Rotation, parse_rotation
-from urlward.engine.signing import PublicKey, check_signature, parse_public_key, signer_of
-from urlward.lists.signing_keys import read_key_file
+from urlward.engine.signing import (
+    ROTATION_MAGIC,
+    SIGNING_KEY_SIZE,
+    PublicKey,
+    Rotation,
+    SigningKey,
+    check_signature,
+    parse_public_key,
+    parse_rotation,
+    parse_signing_key,
+    signer_of,
+)
+from urlward.lists.source import SourceError
+from urlward.regular import open_given, read_regular, write_new
+from urlward.state.folder import StateError, is_damage, set_aside
+from urlward.state.watch import Signature
+
+logger = logging.getLogger("urlward.lists")
+
+MAX_KEY_FILE = 4096
+
+
+def public_beside(path: Path) -> Path:
+    """Path of the public half of a private key file."""
+    return path.parent / f"{path.name}.pub"
+
+
+def new_signing_key(path: Path) -> SigningKey:
+    """Make a signing key: a private file for its owner alone, and the public one beside it.
+
+    Raises:
+        KeyFileError: one of them is there already, or cannot be written. Then neither is made.
+    """
+    key = SigningKey(secrets.token_bytes(SIGNING_KEY_SIZE))
+    public = public_beside(path)
+    write_key_file(path, key.pem(), 0o600)
+    try:
+        write_key_file(public, key.public.pem(), 0o644)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return key
+
+
+def read_signing_key(path: Path) -> SigningKey:
+    """Read a private key file.
+
+    Raises:
+        KeyFileError: missing, unreadable or not a private key.
+    """
+    try:
+        return parse_signing_key(read_key_file(path))
+    except KeyFileError as e:
+        raise _named(path, e) from e
+
+
+def read_public_key(path: Path) -> PublicKey:
+    """Read a public key file.
+
+    Raises:
+        KeyFileError: missing, unreadable or not a public key.
+    """
+    try:
+        return parse_public_key(read_key_file(path))
+    except KeyFileError as e:
+        raise _named(path, e) from e
+
+
+def read_key_file(path: Path) -> bytes:
+    """Read the beginning of a file, no longer than a key's can be.
+
+    Raises:
+        KeyFileError: missing or unreadable.
+    """
+    try:
+        with open_given(path) as file:
+            return without_bom(file.read(MAX_KEY_FILE))
+    except OSError as e:
+        raise KeyFileError(e.strerror or str(e)) from e
+    except ValueError as e:
+        raise KeyFileError(str(e)) from e
+
+
+def write_key_file(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        KeyFileError: it is there, or cannot be written.
+    """
+    try:
+        write_new(path, data, mode)
+    except FileExistsError as e:
+        raise KeyFileError(f"{path}: there already, and is never overwritten") from e
+    except (OSError, ValueError) as e:
+        raise KeyFileError(f"{path}: {getattr(e, 'strerror', None) or e}") from e
+
+
+def _named(path: Path, error: KeyFileError) -> KeyFileError:
+    return KeyFileError(f"{path}: {error}")
+
 
 GRACE = 7 * 86400.0
 """Seconds for which an expired list is still taken, under an alarm."""
@@ -222,13 +328,13 @@ def check_dates(header: Header, *, now: float, grace: float, signer: PublicKey |
     start, until = header.valid_from, header.valid_until
     if now < start:
         text = f"valid from {time_text(start)}, which is to come (is the clock right?)"
-        raise TrustError("not yet valid", text, found=time_text(start), expected=time_text(int(now)))
+        raise TrustError("not yet valid", text, found=time_text(start), expected=time_text(now))
     if not until:
         return Validity("ok", until, "", signer)
     end = time_text(until)
     if now >= until + grace:
         text = f"expired at {end}, and the {_span(grace)} of grace are over: a newer issue is needed"
-        raise TrustError("expired", text, found=end, expected=time_text(int(now)))
+        raise TrustError("expired", text, found=end, expected=time_text(now))
     if now >= until:
         left = _span(until + grace - now)
         return Validity("expired", until, f"expired at {end}, is not taken any more in {left}", signer)
@@ -241,7 +347,7 @@ def _check_term(header: Header, signer: PublicKey, term: _Term, now: float) -> N
     if now < term.start:
         start = time_text(term.start)
         text = f"signed by {signer.short}, which signs from {start} (is the clock right?)"
-        raise TrustError("key not yet in use", text, found=time_text(int(now)), expected=start)
+        raise TrustError("key not yet in use", text, found=time_text(now), expected=start)
     if term.retired is not None and header.serial > term.retired.last_serial:
         last, new = term.retired.last_serial, term.retired.new
         text = f"serial {header.serial} signed by {signer.short}, which was retired after serial {last}"
@@ -300,3 +406,87 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds / 60, 0):.0f} minutes"
+
+
+SUFFIX = ".rotation"
+
+
+def take_rotation(trust: Trust, data: bytes, folder: Path) -> Trust:
+    """Extend a trust by a served statement, which is stored; the same trust where it was known.
+
+    Args:
+        trust: what is trusted so far.
+        data: the statement.
+        folder: where statements are kept; made where it is missing.
+
+    Raises:
+        RotationError: not a statement, not from a trusted key, or contradicting one taken before.
+        SourceError: it cannot be kept, and has not been taken.
+    """
+    if len(data) > MAX_KEY_FILE:
+        raise RotationError(f"not a rotation statement: {len(data)} bytes")
+    rotation = parse_rotation(data)
+    made = trust.with_rotation(rotation)
+    if made is not trust:
+        _keep(rotation, folder)
+    return made
+
+
+def restore_rotations(trust: Trust, folder: Path, state: Path | None = None) -> Trust:
+    """Extend a trust by the stored statements; one that is invalid, or fits no more, is logged.
+
+    Args:
+        trust: what the operator gives.
+        folder: where statements are kept; none where it is missing.
+        state: the state folder, in which a statement that is none is set aside, so that it is taken anew from
+            where it came; it stays where not given.
+    """
+    waiting = _kept(folder, state)
+    reasons: dict[Path, RotationError] = {}
+    before = None
+    while before != len(waiting):
+        # A statement may come in front of the one that its key is trusted by.
+        before = len(waiting)
+        for path, rotation in list(waiting.items()):
+            try:
+                trust = trust.with_rotation(rotation)
+            except RotationError as e:
+                reasons[path] = e
+            else:
+                del waiting[path]
+    for path in waiting:
+        logger.warning("trust %s: not counted: %s", path, reasons[path])
+    return trust
+
+
+def _kept(folder: Path, state: Path | None) -> dict[Path, Rotation]:
+    found: dict[Path, Rotation] = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        seen = Signature.of(path)
+        try:
+            found[path] = parse_rotation(read_regular(path))
+        except (RotationError, KeyFileError, OSError) as e:
+            if state is not None and (not isinstance(e, OSError) or is_damage(e)):
+                with suppress(StateError):
+                    set_aside(state, path, e, "taken anew beside the list", seen=seen)
+                    continue
+            logger.warning("trust %s: not counted: %s", path, e)
+    return found
+
+
+def _keep(rotation: Rotation, folder: Path) -> None:
+    path = folder / f"{rotation.old}{SUFFIX}"
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_new(temporary, rotation.text(), 0o644)
+        try:
+            os.link(temporary, path)  # which, unlike a rename, never replaces
+        except FileExistsError as e:
+            if read_regular(path) != rotation.text():
+                known = f"another rotation from {rotation.old.short} has been taken"
+                raise RotationError(f"{path}: {known}") from e
+        finally:
+            temporary.unlink()
+    except OSError as e:
+        raise SourceError(f"{path}: {e.strerror or e}") from e

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from urlward.process import keep_private, module_command, told, used_by
@@ -51,6 +51,7 @@ def ask(
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     *,
     computes: bool = False,
+    passed: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Run a module in a process, and wait for its result.
 
@@ -60,6 +61,7 @@ def ask(
         meanwhile: called with what each array holds that the process writes before its answer (`say`).
         started: called with the process, which may be killed.
         computes: whether it waits for no network, so that one that uses no processor hangs.
+        passed: file descriptors that it has too.
 
     Returns:
         Its answer.
@@ -73,6 +75,7 @@ def ask(
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         process_group=0,  # Ctrl-C is for us
+        pass_fds=passed,
         env=_environment(),
     )
     line = b""

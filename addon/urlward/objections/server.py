@@ -2,8 +2,8 @@
 
 Block pages come from any host, over HTTP and TLS, and send no referrer; so a form that is posted here has no
 origin that could be checked, and none is. There is nothing to forge: no cookie is read and none is set, and
-what is written is heard by an operator, not by a machine. What keeps the place usable are limits: on the
-size of a request, on how often a client and all clients together may write, on connections, and on time.
+what is written is heard by an operator, not by a machine. What keeps the place usable are limits: on the size
+of a request, on how often a client and all clients together may write, on connections, and on time.
 
 Nobody looks whether a reference exists, so that no answer, nor the time that it takes, tells.
 """
@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -25,24 +26,67 @@ from tornado.web import Application, HTTPError, RequestHandler
 from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.objections.objections import (
-    FullError,
-    Objection,
-    ObjectionError,
-    add_objection,
-    normal_message,
-)
+from urlward.objections.objections import FullError, Objection, ObjectionError, add_objection, normal_message
 from urlward.page.negotiation import choose_language, normal_tag
-from urlward.page.safety import SHARED, content_policy, encode
-from urlward.page.words import BlockPageError, form_texts, load_texts
+from urlward.page.words import SHARED, BlockPageError, content_policy, encode, form_texts, load_texts
 from urlward.records.bounded_server import BoundedServer
 from urlward.records.event import ReferenceTextError, parse_reference
 from urlward.records.network import network_of, plain_address
-from urlward.records.rate_limit import RateLimit
+
+_HOUR = 3600.0
 
 Outcome = Literal["received", "faulty", "later"]
 
 _HERE = Path(__file__).parent / "templates"
+
+
+class RateLimit:
+    """Rate limit: token buckets that hold an hour's worth and fill evenly.
+
+    Args:
+        per_hour: of each key.
+        per_hour_all: in all.
+        keys: that are remembered. Where there are more, the one that asked longest ago is forgotten, which
+            gives it a full bucket again; the limit in all stays.
+    """
+
+    def __init__(self, per_hour: int, per_hour_all: int, keys: int = 10_000) -> None:
+        self._per_hour = per_hour
+        self._all_per_hour = per_hour_all
+        self._all = (float(per_hour_all), 0.0)
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._keys = keys
+
+    def take(self, key: str, now: float) -> float:
+        """Take one token, where the limit allows it.
+
+        Args:
+            key: whose.
+            now: seconds on a clock that does not go back.
+
+        Returns:
+            0.0 where it may be; else the seconds until it may, and nothing is taken.
+        """
+        own = _filled(self._buckets.get(key, (float(self._per_hour), now)), self._per_hour, now)
+        everyone = _filled(self._all, self._all_per_hour, now)
+        wait = max(_until_one(own, self._per_hour), _until_one(everyone, self._all_per_hour))
+        if wait:
+            return wait
+        self._all = (everyone - 1, now)
+        self._buckets[key] = (own - 1, now)
+        self._buckets.move_to_end(key)
+        while len(self._buckets) > self._keys:
+            self._buckets.popitem(last=False)
+        return 0.0
+
+
+def _filled(bucket: tuple[float, float], per_hour: int, now: float) -> float:
+    level, since = bucket
+    return min(level + max(now - since, 0.0) * per_hour / _HOUR, float(per_hour))
+
+
+def _until_one(level: float, per_hour: int) -> float:
+    return max(1 - level, 0.0) * _HOUR / per_hour
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,13 @@ import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
+from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, EntryError, UrlError, UrlwardError
 from urlward.engine.grammar import parse_line
@@ -309,7 +309,7 @@ def _audit(
 ) -> None:
     append_in_lock(
         state, who, action, now,
-        id=allow.id, kind=allow.kind, until=rfc3339(allow.until), why=why or allow.why, url=allow.digest,
+        id=allow.id, kind=allow.kind, until=time_text(allow.until), why=why or allow.why, url=allow.digest,
     )  # fmt: skip
 
 
@@ -318,16 +318,11 @@ def allow_row(allow: Allow) -> dict[str, str]:
     return {
         "id": allow.id,
         "kind": allow.kind,
-        "created": rfc3339(allow.created),
-        "until": rfc3339(allow.until),
+        "created": time_text(allow.created),
+        "until": time_text(allow.until),
         "who": allow.who,
         "why": allow.why,
     }
-
-
-def rfc3339(seconds: float) -> str:
-    """Format seconds since 1970-01-01 UTC as RFC 3339."""
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def duration(text: str) -> int:

@@ -136,9 +136,14 @@ class Acceptor:
         wait = ACCEPT_AGAIN
         if self._short is not None and is_shortage(error):
             wait = self._short(error)
-        self._loop.remove_reader(self._socket)
+        # First, since it takes memory: nobody would go on to accept otherwise.
         self._loop.call_later(wait, self._resume)
+        self._loop.remove_reader(self._socket)
 
     def _resume(self) -> None:
-        if self._socket.fileno() >= 0:
+        if self._socket.fileno() < 0:
+            return
+        try:
             self._loop.add_reader(self._socket, self._accept)
+        except (OSError, MemoryError):
+            self._loop.call_later(ACCEPT_AGAIN, self._resume)

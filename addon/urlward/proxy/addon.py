@@ -29,8 +29,7 @@ from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_con
 from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
-from urlward.feeds.keeper import Keeper
-from urlward.feeds.kept import entries_text
+from urlward.feeds.keeper import Keeper, entries_text
 from urlward.feeds.setup import (
     listed_objections,
     make_keeper,
@@ -41,6 +40,7 @@ from urlward.feeds.setup import (
 from urlward.lasting import lasting
 from urlward.lists.source import Budget
 from urlward.options import OF_ADDON
+from urlward.page.words import BlockPageError
 from urlward.plan import Service
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
@@ -48,16 +48,19 @@ from urlward.process import keep_private
 from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
 from urlward.proxy.authority import expiry_trouble
-from urlward.proxy.block_page import BlockPage, BlockPageError, BlockPageSettings, BlockResponse
+from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.first_bytes import Decision, decide, is_for_origin
-from urlward.proxy.guard import CanaryMark, Guard
-from urlward.proxy.http_layer import Handshake, ListedAddress, RelayLayer
+from urlward.proxy.guard import CanaryMark, Counts, Guard
 from urlward.proxy.layers import (
     CloseLayer,
+    Handshake,
     Later,
+    ListedAddress,
+    Pacer,
     RefuseTlsLayer,
+    RelayLayer,
     Undecided,
     WardHttpLayer,
     answer_now,
@@ -79,16 +82,14 @@ from urlward.proxy.mitm import (
 from urlward.proxy.names import Client as AnyClient
 from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
-from urlward.proxy.pacing import Pacer
 from urlward.proxy.passwords import Passwords
-from urlward.proxy.pool import Pool
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
-from urlward.proxy.upstream import Resolver
+from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import RulesFacts
-from urlward.records.recording import Recording
+from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
 
@@ -109,18 +110,15 @@ ROOM_WITHIN = 0.01
 SHORT_AGAIN = 30.0
 """Seconds between two log lines on that."""
 
-# Options that only mitmproxy's flows heed.
-_BY_FLOWS = ("urlward_flows", "upstream_auth", "body_size_limit", "stream_large_bodies")
-# Options by which mitmproxy decides on connections.
-_OTHERS = ("ignore_hosts", "allow_hosts", "tcp_hosts", "block_private", "block_global")
-# Of TLS, what mitmproxy alone speaks.
-_OF_TLS = (
-    "certs",
-    "request_client_cert",
-    "add_upstream_certs_to_client_chain",
-    "tls_ecdh_curve_client",
+_OTHERS = (
+    # Options that only mitmproxy's flows heed,
+    "urlward_flows", "upstream_auth", "body_size_limit", "stream_large_bodies",
+    # by which mitmproxy decides on connections,
+    "ignore_hosts", "allow_hosts", "tcp_hosts", "block_private", "block_global",
+    # and of TLS, what mitmproxy alone speaks.
+    "certs", "request_client_cert", "add_upstream_certs_to_client_chain", "tls_ecdh_curve_client",
     "tls_ecdh_curve_server",
-)
+)  # fmt: skip
 _OUT_OF_REACH = "the filter does not connect to this address"
 _TCP_TIMEOUT = 600.0
 _MAX_PORT = 0xFFFF
@@ -172,7 +170,7 @@ class Urlward:
         self.probing: Probing | None = None
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
-        self._others = False
+        self._others = True
         self.http2 = True
         self.connect_from = ""
         self.keep_source = False
@@ -184,7 +182,6 @@ class Urlward:
         self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
         self._relays_other = False
-        self._by_flows = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
@@ -209,13 +206,13 @@ class Urlward:
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use, or refuse them with what is wrong."""
         # Kept, because mitmproxy copies an option's value each time it is read.
-        self._by_flows = any(_set(name) for name in _BY_FLOWS)
         self._keeps_host = _set("keep_host_header", True)
-        self._others = any(_set(name) for name in (*_OTHERS, *_OF_TLS))
+        others = next(filter(_set, _OTHERS), "")
+        self._others = bool(others)
         self.http2 = bool(_set("urlward_http2", True))
         self.connect_from = str(_set("connect_addr") or "")
         self.keep_source = bool(_set("urlward_keep_source"))
-        others = next(filter(_set, (*_BY_FLOWS, *_OTHERS, *_OF_TLS, "connect_addr")), "")
+        others = others or ("connect_addr" if self.connect_from else "")
         if self.keep_source and others:
             raise exceptions.OptionsError(
                 f"with {others} origins would not see the client's address (keep_source)"
@@ -228,18 +225,13 @@ class Urlward:
         options = ctx.options
         for each in OF_ADDON:
             # mitmproxy itself only offers the choices, and takes anything.
-            if (
-                each.kind is str
-                and each.key
-                and each.known
-                and getattr(options, each.option) not in each.known
-            ):
+            chosen = each.kind is str and each.key and each.known
+            if chosen and getattr(options, each.option) not in each.known:
                 raise exceptions.OptionsError(f"{each.option} is one of {', '.join(each.known)}")
         of_lists = any(each.option in updated for each in OF_ADDON if each.of_lists)
         if not 0 <= options.urlward_intercept_port <= _MAX_PORT:
-            raise exceptions.OptionsError(
-                f"urlward_intercept_port is a port up to {_MAX_PORT}, or 0 for none"
-            )
+            text = f"urlward_intercept_port is a port up to {_MAX_PORT}, or 0 for none"
+            raise exceptions.OptionsError(text)
         try:
             config = read_config(Path(options.urlward_config)) if options.urlward_config else Config()
             admin = options.urlward_admin or (config.admin.listen if config.admin is not None else "")
@@ -278,7 +270,7 @@ class Urlward:
             policy=self.policy,
             pages=pages,
             probing=self.probing,
-            counts=self.guard.counts if self.guard is not None else None,
+            counts=self.guard.counts if self.guard is not None else Counts(),
             canary=self.canary,
             recording=self.recording,
         )
@@ -623,12 +615,7 @@ class Urlward:
         keeper.load()
         self.keeper = keeper
         for loaded in keeper.matcher.lists:
-            logger.info(
-                "list %s: %s, serial %d",
-                loaded.name,
-                entries_text(loaded),
-                loaded.serial,
-            )
+            logger.info("list %s: %s, serial %d", loaded.name, entries_text(loaded), loaded.serial)
 
     async def _keep(self, service: Service) -> None:
         """Look after the service process until cancelled."""
@@ -686,25 +673,24 @@ class Urlward:
     def _next_layer(self, nextlayer: layer.NextLayer, guard: Guard) -> None:
         context = nextlayer.context
         builtin = ctx.master.addons.get("nextlayer")
-        if _may_leave_alone() and is_left_alone(builtin, nextlayer):
+        leaves_alone = any(_set(name) for name in ("ignore_hosts", "allow_hosts", "tcp_hosts"))
+        if leaves_alone and is_left_alone(builtin, nextlayer):
             builtin.next_layer(nextlayer)
             return
         if context.client.transport_protocol == "tcp":
             for_origin = is_for_origin(context)
             decision = self.decide(context, nextlayer.data_client(), guard, for_origin=for_origin)
-            if decision.what == "wait":
+            match decision.what:
+                case "tls":
+                    self.live.add(Handshake(context.client, self.handler))
+                case "relay":
+                    nextlayer.layer = RelayLayer(context, guard, self.live, self.handler, decision.names)
+                case "refuse":
+                    nextlayer.layer = RefuseTlsLayer(context)
+                case "close":
+                    nextlayer.layer = CloseLayer(context)
+            if decision.what not in ("tls", "http"):
                 return
-            if decision.what == "relay":
-                nextlayer.layer = RelayLayer(context, guard, self.live, self.handler, decision.names)
-                return
-            if decision.what == "refuse":
-                nextlayer.layer = RefuseTlsLayer(context)
-                return
-            if decision.what == "close":
-                nextlayer.layer = CloseLayer(context)
-                return
-            if decision.what == "tls":
-                self.live.add(Handshake(context.client, self.handler))
         elif _may_carry_http3(context, nextlayer.data_client()):
             # Unfiltered, or decrypted whatever the host: browsers go on over TCP.
             nextlayer.layer = CloseLayer(context)
@@ -757,13 +743,10 @@ class Urlward:
         http_mode = other.mode if isinstance(other, HttpLayer) else HTTPMode.transparent
         return WardHttpLayer(context, http_mode, guard, self.live, self.handler)
 
-    def _goes_by_flows(self, mode: mode_specs.ProxyMode) -> bool:
-        """Whether requests are for mitmproxy's flows to change or for other addons to see."""
-        return self._by_flows or (not self._keeps_host and isinstance(mode, mode_specs.ReverseMode))
-
     def is_alone(self, mode: mode_specs.ProxyMode) -> bool:
         """Whether no other addon, nor mitmproxy itself, has a say in a mode's connections and requests."""
-        return not self._others and not self._goes_by_flows(mode)
+        changes_host = not self._keeps_host and isinstance(mode, mode_specs.ReverseMode)
+        return not (self._others or changes_host)
 
     def handler(self, client: AnyClient) -> ConnectionHandler | None:
         """Mitmproxy's handler of a client's connection, if it has one."""
@@ -814,7 +797,7 @@ def block_pages(config: Config, status: int) -> tuple[dict[str, BlockPage], list
     pages, problems = {}, []
     for name, table in {"": config.page, **config.pages}.items():
         try:
-            pages[name] = BlockPage(page_settings(table, status, config.objections))
+            pages[name] = BlockPage(_page_settings(table, status, config.objections))
         except BlockPageError as e:
             if e.key == "status":
                 problems.append(Problem(e.key, e.message, in_file=False))
@@ -827,30 +810,20 @@ def block_pages(config: Config, status: int) -> tuple[dict[str, BlockPage], list
     return pages, problems
 
 
-def page_settings(page: PageTable, status: int, objections: ObjectionsTable | None) -> BlockPageSettings:
+def _page_settings(page: PageTable, status: int, objections: ObjectionsTable | None) -> BlockPageSettings:
     """The block page's settings from its table, and that of the form on it."""
     return BlockPageSettings(
         status=status,
         operator=page.operator,
         authority_url=page.authority_url,
         objection=page.objection,
-        **_form_settings(objections),
+        objection_form=objections.url if objections is not None else None,
+        objection_length=objections.max_length if objections is not None else 0,
         help_links=tuple((link.label, link.url) for link in page.help),
         texts=page.texts,
         template_dir=Path(page.template_dir) if page.template_dir else None,
         default_language=page.default_language,
     )
-
-
-def _form_settings(objections: ObjectionsTable | None) -> dict[str, Any]:
-    if objections is None:
-        return {}
-    return {"objection_form": objections.url, "objection_length": objections.max_length}
-
-
-def _may_leave_alone() -> bool:
-    """Whether options name connections that mitmproxy is to relay."""
-    return bool(ctx.options.ignore_hosts or ctx.options.allow_hosts or ctx.options.tcp_hosts)
 
 
 async def _end(child: Child) -> None:

@@ -55,7 +55,7 @@ def expiry_trouble(until: float, now: float) -> str:
     """
     if until - now > EXPIRES_SOON:
         return ""
-    when = time_text(int(until))
+    when = time_text(until)
     if until <= now:
         return f"the authority's certificate has ended at {when}: clients refuse what is decrypted"
     return f"the authority's certificate ends at {when}: make another, and have clients trust it"

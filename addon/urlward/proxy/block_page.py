@@ -1,4 +1,4 @@
-"""Block page: the response in place of a blocked resource, as HTML, a problem object or plain text.
+"""Responses of the filter's own: the block page, as HTML, a problem object or plain text, and lines of text.
 
 Nothing of the request is ever reflected: of its header fields only ``Accept`` and ``Accept-Language`` come
 in, and only to choose. A block page may be asked for thousands of times a second, so a response is rendered
@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
@@ -29,23 +30,25 @@ from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from urlward.page.negotiation import MAX_VALUE, PageForm, choose_form, choose_language, normal_tag
-from urlward.page.safety import SHARED, content_policy, encode
-from urlward.page.words import BlockPageError, form_texts, has_controls, load_texts, text_for
-
-__all__ = [
-    "BlockNotice",
-    "BlockPage",
-    "BlockPageError",
-    "BlockPageSettings",
-    "BlockResponse",
-    "new_reference",
-]
+from urlward.page.words import (
+    SHARED,
+    BlockPageError,
+    content_policy,
+    encode,
+    form_texts,
+    has_controls,
+    load_texts,
+    text_for,
+)
 
 # A reference of these alone needs no escaping in any form, nor in a URL.
 _NOT_REFERENCE = re.compile(r"[^0-9A-Za-z._-]")
 # Crockford's base32: no I, L, O or U, so that what is read out on the phone is written down right.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _FALLBACK = "This page is blocked.\nReference: {}\n"
+
+ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
+"""TLS record: fatal alert access_denied (RFC 8446 section 6.2)."""
 
 _log = logging.getLogger(__name__)
 
@@ -408,3 +411,56 @@ def _checked[T](key: str, parse: Callable[[str], T], value: str | None) -> T | N
         return None if value is None else parse(value)
     except ValueError as error:
         raise BlockPageError(key, str(error)) from error
+
+
+def plain(
+    status: int, text: str, *, head: bool = False, more: tuple[tuple[bytes, bytes], ...] = ()
+) -> BlockResponse:
+    """A line of text.
+
+    Args:
+        status: its code.
+        text: of ASCII, without the line's end.
+        head: whether the request was HEAD, whose answer has no body.
+        more: fields.
+    """
+    body = f"{text}\n".encode("ascii", "replace")
+    return BlockResponse(
+        status,
+        HTTPStatus(status).phrase,
+        (
+            (b"Content-Type", b"text/plain; charset=utf-8"),
+            (b"Content-Length", b"%d" % len(body)),
+            (b"Cache-Control", b"no-store"),
+            *more,
+        ),
+        b"" if head else body,
+    )
+
+
+def unreachable(reason: str = "", *, tls: bool, head: bool = False) -> BlockResponse:
+    """The response to a request whose origin cannot be reached.
+
+    Args:
+        reason: what is wrong with the origin's certificate; empty where something else is.
+        tls: whether the origin was connected to, and TLS with it failed.
+        head: whether the request was HEAD.
+    """
+    if reason:
+        return plain(502, f"The certificate of the origin is not valid: {reason}.", head=head)
+    if tls:
+        return plain(502, "The origin and the filter could not agree on a TLS connection.", head=head)
+    return plain(502, "The origin does not answer.", head=head)
+
+
+def on_wire(answer: BlockResponse, *, keep_alive: bool) -> bytes:
+    """A response serialised as HTTP/1.1."""
+    fields = b"".join(b"%b: %b\r\n" % field for field in answer.headers)
+    return b"HTTP/1.1 %d %b\r\n%bDate: %b\r\nConnection: %b\r\n\r\n%b" % (
+        answer.status,
+        answer.reason.encode(),
+        fields,
+        formatdate(usegmt=True).encode(),
+        b"keep-alive" if keep_alive else b"close",
+        answer.body,
+    )

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from urlward.lines import say
@@ -64,6 +65,7 @@ _COUNT = 2.0
 """Seconds between two looks at that."""
 
 
+@dataclass(eq=False)
 class Child:
     """Child process.
 
@@ -88,32 +90,25 @@ class Child:
         refused: why it cannot make one.
     """
 
-    def __init__(
-        self,
-        name: str,
-        start: "Callable[[], Child]",
-        process: "subprocess.Popen[bytes]",
-        channel: socket.socket,
-        timeout: int,
-    ) -> None:
-        self.name = name
-        self.start = start
-        self.process = process
-        self.channel: socket.socket | None = channel
-        self.timeout = timeout
-        self.started = time.monotonic()
-        self.ready = self.served = False
-        self.heard = 0.0
-        self.fails = ""
-        self.failures = 0
-        self.due: float | None = None
-        self.ending: float | None = None
-        self.told: object = None
-        self.plan: Plan | None = None
-        self.refused = ""
-        self._used = 0.0
-        """Seconds of CPU time that it had used when it was heard; before it is ready, with its children."""
-        self._counted = 0.0
+    name: str
+    start: "Callable[[], Child]"
+    process: "subprocess.Popen[bytes]"
+    channel: socket.socket | None
+    timeout: int
+    started: float = field(default_factory=time.monotonic)
+    ready: bool = False
+    served: bool = False
+    heard: float = 0.0
+    fails: str = ""
+    failures: int = 0
+    due: float | None = None
+    ending: float | None = None
+    told: object = None
+    plan: Plan | None = None
+    refused: str = ""
+    _used: float = 0.0
+    """Seconds of CPU time that it had used when it was heard; before it is ready, with its children."""
+    _counted: float = 0.0
 
     @property
     def lives(self) -> bool:

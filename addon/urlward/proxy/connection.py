@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Any, Final, Protocol
 
 from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
-from urlward.proxy.tls import Tls
+from urlward.proxy.tls import Tls, nothing
 
 _READ: Final = 1 << 14
 """Bytes that are read at once at first."""
@@ -86,14 +86,6 @@ class Peer(Protocol):
         """Withdraw a reason to pause."""
 
 
-def _ignore(data: bytes) -> None:
-    """Take nothing."""
-
-
-def _nothing() -> None:
-    """Do nothing."""
-
-
 class Connection:
     """One TCP connection of the data path, with or without TLS.
 
@@ -108,6 +100,7 @@ class Connection:
         receive: takes what comes, decrypted.
         ended: is told that no more will come.
         peer: the other connection, which is not read while this one takes no more.
+        at_end: whether the peer has said that it sends no more.
         gone: whether nothing is to be sent any more.
         full: whether the receiver is slower than the sender.
         broken: whether the connection has not ended but been reset.
@@ -116,28 +109,10 @@ class Connection:
     """
 
     __slots__ = (
-        "_closing",
-        "_end_wanted",
-        "_eof",
-        "_events",
-        "_fd",
-        "_out",
-        "_owner",
-        "_paused",
-        "_poller",
-        "_share",
-        "_size",
-        "_sock",
-        "address",
-        "broken",
-        "cut_off",
-        "ended",
-        "full",
-        "gone",
-        "peer",
-        "receive",
-        "tls",
-    )
+        "_closing", "_end_wanted", "_events", "_fd", "_out", "_owner", "_paused", "_poller", "_share",
+        "_size", "_sock", "address", "at_end", "broken", "cut_off", "ended", "full", "gone", "peer",
+        "receive", "tls",
+    )  # fmt: skip
 
     def __init__(self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "") -> None:
         self.begin(owner, address)
@@ -155,10 +130,10 @@ class Connection:
 
     def begin(self, owner: Owner | None, address: str = "") -> None:
         """Initialise what every connection has, with a socket or without one."""
-        self.receive: Callable[[bytes], None] = _ignore
-        self.ended: Callable[[], None] = _nothing
+        self.receive: Callable[[bytes], None] = nothing
+        self.ended: Callable[[], None] = nothing
         self.peer: Peer | None = None
-        self.gone = self.full = self.broken = self.cut_off = self._eof = False
+        self.gone = self.full = self.broken = self.cut_off = self.at_end = False
         self.tls: Tls | None = None
         self.address = address
         self._owner = owner
@@ -175,11 +150,6 @@ class Connection:
         return len(self._out)
 
     @property
-    def at_end(self) -> bool:
-        """Whether the peer has said that it sends no more."""
-        return self._eof
-
-    @property
     def open(self) -> bool:
         """Whether it is neither closed nor closing."""
         return self._fd >= 0 and not self._closing
@@ -187,7 +157,7 @@ class Connection:
     @property
     def silent(self) -> bool:
         """Whether it is open and nothing has come that is yet to be read, such as its end."""
-        if self._fd < 0 or self._eof:
+        if self._fd < 0 or self.at_end:
             return False
         try:
             self._sock.recv(1, socket.MSG_PEEK)
@@ -292,11 +262,9 @@ class Connection:
             self._shake(tls)
 
     def take(self, data: bytes) -> None:
-        """Process data as if it had just been received."""
-        if self.tls is None:
-            self.receive(data)
-        else:
-            self._decrypt_in(self.tls, data)
+        """Process data of its TLS session as if it had just been received."""
+        assert self.tls is not None
+        self._decrypt(self.tls, data)
 
     def belong(self, owner: Owner) -> None:
         """Hand the connection to another owner."""
@@ -315,6 +283,13 @@ class Connection:
         """Close at once if unexpected data arrives while the connection is idle."""
         self.abort()
 
+    def fill(self, *, full: bool) -> None:
+        """Note whether the receiver is slower than the sender, which is not read then."""
+        if full is not self.full:
+            self.full = full
+            if self.peer is not None:
+                (self.peer.pause if full else self.peer.resume)(BEHIND)
+
     def attach(self, peer: "Connection") -> None:
         """Join with the other connection of a relay."""
         self.peer, peer.peer = peer, self
@@ -325,7 +300,7 @@ class Connection:
 
     def detach(self) -> None:
         """Part from the other connection of a relay; what arrives is passed to nobody."""
-        self.receive, self.ended = _ignore, _nothing
+        self.receive, self.ended = nothing, nothing
         if self.peer is not None:
             self.peer.resume(BEHIND)
             self.peer.peer = None
@@ -334,11 +309,7 @@ class Connection:
 
     def forget(self) -> None:
         """Drop all references once nothing more will arrive."""
-        self.receive, self.ended = _ignore, _nothing
-        if self.peer is not None:
-            self.peer.resume(BEHIND)
-            self.peer.peer = None
-            self.peer = None
+        self.detach()
         if self.tls is not None:
             self.tls.forget()
 
@@ -370,16 +341,19 @@ class Connection:
         if owner is None:
             return
         owner.active = start = perf_counter()
+        tls = self.tls
         try:
-            if not data and self.tls is not None and self.tls.client_side and self.tls.ready:
+            if not data and tls is not None and tls.client_side and tls.ready:
                 self.cut_off = True  # without close_notify (RFC 9112 section 9.8)
                 self._fail()
             elif not data:
                 self._at_end()
-            elif self.tls is None:
+            elif tls is None:
                 self.receive(data)
+            elif tls.outer is None:
+                self._decrypt(tls, data)
             else:
-                self._decrypt(self.tls, data)
+                self._decrypt_outer(tls.outer, tls, data)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
             owner.broken(e)
             return
@@ -400,10 +374,8 @@ class Connection:
             self._cannot_send()
             return
         del out[:sent]
-        if self.full and len(out) <= LOW:
-            self.full = False
-            if self.peer is not None:
-                self.peer.resume(BEHIND)
+        if len(out) <= LOW:
+            self.fill(full=False)
         if out:
             return
         self._watch()
@@ -430,21 +402,16 @@ class Connection:
             data = data[sent:]
         self._out += data
         self._watch()
-        if not self.full and len(self._out) > HIGH:
-            self.full = True
-            if self.peer is not None:
-                self.peer.pause(BEHIND)
+        if len(self._out) > HIGH:
+            self.fill(full=True)
 
     def _cannot_send(self) -> None:
         """Handle a failed send; what the peer has sent before, such as an error, may still be read."""
         self.gone = self.broken = True
         self._out.clear()
         self._watch()
-        if self.full:
-            self.full = False
-            if self.peer is not None:
-                self.peer.resume(BEHIND)
-        if self._closing or self._eof or self._paused:
+        self.fill(full=False)
+        if self._closing or self.at_end or self._paused:
             self._close_now()
 
     def _half_close(self) -> None:
@@ -456,30 +423,26 @@ class Connection:
 
     # -- TLS
 
-    def _decrypt(self, tls: Tls, data: bytes) -> None:
-        outer = tls.outer
-        if outer is None:
-            self._decrypt_in(tls, data)
-            return
+    def _decrypt_outer(self, outer: Tls, tls: Tls, data: bytes) -> None:
         outer.incoming.write(data)
         data, ended = outer.decrypted()
         self._flush(outer)
         if data:
-            self._decrypt_in(tls, data)
+            self._decrypt(tls, data)
         if outer.damaged:
             self._fail()
         elif ended:
             self._at_end()
 
-    def _decrypt_in(self, tls: Tls, data: bytes) -> None:
+    def _decrypt(self, tls: Tls, data: bytes) -> None:
         tls.incoming.write(data)
         if not tls.ready and not self._shake(tls):
             return
         data, ended = tls.decrypted()
         if data:
             self.receive(data)
-        if not self.gone:
-            self._flush(tls)  # a key update or the like may have to be answered
+        if tls.outgoing.pending and not self.gone:
+            self._flush(tls)  # a key update or the like is to be answered
         if tls.damaged:
             self._fail()
         elif ended:
@@ -528,8 +491,8 @@ class Connection:
     # -- ends
 
     def _at_end(self) -> None:
-        if not self._eof:
-            self._eof = True
+        if not self.at_end:
+            self.at_end = True
             if self.broken:
                 self._close_now()  # nothing can be sent any more, nor does anything come
                 return
@@ -556,7 +519,7 @@ class Connection:
         """Register with the poller for the events that are of use now."""
         if self._fd < 0:
             return
-        events = 0 if self._paused or self._eof or self._closing else READ
+        events = 0 if self._paused or self.at_end or self._closing else READ
         if self._out:
             events |= WRITE
         if events == self._events:

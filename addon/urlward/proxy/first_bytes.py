@@ -1,5 +1,6 @@
 """Protocol of a connection and decision on it, from the first bytes of its client."""
 
+import re
 from typing import Literal, NamedTuple
 
 from mitmproxy.proxy import mode_specs
@@ -11,10 +12,20 @@ from urlward.proxy.client_hello import (
     may_be_old_client_hello,
     read_client_hello,
 )
+from urlward.proxy.framing import MAX_REQUEST_LINE, PASSED_OVER
 from urlward.proxy.guard import Guard
-from urlward.proxy.kind import begins_proxy_header, kind_of
 from urlward.proxy.mitm import HttpProxy, HttpUpstreamProxy
 from urlward.proxy.names import NO_NAMES, Context, Names, names_of_tls, sni_of
+
+# What an origin could read as a request line, if a lenient one: a word, blanks, and a target of any form;
+# behind GET anything, since Python's servers take `GET page` for HTTP/0.9.
+_COULD_BE = re.compile(
+    rb"(?:(?i:GET)[\x00-\x20\x85\xa0]+[!-~]|[!-~]+[\x00-\x20\x85\xa0]+(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:))"
+).match
+_COULD_BEGIN = re.compile(rb"(?:[!-~]+(?:[\x00-\x20\x85\xa0]+[A-Za-z0-9+.-]*)?)?").fullmatch
+
+# The PROXY protocol, https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt, in either version.
+_PROXY_HEADERS = (b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n")
 
 # Record types and versions of TLS that can be ended here, and by mitmproxy.
 _ENDED_TLS = (b"\x16\x03\x00", b"\x16\x03\x01", b"\x16\x03\x02", b"\x16\x03\x03")
@@ -36,7 +47,7 @@ class Decision(NamedTuple):
 
 
 WAIT, REFUSE, CLOSE = Decision("wait"), Decision("refuse"), Decision("close")
-HTTP, TLS = Decision("http"), Decision("tls")
+HTTP = Decision("http")
 
 
 def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, for_origin: bool) -> Decision:
@@ -58,11 +69,13 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
         if client_hello is None:
             return WAIT  # nothing yet, or the first bytes of what may be a ClientHello
         for_origin = for_origin and _is_tls_for_origin(context)
-        decision = _decide_tls(context, client_hello.sni, guard) if for_origin else TLS
-        if decision is TLS and not data.startswith(_ENDED_TLS):
+        decision, names = guard.tls(context, client_hello.sni) if for_origin else ("intercept", NO_NAMES)
+        if decision != "intercept":
+            return Decision("relay", names) if decision == "relay" else REFUSE
+        if not data.startswith(_ENDED_TLS):
             guard.refused("peek")
             return REFUSE
-        return decision._replace(sni=client_hello.sni) if decision is TLS else decision
+        return Decision("tls", sni=client_hello.sni)
     if relays_other and for_origin:
         if may_be_old_client_hello(data):
             if len(data) < OLD_HELLO_SEEN:
@@ -83,13 +96,6 @@ def decide(context: Context, data: bytes, guard: Guard, *, relays_other: bool, f
     return HTTP
 
 
-def _decide_tls(context: Context, sni: bytes | None, guard: Guard) -> Decision:
-    decision, names = guard.tls(context, sni)
-    if decision == "relay":
-        return Decision("relay", names)
-    return TLS if decision == "intercept" else REFUSE
-
-
 def _is_tls_for_origin(context: Context) -> bool:
     """Whether TLS that begins here is meant for an origin, not for the proxy itself."""
     if context.client.tls:
@@ -101,3 +107,28 @@ def _is_tls_for_origin(context: Context) -> bool:
 def is_for_origin(context: Context) -> bool:
     """Whether what begins in one of mitmproxy's layers is not spoken to the proxy itself."""
     return not context.layers or not isinstance(context.layers[-1], HttpProxy | HttpUpstreamProxy)
+
+
+def kind_of(data: bytes) -> Literal["http", "other", "unknown"]:
+    """Detect the protocol of a client's first bytes.
+
+    Returns:
+        ``other`` only where no origin would find a request in them, ``unknown`` where there are too few. What
+        may still become a request when it should have, is ``http``.
+    """
+    text = data.lstrip(PASSED_OVER)
+    if _COULD_BE(text.lstrip(b"\0" + PASSED_OVER)) or b"HTTP/" in data[:MAX_REQUEST_LINE]:
+        return "http"
+    if not _COULD_BEGIN(text) or b"\n" in text:
+        return "other"
+    return "unknown" if len(data) < MAX_REQUEST_LINE else "http"
+
+
+def begins_proxy_header(data: bytes) -> bool | None:
+    """Whether a client's first bytes begin a header of the PROXY protocol; None where there are too few.
+
+    Only a proxy speaks it. A server that takes it, from anybody, finds HTTP or TLS behind it.
+    """
+    if data.startswith(_PROXY_HEADERS):
+        return True
+    return None if any(header.startswith(data) for header in _PROXY_HEADERS) else False

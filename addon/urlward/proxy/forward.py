@@ -5,17 +5,17 @@ follow. What is of a hop alone is not passed on (RFC 9110 section 7.6, RFC 9112 
 """
 
 import re
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Final, NamedTuple, Protocol
+from typing import ClassVar, Final
 
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import FRESH, HttpEnds
 from urlward.proxy.framing import Unbounded
 from urlward.proxy.head import HeadError, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
-from urlward.proxy.relay import MAX_HELD, HttpRelay, Judge
+from urlward.proxy.relay import FRESH, MAX_HELD, NOWHERE, HttpRelay, Origin
 
 ESTABLISHED: Final = b"HTTP/1.1 200 Connection established\r\n\r\n"
 
@@ -40,36 +40,7 @@ _COUNTED_DOWN: Final = frozenset({b"TRACE", b"OPTIONS"})
 _MOST_FORWARDS: Final = 10**9
 
 
-class Origin(NamedTuple):
-    """Origin of a request: host, port, and whether TLS is spoken there.
-
-    Attributes:
-        host: name or address.
-        port: its port.
-        tls: whether TLS is spoken there.
-    """
-
-    host: str
-    port: int
-    tls: bool
-
-
-NOWHERE: Final = Origin("", 0, False)
-
-
-class ForwardEnds(HttpEnds, Protocol):
-    """Connections of an explicit proxy's client, with what it needs beyond `HttpEnds`."""
-
-    def keep_server(self, origin: Origin) -> None:
-        """Return an idle connection to an origin to the pool, for any client's later request."""
-
-    def asks(self, *, connected: bool) -> None:
-        """Prepare for judging a request; returns whether its origin is the one connected to."""
-
-    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
-        """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
-
-
+@dataclass(eq=False, slots=True)  # of which the class is made anew: `super()` would know the one before
 class ForwardRelay(HttpRelay):
     """HTTP/1 relay between a client of the explicit proxy and the origin of each of its requests.
 
@@ -79,68 +50,53 @@ class ForwardRelay(HttpRelay):
         reused: whether the connection to it has been used before, so that it may be about to be closed.
     """
 
-    __slots__ = (
-        "_again",
-        "_authority",
-        "_bound",
-        "_close_wanted",
-        "_keep_alive",
-        "_minor",
-        "_path",
-        "_rests_since",
-        "_scheme",
-        "_unfinished",
-        "asked",
-        "origin",
-        "reused",
-    )
+    origin: Origin = NOWHERE
+    asked: Origin = NOWHERE
+    reused: bool = False
+    _authority: str = ""
+    _scheme: str = ""
+    _path: bytes = b""
+    _connected: bool = False
+    """Whether the connection to the next request's origin is open, and takes that."""
+    _again: bytes | None = None
+    """The request, where it may be sent again."""
+    _keep_alive: bool = False
+    """Whether the origin keeps the connection open."""
+    _close_wanted: bool = False
+    """Whether the client asks nothing more."""
+    _bound: bool = False
+    """Whether the connection counts as this client's by what it has said of who it is."""
+    _minor: int = 1
+    _rests_since: float = 0.0
+    """When the last response had come."""
+    _unfinished: bool = False
+    """Whether a request was answered whose body has yet to come."""
 
-    _in_turn = True
-    ends: ForwardEnds
-
-    def __init__(self, ends: ForwardEnds, judge: Judge) -> None:
-        super().__init__(ends, judge)
-        self.origin = self.asked = NOWHERE
-        self.reused = False
-        self._authority = self._scheme = ""
-        self._path = b""
-        self._again: bytes | None = None
-        """The request, where it may be sent again."""
-        self._keep_alive = False
-        """Whether the origin keeps the connection open."""
-        self._close_wanted = False
-        """Whether the client asks nothing more."""
-        self._bound = False
-        """Whether the connection counts as this client's by what it has said of who it is."""
-        self._minor = 1
-        self._rests_since = 0.0
-        """When the last response had come."""
-        self._unfinished = False
-        """Whether a request was answered whose body has yet to come."""
+    _in_turn: ClassVar[bool] = True
 
     def client_ended(self) -> None:
         """The client will send no more; requests already received are answered in turn."""
         if self._waits:
-            super().client_ended()
+            HttpRelay.client_ended(self)
             return
         if self._held and not self._body and bool(self.pending) is not self._switching:
             self._client_ended = True
             return
         if self.idle:
             self._leave(keep=self._keep_alive)  # for others
-        super().client_ended()
+        HttpRelay.client_ended(self)
 
     def server_ended(self) -> None:
         """The origin will send no more."""
         if self._switched or self._done:
-            super().server_ended()
+            HttpRelay.server_ended(self)
             return
         if not self.pending:
             self._leave(keep=False)
             if self._unfinished:
                 self._server = "closed"  # which takes no more of the body
         elif self.pending[0].begun or self._response_held:
-            super().server_ended()
+            HttpRelay.server_ended(self)
         elif self.reused and self._again is not None:
             # It was closed while the request was on its way (RFC 9112 section 9.3.1).
             self._leave(keep=False)
@@ -157,7 +113,7 @@ class ForwardRelay(HttpRelay):
 
     def read_on(self) -> None:
         """The client has its turn again."""
-        super().read_on()
+        HttpRelay.read_on(self)
         self._end_with_client()
 
     def go_on(self) -> None:
@@ -185,7 +141,7 @@ class ForwardRelay(HttpRelay):
                 self._authority = self._scheme = ""  # should it be refused, the next request is not for there
                 self.ends.asks(connected=False)
                 return
-            scheme, authority, path = split_absolute(target)
+            head.absolute = scheme, authority, path = split_absolute(target)
             if authority != self._authority or scheme != self._scheme:
                 host, port = split_authority(authority)
                 tls = scheme == "https"
@@ -198,16 +154,11 @@ class ForwardRelay(HttpRelay):
         except UrlError as e:
             raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
         self._path = path.encode("latin-1")
-        self.ends.asks(connected=self._is_connected(head))
-
-    def _is_connected(self, head: RequestHead) -> bool:
-        """Whether the connection to the next request's origin is open, and takes that.
-
-        What cannot be sent twice goes over one that has just been in use, or one that counts as its client's.
-        """
-        if not (self._server == "open" and self.asked == self.origin and self._keep_alive):
-            return False
-        return head.repeatable or self._bound or perf_counter() - self._rests_since <= FRESH
+        self._connected = self._server == "open" and self.asked == self.origin and self._keep_alive
+        if self._connected and not (head.repeatable or self._bound):
+            # What cannot be sent twice goes over one that has just been in use, or counts as its client's.
+            self._connected = perf_counter() - self._rests_since <= FRESH
+        self.ends.asks(connected=self._connected)
 
     def _tunnel(self, rest: bytes) -> None:
         names = self.pending.pop().names
@@ -230,7 +181,7 @@ class ForwardRelay(HttpRelay):
         self._minor = head.minor
         self._unfinished = False
         self._close_wanted = not head.keep_alive
-        if self._is_connected(head):
+        if self._connected:
             self.reused = True
         else:
             self._leave(keep=self._keep_alive)
@@ -270,14 +221,14 @@ class ForwardRelay(HttpRelay):
         self._answer_with(BlockResponse(200, "OK", tuple(fields), body), keep_alive=False)
 
     def _read_requests(self, data: bytes) -> None:
-        super()._read_requests(data)
+        HttpRelay._read_requests(self, data)
         if self._unfinished and self._body is None and not self.pending:
             self._unfinished = False
             self._turn_over()
 
     def _bound_held(self) -> None:
         if self._switching and self.pending:
-            super()._bound_held()
+            HttpRelay._bound_held(self)
         elif len(self._held) > MAX_HELD:
             self.ends.hold_client(held=True)
 
@@ -320,7 +271,7 @@ class ForwardRelay(HttpRelay):
     # -- responses
 
     def _incoming(self, head: bytes) -> bytes:
-        head = super()._incoming(head)
+        head = HttpRelay._incoming(self, head)
         if self._lost_place or self._switched:
             return head
         parsed = self._parsed

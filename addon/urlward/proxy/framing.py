@@ -1,12 +1,10 @@
-"""Body framing of HTTP/1 messages: where a body ends (RFC 9112 sections 6 and 7).
+"""Body framing of HTTP/1 messages: where a body ends (RFC 9112 sections 6 and 7), and requests hidden in one.
 
 A body is not read, only counted: `feed` is given what has arrived and says how far the body goes in it.
 """
 
 import re
-from typing import Final, Protocol
-
-from urlward.proxy.kind import LateRequest, is_request_line
+from typing import Final, Self
 
 MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
@@ -38,6 +36,43 @@ _SMALL_CHUNKS = re.compile(
     rb"(?:" + b"|".join(b"[%x%X]\\r\\n.{%d}\\r\\n" % (n, n, n) for n in range(1, 16)) + rb")+", re.DOTALL
 ).match
 
+MAX_REQUEST_LINE: Final = 1 << 12
+"""Bytes in which a request's line is looked for, but HTTP/0.9's."""
+
+# What origins pass over before a request: line breaks and blanks, Python's too, if not NULs, which only make
+# one doubtful.
+PASSED_OVER = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0"
+# Whoever reads a line up to a blank as a method takes any bytes for one; with NULs between, as in the lengths
+# of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words
+# for a version.
+_BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
+_TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
+_LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]++%b+%b" % (_BLANK, _TARGET)).match
+_TO_UWSGI = re.compile(rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n" % _TARGET).match
+# Where that could be text, with all its fields, none of which is without a colon.
+_HEAD_TO_UWSGI = re.compile(
+    rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n(?:[^\r:]*+:[^\r]*+(?:\r\n[ \t][^\r]*+)*+\r\n)*+\r\n" % _TARGET
+).match
+_VERSION = b"HTTP/"
+# A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
+# for a line would grow faster than the line.
+_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%bHTTP/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
+# Or HTTP/0.9's, which has a target of any form; where prose may begin like that, only one that looks like it.
+_GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
+_IN_CONTENT = re.compile(
+    rb"^(?:%b|%b[!-~]++%b*\r?\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
+)
+is_request_line = re.compile(_LINE).fullmatch
+"""Whether a line with its end could be a request's, to an origin that takes any bytes for a method."""
+_AT_ITS_BEGINNING = re.compile(rb"%b|%b%b" % (_LINE, _GET, _TARGET))
+_WITHOUT_CONTENT = frozenset({b"GET", b"HEAD", b"DELETE", b"OPTIONS", b"TRACE"})
+"""Methods that give content no meaning (RFC 9110 section 9.3); origins may leave it unread."""
+
+_SEEN = 1 << 16
+"""Bytes in which a request is looked for: Python's servers take a line of so many."""
+_SHORT = 32
+"""Bytes of a line in which HTTP/0.9's is looked for before it has ended."""
+
 
 def is_heeded(trailer: bytes) -> bool:
     """Whether a trailer of a request, a line without its line feed, is more than that to some origin.
@@ -51,28 +86,6 @@ class FramingError(Exception):
     """A body that another reader could read differently."""
 
 
-class Body(Protocol):
-    """Message body that is being received."""
-
-    @property
-    def done(self) -> bool:
-        """Whether the whole body has been received."""
-
-    def feed(self, data: bytes, position: int) -> int:
-        """Count what has arrived.
-
-        Args:
-            data: what has arrived.
-            position: where in it the body goes on.
-
-        Returns:
-            Where the body ends in it, or its length.
-
-        Raises:
-            FramingError: that cannot be told.
-        """
-
-
 class Counted:
     """Body of a given length, more than 0."""
 
@@ -83,7 +96,7 @@ class Counted:
         self.done = False
 
     def feed(self, data: bytes, position: int) -> int:
-        """Count what has arrived; see `Body.feed`."""
+        """Count what has arrived; see `Body`."""
         here = len(data) - position
         if here < self._left:
             self._left -= here
@@ -95,13 +108,11 @@ class Counted:
 class Unbounded:
     """Body that ends with its connection."""
 
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        self.done = False
+    __slots__ = ()
+    done = False
 
     def feed(self, data: bytes, position: int) -> int:
-        """Count what has arrived; see `Body.feed`."""
+        """Count what has arrived; see `Body`."""
         return max(len(data), position)
 
 
@@ -126,7 +137,7 @@ class Chunked:
         self._room = MAX_TRAILERS
 
     def feed(self, data: bytes, position: int) -> int:
-        """Count what has arrived; see `Body.feed`."""
+        """Count what has arrived; see `Body`."""
         end = len(data)
         while position < end:
             if self._left > 2:
@@ -192,8 +203,13 @@ class Empty:
     done = True
 
     def feed(self, data: bytes, position: int) -> int:  # noqa: ARG002
-        """Count what has arrived; see `Body.feed`."""
+        """Count what has arrived; see `Body`."""
         return position
+
+
+type Body = Counted | Unbounded | Chunked | Empty | Unread
+"""Body that is being received. It is fed what has arrived, with the position in that where it goes on, and
+gives where it ends there, or the end of the data; FramingError where that cannot be told. Then it is done."""
 
 
 class Unread:
@@ -216,8 +232,63 @@ class Unread:
         return self._body.done
 
     def feed(self, data: bytes, position: int) -> int:
-        """Count what has arrived; see `Body.feed`."""
+        """Count what has arrived; see `Body`."""
         end = self._body.feed(data, position)
         if not self._late.done and self._late.found(data[position:end]):
             raise FramingError("a request in the content of another")
         return end
+
+
+class LateRequest:
+    """Detector of an HTTP request in relayed bytes that an origin could find at their beginning.
+
+    Args:
+        content: whether they are the content of a request whose method gives content no meaning (RFC 9110
+            section 9.3.1), or of any: there are origins that leave it unread, and then read it as the next
+            request. Otherwise they are what is neither HTTP nor TLS.
+        chunked: whether it is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
+        first: whether only the content's first line counts, which is where such an origin would begin. What
+            has a meaning may quote requests further on, as a batch of them does.
+    """
+
+    __slots__ = ("_chunked", "_content", "_first", "_held", "done")
+
+    done: bool
+    """Whether so much has come that no origin would look for a request any more."""
+
+    def __init__(self, *, content: bool, chunked: bool = False, first: bool = False) -> None:
+        self.done = False
+        self._content = content
+        self._chunked = chunked
+        self._first = first
+        self._held = bytearray()
+
+    @classmethod
+    def in_content(cls, method: bytes, *, chunked: bool) -> Self:
+        """For the content of a request."""
+        return cls(content=True, chunked=chunked, first=method not in _WITHOUT_CONTENT)
+
+    def found(self, data: bytes) -> bool:
+        """Whether the new bytes complete a request with the ones before."""
+        if self.done:
+            return False
+        held = self._held
+        if not held:
+            data = data.lstrip(b"\0" + PASSED_OVER)
+        seen = len(held)
+        held += data[: _SEEN - seen]
+        ended = b"\n" in data  # without that, no expression of a whole line finds more than before
+        if self._content:
+            start = held.rfind(b"\n", 0, seen) + 1
+            look = _AT_ITS_BEGINNING.match if self._first else _IN_CONTENT.search
+            past = self._first and start > 0
+            found = not past and (ended or seen - start < _SHORT) and look(held, start) is not None
+            found = found or (self._chunked and ended and _HEAD_TO_UWSGI(held) is not None)
+        else:
+            found = held.find(_VERSION, max(seen - len(_VERSION), 0), MAX_REQUEST_LINE) >= 0 or any(
+                look(held) is not None for look in (_LATE, _TO_UWSGI)
+            )
+        self.done = len(held) >= _SEEN or (self._first and not self._chunked and b"\n" in held)
+        if self.done:
+            held.clear()
+        return found

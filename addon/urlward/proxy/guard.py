@@ -3,11 +3,17 @@
 Everything that the addon asks goes through here, so that one place holds the rule that an exception
 of ours never lets a request pass, one place writes the log, and one place knows that nothing is blocked
 where the filter only monitors.
+
+Where events are recorded, their stores are what says who met what, under the privacy and for the days that
+the operator has chosen; a log knows neither, so hits are not in it too unless that is asked for. Other lines
+name a client by no more than that privacy leaves of it, and none a URL, host or path.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Literal
@@ -19,20 +25,132 @@ from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
+from urlward.lines import place_of
 from urlward.policy.policy import Policy, View
-from urlward.proxy.answers import plain
-from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference
-from urlward.proxy.decision_log import Counts, DecisionLog
+from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference, plain
 from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Client, Context, Names, Place, names_of, names_of_tls
 from urlward.proxy.probing import Probing
-from urlward.records.recording import Hit, Recording, canonical_url
+from urlward.records.privacy import name_in_log
+from urlward.records.worker import Hit, Recording, canonical_url
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]
 
+logger = logging.getLogger("urlward")
+
+_SAID_AGAIN = 60.0
+"""Seconds before one reason to refuse certificates is said again."""
+
 _LONGEST = 10.0
 """Seconds that mitmproxy may have had a request before it is judged; more is a clock that was set."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counters of decisions and faults since the start.
+
+    Attributes:
+        requests: that were judged.
+        blocked: requests and connections that were answered, refused or cut because they are listed.
+        would_block: those that would have been, where nothing is blocked.
+        refused: what could not be read.
+        errors: faults of ours.
+    """
+
+    requests: int = 0
+    blocked: int = 0
+    would_block: int = 0
+    refused: int = 0
+    errors: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class DecisionLog:
+    """Counter and log writer of decisions and faults.
+
+    Args:
+        counts: so far, to go on with.
+        clock: seconds since 1970-01-01 UTC.
+        recording: takes what is to be kept; None where nothing is.
+    """
+
+    counts: Counts
+    clock: Callable[[], float]
+    recording: Recording | None = None
+    _untrusted: dict[str, float] = field(default_factory=dict)
+
+    def block(self, hit: Hit) -> None:
+        """Log a hit that is blocked, or would be."""
+        if hit.would:
+            self.counts.would_block += 1
+        else:
+            self.counts.blocked += 1
+        if self.recording is not None:
+            self.recording.hit(hit)
+            if not self.recording.logs:
+                return
+        verdict = hit.verdict
+        _log(
+            logging.INFO,
+            f"%s {'would-' * hit.would}{'cut' if hit.cut else 'block'} "
+            "client=%s list=%s entry=%s category=%s reference=%s%s",
+            timestamp(self.clock()), self._peer(hit.client, hit.client_port), verdict.list, verdict.entry,
+            verdict.category or "-", hit.reference, f" group={hit.group}" * bool(hit.group),
+        )  # fmt: skip
+
+    def _peer(self, address: str, port: int) -> str:
+        named = self.recording.named if self.recording is not None else name_in_log
+        return named(address, port)
+
+    def failure(self, error: Exception, client: Client, outcome: str) -> None:
+        """Log an error of the filter, and where it happened.
+
+        Args:
+            error: raised by something of ours; its own text, which may quote the request, is not told.
+            client: whose request or connection it is.
+            outcome: what becomes of that.
+        """
+        self.counts.errors += 1
+        if self.recording is not None:
+            self.recording.metrics.error("decision")
+        _log(
+            logging.ERROR,
+            "%s error client=%s error=%s at=%s count=%d request=%s",
+            timestamp(time.time()), self._peer(*client.peername[:2]), error.__class__.__name__,
+            place_of(error), self.counts.errors, outcome,
+        )  # fmt: skip
+
+    def untrusted(self, reason: str, client: Client) -> None:
+        """Log that an origin's certificate was refused; each reason now and then, and never which origin.
+
+        What is decrypted has an entry, so that its host's name must not stand in a log.
+
+        Args:
+            reason: OpenSSL's, of a fixed set of texts.
+            client: who asked for the origin.
+        """
+        now = time.monotonic()
+        if now < self._untrusted.get(reason, float("-inf")) + _SAID_AGAIN:
+            return
+        self._untrusted[reason] = now
+        _log(
+            logging.WARNING,
+            "%s untrusted client=%s reason=%s (an origin's certificate; `--set "
+            "ssl_verify_upstream_trusted_ca=FILE` names other authorities)",
+            timestamp(self.clock()), self._peer(*client.peername[:2]), reason.replace(" ", "-"),
+        )  # fmt: skip
+
+
+def timestamp(now: float) -> str:
+    """UTC to the millisecond, RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+
+
+def _log(level: int, message: str, *values: object) -> None:
+    """Write a log line, ignoring errors: a full disk or a broken handler must not decide what passes."""
+    with suppress(Exception):
+        logger.log(level, message, *values)
 
 
 @dataclass(slots=True)
@@ -52,6 +170,7 @@ EVERYONE = View("", "", (), (), {})
 """View of every client where there is no policy."""
 
 
+@dataclass(eq=False)
 class Guard:
     """Decision maker for requests and connections; answers and logs.
 
@@ -71,49 +190,32 @@ class Guard:
         probing: is told what clients ask for and are shown; None where nobody is watched.
         intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
             unless `intercept` is ``none``; 0 for none.
-        counts: to go on with.
+        counts: so far, to go on with.
         canary: a host that is always blocked.
         recording: takes what is to be kept and counted; None where nothing is.
         clock: seconds since 1970-01-01 UTC.
-
-    Attributes:
-        counts: so far.
     """
 
-    def __init__(
-        self,
-        matcher: Callable[[], Matcher],
-        page: BlockPage,
-        *,
-        on_error: str = "block",
-        intercept: str = "listed",
-        tls_block: str = "page",
-        monitor: bool = False,
-        intercept_port: int = 0,
-        policy: Policy | None = None,
-        pages: Mapping[str, BlockPage] | None = None,
-        probing: Probing | None = None,
-        counts: Counts | None = None,
-        canary: CanaryMark | None = None,
-        recording: Recording | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.counts = counts or Counts()
-        self._log = DecisionLog(self.counts, clock, recording)
-        self._metrics = recording.metrics if recording is not None else None
-        self._canary = canary or CanaryMark()
-        self._matcher = matcher
-        self._page = page
-        self._policy = policy
-        self._pages = pages or {}
-        self._probing = probing
-        self._on_error = on_error
-        self._intercept = intercept
-        self._tls_block = tls_block
-        self._monitor = monitor
-        self._intercept_port = intercept_port
-        self._shows_page = tls_block == "page" and intercept != "none"
-        self._clock = clock
+    matcher: Callable[[], Matcher]
+    page: BlockPage
+    _: KW_ONLY
+    on_error: str = "block"
+    intercept: str = "listed"
+    tls_block: str = "page"
+    monitor: bool = False
+    intercept_port: int = 0
+    policy: Policy | None = None
+    pages: Mapping[str, BlockPage] = field(default_factory=dict)
+    probing: Probing | None = None
+    counts: Counts = field(default_factory=Counts)
+    canary: CanaryMark = field(default_factory=CanaryMark)
+    recording: Recording | None = None
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        self._log = DecisionLog(self.counts, self.clock, self.recording)
+        self._metrics = self.recording.metrics if self.recording is not None else None
+        self._shows_page = self.tls_block == "page" and self.intercept != "none"
 
     def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
         """Decide on a request: the response it gets from the filter, or the names it passes under.
@@ -126,7 +228,7 @@ class Guard:
         start = perf_counter()
         try:
             names = names_of(request, context)
-            if names.hosts and names.hosts[0] == self._canary.name:
+            if names.hosts and names.hosts[0] == self.canary.name:
                 return self._canary_page(names, context.client)
             verdict = self._verdict(names, context.client)
             if self._metrics is not None:
@@ -156,12 +258,12 @@ class Guard:
         self._asked(client)
         try:
             names = place.names(head)
-            matcher = self._matcher()
-            if names.hosts and names.hosts[0] == self._canary.name:
+            matcher = self.matcher()
+            if names.hosts and names.hosts[0] == self.canary.name:
                 return self._canary_page(names, client)
             if names.target and place.is_quiet(names, matcher):
-                verdict = matcher.check(names.hosts[0], names.target, names.ports, self._clock())
-                if verdict is not PASS and self._policy is not None:
+                verdict = matcher.check(names.hosts[0], names.target, names.ports, self.clock())
+                if verdict is not PASS and self.policy is not None:
                     verdict = self._verdict(names, client)
             else:
                 verdict = self._verdict(names, client)
@@ -180,8 +282,8 @@ class Guard:
         """The response to the canary: the block page, unless deciding fails, as it would for others."""
         self.counts.requests -= 1
         self._verdict(names, client)
-        self._canary.came = time.monotonic()
-        return self._page.render(
+        self.canary.came = time.monotonic()
+        return self.page.render(
             BlockNotice(new_reference(), "canary", None), accept="text/plain", accept_language="", head=False
         )
 
@@ -196,7 +298,7 @@ class Guard:
         Returns:
             ``told`` where it goes on although it is listed, since nothing is blocked.
         """
-        if self._monitor and (told or names.told):
+        if self.monitor and (told or names.told):
             return "told"
         try:
             verdict = self._verdict(names, client)
@@ -212,13 +314,13 @@ class Guard:
             return "told" if would else "cut"
         except UrlError:
             # Its host was not listed, so that nobody had to look at its target.
-            return "passes" if self._monitor else "cut"
+            return "passes" if self.monitor else "cut"
         except Exception as e:  # noqa: BLE001 - as above
             return "passes" if self._failed(e, client) is None else "cut"
 
     def _verdict(self, names: Names, client: Client) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
-        matcher, now, judge = self._matcher(), self._clock(), self._decide(client)
+        matcher, now, judge = self.matcher(), self.clock(), self._decide(client)
         if names.target:
             verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
@@ -249,18 +351,18 @@ class Guard:
 
     def _view(self, client: Client) -> View:
         """The policy that applies to a client now."""
-        return EVERYONE if self._policy is None else self._policy.view(client.peername[0], self._clock())
+        return EVERYONE if self.policy is None else self.policy.view(client.peername[0], self.clock())
 
     def _decide(self, client: Client) -> Decide:
         """The decision rule that applies to a client, from matching entries to a verdict."""
-        return decide if self._policy is None else partial(_decide_for, self._view, client)
+        return decide if self.policy is None else partial(_decide_for, self._view, client)
 
     def _check_address(self, address: str, port: int, client: Client) -> Verdict:
-        return self._matcher().check_address(address, (port,), self._clock(), self._decide(client))
+        return self.matcher().check_address(address, (port,), self.clock(), self._decide(client))
 
     def _only_told(self, verdict: Verdict) -> bool:
         """Whether a listed destination passes all the same, and is only logged."""
-        return self._monitor or not verdict.blocked
+        return self.monitor or not verdict.blocked
 
     def answer_connected(
         self, request: http.Request | RequestHead, names: Names, client: Client, address: str, port: int
@@ -286,7 +388,7 @@ class Guard:
 
     def lists_address(self, address: str, port: int, client: Client) -> bool:
         """Whether a name must not be connected to because of the address that it has. Never raises."""
-        if self._monitor:
+        if self.monitor:
             return False  # told once it is connected to
         try:
             return self._check_address(address, port, client).blocked
@@ -296,7 +398,7 @@ class Guard:
     def lists_any_address(self) -> bool:
         """Whether any address is listed at all. Never raises."""
         try:
-            return any(li.prefixes4 or li.prefixes6 for li in self._matcher().lists)
+            return any(li.prefixes4 or li.prefixes6 for li in self.matcher().lists)
         except Exception:  # noqa: BLE001 - the question after this one fails in the same way, and says so
             return True
 
@@ -351,7 +453,7 @@ class Guard:
 
     def _tls(self, names: Names, client: Client) -> tuple[TlsDecision, Names]:
         shows_page = self._shows_page
-        whatever = self._intercept == "all" or self._is_strict(client)
+        whatever = self.intercept == "all" or self._is_strict(client)
         if whatever and shows_page:
             return "intercept", names
         start = perf_counter()
@@ -367,16 +469,16 @@ class Guard:
     def _is_strict(self, client: Client) -> bool:
         """Whether a connection arrived where none is relayed unread."""
         return (
-            bool(self._intercept_port)
-            and client.proxy_mode.custom_listen_port == self._intercept_port
-            and self._intercept != "none"
+            bool(self.intercept_port)
+            and client.proxy_mode.custom_listen_port == self.intercept_port
+            and self.intercept != "none"
         )
 
     def _lists_below(self, names: Names, client: Client) -> list[str]:
         """The lists because of which a connection to these hosts is not relayed unread."""
-        if self._intercept == "none":
+        if self.intercept == "none":
             return []
-        lists_below, now = self._matcher().lists_below, self._clock()
+        lists_below, now = self.matcher().lists_below, self.clock()
         # In reverse mode the port is the operator's; which one clients mean is inside.
         ports = () if isinstance(client.proxy_mode, mode_specs.ReverseMode) else names.ports
         found = [name for host in names.hosts for name in lists_below(host, ports, now)]
@@ -439,7 +541,7 @@ class Guard:
             return self._tell(verdict, names, client)
         view = self._view(client)
         hit = self._hit(verdict, names, client, view)
-        reference, page = hit.reference, self._pages.get(view.page, self._page)
+        reference, page = hit.reference, self.pages.get(view.page, self.page)
         self._log.block(hit)
         self._drew(client, verdict)
         if isinstance(request, RequestHead):
@@ -462,21 +564,21 @@ class Guard:
             return plain(451, f"Blocked. Reference: {reference}", head=head)
 
     def _asked(self, client: Client) -> None:
-        if self._probing is not None and self._probing.slowing:
+        if self.probing is not None and self.probing.slowing:
             try:
-                self._probing.asked(client)
+                self.probing.asked(client)
             except Exception as e:  # noqa: BLE001 - the decision is another matter
                 self._log.failure(e, client, "not slowed")
 
     def _drew(self, client: Client, verdict: Verdict) -> None:
-        if self._probing is not None:
+        if self.probing is not None:
             try:
-                self._probing.drew(client, verdict)
+                self.probing.drew(client, verdict)
             except Exception as e:  # noqa: BLE001 - as above
                 self._log.failure(e, client, "blocked")
 
     def _failed(self, error: Exception, client: Client, head: bool = False) -> BlockResponse | None:
-        passed = self._on_error == "pass"
+        passed = self.on_error == "pass"
         if self._metrics is not None:
             self._metrics.requests("match", "error")
         self._log.failure(error, client, "passed" if passed else "blocked")

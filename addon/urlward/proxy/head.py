@@ -7,6 +7,8 @@ section 6.3 without the choices that they leave.
 """
 
 import re
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import httptools
@@ -51,6 +53,8 @@ _NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
 # ASCII, at which Python's own reader of heads takes all that follows for a body.
 _ODD_NAMES = re.compile(rb"(?<=\r\n)[!-9;-~]+(?=:)").sub
 _MAX_DIGITS = 18
+_REMEMBERED: Final = 8
+"""Response heads: HTTP/2 reads what the relay has read, and many of an origin's are the same for a second."""
 # Schemes by which each request says who the client is. Others may speak for the connection, as NTLM does.
 _OF_ITSELF = re.compile(rb"[ \t]*(?i:basic|bearer|digest|aws4-hmac-sha256)[ \t]").match
 
@@ -67,6 +71,7 @@ class HeadError(Exception):
         self.status = status
 
 
+@dataclass(eq=False, slots=True)
 class RequestHead:
     """Parsed head of an HTTP/1 request.
 
@@ -85,38 +90,23 @@ class RequestHead:
         of_hop: whether it has fields of this hop alone, beside Host.
         authorizes_connection: whether it says who the client is in a way that holds for what follows on its
             connection (RFC 4559 section 6).
+        absolute: scheme, authority and path of a target in absolute form, where that has been read.
     """
 
-    __slots__ = (
-        "authorizes_connection",
-        "expects",
-        "fields",
-        "hosts",
-        "keep_alive",
-        "length",
-        "method",
-        "minor",
-        "of_hop",
-        "options",
-        "other_upgrade",
-        "target",
-        "websocket",
-    )
-
-    def __init__(self, method: bytes, target: bytes, minor: int) -> None:
-        self.method = method
-        self.target = target
-        self.minor = minor
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.hosts: list[bytes] = []
-        self.length: int | None = 0
-        self.expects = False
-        self.websocket = False
-        self.other_upgrade = False
-        self.keep_alive = minor == 1
-        self.options = b""
-        self.of_hop = False
-        self.authorizes_connection = False
+    method: bytes
+    target: bytes
+    minor: int
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    hosts: list[bytes] = field(default_factory=list)
+    length: int | None = 0
+    expects: bool = False
+    websocket: bool = False
+    other_upgrade: bool = False
+    keep_alive: bool = True
+    options: bytes = b""
+    of_hop: bool = False
+    authorizes_connection: bool = False
+    absolute: tuple[str, str, str] | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -132,6 +122,7 @@ class RequestHead:
         return next((value for n, value in self.fields if n.lower() == name), b"")
 
 
+@dataclass(eq=False, slots=True)
 class ResponseHead:
     """Parsed head of an HTTP/1 response.
 
@@ -146,16 +137,14 @@ class ResponseHead:
         alternatives: whether it may name another way to its host.
     """
 
-    __slots__ = ("alternatives", "doubtful", "fields", "length", "minor", "of_hop", "options", "status")
-
-    def __init__(self) -> None:
-        self.status = 0
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.length: int | None = -1
-        self.doubtful = self.alternatives = False
-        self.minor = 1
-        self.of_hop = 0
-        self.options = b""
+    minor: int = 1
+    status: int = 0
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    length: int | None = -1
+    doubtful: bool = False
+    options: bytes = b""
+    of_hop: int = 0
+    alternatives: bool = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -171,7 +160,8 @@ def read_request_head(data: bytes) -> RequestHead:
     line = _REQUEST_LINE(data)
     if line is None:
         raise HeadError(400, "not a request line of HTTP/1.1")
-    head = RequestHead(line[1], line[2], 1 if line[3] == b"1" else 0)
+    head = RequestHead(line[1], line[2], int(line[3]))
+    head.keep_alive = line[3] == b"1"
     try:
         try:
             _feed(head, data)
@@ -186,8 +176,9 @@ def read_request_head(data: bytes) -> RequestHead:
     return head
 
 
+@lru_cache(_REMEMBERED)
 def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
-    """Read a response head, from its first letter to its empty line.
+    """Read a response head, from its first letter to its empty line; nothing is changed in what it gives.
 
     Args:
         data: the head.
@@ -196,9 +187,7 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
     Raises:
         ValueError: it is malformed; what it frames cannot be told.
     """
-    head = ResponseHead()
-    if data.startswith(b"HTTP/1.0"):
-        head.minor = 0
+    head = ResponseHead(0 if data.startswith(b"HTTP/1.0") else 1)
     parser = httptools.HttpResponseParser(head)
     try:
         parser.feed_data(data)
@@ -228,7 +217,7 @@ def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
                         head.options += b"," + value.lower() if head.options else value.lower()
             case 14:
                 if name.lower() == b"content-length":
-                    lengths += (part.strip(b" \t") for part in value.split(b","))
+                    lengths += [part.strip(b" \t") for part in value.split(b",")]
             case 17:
                 if name.lower() == b"transfer-encoding":
                     codings.append(value)

@@ -8,28 +8,16 @@ what comes back is read into frames again. A lane carries one stream after anoth
 import asyncio
 from collections import deque
 from contextlib import suppress
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
+from h2 import events
 from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    RemoteSettingsChanged,
-    RequestReceived,
-    SettingsAcknowledged,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-    WindowUpdated,
-)
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 
-from urlward.proxy.answers import plain
-from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import FRESH
+from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import END, MAX_HEAD, HeadError, read_response_head
 from urlward.proxy.http2_frames import (
     BY_MESSAGE,
@@ -47,11 +35,13 @@ from urlward.proxy.http2_messages import (
     Fields,
     MalformedError,
     Request,
+    chunk,
     last_chunk,
     read_request,
     response_fields,
 )
-from urlward.proxy.http2_origin import Http2Client, SharedOrigin
+from urlward.proxy.http2_origin import SharedOrigin
+from urlward.proxy.relay import FRESH, NO_ENDS, HttpEnds
 
 LEAST_WINDOW: Final = 1 << 13
 """Bytes of a request's body that may be on their way, or wait here, however many there are."""
@@ -66,47 +56,10 @@ _LONG_HEAD: Final = 1 << 13
 """Bytes of a request's head beyond which each 1 KB is spent on: clients can name long fields by a byte."""
 
 
-class Http2Ends(Protocol):
-    """Session interface of an HTTP/2 client connection."""
-
-    active: float
-
-    def send_client(self, data: bytes) -> None:
-        """Send bytes to the client."""
-
-    def close(self) -> None:
-        """Close, once all that was sent is out."""
-
-    def refused(self, stage: str) -> None:
-        """Count what could not be read."""
-
-    def broken(self, error: Exception) -> None:
-        """Handle an error of the filter's own, which breaks the connection."""
-
-    def exchange(self, lane: "Lane") -> None:
-        """Begin a session for a lane."""
-
-    def hold_client(self, *, held: bool) -> None:
-        """Stop reading from the client, or go on."""
+_NONE: Final = Request(b"")
 
 
-class _NoEnds:
-    """Null implementation of `Http2Ends`, once the connection is gone."""
-
-    active = 0.0
-
-    def send_client(self, data: Any) -> None:
-        """Do nothing."""
-
-    refused = broken = exchange = send_client
-
-    def close(self) -> None:
-        """Do nothing."""
-
-    def hold_client(self, *, held: bool) -> None:
-        """Do nothing."""
-
-
+@dataclass(eq=False, slots=True)
 class ClientStream(Stream):
     """Stream of a client: its request and its response.
 
@@ -116,15 +69,10 @@ class ClientStream(Stream):
         begun: whether a response has.
     """
 
-    __slots__ = ("begun", "held", "request")
-
-    lane: "Lane | None"
-
-    def __init__(self, number: int, request: Request, *, ended: bool) -> None:
-        super().__init__(number, ended=ended)
-        self.request = request
-        self.held: list[bytes] = []
-        self.begun = False
+    lane: "Lane | None" = None
+    request: Request = _NONE
+    held: list[bytes] = field(default_factory=list)
+    begun: bool = False
 
 
 class Lane(StreamLane):
@@ -229,8 +177,7 @@ class Lane(StreamLane):
             else:
                 self.http2.end_stream(stream, why)
             self.http2.flush()
-        if self._exchange is not None:
-            self._exchange.cut()
+        self.drop()
 
     # -- as the session's connection
 
@@ -250,8 +197,7 @@ class Lane(StreamLane):
         except ValueError:
             self.part()
             self.http2.give_up(stream, "The response is none of HTTP.")
-            if self._exchange is not None:
-                self._exchange.cut()
+            self.drop()
         self.http2.flush()
 
     def end(self) -> None:
@@ -327,14 +273,14 @@ class Lane(StreamLane):
                     stream, [field for field in fields if field[0] != b"sec-websocket-accept"], whole=False
                 )
                 return position
-            self.http2.inform(stream, response_fields(head)[0])
+            self.http2.send_head(stream, response_fields(head)[0], whole=False)
         fields, self._last = response_fields(head)
         self.expect_body(head.length)
         self.http2.respond(stream, fields, whole=head.length == 0)
         return position
 
 
-class Http2(Http2Client):
+class Http2(Multiplexed):
     """HTTP/2 connection with a client.
 
     Args:
@@ -347,22 +293,15 @@ class Http2(Http2Client):
     """
 
     __slots__ = (
-        "_client_ended",
-        "_heads",
-        "_lanes",
-        "_leaving",
-        "_resting",
-        "_scheduled",
-        "_waiting",
-        "ends",
+        "_client_ended", "_heads", "_lanes", "_leaving", "_resting", "_scheduled", "_waiting", "ends",
         "origin",
-    )
+    )  # fmt: skip
 
     live: Final = ()
     endless: Final = False
     unbounded: Final = False
 
-    def __init__(self, ends: Http2Ends, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, ends: HttpEnds, loop: asyncio.AbstractEventLoop) -> None:
         settings: dict[Any, int] = {
             SettingCodes.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
             SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD,
@@ -370,7 +309,7 @@ class Http2(Http2Client):
         }
         windows = Windows(LEAST_WINDOW, WINDOW, Credit(CREDIT))
         super().__init__(loop, client_side=False, settings=settings, windows=windows)
-        self.ends = ends
+        self.ends: Any = ends
         self.origin = SharedOrigin(loop, self)
         self._waiting: deque[ClientStream] = deque()
         """Streams that wait for a lane."""
@@ -422,7 +361,7 @@ class Http2(Http2Client):
     def closed(self) -> None:
         """The client's connection is closed."""
         self.forget()
-        self.ends = _NoEnds()
+        self.ends = NO_ENDS
 
     def server_ended(self) -> None:
         """Do nothing: this object has no origin connection of its own."""
@@ -442,7 +381,7 @@ class Http2(Http2Client):
         super().pause(why)
         self.ends.hold_client(held=True)
         for lane in self._lanes:
-            lane.burden()
+            lane.fill(full=True)
 
     def _caught_up(self) -> None:
         for lane in list(self._lanes):
@@ -452,35 +391,35 @@ class Http2(Http2Client):
 
     # -- requests
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: events.Event) -> None:
         match event:
-            case RequestReceived():
+            case events.RequestReceived():
                 self._request(event)
-            case DataReceived():
+            case events.DataReceived():
                 self._content(event)
-            case StreamEnded():
+            case events.StreamEnded():
                 self._content_ended(event.stream_id)
-            case TrailersReceived():
+            case events.TrailersReceived():
                 self._trailers(event)
-            case WindowUpdated():
+            case events.WindowUpdated():
                 self._go_on(event.stream_id)
-            case SettingsAcknowledged():
+            case events.SettingsAcknowledged():
                 self._open_window()
-            case RemoteSettingsChanged():
+            case events.RemoteSettingsChanged():
                 self._heads = self._heads or 1
                 self._go_on()
-            case StreamReset():
+            case events.StreamReset():
                 self._budget.spend(ON_RESET if not event.remote_reset else 0)
                 stream = self._streams.get(event.stream_id)
                 if stream is not None:
                     self._drop(stream)
-            case ConnectionTerminated():
+            case events.ConnectionTerminated():
                 self._client_ended = True
                 if event.error_code:
                     self._end()
                 self._rest()
 
-    def _request(self, event: RequestReceived) -> None:
+    def _request(self, event: events.RequestReceived) -> None:
         self._heads += 1
         number = event.stream_id
         assert number is not None
@@ -499,34 +438,25 @@ class Http2(Http2Client):
             return
         except HeadError as e:
             self.ends.refused("match")
-            self._streams[number] = stream = ClientStream(number, Request(b""), ended=ended)
+            self._streams[number] = stream = ClientStream(number, ended=ended)
             self._answer(stream, plain(e.status, str(e)))
             return
         if len(request.head) > _LONG_HEAD:
             self._budget.spend((len(request.head) - _LONG_HEAD) >> 10)
-        self._streams[number] = stream = ClientStream(number, request, ended=ended)
+        self._streams[number] = stream = ClientStream(number, ended=ended, request=request)
         if not ended:
             self._widen(stream, OF_NEW)
         self._waiting.append(stream)
 
-    def _content(self, event: DataReceived) -> None:
-        number, size = event.stream_id, event.flow_controlled_length
-        assert number is not None
-        assert size is not None
-        stream = self._streams.get(number)
+    def _content(self, event: events.DataReceived) -> None:
+        stream = self._arrived(event)
         if stream is None:
-            self._frames.took(number, size)
             return
-        stream.unread += size
-        data = event.data
-        if data:
-            if stream.request.chunked:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
-            self._pass(stream, data)
-        if stream.lane is not None and not stream.lane.pausing and stream.unread:
-            self.took(stream)
+        if event.data:
+            self._pass(stream, chunk(event.data) if stream.request.chunked else event.data)
+        self._passed(stream)
 
-    def _trailers(self, event: TrailersReceived) -> None:
+    def _trailers(self, event: events.TrailersReceived) -> None:
         stream = self._streams.get(event.stream_id or 0)
         if stream is None:
             return
@@ -629,15 +559,11 @@ class Http2(Http2Client):
 
     # -- responses
 
-    def inform(self, stream: ClientStream, fields: Fields) -> None:
-        """Send an interim response."""
-        self._send_head(stream, fields, whole=False)
-
     def respond(self, stream: ClientStream, fields: Fields, *, whole: bool) -> None:
         """Send a response's head, which may be the whole of it."""
         stream.begun = True
         stream.whole = stream.over = whole
-        self._send_head(stream, fields, whole=whole)
+        self.send_head(stream, fields, whole=whole)
         if whole:
             self._finish(stream)
 
@@ -669,11 +595,12 @@ class Http2(Http2Client):
             self.reset(stream.id, why)
             self._drop(stream)
 
-    def _send_head(self, stream: ClientStream, fields: Fields, *, whole: bool) -> None:
+    def send_head(self, stream: ClientStream, fields: Fields, *, whole: bool) -> None:
+        """Send a head, of an interim response too."""
         if self._streams.get(stream.id) is not stream or self._closed:
             return
         try:
-            self._frames.send_headers(stream.id, fields, end_stream=whole)
+            self._frames.head(stream.id, fields, whole=whole)
         except H2Error:
             self._drop(stream)
 

@@ -1,15 +1,16 @@
 """Shared HTTP/2 core (RFC 9113), for connections with clients and with origins alike.
 
-The h2 library reads and writes frames. A stream's messages are HTTP/1.1 in a lane, which is a connection of
-a session, without a socket (`urlward.proxy.session`). What the other side sends beyond what its messages need
-is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long others wait by turns
-(`urlward.proxy.poller`).
+The h2 library reads frames, and keeps the states of streams. A stream's messages are HTTP/1.1 in a lane,
+which is a connection of a session, without a socket (`urlward.proxy.session`). What the other side sends
+beyond what its messages need is bounded by a budget (CVE-2019-9511 to 9518, CVE-2023-44487), and for how long
+others wait by turns (`urlward.proxy.poller`).
 """
 
 import asyncio
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import groupby
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
@@ -18,14 +19,15 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
-from h2.exceptions import FrameTooLargeError, H2Error, ProtocolError
+from h2.exceptions import DenialOfServiceError, FrameTooLargeError, H2Error, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
+from h2.stream import StreamInputs
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
-from urlward.proxy.connection import BEHIND, HIGH, LATER, LOW, Connection, Owner
+from urlward.proxy.connection import HIGH, LATER, LOW, Connection, Owner
 from urlward.proxy.head import MAX_HEAD
-from urlward.proxy.http2_messages import Chunks, Encoder, Fields
+from urlward.proxy.http2_messages import Chunks, Decoder, Encoder, Fields
 
 MAX_STREAMS: Final = 100
 """Streams of a client."""
@@ -44,11 +46,11 @@ _FIRST_WINDOW: Final = (1 << 16) - 1
 _MAX_FRAME: Final = 1 << 14
 _LAST_STREAM: Final = (1 << 31) - 1
 _CLOSED_STREAMS: Final = 1 << 11
+_FORGOTTEN: Final = 16
+"""New streams after which those that are closed are forgotten."""
 
-_FRAME_HEAD: Final = 9
-_PREFACE: Final = 24
 _DATA, _HEADERS, _RST_STREAM, _WINDOW, _CONTINUATION = 0, 1, 3, 8, 9
-_END_STREAM, _PADDED = 1, 8
+_END_STREAM, _END_HEADERS = 1, 4
 _SMALL: Final = 128
 """Bytes of a frame of data below which it costs more than it is worth."""
 
@@ -77,13 +79,24 @@ _REST: Final = 0.02
 
 
 _WINDOW_UPDATE = struct.Struct(">5sII").pack
+_FRAME_START = struct.Struct(">HBBBI").pack
+_INFORMATIONAL: Final = StreamInputs.SEND_INFORMATIONAL_HEADERS
 
 # The library writes each frame that comes out in full, for a log that nobody keeps.
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
 
 
+def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
+    """A frame of a stream (RFC 9113 section 4.1)."""
+    size = len(data)
+    return _FRAME_START(size >> 8, size & 0xFF, kind, flags, number) + data
+
+
 class Exchange(Owner, Protocol):
     """Session of a lane: both its connections."""
+
+    def connect(self) -> None:
+        """Open a connection to the origin, or join one that is shared."""
 
     def close(self) -> None:
         """Close both connections, once all that was sent is out."""
@@ -130,16 +143,90 @@ class Windows(NamedTuple):
     credit: Credit
 
 
+@dataclass(eq=False, slots=True)
+class Budget:
+    """Budget for HTTP/2 frames beyond what messages need.
+
+    Args:
+        now: the time, by `time.perf_counter`.
+
+    Attributes:
+        small: small frames of data that have been read since somebody asked.
+    """
+
+    _at: float
+    small: int = 0
+    _updates: int = 0
+    """Updates of windows that cost nothing."""
+    _left: float = _AT_FIRST
+    _small: float = _SMALL_AT_MOST
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is used up."""
+        return self._left < 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether more small frames of data have come than are to be read at once."""
+        return self._small < 0
+
+    def earn(self, amount: float) -> None:
+        """Add to the budget."""
+        self._left = min(self._left + amount, _AT_MOST)
+
+    def allow(self, messages: int) -> None:
+        """Allow window updates for some small messages, one for each."""
+        self._updates = min(self._updates + messages, int(_SMALL_AT_MOST))
+
+    def spend(self, amount: int) -> None:
+        """Take from the budget."""
+        self._left -= amount
+
+    def pass_time(self, now: float) -> None:
+        """Earn what the time brings."""
+        self.earn((now - self._at) * _PER_SECOND)
+        self._small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
+        self._at = now
+
+    def read(self, frame: Frame) -> None:
+        """Spend on a frame."""
+        kind = frame.type
+        if kind == _DATA:
+            assert isinstance(frame, DataFrame)
+            if len(frame.data) >= _SMALL:
+                self.earn(len(frame.data) / _BYTES_FOR_ONE)
+            elif "END_STREAM" not in frame.flags:
+                if frame.data:
+                    self._small -= 1
+                    self.small += 1
+                else:
+                    self._left -= _ON_CONTROL
+        elif kind == _HEADERS:
+            self._left -= ON_REQUEST
+        elif kind == _RST_STREAM:
+            self._left -= ON_RESET
+        elif kind == _WINDOW and self._updates:
+            self._updates -= 1
+        elif kind == _CONTINUATION:
+            self._left -= _ON_CONTROL
+        else:
+            self._left -= _ON_CONTROL + (frame.body_len >> 4)
+
+
 class _Buffer(FrameBuffer):
     """Buffer of received bytes; it gives out a bounded number of frames at a time, and window updates of 0,
     too."""
 
+    budget: Budget
     given = 0
 
     def __next__(self) -> Frame:
         if self.given >= _AT_ONCE:
             raise StopIteration
         self.given += 1
+        if int.from_bytes(self._data[:3]) > _MAX_FRAME:
+            raise FrameTooLargeError  # for the end of which nobody is to wait
         try:
             return super().__next__()
         except ProtocolError:
@@ -147,7 +234,18 @@ class _Buffer(FrameBuffer):
             if self._headers_buffer or head[:4] != b"\0\0\4\x08" or any(head[9:]):
                 raise
             del self._data[:13]
-            return WindowUpdateFrame(int.from_bytes(head[5:9]) & 0x7FFFFFFF, 0)
+            update = WindowUpdateFrame(int.from_bytes(head[5:9]) & 0x7FFFFFFF, 0)
+            self.budget.read(update)
+            return update
+
+    def _update_header_buffer(self, f: Frame | None) -> Frame | None:
+        assert f is not None
+        self.budget.read(f)
+        found = super()._update_header_buffer(f)
+        block = self._headers_buffer
+        if len(block) > _MAX_CONTINUATIONS or sum(len(each.data) for each in block) > MAX_BLOCK:
+            raise DenialOfServiceError("a head that is too large")
+        return found
 
 
 class Frames(H2Connection):
@@ -163,6 +261,9 @@ class Frames(H2Connection):
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
         self.incoming_buffer = _Buffer(server=not config.client_side)
+        self.encoder = Encoder()  # type: ignore[assignment]
+        self.decoder = Decoder(self.DEFAULT_MAX_HEADER_LIST_SIZE)
+        self._begun = 0
 
     @property
     def more(self) -> bool:
@@ -170,6 +271,15 @@ class Frames(H2Connection):
         more = self.incoming_buffer.given >= _AT_ONCE
         self.incoming_buffer.given = 0
         return more
+
+    def _open_streams(self, remainder: int) -> int:
+        """How many streams are open, or a bound of that which is enough: the library looks at each of them,
+        and forgets those that are closed, for each new one."""
+        settings = self.remote_settings if self.config.client_side else self.local_settings
+        self._begun += 1
+        if self._begun % _FORGOTTEN and len(self.streams) < settings.max_concurrent_streams:
+            return len(self.streams)
+        return super()._open_streams(remainder)
 
     def expect_first_window(self) -> None:
         """Accept data within the default window until our settings are known (RFC 9113 section 6.9.2)."""
@@ -214,6 +324,29 @@ class Frames(H2Connection):
         windows.max_window_size += size
         self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, size)
 
+    def head(self, number: int, fields: Fields, *, whole: bool) -> None:
+        """Send a response's head, or trailers; as the library does, which takes its time to look at them."""
+        machine = self._get_stream_by_id(number).state_machine
+        informs = fields[0][0] == b":status" and fields[0][1].startswith(b"1")
+        machine.process_input(_INFORMATIONAL if informs else StreamInputs.SEND_HEADERS)
+        if whole:
+            machine.process_input(StreamInputs.SEND_END_STREAM)
+        block, kind, flags = self.encoder.encode(fields), _HEADERS, _END_STREAM if whole else 0
+        while block:
+            part, block = block[:_MAX_FRAME], block[_MAX_FRAME:]
+            self._data_to_send += _frame(kind, flags if block else flags | _END_HEADERS, number, part)
+            kind, flags = _CONTINUATION, 0
+
+    def content(self, number: int, data: bytes, *, last: bool) -> None:
+        """Send data, for which there is room."""
+        stream = self.streams[number]
+        stream.state_machine.process_input(StreamInputs.SEND_DATA)
+        if last:
+            stream.state_machine.process_input(StreamInputs.SEND_END_STREAM)
+        stream.outbound_flow_control_window -= len(data)
+        self.outbound_flow_control_window -= len(data)
+        self._data_to_send += _frame(_DATA, _END_STREAM if last else 0, number, data)
+
     def go_away(self, *, soon: bool) -> None:
         """Send GOAWAY: no more streams are taken, and those that exist go on (RFC 9113 section 6.8).
 
@@ -249,109 +382,7 @@ class Frames(H2Connection):
         return [], [event]
 
 
-class Budget:
-    """Budget for HTTP/2 frames beyond what messages need.
-
-    Args:
-        now: the time, by `time.perf_counter`.
-        preface: bytes before the first frame.
-
-    Attributes:
-        small: small frames of data in what was read last.
-    """
-
-    __slots__ = ("_at", "_block", "_continuations", "_head", "_left", "_skip", "_small", "_updates", "small")
-
-    def __init__(self, now: float, preface: int = _PREFACE) -> None:
-        self.small = 0
-        self._updates = 0
-        """Updates of windows that cost nothing."""
-        self._left = _AT_FIRST
-        self._small = _SMALL_AT_MOST
-        self._at = now
-        self._skip = preface
-        """Bytes to come of the frame that has begun."""
-        self._head = b""
-        self._block = self._continuations = 0
-
-    @property
-    def spent(self) -> bool:
-        """Whether the budget is used up."""
-        return self._left < 0
-
-    @property
-    def behind(self) -> bool:
-        """Whether more small frames of data have come than are to be read at once."""
-        return self._small < 0
-
-    def earn(self, amount: int) -> None:
-        """Add to the budget."""
-        self._left = min(self._left + amount, _AT_MOST)
-
-    def allow(self, messages: int) -> None:
-        """Allow window updates for some small messages, one for each."""
-        self._updates = min(self._updates + messages, int(_SMALL_AT_MOST))
-
-    def spend(self, amount: int) -> None:
-        """Take from the budget."""
-        self._left -= amount
-
-    def read(self, data: bytes, now: float) -> bool:
-        """Spend on the frames in what has come; whether there was enough for that.
-
-        Raises:
-            FrameTooLargeError: one is larger than any may be, of which nobody is to wait for the end.
-        """
-        left = min(self._left + (now - self._at) * _PER_SECOND, _AT_MOST)
-        small = min(self._small + (now - self._at) * _SMALL_PER_SECOND, _SMALL_AT_MOST)
-        self._at = now
-        if self._head:
-            data, self._head = self._head + data, b""
-        position, size = self._skip, len(data)
-        self.small = 0
-        while position + _FRAME_HEAD <= size:
-            length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
-            kind = data[position + 3]
-            if length > _MAX_FRAME:
-                raise FrameTooLargeError
-            if kind == _DATA:
-                flags, content = data[position + 4], length
-                if flags & _PADDED:
-                    if position + _FRAME_HEAD == size:
-                        break  # how much of it is padding is yet to come
-                    content -= 1 + data[position + _FRAME_HEAD]
-                if content >= _SMALL:
-                    left += content / _BYTES_FOR_ONE
-                elif not flags & _END_STREAM:
-                    if content > 0:
-                        small -= 1
-                        self.small += 1
-                    else:
-                        left -= _ON_CONTROL
-            elif kind == _HEADERS:
-                left -= ON_REQUEST
-                self._block, self._continuations = length, 0
-            elif kind == _CONTINUATION:
-                left -= _ON_CONTROL
-                self._block += length
-                self._continuations += 1
-                if self._continuations > _MAX_CONTINUATIONS or self._block > MAX_BLOCK:
-                    return False
-            elif kind == _RST_STREAM:
-                left -= ON_RESET
-            elif kind == _WINDOW and self._updates:
-                self._updates -= 1
-            else:
-                left -= _ON_CONTROL + (length >> 4)
-            position += _FRAME_HEAD + length
-        if position < size:
-            self._head, self._skip = data[position:], 0
-        else:
-            self._skip = position - size
-        self._left, self._small = left, small
-        return left >= 0
-
-
+@dataclass(eq=False, slots=True)
 class Stream:
     """HTTP/2 stream: a request and its response.
 
@@ -368,16 +399,16 @@ class Stream:
         trailers: behind it.
     """
 
-    __slots__ = ("cut", "ended", "id", "lane", "lent", "out", "over", "trailers", "unread", "whole")
-
-    def __init__(self, number: int, lane: "StreamLane | None" = None, *, ended: bool = False) -> None:
-        self.id = number
-        self.lane = lane
-        self.unread = self.lent = 0
-        self.ended = ended
-        self.out = bytearray()
-        self.whole = self.over = self.cut = False
-        self.trailers: Fields = []
+    id: int
+    lane: "StreamLane | None" = None
+    ended: bool = False
+    unread: int = 0
+    lent: int = 0
+    out: bytearray = field(default_factory=bytearray)
+    whole: bool = False
+    over: bool = False
+    cut: bool = False
+    trailers: Fields = field(default_factory=list)
 
 
 class StreamLane(Connection):
@@ -433,13 +464,6 @@ class StreamLane(Connection):
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged, or end other streams
             exchange.broken(e)
 
-    def burden(self) -> None:
-        """The stream has too much waiting to be sent."""
-        if not self.full:
-            self.full = True
-            if self.peer is not None:
-                self.peer.pause(BEHIND)
-
     def failed(self, why: int | None, *, unprocessed: bool) -> None:
         """The stream on the other side has ended before its message was complete.
 
@@ -450,10 +474,8 @@ class StreamLane(Connection):
 
     def relieve(self) -> None:
         """Pending data has been sent."""
-        if self.full and self.waiting <= min(LOW, self.http2.spare):
-            self.full = False
-            if self.peer is not None:
-                self.peer.resume(BEHIND)
+        if self.waiting <= min(LOW, self.http2.spare):
+            self.fill(full=False)
 
     def part(self) -> Any:
         """Detach from the stream, which is returned."""
@@ -473,23 +495,18 @@ class StreamLane(Connection):
         Raises:
             ValueError: it is none.
         """
-        parts: list[bytes] = []
+        part, whole = data[position:], False
         trailers: Fields = []
-        whole = False
         if self._mode == "counted":
-            part = data[position : position + self._left]
+            part = part[: self._left]
             self._left -= len(part)
             whole = not self._left
-            parts.append(part)
-        elif self._mode == "chunked":
-            assert self._chunks is not None
+        elif self._chunks is not None:
+            parts: list[bytes] = []
             self._chunks.feed(data, position, parts)
-            whole, trailers = self._chunks.done, self._chunks.trailers
-        else:
-            parts.append(data[position:] if position else data)
+            part, whole, trailers = b"".join(parts), self._chunks.done, self._chunks.trailers
         if whole:
             self._mode, self._chunks = "head", None
-        part = parts[0] if len(parts) == 1 else b"".join(parts)
         if part or whole:
             self.http2.send(self.stream, part, whole=whole, trailers=trailers)
 
@@ -543,19 +560,9 @@ class Multiplexed:
     """
 
     __slots__ = (
-        "_blocked",
-        "_budget",
-        "_busy",
-        "_closed",
-        "_frames",
-        "_loop",
-        "_more",
-        "_opened",
-        "_streams",
-        "_waits",
-        "_windows",
-        "peer",
-    )
+        "_blocked", "_budget", "_busy", "_closed", "_frames", "_loop", "_more", "_opened", "_streams",
+        "_waits", "_windows", "peer",
+    )  # fmt: skip
 
     room: Final = 0
 
@@ -579,11 +586,10 @@ class Multiplexed:
             normalize_outbound_headers=False,
         )
         self._frames = frames = Frames(config)
-        frames.encoder = Encoder()  # type: ignore[assignment]
         frames.local_settings = Settings(
             client=client_side, initial_values=settings | {SettingCodes.INITIAL_WINDOW_SIZE: windows.least}
         )
-        self._budget = Budget(perf_counter(), 0 if client_side else _PREFACE)
+        self._budget = frames.incoming_buffer.budget = Budget(perf_counter())
         self._streams: dict[int, Any] = {}
         self._waits = 0
         """Bytes that wait to be sent."""
@@ -616,18 +622,19 @@ class Multiplexed:
         if other is not None:
             other._busy = True
         try:
-            enough, more = budget.read(data, perf_counter()), True
+            budget.pass_time(perf_counter())
+            more = True
+            while more and not budget.spent:
+                for event in _joined(frames.receive_data(data)):
+                    self._take(event)
+                more, data = frames.more, b""
+                if self._turn_is_over():
+                    break
             if other is not None:
                 # Each may be a message, for which the other side opens its window (as gRPC does).
                 other._budget.allow(budget.small)
-            while enough and more:
-                for event in _joined(frames.receive_data(data)):
-                    self._take(event)
-                enough, more = not budget.spent, frames.more
-                data = b""
-                if self._turn_is_over():
-                    break
-            if not enough:
+            budget.small = 0
+            if budget.spent:
                 self._calm()
                 return
             self._more = more
@@ -638,8 +645,8 @@ class Multiplexed:
                     self._loop.call_later(_REST, self._read_on)
                 else:
                     self.peer.later(self._read_on)
-        except FrameTooLargeError:
-            self._end(ErrorCodes.FRAME_SIZE_ERROR)
+        except DenialOfServiceError:
+            self._calm()
         except H2Error:
             self._end(None)  # of theirs; the library has put the reason into what is to be sent
         finally:
@@ -715,6 +722,21 @@ class Multiplexed:
         if not (over or stream.ended):
             self._widen(stream, _OF_FLOWING)
 
+    def _arrived(self, event: DataReceived) -> Any:
+        """The stream that data has come on, which is to be passed on; None where that is over."""
+        number, size = event.stream_id or 0, event.flow_controlled_length or 0
+        stream = self._streams.get(number)
+        if stream is None:
+            self._frames.took(number, size)
+        else:
+            stream.unread += size
+        return stream
+
+    def _passed(self, stream: Stream) -> None:
+        """All that has come of a stream is passed on, unless its lane is to wait."""
+        if stream.lane is not None and not stream.lane.pausing and stream.unread:
+            self.took(stream)
+
     def _open_window(self) -> None:
         """Let all streams together send as much as each by itself may.
 
@@ -761,7 +783,7 @@ class Multiplexed:
             if whole:
                 self._finish(stream)
         elif len(stream.out) > min(HIGH, self.spare) and stream.lane is not None:
-            stream.lane.burden()
+            stream.lane.fill(full=True)
 
     def reset(self, number: int, why: int) -> None:
         """Reset a stream before it is complete."""
@@ -781,7 +803,7 @@ class Multiplexed:
                     break
                 last = stream.whole and not (stream.trailers or stream.cut) and position + step == size
                 part = bytes(data[position : position + step])
-                frames.send_data(stream.id, part, end_stream=last)
+                frames.content(stream.id, part, last=last)
                 stream.over = last
                 # Who opens a window by a few bytes at a time has to pay for that.
                 self._budget.earn(_BY_DATA if step < window else step // _BYTES_FOR_ONE)
@@ -832,7 +854,7 @@ class Multiplexed:
             return
         try:
             if not stream.over and stream.trailers:
-                self._frames.send_headers(stream.id, stream.trailers, end_stream=True)
+                self._frames.head(stream.id, stream.trailers, whole=True)
             elif not stream.over:
                 self._frames.end_stream(stream.id)
         except H2Error:
@@ -866,6 +888,9 @@ class Multiplexed:
     def _take(self, event: Event) -> None:
         """Handle one event of the library."""
         raise NotImplementedError
+
+    def dispatch(self) -> None:
+        """There may be room for streams that wait."""
 
     def _settle(self) -> None:
         """Called when all received bytes have been processed."""

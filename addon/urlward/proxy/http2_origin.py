@@ -5,23 +5,12 @@ comes back as HTTP/1.1. A lane has one stream. What the origin has not begun to 
 """
 
 import asyncio
+from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from h2 import events
 from h2.errors import ErrorCodes
-from h2.events import (
-    ConnectionTerminated,
-    DataReceived,
-    Event,
-    InformationalResponseReceived,
-    PingAckReceived,
-    RemoteSettingsChanged,
-    ResponseReceived,
-    StreamEnded,
-    StreamReset,
-    TrailersReceived,
-    WindowUpdated,
-)
 from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 
@@ -39,7 +28,7 @@ from urlward.proxy.http2_frames import (
     StreamLane,
     Windows,
 )
-from urlward.proxy.http2_messages import MalformedError, last_chunk, read_response, request_fields
+from urlward.proxy.http2_messages import MalformedError, chunk, last_chunk, read_response, request_fields
 from urlward.proxy.poller import Share
 
 LEAST_WINDOW: Final = 1 << 12
@@ -65,26 +54,6 @@ _QUIET_FOR: Final = 5.0
 has to say so."""
 
 
-class Asking(Exchange, Protocol):
-    """Session that wants to send a request to the origin."""
-
-    def connect(self) -> None:
-        """Open a connection to the origin, or join one that is shared."""
-
-    def broken(self, error: Exception) -> None:
-        """Handle an error of the filter's own."""
-
-
-class Http2Client(Multiplexed):
-    """HTTP/2 connection with a client, as the origin's side sees it (`urlward.proxy.http2.Http2`)."""
-
-    __slots__ = ()
-
-    def dispatch(self) -> None:
-        """Assign waiting streams to lanes, where there is room again."""
-        raise NotImplementedError
-
-
 class SharedOrigin:
     """The origin of all streams of a client's connection.
 
@@ -102,22 +71,22 @@ class SharedOrigin:
 
     __slots__ = ("_asking", "_known", "_loop", "_waiting", "client", "credit", "http2")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: "Http2Client") -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, client: Multiplexed) -> None:
         self._loop = loop
-        self.client: Http2Client | None = client
+        self.client: Multiplexed | None = client
         self.http2: Http2Origin | None = None
         self.credit = Credit(CREDIT)
-        self._asking: Asking | None = None
+        self._asking: Exchange | None = None
         self._known = False
         """Whether each session connects for itself."""
-        self._waiting: list[Asking] = []
+        self._waiting: list[Exchange] = []
 
     @property
     def room(self) -> int:
         """How many sessions there may be."""
         return MAX_STREAMS if self.http2 is not None else MAX_LANES
 
-    def lane(self, session: Asking, *, surely: bool) -> "OriginLane | None":
+    def lane(self, session: Exchange, *, surely: bool) -> "OriginLane | None":
         """A lane for a session, where the origin speaks HTTP/2 and takes another stream.
 
         Args:
@@ -128,7 +97,7 @@ class SharedOrigin:
             return None
         return self.http2.lane(session)
 
-    def waits(self, session: Asking) -> bool:
+    def waits(self, session: Exchange) -> bool:
         """Whether a session has to wait until its `connect` is called again; else it has to connect."""
         if self.http2 is None:
             if self._known:
@@ -139,7 +108,7 @@ class SharedOrigin:
         self._waiting.append(session)
         return True
 
-    def adopt(self, connection: Connection, session: Asking) -> "OriginLane":
+    def adopt(self, connection: Connection, session: Exchange) -> "OriginLane":
         """Take over a connection over which HTTP/2 is spoken."""
         if self.http2 is not None:
             self.http2.close()
@@ -150,7 +119,7 @@ class SharedOrigin:
         self.leave(session)
         return lane
 
-    def leave(self, session: Asking) -> None:
+    def leave(self, session: Exchange) -> None:
         """A session no longer waits here."""
         if session is self._asking:
             self._asking = None
@@ -197,6 +166,7 @@ def _take_any(headers: Any) -> None:
     """Replacement for the library's check of lengths, which accepts any."""
 
 
+@dataclass(eq=False, slots=True)
 class _Stream(Stream):
     """Stream to an origin.
 
@@ -206,15 +176,10 @@ class _Stream(Stream):
         left: bytes of its body that are to come, None where that is not known.
     """
 
-    __slots__ = ("begun", "left", "to_head")
-
-    lane: "OriginLane | None"
-
-    def __init__(self, number: int, lane: StreamLane, *, to_head: bool) -> None:
-        super().__init__(number, lane)
-        self.to_head = to_head
-        self.begun = False
-        self.left: int | None = 0
+    lane: "OriginLane | None" = None
+    to_head: bool = False
+    begun: bool = False
+    left: int | None = 0
 
 
 class OriginLane(StreamLane):
@@ -242,18 +207,14 @@ class OriginLane(StreamLane):
     def end(self) -> None:
         """Do nothing: a request itself says where it ends."""
 
-    def close(self) -> None:
+    def reset(self, *, as_tls: bool = False) -> None:  # noqa: ARG002
         """Abort the request under way."""
         if not self.gone:
             self.gone = True
             self.http2.gone(self)
             self._leave()
 
-    abort = close
-
-    def reset(self, *, as_tls: bool = False) -> None:  # noqa: ARG002
-        """Abort the request under way."""
-        self.close()
+    close = abort = reset
 
     @property
     def repeatable(self) -> bool:
@@ -282,18 +243,9 @@ class Http2Origin(Multiplexed):
     """
 
     __slots__ = (
-        "_asked",
-        "_connection",
-        "_heard",
-        "_lanes",
-        "_most",
-        "_retired",
-        "_shared",
-        "_since",
-        "_told",
-        "active",
-        "share",
-    )
+        "_asked", "_connection", "_heard", "_lanes", "_most", "_retired", "_shared", "_since", "_told",
+        "active", "share",
+    )  # fmt: skip
 
     def __init__(
         self, connection: Connection, shared: SharedOrigin, loop: asyncio.AbstractEventLoop, share: Share
@@ -327,7 +279,7 @@ class Http2Origin(Multiplexed):
         """Whether another stream may begin."""
         return len(self._lanes) < self._most
 
-    def lane(self, session: Asking) -> OriginLane:
+    def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
         lane = OriginLane(self._loop, self, session)
         lane.address, lane.tls = self._connection.address, self._connection.tls
@@ -433,60 +385,60 @@ class Http2Origin(Multiplexed):
 
     # -- what comes
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: events.Event) -> None:
         match event:
-            case RemoteSettingsChanged():
+            case events.RemoteSettingsChanged():
                 self._told = True
                 self._most = min(MAX_STREAMS, self._frames.remote_settings.max_concurrent_streams)
                 self._go_on()
                 self._shared.wake()
-            case PingAckReceived():
+            case events.PingAckReceived():
                 self._heard, self._asked = perf_counter(), 0.0
                 self._shared.wake()
-            case ConnectionTerminated():
+            case events.ConnectionTerminated():
                 self.close()
                 for stream in [
                     each for each in self._streams.values() if each.id > (event.last_stream_id or 0)
                 ]:
                     self._fail(stream, ErrorCodes.REFUSED_STREAM, unprocessed=True)
-            case WindowUpdated():
+            case events.WindowUpdated():
                 self._go_on(event.stream_id)
-            case DataReceived() if event.stream_id not in self._streams:
-                self._frames.took(event.stream_id or 0, event.flow_controlled_length or 0)
+            case events.DataReceived() if event.stream_id not in self._streams:
+                self._arrived(event)
             case _:
                 stream = self._streams.get(getattr(event, "stream_id", None) or 0)
                 if stream is not None:
                     self._take_response(stream, event)
 
-    def _take_response(self, stream: _Stream, event: Event) -> None:
+    def _take_response(self, stream: _Stream, event: events.Event) -> None:
         assert stream.lane is not None
         # Known before its end is passed on, behind which the stream is given up.
         stream.ended = stream.ended or getattr(event, "stream_ended", None) is not None
         try:
             match event:
-                case InformationalResponseReceived():
+                case events.InformationalResponseReceived():
                     self._budget.earn(ON_REQUEST)  # the session bounds those
                     stream.lane.deliver(read_response(event.headers, to_head=True, ended=False)[0])
-                case ResponseReceived():
+                case events.ResponseReceived():
                     ended = event.stream_ended is not None
                     head, stream.left = read_response(event.headers, to_head=stream.to_head, ended=ended)
                     stream.begun = True
                     stream.lane.deliver(head)
-                case DataReceived():
+                case events.DataReceived():
                     self._content(stream, event)
-                case TrailersReceived():
+                case events.TrailersReceived():
                     end = last_chunk(event.headers)
                     if stream.left is None:
                         stream.left = 0
                         stream.lane.deliver(end)
-                case StreamEnded():
+                case events.StreamEnded():
                     if stream.left is None:
                         stream.lane.deliver(last_chunk())
                     elif stream.left:
                         raise MalformedError("a body that is too short")
                     if stream.over:
                         self._answered(stream)
-                case StreamReset():
+                case events.StreamReset():
                     # Only by that could its client know that it may ask again (RFC 9113 section 8.7).
                     refused = event.error_code == ErrorCodes.REFUSED_STREAM
                     why = event.error_code or (ErrorCodes.NO_ERROR if stream.begun else ErrorCodes.CANCEL)
@@ -496,22 +448,18 @@ class Http2Origin(Multiplexed):
             self.reset(stream.id, ErrorCodes.PROTOCOL_ERROR)
             self._fail(stream, ErrorCodes.PROTOCOL_ERROR)
 
-    def _content(self, stream: _Stream, event: DataReceived) -> None:
-        stream.unread += event.flow_controlled_length or 0
-        data = event.data
+    def _content(self, stream: _Stream, event: events.DataReceived) -> None:
+        self._arrived(event)
         if not stream.begun:
             raise MalformedError("a body without a head")
-        if data:
-            if stream.left is None:
-                data = b"%x\r\n%b\r\n" % (len(data), data)
-            else:
+        if data := event.data:
+            if stream.left is not None:
                 stream.left -= len(data)
                 if stream.left < 0:
                     raise MalformedError("a body that is too long")
             assert stream.lane is not None
-            stream.lane.deliver(data)
-        if stream.lane is not None and not stream.lane.pausing and stream.unread:
-            self.took(stream)
+            stream.lane.deliver(chunk(data) if stream.left is None else data)
+        self._passed(stream)
 
     # -- ends
 

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -94,6 +94,15 @@ class Live:
             for members in list(network.clients.values()):
                 yield from list(members.values())
 
+    async def _in_turns(self) -> AsyncIterator[Member]:
+        """All members, while others have their turns."""
+        until = time.monotonic() + _SLICE
+        for member in self:
+            if time.monotonic() > until:
+                await asyncio.sleep(0)
+                until = time.monotonic() + _SLICE
+            yield member
+
     @property
     def connections(self) -> int:
         """Number of clients' connections that exchanges are under way on."""
@@ -147,17 +156,13 @@ class Live:
         """Judge everything under way again, and cut what is listed; returns how many were cut."""
         cut = 0
         told: dict[int, Names] = {}
-        until = time.monotonic() + _SLICE
-        for member in self:
+        async for member in self._in_turns():
             try:
                 if self._is_cut(member, guard, told):
                     cut += 1
                     member.cut()
             except Exception as e:  # noqa: BLE001 - one that cannot be looked at must not hide the others
                 guard.broken(e, member.client)
-            if time.monotonic() > until:
-                await asyncio.sleep(0)
-                until = time.monotonic() + _SLICE
         self._told = told
         return cut
 
@@ -183,11 +188,7 @@ class Live:
             now: seconds on a clock that does not go back.
         """
         heads: dict[int, tuple[Member, int, float]] = {}
-        until = time.monotonic() + _SLICE
-        for member in self:
-            if time.monotonic() > until:
-                await asyncio.sleep(0)
-                until = time.monotonic() + _SLICE
+        async for member in self._in_turns():
             try:
                 member.touch(now)
                 head = member.head()

@@ -58,18 +58,6 @@ from mitmproxy.proxy.server import ConnectionHandler
 
 from urlward.proxy.names import is_host
 
-__all__ = [
-    "Block", "ConnectionHandler", "Core", "DisableH2C", "DnsResolver", "DropStream", "ErrorCode",
-    "GetHttpConnection", "HTTPMode", "Http1Client", "Http1Server", "HttpEvent", "HttpLayer", "HttpProxy",
-    "HttpRequestHeadersHook", "HttpResponseHeadersHook", "HttpStream", "HttpUpstreamProxy", "Master",
-    "NextLayer", "Proxyserver", "ReceiveHttp", "RegisterHttpConnection", "RequestData", "RequestHeaders",
-    "RequestProtocolError", "RequestTrailers", "ResponseProtocolError", "ResponseTrailers", "SendHttp",
-    "Socks5AuthData", "StripDnsHttpsRecords", "TCPLayer", "TlsConfig", "UpstreamAuth", "authority_of",
-    "commands", "cut_off", "datagrams", "events", "fail_handshakes_at_once", "forget_log_events",
-    "is_at_rest", "is_full", "is_left_alone", "layer", "ldap", "listen_by", "original_destination", "streams",
-    "take_hosts_as_sent", "tls_version", "transport_of",
-]  # fmt: skip
-
 type Listen = Callable[[Any, str, int], Awaitable[list[Any]]]
 """Listens for one of mitmproxy's servers, at a host and port; gives what is closed in the end."""
 

@@ -57,14 +57,6 @@ class Client(Protocol):
         """Server name of that TLS, a byte string (`take_sni`)."""
 
 
-class Server(Protocol):
-    """Origin side of a connection; mitmproxy's or the data path's."""
-
-    @property
-    def address(self) -> tuple[Any, ...] | None:
-        """Host and port, if they are known."""
-
-
 class Context(Protocol):
     """Context of a connection; mitmproxy's or the data path's."""
 
@@ -73,8 +65,8 @@ class Context(Protocol):
         """The client side."""
 
     @property
-    def server(self) -> Server:
-        """The origin side."""
+    def server(self) -> Any:
+        """The origin side: host and port as its `address`, if they are known."""
 
     @property
     def layers(self) -> list[Any]:
@@ -115,18 +107,9 @@ class Place:
     """
 
     __slots__ = (
-        "_asked",
-        "_by_name",
-        "_destination",
-        "_host",
-        "_known",
-        "_quiet",
-        "_scheme_port",
-        "_told",
-        "address",
-        "port",
-        "sni",
-    )
+        "_asked", "_by_name", "_destination", "_host", "_known", "_quiet", "_scheme_port", "_told", "address",
+        "port", "sni",
+    )  # fmt: skip
 
     def __init__(self, context: Context, *, https: bool = False) -> None:
         self.sni = (sni_of(context) or b"").decode("latin-1")
@@ -166,7 +149,7 @@ class Place:
         authority = ""
         port = self._scheme_port
         if target != "*" and not target.startswith("/"):
-            scheme, authority, rest = split_absolute(target)
+            scheme, authority, rest = head.absolute or split_absolute(target)
             port = 443 if scheme == "https" else port
             # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
             target = target[target.index("//") :] if self._destination else rest
@@ -319,7 +302,7 @@ def split_absolute(target: str) -> tuple[str, str, str]:
     return scheme, authority[0], path if path.startswith("/") else f"/{path}"
 
 
-def _host_of(server: Server) -> str:
+def _host_of(server: Any) -> str:
     assert server.address is not None
     host = str(server.address[0])
     return host if getattr(server, "as_sent", False) else _as_sent(host)

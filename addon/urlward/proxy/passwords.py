@@ -1,7 +1,7 @@
 """Passwords for the explicit proxy, as mitmproxy's option ``proxyauth`` configures them.
 
 A hash is slow so that it cannot be guessed. It is computed in a thread of low priority beside the event loop,
-one at a time and by turns of the networks that ask (`urlward.proxy.waiting_room`), and what came out is
+one at a time and by turns of the networks that ask (`WaitingRoom`), and what came out is
 remembered under a key that this filter's workers alone have: a request costs no hash, and guesses cost others
 nothing.
 A password is right by a line of the file: while that stays, no change of other lines has it looked at again.
@@ -12,11 +12,14 @@ import binascii
 import hmac
 import logging
 import math
+import mmap
 import os
+import random
 import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
+from hashlib import blake2b
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -28,14 +31,12 @@ from cachetools import TTLCache
 
 from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.watch import PathWatch
 from urlward.lists.run_folder import RunFolder, inherited
+from urlward.plan import MOST_USERS, SHARED, USERS, VERIFIED
 from urlward.proxy.mitm import ldap
-from urlward.proxy.verified import MOST_USERS, USERS, Verified
-from urlward.proxy.waiting_room import WaitingRoom
 from urlward.records.network import network_of
 from urlward.regular import read_regular
-from urlward.state.watch import Signature
+from urlward.state.watch import PathWatch, Signature
 
 REMEMBERED: Final = 10_000
 """Wrong passwords that are remembered."""
@@ -51,10 +52,14 @@ FULL_FOR: Final = 30.0
 """Seconds after which a waiting room that was full, and has not been so again, is no trouble any more."""
 
 LOOK: Final = 0.5
-"""Seconds between two looks at whether the file has changed."""
+"""Seconds between two looks at whether the file has changed, and two tries to have a thread."""
 
 AGAIN: Final = 5.0
 """Seconds after which a file that cannot be used is read again though it has not changed."""
+
+_DIGEST: Final = 16
+_SET: Final = 8 * _DIGEST
+_EMPTY: Final = bytes(_DIGEST)
 
 _NICE = 5
 _LONGEST = 72
@@ -68,6 +73,8 @@ _MOST_ARGON2 = {"time_cost": 64, "memory_cost": 1 << 18, "parallelism": 64}
 """Passes, KiB and lanes; more would be a wait for everybody."""
 
 logger = logging.getLogger("urlward")
+
+type Done = Callable[[], None]
 
 type Check = Callable[[bytes, bytes, str], bool]
 """Whether a user has a password, by a line as `_Pair` has it; may be slow, and may raise."""
@@ -227,7 +234,7 @@ class Passwords:
         run: the run folder that this worker shares with others; what it inherited where not given.
 
     Attributes:
-        on_trouble: told of what is wrong, by `urlward.records.labels.TROUBLES`, and with no words of its end.
+        on_trouble: told of what is wrong, by `urlward.records.metrics.TROUBLES`; with no words of its end.
 
     Raises:
         PasswordError: it is none, or the file cannot be used.
@@ -376,11 +383,21 @@ class Passwords:
             return
         self._busy = True
         self._begun = time.monotonic()
-        if self._thread is None:
-            # A daemon, since an LDAP server that is silent cannot be interrupted.
-            self._thread = Thread(target=self._run, name="urlward-passwords", daemon=True)
-            self._thread.start()
         self._work.put((asyncio.get_running_loop(), pair))
+        self._start()
+
+    def _start(self) -> None:
+        """Have a thread for the checks; where none can be had now, in a while."""
+        if self._thread is not None:
+            return
+        # A daemon, since an LDAP server that is silent cannot be interrupted.
+        thread = Thread(target=self._run, name="urlward-passwords", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            asyncio.get_running_loop().call_later(LOOK, self._start)
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         os.nice(_NICE)  # of this thread alone, on Linux
@@ -409,3 +426,153 @@ class Passwords:
         self._next()
         for done in waiting:
             done()
+
+
+class Verified:
+    """Table of keyed digests of verified passwords, in memory that the workers of one filter share.
+
+    A digest covers the user's hash too, so nothing has to be taken out: where that line of the file changes
+    nobody asks for the digest any more. Workers write without a lock. A digest that is half of one and half
+    of another is no password's, and one that is overwritten is found out anew.
+
+    Args:
+        run: the run folder that this worker shares with others; None where it is the only one.
+    """
+
+    def __init__(self, run: RunFolder | None = None) -> None:
+        fd = -1 if run is None else run.memory(VERIFIED)
+        self._memory = mmap.mmap(fd, SHARED[VERIFIED])
+        if run is not None:
+            os.close(fd)
+        self._key = blake2b(
+            os.urandom(32) if run is None else run.secret, person=b"urlward password"
+        ).digest()
+
+    def digest(self, *parts: bytes) -> bytes:
+        """Keyed digest of these parts."""
+        lengths = b"".join(b"%d." % len(part) for part in parts)
+        return blake2b(lengths + b"".join(parts), key=self._key, digest_size=_DIGEST).digest()
+
+    def __contains__(self, digest: bytes) -> bool:
+        """Whether a digest is known."""
+        at = self._set_of(digest)
+        return self._memory.find(digest, at, at + _SET) >= 0
+
+    def add(self, digest: bytes) -> None:
+        """Add a digest, in place of another where its set is full."""
+        at = self._set_of(digest)
+        found = self._memory[at : at + _SET]
+        free = [n for n in range(0, _SET, _DIGEST) if found[n : n + _DIGEST] == _EMPTY]
+        place = at + (free[0] if free else random.randrange(0, _SET, _DIGEST))
+        self._memory[place : place + _DIGEST] = digest
+
+    @staticmethod
+    def _set_of(digest: bytes) -> int:
+        return int.from_bytes(digest[:4]) % (SHARED[VERIFIED] // _SET) * _SET
+
+
+class WaitingRoom[Work: Hashable]:
+    """Queue of waiting connections, by client network and piece of work, in turns of the networks.
+
+    Where it is full, a network that takes up less of it than another gets a place of the one that takes up
+    most, so that none keeps the others out.
+
+    Args:
+        most: connections that there is room for.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most: Final = most
+        self._size = 0
+        self._networks: dict[str, dict[Work, list[Done]]] = {}
+        """Work that each network waits for, in order; the next turn is the first network's."""
+        self._holders: dict[Work, set[str]] = {}
+        """Which networks wait for a piece of work."""
+        self._counts: dict[str, int] = {}
+        self._by_count: list[dict[str, None]] = [{}]
+        """Networks by how many connections of theirs wait; no trailing one is empty."""
+
+    def __len__(self) -> int:
+        """Number of connections that wait."""
+        return self._size
+
+    def __contains__(self, work: Work) -> bool:
+        """Whether any connection waits for a piece of work."""
+        return work in self._holders
+
+    @property
+    def works(self) -> int:
+        """Number of pieces of work that are waited for."""
+        return len(self._holders)
+
+    def enter(self, network: str, work: Work, done: Done) -> tuple[bool, Done | None]:
+        """Add a connection to the queue.
+
+        Args:
+            network: whose it is.
+            work: what it waits for; the same for all that wait for the same.
+            done: is given back by `leave`.
+
+        Returns:
+            Whether there was room; and, of a connection that had to make room, its `done`.
+        """
+        out = None
+        if self._size >= self._most:
+            if self._counts.get(network, 0) + 1 >= len(self._by_count) - 1:
+                return False, None
+            out = self._put_out(next(iter(self._by_count[-1])))
+        self._networks.setdefault(network, {}).setdefault(work, []).append(done)
+        self._holders.setdefault(work, set()).add(network)
+        self._count(network, 1)
+        return True, out
+
+    def next(self) -> Work | None:
+        """The piece of work whose turn it is; None where nobody waits. It is waited for until `leave`."""
+        if not self._networks:
+            return None
+        network, works = next(iter(self._networks.items()))
+        del self._networks[network]
+        self._networks[network] = works  # behind the others
+        return next(iter(works))
+
+    def leave(self, work: Work) -> Iterable[Done]:
+        """Remove all connections that wait for a piece of work.
+
+        Returns:
+            The `done` of each.
+        """
+        gone: list[Done] = []
+        for network in self._holders.pop(work, ()):
+            found = self._networks[network].pop(work)
+            if not self._networks[network]:
+                del self._networks[network]
+            self._count(network, -len(found))
+            gone += found
+        return gone
+
+    def _put_out(self, network: str) -> Done:
+        """Remove the newest connection of a network's last piece of work; returns its `done`."""
+        works = self._networks[network]
+        work = next(reversed(works))
+        done = works[work].pop()
+        if not works[work]:
+            del works[work]
+            self._holders[work].discard(network)
+            if not self._holders[work]:
+                del self._holders[work]
+        if not works:
+            del self._networks[network]
+        self._count(network, -1)
+        return done
+
+    def _count(self, network: str, change: int) -> None:
+        self._size += change
+        before = self._counts.pop(network, 0)
+        self._by_count[before].pop(network, None)
+        if count := before + change:
+            self._counts[network] = count
+            while len(self._by_count) <= count:
+                self._by_count.append({})
+            self._by_count[count][network] = None
+        while len(self._by_count) > 1 and not self._by_count[-1]:
+            self._by_count.pop()

@@ -391,10 +391,12 @@ class Delay:
 
     def _look(self) -> None:
         loop, now = asyncio.get_running_loop(), perf_counter()
+        self._timer = None  # whatever goes wrong here, as without memory, the next call has another
         while self._due and self._due[0][0] <= now:
             for task in self._due.popleft()[1]:
                 loop.call_soon(task)
-        self._timer = loop.call_later(self._due[0][0] - now, self._look) if self._due else None
+        if self._due:
+            self._timer = loop.call_later(self._due[0][0] - now, self._look)
 
 
 class Loop(asyncio.SelectorEventLoop):

@@ -24,12 +24,11 @@ from urlward.config import Config, FeedTable, Problem
 from urlward.config.records import ASSIGNMENTS, StoreTable, no_days_of_assignments
 from urlward.config.tables import join_address, split_address
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.source import FetchError, origin
+from urlward.feeds.source import origin
 from urlward.feeds.tls import context
 from urlward.lists.build import find_key
-from urlward.lists.formats import FormatError, FormatOptions, format_named
-from urlward.lists.report import NO_FOLDER
-from urlward.lists.source import Budget
+from urlward.lists.formats import FormatOptions, format_named
+from urlward.lists.source import NO_FOLDER, Budget
 from urlward.lists.trust import read_trust
 from urlward.options import OF_ADDON
 from urlward.proxy.addon import block_pages
@@ -48,6 +47,9 @@ _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
 
 _OF_STATE = {(), *((name,) for name in NAMES)}
 _AUTHORITY = "mitmproxy-"
+
+_KERNELS = ("/proc", "/sys")
+"""Where root may write by what access(2) says, and nobody can make a file."""
 
 _SET_BY = {
     "mode": "mode",
@@ -251,18 +253,15 @@ class Preflight:
 
         state = state_folder(self._config.state)
         path = state / self._config.admin.token_file
-        if path.parent != state and path.exists():
-            try:
-                token_of(path)
-            except UrlwardError as e:
-                yield Problem("admin.token_file", str(e))
+        if path.parent != state and path.exists() and (text := _wrong(lambda: token_of(path))):
+            yield Problem("admin.token_file", text)
 
     def _store_files(self, files: Sequence[tuple[str, str]]) -> Iterator[Problem]:
         """Check for stores whose files belong to something else: a start would write to them or move them."""
         config = self._config
         state = Path(os.path.realpath(state_folder(config.state)))
         confdir = Path(os.path.realpath(os.path.expanduser(self._settings.confdir or DEFAULT_CONFDIR)))  # noqa: PTH111
-        others = dict(_names_in(config.model_dump()))
+        others = dict(names_in(config.model_dump()))
         others |= {f"list.{n}": str(path) for n, path in enumerate(self._settings.lists)}
         if key := self._settings.options.get("urlward_key"):
             others["key"] = str(key)
@@ -315,10 +314,17 @@ class Preflight:
             yield Problem("state", problem)
 
     def _usable(self, key: str, read: Callable[[], object]) -> Iterator[Problem]:
-        try:
-            read()
-        except UrlwardError as e:
-            yield self._problem(key, e)
+        if text := _wrong(read):
+            yield self._problem(key, text)
+
+
+def _wrong(read: Callable[[], object]) -> str:
+    """Why something cannot be read, or nothing."""
+    try:
+        read()
+    except UrlwardError as e:
+        return str(e)
+    return ""
 
 
 def _has_assignments(path: Path) -> bool:
@@ -334,14 +340,14 @@ def _has_assignments(path: Path) -> bool:
     return False
 
 
-def _names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+def names_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
     """All that may be a file's name in a configuration, where those are whole paths by now, by its key."""
     if isinstance(value, Mapping):
         for key, each in value.items():
-            yield from _names_in(each, f"{place}.{key}" if place else str(key))
+            yield from names_in(each, f"{place}.{key}" if place else str(key))
     elif isinstance(value, tuple | list):
         for n, each in enumerate(value):
-            yield from _names_in(each, f"{place}.{n}")
+            yield from names_in(each, f"{place}.{n}")
     elif isinstance(value, str) and value.startswith("/"):
         yield place, value
 
@@ -359,70 +365,52 @@ def _is_of(other: Path, store: Path) -> bool:
 
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
-    try:
-        format_named(feed.format, FormatOptions(feed.columns, feed.delimiter, feed.category))
-    except FormatError as e:
-        key, _, text = str(e).partition(": ")
+    options = feed.columns, feed.delimiter, feed.category
+    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options))):
+        key, _, text = text.partition(": ")
         yield {"column": "columns"}.get(key, key), text
     if feed.max_errors is not None:
         try:
             Budget.parse(feed.max_errors)
         except ValueError as e:
             yield "max_errors", f"{feed.max_errors!r} is not {e}"
-    if feed.key is not None:
-        try:
-            read_key(Path(feed.key))
-        except UrlwardError as e:
-            yield "key", str(e)
-    try:
-        read_trust(feed.trust)
-    except UrlwardError as e:
-        yield "trust", str(e)
+    if feed.key is not None and (text := _wrong(lambda: read_key(Path(str(feed.key))))):
+        yield "key", text
+    if text := _wrong(lambda: read_trust(feed.trust)):
+        yield "trust", text
     if feed.url is None:
         return
-    if feed.ca is not None and (problem := _authorities_problem(feed.ca)) is not None:
-        yield "ca", problem
+    if feed.ca is not None and (text := _authorities_problem(feed.ca)):
+        yield "ca", text
     unread = False
     for key in ("client_cert", "client_key"):
-        path = getattr(feed, key)
-        if path is not None and (problem := _readable(path)) is not None:
+        named = getattr(feed, key)
+        if named is not None and (problem := _readable(named)) is not None:
             unread = True
             yield key, problem
-    if feed.client_cert is not None and not unread:
-        try:
-            context(None, feed.client_cert, feed.client_key)
-        except FetchError as e:
-            yield "client_cert", str(e)
-    try:
-        origin(feed)
-    except FetchError as e:
-        kind, _, text = str(e).partition(": ")
+    shown = feed.client_cert is not None and not unread
+    if shown and (text := _wrong(lambda: context(None, feed.client_cert, feed.client_key))):
+        yield "client_cert", text
+    if text := _wrong(lambda: origin(feed)):
+        kind, _, text = text.partition(": ")
         yield f"{kind}_file" if getattr(feed, f"{kind}_file") else f"{kind}_env", text
 
 
 def _store_problems(store: StoreTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep records from being written: key and text."""
     if store.kind == "postgresql":
-        from urlward.records.engines import open_postgresql  # brings SQLAlchemy
+        from urlward.records.sql import open_postgresql  # brings SQLAlchemy
 
         key = "url_file" if store.url_file is not None else "url_env"
-        try:
-            open_postgresql(store).dispose()
-        except UrlwardError as e:
-            yield key, str(e).removeprefix(f"{key}: ")
-    if store.ca is not None and (problem := _authorities_problem(store.ca)) is not None:
-        yield "ca", problem
+        if text := _wrong(lambda: open_postgresql(store).dispose()):
+            yield key, text.removeprefix(f"{key}: ")
+    if store.ca is not None and (text := _authorities_problem(store.ca)):
+        yield "ca", text
 
 
-def _authorities_problem(path: str) -> str | None:
-    """Problem with a file of trusted certificate authorities, or None."""
-    if (problem := _readable(path)) is not None:
-        return problem
-    try:
-        context(path)
-    except FetchError as e:
-        return str(e)
-    return None
+def _authorities_problem(path: str) -> str:
+    """Problem with a file of trusted certificate authorities, or nothing."""
+    return _readable(path) or _wrong(lambda: context(path))
 
 
 def _readable(path: str) -> str | None:
@@ -450,6 +438,8 @@ def _makeable(folder: Path) -> str | None:
                 continue
             if not nearest.is_dir():
                 return f"{nearest}: not a folder"
+            if any(Path(os.path.realpath(nearest)).is_relative_to(one) for one in _KERNELS):
+                return f"{nearest}: the kernel's, which takes no files"
             return None if os.access(nearest, os.W_OK | os.X_OK) else f"{nearest}: cannot be written to"
     except OSError as e:
         return f"{folder}: {e.strerror or e}"

@@ -5,7 +5,7 @@ Whoever is slowed is slowed in all that they ask for. Were only what is listed t
 tell what is, to whom the block page did not.
 
 The rate is kept by reservations: each thing that is asked for takes the client's next moment, and one
-connection waits for it while it is not read from (`urlward.proxy.pacing`). Whoever connects takes the moment
+connection waits for it while it is not read from (`urlward.proxy.layers`). Whoever connects takes the moment
 of the first request in advance, so that many connections at once gain nothing.
 
 Each worker counts for itself what comes to it.
@@ -65,6 +65,7 @@ class _Slowed:
     advance: int = 0
 
 
+@dataclass(eq=False)
 class Probing:
     """Detector of probing clients: counts the entries they draw, and limits the rate of slowed ones.
 
@@ -78,21 +79,14 @@ class Probing:
         slowing: whether anybody is slowed. While it is False, nothing else need be asked.
     """
 
-    def __init__(
-        self,
-        table: ProbingTable,
-        alarm: Callable[[Probe], None],
-        hold: Callable[[Client, float], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.slowing = False
-        self._table = table
-        self._alarm = alarm
-        self._hold = hold
-        self._clock = clock
-        self._drawn: OrderedDict[str, _Drawn] = OrderedDict()
-        self._entries = 0
-        self._slowed: dict[str, _Slowed] = {}
+    _table: ProbingTable
+    _alarm: Callable[[Probe], None]
+    _hold: Callable[[Client, float], None]
+    _clock: Callable[[], float] = time.monotonic
+    slowing: bool = False
+    _drawn: OrderedDict[str, _Drawn] = field(default_factory=OrderedDict)
+    _entries: int = 0
+    _slowed: dict[str, _Slowed] = field(default_factory=dict)
 
     def drew(self, client: Client, verdict: Verdict) -> None:
         """Count a block page shown to a client.

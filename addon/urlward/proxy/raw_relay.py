@@ -4,9 +4,9 @@ from typing import Final
 
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.client_hello import ClientHelloError, SecondHello
-from urlward.proxy.ends import Ends
-from urlward.proxy.kind import LateRequest
+from urlward.proxy.framing import LateRequest
 from urlward.proxy.names import Names
+from urlward.proxy.relay import Ends
 
 _TLS_ANSWERS: Final = b"\x15\x16"
 """Types of the records that answer a ClientHello: an alert, a handshake."""

@@ -1,6 +1,6 @@
 """One client and its origin, relayed over HTTP/1: each request is judged at its head, the rest is counted.
 
-Sans-IO: bytes and ends of connections come in through methods, and go out through `urlward.proxy.ends`.
+Sans-IO: bytes and ends of connections come in through methods, and go out through `Ends`.
 What passes is passed on as it came, but that no response names another way to its host. A request that
 must not pass is answered in its turn, behind the responses to those before it, and nothing that follows
 it is read.
@@ -9,11 +9,10 @@ it is read.
 import re
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
-from urlward.proxy.answers import on_wire, plain
-from urlward.proxy.block_page import BlockResponse
-from urlward.proxy.ends import HttpEnds
+from urlward.proxy.block_page import BlockResponse, on_wire, plain
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
 from urlward.proxy.head import (
     END,
@@ -29,6 +28,126 @@ from urlward.proxy.head import (
     without_upgrade,
 )
 from urlward.proxy.names import Names
+
+LINGER: Final = 2.0
+"""Seconds that a client's sending is read and dropped behind an answer."""
+
+
+FRESH: Final = 2.0
+"""Seconds after an answer in which what cannot be sent twice may follow it on its connection. Servers
+close what is at rest for longer (gunicorn after 2, Apache and Node after 5), and a request may cross that."""
+
+
+class Origin(NamedTuple):
+    """Origin of a request: host, port, and whether TLS is spoken there.
+
+    Attributes:
+        host: name or address.
+        port: its port.
+        tls: whether TLS is spoken there.
+    """
+
+    host: str
+    port: int
+    tls: bool
+
+
+NOWHERE: Final = Origin("", 0, False)
+
+
+class Ends(Protocol):
+    """Client's and origin's connections, as a relay uses them."""
+
+    def send_client(self, data: bytes) -> None:
+        """Send data to the client."""
+
+    def send_server(self, data: bytes) -> None:
+        """Send data to the origin."""
+
+    def end_client(self) -> None:
+        """Send the client no more, but go on reading."""
+
+    def end_server(self) -> None:
+        """Send the origin no more, but go on reading."""
+
+    def close(self) -> None:
+        """Close both connections, once all that was sent is out."""
+
+    def refused(self, stage: str) -> None:
+        """Count something that could not be read, and so does not pass, at a stage of the metrics."""
+
+
+class HttpEnds(Ends, Protocol):
+    """The same, with what relays of requests need beyond it."""
+
+    active: float
+
+    def client_is_behind(self) -> bool:
+        """Whether the client has yet to take what it has been sent."""
+
+    def turn_is_over(self) -> bool:
+        """Whether the client has had its turn, so that its further requests should wait."""
+
+    def go_on_later(self) -> None:
+        """Have `HttpRelay.read_on` called in its next turn; nothing is read of the client until then."""
+
+    def hold_client(self, *, held: bool) -> None:
+        """Stop reading from the client, or go on."""
+
+    def connect(self) -> None:
+        """Connect to the origin; `HttpRelay.connected` or `HttpRelay.not_connected` follows."""
+
+    def close_server(self) -> None:
+        """Close the connection to the origin, if there is one."""
+
+    def leave_server(self) -> None:
+        """Close the connection to the origin, which is heard of no more; another may follow."""
+
+    def linger(self) -> None:
+        """Close both in a while, or when the client has ended: it may still be sending, and a connection
+        that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
+
+    def keep_server(self, origin: Origin) -> None:
+        """Return an idle connection to an origin to the pool, for any client's later request."""
+
+    def asks(self, *, connected: bool) -> None:
+        """Prepare for judging a request; its origin may be the one connected to."""
+
+    def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
+        """Go on as if the client had connected to an origin itself; what it has sent already is `rest`."""
+
+    def exchange(self, lane: Any) -> None:
+        """Begin a session for a lane of HTTP/2."""
+
+    def broken(self, error: Exception) -> None:
+        """Handle an error of the filter's own, which breaks the connection."""
+
+
+class _NoEnds:
+    """Connections before a relay has been given them, and after they are closed: nothing happens."""
+
+    active = 0.0
+
+    def connect(self) -> None:
+        """Do nothing."""
+
+    def send_client(self, data: Any) -> None:
+        """Do nothing."""
+
+    def client_is_behind(self) -> bool:
+        """Never."""
+        return False
+
+    def hold_client(self, *, held: bool) -> None:
+        """Do nothing."""
+
+    turn_is_over = client_is_behind
+    send_server = keep_server = refused = broken = exchange = send_client
+    end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
+
+
+NO_ENDS: Final = _NoEnds()
+
 
 MAX_HELD: Final = 1 << 16
 """Bytes kept of what a client sends before its upgrade is answered."""
@@ -82,34 +201,22 @@ def is_alone(head: RequestHead) -> bool:
     return head.length != 0 or head.method not in _PIPELINED
 
 
+@dataclass(eq=False, slots=True)
 class Pending:
     """Request that awaits its response from the origin."""
 
-    __slots__ = (
-        "alone",
-        "begun",
-        "body_begun",
-        "continued",
-        "expects",
-        "head",
-        "is_head",
-        "names",
-        "websocket",
-    )
-
-    def __init__(self, head: RequestHead, names: Names) -> None:
-        self.head: RequestHead | None = head
-        """Kept until its origin is connected to: it takes many times the room that it took on its way."""
-        self.is_head = head.method == b"HEAD"
-        self.alone = is_alone(head)
-        self.names = names
-        self.websocket = head.websocket
-        self.expects = head.expects
-        self.continued = False
-        self.begun = False
-        """Whether any of its response has come."""
-        self.body_begun = False
-        """Whether any of its body has been sent on."""
+    head: RequestHead | None
+    """Kept until its origin is connected to: it takes many times the room that it took on its way."""
+    names: Names
+    is_head: bool
+    alone: bool
+    websocket: bool
+    expects: bool
+    continued: bool = False
+    begun: bool = False
+    """Whether any of its response has come."""
+    body_begun: bool = False
+    """Whether any of its body has been sent on."""
 
     @property
     def awaits_leave(self) -> bool:
@@ -117,108 +224,71 @@ class Pending:
         return self.expects and not self.continued and not self.body_begun
 
 
+@dataclass(eq=False, slots=True)
 class HttpRelay:
     """HTTP/1 relay between one client connection and one origin.
 
-    Args:
-        ends: the connections.
-        judge: decides on each request.
-
     Attributes:
         ends: the connections.
+        judge: decides on each request.
         pending: requests under way, the oldest first.
     """
 
-    __slots__ = (
-        "_answer",
-        "_behind",
-        "_blank",
-        "_body",
-        "_client_ended",
-        "_close_after",
-        "_deaf",
-        "_done",
-        "_early",
-        "_end_waits",
-        "_heads",
-        "_held",
-        "_interim",
-        "_judge",
-        "_last",
-        "_lost_place",
-        "_mute",
-        "_parsed",
-        "_refused_switch",
-        "_requests",
-        "_response",
-        "_response_held",
-        "_response_seen",
-        "_sending",
-        "_server",
-        "_server_ended",
-        "_switched",
-        "_switching",
-        "_waits",
-        "ends",
-        "pending",
-    )
+    ends: HttpEnds
+    judge: Judge
+    pending: deque[Pending] = field(default_factory=deque)
+    _heads: int = 0
+    _requests: int = 0
+    """Number of requests that have passed."""
 
-    _in_turn = False
+    _held: bytearray = field(default_factory=bytearray)
+    """Bytes of a head that has not ended, or behind an upgrade that is not answered."""
+    _blank: int = 0
+    _waits: bool = False
+    """Whether the client has had its turn, and what is held waits for the next."""
+    _behind: bool = False
+    """Whether what is held waits for the responses to what is before it."""
+    _end_waits: bool = False
+    """Whether the client has ended behind that, or behind its turn."""
+    _body: Body | None = None
+    """Body of the request that is being received."""
+    _sending: Pending | None = None
+    """Request that this body belongs to."""
+    _switching: bool = False
+    """Whether an upgrade waits for its answer, or a request for its judge."""
+    _refused_switch: bool = False
+    """Whether it has just been refused, and what was sent behind it may go on."""
+    _switched: bool = False
+    """Whether both sides have left HTTP."""
+    _deaf: bool = False
+    """Whether what the client sends is dropped."""
+    _client_ended: bool = False
+
+    _server: Literal["none", "opening", "open", "closed"] = "none"
+    _early: list[bytes] = field(default_factory=list)
+    _response: Body | None = None
+    """Body of the response that is being received."""
+    _parsed: ResponseHead | None = None
+    """Its head; None where that cannot be read."""
+    _response_held: bytes = b""
+    _response_seen: int = 0
+    """Bytes of it that have been looked through."""
+    _interim: int = 0
+    """Bytes of the interim responses that have come before it."""
+    _server_ended: bool = False
+    _answer: bytes | None = None
+    """Ours, waiting for its turn."""
+    _last: bool = False
+    """Whether the response that is coming in is the last."""
+    _lost_place: bool = False
+    """Whether nobody knows where it ends."""
+    _mute: bool = False
+    """Whether what the origin sends is dropped."""
+    _close_after: bool = False
+    _done: bool = False
+
+    _in_turn: ClassVar[bool] = False
     """Whether a request is read only when all before it are answered."""
-
-    def __init__(self, ends: HttpEnds, judge: Judge) -> None:
-        self.pending: deque[Pending] = deque()
-        self.ends = ends
-        self._judge = judge
-        self._heads = 0
-        self._requests = 0
-        """Number of requests that have passed."""
-
-        self._held = bytearray()
-        """Bytes of a head that has not ended, or behind an upgrade that is not answered."""
-        self._blank = 0
-        self._waits = False
-        """Whether the client has had its turn, and what is held waits for the next."""
-        self._behind = False
-        """Whether what is held waits for the responses to what is before it."""
-        self._end_waits = False
-        """Whether the client has ended behind that, or behind its turn."""
-        self._body: Body | None = None
-        """Body of the request that is being received."""
-        self._sending: Pending | None = None
-        """Request that this body belongs to."""
-        self._switching = False
-        """Whether an upgrade waits for its answer, or a request for its judge."""
-        self._refused_switch = False
-        """Whether it has just been refused, and what was sent behind it may go on."""
-        self._switched = False
-        """Whether both sides have left HTTP."""
-        self._deaf = False
-        """Whether what the client sends is dropped."""
-        self._client_ended = False
-
-        self._server: Literal["none", "opening", "open", "closed"] = "none"
-        self._early: list[bytes] = []
-        self._response: Body | None = None
-        """Body of the response that is being received."""
-        self._parsed: ResponseHead | None = None
-        """Its head; None where that cannot be read."""
-        self._response_held = b""
-        self._response_seen = 0
-        """Bytes of it that have been looked through."""
-        self._interim = 0
-        """Bytes of the interim responses that have come before it."""
-        self._server_ended = False
-        self._answer: bytes | None = None
-        """Ours, waiting for its turn."""
-        self._last = False
-        """Whether the response that is coming in is the last."""
-        self._lost_place = False
-        """Whether nobody knows where it ends."""
-        self._mute = False
-        """Whether what the origin sends is dropped."""
-        self._close_after = False
-        self._done = False
 
     @property
     def live(self) -> list[Names]:
@@ -566,7 +636,7 @@ class HttpRelay:
             self._held += raw
             self._behind = True
             return None
-        found = self._judge(head)
+        found = self.judge(head)
         if found is None:
             self._held += raw
             self._switching = True
@@ -581,9 +651,10 @@ class HttpRelay:
             # The request before was answered before it was whole; this one has another connection.
             self.ends.leave_server()
             self._server, self._mute, self._requests = "none", False, 0
-        self._sending = Pending(head, found)
-        if self._server == "open" and not self._in_turn:
-            self._sending.head = None
+        kept = None if self._server == "open" and not self._in_turn else head
+        self._sending = Pending(
+            kept, found, head.method == b"HEAD", is_alone(head), head.websocket, head.expects
+        )
         self.pending.append(self._sending)
         self._requests += 1
         if head.length:

@@ -8,21 +8,21 @@ sockets.
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from math import inf
 from time import perf_counter
-from typing import Any, Final
+from types import SimpleNamespace
+from typing import Any, ClassVar, Final
 
 from mitmproxy.proxy import mode_specs
 
 from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
-from urlward.proxy.answers import ACCESS_DENIED, plain, unreachable
-from urlward.proxy.block_page import BlockResponse
+from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
-from urlward.proxy.ends import LINGER, NO_ENDS, Ends
 from urlward.proxy.first_bytes import HTTP, Decision
-from urlward.proxy.forward import NOWHERE, ForwardRelay, Origin
+from urlward.proxy.forward import ForwardRelay
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
@@ -30,12 +30,11 @@ from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import Delay, Share, Task, running_loop
-from urlward.proxy.pool import Key
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import HttpRelay
+from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
-from urlward.proxy.tls import Certificates, Origins, Tls, reason_of
-from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
+from urlward.proxy.tls import Tls, nothing, reason_of
+from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
@@ -50,6 +49,9 @@ NOT_SHOWN = BlockResponse(451, "", (), b"")
 """For a relay that nobody reads, and that so shows nothing."""
 
 _NUMBERS = count(1)
+
+_TOLD: Final = SimpleNamespace(told=True)
+"""Marker around a tunnel that would be blocked, which has been logged."""
 
 
 class Mode:
@@ -75,39 +77,25 @@ class Mode:
         """Whether origins see clients' addresses."""
         return self.transparent and self.addon.keep_source
 
-    @property
-    def certificates(self) -> Certificates:
-        """Server certificates shown to clients."""
-        return self.addon.tls_with_clients()
 
-    @property
-    def origins(self) -> Origins:
-        """TLS sessions with origins."""
-        return self.addon.tls_with_origins()
-
-
+@dataclass(eq=False, slots=True)
 class Client:
     """Client side of a session, as `urlward.proxy.names.Client`."""
 
-    __slots__ = ("alpn", "id", "peername", "proxy_mode", "sni", "tls")
-
-    def __init__(self, peername: tuple[Any, ...], proxy_mode: mode_specs.ProxyMode) -> None:
-        self.id = str(next(_NUMBERS))
-        self.peername = peername
-        self.proxy_mode = proxy_mode
-        self.tls = False
-        self.sni: str | None = None
-        self.alpn: bytes | None = None
+    peername: tuple[Any, ...]
+    proxy_mode: mode_specs.ProxyMode
+    tls: bool = False
+    sni: str | None = None
+    alpn: bytes | None = None
+    id: str = field(default_factory=lambda: str(next(_NUMBERS)))
 
 
+@dataclass(eq=False, slots=True)
 class Server:
-    """Origin side of a session, as `urlward.proxy.names.Server`; the host as sent."""
+    """Origin side of a session, as `urlward.proxy.names.Context` has it; the host as sent."""
 
-    __slots__ = ("address",)
-    as_sent: Final = True
-
-    def __init__(self, address: tuple[str, int] | None) -> None:
-        self.address = address
+    address: tuple[str, int] | None
+    as_sent: ClassVar[bool] = True
 
 
 class Context:
@@ -118,13 +106,7 @@ class Context:
     def __init__(self, client: Client, address: tuple[str, int] | None, *, told: bool = False) -> None:
         self.client = client
         self.server = Server(address)
-        self.layers: list[Any] = [_Told()] if told else []
-
-
-class _Told:
-    """Marker around a tunnel that would be blocked, which has been logged."""
-
-    told: Final = True
+        self.layers: list[Any] = [_TOLD] if told else []
 
 
 class _Rest:
@@ -166,33 +148,11 @@ class Session:
     """
 
     __slots__ = (
-        "_begun",
-        "_client",
-        "_context",
-        "_data",
-        "_guard",
-        "_inner",
-        "_lingers",
-        "_looking",
-        "_lookup",
-        "_mode",
-        "_opening",
-        "_origin",
-        "_place",
-        "_relay",
-        "_server",
-        "_shaking",
-        "_shared",
-        "_since",
-        "_socks",
-        "_to_proxy",
-        "_upstream_tls",
-        "active",
-        "client",
-        "send_client",
-        "send_server",
+        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_lookup",
+        "_mode", "_opening", "_origin", "_over", "_place", "_relay", "_server", "_shaking", "_shared",
+        "_since", "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client", "send_server",
         "share",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -223,6 +183,8 @@ class Session:
         self._inner = False
         """Whether what comes is inside TLS that was meant for an origin."""
         self._shaking = False
+        self._over = False
+        """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
         self._lingers: list[Task] | None = None
         self._opening: Opening | None = None
@@ -231,14 +193,14 @@ class Session:
         self._lookup: Lookup | None = None
         self._origin = NOWHERE
         self._server: Connection | None = None
-        self._client: Connection | None = (
+        self._client: Connection = (
             sock.owned(self) if isinstance(sock, Lane) else Connection(mode.poller, sock, self)
         )
         # The connections' own methods, for one call less in sending.
         self.send_client: Callable[[bytes], None] = self._client.write
-        self.send_server: Callable[[bytes], None] = _nowhere
+        self.send_server: Callable[[bytes], None] = nothing
         self._client.receive = self._first
-        self._client.ended = self._early_end
+        self._client.ended = self.close
 
     def begin(self) -> None:
         """Start reading."""
@@ -246,18 +208,15 @@ class Session:
             access = self._mode.addon.access
             self._socks = SocksHandshake(access.takes_tunnel, authenticates=access.passwords is not None)
             self._to_proxy = False
-            assert self._client is not None
             self._client.receive = self._socks_data
         self._mode.addon.live.add(self)
-        if self._client is not None:
-            self._client.start()
+        self._client.start()
 
     # -- before it is known what it is
 
     def _socks_data(self, data: bytes) -> None:
         socks, passwords = self._socks, self._mode.addon.access.passwords
         assert socks is not None
-        assert self._client is not None
         try:
             self.send_client(socks.feed(data))
             if socks.token and passwords is not None:
@@ -295,10 +254,6 @@ class Session:
             decision = Decision("relay", NO_NAMES) if unread else HTTP
         self._become(decision)
 
-    def _early_end(self) -> None:
-        """The client ended before anything could be judged."""
-        self.close()
-
     def _become(self, decision: Decision) -> None:
         match decision.what:
             case "relay":
@@ -334,7 +289,6 @@ class Session:
 
     def _begin_relay(self, relay: Any) -> None:
         self._relay = relay
-        assert self._client is not None
         self._client.receive, self._client.ended = relay.client_data, relay.client_ended
 
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
@@ -358,7 +312,7 @@ class Session:
 
     def _may_go_on(self) -> None:
         """A password check that was waited for has finished."""
-        if self._client is None:
+        if self._over:
             return
         self._client.resume(HELD)
         try:
@@ -374,14 +328,13 @@ class Session:
     def _end_tls(self, sni: bytes | None) -> None:
         data, self._data = self._data, b""
         client, connection = self.client, self._client
-        assert connection is not None
         names = [sni.decode("latin-1")] if sni else []
         address = self._context.server.address
         names.append(address[0] if address is not None else connection.own_address)
         # To the proxy itself, HTTP/1.1 is spoken.
         http2 = self._mode.addon.http2 and not self._to_proxy
         try:
-            context = self._mode.certificates.context(*dict.fromkeys(names), http2=http2)
+            context = self._mode.addon.tls_with_clients().context(*dict.fromkeys(names), http2=http2)
         except ValueError:
             # A name that no certificate can have; no fault of ours, whatever `on_error` says of those.
             self._guard.refused("peek")
@@ -404,7 +357,7 @@ class Session:
         if isinstance(self.client.proxy_mode, mode_specs.ReverseMode):
             self._upstream_tls = self.client.proxy_mode.scheme == "https"
         connection = self._client
-        if connection is None or connection.tls is None:
+        if self._over or connection.tls is None:
             return
         alpn = connection.tls.session.selected_alpn_protocol()
         if alpn is not None:
@@ -437,7 +390,7 @@ class Session:
         self._shaking = False
         self.close()
 
-    # -- what the relay asks of its connections (`urlward.proxy.ends.Ends`)
+    # -- what the relay asks of its connections (`urlward.proxy.relay.Ends`)
 
     def connect(self) -> None:
         """Open the connection to the origin; nothing is read of the client meanwhile."""
@@ -456,8 +409,7 @@ class Session:
             assert self._context.server.address is not None
             host, port = self._context.server.address
             self._origin = Origin(host, port, self._upstream_tls)
-        if self._client is not None:
-            self._client.pause(CONNECTING)
+        self._client.pause(CONNECTING)
         self._looking = time.monotonic()
         if self._may_share():
             assert self._shared is not None
@@ -488,12 +440,12 @@ class Session:
     def _found(self, addresses: Sequence[Address]) -> None:
         self._lookup = None
         try:
+            addon, guard, client = self._mode.addon, self._guard, self.client
             host, port = self._origin.host, self._origin.port
-            may_reach = self._mode.addon.may_reach
             allowed = [
                 each
                 for each in addresses
-                if may_reach(self.client, str(each[0]), port, named=each[0] != host)
+                if addon.may_reach(client, str(each[0]), port, named=each[0] != host)
             ]
             if not allowed:
                 self._not_connected(self._out_of_reach() if addresses else None)
@@ -501,21 +453,15 @@ class Session:
             passed = [
                 each
                 for each in allowed
-                if each[0] == host or not self._guard.lists_address(str(each[0]), port, self.client)
+                if each[0] == host or not guard.lists_address(str(each[0]), port, client)
             ]
             if not passed:
                 self._not_connected(self._listed(str(allowed[0][0])))
                 return
-            source = self._source()
-            local = source or self._mode.addon.connect_from
+            source, poller = self._source(), self._mode.poller
+            local = source or addon.connect_from
             self._opening = Opening(
-                self._mode.poller,
-                self.share,
-                passed,
-                self._opened,
-                self._mode.addon.short,
-                local,
-                foreign=bool(source),
+                poller, self.share, passed, self._opened, addon.short, local, bool(source)
             )
             self._opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
@@ -553,7 +499,9 @@ class Session:
         if self._may_share():
             protocols.insert(0, "h2")
         try:
-            tls = self._mode.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
+            tls = self._mode.addon.tls_with_origins().begin(
+                (origin.host, origin.port, self._source()), name, *protocols
+            )
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -589,7 +537,7 @@ class Session:
     def _reached(self) -> None:
         """The connection to the origin is open: check its address, and go on."""
         self._looking = 0.0
-        if self._client is None or self._server is None:
+        if self._over or self._server is None:
             return
         tls = self._server.tls
         if self._shared is not None and not isinstance(self._server, OriginLane):
@@ -618,8 +566,7 @@ class Session:
     def _not_connected(self, answer: BlockResponse | None) -> None:
         self._looking = 0.0
         self.close_server()
-        if self._client is not None:
-            self._client.resume(CONNECTING)
+        self._client.resume(CONNECTING)
         self._relay.not_connected(answer)
 
     def _out_of_reach(self) -> BlockResponse:
@@ -645,7 +592,6 @@ class Session:
 
     def tunnel(self, origin: Origin, rest: bytes, *, told: bool) -> None:
         """Go on as if the client had connected to an origin itself."""
-        assert self._client is not None
         self._relay.ends = NO_ENDS
         self._relay = _REST
         self._place = None
@@ -653,18 +599,17 @@ class Session:
         self._context = Context(self.client, (origin.host, origin.port), told=told)
         self._to_proxy = False
         self._since = time.monotonic()
-        self._client.receive, self._client.ended = self._first, self._early_end
+        self._client.receive, self._client.ended = self._first, self.close
         if rest:
             self._first(rest)
 
     def hold_client(self, *, held: bool) -> None:
         """Stop reading from the client, or go on."""
-        if self._client is not None:
-            (self._client.pause if held else self._client.resume)(HELD)
+        (self._client.pause if held else self._client.resume)(HELD)
 
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for a later request."""
-        server, self._server, self.send_server = self._server, None, _nowhere
+        server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             server.detach()
             self._mode.addon.pool.keep(self._kept_as(origin), server)
@@ -673,7 +618,6 @@ class Session:
         return origin, self._source()
 
     def _take_server(self, server: Connection) -> None:
-        assert self._client is not None
         self._server = server
         server.receive, server.ended = self._relay.server_data, self._relay.server_ended
         self.send_server = server.write
@@ -681,7 +625,7 @@ class Session:
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
-        return self._client is not None and self._client.waiting > 0
+        return self._client.waiting > 0
 
     def turn_is_over(self) -> bool:
         """Whether the client has had its turn."""
@@ -689,12 +633,11 @@ class Session:
 
     def go_on_later(self) -> None:
         """Have the relay go on in the client's next turn."""
-        if self._client is not None:
-            self._client.pause(LATER)
+        self._client.pause(LATER)
         self._mode.poller.later(self.share, self._go_on)
 
     def _go_on(self) -> None:
-        if self._client is None:
+        if self._over:
             return
         self._client.resume(LATER)
         try:
@@ -704,8 +647,7 @@ class Session:
 
     def end_client(self) -> None:
         """Send the client no more."""
-        if self._client is not None:
-            self._client.end()
+        self._client.end()
 
     def end_server(self) -> None:
         """Send the origin no more."""
@@ -725,7 +667,7 @@ class Session:
     def leave_server(self) -> None:
         """Close the connection to the origin, or give it up; it is heard of no more, another may follow."""
         self._give_up()
-        server, self._server, self.send_server = self._server, None, _nowhere
+        server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             self._keep_ticket(server)
             server.detach()
@@ -737,7 +679,7 @@ class Session:
         if server.tls is not None and server.tls.ready:
             origin = self._origin
             key = (origin.host, origin.port, self._source())
-            self._mode.origins.keep(key, self._server_name(), server.tls)
+            self._mode.addon.tls_with_origins().keep(key, self._server_name(), server.tls)
 
     def _give_up(self) -> None:
         """Stop waiting for an origin."""
@@ -753,8 +695,7 @@ class Session:
 
     def close(self) -> None:
         """Close both connections."""
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
         self.close_server()
 
     def takes_more(self, *, surely: bool) -> bool:
@@ -769,8 +710,7 @@ class Session:
 
     def linger(self) -> None:
         """Close both connections in a while."""
-        if self._client is not None:
-            self._client.resume(BEHIND | CONNECTING | HELD)
+        self._client.resume(BEHIND | CONNECTING | HELD)
         if self._lingers is None:
             self._lingers = self._mode.lingering.call(self.close)
 
@@ -785,17 +725,16 @@ class Session:
         """A connection is closed."""
         connection.forget()
         if connection is self._client:
-            self._client = None
-            self.send_client = _nowhere
+            self._over = True
             self.close_server()
         elif connection is self._server:
             self._server = None
-            self.send_server = _nowhere
+            self.send_server = nothing
             try:
                 self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
-        if self._client is None:
+        if self._over:
             if isinstance(self._relay, Http2):
                 self._relay.closed()
             if self._server is None:
@@ -804,7 +743,7 @@ class Session:
                 self._forget()
 
     def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
-        if self._client is None:
+        if self._over:
             return
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
@@ -813,7 +752,7 @@ class Session:
             self._client.reset(as_tls=cut_off)
         else:
             self._relay.server_ended()
-            if self._relay.endless and self._client is not None:
+            if self._relay.endless:
                 self._client.close()
 
     def _forget(self) -> None:
@@ -821,7 +760,7 @@ class Session:
         self._relay.ends = NO_ENDS
         self._relay = _REST
         self._place = None
-        self.send_client = self.send_server = _nowhere
+        self.send_client = self.send_server = nothing
         if self._lingers is not None:
             self._lingers.clear()
 
@@ -850,10 +789,9 @@ class Session:
     def progress(self) -> float:
         """Bytes a second that have gone either way since it began; more than there can be of a stream, whose
         end frees little."""
-        client = self._client
-        if client is None or isinstance(client, Lane):
-            return 0.0 if client is None else inf
-        return (client.taken + HEAD_START) / (perf_counter() - self._begun + 1)
+        if isinstance(self._client, Lane):
+            return inf
+        return 0.0 if self._over else (self._client.taken + HEAD_START) / (perf_counter() - self._begun + 1)
 
     def may_read(self) -> bool:
         """Always: whoever has a reason to read nothing says so for itself."""
@@ -861,8 +799,7 @@ class Session:
 
     def slow(self, *, held: bool) -> None:
         """Stop reading from a slowed client, or go on."""
-        if self._client is not None:
-            (self._client.pause if held else self._client.resume)(SLOWED)
+        (self._client.pause if held else self._client.resume)(SLOWED)
 
     def touch(self, now: float) -> None:
         """Check time limits."""
@@ -888,7 +825,7 @@ class Session:
         """Seconds of silence that are allowed."""
         limit = self._mode.addon.tcp_timeout
         # A client that has closed its connection cannot be told from one that only sends no more.
-        return min(limit, ENDED_FOR) if self._client is not None and self._client.at_end else limit
+        return min(limit, ENDED_FOR) if self._client.at_end and not self._over else limit
 
     def cut(self) -> None:
         """Close all connections at once."""
@@ -896,7 +833,3 @@ class Session:
         for connection in (self._client, self._server):
             if connection is not None:
                 connection.abort()
-
-
-def _nowhere(data: bytes) -> None:
-    """Send on a connection that is not open: do nothing."""

@@ -33,6 +33,7 @@ from urlward.plan import (
     FIRST,
     PLANS,
     REPLACED,
+    SHARED,
     SUPERVISOR,
     WORKER,
     Address,
@@ -55,7 +56,6 @@ from urlward.proxy.child import (
     start_within,
 )
 from urlward.proxy.listeners import Listeners, given, raise_limit
-from urlward.proxy.verified import SHARED
 
 if TYPE_CHECKING:
     from urlward.records.metrics import RulesFacts

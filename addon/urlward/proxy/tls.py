@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cachetools import LRUCache
 from cryptography import x509
@@ -22,7 +22,7 @@ from mitmproxy.options import Options
 
 from urlward.proxy.mitm import tls_version
 
-_READ: Final = 1 << 16
+_READ: Final = 1 << 14
 _MOST_AT_ONCE: Final = 1 << 16
 """Bytes that are encrypted at once: OpenSSL's buffers keep the room that they have once needed."""
 
@@ -40,7 +40,7 @@ _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 _MISMATCHES = {62: "hostname mismatch", 64: "IP address mismatch"}
 
 
-def _nothing(error: Exception | None = None) -> None:
+def nothing(*_: object) -> None:
     """Do nothing."""
 
 
@@ -64,16 +64,9 @@ class Tls:
     """
 
     __slots__ = (
-        "client_side",
-        "damaged",
-        "established",
-        "failed",
-        "incoming",
-        "outer",
-        "outgoing",
-        "ready",
-        "session",
-    )
+        "_pending", "_read", "_write", "client_side", "damaged", "established", "failed", "incoming",
+        "outer", "outgoing", "ready", "session",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -95,19 +88,22 @@ class Tls:
             server_hostname=server_name,
             session=resumed,
         )
-        self.established: Callable[[], None] = _nothing
-        self.failed: Callable[[Exception], None] = _nothing
+        # Its methods without Python's around them.
+        inner: Any = self.session._sslobj  # type: ignore[attr-defined]
+        self._read, self._write, self._pending = inner.read, inner.write, inner.pending
+        self.established: Callable[[], None] = nothing
+        self.failed: Callable[[Exception], None] = nothing
 
     def forget(self) -> None:
         """Drop the callbacks of the handshake."""
-        self.established = self.failed = _nothing
+        self.established = self.failed = nothing
 
     def encrypted(self, data: bytes) -> bytes:
         """Ciphertext for the socket, from data to send."""
         if len(data) > _MOST_AT_ONCE:
             starts = range(0, len(data), _MOST_AT_ONCE)
             return b"".join([self.encrypted(data[start : start + _MOST_AT_ONCE]) for start in starts])
-        write = self.session.write
+        write = self._write
         sent = write(data)
         if sent < len(data):
             rest = memoryview(data)[sent:]
@@ -118,16 +114,16 @@ class Tls:
     def decrypted(self) -> tuple[bytes, bool]:
         """Received plaintext, and whether the session has ended."""
         parts = []
-        session, incoming = self.session, self.incoming
+        read, incoming = self._read, self.incoming
         ended = False
         try:
             while True:
-                part = session.read(_READ)
+                part = read(_READ)
                 if not part:
                     ended = True
                     break
                 parts.append(part)
-                if not incoming.pending and not session.pending():
+                if not incoming.pending and not self._pending():
                     break
         except ssl.SSLWantReadError:
             pass

@@ -1,14 +1,21 @@
-"""Upstream connections: looks an origin up, and connects to the first address that answers."""
+"""Upstream connections: an origin is looked up, the first address that answers connected to, and kept.
+
+Clients of the explicit proxy go from host to host, and come back by other connections of theirs. What is kept
+has nothing under way (RFC 9112 section 9.3), and whoever takes it is judged as if it were new.
+"""
 
 import asyncio
 import errno
+import logging
 import os
+import resource
 import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain, zip_longest
+from dataclasses import dataclass, field
+from itertools import chain, islice, zip_longest
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any, Final
@@ -16,6 +23,7 @@ from typing import Any, Final
 from cachetools import TLRUCache
 
 from urlward.proxy.acceptor import enough, is_shortage
+from urlward.proxy.connection import Connection
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller, Share
 
@@ -44,10 +52,25 @@ MAX_NAME: Final = 255
 REMEMBERED: Final = 1 << 12
 """Names that are remembered."""
 
+KEPT_FOR: Final = 60.0
+"""Seconds that a connection is kept."""
+
+MOST: Final = 1 << 13
+"""Connections that are kept at a time, or a quarter of the files that may be open; the longest makes room."""
+
+MOST_OF_ONE: Final = 32
+"""Connections kept to one origin."""
+
+logger = logging.getLogger("urlward")
+
 type Address = tuple[Any, ...]
 """Socket address: host and port, and for IPv6 what else the socket module needs."""
 
+type Key = tuple[object, ...]
+"""Key of equal connections: the origin, and the address that it sees."""
 
+
+@dataclass(eq=False, slots=True)
 class Lookup:
     """Pending name lookup of one caller.
 
@@ -55,10 +78,7 @@ class Lookup:
         done: is given its addresses; not called any more after `cancel`.
     """
 
-    __slots__ = ("done",)
-
-    def __init__(self, done: Callable[[Sequence[Address]], None]) -> None:
-        self.done: Callable[[Sequence[Address]], None] | None = done
+    done: Callable[[Sequence[Address]], None] | None
 
     def cancel(self) -> None:
         """Do not call `done`."""
@@ -70,6 +90,7 @@ class Lookup:
             self.done(found)
 
 
+@dataclass(eq=False, slots=True)
 class _Name:
     """Name being looked up, with those who wait for it.
 
@@ -78,11 +99,8 @@ class _Name:
         begun: whether it is being looked up.
     """
 
-    __slots__ = ("begun", "lookups")
-
-    def __init__(self) -> None:
-        self.lookups: list[Lookup] = []
-        self.begun = False
+    lookups: list[Lookup] = field(default_factory=list)
+    begun: bool = False
 
     @property
     def wanted(self) -> bool:
@@ -114,6 +132,8 @@ class Resolver:
         """How many all have."""
         self._asked: SimpleQueue[tuple[str, int, str, asyncio.AbstractEventLoop]] = SimpleQueue()
         self._threads = 0
+        self._short = False
+        """Whether no thread could be had the last time."""
 
     def look_up(self, host: str, port: int, client: str, done: Callable[[Sequence[Address]], None]) -> Lookup:
         """Look a name up.
@@ -160,11 +180,27 @@ class Resolver:
                 self._busy += 1
                 self._asked.put((host, port, client, asyncio.get_running_loop()))
                 if self._threads < self._busy:
-                    self._threads += 1
-                    Thread(target=self._run, name="urlward-lookup", daemon=True).start()
+                    self._add_thread()
                 break
             if queue:
                 self._queues[client] = queue  # behind all others
+
+    def _add_thread(self) -> None:
+        try:
+            Thread(target=self._run, name="urlward-lookup", daemon=True).start()
+        except RuntimeError as e:
+            if not self._short:
+                logger.error("names of origins: %s: %d are looked up at a time", e, self._threads)
+            self._short = True
+            # Those that there are come to it; where there are none, nobody would.
+            if not self._threads:
+                loop = asyncio.get_running_loop()
+                while not self._asked.empty():
+                    host, port, client, _ = self._asked.get()
+                    loop.call_soon(self._tell, host, port, client, [])
+        else:
+            self._short = False
+            self._threads += 1
 
     def _run(self) -> None:
         while True:
@@ -208,6 +244,7 @@ def _find(host: str, port: int) -> list[Address]:
     return [address for address in turns if address is not None][:MOST_ADDRESSES]
 
 
+@dataclass(eq=False, slots=True)
 class Opening:
     """Connection attempt to an origin.
 
@@ -221,56 +258,30 @@ class Opening:
         foreign: whether that is not this machine's but the client's.
     """
 
-    __slots__ = (
-        "_addresses",
-        "_done",
-        "_error",
-        "_foreign",
-        "_local",
-        "_pending",
-        "_poller",
-        "_share",
-        "_short",
-        "_timer",
-    )
-
-    def __init__(
-        self,
-        poller: Poller,
-        share: Share,
-        addresses: Sequence[Address],
-        done: Callable[[socket.socket | None, OSError | None], None],
-        short: Callable[[OSError], object],
-        local: str = "",
-        *,
-        foreign: bool = False,
-    ) -> None:
-        self._poller = poller
-        self._share = share
-        self._short = short
-        self._foreign = foreign
-        self._addresses = list(reversed(addresses))
-        self._done: Callable[[socket.socket | None, OSError | None], None] | None = done
-        self._local = local
-        self._pending: dict[int, socket.socket] = {}
-        self._error: OSError | None = None
-        self._timer: asyncio.TimerHandle | None = None
-
-    def start(self) -> None:
-        """Try the first address; `done` may be called at once."""
-        self._try_next()
+    _poller: Poller
+    _share: Share
+    _addresses: Sequence[Address]
+    _done: Callable[[socket.socket | None, OSError | None], None] | None
+    _short: Callable[[OSError], object]
+    _local: str = ""
+    _foreign: bool = False
+    _pending: dict[int, socket.socket] = field(default_factory=dict)
+    _error: OSError | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     def cancel(self) -> None:
         """Give up the attempt."""
         self._done = None
         self._end()
 
-    def _try_next(self) -> None:
+    def start(self) -> None:
+        """Try the next address; `done` may be called at once."""
         self._timer = None
         while self._addresses and self._done is not None:
-            if self._connect(self._addresses.pop()):
+            address, *self._addresses = self._addresses
+            if self._connect(address):
                 if self._addresses and self._done is not None:
-                    self._timer = asyncio.get_running_loop().call_later(STAGGER, self._try_next)
+                    self._timer = asyncio.get_running_loop().call_later(STAGGER, self.start)
                 return
         if not self._pending:
             self._finish(None)
@@ -278,7 +289,14 @@ class Opening:
     def _connect(self, address: Address) -> bool:
         """Start connecting; returns whether that is under way or done."""
         try:
-            one = self._socket(socket.AF_INET6 if len(address) > 2 else socket.AF_INET)
+            family = socket.AF_INET6 if len(address) > 2 else socket.AF_INET
+            try:
+                one = _within_limit(family)
+            except OSError as e:
+                if not is_shortage(e):
+                    raise
+                self._short(e)  # makes room
+                one = _within_limit(family)
         except OSError as e:
             self._error = e
             return False
@@ -303,27 +321,13 @@ class Opening:
             return True
         return self._connected(one, code)
 
-    def _socket(self, family: int) -> socket.socket:
-        """Create a socket, making room where none is left.
-
-        Raises:
-            OSError: there is none to be had.
-        """
-        try:
-            return _within_limit(family)
-        except OSError as e:
-            if not is_shortage(e):
-                raise
-            self._short(e)
-        return _within_limit(family)
-
     def _answered(self, one: socket.socket) -> None:
         self._poller.forget(one.fileno())
         del self._pending[one.fileno()]
         if not self._connected(one, one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
             if self._timer is not None:
                 self._timer.cancel()
-            self._try_next()
+            self.start()
 
     def _connected(self, one: socket.socket, code: int) -> bool:
         if code:
@@ -346,7 +350,7 @@ class Opening:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._addresses.clear()
+        self._addresses = ()
         self._error = None  # whose traceback refers to this
         for fd, one in self._pending.items():
             self._poller.forget(fd)
@@ -365,3 +369,105 @@ def _within_limit(family: int) -> socket.socket:
         one.close()
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return one
+
+
+class Pool:
+    """Pool of idle connections to origins.
+
+    Args:
+        most: how many those may be.
+
+    Attributes:
+        active: nothing is made of it; connections set it on their owner.
+        share: of nobody.
+    """
+
+    __slots__ = ("_by_key", "_most", "_since", "_timer", "active", "share")
+
+    def __init__(self, most: int = MOST) -> None:
+        self.active = 0.0
+        self.share = Share(nobodys=True)
+        self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
+        self._by_key: dict[Key, list[Connection]] = {}
+        self._since: dict[Connection, tuple[Key, float]] = {}
+        """The longest first."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def keep(self, key: Key, connection: Connection) -> None:
+        """Add a connection that has nothing under way."""
+        if not connection.open or connection.waiting or len(self._by_key.get(key, ())) >= MOST_OF_ONE:
+            connection.abort()
+            return
+        # Nothing is asked of it: whatever it says, it is of no use any more.
+        connection.belong(self)
+        connection.receive, connection.ended = connection.spoil, connection.abort
+        self._by_key.setdefault(key, []).append(connection)
+        self._since[connection] = key, time.monotonic()
+        if len(self._since) > self._most:
+            self._close(next(iter(self._since)))
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
+
+    def take(self, key: Key) -> Connection | None:
+        """The most recently used connection of these, if there is one."""
+        while some := self._by_key.get(key):
+            connection = some[-1]
+            self._part_with(connection)
+            if connection.open:
+                return connection
+        return None
+
+    def clear(self, most: int | None = None) -> int:
+        """Close all connections, or so many, longest idle first; returns how many."""
+        closing = list(islice(self._since, most))
+        for connection in closing:
+            self._close(connection)
+        return len(closing)
+
+    def expire(self, now: float) -> float:
+        """Close connections that have been idle for too long.
+
+        Args:
+            now: seconds on a clock that does not go back.
+
+        Returns:
+            Seconds until the next will have been; 0 where there is none.
+        """
+        for connection, (_, since) in list(self._since.items()):
+            if now - since < KEPT_FOR:
+                return since + KEPT_FOR - now
+            self._close(connection)
+        return 0.0
+
+    def _look_after(self) -> None:
+        self._timer = None  # whatever goes wrong here, as without memory, the next one kept has another
+        wait = self.expire(time.monotonic())
+        if wait:
+            self._timer = asyncio.get_running_loop().call_later(wait, self._look_after)
+
+    def _close(self, connection: Connection) -> None:
+        self._part_with(connection)
+        connection.abort()
+
+    def _part_with(self, connection: Connection) -> None:
+        key, _ = self._since.pop(connection)
+        some = self._by_key[key]
+        some.remove(connection)
+        if not some:
+            del self._by_key[key]
+
+    # -- what the connections say (`urlward.proxy.connection.Owner`)
+
+    def broken(self, error: Exception) -> None:
+        """Handle an error of the filter's own."""
+        logger.error("%s at a connection at rest", type(error).__name__)
+        self.clear()
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is closed."""
+        connection.forget()
+        if connection in self._since:
+            self._part_with(connection)

@@ -1,4 +1,4 @@
-"""Event store in SQLite or PostgreSQL: one code for both."""
+"""Event store in SQLite or PostgreSQL: its tables in this version, and one code for both."""
 
 import json
 import time
@@ -8,10 +8,17 @@ from pathlib import Path
 
 from sqlalchemy import (
     BigInteger,
+    Column,
     ColumnElement,
     Connection,
     Engine,
+    Index,
+    Integer,
+    MetaData,
     Select,
+    String,
+    Table,
+    Text,
     and_,
     delete,
     func,
@@ -26,23 +33,86 @@ from sqlalchemy import (
 
 from urlward.config.records import StoreTable
 from urlward.engine.dates import time_text
-from urlward.records.bulk import insert_new
-from urlward.records.engines import (
+from urlward.records.event import FIELDS, HITS, VERSIONS, Event
+from urlward.records.sql import (
     PAUSE,
+    Pace,
     SqliteFiles,
+    Step,
+    check_grant,
+    deletions,
+    insert_new,
+    migrate,
+    note_deleted,
+    note_wiped,
     open_postgresql,
     open_sqlite,
     told,
+    unwiped,
+    vacuum,
     wipe_sqlite,
     writing,
 )
-from urlward.records.event import FIELDS, HITS, VERSIONS, Event
-from urlward.records.migrations import migrate
-from urlward.records.nodes import Node
-from urlward.records.store import AbsentError, Age, By, EventQuery, ReplacedError, StoreError
-from urlward.records.tables import UPGRADES, create, events, nodes
-from urlward.records.tables import holds as held
-from urlward.records.vacuum import Pace, check_grant, deletions, note_deleted, note_wiped, vacuum
+from urlward.records.store import AbsentError, Age, By, EventQuery, Node, ReplacedError, StoreError
+
+metadata = MetaData()
+
+events = Table(
+    "events",
+    metadata,
+    # In the order in which they came, which a follower goes by; late ones have older ids. In SQLite only a
+    # column of type INTEGER is the table's own number.
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", String(32), nullable=False, unique=True),
+    Column("time", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("node", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("client_port", Integer, nullable=False),
+    Column("protocol", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("destination_port", Integer, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("list", Text, nullable=False),
+    Column("serial", BigInteger, nullable=False),
+    Column("entry", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("verdict", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("digest", String(32), nullable=False),
+    Column("group", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("events_time", "time", "id"),
+    Index("events_kind_time", "kind", "time"),
+    Index("events_reference", "reference"),
+    Index("events_list_time", "list", "time"),
+    Index("events_category_time", "category", "time"),
+    # A number that has been given is not given again, so that a follower never takes a new event for an old.
+    sqlite_autoincrement=True,
+)
+
+held = Table(
+    "holds",
+    metadata,
+    Column("reference", String(100), primary_key=True),
+    Column("until", BigInteger, nullable=False),
+    Column("node", String(255), primary_key=True),
+)
+"""References whose events no node that writes here deletes before a time (milliseconds), and which node says
+so: none where it was one of version 1."""
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("identity", String(32), nullable=False),
+    Column("days", Text, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+)
+"""Names of nodes that write here, of which a node may have had others before. ``identity``: whose the name is
+(`urlward.records.store`); empty for a node of version 2 that has not been heard of since. ``days``: for how
+many days the node's events are kept, by kind as JSON, as that node says: all who delete go by it; empty where
+it has not said it. ``seen``: when it was last heard of, in milliseconds."""
 
 CHUNK = 2_000
 """Events deleted in one transaction, while which nothing is written."""
@@ -53,6 +123,54 @@ _TABLE = events
 _PART = "events"
 _FIELDS = tuple(events.c[name] for name in FIELDS)
 _EQUAL = ("reference", "list", "category", "client", "entry", "group", "node")
+
+
+def create(connection: Connection) -> None:
+    """Make the tables of this version."""
+    metadata.create_all(connection, checkfirst=False)
+    unwiped.create(connection, checkfirst=True)
+
+
+def _to_2(connection: Connection) -> None:
+    """Upgrade to version 2: nodes have days, deletions are noted for rewriting, and a hold belongs to its
+    node."""
+    connection.execute(
+        text("CREATE TABLE retention (node VARCHAR(255) NOT NULL, days TEXT NOT NULL, PRIMARY KEY (node))")
+    )
+    unwiped.create(connection, checkfirst=True)
+    if connection.dialect.name == "sqlite":  # which changes no primary key
+        statements = (
+            "ALTER TABLE holds RENAME TO holds_of_1",
+            "CREATE TABLE holds (reference VARCHAR(100) NOT NULL, until BIGINT NOT NULL,"
+            " node VARCHAR(255) NOT NULL, PRIMARY KEY (reference, node))",
+            "INSERT INTO holds SELECT reference, until, '' FROM holds_of_1",
+            "DROP TABLE holds_of_1",
+        )
+    else:
+        statements = (
+            "ALTER TABLE holds ADD COLUMN node VARCHAR(255) NOT NULL DEFAULT ''",
+            "ALTER TABLE holds ALTER COLUMN node DROP DEFAULT",
+            "ALTER TABLE holds DROP CONSTRAINT holds_pkey",
+            "ALTER TABLE holds ADD PRIMARY KEY (reference, node)",
+        )
+    for statement in statements:
+        connection.execute(text(statement))
+
+
+def _to_3(connection: Connection) -> None:
+    """Upgrade to version 3: names belong to a node with an identity, which has days for all of its names."""
+    for statement in (
+        "CREATE TABLE nodes (name VARCHAR(255) NOT NULL, identity VARCHAR(32) NOT NULL, days TEXT NOT NULL,"
+        " seen BIGINT NOT NULL, PRIMARY KEY (name))",
+        "INSERT INTO nodes SELECT node, '', days, 0 FROM retention",
+        "DROP TABLE retention",
+    ):
+        connection.execute(text(statement))
+
+
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
+"""From version 1 on, for databases made by earlier versions (`urlward.records.sql`). Whoever changes
+the table adds one here, and a database of the version before to the tests."""
 
 
 class Database:
@@ -308,7 +426,7 @@ class Database:
         """
         if self._node is None:
             return events
-        whose = dict(connection.execute(select(nodes.c.name, nodes.c.identity)).tuples().all())
+        whose = dict(connection.execute(select(nodes.c.name, nodes.c.identity)).all())
         others = {name for name, identity in whose.items() if identity not in ("", self._node.identity)}
         if self._node.name in others:
             _claim(connection, self._node)
@@ -369,7 +487,7 @@ class Database:
         wanted = select(held.c.reference, func.max(held.c.until)).group_by(held.c.reference)
         with told(self.name), self.engine.connect() as connection:
             whose = [] if self.is_file else [_held_by(node)]
-            return dict(connection.execute(wanted.where(*whose)).tuples().all())
+            return dict(connection.execute(wanted.where(*whose)).all())
 
     def held(self, now_ms: int) -> dict[str, int]:
         """The references that some node holds at a time, each with the time until which it does, in ms.
@@ -380,7 +498,7 @@ class Database:
         with told(self.name), self.engine.connect() as connection:
             until = func.max(held.c.until)
             wanted = select(held.c.reference, until).group_by(held.c.reference).having(until > now_ms)
-            return dict(connection.execute(wanted).tuples().all())
+            return dict(connection.execute(wanted).all())
 
     def _delete(self, over: Iterable[ColumnElement[bool]]) -> int:
         chunk = select(events.c.seq).where(*over).limit(CHUNK)

@@ -3,21 +3,38 @@
 No store waits for another. What a store does not take stays in the outbox, and is tried again, in order, when
 the store is back. A store that has taken events when the process is killed may be given them again, which it
 knows by their ids.
+
+`StoreAlarms` tells of a store that is down, slow or back, and of lost events.
 """
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
 from threading import Thread
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
+from urlward.records.metrics import TROUBLES
 from urlward.records.outbox import Next, Outbox, OutboxError, Position
 from urlward.records.store import ReplacedError, Store
-from urlward.records.store_alarms import StoreAlarms
+
+DROPS_AGAIN = 60.0
+"""Seconds between two reports of events dropped, while that goes on."""
+
+LAG = 60.0
+"""Seconds that events may wait on the disk for a store that is up."""
+
+ENDS = {
+    "store-back": "store-down",
+    "store-level": "store-lagging",
+    "clock-settled": "clock-set",
+    "list-back": "refused-list",
+    "rules-right": "rules-wrong",
+} | {end: kind for kind, (end, _) in TROUBLES.items()}
+"""What is told like an alarm and is the end of one, and of which."""
 
 CHUNK = 2_000
 """Events in one write."""
@@ -36,6 +53,83 @@ HUNG = 10.0
 
 PATIENCE = 2.0
 """Seconds for which events may wait for a store that is not behind."""
+
+
+class StoreAlarms:
+    """Alarms of one store.
+
+    Args:
+        store: its name.
+        tell: takes an alarm's kind and text.
+        clock: seconds.
+        down: whether it was down when a process before this one ended, which has said so.
+
+    Attributes:
+        down: whether it has been said to be down, and not yet to be back.
+    """
+
+    def __init__(
+        self, store: str, tell: Callable[[str, str], None], clock: Callable[[], float], *, down: bool
+    ) -> None:
+        self.down = down
+        self._store = store
+        self._tell = tell
+        self._clock = clock
+        self._arrived = 0
+        self._waiting_since = clock()
+        self._lagging = False
+        self._lost = 0
+        self._lost_at = float("-inf")
+
+    def say(self, alarm: str, text: str) -> None:
+        """Raise an alarm of this store."""
+        self._tell(alarm, f"store {self._store}: {text}")
+
+    def failed(self, text: str) -> None:
+        """Report that the store does not take events; once."""
+        if not self.down:
+            self.down = True
+            self.say("store-down", f"{text}; events wait on the disk")
+
+    def waiting(self, count: int) -> None:
+        """Report the number of events on the disk; an alarm, once, where some wait for long though it
+        takes events."""
+        now = self._clock()
+        if not count:
+            if self._lagging:
+                self._lagging = False
+                self.say("store-level", "takes events as they come again")
+            self._waiting_since = now
+        elif not self.down and not self._lagging and now - self._waiting_since > LAG:
+            self._lagging = True
+            self.say("store-lagging", f"takes events more slowly than they come; {count} wait on the disk")
+
+    def arrived(self, count: int) -> None:
+        """Count waiting events that have arrived."""
+        self._arrived += count
+
+    def back(self) -> None:
+        """Report that the store takes events, and none waits any more."""
+        if self.down:
+            # Said first: another thread says what was lost as soon as this is not down, and that comes after.
+            self.say("store-back", f"takes events again, {self._arrived} that waited have arrived")
+            self.down = False
+        self._arrived = 0
+
+    def lost(self, dropped: int, *, behind: bool = False) -> None:
+        """Report dropped events now and then, and their number once there is room again.
+
+        Args:
+            dropped: since the start.
+            behind: whether the store has yet to take what waits.
+        """
+        new = dropped - self._lost
+        if not new or ((self.down or behind) and self._clock() - self._lost_at < DROPS_AGAIN):
+            return
+        self._lost_at = self._clock()
+        if not self.down:
+            self._lost = dropped
+        self.say("dropped", f"{new} events were dropped, as no room was left for them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +151,33 @@ class StoreState:
     waiting: int = 0
     behind: bool = False
     dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderState:
+    """State of the recorder for metrics, health and status; counts are since its start.
+
+    Attributes:
+        events: taken, by kind.
+        queue: events on their way to the store that most wait for.
+        spool_events: events that wait for stores that are down or slow, once for each store.
+        spool_bytes: they take on the disk.
+        spool_limit: bytes that they may take.
+        dropped: events that found no place, once for each store.
+        stores: by name.
+        alarms: what each one that lasts says, by kind.
+        raised: how often each kind of alarm has begun.
+    """
+
+    events: Mapping[str, int] = field(default_factory=dict)
+    queue: int = 0
+    spool_events: int = 0
+    spool_bytes: int = 0
+    spool_limit: int = 0
+    dropped: int = 0
+    stores: Mapping[str, StoreState] = field(default_factory=dict)
+    alarms: Mapping[str, str] = field(default_factory=dict)
+    raised: Mapping[str, int] = field(default_factory=dict)
 
 
 class Delivery:
@@ -108,14 +229,18 @@ class Delivery:
         self._thread = Thread(target=self._deliver, name=f"records-{name}", daemon=True)
 
     def start(self, position: Position, *, down: bool) -> None:
-        """Start the delivery.
+        """Start the delivery, unless that is done.
 
         Args:
             position: up to where it has all.
             down: whether it has been said to be down.
+
+        Raises:
+            RuntimeError: no thread can be had now.
         """
-        self.position, self._alarms.down = position, down
-        self._thread.start()
+        if self._thread.ident is None:
+            self.position, self._alarms.down = position, down
+            self._thread.start()
 
     @property
     def down(self) -> bool:

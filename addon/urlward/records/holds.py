@@ -1,10 +1,15 @@
-"""Holds: references whose events are kept past their days, because an operator wants them for longer.
+"""Holds: references whose events are kept past their days, because an operator wants them for longer; and
+their evidence, the events that explain them in every store and in the outbox.
 
 ``holds.json`` in the state folder has one for each reference, with a reason and an end, until which no event
 with that reference is deleted; no other makes it shorter. Who held or released one is told in the audit log.
+
+An event says which client met what, and by which version of a list; the events of that version say what it
+was. Who had the client's address is in the assignments (`urlward.assignments.retention`), and what somebody
+has written of it among the objections.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +17,8 @@ from typing import Any
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
-from urlward.records.event import canonical_reference
+from urlward.records.event import HITS, Event, canonical_reference
+from urlward.records.store import KeepingStore
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
 
@@ -158,3 +164,79 @@ def _write(state: Path, holds: Iterable[Hold]) -> None:
 
 def _audit(state: Path, now: float, action: str, held: Hold, why: str, who: str) -> None:
     append_in_lock(state, who, action, now, reference=held.reference, until=time_text(held.until), why=why)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Evidence of some references: events by store.
+
+    Attributes:
+        events: by the names of stores.
+        errors: of stores that cannot be read.
+    """
+
+    events: Mapping[str, list[Event]]
+    errors: tuple[UrlwardError, ...]
+
+    def of(self, reference: str) -> dict[str, list[Event]]:
+        """Evidence of one reference, by the names of stores."""
+        every = [event for events in self.events.values() for event in events]
+        versions = {
+            (event.list, event.serial)
+            for event in every
+            if event.reference == reference and event.kind in HITS and event.serial
+        }
+        found = {
+            name: [
+                event
+                for event in events
+                if event.reference == reference
+                or (not event.reference and (event.list, event.serial) in versions)
+            ]
+            for name, events in self.events.items()
+        }
+        return {name: events for name, events in found.items() if events}
+
+    def hits(self, reference: str) -> list[Event]:
+        """Blocks and cuts that have a reference, each once."""
+        found = {
+            event.id: event
+            for events in self.events.values()
+            for event in events
+            if event.reference == reference and event.kind in HITS
+        }
+        return [*found.values()]
+
+
+def evidence_of(
+    references: Collection[str],
+    opened: Iterable[KeepingStore],
+    errors: Iterable[UrlwardError],
+    state: Path,
+) -> Evidence:
+    """Find the evidence of references.
+
+    Args:
+        references: as the records have them.
+        opened: the stores that can be opened.
+        errors: of those that cannot.
+        state: the state folder.
+    """
+    from urlward.records.outbox import Outbox  # brings SQLite, to each command's start
+
+    found: dict[str, list[Event]] = {}
+    failed = [*errors]
+    if references:
+        for store in opened:
+            try:
+                found[store.name] = store.evidence(references)
+            except UrlwardError as e:
+                failed.append(e)
+        outbox = Outbox(state, make=False)
+        try:
+            found[str(outbox.path)] = outbox.evidence(references)
+        except UrlwardError as e:
+            failed.append(e)
+        finally:
+            outbox.close()
+    return Evidence(found, tuple(failed))

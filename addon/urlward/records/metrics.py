@@ -1,16 +1,64 @@
-"""Metrics of a worker: plain numbers, since each request bumps several.
+"""Metrics of a worker: plain numbers, since each request bumps several; their labels, the event loop's lag,
+and the snapshot that the recorder takes.
 
-Nothing here takes a lock, asks the time or makes an object on the way of a request: a worker's event loop
-is the only one that bumps. What is counted goes to the recorder as a snapshot (`urlward.records.exposition`).
+Nothing here takes a lock, asks the time or makes an object on the way of a request: a worker's event loop is
+the only one that bumps. What is counted goes to the recorder as a snapshot (`urlward.records.exposition`).
+
+Labels are bounded in number, and none could name an entry: a value that nobody foresaw is counted as
+``other``, so that neither a list's publisher nor a client can make more series than a fixed number.
+
+A snapshot has counters that can be added up, and state. It came over a socket, and perhaps from another
+release: whatever in it is not as it should be is refused whole.
+
+While one task keeps the event loop, all traffic of the worker waits: its lag is what each connection feels.
 """
 
+import asyncio
+import gc
+import re
+import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Annotated, Any
+
+import msgspec
 
 from urlward.lines import plain
-from urlward.records.labels import ERRORS, OTHER, STAGES, VERDICTS, Origins
+
+OTHER = "other"
+NONE = "none"
+"""Where an entry has no category."""
+
+STAGES = ("dns", "peek", "match")
+VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
+ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors")
+"""Kinds of errors of ours."""
+
+TROUBLES = {
+    "canary": ("canary-back", "the canary comes through"),
+    "steer-set": ("steer-set-room", "there is room"),
+    "resolvers": ("resolvers-back", "a resolver answers again"),
+    "spool-down": ("spool-back", "the disk takes events again"),
+    "users": ("users-read", "the users' file is in force"),
+    "passwords": ("passwords-room", "all find room to wait"),
+    "authority": ("authority-valid", "the authority's certificate lasts"),
+}
+"""Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too, and has the kind of
+what ends that alarm, and its text."""
+
+MAX_LISTS = 128
+MAX_CATEGORIES = 64
+MAX_PAIRS = 1000
+"""Lists with categories, as they come together."""
+
+MAX_STORES = 16
+
+_NAME = re.compile(r"\w[\w. -]{0,63}").fullmatch
+"""Letters of any alphabet: files are called as their owners write."""
+_CATEGORY = re.compile(r"[a-z0-9_-]{1,64}").fullmatch
 
 VERSION = 1
 """Version of snapshots."""
@@ -25,6 +73,88 @@ RELOAD = (1e-2, 5e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of a histogram's buckets, seconds; one more has no bound."""
 
 BUCKETS = {"check": CHECK, "added": ADDED, "stall": STALL, "collector": STALL, "reload": RELOAD}
+
+type Counts = dict[tuple[str, ...], float]
+"""By the metric's name and its labels; a histogram's by its name and the number of the bucket or ``sum``."""
+
+_Number = Annotated[float, msgspec.Meta(ge=0, lt=2.0**63)]
+
+_MAX_WRONG, _MOST_WRONG = 80, 20
+"""Characters of a word on what is wrong with rules, and how many there are."""
+
+INTERVAL = 0.05
+"""Seconds between two looks."""
+
+WINDOW = 30.0
+"""Seconds of one window; the longest stall that is shown is of one or two of them."""
+
+
+def among(values: Iterable[str]) -> Callable[[str], str]:
+    """Make a function that keeps these values, and turns all others into ``other``."""
+    known = {value: value for value in values}
+    return lambda value: known.get(value, OTHER)
+
+
+class Bounded:
+    """Bounded set of a label's values: the first ones seen; all further ones are ``other``.
+
+    Args:
+        most: how many there may be besides.
+        fits: whether a value may stand in a label at all.
+    """
+
+    def __init__(self, most: int, fits: Callable[[str], object] = _NAME) -> None:
+        self._fits = fits
+        self._known = {OTHER: OTHER, NONE: NONE}
+        self._most = most + len(self._known)
+
+    def __call__(self, value: str) -> str:
+        """Map a value to its label."""
+        known = self._known.get(value)
+        if known is not None:
+            return known
+        if len(self._known) >= self._most or not self._fits(value):
+            return OTHER
+        self._known[value] = value
+        return value
+
+
+class Categories(Bounded):
+    """Categories of entries. Those with a dot are ``other``: they could be a host."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_CATEGORIES, _CATEGORY)
+
+    def __call__(self, value: str) -> str:
+        """Map a category to its label; ``none`` where an entry has none."""
+        return super().__call__(value) if value else NONE
+
+
+class BlockLabels:
+    """Labels of blocks: list and category.
+
+    Attributes:
+        known: the labels of a list's name and a category, for those that have been seen; whoever is in haste
+            looks here first.
+        lists: labels of lists.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str], tuple[str, str]] = {}
+        self.lists = Bounded(MAX_LISTS)
+        self._categories = Categories()
+        self._pairs: set[tuple[str, str]] = set()
+
+    def __call__(self, list_: str, category: str) -> tuple[str, str]:
+        """Map a list and a category to their labels."""
+        pair = self.lists(list_), self._categories(category)
+        if pair not in self._pairs:
+            if len(self._pairs) >= MAX_PAIRS:
+                pair = (OTHER, OTHER)
+            self._pairs.add(pair)
+        if len(self.known) < 2 * MAX_PAIRS:
+            self.known[list_, category] = pair
+        return pair
 
 
 class Histogram:
@@ -119,7 +249,7 @@ class Metrics:
         self._errors = dict.fromkeys((*ERRORS, OTHER), 0)
         self._blocks: dict[tuple[str, str], int] = {}
         self._would_blocks: dict[tuple[str, str], int] = {}
-        self._origins = Origins()
+        self._origins = BlockLabels()
         self._in_force: tuple[ListFacts, ...] = ()
         self._refused: dict[str, str] = {}
         self._rules: RulesFacts | None = None
@@ -162,7 +292,7 @@ class Metrics:
         self._open = count
 
     def stall(self, seconds: float) -> None:
-        """Record a stall: the event loop came back late by so much (`urlward.records.loop_watch`)."""
+        """Record a stall: the event loop came back late by so much."""
         self._histograms["stall"].add(seconds)
         if seconds > self._longest:
             self._longest = seconds
@@ -178,7 +308,7 @@ class Metrics:
         self._failed_reloads += 1
 
     def error(self, kind: str = "decision") -> None:
-        """Count an error of ours, of one of `labels.ERRORS`."""
+        """Count an error of ours, of one of `ERRORS`."""
         self._errors[kind if kind in self._errors else OTHER] += 1
 
     def queue(self, size: int, dropped: int) -> None:
@@ -203,7 +333,7 @@ class Metrics:
         """Set a trouble that keeps traffic from being filtered as it should be.
 
         Args:
-            kind: one of `urlward.records.labels.TROUBLES`.
+            kind: one of `TROUBLES`.
             why: in words of ours; empty where nothing does any more.
         """
         self._troubles.pop(kind, None)
@@ -246,3 +376,187 @@ def _nested(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
         if count:
             found.setdefault(first, {})[second] = count
     return found
+
+
+class SnapshotError(ValueError):
+    """A malformed snapshot, or one of an unknown version."""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Latest snapshot of one worker.
+
+    Attributes:
+        started: when it did, seconds since 1970-01-01 UTC.
+        counts: since then.
+        open: connections.
+        queue: events that wait in it.
+        stall_longest: of the last minute, seconds.
+        lists: in force.
+        refused: by list, why what its file has now is not in force.
+        rules: of a gateway; None where there is none.
+        troubles: what keeps traffic from being filtered as it should be, by kind.
+        canary: when the canary has last come through; 0 where it has not.
+        authority: when the certificate of the filter's authority ends; 0 where this worker does not say.
+        told: whether one before this was sent over another connection.
+        said: the snapshot itself.
+    """
+
+    started: float = 0.0
+    counts: Counts = field(default_factory=dict)
+    open: int = 0
+    queue: int = 0
+    stall_longest: float = 0.0
+    lists: tuple[ListFacts, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    rules: RulesFacts | None = None
+    troubles: Mapping[str, str] = field(default_factory=dict)
+    canary: float = 0.0
+    authority: float = 0.0
+    told: bool = False
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Labels:
+    """Labels of all workers' snapshots together, bounded once more."""
+
+    def __init__(self) -> None:
+        self.stage, self.verdict, self.error = among(STAGES), among(VERDICTS), among(ERRORS)
+        self.origins = BlockLabels()
+
+
+class _Histogram(msgspec.Struct):
+    counts: list[_Number]
+    sum: _Number
+
+
+class _Said(msgspec.Struct):
+    """Snapshot as `Metrics.snapshot` has it."""
+
+    version: int
+    started: _Number
+    requests: dict[str, dict[str, _Number]]
+    blocks: dict[str, dict[str, _Number]]
+    would_blocks: dict[str, dict[str, _Number]]
+    errors: dict[str, _Number]
+    failed_reloads: _Number
+    opened: _Number
+    open: _Number
+    queue: _Number
+    dropped: _Number
+    stall_longest: _Number
+    histograms: dict[str, _Histogram]
+    lists: list[tuple[str, _Number, _Number, _Number]]
+    stall_newest: _Number = 0.0
+    refused: dict[str, str] = {}
+    rules: tuple[_Number, str, list[str]] | None = None
+    troubles: dict[str, str] = {}
+    canary: _Number = 0.0
+    authority: _Number = 0.0
+    told: bool = False
+
+
+def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
+    """Parse a snapshot.
+
+    Raises:
+        SnapshotError: it is none.
+    """
+    try:
+        said = msgspec.convert(data, _Said)
+    except msgspec.ValidationError as e:
+        raise SnapshotError(f"not a snapshot: {e}") from e
+    if said.version != VERSION:
+        raise SnapshotError(f"a snapshot of version {said.version}, and not {VERSION}")
+    label = labels.origins.lists
+    return Snapshot(
+        started=said.started,
+        counts=_counts(said, labels),
+        open=int(said.open),
+        queue=int(said.queue),
+        stall_longest=said.stall_longest,
+        lists=tuple(ListFacts(label(name), *map(int, facts)) for name, *facts in said.lists[:MAX_LISTS]),
+        refused={label(name): why[:MAX_WHY] for name, why in islice(said.refused.items(), MAX_LISTS)},
+        rules=said.rules and _rules(*said.rules),
+        troubles={kind: why[:MAX_WHY] for kind, why in said.troubles.items() if kind in TROUBLES},
+        canary=said.canary,
+        authority=said.authority,
+        told=said.told,
+        said=data,
+    )
+
+
+def add(to: Counts, counts: Mapping[tuple[str, ...], float]) -> None:
+    """Add counts to others, in place."""
+    for key, count in counts.items():
+        to[key] = to.get(key, 0) + count
+
+
+def _counts(said: _Said, labels: Labels) -> Counts:
+    found: Counts = {}
+    for stage, row in said.requests.items():
+        for verdict, count in row.items():
+            add(found, {("requests", labels.stage(stage), labels.verdict(verdict)): count})
+    for name, rows in (("blocks", said.blocks), ("would_blocks", said.would_blocks)):
+        for list_, row in rows.items():
+            for category, count in row.items():
+                add(found, {(name, *labels.origins(list_, category)): count})
+    for kind, count in said.errors.items():
+        add(found, {("errors", labels.error(kind)): count})
+    found |= {("failed_reloads",): said.failed_reloads, ("opened",): said.opened, ("dropped",): said.dropped}
+    for name, bounds in BUCKETS.items():
+        histogram = said.histograms.get(name)
+        if histogram is None or len(histogram.counts) != len(bounds) + 1:
+            raise SnapshotError("not a snapshot: other buckets")
+        found |= {(name, str(number)): count for number, count in enumerate(histogram.counts)}
+        found[name, "sum"] = histogram.sum
+    return found
+
+
+def _rules(restored: float, hand: str, wrong: Sequence[str]) -> RulesFacts:
+    texts = tuple(one[:_MAX_WRONG] for one in wrong[:_MOST_WRONG])
+    return RulesFacts(int(restored), hand[:_MAX_WRONG], texts)
+
+
+async def watch_loop(
+    metrics: Metrics,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> None:
+    """Measure the lag until cancelled.
+
+    Args:
+        metrics: that are told.
+        clock: seconds.
+        sleep: waits for seconds.
+    """
+    window = clock() + WINDOW
+    with _collector_timed(metrics):
+        while True:
+            due = clock() + INTERVAL
+            await sleep(INTERVAL)
+            now = clock()
+            metrics.stall(max(now - due, 0.0))
+            if now >= window:
+                metrics.stall_window()
+                window = now + WINDOW
+
+
+@contextmanager
+def _collector_timed(metrics: Metrics) -> Iterator[None]:
+    """Count the garbage collector's pauses: one cause of stalls that is Python's own."""
+    begun = 0.0
+
+    def called(phase: str, _: object) -> None:
+        nonlocal begun
+        if phase == "start":
+            begun = time.perf_counter()
+        else:
+            metrics.collected(time.perf_counter() - begun)
+
+    gc.callbacks.append(called)
+    try:
+        yield
+    finally:
+        gc.callbacks.remove(called)

@@ -6,10 +6,11 @@ Each use has a key of its own, derived from the state folder's, as in `urlward.e
 import re
 import time
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Literal
 
 from urlward.config.tables import join_address
+from urlward.records.network import plain_address
 
 Level = Literal["full", "short", "digest", "counts"]
 """``full``: the address. ``short``: its network, /24 or /48. ``digest``: a keyed digest that is another each
@@ -81,7 +82,7 @@ class Privacy:
     def _shown(self, address: str) -> str:
         try:
             # A network goes by its first address.
-            found = _plain(ip_address(address.partition("/")[0]))
+            found = plain_address(address.partition("/")[0])
         except ValueError:
             return ""
         if self.level == "short":
@@ -101,7 +102,7 @@ def kept_client(text: str) -> str:
     if _DIGEST(text.lower()):
         return text.lower()
     try:
-        return str(ip_network(text, strict=False)) if "/" in text else str(_plain(ip_address(text)))
+        return str(ip_network(text, strict=False)) if "/" in text else str(plain_address(text))
     except ValueError:
         raise ValueError("not an address, a network nor a digest") from None
 
@@ -126,13 +127,6 @@ class UrlDigest:
 def name_in_log(address: str, port: int = 0) -> str:
     """A client as a line of the log names it where nothing says how much may be kept."""
     return join_address(address, port) if port else address
-
-
-def _plain(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    """The address without its interface (of a link-local one), and mapped IPv4 as such."""
-    if isinstance(address, IPv6Address):
-        return address.ipv4_mapped or IPv6Address(int(address))
-    return address
 
 
 def _derive(secret: bytes, use: bytes) -> bytes:

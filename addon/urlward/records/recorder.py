@@ -1,32 +1,52 @@
-"""Recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order."""
+"""Recorder: delivers the events of the node's outbox to every store, and keeps the outbox in order.
+
+Events that waited for a store in a spool, as versions before the outbox had it, are taken in once.
+
+``spool/STORE/*.spool``: a line that says what it is, then frames: four bytes of length, four with the number
+of events, eight of checksum (BLAKE2b), and the events as a JSON array.
+"""
 
 import asyncio
 import logging
 import math
 import os
+import re
+import shutil
+import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
+from urlward.lasting import lasting
 from urlward.records.asking import Desk
-from urlward.records.delivery import Delivery, StoreState
+from urlward.records.delivery import ENDS, Delivery, RecorderState
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
-from urlward.records.outbox import LostOutboxError, Outbox, OutboxError, Position, batch_of
+from urlward.records.exposition import Exposition
+from urlward.records.outbox import Batch, LostOutboxError, Outbox, OutboxError, Position, batch_of
 from urlward.records.store import Store
-from urlward.records.store_alarms import ENDS
-from urlward.records.upgrade import sign_of_life, take_in_spools
 from urlward.records.writer import Process, Writer, processes
-from urlward.state.folder import locked, read_kept, write_kept
+from urlward.regular import read_regular
+from urlward.state.folder import locked, read_kept, set_aside, write_kept
 
 logger = logging.getLogger("urlward.records")
+
+SPOOL = "spool"
+"""In the state folder: that of all stores."""
+
+RUN = "records.run"
+"""In the state folder: the last sign of life."""
+
+_HEAD = b"urlward spool 1\n"
+_FRAME = struct.Struct(">II8s")
+_NAME = re.compile(r"[0-9]{12}\.spool").fullmatch
 
 KEEP = 0.5
 """Seconds between two looks after the outbox."""
@@ -44,7 +64,7 @@ SPOOLS_AGAIN = 60.0
 """Seconds until the outbox is tried again that has not taken what waits in a spool of a version before."""
 
 AFTER_FAULT = 30.0
-"""Seconds after which a task beside is tried again that ended."""
+"""Seconds after which a task beside is begun again that failed."""
 
 FULL = 7 / 8
 """Share of the outbox above which events are dropped that only stores which are behind do not have: what is
@@ -67,41 +87,77 @@ MAX_ALARM = 40
 type Opener = Callable[[StoreTable, Path], Store]
 
 
-class Measures(Protocol):
-    """Interface of the metrics' sums; see `urlward.records.exposition`."""
+def take_in_spools(state: Path, places: Mapping[str, str]) -> None:
+    """Move the events of spools to the outbox, each for its store alone, and delete the spools.
 
-    def take(self, worker: str, snapshot: dict[str, Any]) -> None:
-        """Take what a worker has counted since its start."""
+    Args:
+        state: the state folder.
+        places: of the stores that are configured, by their names.
 
-    def gone(self, worker: str) -> None:
-        """Note that a worker has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class RecorderState:
-    """State of the recorder for metrics, health and status; counts are since its start.
-
-    Attributes:
-        events: taken, by kind.
-        queue: events on their way to the store that most wait for.
-        spool_events: events that wait for stores that are down or slow, once for each store.
-        spool_bytes: they take on the disk.
-        spool_limit: bytes that they may take.
-        dropped: events that found no place, once for each store.
-        stores: by name.
-        alarms: what each one that lasts says, by kind.
-        raised: how often each kind of alarm has begun.
+    Raises:
+        OutboxError: it does not take it; the rest stays where it is.
+        OSError: likewise.
+        StateError: a damaged segment cannot be set aside.
     """
+    folder = state / SPOOL
+    if not folder.is_dir():
+        return
+    outbox = Outbox(state)
+    for spool in sorted(folder.iterdir()):
+        segments = sorted(path for path in spool.glob("*.spool") if _NAME(path.name))
+        if spool.name not in places:
+            if segments:
+                logger.warning("records: %s: waits for a store that is not configured: deleted", spool)
+            continue
+        for path in segments:
+            try:
+                data = read_regular(path)
+            except OSError as e:
+                set_aside(state, path, e.strerror or e, "events in it are lost")
+                continue
+            frames, is_whole = _read(data)
+            if frames:
+                outbox.append(frames, places[spool.name])
+            if is_whole:
+                path.unlink()
+            else:
+                set_aside(state, path, "damaged", "what can be read of it is kept")
+    outbox.close()
+    shutil.rmtree(folder.resolve())
+    folder.unlink(missing_ok=True)  # was a link
 
-    events: Mapping[str, int] = field(default_factory=dict)
-    queue: int = 0
-    spool_events: int = 0
-    spool_bytes: int = 0
-    spool_limit: int = 0
-    dropped: int = 0
-    stores: Mapping[str, StoreState] = field(default_factory=dict)
-    alarms: Mapping[str, str] = field(default_factory=dict)
-    raised: Mapping[str, int] = field(default_factory=dict)
+
+def sign_of_life(state: Path) -> int | None:
+    """Time of the last sign of life of such a version's recorder that ended unexpectedly; deletes it.
+
+    Returns:
+        ms since 1970-01-01 UTC; None where there was none.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    path = state / RUN
+    try:
+        said = read_regular(path)
+    except FileNotFoundError:
+        return None
+    path.unlink()
+    return int(said) if said.strip().isdigit() else None
+
+
+def _read(data: bytes) -> tuple[list[Batch], bool]:
+    """Read the events of a segment, and whether those are all that was in it."""
+    found: list[Batch] = []
+    at = len(_HEAD)
+    while data.startswith(_HEAD) and at + _FRAME.size <= len(data):
+        size, count, checksum = _FRAME.unpack_from(data, at)
+        start = at + _FRAME.size
+        frame = data[start : start + size]
+        if len(frame) < size or blake2b(frame, digest_size=8).digest() != checksum:
+            break
+        found.append(Batch(count, "{}", frame))
+        at = start + size
+    return found, at == len(data)
 
 
 class Recorder:
@@ -127,7 +183,7 @@ class Recorder:
         state: Path,
         open_store: Opener,
         *,
-        measures: Measures | None = None,
+        measures: Exposition | None = None,
         answers: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -206,7 +262,7 @@ class Recorder:
         Args:
             stop: set to end, once the workers have.
             replaced: set before, where they go on, and others deliver what they say.
-            beside: tasks to run meanwhile, by name; one that ends or fails is begun again.
+            beside: tasks to run meanwhile, by name; one that fails is begun again.
 
         Raises:
             StateError: the state folder cannot be used.
@@ -214,9 +270,12 @@ class Recorder:
         self._loop = asyncio.get_running_loop()
         self.tell("start", {"process": "records"})
         await self._desk.start()
-        writing = asyncio.ensure_future(self._writer.run())
+        writing = asyncio.ensure_future(lasting("records: writing", self._writer.run))
         keeping = asyncio.ensure_future(self._keep_always())
-        tasks = [asyncio.ensure_future(_always(name, task)) for name, task in (beside or {}).items()]
+        tasks = [
+            asyncio.ensure_future(lasting(f"records: {name}", task, again=AFTER_FAULT))
+            for name, task in (beside or {}).items()
+        ]
         await stop.wait()
         for task in tasks:
             task.cancel()
@@ -411,7 +470,7 @@ class Recorder:
 
     def _is_level(self, file: int, time: int) -> None:
         self._level_at = time
-        if self._level_written[0] == file and time < self._level_written[1] + LEVEL_AGAIN:
+        if self._level_written[0] == file and 0 <= time - self._level_written[1] < LEVEL_AGAIN:
             return
         with suppress(UrlwardError, OSError):  # a full disk must not keep events from the stores
             with locked(self._state):
@@ -493,14 +552,3 @@ def store_names(tables: Iterable[StoreTable]) -> list[str]:
 def place_of(table: StoreTable) -> str:
     """Key that identifies a store, whatever its order in the configuration."""
     return " ".join(filter(None, (table.kind, table.file, table.url_file, table.url_env, table.address)))
-
-
-async def _always(name: str, task: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await task()
-        except UrlwardError as e:
-            logger.error("records: %s: %s", name, e)
-        except Exception as e:  # noqa: BLE001 - a bug beside must not end the records
-            logger.error("records: %s: a bug: %s", name, type(e).__name__)
-        await asyncio.sleep(AFTER_FAULT)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Self
 
 from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.dates import time_text
@@ -18,8 +18,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.records.database import Database
 from urlward.records.event import KINDS, PERSONAL, canonical_reference
 from urlward.records.holds import held_references
-from urlward.records.nodes import Node, node_of
-from urlward.records.store import AbsentError, KeepingStore, StoreError
+from urlward.records.store import AbsentError, KeepingStore, Node, StoreError, node_of
 from urlward.records.stores import open_store
 from urlward.state.folder import StateError, locked, made_folder, read_kept, write_kept
 
@@ -92,6 +91,12 @@ class KeepingStores:
                     self._opened[n] = store
         return list(self._opened.values()), errors
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Close all stores."""
         for store in self._opened.values():
@@ -148,7 +153,7 @@ class RetentionClock:
                     self._take(wall)
                 elif not self._told:
                     self._told = True
-                    says, should = time_text(int(wall)), time_text(int(expected))
+                    says, should = time_text(wall), time_text(expected)
                     self._tell(
                         "clock-set",
                         f"the clock says {says} where it should be {should}: for a day nothing is deleted "
@@ -162,7 +167,7 @@ class RetentionClock:
         if self._told:
             self._told = False
             self._tell(
-                "clock-settled", f"records are deleted by the clock again, which says {time_text(int(wall))}"
+                "clock-settled", f"records are deleted by the clock again, which says {time_text(wall)}"
             )
 
     def _read(self) -> tuple[float | None, float]:
@@ -253,7 +258,8 @@ def purge(
     except UrlwardError as e:
         return {}, [e]
     opened, found = stores.all()
-    untold = _tell_held(opened, here, stores.node)
+    until = {reference: seconds * 1000 for reference, seconds in here.items()}
+    untold = in_databases(opened, lambda database: database.hold(until, stores.node))
     others, unasked = held_elsewhere(opened, now)
     unasked = {**untold, **unasked}
     held = {*here, *others}
@@ -269,15 +275,19 @@ def purge(
     return deleted, errors
 
 
-def _tell_held(
-    opened: Iterable[KeepingStore], here: Mapping[str, int], node: Node
+def in_databases(
+    opened: Iterable[KeepingStore], do: Callable[[Database], None], *, shared: bool = False
 ) -> dict[str, UrlwardError]:
-    """Tell shared databases of this node's holds, in case they could not be told when the holds were made."""
+    """Do something in each store that is a database, or in each that nodes share.
+
+    Returns:
+        By the names of stores, what went wrong.
+    """
     errors: dict[str, UrlwardError] = {}
     for store in opened:
-        if isinstance(store, Database):
+        if isinstance(store, Database) and not (shared and store.is_file):
             try:
-                store.hold({reference: until * 1000 for reference, until in here.items()}, node)
+                do(store)
             except UrlwardError as e:
                 errors[store.name] = e
     return errors
@@ -296,18 +306,13 @@ def held_elsewhere(
         References with the seconds until which they are held, and by the names of stores what went wrong.
     """
     found: dict[str, int] = {}
-    errors: dict[str, UrlwardError] = {}
-    for store in opened:
-        if isinstance(store, Database):
-            try:
-                held = store.held(int(now * 1000))
-            except UrlwardError as e:
-                errors[store.name] = e
-            else:
-                for reference, until in held.items():
-                    name = canonical_reference(reference)
-                    found[name] = max(found.get(name, 0), until // 1000)
-    return found, errors
+
+    def ask(database: Database) -> None:
+        for reference, until in database.held(int(now * 1000)).items():
+            name = canonical_reference(reference)
+            found[name] = max(found.get(name, 0), until // 1000)
+
+    return found, in_databases(opened, ask)
 
 
 def held_by_all(

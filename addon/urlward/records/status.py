@@ -13,11 +13,9 @@ from typing import Any
 
 from urlward.config import FeedTable
 from urlward.engine.dates import time_text
-from urlward.records.exposition import Exposition
-from urlward.records.feed_figures import FeedFigures, feed_figures
-from urlward.records.labels import OTHER
-from urlward.records.metrics import ListFacts, RulesFacts
-from urlward.records.recorder import RecorderState
+from urlward.records.delivery import RecorderState
+from urlward.records.exposition import Exposition, FeedFigures, feed_figures
+from urlward.records.metrics import OTHER, ListFacts, RulesFacts
 
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
@@ -229,4 +227,4 @@ def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:
 
 
 def _time(seconds: float) -> str | None:
-    return time_text(int(seconds)) if seconds else None
+    return time_text(seconds) if seconds else None

@@ -3,13 +3,19 @@
 from pathlib import Path
 from threading import Lock
 
-from urlward.config.records import StoreTable
+from urlward.config.records import RecordsTable, StoreTable
 from urlward.records.jsonl_store import open_jsonl
 from urlward.records.store import Store
 from urlward.records.syslog_store import open_syslog
 
 _opening = Lock()
 """None is opened while another is: the first time changes how an SQLite file is written, which fails then."""
+
+
+def searchable(records: RecordsTable | None) -> StoreTable | None:
+    """The first store of a configuration that can be searched; None where there is none."""
+    tables = records.store if records is not None else ()
+    return next((table for table in tables if table.kind in ("sqlite", "postgresql")), None)
 
 
 def open_store(table: StoreTable, state: Path, *, make: bool = True) -> Store:

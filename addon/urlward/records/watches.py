@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
+from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.alarms import alarms
+from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
-from urlward.policy.allows import current_allows, rfc3339
+from urlward.policy.allows import current_allows
 from urlward.records.event import Kind
-from urlward.records.labels import TROUBLES
-from urlward.records.metrics import RulesFacts
+from urlward.records.metrics import TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
 
@@ -164,7 +164,7 @@ class Watches:
         if known is None:
             known = frozenset(id_ for id_, allow in allows.items() if not _is_new(allow.created, now))
         for id_ in sorted(allows.keys() - known):
-            self._say("allow", {"id": id_, "action": "allowed", "until": rfc3339(allows[id_].until)})
+            self._say("allow", {"id": id_, "action": "allowed", "until": time_text(allows[id_].until)})
         for id_ in sorted(known - allows.keys()):
             self._say("allow", {"id": id_, "action": "ended"})
 

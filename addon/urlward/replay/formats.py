@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from urlward.csv_rows import csv_rows
 from urlward.encoding import other_encoding
-from urlward.replay.errors import BadLineError, ReplayError
+from urlward.engine.errors import UrlwardError
 
 NONE = "-"
 """In place of a URL, or of a client, that there is not."""
@@ -35,6 +35,14 @@ _VERSION = re.compile(r" +HTTP/[0-9.]+\Z")
 _ORIGIN = r"(?P<origin>https?://[!$-.0->@-\[\]-\xff]+)"
 _URL = rf"{_ORIGIN}(?P<target>[/?][!-\xff]*)?"
 _TARGET = r"(?P<target>/[!#-\[\]-\xff]*)"
+
+
+class ReplayError(UrlwardError):
+    """A log cannot be replayed; the message says what to do about it."""
+
+
+class BadLineError(UrlwardError):
+    """A line of a log that cannot be read; the message says why."""
 
 
 class Columns(NamedTuple):
@@ -211,7 +219,8 @@ HAR = LogFormat(
     _read_squid,
     int,
 )
-"""Lines of `urlward.replay.reading`."""
+"""Lines of `urlward.replay.run`."""
+
 
 URLS = LogFormat("urls", re.compile(rf"^(?:{_URL}\r?|(?P<other>[^\n]*))$", re.MULTILINE), _read_line)
 """A URL a line; a line that begins with ``#`` is a remark."""

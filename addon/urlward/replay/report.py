@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from urlward.engine.loaded import LoadedList
-from urlward.replay.judge import HOUR
+from urlward.replay.judge import HOUR, Distinct
 from urlward.replay.run import Replay
-from urlward.replay.tally import Distinct
 from urlward.report.document import Cell, Fact, MarkedWord, ReportDocument, ReportSection, ReportTable
 from urlward.report.plots import LineChart, Plot, Series
 

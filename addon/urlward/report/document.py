@@ -17,13 +17,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from urlward.engine.errors import UrlwardError
-from urlward.lists.build import write_atomically
+from urlward.lists.build import check_place, write_atomically
 from urlward.report.plots import Plot, State, draw, may_plot
 
 FORMAT = 1
 """Format version of ``report.json``; it changes where a reader of the last one would misread it."""
 
 JSON_FILE, PAGE_FILE = "report.json", "report.html"
+
+_GENERATOR = b'<meta name="generator" content="urlward">'
+"""Of the page; by this it is told from a page of others."""
 
 
 class ReportError(UrlwardError):
@@ -110,6 +113,16 @@ class ReportDocument:
     data: dict[str, Any] = field(default_factory=dict)
 
 
+def check_folder(folder: Path) -> None:
+    """See, before there is a report, whether its folder has other files of its files' names.
+
+    Raises:
+        SourceError: it has.
+    """
+    check_place(folder / JSON_FILE, lambda there: b'"urlward": ' in there[:100], "no report")
+    check_place(folder / PAGE_FILE, lambda there: _GENERATOR in there, "no report")
+
+
 def write_report(folder: Path, report: ReportDocument) -> Path:
     """Write both files into a folder, which is made where it is not there.
 
@@ -118,7 +131,9 @@ def write_report(folder: Path, report: ReportDocument) -> Path:
 
     Raises:
         ReportError: it cannot be written.
+        SourceError: likewise, or the folder has other files of these names.
     """
+    check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / JSON_FILE, _json(report).encode())

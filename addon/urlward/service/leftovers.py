@@ -1,12 +1,17 @@
 """Retention outside the stores: objections, events that wait in the outbox for a store that is down, and
 damaged files that were set aside."""
 
-from collections.abc import Collection
+import os
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 
-from urlward.config.records import RecordsTable
+from urlward.config.records import ASSIGNMENTS, RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import purge_objections, read_objections
+from urlward.records.event import PERSONAL
+from urlward.records.jsonl_store import numbered
 from urlward.records.outbox import Outbox
 from urlward.records.retention import KeepingStores, days_of, held_by_all
 from urlward.records.store import StoreError
@@ -50,6 +55,7 @@ def purge_leftovers(
         forget_damaged(folder, then, min([DAMAGED_DAYS, *days]))
         for folder in sorted(folders_of(records, state))
     )
+    errors += without_end(records, state)
     outbox = Outbox(state, make=False)
     try:
         limits = {kind: round(then * 1000) - days * _DAY_MS for kind, days in days_of(records.days).items()}
@@ -61,6 +67,61 @@ def purge_leftovers(
     return deleted, errors
 
 
+def without_end(records: RecordsTable, state: Path) -> list[UrlwardError]:
+    """Records of persons that nothing ever deletes: those in the place of a store that is none any more, and
+    those of a time with another ``privacy``, where no days are said now."""
+    errors: list[UrlwardError] = [
+        StoreError(
+            f"{path}: no store any more, so that nothing in it is ever deleted: "
+            "delete it, or configure it again"
+        )
+        for path in _left_behind(records, state)
+    ]
+    if records.days.blocks is not None:
+        return errors
+    stores = KeepingStores(records, state, make=False)
+    try:
+        for store in stores.all()[0]:
+            count = sum(age.count for kind, age in store.ages().items() if kind in PERSONAL)
+            if count:
+                errors.append(
+                    StoreError(
+                        f"{store.name}: {count} events of persons from before, which nothing ever deletes: "
+                        "say for how many days they are kept (records.days.blocks)"
+                    )
+                )
+    except UrlwardError as e:
+        errors.append(e)
+    finally:
+        stores.close()
+    return errors
+
+
+def _left_behind(records: RecordsTable, state: Path) -> Iterator[Path]:
+    """Files with records where stores are that have no ``path``, and that no store is configured to have."""
+    tables = [*records.store, records.assignments or StoreTable(kind="sqlite", path=ASSIGNMENTS)]
+    used = {os.path.realpath(state / table.file) for table in tables if table.file}
+    for table in (StoreTable(kind="sqlite"), StoreTable(kind="sqlite", path=ASSIGNMENTS)):
+        path = state / table.file
+        if os.path.realpath(path) not in used and _has_rows(path):
+            yield path
+    path = state / StoreTable(kind="jsonl").file
+    if os.path.realpath(path) not in used and state.is_dir():
+        yield from (one for one in (path, *numbered(path).values()) if one.is_file() and one.stat().st_size)
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a database has records; of one that cannot be read that is to be supposed."""
+    if not path.is_file():
+        return False
+    tables = ("events",) if path.name != ASSIGNMENTS else ("assignments", "assignments_current")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as opened:
+            return any(opened.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in tables)  # noqa: S608
+    except sqlite3.Error:
+        return True
+
+
 def _held_by_others(records: RecordsTable, state: Path, now: float) -> Collection[str]:
     """References that other nodes hold, where there are objections that may have them.
 
@@ -70,10 +131,8 @@ def _held_by_others(records: RecordsTable, state: Path, now: float) -> Collectio
     """
     if all(table.kind != "postgresql" for table in records.store) or not read_objections(state):
         return ()
-    stores = KeepingStores(records, state, make=False)
-    try:
-        return held_by_all(records, *stores.all(), now)
-    except StoreError as e:
-        raise StoreError(f"objections: none is deleted: {e}") from e
-    finally:
-        stores.close()
+    with KeepingStores(records, state, make=False) as stores:
+        try:
+            return held_by_all(records, *stores.all(), now)
+        except StoreError as e:
+            raise StoreError(f"objections: none is deleted: {e}") from e

@@ -14,12 +14,12 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from urlward.assignments.configured import database_of
 from urlward.assignments.interval import AssignmentError
+from urlward.assignments.retention import database_of
 from urlward.config.records import RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
-from urlward.records.engines import WAIT
 from urlward.records.jsonl_store import numbered
+from urlward.records.sql import WAIT
 from urlward.records.sqlite import DAMAGED, code_of, damage_in, files_of, obstacle
 from urlward.records.store import Store, StoreError
 from urlward.records.stores import open_store

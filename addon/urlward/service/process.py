@@ -19,22 +19,53 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from urlward.config import AdminTable, Config, ConfigError
+from urlward.config import AdminTable, Config, ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.updates import Feeds
-from urlward.lines import finish
+from urlward.lasting import lasting
+from urlward.lines import finish, say
 from urlward.lists.formats import AUTO
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.state.audit import mend_audit
-from urlward.state.beside import LineHandler, read_asked
-from urlward.state.folder import local_key, made_folder, open_private, unusable
+from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 
 logger = logging.getLogger("urlward.records")
+
+
+def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
+    """Read the configuration that a process is started with, and find its state folder.
+
+    Args:
+        asked: ``config``, a file; and where they go before what stands there ``key``, ``state``, ``list``,
+            ``trust`` and ``max_errors``.
+
+    Raises:
+        ConfigError: it cannot be used.
+        StateError: nor the folder.
+    """
+    config = read_config(Path(asked["config"]))
+    config = config.model_copy(
+        update={name: asked[name] for name in ("key", "max_errors") if asked.get(name)}
+        | {name: tuple(asked[name]) for name in ("list", "trust") if name in asked}
+    )
+    return config, state_folder(asked.get("state") or config.state)
+
+
+class LineHandler(logging.Handler):
+    """Log handler with one line a message, as the filter writes them: to standard error from WARNING on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        say(record.getMessage().split("\n", 1)[0], warning=record.levelno >= logging.WARNING)
+
 
 LOCK = "records.lock"
 """In the state folder, held by the process that records there."""
@@ -42,8 +73,9 @@ LOCK = "records.lock"
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
-AFTER_FAULT = 5.0
-"""Seconds after which recording is begun again that could not be."""
+THREADS = 32
+"""Threads for what may wait, such as for a database server that is stuck: all else is to find one, too, on a
+machine with one processor."""
 
 
 async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
@@ -62,6 +94,7 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
     if config.records is None and not config.feed:
         raise ConfigError("neither [[feed]] nor [records] in the configuration: there is nothing to do")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "service"))
     feeds = Feeds(config, state)
     if channel is not None:
         beat(loop, channel)
@@ -80,27 +113,20 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
     feeding = asyncio.ensure_future(feeds.run())
     try:
         if config.records is not None:
-            await _record_always(config, state, stop, replaced, list_format)
+            record = partial(_record_alone, config, state, stop, replaced, list_format)
+            await lasting("records", record, stop=stop)
         await stop.wait()
     finally:
         feeding.cancel()
 
 
-async def _record_always(
+async def _record_alone(
     config: Config, state: Path, stop: asyncio.Event, replaced: asyncio.Event, list_format: str
 ) -> None:
-    """Record until stopped; where that cannot be, try again."""
-    while not stop.is_set():
-        try:
-            async with _only_one(state, stop):
-                if not stop.is_set():
-                    await _record(config, state, stop, replaced, list_format)
-        except UrlwardError as e:
-            logger.error("records: %s", e)
-        except Exception as e:  # noqa: BLE001 - a bug in records must not end the feeds
-            logger.error("records: a bug: %s", type(e).__name__)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), AFTER_FAULT)
+    """Record until stopped, once no other process does so in the state folder."""
+    async with _only_one(state, stop):
+        if not stop.is_set():
+            await _record(config, state, stop, replaced, list_format)
 
 
 async def _record(

@@ -3,35 +3,33 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Literal, cast
 
 from tornado.httpserver import HTTPServer
 
-from urlward.assignments.configured import purge_configured
+from urlward.assignments.retention import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
-from urlward.dashboard.live_sources import LiveSources, RecorderParts
+from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import AUTO
-from urlward.objections.book import ObjectionBook
-from urlward.objections.objections import Objection
+from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
 from urlward.records.database import Database
+from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition
 from urlward.records.holds import held_references
-from urlward.records.nodes import node_of
 from urlward.records.privacy import Privacy
-from urlward.records.recorder import Recorder, RecorderState
+from urlward.records.recorder import Recorder
 from urlward.records.retention import RetentionClock, retain
 from urlward.records.status import health_of, readiness_of, status_of
-from urlward.records.store import EventQuery, Store, StoreError
-from urlward.records.stores import open_store
+from urlward.records.store import Store, node_of
+from urlward.records.stores import searchable
 from urlward.records.watches import Watches
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_token, open_mended
@@ -128,7 +126,7 @@ class Services:
             if number:
                 logger.info("records: %d %s: deleted, their days are over", number, name)
         for error in errors:
-            logger.error("records: not deleted, though their days are over: %s", error)
+            logger.error("records: not deleted: %s", error)
 
     async def _forget(self) -> None:
         await retain(self._records, self._state, self._retention_clock)
@@ -179,9 +177,9 @@ class Services:
 
     def _parts(self) -> RecorderParts:
         measures = self._measures
-        searched = any(table.kind in ("sqlite", "postgresql") for table in self._records.store)
+        searched = searchable(self._records)
         return RecorderParts(
-            finder=EventFinder(self._records, self._state) if searched else None,
+            finder=EventFinder(searched, self._state) if searched is not None else None,
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             metrics=measures.render,
             snapshots=measures.snapshots,
@@ -191,7 +189,7 @@ class Services:
         )
 
     def _alarms(self) -> list[Row]:
-        now = time_text(int(time.time()))
+        now = time_text(time.time())
         return [
             {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
             for kind, text in {**self.recorder.alarms, **set_aside_alarm(self._records, self._state)}.items()
@@ -204,44 +202,6 @@ def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
     found = {folder / DAMAGED: damaged_lately(folder, now) for folder in sorted(folders_of(records, state))}
     text = "; ".join(f"{', '.join(names)} in {folder}" for folder, names in found.items() if names)
     return {"set-aside": f"damaged and set aside: {text}; look, and delete"} if text else {}
-
-
-class EventFinder:
-    """Finder of events in the first store that can be searched, opened on demand.
-
-    Args:
-        records: the configuration.
-        state: the state folder.
-    """
-
-    def __init__(self, records: RecordsTable, state: Path) -> None:
-        self._table = next(table for table in records.store if table.kind in ("sqlite", "postgresql"))
-        self._state = state
-        self._opened: Database | None = None
-
-    def find(self, wanted: EventQuery) -> list[Row]:
-        """As `urlward.dashboard.live_sources.Finder`.
-
-        Raises:
-            StoreError: the store cannot be read.
-        """
-        found = self._database().find(wanted)
-        return [event._asdict() for event in found]
-
-    def count(self, wanted: EventQuery, by: Literal["list", "category"]) -> Mapping[str, int]:
-        """Count events by list or category."""
-        return self._database().count(wanted, by)
-
-    def _database(self) -> Database:
-        if self._opened is not None:
-            try:
-                self._opened.check()
-            except StoreError:
-                self._opened.close()
-                self._opened = None
-        if self._opened is None:
-            self._opened = cast(Database, open_store(self._table, self._state))
-        return self._opened
 
 
 async def _end(server: HTTPServer) -> None:

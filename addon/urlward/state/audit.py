@@ -86,10 +86,6 @@ _TOKENS = re.compile(
 """Matches the tokens of a line of ours, which is ASCII, as far as it goes."""
 
 
-class AuditError(UrlwardError):
-    """An audit log that cannot be used for a request."""
-
-
 class _DamagedError(StateError):
     """A damaged log; the argument says how."""
 
@@ -232,7 +228,7 @@ def signed_head(state: Path) -> Head | None:
     key = kept_key(state)
     try:
         return _read_head(state, key, stays=True) if key is not None else None
-    except (AuditError, StateError):
+    except StateError:
         return None
 
 
@@ -273,7 +269,7 @@ class _Log:
     def append(self, who: str, action: str, fields: Mapping[str, Any]) -> int:
         """Add a line; returns its number."""
         head = self._head
-        time = time_text(int(self._now))
+        time = time_text(self._now)
         line = {"seq": head.seq + 1, "time": time, "action": action, "who": who, **fields, "prev": head.end}
         body = json.dumps(line).encode()
         hash_ = _sha256(body)

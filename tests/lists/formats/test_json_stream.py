@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples
-from urlward.lists.formats import json_stream
+from urlward.lists.formats import csv_json
+from urlward.lists.formats.csv_json import array_items, object_members
 from urlward.lists.formats.format import FormatError
-from urlward.lists.formats.json_stream import array_items, object_members
 from urlward.lists.formats.stream import Stream
 
 
@@ -50,7 +50,7 @@ def test_any_text_is_read_as_json_reads_it_wherever_it_is_cut(texts: list[str], 
     whole = json.loads(json.dumps(texts))
     wanted = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in whole]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_stream, "_CHUNK", chunk)
+        patch.setattr(csv_json, "_CHUNK", chunk)
         assert items(json.dumps(texts)) == wanted
 
 
@@ -67,13 +67,13 @@ def test_any_text_is_read_as_json_reads_it_wherever_it_is_cut(texts: list[str], 
 def test_what_would_end_the_process_is_refused(
     text: str, problem: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    monkeypatch.setattr(csv_json, "_CHUNK", chunk)
     with pytest.raises(FormatError, match=problem):
         items(text)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1 << 16])
 def test_brackets_and_digits_in_strings_do_not_count(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    monkeypatch.setattr(csv_json, "_CHUNK", chunk)
     wanted = ["[" * 300 + '\\"[{' * 100, "9" * 3000, [[] for _ in range(300)], {"9" * 2000: 7}]
     assert items(json.dumps(wanted)) == wanted

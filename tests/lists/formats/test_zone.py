@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.support import examples
-from urlward.lists.formats import zone
+from urlward.lists.formats import rpz
 from urlward.lists.formats.format import Skipped
-from urlward.lists.formats.zone import MAX_RECORD, Record, records
+from urlward.lists.formats.rpz import MAX_RECORD, Record, records
 
 
 def read(text: str) -> list[Record | Skipped]:
@@ -108,5 +108,5 @@ def test_simple_lines_are_read_as_dnspython_reads_them(
     text = f"$ORIGIN rpz.test.\n{name} {ttl}{kind} {target}{end}\n"
     found = read(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(zone, "_SIMPLE", lambda _: None)
+        patch.setattr(rpz, "_SIMPLE", lambda _: None)
         assert read(text) == found

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from urlward.lists.formats.csv_json import (
+    array_items,
     columns_of,
     found,
     found_in,
     getter,
+    object_members,
     rows,
 )
 from urlward.lists.formats.format import FormatError, FormatOptions, Found, Skipped
-from urlward.lists.formats.json_stream import array_items, object_members
 from urlward.lists.formats.stream import Stream, stream_of
 
 _URLHAUS = {"id": "id", "url": "url"}

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlError, UrlwardError
 
 FIELDS = ("url", "host", "domain", "path", "id", "category", "expires")
 """What a column of a table can be: a page, a host alone, a host with its subdomains, a path on the
@@ -69,6 +69,11 @@ class Skipped(NamedTuple):
     unsupported: bool = False
     whole_file: bool = False
     certain: bool = False
+
+
+def not_taken(line: int, column: int, error: UrlError | NotTakenError) -> Skipped:
+    """Skipped line for a value that is none, or that the grammar cannot say."""
+    return Skipped(line, column, str(error), isinstance(error, NotTakenError) and error.unsupported)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES, HOSTS_SINKS
-from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, not_taken
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import attributes, host_alone
 
@@ -40,10 +40,8 @@ def _found(number: int, column: int, name: str, more: str) -> Found | Skipped:
         line = host_alone(name)
         if not line.startswith("0"):
             raise NotTakenError("a hosts line names hosts, not addresses", unsupported=False)
-    except UrlError as e:
-        return Skipped(number, column, str(e))
-    except NotTakenError as e:
-        return Skipped(number, column, e.reason, e.unsupported)
+    except (UrlError, NotTakenError) as e:
+        return not_taken(number, column, e)
     return Found(line + more, number, column)
 
 

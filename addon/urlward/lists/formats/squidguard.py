@@ -21,7 +21,16 @@ from typing import BinaryIO
 from urlward.encoding import without_bom
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
-from urlward.lists.formats.format import FormatError, FormatOptions, Found, NotTakenError, Part, Read, Skipped
+from urlward.lists.formats.format import (
+    FormatError,
+    FormatOptions,
+    Found,
+    NotTakenError,
+    Part,
+    Read,
+    Skipped,
+    not_taken,
+)
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
 from urlward.regular import open_regular
@@ -174,10 +183,8 @@ def _read(
                 raise NotTakenError(FRAGMENT)
             for entry in lines_of(word):
                 yield Found(entry + more, number, column)
-        except UrlError as e:
-            yield Skipped(number, column, str(e))
-        except NotTakenError as e:
-            yield Skipped(number, column, e.reason, e.unsupported)
+        except (UrlError, NotTakenError) as e:
+            yield not_taken(number, column, e)
 
 
 def _domain(word: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
-from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, not_taken
 from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import attributes, host_alone, page
 
@@ -26,10 +26,8 @@ def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
         column = len(text) - len(url) + 1
         try:
             yield Found(_line(url) + more, number, column)
-        except UrlError as e:
-            yield Skipped(number, column, str(e))
-        except NotTakenError as e:
-            yield Skipped(number, column, e.reason, e.unsupported)
+        except (UrlError, NotTakenError) as e:
+            yield not_taken(number, column, e)
 
 
 def _line(url: str) -> str:

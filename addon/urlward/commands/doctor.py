@@ -1,0 +1,311 @@
+"""``urlward doctor``: what usually is wrong on a machine that filters, and what to do about it."""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as LateError
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
+
+from urlward.commands.arguments import DONE, WRONG, Command
+from urlward.config import SYSTEM, Config, configured
+from urlward.engine.errors import UrlwardError
+from urlward.process import module_command
+from urlward.units import in_words
+
+State = Literal["ok", "note", "wrong"]
+
+NAMES_WITHIN = 5.0
+"""Seconds in which a name has to be found."""
+
+FILES = 4_096
+"""Descriptors that a worker should be allowed."""
+
+SPACE = 256 << 20
+"""Bytes that should be free where state is kept."""
+
+OLD = 30 * 86_400.0
+"""Seconds after which a list that does not change is old."""
+
+ENDS_SOON = timedelta(days=30)
+
+
+class Finding(NamedTuple):
+    """Finding of one look.
+
+    Attributes:
+        about: what was looked at.
+        state: ``note`` for what may be meant so.
+        text: what was found.
+        advice: what to do; empty where nothing is to be done.
+    """
+
+    about: str
+    state: State
+    text: str
+    advice: str = ""
+
+
+def _ok(about: str, text: str) -> Finding:
+    return Finding(about, "ok", text)
+
+
+def _note(about: str, text: str, advice: str) -> Finding:
+    return Finding(about, "note", text, advice)
+
+
+def _wrong(about: str, text: str, advice: str = "") -> Finding:
+    return Finding(about, "wrong", text, advice)
+
+
+def add_doctor_command(command: Command) -> None:
+    """Declare ``urlward doctor``; what it needs is imported when it runs."""
+    doctor = command("doctor", _doctor, "Look for what usually is wrong; exit code 1 where something is.")
+    doctor.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    doctor.add_argument("--json", action="store_true", help="as a JSON array")
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    path, config = configured(args.config)
+    found = list(findings(path, config))
+    if args.json:
+        print(json.dumps([finding._asdict() for finding in found], indent=1))
+    else:
+        for finding in found:
+            print(f"{finding.state:6}{finding.about:14}{finding.text}")
+            if finding.advice:
+                print(f"{'':20}{finding.advice}")
+    return WRONG if any(finding.state == "wrong" for finding in found) else DONE
+
+
+def findings(path: Path | None, config: Config) -> Iterator[Finding]:
+    """Look at everything.
+
+    Args:
+        path: of the configuration; None for the defaults.
+        config: read from it.
+    """
+    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "configuration": lambda: _configuration(path),
+        "clock": lambda: _clock(config),
+        "DNS": lambda: _names(config),
+        "ports": lambda: _ports(config),
+        "state folder": lambda: _state(config),
+        "certificate": lambda: _authority(config),
+        "lists": lambda: _lists(config),
+        "kernel": lambda: _kernel(config),
+        "files": _descriptors,
+    }
+    for about, look in looks.items():
+        try:
+            yield from look()
+        except (UrlwardError, OSError) as e:
+            yield _wrong(about, str(e))
+
+
+def _configuration(path: Path | None) -> Iterator[Finding]:
+    about = "configuration"
+    if path is None:
+        yield _note(about, f"none given, and there is no {SYSTEM}", "urlward init writes one")
+        return
+    line = module_command("urlward", "run", "--check", "--config", str(path))
+    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    if done.returncode == 0:
+        yield _ok(about, f"{path} can be used")
+        return
+    for said in done.stderr.splitlines():
+        if said.startswith("urlward: "):
+            yield _wrong(about, said.removeprefix("urlward: "))
+
+
+def _clock(config: Config) -> Iterator[Finding]:
+    about, now = "clock", time.time()
+    newest = max((f.stat().st_mtime for f in _files(config)), default=0.0)
+    if newest > now + 86_400:
+        when = f"{datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M} UTC"
+        yield Finding(
+            about, "wrong", f"it is behind: files here are of {when}", "set it; timedatectl set-ntp true"
+        )
+        return
+    tool = shutil.which("timedatectl")
+    said = ""
+    if tool is not None:
+        line = [tool, "show", "-p", "NTPSynchronized", "--value"]
+        said = subprocess.run(line, capture_output=True, text=True, check=False, timeout=10).stdout.strip()  # noqa: S603
+    if said == "no":
+        advice = "timedatectl set-ntp true; schedules, certificates and records go by it"
+        yield _note(about, "no time server keeps it", advice)
+    else:
+        yield _ok(about, f"{datetime.fromtimestamp(now, UTC):%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _files(config: Config) -> list[Path]:
+    from urlward.state.folder import state_folder
+
+    state = state_folder(config.state)
+    return [f for f in (*map(Path, config.list), *state.glob("*")) if f.is_file()]
+
+
+def _names(config: Config) -> Iterator[Finding]:
+    about = "DNS"
+    hosts = {host for feed in config.feed if feed.url and (host := urlsplit(feed.url).hostname)}
+    if not hosts:
+        yield _ok(about, "no feed has a name to be found")
+        return
+    pool = ThreadPoolExecutor(len(hosts))
+    for host, found in {host: pool.submit(socket.getaddrinfo, host, 443) for host in sorted(hosts)}.items():
+        try:
+            found.result(NAMES_WITHIN)
+        except (OSError, LateError) as e:
+            why = "no answer" if isinstance(e, LateError) else getattr(e, "strerror", None) or e
+            yield _wrong(about, f"{host}: {why}", "look at /etc/resolv.conf, and the feed's url")
+        else:
+            yield _ok(about, f"{host} is found")
+    pool.shutdown(wait=False)
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    from urlward.config.tables import split_address
+    from urlward.records.asking import NotRunningError, ask
+    from urlward.state.folder import state_folder
+
+    about = "ports"
+    try:
+        ask(state_folder(config.state), "status")
+    except NotRunningError:
+        pass
+    else:
+        yield _ok(about, "the filter runs, and has them")
+        return
+    wanted = {"listen": config.listen or "127.0.0.1:8080"}
+    if config.admin is not None:
+        wanted["admin.listen"] = config.admin.listen
+    if config.objections is not None and config.objections.listen:
+        wanted["objections.listen"] = config.objections.listen
+    for key, text in wanted.items():
+        host, port = split_address(text, lowest=0, any_host=True)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                s.bind((host, port))
+            except OSError as e:
+                advice = f"ss -ltnp 'sport = :{port}' says who has it; or choose another in {key}"
+                yield _wrong(about, f"{key}: {text}: {e.strerror}", advice)
+            else:
+                yield _ok(about, f"{key}: {text} is free")
+
+
+def _state(config: Config) -> Iterator[Finding]:
+    from urlward.state.folder import state_folder
+
+    about, state = "state folder", state_folder(config.state)
+    if not state.exists():
+        yield _note(about, f"{state}: not there yet", "the first start makes it")
+        return
+    mode, free = state.stat().st_mode, shutil.disk_usage(state).free
+    if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding(
+            about, "wrong", f"{state}: not writable for this user", f"run as its owner, or chown {state}"
+        )
+    elif mode & 0o007:
+        yield _wrong(about, f"{state}: everybody can look into it", f"chmod o-rwx {state}")
+    elif free < SPACE:
+        yield Finding(
+            about, "wrong", f"{state}: {free >> 20} MB are free", "make room, or keep records for less long"
+        )
+    else:
+        yield _ok(about, f"{state}, {free >> 30} GB are free")
+
+
+def _authority(config: Config) -> Iterator[Finding]:
+    from urlward.gateway.ca import DEFAULT_FOLDER, authority
+
+    about = "certificate"
+    if config.intercept == "none":
+        yield _ok(about, "nothing is decrypted (intercept)")
+        return
+    folder = Path(config.confdir or DEFAULT_FOLDER).expanduser()
+    if not folder.exists():
+        yield _note(about, f"{folder}: no authority yet", "the first start makes one")
+        return
+    one = authority(folder)
+    until = one.certificate.not_valid_after_utc
+    if one.expired or until - datetime.now(UTC) < ENDS_SOON:
+        advice = f"move {folder} away: a new one is made, which users have to trust"
+        yield _wrong(about, f"it ends, or has ended, {until:%Y-%m-%d}", advice)
+        return
+    trusted = ssl.create_default_context().get_ca_certs(binary_form=True)
+    if one.encoded("der") in trusted:
+        yield _ok(about, f"valid until {until:%Y-%m-%d}, and this machine trusts it")
+    else:
+        advice = "clients have to: urlward ca page; this machine need not"
+        yield _note(about, f"valid until {until:%Y-%m-%d}; this machine does not trust it", advice)
+
+
+def _lists(config: Config) -> Iterator[Finding]:
+    from urlward.records.status import status_alone
+    from urlward.state.folder import state_folder
+
+    about, now = "lists", time.time()
+    if not config.list and not config.feed:
+        yield _note(about, "only the shipped sample", "name a list, or a feed")
+    for name in config.list:
+        path = Path(name)
+        if not path.exists():
+            yield Finding(
+                about, "wrong", f"{path}: not there", "the configuration's folder is what it is looked for in"
+            )
+        elif now - path.stat().st_mtime > OLD:
+            age = in_words(now - path.stat().st_mtime)
+            yield Finding(
+                about, "note", f"{path}: has not changed for {age}", "a feed fetches what its body changes"
+            )
+        else:
+            yield _ok(about, f"{path}")
+    for feed in status_alone(config.feed, state_folder(config.state), now)["feeds"]:
+        wrong = [*feed["alarms"], *filter(None, [feed["reason"]])]
+        for text in wrong:
+            yield Finding(
+                about, "wrong", f"feed {feed['name']}: {text}", f"urlward feeds refresh {feed['name']}"
+            )
+        if not wrong:
+            yield _ok(about, f"feed {feed['name']}: {feed['state']}")
+
+
+def _kernel(config: Config) -> Iterator[Finding]:
+    about = "kernel"
+    if not config.gateway.interfaces:
+        return
+    from urlward.gateway.nft import Nft
+    from urlward.gateway.rules import planned, rules
+    from urlward.gateway.system import interface_faults, unmet
+
+    made = planned(config, None)
+    faults = [*unmet(made.plan.families), *interface_faults(config.gateway.interfaces)]
+    for text in faults:
+        yield _wrong(about, text)
+    if os.geteuid() != 0:
+        yield _note(about, "its rules can only be tried by root", "sudo urlward doctor")
+        return
+    Nft().check(rules(made.plan))
+    yield _ok(about, "it takes the gateway's rules")
+
+
+def _descriptors() -> Iterator[Finding]:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        advice = "ulimit -Hn, or LimitNOFILE= of the service"
+        yield _wrong("files", f"a process may have {hard} open", advice)
+    else:
+        yield _ok("files", "a process may have enough open")

@@ -1,0 +1,285 @@
+"""``urlward init``: a first configuration, and what goes with it."""
+
+import argparse
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from urlward.commands.arguments import DONE, Command, CommandError
+from urlward.config import Config, read_config
+
+if TYPE_CHECKING:
+    from urlward.gateway.ca import Authority
+
+KINDS = ("school", "office", "provider")
+"""Whom a filter is for: proxies that browsers name, or a gateway on the way of all traffic."""
+
+NAME = "urlward.toml"
+SYSTEM_CERTIFICATES = Path("/usr/local/share/ca-certificates")
+"""Where Debian looks for certificates of the machine's own; ``update-ca-certificates`` takes them."""
+
+_LISTED = "http://blocked.urlward-init.test/"
+_ENTRY = f"{_LISTED} id=INIT-1 category=phishing\n"
+
+
+def add_init_command(command: Command) -> None:
+    """Declare ``urlward init``; what it needs is imported when it runs."""
+    init = command("init", _init, "Write a first configuration, with keys and certificate, and try it.")
+    init.add_argument(
+        "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where; made if missing (here)"
+    )
+    init.add_argument("--for", dest="kind", choices=KINDS, help="whom; asked where not given")
+    init.add_argument("--operator", metavar="NAME", help="who filters, for the block page")
+    init.add_argument("--list", metavar="LIST", help="path or URL of the list; none is the shipped sample")
+    init.add_argument(
+        "--at",
+        metavar="WHERE",
+        help="name that clients reach this machine by; a provider's interface",
+    )
+    init.add_argument("--days", type=int, metavar="N", help="that blocks are kept for; 0 keeps none (30)")
+    init.add_argument(
+        "--trust", action=argparse.BooleanOptionalAction, help="make this machine trust the certificate"
+    )
+    init.add_argument("--no-test", action="store_true", help="without the trial at the end")
+
+
+_LESSONS = (
+    "Games in lessons alone, where a list has entries with category=games:",
+    "[[group]]",
+    'name = "classrooms"',
+    'networks = ["192.0.2.0/24"]',
+    "[[group.rule]]",
+    'categories = ["games"]',
+    'action = "block"',
+    'schedule = "lessons"',
+    "[[rule]]                        # everybody else",
+    'categories = ["games"]',
+    'action = "allow"',
+    "[schedule.lessons]",
+    'zone = "Europe/Madrid"',
+    'days = ["mon", "tue", "wed", "thu", "fri"]',
+    'from = "08:30"',
+    'to = "17:00"',
+)
+
+
+class _Questions:
+    """Answers of the command line, of the person at the terminal, or else the defaults."""
+
+    def __init__(self) -> None:
+        self._asks = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
+
+    def text(self, given: str | None, question: str, default: str) -> str:
+        if given is not None or not self._asks:
+            return default if given is None else given
+        return input(f"{question} [{default}] ").strip() or default
+
+    def choice(self, given: str | None, question: str, known: tuple[str, ...]) -> str:
+        if given is not None:
+            return given
+        if not self._asks:
+            raise CommandError(f"--for: say for whom: {', '.join(known)}")
+        while (answer := input(f"{question} ({', '.join(known)}) ").strip()) not in known:
+            print(f"  one of {', '.join(known)}")
+        return answer
+
+    def consent(self, given: bool | None, question: str) -> bool:
+        if given is not None or not self._asks:
+            return bool(given)
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def _init(args: argparse.Namespace) -> int:
+    ask = _Questions()
+    kind = ask.choice(args.kind, "1/5  Whom is it for?", KINDS)
+    path = args.folder / NAME
+    if path.exists():
+        raise CommandError(f"{path}: there already; name another folder, or change it")
+    operator = " ".join(
+        ask.text(args.operator, "2/5  Who filters, for the block page?", "this network").split()
+    )
+    if not operator.isprintable():
+        raise CommandError("--operator: holds a control character")
+    source = ask.text(args.list, "3/5  Path or URL of the list?", "the sample")
+    host = socket.gethostname()
+    if kind == "provider":
+        where = ask.text(args.at, "4/5  Interface that clients come in by?", _first_interface())
+    else:
+        where = ask.text(args.at, "4/5  Name by which clients reach this machine?", host)
+    days = args.days
+    if days is None:
+        text = ask.text(None, "5/5  Days that blocks are kept for (0: none)?", "30")
+        days = int(text) if text.isdecimal() else -1
+    if not 0 <= days <= 3650:
+        raise CommandError("--days: a number of days from 0 to 3650")
+    text = configuration(kind, operator, "" if source == "the sample" else source, where, days)
+    _write(path, text)
+    try:
+        config = read_config(path)
+        authority = _made(config)
+    except BaseException:
+        path.unlink()
+        raise
+    print(f"\n{path}: the configuration")
+    print(f"{config.state}: key, dashboard's token, and what the filter remembers")
+    print(f"{authority.folder}: certificate authority, fingerprint {authority.fingerprint[:23]}…")
+    if ask.consent(args.trust, "Make this machine trust that certificate?"):
+        _trust(authority)
+    if not args.no_test:
+        _test(config)
+    print("\nNext:")
+    for line in _next(kind, path):
+        print(f"  {line}")
+    return DONE
+
+
+def configuration(kind: str, operator: str, source: str, where: str, days: int) -> str:
+    """Text of a configuration.
+
+    Args:
+        kind: one of `KINDS`.
+        operator: for the block page.
+        source: path or URL of the list; empty for the sample.
+        where: interface of a provider's clients; else the proxy's name.
+        days: that blocks are kept for; 0 for no records.
+
+    Raises:
+        CommandError: `where` cannot be such a name, or there is no such list.
+    """
+    if not re.fullmatch(r"[0-9A-Za-z._:\-\[\]*]{1,253}", where):
+        raise CommandError(
+            f"--at: {where!r} is no {'interface' if kind == 'provider' else 'name of a machine'}"
+        )
+    lines = [
+        f"# A filter for {'an' if kind == 'office' else 'a'} {kind}.",
+        "# `urlward help configuration` has all keys; `urlward run --check` tries what stands here.",
+    ]
+    feed = "://" in source
+    if source and not feed and not Path(source).exists():
+        raise CommandError(f"--list: {source}: there is no such file")
+    if source and not feed:
+        lines.append(f"list = [{_quoted(str(Path(source).absolute()))}]")
+    lines += ['listen = ":8080"', 'state = "state"', 'confdir = "ca"', ""]
+    if feed:
+        lines += ["[[feed]]", 'name = "list"', f"url = {_quoted(source)}", 'interval = "1h"', ""]
+    if kind == "provider":
+        lines += [
+            "[gateway]                         # `urlward gateway print` shows the kernel's rules",
+            f"interfaces = [{_quoted(where)}]",
+            "steer = true                      # only what may be listed goes through the filter",
+            'fail = "open"                     # while no worker lives; or "closed"',
+            "",
+        ]
+    else:
+        lines += [
+            f"[proxy.pac]                       # browsers: http://{where}:8080/proxy.pac",
+            f"proxies = [{_quoted(f'{where}:8080')}]",
+            "",
+        ]
+    if kind == "school":
+        lines += [*(f"# {line}".rstrip() for line in _LESSONS), ""]
+    lines += ["[page]", f"operator = {_quoted(operator)}", ""]
+    if days:
+        privacy = "full" if kind == "school" else "short"
+        lines += [
+            "[records]",
+            f'privacy = "{privacy}"                 # of clients: "full", "short", "digest", "counts"',
+            "[records.days]",
+            f"blocks = {days}",
+            "operations = 365",
+            "",
+            "[admin]",
+            'listen = "127.0.0.1:8088"         # dashboard, /metrics, /healthz',
+            "",
+        ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _quoted(text: str) -> str:
+    import tomli_w
+
+    return tomli_w.dumps({"x": text}).removeprefix("x = ").rstrip("\n")
+
+
+def _first_interface() -> str:
+    return next((name for _, name in socket.if_nameindex() if name != "lo"), "eth1")
+
+
+def _write(path: Path, text: str) -> None:
+    from urlward.regular import write_new
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new(path, text.encode(), 0o644)
+    except OSError as e:
+        raise CommandError(f"{path}: {e.strerror or e}") from e
+
+
+def _made(config: Config) -> "Authority":
+    """Make key, token and certificate authority, as the first start would."""
+    from urlward.gateway.ca import authority
+    from urlward.state.folder import local_key, state_folder
+    from urlward.state.token import read_token
+
+    state = state_folder(config.state)
+    local_key(state)
+    if config.admin is not None:
+        read_token(state / config.admin.token_file)
+    return authority(Path(str(config.confdir)), make=True, operator=config.page.operator)
+
+
+def _trust(one: "Authority") -> None:
+    """Have the machine trust the certificate, or say how."""
+    from urlward.gateway.ca import export
+
+    update = shutil.which("update-ca-certificates")
+    if os.geteuid() != 0 or update is None or not SYSTEM_CERTIFICATES.is_dir():
+        print("not done: as root on Debian or Ubuntu, copy the file and run update-ca-certificates:")
+        print(f"  cp {one.folder}/mitmproxy-ca-cert.pem {SYSTEM_CERTIFICATES}/urlward.crt")
+        return
+    path = SYSTEM_CERTIFICATES / "urlward.crt"
+    export(one, path, "pem")
+    subprocess.run([update], check=False, stdout=subprocess.DEVNULL)  # noqa: S603 - the system's own
+    print(f"{path}: trusted by this machine; browsers may have stores of their own (`urlward ca page`)")
+
+
+def _test(config: Config) -> None:
+    """Have the filter block a page of its own, with this certificate and block page.
+
+    Raises:
+        CommandError: it does not.
+    """
+    from urlward.demo import filtering, free_port, get
+
+    print("\nA trial, on 127.0.0.1:")
+    with tempfile.TemporaryDirectory(prefix="urlward-init-") as name:
+        folder = Path(name)
+        (folder / "list.txt").write_text(_ENTRY)
+        (folder / NAME).write_text(
+            f'list = ["list.txt"]\nmode = ["regular"]\nconfdir = {_quoted(str(config.confdir))}\n'
+            f"[page]\noperator = {_quoted(config.page.operator)}\n"
+        )
+        port = free_port()
+        with filtering(f"--config={folder / NAME}", f"--listen=127.0.0.1:{port}"):
+            answer = get(port, _LISTED.split("/")[2], _LISTED)
+    if answer.status != 451:
+        raise CommandError(f"trial: {_LISTED} gave {answer.status}, not 451")
+    print(f"      blocked (451)  {_LISTED}, reference {answer.reference}")
+
+
+def _next(kind: str, path: Path) -> list[str]:
+    line = f"--config {path}"
+    if kind == "provider":
+        made = [f"urlward gateway print {line}", f"urlward gateway up {line}", f"urlward run {line}"]
+    else:
+        made = [
+            f"urlward run {line}",
+            f"urlward ca page {line} -o ca-page   # for users to trust the certificate",
+        ]
+    return [*made, f"urlward doctor {line}   # what is usually wrong"]

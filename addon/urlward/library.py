@@ -1,0 +1,210 @@
+"""Library: decisions on URLs for other programs, by a filter's lists and policy (`urlward.Filter`)."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from urlward.config import Config, read_config
+from urlward.engine.errors import UrlwardError
+from urlward.engine.url import split_authority
+from urlward.engine.verdict import Decide, Verdict, decide
+from urlward.feeds.keeper import Keeper
+from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.lasting import lasting
+from urlward.lists.formats import AUTO
+from urlward.lists.source import Budget, read_budget
+from urlward.policy.neighbours import Neighbours
+from urlward.policy.policy import Policy
+from urlward.progress import Progress, silent
+
+
+class NoListError(UrlwardError):
+    """A filter without a list."""
+
+
+class Filter:
+    """Lists, and the policy on them, that stay up to date: `Filter.load` makes one.
+
+    May be used from any number of threads. A changed list comes into force by itself, as in ``urlward run``;
+    a bad one never takes a good one's place, and the log (`logging`, ``urlward.lists``) says so. What takes
+    changes in is a thread, which a fork does not have: a server that forks loads its filter afterwards.
+    """
+
+    def __init__(self, keeper: Keeper, policy: Policy | None, neighbours: Neighbours | None) -> None:
+        self.keeper = keeper
+        self.policy = policy
+        self._neighbours = neighbours
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def load(
+        cls,
+        *lists: str | Path,
+        config: str | Path | Config | None = None,
+        key: str | Path | None = None,
+        trust: Sequence[str] = (),
+        format: str = AUTO,  # noqa: A002 - the word
+        max_errors: str | Budget | None = None,
+        follow: bool = True,
+        progress: Progress = silent,
+    ) -> "Filter":
+        """Load lists.
+
+        Args:
+            lists: sources and artifacts, in place of those of the configuration.
+            config: of the filter, whose lists, feeds and policy count. Feeds are those that have been fetched
+                into the state folder, by the filter or by ``urlward feeds refresh``.
+            key: key file of the lists; of an artifact the one beside it, where not given.
+            trust: public keys and rotation statements of who may have signed them.
+            format: of the sources (``urlward help formats``).
+            max_errors: bad lines allowed in a source, a number or a percentage; 1 % where not given.
+            follow: whether changed lists come into force by themselves; else at `reload` alone.
+            progress: told how far it is.
+
+        Raises:
+            UrlwardError: a list, a key or the configuration cannot be used. Its text is one line, and quotes
+                no entry.
+        """
+        read = (
+            config
+            if isinstance(config, Config)
+            else Config()
+            if config is None
+            else read_config(Path(config))
+        )
+        paths = [Path(path) for path in lists or read.list]
+        if not paths and not read.feed:
+            raise NoListError("no list: name one, or a configuration that does")
+        own_key = key or read.key
+        budget = (
+            max_errors
+            if isinstance(max_errors, Budget)
+            else read_budget(max_errors or read.max_errors, "max_errors")
+        )
+        keeper = make_keeper(
+            paths,
+            read,
+            key_file=Path(own_key) if own_key else None,
+            trust=trust or read.trust,
+            budget=budget,
+            format=format,
+        )
+        keeper.load(progress)
+        neighbours = make_neighbours(read)
+        if neighbours is not None:
+            neighbours.refresh()
+        made = cls(keeper, make_policy(read, keeper, neighbours), neighbours)
+        if follow:
+            made._follow()
+        return made
+
+    def check(
+        self, url: str | bytes, client: str | None = None, at: datetime | float | None = None
+    ) -> Verdict:
+        """Decide on a URL.
+
+        Args:
+            url: as the client sends it: the path's spelling matters to an origin.
+            client: its address, for policies that have groups.
+            at: time, in UTC where it names no zone, or seconds since 1970-01-01 UTC; now where not given.
+
+        Returns:
+            Verdict, whose `blocked` is True where it is to be blocked.
+
+        Raises:
+            UrlError: no URL with a host, or one that cannot be judged; who filters refuses it.
+        """
+        raw = url.encode(errors="surrogateescape") if isinstance(url, str) else url
+        return self._decided(client, at, lambda now, rule: self.keeper.matcher.check_url(raw, now, rule))
+
+    def check_host(
+        self, authority: str, client: str | None = None, at: datetime | float | None = None
+    ) -> Verdict:
+        """Decide on a host alone, as for CONNECT or a TLS connection: entries of single pages do not count.
+
+        Args:
+            authority: host, or host and port with a colon between.
+            client: as for `check`.
+            at: as for `check`.
+
+        Raises:
+            UrlError: no host, or one that cannot be judged.
+        """
+        host, port = split_authority(authority)
+        ports = () if port is None else (port,)
+        return self._decided(
+            client, at, lambda now, rule: self.keeper.matcher.check_host(host, ports, now, rule)
+        )
+
+    def reload(self) -> None:
+        """Read the lists again now, and wait until they are in force.
+
+        Raises:
+            UrlwardError: one is bad; what was in force of it stays so, and the others are in force.
+        """
+        if self._loop is None:
+            asyncio.run(self.keeper.reload())
+        else:
+            asyncio.run_coroutine_threadsafe(self.keeper.reload(), self._loop).result()
+        for name, reason in self.keeper.refused.items():
+            raise UrlwardError(f"list {name}: {reason}")
+
+    def close(self) -> None:
+        """End its thread. What is in force stays so."""
+        loop, thread, task = self._loop, self._thread, self._task
+        if loop is not None and thread is not None and task is not None:
+            self._loop = None
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join()
+
+    def __enter__(self) -> "Filter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decided(
+        self,
+        client: str | None,
+        at: datetime | float | None,
+        check: Callable[[float, Decide], Verdict],
+    ) -> Verdict:
+        now = time.time() if at is None else _seconds(at)
+        with self._lock:  # caches of hosts and clients are not made for several threads
+            rule = decide if self.policy is None else self.policy.view(client or "", now).decide
+            return check(now, rule)
+
+    def _follow(self) -> None:
+        ready = threading.Event()
+
+        async def watch() -> None:
+            self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
+            ready.set()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(lasting("looking after the lists", self.keeper.watch))
+                if self._neighbours is not None:
+                    tasks.create_task(lasting("looking after neighbours", self._neighbours.watch))
+
+        def run() -> None:
+            with suppress(asyncio.CancelledError):
+                asyncio.run(watch())
+
+        self._thread = threading.Thread(target=run, name="urlward", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+
+def _seconds(at: datetime | float) -> float:
+    if not isinstance(at, datetime):
+        return float(at)
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,155 @@
+"""``urlward doctor``: what is usually wrong is found, and said with what to do."""
+
+import json
+import os
+import resource
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import free_port, listening
+from urlward import cli
+from urlward.commands import doctor
+from urlward.commands.doctor import Finding
+from urlward.gateway.ca import authority
+
+RESOLV = "look at /etc/resolv.conf, and the feed's url"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "urlward.toml"
+    path.write_text(
+        f'list = ["list.txt"]\nlisten = "127.0.0.1:{free_port()}"\nstate = "state"\nconfdir = "ca"\n'
+    )
+    (tmp_path / "list.txt").write_text("blocked.example\n")
+    (tmp_path / "state").mkdir(mode=0o700)
+    authority(tmp_path / "ca", make=True, key_size=2048)
+    return path
+
+
+def found(capsys: pytest.CaptureFixture[str], path: Path, code: int) -> dict[str, list[Finding]]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as raised:
+        cli.main(["doctor", "--json", "--config", str(path)])
+    by_name: dict[str, list[Finding]] = {}
+    for each in json.loads(capsys.readouterr().out):
+        by_name.setdefault(each["about"], []).append(Finding(**each))
+    assert raised.value.code == code, by_name
+    return by_name
+
+
+def test_all_is_well(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    by_name = found(capsys, config, 0)
+    assert {"configuration", "clock", "DNS", "ports", "state folder", "certificate", "lists", "files"} == {
+        *by_name
+    }
+    assert all(each.state in ("ok", "note") for several in by_name.values() for each in several)
+    assert by_name["certificate"][0].state == "note", "this machine does not trust it"
+
+
+def test_lines_for_people(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["doctor", "--config", str(config)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"ok    configuration {config} can be used"
+    assert f"{'':20}clients have to: urlward ca page; this machine need not" in lines
+
+
+def test_a_port_that_is_taken(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with listening() as taken:
+        port = taken.getsockname()[1]
+        records = "[records.days]\nblocks = 1\noperations = 1\n"
+        config.write_text(f'{config.read_text()}{records}[admin]\nlisten = "127.0.0.1:{port}"\n')
+        ports = found(capsys, config, 1)["ports"]
+    assert [each.state for each in ports] == ["ok", "wrong"]
+    assert ports[1].text == f"admin.listen: 127.0.0.1:{port}: Address already in use"
+    assert f"sport = :{port}" in ports[1].advice
+
+
+def test_a_configuration_that_cannot_be_used(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text() + 'mode = ["regular", "regular"]\n')
+    assert found(capsys, config, 1)["configuration"][0].state == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("change", "about", "says"),
+    [
+        (lambda folder: (folder / "state").chmod(0o707), "state folder", "everybody can look into it"),
+        (lambda folder: os.utime(folder / "list.txt", (2**32, 2**32)), "clock", "it is behind"),
+        (lambda folder: (folder / "list.txt").unlink(), "lists", "not there"),
+        (
+            lambda folder: (folder / "ca/mitmproxy-ca.pem").write_text("x"),
+            "certificate",
+            "no certificate in",
+        ),
+    ],
+    ids=["state", "clock", "list", "authority"],
+)
+def test_what_is_wrong_on_the_disk(
+    config: Path, capsys: pytest.CaptureFixture[str], change: Any, about: str, says: str
+) -> None:
+    change(config.parent)
+    (one,) = found(capsys, config, 1)[about]
+    assert one.state == "wrong"
+    assert says in one.text
+
+
+def test_a_list_that_is_old(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    then = time.time() - 40 * 86_400
+    os.utime(config.with_name("list.txt"), (then, then))
+    (one,) = found(capsys, config, 0)["lists"]
+    assert (one.state, one.text) == ("note", f"{config.with_name('list.txt')}: has not changed for 40d")
+
+
+def test_a_feed_whose_name_is_not_found(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    config.write_text(config.read_text() + '[[feed]]\nname = "f"\nurl = "https://hotline.example/l.ward"\n')
+    monkeypatch.setattr(socket, "getaddrinfo", none)
+    by_name = found(capsys, config, 1)
+    assert by_name["DNS"] == [
+        Finding(
+            "DNS",
+            "wrong",
+            "hotline.example: Name or service not known",
+            "look at /etc/resolv.conf, and the feed's url",
+        )
+    ]
+    assert by_name["lists"][-1].text == "feed f: waiting"
+
+
+def test_a_name_server_that_does_not_answer(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(config.read_text() + '[[feed]]\nname = "f"\nurl = "https://hotline.example/l.ward"\n')
+    monkeypatch.setattr(doctor, "NAMES_WITHIN", 0.05)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(1))
+    assert found(capsys, config, 1)["DNS"][0].text == "hotline.example: no answer"
+
+
+def test_too_few_descriptors(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
+    assert found(capsys, config, 1)["files"][0].text == "a process may have 256 open"
+
+
+def test_a_gateways_kernel(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from urlward.gateway import system
+
+    text = config.read_text().replace('"127.0.0.1:', '":')
+    config.write_text(text + '[gateway]\ninterfaces = ["lo"]\n')
+    monkeypatch.setattr(system, "unmet", lambda _: ["net.ipv4.ip_forward is 0"])
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    kernel = found(capsys, config, 1)["kernel"]
+    assert "net.ipv4.ip_forward is 0" in [each.text for each in kernel]
+    assert kernel[-1].advice == "sudo urlward doctor"

@@ -1,0 +1,247 @@
+"""The library: what other programs use of urlward, and the examples of its page."""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import urlward
+from conftest import wait_for
+from docs.documents import DOCS, blocks
+from urlward.engine.digest import Key, format_key
+from urlward.lists.build import compile_sources
+
+LIST = "blocked.example category=phishing id=L-1\nhttp://paged.example/page id=L-2\n@@fine.blocked.example\n"
+CONFIG = """\
+list = ["list.txt"]
+
+[[group]]
+name = "pupils"
+networks = ["192.0.2.0/24"]
+[[group.rule]]
+categories = ["phishing"]
+action = "block"
+schedule = "lessons"
+
+[[rule]]
+categories = ["phishing"]
+action = "monitor"
+
+[schedule.lessons]
+zone = "UTC"
+days = ["mon"]
+from = "08:00"
+to = "12:00"
+"""
+PUPIL, LESSON, BREAK = (
+    "192.0.2.7",
+    datetime(2026, 11, 23, 9, tzinfo=UTC),
+    datetime(2026, 11, 23, 13, tzinfo=UTC),
+)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "list.txt"
+    path.write_text(LIST)
+    return path
+
+
+def test_a_url_and_a_host_are_decided_on(source: Path, compiles_here: None) -> None:
+    wards = urlward.Filter.load(source, follow=False)
+    verdict = wards.check("http://blocked.example/")
+    assert verdict.blocked
+    assert (verdict.list, verdict.category, verdict.entry, verdict.kind) == (
+        "list",
+        "phishing",
+        "L-1",
+        "domain",
+    )
+    assert wards.check(b"http://paged.example/%70age").blocked
+    assert not wards.check("http://paged.example/other").blocked
+    assert wards.check("http://fine.blocked.example/").action == "allow"
+    assert wards.check_host("blocked.example:443").blocked
+    assert not wards.check_host("paged.example").blocked
+    for text in ("", "http://", "http://[/"):
+        with pytest.raises(urlward.UrlError):
+            wards.check(text)
+
+
+def test_a_configurations_policy_counts_for_a_client_and_a_time(source: Path, compiles_here: None) -> None:
+    config = source.with_name("urlward.toml")
+    config.write_text(CONFIG)
+    wards = urlward.Filter.load(config=config, follow=False)
+    url = "http://blocked.example/"
+    assert wards.check(url, PUPIL, LESSON).action == "block"
+    assert wards.check(url, PUPIL, LESSON.replace(tzinfo=None)).action == "block"
+    assert wards.check(url, PUPIL, BREAK.timestamp()).action == "pass"
+    assert wards.check(url, "198.51.100.1", LESSON).action == "monitor"
+    assert wards.check(url, at=LESSON).action == "monitor"
+
+
+def test_an_artifact_is_read_under_its_key(source: Path, tmp_path: Path) -> None:
+    key = Key(b"library-key-with-32-bytes-------")
+    data, _ = compile_sources([source], key, name="sealed")
+    (tmp_path / "list.ward").write_bytes(data)
+    with pytest.raises(urlward.UrlwardError, match="needs its key"):
+        urlward.Filter.load(tmp_path / "list.ward")
+    (tmp_path / "key").write_bytes(format_key(key.secret))
+    wards = urlward.Filter.load(tmp_path / "list.ward", key=tmp_path / "key", follow=False)
+    assert wards.check("http://blocked.example/").list == "sealed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "says"),
+    [
+        ((), {}, "no list"),
+        (("absent.txt",), {}, "absent.txt: No such file"),
+        ((), {"config": "absent.toml"}, "absent.toml"),
+        (("list.txt",), {"max_errors": "many"}, "max_errors"),
+        (("list.txt",), {"format": "odd"}, "odd"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_line(
+    source: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], more: dict[str, str], says: str
+) -> None:
+    monkeypatch.chdir(source.parent)
+    with pytest.raises(urlward.UrlwardError, match=says) as raised:
+        urlward.Filter.load(*arguments, **more)  # type: ignore[arg-type]
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_reload_is_in_force_and_a_bad_one_leaves_the_last_good_one(
+    source: Path, compiles_here: None, follow: bool
+) -> None:
+    with urlward.Filter.load(source, follow=follow) as wards:
+        source.write_text("other.example\n")
+        wards.reload()
+        assert wards.check("http://other.example/").blocked
+        assert not wards.check("http://blocked.example/").blocked
+        source.write_text("<html>not a list</html>\n")
+        with pytest.raises(urlward.UrlwardError, match=r"list list: .*web page"):
+            wards.reload()
+        assert wards.check("http://other.example/").blocked
+
+
+def test_a_changed_list_comes_into_force_by_itself(source: Path, compiles_here: None) -> None:
+    with urlward.Filter.load(source) as wards:
+        source.write_text("other.example\n")
+        wait_for(lambda: wards.check("http://other.example/").blocked, "the changed list")
+        thread = threading.active_count()
+    assert threading.active_count() < thread
+    assert wards.check("http://other.example/").blocked  # what is in force stays so
+    wards.close()
+
+
+def test_threads_share_a_filter(source: Path, compiles_here: None) -> None:
+    config = source.with_name("urlward.toml")
+    config.write_text(CONFIG)
+
+    def ask(number: int) -> tuple[str, str]:
+        client = f"192.0.2.{number % 200}" if number % 2 else f"198.51.100.{number % 200}"
+        listed = wards.check("http://blocked.example/", client, LESSON).action
+        return listed, wards.check(f"http://n{number}.example/", client, LESSON).action
+
+    with urlward.Filter.load(config=config) as wards, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(ask, range(4000)))
+    assert found == [("block" if number % 2 else "monitor", "pass") for number in range(4000)]
+
+
+def test_the_package_says_what_it_has_and_imports_nothing_before(source: Path) -> None:
+    script = (
+        "import sys, urlward\n"
+        "assert not {m for m in sys.modules if m.startswith('urlward.')}, sys.modules\n"
+        "assert urlward.__version__ and {'Filter', 'Verdict', 'UrlError'} < set(urlward.__all__)\n"
+        "assert all(getattr(urlward, name) for name in urlward.__all__)\n"
+        "assert 'mitmproxy' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    with pytest.raises(AttributeError, match="nothing"):
+        urlward.nothing  # noqa: B018
+
+
+EXAMPLES = {
+    block.text.partition("\n")[0].removeprefix("# "): block.text
+    for block in blocks(DOCS / "library.md", "python")
+}
+
+
+def loaded(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"__name__": name}
+    exec(compile(EXAMPLES[name], name, "exec"), found)
+    return found
+
+
+@pytest.fixture
+def here(source: Path, monkeypatch: pytest.MonkeyPatch, compiles_here: None) -> None:
+    monkeypatch.chdir(source.parent)
+
+
+def test_the_first_example(here: None, capsys: pytest.CaptureFixture[str]) -> None:
+    loaded("import urlward")
+    assert capsys.readouterr().out == "True list phishing L-1\n"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/page", "451"), ("/other", "200")])
+def test_the_wsgi_example(here: None, path: str, status: str) -> None:
+    from wsgiref.util import setup_testing_defaults
+
+    environ: dict[str, Any] = {"HTTP_HOST": "paged.example", "PATH_INFO": path}
+    setup_testing_defaults(environ)
+    said: list[str] = []
+    example = loaded("wsgi_filter.py")
+    with example["wards"]:
+        list(example["application"](environ, lambda status, headers: said.append(status)))
+    assert said[0].startswith(status)
+
+
+@pytest.mark.parametrize(("path", "status"), [(b"/page", 451), (b"/other", 200)])
+def test_the_asgi_example(here: None, path: bytes, status: int) -> None:
+    scope = {
+        "headers": [(b"host", b"paged.example")],
+        "raw_path": path,
+        "query_string": b"",
+        "client": ("::1", 1),
+    }
+    said: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        said.append(message)
+
+    example = loaded("asgi_filter.py")
+    with example["wards"]:
+        asyncio.run(example["application"](scope, None, send))
+    assert said[0]["status"] == status
+
+
+def test_the_mitmproxy_example(here: None) -> None:
+    from mitmproxy.test import tflow
+
+    example = loaded("mitmproxy_filter.py")
+    with example["wards"]:
+        for path, blocked in (("/page", True), ("/other", False)):
+            flow = tflow.tflow()
+            flow.request.url = f"http://paged.example{path}"
+            example["request"](flow)
+            assert (flow.response is not None) == blocked
+
+
+def test_every_example_is_tried() -> None:
+    assert sorted(EXAMPLES) == ["asgi_filter.py", "import urlward", "mitmproxy_filter.py", "wsgi_filter.py"]
+
+
+def test_a_bad_list_is_in_the_log(
+    source: Path, caplog: pytest.LogCaptureFixture, compiles_here: None
+) -> None:
+    with caplog.at_level(logging.WARNING, "urlward.lists"), urlward.Filter.load(source) as wards:
+        source.write_text("<html>not a list</html>\n")
+        wait_for(lambda: "web page" in caplog.text, "the line")
+        assert wards.check("http://blocked.example/").blocked
