@@ -393,7 +393,7 @@ def _without_lists(
             keep_host_header=True,
             # Clients with public addresses are an internet provider's customers.
             block_global=False,
-            # Its flows are no match for floods (`urlward.proxy.http2.Budget`).
+            # Its flows are no match for floods (`urlward.proxy.http2_frames.Budget`).
             http2=False,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
