@@ -97,6 +97,14 @@ def test_an_artifact_is_read_under_its_key(source: Path, tmp_path: Path) -> None
     assert wards.check("http://blocked.example/").list == "sealed"
 
 
+def test_bad_lines_are_allowed_as_said(source: Path, compiles_here: None) -> None:
+    source.write_text(LIST + "not an entry\n")
+    assert urlward.Filter.load(source, max_errors=1, follow=False).check("http://blocked.example/").blocked
+    for number in (0, "0"):
+        with pytest.raises(urlward.UrlwardError, match="could not be read"):
+            urlward.Filter.load(source, max_errors=number)
+
+
 @pytest.mark.parametrize(
     ("arguments", "more", "says"),
     [
@@ -129,6 +137,48 @@ def test_a_reload_is_in_force_and_a_bad_one_leaves_the_last_good_one(
         with pytest.raises(urlward.UrlwardError, match=r"list list: .*web page"):
             wards.reload()
         assert wards.check("http://other.example/").blocked
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_several_lists_are_reloaded_again_and_again(source: Path, compiles_here: None, follow: bool) -> None:
+    others = [source.with_name(f"other{n}.txt") for n in range(3)]
+    for other in others:
+        other.write_text("other.example\n")
+    wards = urlward.Filter.load(source, *others, follow=follow)
+    for number in range(3):
+        if number == 2:
+            wards.close()  # after which a reload is as without a thread
+        source.write_text(f"changed{number}.example\n")
+        with ThreadPoolExecutor(4) as pool:
+            for done in [pool.submit(wards.reload) for _ in range(4)]:
+                done.result(60)
+        assert wards.check(f"http://changed{number}.example/").blocked
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_list_is_freed_when_no_decision_goes_by_it(source: Path, compiles_here: None, follow: bool) -> None:
+    with urlward.Filter.load(source, follow=follow) as wards, ThreadPoolExecutor(1) as pool:
+        (old,) = wards.keeper.matcher.lists
+        source.write_text("other.example\n")
+        with wards._lock:  # as a decision holds it
+            done = pool.submit(wards.reload)
+            wait_for(lambda: wards.keeper.matcher.lists[0] is not old, "the changed list")
+            with pytest.raises(TimeoutError):
+                done.result(0.2)
+            assert old.artifact.sections
+        done.result(60)
+        assert not old.artifact.sections
+
+
+def test_a_thread_that_cannot_begin_is_an_error(
+    source: Path, compiles_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> asyncio.AbstractEventLoop:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", none)
+    with pytest.raises(urlward.UrlwardError, match="cannot be followed: OSError"):
+        urlward.Filter.load(source)
 
 
 def test_a_changed_list_comes_into_force_by_itself(source: Path, compiles_here: None) -> None:
@@ -227,9 +277,14 @@ def test_the_mitmproxy_example(here: None) -> None:
 
     example = loaded("mitmproxy_filter.py")
     with example["wards"]:
-        for path, blocked in (("/page", True), ("/other", False)):
+        for path, host, blocked in (
+            ("/page", "paged.example", True),
+            ("/page", "other.example", True),
+            ("/other", "paged.example", False),
+        ):
             flow = tflow.tflow()
             flow.request.url = f"http://paged.example{path}"
+            flow.request.headers["Host"] = host
             example["request"](flow)
             assert (flow.response is not None) == blocked
 

@@ -3,8 +3,8 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from urlward.engine.url import split_authority
 from urlward.engine.verdict import Decide, Verdict, decide
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
-from urlward.lasting import lasting
+from urlward.lasting import fault_text, lasting
 from urlward.lists.formats import AUTO
 from urlward.lists.source import Budget, read_budget
 from urlward.policy.neighbours import Neighbours
@@ -40,6 +40,9 @@ class Filter:
         self.policy = policy
         self._neighbours = neighbours
         self._lock = threading.Lock()
+        keeper.on_unused = self._wait_for_decisions
+        self._own_loop: asyncio.AbstractEventLoop | None = None
+        self._reloading = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._task: asyncio.Task[None] | None = None
@@ -52,7 +55,7 @@ class Filter:
         key: str | Path | None = None,
         trust: Sequence[str] = (),
         format: str = AUTO,  # noqa: A002 - the word
-        max_errors: str | Budget | None = None,
+        max_errors: int | str | Budget | None = None,
         follow: bool = True,
         progress: Progress = silent,
     ) -> "Filter":
@@ -73,22 +76,18 @@ class Filter:
             UrlwardError: a list, a key or the configuration cannot be used. Its text is one line, and quotes
                 no entry.
         """
-        read = (
-            config
-            if isinstance(config, Config)
-            else Config()
-            if config is None
-            else read_config(Path(config))
-        )
+        if isinstance(config, Config):
+            read = config
+        else:
+            read = Config() if config is None else read_config(Path(config))
         paths = [Path(path) for path in lists or read.list]
         if not paths and not read.feed:
             raise NoListError("no list: name one, or a configuration that does")
         own_key = key or read.key
-        budget = (
-            max_errors
-            if isinstance(max_errors, Budget)
-            else read_budget(max_errors or read.max_errors, "max_errors")
-        )
+        if isinstance(max_errors, Budget):
+            budget = max_errors
+        else:
+            budget = read_budget(read.max_errors if max_errors is None else str(max_errors), "max_errors")
         keeper = make_keeper(
             paths,
             read,
@@ -150,20 +149,22 @@ class Filter:
         Raises:
             UrlwardError: one is bad; what was in force of it stays so, and the others are in force.
         """
-        if self._loop is None:
-            asyncio.run(self.keeper.reload())
-        else:
-            asyncio.run_coroutine_threadsafe(self.keeper.reload(), self._loop).result()
+        with self._reloading:
+            if self._loop is None:
+                self._run(self.keeper.reload)
+            else:
+                asyncio.run_coroutine_threadsafe(self.keeper.reload(), self._loop).result()
         for name, reason in self.keeper.refused.items():
             raise UrlwardError(f"list {name}: {reason}")
 
     def close(self) -> None:
-        """End its thread. What is in force stays so."""
-        loop, thread, task = self._loop, self._thread, self._task
-        if loop is not None and thread is not None and task is not None:
-            self._loop = None
-            loop.call_soon_threadsafe(task.cancel)
-            thread.join()
+        """End its thread, behind a reload that is under way. What is in force stays so."""
+        with self._reloading:
+            loop, thread, task = self._loop, self._thread, self._task
+            if loop is not None and thread is not None and task is not None:
+                self._loop = None
+                loop.call_soon_threadsafe(task.cancel)
+                thread.join()
 
     def __enter__(self) -> "Filter":
         return self
@@ -184,8 +185,21 @@ class Filter:
             rule = decide if self.policy is None else self.policy.view(client or "", now).decide
             return check(now, rule)
 
+    def _run(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Do some work on an event loop, which is the same for good, since the keeper's locks are of one."""
+        if self._own_loop is None:
+            self._own_loop = asyncio.new_event_loop()
+            weakref.finalize(self, _close, self._own_loop)
+        self._own_loop.run_until_complete(work())
+
+    def _wait_for_decisions(self) -> None:
+        """Wait until no decision goes by the lists that were in force before."""
+        with self._lock:
+            pass
+
     def _follow(self) -> None:
         ready = threading.Event()
+        errors: list[Exception] = []
 
         async def watch() -> None:
             self._loop, self._task = asyncio.get_running_loop(), asyncio.current_task()
@@ -196,12 +210,25 @@ class Filter:
                     tasks.create_task(lasting("looking after neighbours", self._neighbours.watch))
 
         def run() -> None:
-            with suppress(asyncio.CancelledError):
-                asyncio.run(watch())
+            try:
+                self._run(watch)
+            except asyncio.CancelledError:
+                pass
+            except Exception as e:  # noqa: BLE001 - such as a lack of descriptors, which its maker is told
+                errors.append(e)
+            finally:
+                ready.set()
 
         self._thread = threading.Thread(target=run, name="urlward", daemon=True)
         self._thread.start()
         ready.wait()
+        if errors:
+            raise UrlwardError(f"lists cannot be followed: {fault_text(errors[0])}") from errors[0]
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    if not loop.is_running():  # as at the end of a process that has not closed its filter
+        loop.close()
 
 
 def _seconds(at: datetime | float) -> float:

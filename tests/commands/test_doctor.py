@@ -125,6 +125,17 @@ def test_a_feed_whose_name_is_not_found(
     assert by_name["lists"][-1].text == "feed f: waiting"
 
 
+def test_a_proxy_is_looked_for_in_place_of_the_feeds_server(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    more = '[[feed]]\nname = "f"\nurl = "https://hotline.example/l.ward"\nproxy = "http://proxy.example:1"\n'
+    config.write_text(config.read_text() + more)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_: asked.append(host))
+    assert found(capsys, config, 0)["DNS"][0].text == "proxy.example is found"
+    assert asked == ["proxy.example"]
+
+
 def test_a_name_server_that_does_not_answer(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

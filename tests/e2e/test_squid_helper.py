@@ -22,6 +22,7 @@ http://paged.example/listed id=S-2
 http://paged.example/dir/%23hash id=S-3
 http://root.example/ id=S-4
 127.0.0.9 id=S-5
+http://asked.example/page?a=1 id=S-6
 """
 CONFIG = """\
 http_port 127.0.0.1:{port}
@@ -157,6 +158,11 @@ def test_an_answer(answers: Callable[..., bytes], line: bytes, said: bytes) -> N
 
 def test_what_cannot_be_judged_passes_where_errors_do(answers: Callable[..., bytes]) -> None:
     assert answers(b"5 GET / 192.0.2.1", blocks=False) == b'5 ERR message="not judged: no host"\n'
+
+
+def test_one_reading_that_cannot_be_judged_excuses_no_other(answers: Callable[..., bytes]) -> None:
+    line = b"6 GET http://asked.example/page?a=1&b=" + b"%26" * 1001 + b" 192.0.2.1"
+    assert answers(line, blocks=False) == b'6 OK tag="list" log="block:S-6"\n'
 
 
 def test_requests_come_in_any_pieces_and_the_end_ends_it(tmp_path: Path) -> None:

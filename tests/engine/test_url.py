@@ -833,6 +833,8 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # To SWI-Prolog UTF-8 may be longer than need be.
         ("/d/%c0%ae%C0%AE%c0%af%e0%83%a4", ["/%C3%A4"]),
         ("/%e0%80%af%c1%a1?%c0%a6", ["/a"]),
+        ("/d%f0%80%80%af%F8%80%80%81%a1%fc%80%80%80%80%af%f0%84%80%80", ["/d/a/%E4%80%80"]),
+        ("/%f0%8d%a0%80", ["/%ED%A0%80"]),
         # Fastify 4 begins the query at a semicolon.
         ("/a;b/c;d", ["/a"]),
         # A zero byte ends a path for Perl's servers, `$` is before a line feed for Python.
@@ -857,6 +859,16 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
 )
 def test_reading(target: str, others: list[str]) -> None:
     assert {canonical_path(split_target(target)[0]), *others} <= paths(target)
+
+
+@pytest.mark.parametrize(
+    ("run", "times", "behind"),
+    [(".", 60_000, ""), (".", 15_000, "/b"), ("%20.", 3_000, ""), ("%20.", 3_000, "/b")],
+)
+def test_runs_of_dots_take_no_more_time_than_other_text(run: str, times: int, behind: str) -> None:
+    # By the square of their length it would be minutes.
+    before = f"/a{run * times}x"
+    assert before + behind in paths(f"{before}.{behind}")
 
 
 @pytest.mark.parametrize(

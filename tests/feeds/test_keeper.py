@@ -583,6 +583,27 @@ class TestBesideOtherWorkers:
                 assert blocks(kept.matcher, "http://c.example/")
         assert len(log()) == 1
 
+    async def test_what_the_system_kept_from_being_read_at_the_start_is_tried_again(
+        self, path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, asked = feeds_feed.ask, 0
+
+        def ask(*args: Any, **more: Any) -> dict[str, Any]:
+            nonlocal asked
+            asked += 1
+            if asked == 1:
+                raise OSError(0, "the process that compiles it ended with -9")
+            return real(*args, **more)
+
+        Keeper([path], Key(SECRET), run=run).load()
+        replace(path, "c.example\n")
+        monkeypatch.setattr(schedule, "FIRST_RETRY", 0.0)
+        with patch.object(feeds_feed, "ask", ask):
+            async with watched(path, run=run) as kept:
+                assert blocks(kept.matcher, "http://a.example/")
+                await until(lambda: kept.reloads, "the new list")
+                assert blocks(kept.matcher, "http://c.example/")
+
     async def test_a_reload_is_compiled_once_and_in_one_file_for_all(
         self, path: Path, run: RunFolder
     ) -> None:
@@ -647,6 +668,23 @@ class TestWorker:
             replace(path, "c.example\n")
             await until(lambda: started, "the worker")
         await until(lambda: started[0].returncode == -signal.SIGKILL, "its end")
+
+    async def test_ended_with_the_watch_it_is_begun_again_with_it(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = Keeper([path], Key(SECRET))
+        kept.load()
+        first = asyncio.create_task(kept.watch())
+        started = spying(monkeypatch, lambda worker: worker.send_signal(signal.SIGSTOP))
+        replace(path, "c.example\n")
+        await until(lambda: started, "the worker")
+        first.cancel()
+        await asyncio.wait([first])
+        monkeypatch.undo()
+        second = asyncio.create_task(kept.watch())
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the list")
+        second.cancel()
+        await asyncio.wait([second])
 
     async def test_is_out_of_reach_of_ctrl_c(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         groups: list[int] = []

@@ -217,8 +217,11 @@ def test_purged_it_leaves_nothing(machine: Machine, before: set[str], installed:
     assert installed
     # As an operator leaves them.
     (machine.root / "etc/urlward/lists.key").write_text("own")
+    units = machine.root / "etc/systemd/system"
     for unit in ("urlward.service", "urlward-closed.service"):
-        (machine.root / "etc/systemd/system" / unit).write_text("[Service]\nExecStart=/bin/true\n")
+        (units / unit).write_text("[Service]\nExecStart=/usr/lib/urlward/bin/urlward run\n")
+    (units / "urlward.socket.d").mkdir(exist_ok=True)
+    (units / "urlward.socket.d/override.conf").write_text("[Socket]\n")
     machine.run("apt-get", "purge", "-q", "-y", "urlward")
     assert files(machine) - before == set()
     assert machine.run("grep", "-r", "urlward", "/etc/passwd", "/etc/group", "/etc/shadow", code=1) == ""

@@ -518,6 +518,19 @@ def test_a_client_that_does_not_read_holds_its_origin_up(case: Case) -> None:
     assert (len(case.body[big]), case.body[small]) == (sent, b"ok")
 
 
+def test_what_an_origin_says_unasked_is_not_put_into_a_response_that_waits(case: Case) -> None:
+    case.acknowledges = False
+    stream, size = case.ask(), 1 << 16
+    case.origins[0].says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size, bytes(size))
+    case.origins[0].says(b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\n\r\n")
+    case.origins[0].ends()
+    case.client.increment_flow_control_window(1 << 20)
+    case.client.increment_flow_control_window(1 << 20, stream)
+    case.flush()
+    assert case.status[stream] == [200]
+    assert (case.ended[stream], len(case.body[stream])) == ("ended", size)
+
+
 def test_what_waits_for_a_client_that_does_not_read_is_bounded(case: Case) -> None:
     case.acknowledges = False
     streams = [case.ask(f"/{i}") for i in range(MAX_LANES)]
@@ -1150,6 +1163,12 @@ def test_an_index_of_no_field(block: bytes) -> None:
     for decoder in (Decoder(1 << 16), hpack.Decoder(1 << 16)):
         with pytest.raises(hpack.HPACKDecodingError):
             decoder.decode(block, raw=True)
+
+
+def test_sizes_of_the_table_are_bounded() -> None:
+    assert Decoder(1 << 16).decode(b"\x20\x3f\xe1\x1f\x82", raw=True) == [(b":method", b"GET")]
+    with pytest.raises(hpack.OversizedHeaderListError):
+        Decoder(1 << 16).decode(b"\x20" * (1 << 16), raw=True)
 
 
 def test_streams_that_are_closed_are_forgotten(case: Case) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LateError
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -118,14 +119,14 @@ def _configuration(path: Path | None) -> Iterator[Finding]:
     if path is None:
         yield _note(about, f"none given, and there is no {SYSTEM}", "urlward init writes one")
         return
-    line = module_command("urlward", "run", "--check", "--config", str(path))
-    done = subprocess.run(line, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    command = module_command("urlward", "run", "--check", "--config", str(path))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if done.returncode == 0:
         yield _ok(about, f"{path} can be used")
         return
-    for said in done.stderr.splitlines():
-        if said.startswith("urlward: "):
-            yield _wrong(about, said.removeprefix("urlward: "))
+    said = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
+    for line in said or [f"urlward: run --check ends with {done.returncode}"]:
+        yield _wrong(about, line.removeprefix("urlward: "))
 
 
 def _clock(config: Config) -> Iterator[Finding]:
@@ -141,7 +142,9 @@ def _clock(config: Config) -> Iterator[Finding]:
     said = ""
     if tool is not None:
         line = [tool, "show", "-p", "NTPSynchronized", "--value"]
-        said = subprocess.run(line, capture_output=True, text=True, check=False, timeout=10).stdout.strip()  # noqa: S603
+        with suppress(subprocess.TimeoutExpired):  # where no D-Bus answers
+            done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+            said = done.stdout.strip()
     if said == "no":
         advice = "timedatectl set-ntp true; schedules, certificates and records go by it"
         yield _note(about, "no time server keeps it", advice)
@@ -158,7 +161,8 @@ def _files(config: Config) -> list[Path]:
 
 def _names(config: Config) -> Iterator[Finding]:
     about = "DNS"
-    hosts = {host for feed in config.feed if feed.url and (host := urlsplit(feed.url).hostname)}
+    # A feed's proxy finds the feed's own name.
+    hosts = {host for feed in config.feed if feed.url and (host := urlsplit(feed.proxy or feed.url).hostname)}
     if not hosts:
         yield _ok(about, "no feed has a name to be found")
         return

@@ -77,15 +77,22 @@ def _decide(loaded: Filter, method: bytes, uri: bytes, client: str) -> Verdict:
     """Decide on a URI. Squid escapes some characters, but no percent sign: ``%23`` may have been
     ``#``, and a block of either reading counts.
     """
-    found = []
+    found: list[Verdict] = []
+    unjudged: UrlError | None = None
     for reading in dict.fromkeys((unquote_to_bytes(uri), uri)):
-        if method.upper() == b"CONNECT":
-            found.append(loaded.check_host(reading.decode("latin-1"), client))
+        try:
+            if method.upper() == b"CONNECT":
+                found.append(loaded.check_host(reading.decode("latin-1"), client))
+            else:
+                found.append(loaded.check(reading, client))
+        except UrlError as e:  # the other may be listed all the same
+            unjudged = e
         else:
-            found.append(loaded.check(reading, client))
-        if found[-1].blocked:
-            break
-    return max(found, key=lambda verdict: (verdict.blocked, verdict.listed))
+            if found[-1].blocked:
+                return found[-1]
+    if unjudged is not None:
+        raise unjudged
+    return max(found, key=lambda verdict: verdict.listed)
 
 
 def _line(channel: bytes, result: str, **said: str) -> bytes:

@@ -96,7 +96,13 @@ class _Questions:
 
 
 def _init(args: argparse.Namespace) -> int:
-    ask = _Questions()
+    try:
+        return _answered(args, _Questions())
+    except EOFError as e:
+        raise CommandError("init: no answer") from e
+
+
+def _answered(args: argparse.Namespace, ask: _Questions) -> int:
     kind = ask.choice(args.kind, "1/5  Whom is it for?", KINDS)
     path = args.folder / NAME
     if path.exists():
@@ -245,7 +251,8 @@ def _trust(one: "Authority") -> None:
         return
     path = SYSTEM_CERTIFICATES / "urlward.crt"
     export(one, path, "pem")
-    subprocess.run([update], check=False, stdout=subprocess.DEVNULL)  # noqa: S603 - the system's own
+    if subprocess.run([update], check=False, stdout=subprocess.DEVNULL).returncode:  # noqa: S603 - the system's
+        raise CommandError(f"{path}: written, but update-ca-certificates has failed")
     print(f"{path}: trusted by this machine; browsers may have stores of their own (`urlward ca page`)")
 
 

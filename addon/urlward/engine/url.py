@@ -72,7 +72,10 @@ _READ_DECODES = 2
 
 # `%u002e` is a dot to IIS, and in a query to ASP.NET and to Perl's CGI.
 _WIDE_ESCAPES = re.compile(r"(?:%[uU][0-9A-Fa-f]{4})+").sub
-_OVERLONG = re.compile(r"(?i:%c[01]%[89ab][0-9a-f]|%e0%[89][0-9a-f]%[89ab][0-9a-f])").sub
+_OVERLONG = re.compile(
+    r"(?i:%c[01]%[89ab][0-9a-f]|%e0%[89][0-9a-f]%[89ab][0-9a-f]"
+    r"|%(?:f0|f8%80|fc%80%80)%8[0-9a-f](?:%[89ab][0-9a-f]){2})"
+).sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+").sub
 _PLUSES = re.compile(r"\+|%2[bB]").sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -103,7 +106,8 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
-_DOTS_AT_ENDS = re.compile(r"\.+(?=/)|(?:\.|%20)+\Z").sub
+# Looked for where a run begins: from each place in it, the time would grow by the square of its length.
+_DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
 _SCRIPTS = frozenset(
     {"asp", "aspx", "cfm", "cgi", "do", "fcgi", "jsp", "php", "php3", "php4", "php5", "php7", "php8"}
     | {"phtml", "pl", "py", "rb"}
@@ -556,7 +560,7 @@ def _shortest(overlong: re.Match[str]) -> str:
     number = 0
     for byte in unquote_to_bytes(overlong[0]):
         number = number << 6 | byte & 0x3F
-    return quote(chr(number & 0x7FF), safe="")
+    return quote(chr(number & 0xFFFF), safe="", errors="surrogatepass")
 
 
 def _from_latin1(target: str) -> str:

@@ -230,6 +230,9 @@ class Keeper:
         """The matcher in force; read it once a request."""
         self.on_taken: Callable[[Keeper, Taken], None] | None = None
         """Told of lists that change while they are watched."""
+        self.on_unused: Callable[[], None] = lambda: None
+        """Called before a list that has gone out of use is freed; where others than the event loop ask the
+        matcher it waits until none of them does."""
         self._protected = tuple(protected)
         self._exceptions = exceptions
         shared = run or inherited()
@@ -490,6 +493,7 @@ class Keeper:
             self._swap()
             self._say(kept, start, before)
             if old is not None:
+                self.on_unused()
                 await _free(old)
 
     def _say(self, kept: Kept, start: float, before: int) -> None:

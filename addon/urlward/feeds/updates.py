@@ -114,6 +114,7 @@ class Updates:
         self._asked = asyncio.Event()
         self._one = asyncio.Lock()
         self._was = ""
+        self._planned = 0.0
         self._failures = 0
         self._lost = self._lag_said = -inf
         self._lags = 0
@@ -161,13 +162,15 @@ class Updates:
     async def refresh(self, told: Told) -> Outcome:
         """Refresh it now, behind one that is under way."""
         async with self._one, self._slots.taken(self.feed):
-            return await self._refresh(told)
+            outcome = await self._refresh(told)
+            self._planned = outcome.next_run
+            return outcome
 
     async def _look_after(self, told: Told) -> None:
         feed, facts = self.feed, self.feed.store.facts()
-        next_run = 0.0
+        self._planned = facts.next_run
         if feed.own is None:
-            next_run = at_start(
+            self._planned = at_start(
                 time.time(),
                 feed.table.interval,
                 random.random,
@@ -176,18 +179,22 @@ class Updates:
                 has_artifact=feed.store.header() is not None,
             )
         while True:
-            await self._until_due(next_run)
-            next_run = (await self.refresh(told)).next_run
+            await self._until_due()
+            await self.refresh(told)
 
-    async def _until_due(self, next_run: float) -> None:
+    async def _until_due(self) -> None:
         store, look = self.feed.store, LOOK if self.feed.own is None else LOOK_NAMED
-        seen, facts, waiting = None, store.facts(), self._waiting(next_run)
+        planned = self._planned
+        seen, facts, waiting = None, store.facts(), self._waiting(planned)
         while left := inf if waiting is None else waiting.left(time.time(), time.monotonic()):
             if self._has_changed():
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), min(left, look))
                 return
+            if planned != self._planned:  # by a reload, which the facts need not have
+                planned = self._planned
+                waiting = self._waiting(planned)
             # Where all is as it was, hundreds of feeds are not to cost more than a look at their files.
             files = Signature.of(store.facts_path), Signature.of(store.path)
             if files == seen:
@@ -225,6 +232,8 @@ class Updates:
             outcome = await asyncio.to_thread(feed.refresh, turns=self._slots.turns)
         except asyncio.CancelledError:
             feed.give_up()
+            if watch is not None:
+                watch.acted_too_soon()  # whoever looks after it next has not read it
             raise
         except ChangingError:
             assert watch is not None

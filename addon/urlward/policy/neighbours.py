@@ -9,6 +9,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
 
@@ -46,13 +47,18 @@ class Neighbours:
         self._read = read or read_table
         self._macs: dict[str, str] = {}
         self._wanted = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._told = False
 
     def mac(self, address: str) -> str | None:
         """MAC address of a client, in lower case with colons; None where it is not known (yet)."""
         found = self._macs.get(address)
-        if found is None:
-            self._wanted.set()
+        if found is None and not self._wanted.is_set():
+            if self._loop is None:
+                self._wanted.set()
+            else:  # who asks may be in any thread (`urlward.library`)
+                with suppress(RuntimeError):  # it is closed: nobody looks any more
+                    self._loop.call_soon_threadsafe(self._wanted.set)
         return found
 
     def refresh(self) -> None:
@@ -64,6 +70,7 @@ class Neighbours:
 
     async def watch(self) -> None:
         """Update the table until cancelled."""
+        self._loop = asyncio.get_running_loop()
         while True:
             try:
                 self._take(await asyncio.to_thread(self._read))

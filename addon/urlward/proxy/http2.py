@@ -184,8 +184,8 @@ class Lane(StreamLane):
     def write(self, data: bytes) -> None:
         """Take a response from the origin, or from the filter."""
         stream = self.stream
-        if stream is None or self.gone:
-            return
+        if stream is None or stream.whole or self.gone:
+            return  # what an origin says unasked, such as 408, is no part of a response that waits
         try:
             position = 0
             if self._mode == "head":

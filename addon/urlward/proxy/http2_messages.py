@@ -475,6 +475,9 @@ class Decoder(hpack.Decoder):
                             "a table that is too large, or a size behind fields"
                         )
                     self.header_table_size = size
+                    room -= 32
+                    if room < 0:
+                        raise hpack.OversizedHeaderListError("sizes of a table without end")
                     continue
                 else:
                     index, at = _read_number(data, at, 0x3F if first & 0x40 else 0x0F)
