@@ -349,7 +349,7 @@ def test_events_are_exported_whole(inside: Browser):
     assert len(rows) == EVENTS / 5
     assert len({row["id"] for row in rows}) == len(rows)
     assert {row["category"] for row in rows} == {"child-abuse", "phishing", "'=cmd"}
-    assert rows[0]["time"] == time_text(rows[0]["id"][:12], 16)
+    assert rows[0]["time"] == time_text(int(rows[0]["id"][:12], 16))
     lines = inside.get("/events.jsonl?kind=cut&list=hotline").data.decode().splitlines()
     assert {json.loads(line)["list"] for line in lines} == {"hotline"}
     assert json.loads(lines[0])["time"].endswith("Z")

@@ -18,6 +18,7 @@ from unittest.mock import patch
 import pytest
 
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
+from urlward import lasting
 from urlward.engine.dates import parse_time
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
@@ -970,6 +971,33 @@ async def test_an_entry_that_expires_is_a_change(path: Path, monkeypatch: pytest
         assert kept.matcher is over, "it is over once"
         now[0] = first
         await until(lambda: kept.matcher is not over, "a clock that is set back")
+
+
+@pytest.mark.usefixtures("compiles_here")
+async def test_an_end_is_looked_at_again_where_there_was_no_memory_for_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = parse_time("2027-01-31T12:00:00Z")
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(time=lambda: now, monotonic=time.monotonic))
+    monkeypatch.setattr(lasting, "AGAIN", 0.01)
+    replace(path, "a.example\n@@a.example expires=2027-01-31\n")
+    kept = Keeper([path], Key(SECRET))
+    kept.load()
+    before, swap, failed = kept.matcher, kept._swap, []
+
+    def without_memory() -> None:
+        if not failed:
+            failed.append(True)
+            raise MemoryError
+        swap()
+
+    monkeypatch.setattr(kept, "_swap", without_memory)
+    now += DAY
+    task = asyncio.create_task(lasting.lasting("looking after the lists", kept.watch))
+    await until(lambda: kept.matcher is not before, "its end")
+    assert failed
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_a_file_that_a_reload_met_being_written_is_looked_at_again(path: Path) -> None:

@@ -178,7 +178,11 @@ def test_what_the_service_may_not_read_or_write(monkeypatch: pytest.MonkeyPatch)
         (folder / "lists.key").touch(0o600)
         told = "\n".join(next_steps(None, config))
         assert f"{name}/lists.key: the user urlward may not read it" in told
-        assert f"{name}/records: the user urlward may not write there" in told
+        assert f"{name}/records: the user urlward may not write there: systemd-sysusers && chown" in told
+        (folder / "records/another.log").touch()
+        told = "\n".join(next_steps(None, config))
+        assert f"{name}/records: the user urlward may not write there: name a folder of its own" in told
+        assert "chown" not in told, "it has what is another's"
         for missing in ("ca", "who", "token"):
             assert f"install -d -o urlward -g urlward -m 0700 {name}/{missing}" in told
         monkeypatch.setattr(service, "_user", lambda: (NOBODY, frozenset({NOBODY})))

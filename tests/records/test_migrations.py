@@ -284,7 +284,7 @@ def test_databases_of_before_become_as_new_ones(old: tuple[StoreTable, Path | st
         database, store = open_database(table, folder), AssignmentStore(place)
         found = [schema_of(each.engine) for each in (database, store)]
         with database.engine.connect() as connection:
-            found.append(dict(connection.execute(text("SELECT * FROM urlward_versions")).tuples().all()))
+            found.append(dict(connection.execute(text("SELECT * FROM urlward_versions")).all()))
         database.close()
         store.close()
         return found

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from urlward.dns import wire as wire_module
 from urlward.dns.wire import (
     HEADER,
     MOST_NAMES,
@@ -239,6 +240,17 @@ def test_a_name_of_pointers_to_pointers() -> None:
     assert _name(wire, first + 2 * 100)[0] == "a"
     with pytest.raises(WireError):
         _name(wire, first + 2 * 150)
+
+
+def test_names_of_records_that_lead_nowhere_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of them fit into a message, and each may have a name that takes long to read."""
+    records = [f"n{n}.example 60 TXT x" for n in range(2000)]
+    wire = answer(question("a.example"), *records, "a.example 60 A 192.0.2.1").to_wire()
+    read: list[int] = []
+    real = wire_module._name
+    monkeypatch.setattr(wire_module, "_name", lambda data, at: (read.append(at), real(data, at))[1])
+    assert scan(wire, read_question(wire)).four == bytes((192, 0, 2, 1))
+    assert len(read) < 5
 
 
 @given(st.binary(max_size=200), st.binary(max_size=300))

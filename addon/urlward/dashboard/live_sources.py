@@ -298,6 +298,7 @@ class EventFinder:
         self._table = table
         self._state = state
         self._opened: Database | None = None
+        self._lock = threading.Lock()
         self._threads = ThreadPoolExecutor(FINDERS, "events")
         self._late: set[Future[Any]] = set()
         """Questions that have had no answer in time, and have none yet."""
@@ -332,15 +333,16 @@ class EventFinder:
         return asked.result()
 
     def _database(self) -> Database:
-        if self._opened is not None:
-            try:
-                self._opened.check()
-            except StoreError:
-                self._opened.close()
-                self._opened = None
-        if self._opened is None:
-            self._opened = cast(Database, open_store(self._table, self._state))
-        return self._opened
+        with self._lock:
+            if self._opened is not None:
+                try:
+                    self._opened.check()
+                except StoreError:
+                    self._opened.close()
+                    self._opened = None
+            if self._opened is None:
+                self._opened = cast(Database, open_store(self._table, self._state))
+            return self._opened
 
 
 @dataclass(frozen=True, slots=True)

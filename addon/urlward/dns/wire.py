@@ -149,11 +149,8 @@ def _scan(data: bytes, question: Question) -> Scan:
     service = False
     size = len(data)
     for number in range(answers + authorities + additionals):
-        if data[at] == 0xC0 and data[at + 1] == HEADER:
-            owner = first
-            at += 2
-        else:
-            owner, at = _name(data, at)
+        begin = at
+        at = _behind(data, at)
         kind, _, life, length = _RECORD(data, at)
         start = at + 10
         at = start + length
@@ -163,6 +160,9 @@ def _scan(data: bytes, question: Question) -> Scan:
             continue
         if len(hosts) + len(beside) > MOST_NAMES:
             raise WireError
+        # Of thousands of records that lead nowhere, each might have a name that takes long to read.
+        is_first = data[begin] == 0xC0 and data[begin + 1] == HEADER
+        owner = first if is_first else _name(data, begin)[0]
         if life < ttl:
             ttl = life
         elif life >= _MOST_TTL:
@@ -238,6 +238,15 @@ def _hints(data: bytes, at: int, end: int) -> tuple[bytes, bytes]:
         at += length
     four, six = found.values()
     return four[: len(four) & ~3], six[: len(six) & ~15]
+
+
+def _behind(data: bytes, at: int) -> int:
+    """The offset behind a name, which is not read."""
+    while length := data[at]:
+        if length >= 64:
+            return at + 2  # a pointer; what is none, and the name is wanted, is told by `_name`
+        at += length + 1
+    return at + 1
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:

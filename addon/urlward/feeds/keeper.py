@@ -293,8 +293,10 @@ class Keeper:
                     if not kept.busy.locked():
                         self._look(kept, tasks)
                 others = self._exceptions is not None and self._exceptions.look(time.time())
-                if self._entries_end() or others:
+                day = int(time.time() // DAY)
+                if self._entries_end(day) or others:
                     self._swap()
+                self._day = day
 
     async def reload(self) -> None:
         """Reload every list that the operator names now, changed or not."""
@@ -536,14 +538,13 @@ class Keeper:
         if kept.refused:
             _tell_as_before(kept)
 
-    def _entries_end(self) -> bool:
+    def _entries_end(self, day: int) -> bool:
         """Whether entries have expired since the last look, or the clock was set so that they have not.
 
         What is asked anew is judged by the time; what goes by the matcher in force, such as connections under
         way and steered addresses, is to be looked at again.
         """
-        before, self._day = self._day, int(time.time() // DAY)
-        first, last = sorted((before, self._day))
+        first, last = sorted((self._day, day))
         return first != last and any(
             first <= shape.expires < last for loaded in self.matcher.lists for shape in loaded.table.shapes
         )

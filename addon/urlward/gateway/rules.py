@@ -98,6 +98,9 @@ would fill the sockets' buffers and take others' places."""
 _ASKING_MOST, _ASKING_FOR = 65_536, 60
 """Clients whose queries are counted, and seconds that each is remembered."""
 
+PASSING = frozenset(f"{name}{n}" for name in ("told", "asking") for n in (4, 6))
+"""Sets that the kernel fills for a minute, and nothing is lost with."""
+
 _NAT64_FOR = 7 * 86_400
 """Seconds that NAT64 is taken to be in use after a connection that has shown it."""
 

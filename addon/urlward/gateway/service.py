@@ -148,6 +148,10 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
                 f"{one}: the service writes there, and cannot make it: "
                 f"systemd-sysusers && install -d -o urlward -g urlward -m 0700 {one}"
             )
+        elif not _may(one, _WRITE) and one.stat().st_uid == 0 and any(one.iterdir()):
+            steps.append(
+                f"{one}: the user urlward may not write there: name a folder of its own, such as {STATE}"
+            )
         elif not _may(one, _WRITE):
             steps.append(
                 f"{one}: the user urlward may not write there: systemd-sysusers && chown urlward: {one}"

@@ -175,6 +175,7 @@ class Agent:
         """The names of urlward's nftables sets and chains here, and which sets have elements."""
         from urlward.gateway.errors import NoTableError
         from urlward.gateway.nft import Nft
+        from urlward.gateway.rules import PASSING
 
         nft = Nft()
         try:
@@ -182,7 +183,8 @@ class Agent:
         except NoTableError:
             return {"there": False, "filled": []}
         sets = [item["set"] for item in listing if "set" in item]
-        return {"there": True, "filled": [one["name"] for one in sets if one.get("elem")]}
+        filled = [one["name"] for one in sets if one.get("elem") and one["name"] not in PASSING]
+        return {"there": True, "filled": filled}
 
     def do_ask(
         self,
