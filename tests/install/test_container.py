@@ -16,7 +16,7 @@ import yaml
 
 from conftest import wait_for
 from docs.documents import ROOT
-from install.machine import made_tree, without
+from install.machine import forbidden, made_tree, without
 from urlward.config import read_config
 
 FOLDER = ROOT / "packaging/container"
@@ -125,6 +125,8 @@ class Podman:
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     if (reason := without()) or shutil.which("podman") is None:
         pytest.skip(reason or "needs podman")
+    if reason := forbidden():
+        pytest.xfail(reason)
     made = Podman(tmp_path_factory.mktemp("podman"))
     yield made
     shutil.rmtree(made.folder)
