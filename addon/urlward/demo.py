@@ -199,7 +199,7 @@ def filtering(*arguments: str, servers: int = 1) -> Iterator[None]:
         end = time.monotonic() + WAIT
         while not ready.wait(0.1):
             if process.poll() is not None or time.monotonic() > end:
-                raise UrlwardError("demo: the filter did not start")
+                raise UrlwardError("the filter did not start: see what it has said above")
         yield
     finally:
         process.terminate()

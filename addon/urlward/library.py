@@ -14,17 +14,13 @@ from urlward.engine.errors import UrlwardError
 from urlward.engine.url import split_authority
 from urlward.engine.verdict import Decide, Verdict, decide
 from urlward.feeds.keeper import Keeper
-from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
 from urlward.lasting import fault_text, lasting
 from urlward.lists.formats import AUTO
-from urlward.lists.source import Budget, read_budget
+from urlward.lists.source import Budget, SourceError, read_budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.progress import Progress, silent
-
-
-class NoListError(UrlwardError):
-    """A filter without a list."""
 
 
 class Filter:
@@ -80,19 +76,17 @@ class Filter:
             read = config
         else:
             read = Config() if config is None else read_config(Path(config))
-        paths = [Path(path) for path in lists or read.list]
-        if not paths and not read.feed:
-            raise NoListError("no list: name one, or a configuration that does")
-        own_key = key or read.key
-        if isinstance(max_errors, Budget):
+        if not lists and not read.list and not read.feed:
+            raise SourceError("no list: name one, or a configuration that does")
+        if max_errors is None or isinstance(max_errors, Budget):
             budget = max_errors
         else:
-            budget = read_budget(read.max_errors if max_errors is None else str(max_errors), "max_errors")
-        keeper = make_keeper(
-            paths,
+            budget = read_budget(str(max_errors), "max_errors")
+        keeper = configured_keeper(
             read,
-            key_file=Path(own_key) if own_key else None,
-            trust=trust or read.trust,
+            [Path(path) for path in lists],
+            key_file=Path(key) if key else None,
+            trust=trust,
             budget=budget,
             format=format,
         )

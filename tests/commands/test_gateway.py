@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,8 @@ def test_a_setting_that_does_not_do_is_named_with_its_line(
 def test_the_machines_configuration_where_none_is_given(
     run: Run, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What is imported only now would keep the other path, for all tests behind this one.
+    import_module("urlward.gateway.service")
     monkeypatch.setattr("urlward.config.SYSTEM", Path(config))
     assert run("gateway", "print")[:2] == run("gateway", "print", "--config", config)[:2]
     code, out, _ = run("gateway", "install", "--print")

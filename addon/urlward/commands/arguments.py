@@ -11,6 +11,7 @@ from typing import Any
 
 from urlward.config import SYSTEM, RecordsTable, configured
 from urlward.engine.errors import UrlwardError
+from urlward.regular import write_new
 from urlward.state.folder import state_folder
 
 type Command = Callable[[str, Any, str], argparse.ArgumentParser]
@@ -117,3 +118,16 @@ def _name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def write_new_file(path: Path, data: bytes) -> None:
+    """Write a file that everybody may read and that is not there yet, and the folders above it.
+
+    Raises:
+        CommandError: it is there, or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new(path, data, 0o644)
+    except OSError as e:
+        raise CommandError(f"{path}: {e.strerror or e}") from e

@@ -8,10 +8,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as LateError
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,9 +133,7 @@ def _clock(config: Config) -> Iterator[Finding]:
     newest = max((f.stat().st_mtime for f in _files(config)), default=0.0)
     if newest > now + 86_400:
         when = f"{datetime.fromtimestamp(newest, UTC):%Y-%m-%d %H:%M} UTC"
-        yield Finding(
-            about, "wrong", f"it is behind: files here are of {when}", "set it; timedatectl set-ntp true"
-        )
+        yield _wrong(about, f"it is behind: files here are of {when}", "set it; timedatectl set-ntp true")
         return
     tool = shutil.which("timedatectl")
     said = ""
@@ -166,20 +163,31 @@ def _names(config: Config) -> Iterator[Finding]:
     if not hosts:
         yield _ok(about, "no feed has a name to be found")
         return
-    pool = ThreadPoolExecutor(len(hosts))
-    for host, found in {host: pool.submit(socket.getaddrinfo, host, 443) for host in sorted(hosts)}.items():
+    answers: dict[str, str] = {}
+
+    def find(host: str) -> None:
         try:
-            found.result(NAMES_WITHIN)
-        except (OSError, LateError) as e:
-            why = "no answer" if isinstance(e, LateError) else getattr(e, "strerror", None) or e
+            socket.getaddrinfo(host, 443)
+            answers[host] = ""
+        except (OSError, UnicodeError) as e:
+            answers[host] = getattr(e, "strerror", None) or str(e)
+
+    # Nobody waits at the end for one whose servers are silent.
+    lookups = {host: threading.Thread(target=find, args=(host,), daemon=True) for host in sorted(hosts)}
+    for lookup in lookups.values():
+        lookup.start()
+    end = time.monotonic() + NAMES_WITHIN
+    for host, lookup in lookups.items():
+        lookup.join(max(0.0, end - time.monotonic()))
+        if why := answers.get(host, "no answer"):
             yield _wrong(about, f"{host}: {why}", "look at /etc/resolv.conf, and the feed's url")
         else:
             yield _ok(about, f"{host} is found")
-    pool.shutdown(wait=False)
 
 
 def _ports(config: Config) -> Iterator[Finding]:
     from urlward.config.tables import split_address
+    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT
     from urlward.records.asking import NotRunningError, ask
     from urlward.state.folder import state_folder
 
@@ -191,7 +199,7 @@ def _ports(config: Config) -> Iterator[Finding]:
     else:
         yield _ok(about, "the filter runs, and has them")
         return
-    wanted = {"listen": config.listen or "127.0.0.1:8080"}
+    wanted = {"listen": config.listen or f"{DEFAULT_HOST}:{DEFAULT_PORT}"}
     if config.admin is not None:
         wanted["admin.listen"] = config.admin.listen
     if config.objections is not None and config.objections.listen:
@@ -219,15 +227,11 @@ def _state(config: Config) -> Iterator[Finding]:
         return
     mode, free = state.stat().st_mode, shutil.disk_usage(state).free
     if not os.access(state, os.R_OK | os.W_OK | os.X_OK):
-        yield Finding(
-            about, "wrong", f"{state}: not writable for this user", f"run as its owner, or chown {state}"
-        )
+        yield _wrong(about, f"{state}: not writable for this user", f"run as its owner, or chown {state}")
     elif mode & 0o007:
         yield _wrong(about, f"{state}: everybody can look into it", f"chmod o-rwx {state}")
     elif free < SPACE:
-        yield Finding(
-            about, "wrong", f"{state}: {free >> 20} MB are free", "make room, or keep records for less long"
-        )
+        yield _wrong(about, f"{state}: {free >> 20} MB are free", "make room, or keep records for less long")
     else:
         yield _ok(about, f"{state}, {free >> 30} GB are free")
 
@@ -267,22 +271,16 @@ def _lists(config: Config) -> Iterator[Finding]:
     for name in config.list:
         path = Path(name)
         if not path.exists():
-            yield Finding(
-                about, "wrong", f"{path}: not there", "the configuration's folder is what it is looked for in"
-            )
+            yield _wrong(about, f"{path}: not there", "paths are from the configuration's folder")
         elif now - path.stat().st_mtime > OLD:
             age = in_words(now - path.stat().st_mtime)
-            yield Finding(
-                about, "note", f"{path}: has not changed for {age}", "a feed fetches what its body changes"
-            )
+            yield _note(about, f"{path}: has not changed for {age}", "a feed fetches what its body changes")
         else:
             yield _ok(about, f"{path}")
     for feed in status_alone(config.feed, state_folder(config.state), now)["feeds"]:
         wrong = [*feed["alarms"], *filter(None, [feed["reason"]])]
         for text in wrong:
-            yield Finding(
-                about, "wrong", f"feed {feed['name']}: {text}", f"urlward feeds refresh {feed['name']}"
-            )
+            yield _wrong(about, f"feed {feed['name']}: {text}", f"urlward feeds refresh {feed['name']}")
         if not wrong:
             yield _ok(about, f"feed {feed['name']}: {feed['state']}")
 

@@ -4,12 +4,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command
-from urlward.engine.errors import UrlwardError
-
-
-class FilesError(UrlwardError):
-    """Files that cannot be written."""
+from urlward.commands.arguments import DONE, Command, CommandError, write_new_file
 
 
 def add_files_command(command: Command) -> None:
@@ -45,20 +40,14 @@ def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
         program: urlward as the units start it; the one that runs where None.
 
     Raises:
-        FilesError: one is there already, so that none is written, or the folder cannot be written.
+        CommandError: one is there already, so that none is written, or the folder cannot be written.
     """
-    from urlward.regular import write_new
-
     made = {folder / name: data for name, data in _shipped(program)}
     for path in made:
         if path.exists() or path.is_symlink():
-            raise FilesError(f"{path}: there already, and is not overwritten: give another folder")
+            raise CommandError(f"{path}: there already, and is not overwritten: give another folder")
     for path, data in made.items():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_new(path, data, 0o644)
-        except OSError as e:
-            raise FilesError(f"{path}: {e.strerror or e}") from e
+        write_new_file(path, data)
         yield path
 
 

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urlward.commands.arguments import DONE, Command, CommandError
+from urlward.commands.arguments import DONE, Command, CommandError, write_new_file
 from urlward.config import Config, read_config
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _answered(args: argparse.Namespace, ask: _Questions) -> int:
     if not 0 <= days <= 3650:
         raise CommandError("--days: a number of days from 0 to 3650")
     text = configuration(kind, operator, "" if source == "the sample" else source, where, days)
-    _write(path, text)
+    write_new_file(path, text.encode())
     try:
         config = read_config(path)
         authority = _made(config)
@@ -215,16 +215,6 @@ def _quoted(text: str) -> str:
 
 def _first_interface() -> str:
     return next((name for _, name in socket.if_nameindex() if name != "lo"), "eth1")
-
-
-def _write(path: Path, text: str) -> None:
-    from urlward.regular import write_new
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_new(path, text.encode(), 0o644)
-    except OSError as e:
-        raise CommandError(f"{path}: {e.strerror or e}") from e
 
 
 def _made(config: Config) -> "Authority":

@@ -29,7 +29,6 @@ def add_metrics_commands(command: Command) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from urlward.commands.metrics import scrape
     from urlward.state.folder import state_folder
 
     path, config = configured(args.config)
@@ -48,7 +47,6 @@ def _admin(config: Config, path: Path | None) -> tuple[str, str]:
 
 
 def _files(args: argparse.Namespace) -> int:
-    from urlward.commands.metrics import reachable
     from urlward.records.metrics_files import TARGET, write_files
 
     target = TARGET

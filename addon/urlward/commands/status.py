@@ -26,7 +26,6 @@ def add_status_commands(command: Command) -> None:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from urlward.commands.status import lines
     from urlward.records.asking import NotRunningError, ask
     from urlward.records.status import status_alone
     from urlward.state.folder import state_folder

@@ -22,13 +22,12 @@ from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
-from urlward.feeds.setup import make_keeper, make_neighbours, make_policy
+from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
 from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
 from urlward.lasting import fault_text
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
-from urlward.lists.source import read_budget
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
@@ -73,7 +72,7 @@ class Checks:
         self._format = list_format
         self._config = config.model_copy(update={"state": str(state)})
         self._state = state
-        self._paths = [Path(path) for path in config.list] or ([] if config.feed else [SAMPLE])
+        self._paths = [] if config.list or config.feed else [SAMPLE]
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
         self._forget: threading.Timer | None = None
@@ -121,11 +120,7 @@ class Checks:
 
     def _load(self, now: float) -> _Loaded:
         config = self._config
-        key = Path(config.key) if config.key else None
-        budget = read_budget(config.max_errors, "max_errors")
-        keeper = make_keeper(
-            self._paths, config, key_file=key, trust=config.trust, budget=budget, format=self._format
-        )
+        keeper = configured_keeper(config, self._paths, format=self._format)
         seen = self._seen(keeper, now)
         keeper.load()
         neighbours = make_neighbours(config)

@@ -17,7 +17,7 @@ from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
 from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
-from urlward.lists.source import NO_FOLDER, Budget, SourceError
+from urlward.lists.source import NO_FOLDER, Budget, SourceError, read_budget
 from urlward.lists.trust import read_trust
 from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours
@@ -95,6 +95,32 @@ def make_keeper(
         format=format,
         state=state if filters else None,
         follows=follows,
+    )
+
+
+def configured_keeper(
+    config: Config,
+    paths: Sequence[Path] = (),
+    *,
+    key_file: Path | None = None,
+    trust: Sequence[str] = (),
+    budget: Budget | None = None,
+    format: str = AUTO,  # noqa: A002 - the word
+) -> Keeper:
+    """Make the keeper of who decides as a filter would, and is none.
+
+    Arguments are as of `make_keeper`; what is not given is as the configuration has it.
+
+    Raises:
+        UrlwardError: as `make_keeper`.
+    """
+    return make_keeper(
+        paths or [Path(path) for path in config.list],
+        config,
+        key_file=key_file or (Path(config.key) if config.key else None),
+        trust=trust or config.trust,
+        budget=budget or read_budget(config.max_errors, "max_errors"),
+        format=format,
     )
 
 
