@@ -842,6 +842,12 @@ def test_what_would_take_long_is_refused_by_what_there_is_to_look_at(
     assert len(looked) < 420
 
 
+def test_a_query_is_taken_apart_once_however_many_entries_it_is_compared_with() -> None:
+    """Entries of one page on many ports, and a name with several values, which asks what each entry has."""
+    found = matcher(*[f"http://example.test:{port}/?x=1" for port in range(1, 1000)])
+    assert found.check("example.test", "/?x=2&x=1").blocked
+
+
 @pytest.mark.parametrize(
     "target",
     [

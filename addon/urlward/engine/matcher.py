@@ -472,12 +472,14 @@ class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
 
     Attributes:
         work: what judging the target may cost.
+        own: of each query, the parameters of an entry of the same URL.
     """
 
-    __slots__ = ("work",)
+    __slots__ = ("own", "work")
 
     def __init__(self, work: Work) -> None:
         self.work = work
+        self.own: dict[tuple[str, bool], Collection[str]] = {}
 
     def __missing__(self, form: tuple[str, bool]) -> dict[str, _Param]:
         query, nocase = form
@@ -502,9 +504,12 @@ class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
     def is_own(self, key: Key, page: str, query: str, digests: Sequence[bytes], *, nocase: bool) -> bool:
         """Whether the parameters with these digests are all that an entry of the same URL has, whatever else
         origins make of them, as of `a=1;b`."""
-        self.work.spend(len(query))
-        params = query_parameters(canonical_query(query))
-        own = {param.lower() for param in params} if nocase else params
+        own = self.own.get((query, nocase))
+        if own is None:
+            self.work.spend(len(query))
+            params = query_parameters(canonical_query(query))
+            own = self.own[query, nocase] = {param.lower() for param in params} if nocase else params
+        self.work.spend(len(page) // _COMPARED, len(own) // _DIGESTS_A_TEXT)
         return set(key.digests(page, own)) == set(digests)
 
 
