@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urlward import samples
+from urlward.commands.admin import add_admin_commands
 from urlward.commands.allow import add_allow_commands
 from urlward.commands.arguments import CommandError, spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
@@ -186,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     add_records_commands(command)
     add_objection_commands(command)
     add_metrics_commands(command)
+    add_admin_commands(command)
     add_audit_commands(command)
     add_assignment_commands(command)
     add_who_command(command)

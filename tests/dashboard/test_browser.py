@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, event, serving
+from dashboard.admin_support import EVENTS, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -23,7 +23,7 @@ FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
 )
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people")
 WIDTHS = (390, 1280)
 
 # Every element with text of its own: its colour, and the nearest background that is not transparent.
@@ -102,9 +102,7 @@ def session(chromium: Any, site: Site) -> Any:
     page.goto(f"{site.origin}/allows")
     assert page.url.endswith("/login")
     # By autofocus, for which the page may be looked at once more.
-    page.wait_for_function("document.activeElement.name === 'name'")
-    page.keyboard.type("Ann")
-    page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.name === 'token'")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{site.origin}/")
@@ -195,6 +193,41 @@ def test_an_objection_is_granted(page: Any, site: Site, sources: MadeUp):
     page.get_by_role("button", name="Grant").click()
     page.get_by_text("The objection is decided.").wait_for()
     assert "granted" in page.get_by_role("article").inner_text()
+
+
+def test_a_person_is_added_changed_and_removed(page: Any, site: Site):
+    page.goto(f"{site.origin}/people")
+    page.get_by_label("Name").fill("Eva Diaz")
+    page.get_by_label("Days").fill("30")
+    page.get_by_label("an operator").check()
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("heading", name="Token of Eva Diaz").wait_for()
+    token = page.locator("#token").inner_text()
+    assert len(token) >= 43
+    card = page.get_by_role("article").filter(has_text="Eva Diaz")
+    assert "operator" in card.inner_text()
+    card.get_by_role("button", name="Make Eva Diaz viewer").click()
+    page.get_by_text("The person has the other role").wait_for()
+    assert token not in page.content()
+    card.get_by_role("button", name="Remove Eva Diaz").click()
+    page.get_by_text("The person is removed").wait_for()
+    assert card.count() == 0
+    assert page.complaints == []
+
+
+def test_a_viewer_sees_no_button(chromium: Any, site: Site):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{site.origin}/login")
+    page.get_by_label("Token").fill(VIEWER_TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{site.origin}/")
+    assert "Vic, viewer" in page.get_by_role("banner").inner_text()
+    assert page.get_by_role("link", name="People").count() == 0
+    for path, buttons in (("/lists", 0), ("/allows", 0), ("/objections", 0), ("/events", 1), ("/check", 1)):
+        page.goto(site.origin + path)
+        assert page.locator("main").get_by_role("button").count() == buttons, path
+    context.close()
 
 
 def test_a_hundred_thousand_events(page: Any, site: Site):

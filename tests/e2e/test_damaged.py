@@ -53,8 +53,8 @@ listen = "127.0.0.1:{admin}"
 
 KEPT = {
     "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
-    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "holds.json", "key", "key.copy", "records.db",
-    "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
+    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "holds.json", "key", "key.copy", "people.json",
+    "records.db", "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
 }  # fmt: skip
 """Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""
 

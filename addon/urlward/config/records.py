@@ -160,7 +160,8 @@ class AdminTable(Table):
 
     Attributes:
         listen: HOST:PORT.
-        token_file: what lets in who knows it, made where it is absent; in the state folder where not given.
+        token_file: with the first operator's token, made where it is needed; in the state folder where not
+            given.
     """
 
     listen: Served = "127.0.0.1:8088"

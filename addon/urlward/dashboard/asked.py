@@ -144,6 +144,20 @@ def seconds(text: str) -> int:
     return duration(text.strip())
 
 
+def days(text: str) -> int | None:
+    """Parse a number of days; None for nothing.
+
+    Raises:
+        AdminError: none.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 4:
+        raise AdminError("days: a number")
+    return int(text)
+
+
 def grant(one: Callable[[str], str]) -> Grant | None:
     """Parse what to allow because of an objection; None where it is declined.
 

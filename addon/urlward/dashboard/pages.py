@@ -18,7 +18,7 @@ from tornado.web import HTTPError
 
 from urlward.dashboard import asked
 from urlward.dashboard.asked import event_filter, of_events
-from urlward.dashboard.handler import MAX_NAME, SESSION, Base, Visitor, iso, logger
+from urlward.dashboard.handler import SESSION, Base, Visitor, iso, logger
 from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
@@ -31,6 +31,8 @@ DONE = {
     "allowed": "The allow is in force.",
     "ended": "The allow has ended.",
     "decided": "The objection is decided.",
+    "removed": "The person is removed; their token and sessions are worth nothing.",
+    "role": "The person has the other role; their sessions have ended.",
 }
 """What a page says after something was done."""
 
@@ -191,11 +193,6 @@ class Form(Page):
         """Redirect to a page that says that it is done."""
         self.redirect(f"{path}?done={done}", status=HTTPStatus.SEE_OTHER)
 
-    def who(self) -> str:
-        """The visitor's name, for the record."""
-        visitor = self.current_user
-        return f"{visitor.name if visitor else ''} (dashboard)"
-
     def wrong(self, error: UrlwardError) -> str:
         """Set a status of failure, and return the reason."""
         absent = isinstance(error, NotConfiguredError)
@@ -322,39 +319,31 @@ class ObjectionsPage(Form):
 
 
 class Login(Base):
-    """Login page: takes the token for a session."""
-
-    needs_token = False
+    """Login page: takes a person's token for a session."""
 
     def get(self) -> None:
         """Show the form."""
-        self.page("login", "Log in", error="", name="")
+        self.page("login", "Log in", error="")
 
     def post(self) -> None:
-        """Begin a session; `name` is who stands in the record for what is done in it."""
-        name = " ".join(self.get_body_argument("name", "").split())
-        if not name or not name.isprintable() or len(name) > MAX_NAME:
-            self._again(HTTPStatus.BAD_REQUEST, f"A name is needed, of at most {MAX_NAME} characters.", "")
-            return
+        """Begin a session."""
+        now = self.context.clock()
         try:
-            self.check_token(self.get_body_argument("token", ""), "login")
+            person = self.person_of(self.get_body_argument("token", ""), "login")
         except HTTPError as e:
-            self._again(e.status_code, f"{e.reason}.", name)
+            self.set_status(e.status_code)
+            self.page("login", "Log in", error=f"{e.reason}.")
             return
         sessions = self.context.sessions
         self.set_cookie(
             sessions.name,
-            sessions.begin(name, self.context.clock()),
+            sessions.begin(person, now),
             httponly=True,
             secure=True,
             samesite="Strict",
             max_age=SESSION,
         )
         self.redirect("/", status=HTTPStatus.SEE_OTHER)
-
-    def _again(self, status: int, error: str, name: str) -> None:
-        self.set_status(status)
-        self.page("login", "Log in", error=error, name=name)
 
 
 class Logout(Base):
@@ -372,7 +361,6 @@ class Logout(Base):
 class HealthPage(Base):
     """``/healthz``: whether this process works; needs no token."""
 
-    needs_token = False
     as_json = True
 
     def get(self) -> None:

@@ -76,7 +76,8 @@ NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl", DAMAGED,
         "feeds", "holds.json", KEY_FILE, KEY_COPY, "lists", "node.json", "objections.json", "outbox",
-        "outbox.level", "records.lock", "records.run", "records.sock", "retention.json", "spool", "trust",
+        "outbox.level", "people.json", "records.lock", "records.run", "records.sock", "retention.json",
+        "spool", "trust",
     )
 )  # fmt: skip
 """Files and folders of a state folder in whose place nothing else may be; beside what the stores are called
