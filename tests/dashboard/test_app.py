@@ -29,7 +29,7 @@ from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
 
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people")
+PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit")
 FORMS = (
     "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
     "/people", "/people/remove", "/people/role",

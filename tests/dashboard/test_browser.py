@@ -23,7 +23,7 @@ FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
 )
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people")
+PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit")
 WIDTHS = (390, 1280)
 
 # Every element with text of its own: its colour, and the nearest background that is not transparent.
@@ -228,6 +228,21 @@ def test_a_viewer_sees_no_button(chromium: Any, site: Site):
         page.goto(site.origin + path)
         assert page.locator("main").get_by_role("button").count() == buttons, path
     context.close()
+
+
+def test_who_changed_what_is_found(page: Any, site: Site):
+    page.goto(f"{site.origin}/audit")
+    page.get_by_role("heading", name="The chain holds").wait_for()
+    page.get_by_label("Person").fill("ann")
+    page.get_by_label("People").check()
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/audit?who=ann*kind=people")
+    rows = page.locator("#found tbody").inner_text()
+    assert "Ann (dashboard)" in rows or "No line fits." in rows
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "urlward-audit.csv"
+    assert page.complaints == []
 
 
 def test_a_hundred_thousand_events(page: Any, site: Site):

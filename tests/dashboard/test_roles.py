@@ -17,6 +17,7 @@ from urlward.dashboard.roles import ANYBODY, Access, Route
 PATHS = {
     "/feeds/(refresh|accept)": "/feeds/refresh",
     r"/events\.(csv|jsonl)": "/events.csv",
+    r"/audit\.(csv|jsonl)": "/audit.csv",
     "/api/allows/([^/]{1,64})/end": "/api/allows/a-1/end",
     "/api/feeds/([^/]{1,64})/(refresh|accept)": "/api/feeds/hotline/accept",
     "/api/objections/([^/]{1,64})": "/api/objections/o-1",

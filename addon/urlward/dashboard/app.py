@@ -13,11 +13,12 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, pages, people
+from urlward.dashboard import api, audit, pages, people
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Route
 from urlward.dashboard.sources import AdminError
+from urlward.dashboard.trail import AuditTrail
 from urlward.records.bounded_server import BoundedServer
 from urlward.state.people import People, admit
 
@@ -73,6 +74,8 @@ ROUTES = (
     Route("/people", people.PeoplePage, get="operator", post="operator"),
     Route("/people/remove", people.RemovePerson, get="operator", post="operator"),
     Route("/people/role", people.GiveRole, get="operator", post="operator"),
+    Route("/audit", audit.AuditPage, get="viewer"),
+    Route(r"/audit\.(csv|jsonl)", audit.AuditExport, get="viewer"),
     Route("/login", pages.Login, get=ANYBODY, post=ANYBODY),
     Route("/logout", pages.Logout, post="viewer"),
     Route("/healthz", pages.HealthPage, get=ANYBODY),
@@ -85,6 +88,7 @@ ROUTES = (
     Route("/api/allows/([^/]{1,64})/end", api.EndAllowApi, post="operator"),
     Route("/api/feeds/([^/]{1,64})/(refresh|accept)", api.FeedApi, post="operator"),
     Route("/api/objections/([^/]{1,64})", api.ObjectionApi, post="operator"),
+    Route("/api/audit", audit.AuditApi, get="viewer"),
     Route("/api/people", people.PeopleApi, get="operator", post="operator"),
     Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
     *(
@@ -108,8 +112,8 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     sessions = Sessions(state, known)
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
-        sources, known, sessions, Access(ROUTES), state, token_file, executor, settings.node,
-        settings.clock, settings.steady,
+        sources, known, sessions, Access(ROUTES), AuditTrail(state), state, token_file, executor,
+        settings.node, settings.clock, settings.steady,
     )  # fmt: skip
     shared = {"context": context}
     routes: list[Any] = [

@@ -30,6 +30,7 @@ from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_s
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Needed, for_viewers
 from urlward.dashboard.sources import NotConfiguredError
+from urlward.dashboard.trail import AuditTrail
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
 from urlward.regular import read_regular
@@ -78,6 +79,7 @@ NAVIGATION = (
     ("/allows", "Allows"),
     ("/objections", "Objections"),
     ("/people", "People"),
+    ("/audit", "Who changed what"),
 )
 
 
@@ -204,6 +206,7 @@ class HandlerContext:
         people: who may come in.
         sessions: who is in.
         access: which role each path needs.
+        trail: the audit log.
         state: the state folder.
         token_file: `urlward.state.people.ADMIN`'s.
         executor: where `sources` may take its time.
@@ -217,6 +220,7 @@ class HandlerContext:
     people: People
     sessions: Sessions
     access: Access
+    trail: AuditTrail
     state: Path
     token_file: Path
     executor: Executor
@@ -245,8 +249,13 @@ class Base(RequestHandler):
     @property
     def sources(self) -> LiveSources:
         """Sources, as far as the visitor may see them."""
-        visitor, sources = self.visitor(), self.context.sources
-        return sources if visitor is not None and visitor.role == "operator" else for_viewers(sources)
+        sources = self.context.sources
+        return sources if self.role() == "operator" else for_viewers(sources)
+
+    def role(self) -> Role:
+        """What the visitor may see."""
+        visitor = self.visitor()
+        return visitor.role if visitor is not None else "viewer"
 
     def visitor(self) -> Visitor | None:
         """Who is in; None where it does not matter, as for who logs in or asks for what is not there."""

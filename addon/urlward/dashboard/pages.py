@@ -7,7 +7,7 @@ What is typed in a form is in a request body, never in an address.
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from urlward.dashboard import asked
-from urlward.dashboard.asked import event_filter, of_events
+from urlward.dashboard import asked, trail
+from urlward.dashboard.asked import event_filter
 from urlward.dashboard.handler import SESSION, Base, Visitor, iso, logger
 from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
 from urlward.engine.errors import UrlwardError
@@ -43,6 +43,47 @@ class Page(Base):
     def done(self) -> str:
         """Text that says what was just done; empty for nothing."""
         return DONE.get(self.get_query_argument("done", ""), "")
+
+    async def beneath(self, topic: str) -> Row:
+        """The last lines of the audit log about a topic, for the foot of the page where it is acted upon."""
+        latest, now = self.context.trail.latest, self.context.steady()
+        rows, problem = await self.ask_if_there(latest, topic, self.role(), now)
+        return {"topic": topic, "rows": rows or [], "problem": problem, "words": trail.detail_words}
+
+    async def send_file(
+        self,
+        name: str,
+        form: str,
+        columns: Sequence[str],
+        page: Callable[[str], Awaitable[tuple[str, str]]],
+    ) -> None:
+        """Stream a file as it is read, so that its size does not matter.
+
+        Args:
+            name: of the file, after ``urlward-``.
+            form: ``csv`` or ``jsonl``.
+            columns: of CSV.
+            page: gives the text before a place (the empty one is the end), and the place before that.
+        """
+        text, older = await page("")
+        kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
+        self.set_header("Content-Type", kind)
+        self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
+        if form == "csv":
+            self.write(",".join(columns) + "\r\n")
+        try:
+            while True:
+                self.write(text)
+                await self.flush()
+                if not older:
+                    return
+                text, older = await page(older)
+        except StreamClosedError:
+            return
+        except UrlwardError as e:
+            # Half a file must not look like a whole one.
+            logger.error("admin: an export was broken off: %s", e)
+            self.detach().close()
 
 
 class NowPage(Page):
@@ -72,6 +113,7 @@ class ListsPage(Page):
         self.page(
             "lists", "Lists and feeds", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
             lists_problem=lists_problem, feeds_problem=feeds_problem, hits_problem=hits_problem,
+            trail=await self.beneath("lists"),
         )  # fmt: skip
 
 
@@ -117,29 +159,16 @@ class Export(EventsPage):
     """Export of all matching events, as a file."""
 
     async def get(self, form: str = "csv") -> None:
-        """Stream the file as it is read, so that its size does not matter."""
-        of_events(self.request.query_arguments)
+        """Send the file."""
+        asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
-        page = await self.ask(self.sources.events, wanted)
-        kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
-        self.set_header("Content-Type", kind)
-        self.set_header("Content-Disposition", f'attachment; filename="urlward-events.{form}"')
-        if form == "csv":
-            self.write(",".join(FIELDS) + "\r\n")
         write = _csv if form == "csv" else _lines
-        try:
-            while True:
-                self.write(write(page.events))
-                await self.flush()
-                if not page.older:
-                    return
-                page = await self.ask(self.sources.events, replace(wanted, before=page.older))
-        except StreamClosedError:
-            return
-        except UrlwardError as e:
-            # Half a file must not look like a whole one.
-            logger.error("admin: an export was broken off: %s", e)
-            self.detach().close()
+
+        async def page(before: str) -> tuple[str, str]:
+            found = await self.ask(self.sources.events, replace(wanted, before=before or wanted.before))
+            return write(found.events), found.older
+
+        await self.send_file("events", form, FIELDS, page)
 
 
 class AlarmsPage(Page):
@@ -253,7 +282,14 @@ class AllowsPage(Form):
         allows, problem = await self.ask_if_there(self.sources.allows)
         form = {name: self.given(name) for name in ("url", "for", "why", "host")}
         self.page(
-            "allows", "Allows", form=form, error=error, problem=problem, allows=allows or [], done=self.done()
+            "allows",
+            "Allows",
+            form=form,
+            error=error,
+            problem=problem,
+            allows=allows or [],
+            done=self.done(),
+            trail=await self.beneath("allows"),
         )
 
 
@@ -314,7 +350,7 @@ class ObjectionsPage(Form):
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
             "objections", "Objections", form=form, objections=found or [], error=error, problem=problem,
-            done=self.done(),
+            done=self.done(), trail=await self.beneath("objections"),
         )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class PeoplePage(Form, _OfPeople):
         form = {name: "" if token else self.given(name) for name in ("name", "role", "days")}
         self.page(
             "people", "People", people=await self.people(), form=form, error=error, made=made, token=token,
-            done=self.done(),
+            done=self.done(), trail=await self.beneath("people"),
         )  # fmt: skip
 
 
