@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from urlward import samples
 from urlward.commands.allow import add_allow_commands
-from urlward.commands.arguments import CommandError, spare, subcommand
+from urlward.commands.arguments import spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.audit_records import add_audit_commands
 from urlward.commands.check import add_check_command
@@ -242,7 +242,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
     config, steer = settings.config, settings.steer
     _preflight(args, settings)
     if settings.unshared and workers > 1:
-        raise CommandError(f"workers: mode {settings.unshared[0]} works with one only")
+        raise UrlwardError(f"workers: mode {settings.unshared[0]} works with one only")
     prepare_authority(settings)
     return Plan(
         workers=workers,
@@ -269,7 +269,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
-        raise CommandError(
+        raise UrlwardError(
             f"config: {args.config} is read once, and a filter reads its own again: use a file"
         )
     config = read_config(args.config) if args.config else Config()
@@ -285,7 +285,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
         taken["config"] = args.config.resolve()
     if args.admin:
         if config.records is None:
-            raise CommandError("admin: there is nothing to show without [records] in a --config file")
+            raise UrlwardError("admin: there is nothing to show without [records] in a --config file")
         _address(args.admin, "admin")
     of_addon = {
         each.option: _for_addon(taken[each.name]) for each in OF_ADDON if each.flag and each is not LIST
@@ -305,7 +305,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     )
     workers = taken["workers"]
     if not 1 <= workers <= MOST_WORKERS:
-        raise CommandError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+        raise UrlwardError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
     return settings, workers
 
 
@@ -497,7 +497,7 @@ def _info(args: argparse.Namespace) -> int:
     try:
         artifact = parse(read_artifact(args.file))
     except UrlwardError as e:
-        raise CommandError(told(args.file, e)) from e
+        raise UrlwardError(told(args.file, e)) from e
     header, meta = artifact.header, artifact.meta
     shown = {
         "name": meta["name"],
@@ -522,7 +522,7 @@ def _info(args: argparse.Namespace) -> int:
                 value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
             print(f"{name.replace('_', ' '):12}{value}")
     if failure:
-        raise CommandError(told(args.file, failure))
+        raise UrlwardError(told(args.file, failure))
     return OK
 
 
@@ -568,7 +568,7 @@ def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
     try:
         return split_address(text, lowest=0, any_host=True)
     except ValueError as e:
-        raise CommandError(f"{name}: {e}") from e
+        raise UrlwardError(f"{name}: {e}") from e
 
 
 def _for_addon(value: Any) -> Any:

@@ -12,16 +12,16 @@ from urlward.assignments.importing import Merger
 from urlward.assignments.interval import FOREVER, SightingKind, ms_text, place_of
 from urlward.assignments.retention import database_of, purge_configured
 from urlward.assignments.store import AssignmentStore
-from urlward.commands.arguments import CommandError
 from urlward.commands.records import add_records_commands
 from urlward.commands.who import add_who_command
 from urlward.config import read_config
 from urlward.config.records import StoreTable
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import add_objection, purge_objections, read_objections
 from urlward.records.database import open_database
 from urlward.records.event import ReferenceTextError
-from urlward.records.holds import HoldError, current_holds, held_references, hold
+from urlward.records.holds import current_holds, held_references, hold
 from urlward.records.outbox import Outbox, batch_of
 from urlward.records.stores import open_store
 
@@ -171,14 +171,14 @@ def test_a_hold_of_before_ends_as_it_is_written(config: str, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("recorded")
 def test_what_cannot_be_done(config: str, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"^--until: 'soon': not a date"):
+    with pytest.raises(UrlwardError, match=r"^--until: 'soon': not a date"):
         run("hold", HELD, "--until", "soon", "--why", "a", "--config", config)
-    with pytest.raises(HoldError, match=r"^until: a time to come"):
+    with pytest.raises(UrlwardError, match=r"^until: a time to come"):
         run("hold", HELD, "--until", "2020-01-01", "--why", "a", "--config", config)
-    with pytest.raises(HoldError, match=r"'7Q4M-2XKD-93FH' is not held"):
+    with pytest.raises(UrlwardError, match=r"'7Q4M-2XKD-93FH' is not held"):
         run("release", HELD, "--why", "a", "--config", config)
     Path(config).write_text("")
-    with pytest.raises(CommandError, match=r"no \[records\]: nothing is recorded$"):
+    with pytest.raises(UrlwardError, match=r"no \[records\]: nothing is recorded$"):
         run("status", "--config", config)
     assert current_holds(tmp_path, 0) == ()
 
@@ -349,7 +349,7 @@ def test_another_node_keeps_what_is_held_in_a_database_that_they_share(
     out = capsys.readouterr().out.splitlines()
     assert f"held: {HELD} until 2999-01-02T00:00:00Z  by another node" in out
     assert any(line.endswith(": 4 assignments") for line in out)
-    with pytest.raises(HoldError, match="is not held here"):
+    with pytest.raises(UrlwardError, match="is not held here"):
         run("release", HELD, "--why", "a", *at)
     assert who(HELD, "--config", kept) == 1
     # What others hold since cannot be asked.

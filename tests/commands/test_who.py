@@ -19,6 +19,7 @@ from urlward.commands import assignments as assignment_commands
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.who import Seen, add_who_command, read_time, read_tolerance, split_address
 from urlward.config import ConfigError, configured
+from urlward.engine.errors import UrlwardError
 from urlward.records.event import ReferenceTextError
 from urlward.state.audit import read_audit, verify
 from urlward.state.folder import StateError
@@ -150,7 +151,7 @@ def test_by_reference(urlward: Run, state: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_what_makes_no_sense(urlward: Run, state: Path, arguments: tuple[str, ...], message: str) -> None:
-    with pytest.raises(AssignmentError, match=message):
+    with pytest.raises(UrlwardError, match=message):
         urlward("who", *arguments)
     assert asked(state) == []
 

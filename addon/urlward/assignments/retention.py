@@ -450,7 +450,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
 
     Raises:
         AssignmentError: the database refuses, or it is not known who is to stay.
-        HoldError: it is not known what is held.
+        UrlwardError: it is not known what is held.
         StateError: likewise.
     """
     if records.days.assignments is None or (store := open_configured(records, state)) is None:

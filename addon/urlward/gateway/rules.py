@@ -29,7 +29,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, split_address
-from urlward.dns.resolver_addresses import SYSTEM, ResolverError, resolvers
+from urlward.dns.resolver_addresses import SYSTEM, resolvers
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
@@ -580,7 +580,7 @@ def _resolvers(
     if not usable and not gateway.dns.resolvers:
         try:
             usable = _reachable(resolvers((), own, port, _STUB_OF))
-        except ResolverError:
+        except SettingError:
             usable = []
     chosen = []
     for family in families:
