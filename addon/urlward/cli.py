@@ -66,7 +66,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
-from urlward.lists.source import BadLine, Budget, SourceError, left_out, read_artifact, read_budget
+from urlward.lists.source import BadLine, ErrorBudget, SourceError, left_out, read_artifact, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
@@ -313,7 +313,7 @@ def _max_errors(args: argparse.Namespace, config: Config) -> str:
     if args.max_errors:
         return str(read_budget(args.max_errors, "max-errors"))
     try:
-        return str(Budget.parse(config.max_errors))
+        return str(ErrorBudget.parse(config.max_errors))
     except ValueError as e:
         raise config.refused(Problem("max_errors", f"{config.max_errors!r} is not {e}")) from e
 
@@ -369,7 +369,7 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
             config,
             key_file=Path(str(key)) if key else None,
             trust=settings.trust,
-            budget=Budget.parse(str(settings.options["urlward_max_errors"])),
+            budget=ErrorBudget.parse(str(settings.options["urlward_max_errors"])),
             format=str(settings.options["urlward_format"]),
             writes=False,
         )

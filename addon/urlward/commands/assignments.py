@@ -18,7 +18,7 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, calle
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
-from urlward.lists.source import Budget, read_budget
+from urlward.lists.source import ErrorBudget, read_budget
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import made_folder, state_folder
@@ -216,7 +216,7 @@ def _tell_faults(where: str, faults: Sequence[tuple[int, str]], count: int) -> N
         print(f"{where} … and {count - len(faults)} more", file=sys.stderr, flush=True)
 
 
-def _fault(format_: str, done: "Imported", budget: Budget) -> str:
+def _fault(format_: str, done: "Imported", budget: ErrorBudget) -> str:
     """Why nothing of a file is taken; empty for nothing."""
     if budget.exceeded(done.faulty, done.rows):
         return (

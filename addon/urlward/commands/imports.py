@@ -22,10 +22,10 @@ from urlward.lists.formats import (
     checked,
     format_named,
 )
-from urlward.lists.formats.stream import Stream
+from urlward.lists.formats.stream import SourceStream
 from urlward.lists.source import (
     BadLine,
-    Budget,
+    ErrorBudget,
     Report,
     check_budget,
     check_entries,
@@ -98,7 +98,7 @@ def format_of(args: argparse.Namespace) -> tuple[str, FormatOptions]:
 def _import(args: argparse.Namespace) -> int:
     format_, options = format_of(args)
     try:
-        budget = Budget.parse(args.max_errors)
+        budget = ErrorBudget.parse(args.max_errors)
     except ValueError as e:
         raise FormatError(f"max-errors: {args.max_errors!r} is not {e}") from e
     report = Report()
@@ -145,7 +145,7 @@ def _translate(source: Path, part: Part, out: BinaryIO, report: Report, *, quiet
 def _found(source: Path, part: Part, report: Report) -> Iterator[Found | Skipped]:
     try:
         with _opened(part.path) as file:
-            stream, name = Stream(file), str(part.path)
+            stream, name = SourceStream(file), str(part.path)
             if part.read is FORMATS[AUTO].read:
                 _, part = recognise(part, stream.peek(SNIFFED)[:SNIFFED], report)
             yield from checked(found_in(name, stream, part, may_be_empty=part.path != source))

@@ -16,7 +16,7 @@ _MOST = 3
 _WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<four>[^:\]]+):(?P<port4>\d+)")
 
 
-class Resolver(NamedTuple):
+class ResolverAddress(NamedTuple):
     """Address of a resolver.
 
     Attributes:
@@ -36,7 +36,7 @@ class Resolver(NamedTuple):
         return f"{host}:{self.port}" if self.port != _PORT else self.host
 
 
-def parse_resolver(text: str) -> Resolver:
+def parse_resolver(text: str) -> ResolverAddress:
     """Read ``192.0.2.53``, ``192.0.2.53:5300``, ``2001:db8::53`` or ``[2001:db8::53]:5300``.
 
     Raises:
@@ -58,7 +58,7 @@ def parse_resolver(text: str) -> Resolver:
         raise SettingError(
             "gateway.dns.resolvers", f"{text!r} is not an address, or [address]:port with an IPv6 address"
         ) from e
-    return Resolver(host, port, found[0][0], found[0][4])
+    return ResolverAddress(host, port, found[0][0], found[0][4])
 
 
 def resolvers(
@@ -66,7 +66,7 @@ def resolvers(
     own: Collection[IPv4Address | IPv6Address],
     port: int,
     system: Path = SYSTEM,
-) -> tuple[Resolver, ...]:
+) -> tuple[ResolverAddress, ...]:
     """The resolvers to ask, in order.
 
     Args:
@@ -92,7 +92,7 @@ def resolvers(
     return tuple(dict.fromkeys(found))
 
 
-def _of_system(path: Path) -> list[Resolver]:
+def _of_system(path: Path) -> list[ResolverAddress]:
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
@@ -108,7 +108,7 @@ def _of_system(path: Path) -> list[Resolver]:
     return found[:_MOST]
 
 
-def _is_self(resolver: Resolver, own: Collection[IPv4Address | IPv6Address], port: int) -> bool:
+def _is_self(resolver: ResolverAddress, own: Collection[IPv4Address | IPv6Address], port: int) -> bool:
     address = ip_address(resolver.host)
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or IPv6Address(int(address))

@@ -19,7 +19,7 @@ from urlward.engine.signing import MAX_SERIAL, SigningKey, sign_artifact
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.run_folder import inherited
 from urlward.lists.source import (
-    Budget,
+    ErrorBudget,
     Report,
     SourceError,
     check_budget,
@@ -134,7 +134,7 @@ def compile_sources(
     key: Key,
     *,
     name: str,
-    budget: Budget | None = None,
+    budget: ErrorBudget | None = None,
     now: float | None = None,
     progress: Progress = silent,
     issue: Issue = ISSUE,
@@ -171,7 +171,7 @@ def compile_sources(
 
             read_source(path, compiler, report, tell, format, options)
             before += size
-        check_budget(report, budget or Budget(), ", ".join(str(path) for path in paths))
+        check_budget(report, budget or ErrorBudget(), ", ".join(str(path) for path in paths))
         rows = max(len(compiler), 1)
         compiled = compiler.finish(lambda done: progress("compiling", min(done / rows, 1)))
         del compiler

@@ -28,7 +28,7 @@ from urlward.feeds.source import origin
 from urlward.feeds.tls import context
 from urlward.lists.build import find_key
 from urlward.lists.formats import FormatOptions, format_named
-from urlward.lists.source import NO_FOLDER, Budget
+from urlward.lists.source import NO_FOLDER, ErrorBudget
 from urlward.lists.trust import read_trust
 from urlward.options import OF_ADDON
 from urlward.proxy.addon import block_pages
@@ -371,7 +371,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
         yield {"column": "columns"}.get(key, key), text
     if feed.max_errors is not None:
         try:
-            Budget.parse(feed.max_errors)
+            ErrorBudget.parse(feed.max_errors)
         except ValueError as e:
             yield "max_errors", f"{feed.max_errors!r} is not {e}"
     if feed.key is not None and (text := _wrong(lambda: read_key(Path(str(feed.key))))):
