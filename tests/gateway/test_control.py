@@ -9,11 +9,11 @@ from urlward.config import GatewayTable
 from urlward.gateway import control
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.nft import Nft
-from urlward.gateway.rules import RulesInput, setup_of
+from urlward.gateway.rules import Plan, setup_of
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
-PLAN = RulesInput(GatewayTable(interfaces=("lan0",), steer=True), 8080)
+PLAN = Plan(GatewayTable(interfaces=("lan0",), steer=True), 8080)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_status_counts(nft: Nft) -> None:
         replace(PLAN, gateway=PLAN.gateway.model_copy(update={"keep_source": True})),
     ],
 )
-def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: RulesInput) -> None:
+def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: Plan) -> None:
     control.up(nft, PLAN)
     nft.run("add element inet urlward alive { 6 timeout 60s, 17 timeout 60s }")
     with pytest.raises(GatewayError, match=r"for a filter on port 8080, which lives: .* --replace"):

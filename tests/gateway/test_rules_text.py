@@ -9,7 +9,7 @@ import pytest
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.rules import RulesInput, outdated, rules, setup_of
+from urlward.gateway.rules import Plan, outdated, rules, setup_of
 
 DATA = Path(__file__).parent / "data"
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300))
@@ -44,10 +44,8 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-def plan(values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080) -> RulesInput:
-    return RulesInput(
-        GatewayTable.model_validate({"interfaces": ("lan0",), **values}), listen, RESOLVERS, families
-    )
+def plan(values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080) -> Plan:
+    return Plan(GatewayTable.model_validate({"interfaces": ("lan0",), **values}), listen, RESOLVERS, families)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

@@ -16,7 +16,7 @@ from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.netlink import ACK, DUMP, REQUEST, answers, attributes, header
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
-from urlward.gateway.rules import RulesInput, outdated, rules, setup_of
+from urlward.gateway.rules import Plan, outdated, rules, setup_of
 from urlward.gateway.steerable import Address
 from urlward.gateway.system import own_addresses
 from urlward.gateway.table import (
@@ -152,7 +152,7 @@ class Status:
         }
 
 
-def up(nft: Nft, plan: RulesInput, *, replace: bool = False) -> bool:
+def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
     """Install the rules, in place of those that are there.
 
     Args:
