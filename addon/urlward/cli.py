@@ -265,7 +265,7 @@ def _worker_timeout(config: Config, *, steer: bool) -> int:
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     """Settings of a run, and the number of its processes."""
-    from urlward.gateway.rules import default_modes
+    from urlward.gateway.rules import default_listen, default_modes
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
@@ -277,10 +277,9 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     taken["max_errors"] = _max_errors(args, config)
     lists = tuple(map(Path, taken["list"])) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer
-    listen = taken["listen"]
     modes = tuple(taken["mode"])
-    if listen is None and (steer or (config.gateway.interfaces and not modes)):
-        listen = ":8080"
+    if (listen := taken["listen"]) is None:
+        listen = default_listen(config.gateway, modes, steer=steer)
     if args.config:
         taken["config"] = args.config.resolve()
     if args.admin:

@@ -1,12 +1,14 @@
 import json
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from assignments.support import at, sighting, taken
 from conftest import run_command
+from obstacles import audit_on_a_full_disk
 from records.support import DAY, HOUR, an_event
 from urlward.assignments.importing import Merger
 from urlward.assignments.interval import FOREVER, SightingKind, ms_text, place_of
@@ -24,6 +26,8 @@ from urlward.records.event import ReferenceTextError
 from urlward.records.holds import current_holds, held_references, hold
 from urlward.records.outbox import Outbox, batch_of
 from urlward.records.stores import open_store
+from urlward.state.audit import read_audit
+from urlward.state.folder import StateError
 
 CONFIG = """
 state = "."
@@ -110,8 +114,23 @@ def test_status_purge_hold_and_release(
     assert "(over!)" in capsys.readouterr().out
     assert run("purge", *at) == 0
     assert run("status", *at) == 0
-    actions = [json.loads(line)["action"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert actions == ["held", "released"]
+    told = [line for line in read_audit(tmp_path) if line]
+    actions = [line["action"] for line in told]
+    assert actions == ["held", "purge", "purged", "released", "purge", "purged"]
+    assert told[1]["days"] == {"blocks": 2, "operations": 5}
+    assert (told[2]["deleted"], told[2]["errors"]) == (dict.fromkeys(stores, 1), [])
+    assert all(line["who"] for line in told)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_where_a_purge_cannot_be_recorded_nothing_is_deleted(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        run("purge", "--config", config)
+    assert capsys.readouterr().out == ""
+    with closing(open_database(StoreTable(kind="sqlite"), tmp_path)) as store:
+        assert store.ages()["block"].count == 3
 
 
 def test_assignments_are_records_too(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +156,8 @@ def test_what_is_not_there_yet(config: str, tmp_path: Path, capsys: pytest.Captu
     assert run("status", "--config", config) == 0
     assert capsys.readouterr().out == "STORE  KIND  COUNT  HELD  OLDEST  DAYS  NEXT PURGE\n"
     assert run("purge", "--config", config) == 0
-    assert not [path for path in tmp_path.iterdir() if path.name != "urlward.toml"]
+    told = {"audit.jsonl", "audit.head", "key", "key.copy", "lock", "urlward.toml"}
+    assert not {path.name for path in tmp_path.iterdir()} - told
 
 
 @pytest.mark.usefixtures("recorded")

@@ -193,6 +193,8 @@ def _purge(args: argparse.Namespace) -> int:
 
     records, state = recorded(args)
     now = time.time()
+    # Before anything is deleted: where it cannot be written down, nothing is.
+    append(state, caller(), "purge", now, days=records.days.model_dump(exclude_none=True))
     with KeepingStores(records, state, make=False) as stores:
         deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
     try:
@@ -210,6 +212,7 @@ def _purge(args: argparse.Namespace) -> int:
         print(f"{name}: {number} deleted")
     for error in errors:
         print(f"urlward: {error}", file=sys.stderr)
+    append(state, caller(), "purged", time.time(), deleted=deleted, errors=[*map(str, errors)])
     return WRONG if errors else DONE
 
 

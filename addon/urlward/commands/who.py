@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.assignments.interval import LAST_PORT, MOST_APART, AssignmentError, place_of, to_ms
 from urlward.commands.arguments import Command, caller
-from urlward.commands.assignments import add_database_arguments, open_assignments
+from urlward.commands.assignments import add_database_arguments, assignments_of, open_assignments
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
@@ -142,20 +142,19 @@ def _who(args: argparse.Namespace, find_events: FindEvents) -> int:
         "why": why,
         **({"reference": reference} if reference else {"address": args.address, "at": args.at}),
     }
-    store, config, state = open_assignments(args)
+    config, state = assignments_of(args)
     try:
-        found = find_events(config, state, reference) if reference else ()
-        if reference and not found:
-            append(state, caller(), "who", time.time(), **asked, answer="none")
-            print(f"urlward: no event has the reference {reference}", file=sys.stderr)
-            return NOT_ONE
-        questions = named or [WhoQuestion(*split_address_of(seen), tolerance) for seen in found]
-        answers = [who(store, question) for question in questions]
-    except AssignmentError:
+        with open_assignments(args, config, state) as store:
+            found = find_events(config, state, reference) if reference else ()
+            if reference and not found:
+                append(state, caller(), "who", time.time(), **asked, answer="none")
+                print(f"urlward: no event has the reference {reference}", file=sys.stderr)
+                return NOT_ONE
+            questions = named or [WhoQuestion(*split_address_of(seen), tolerance) for seen in found]
+            answers = [who(store, question) for question in questions]
+    except UrlwardError:
         append(state, caller(), "who", time.time(), **asked, answer="error")
         raise
-    finally:
-        store.close()
     for answer in answers:
         # Told first: where it cannot be written down, nothing is answered.
         append(state, caller(), "who", time.time(), **{**asked, **answer_fields(answer)})

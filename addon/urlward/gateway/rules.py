@@ -453,6 +453,18 @@ def default_modes(gateway: GatewayTable, *, steer: bool) -> tuple[str, ...]:
     return ("transparent",) if gateway.interfaces else ("regular",)
 
 
+def default_listen(gateway: GatewayTable, modes: Sequence[str], *, steer: bool) -> str | None:
+    """Where a filter listens of which nothing is said: on all addresses where the kernel's rules lead to it;
+    None for the proxy's default.
+
+    Args:
+        gateway: as configured.
+        modes: mitmproxy mode specifications, as configured.
+        steer: whether it steers.
+    """
+    return _DEFAULT_LISTEN if steer or (gateway.interfaces and not modes) else None
+
+
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
     """Port where redirected connections arrive, or None where none are taken.
 
