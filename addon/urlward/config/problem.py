@@ -2,15 +2,11 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.regular import read_regular
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
@@ -47,34 +43,6 @@ class ConfigError(UrlwardError):
     def __init__(self, *lines: str) -> None:
         super().__init__(lines[0])
         self.lines = lines
-
-
-def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
-    """Error to raise for problems of a configuration file.
-
-    Args:
-        path: of the file; None where none was read.
-        problems: one at least.
-    """
-    lines: dict[str, int] = {}
-    if path is not None:
-        with suppress(OSError, ValueError):  # a pipe has been read; gone meanwhile, or changed: the key tells
-            lines = lines_of_keys(without_bom(read_regular(path)).decode())
-    told = (_located(path, lines, each) for each in problems)
-    return ConfigError(*(text for _, text in sorted(told, key=itemgetter(0))))
-
-
-def _located(path: Path | None, lines: dict[str, int], problem: Problem) -> tuple[int, str]:
-    """Line of a problem, 0 where it has none, and the problem with file and line in front.
-
-    What the file lacks is missed on the line of the table that should have it.
-    """
-    if path is None or not problem.in_file:
-        return 0, str(problem)
-    key = problem.key
-    while key and key not in lines:
-        key = key.rpartition(".")[0]
-    return (lines[key], f"{path}:{lines[key]}: {problem}") if key else (0, f"{path}: {problem}")
 
 
 def key_of(location: Sequence[str | int]) -> str:
