@@ -56,17 +56,44 @@ def lines_of_keys(text: str) -> dict[str, int]:
     Args:
         text: TOML that `tomllib` has taken; of other text some lines are missing or wrong.
     """
-    scanner = _Scanner(text)
+    scanner = Scanner(text)
     with suppress(IndexError, RecursionError):  # what has been found counts
         scanner.document()
     return scanner.lines
 
 
-class _Scanner:
-    """Scanner for keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here."""
+class Pair(NamedTuple):
+    """A key and its value in a text, or a table's header.
+
+    Attributes:
+        path: of the key, or of the table.
+        start: offset of the key, or of the header.
+        value: offset of the value; that of the end for a header.
+        end: offset behind it.
+    """
+
+    path: tuple[str | int, ...]
+    start: int
+    value: int
+    end: int
+
+    @property
+    def is_header(self) -> bool:
+        """Whether it is a table's header."""
+        return self.value == self.end
+
+
+class Scanner:
+    """Scanner for keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here.
+
+    Attributes:
+        lines: of the keys, as `lines_of_keys` has them.
+        pairs: keys with their values, and headers, in the text's order, without those in inline tables.
+    """
 
     def __init__(self, text: str) -> None:
         self.lines: dict[str, int] = {}
+        self.pairs: list[Pair] = []
         self._text = text
         self._at = 0
         self._ends = [n for n, letter in enumerate(text) if letter == "\n"]
@@ -74,13 +101,17 @@ class _Scanner:
         """The index of each array of tables that the next key goes to."""
 
     def document(self) -> None:
+        """Scan the whole text."""
         table: list[str | int] = []
         self._space()
         while self._at < len(self._text):
-            if self._text[self._at] == "[":
+            start = self._at
+            if self._text[start] == "[":
                 table = self._header()
+                self.pairs.append(Pair(tuple(table), start, self._at, self._at))
             else:
-                self._pair(table)
+                path, value = self._pair(table)
+                self.pairs.append(Pair(tuple(path), start, value, self._at))
             self._space()
 
     def _header(self) -> list[str | int]:
@@ -101,7 +132,8 @@ class _Scanner:
         self._at += 1 + several
         return path
 
-    def _pair(self, table: Sequence[str | int]) -> None:
+    def _pair(self, table: Sequence[str | int]) -> tuple[list[str | int], int]:
+        """Go past a key and its value; returns the key's path, and where the value begins."""
         start = self._at
         path = list(table)
         for part in self._key():
@@ -109,7 +141,9 @@ class _Scanner:
             self._found(path, start)
         self._at += 1  # =
         self._space()
+        value = self._at
         self._value(path)
+        return path, value
 
     def _value(self, path: Sequence[str | int]) -> None:
         opening = self._text[self._at]
