@@ -7,8 +7,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, WRONG, Command, CommandError, caller, state_subcommand
+from urlward.commands.arguments import DONE, WRONG, Command, caller, state_subcommand
 from urlward.config import Config, FeedTable, configured
+from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
 from urlward.units import counted
 
@@ -42,7 +43,7 @@ def _read(args: argparse.Namespace) -> tuple[Config, Path]:
 
     path, config = configured(args.config)
     if not config.feed:
-        raise CommandError(f"{path or 'no --config given'}: no [[feed]] in it")
+        raise UrlwardError(f"{path or 'no --config given'}: no [[feed]] in it")
     return config, state_folder(args.state or config.state)
 
 
@@ -50,7 +51,7 @@ def _chosen(config: Config, names: Sequence[str]) -> list[FeedTable]:
     by_name = {feed.name: feed for feed in config.feed}
     for name in names:
         if name not in by_name:
-            raise CommandError(f"no feed is called {name!r}; there are {', '.join(by_name)}")
+            raise UrlwardError(f"no feed is called {name!r}; there are {', '.join(by_name)}")
     return [by_name[name] for name in dict.fromkeys(names)] or list(config.feed)
 
 
@@ -91,7 +92,7 @@ def _refresh_one(feed: FeedTable, config: Config, state: Path, *, wait: bool) ->
 def _accept(args: argparse.Namespace) -> int:
     from urlward.feeds.status import accept
 
-    why = reason_of(args.why, CommandError)
+    why = reason_of(args.why)
     config, state = _read(args)
     (feed,) = _chosen(config, [args.name])
     refused = accept(feed, state, why=why, who=caller(), now=time.time())

@@ -87,6 +87,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
         ("/objections", pages.ObjectionsPage, shared),
         ("/login", pages.Login, shared),
         ("/logout", pages.Logout, shared),
+        ("/language", pages.LanguageChoice, shared),
         ("/healthz", pages.HealthPage, shared),
         ("/readyz", pages.ReadyPage, shared),
         ("/metrics", pages.MetricsText, shared),

@@ -22,7 +22,7 @@ from urlward.feeds.schedule import LONGEST, Random, after_failure, after_success
 from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.lists.build import name_of
-from urlward.lists.source import Budget, ChangingError
+from urlward.lists.source import ChangingError, ErrorBudget
 from urlward.lists.worker import ask
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError
@@ -108,7 +108,7 @@ class Feed:
         cls,
         path: Path,
         key: Key,
-        budget: Budget,
+        budget: ErrorBudget,
         format: str,  # noqa: A002 - the word
         trust: Sequence[str],
         state: Path,

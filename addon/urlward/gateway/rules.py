@@ -29,7 +29,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, split_address
-from urlward.dns.resolver_addresses import SYSTEM, ResolverError, resolvers
+from urlward.dns.resolver_addresses import SYSTEM, resolvers
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
@@ -453,6 +453,18 @@ def default_modes(gateway: GatewayTable, *, steer: bool) -> tuple[str, ...]:
     return ("transparent",) if gateway.interfaces else ("regular",)
 
 
+def default_listen(gateway: GatewayTable, modes: Sequence[str], *, steer: bool) -> str | None:
+    """Where a filter listens of which nothing is said: on all addresses where the kernel's rules lead to it;
+    None for the proxy's default.
+
+    Args:
+        gateway: as configured.
+        modes: mitmproxy mode specifications, as configured.
+        steer: whether it steers.
+    """
+    return _DEFAULT_LISTEN if steer or (gateway.interfaces and not modes) else None
+
+
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
     """Port where redirected connections arrive, or None where none are taken.
 
@@ -580,7 +592,7 @@ def _resolvers(
     if not usable and not gateway.dns.resolvers:
         try:
             usable = _reachable(resolvers((), own, port, _STUB_OF))
-        except ResolverError:
+        except SettingError:
             usable = []
     chosen = []
     for family in families:

@@ -12,6 +12,7 @@ const plots = new Map();
 let spokenAt = 0;
 
 const byId = (id) => document.getElementById(id);
+const words = byId("words") && JSON.parse(byId("words").content.textContent);
 const iso = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ") + "Z";
 const clock = (seconds) => iso(seconds).slice(11, 16);
 const toTheSecond = (seconds) => iso(seconds).slice(11, 19);
@@ -37,9 +38,17 @@ function figures(from, to) {
 
 // As the server writes it, whatever the browser's language.
 const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-const shown = (name, value) => (value === null ? "–" : value.toFixed(DIGITS[name]));
+const number = (value) => {
+  const [whole, part] = String(value).split(".");
+  return part ? grouped(whole) + words.decimal + part : grouped(whole);
+};
+const shown = (name, value) => (value === null ? "–" : number(value.toFixed(DIGITS[name])));
+const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-const WORKER = ["", "Since (UTC)", "Connections", "Queued", "Dropped"];
+// A cell's label, where rows are narrow, is the heading of its column.
+function labelsOf(body) {
+  return [...body.closest("table").querySelectorAll("thead th")].map((head) => head.textContent);
+}
 
 function cells(values, labels = []) {
   const row = document.createElement("tr");
@@ -76,12 +85,13 @@ function showMinutes() {
 }
 
 function showWorkers(workers) {
+  const labels = labelsOf(byId("workers"));
   const rows = workers.map((worker) =>
     cells([
       worker.name,
       timeElement(worker.since.replace("T", " "), worker.since),
-      ...[worker.connections, worker.queue, worker.dropped].map(String),
-    ], WORKER),
+      ...[worker.connections, worker.queue, worker.dropped].map(grouped),
+    ], labels),
   );
   if (rows.length) byId("workers").replaceChildren(...rows);
 }
@@ -92,16 +102,19 @@ function showLatest(now) {
     document.querySelector(`[data-latest="${name}"]`).textContent = shown(name, latest[name]);
   }
   document.querySelector('[data-latest="connections"]').textContent = grouped(now.connections);
-  byId("age").firstChild.textContent = now.time ? "As of " : "Nothing has been counted yet. ";
+  byId("as-of").hidden = !now.time;
+  byId("nothing").hidden = Boolean(now.time);
   const time = byId("age").querySelector("time");
-  if (time && now.time) {
+  if (now.time) {
     time.textContent = iso(now.time);
     time.dateTime = new Date(now.time * 1000).toISOString();
   }
   if (now.time - spokenAt >= SPOKEN_EVERY) {
     spokenAt = now.time;
-    byId("spoken").textContent =
-      `${shown("requests", latest.requests)} requests and ${shown("blocks", latest.blocks)} blocks a second`;
+    byId("spoken").textContent = filled(words.spoken, {
+      requests: shown("requests", latest.requests),
+      blocks: shown("blocks", latest.blocks),
+    });
   }
 }
 
@@ -125,7 +138,7 @@ function makePlot(place) {
     scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.1] } },
     axes: [
       { ...axis, size: 28, space: 70, values: (_, ticks, axis, room, step) => ticks.map(step < 60 ? toTheSecond : clock) },
-      { ...axis, size: 56 },
+      { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => number(Number(tick.toFixed(3)))) },
     ],
     series: [{}, { label: name, stroke: hue, width: 1.5, fill: `color-mix(in srgb, ${hue} 14%, transparent)`, points: { show: false } }],
   };
@@ -158,13 +171,13 @@ async function look() {
   if (document.visibilityState !== "visible") return;
   const answer = await fetch(`/api/now?since=${data.seconds.at(-1) ?? 0}`, { redirect: "manual" });
   if (answer.status === 401) {
-    byId("live-state").textContent = "The session is over: log in again.";
+    byId("live-state").textContent = words.over;
     return;
   }
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   const now = await answer.json();
   take(now);
-  byId("live-state").textContent = "Live.";
+  byId("live-state").textContent = words.live;
   if (!data.seconds.length) return;
   showLatest(now);
   showMinutes();
@@ -176,7 +189,7 @@ async function always() {
   try {
     await look();
   } catch {
-    byId("live-state").textContent = "No answer: these are the last figures.";
+    byId("live-state").textContent = words.lost;
   }
   setTimeout(always, EVERY);
 }
