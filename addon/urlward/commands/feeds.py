@@ -9,6 +9,7 @@ from pathlib import Path
 
 from urlward.commands.arguments import DONE, WRONG, Command, caller, state_subcommand
 from urlward.config import Config, FeedTable, configured
+from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
 from urlward.units import counted
@@ -36,6 +37,23 @@ def add_feed_commands(command: Command) -> None:
     )
     accept.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
     accept.add_argument("name", metavar="NAME", help="of the feed")
+
+    rollback = state_subcommand(
+        of_feeds,
+        "rollback",
+        _rollback,
+        "Put an earlier list in force, and fetch nothing until it is released.",
+    )
+    rollback.add_argument("--why", metavar="TEXT", help="for the record (audit.jsonl)")
+    rollback.add_argument("--list", action="store_true", help="show the earlier lists that are kept")
+    rollback.add_argument("name", metavar="NAME", help="of the feed")
+    rollback.add_argument(
+        "serial", nargs="?", type=int, metavar="SERIAL", help="of the list (the one before that in force)"
+    )
+
+    release = state_subcommand(of_feeds, "release", _release, "Fetch a feed again that was rolled back.")
+    release.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+    release.add_argument("name", metavar="NAME", help="of the feed")
 
 
 def _read(args: argparse.Namespace) -> tuple[Config, Path]:
@@ -67,7 +85,7 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
     else:
         print("\n".join(table(rows)))
-    return DONE if all(row["state"] == "ok" for row in rows) else WRONG
+    return DONE if all(row["state"] in ("ok", "paused", "held") for row in rows) else WRONG
 
 
 def _refresh(args: argparse.Namespace) -> int:
@@ -100,4 +118,35 @@ def _accept(args: argparse.Namespace) -> int:
         print(f"{feed.name}: nothing was refused; the next list that is, for its size, is let through once")
         return DONE
     print(f"{feed.name}: the list of {counted(refused.entries, 'entry')} is let through once", flush=True)
+    return _refresh_one(feed, config, state, wait=True)
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    from urlward.feeds.rollback import roll_back
+    from urlward.feeds.store import FeedStore
+
+    if args.list == (args.why is not None) or (args.list and args.serial is not None):
+        raise UrlwardError("give --why TEXT, and a serial if it is not the list before; or --list")
+    config, state = _read(args)
+    (feed,) = _chosen(config, [args.name])
+    if args.list:
+        for version in FeedStore(state, feed.name).versions():
+            print(f"{version.serial}  made {time_text(version.created)}")
+        return DONE
+    why = reason_of(args.why)
+    held = roll_back(feed, state, args.serial, why=why, who=caller(), now=time.time())
+    print(
+        f"{feed.name}: serial {held.serial} in force, before it was {held.before}; held until it is released"
+    )
+    return DONE
+
+
+def _release(args: argparse.Namespace) -> int:
+    from urlward.feeds.rollback import release
+
+    why = reason_of(args.why)
+    config, state = _read(args)
+    (feed,) = _chosen(config, [args.name])
+    held = release(feed, state, why=why, who=caller(), now=time.time())
+    print(f"{feed.name}: no longer held at serial {held.serial}", flush=True)
     return _refresh_one(feed, config, state, wait=True)

@@ -192,6 +192,22 @@ class Feed:
             raise StateError(answer["fault"])
         return Outcome(**answer)
 
+    def attempt(self) -> Outcome:
+        """Fetch and judge what it has, in a process of its own, and keep nothing of it.
+
+        Raises:
+            StateError: the state folder cannot be used, or its key.
+        """
+        request = self.request(wait=False, first=False, progress=False)
+        try:
+            answer = ask(MODULE, {**request, "attempt": True}, computes=self.path is not None)
+        except OSError as e:
+            text = e.strerror or type(e).__name__
+            return Outcome("failed", f"system: {text}", 0.0, "system", text)
+        if "fault" in answer:
+            raise StateError(answer["fault"])
+        return Outcome(**answer)
+
     def request(self, *, wait: bool, first: bool, progress: bool) -> dict[str, Any]:
         """What the process is asked, which knows neither configuration nor its defaults."""
         return {
