@@ -71,6 +71,7 @@ _FOREIGN = (
 
 NAVIGATION = (
     ("/", "now.title"),
+    ("/history", "history.title"),
     ("/lists", "lists.title"),
     ("/events", "events.title"),
     ("/check", "check.title"),
