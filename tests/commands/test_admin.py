@@ -7,7 +7,8 @@ import pytest
 
 from conftest import run_command
 from urlward.commands.admin import add_admin_commands
-from urlward.state.people import People, PeopleError, admit, read_people
+from urlward.engine.errors import UrlwardError
+from urlward.state.people import People, admit, read_people
 
 
 def run(state: Path, *arguments: object) -> int:
@@ -35,7 +36,7 @@ def test_a_person_comes_and_goes(tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr()
     (left,) = [json.loads(line) for line in said.out.splitlines()[1:]]
     assert left["name"] == "Vic"
-    with pytest.raises(PeopleError, match="nobody else is an operator"):
+    with pytest.raises(UrlwardError, match="nobody else is an operator"):
         run(tmp_path, "remove", "Vic")
 
 

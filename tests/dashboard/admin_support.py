@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.history import Step, past
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
     AdminError,
     EventPage,
     NotConfiguredError,
     Now,
+    Past,
     Row,
 )
 from urlward.objections.objections import Grant
@@ -56,6 +58,30 @@ def event(number: int) -> Row:
     }
 
 
+NOON = 1_795_608_000
+"""2026-11-25 12:00 UTC, a while after which it is."""
+
+
+def made_up(begin: int, length: int) -> Step:
+    """A step of a day that is busy at noon."""
+    busy = 1.5 - abs((begin % 86_400) / 43_200 - 1)
+    requests = round(150 * busy * length)
+    lists = {"hotline": 9, "phishing": 4, "own": 1, "malware": 3, "gambling": 2, "copyright": 1, "court": 1}
+    return Step(
+        seconds=length,
+        requests=requests,
+        lists={name: round(n * busy * length / 60) for name, n in lists.items()},
+        categories={"child-abuse": round(9 * busy * length / 60), "none": round(12 * busy * length / 60)},
+        dns={"pass": requests // 3, "block": length // 60},
+        errors={"decision": 1} if begin % 7_200 == 0 else {},
+        added=[requests // 2, requests // 3, requests // 12, requests // 12, *[0] * 9],
+        added_sum=requests / 4_000,
+        stall=2 + begin // length % 7,
+        connections=round(900 * busy),
+        feeds={"hotline": 240.0 + begin % 600, "phishing": 3_600.0 * (begin // 3_600 % 30)},
+    )
+
+
 class MadeUp(LiveSources):
     """Remembers what it was told."""
 
@@ -67,6 +93,8 @@ class MadeUp(LiveSources):
         self.refused = True
         self.decided: dict[str, Row] = {}
         self.absent = False
+        self.quiet = False
+        """Whether nothing has happened, and nothing is configured."""
 
     def metrics_text(self) -> bytes:
         return b"urlward_up 1\n"
@@ -93,6 +121,18 @@ class MadeUp(LiveSources):
                 for n in range(2)
             ],
         )
+
+    def history(self, span: str, *, rows: bool = False) -> Past:
+        return past(span, self.steps, NOON + 1_234, rows=rows)
+
+    def steps(self, length: int, since: int, until: int) -> list[tuple[int, Step]]:
+        """What was counted, but for a time before the last noon."""
+        if self.quiet:
+            return []
+        times = range(since - since % length, min(until, NOON + 1_234), length)
+        return [
+            (begin, made_up(begin, length)) for begin in times if not NOON - 20_000 < begin < NOON - 9_000
+        ]
 
     def health(self) -> bool:
         return True

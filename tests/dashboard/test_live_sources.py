@@ -121,7 +121,9 @@ def test_now_is_what_the_ticks_have_seen(tmp_path: Path):
     live = LiveSources(
         read(tmp_path, CONFIG),
         tmp_path / "state",
-        RecorderParts(snapshots=lambda: {"w0": snapshot(1.0, count)}),
+        RecorderParts(
+            snapshots=lambda: {"w0": snapshot(1.0)}, total=lambda: {("requests", "match", "pass"): count}
+        ),
         clock=lambda: moment,
     )
     for _ in range(3):

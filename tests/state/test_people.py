@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from obstacles import audit_on_a_full_disk
+from urlward.engine.errors import UrlwardError
 from urlward.state.audit import read_audit, verify
 from urlward.state.folder import StateError
 from urlward.state.people import (
@@ -11,7 +12,6 @@ from urlward.state.people import (
     FILE,
     MOST,
     People,
-    PeopleError,
     Person,
     add_person,
     admit,
@@ -22,7 +22,6 @@ from urlward.state.people import (
     read_people,
     remove_person,
 )
-from urlward.state.token import TokenError
 
 NOW = 1_795_600_000.0
 
@@ -93,7 +92,7 @@ def test_a_viewer_may_less(state: Path):
     ["", " ", "x" * 65, "a\u202eb", "a  b", "_a", "a\nb", "a (dashboard)", "-a", "<b>", "a/b", "a\0b", "a;b"],
 )
 def test_names_that_are_none(state: Path, name: str):
-    with pytest.raises(PeopleError, match=r"^name: "):
+    with pytest.raises(UrlwardError, match=r"^name: "):
         add(state, name)
 
 
@@ -107,13 +106,13 @@ def test_names(state: Path, name: str):
 @pytest.mark.parametrize("name", ["ANN", "ann", "\uff21nn", "admin", "ADMIN"])
 def test_no_two_have_names_that_look_alike(state: Path, name: str):
     add(state, "Ann")
-    with pytest.raises(PeopleError, match="is there already"):
+    with pytest.raises(UrlwardError, match="is there already"):
         add(state, name)
 
 
 @pytest.mark.parametrize("days", [0, -1, 3_651])
 def test_days_that_are_none(state: Path, days: int):
-    with pytest.raises(PeopleError, match=r"^days: "):
+    with pytest.raises(UrlwardError, match=r"^days: "):
         add(state, "Ann", days=days)
 
 
@@ -139,10 +138,10 @@ def test_a_token_of_ones_own(state: Path):
     person, token = add_person(state, "prometheus", "viewer", "root", now=NOW, token=file)
     assert token == "0123456789abcdef0123"
     assert People(state).by_token(token, NOW) == person
-    with pytest.raises(PeopleError, match="is somebody else's"):
+    with pytest.raises(UrlwardError, match="is somebody else's"):
         add_person(state, "Ann", "operator", "root", now=NOW, token=file)
     file.write_text("short")
-    with pytest.raises(TokenError, match="at least 20"):
+    with pytest.raises(UrlwardError, match="at least 20"):
         add_person(state, "Ann", "operator", "root", now=NOW, token=file)
 
 
@@ -154,7 +153,7 @@ def test_what_cannot_be(state: Path):
         lambda: remove(state, "Bob"),
         lambda: change_role(state, "Bob", "viewer", "root", now=NOW),
     ):
-        with pytest.raises(PeopleError):
+        with pytest.raises(UrlwardError):
             call()
 
 
@@ -164,9 +163,9 @@ def test_somebody_stays_an_operator(state: Path):
     add(state, "Eva", days=1)
     remove(state, "Eva")
     late = NOW + 86_400
-    with pytest.raises(PeopleError, match="nobody else is an operator"):
+    with pytest.raises(UrlwardError, match="nobody else is an operator"):
         remove(state, "Ann")
-    with pytest.raises(PeopleError, match="nobody else is an operator"):
+    with pytest.raises(UrlwardError, match="nobody else is an operator"):
         change_role(state, "Ann", "viewer", "root", now=late)
     remove(state, "Vic")
     add(state, "Bob")
@@ -177,7 +176,7 @@ def test_they_are_not_too_many(state: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("urlward.state.people.MOST", 2)
     add(state, "a")
     add(state, "b")
-    with pytest.raises(PeopleError, match="at most 2 people"):
+    with pytest.raises(UrlwardError, match="at most 2 people"):
         add(state, "c")
     assert MOST == 500
 
@@ -224,7 +223,7 @@ def test_no_file_is_made_where_somebody_else_is_an_operator(state: Path):
 def test_the_first_goes_with_the_file(state: Path):
     file = state / "admin.token"
     admit(state, file, NOW)
-    with pytest.raises(PeopleError, match="nobody else is an operator"):
+    with pytest.raises(UrlwardError, match="nobody else is an operator"):
         remove(state, ADMIN)
     add(state, "Ann")
     remove(state, ADMIN)
@@ -238,7 +237,7 @@ def test_a_file_of_the_configuration_keeps_the_first(state: Path, tmp_path: Path
     file = tmp_path / "token"
     admit(state, file, NOW)
     add(state, "Ann")
-    with pytest.raises(PeopleError, match=r"admin\.token_file"):
+    with pytest.raises(UrlwardError, match=r"admin\.token_file"):
         remove(state, ADMIN, str(file))
     change_role(state, ADMIN, "viewer", "root", now=NOW)
     admit(state, file, NOW)

@@ -62,6 +62,7 @@ class _Static(StaticFileHandler):
 
 ROUTES = (
     Route("/", pages.NowPage, get="viewer"),
+    Route("/history", pages.HistoryPage, get="viewer"),
     Route("/lists", pages.ListsPage, get="viewer"),
     Route("/feeds/(refresh|accept)", pages.FeedAction, get="viewer", post="operator"),
     Route("/events", pages.EventsPage, get="viewer"),
@@ -78,10 +79,12 @@ ROUTES = (
     Route(r"/audit\.(csv|jsonl)", audit.AuditExport, get="viewer"),
     Route("/login", pages.Login, get=ANYBODY, post=ANYBODY),
     Route("/logout", pages.Logout, post="viewer"),
+    Route("/language", pages.LanguageChoice, get=ANYBODY, post=ANYBODY),
     Route("/healthz", pages.HealthPage, get=ANYBODY),
     Route("/readyz", pages.ReadyPage, get=ANYBODY),
     Route("/metrics", pages.MetricsText, get="viewer"),
     Route("/api/now", api.NowApi, get="viewer"),
+    Route("/api/history", api.HistoryApi, get="viewer"),
     Route("/api/events", api.EventsApi, get="viewer"),
     Route("/api/check", api.CheckApi, post="viewer"),
     Route("/api/allows", api.AllowsApi, get="viewer", post="operator", more={"name": "allows"}),

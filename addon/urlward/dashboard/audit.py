@@ -12,7 +12,6 @@ from urlward.dashboard.api import Api
 from urlward.dashboard.handler import Base
 from urlward.dashboard.pages import EXPORT_PAGE, Page
 from urlward.dashboard.sources import Row
-from urlward.dashboard.trail import detail_words
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import plain_cell
 from urlward.state.audit_view import TOPICS, ChangeQuery
@@ -53,10 +52,10 @@ class AuditPage(Page, _OfAudit):
         verified, problem = await self.ask_if_there(self.context.trail.verified, self.context.steady())
         given = [(name, value) for name in _FILTERS for value in self.get_query_arguments(name) if value]
         self.page(
-            "audit", "Who changed what", error=error, problem=problem, verified=verified, rows=rows,
+            "audit", "audit.title", error=error, problem=problem, verified=verified, rows=rows,
             given=dict(given), chosen=self.get_query_arguments("kind"), topics=TOPICS,
             newest=urlencode(given), older=urlencode([*given, ("before", older)]) if older else "",
-            paged=bool(self.get_query_argument("before", "")), words=detail_words,
+            paged=bool(self.get_query_argument("before", "")),
         )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ What is typed in a form is in a request body, never in an address.
 import csv
 import io
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
@@ -16,25 +17,22 @@ from urllib.parse import urlencode
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
-from urlward.dashboard import asked, trail
+from urlward.dashboard import asked
 from urlward.dashboard.asked import event_filter
+from urlward.dashboard.charts import charts_of
 from urlward.dashboard.handler import SESSION, Base, Visitor, iso, logger
-from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
+from urlward.dashboard.history import SPANS, by_minute, newest
+from urlward.dashboard.language import languages
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.store import EventQuery
 
 EXPORT_PAGE = 1_000
-DONE = {
-    "refreshing": "The feed is being fetched.",
-    "accepted": "The list is let through once. The feed is being fetched.",
-    "allowed": "The allow is in force.",
-    "ended": "The allow has ended.",
-    "decided": "The objection is decided.",
-    "removed": "The person is removed; their token and sessions are worth nothing.",
-    "role": "The person has the other role; their sessions have ended.",
-}
-"""What a page says after something was done."""
+IN_TABLES = ("lists", "categories", "dns", "feeds")
+"""Charts of the history that have a table of their own; the others are in one together."""
+_YEAR = 365 * 86_400
+_LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*").fullmatch
 
 
 class Page(Base):
@@ -42,13 +40,14 @@ class Page(Base):
 
     def done(self) -> str:
         """Text that says what was just done; empty for nothing."""
-        return DONE.get(self.get_query_argument("done", ""), "")
+        key = f"done.{self.get_query_argument('done', '')}"
+        return self.language(key) if self.language.has(key) else ""
 
     async def beneath(self, topic: str) -> Row:
         """The last lines of the audit log about a topic, for the foot of the page where it is acted upon."""
         latest, now = self.context.trail.latest, self.context.steady()
         rows, problem = await self.ask_if_there(latest, topic, self.role(), now)
-        return {"topic": topic, "rows": rows or [], "problem": problem, "words": trail.detail_words}
+        return {"topic": topic, "rows": rows or [], "problem": problem}
 
     async def send_file(
         self,
@@ -95,7 +94,31 @@ class NowPage(Page):
         alarms, _ = await self.ask_if_there(self.sources.alarms)
         current = [alarm for alarm in alarms or [] if alarm["current"]]
         latest, minutes = (newest(now), by_minute(now)) if now is not None else (None, [])
-        self.page("now", "Now", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current)
+        self.page(
+            "now", "now.title", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current
+        )
+
+
+class HistoryPage(Page):
+    """Page of traffic over hours and days."""
+
+    async def get(self) -> None:
+        """Show it as plots, and as tables for browsers without scripts and for those who see no plot."""
+        span, problem = next(iter(SPANS)), ""
+        points = rows = None
+        try:
+            span = asked.span(self.get_query_argument("span", ""))
+            points = await self.ask(self.sources.history, span)
+            rows = await self.ask(self.sources.history, span, rows=True)
+        except UrlwardError as e:
+            problem = str(e)
+        charts = charts_of(points, whole=True) if points is not None else []
+        plotted = {chart.name: [line.values for line in chart.lines] for chart in charts}
+        tables = [chart for chart in charts_of(rows) if chart.name in IN_TABLES] if rows is not None else []
+        self.page(
+            "history", "history.title", spans=SPANS, span=span, problem=problem, points=points, rows=rows,
+            charts=charts, plotted=plotted, tables=tables,
+        )  # fmt: skip
 
 
 class ListsPage(Page):
@@ -111,7 +134,7 @@ class ListsPage(Page):
         feeds, feeds_problem = await self.ask_if_there(self.sources.feeds)
         hits, hits_problem = await self.ask_if_there(self.sources.hits)
         self.page(
-            "lists", "Lists and feeds", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
+            "lists", "lists.title", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
             lists_problem=lists_problem, feeds_problem=feeds_problem, hits_problem=hits_problem,
             trail=await self.beneath("lists"),
         )  # fmt: skip
@@ -134,7 +157,7 @@ class EventsPage(Page):
         given = self._given()
         older = urlencode([*given, ("before", found.older)]) if found.older else ""
         self.page(
-            "events", "Events", error=error, problem=problem, found=found, given=dict(given),
+            "events", "events.title", error=error, problem=problem, found=found, given=dict(given),
             chosen=self.get_query_arguments("kind"), newest=urlencode(given), older=older,
             paged=bool(self.get_query_argument("before", "")),
             events=[event | {"shown": detail_words(event)} for event in found.events],
@@ -177,7 +200,7 @@ class AlarmsPage(Page):
     async def get(self) -> None:
         """Show alarms, current ones first."""
         alarms, problem = await self.ask_if_there(self.sources.alarms)
-        self.page("alarms", "Alarms", alarms=alarms or [], problem=problem)
+        self.page("alarms", "alarms.title", alarms=alarms or [], problem=problem)
 
 
 async def _try(function: Any) -> tuple[Now | None, str]:
@@ -252,7 +275,7 @@ class CheckPage(Form):
 
     def _show(self, error: str = "", found: dict[str, Any] | None = None) -> None:
         form = {name: self.given(name) for name in ("url", "client", "at")}
-        self.page("check", "Check a URL", form=form, error=error, found=found)
+        self.page("check", "check.title", form=form, error=error, found=found)
 
 
 class AllowsPage(Form):
@@ -283,7 +306,7 @@ class AllowsPage(Form):
         form = {name: self.given(name) for name in ("url", "for", "why", "host")}
         self.page(
             "allows",
-            "Allows",
+            "allows.title",
             form=form,
             error=error,
             problem=problem,
@@ -349,7 +372,7 @@ class ObjectionsPage(Form):
         found, problem = await self.ask_if_there(self.sources.objections)
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
-            "objections", "Objections", form=form, objections=found or [], error=error, problem=problem,
+            "objections", "objections.title", form=form, objections=found or [], error=error, problem=problem,
             done=self.done(), trail=await self.beneath("objections"),
         )  # fmt: skip
 
@@ -359,7 +382,7 @@ class Login(Base):
 
     def get(self) -> None:
         """Show the form."""
-        self.page("login", "Log in", error="")
+        self.page("login", "login.title", error="")
 
     def post(self) -> None:
         """Begin a session."""
@@ -368,7 +391,7 @@ class Login(Base):
             person = self.person_of(self.get_body_argument("token", ""), "login")
         except HTTPError as e:
             self.set_status(e.status_code)
-            self.page("login", "Log in", error=f"{e.reason}.")
+            self.page("login", "login.title", error=str(e.reason))
             return
         sessions = self.context.sessions
         self.set_cookie(
@@ -392,6 +415,26 @@ class Logout(Base):
             await self.ask(self.context.sessions.end, visitor, self.context.clock())
         self.clear_cookie(self.context.sessions.name, secure=True, httponly=True, samesite="Strict")
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
+
+
+class LanguageChoice(Base):
+    """Choice of a language, which a cookie keeps for a year."""
+
+    def get(self) -> None:
+        """Redirect to the first page, for an error's page that was left."""
+        self.redirect("/", status=HTTPStatus.SEE_OTHER)
+
+    def post(self) -> None:
+        """Keep ``language``, and go ``back``."""
+        chosen = self.get_body_argument("language", "")
+        if chosen not in languages():
+            raise HTTPError(HTTPStatus.BAD_REQUEST)
+        back = self.get_body_argument("back", "/")
+        self.set_cookie(
+            self.language_cookie, chosen, httponly=True, secure=True, samesite="Strict", max_age=_YEAR
+        )
+        # Not to another site: a second slash, or a backslash that browsers read as one, begins a host.
+        self.redirect(back if _LOCAL(back) else "/", status=HTTPStatus.SEE_OTHER)
 
 
 class HealthPage(Base):

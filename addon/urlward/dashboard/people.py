@@ -62,8 +62,8 @@ class PeoplePage(Form, _OfPeople):
         """Show the people; with a token, no form is filled in again."""
         form = {name: "" if token else self.given(name) for name in ("name", "role", "days")}
         self.page(
-            "people", "People", people=await self.people(), form=form, error=error, made=made, token=token,
-            done=self.done(), trail=await self.beneath("people"),
+            "people", "people.title", people=await self.people(), form=form, error=error, made=made,
+            token=token, done=self.done(), trail=await self.beneath("people"),
         )  # fmt: skip
 
 

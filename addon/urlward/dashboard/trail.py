@@ -110,10 +110,10 @@ def _row(change: Change, role: Role) -> Row:
     }
 
 
-def detail_words(detail: Mapping[str, Any]) -> str:
-    """Text of a line's further fields, for people."""
-    return "; ".join(
-        f"{name}: {value if isinstance(value, str) else json.dumps(value)}"
+def shown_detail(detail: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Names and texts of a line's further fields, for people."""
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value))
         for name, value in detail.items()
-        if value not in (None, "", [])
-    )
+        if value not in (None, "", [], {})
+    ]

@@ -17,12 +17,12 @@ from urlward.units import counted
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "allows": ("allowed", "ended", "expired"),
     "objections": ("objection-granted", "objection-declined"),
-    "lists": ("accepted",),
+    "lists": ("accepted", "rolled-back"),
     "people": ("person-added", "person-removed", "person-role", "person-token"),
-    "records": ("held", "released", "adopted", "formula", "who"),
+    "records": ("held", "released", "adopted", "formula", "purge", "purged", "who"),
     "log": ("begun-anew", "head-anew", "taken-over"),
 }
-"""Actions of lines, by what they are about."""
+"""Actions of lines, by what they are about; those with a feed are about lists, whatever the action."""
 
 CHAIN = frozenset({"seq", "time", "action", "who", "prev", "hash", "sign"})
 """Members that each line has; the others say what was done."""
@@ -52,6 +52,8 @@ class Change(NamedTuple):
     @property
     def topic(self) -> str:
         """What it is about; empty for what no topic has."""
+        if "feed" in self.fields:  # held and released are records, too
+            return "lists"
         return next((topic for topic, actions in TOPICS.items() if self.action in actions), "")
 
 

@@ -49,10 +49,6 @@ _NAME = re.compile(r"[^\W_](?:[\w.@'+-]| (?! )){0,63}(?<! )").fullmatch
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
-class PeopleError(UrlwardError):
-    """A person that cannot be added, changed or removed; the message says why."""
-
-
 @dataclass(frozen=True, slots=True)
 class Person:
     """Person who may use the dashboard.
@@ -108,28 +104,28 @@ def add_person(
         The person, and the token, which is kept nowhere.
 
     Raises:
-        PeopleError: a value is not as above, or the name or token is somebody's.
-        TokenError: the token could be guessed, or others can read its file.
+        UrlwardError: a value is not as above, or the name or token is somebody's.
+        UrlwardError: the token could be guessed, or others can read its file.
         StateError: the folder cannot be used.
     """
     name = unicodedata.normalize("NFC", name.strip())
     if not _NAME(name):
-        raise PeopleError(
+        raise UrlwardError(
             f"name: at most {MAX_NAME} letters, digits and . @ ' + - _ in words, a letter or digit first"
         )
     if days is not None and not 0 < days <= LONGEST_DAYS:
-        raise PeopleError(f"days: 1 to {LONGEST_DAYS}")
+        raise UrlwardError(f"days: 1 to {LONGEST_DAYS}")
     until = 0 if days is None else int(now) + days * _DAY
     secret = secrets.token_urlsafe(32) if token is None else token_of(token)
     person = Person(name, role_of(role), digest_of(secret), int(now), until)
     with locked(made_folder(state)):
         people = read_people(state)
         if any(_same_name(one.name, name) for one in people) or _same_name(name, ADMIN):
-            raise PeopleError(f"{name}: is there already")
+            raise UrlwardError(f"{name}: is there already")
         if any(one.digest == person.digest for one in people):
-            raise PeopleError("token: is somebody else's")
+            raise UrlwardError("token: is somebody else's")
         if len(people) >= MOST:
-            raise PeopleError(f"at most {MOST} people")
+            raise UrlwardError(f"at most {MOST} people")
         _audit(state, now, who, "person-added", person)
         _write(state, [*people, person])
     return person, secret
@@ -146,7 +142,7 @@ def remove_person(state: Path, name: str, who: str, *, now: float, token_file: P
         token_file: `ADMIN`'s, which goes too.
 
     Raises:
-        PeopleError: nobody has that name, nobody else is an operator, or the token's file is the
+        UrlwardError: nobody has that name, nobody else is an operator, or the token's file is the
             configuration's.
         StateError: the folder cannot be used.
     """
@@ -155,7 +151,7 @@ def remove_person(state: Path, name: str, who: str, *, now: float, token_file: P
         person = _named(people, name)
         _keep_an_operator(people, person, now)
         if person.name == ADMIN and token_file.parent != state and token_file.exists():
-            raise PeopleError(
+            raise UrlwardError(
                 f"{ADMIN}: has the token in {token_file}: take admin.token_file from the configuration"
             )
         _audit(state, now, who, "person-removed", person)
@@ -169,7 +165,7 @@ def change_role(state: Path, name: str, role: str, who: str, *, now: float) -> P
     """Give a person another role; their sessions end.
 
     Raises:
-        PeopleError: nobody has that name, there is no such role, or nobody else is an operator.
+        UrlwardError: nobody has that name, there is no such role, or nobody else is an operator.
         StateError: the folder cannot be used.
     """
     wanted = role_of(role)
@@ -197,7 +193,7 @@ def admit(state: Path, token_file: Path, now: float) -> None:
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        TokenError: others can read it, or it could be guessed.
+        UrlwardError: others can read it, or it could be guessed.
         StateError: the folder or the file cannot be used.
     """
     people = read_people(made_folder(state))
@@ -258,14 +254,14 @@ def read_people(state: Path) -> list[Person]:
     """Read who there is, the expired included, in the order of adding.
 
     Raises:
-        PeopleError: of another version of urlward.
+        UrlwardError: of another version of urlward.
         StateError: it cannot be read.
     """
     then = (
         "nobody gets in by a token: a restart lets in who has the one in admin.token, `urlward admin add` "
         "others"
     )
-    return read_kept(state / FILE, _VERSION, "people", _person, PeopleError, then)
+    return read_kept(state / FILE, _VERSION, "people", _person, UrlwardError, then)
 
 
 def person_row(person: Person, now: float) -> dict[str, str | bool]:
@@ -283,12 +279,12 @@ def role_of(text: str) -> Role:
     """Parse a role.
 
     Raises:
-        PeopleError: there is none of that name.
+        UrlwardError: there is none of that name.
     """
     for role in ROLES:
         if role == text:
             return role
-    raise PeopleError(f"role: {' or '.join(ROLES)}")
+    raise UrlwardError(f"role: {' or '.join(ROLES)}")
 
 
 def digest_of(token: str) -> str:
@@ -308,7 +304,7 @@ def _named(people: Iterable[Person], name: str) -> Person:
     for one in people:
         if _same_name(one.name, name):
             return one
-    raise PeopleError("nobody has that name")
+    raise UrlwardError("nobody has that name")
 
 
 def _operators(people: Iterable[Person], now: float) -> list[Person]:
@@ -317,7 +313,7 @@ def _operators(people: Iterable[Person], now: float) -> list[Person]:
 
 def _keep_an_operator(people: Iterable[Person], leaving: Person, now: float) -> None:
     if _operators(people, now) == [leaving]:
-        raise PeopleError(f"{leaving.name}: nobody else is an operator: add one before")
+        raise UrlwardError(f"{leaving.name}: nobody else is an operator: add one before")
 
 
 def _person(stored: dict[str, Any]) -> Person:
