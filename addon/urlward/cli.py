@@ -43,6 +43,7 @@ from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
 from urlward.commands.records import add_records_commands
 from urlward.commands.status import add_status_commands
+from urlward.commands.support import add_support_command
 from urlward.commands.trust import (
     add_issue_arguments,
     add_trust_commands,
@@ -189,6 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     add_metrics_commands(command)
     add_admin_commands(command)
     add_audit_commands(command)
+    add_support_command(command)
     add_assignment_commands(command)
     add_who_command(command)
     add_import_commands(command)

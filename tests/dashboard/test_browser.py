@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -84,7 +85,9 @@ def sources() -> MadeUp:
 
 @pytest.fixture(scope="module")
 def site(sources: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with serving(sources, tmp_path_factory.mktemp("state"), node="gw1") as site:
+    config = tmp_path_factory.mktemp("configuration") / "urlward.toml"
+    config.write_text("")
+    with serving(sources, tmp_path_factory.mktemp("state"), node="gw1", config=config) as site:
         yield site
 
 
@@ -245,6 +248,15 @@ def test_who_changed_what_is_found(page: Any, site: Site):
         page.get_by_role("link", name="CSV").click()
     assert download.value.suggested_filename == "urlward-audit.csv"
     assert page.complaints == []
+
+
+def test_a_bundle_is_downloaded(page: Any, site: Site):
+    page.goto(f"{site.origin}/alarms")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the bundle").click()
+    assert download.value.suggested_filename == "urlward-support.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {"about.json", "configuration.json", "status.json", "metrics.txt"} <= {*archive.namelist()}
 
 
 def test_a_hundred_thousand_events(page: Any, site: Site):

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
-from urlward.config.tables import Address, Bytes, FileName, Served, Table
+from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
@@ -73,7 +73,7 @@ class StoreTable(Table):
     address: Address | None = None
     tls: bool = False
     ca: FileName | None = None
-    facility: Annotated[str, AfterValidator(_facility)] = "local0"
+    facility: Annotated[str, SHAREABLE, AfterValidator(_facility)] = "local0"
 
     @property
     def file(self) -> str:

@@ -13,7 +13,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, audit, pages, people
+from urlward.dashboard import api, audit, pages, people, support
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Route
@@ -39,6 +39,7 @@ class DashboardSettings:
         state: the state folder, where the people and the sessions' secret are.
         token_file: of the first person; relative ones are from the state folder.
         node: this machine's name, shown on each page.
+        config: the filter's configuration file.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
     """
@@ -46,6 +47,7 @@ class DashboardSettings:
     state: Path
     token_file: str = "admin.token"  # noqa: S105 - the file's name
     node: str = ""
+    config: Path | None = None
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
 
@@ -77,6 +79,7 @@ ROUTES = (
     Route("/people/role", people.GiveRole, get="operator", post="operator"),
     Route("/audit", audit.AuditPage, get="viewer"),
     Route(r"/audit\.(csv|jsonl)", audit.AuditExport, get="viewer"),
+    Route("/support", support.SupportButton, post="operator"),
     Route("/login", pages.Login, get=ANYBODY, post=ANYBODY),
     Route("/logout", pages.Logout, post="viewer"),
     Route("/language", pages.LanguageChoice, get=ANYBODY, post=ANYBODY),
@@ -92,6 +95,7 @@ ROUTES = (
     Route("/api/feeds/([^/]{1,64})/(refresh|accept)", api.FeedApi, post="operator"),
     Route("/api/objections/([^/]{1,64})", api.ObjectionApi, post="operator"),
     Route("/api/audit", audit.AuditApi, get="viewer"),
+    Route("/api/support", support.SupportApi, post="operator"),
     Route("/api/people", people.PeopleApi, get="operator", post="operator"),
     Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
     *(
@@ -115,8 +119,8 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     sessions = Sessions(state, known)
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
-        sources, known, sessions, Access(ROUTES), AuditTrail(state), state, token_file, executor,
-        settings.node, settings.clock, settings.steady,
+        sources, known, sessions, Access(ROUTES), AuditTrail(state), state, settings.config, token_file,
+        executor, settings.node, settings.clock, settings.steady,
     )  # fmt: skip
     shared = {"context": context}
     routes: list[Any] = [

@@ -212,12 +212,14 @@ class HandlerContext:
         access: which role each path needs.
         trail: the audit log.
         state: the state folder.
+        config: the filter's configuration file.
         token_file: `urlward.state.people.ADMIN`'s.
         executor: where `sources` may take its time.
         node: name of the machine, shown on each page.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
         attempts: to guess a token.
+        bundling: held while a bundle for support is made.
     """
 
     sources: LiveSources
@@ -226,12 +228,14 @@ class HandlerContext:
     access: Access
     trail: AuditTrail
     state: Path
+    config: Path | None
     token_file: Path
     executor: Executor
     node: str
     clock: Callable[[], float]
     steady: Callable[[], float]
     attempts: WrongGuesses = field(default_factory=WrongGuesses)
+    bundling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Base(RequestHandler):

@@ -19,7 +19,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     "objections": ("objection-granted", "objection-declined"),
     "lists": ("accepted", "rolled-back"),
     "people": ("person-added", "person-removed", "person-role", "person-token"),
-    "records": ("held", "released", "adopted", "formula", "purge", "purged", "who"),
+    "records": ("held", "released", "adopted", "formula", "purge", "purged", "support-bundle", "who"),
     "log": ("begun-anew", "head-anew", "taken-over"),
 }
 """Actions of lines, by what they are about; those with a feed are about lists, whatever the action."""
