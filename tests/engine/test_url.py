@@ -755,6 +755,18 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # The same, behind nginx, which unescapes, takes out dot segments and knows no parameters.
         ("//a;b/..;%255c%2Fc/d", ["/c/d"]),
         ("/x/a;b/y\\z/../..%5c../c", ["/c"]),
+        # The same, behind a server that has taken out dot segments, or a fragment.
+        ("/;/../a;b/c", ["/a"]),
+        ("/x/..?/../a?", ["/a"]),
+        ("/x%2f..?/../a?", ["/a"]),
+        ("/x/%0e/..%2fa%0d", ["/x/a"]),
+        ("/a//../b.h\xadtml", ["/b.html"]),
+        ("/a/%c0%ae%c0%ae/e/%2f0/../%2e%2e/b", ["/b"]),
+        # nginx passes on a path that it has unescaped as it is, where it is told so.
+        ("/a.html%3fx", ["/a.html"]),
+        ("/a.html%3F", ["/a.html"]),
+        ("/x/../a.jpg%23%3f", ["/a.jpg"]),
+        ("/a.php%20http/1.1%0d%0aX:", ["/a.php"]),
         # `new URL(request.url, base)` takes the first segment for a host.
         ("//h/a", ["/a"]),
         ("/\\h/a", ["/a"]),
@@ -874,7 +886,7 @@ def test_runs_of_dots_take_no_more_time_than_other_text(run: str, times: int, be
     ("target", "queries"),
     [
         ("/a;x=1", {"", "x=1"}),
-        ("/a;x=1;y#z", {"", "x=1;y#z", "z"}),
+        ("/a;x=1;y#z", {"", "x=1;y#z", "x=1;y", "z"}),
         ("/a;b?x=1", {"x=1", "b?x=1"}),
         ("/a#x=1", {"", "x=1"}),
         ("/a#?x=1", {"", "?x=1", "x=1"}),
@@ -882,7 +894,7 @@ def test_runs_of_dots_take_no_more_time_than_other_text(run: str, times: int, be
         ("/a?b#x=1", {"b", "b#x=1"}),
         ("/a?;x=1", {";x=1"}),
         ("/a?b;x=1", {"b;x=1"}),
-        ("/a;%20#b?x=1", {"", "b?x=1", "x=1", "%20#b?x=1", "+#b?x=1"}),
+        ("/a;%20#b?x=1", {"", "b?x=1", "x=1", "%20", "%20#b?x=1", "+#b?x=1"}),
         ("//u%2f@h/a;x=1", {"", "x=1"}),
     ],
 )
@@ -890,11 +902,13 @@ def test_where_a_query_begins(target: str, queries: set[str]) -> None:
     assert {reading.query for reading in target_readings(target) if reading.path == "/a"} == queries
 
 
-@pytest.mark.parametrize("target", ["/a%3fx=1", "/a%23x", "/a%3f"])
-def test_what_is_escaped_begins_no_query(target: str) -> None:
-    assert {(reading.path, reading.query) for reading in target_readings(target)} == {
-        (canonical_path(target), "")
-    }
+@pytest.mark.parametrize(
+    ("target", "query"), [("/a%3fx=1", "x=1"), ("/a%3fx=1?y", "x=1?y"), ("/a%23x?y", ""), ("/a%3f", "")]
+)
+def test_what_is_escaped_begins_a_query_for_parameters_alone(target: str, query: str) -> None:
+    whole = (canonical_path(target.partition("?")[0]), target.partition("?")[2], False)
+    readings = {(reading.path, reading.query, reading.script) for reading in target_readings(target)}
+    assert readings == {whole, ("/a", query, True)}
 
 
 @pytest.mark.parametrize("target", ["/john.doe/photos", "/v1.2/x", "/commander.js/issues", "/a.html;/b.c/d"])
@@ -982,6 +996,9 @@ def test_few_readings_are_added_by_what_is_repeated(start: str, unit: str) -> No
         *[
             "user_id=5",
             "[user_id]=5",
+            "user_id[]=5",
+            "user.id%5B0%5D=5",
+            "[user_id][12]=5",
             "[[user_id=5",
             "user_id]=5",
             "x;%5buser_id%5D=5",
@@ -1043,7 +1060,17 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["user_id=55", "user-id=5", "USER_ID=5", "user%2bid=5", "userid=5", "user_id=5%26x", "auser_id=5"],
+    [
+        "user_id=5[]",
+        "user_id[x]=5",
+        "user_id=55",
+        "user-id=5",
+        "USER_ID=5",
+        "user%2bid=5",
+        "userid=5",
+        "user_id=5%26x",
+        "auser_id=5",
+    ],
 )
 def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)

@@ -98,6 +98,7 @@ _AUTHORITIES_IN_PATH = [
 ]
 _END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|.?\Z|(?![0-9A-Fa-f]{2})..)", re.DOTALL).search
 _ESCAPED_DOT = re.compile("%2[eE]")
+_ESCAPED_MARK = re.compile("%(?:(3[fF])|23|20(?=(?i:HTTP)/))").search
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 # ASP.NET keeps the ids of clients without cookies in a segment of their own.
@@ -239,6 +240,7 @@ _FILES = _SCRIPTS | frozenset(
     ]
 )
 """Extensions of files. `john.doe`, `v1.2` and `commander.js` are more often names with other pages below."""
+_IS_FILE = re.compile(rf"\.(?:{'|'.join(sorted(_FILES))})\Z", re.IGNORECASE).search
 
 
 class CanonicalUrl(NamedTuple):
@@ -537,8 +539,8 @@ class Reading(NamedTuple):
         shorter: whether the target has more that is left out here, or is spelt in another way for an origin
             that takes the two for one. What allows the whole allows this too, unless it is a path sequence,
             which may be in what is left out. Never where there are dot segments.
-        script: whether what is left out is behind a script: to an entry with parameters `path` is its page,
-            while to the script it may be a page of its own.
+        script: whether what is left out may make another page of it: what is behind a script, or behind an
+            escaped mark where there is no file. To an entry with parameters `path` is its page.
     """
 
     path: str
@@ -643,8 +645,11 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
     narrowed = _narrowed(target)
-    if narrowed != target:
-        readings += _with_files(_in_every_way(narrowed, work), work)
+    for text in dict.fromkeys((narrowed, *_passed_on(narrowed))):
+        if text != target:
+            readings += _with_files(_in_every_way(text, work), work)
+        readings += _up_to_escaped_mark(text, work)
+    readings = tuple(dict.fromkeys(readings))
     others = _respelled(target, narrowed)
     if not target.isascii():
         others |= dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word)))
@@ -669,6 +674,35 @@ def _respelled(*targets: str) -> dict[str, None]:
     for respell in (_from_latin1, _with_blanks, _with_pluses):
         found |= dict.fromkeys(map(respell, tuple(found)))
     return {text: None for text in found if text not in targets}
+
+
+def _passed_on(target: str) -> dict[str, None]:
+    """Targets as a server in front passes them on to another: without fragment, dot segments are out, and
+    what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone."""
+    path, mark, query = target.partition("#")[0].partition("?")
+    once = _unescape_once(path)
+    if "#" not in target and target.isascii() and not _DOT_SEGMENT(once):
+        return {}
+    texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path))))
+    found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
+    found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
+    found.pop(target, None)
+    return found
+
+
+def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
+    """Readings where a server in front passes the path on as it has unescaped it, so that an escaped ``?`` or
+    ``#``, or a version of HTTP behind a blank, ends it: nginx does, told to pass on ``$uri`` or a part of it.
+
+    To most origins the mark is part of a name, so only a file is one without what follows it.
+    """
+    path, mark, query = target.partition("?")
+    match = _ESCAPED_MARK(path)
+    if match is None:
+        return ()
+    behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
+    readings = _in_every_way(path[: match.start()] + behind, work)
+    return tuple([r._replace(shorter=True, script=not _IS_FILE(r.path)) for r in readings])
 
 
 def _narrowed(target: str) -> str:
@@ -948,6 +982,7 @@ def request_parameters(query: str) -> frozenset[str]:
     if "%" in query:
         found.update(map(_trimmed, tuple(found)))
     found.update(map(_folded, tuple(found)), [_nested(one) for one in found if "[" in one or "]" in one])
+    found.update([_OF_LIST(r"\1", one) for one in found if "[" in one])
     return frozenset(found)
 
 
@@ -989,6 +1024,9 @@ def _trimmed(parameter: str) -> str:
 
 # `[a]` is `a` to qs, which Express takes queries apart with; to Rack 2 `[a` and `a]` are, too.
 _NESTED_NAME = re.compile(r"[\[\]]*([^\[\]=]+)\]*").match
+
+# `a[]=5` and `a[0]=5` are a list of one to qs and to Rack, which databases' drivers compare with its element.
+_OF_LIST = re.compile(r"\A([^=]+)\[[0-9]{0,2}\](?==|\Z)").sub
 
 
 def _nested(parameter: str) -> str:
@@ -1071,6 +1109,7 @@ def _escapes(unescaped: str) -> dict[int, str]:
 
 _LETTERS = "".join(c for c in map(chr, range(128)) if c.isalnum())
 _ESCAPE_PATH = _escapes(_LETTERS + "!\"$&'()*+,-./:;=@[]^_`{|}~<>")
+_ESCAPE_PASSED_ON = _escapes(_LETTERS + "!\"$%&'()*+,-./:;=@[\\]^_`{|}~<>")
 _ESCAPE_QUERY = _escapes(_LETTERS + "!\"$&'()*+,-./:;=?@[]\\^_`{|}~<>") | {
     ord(_AMPERSAND): "%26",
     ord(_PLUS): "%2B",
