@@ -841,6 +841,8 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/\xe4/%e4;x/%C3%A4", ["/%C3%A4/%C3%A4/%C3%A4"]),
         ("/x/../%e4%96\xe4", ["/%C3%A4%E2%80%93%C3%A4"]),
         ("/a%u002e%E4", ["/a.%C3%A4"]),
+        ("/%E4\xa0", ["/%C3%A4"]),
+        ("/\xe4+a\x85x", ["/%C3%A4%20a"]),
         # To SWI-Prolog UTF-8 may be longer than need be.
         ("/d/%c0%ae%C0%AE%c0%af%e0%83%a4", ["/%C3%A4"]),
         ("/%e0%80%af%c1%a1?%c0%a6", ["/a"]),

@@ -650,9 +650,8 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
             readings += _with_files(_in_every_way(text, work), work)
         readings += _up_to_escaped_mark(text, work)
     readings = tuple(dict.fromkeys(readings))
-    others = _respelled(target, narrowed)
-    if not target.isascii():
-        others |= dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word)))
+    ends = () if target.isascii() else (*_without_blanks(target), *_without_blanks(target, _first_word))
+    others = dict.fromkeys(ends) | _respelled(target, narrowed, *ends)
     if others:
         found = dict.fromkeys(readings)
         for text in others:
