@@ -642,6 +642,16 @@ def test_a_target_ends_at_its_fragment() -> None:
     assert split_target("/a#b?c") == ("/a", "")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://other.test\\@h.test/a", "other.test\\b@h.test", "http:\\\\other.test\\@h.test"]
+)
+def test_a_url_of_which_browsers_and_curl_read_different_hosts_is_none(url: str) -> None:
+    with pytest.raises(UrlError, match="differ in which host"):
+        split_url(url)
+    assert split_url(url.replace("@", "/@"))[1] == "other.test"
+    assert split_url(url.replace("\\@", "@").replace("\\b@", "@"))[1] == "other.test@h.test"
+
+
 # -- size
 
 

@@ -47,6 +47,7 @@ _PLAIN_TO_ALL = re.compile(
 ).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
+_RFC_AUTHORITY = re.compile(r"[^/?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -286,7 +287,8 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     Slashes and backslashes count alike, as for a browser.
 
     Raises:
-        UrlError: the URL is empty or of a scheme without a host.
+        UrlError: the URL is empty or of a scheme without a host, or has one host to browsers and another to
+            curl and Python, which take a backslash for a part of user information (RFC 3986 section 3.2.1).
     """
     url = url.decode("latin-1") if isinstance(url, bytes) else byte_string(url)
     text = url.strip(_C0_AND_SPACE)
@@ -305,6 +307,8 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     end = _AUTHORITY(text).end()  # type: ignore[union-attr]
     if end == 0:
         raise UrlError("no host")
+    if text[end : end + 1] == "\\" and "@" in _RFC_AUTHORITY(text)[0]:  # type: ignore[index]
+        raise UrlError("a backslash in front of an @: programs differ in which host is meant")
     return scheme, text[:end], text[end:]
 
 
