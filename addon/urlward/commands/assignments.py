@@ -19,6 +19,7 @@ from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
 from urlward.lists.source import Budget, read_budget
+from urlward.options import given_path
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import found_folder, made_folder, state_folder
@@ -74,7 +75,7 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_arguments(parser)
     parser.add_argument(
         "--database",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="file with a postgresql:// URL (as configured, or SQLite in the state folder)",
     )

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from urlward.commands.arguments import DONE, WRONG, Command
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.process import module_command
 from urlward.units import in_words
 
@@ -74,7 +75,7 @@ def _wrong(about: str, text: str, advice: str = "") -> Finding:
 def add_doctor_command(command: Command) -> None:
     """Declare ``urlward doctor``; what it needs is imported when it runs."""
     doctor = command("doctor", _doctor, "Look for what usually is wrong; exit code 1 where something is.")
-    doctor.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    doctor.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
     doctor.add_argument("--json", action="store_true", help="as a JSON array")
 
 

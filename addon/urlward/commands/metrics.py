@@ -7,6 +7,7 @@ from pathlib import Path
 from urlward.commands.arguments import DONE, Command, CommandError, add_state_arguments, subcommand
 from urlward.config import Config, configured
 from urlward.encoding import without_bom
+from urlward.options import given_path
 from urlward.regular import read_regular
 
 TIMEOUT = 10.0
@@ -24,8 +25,8 @@ def add_metrics_commands(command: Command) -> None:
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
     )
-    files.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its [admin] is asked")
-    files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+    files.add_argument("--config", type=given_path, metavar="FILE", help="TOML file: its [admin] is asked")
+    files.add_argument("-o", "--output", required=True, type=given_path, metavar="FOLDER")
 
 
 def _show(args: argparse.Namespace) -> int:
