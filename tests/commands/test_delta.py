@@ -5,7 +5,6 @@ import pytest
 
 from conftest import run_command
 from lists.support import OTHER_SECRET, SECRET, SENTINEL, key_file, names_in
-from urlward.commands.arguments import CommandError
 from urlward.commands.delta import add_delta_commands
 from urlward.engine.artifact import dump, parse
 from urlward.engine.compiler import Compiler
@@ -129,7 +128,7 @@ def test_what_is_read_is_not_overwritten(old: Path, new: Path, tmp_path: Path) -
         ("patch", old, tmp_path / "x.delta", "-o", tmp_path / "x.delta"),
         ("patch", old, tmp_path / "x.delta", "-o", f"{old}.key"),
     ):
-        with pytest.raises(CommandError, match="would be overwritten"):
+        with pytest.raises(UrlwardError, match="would be overwritten"):
             run(*arguments)
 
 

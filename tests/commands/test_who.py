@@ -19,6 +19,7 @@ from urlward.commands import assignments as assignment_commands
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.who import Seen, add_who_command, read_time, read_tolerance, split_address
 from urlward.config import ConfigError, configured
+from urlward.engine.errors import UrlwardError
 from urlward.records.event import ReferenceTextError
 from urlward.state.audit import read_audit, verify
 from urlward.state.folder import StateError
@@ -121,6 +122,47 @@ def test_where_it_cannot_be_recorded_nothing_is_answered(
     assert "anna" not in capsys.readouterr().out
 
 
+def test_a_question_that_no_database_answers_is_recorded(urlward: Run, state: Path, tmp_path: Path) -> None:
+    """Whoever asks leaves a line, also where the events' store or the assignments' database is down."""
+    config = tmp_path / "urlward.toml"
+    server = tmp_path / "url"
+    server.write_text(f"postgresql://urlward@/none?host={tmp_path}")
+    config.write_text(
+        "[records.days]\nblocks = 30\noperations = 30\nassignments = 180\n"
+        f'[records.assignments]\nkind = "postgresql"\nurl_file = "{server}"\n'
+    )
+    with pytest.raises(AssignmentError, match="the assignments' database"):
+        urlward("who", *ASK)
+    (line,) = asked(state)
+    assert (line["action"], line["address"], line["answer"]) == ("who", f"{A}:40213", "error")
+
+
+def test_a_question_about_an_event_that_no_store_answers_for_is_recorded(state: Path, tmp_path: Path) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text('[records.days]\nblocks = 30\noperations = 30\n[[records.store]]\nkind = "jsonl"\n')
+    with pytest.raises(SystemExit) as raised:
+        cli.main(
+            ["who", "--reference", R1, "--why", "case 5", "--state", str(state), "--config", str(config)]
+        )
+    assert raised.value.code == 2
+    (line,) = asked(state)
+    assert (line["action"], line["reference"], line["answer"]) == ("who", R1, "error")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nobody_is_no_answer_of_a_folder_without_assignments(
+    urlward: Run, tmp_path: Path, *, there: bool
+) -> None:
+    """Such as one that is mistyped: an empty database that the question made would say so of everybody."""
+    state = tmp_path / "state"
+    if there:
+        state.mkdir()
+    for command in (["who", *ASK], ["assignments", "status"]):
+        with pytest.raises((AssignmentError, StateError), match=r"state.*: (not there|No such file)"):
+            urlward(*command)
+    assert not (state / "assignments.db").exists()
+
+
 def test_by_reference(urlward: Run, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert urlward("who", "--reference", R1, "--why", "case 5") == 0
     assert capsys.readouterr().out.splitlines()[1] == "anna"
@@ -150,7 +192,7 @@ def test_by_reference(urlward: Run, state: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_what_makes_no_sense(urlward: Run, state: Path, arguments: tuple[str, ...], message: str) -> None:
-    with pytest.raises(AssignmentError, match=message):
+    with pytest.raises(UrlwardError, match=message):
         urlward("who", *arguments)
     assert asked(state) == []
 
@@ -323,6 +365,33 @@ def test_radacct(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert urlward("assignments", "import", "radacct", url, "--max-errors", "1") == 0
     assert urlward("who", *ASK) == 0
     assert "no end is known, last said 2026-11-18T11:06:49Z" in capsys.readouterr().out
+
+
+def test_following_radacct_goes_on_when_its_database_does(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+        radius.execute(
+            "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
+            " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+        )
+        radius.commit()
+    url = tmp_path / "url"
+    url.write_text(f"sqlite:///{tmp_path}/radius.db\n")
+    steps = iter(["ALTER TABLE radacct RENAME TO moved", None, "ALTER TABLE moved RENAME TO radacct", ""])
+
+    def wait(_: float) -> bool:
+        step = next(steps)
+        with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+            radius.execute(step or "SELECT 1")
+        return step != ""
+
+    monkeypatch.setattr(assignment_commands, "_wait", wait)
+    assert urlward("assignments", "follow", "radacct", url) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"sqlite:///{tmp_path}/radius.db: 0 rows, 0 not understood"] * 2
+    assert err.endswith("; tried again each 30 s\n")
+    assert err.count("\n") == 1
 
 
 def test_import_says_which_rows_are_not_understood(

@@ -23,15 +23,11 @@ DONE, WRONG = 0, 1
 _NO_LOGIN = 2**32 - 1
 
 
-class CommandError(UrlwardError):
-    """A request that a command cannot fulfil; the message says which argument or file, and why."""
-
-
 def spare(output: Path, *read: Path) -> None:
     """Refuse to overwrite what is read.
 
     Raises:
-        CommandError: `output` is one of them.
+        UrlwardError: `output` is one of them.
     """
     for path in read:
         try:
@@ -39,7 +35,7 @@ def spare(output: Path, *read: Path) -> None:
         except OSError:
             same = path.absolute() == output.absolute()
         if same:
-            raise CommandError(f"{output}: is read from, and would be overwritten")
+            raise UrlwardError(f"{output}: is read from, and would be overwritten")
 
 
 def typed_url(argument: str) -> str:
@@ -93,11 +89,11 @@ def recorded(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
     """The configuration's ``[records]``, and the state folder.
 
     Raises:
-        CommandError: nothing is recorded.
+        UrlwardError: nothing is recorded.
     """
     path, config = configured(args.config)
     if config.records is None:
-        raise CommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+        raise UrlwardError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
     return config.records, state_folder(args.state or config.state)
 
 
@@ -124,10 +120,10 @@ def write_new_file(path: Path, data: bytes) -> None:
     """Write a file that everybody may read and that is not there yet, and the folders above it.
 
     Raises:
-        CommandError: it is there, or cannot be written.
+        UrlwardError: it is there, or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, data, 0o644)
     except OSError as e:
-        raise CommandError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e

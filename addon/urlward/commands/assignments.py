@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -18,10 +18,10 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, calle
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
-from urlward.lists.source import Budget, read_budget
+from urlward.lists.source import ErrorBudget, read_budget
 from urlward.progress import progress_bar
 from urlward.state.audit import append
-from urlward.state.folder import made_folder, state_folder
+from urlward.state.folder import found_folder, made_folder, state_folder
 
 if TYPE_CHECKING:
     from urlward.assignments.importing import Imported, Judge
@@ -80,27 +80,47 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config, Path]":
-    """Open the store as given; also returns the configuration and the state folder.
+def assignments_of(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The configuration and the state folder that say whose assignments are meant.
 
     Raises:
-        AssignmentError: the database cannot be opened.
+        AssignmentError: nothing does.
         ConfigError: the configuration cannot be used.
         StateError: nor the state folder.
     """
-    from urlward.assignments.retention import database_of
-    from urlward.assignments.store import AssignmentStore
-
     path, config = configured(args.config)
     if path is None and args.state is None and args.database is None:
-        # An empty database of our own making would answer "nobody".
         raise AssignmentError(
             f"no --config given, and there is no {SYSTEM} either: which filter's? give its own with "
             "--config, or its state folder with --state"
         )
-    state = state_folder(args.state or config.state)
-    database = _url_in(args.database) if args.database else database_of(config.records, made_folder(state))
-    return AssignmentStore(database), config, state
+    return config, state_folder(args.state or config.state)
+
+
+def open_assignments(
+    args: argparse.Namespace, config: Config, state: Path, *, make: bool = False
+) -> "AssignmentStore":
+    """Open the store as given.
+
+    Args:
+        args: of the command.
+        config: the configuration.
+        state: the state folder.
+        make: whether a file that is not there is made.
+
+    Raises:
+        AssignmentError: the database cannot be opened, or nothing was ever imported into it.
+        StateError: the state folder cannot be used.
+    """
+    from urlward.assignments.retention import database_of
+    from urlward.assignments.store import AssignmentStore
+
+    folder = made_folder if make else found_folder
+    database = _url_in(args.database) if args.database else database_of(config.records, folder(state))
+    if not make and isinstance(database, Path) and not database.exists():
+        # An empty one of our own making would answer "nobody".
+        raise AssignmentError(f"{database}: not there: no assignments were ever imported here")
+    return AssignmentStore(database)
 
 
 def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNode | None]":
@@ -115,7 +135,8 @@ def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNo
         raise config.refused(no_days_of_assignments())
     from urlward.assignments.retention import keeper_of
 
-    store, _, state = open_assignments(args)
+    state = state_folder(args.state or config.state)
+    store = open_assignments(args, config, state, make=True)
     return store, keeper_of(config.records, state, store)
 
 
@@ -216,7 +237,7 @@ def _tell_faults(where: str, faults: Sequence[tuple[int, str]], count: int) -> N
         print(f"{where} … and {count - len(faults)} more", file=sys.stderr, flush=True)
 
 
-def _fault(format_: str, done: "Imported", budget: Budget) -> str:
+def _fault(format_: str, done: "Imported", budget: ErrorBudget) -> str:
     """Why nothing of a file is taken; empty for nothing."""
     if budget.exceeded(done.faulty, done.rows):
         return (
@@ -238,10 +259,7 @@ def _follow(args: argparse.Namespace) -> int:
     (name,) = args.files
     with store:
         if args.format == RADACCT:
-            while True:
-                path, done = _radacct(store, keeper, Path(name), args, options)
-                print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
-                time.sleep(_PAUSE_SQL)
+            return _follow_radacct(lambda: _radacct(store, keeper, Path(name), args, options))
         with store.importing(args.source or args.format, args.format, name, keeper) as source:
             told, shown = -1, 0
             for state in follow(store, source, Path(name), options, pause=_wait):
@@ -258,8 +276,27 @@ def _follow(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _wait() -> bool:
-    time.sleep(_PAUSE)
+def _follow_radacct(read: "Callable[[], tuple[str, Imported]]") -> int:
+    """Read the table again and again; what fails later than the first time is said and tried again."""
+    has_begun = has_failed = False
+    while True:
+        try:
+            path, done = read()
+        except AssignmentError as e:
+            if not has_begun:
+                raise
+            if not has_failed:
+                print(f"urlward: {e}; tried again each {_PAUSE_SQL:g} s", file=sys.stderr, flush=True)
+            has_failed = True
+        else:
+            has_begun, has_failed = True, False
+            print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
+        if not _wait(_PAUSE_SQL):
+            return DONE
+
+
+def _wait(seconds: float = _PAUSE) -> bool:
+    time.sleep(seconds)
     return True
 
 
@@ -298,14 +335,14 @@ def _formula(args: argparse.Namespace) -> int:
         )  # fmt: skip
     except (ValueError, AssignmentError) as e:
         raise AssignmentError(f"formula: {e}") from e
-    store, _, state = open_assignments(args)
+    config, state = assignments_of(args)
 
     def record(replaced: "list[Formula]") -> None:
         # Before it answers anything: what an answer rested on can be told from the audit log.
         told = {"source": args.source, "formula": str(formula), "replaced": [*map(str, replaced)]}
         append(state, caller(), "formula", time.time(), **told)
 
-    with store:
+    with open_assignments(args, config, state, make=True) as store:
         mapped = f"{formula.inside} to {formula.outside}"
         with store.importing(args.source, DETERMINISTIC, mapped) as source:
             replaced = add_formula(store, source, formula, replace=args.replace, told=record)
@@ -319,8 +356,8 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.assignments.deterministic import known_formulas
     from urlward.assignments.retention import first_purge, keeper_of, oldest_assignment
 
-    store, config, state = open_assignments(args)
-    with store:
+    config, state = assignments_of(args)
+    with open_assignments(args, config, state) as store:
         names = {id_: source.name for id_, source in store.sources().items()}
         formulas = {names[id_]: [*map(str, known)] for id_, known in known_formulas(store).items()}
         shown = [

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from urlward.commands.arguments import Command, CommandError
+from urlward.commands.arguments import Command
 from urlward.config import Config, configured
+from urlward.engine.errors import UrlwardError
 from urlward.library import Filter
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
@@ -77,7 +78,7 @@ def _client(text: str | None) -> str:
     try:
         return "" if text is None else str(ip_address(text))
     except ValueError as e:
-        raise CommandError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
+        raise UrlwardError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
 
 
 def _check(args: argparse.Namespace) -> int:

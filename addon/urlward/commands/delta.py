@@ -4,11 +4,11 @@ import argparse
 import time
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError, spare
+from urlward.commands.arguments import DONE, Command, spare
 from urlward.engine.artifact import Artifact, check_key, parse
 from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.state.keys import key_beside, read_key
@@ -48,7 +48,7 @@ def _delta(args: argparse.Namespace) -> int:
     old, new = (_artifact(path, key) for path in (args.old, args.new))
     serial, last = new.header.serial, old.header.serial
     if serial <= last:
-        raise CommandError(
+        raise UrlwardError(
             f"{args.new}: its serial {serial} is not above {last}, that of {args.old}: no feed would take it"
         )
     output = args.output
@@ -58,7 +58,7 @@ def _delta(args: argparse.Namespace) -> int:
     try:
         delta = make_delta(old, new, key)
     except DeltaError as e:
-        raise CommandError(f"{args.new}: {e}") from e
+        raise UrlwardError(f"{args.new}: {e}") from e
     write_in_kind(output, delta)
     print(f"{output}: {_told_extent(delta, old, new)}, {time.monotonic() - start:.1f} s")
     return DONE
@@ -73,7 +73,7 @@ def _patch(args: argparse.Namespace) -> int:
     try:
         artifact = apply_delta(old, delta, key)
     except DeltaError as e:
-        raise CommandError(f"{args.delta}: {e}") from e
+        raise UrlwardError(f"{args.delta}: {e}") from e
     write_in_kind(args.output, artifact)
     new = parse(artifact)
     print(f"{args.output}: serial {new.header.serial}, {_told_extent(delta, old, new)}")
@@ -85,7 +85,7 @@ def _artifact(path: Path, key: Key) -> Artifact:
         artifact = parse(read_artifact(path))
         check_key(artifact.header, key)
     except ArtifactError as e:
-        raise CommandError(told(path, e)) from e
+        raise UrlwardError(told(path, e)) from e
     return artifact
 
 

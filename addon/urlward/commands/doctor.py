@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from urlward.commands.arguments import DONE, WRONG, Command
@@ -22,6 +22,9 @@ from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.process import module_command
 from urlward.units import in_words
+
+if TYPE_CHECKING:
+    from urlward.proxy.preflight import Listener
 
 State = Literal["ok", "note", "wrong"]
 
@@ -187,7 +190,9 @@ def _names(config: Config) -> Iterator[Finding]:
 
 def _ports(config: Config) -> Iterator[Finding]:
     from urlward.config.tables import split_address
-    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+    from urlward.gateway.rules import default_listen, default_modes
+    from urlward.proxy.preflight import Preflight
+    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
     from urlward.records.asking import NotRunningError, ask
     from urlward.state.folder import state_folder
 
@@ -199,23 +204,45 @@ def _ports(config: Config) -> Iterator[Finding]:
     else:
         yield _ok(about, "the filter runs, and has them")
         return
-    wanted = {"listen": config.listen or f"{DEFAULT_HOST}:{DEFAULT_PORT}"}
-    if config.admin is not None:
-        wanted["admin.listen"] = config.admin.listen
-    if config.objections is not None and config.objections.listen:
-        wanted["objections.listen"] = config.objections.listen
-    for key, text in wanted.items():
-        host, port = split_address(text, lowest=0, any_host=True)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                s.bind((host, port))
-            except OSError as e:
-                advice = f"ss -ltnp 'sport = :{port}' says who has it; or choose another in {key}"
-                yield _wrong(about, f"{key}: {text}: {e.strerror}", advice)
+    gateway, steer = config.gateway, config.gateway.steer
+    listen = config.listen or default_listen(gateway, config.mode, steer=steer)
+    settings = Settings(
+        lists=(),
+        modes=tuple(config.mode) or default_modes(gateway, steer=steer),
+        listen=split_address(listen, lowest=0, any_host=True) if listen else (DEFAULT_HOST, DEFAULT_PORT),
+        options={},
+        confdir="",
+        extra=(),
+        config=config,
+        steer=steer,
+    )
+    for one in Preflight(config, settings, ()).addresses():
+        for protocol in sorted(one.protocols):
+            where = f"{one.key}: {one}" + " (UDP)" * (protocol == "udp")
+            if why := _taken(one, protocol):
+                who = f"ss -ln{protocol[0]}p 'sport = :{one.port}' says who has it"
+                yield _wrong(about, f"{where}: {why}", f"{who}; or choose another in {one.key}")
             else:
-                yield _ok(about, f"{key}: {text} is free")
+                yield _ok(about, f"{where} is free")
+
+
+def _taken(address: "Listener", protocol: str) -> str:
+    """Why nothing can listen at an address; empty where something can."""
+    from urlward.gateway.system import has_ipv6
+
+    hosts = [address.host] if address.host else ["0.0.0.0", *["::"] * has_ipv6()]  # noqa: S104 - tried only
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as s:
+                if protocol == "tcp":
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                s.bind((host, address.port))
+        except OSError as e:
+            return e.strerror or str(e)
+    return ""
 
 
 def _state(config: Config) -> Iterator[Finding]:

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError, write_new_file
+from urlward.commands.arguments import DONE, Command, write_new_file
+from urlward.engine.errors import UrlwardError
 
 
 def add_files_command(command: Command) -> None:
@@ -40,12 +41,12 @@ def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
         program: urlward as the units start it; the one that runs where None.
 
     Raises:
-        CommandError: one is there already, so that none is written, or the folder cannot be written.
+        UrlwardError: one is there already, so that none is written, or the folder cannot be written.
     """
     made = {folder / name: data for name, data in _shipped(program)}
     for path in made:
         if path.exists() or path.is_symlink():
-            raise CommandError(f"{path}: there already, and is not overwritten: give another folder")
+            raise UrlwardError(f"{path}: there already, and is not overwritten: give another folder")
     for path, data in made.items():
         write_new_file(path, data)
         yield path

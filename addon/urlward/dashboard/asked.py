@@ -151,7 +151,7 @@ def seconds(text: str) -> int:
     """Parse a length of time such as ``2h``; seconds.
 
     Raises:
-        AllowError: none.
+        UrlwardError: none.
     """
     return duration(text.strip())
 
@@ -161,7 +161,7 @@ def grant(one: Callable[[str], str]) -> Grant | None:
 
     Raises:
         AdminError: neither granted nor declined.
-        AllowError: no length of time.
+        UrlwardError: no length of time.
     """
     answer = one("answer")
     if answer not in ("grant", "decline"):
@@ -179,7 +179,7 @@ def why(text: str) -> str:
     Raises:
         AdminError: none, not one line, or a URL in it.
     """
-    return reason_of(text, AdminError)
+    return reason_of(text)
 
 
 def texts(found: object) -> Mapping[str, str]:

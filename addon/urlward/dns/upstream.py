@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from urlward.dns.resolver_addresses import Resolver
+from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.wire import FORMERR, HEADER, NOTIMP, REFUSED, SERVFAIL, Question, StreamMessages, framed
 
 logger = logging.getLogger("urlward.gateway")
@@ -114,7 +114,7 @@ class Way(ABC):
 
     forwarder: "Forwarder"
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: ResolverAddress) -> None:
         self.resolver = resolver
         self.text = str(resolver)
         self.well = True
@@ -328,7 +328,7 @@ _VIEW = memoryview(_MESSAGE)
 class UdpWay(Way):
     """Upstream resolver over UDP."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: ResolverAddress) -> None:
         super().__init__(resolver)
         self._sources: list[_Source | None] = [None] * SOURCES
 
@@ -354,7 +354,7 @@ class _Source:
 
     __slots__ = ("_left", "_socket", "_waiting", "_way")
 
-    def __init__(self, way: UdpWay, resolver: Resolver) -> None:
+    def __init__(self, way: UdpWay, resolver: ResolverAddress) -> None:
         self._way = way
         self._waiting: dict[int, DnsExchange] = {}
         self._left = QUERIES
@@ -453,7 +453,7 @@ SILENT = 1.0
 class TcpWay(Way):
     """Upstream resolver over TCP."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: ResolverAddress) -> None:
         super().__init__(resolver)
         self._lines: list[_Line] = []
         self._connecting: set[asyncio.Task[None]] = set()

@@ -33,7 +33,7 @@ from urlward.feeds.updates import Slots, Updates
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
 from urlward.lists.run_folder import RunFolder, RunFolderError, inherited
-from urlward.lists.source import Budget, SourceError
+from urlward.lists.source import ErrorBudget, SourceError
 from urlward.policy.allows import TemporaryAllows
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, is_damage, set_aside
@@ -213,7 +213,7 @@ class Keeper:
         self,
         files: Sequence[Path | ListFile],
         key: Key,
-        budget: Budget | None = None,
+        budget: ErrorBudget | None = None,
         run: RunFolder | None = None,
         *,
         protected: Sequence[LoadedList] = (),
@@ -237,7 +237,7 @@ class Keeper:
         self._exceptions = exceptions
         shared = run or inherited()
         self._run = shared or RunFolder()
-        self._budget = budget or Budget()
+        self._budget = budget or ErrorBudget()
         self._format = format
         self._state = state
         self._follows = follows or shared is None

@@ -82,6 +82,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
     config = cast("Config", SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"]))
     try:
+        if asked.get("attempt"):
+            return attempt(feed, config, Path(asked["state"]))._asdict()
         return refresh(
             feed,
             config,
@@ -132,7 +134,44 @@ def refresh(
     """
     looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
     with looking as (look, store):
+        if text := resting(feed, look.facts):
+            return Outcome("unchanged", text, look.now + feed.interval)
         return _refresh(look, store, random)
+
+
+def resting(feed: "FeedTable", facts: Facts) -> str:
+    """Why nothing is fetched; empty where something is."""
+    if feed.paused:
+        return "paused: nothing is fetched, and the last list stays in force"
+    if facts.held is not None:
+        return (
+            f"held at serial {facts.held.serial} by {facts.held.who}: nothing is fetched until it is released"
+        )
+    return ""
+
+
+def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
+    """Fetch and judge what a feed has, in this process, and keep nothing of it.
+
+    Raises:
+        StateError: the state folder cannot be used.
+        KeyFileError: its key cannot.
+    """
+    store, now = FeedStore(state, feed.name), time.time()
+    facts, in_force = store.facts(), store.in_force()
+    _prepare(facts, in_force, now)
+    facts.checksum, facts.accepted = "", None  # so that it is judged, known or not
+    look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now)
+    try:
+        found = take(look)
+        if isinstance(found, Unchanged):
+            return Outcome("unchanged", f"{counted(facts.entries, 'entry')}, as in force", 0.0)
+        _guard(look, found)
+        _note(look, found)
+        return Outcome("new", _told(facts, found, accepted=False), 0.0)
+    except Exception as e:  # noqa: BLE001 - whatever it is, who has asked is told
+        reason, text = _reason(e), _text(e)
+        return Outcome("failed", f"{reason}: {text}", 0.0, reason, text)
 
 
 @contextmanager
@@ -204,8 +243,13 @@ def _guard(look: Look, found: Candidate) -> bool:
 
 
 def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
-    facts = look.facts
     store.write_artifact(found.data)
+    _note(look, found)
+
+
+def _note(look: Look, found: Candidate) -> None:
+    """Note in the facts what is put in force."""
+    facts = look.facts
     facts.added, facts.removed = found.counts or _count(look, found)
     facts.serial, facts.entries, facts.kind = found.header.serial, found.entries, found.kind
     facts.bad, facts.unsupported = found.bad, found.unsupported

@@ -17,7 +17,7 @@ from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
 from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
-from urlward.lists.source import NO_FOLDER, Budget, SourceError, read_budget
+from urlward.lists.source import NO_FOLDER, ErrorBudget, SourceError, read_budget
 from urlward.lists.trust import read_trust
 from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours
@@ -35,7 +35,7 @@ def make_keeper(
     *,
     key_file: Path | None = None,
     trust: Sequence[str] = (),
-    budget: Budget | None = None,
+    budget: ErrorBudget | None = None,
     format: str = AUTO,  # noqa: A002 - the word
     writes: bool = True,
     filters: bool = False,
@@ -104,7 +104,7 @@ def configured_keeper(
     *,
     key_file: Path | None = None,
     trust: Sequence[str] = (),
-    budget: Budget | None = None,
+    budget: ErrorBudget | None = None,
     format: str = AUTO,  # noqa: A002 - the word
 ) -> Keeper:
     """Make the keeper of who decides as a filter would, and is none.
@@ -217,5 +217,5 @@ def _protected(config: Config) -> list[LoadedList]:
     if not paths:
         return []
     key = Key(secrets.token_bytes(KEY_SIZE))
-    data, _ = compile_sources(paths, key, name="protected", budget=Budget(count=0))
+    data, _ = compile_sources(paths, key, name="protected", budget=ErrorBudget(count=0))
     return [load(data, key)]

@@ -117,7 +117,7 @@ class Supervisor:
             The exit code: that of the first worker where it ended before it served, and has said why.
 
         Raises:
-            ListenError: an address is taken or not usable.
+            UrlwardError: an address is taken or not usable.
             UrlwardError: of `beside`; or there is no place for temporary files.
         """
         raise_limit()

@@ -118,7 +118,7 @@ def _look(feed: FeedTable, state: Path, now: float) -> FeedFigures:
     found = tuple(alarms(feed, facts, header, now))
     return FeedFigures(
         name=feed.name,
-        state=state_of(facts, found, has_list=header is not None),
+        state=state_of(feed, facts, found, has_list=header is not None),
         serial=header.serial if header is not None else 0,
         entries=facts.entries if header is not None else 0,
         valid_until=header.valid_until if header is not None else 0,
