@@ -38,7 +38,7 @@ use = "monitor"
 protect = false
 
 [[feed]]
-name = "own"
+name = "mine"
 path = "own.txt"
 """
 
@@ -111,7 +111,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         use="monitor",
         protect=False,
     )
-    assert own == FeedTable(name="own", path=str(folder / "own.txt"))
+    assert own == FeedTable(name="mine", path=str(folder / "own.txt"))
     elsewhere = {"path", "password_env", "token_file", "token_env"}
     assert phishing.model_fields_set | elsewhere == set(FeedTable.model_fields)
 

@@ -1,13 +1,16 @@
 """What the tests of the dashboard share: sources that are made up, and a server in a thread."""
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from urlward.config import read_config
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.editing import Editor
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
     AdminError,
@@ -50,6 +53,41 @@ def event(number: int) -> Row:
     }
 
 
+EDITED = """
+[[feed]]
+name = "hotline"
+url = "https://hotline.example/list.ward"
+paused = true
+delta = false
+[[group]]
+name = "pupils"
+networks = ["192.0.2.0/24"]
+[[group.rule]]
+categories = ["games"]
+action = "allow"
+schedule = "breaks"
+[[rule]]
+action = "monitor"
+[schedule.breaks]
+zone = "Europe/Madrid"
+from = "10:00"
+to = "10:30"
+"""
+
+
+EDITING = (
+    "/configuration",
+    "/configuration/feed",
+    "/configuration/feed?at=feed.0",
+    "/configuration/group?at=group.0",
+    "/configuration/rule",
+    "/configuration/rule?at=group.0.rule.0",
+    "/configuration/schedule?at=schedule.breaks",
+    "/lists/versions?name=hotline",
+)
+"""Pages by which something is edited."""
+
+
 class MadeUp(LiveSources):
     """Remembers what it was told."""
 
@@ -61,6 +99,27 @@ class MadeUp(LiveSources):
         self.refused = True
         self.decided: dict[str, Row] = {}
         self.absent = False
+        self.folder = tempfile.TemporaryDirectory(prefix="urlward-made-up-")
+        self.config = Path(self.folder.name) / "urlward.toml"
+        self.config.write_text(EDITED)
+        self.editor = Editor(read_config(self.config), Path(self.folder.name) / "state")
+
+    def versions(self, name: str) -> Row:
+        held = {
+            "serial": 5,
+            "before": 6,
+            "who": "Ann",
+            "why": "too many",
+            "at": "2026-11-25T08:00:00Z",
+        }
+        versions = [{"serial": n, "created": "2026-11-25T08:00:00Z"} for n in (6, 4)]
+        return {"name": name, "versions": versions, "serial": 5, "held": held}
+
+    def roll_back_feed(self, name: str, serial: int | None, why: str, who: str) -> None:
+        self.told.append(("rollback", name, serial, why, who))
+
+    def release_feed(self, name: str, why: str, who: str) -> None:
+        self.told.append(("release", name, why, who))
 
     def metrics_text(self) -> bytes:
         return b"urlward_up 1\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, event, serving
+from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -23,7 +23,7 @@ FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
 )
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
 WIDTHS = (390, 1280)
 
 # Every element with text of its own: its colour, and the nearest background that is not transparent.

@@ -16,6 +16,7 @@ from urlward.dashboard import handler
 from urlward.dashboard.handler import NAVIGATION
 from urlward.dashboard.language import TEXTS, Language, language_of, languages
 from urlward.engine.entry import Kind
+from urlward.feeds.status import STATES
 from urlward.page.words import SHIPPED, read_texts
 from urlward.records.event import KINDS
 
@@ -164,14 +165,25 @@ def test_each_title_has_a_text():
 
 def test_no_text_is_of_nothing():
     # Looked up by a name that only the running program knows.
-    by_name = ("message.", "term.", "done.", "now.live.", "base.decimal", "base.own_name")
+    by_name = (
+        "message.",
+        "term.",
+        "done.",
+        "edit.",
+        "field.",
+        "hint.",
+        "own.as_",
+        "now.live.",
+        "base.decimal",
+        "base.own_name",
+    )
     used = used_keys() | {title for _, title in page_titles()} | {"error.title", "base.list", "base.category"}
     plain = {re.sub(r"\.(one|other)$", "", key) for key in ENGLISH if not key.startswith(by_name)}
     assert plain - used == set()
 
 
 def test_words_that_scripts_rely_on_are_translated():
-    states = {"ok", "waiting", "failed", "alarm", "open", "granted", "declined", "pass", "monitor"}
+    states = {*STATES, "open", "granted", "declined", "pass", "monitor"}
     words = states | set(KINDS) | {kind.label for kind in Kind}
     assert {word for word in words if f"term.{word}" not in ENGLISH} == set()
 

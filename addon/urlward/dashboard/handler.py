@@ -72,6 +72,8 @@ _FOREIGN = (
 NAVIGATION = (
     ("/", "now.title"),
     ("/lists", "lists.title"),
+    ("/own", "own.title"),
+    ("/configuration", "edit.title"),
     ("/events", "events.title"),
     ("/check", "check.title"),
     ("/alarms", "alarms.title"),
