@@ -367,6 +367,33 @@ def test_radacct(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no end is known, last said 2026-11-18T11:06:49Z" in capsys.readouterr().out
 
 
+def test_following_radacct_goes_on_when_its_database_does(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+        radius.execute(
+            "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
+            " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+        )
+        radius.commit()
+    url = tmp_path / "url"
+    url.write_text(f"sqlite:///{tmp_path}/radius.db\n")
+    steps = iter(["ALTER TABLE radacct RENAME TO moved", None, "ALTER TABLE moved RENAME TO radacct", ""])
+
+    def wait(_: float) -> bool:
+        step = next(steps)
+        with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+            radius.execute(step or "SELECT 1")
+        return step != ""
+
+    monkeypatch.setattr(assignment_commands, "_wait", wait)
+    assert urlward("assignments", "follow", "radacct", url) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"sqlite:///{tmp_path}/radius.db: 0 rows, 0 not understood"] * 2
+    assert err.endswith("; tried again each 30 s\n")
+    assert err.count("\n") == 1
+
+
 def test_import_says_which_rows_are_not_understood(
     urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,7 @@ grace = "2d"
 delta = false
 use = "monitor"
 protect = false
+paused = true
 
 [[feed]]
 name = "mine"
@@ -110,6 +111,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         delta=False,
         use="monitor",
         protect=False,
+        paused=True,
     )
     assert own == FeedTable(name="mine", path=str(folder / "own.txt"))
     elsewhere = {"path", "password_env", "token_file", "token_env"}

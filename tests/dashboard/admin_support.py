@@ -11,15 +11,19 @@ from typing import Any
 from urlward.config import read_config
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.editing import Editor
+from urlward.dashboard.history import Step, past
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
     AdminError,
     EventPage,
     NotConfiguredError,
     Now,
+    Past,
     Row,
 )
+from urlward.feeds.own import UnsureError
 from urlward.objections.objections import Grant
+from urlward.policy.own import Draft, warnings_of
 from urlward.records.store import EventQuery
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
@@ -76,6 +80,7 @@ to = "10:30"
 
 
 EDITING = (
+    "/own",
     "/configuration",
     "/configuration/feed",
     "/configuration/feed?at=feed.0",
@@ -86,6 +91,28 @@ EDITING = (
     "/lists/versions?name=hotline",
 )
 """Pages by which something is edited."""
+NOON = 1_795_608_000
+"""2026-11-25 12:00 UTC, a while after which it is."""
+
+
+def made_up(begin: int, length: int) -> Step:
+    """A step of a day that is busy at noon."""
+    busy = 1.5 - abs((begin % 86_400) / 43_200 - 1)
+    requests = round(150 * busy * length)
+    lists = {"hotline": 9, "phishing": 4, "own": 1, "malware": 3, "gambling": 2, "copyright": 1, "court": 1}
+    return Step(
+        seconds=length,
+        requests=requests,
+        lists={name: round(n * busy * length / 60) for name, n in lists.items()},
+        categories={"child-abuse": round(9 * busy * length / 60), "none": round(12 * busy * length / 60)},
+        dns={"pass": requests // 3, "block": length // 60},
+        errors={"decision": 1} if begin % 7_200 == 0 else {},
+        added=[requests // 2, requests // 3, requests // 12, requests // 12, *[0] * 9],
+        added_sum=requests / 4_000,
+        stall=2 + begin // length % 7,
+        connections=round(900 * busy),
+        feeds={"hotline": 240.0 + begin % 600, "phishing": 3_600.0 * (begin // 3_600 % 30)},
+    )
 
 
 class MadeUp(LiveSources):
@@ -99,10 +126,32 @@ class MadeUp(LiveSources):
         self.refused = True
         self.decided: dict[str, Row] = {}
         self.absent = False
+        self.quiet = False
+        """Whether nothing has happened, and nothing is configured."""
         self.folder = tempfile.TemporaryDirectory(prefix="urlward-made-up-")
         self.config = Path(self.folder.name) / "urlward.toml"
         self.config.write_text(EDITED)
         self.editor = Editor(read_config(self.config), Path(self.folder.name) / "state")
+
+    def own(self) -> list[Row]:
+        return [] if self.quiet else [{
+            "id": "o-0000002a", "action": "block", "kind": "page", "category": "games", "note": "case 7",
+            "expires": "2030-01-31", "created": "2026-11-25T08:00:00Z", "who": "Ann",
+        }]  # fmt: skip
+
+    def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
+        if not sure and (found := warnings_of(made, lambda _: False)):
+            raise UnsureError(found)
+        self.told.append(("own", made.line, made.category, made.note, made.expires, who, sure))
+        return self.own()[0]
+
+    def remove_own(self, id_: str, why: str, who: str) -> Row:
+        self.told.append(("own removed", id_, why, who))
+        return self.own()[0]
+
+    def reveal_own(self, id_: str, who: str) -> str:
+        self.told.append(("own revealed", id_, who))
+        return f"http://listed.example/page id={id_}"
 
     def versions(self, name: str) -> Row:
         held = {
@@ -146,6 +195,18 @@ class MadeUp(LiveSources):
                 for n in range(2)
             ],
         )
+
+    def history(self, span: str, *, rows: bool = False) -> Past:
+        return past(span, self.steps, NOON + 1_234, rows=rows)
+
+    def steps(self, length: int, since: int, until: int) -> list[tuple[int, Step]]:
+        """What was counted, but for a time before the last noon."""
+        if self.quiet:
+            return []
+        times = range(since - since % length, min(until, NOON + 1_234), length)
+        return [
+            (begin, made_up(begin, length)) for begin in times if not NOON - 20_000 < begin < NOON - 9_000
+        ]
 
     def health(self) -> bool:
         return True

@@ -29,7 +29,7 @@ from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
 
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
+PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
 FORMS = (
     "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
 )  # fmt: skip
@@ -466,6 +466,23 @@ def test_now_gives_only_what_is_new(browser: Browser):
     assert len(first["seconds"]) == len(first["stall"]) == 600
     second = json.loads(browser.get(f"/api/now?since={first['time']}", headers=BEARER).data)
     assert second["seconds"] == [first["time"] + 1]
+
+
+def test_the_history_for_scripts(browser: Browser):
+    found = json.loads(browser.get("/api/history?span=7d", headers=BEARER).data)
+    assert (found["span"], found["step"], len(found["times"])) == ("7d", 3_600, 168)
+    assert {len(found[name]) for name in ("counted", "requests", "p99", "errors")} == {168}
+    assert next(iter(found["lists"])) == "hotline"
+    for query in ("span=8d", "spam=7d"):
+        assert browser.get(f"/api/history?{query}", headers=BEARER).status == 400
+
+
+def test_the_history_has_its_figures_without_scripts(inside: Browser):
+    text = inside.get("/history?span=24h").data.decode()
+    assert text.count("<canvas") == 0
+    assert len(re.findall(r'<th scope="row"><time datetime="2026-11-2[45]T', text)) == 5 * 24
+    assert "\u2013</td>" in text  # while nobody counted
+    assert inside.get("/history?span=forever").status == 200
 
 
 def test_what_is_too_large_is_refused(site: Site):

@@ -23,7 +23,7 @@ FLAGS = (
     "--no-first-run",
     "--disable-background-networking",
 )
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
+PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
 WIDTHS = (390, 1280)
 
 # Every element with text of its own: its colour, and the nearest background that is not transparent.

@@ -53,8 +53,8 @@ listen = "127.0.0.1:{admin}"
 
 KEPT = {
     "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
-    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "holds.json", "key", "key.copy", "records.db",
-    "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
+    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "history.db", "holds.json", "key", "key.copy",
+    "records.db", "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
 }  # fmt: skip
 """Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""
 
@@ -70,6 +70,7 @@ UNSEEN = {
     "records.db",
     "records.jsonl",
     "assignments.db",
+    "history.db",
     "outbox/outbox.db",
 }
 """A flipped bit need not be seen in these (in the key: where its copy is damaged too), nor a cut."""

@@ -102,6 +102,18 @@ def test_a_large_group_is_searched_by_halves() -> None:
     assert list(li.table.matching(range(0, 500), b"\xff" * 16)) == []
 
 
+def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first request would keep all others waiting meanwhile."""
+    monkeypatch.setattr(module, "_COUNTED", 100)
+    under = Key(SECRET)
+    li = load_lines([f"http://h.test/{n}" for n in range(250)], under)
+    monkeypatch.delattr(LoadedList, "_summarise")
+    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    assert (group, forms) == (range(250), {(Kind.PAGE, 0)})
+
+
 def test_rows_of_one_digest_are_all_found() -> None:
     lines = ["h.test", "h.test category=a", "@@h.test", "h.test port=81", "h.test expires=2027-01-31"]
     li = load_lines(lines * 3, Key(SECRET))

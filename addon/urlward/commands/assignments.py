@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -259,10 +259,7 @@ def _follow(args: argparse.Namespace) -> int:
     (name,) = args.files
     with store:
         if args.format == RADACCT:
-            while True:
-                path, done = _radacct(store, keeper, Path(name), args, options)
-                print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
-                time.sleep(_PAUSE_SQL)
+            return _follow_radacct(lambda: _radacct(store, keeper, Path(name), args, options))
         with store.importing(args.source or args.format, args.format, name, keeper) as source:
             told, shown = -1, 0
             for state in follow(store, source, Path(name), options, pause=_wait):
@@ -279,8 +276,27 @@ def _follow(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _wait() -> bool:
-    time.sleep(_PAUSE)
+def _follow_radacct(read: "Callable[[], tuple[str, Imported]]") -> int:
+    """Read the table again and again; what fails later than the first time is said and tried again."""
+    has_begun = has_failed = False
+    while True:
+        try:
+            path, done = read()
+        except AssignmentError as e:
+            if not has_begun:
+                raise
+            if not has_failed:
+                print(f"urlward: {e}; tried again each {_PAUSE_SQL:g} s", file=sys.stderr, flush=True)
+            has_failed = True
+        else:
+            has_begun, has_failed = True, False
+            print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
+        if not _wait(_PAUSE_SQL):
+            return DONE
+
+
+def _wait(seconds: float = _PAUSE) -> bool:
+    time.sleep(seconds)
     return True
 
 

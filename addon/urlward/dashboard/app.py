@@ -76,6 +76,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     ]
     routes: list[Any] = [
         ("/", pages.NowPage, shared),
+        ("/history", pages.HistoryPage, shared),
         ("/lists", pages.ListsPage, shared),
         ("/feeds/(refresh|accept)", pages.FeedAction, shared),
         ("/events", pages.EventsPage, shared),
@@ -92,6 +93,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
         ("/readyz", pages.ReadyPage, shared),
         ("/metrics", pages.MetricsText, shared),
         ("/api/now", api.NowApi, shared),
+        ("/api/history", api.HistoryApi, shared),
         ("/api/events", api.EventsApi, shared),
         ("/api/check", api.CheckApi, shared),
         ("/api/allows", api.AllowsApi, shared | {"name": "allows"}),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from urlward.config.problem import SettingError
+from urlward.dashboard.history import SPANS
 from urlward.dashboard.sources import AdminError
 from urlward.lists.explain import parse_time
 from urlward.objections.objections import Grant
@@ -108,6 +109,17 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
         before=before or None,
         limit=limit,
     )
+
+
+def span(text: str) -> str:
+    """Parse a span of the history; a day where none is given.
+
+    Raises:
+        AdminError: there is none of that name.
+    """
+    if text and text not in SPANS:
+        raise AdminError(f"span: there are {', '.join(SPANS)}")
+    return text or next(iter(SPANS))
 
 
 def url(text: str) -> str:

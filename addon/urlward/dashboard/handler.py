@@ -71,6 +71,7 @@ _FOREIGN = (
 
 NAVIGATION = (
     ("/", "now.title"),
+    ("/history", "history.title"),
     ("/lists", "lists.title"),
     ("/own", "own.title"),
     ("/configuration", "edit.title"),

@@ -19,14 +19,18 @@ from tornado.web import HTTPError
 
 from urlward.dashboard import asked
 from urlward.dashboard.asked import event_filter, of_events
+from urlward.dashboard.charts import charts_of
 from urlward.dashboard.handler import MAX_NAME, SESSION, Base, Visitor, iso, logger
+from urlward.dashboard.history import SPANS, by_minute, newest
 from urlward.dashboard.language import languages
-from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.store import EventQuery
 
 EXPORT_PAGE = 1_000
+IN_TABLES = ("lists", "categories", "dns", "feeds")
+"""Charts of the history that have a table of their own; the others are in one together."""
 _YEAR = 365 * 86_400
 _LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*").fullmatch
 
@@ -52,6 +56,28 @@ class NowPage(Page):
         self.page(
             "now", "now.title", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current
         )
+
+
+class HistoryPage(Page):
+    """Page of traffic over hours and days."""
+
+    async def get(self) -> None:
+        """Show it as plots, and as tables for browsers without scripts and for those who see no plot."""
+        span, problem = next(iter(SPANS)), ""
+        points = rows = None
+        try:
+            span = asked.span(self.get_query_argument("span", ""))
+            points = await self.ask(self.sources.history, span)
+            rows = await self.ask(self.sources.history, span, rows=True)
+        except UrlwardError as e:
+            problem = str(e)
+        charts = charts_of(points, whole=True) if points is not None else []
+        plotted = {chart.name: [line.values for line in chart.lines] for chart in charts}
+        tables = [chart for chart in charts_of(rows) if chart.name in IN_TABLES] if rows is not None else []
+        self.page(
+            "history", "history.title", spans=SPANS, span=span, problem=problem, points=points, rows=rows,
+            charts=charts, plotted=plotted, tables=tables,
+        )  # fmt: skip
 
 
 class ListsPage(Page):

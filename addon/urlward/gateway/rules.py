@@ -39,9 +39,10 @@ from urlward.gateway.system import (
     has_ipv6,
     interfaces_to_the_world,
     missing_interfaces,
+    overheard_bridges,
     own_addresses,
     sysctl,
-    unnamed_vlans,
+    unnamed_uppers,
     unnumbered_interfaces,
     vrf_interfaces,
 )
@@ -384,9 +385,14 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         for name, vrf in vrf_interfaces(gateway.interfaces).items()
     ]
     notes += [
-        f"gateway.interfaces: what comes in by {name}, a VLAN of {lower}, is not filtered: name {name} too "
+        f"gateway.interfaces: what comes in by {name}, made of {lower}, is not filtered: name {name} too "
         "where clients are in it"
-        for name, lower in unnamed_vlans(gateway.interfaces).items()
+        for name, lower in unnamed_uppers(gateway.interfaces).items()
+    ]
+    notes += [
+        f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers there "
+        f"too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
+        for name, setting in overheard_bridges(gateway.interfaces).items()
     ]
     if not gateway.clients:
         notes += [

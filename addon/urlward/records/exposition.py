@@ -507,6 +507,10 @@ class Exposition(Collector):
                 found[_OF_HOUR[name]] += count
         return {name: round(count) for name, count in found.items()}
 
+    def total(self) -> Counts:
+        """Counts of all workers, ended ones included; none goes down."""
+        return self._sums.total()
+
     def dropped(self) -> int:
         """Events that found no place, in workers and in the recorder."""
         return round(self._sums.total().get(("dropped",), 0)) + self._recorder().dropped

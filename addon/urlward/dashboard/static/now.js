@@ -1,5 +1,7 @@
 // The page Now, each second: figures, plots, and the table by minute for those who see no plot.
 
+import { clock, colour, grouped, iso, makePlot, number, whenLooksChange } from "./plot.js";
+
 const SPAN = 600;
 const LATEST = 10;
 const MEASURES = ["requests", "blocks", "latency", "stall"];
@@ -13,8 +15,6 @@ let spokenAt = 0;
 
 const byId = (id) => document.getElementById(id);
 const words = byId("words") && JSON.parse(byId("words").content.textContent);
-const iso = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ") + "Z";
-const clock = (seconds) => iso(seconds).slice(11, 16);
 const toTheSecond = (seconds) => iso(seconds).slice(11, 19);
 
 function figures(from, to) {
@@ -36,12 +36,6 @@ function figures(from, to) {
   return found;
 }
 
-// As the server writes it, whatever the browser's language.
-const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-const number = (value) => {
-  const [whole, part] = String(value).split(".");
-  return part ? grouped(whole) + words.decimal + part : grouped(whole);
-};
 const shown = (name, value) => (value === null ? "–" : number(value.toFixed(DIGITS[name])));
 const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
@@ -118,37 +112,18 @@ function showLatest(now) {
   }
 }
 
-function colours(element) {
-  const style = getComputedStyle(element);
-  const of = (name) => style.getPropertyValue(name).trim();
-  return { hue: style.getPropertyValue("--hue").trim() || of("--accent"), quiet: of("--quiet"), line: of("--line") };
-}
-
-function makePlot(place) {
+function plotOf(place) {
   const name = place.dataset.plot;
-  const { hue, quiet, line } = colours(place.closest(".plot"));
-  const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-  const options = {
-    width: place.clientWidth,
-    height: place.clientHeight,
-    pxAlign: 1,
-    legend: { show: false },
-    cursor: { points: { size: 6 }, drag: { x: false, y: false } },
-    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-    scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.1] } },
-    axes: [
-      { ...axis, size: 28, space: 70, values: (_, ticks, axis, room, step) => ticks.map(step < 60 ? toTheSecond : clock) },
-      { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => number(Number(tick.toFixed(3)))) },
-    ],
-    series: [{}, { label: name, stroke: hue, width: 1.5, fill: `color-mix(in srgb, ${hue} 14%, transparent)`, points: { show: false } }],
-  };
-  return new uPlot(options, [data.seconds, data[name]], place);
+  const hue = colour(place.closest(".plot"), "--hue");
+  const fill = `color-mix(in srgb, ${hue} 14%, transparent)`;
+  const line = { label: name, stroke: hue, width: 1.5, fill, points: { show: false } };
+  return makePlot(place, [data.seconds, data[name]], [line], (tick, step) => (step < 60 ? toTheSecond : clock)(tick));
 }
 
 function showPlots() {
   byId("plots").hidden = false;
   for (const place of document.querySelectorAll("[data-plot]")) {
-    if (!plots.has(place)) plots.set(place, makePlot(place));
+    if (!plots.has(place)) plots.set(place, plotOf(place));
     plots.get(place).setData([data.seconds, data[place.dataset.plot]]);
   }
 }
@@ -195,11 +170,6 @@ async function always() {
 }
 
 if (byId("plots")) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", remakePlots);
-  let width = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth !== width) remakePlots();
-    width = innerWidth;
-  });
+  whenLooksChange(remakePlots);
   always();
 }
