@@ -5,7 +5,7 @@ import json
 import sys
 import time
 
-from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, state_of, typed_url
+from urlward.commands.arguments import DONE, Command, caller, state_of, state_subcommand, typed_url
 from urlward.config import Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.policy.own import own_entries, own_row, reveal_own
@@ -17,15 +17,9 @@ def add_own_commands(command: Command) -> None:
     own = command("own", None, "Entries of your own, one by one, in force at once.")
     of_own = own.add_subparsers(required=True, metavar="COMMAND")
 
-    def subcommand(name: str, function: object, text: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = of_own.add_parser(
-            name, help=text, description=text, allow_abbrev=False
-        )
-        parser.set_defaults(function=function)
-        add_state_arguments(parser)
-        return parser
-
-    add = subcommand("add", _add, "Block or allow a host, a page, or whatever the list grammar can say.")
+    add = state_subcommand(
+        of_own, "add", _add, "Block or allow a host, a page, or whatever the list grammar can say."
+    )
     add.add_argument(
         "text", metavar="ENTRY", help='in the list grammar, or a URL; "-" reads it from standard input'
     )
@@ -42,14 +36,16 @@ def add_own_commands(command: Command) -> None:
     add.add_argument("--sure", action="store_true", help="although it blocks more than is usually meant")
     add.add_argument("--json", action="store_true", help="as a JSON object")
 
-    remove = subcommand("remove", _remove, "Remove an entry.")
+    remove = state_subcommand(of_own, "remove", _remove, "Remove an entry.")
     remove.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
     remove.add_argument("id", metavar="ID", help="of the entry")
 
-    listing = subcommand("list", _list, "Show the entries, without what they name.")
+    listing = state_subcommand(of_own, "list", _list, "Show the entries, without what they name.")
     listing.add_argument("--json", action="store_true", help="as JSON objects")
 
-    reveal = subcommand("reveal", _reveal, "Show what an entry names; the audit log has who has asked.")
+    reveal = state_subcommand(
+        of_own, "reveal", _reveal, "Show what an entry names; the audit log has who has asked."
+    )
     reveal.add_argument("id", metavar="ID", help="of the entry")
 
 
