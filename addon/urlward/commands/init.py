@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urlward.commands.arguments import DONE, Command, write_new_file
 from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 
 if TYPE_CHECKING:
     from urlward.gateway.ca import Authority
@@ -34,7 +35,12 @@ def add_init_command(command: Command) -> None:
     """Declare ``urlward init``; what it needs is imported when it runs."""
     init = command("init", _init, "Write a first configuration, with keys and certificate, and try it.")
     init.add_argument(
-        "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where; made if missing (here)"
+        "folder",
+        nargs="?",
+        type=given_path,
+        default=Path(),
+        metavar="DIR",
+        help="where; made if missing (here)",
     )
     init.add_argument("--for", dest="kind", choices=KINDS, help="whom; asked where not given")
     init.add_argument("--operator", metavar="NAME", help="who filters, for the block page")
@@ -173,6 +179,7 @@ def configuration(kind: str, operator: str, source: str, where: str, days: int) 
         raise UrlwardError(f"--list: {source}: there is no such file")
     if source and not feed:
         lines.append(f"list = [{_quoted(str(Path(source).absolute()))}]")
+    lines.append('include = ["state/dashboard.toml"]    # what the dashboard adds')
     lines += ['listen = ":8080"', 'state = "state"', 'confdir = "ca"', ""]
     if feed:
         lines += ["[[feed]]", 'name = "list"', f"url = {_quoted(source)}", 'interval = "1h"', ""]

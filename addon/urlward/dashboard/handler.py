@@ -76,6 +76,8 @@ NAVIGATION = (
     ("/", "now.title"),
     ("/history", "history.title"),
     ("/lists", "lists.title"),
+    ("/own", "own.title"),
+    ("/configuration", "edit.title"),
     ("/events", "events.title"),
     ("/check", "check.title"),
     ("/alarms", "alarms.title"),

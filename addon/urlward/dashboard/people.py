@@ -77,7 +77,7 @@ class RemovePerson(PeoplePage):
         except UrlwardError as e:
             await self.show(error=self.wrong(e))
         else:
-            self.go("/people", "removed")
+            self.go("/people", "person_removed")
 
 
 class GiveRole(PeoplePage):
@@ -90,7 +90,7 @@ class GiveRole(PeoplePage):
         except UrlwardError as e:
             await self.show(error=self.wrong(e))
         else:
-            self.go("/people", "role")
+            self.go("/people", "person_role")
 
 
 class PeopleApi(Api, _OfPeople):

@@ -18,6 +18,8 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     "allows": ("allowed", "ended", "expired"),
     "objections": ("objection-granted", "objection-declined"),
     "lists": ("accepted", "rolled-back"),
+    "own": ("own-added", "own-removed", "own-revealed"),
+    "configuration": ("edited",),
     "people": ("person-added", "person-removed", "person-role", "person-token"),
     "records": ("held", "released", "adopted", "formula", "purge", "purged", "support-bundle", "who"),
     "log": ("begun-anew", "head-anew", "taken-over"),
