@@ -68,7 +68,7 @@ from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tel
 from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.source import BadLine, ErrorBudget, SourceError, left_out, read_artifact, read_budget
-from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
+from urlward.options import FLAGS, LIST, OF_ADDON, TRUST, given_path
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
@@ -152,10 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
 
     build = command("compile", _compile, "Compile sources into an artifact.")
-    build.add_argument("sources", nargs="+", type=Path, metavar="SOURCE")
-    build.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    build.add_argument("sources", nargs="+", type=given_path, metavar="SOURCE")
+    build.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
     build.add_argument(
-        "--key", type=Path, metavar="FILE", help="key file; FILE.key beside the output where not given"
+        "--key", type=given_path, metavar="FILE", help="key file; FILE.key beside the output where not given"
     )
     build.add_argument("--name", help="name of the list (the first source's)")
     build.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
@@ -168,12 +168,12 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor_command(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
-    info.add_argument("file", type=Path, metavar="FILE")
+    info.add_argument("file", type=given_path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="as a JSON object")
     TRUST.add_to(info)
 
     keygen = command("keygen", _keygen, "Make a key.")
-    keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    keygen.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
     keygen.add_argument(
         "--signing", action="store_true", help="a signing key: FILE is private, FILE.pub is public"
     )

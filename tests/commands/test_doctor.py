@@ -89,6 +89,20 @@ def test_the_ports_of_a_gateway_are_those_that_it_takes(
     assert f"ss -lnup 'sport = :{port}'" in udp.advice
 
 
+@pytest.mark.parametrize(
+    ("listen", "advice"),
+    [("192.0.2.250:8080", "ip address shows"), ("[fe80::1%lo]:8080", "it is no address to listen on")],
+)
+def test_an_address_that_is_none_of_this_machine(
+    config: Path, capsys: pytest.CaptureFixture[str], listen: str, advice: str
+) -> None:
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("listen")]
+    config.write_text("\n".join([*lines, f'listen = "{listen}"']))
+    (port,) = found(capsys, config, 1)["ports"]
+    assert port.advice.startswith(advice)
+    assert port.advice.endswith("; or choose another in listen")
+
+
 def test_a_configuration_that_cannot_be_used(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text() + 'mode = ["regular", "regular"]\n')
     assert found(capsys, config, 1)["configuration"][0].state == "wrong"

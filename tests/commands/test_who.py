@@ -270,6 +270,43 @@ def test_who_has_a_fixed_prefix_since_years(
     assert purge_configured(records, tmp_path / "state", now + 181 * 86_400) == 1
 
 
+def test_two_nodes_have_no_source_in_common_unless_they_say_so(
+    postgresql_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both lease the same private address: whoever came last would be named for both, and alone."""
+    (tmp_path / "url").write_text(postgresql_url)
+
+    def run(node: str, *command: str, code: int = 0) -> str:
+        config = tmp_path / f"{node}.toml"
+        config.write_text(
+            f'state = "{node}"\n[records.days]\nblocks = 30\noperations = 30\nassignments = 180\n'
+            '[records.assignments]\nkind = "postgresql"\nurl_file = "url"\n'
+        )
+        with pytest.raises(SystemExit) as raised:
+            cli.main([*command, "--config", str(config)])
+        out, err = capsys.readouterr()
+        assert raised.value.code == code, err
+        return out + err
+
+    leases = {}
+    for node in ("gw1", "gw2"):
+        leases[node] = tmp_path / f"{node}.csv"
+        leases[node].write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},of-{node}\n")
+    run("gw1", "assignments", "import", "csv", str(leases["gw1"]))
+    for command in ("import", "follow"):
+        said = run("gw2", "assignments", command, "csv", str(leases["gw2"]), code=2)
+        assert said == (
+            "urlward: source 'csv' is read by another node: give this one's another name with --source, or "
+            "--source csv where it is the same server's\n"
+        )
+    assert "of-gw1" in run("gw1", "who", *ASK)
+    run("gw2", "assignments", "import", "csv", str(leases["gw2"]), "--source", "of gw2")
+    assert "ambiguous: 2 subscribers" in run("gw1", "who", *ASK, code=1)
+    # The other one of a pair goes on with what this one read.
+    run("gw2", "assignments", "import", "csv", str(leases["gw1"]), "--source", "csv")
+    run("gw2", "assignments", "import", "csv", str(leases["gw1"]))
+
+
 def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     formula = ("formula", "100.64.0.0/24", "198.51.100.0/30", "--ports", "1008", "--source", "nat")
     assert urlward("assignments", *formula) == 0

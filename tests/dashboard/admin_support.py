@@ -11,7 +11,7 @@ from typing import Any
 from urlward.config import read_config
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.editing import Editor
-from urlward.dashboard.history import Step, past
+from urlward.dashboard.history import History, Step, past
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
     AdminError,
@@ -174,6 +174,8 @@ class MadeUp(LiveSources):
         return b"urlward_up 1\n"
 
     def now(self) -> Now:
+        if self.quiet:
+            return History().now([])
         self.second += 1
         seconds = list(range(self.second - 599, self.second + 1))
         return Now(
@@ -215,6 +217,8 @@ class MadeUp(LiveSources):
         return {"store": not self.absent, "workers": True}
 
     def lists(self) -> list[Row]:
+        if self.quiet:
+            return []
         made = {"created": "2026-11-25T08:00:00Z", "age": 9_000, "note": ""}
         return [
             {
@@ -229,12 +233,16 @@ class MadeUp(LiveSources):
         ]
 
     def hits(self) -> dict[str, dict[str, int]]:
+        if self.quiet:
+            return {"list": {}, "category": {}}
         return {
             "list": {"hotline": 4_711, "phishing": 811},
             "category": {"child-abuse": 4_000, "phishing": 1_522},
         }
 
     def feeds(self) -> list[Row]:
+        if self.quiet:
+            return []
         well = {
             "name": "hotline",
             "state": "ok",
@@ -284,6 +292,8 @@ class MadeUp(LiveSources):
         if self.absent:
             raise NotConfiguredError("Events: no store that can be searched is configured.")
         found: list[Row] = []
+        if self.quiet:
+            return EventPage(found, "")
         newest = int(wanted.before[12:]) if wanted.before else EVENTS
         for number in range(newest - 1, -1, -1):
             one = event(number)
@@ -336,6 +346,8 @@ class MadeUp(LiveSources):
         }
 
     def alarms(self) -> list[Row]:
+        if self.quiet:
+            return []
         now = [
             {
                 "time": "2026-11-24T10:00:00Z",
@@ -357,6 +369,8 @@ class MadeUp(LiveSources):
         ]
 
     def allows(self) -> list[Row]:
+        if self.quiet:
+            return []
         return list(self.in_force.values())
 
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
@@ -393,6 +407,8 @@ class MadeUp(LiveSources):
     def objections(self) -> list[Row]:
         if self.absent:
             raise NotConfiguredError("Objections are not taken.")
+        if self.quiet:
+            return []
         one = {
             "id": "o-1",
             "time": "2026-11-25T09:00:00Z",

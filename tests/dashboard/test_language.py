@@ -214,8 +214,8 @@ SPOKEN = [
         for one in said(path, "AdminError", "NotConfiguredError", "_again")
     ),
     *said(ROOT / "policy/reasons.py", "error"),
-    *said(ROOT / "policy/allows.py", "AllowError"),
-    *said(ROOT / "objections/objections.py", "AllowError"),
+    *said(ROOT / "policy/allows.py", "UrlwardError"),
+    *said(ROOT / "objections/objections.py", "UrlwardError"),
     *said(ROOT / "records/event.py", "ReferenceTextError"),
 ]
 FOR_SCRIPTS = ("body: ", "admin: ", "who: ")

@@ -11,6 +11,7 @@ from typing import Any
 
 from urlward.config import SYSTEM, RecordsTable, configured
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.regular import write_new
 from urlward.state.folder import state_folder
 
@@ -71,8 +72,8 @@ def state_subcommand(commands: Any, name: str, function: Any, help_text: str) ->
 
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where configuration and state folder are; `state_of` takes the latter."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    parser.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    parser.add_argument("--state", type=given_path, metavar="DIR", help="state folder (as configured)")
 
 
 def state_of(args: argparse.Namespace) -> Path:

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -19,12 +20,14 @@ from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
 from urlward.lists.source import ErrorBudget, read_budget
+from urlward.options import given_path
 from urlward.progress import progress_bar
 from urlward.state.audit import append
 from urlward.state.folder import found_folder, made_folder, state_folder
 
 if TYPE_CHECKING:
     from urlward.assignments.importing import Imported, Judge
+    from urlward.assignments.interval import Source
     from urlward.assignments.store import AssignmentStore, KeepingNode
 
 _PAUSE = 1.0
@@ -74,7 +77,7 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_arguments(parser)
     parser.add_argument(
         "--database",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="file with a postgresql:// URL (as configured, or SQLite in the state folder)",
     )
@@ -197,7 +200,7 @@ def _import(args: argparse.Namespace) -> int:
             else:
                 where = name
                 with (
-                    store.importing(args.source or args.format, args.format, name, keeper) as source,
+                    _importing(store, args, name, keeper) as source,
                     progress_bar() as progress,
                 ):
                     done = import_file(store, source, Path(name), options, time.time, progress, judge)
@@ -207,6 +210,14 @@ def _import(args: argparse.Namespace) -> int:
     if wrong:
         raise AssignmentError("; ".join(wrong))
     return DONE
+
+
+def _importing(
+    store: "AssignmentStore", args: argparse.Namespace, path: str, keeper: "KeepingNode | None"
+) -> "AbstractContextManager[Source]":
+    """The source that is read: of the name that was given, or of the format's where no other node has it."""
+    name, takes_over = args.source or args.format, args.source is not None
+    return store.importing(name, args.format, path, keeper, takes_over=takes_over)
 
 
 def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
@@ -260,7 +271,7 @@ def _follow(args: argparse.Namespace) -> int:
     with store:
         if args.format == RADACCT:
             return _follow_radacct(lambda: _radacct(store, keeper, Path(name), args, options))
-        with store.importing(args.source or args.format, args.format, name, keeper) as source:
+        with _importing(store, args, name, keeper) as source:
             told, shown = -1, 0
             for state in follow(store, source, Path(name), options, pause=_wait):
                 # What has the path may be another file by now.
@@ -311,7 +322,7 @@ def _radacct(
     from urlward.assignments.radacct import import_radacct, shown_url
 
     url = _url_in(file)
-    with store.importing(args.source or RADACCT, RADACCT, shown_url(url), keeper) as source:
+    with _importing(store, args, shown_url(url), keeper) as source:
         return source.path, import_radacct(store, source, url, options, time.time(), judge)
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
 from urlward.commands.arguments import Command
 from urlward.config import Config, configured
@@ -16,7 +15,7 @@ from urlward.library import Filter
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.source import read_budget
-from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
+from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST, given_path
 from urlward.progress import Progress, progress_bar, silent
 from urlward.samples import SAMPLE
 
@@ -38,7 +37,9 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `load` takes."""
     for option in (LIST, FORMAT, KEY, TRUST, MAX_ERRORS):
         option.add_to(parser)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
+    parser.add_argument(
+        "--config", type=given_path, metavar="FILE", help="TOML file: its lists, feeds and policy"
+    )
 
 
 def load(args: argparse.Namespace, *, follow: bool, progress: Progress = silent) -> Filter:

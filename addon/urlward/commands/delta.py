@@ -11,6 +11,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.lists.build import told, write_in_kind
 from urlward.lists.source import read_artifact
+from urlward.options import given_path
 from urlward.state.keys import key_beside, read_key
 from urlward.units import counted
 
@@ -18,26 +19,26 @@ from urlward.units import counted
 def add_delta_commands(command: Command) -> None:
     """Declare ``urlward delta`` and ``urlward patch``."""
     delta = command("delta", _delta, "Write what makes one artifact of another.")
-    delta.add_argument("old", type=Path, metavar="OLD")
-    delta.add_argument("new", type=Path, metavar="NEW")
+    delta.add_argument("old", type=given_path, metavar="OLD")
+    delta.add_argument("new", type=given_path, metavar="NEW")
     delta.add_argument(
         "-o",
         "--output",
         required=True,
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="in a folder it is named as feeds look for it: NEW.SERIAL.delta, the serial being OLD's",
     )
     delta.add_argument(
-        "--key", type=Path, metavar="FILE", help="key of both; NEW.key beside it where not given"
+        "--key", type=given_path, metavar="FILE", help="key of both; NEW.key beside it where not given"
     )
 
     patch = command("patch", _patch, "Make the new artifact of the old one and a delta.")
-    patch.add_argument("old", type=Path, metavar="OLD")
-    patch.add_argument("delta", type=Path, metavar="DELTA")
-    patch.add_argument("-o", "--output", required=True, type=Path, metavar="NEW")
+    patch.add_argument("old", type=given_path, metavar="OLD")
+    patch.add_argument("delta", type=given_path, metavar="DELTA")
+    patch.add_argument("-o", "--output", required=True, type=given_path, metavar="NEW")
     patch.add_argument(
-        "--key", type=Path, metavar="FILE", help="key of both; OLD.key beside it where not given"
+        "--key", type=given_path, metavar="FILE", help="key of both; OLD.key beside it where not given"
     )
 
 

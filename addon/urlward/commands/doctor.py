@@ -1,6 +1,7 @@
 """``urlward doctor``: what usually is wrong on a machine that filters, and what to do about it."""
 
 import argparse
+import errno
 import json
 import os
 import resource
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from urlward.commands.arguments import DONE, WRONG, Command
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.process import module_command
 from urlward.units import in_words
 
@@ -74,7 +76,7 @@ def _wrong(about: str, text: str, advice: str = "") -> Finding:
 def add_doctor_command(command: Command) -> None:
     """Declare ``urlward doctor``; what it needs is imported when it runs."""
     doctor = command("doctor", _doctor, "Look for what usually is wrong; exit code 1 where something is.")
-    doctor.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    doctor.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
     doctor.add_argument("--json", action="store_true", help="as a JSON array")
 
 
@@ -219,15 +221,20 @@ def _ports(config: Config) -> Iterator[Finding]:
     for one in Preflight(config, settings, ()).addresses():
         for protocol in sorted(one.protocols):
             where = f"{one.key}: {one}" + " (UDP)" * (protocol == "udp")
-            if why := _taken(one, protocol):
-                who = f"ss -ln{protocol[0]}p 'sport = :{one.port}' says who has it"
-                yield _wrong(about, f"{where}: {why}", f"{who}; or choose another in {one.key}")
+            if (error := _taken(one, protocol)) is not None:
+                who = {
+                    errno.EADDRINUSE: f"ss -ln{protocol[0]}p 'sport = :{one.port}' says who has it",
+                    errno.EADDRNOTAVAIL: "ip address shows those of this machine",
+                    errno.EACCES: "a port below 1024 is for root, and for the service's capabilities",
+                }.get(error.errno or 0, "it is no address to listen on")
+                text = f"{where}: {error.strerror or error}"
+                yield _wrong(about, text, f"{who}; or choose another in {one.key}")
             else:
                 yield _ok(about, f"{where} is free")
 
 
-def _taken(address: "Listener", protocol: str) -> str:
-    """Why nothing can listen at an address; empty where something can."""
+def _taken(address: "Listener", protocol: str) -> OSError | None:
+    """Why nothing can listen at an address; None where something can."""
     from urlward.gateway.system import has_ipv6
 
     hosts = [address.host] if address.host else ["0.0.0.0", *["::"] * has_ipv6()]  # noqa: S104 - tried only
@@ -241,8 +248,8 @@ def _taken(address: "Listener", protocol: str) -> str:
                     s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 s.bind((host, address.port))
         except OSError as e:
-            return e.strerror or str(e)
-    return ""
+            return e
+    return None
 
 
 def _state(config: Config) -> Iterator[Finding]:

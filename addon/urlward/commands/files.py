@@ -6,6 +6,7 @@ from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command, write_new_file
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 
 
 def add_files_command(command: Command) -> None:
@@ -16,11 +17,11 @@ def add_files_command(command: Command) -> None:
         "Write what is shipped: an example configuration, lists, units, rules for monitoring.",
     )
     files.add_argument(
-        "folder", type=Path, metavar="DIR", help="folder to write into; nothing is overwritten"
+        "folder", type=given_path, metavar="DIR", help="folder to write into; nothing is overwritten"
     )
     files.add_argument(
         "--command",
-        type=Path,
+        type=given_path,
         dest="program",
         metavar="FILE",
         help="urlward as the units start it (this one)",

@@ -37,7 +37,7 @@ from urlward.lists.source import (
     recognise,
     unreadable,
 )
-from urlward.options import FORMAT
+from urlward.options import FORMAT, given_path
 from urlward.progress import Progress, progress_bar
 
 _STDIN = Path("-")
@@ -49,11 +49,13 @@ _TOLD = 1024
 def add_import_commands(command: Command) -> None:
     """Declare ``urlward import``."""
     importing = command("import", _import, "Translate sources of other formats to the list grammar.")
-    importing.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help='"-" is standard input')
+    importing.add_argument(
+        "sources", nargs="+", type=given_path, metavar="SOURCE", help='"-" is standard input'
+    )
     add_format_arguments(importing)
     importing.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
     importing.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="file to write (standard output)"
+        "-o", "--output", type=given_path, metavar="FILE", help="file to write (standard output)"
     )
     importing.add_argument("--quiet", action="store_true", help="count what was not taken, and no more")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urlward.commands.arguments import DONE, Command, write_new_file
 from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 
 if TYPE_CHECKING:
     from urlward.gateway.ca import Authority
@@ -33,7 +34,12 @@ def add_init_command(command: Command) -> None:
     """Declare ``urlward init``; what it needs is imported when it runs."""
     init = command("init", _init, "Write a first configuration, with keys and certificate, and try it.")
     init.add_argument(
-        "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where; made if missing (here)"
+        "folder",
+        nargs="?",
+        type=given_path,
+        default=Path(),
+        metavar="DIR",
+        help="where; made if missing (here)",
     )
     init.add_argument("--for", dest="kind", choices=KINDS, help="whom; asked where not given")
     init.add_argument("--operator", metavar="NAME", help="who filters, for the block page")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urlward import samples
 from urlward.commands.arguments import Command, subcommand
 from urlward.engine.errors import UrlwardError
-from urlward.options import KEY, LIST
+from urlward.options import KEY, LIST, given_path
 
 if TYPE_CHECKING:
     from urlward.report.document import ReportDocument
@@ -41,10 +41,10 @@ def add_lab_commands(command: Command) -> None:
 
     run = subcommand(of_lab, "run", _run, "Run a scenario in a network of its own, and write a report.")
     run.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
-    report = run.add_argument("-o", "--output", "--report", dest="report", type=Path, metavar="FOLDER")
+    report = run.add_argument("-o", "--output", "--report", dest="report", type=given_path, metavar="FOLDER")
     report.help = "for report.html and report.json (lab-report/SCENARIO)"
     run.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there; a new one"
+        "--keep", type=given_path, metavar="FOLDER", help="copy logs and configurations there; a new one"
     )
     run.add_argument("--in", dest="running", metavar="NAME", help="in a lab that is up")
     run.add_argument(
@@ -207,7 +207,9 @@ def _down(args: argparse.Namespace) -> int:
 def _add_replay(of_lab: Any) -> None:
     parser = subcommand(of_lab, "replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
-    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')
+    parser.add_argument(
+        "logs", nargs="+", type=given_path, metavar="LOG", help='a file; "-" is standard input'
+    )
     LIST.add_to(parser)
     KEY.add_to(parser)
     parser.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines of a source (1%%)")
@@ -225,7 +227,9 @@ def _add_replay(of_lab: Any) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core)")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="entries to name by their ids (20)")
-    output = parser.add_argument("-o", "--output", "--report", dest="output", type=Path, metavar="FOLDER")
+    output = parser.add_argument(
+        "-o", "--output", "--report", dest="output", type=given_path, metavar="FOLDER"
+    )
     output.help = "for the report (./urlward-replay-DATE)"
     parser.add_argument(
         "--json", action="store_true", help="counts as a JSON object; no folder unless -o names one"

@@ -8,6 +8,7 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, subco
 from urlward.config import Config, configured
 from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.regular import read_regular
 
 TIMEOUT = 10.0
@@ -25,8 +26,8 @@ def add_metrics_commands(command: Command) -> None:
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
     )
-    files.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its [admin] is asked")
-    files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+    files.add_argument("--config", type=given_path, metavar="FILE", help="TOML file: its [admin] is asked")
+    files.add_argument("-o", "--output", required=True, type=given_path, metavar="FOLDER")
 
 
 def _show(args: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def _grant(args: argparse.Namespace) -> int:
         raise UrlwardError("--for and --host go with a URL")
     if args.url is not None and args.duration is None:
         raise UrlwardError("--for TIME is needed with a URL, such as 2h")
-    state = state_of(args)
+    state = found_folder(state_of(args))
     url = typed_url(args.url or "")
     if args.url == "-" and not url:
         raise UrlwardError("standard input: no URL")
@@ -82,7 +82,7 @@ def _grant(args: argparse.Namespace) -> int:
 
 
 def _decline(args: argparse.Namespace) -> int:
-    state = state_of(args)
+    state = found_folder(state_of(args))
     for id_ in args.ids:
         decline(state, id_, args.why, caller(), now=time.time())
         print(f"{id_}: declined", flush=True)

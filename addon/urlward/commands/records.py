@@ -192,6 +192,7 @@ def _purge(args: argparse.Namespace) -> int:
     from urlward.service.leftovers import purge_leftovers
 
     records, state = recorded(args)
+    found_folder(state)
     now = time.time()
     # Before anything is deleted: where it cannot be written down, nothing is.
     append(state, caller(), "purge", now, days=records.days.model_dump(exclude_none=True))
@@ -223,6 +224,7 @@ def _hold(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, in_databases
 
     records, state = recorded(args)
+    found_folder(state)
     try:
         until = parse_time(args.until, whole_day=True)
     except ValueError as e:
@@ -261,6 +263,7 @@ def _release(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, in_databases
 
     records, state = recorded(args)
+    found_folder(state)
     reference = canonical_reference(args.reference)
     until = held_references(state, time.time()).get(reference)
     with KeepingStores(records, state, make=False) as stores:

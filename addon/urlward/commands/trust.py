@@ -22,19 +22,20 @@ from urlward.lists.trust import (
     read_trust,
     write_key_file,
 )
+from urlward.options import given_path
 
 
 def add_trust_commands(command: Command) -> None:
     """Declare ``urlward sign`` and ``urlward rotate``."""
     sign = command("sign", _sign, "Sign an artifact, which needs no list key.")
-    sign.add_argument("file", type=Path, metavar="FILE")
-    sign.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (in its place)")
+    sign.add_argument("file", type=given_path, metavar="FILE")
+    sign.add_argument("-o", "--output", type=given_path, metavar="FILE", help="where to (in its place)")
     add_issue_arguments(sign, required=True)
 
     rotate = command("rotate", _rotate, "Hand over from one signing key to the next.")
-    rotate.add_argument("old", type=Path, metavar="OLD_PRIVATE", help="the key that signs no more")
-    rotate.add_argument("new", type=Path, metavar="NEW_PUBLIC", help="the one that signs instead")
-    rotate.add_argument("-o", "--output", required=True, type=Path, metavar="STATEMENT")
+    rotate.add_argument("old", type=given_path, metavar="OLD_PRIVATE", help="the key that signs no more")
+    rotate.add_argument("new", type=given_path, metavar="NEW_PUBLIC", help="the one that signs instead")
+    rotate.add_argument("-o", "--output", required=True, type=given_path, metavar="STATEMENT")
     rotate.add_argument(
         "--last-serial", metavar="N", help="the last that the old key signs (what compile counts --from as)"
     )
@@ -44,7 +45,7 @@ def add_trust_commands(command: Command) -> None:
 def add_issue_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Declare the arguments that `issue_of` reads."""
     parser.add_argument(
-        "--sign", required=required, type=Path, metavar="KEY", help="private key of `keygen --signing`"
+        "--sign", required=required, type=given_path, metavar="KEY", help="private key of `keygen --signing`"
     )
     parser.add_argument("--serial", metavar="N", help="higher with each issue")
     parser.add_argument("--valid-from", metavar="DATE", help="first day, or time with offset (always)")

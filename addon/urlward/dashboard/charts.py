@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from urlward.dashboard.sources import Past
+from urlward.records.metrics import NONE, OTHER
 
 LINES = 6
 """Lines of a chart: as many as can be told apart by their colours and dashes."""
 
 _IN_STEP = "history.in_step"
+_KNOWN = {NONE: "lists.no_name", OTHER: "history.others"}
+"""Keys of the names that metrics have for none, and for what is beyond their bounds."""
 
 type Value = float | None
 
@@ -70,15 +73,16 @@ def _without_last(chart: Chart) -> Chart:
 
 
 def _lines(values: Mapping[str, Sequence[Value]], prefix: str = "") -> list[Line]:
+    values = {_KNOWN.get(name, prefix + name): of_name for name, of_name in values.items()}
     names = list(values)
     if len(names) <= LINES:
-        return [Line(prefix + name, values[name]) for name in names]
+        return [Line(name, values[name]) for name in names]
     first, others = names[: LINES - 1], names[LINES - 1 :]
     together = [
         None if all(value is None for value in step) else round(sum(value or 0 for value in step), 3)
         for step in zip(*(values[name] for name in others), strict=True)
     ]
-    return [*(Line(prefix + name, values[name]) for name in first), Line("history.others", together)]
+    return [*(Line(name, values[name]) for name in first), Line("history.others", together)]
 
 
 def _hours(ages: Sequence[Value]) -> list[Value]:

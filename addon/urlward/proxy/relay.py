@@ -198,7 +198,7 @@ def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
 
 def is_alone(head: RequestHead) -> bool:
     """Whether a request goes to its origin behind all responses, and the next one behind its own."""
-    return head.length != 0 or head.method not in _PIPELINED
+    return head.fields.length != 0 or head.method not in _PIPELINED
 
 
 @dataclass(eq=False, slots=True)
@@ -632,7 +632,8 @@ class HttpRelay:
         except HeadError as e:
             self._refuse(e)
             return None
-        if self.pending and (self.pending[-1].alone or is_alone(head)):
+        fields, alone = head.fields, is_alone(head)
+        if self.pending and (self.pending[-1].alone or alone):
             self._held += raw
             self._behind = True
             return None
@@ -642,9 +643,9 @@ class HttpRelay:
             self._switching = True
             return None
         if not isinstance(found, Names):
-            whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
+            whole = (self._in_turn or not more) and fields.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.
-            keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
+            keep_alive = whole and fields.keep_alive and not self.pending and not self.ends.client_is_behind()
             self._answer_with(found, keep_alive=keep_alive)
             return None
         if self._mute:
@@ -652,18 +653,13 @@ class HttpRelay:
             self.ends.leave_server()
             self._server, self._mute, self._requests = "none", False, 0
         kept = None if self._server == "open" and not self._in_turn else head
-        self._sending = Pending(
-            kept, found, head.method == b"HEAD", is_alone(head), head.websocket, head.expects
-        )
+        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, fields.expects)
         self.pending.append(self._sending)
         self._requests += 1
-        if head.length:
-            self._body = Counted(head.length)
-        elif head.length is None:
-            self._body = Chunked()
-        if self._body is not None:
-            self._body = Unread(self._body, head.method)
-        if head.websocket:
+        if fields.length != 0:
+            body = Chunked() if fields.length is None else Counted(fields.length)
+            self._body = Unread(body, head.method)
+        if fields.websocket:
             self._switching = True
         return head
 
@@ -678,8 +674,8 @@ class HttpRelay:
 
     def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
         """The head to send to the origin, `raw` itself where unchanged; None where it has been answered."""
-        raw = with_plain_framing(head, raw)
-        return without_upgrade(raw) if head.other_upgrade else raw
+        raw = with_plain_framing(head.fields, raw)
+        return without_upgrade(raw) if head.fields.other_upgrade else raw
 
     def _look_at_start(self, seen: int) -> None:
         """Check that what has arrived of a head may become one."""

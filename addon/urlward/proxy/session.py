@@ -29,7 +29,7 @@ from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
-from urlward.proxy.poller import Delay, Share, Task, running_loop
+from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
@@ -479,10 +479,11 @@ class Session:
             try:
                 address = str(sock.getpeername()[0])
             except OSError:
-                sock.close()  # reset already
+                address = ""  # reset already
+            self._take_server(Connection(self._mode.poller, sock, self, address, events=WRITE))
+            if not address:
                 self._not_connected(None)
                 return
-            self._take_server(Connection(self._mode.poller, sock, self, address))
             if self._origin.tls:
                 self._begin_tls()
             else:

@@ -44,12 +44,12 @@ function labelsOf(body) {
   return [...body.closest("table").querySelectorAll("thead th")].map((head) => head.textContent);
 }
 
-function cells(values, labels = []) {
+function cells(values, labels) {
   const row = document.createElement("tr");
   values.forEach((value, n) => {
     const cell = document.createElement(n ? "td" : "th");
     if (!n) cell.scope = "row";
-    else if (labels[n]) cell.dataset.label = labels[n];
+    else cell.dataset.label = labels[n];
     cell.append(value);
     row.append(cell);
   });
@@ -65,6 +65,7 @@ function timeElement(text, machine) {
 
 function showMinutes() {
   const rows = [];
+  const labels = labelsOf(byId("minutes"));
   let from = 0;
   while (from < data.seconds.length) {
     const begin = data.seconds[from] - (data.seconds[from] % 60);
@@ -72,7 +73,7 @@ function showMinutes() {
     while (to < data.seconds.length && data.seconds[to] < begin + 60) to++;
     const found = figures(from, to);
     const time = timeElement(`${clock(begin)}Z`, new Date(begin * 1000).toISOString());
-    rows.unshift(cells([time, ...MEASURES.map((name) => shown(name, found[name]))]));
+    rows.unshift(cells([time, ...MEASURES.map((name) => shown(name, found[name]))], labels));
     from = to;
   }
   if (rows.length) byId("minutes").replaceChildren(...rows);
