@@ -39,7 +39,7 @@ protect = false
 paused = true
 
 [[feed]]
-name = "own"
+name = "mine"
 path = "own.txt"
 """
 
@@ -113,7 +113,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         protect=False,
         paused=True,
     )
-    assert own == FeedTable(name="own", path=str(folder / "own.txt"))
+    assert own == FeedTable(name="mine", path=str(folder / "own.txt"))
     elsewhere = {"path", "password_env", "token_file", "token_env"}
     assert phishing.model_fields_set | elsewhere == set(FeedTable.model_fields)
 

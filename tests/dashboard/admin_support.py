@@ -1,13 +1,16 @@
 """What the tests of the dashboard share: sources that are made up, and a server in a thread."""
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from urlward.config import read_config
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.editing import Editor
 from urlward.dashboard.history import History, Step, past
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
@@ -18,7 +21,9 @@ from urlward.dashboard.sources import (
     Past,
     Row,
 )
+from urlward.feeds.own import UnsureError
 from urlward.objections.objections import Grant
+from urlward.policy.own import Draft, warnings_of
 from urlward.records.store import EventQuery
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
@@ -52,6 +57,40 @@ def event(number: int) -> Row:
     }
 
 
+EDITED = """
+[[feed]]
+name = "hotline"
+url = "https://hotline.example/list.ward"
+paused = true
+delta = false
+[[group]]
+name = "pupils"
+networks = ["192.0.2.0/24"]
+[[group.rule]]
+categories = ["games"]
+action = "allow"
+schedule = "breaks"
+[[rule]]
+action = "monitor"
+[schedule.breaks]
+zone = "Europe/Madrid"
+from = "10:00"
+to = "10:30"
+"""
+
+
+EDITING = (
+    "/own",
+    "/configuration",
+    "/configuration/feed",
+    "/configuration/feed?at=feed.0",
+    "/configuration/group?at=group.0",
+    "/configuration/rule",
+    "/configuration/rule?at=group.0.rule.0",
+    "/configuration/schedule?at=schedule.breaks",
+    "/lists/versions?name=hotline",
+)
+"""Pages by which something is edited."""
 NOON = 1_795_608_000
 """2026-11-25 12:00 UTC, a while after which it is."""
 
@@ -89,6 +128,47 @@ class MadeUp(LiveSources):
         self.absent = False
         self.quiet = False
         """Whether nothing has happened, and nothing is configured."""
+        self.folder = tempfile.TemporaryDirectory(prefix="urlward-made-up-")
+        self.config = Path(self.folder.name) / "urlward.toml"
+        self.config.write_text(EDITED)
+        self.editor = Editor(read_config(self.config), Path(self.folder.name) / "state")
+
+    def own(self) -> list[Row]:
+        return [] if self.quiet else [{
+            "id": "o-0000002a", "action": "block", "kind": "page", "category": "games", "note": "case 7",
+            "expires": "2030-01-31", "created": "2026-11-25T08:00:00Z", "who": "Ann",
+        }]  # fmt: skip
+
+    def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
+        if not sure and (found := warnings_of(made, lambda _: False)):
+            raise UnsureError(found)
+        self.told.append(("own", made.line, made.category, made.note, made.expires, who, sure))
+        return self.own()[0]
+
+    def remove_own(self, id_: str, why: str, who: str) -> Row:
+        self.told.append(("own removed", id_, why, who))
+        return self.own()[0]
+
+    def reveal_own(self, id_: str, who: str) -> str:
+        self.told.append(("own revealed", id_, who))
+        return f"http://listed.example/page id={id_}"
+
+    def versions(self, name: str) -> Row:
+        held = {
+            "serial": 5,
+            "before": 6,
+            "who": "Ann",
+            "why": "too many",
+            "at": "2026-11-25T08:00:00Z",
+        }
+        versions = [{"serial": n, "created": "2026-11-25T08:00:00Z"} for n in (6, 4)]
+        return {"name": name, "versions": versions, "serial": 5, "held": held}
+
+    def roll_back_feed(self, name: str, serial: int | None, why: str, who: str) -> None:
+        self.told.append(("rollback", name, serial, why, who))
+
+    def release_feed(self, name: str, why: str, who: str) -> None:
+        self.told.append(("release", name, why, who))
 
     def metrics_text(self) -> bytes:
         return b"urlward_up 1\n"

@@ -20,7 +20,7 @@ import pytest
 import urllib3
 from tornado.httpclient import AsyncHTTPClient
 
-from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
+from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import AdminError, EventPage
@@ -29,7 +29,7 @@ from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
 
-PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
 FORMS = (
     "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
 )  # fmt: skip

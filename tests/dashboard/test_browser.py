@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, launched, luminance
-from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, event, serving
+from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 
 pytestmark = NEEDS_CHROMIUM
 
-PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
 WIDTHS = (390, 1280)
 
 # What can be used must say what it is, and be large enough for a finger (WCAG 2.2, 2.5.8) unless in a text.

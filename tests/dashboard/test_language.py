@@ -18,6 +18,7 @@ from urlward.dashboard.handler import NAVIGATION
 from urlward.dashboard.language import TEXTS, Language, language_of, languages
 from urlward.engine.entry import Kind
 from urlward.feeds.source import Reason
+from urlward.feeds.status import STATES
 from urlward.page.words import SHIPPED, read_texts
 from urlward.records.event import KINDS
 from urlward.records.exposition import ALARMS
@@ -178,7 +179,7 @@ def test_no_text_is_of_nothing():
             one.value for one in Environment(autoescape=True).parse(path.read_text()).find_all(nodes.Const)
         }
     # Looked up by a name that only the running program knows.
-    by_name = ("message.", "term.", "done.", "now.live.")
+    by_name = ("message.", "term.", "done.", "now.live.", "edit.", "field.", "hint.", "own.as_")
     unused = set()
     for key in ENGLISH:
         whole = re.sub(r"\.(one|other)$", "", key)
@@ -213,7 +214,7 @@ REASONS = {
 
 
 def test_words_that_scripts_rely_on_are_translated():
-    states = {"ok", "waiting", "failed", "alarm", "open", "granted", "declined", "pass", "monitor"}
+    states = {*STATES, "open", "granted", "declined", "pass", "monitor"}
     words = states | set(KINDS) | {kind.label for kind in Kind} | set(ALARMS)
     words |= {*TROUBLES, *(end for end, _ in TROUBLES.values()), *get_args(Reason), *REASONS}
     assert {word for word in words if f"term.{word}" not in ENGLISH} == set()

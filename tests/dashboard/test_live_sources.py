@@ -70,7 +70,7 @@ def snapshot(started: float, requests: int = 0, serial: int = 17) -> dict[str, A
         "stall_longest": 0.001, "stall_newest": 0.001,
         "requests": {"match": {"pass": requests}}, "blocks": {},
         "histograms": {"added": {"counts": [requests], "sum": 0.0}},
-        "lists": [["hotline", serial, 9, round(NOW - 60)], ["own", 3, 4, 0]],
+        "lists": [["hotline", serial, 9, round(NOW - 60)], ["mine", 3, 4, 0]],
     }  # fmt: skip
 
 

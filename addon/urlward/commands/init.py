@@ -178,6 +178,7 @@ def configuration(kind: str, operator: str, source: str, where: str, days: int) 
         raise UrlwardError(f"--list: {source}: there is no such file")
     if source and not feed:
         lines.append(f"list = [{_quoted(str(Path(source).absolute()))}]")
+    lines.append('include = ["state/dashboard.toml"]    # what the dashboard adds')
     lines += ['listen = ":8080"', 'state = "state"', 'confdir = "ca"', ""]
     if feed:
         lines += ["[[feed]]", 'name = "list"', f"url = {_quoted(source)}", 'interval = "1h"', ""]

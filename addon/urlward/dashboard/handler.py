@@ -73,6 +73,8 @@ NAVIGATION = (
     ("/", "now.title"),
     ("/history", "history.title"),
     ("/lists", "lists.title"),
+    ("/own", "own.title"),
+    ("/configuration", "edit.title"),
     ("/events", "events.title"),
     ("/check", "check.title"),
     ("/alarms", "alarms.title"),

@@ -18,13 +18,16 @@ from typing import Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
+from urlward.dashboard.editing import Editor, Reloads
 from urlward.dashboard.history import FILE, History, HistoryFile, Step, past
 from urlward.dashboard.sources import AdminError, EventPage, NotConfiguredError, Now, Past, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
-from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
+from urlward.feeds.own import add_to_own, remove_from_own
+from urlward.feeds.rollback import release, roll_back
+from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy, protecting
 from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
 from urlward.lasting import fault_text
@@ -33,6 +36,7 @@ from urlward.lists.formats import AUTO
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
+from urlward.policy.own import Draft, own_entries, own_row, reveal_own
 from urlward.policy.policy import Policy
 from urlward.records.database import Database
 from urlward.records.event import HITS
@@ -230,7 +234,7 @@ def of_list(
     """
     return {
         "name": name,
-        "kind": "feed" if name in feeds else "allows" if name == "allows" else "file",
+        "kind": "feed" if name in feeds else name if name in ("allows", "own") else "file",
         "serial": serial,
         "created": time_text(created) if created else "",
         "age": max(round(now - created), 0) if created else None,
@@ -359,6 +363,7 @@ class RecorderParts:
         alarms: the recorder's own alarms, as `LiveSources.alarms` has them.
         ready: what the recorder needs, and whether it is there.
         healthy: whether all workers report.
+        reloads: of the filter.
     """
 
     finder: EventFinder | None = None
@@ -369,6 +374,7 @@ class RecorderParts:
     alarms: Callable[[], list[Row]] | None = None
     ready: Callable[[], Mapping[str, bool]] | None = None
     healthy: Callable[[], bool] | None = None
+    reloads: Reloads | None = None
 
 
 class LiveSources:
@@ -408,6 +414,7 @@ class LiveSources:
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
         self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state, list_format)
+        self.editor = Editor(config, state, self._parts.reloads, clock=clock)
 
     def tick(self) -> None:
         """Add the last second to the history; call it once a second."""
@@ -581,6 +588,43 @@ class LiveSources:
         if refused is None:
             return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
         return f"{name}: the list of {refused.entries} entries is let through once"
+
+    def versions(self, name: str) -> Row:
+        """Earlier lists of a feed: ``versions`` (``serial``, ``created``), ``serial`` in force, ``held``."""
+        feed = self._feed(name)
+        store = FeedStore(self._state, feed.name)
+        now = status(feed, self._state, self._clock())
+        found = [{"serial": one.serial, "created": time_text(one.created)} for one in store.versions()]
+        return {"name": name, "versions": found, "serial": now["serial"], "held": now["held"]}
+
+    def roll_back_feed(self, name: str, serial: int | None, why: str, who: str) -> None:
+        """Put an earlier list of a feed in force, and hold the feed there (`urlward.feeds.rollback`)."""
+        roll_back(self._feed(name), self._state, serial, why=why, who=who, now=self._clock())
+
+    def release_feed(self, name: str, why: str, who: str) -> None:
+        """Release a feed that is held, and fetch it."""
+        feed = self._feed(name)
+        release(feed, self._state, why=why, who=who, now=self._clock())
+        self._refreshes.begin(feed)
+
+    def own(self) -> list[Row]:
+        """Own entries, as `urlward.policy.own.own_row` has them."""
+        return [own_row(one) for one in own_entries(self._state)]
+
+    def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
+        """Add an own entry, and put it in force (`urlward.feeds.own`)."""
+        return own_row(add_to_own(self._config, self._state, made, who, sure=sure, protects=self._protects))
+
+    def remove_own(self, id_: str, why: str, who: str) -> Row:
+        """Remove an own entry, and put it out of force."""
+        return own_row(remove_from_own(self._config, self._state, id_, why, who))
+
+    def reveal_own(self, id_: str, who: str) -> str:
+        """The line of an own entry; the audit log has who asked for it."""
+        return reveal_own(self._state, local_key(self._state), id_, who, now=self._clock())
+
+    def _protects(self, host: str) -> bool:
+        return protecting(self._config)(host)
 
     def objections(self) -> list[Row]:
         """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,

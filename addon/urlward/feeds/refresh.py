@@ -26,6 +26,7 @@ from urlward.feeds.candidate import Candidate, Look, Said, Unchanged
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
+from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms
@@ -230,7 +231,7 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
 
 
 def _guard(look: Look, found: Candidate) -> bool:
-    if look.own is not None:
+    if look.own is not None or look.feed.format == FORMAT:
         return False
     facts = look.facts
     try:
@@ -360,6 +361,8 @@ def take(look: Look) -> Unchanged | Candidate:
     feed = look.feed
     if look.own is not None:
         return _own(look, Path(look.own.path), first=look.own.first)
+    if feed.format == FORMAT:
+        return _own_entries(look)
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
     source, note = origin(feed), ""
@@ -383,6 +386,18 @@ def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
     if path.stat().st_size > most:
         raise RefusedError("too-large", f"{path}: more than max_size, {most} bytes")
     return _body(look, whole_copy(path))
+
+
+def _own_entries(look: Look) -> Unchanged | Candidate:
+    before = look.in_force
+    serial = max(int(look.now), (before.header.serial if before is not None else 0) + 1)
+    data, entries = compiled(look.state, look.key, serial, look.now)
+    artifact = parse(data)
+    same_key = before is not None and before.header.key_id == look.key.id
+    counts = changes(before, artifact) if before is not None and same_key else (entries, 0)
+    if before is not None and same_key and counts == (0, 0) and before.meta["entries"] == entries:
+        return Unchanged("", None)
+    return Candidate(data, artifact.header, entries, "text", "", None, counts=counts)
 
 
 def _own(look: Look, path: Path, *, first: bool) -> Unchanged | Candidate:

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from urlward.config.policy import policy_problems
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList, load
+from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import decide
 from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
@@ -21,6 +22,7 @@ from urlward.lists.source import NO_FOLDER, ErrorBudget, SourceError, read_budge
 from urlward.lists.trust import read_trust
 from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours
+from urlward.policy.own import NAME as OWN
 from urlward.policy.policy import Policy
 from urlward.samples import PROTECTED
 from urlward.state.folder import KEY_FILE, local_key, state_folder
@@ -82,6 +84,19 @@ def make_keeper(
                 stored=True,
                 guarded=feed.protect and feed.use != "allow",
                 key_files=(*([Path(feed.key)] if feed.key else []), state / KEY_FILE),
+                state=state if filters else None,
+            )
+        )
+    if state is not None:
+        store = FeedStore(state, OWN)
+        files.append(
+            ListFile(
+                store.path,
+                (*filter(None, [local]),),
+                OWN,
+                stored=True,
+                key_files=(state / KEY_FILE,),
+                optional=True,
                 state=state if filters else None,
             )
         )
@@ -205,6 +220,11 @@ def tell_of_categories(config: Config, keeper: Keeper) -> None:
     if unused:
         for line in config.refused(*unused).lines:
             logger.warning("%s", line)
+
+
+def protecting(config: Config) -> Callable[[str], bool]:
+    """Function that tells whether a configuration protects a host from feeds."""
+    return Matcher((), protected=_protected(config)).protects
 
 
 def _protected(config: Config) -> list[LoadedList]:

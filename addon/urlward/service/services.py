@@ -12,6 +12,7 @@ from urlward.assignments.retention import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.editing import Reloads
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
@@ -51,18 +52,22 @@ class Services:
         state: the state folder.
         key: its local key.
         list_format: of the filter's sources.
+        reloads: of the filter.
 
     Attributes:
         recorder: takes the events.
     """
 
-    def __init__(self, config: Config, state: Path, key: Key, list_format: str = AUTO) -> None:
+    def __init__(
+        self, config: Config, state: Path, key: Key, list_format: str = AUTO, reloads: Reloads | None = None
+    ) -> None:
         assert config.records is not None
         self._config = config
         self._records: RecordsTable = config.records
         self._state = state
         self._key = key
         self._list_format = list_format
+        self._reloads = reloads
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state
         )
@@ -183,6 +188,7 @@ class Services:
         return RecorderParts(
             finder=EventFinder(searched, self._state) if searched is not None else None,
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
+            reloads=self._reloads,
             metrics=measures.render,
             snapshots=measures.snapshots,
             total=measures.total,
