@@ -263,10 +263,15 @@ class MadeUp(LiveSources):
             "error": "",
             "refused": None,
             "accepted": False,
+            "paused": False,
+            "held": None,
             "alarms": {},
         }
+        held = {"serial": 5, "before": 6, "who": "Ann", "why": "too many", "at": "2026-11-25T08:00:00Z"}
         return [
             well,
+            well | {"name": "games", "state": "paused", "paused": True, "next_run": None},
+            well | {"name": "malware", "state": "held", "held": held, "next_run": None},
             well
             | {
                 "name": "phishing",

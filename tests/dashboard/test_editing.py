@@ -308,3 +308,37 @@ def test_the_pages_do_the_same(proxy: Filter, dashboard: Dashboard) -> None:
     assert answer.headers["Location"] == "/configuration?done=removed"
     dashboard.in_force()
     assert "feed" not in (folder / "more.toml").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("include", [True, False])
+def test_a_service_that_may_not_write_the_configuration(tmp_path: Path, *, include: bool) -> None:
+    """As a package's, whose unit has /etc for reading alone (systemd.exec(5), ProtectSystem)."""
+    admin, state = free_port(), tmp_path / "state"
+    config = tmp_path / "etc/urlward.toml"
+    config.parent.mkdir()
+    line = 'include = ["../state/dashboard.toml"]\n' if include else ""
+    text = CONFIG.replace('include = ["more.toml"]\n', line).replace('"state"', f'"{state}"')
+    config.write_text(text.format(admin=admin))
+    (config.parent / "first.txt").write_text("first.example\n")
+    (tmp_path / "second.txt").write_text("second.example\n")
+    etc = config.parent
+    mounts = f'mount --bind "{etc}" "{etc}" && mount -o remount,bind,ro "{etc}" && exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-c", mounts, "sh")
+    with running(tmp_path / "run", "--config", str(config), prefix=prefix) as proxy:
+        dashboard = Dashboard(tmp_path, admin)
+        wait_for((state / "admin.token").exists, "the token")
+        wait_for(lambda: dashboard.overview()["in_force"], "the dashboard")
+        files = dashboard.overview()["files"]
+        assert "this process may not write there" in files[0]["problem"]
+        told = dashboard.ask("POST", "/api/configuration/feed", 400, at="feed.0", interval="2d")["error"]
+        assert told.startswith(f"{config}: this process may not write there; name in `include`")
+        fields = {"name": "second", "path": str(tmp_path / "second.txt")}
+        if not include:
+            dashboard.ask("POST", "/api/configuration/feed", 400, **fields)
+            return
+        assert files[1]["problem"] == ""
+        dashboard.ask("POST", "/api/configuration/feed", 201, **fields)
+        dashboard.in_force()
+        blocked(proxy, "second.example")
+        assert (state / "dashboard.toml").stat().st_mode & 0o777 == 0o600
