@@ -153,6 +153,7 @@ class ResponseHead:
         of_hop: number of its fields that are of this hop alone; more than one where that is not known.
         alternatives: whether it may name another way to its host.
         onward: it as the explicit proxy sends it on, once that is known.
+        translated: it as HTTP/2 has it, and whether the connection is closed behind it; likewise.
     """
 
     minor: int = 1
@@ -164,6 +165,7 @@ class ResponseHead:
     of_hop: int = 0
     alternatives: bool = False
     onward: bytes = b""
+    translated: tuple[list[tuple[bytes, bytes]], bool] | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""

@@ -268,7 +268,7 @@ class Lane(StreamLane):
                 if not stream.request.websocket:
                     raise ValueError("another protocol, which nobody asked for")
                 self._mode = "tunnel"
-                fields, _ = response_fields(head, status=200)
+                fields, _ = response_fields(head, 200)
                 self.http2.respond(
                     stream, [field for field in fields if field[0] != b"sec-websocket-accept"], whole=False
                 )
