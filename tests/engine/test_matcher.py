@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.support import CREATED, key, load_lines, matcher
+from urlward.engine.digest import Key
 from urlward.engine.errors import UrlError
 from urlward.engine.hosts import LOOK
 from urlward.engine.matcher import Matcher
@@ -872,3 +873,35 @@ def test_many_parameters_of_a_page_in_several_lists_are_looked_at(more: str) -> 
     asked = "&".join(f"p{n:03}=v{n:03}" for n in range(990))
     assert found.check("p.test", f"/view?{asked}") == PASS
     assert found.check("p.test", f"/view?{asked}&topic=6").blocked
+
+
+@pytest.mark.parametrize(
+    ("lines", "refused", "blocked"),
+    [
+        (
+            [f"http://h.test/a?i={i}&j={j}" for i in range(80) for j in range(80)],
+            "/a?" + "&".join(f"i={i}&j=x{i}" for i in range(80)),
+            "/a?i=7&k=1&j=5",
+        ),
+        ([f"http://h.test/{'a/' * n}*" for n in range(1, 300)], "/b/" + "a/" * 2000, "/a/b"),
+        ([f"*/{'a/' * n}b/*" for n in range(200, 400)], "/a" * 2000 + "/c/", "/a" * 200 + "/b/"),
+    ],
+    ids=["combinations of parameters", "prefixes within each other", "path sequences that begin alike"],
+)
+def test_the_rows_of_a_list_that_a_target_leads_to_are_counted(
+    lines: list[str], refused: str, blocked: str
+) -> None:
+    """A list of which many entries are much alike makes judging no dearer than readings may."""
+    found = matcher(*lines)
+    with pytest.raises(UrlError, match="too many ways"):
+        found.check("h.test", refused)
+    assert found.check("h.test", blocked).blocked
+
+
+def test_a_path_sequence_is_confirmed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = matcher("*/a/*")
+    made: list[str] = []
+    digest = Key.digest
+    monkeypatch.setattr(Key, "digest", lambda self, text: (made.append(text), digest(self, text))[1])
+    assert found.check("h.test", "/a" * 3000 + "/").blocked
+    assert len(made) < 10

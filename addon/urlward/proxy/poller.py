@@ -184,10 +184,12 @@ class Poller(selectors.EpollSelector):
         self._epoll.register(fd, events)
         self._told[fd] = _Watched(tell, events, share)
 
-    def change(self, fd: int, events: int) -> None:
-        """Change the events a socket is watched for."""
+    def change(self, fd: int, events: int, tell: Callable[[int], None] | None = None) -> None:
+        """Change the events a socket is watched for, and who is given them where that is another."""
         watched = self._told[fd]
         watched.events = events
+        if tell is not None:
+            watched.tell = tell
         if not watched.aside:
             self._epoll.modify(fd, events)
 
@@ -199,6 +201,10 @@ class Poller(selectors.EpollSelector):
         """Unregister a socket, which is not closed yet."""
         if not self._told.pop(fd).aside:
             self._epoll.unregister(fd)
+
+    def closes(self, fd: int) -> None:
+        """Forget a socket that is closed at once, and which the kernel unregisters by that."""
+        del self._told[fd]
 
     # -- turns
 
@@ -279,7 +285,8 @@ class Poller(selectors.EpollSelector):
             # The kernel tells in the same order again: the first would have all of a slice, or the round.
             found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
         skipped: list[int] = []
-        for place, (fd, events, watched) in enumerate(found):
+        rest = iter(found)
+        for fd, events, watched in rest:
             if told.get(fd) is not watched:
                 continue
             share = watched.share
@@ -311,7 +318,7 @@ class Poller(selectors.EpollSelector):
             if share.left < _MUCH:
                 self._rest(share, now)
             if now > end:
-                skipped += [fd for fd, _, _ in found[place + 1 :]]
+                skipped += [fd for fd, _, _ in rest]
                 break  # the kernel tells of the rest again
         self._skipped = {fd: n for n, fd in enumerate(skipped)}
         self._last = last
