@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from string import Formatter
+from typing import get_args
 
 import pytest
 from jinja2 import Environment, nodes
@@ -16,9 +17,12 @@ from urlward.dashboard import handler
 from urlward.dashboard.handler import NAVIGATION
 from urlward.dashboard.language import TEXTS, Language, language_of, languages
 from urlward.engine.entry import Kind
+from urlward.feeds.source import Reason
 from urlward.feeds.status import STATES
 from urlward.page.words import SHIPPED, read_texts
 from urlward.records.event import KINDS
+from urlward.records.exposition import ALARMS
+from urlward.records.metrics import TROUBLES
 
 HERE = Path(handler.__file__).parent
 ROOT = HERE.parent
@@ -185,12 +189,6 @@ def test_no_text_is_of_nothing():
     assert unused == set()
 
 
-def test_words_that_scripts_rely_on_are_translated():
-    states = {*STATES, "open", "granted", "declined", "pass", "monitor"}
-    words = states | set(KINDS) | {kind.label for kind in Kind}
-    assert {word for word in words if f"term.{word}" not in ENGLISH} == set()
-
-
 def said(path: Path, *errors: str) -> Iterator[tuple[str, str]]:
     """Messages that a module raises: its constants and f-strings, with a letter for each part that varies."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -207,6 +205,21 @@ def said(path: Path, *errors: str) -> Iterator[tuple[str, str]]:
             yield path.name, "".join(map(str, parts))
 
 
+REASONS = {
+    reason
+    for name in ("candidate.py", "guards.py", "refresh.py")
+    for _, reason in said(ROOT / "feeds" / name, "RefusedError")
+}
+"""Why a candidate is refused."""
+
+
+def test_words_that_scripts_rely_on_are_translated():
+    states = {*STATES, "open", "granted", "declined", "pass", "monitor"}
+    words = states | set(KINDS) | {kind.label for kind in Kind} | set(ALARMS)
+    words |= {*TROUBLES, *(end for end, _ in TROUBLES.values()), *get_args(Reason), *REASONS}
+    assert {word for word in words if f"term.{word}" not in ENGLISH} == set()
+
+
 SPOKEN = [
     *(
         one
@@ -218,8 +231,9 @@ SPOKEN = [
     *said(ROOT / "objections/objections.py", "UrlwardError"),
     *said(ROOT / "records/event.py", "ReferenceTextError"),
 ]
-FOR_SCRIPTS = ("body: ", "admin: ", "who: ")
-"""Begins what no page shows: the body of a script's request, and the address to listen on."""
+FOR_SCRIPTS = ("body: ", "admin: ", "who: ", "message: ")
+"""Begins what no page shows: the body of a script's request, the address to listen on, and what is wrong with
+an objection, whose page has words of its own."""
 
 
 @pytest.mark.parametrize(("file", "message"), SPOKEN)
@@ -236,6 +250,7 @@ def test_messages_are_translated(file: str, message: str):
 def test_a_message_keeps_its_parts():
     spanish = languages()["es"]
     assert "shop" in spanish.message("shop: not fetched: no thread")
+    assert spanish.message("no rule fits, the list's use is block").endswith("el uso de la lista es bloqueo")
     assert spanish.message("limit: 1 to 1000") == "limit: de 1 a 1000"
     text = "no successful refresh since 2026-11-24T10:00:00Z, for 24h; the limit is 6h"
     assert spanish.message(text).startswith("ninguna descarga correcta desde 2026-11-24T10:00:00Z, hace 24h;")

@@ -24,6 +24,8 @@ _ENGLISH = "en"
 _MESSAGE = "message."
 _TERM = "term."
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?").fullmatch
+_TERMS = frozenset({"action", "state", "use"})
+"""Placeholders of messages whose values are words of ours."""
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
@@ -84,7 +86,10 @@ class Language:
         """A message of the program, in this language where it is one of those below ``message.``."""
         for fits, own in self._messages:
             if found := fits(text):
-                return escape(own).format(**found.groupdict())
+                parts = found.groupdict()
+                return escape(own).format(
+                    **parts | {name: self.term(parts[name]) for name in _TERMS & parts.keys()}
+                )
         return escape(text) if self.tag == _ENGLISH else Markup('<span lang="en">{}</span>').format(text)
 
     def number(self, value: float | str) -> str:
