@@ -447,6 +447,8 @@ def _compile(args: argparse.Namespace) -> int:
     format_, options = format_of(args)
     budget = read_budget(args.max_errors, "max-errors")
     issue = issue_of(args, args.output)
+    if not args.output.parent.is_dir():
+        raise UrlwardError(f"{args.output}: there is no folder {args.output.parent}")
     path = args.key or key_beside(args.output)
     spare(args.output, *args.sources, path, *([args.sign] if args.sign else []))
     made = not args.key and not path.exists()

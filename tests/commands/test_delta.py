@@ -69,6 +69,17 @@ def test_in_a_folder_it_has_the_name_that_feeds_look_for(old: Path, new: Path, t
     assert names_in(tmp_path / "served") == ["list.ward.1764000000.delta"]
 
 
+def test_what_is_not_there_is_what_was_named(old: Path, new: Path, tmp_path: Path) -> None:
+    """And no key beside it, which nobody has spoken of."""
+    for command in ("delta", "patch"):
+        gone = tmp_path / "gone.ward"
+        message = refused(command, gone, gone, "-o", tmp_path / "out")
+        assert message == f"{gone}: No such file or directory"
+    new.with_name("list.ward.key").unlink()
+    message = refused("delta", old, new, "-o", tmp_path / "out")
+    assert message == f"{new}: an artifact needs its key: --key FILE, or {new}.key"
+
+
 def test_a_key_elsewhere(old: Path, new: Path, tmp_path: Path) -> None:
     new.with_name("list.ward.key").rename(tmp_path / "k")
     delta, made = tmp_path / "x.delta", tmp_path / "made.ward"

@@ -396,9 +396,16 @@ def test_narrow_tables_are_tables_still(page: Any, site: Site, sources: MadeUp, 
     assert roles["cell"] + roles["rowheader"] >= page.locator("tbody tr").count()
 
 
-@pytest.mark.parametrize("state", ["busy", "quiet", "absent"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    ("state", "width", "scheme"),
+    [
+        *(("busy", width, scheme) for width in WIDTHS for scheme in ("light", "dark")),
+        ("quiet", 390, "dark"),
+        ("quiet", 1280, "light"),
+        ("absent", 390, "light"),
+        ("absent", 1280, "dark"),
+    ],
+)
 def test_axe_finds_nothing(
     page: Any,
     site: Site,

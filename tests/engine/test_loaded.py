@@ -4,6 +4,7 @@ import pytest
 
 from engine.support import SECRET, build, load_lines
 from urlward.engine import loaded as module
+from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.loaded import LoadedList, load, loading
@@ -39,7 +40,7 @@ def test_one_automaton_has_every_pattern_that_begins_a_haystack(shard: int) -> N
     li = load_lines(LINES, under)
     if shard < 10:
         assert len(li._shards) > 5
-        assert len(li.floating) == -(-20 // shard)
+        assert len(li.floating) == -(-20 // -(-shard // 4))  # each has four letters
     for n in range(40):
         host = host_letters(under, labels_of(f"h{n}.test"))
         assert f"d{n}" in found(li, host)
@@ -133,6 +134,21 @@ def test_loading_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iterated(loading(data, Key(SECRET)))
     count = sum(1 for _ in steps)
     assert count > 20
+
+
+def test_automata_are_bounded_by_what_they_hold_however_long_the_patterns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Finishing one is a single call, during which traffic waits."""
+    monkeypatch.setattr(module, "SHARD", 500)
+    monkeypatch.setattr(module, "FLOATING_SHARD", 500)
+    deep = "a." * 90
+    lines = [f"{n}.{deep}{group}.test" for group in range(10) for n in range(33)]
+    lines += [f"*/{group}/{'a/' * 90}{n}/*" for group in range(10) for n in range(2)]
+    li = load_lines(lines, Key(SECRET))
+    for automata in (li._shards, li.floating):
+        assert len(automata) > 3
+        assert all(each.get_stats()["nodes_count"] < 500 + MAX_PATTERN for each in automata)
 
 
 def test_what_a_list_says_of_itself() -> None:

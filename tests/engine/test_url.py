@@ -900,6 +900,7 @@ def test_runs_of_dots_take_no_more_time_than_other_text(run: str, times: int, be
         ("/a;x=1", {"", "x=1"}),
         ("/a;x=1;y#z", {"", "x=1;y#z", "x=1;y", "z"}),
         ("/a;b?x=1", {"x=1", "b?x=1"}),
+        ("/a;x=1%26y=2", {"", "x=1%26y=2", "x=1&y=2"}),
         ("/a#x=1", {"", "x=1"}),
         ("/a#?x=1", {"", "?x=1", "x=1"}),
         ("/a#b?x=1#y", {"", "b?x=1#y", "x=1#y"}),

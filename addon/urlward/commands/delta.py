@@ -9,10 +9,10 @@ from urlward.engine.artifact import Artifact, check_key, parse
 from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, UrlwardError
-from urlward.lists.build import told, write_in_kind
+from urlward.lists.build import find_key, told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.options import given_path
-from urlward.state.keys import key_beside, read_key
+from urlward.state.keys import key_beside
 from urlward.units import counted
 
 
@@ -45,7 +45,7 @@ def add_delta_commands(command: Command) -> None:
 def _delta(args: argparse.Namespace) -> int:
     start = time.monotonic()
     key_file = args.key or key_beside(args.new)
-    key = read_key(key_file)
+    key = find_key(args.key, (args.new,))
     old, new = (_artifact(path, key) for path in (args.old, args.new))
     serial, last = new.header.serial, old.header.serial
     if serial <= last:
@@ -67,7 +67,7 @@ def _delta(args: argparse.Namespace) -> int:
 
 def _patch(args: argparse.Namespace) -> int:
     key_file = args.key or key_beside(args.old)
-    key = read_key(key_file)
+    key = find_key(args.key, (args.old,))
     old = _artifact(args.old, key)
     delta = read_artifact(args.delta)
     spare(args.output, args.delta, key_file)

@@ -6,8 +6,10 @@ resolver has one, and what lists say of an answer is looked up anew each time an
 
 Over UDP a response is accepted only from the resolver's address, to the query's port, and with its id and
 question (RFC 5452). Sockets are connected, so that the kernel drops what comes from elsewhere and reports
-unreachable ports. There are a few at a time, each with a random port and for so many queries. Over TCP
-(RFC 7766) a few persistent connections each have several queries under way.
+unreachable ports. There are a few at a time, each with a random port and for so many queries, or until the
+resolver fails: a connected socket keeps the address of this machine that it began with, and nothing comes
+back to one that is gone (a lease that ended, PPPoE). Over TCP (RFC 7766) a few persistent connections each
+have several queries under way.
 """
 
 import asyncio
@@ -27,6 +29,9 @@ logger = logging.getLogger("urlward.gateway")
 
 LEFT_ALONE = 10.0
 """Seconds for which a resolver that has failed is asked last."""
+
+RENEWED_AT_MOST = 1.0
+"""Seconds between two times that a resolver which fails gets other sockets."""
 
 SAID_AGAIN = 60.0
 """Seconds between two lines on resolvers that do not answer."""
@@ -109,6 +114,7 @@ class Way(ABC):
         text: the resolver's address, for the log.
         well: whether it has not failed lately.
         again: when it may be tried again where it has.
+        renewed: when it got other sockets last.
         heard: when an answer has come from it last.
     """
 
@@ -118,7 +124,7 @@ class Way(ABC):
         self.resolver = resolver
         self.text = str(resolver)
         self.well = True
-        self.again = self.heard = 0.0
+        self.again = self.heard = self.renewed = 0.0
 
     @abstractmethod
     def send(self, exchange: DnsExchange) -> None:
@@ -128,6 +134,10 @@ class Way(ABC):
             BlockingIOError: too much is under way there.
             OSError: it cannot be reached.
         """
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Send further queries from other sockets."""
 
     @abstractmethod
     def close(self) -> None:
@@ -192,8 +202,12 @@ class Forwarder:
 
     def mark(self, way: Way) -> None:
         """Use this resolver last for a while."""
+        now = self._time()
+        if now - way.renewed >= RENEWED_AT_MOST:
+            way.renewed = now
+            way.renew()
         way.well = False
-        way.again = self._time() + LEFT_ALONE
+        way.again = now + LEFT_ALONE
 
     def close(self) -> None:
         """End pending exchanges without a response, and send no more."""
@@ -341,6 +355,12 @@ class UdpWay(Way):
             source = self._sources[index] = _Source(self, self.resolver)
         source.send(exchange, by_chance[:2])
 
+    def renew(self) -> None:
+        """Send from sockets that this machine's addresses now are known to; see `Way.renew`."""
+        for source in self._sources:
+            if source is not None:
+                source.retire()
+
     def close(self) -> None:
         """Close all sockets; see `Way.close`."""
         for source in self._sources:
@@ -396,6 +416,12 @@ class _Source:
         """Stop waiting for a response; see `ResponsePlace.release`."""
         self._waiting.pop(number, None)
         if self._left <= 0 and not self._waiting:
+            self.close()
+
+    def retire(self) -> None:
+        """Send no more queries, and close when nothing is awaited any more."""
+        self._left = 0
+        if not self._waiting:
             self.close()
 
     def close(self) -> None:
@@ -472,6 +498,9 @@ class TcpWay(Way):
             raise BlockingIOError
         else:
             line.send(exchange)
+
+    def renew(self) -> None:
+        """Nothing: a connection on which nothing comes is left anyway, see `_Line.release`."""
 
     def close(self) -> None:
         """Close all connections; see `Way.close`."""

@@ -27,10 +27,11 @@ from urlward.engine.table import RowTable
 from urlward.engine.verdict import Action, Verdict
 
 SHARD = 1 << 14
-"""Patterns an anchored automaton holds at most; finishing one takes about 1 ms."""
+"""Letters with which an anchored automaton is full, those that patterns share counted once; finishing it
+takes 1 ms."""
 
-FLOATING_SHARD = 1 << 17
-"""Patterns an automaton of path sequences holds at most; each of these costs every request a pass."""
+FLOATING_SHARD = 1 << 18
+"""Likewise, of path sequences; each of these automata costs a request a pass that may have one."""
 
 SLICE = 1024
 """Patterns added between two points at which loading can be interrupted."""
@@ -350,7 +351,7 @@ class LoadedList:
                         shard.add_word(ancestor, ancestor_value)
                 ancestors.append((pattern, value))
             shard.add_word(pattern, value)
-            size += 1
+            size += step if size else len(pattern)
             row = end
             if not index % SLICE:
                 yield

@@ -684,7 +684,7 @@ def _passed_on(target: str) -> dict[str, None]:
     what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone."""
     path, mark, query = target.partition("#")[0].partition("?")
     once = _unescape_once(path)
-    if "#" not in target and target.isascii() and not _DOT_SEGMENT(once):
+    if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
         return {}
     texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path))))
     found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}

@@ -16,11 +16,11 @@ import httptools
 MAX_HEAD: Final = 1 << 16
 """Bytes that a request or response head may have."""
 
+_KNOWN: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PATCH"})
+"""Methods that need no look at their letters."""
+
 REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 """Methods without effect (RFC 9110 section 9.2.1), so that a request may be sent twice."""
-
-END = re.compile(rb"\r?\n\r?\n").search
-"""Finds the empty line behind a head, as lenient readers see it."""
 
 _ALTERNATIVES = [
     (re.compile(mark + rb"[Aa](?=[Ll][Tt]-[Ss][Vv][Cc][ \t]*:)").sub, mark + b"X") for mark in (b"\n", b"\r")
@@ -29,8 +29,8 @@ _ALTERNATIVES = [
 are found several times as fast as a class of both."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
+_NOT_IN_TARGETS: Final = bytes([*range(0x21), 0x7F])
+_VERSIONS: Final = frozenset({b"HTTP/1.0", b"HTTP/1.1"})
 _IS_TOKEN = re.compile(_TOKEN).fullmatch
 _NO_LETTERS = re.compile(rb"[^0-9A-Za-z]+").sub
 # What frames, addresses or switches a message (RFC 9112): nobody must be able to read it in another name.
@@ -153,6 +153,7 @@ class ResponseHead:
         of_hop: number of its fields that are of this hop alone; more than one where that is not known.
         alternatives: whether it may name another way to its host.
         onward: it as the explicit proxy sends it on, once that is known.
+        translated: it as HTTP/2 has it, and whether the connection is closed behind it; likewise.
     """
 
     minor: int = 1
@@ -164,6 +165,7 @@ class ResponseHead:
     of_hop: int = 0
     alternatives: bool = False
     onward: bytes = b""
+    translated: tuple[list[tuple[bytes, bytes]], bool] | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -176,16 +178,36 @@ def read_request_head(data: bytes) -> RequestHead:
     Raises:
         HeadError: it is malformed, or could be read in more than one way.
     """
-    line = _REQUEST_LINE(data)
-    if line is None:
+    # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are. A regular
+    # expression would take twice as long.
+    end = data.find(b"\r\n")
+    parts = data[:end].split(b" ")
+    if len(parts) != 3 or end < 0:
         raise HeadError(400, "not a request line of HTTP/1.1")
-    rest = data[line.end() - 3 :]
+    method, target, version = parts
+    if (
+        version not in _VERSIONS
+        or not target
+        or target.translate(None, _NOT_IN_TARGETS) != target
+        or (method not in _KNOWN and not _IS_TOKEN(method))
+    ):
+        raise HeadError(400, "not a request line of HTTP/1.1")
+    rest = data[end - 1 :]
     fields = _known_fields(rest) if len(rest) <= _SHORT else _read_fields(rest)
-    return RequestHead(line[1], line[2], fields)
+    return RequestHead(method, target, fields)
+
+
+def head_end(data: bytes | bytearray, position: int) -> int:
+    """Where a head ends, behind its empty line as lenient readers see it; -1 where it has not."""
+    end = data.find(b"\n\r\n", position)
+    bare = data.find(b"\n\n", position, end + 1 if end >= 0 else len(data))
+    if bare >= 0:
+        return bare + 2
+    return end + 3 if end >= 0 else -1
 
 
 @lru_cache(_REMEMBERED)
-def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
+def read_response_head(data: bytes, to_head: bool) -> ResponseHead:
     """Read a response head, from its first letter to its empty line; nothing is changed in what it gives.
 
     Args:

@@ -13,7 +13,7 @@ from itertools import count
 from math import inf
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
@@ -298,14 +298,15 @@ class Session:
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
         """Check access for a request to the proxy."""
         access, asked = self._mode.addon.access, self._relay.asked
+        found: BlockResponse | Literal["wait"] | None
         if asked is NOWHERE:
-            found: BlockResponse | None = access.own(head)
-        elif (refusal := access.refusal(head, asked.port, self.client, self._may_go_on)) == "wait":
-            return None
+            found = access.own(head)
         else:
-            found = refusal
-        if found is None:
-            return self._judge(head)
+            found = access.refusal(head, asked.port, self.client, self._may_go_on)
+            if found is None:
+                return self._judge(head)
+            if found == "wait":
+                return None
         if found.status != 200:
             self._guard.refused("match")
         return found

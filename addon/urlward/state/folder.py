@@ -42,7 +42,7 @@ _FLIPPED = 8
 DAMAGED = "damaged"
 """In the state folder: files that could not be used, for who wants to look at them."""
 
-MOST_DAMAGED = 20
+MOST_DAMAGED = 30
 """Files kept there; the oldest go first."""
 
 DAMAGED_DAYS = 30.0
