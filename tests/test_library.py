@@ -173,10 +173,10 @@ def test_a_list_is_freed_when_no_decision_goes_by_it(source: Path, compiles_here
 def test_a_thread_that_cannot_begin_is_an_error(
     source: Path, compiles_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none() -> asyncio.AbstractEventLoop:
+    def none(_: object) -> asyncio.AbstractEventLoop:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(asyncio, "new_event_loop", none)
+    monkeypatch.setattr(asyncio, "SelectorEventLoop", none)
     with pytest.raises(urlward.UrlwardError, match="cannot be followed: OSError"):
         urlward.Filter.load(source)
 
@@ -203,6 +203,43 @@ def test_threads_share_a_filter(source: Path, compiles_here: None) -> None:
     with urlward.Filter.load(config=config) as wards, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ask, range(4000)))
     assert found == [("block" if number % 2 else "monitor", "pass") for number in range(4000)]
+
+
+_FORKED = """\
+import os, signal, sys, urlward
+wards = urlward.Filter.load(sys.argv[1], follow=sys.argv[2] == "True")
+wards.reload()
+wards._lock.acquire()  # as by a decision of another thread
+if (child := os.fork()) == 0:
+    signal.alarm(30)
+    url, host = lambda: wards.check("http://blocked.example/"), lambda: wards.check_host("a.example")
+    for ask in (url, host, wards.reload):
+        try:
+            ask()
+        except urlward.UrlwardError as e:
+            assert "before a fork" in str(e)
+        else:
+            sys.exit("decided")
+    wards.close()
+    sys.exit()
+wards._lock.release()
+_, status = os.waitpid(child, 0)
+assert not status, status
+wards.reload()
+assert wards.check("http://blocked.example/").blocked
+"""
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_what_was_loaded_before_a_fork_raises_behind_it(source: Path, follow: bool) -> None:
+    """A lock may be held there, nobody takes changes in, and its end takes nothing from the other."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _FORKED, source, str(follow)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_package_says_what_it_has_and_imports_nothing_before(source: Path) -> None:
@@ -253,10 +290,18 @@ def test_the_wsgi_example(here: None, path: str, status: str) -> None:
     assert said[0].startswith(status)
 
 
-@pytest.mark.parametrize(("path", "status"), [(b"/page", 451), (b"/other", 200)])
-def test_the_asgi_example(here: None, path: bytes, status: int) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "path", "status"),
+    [
+        (["paged.example"], b"/page", 451),
+        (["paged.example", "other.example"], b"/page", 451),
+        (["other.example", "paged.example"], b"/page", 451),
+        (["paged.example"], b"/other", 200),
+    ],
+)
+def test_the_asgi_example(here: None, hosts: list[str], path: bytes, status: int) -> None:
     scope = {
-        "headers": [(b"host", b"paged.example")],
+        "headers": [(b"host", host.encode()) for host in hosts],
         "raw_path": path,
         "query_string": b"",
         "client": ("::1", 1),
@@ -277,16 +322,26 @@ def test_the_mitmproxy_example(here: None) -> None:
 
     example = loaded("mitmproxy_filter.py")
     with example["wards"]:
-        for path, host, blocked in (
-            ("/page", "paged.example", True),
-            ("/page", "other.example", True),
-            ("/other", "paged.example", False),
+        for path, authority, hosts, sni, blocked in (
+            ("/page", "", ["paged.example"], None, True),
+            ("/other", "", ["paged.example"], "paged.example", False),
+            ("/page", "", ["other.example"], "", False),
+            # Each name that an origin may go by.
+            ("/page", "paged.example", ["other.example"], None, True),
+            ("/page", "", ["other.example", "paged.example"], None, True),
+            ("/page", "", ["other.example"], "paged.example", True),
+            # What cannot be judged.
+            ("/." * 1025 + "/page", "", ["paged.example"], None, True),
         ):
             flow = tflow.tflow()
-            flow.request.url = f"http://paged.example{path}"
-            flow.request.headers["Host"] = host
+            flow.request.url = f"http://192.0.2.1{path}"
+            flow.request.authority = authority
+            flow.client_conn.sni = sni
+            flow.request.headers.clear()
+            for host in hosts:
+                flow.request.headers.add("Host", host)
             example["request"](flow)
-            assert (flow.response is not None) == blocked
+            assert (flow.response is not None) == blocked, (path[-5:], authority, hosts, sni)
 
 
 def test_every_example_is_tried() -> None:

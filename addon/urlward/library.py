@@ -1,6 +1,8 @@
 """Library: decisions on URLs for other programs, by a filter's lists and policy (`urlward.Filter`)."""
 
 import asyncio
+import os
+import selectors
 import threading
 import time
 import weakref
@@ -17,7 +19,7 @@ from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
 from urlward.lasting import fault_text, lasting
 from urlward.lists.formats import AUTO
-from urlward.lists.source import Budget, SourceError, read_budget
+from urlward.lists.source import ErrorBudget, SourceError, read_budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.progress import Progress, silent
@@ -28,13 +30,15 @@ class Filter:
 
     May be used from any number of threads. A changed list comes into force by itself, as in ``urlward run``;
     a bad one never takes a good one's place, and the log (`logging`, ``urlward.lists``) says so. What takes
-    changes in is a thread, which a fork does not have: a server that forks loads its filter afterwards.
+    changes in is a thread, which a fork does not have, and a lock may be held for good there: a process uses
+    the filter that it has loaded, and none of the process that it was forked from.
     """
 
     def __init__(self, keeper: Keeper, policy: Policy | None, neighbours: Neighbours | None) -> None:
         self.keeper = keeper
         self.policy = policy
         self._neighbours = neighbours
+        self._process = os.getpid()
         self._lock = threading.Lock()
         keeper.on_unused = self._wait_for_decisions
         self._own_loop: asyncio.AbstractEventLoop | None = None
@@ -51,7 +55,7 @@ class Filter:
         key: str | Path | None = None,
         trust: Sequence[str] = (),
         format: str = AUTO,  # noqa: A002 - the word
-        max_errors: int | str | Budget | None = None,
+        max_errors: int | str | ErrorBudget | None = None,
         follow: bool = True,
         progress: Progress = silent,
     ) -> "Filter":
@@ -78,7 +82,7 @@ class Filter:
             read = Config() if config is None else read_config(Path(config))
         if not lists and not read.list and not read.feed:
             raise SourceError("no list: name one, or a configuration that does")
-        if max_errors is None or isinstance(max_errors, Budget):
+        if max_errors is None or isinstance(max_errors, ErrorBudget):
             budget = max_errors
         else:
             budget = read_budget(str(max_errors), "max_errors")
@@ -114,6 +118,7 @@ class Filter:
 
         Raises:
             UrlError: no URL with a host, or one that cannot be judged; who filters refuses it.
+            UrlwardError: the filter was loaded before a fork.
         """
         raw = url.encode(errors="surrogateescape") if isinstance(url, str) else url
         return self._decided(client, at, lambda now, rule: self.keeper.matcher.check_url(raw, now, rule))
@@ -130,6 +135,7 @@ class Filter:
 
         Raises:
             UrlError: no host, or one that cannot be judged.
+            UrlwardError: the filter was loaded before a fork.
         """
         host, port = split_authority(authority)
         ports = () if port is None else (port,)
@@ -141,8 +147,10 @@ class Filter:
         """Read the lists again now, and wait until they are in force.
 
         Raises:
-            UrlwardError: one is bad; what was in force of it stays so, and the others are in force.
+            UrlwardError: one is bad; what was in force of it stays so, and the others are in force. Or the
+                filter was loaded before a fork.
         """
+        self._check_process()
         with self._reloading:
             if self._loop is None:
                 self._run(self.keeper.reload)
@@ -153,6 +161,8 @@ class Filter:
 
     def close(self) -> None:
         """End its thread, behind a reload that is under way. What is in force stays so."""
+        if not self._is_ours:
+            return
         with self._reloading:
             loop, thread, task = self._loop, self._thread, self._task
             if loop is not None and thread is not None and task is not None:
@@ -168,12 +178,22 @@ class Filter:
     ) -> None:
         self.close()
 
+    @property
+    def _is_ours(self) -> bool:
+        """Whether this is the process that has loaded it, and none that was forked from that."""
+        return self._process == os.getpid()
+
+    def _check_process(self) -> None:
+        if not self._is_ours:
+            raise UrlwardError("this filter was loaded before a fork: load it in the process that uses it")
+
     def _decided(
         self,
         client: str | None,
         at: datetime | float | None,
         check: Callable[[float, Decide], Verdict],
     ) -> Verdict:
+        self._check_process()
         now = time.time() if at is None else _seconds(at)
         with self._lock:  # caches of hosts and clients are not made for several threads
             rule = decide if self.policy is None else self.policy.view(client or "", now).decide
@@ -182,7 +202,9 @@ class Filter:
     def _run(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """Do some work on an event loop, which is the same for good, since the keeper's locks are of one."""
         if self._own_loop is None:
-            self._own_loop = asyncio.new_event_loop()
+            # Unlike epoll, poll has nothing in the kernel that the end of a forked process would take from
+            # this one.
+            self._own_loop = asyncio.SelectorEventLoop(selectors.PollSelector())
             weakref.finalize(self, _close, self._own_loop)
         self._own_loop.run_until_complete(work())
 

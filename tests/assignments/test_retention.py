@@ -111,6 +111,33 @@ def test_a_file_of_an_urlward_that_wrote_none_anew_is_written_once(
     assert rewritten == [True, False, True, False]
 
 
+def test_what_is_deleted_while_the_file_is_written_anew_is_not_forgotten(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process: the file is written anew again."""
+    rewritten: list[bool] = []
+    monkeypatch.setattr(sql, "SHARE", 1e9)
+    wipe = retention.wipe_sqlite
+
+    def interrupted(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
+        wipe(engine, pause, rewrite=rewrite)
+        rewritten.append(rewrite)
+        if len(rewritten) == 1:
+            (pace,) = [one for url, one in retention._paces.items() if url == str(engine.url)]
+            after, pace.after = pace.after, float("inf")
+            other = AssignmentStore(tmp_path / "assignments.db")
+            assert purge_assignments(other, at(30 * DAYS)) == 2
+            other.close()
+            pace.after = after
+
+    monkeypatch.setattr(retention, "wipe_sqlite", interrupted)
+    filled(sqlite_store)
+    assert purge_assignments(sqlite_store, at(60)) == 1
+    for _ in range(2):
+        assert purge_assignments(sqlite_store, at(30 * DAYS)) == 0
+    assert rewritten == [True, False, True, False]
+
+
 def test_a_log_that_is_in_use_is_told(
     sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,3 +347,14 @@ def test_each_nodes_sources_go_by_that_nodes_days(store: AssignmentStore) -> Non
     assert purged(KeepingNode("of long", 50), 51) == 1
     assert kept() == ["unsaid"]
     assert purged(short, 101) == 1
+
+
+def test_a_source_that_another_node_has_just_begun_waits_for_its_own_days(store: AssignmentStore) -> None:
+    """Whoever deletes has read the days before: another's may be longer."""
+    taken(store, sighting(A, 0, 60, "mine", SightingKind.WHOLE), name="mine")
+    keeper = KeepingNode("of mine", 10)
+    store.say_days(keeper)
+    limits = {source: at((11 - each) * DAYS) for source, each in store.days(keeper).items()}
+    taken(store, sighting(A, 0, 60, "of another", SightingKind.WHOLE), name="theirs")
+    assert purge_assignments(store, limits) == 1
+    assert held(store, A, 30) == ["of another"]

@@ -20,7 +20,7 @@ import pytest
 import urllib3
 from tornado.httpclient import AsyncHTTPClient
 
-from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, serving
+from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, serving
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import AdminError, EventPage
@@ -29,7 +29,7 @@ from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
 
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+PAGES = ("/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", *EDITING)
 FORMS = (
     "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
 )  # fmt: skip
@@ -335,7 +335,7 @@ def test_events_are_paged_and_found(inside: Browser):
     assert older
     second = inside.get(older[1].replace("&amp;", "&")).data.decode()
     assert f"{EVENTS - 51:06d}" in second
-    assert f"{EVENTS - 50:06d}" not in second
+    assert f"<code>{EVENTS - 50:06d}</code>" not in second
     found = inside.get("/events?reference=0042-2xkd-93fh").data.decode()
     assert found.count("<tr>") == 2
     assert "192.0.2.43" in found
@@ -466,6 +466,23 @@ def test_now_gives_only_what_is_new(browser: Browser):
     assert len(first["seconds"]) == len(first["stall"]) == 600
     second = json.loads(browser.get(f"/api/now?since={first['time']}", headers=BEARER).data)
     assert second["seconds"] == [first["time"] + 1]
+
+
+def test_the_history_for_scripts(browser: Browser):
+    found = json.loads(browser.get("/api/history?span=7d", headers=BEARER).data)
+    assert (found["span"], found["step"], len(found["times"])) == ("7d", 3_600, 168)
+    assert {len(found[name]) for name in ("counted", "requests", "p99", "errors")} == {168}
+    assert next(iter(found["lists"])) == "hotline"
+    for query in ("span=8d", "spam=7d"):
+        assert browser.get(f"/api/history?{query}", headers=BEARER).status == 400
+
+
+def test_the_history_has_its_figures_without_scripts(inside: Browser):
+    text = inside.get("/history?span=24h").data.decode()
+    assert text.count("<canvas") == 0
+    assert len(re.findall(r'<th scope="row"><time datetime="2026-11-2[45]T', text)) == 5 * 24
+    assert "\u2013</td>" in text  # while nobody counted
+    assert inside.get("/history?span=forever").status == 200
 
 
 def test_what_is_too_large_is_refused(site: Site):

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from urlward.dashboard.handler import SESSION, Sessions, Visitor
-from urlward.state.token import TokenError, read_token
+from urlward.engine.errors import UrlwardError
+from urlward.state.token import read_token
 
 NOW = 1_795_600_000.0
 TOKEN = "t" * 32
@@ -27,7 +28,7 @@ def test_the_token_is_made_once_for_its_owner_alone(state: Path):
 def test_a_token_that_could_be_guessed_is_refused(state: Path, text: str):
     read_token(state / "admin.token")
     (state / "admin.token").write_text(text)
-    with pytest.raises(TokenError, match="at least 20"):
+    with pytest.raises(UrlwardError, match="at least 20"):
         read_token(state / "admin.token")
 
 
@@ -38,7 +39,7 @@ def test_a_token_that_others_can_read_is_refused(state: Path):
     # Who may write it may have put another in its place.
     for mode in (0o644, 0o620, 0o660, 0o602, 0o601):
         (state / "admin.token").chmod(mode)
-        with pytest.raises(TokenError, match="chmod 600") as caught:
+        with pytest.raises(UrlwardError, match="chmod 600") as caught:
             read_token(state / "admin.token")
         assert token not in str(caught.value)
 

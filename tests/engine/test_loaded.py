@@ -4,6 +4,7 @@ import pytest
 
 from engine.support import SECRET, build, load_lines
 from urlward.engine import loaded as module
+from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.loaded import LoadedList, load, loading
@@ -39,7 +40,7 @@ def test_one_automaton_has_every_pattern_that_begins_a_haystack(shard: int) -> N
     li = load_lines(LINES, under)
     if shard < 10:
         assert len(li._shards) > 5
-        assert len(li.floating) == -(-20 // shard)
+        assert len(li.floating) == -(-20 // -(-shard // 4))  # each has four letters
     for n in range(40):
         host = host_letters(under, labels_of(f"h{n}.test"))
         assert f"d{n}" in found(li, host)
@@ -102,6 +103,18 @@ def test_a_large_group_is_searched_by_halves() -> None:
     assert list(li.table.matching(range(0, 500), b"\xff" * 16)) == []
 
 
+def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first request would keep all others waiting meanwhile."""
+    monkeypatch.setattr(module, "_COUNTED", 100)
+    under = Key(SECRET)
+    li = load_lines([f"http://h.test/{n}" for n in range(250)], under)
+    monkeypatch.delattr(LoadedList, "_summarise")
+    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    assert (group, forms) == (range(250), {(Kind.PAGE, 0)})
+
+
 def test_rows_of_one_digest_are_all_found() -> None:
     lines = ["h.test", "h.test category=a", "@@h.test", "h.test port=81", "h.test expires=2027-01-31"]
     li = load_lines(lines * 3, Key(SECRET))
@@ -121,6 +134,21 @@ def test_loading_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iterated(loading(data, Key(SECRET)))
     count = sum(1 for _ in steps)
     assert count > 20
+
+
+def test_automata_are_bounded_by_what_they_hold_however_long_the_patterns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Finishing one is a single call, during which traffic waits."""
+    monkeypatch.setattr(module, "SHARD", 500)
+    monkeypatch.setattr(module, "FLOATING_SHARD", 500)
+    deep = "a." * 90
+    lines = [f"{n}.{deep}{group}.test" for group in range(10) for n in range(33)]
+    lines += [f"*/{group}/{'a/' * 90}{n}/*" for group in range(10) for n in range(2)]
+    li = load_lines(lines, Key(SECRET))
+    for automata in (li._shards, li.floating):
+        assert len(automata) > 3
+        assert all(each.get_stats()["nodes_count"] < 500 + MAX_PATTERN for each in automata)
 
 
 def test_what_a_list_says_of_itself() -> None:

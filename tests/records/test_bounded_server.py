@@ -1,4 +1,4 @@
-"""Connections to the servers beside the filter: who has most makes room."""
+"""Connections to the servers beside the filter: who has most makes room, and bodies come by turns."""
 
 import asyncio
 import resource
@@ -18,6 +18,9 @@ GREEDY, MODEST = "127.0.0.66", "127.0.0.5"
 class Page(RequestHandler):
     def get(self) -> None:
         self.finish("here")
+
+    def post(self) -> None:
+        self.finish(f"{len(self.request.body)} bytes")
 
 
 @pytest.fixture
@@ -60,4 +63,16 @@ async def test_who_has_most_makes_room(port: int, monkeypatch: pytest.MonkeyPatc
     assert (await modest.asks()).endswith(b"here")
     assert (await greedy[9].asks()).endswith(b"here")
     for each in (modest, other, *greedy):
+        each.socket.close()
+
+
+async def test_a_body_of_many_pieces_keeps_nobody_waiting(port: int) -> None:
+    greedy, modest = Client(port, GREEDY), Client(port, MODEST)
+    head = b"POST / HTTP/1.1\r\nHost: gateway.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    greedy.socket.send(head + b"1\r\nx\r\n" * 5000 + b"0\r\n\r\n")
+    assert (await modest.asks()).endswith(b"here")
+    with pytest.raises(BlockingIOError):
+        greedy.socket.recv(1)  # not yet answered
+    assert (await greedy.read()).endswith(b"5000 bytes")
+    for each in (modest, greedy):
         each.socket.close()

@@ -3,16 +3,20 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
 from records.support import DAY, HOUR, START, an_event, node, own_messages
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.engine.errors import UrlwardError
+from urlward.records import database as module
+from urlward.records import sql
 from urlward.records.database import Database, open_database
 from urlward.records.event import KINDS
-from urlward.records.holds import HoldError, held_references, hold
+from urlward.records.holds import held_references, hold
 from urlward.records.jsonl_store import open_jsonl
 from urlward.records.retention import (
     AGAIN,
@@ -152,7 +156,7 @@ async def test_as_configured(database: Database, tmp_path: Path) -> None:
 
 def test_nothing_is_deleted_while_holds_are_not_known(database: Database, tmp_path: Path) -> None:
     def damaged() -> dict[str, int]:
-        raise HoldError("holds.json: damaged")
+        raise UrlwardError("holds.json: damaged")
 
     database.write([an_event()])
     deleted, errors = purge(stores(tmp_path, SQLITE), {"block": 1}, damaged, START + DAY)
@@ -171,6 +175,38 @@ def test_writers_go_on_meanwhile(database: Database, tmp_path: Path) -> None:
     done.join()
     opened.close()
     assert database.find(EventQuery()) == late[::-1]
+
+
+def test_what_is_deleted_while_the_file_is_written_anew_is_not_forgotten(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another process, as of ``urlward records purge``: the file is written anew again."""
+    rewritten: list[bool] = []
+    monkeypatch.setattr(sql, "SHARE", 1e9)
+    wipe = sql.wipe_sqlite
+
+    def watched(engine: Engine, pause: Callable[[float], None], *, rewrite: bool) -> None:
+        rewritten.append(rewrite)
+        wipe(engine, pause, rewrite=rewrite)
+
+    monkeypatch.setattr(module, "wipe_sqlite", watched)
+    database.write([an_event(n, at=START + n * DAY) for n in range(4)])
+    reader = database.engine.connect()
+    reader.exec_driver_sql("SELECT count(*) FROM events").scalar_one()
+
+    def interrupted(_: float) -> None:
+        """While it waits for a reader."""
+        reader.close()
+        other = open_database(SQLITE, tmp_path)
+        other._pace.after = float("inf")
+        assert other.purge({"block": 2}, START + 3 * DAY + 1) == 1
+        other.close()
+
+    database._pause = interrupted
+    assert database.purge({"block": 2}, START + 2 * DAY + 1) == 1
+    for _ in range(2):
+        assert database.purge({"block": 2}, START + 3 * DAY + 1) == 0
+    assert rewritten == [True, False, True]
 
 
 def test_what_another_node_holds_stays(database: Database, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_role_that_may_not_vacuum_is_refused(
         granted = open_database(TABLE, tmp_path)
         assert granted.purge({"block": 1}, START + 2 * DAY) == 0
         with granted.engine.connect() as connection:
-            assert sql.deletions(connection, "events") == 0
+            assert sql.deletions(connection, "events") is None
         granted.close()
 
 

@@ -152,10 +152,6 @@ _LAST_SEEN = case(
 )
 """When something without an end was last said by its source, or found where its source has it."""
 
-_DIRTY, _CLEAN = 1, 2
-"""``user_version`` of an SQLite file with something deleted since it was last written anew, and of one
-without. One of an urlward that wrote none anew has neither."""
-
 _paces: dict[str, Pace] = {}
 """By database: each purge opens its own store, and all of a process go by one."""
 
@@ -191,10 +187,7 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
             deleted += connection.execute(delete(table).where(over)).rowcount
         # What is held is still there, so that nothing is lost by a second copy in the files.
         if deleted + ended > len(held):
-            if isinstance(store.database, Path):
-                connection.exec_driver_sql(f"PRAGMA user_version = {_DIRTY}")
-            else:
-                note_deleted(connection, PART)
+            note_deleted(connection, PART)
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
         deleted -= len(held)
@@ -285,13 +278,16 @@ def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
 
 
 def _limits(before: Before) -> list[tuple[int, list[int] | None]]:
-    """Time limits, each with the sources that it applies to; None for all."""
+    """Time limits, each with the sources that it applies to; None for all.
+
+    Where there are limits of sources, one that another node has begun since they were read has none yet.
+    """
     if isinstance(before, int):
         return [(before, None)]
-    limits = sorted(set(before.values()))
-    if len(limits) == 1:
-        return [(limits[0], None)]
-    return [(limit, [source for source, one in before.items() if one == limit]) for limit in limits]
+    return [
+        (limit, [source for source, one in before.items() if one == limit])
+        for limit in sorted(set(before.values()))
+    ]
 
 
 def _of(table: Table, some: list[int] | None) -> list[ColumnElement[bool]]:
@@ -310,24 +306,16 @@ def _forget(store: AssignmentStore) -> None:
         AssignmentError: they have it still.
     """
     pace = _paces.setdefault(str(store.engine.url), Pace())
-    rewrite = pace.is_due()
-    if isinstance(store.database, Path):
-        with store.reading() as connection:
-            rewrite &= connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _CLEAN
-        with told(store.database), pace.rewriting() if rewrite else nullcontext():
-            # Its log is emptied always, since it may have been in use the last time.
-            wipe_sqlite(store.engine, time.sleep, rewrite=rewrite)
-        if rewrite:
-            with store.changing() as connection:
-                connection.exec_driver_sql(f"PRAGMA user_version = {_CLEAN}")
-        return
     with store.reading() as connection:
         count = deletions(connection, PART)
-    if count:
-        with told(store.database), pace.rewriting() if rewrite else nullcontext():
+    rewrite = pace.is_due() and count is not None
+    with told(store.database), pace.rewriting() if rewrite else nullcontext():
+        if isinstance(store.database, Path):
+            # Its log is emptied always, since it may have been in use the last time.
+            wipe_sqlite(store.engine, time.sleep, rewrite=rewrite)
+        elif count is not None:
             vacuum(store.engine, TABLES, time.sleep, rewrite=rewrite)
-        if not rewrite:
-            return
+    if rewrite and count is not None:
         with store.changing() as connection:
             note_wiped(connection, PART, count)
 
@@ -450,7 +438,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
 
     Raises:
         AssignmentError: the database refuses, or it is not known who is to stay.
-        HoldError: it is not known what is held.
+        UrlwardError: it is not known what is held.
         StateError: likewise.
     """
     if records.days.assignments is None or (store := open_configured(records, state)) is None:

@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError, add_state_arguments, subcommand
+from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
 from urlward.config import Config, configured
 from urlward.encoding import without_bom
+from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.regular import read_regular
 
 TIMEOUT = 10.0
@@ -24,8 +26,8 @@ def add_metrics_commands(command: Command) -> None:
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
     )
-    files.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its [admin] is asked")
-    files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+    files.add_argument("--config", type=given_path, metavar="FILE", help="TOML file: its [admin] is asked")
+    files.add_argument("-o", "--output", required=True, type=given_path, metavar="FOLDER")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -42,7 +44,7 @@ def _admin(config: Config, path: Path | None) -> tuple[str, str]:
     """The admin address, and its token."""
     admin = getattr(config, "admin", None)
     if admin is None:
-        raise CommandError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")
+        raise UrlwardError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")
     return admin.listen, admin.token_file
 
 
@@ -66,7 +68,7 @@ def scrape(listen: str, token_file: Path) -> str:
         token_file: with its token.
 
     Raises:
-        CommandError: no token, no connection, or another answer.
+        UrlwardError: no token, no connection, or another answer.
     """
     import urllib3
 
@@ -78,13 +80,13 @@ def scrape(listen: str, token_file: Path) -> str:
             data = answer.read(_MOST)
             answer.release_conn()
     except urllib3.exceptions.NewConnectionError as e:
-        raise CommandError(f"{url}: nobody answers; does the filter run?") from e
+        raise UrlwardError(f"{url}: nobody answers; does the filter run?") from e
     except urllib3.exceptions.HTTPError as e:
-        raise CommandError(f"{url}: {type(e).__name__}") from e
+        raise UrlwardError(f"{url}: {type(e).__name__}") from e
     if answer.status in (401, 403):
-        raise CommandError(f"{url}: the token in {token_file} is not the one that is wanted")
+        raise UrlwardError(f"{url}: the token in {token_file} is not the one that is wanted")
     if answer.status != 200:
-        raise CommandError(f"{url}: status {answer.status}")
+        raise UrlwardError(f"{url}: status {answer.status}")
     return data.decode("utf-8", "backslashreplace")
 
 
@@ -98,9 +100,9 @@ def _token(path: Path) -> str:
     try:
         token = without_bom(read_regular(path)).decode("ascii").strip()
     except OSError as e:
-        raise CommandError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
-        raise CommandError(f"{path}: no token") from e
+        raise UrlwardError(f"{path}: no token") from e
     if not token or not token.isprintable() or " " in token:
-        raise CommandError(f"{path}: no token")
+        raise UrlwardError(f"{path}: no token")
     return token

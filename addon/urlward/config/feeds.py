@@ -36,7 +36,7 @@ _OF_URLS = (
 )  # fmt: skip
 """Keys that say nothing of a path."""
 
-_TAKEN = ("allows", "protected")
+_TAKEN = ("allows", "own", "protected")
 
 
 class FeedTable(Table):
@@ -75,6 +75,7 @@ class FeedTable(Table):
         delta: whether deltas are asked for.
         use: what its entries do.
         protect: whether protected hosts are kept from it.
+        paused: whether it is left as it is: nothing is fetched, and its last list stays in force.
     """
 
     name: Name
@@ -110,6 +111,7 @@ class FeedTable(Table):
     delta: bool = True
     use: Literal["block", "monitor", "allow"] = "block"
     protect: bool = True
+    paused: bool = False
 
     @property
     def stale_limit(self) -> float:

@@ -50,6 +50,15 @@ class NowApi(Api):
         self.write_json(_after(now, after))
 
 
+class HistoryApi(Api):
+    """Traffic of hours or days."""
+
+    async def get(self) -> None:
+        """Return that of ``span``, by the steps of its plot."""
+        asked.only(self.request.query_arguments, ("span",))
+        self.write_json(await self.ask(self.sources.history, asked.span(self.get_query_argument("span", ""))))
+
+
 class Shown(Api):
     """A source's data, unchanged."""
 

@@ -13,7 +13,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, pages
+from urlward.dashboard import api, edit_pages, own_pages, pages
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import AdminError
@@ -76,6 +76,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     ]
     routes: list[Any] = [
         ("/", pages.NowPage, shared),
+        ("/history", pages.HistoryPage, shared),
         ("/lists", pages.ListsPage, shared),
         ("/feeds/(refresh|accept)", pages.FeedAction, shared),
         ("/events", pages.EventsPage, shared),
@@ -87,10 +88,12 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
         ("/objections", pages.ObjectionsPage, shared),
         ("/login", pages.Login, shared),
         ("/logout", pages.Logout, shared),
+        ("/language", pages.LanguageChoice, shared),
         ("/healthz", pages.HealthPage, shared),
         ("/readyz", pages.ReadyPage, shared),
         ("/metrics", pages.MetricsText, shared),
         ("/api/now", api.NowApi, shared),
+        ("/api/history", api.HistoryApi, shared),
         ("/api/events", api.EventsApi, shared),
         ("/api/check", api.CheckApi, shared),
         ("/api/allows", api.AllowsApi, shared | {"name": "allows"}),
@@ -98,6 +101,8 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
         ("/api/feeds/([^/]{1,64})/(refresh|accept)", api.FeedApi, shared),
         ("/api/objections/([^/]{1,64})", api.ObjectionApi, shared),
         *shown,
+        *edit_pages.routes(shared),
+        *own_pages.routes(shared),
     ]
     return Application(
         routes,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 
 from urlward.config.problem import SettingError
+from urlward.dashboard.history import SPANS
 from urlward.dashboard.sources import AdminError
 from urlward.lists.explain import parse_time
 from urlward.objections.objections import Grant
@@ -110,6 +111,17 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
     )
 
 
+def span(text: str) -> str:
+    """Parse a span of the history; a day where none is given.
+
+    Raises:
+        AdminError: there is none of that name.
+    """
+    if text and text not in SPANS:
+        raise AdminError(f"span: there are {', '.join(SPANS)}")
+    return text or next(iter(SPANS))
+
+
 def url(text: str) -> str:
     """Parse a URL as typed.
 
@@ -139,7 +151,7 @@ def seconds(text: str) -> int:
     """Parse a length of time such as ``2h``; seconds.
 
     Raises:
-        AllowError: none.
+        UrlwardError: none.
     """
     return duration(text.strip())
 
@@ -149,7 +161,7 @@ def grant(one: Callable[[str], str]) -> Grant | None:
 
     Raises:
         AdminError: neither granted nor declined.
-        AllowError: no length of time.
+        UrlwardError: no length of time.
     """
     answer = one("answer")
     if answer not in ("grant", "decline"):
@@ -167,7 +179,7 @@ def why(text: str) -> str:
     Raises:
         AdminError: none, not one line, or a URL in it.
     """
-    return reason_of(text, AdminError)
+    return reason_of(text)
 
 
 def texts(found: object) -> Mapping[str, str]:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -28,6 +29,7 @@ from typing import Any, ClassVar, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_signed_value
 
+from urlward.dashboard.language import Language, language_of, languages
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import NotConfiguredError
 from urlward.engine.errors import UrlwardError
@@ -68,14 +70,18 @@ _FOREIGN = (
 )
 
 NAVIGATION = (
-    ("/", "Now"),
-    ("/lists", "Lists and feeds"),
-    ("/events", "Events"),
-    ("/check", "Check a URL"),
-    ("/alarms", "Alarms"),
-    ("/allows", "Allows"),
-    ("/objections", "Objections"),
+    ("/", "now.title"),
+    ("/history", "history.title"),
+    ("/lists", "lists.title"),
+    ("/own", "own.title"),
+    ("/configuration", "edit.title"),
+    ("/events", "events.title"),
+    ("/check", "check.title"),
+    ("/alarms", "alarms.title"),
+    ("/allows", "allows.title"),
+    ("/objections", "objections.title"),
 )
+"""Path and title's key of each page."""
 
 
 class WrongGuesses:
@@ -320,22 +326,47 @@ class Base(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(value) + "\n")
 
+    @property
+    def language(self) -> Language:
+        """The language of this visitor: as chosen at a page's foot, else as the browser says."""
+        chosen = self.get_cookie(self.language_cookie) or ""
+        return language_of(chosen, self.request.headers.get("Accept-Language", ""))
+
+    @property
+    def language_cookie(self) -> str:
+        """Name of the cookie that keeps which language was chosen."""
+        return f"{self.context.sessions.name}-language"
+
     def page(self, template: str, title: str, **context: Any) -> None:
-        """Answer with a page."""
+        """Answer with a page.
+
+        Args:
+            template: its name.
+            title: its key among the texts, or the title itself.
+            context: of the template.
+        """
+        language = self.language
         path = self.request.path
-        page = _environment.get_template(f"{template}.html.j2").render(
-            title=title,
-            here=path,
-            navigation=NAVIGATION,
-            node=self.context.node,
-            visitor=self.current_user if self.needs_token else None,
-            xsrf=self.xsrf_token.decode(),
-            now=self.context.clock(),
-            static=self.static_url,
-            kinds=KINDS,
-            **context,
+        page = (
+            _environment(language.tag)
+            .get_template(f"{template}.html.j2")
+            .render(
+                title=language(title),
+                here=path,
+                back=self.request.uri if self.request.method in ("GET", "HEAD") else path,
+                languages=languages().values(),
+                navigation=NAVIGATION,
+                node=self.context.node,
+                visitor=self.current_user if self.needs_token else None,
+                xsrf=self.xsrf_token.decode(),
+                now=self.context.clock(),
+                static=self.static_url,
+                kinds=KINDS,
+                **context,
+            )
         )
         self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Language", language.tag)
         self.finish(page.encode("utf-8", "replace"))
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
@@ -351,7 +382,8 @@ class Base(RequestHandler):
         if self.as_json:
             self.write_json({"error": message})
         else:
-            self.page("error", f"{status_code} {HTTPStatus(status_code).phrase}", message=message)
+            title = self.language("error.title", status=status_code)
+            self.page("error", title, message=message)
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """What is not there is 404, what cannot be done is 400: neither is a fault of ours."""
@@ -387,7 +419,10 @@ def _machine_time(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _make_environment() -> Environment:
+@cache
+def _environment(tag: str) -> Environment:
+    """Templates in a language, which macros know too."""
+    language = languages()[tag]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -399,9 +434,7 @@ def _make_environment() -> Environment:
         iso=iso,
         machine_time=_machine_time,
         words=in_words,
-        number=lambda value: f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+        number=language.number,
     )
+    environment.globals["t"] = language
     return environment
-
-
-_environment = _make_environment()

@@ -7,6 +7,7 @@ What is typed in a form is in a request body, never in an address.
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from http import HTTPStatus
@@ -18,21 +19,20 @@ from tornado.web import HTTPError
 
 from urlward.dashboard import asked
 from urlward.dashboard.asked import event_filter, of_events
+from urlward.dashboard.charts import charts_of
 from urlward.dashboard.handler import MAX_NAME, SESSION, Base, Visitor, iso, logger
-from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
+from urlward.dashboard.history import SPANS, by_minute, newest
+from urlward.dashboard.language import languages
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.store import EventQuery
 
 EXPORT_PAGE = 1_000
-DONE = {
-    "refreshing": "The feed is being fetched.",
-    "accepted": "The list is let through once. The feed is being fetched.",
-    "allowed": "The allow is in force.",
-    "ended": "The allow has ended.",
-    "decided": "The objection is decided.",
-}
-"""What a page says after something was done."""
+IN_TABLES = ("lists", "categories", "dns", "feeds")
+"""Charts of the history that have a table of their own; the others are in one together."""
+_YEAR = 365 * 86_400
+_LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*").fullmatch
 
 
 class Page(Base):
@@ -40,7 +40,8 @@ class Page(Base):
 
     def done(self) -> str:
         """Text that says what was just done; empty for nothing."""
-        return DONE.get(self.get_query_argument("done", ""), "")
+        key = f"done.{self.get_query_argument('done', '')}"
+        return self.language(key) if self.language.has(key) else ""
 
 
 class NowPage(Page):
@@ -52,7 +53,31 @@ class NowPage(Page):
         alarms, _ = await self.ask_if_there(self.sources.alarms)
         current = [alarm for alarm in alarms or [] if alarm["current"]]
         latest, minutes = (newest(now), by_minute(now)) if now is not None else (None, [])
-        self.page("now", "Now", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current)
+        self.page(
+            "now", "now.title", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current
+        )
+
+
+class HistoryPage(Page):
+    """Page of traffic over hours and days."""
+
+    async def get(self) -> None:
+        """Show it as plots, and as tables for browsers without scripts and for those who see no plot."""
+        span, problem = next(iter(SPANS)), ""
+        points = rows = None
+        try:
+            span = asked.span(self.get_query_argument("span", ""))
+            points = await self.ask(self.sources.history, span)
+            rows = await self.ask(self.sources.history, span, rows=True)
+        except UrlwardError as e:
+            problem = str(e)
+        charts = charts_of(points, whole=True) if points is not None else []
+        plotted = {chart.name: [line.values for line in chart.lines] for chart in charts}
+        tables = [chart for chart in charts_of(rows) if chart.name in IN_TABLES] if rows is not None else []
+        self.page(
+            "history", "history.title", spans=SPANS, span=span, problem=problem, points=points, rows=rows,
+            charts=charts, plotted=plotted, tables=tables,
+        )  # fmt: skip
 
 
 class ListsPage(Page):
@@ -68,7 +93,7 @@ class ListsPage(Page):
         feeds, feeds_problem = await self.ask_if_there(self.sources.feeds)
         hits, hits_problem = await self.ask_if_there(self.sources.hits)
         self.page(
-            "lists", "Lists and feeds", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
+            "lists", "lists.title", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
             lists_problem=lists_problem, feeds_problem=feeds_problem, hits_problem=hits_problem,
         )  # fmt: skip
 
@@ -90,7 +115,7 @@ class EventsPage(Page):
         given = self._given()
         older = urlencode([*given, ("before", found.older)]) if found.older else ""
         self.page(
-            "events", "Events", error=error, problem=problem, found=found, given=dict(given),
+            "events", "events.title", error=error, problem=problem, found=found, given=dict(given),
             chosen=self.get_query_arguments("kind"), newest=urlencode(given), older=older,
             paged=bool(self.get_query_argument("before", "")),
             events=[event | {"shown": detail_words(event)} for event in found.events],
@@ -146,7 +171,7 @@ class AlarmsPage(Page):
     async def get(self) -> None:
         """Show alarms, current ones first."""
         alarms, problem = await self.ask_if_there(self.sources.alarms)
-        self.page("alarms", "Alarms", alarms=alarms or [], problem=problem)
+        self.page("alarms", "alarms.title", alarms=alarms or [], problem=problem)
 
 
 async def _try(function: Any) -> tuple[Now | None, str]:
@@ -226,7 +251,7 @@ class CheckPage(Form):
 
     def _show(self, error: str = "", found: dict[str, Any] | None = None) -> None:
         form = {name: self.given(name) for name in ("url", "client", "at")}
-        self.page("check", "Check a URL", form=form, error=error, found=found)
+        self.page("check", "check.title", form=form, error=error, found=found)
 
 
 class AllowsPage(Form):
@@ -256,7 +281,13 @@ class AllowsPage(Form):
         allows, problem = await self.ask_if_there(self.sources.allows)
         form = {name: self.given(name) for name in ("url", "for", "why", "host")}
         self.page(
-            "allows", "Allows", form=form, error=error, problem=problem, allows=allows or [], done=self.done()
+            "allows",
+            "allows.title",
+            form=form,
+            error=error,
+            problem=problem,
+            allows=allows or [],
+            done=self.done(),
         )
 
 
@@ -316,7 +347,7 @@ class ObjectionsPage(Form):
         found, problem = await self.ask_if_there(self.sources.objections)
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
-            "objections", "Objections", form=form, objections=found or [], error=error, problem=problem,
+            "objections", "objections.title", form=form, objections=found or [], error=error, problem=problem,
             done=self.done(),
         )  # fmt: skip
 
@@ -328,7 +359,7 @@ class Login(Base):
 
     def get(self) -> None:
         """Show the form."""
-        self.page("login", "Log in", error="", name="")
+        self.page("login", "login.title", error="", name="")
 
     def post(self) -> None:
         """Begin a session; `name` is who stands in the record for what is done in it."""
@@ -339,7 +370,7 @@ class Login(Base):
         try:
             self.check_token(self.get_body_argument("token", ""), "login")
         except HTTPError as e:
-            self._again(e.status_code, f"{e.reason}.", name)
+            self._again(e.status_code, str(e.reason), name)
             return
         sessions = self.context.sessions
         self.set_cookie(
@@ -354,7 +385,7 @@ class Login(Base):
 
     def _again(self, status: int, error: str, name: str) -> None:
         self.set_status(status)
-        self.page("login", "Log in", error=error, name=name)
+        self.page("login", "login.title", error=error, name=name)
 
 
 class Logout(Base):
@@ -367,6 +398,28 @@ class Logout(Base):
             await self.ask(self.context.sessions.end, visitor, self.context.clock())
         self.clear_cookie(self.context.sessions.name, secure=True, httponly=True, samesite="Strict")
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
+
+
+class LanguageChoice(Base):
+    """Choice of a language, which a cookie keeps for a year."""
+
+    needs_token = False
+
+    def get(self) -> None:
+        """Redirect to the first page, for an error's page that was left."""
+        self.redirect("/", status=HTTPStatus.SEE_OTHER)
+
+    def post(self) -> None:
+        """Keep ``language``, and go ``back``."""
+        chosen = self.get_body_argument("language", "")
+        if chosen not in languages():
+            raise HTTPError(HTTPStatus.BAD_REQUEST)
+        back = self.get_body_argument("back", "/")
+        self.set_cookie(
+            self.language_cookie, chosen, httponly=True, secure=True, samesite="Strict", max_age=_YEAR
+        )
+        # Not to another site: a second slash, or a backslash that browsers read as one, begins a host.
+        self.redirect(back if _LOCAL(back) else "/", status=HTTPStatus.SEE_OTHER)
 
 
 class HealthPage(Base):

@@ -27,10 +27,11 @@ from urlward.engine.table import RowTable
 from urlward.engine.verdict import Action, Verdict
 
 SHARD = 1 << 14
-"""Patterns an anchored automaton holds at most; finishing one takes about 1 ms."""
+"""Letters with which an anchored automaton is full, those that patterns share counted once; finishing it
+takes 1 ms."""
 
-FLOATING_SHARD = 1 << 17
-"""Patterns an automaton of path sequences holds at most; each of these costs every request a pass."""
+FLOATING_SHARD = 1 << 18
+"""Likewise, of path sequences; each of these automata costs a request a pass that may have one."""
 
 SLICE = 1024
 """Patterns added between two points at which loading can be interrupted."""
@@ -259,23 +260,24 @@ class LoadedList:
     def _summary(self, rows: range) -> Group:
         group = self._summaries.get(rows.start)
         if group is None:
-            table = self.table
-            numbers, lengths, below = (
-                column[rows.start : rows.stop].tolist()
-                for column in (table.shape_numbers, table.lengths, table.below)
-            )
-            of_shape = [shape.kind for shape in table.shapes]
-            pages = {number for number, kind in enumerate(of_shape) if kind >= Kind.PREFIX}
-            group = Group(
-                frozenset(
-                    (of_shape[number], length) for number, length in set(zip(numbers, lengths, strict=True))
-                ),
-                frozenset(
-                    place for number, place in set(zip(numbers, below, strict=True)) if number in pages
-                ),
-            )
-            self._summaries[rows.start] = group
+            group = self._summaries[rows.start] = exhaust(self._summarise(rows))
         return group
+
+    def _summarise(self, rows: range) -> Generator[None, None, Group]:
+        table = self.table
+        forms: set[tuple[int, int]] = set()
+        below: set[tuple[int, int]] = set()
+        for first in range(rows.start, rows.stop, _COUNTED):
+            part = slice(first, min(first + _COUNTED, rows.stop))
+            numbers = table.shape_numbers[part].tolist()
+            forms.update(zip(numbers, table.lengths[part].tolist(), strict=True))
+            below.update(zip(numbers, table.below[part].tolist(), strict=True))
+            yield
+        of_shape = [shape.kind for shape in table.shapes]
+        return Group(
+            frozenset((of_shape[number], length) for number, length in forms),
+            frozenset(place for number, place in below if of_shape[number] >= Kind.PREFIX),
+        )
 
     def release(self) -> Iterator[None]:
         """Free the automata one by one and let go of the flat part, when nothing uses the list any more.
@@ -349,13 +351,17 @@ class LoadedList:
                         shard.add_word(ancestor, ancestor_value)
                 ancestors.append((pattern, value))
             shard.add_word(pattern, value)
-            size += 1
+            size += step if size else len(pattern)
             row = end
             if not index % SLICE:
                 yield
         yield from self._finish(self.floating if len(shared) > split else self._shards, shard)
         if row != self.table.rows or position != len(letters) or at != len(groups):
             raise DamagedError("its patterns do not fit its rows")
+        for at in range(0, len(groups), 2):
+            rows = range(groups[at], groups[at + 1])
+            if len(rows) > _COUNTED:  # as of a host with very many pages, whose first request is not to wait
+                self._summaries[rows.start] = yield from self._summarise(rows)
 
     @staticmethod
     def _finish(into: list[ahocorasick.Automaton], shard: ahocorasick.Automaton) -> Generator[None]:

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
-from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, Place, is_below, level_of
+from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
@@ -37,6 +37,10 @@ _COMPARED = 8
 _SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 8, 48
 """Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
 does (`Work`)."""
+
+_ROW, _SEQUENCE = 32, 64
+"""Characters that cost what looking at one more row does, and at one more sequence that may be in a path
+(`Work`)."""
 
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
@@ -171,7 +175,7 @@ class Matcher:
         decide: Decide,
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
-        anywhere = self._check_floating(reading.path, ports, now) if self._floating else []
+        anywhere = self._check_floating(reading.path, queries.work, ports, now) if self._floating else []
         verdicts: list[Verdict] = []
         for state in states:
             found = anywhere.copy()
@@ -185,14 +189,14 @@ class Matcher:
                 break
         return verdicts
 
-    def _check_floating(self, path: str, ports: Sequence[int], now: float) -> list[Verdict]:
+    def _check_floating(self, path: str, work: Work, ports: Sequence[int], now: float) -> list[Verdict]:
         """The verdicts of path sequences on a path."""
         found: list[Verdict] = []
         head = path[1 : path.rfind("/")]
         if head and self._may_float(head):
-            self._search_floating(path, False, ports, now, found)
+            self._search_floating(path, False, work, ports, now, found)
             if self._floating_nocase and (lower := path.lower()) != path:
-                self._search_floating(lower, True, ports, now, found)
+                self._search_floating(lower, True, work, ports, now, found)
         return found
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
@@ -316,7 +320,7 @@ class Matcher:
 
     def _check_place(
         self,
-        place: Place,
+        place: ListedHost,
         reading: Reading,
         queries: "_Queries",
         ports: Sequence[int],
@@ -331,7 +335,7 @@ class Matcher:
 
     def _search_place(
         self,
-        place: Place,
+        place: ListedHost,
         reading: Reading,
         queries: "_Queries",
         nocase: bool,
@@ -353,6 +357,7 @@ class Matcher:
                     if not reading.script:
                         digests = (li.key.digest(page_text(place.host, reading.path)),)
                 elif kind == Kind.PREFIX:
+                    queries.work.spend(len(reading.path) // _COMPARED, 0)
                     if prefix := _leading(reading.path, length):
                         digests = (li.key.digest(prefix_text(place.host, prefix)),)
                 elif kind == Kind.PARAMS:
@@ -360,6 +365,7 @@ class Matcher:
                     digests = params = params or queries.digests(li.key, page, reading.query, nocase=nocase)
                 for digest in digests:
                     for row in li.table.matching(group, digest):
+                        queries.work.spend(_ROW, 0)
                         shape = li.table.shape(row)
                         if shape.flags & required != required:
                             continue
@@ -378,21 +384,33 @@ class Matcher:
                         _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
 
     def _search_floating(
-        self, path: str, nocase: bool, ports: Sequence[int], now: float, found: list[Verdict]
+        self,
+        path: str,
+        nocase: bool,
+        work: Work,
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
     ) -> None:
         segments = path[1:].split("/")
         letters = ["".join(map(segment, segments)) for segment in self._segments]
         for li, keyed, automaton in self._floating:
             if nocase and not li.floating_nocase:
                 continue
+            known: set[int] = set()
             for last, value in automaton.iter(letters[keyed]):
                 group = li.group(value)
+                if known.issuperset(group):
+                    continue  # a sequence says the same wherever it is
                 first, odd = divmod(
                     last + 1 - li.pattern_lengths[group.start - li.floating_row], SEGMENT_LETTERS
                 )
                 if odd:
                     continue
-                for row in li.confirmed(group, SequenceDigests(li.key, segments[first:])):
+                for row in li.confirmed(group, SequenceDigests(li.key, segments, first, work)):
+                    if row in known:
+                        continue
+                    known.add(row)
                     shape = li.table.shape(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(li.verdict(row), shape, ports, now, found)
@@ -403,20 +421,23 @@ class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):
 
     Args:
         key: of the list.
-        segments: of the path, from the sequence's first.
+        segments: of the path.
+        first: of the sequence.
+        work: what judging the target may cost.
     """
 
-    __slots__ = ("_key", "_segments")
+    __slots__ = ("_first", "_key", "_segments", "_work")
 
-    def __init__(self, key: Key, segments: Sequence[str]) -> None:
-        self._key, self._segments = key, segments
+    def __init__(self, key: Key, segments: Sequence[str], first: int, work: Work) -> None:
+        self._key, self._segments, self._first, self._work = key, segments, first, work
 
     def __missing__(self, form: tuple[int, int]) -> Collection[bytes]:
         kind, length = form
         found: Collection[bytes] = ()
         # The sequence ends with a slash, so a segment, if an empty one, follows it.
-        if kind == Kind.PATH and length < len(self._segments):
-            sequence = "/".join(self._segments[:length])
+        if kind == Kind.PATH and self._first + length < len(self._segments):
+            sequence = "/".join(self._segments[self._first : self._first + length])
+            self._work.spend(_SEQUENCE + len(sequence) // _COMPARED, 0)
             found = (self._key.digest(path_text(f"/{sequence}/")),)
         self[form] = found
         return found

@@ -40,6 +40,7 @@ class RowTable:
         "_ids",
         "_param_rows",
         "_params",
+        "_rows_with_params",
         "below",
         "lengths",
         "params",
@@ -60,6 +61,7 @@ class RowTable:
         self._id_ends = unpack("I", sections[Section.ID_ENDS])
         self._ids = sections[Section.IDS]
         self._param_rows = unpack("I", sections[Section.PARAM_ROWS])
+        self._rows_with_params = self._param_rows[::2]
         self._params = sections[Section.PARAMS]
         self.params = len(self._params) // DIGEST_SIZE
         self.rows = len(self.lengths)
@@ -101,9 +103,9 @@ class RowTable:
 
     def further_params(self, row: int) -> list[bytes]:
         """Digests of the parameters that must be there besides the one that found the row."""
-        pairs = range(len(self._param_rows) // 2)
-        at = bisect_left(pairs, row, key=lambda i: self._param_rows[2 * i])
-        if at == len(pairs) or self._param_rows[2 * at] != row:
+        rows = self._rows_with_params
+        at = bisect_left(rows, row)
+        if at == len(rows) or rows[at] != row:
             return []
         start = self._param_rows[2 * at - 1] if at else 0
         end = self._param_rows[2 * at + 1]

@@ -2,14 +2,24 @@
 process does, such as records.
 
 Where there are too many, the network that has most makes room, by its oldest. So a client that opens
-connections and says nothing keeps out nobody but itself.
+connections and says nothing keeps out nobody but itself. Nor does one keep others waiting whose body comes in
+very many pieces: between two of them the others have their turn.
 """
 
+import asyncio
 import resource
 from collections import Counter
+from collections.abc import Awaitable
 from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.iostream import IOStream
 
 from urlward.records.network import network_of
@@ -18,8 +28,35 @@ MOST = 256
 """Connections at a time, or a quarter of the descriptors where those are few."""
 
 
+class _ByTurns(HTTPMessageDelegate):
+    """Message whose body is read by turns: Tornado reads on without a pause while anything has come, which of
+    64 KiB in chunks of one byte takes seconds.
+
+    Args:
+        message: that gets what is read.
+    """
+
+    def __init__(self, message: HTTPMessageDelegate) -> None:
+        self._message = message
+        self.finish = message.finish  # type: ignore[method-assign]
+        self.on_connection_close = message.on_connection_close  # type: ignore[method-assign]
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        """Called by Tornado."""
+        return self._message.headers_received(start_line, headers)
+
+    async def data_received(self, chunk: bytes) -> None:
+        """Called by Tornado, which waits until this returns."""
+        taken = self._message.data_received(chunk)
+        if taken is not None:
+            await taken
+        await asyncio.sleep(0)
+
+
 class BoundedServer(HTTPServer):
-    """HTTP server that takes no more than `MOST` connections at a time."""
+    """HTTP server that takes no more than `MOST` connections at a time, and bodies by turns."""
 
     def initialize(self, *args: Any, **kwargs: Any) -> None:
         """Called by Tornado."""
@@ -39,3 +76,7 @@ class BoundedServer(HTTPServer):
             oldest.close()
         self._open[stream] = network_of(str(address[0]))
         super().handle_stream(stream, address)
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Called by Tornado for each request."""
+        return _ByTurns(super().start_request(server_conn, request_conn))

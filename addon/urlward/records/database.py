@@ -207,7 +207,6 @@ class Database:
         self._pause = pause
         self.is_file = engine.dialect.name == "sqlite"
         self._node: Node | None = None
-        self._dirty = False
         self._pace = Pace()
         try:
             with told(name):
@@ -507,12 +506,9 @@ class Database:
             with told(self.name), self._writing.begin() as connection:
                 count = connection.execute(delete(events).where(events.c.seq.in_(chunk))).rowcount
                 # For whoever opens it after us, should we end before it is rewritten.
-                if count and self.is_file:
-                    connection.exec_driver_sql("PRAGMA user_version = 1")
-                elif count:
+                if count:
                     note_deleted(connection, _PART)
             deleted += count
-            self._dirty |= count > 0
             if count < CHUNK:
                 return deleted
             self._pause(PAUSE)
@@ -524,8 +520,9 @@ class Database:
             StoreError: they do not, or not all of it.
         """
         with told(self.name):
-            count = self._unwiped()
-            if not count:
+            with self.engine.connect() as connection:
+                count = deletions(connection, _PART)
+            if count is None:
                 return
             rewrite = self._pace.is_due()
             with self._pace.rewriting() if rewrite else nullcontext():
@@ -533,20 +530,9 @@ class Database:
                     wipe_sqlite(self.engine, self._pause, rewrite=rewrite)
                 else:
                     vacuum(self.engine, (_TABLE.name,), self._pause, rewrite=rewrite)
-            if not rewrite:
-                return
-            self._dirty = False
-            if not self.is_file:
+            if rewrite:
                 with self._writing.begin() as connection:
                     note_wiped(connection, _PART, count)
-
-    def _unwiped(self) -> int:
-        """Nonzero where deleted data may be in the files still."""
-        with self.engine.connect() as connection:
-            if not self.is_file:
-                return deletions(connection, _PART)
-            self._dirty |= bool(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-            return int(self._dirty)
 
 
 def _claim(connection: Connection, node: Node, days: Mapping[str, int] | None = None) -> None:

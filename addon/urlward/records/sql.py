@@ -103,6 +103,10 @@ unwiped = Table(
 )
 """Parts with something deleted that is in the server's files still; ``count`` goes up with each deletion."""
 
+CLEAN = {"events": 0, "assignments": 2}
+"""``user_version`` of an SQLite file in which nothing deleted is left, by its part; any other is that count.
+Assignments of an urlward that wrote no file anew have 0."""
+
 
 def open_sqlite(path: Path) -> Engine:
     """Open an SQLite file, made for its owner alone where it is not there.
@@ -280,8 +284,7 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
     Args:
         engine: to connect with.
         pause: waits that many seconds.
-        rewrite: whether the file is rewritten, which needs its size on the disk twice again; its
-            ``user_version``, by which we know that this is due, is then 0.
+        rewrite: whether the file is rewritten, which needs its size on the disk twice again.
 
     Raises:
         StoreError: readers were in the way all the time.
@@ -302,8 +305,6 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
             run("PRAGMA busy_timeout = 20")
             for _ in range(TRIES):
                 if not run("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]:
-                    if rewrite:
-                        run("PRAGMA user_version = 0")
                     return
                 pause(PAUSE * 5)
         finally:
@@ -434,6 +435,9 @@ class Pace:
 
 def note_deleted(connection: Connection, part: str) -> None:
     """Note in a transaction that it deletes something of a part."""
+    if connection.dialect.name == "sqlite":
+        _set_version(connection, max(_version_of(connection), CLEAN[part]) + 1)
+        return
     connection.execute(
         text(
             "INSERT INTO urlward_unwiped VALUES (:part, 1)"
@@ -443,14 +447,29 @@ def note_deleted(connection: Connection, part: str) -> None:
     )
 
 
-def deletions(connection: Connection, part: str) -> int:
-    """Count to give to `note_wiped`; 0 where nothing waits to be rewritten."""
-    return connection.scalar(select(unwiped.c.count).where(unwiped.c.part == part)) or 0
+def deletions(connection: Connection, part: str) -> int | None:
+    """Count to give to `note_wiped`; None where nothing waits to be rewritten."""
+    if connection.dialect.name == "sqlite":
+        count = _version_of(connection)
+        return None if count == CLEAN[part] else count
+    found: int | None = connection.scalar(select(unwiped.c.count).where(unwiped.c.part == part))
+    return found
 
 
 def note_wiped(connection: Connection, part: str, count: int) -> None:
-    """Note that everything deleted up to that count is in no file any more."""
-    connection.execute(delete(unwiped).where(unwiped.c.part == part, unwiped.c.count == count))
+    """Note in a transaction that everything deleted up to that count is in no file any more."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(delete(unwiped).where(unwiped.c.part == part, unwiped.c.count == count))
+    elif _version_of(connection) == count:
+        _set_version(connection, CLEAN[part])
+
+
+def _version_of(connection: Connection) -> int:
+    return int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+
+
+def _set_version(connection: Connection, number: int) -> None:
+    connection.exec_driver_sql(f"PRAGMA user_version = {number}")
 
 
 def missing_grant(connection: Connection, tables: Sequence[str]) -> str:
