@@ -231,6 +231,9 @@ SPOKEN = [
     *said(ROOT / "policy/reasons.py", "error"),
     *said(ROOT / "policy/allows.py", "UrlwardError"),
     *said(ROOT / "objections/objections.py", "UrlwardError"),
+    *said(ROOT / "policy/own.py", "UrlwardError"),
+    *said(ROOT / "feeds/rollback.py", "UrlwardError"),
+    *(one for one in said(HERE / "editing.py", "EditError") if one[1] != "X: X"),  # of another module
     *said(ROOT / "records/event.py", "ReferenceTextError"),
     *said(ROOT / "state/people.py", "UrlwardError"),
 ]
