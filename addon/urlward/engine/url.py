@@ -686,7 +686,7 @@ def _passed_on(target: str) -> dict[str, None]:
     once = _unescape_once(path)
     if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
         return {}
-    texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path))))
+    texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path)), once.replace("\\", "/")))
     found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
     found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
     found.pop(target, None)
@@ -704,8 +704,8 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     if match is None:
         return ()
     behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
-    readings = _in_every_way(path[: match.start()] + behind, work)
-    return tuple([r._replace(shorter=True, script=not _IS_FILE(r.path)) for r in readings])
+    readings = _with_files(_in_every_way(path[: match.start()] + behind, work), work)
+    return tuple([r._replace(shorter=True, script=r.script or not _IS_FILE(r.path)) for r in readings])
 
 
 def _narrowed(target: str) -> str:
