@@ -641,7 +641,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and "#" not in query
         and target.isascii()
         and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
-        and not ("?" in query and _DOTS_IN_QUERY(query))
+        and not has_path_behind(query)
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False))
@@ -668,7 +668,12 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     return readings
 
 
-_DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
+_DOTS = re.compile(r"/(?:\.|%2[eE])").search
+
+
+def has_path_behind(query: str) -> bool:
+    """Whether a query has dot segments that lighttpd takes out of the path."""
+    return "?" in query and _DOTS(query) is not None
 
 
 def _respelled(*targets: str) -> dict[str, None]:
@@ -785,7 +790,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if "?" in query and _DOTS_IN_QUERY(query):
+    if has_path_behind(query):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
     if ";" in path:
