@@ -786,6 +786,13 @@ class TestArguments:
         assert (done.code, done.err) == (0, "")
         assert done.out.startswith("usage: urlward")
 
+    def test_compile_into_a_folder_that_is_not_there(
+        self, urlward: Urlward, source: Path, tmp_path: Path
+    ) -> None:
+        output = tmp_path / "none" / "list.ward"
+        done = urlward("compile", str(source), "-o", str(output))
+        assert done.problem == f"{output}: there is no folder {output.parent}"
+
     def test_a_bug_is_one_line_and_not_the_exit_code_of_a_hit(
         self, urlward: Urlward, monkeypatch: pytest.MonkeyPatch
     ) -> None:

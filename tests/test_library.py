@@ -290,10 +290,18 @@ def test_the_wsgi_example(here: None, path: str, status: str) -> None:
     assert said[0].startswith(status)
 
 
-@pytest.mark.parametrize(("path", "status"), [(b"/page", 451), (b"/other", 200)])
-def test_the_asgi_example(here: None, path: bytes, status: int) -> None:
+@pytest.mark.parametrize(
+    ("hosts", "path", "status"),
+    [
+        (["paged.example"], b"/page", 451),
+        (["paged.example", "other.example"], b"/page", 451),
+        (["other.example", "paged.example"], b"/page", 451),
+        (["paged.example"], b"/other", 200),
+    ],
+)
+def test_the_asgi_example(here: None, hosts: list[str], path: bytes, status: int) -> None:
     scope = {
-        "headers": [(b"host", b"paged.example")],
+        "headers": [(b"host", host.encode()) for host in hosts],
         "raw_path": path,
         "query_string": b"",
         "client": ("::1", 1),
@@ -314,16 +322,26 @@ def test_the_mitmproxy_example(here: None) -> None:
 
     example = loaded("mitmproxy_filter.py")
     with example["wards"]:
-        for path, host, blocked in (
-            ("/page", "paged.example", True),
-            ("/page", "other.example", True),
-            ("/other", "paged.example", False),
+        for path, authority, hosts, sni, blocked in (
+            ("/page", "", ["paged.example"], None, True),
+            ("/other", "", ["paged.example"], "paged.example", False),
+            ("/page", "", ["other.example"], "", False),
+            # Each name that an origin may go by.
+            ("/page", "paged.example", ["other.example"], None, True),
+            ("/page", "", ["other.example", "paged.example"], None, True),
+            ("/page", "", ["other.example"], "paged.example", True),
+            # What cannot be judged.
+            ("/." * 1025 + "/page", "", ["paged.example"], None, True),
         ):
             flow = tflow.tflow()
-            flow.request.url = f"http://paged.example{path}"
-            flow.request.headers["Host"] = host
+            flow.request.url = f"http://192.0.2.1{path}"
+            flow.request.authority = authority
+            flow.client_conn.sni = sni
+            flow.request.headers.clear()
+            for host in hosts:
+                flow.request.headers.add("Host", host)
             example["request"](flow)
-            assert (flow.response is not None) == blocked
+            assert (flow.response is not None) == blocked, (path[-5:], authority, hosts, sni)
 
 
 def test_every_example_is_tried() -> None:

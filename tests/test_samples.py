@@ -10,7 +10,7 @@ from urlward.engine.entry import Entry, Kind
 from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
 from urlward.lists.build import compile_sources
-from urlward.lists.source import Budget
+from urlward.lists.source import ErrorBudget
 from urlward.samples import PROTECTED, SAMPLE
 
 RESERVED_NAMES = re.compile(r"(?:.+\.)?(?:test|example|invalid|localhost|example\.(?:com|net|org))")
@@ -26,7 +26,7 @@ def entries(path: Path = SAMPLE) -> list[Entry]:
 
 @pytest.mark.parametrize("path", [SAMPLE, PROTECTED], ids=lambda path: path.stem)
 def test_it_is_one_clean_list(path: Path) -> None:
-    data, report = compile_sources([path], Key(bytes(32)), name=path.stem, budget=Budget.parse("0"))
+    data, report = compile_sources([path], Key(bytes(32)), name=path.stem, budget=ErrorBudget.parse("0"))
     assert report.bad == 0
     assert parse(data).meta["entries"] == report.entries == len(entries(path))
 

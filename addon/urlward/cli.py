@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urlward import samples
+from urlward.commands.admin import add_admin_commands
 from urlward.commands.allow import add_allow_commands
-from urlward.commands.arguments import CommandError, spare, subcommand
+from urlward.commands.arguments import spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.audit_records import add_audit_commands
 from urlward.commands.check import add_check_command
@@ -40,8 +41,10 @@ from urlward.commands.init import add_init_command
 from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
+from urlward.commands.own import add_own_commands
 from urlward.commands.records import add_records_commands
 from urlward.commands.status import add_status_commands
+from urlward.commands.support import add_support_command
 from urlward.commands.trust import (
     add_issue_arguments,
     add_trust_commands,
@@ -66,8 +69,8 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
-from urlward.lists.source import BadLine, Budget, SourceError, left_out, read_artifact, read_budget
-from urlward.options import FLAGS, LIST, OF_ADDON, TRUST
+from urlward.lists.source import BadLine, ErrorBudget, SourceError, left_out, read_artifact, read_budget
+from urlward.options import FLAGS, LIST, OF_ADDON, TRUST, given_path
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
@@ -151,10 +154,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
 
     build = command("compile", _compile, "Compile sources into an artifact.")
-    build.add_argument("sources", nargs="+", type=Path, metavar="SOURCE")
-    build.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    build.add_argument("sources", nargs="+", type=given_path, metavar="SOURCE")
+    build.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
     build.add_argument(
-        "--key", type=Path, metavar="FILE", help="key file; FILE.key beside the output where not given"
+        "--key", type=given_path, metavar="FILE", help="key file; FILE.key beside the output where not given"
     )
     build.add_argument("--name", help="name of the list (the first source's)")
     build.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
@@ -167,12 +170,12 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor_command(command)
 
     info = command("info", _info, "Show what an artifact says of itself.")
-    info.add_argument("file", type=Path, metavar="FILE")
+    info.add_argument("file", type=given_path, metavar="FILE")
     info.add_argument("--json", action="store_true", help="as a JSON object")
     TRUST.add_to(info)
 
     keygen = command("keygen", _keygen, "Make a key.")
-    keygen.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    keygen.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
     keygen.add_argument(
         "--signing", action="store_true", help="a signing key: FILE is private, FILE.pub is public"
     )
@@ -181,12 +184,15 @@ def _parser() -> argparse.ArgumentParser:
     add_delta_commands(command)
     add_feed_commands(command)
     add_allow_commands(command)
+    add_own_commands(command)
     add_status_commands(command)
     add_events_commands(command)
     add_records_commands(command)
     add_objection_commands(command)
     add_metrics_commands(command)
+    add_admin_commands(command)
     add_audit_commands(command)
+    add_support_command(command)
     add_assignment_commands(command)
     add_who_command(command)
     add_import_commands(command)
@@ -242,7 +248,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
     config, steer = settings.config, settings.steer
     _preflight(args, settings)
     if settings.unshared and workers > 1:
-        raise CommandError(f"workers: mode {settings.unshared[0]} works with one only")
+        raise UrlwardError(f"workers: mode {settings.unshared[0]} works with one only")
     prepare_authority(settings)
     return Plan(
         workers=workers,
@@ -265,11 +271,11 @@ def _worker_timeout(config: Config, *, steer: bool) -> int:
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     """Settings of a run, and the number of its processes."""
-    from urlward.gateway.rules import default_modes
+    from urlward.gateway.rules import default_listen, default_modes
     from urlward.proxy.settings import Settings
 
     if args.config and given_fd(args.config) is not None:
-        raise CommandError(
+        raise UrlwardError(
             f"config: {args.config} is read once, and a filter reads its own again: use a file"
         )
     config = read_config(args.config) if args.config else Config()
@@ -277,15 +283,14 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     taken["max_errors"] = _max_errors(args, config)
     lists = tuple(map(Path, taken["list"])) or (samples.SAMPLE,) * (not config.feed)
     steer = config.gateway.steer if args.steer is None else args.steer
-    listen = taken["listen"]
     modes = tuple(taken["mode"])
-    if listen is None and (steer or (config.gateway.interfaces and not modes)):
-        listen = ":8080"
+    if (listen := taken["listen"]) is None:
+        listen = default_listen(config.gateway, modes, steer=steer)
     if args.config:
         taken["config"] = args.config.resolve()
     if args.admin:
         if config.records is None:
-            raise CommandError("admin: there is nothing to show without [records] in a --config file")
+            raise UrlwardError("admin: there is nothing to show without [records] in a --config file")
         _address(args.admin, "admin")
     of_addon = {
         each.option: _for_addon(taken[each.name]) for each in OF_ADDON if each.flag and each is not LIST
@@ -305,7 +310,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
     )
     workers = taken["workers"]
     if not 1 <= workers <= MOST_WORKERS:
-        raise CommandError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+        raise UrlwardError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
     return settings, workers
 
 
@@ -313,7 +318,7 @@ def _max_errors(args: argparse.Namespace, config: Config) -> str:
     if args.max_errors:
         return str(read_budget(args.max_errors, "max-errors"))
     try:
-        return str(Budget.parse(config.max_errors))
+        return str(ErrorBudget.parse(config.max_errors))
     except ValueError as e:
         raise config.refused(Problem("max_errors", f"{config.max_errors!r} is not {e}")) from e
 
@@ -369,7 +374,7 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
             config,
             key_file=Path(str(key)) if key else None,
             trust=settings.trust,
-            budget=Budget.parse(str(settings.options["urlward_max_errors"])),
+            budget=ErrorBudget.parse(str(settings.options["urlward_max_errors"])),
             format=str(settings.options["urlward_format"]),
             writes=False,
         )
@@ -446,6 +451,8 @@ def _compile(args: argparse.Namespace) -> int:
     format_, options = format_of(args)
     budget = read_budget(args.max_errors, "max-errors")
     issue = issue_of(args, args.output)
+    if not args.output.parent.is_dir():
+        raise UrlwardError(f"{args.output}: there is no folder {args.output.parent}")
     path = args.key or key_beside(args.output)
     spare(args.output, *args.sources, path, *([args.sign] if args.sign else []))
     made = not args.key and not path.exists()
@@ -497,7 +504,7 @@ def _info(args: argparse.Namespace) -> int:
     try:
         artifact = parse(read_artifact(args.file))
     except UrlwardError as e:
-        raise CommandError(told(args.file, e)) from e
+        raise UrlwardError(told(args.file, e)) from e
     header, meta = artifact.header, artifact.meta
     shown = {
         "name": meta["name"],
@@ -522,7 +529,7 @@ def _info(args: argparse.Namespace) -> int:
                 value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
             print(f"{name.replace('_', ' '):12}{value}")
     if failure:
-        raise CommandError(told(args.file, failure))
+        raise UrlwardError(told(args.file, failure))
     return OK
 
 
@@ -568,7 +575,7 @@ def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
     try:
         return split_address(text, lowest=0, any_host=True)
     except ValueError as e:
-        raise CommandError(f"{name}: {e}") from e
+        raise UrlwardError(f"{name}: {e}") from e
 
 
 def _for_addon(value: Any) -> Any:

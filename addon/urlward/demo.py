@@ -35,7 +35,7 @@ LATER = "http://shop.demo.test/added-later"
 WAIT = 60.0
 
 
-class Answer(NamedTuple):
+class _Response(NamedTuple):
     """Response to one of the demo's requests."""
 
     status: int
@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     issuer: str
 
 
-class Origin:
+class _WebServer:
     """Web server for the demo's hosts that remembers the requests."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
@@ -85,7 +85,7 @@ def demo() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="urlward-demo-")))
         _say("An origin with two sites, on HTTP and HTTPS, and a list with one page of the first.")
         ca, context = _authority(folder)
-        plain, secure = Origin(None), Origin(context)
+        plain, secure = _WebServer(None), _WebServer(context)
         stack.callback(plain.close)
         stack.callback(secure.close)
         source = folder / "demo.txt"
@@ -210,7 +210,7 @@ def filtering(*arguments: str, servers: int = 1) -> Iterator[None]:
         reader.join(5)
 
 
-def get(port: int, host: str, target: str, *, tls: bool = False) -> Answer:
+def get(port: int, host: str, target: str, *, tls: bool = False) -> _Response:
     """Ask a filter for a page."""
     with socket.create_connection(("127.0.0.1", port), WAIT) as raw:
         issuer = ""
@@ -231,10 +231,10 @@ def get(port: int, host: str, target: str, *, tls: bool = False) -> Answer:
         response = http.client.HTTPResponse(connection)
         response.begin()
         found = re.search(r"Reference: (\S+)", response.read().decode())
-        return Answer(response.status, found[1] if found else "", issuer)
+        return _Response(response.status, found[1] if found else "", issuer)
 
 
-def _expect(status: int, url: str, answer: Answer, why: str) -> None:
+def _expect(status: int, url: str, answer: _Response, why: str) -> None:
     shown = f"{'blocked' if answer.status == 451 else 'passed'} ({answer.status})"
     why += f", reference {answer.reference}" if answer.reference else ""
     print(f"      {shown:14} {url}\n{'':21}{why}", flush=True)

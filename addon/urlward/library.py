@@ -19,7 +19,7 @@ from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
 from urlward.lasting import fault_text, lasting
 from urlward.lists.formats import AUTO
-from urlward.lists.source import Budget, SourceError, read_budget
+from urlward.lists.source import ErrorBudget, SourceError, read_budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.progress import Progress, silent
@@ -55,7 +55,7 @@ class Filter:
         key: str | Path | None = None,
         trust: Sequence[str] = (),
         format: str = AUTO,  # noqa: A002 - the word
-        max_errors: int | str | Budget | None = None,
+        max_errors: int | str | ErrorBudget | None = None,
         follow: bool = True,
         progress: Progress = silent,
     ) -> "Filter":
@@ -82,7 +82,7 @@ class Filter:
             read = Config() if config is None else read_config(Path(config))
         if not lists and not read.list and not read.feed:
             raise SourceError("no list: name one, or a configuration that does")
-        if max_errors is None or isinstance(max_errors, Budget):
+        if max_errors is None or isinstance(max_errors, ErrorBudget):
             budget = max_errors
         else:
             budget = read_budget(str(max_errors), "max_errors")

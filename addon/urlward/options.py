@@ -13,6 +13,22 @@ from urlward.config import Config
 from urlward.lists.formats import AUTO, FORMATS
 
 
+def given_path(text: str) -> Path:
+    """A path that an argument gives.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as of a variable that is not set, and would be this folder.
+    """
+    return Path(given_text(text))
+
+
+def given_text(text: str) -> str:
+    """A text that an argument gives; raises as `given_path`."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a value, or leave it out")
+    return text
+
+
 class Option(NamedTuple):
     """Option of a run.
 
@@ -69,7 +85,8 @@ class Option(NamedTuple):
         if self.kind is bool:
             more["action"] = argparse.BooleanOptionalAction
         else:
-            more["type"] = get_args(self.kind)[0] if self.is_many else self.kind
+            kind = get_args(self.kind)[0] if self.is_many else self.kind
+            more["type"] = {Path: given_path, str: given_text}.get(kind, kind)
             more["action"] = "append" if self.is_many else "store"
         if not self.key and self.default:
             more["default"] = self.default

@@ -103,8 +103,9 @@ class Tail:
 
     def __init__(self, store: AssignmentStore, path: Path) -> None:
         self.source = store.source("csv", "csv", str(path))
+        self.pause = lambda: True
         self.looks: Iterator[Imported] = follow(
-            store, self.source, path, ReadOptions(), clock=lambda: START / 1000, pause=lambda: True
+            store, self.source, path, ReadOptions(), clock=lambda: START / 1000, pause=lambda: self.pause()
         )
 
     def rows(self, looks: int = 1) -> int:
@@ -133,6 +134,51 @@ def test_following(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path.write_text(HEADER + rows(5))
     assert tail.rows() == 1
     assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4", "s5"}
+
+
+def test_following_goes_on_when_the_store_does(
+    sqlite_store: AssignmentStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A log that is rotated while the database is down is read to its end, by the file that is open."""
+    path, write = tmp_path / "a.csv", AssignmentStore.write
+    path.write_text(HEADER + rows(1))
+    tail = Tail(sqlite_store, path)
+    assert tail.rows() == 1
+    pauses = 0
+
+    def refuse(*_: object) -> None:
+        raise AssignmentError("the server is gone")
+
+    def pause() -> bool:
+        nonlocal pauses
+        pauses += 1
+        if pauses == 2 * importing.AGAIN:
+            monkeypatch.setattr(AssignmentStore, "write", write)
+        return True
+
+    with path.open("a") as file:
+        file.write(rows(2))
+    path.rename(tmp_path / "a.csv.1")
+    path.write_text(HEADER + rows(3))
+    monkeypatch.setattr(AssignmentStore, "write", refuse)
+    tail.pause = pause
+    assert tail.rows() == 1
+    (tmp_path / "a.csv.1").unlink()
+    assert tail.rows() == 1
+    assert all_of(sqlite_store) == {"s1", "s2", "s3"}
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        f"{path}: the server is gone; tried again each half a minute"
+    ]
+
+
+def test_following_what_cannot_be_read_from_the_beginning_ends(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    with pytest.raises(AssignmentError, match=r"not a regular file|Is a directory"):
+        Tail(sqlite_store, tmp_path).rows()
 
 
 def test_a_file_whose_name_is_no_text(store: AssignmentStore, tmp_path: Path) -> None:

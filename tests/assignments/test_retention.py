@@ -347,3 +347,14 @@ def test_each_nodes_sources_go_by_that_nodes_days(store: AssignmentStore) -> Non
     assert purged(KeepingNode("of long", 50), 51) == 1
     assert kept() == ["unsaid"]
     assert purged(short, 101) == 1
+
+
+def test_a_source_that_another_node_has_just_begun_waits_for_its_own_days(store: AssignmentStore) -> None:
+    """Whoever deletes has read the days before: another's may be longer."""
+    taken(store, sighting(A, 0, 60, "mine", SightingKind.WHOLE), name="mine")
+    keeper = KeepingNode("of mine", 10)
+    store.say_days(keeper)
+    limits = {source: at((11 - each) * DAYS) for source, each in store.days(keeper).items()}
+    taken(store, sighting(A, 0, 60, "of another", SightingKind.WHOLE), name="theirs")
+    assert purge_assignments(store, limits) == 1
+    assert held(store, A, 30) == ["of another"]

@@ -11,7 +11,7 @@ from lists.support import SENTINEL
 from urlward.commands.allow import add_allow_commands
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.policy.allows import AllowError, current_allows, duration
+from urlward.policy.allows import current_allows, duration
 from urlward.state.folder import StateError
 
 URL = f"http://{SENTINEL}.test/{SENTINEL}"
@@ -44,7 +44,7 @@ def test_allow_list_and_end(state: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == f"{made.id}: ended\n"
     assert run("--list") == 0
     assert capsys.readouterr().out == ""
-    with pytest.raises(AllowError, match="is in force"):
+    with pytest.raises(UrlwardError, match="is in force"):
         run("--end", made.id, "--why", "done with")
 
 
@@ -68,11 +68,11 @@ def test_a_filter_with_a_state_folder_heeds_it(
 def test_none_is_made_where_no_filter_would_heed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "service"))
     monkeypatch.setattr("urlward.config.SYSTEM", tmp_path / "none.toml")
-    with pytest.raises(AllowError, match=r"^no --config given: .* heeds no allow"):
+    with pytest.raises(UrlwardError, match=r"^no --config given: .* heeds no allow"):
         run(*ALLOW)
     config = tmp_path / "urlward.toml"
     config.write_text("status = 403")
-    with pytest.raises(AllowError, match=r"urlward\.toml: .* heeds no allow"):
+    with pytest.raises(UrlwardError, match=r"urlward\.toml: .* heeds no allow"):
         run(*ALLOW, "--config", str(config))
     assert not (tmp_path / "service").exists()
 
@@ -155,5 +155,5 @@ def test_durations(text: str, seconds: int) -> None:
     "text", ["", "0m", "-1h", "1", "h", "1.5h", "2H", "90s", "31d", "721h", "٣h", "1w", "1h "]
 )
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(AllowError, match=r"^for: "):
+    with pytest.raises(UrlwardError, match=r"^for: "):
         duration(text)

@@ -1,10 +1,13 @@
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from urlward import cli
 from urlward.commands.arguments import add_state_arguments, state_of, subcommand
 from urlward.config import ConfigError
+from urlward.options import given_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,3 +32,52 @@ def test_the_state_folder_is_that_given_or_configured(tmp_path: Path) -> None:
     config.write_text("state = 5\n")
     with pytest.raises(ConfigError):
         state_of(parse(["look", "--config", str(config)]))
+
+
+def actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                yield from actions(sub)
+        else:
+            yield action
+
+
+def test_no_path_may_be_empty() -> None:
+    """As that of a variable which is not set: it would be the folder that the shell is in."""
+    paths = [action for action in actions(cli._parser()) if action.type is given_path]
+    assert len(paths) > 50
+    assert not [action for action in actions(cli._parser()) if action.type is Path]
+    with pytest.raises(argparse.ArgumentTypeError, match="it is empty"):
+        given_path("")
+
+
+STATE_OF_NO_FILTER = (
+    ("records", "purge"),
+    ("records", "hold", "7Q4M-2XKD-93FH", "--until", "2999-01-01", "--why", "asked for"),
+    ("records", "release", "7Q4M-2XKD-93FH", "--why", "done with"),
+    ("objections", "grant", "x", "--why", "so"),
+    ("objections", "decline", "x", "--why", "so"),
+)
+
+
+@pytest.mark.parametrize("state", ["", "mistyped"])
+@pytest.mark.parametrize("command", STATE_OF_NO_FILTER)
+def test_what_is_done_with_a_state_folder_is_not_done_with_another(
+    command: tuple[str, ...],
+    state: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text("[records.days]\nblocks = 30\noperations = 30\n")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    with pytest.raises(SystemExit) as raised:
+        cli.main([*command, "--config", str(config), "--state", state])
+    assert raised.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "argument --state: it is empty" in last or last == "urlward: mistyped: No such file or directory"
+    assert not [*here.iterdir()]

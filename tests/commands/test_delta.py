@@ -5,7 +5,6 @@ import pytest
 
 from conftest import run_command
 from lists.support import OTHER_SECRET, SECRET, SENTINEL, key_file, names_in
-from urlward.commands.arguments import CommandError
 from urlward.commands.delta import add_delta_commands
 from urlward.engine.artifact import dump, parse
 from urlward.engine.compiler import Compiler
@@ -70,6 +69,17 @@ def test_in_a_folder_it_has_the_name_that_feeds_look_for(old: Path, new: Path, t
     assert names_in(tmp_path / "served") == ["list.ward.1764000000.delta"]
 
 
+def test_what_is_not_there_is_what_was_named(old: Path, new: Path, tmp_path: Path) -> None:
+    """And no key beside it, which nobody has spoken of."""
+    for command in ("delta", "patch"):
+        gone = tmp_path / "gone.ward"
+        message = refused(command, gone, gone, "-o", tmp_path / "out")
+        assert message == f"{gone}: No such file or directory"
+    new.with_name("list.ward.key").unlink()
+    message = refused("delta", old, new, "-o", tmp_path / "out")
+    assert message == f"{new}: an artifact needs its key: --key FILE, or {new}.key"
+
+
 def test_a_key_elsewhere(old: Path, new: Path, tmp_path: Path) -> None:
     new.with_name("list.ward.key").rename(tmp_path / "k")
     delta, made = tmp_path / "x.delta", tmp_path / "made.ward"
@@ -129,7 +139,7 @@ def test_what_is_read_is_not_overwritten(old: Path, new: Path, tmp_path: Path) -
         ("patch", old, tmp_path / "x.delta", "-o", tmp_path / "x.delta"),
         ("patch", old, tmp_path / "x.delta", "-o", f"{old}.key"),
     ):
-        with pytest.raises(CommandError, match="would be overwritten"):
+        with pytest.raises(UrlwardError, match="would be overwritten"):
             run(*arguments)
 
 

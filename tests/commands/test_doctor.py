@@ -70,6 +70,39 @@ def test_a_port_that_is_taken(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert f"sport = :{port}" in ports[1].advice
 
 
+def test_the_ports_of_a_gateway_are_those_that_it_takes(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without `listen` it is at all addresses, and it answers DNS: both may be taken by somebody else."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        lines = [line for line in config.read_text().splitlines() if not line.startswith("listen")]
+        gateway = ["[gateway]", 'interfaces = ["lo"]', "steer = true", f"dns = {{ port = {port} }}"]
+        config.write_text("\n".join([*lines, *gateway]))
+        ports = found(capsys, config, 1)["ports"]
+    texts = [each.text for each in ports]
+    assert texts[0].startswith("listen: :8080"), texts
+    assert f"gateway.dns.port: :{port} is free" in texts
+    (udp,) = (each for each in ports if "(UDP)" in each.text)
+    assert udp.text == f"gateway.dns.port: :{port} (UDP): Address already in use"
+    assert f"ss -lnup 'sport = :{port}'" in udp.advice
+
+
+@pytest.mark.parametrize(
+    ("listen", "advice"),
+    [("192.0.2.250:8080", "ip address shows"), ("[fe80::1%lo]:8080", "it is no address to listen on")],
+)
+def test_an_address_that_is_none_of_this_machine(
+    config: Path, capsys: pytest.CaptureFixture[str], listen: str, advice: str
+) -> None:
+    lines = [line for line in config.read_text().splitlines() if not line.startswith("listen")]
+    config.write_text("\n".join([*lines, f'listen = "{listen}"']))
+    (port,) = found(capsys, config, 1)["ports"]
+    assert port.advice.startswith(advice)
+    assert port.advice.endswith("; or choose another in listen")
+
+
 def test_a_configuration_that_cannot_be_used(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text() + 'mode = ["regular", "regular"]\n')
     assert found(capsys, config, 1)["configuration"][0].state == "wrong"

@@ -13,7 +13,6 @@ import pytest
 
 from conftest import run_command
 from records.support import DAY, START, an_event
-from urlward.commands.arguments import CommandError
 from urlward.commands.events import (
     add_events_commands,
     followed,
@@ -193,12 +192,12 @@ def test_times() -> None:
     assert read_time("--since", "1970-01-02", 0.0) == DAY
     assert read_time("--until", "1970-01-02", 0.0, whole_day=True) == 2 * DAY
     assert read_time("--until", "1970-01-02T00:00:00Z", 0.0, whole_day=True) == DAY
-    with pytest.raises(CommandError, match=r"^--since: 'soon': not a date such as .* such as 2h$"):
+    with pytest.raises(UrlwardError, match=r"^--since: 'soon': not a date such as .* such as 2h$"):
         read_time("--since", "soon", 0.0)
 
 
 def test_an_end_before_the_beginning_is_said(config: str) -> None:
-    with pytest.raises(CommandError, match=r"^--until: it ends before --since begins$"):
+    with pytest.raises(UrlwardError, match=r"^--until: it ends before --since begins$"):
         run("--config", config, "--since", "2026-11-28", "--until", "2026-11-01")
 
 
@@ -209,18 +208,18 @@ def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.M
         with pytest.raises(UrlwardError, match=rf"^(--)?{name}: "):
             run("--config", config, f"--{name}", "")
     for limit in ("0", "9" * 30):
-        with pytest.raises(CommandError, match=r"^--limit: "):
+        with pytest.raises(UrlwardError, match=r"^--limit: "):
             run("--config", config, "--limit", limit)
-    with pytest.raises(CommandError, match=r"^--client: 'nonsense': not an address, "):
+    with pytest.raises(UrlwardError, match=r"^--client: 'nonsense': not an address, "):
         run("--config", config, "--client", "nonsense")
-    with pytest.raises(CommandError, match=r"^--follow goes on"):
+    with pytest.raises(UrlwardError, match=r"^--follow goes on"):
         run("--config", config, "--follow", "--until", "2h")
     path = Path(config)
     path.write_text(f'{CONFIG}[[records.store]]\nkind = "jsonl"\n')
-    with pytest.raises(CommandError, match=r"no store of kind sqlite or postgresql"):
+    with pytest.raises(UrlwardError, match=r"no store of kind sqlite or postgresql"):
         run("--config", config)
     path.write_text("")
-    with pytest.raises(CommandError, match=r"urlward\.toml: no \[records\]: nothing is recorded$"):
+    with pytest.raises(UrlwardError, match=r"urlward\.toml: no \[records\]: nothing is recorded$"):
         run("--config", config)
     with pytest.raises(ConfigError):
         run("--config", str(tmp_path / "none.toml"))

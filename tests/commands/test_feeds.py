@@ -176,3 +176,27 @@ def test_what_root_makes_belongs_to_the_folders_owner(
         found = path.stat()
         assert (found.st_uid, found.st_gid) == (65534, 65533), path
         assert not stat.S_IMODE(found.st_mode) & 0o077, path
+
+
+def test_an_earlier_list_is_in_force_until_it_is_released(
+    site: Server, urlward: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for count in (20, 21):
+        site.put("feed", hosts(*range(count)))
+        assert urlward("refresh", "one") == 0
+    before, now = FeedStore(tmp_path / "state", "one").versions()[0].serial, status(capsys, urlward, 1)["one"]
+    assert urlward("rollback", "one", "--list") == 0
+    assert capsys.readouterr().out.startswith(f"{before}  made ")
+    with pytest.raises(UrlwardError, match="give --why TEXT"):
+        urlward("rollback", "one")
+    assert urlward("rollback", "one", "--why", "one too many") == 0
+    told = f"one: serial {before} in force, before it was {now['serial']}; held until it is released\n"
+    assert capsys.readouterr().out == told
+    assert urlward("refresh", "one") == 0
+    assert capsys.readouterr().out.startswith(f"one: held at serial {before} by ")
+    rows = status(capsys, urlward, 1)
+    assert (rows["one"]["state"], rows["one"]["entries"]) == ("held", 20)
+    urlward("status", "one")
+    assert "urlward feeds release one" in capsys.readouterr().out
+    assert urlward("release", "one", "--why", "mended") == 0
+    assert status(capsys, urlward, 1)["one"]["entries"] == 21

@@ -10,9 +10,9 @@ import pytest
 
 from conftest import run_command
 from docs.documents import DOCS, ROOT
-from urlward.commands.arguments import CommandError
 from urlward.commands.files import add_files_command
 from urlward.config import SYSTEM, read_config
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.errors import GatewayError
 from urlward.records.metrics_files import NAMES
 
@@ -47,14 +47,14 @@ def test_nothing_is_overwritten(urlward: Callable[..., int], tmp_path: Path, the
         own.write_text("the operator's own")
     else:
         own.symlink_to("nothing")
-    with pytest.raises(CommandError, match=r"urlward\.service: there already, and is not overwritten"):
+    with pytest.raises(UrlwardError, match=r"urlward\.service: there already, and is not overwritten"):
         urlward(tmp_path)
     assert [path for path in tmp_path.rglob("*") if path != own.parent] == [own], "nor is a part written"
 
 
 def test_a_folder_that_cannot_be_written(urlward: Callable[..., int], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CommandError, match="File exists"):
+    with pytest.raises(UrlwardError, match="File exists"):
         urlward(tmp_path / "file")
 
 

@@ -4,6 +4,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,25 @@ def test_lines_go_out_and_reasons_to_standard_error(imports: Import) -> None:
         f"{path}:15:9: a hosts line names hosts, not addresses",
         "standard output: 5 lines, for 4 of the sources; 3 bad lines, 1 of a kind that cannot be taken",
     ]
+
+
+def test_progress(imports: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, float]] = []
+    monkeypatch.setattr(
+        "urlward.commands.imports.progress_bar",
+        lambda: nullcontext(lambda what, share: said.append((what, share))),
+    )
+    path = tmp_path / "hosts.txt"
+    path.write_text("".join(f"0.0.0.0 h{n}.test\n" for n in range(20_000)))
+    assert imports("--format", "hosts", path).code == 0
+    assert {what for what, _ in said} == {str(path)}
+    shares = [share for _, share in said]
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 3
+    assert 0 < shares[0] < shares[-1] <= 1
+    said.clear()
+    assert imports("--format", "hosts", "-", stdin=path.read_bytes()).code == 0
+    assert not said
 
 
 def test_folders_of_what_is_allowed(imports: Import, tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 from conftest import run_command
 from records.metrics_support import TOKEN, admin, full
 from urlward.commands import metrics as metrics_commands
-from urlward.commands.arguments import CommandError
 from urlward.commands.metrics import add_metrics_commands
+from urlward.engine.errors import UrlwardError
 from urlward.records.metrics_files import NAMES
 
 
@@ -45,7 +45,7 @@ def test_show(
 def test_show_without_an_admin_address(urlward: Callable[..., int], tmp_path: Path) -> None:
     config = tmp_path / "urlward.toml"
     config.write_text("")
-    with pytest.raises(CommandError, match=r"urlward\.toml: no \[admin\] in it"):
+    with pytest.raises(UrlwardError, match=r"urlward\.toml: no \[admin\] in it"):
         urlward("show", "--config", str(config))
 
 
@@ -60,5 +60,5 @@ def test_files_for_what_is_configured(urlward: Callable[..., int], tmp_path: Pat
     assert urlward("files", "--config", str(config), "-o", str(folder)) == 0
     assert '- targets: ["127.0.0.1:9999"]' in (folder / "urlward-scrape.yml").read_text()
     config.write_text("")
-    with pytest.raises(CommandError, match=r"no \[admin\] in it"):
+    with pytest.raises(UrlwardError, match=r"no \[admin\] in it"):
         urlward("files", "--config", str(config), "-o", str(folder))

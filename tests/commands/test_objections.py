@@ -8,7 +8,7 @@ import pytest
 from conftest import run_command
 from urlward.commands.objections import add_objection_commands
 from urlward.engine.errors import UrlwardError
-from urlward.objections.objections import Objection, ObjectionError, add_objection, read_objections
+from urlward.objections.objections import Objection, add_objection, read_objections
 from urlward.policy.allows import current_allows
 from urlward.state.folder import local_key
 
@@ -60,7 +60,7 @@ def test_several_declined_up_to_the_first_that_cannot_be(
     tmp_path: Path, objection: Objection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = add_objection(tmp_path, local_key(tmp_path), REFERENCE, "x", client="", now=1_800_000_000)
-    with pytest.raises(ObjectionError, match="no objection 'o-0'"):
+    with pytest.raises(UrlwardError, match="no objection 'o-0'"):
         run(tmp_path, "decline", objection.id, "o-0", other.id, "--why", "junk")
     assert capsys.readouterr().out == f"{objection.id}: declined\n"
     assert [one.state for one in read_objections(tmp_path)] == ["declined", "open"]
@@ -106,5 +106,5 @@ def test_what_does_not_fit(
 
 
 def test_an_id_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ObjectionError, match="no objection"):
+    with pytest.raises(UrlwardError, match="no objection"):
         run(tmp_path, "decline", "o-0", "--why", "x")

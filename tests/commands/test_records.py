@@ -1,29 +1,33 @@
 import json
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from assignments.support import at, sighting, taken
 from conftest import run_command
+from obstacles import audit_on_a_full_disk
 from records.support import DAY, HOUR, an_event
 from urlward.assignments.importing import Merger
 from urlward.assignments.interval import FOREVER, SightingKind, ms_text, place_of
 from urlward.assignments.retention import database_of, purge_configured
 from urlward.assignments.store import AssignmentStore
-from urlward.commands.arguments import CommandError
 from urlward.commands.records import add_records_commands
 from urlward.commands.who import add_who_command
 from urlward.config import read_config
 from urlward.config.records import StoreTable
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import add_objection, purge_objections, read_objections
 from urlward.records.database import open_database
 from urlward.records.event import ReferenceTextError
-from urlward.records.holds import HoldError, current_holds, held_references, hold
+from urlward.records.holds import current_holds, held_references, hold
 from urlward.records.outbox import Outbox, batch_of
 from urlward.records.stores import open_store
+from urlward.state.audit import read_audit
+from urlward.state.folder import StateError
 
 CONFIG = """
 state = "."
@@ -110,8 +114,23 @@ def test_status_purge_hold_and_release(
     assert "(over!)" in capsys.readouterr().out
     assert run("purge", *at) == 0
     assert run("status", *at) == 0
-    actions = [json.loads(line)["action"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    assert actions == ["held", "released"]
+    told = [line for line in read_audit(tmp_path) if line]
+    actions = [line["action"] for line in told]
+    assert actions == ["held", "purge", "purged", "released", "purge", "purged"]
+    assert told[1]["days"] == {"blocks": 2, "operations": 5}
+    assert (told[2]["deleted"], told[2]["errors"]) == (dict.fromkeys(stores, 1), [])
+    assert all(line["who"] for line in told)
+
+
+@pytest.mark.usefixtures("recorded")
+def test_where_a_purge_cannot_be_recorded_nothing_is_deleted(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        run("purge", "--config", config)
+    assert capsys.readouterr().out == ""
+    with closing(open_database(StoreTable(kind="sqlite"), tmp_path)) as store:
+        assert store.ages()["block"].count == 3
 
 
 def test_assignments_are_records_too(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +156,8 @@ def test_what_is_not_there_yet(config: str, tmp_path: Path, capsys: pytest.Captu
     assert run("status", "--config", config) == 0
     assert capsys.readouterr().out == "STORE  KIND  COUNT  HELD  OLDEST  DAYS  NEXT PURGE\n"
     assert run("purge", "--config", config) == 0
-    assert not [path for path in tmp_path.iterdir() if path.name != "urlward.toml"]
+    told = {"audit.jsonl", "audit.head", "key", "key.copy", "lock", "urlward.toml"}
+    assert not {path.name for path in tmp_path.iterdir()} - told
 
 
 @pytest.mark.usefixtures("recorded")
@@ -171,14 +191,14 @@ def test_a_hold_of_before_ends_as_it_is_written(config: str, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("recorded")
 def test_what_cannot_be_done(config: str, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"^--until: 'soon': not a date"):
+    with pytest.raises(UrlwardError, match=r"^--until: 'soon': not a date"):
         run("hold", HELD, "--until", "soon", "--why", "a", "--config", config)
-    with pytest.raises(HoldError, match=r"^until: a time to come"):
+    with pytest.raises(UrlwardError, match=r"^until: a time to come"):
         run("hold", HELD, "--until", "2020-01-01", "--why", "a", "--config", config)
-    with pytest.raises(HoldError, match=r"'7Q4M-2XKD-93FH' is not held"):
+    with pytest.raises(UrlwardError, match=r"'7Q4M-2XKD-93FH' is not held"):
         run("release", HELD, "--why", "a", "--config", config)
     Path(config).write_text("")
-    with pytest.raises(CommandError, match=r"no \[records\]: nothing is recorded$"):
+    with pytest.raises(UrlwardError, match=r"no \[records\]: nothing is recorded$"):
         run("status", "--config", config)
     assert current_holds(tmp_path, 0) == ()
 
@@ -349,7 +369,7 @@ def test_another_node_keeps_what_is_held_in_a_database_that_they_share(
     out = capsys.readouterr().out.splitlines()
     assert f"held: {HELD} until 2999-01-02T00:00:00Z  by another node" in out
     assert any(line.endswith(": 4 assignments") for line in out)
-    with pytest.raises(HoldError, match="is not held here"):
+    with pytest.raises(UrlwardError, match="is not held here"):
         run("release", HELD, "--why", "a", *at)
     assert who(HELD, "--config", kept) == 1
     # What others hold since cannot be asked.

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from urlward.commands.arguments import CommandError
 from urlward.commands.who import Seen, seen_by
 from urlward.config import Config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.engine.errors import UrlwardError
 from urlward.records.event import make_event
 from urlward.records.store import StoreError
 from urlward.records.stores import open_store
@@ -40,12 +40,12 @@ def test_an_objection_is_not_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("client", ["192.0.2.0/24", "0123456789abcdef0123456789abcdef", ""])
 def test_addresses_that_are_not_whole_tell_nobody(tmp_path: Path, client: str) -> None:
     keep(tmp_path, reference="R-1", client=client)
-    with pytest.raises(CommandError, match="privacy"):
+    with pytest.raises(UrlwardError, match="privacy"):
         seen_by(CONFIG, tmp_path, "R-1")
 
 
 def test_without_a_store_that_can_be_searched(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="no store"):
+    with pytest.raises(UrlwardError, match="no store"):
         seen_by(Config(), tmp_path, "R-1")
     with pytest.raises(StoreError):
         seen_by(CONFIG, tmp_path, "R-1")

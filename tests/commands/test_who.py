@@ -19,6 +19,7 @@ from urlward.commands import assignments as assignment_commands
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.who import Seen, add_who_command, read_time, read_tolerance, split_address
 from urlward.config import ConfigError, configured
+from urlward.engine.errors import UrlwardError
 from urlward.records.event import ReferenceTextError
 from urlward.state.audit import read_audit, verify
 from urlward.state.folder import StateError
@@ -121,6 +122,47 @@ def test_where_it_cannot_be_recorded_nothing_is_answered(
     assert "anna" not in capsys.readouterr().out
 
 
+def test_a_question_that_no_database_answers_is_recorded(urlward: Run, state: Path, tmp_path: Path) -> None:
+    """Whoever asks leaves a line, also where the events' store or the assignments' database is down."""
+    config = tmp_path / "urlward.toml"
+    server = tmp_path / "url"
+    server.write_text(f"postgresql://urlward@/none?host={tmp_path}")
+    config.write_text(
+        "[records.days]\nblocks = 30\noperations = 30\nassignments = 180\n"
+        f'[records.assignments]\nkind = "postgresql"\nurl_file = "{server}"\n'
+    )
+    with pytest.raises(AssignmentError, match="the assignments' database"):
+        urlward("who", *ASK)
+    (line,) = asked(state)
+    assert (line["action"], line["address"], line["answer"]) == ("who", f"{A}:40213", "error")
+
+
+def test_a_question_about_an_event_that_no_store_answers_for_is_recorded(state: Path, tmp_path: Path) -> None:
+    config = tmp_path / "urlward.toml"
+    config.write_text('[records.days]\nblocks = 30\noperations = 30\n[[records.store]]\nkind = "jsonl"\n')
+    with pytest.raises(SystemExit) as raised:
+        cli.main(
+            ["who", "--reference", R1, "--why", "case 5", "--state", str(state), "--config", str(config)]
+        )
+    assert raised.value.code == 2
+    (line,) = asked(state)
+    assert (line["action"], line["reference"], line["answer"]) == ("who", R1, "error")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nobody_is_no_answer_of_a_folder_without_assignments(
+    urlward: Run, tmp_path: Path, *, there: bool
+) -> None:
+    """Such as one that is mistyped: an empty database that the question made would say so of everybody."""
+    state = tmp_path / "state"
+    if there:
+        state.mkdir()
+    for command in (["who", *ASK], ["assignments", "status"]):
+        with pytest.raises((AssignmentError, StateError), match=r"state.*: (not there|No such file)"):
+            urlward(*command)
+    assert not (state / "assignments.db").exists()
+
+
 def test_by_reference(urlward: Run, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert urlward("who", "--reference", R1, "--why", "case 5") == 0
     assert capsys.readouterr().out.splitlines()[1] == "anna"
@@ -150,7 +192,7 @@ def test_by_reference(urlward: Run, state: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_what_makes_no_sense(urlward: Run, state: Path, arguments: tuple[str, ...], message: str) -> None:
-    with pytest.raises(AssignmentError, match=message):
+    with pytest.raises(UrlwardError, match=message):
         urlward("who", *arguments)
     assert asked(state) == []
 
@@ -226,6 +268,43 @@ def test_who_has_a_fixed_prefix_since_years(
     assert capsys.readouterr().out.splitlines()[1] == "fixed"
     # The last import is longer ago than the 180 days.
     assert purge_configured(records, tmp_path / "state", now + 181 * 86_400) == 1
+
+
+def test_two_nodes_have_no_source_in_common_unless_they_say_so(
+    postgresql_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both lease the same private address: whoever came last would be named for both, and alone."""
+    (tmp_path / "url").write_text(postgresql_url)
+
+    def run(node: str, *command: str, code: int = 0) -> str:
+        config = tmp_path / f"{node}.toml"
+        config.write_text(
+            f'state = "{node}"\n[records.days]\nblocks = 30\noperations = 30\nassignments = 180\n'
+            '[records.assignments]\nkind = "postgresql"\nurl_file = "url"\n'
+        )
+        with pytest.raises(SystemExit) as raised:
+            cli.main([*command, "--config", str(config)])
+        out, err = capsys.readouterr()
+        assert raised.value.code == code, err
+        return out + err
+
+    leases = {}
+    for node in ("gw1", "gw2"):
+        leases[node] = tmp_path / f"{node}.csv"
+        leases[node].write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},of-{node}\n")
+    run("gw1", "assignments", "import", "csv", str(leases["gw1"]))
+    for command in ("import", "follow"):
+        said = run("gw2", "assignments", command, "csv", str(leases["gw2"]), code=2)
+        assert said == (
+            "urlward: source 'csv' is read by another node: give this one's another name with --source, or "
+            "--source csv where it is the same server's\n"
+        )
+    assert "of-gw1" in run("gw1", "who", *ASK)
+    run("gw2", "assignments", "import", "csv", str(leases["gw2"]), "--source", "of gw2")
+    assert "ambiguous: 2 subscribers" in run("gw1", "who", *ASK, code=1)
+    # The other one of a pair goes on with what this one read.
+    run("gw2", "assignments", "import", "csv", str(leases["gw1"]), "--source", "csv")
+    run("gw2", "assignments", "import", "csv", str(leases["gw1"]))
 
 
 def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -323,6 +402,33 @@ def test_radacct(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert urlward("assignments", "import", "radacct", url, "--max-errors", "1") == 0
     assert urlward("who", *ASK) == 0
     assert "no end is known, last said 2026-11-18T11:06:49Z" in capsys.readouterr().out
+
+
+def test_following_radacct_goes_on_when_its_database_does(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+        radius.execute(
+            "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
+            " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
+        )
+        radius.commit()
+    url = tmp_path / "url"
+    url.write_text(f"sqlite:///{tmp_path}/radius.db\n")
+    steps = iter(["ALTER TABLE radacct RENAME TO moved", None, "ALTER TABLE moved RENAME TO radacct", ""])
+
+    def wait(_: float) -> bool:
+        step = next(steps)
+        with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
+            radius.execute(step or "SELECT 1")
+        return step != ""
+
+    monkeypatch.setattr(assignment_commands, "_wait", wait)
+    assert urlward("assignments", "follow", "radacct", url) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"sqlite:///{tmp_path}/radius.db: 0 rows, 0 not understood"] * 2
+    assert err.endswith("; tried again each 30 s\n")
+    assert err.count("\n") == 1
 
 
 def test_import_says_which_rows_are_not_understood(

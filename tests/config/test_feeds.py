@@ -36,9 +36,10 @@ grace = "2d"
 delta = false
 use = "monitor"
 protect = false
+paused = true
 
 [[feed]]
-name = "own"
+name = "mine"
 path = "own.txt"
 """
 
@@ -110,8 +111,9 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         delta=False,
         use="monitor",
         protect=False,
+        paused=True,
     )
-    assert own == FeedTable(name="own", path=str(folder / "own.txt"))
+    assert own == FeedTable(name="mine", path=str(folder / "own.txt"))
     elsewhere = {"path", "password_env", "token_file", "token_env"}
     assert phishing.model_fields_set | elsewhere == set(FeedTable.model_fields)
 

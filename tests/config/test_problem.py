@@ -2,10 +2,13 @@ import os
 import tomllib
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from urlward.config.problem import Problem, lines_of_keys, refused
+from urlward.config import Config, ConfigError, read_config
+from urlward.config.problem import Problem, lines_of_keys
+from urlward.config.sources import Source, Sources
 
 # Each $ becomes a key of its own, and each % a table of its own.
 PIECES = [
@@ -75,15 +78,20 @@ def test_several_elements_of_an_array_of_tables() -> None:
     }  # fmt: skip
 
 
-def test_problems_of_flags_and_of_no_file_have_no_place(tmp_path: Path) -> None:
-    path = tmp_path / "urlward.toml"
-    path.write_text("status = 451\n")
+def test_problems_of_flags_and_of_no_file_have_no_place() -> None:
     problems = [Problem("status", "x"), Problem("--listen", "y", in_file=False), Problem("", "z")]
-    assert refused(path, problems).lines == ("--listen: y", f"{path}: z", f"{path}:1: status: x")
-    assert refused(None, problems[:1]).lines == ("status: x",)
+    made = Sources([Source(Path("u.toml"), b"status = 451\n")])
+    assert made.refused(problems).lines == ("--listen: y", "u.toml: z", "u.toml:1: status: x")
+    assert Config().refused(*problems[:1]).lines == ("status: x",)
 
 
-def test_a_pipe_is_not_read_twice(tmp_path: Path) -> None:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    assert str(refused(path, [Problem("foo", "no such key")])) == f"{path}: foo: no such key"
+def test_a_pipe_is_read_once() -> None:
+    end, writing = os.pipe()
+    os.write(writing, b"status = 451\nfoo = 1\n")
+    os.close(writing)
+    try:
+        with pytest.raises(ConfigError) as refused:
+            read_config(Path(f"/dev/fd/{end}"))
+    finally:
+        os.close(end)
+    assert str(refused.value) == f"/dev/fd/{end}:2: foo: no such key"

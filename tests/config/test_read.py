@@ -27,6 +27,7 @@ from urlward.config import (
 from urlward.config.records import DaysTable
 
 FULL = """
+include = ["more.toml"]
 list = ["lists/one.txt", "/var/lib/urlward/two.ward"]
 key = "secret.key"
 trust = ["body.pub", "abababababababababababababababababababababababababababababababab"]
@@ -151,6 +152,7 @@ def test_every_key(path: Path) -> None:
     path.write_text(FULL)
     folder = path.parent
     assert read_config(path) == Config(
+        include=(str(folder / "more.toml"),),
         list=(str(folder / "lists/one.txt"), "/var/lib/urlward/two.ward"),
         key=str(folder / "secret.key"),
         trust=(str(folder / "body.pub"), "ab" * 32),

@@ -1,25 +1,38 @@
 """What the tests of the dashboard share: sources that are made up, and a server in a thread."""
 
 import asyncio
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from urlward.config import read_config
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.editing import Editor
+from urlward.dashboard.history import History, Step, past
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
     AdminError,
     EventPage,
     NotConfiguredError,
     Now,
+    Past,
     Row,
 )
+from urlward.feeds.own import UnsureError
 from urlward.objections.objections import Grant
+from urlward.policy.own import Draft, warnings_of
 from urlward.records.store import EventQuery
+from urlward.state.people import Person, add_person
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
+"""Of Ann, who is an operator."""
+
+VIEWER_TOKEN = "another-token-that-nobody-guesses-9876543210"
+"""Of Vic, who is a viewer."""
+
 EVENTS = 100_000
 FIRST = 1_795_600_000_000
 """Time of the first event, milliseconds since 1970-01-01 UTC; one a second follows."""
@@ -50,6 +63,64 @@ def event(number: int) -> Row:
     }
 
 
+EDITED = """
+[[feed]]
+name = "hotline"
+url = "https://hotline.example/list.ward"
+paused = true
+delta = false
+[[group]]
+name = "pupils"
+networks = ["192.0.2.0/24"]
+[[group.rule]]
+categories = ["games"]
+action = "allow"
+schedule = "breaks"
+[[rule]]
+action = "monitor"
+[schedule.breaks]
+zone = "Europe/Madrid"
+from = "10:00"
+to = "10:30"
+"""
+
+
+EDITING = (
+    "/own",
+    "/configuration",
+    "/configuration/feed",
+    "/configuration/feed?at=feed.0",
+    "/configuration/group?at=group.0",
+    "/configuration/rule",
+    "/configuration/rule?at=group.0.rule.0",
+    "/configuration/schedule?at=schedule.breaks",
+    "/lists/versions?name=hotline",
+)
+"""Pages by which something is edited."""
+NOON = 1_795_608_000
+"""2026-11-25 12:00 UTC, a while after which it is."""
+
+
+def made_up(begin: int, length: int) -> Step:
+    """A step of a day that is busy at noon."""
+    busy = 1.5 - abs((begin % 86_400) / 43_200 - 1)
+    requests = round(150 * busy * length)
+    lists = {"hotline": 9, "phishing": 4, "own": 1, "malware": 3, "gambling": 2, "copyright": 1, "court": 1}
+    return Step(
+        seconds=length,
+        requests=requests,
+        lists={name: round(n * busy * length / 60) for name, n in lists.items()},
+        categories={"child-abuse": round(9 * busy * length / 60), "none": round(12 * busy * length / 60)},
+        dns={"pass": requests // 3, "block": length // 60},
+        errors={"decision": 1} if begin % 7_200 == 0 else {},
+        added=[requests // 2, requests // 3, requests // 12, requests // 12, *[0] * 9],
+        added_sum=requests / 4_000,
+        stall=2 + begin // length % 7,
+        connections=round(900 * busy),
+        feeds={"hotline": 240.0 + begin % 600, "phishing": 3_600.0 * (begin // 3_600 % 30)},
+    )
+
+
 class MadeUp(LiveSources):
     """Remembers what it was told."""
 
@@ -61,11 +132,56 @@ class MadeUp(LiveSources):
         self.refused = True
         self.decided: dict[str, Row] = {}
         self.absent = False
+        self.quiet = False
+        """Whether nothing has happened, and nothing is configured."""
+        self.folder = tempfile.TemporaryDirectory(prefix="urlward-made-up-")
+        self.config = Path(self.folder.name) / "urlward.toml"
+        self.config.write_text(EDITED)
+        self.editor = Editor(read_config(self.config), Path(self.folder.name) / "state")
+
+    def own(self) -> list[Row]:
+        return [] if self.quiet else [{
+            "id": "o-0000002a", "action": "block", "kind": "page", "category": "games", "note": "case 7",
+            "expires": "2030-01-31", "created": "2026-11-25T08:00:00Z", "who": "Ann",
+        }]  # fmt: skip
+
+    def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
+        if not sure and (found := warnings_of(made, lambda _: False)):
+            raise UnsureError(found)
+        self.told.append(("own", made.line, made.category, made.note, made.expires, who, sure))
+        return self.own()[0]
+
+    def remove_own(self, id_: str, why: str, who: str) -> Row:
+        self.told.append(("own removed", id_, why, who))
+        return self.own()[0]
+
+    def reveal_own(self, id_: str, who: str) -> str:
+        self.told.append(("own revealed", id_, who))
+        return f"http://listed.example/page id={id_}"
+
+    def versions(self, name: str) -> Row:
+        held = {
+            "serial": 5,
+            "before": 6,
+            "who": "Ann",
+            "why": "too many",
+            "at": "2026-11-25T08:00:00Z",
+        }
+        versions = [{"serial": n, "created": "2026-11-25T08:00:00Z"} for n in (6, 4)]
+        return {"name": name, "versions": versions, "serial": 5, "held": held}
+
+    def roll_back_feed(self, name: str, serial: int | None, why: str, who: str) -> None:
+        self.told.append(("rollback", name, serial, why, who))
+
+    def release_feed(self, name: str, why: str, who: str) -> None:
+        self.told.append(("release", name, why, who))
 
     def metrics_text(self) -> bytes:
         return b"urlward_up 1\n"
 
     def now(self) -> Now:
+        if self.quiet:
+            return History().now([])
         self.second += 1
         seconds = list(range(self.second - 599, self.second + 1))
         return Now(
@@ -88,6 +204,18 @@ class MadeUp(LiveSources):
             ],
         )
 
+    def history(self, span: str, *, rows: bool = False) -> Past:
+        return past(span, self.steps, NOON + 1_234, rows=rows)
+
+    def steps(self, length: int, since: int, until: int) -> list[tuple[int, Step]]:
+        """What was counted, but for a time before the last noon."""
+        if self.quiet:
+            return []
+        times = range(since - since % length, min(until, NOON + 1_234), length)
+        return [
+            (begin, made_up(begin, length)) for begin in times if not NOON - 20_000 < begin < NOON - 9_000
+        ]
+
     def health(self) -> bool:
         return True
 
@@ -95,6 +223,8 @@ class MadeUp(LiveSources):
         return {"store": not self.absent, "workers": True}
 
     def lists(self) -> list[Row]:
+        if self.quiet:
+            return []
         made = {"created": "2026-11-25T08:00:00Z", "age": 9_000, "note": ""}
         return [
             {
@@ -109,12 +239,16 @@ class MadeUp(LiveSources):
         ]
 
     def hits(self) -> dict[str, dict[str, int]]:
+        if self.quiet:
+            return {"list": {}, "category": {}}
         return {
             "list": {"hotline": 4_711, "phishing": 811},
             "category": {"child-abuse": 4_000, "phishing": 1_522},
         }
 
     def feeds(self) -> list[Row]:
+        if self.quiet:
+            return []
         well = {
             "name": "hotline",
             "state": "ok",
@@ -135,10 +269,15 @@ class MadeUp(LiveSources):
             "error": "",
             "refused": None,
             "accepted": False,
+            "paused": False,
+            "held": None,
             "alarms": {},
         }
+        held = {"serial": 5, "before": 6, "who": "Ann", "why": "too many", "at": "2026-11-25T08:00:00Z"}
         return [
             well,
+            well | {"name": "games", "state": "paused", "paused": True, "next_run": None},
+            well | {"name": "malware", "state": "held", "held": held, "next_run": None},
             well
             | {
                 "name": "phishing",
@@ -159,6 +298,8 @@ class MadeUp(LiveSources):
         if self.absent:
             raise NotConfiguredError("Events: no store that can be searched is configured.")
         found: list[Row] = []
+        if self.quiet:
+            return EventPage(found, "")
         newest = int(wanted.before[12:]) if wanted.before else EVENTS
         for number in range(newest - 1, -1, -1):
             one = event(number)
@@ -211,6 +352,8 @@ class MadeUp(LiveSources):
         }
 
     def alarms(self) -> list[Row]:
+        if self.quiet:
+            return []
         now = [
             {
                 "time": "2026-11-24T10:00:00Z",
@@ -232,6 +375,8 @@ class MadeUp(LiveSources):
         ]
 
     def allows(self) -> list[Row]:
+        if self.quiet:
+            return []
         return list(self.in_force.values())
 
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
@@ -268,6 +413,8 @@ class MadeUp(LiveSources):
     def objections(self) -> list[Row]:
         if self.absent:
             raise NotConfiguredError("Objections are not taken.")
+        if self.quiet:
+            return []
         one = {
             "id": "o-1",
             "time": "2026-11-25T09:00:00Z",
@@ -299,11 +446,21 @@ class Site:
         self.sources = sources
 
 
+def join(state: Path, name: str, role: str, token: str) -> Person:
+    """Add a person whose token is known."""
+    file = state / "given.token"
+    file.touch(0o600)
+    file.write_text(token)
+    person, _ = add_person(state, name, role, "test", now=FIRST / 1000 - 1, token=file)
+    file.unlink()
+    return person
+
+
 @contextmanager
 def serving(sources: LiveSources, state: Path, **settings: Any) -> Iterator[Site]:
     """Serve on a free port, in a thread that has an event loop."""
-    (state / "admin.token").touch(0o600)
-    (state / "admin.token").write_text(TOKEN)
+    join(state, "Ann", "operator", TOKEN)
+    join(state, "Vic", "viewer", VIEWER_TOKEN)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

@@ -2,43 +2,26 @@
 
 import json
 import re
+import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dashboard.admin_support import EVENTS, TOKEN, MadeUp, Site, event, serving
+from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, launched, luminance
+from dashboard.admin_support import EDITING, EVENTS, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 
-CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs the Debian package chromium")
-sync_api = pytest.importorskip("playwright.sync_api")
+pytestmark = NEEDS_CHROMIUM
 
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-)
-PAGES = ("/", "/lists", "/events", "/check", "/alarms", "/allows", "/objections")
+PAGES = (
+    "/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit",
+    *EDITING,
+)  # fmt: skip
 WIDTHS = (390, 1280)
 
-# Every element with text of its own: its colour, and the nearest background that is not transparent.
-COLOURS = """() => {
-  const solid = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = getComputedStyle(at).backgroundColor;
-      if (!/, 0\\)$/.test(colour)) return colour;
-    }
-    return 'rgb(255, 255, 255)';
-  };
-  const own = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  return [...document.body.querySelectorAll('*')].filter(own)
-    .map((element) => [element.textContent.trim(), getComputedStyle(element).color, solid(element)]);
-}"""
 # What can be used must say what it is, and be large enough for a finger (WCAG 2.2, 2.5.8) unless in a text.
 SMALL = """() => [...document.querySelectorAll('button, input, summary, nav a, a.button')]
   .filter((element) => element.checkVisibility() && element.type !== 'hidden')
@@ -63,18 +46,6 @@ USABLE = {
 }
 
 
-def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2.2)."""
-    parts = [float(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
-
-
 @pytest.fixture(scope="module")
 def sources() -> MadeUp:
     return MadeUp()
@@ -82,16 +53,16 @@ def sources() -> MadeUp:
 
 @pytest.fixture(scope="module")
 def site(sources: MadeUp, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with serving(sources, tmp_path_factory.mktemp("state"), node="gw1") as site:
+    config = tmp_path_factory.mktemp("configuration") / "urlward.toml"
+    config.write_text("")
+    with serving(sources, tmp_path_factory.mktemp("state"), node="gw1", config=config) as site:
         yield site
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(FLAGS))
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +73,7 @@ def session(chromium: Any, site: Site) -> Any:
     page.goto(f"{site.origin}/allows")
     assert page.url.endswith("/login")
     # By autofocus, for which the page may be looked at once more.
-    page.wait_for_function("document.activeElement.name === 'name'")
-    page.keyboard.type("Ann")
-    page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.name === 'token'")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{site.origin}/")
@@ -195,6 +164,121 @@ def test_an_objection_is_granted(page: Any, site: Site, sources: MadeUp):
     page.get_by_role("button", name="Grant").click()
     page.get_by_text("The objection is decided.").wait_for()
     assert "granted" in page.get_by_role("article").inner_text()
+
+
+def test_a_person_is_added_changed_and_removed(page: Any, site: Site):
+    page.goto(f"{site.origin}/people")
+    page.get_by_label("Name").fill("Eva Diaz")
+    page.get_by_label("Days").fill("30")
+    page.get_by_label("an operator").check()
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("heading", name="Token of Eva Diaz").wait_for()
+    token = page.locator("#token").inner_text()
+    assert len(token) >= 43
+    card = page.get_by_role("article").filter(has_text="Eva Diaz")
+    assert "operator" in card.inner_text()
+    card.get_by_role("button", name="Make Eva Diaz viewer").click()
+    page.get_by_text("The person has the other role").wait_for()
+    assert token not in page.content()
+    card.get_by_role("button", name="Remove Eva Diaz").click()
+    page.get_by_text("The person is removed").wait_for()
+    assert card.count() == 0
+    assert page.complaints == []
+
+
+def test_a_viewer_sees_no_button(chromium: Any, site: Site):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(f"{site.origin}/login")
+    page.get_by_label("Token").fill(VIEWER_TOKEN)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"{site.origin}/")
+    assert "Vic, viewer" in page.get_by_role("banner").inner_text()
+    assert page.get_by_role("link", name="People").count() == 0
+    for path, buttons in (("/lists", 0), ("/allows", 0), ("/objections", 0), ("/events", 1), ("/check", 1)):
+        page.goto(site.origin + path)
+        assert page.locator("main").get_by_role("button").count() == buttons, path
+    context.close()
+
+
+def test_who_changed_what_is_found(page: Any, site: Site):
+    page.goto(f"{site.origin}/audit")
+    page.get_by_role("heading", name="The chain holds").wait_for()
+    page.get_by_label("Person").fill("ann")
+    page.get_by_label("People").check()
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/audit?who=ann*kind=people")
+    rows = page.locator("#found tbody").inner_text()
+    assert "Ann (dashboard)" in rows or "No line fits." in rows
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "urlward-audit.csv"
+    assert page.complaints == []
+
+
+def test_a_bundle_is_downloaded(page: Any, site: Site):
+    page.goto(f"{site.origin}/alarms")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download the bundle").click()
+    assert download.value.suggested_filename == "urlward-support.zip"
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {"about.json", "configuration.json", "status.json", "metrics.txt"} <= {*archive.namelist()}
+
+
+def test_an_objection_is_declined(page: Any, site: Site, sources: MadeUp):
+    sources.decided.clear()
+    page.goto(f"{site.origin}/objections")
+    page.get_by_text("Decide").click()
+    page.get_by_label("Why").fill("the list is right")
+    page.get_by_role("button", name="Decline").click()
+    page.get_by_text("The objection is decided.").wait_for()
+    assert "declined" in page.get_by_role("article").inner_text()
+    sources.decided.clear()
+
+
+def test_a_feed_is_fetched_and_a_refused_list_accepted(page: Any, site: Site, sources: MadeUp):
+    sources.refused = True
+    page.goto(f"{site.origin}/lists")
+    page.get_by_role("button", name="Refresh hotline now").click()
+    page.get_by_text("The feed is being fetched.").wait_for()
+    page.get_by_label("Why it is right").fill("the body has merged two lists")
+    page.get_by_role("button", name="Accept the refused list of phishing").click()
+    page.get_by_text("The list is let through once.").wait_for()
+    assert [told[:2] for told in sources.told[-2:]] == [("refresh", "hotline"), ("accept", "phishing")]
+    assert page.get_by_role("button", name="Accept the refused list of phishing").count() == 0
+    sources.refused = True
+
+
+def test_what_is_found_is_exported(page: Any, site: Site):
+    page.goto(f"{site.origin}/events?kind=cut&since=2026-11-26")
+    for link, name in (("CSV", "urlward-events.csv"), ("JSON Lines", "urlward-events.jsonl")):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=link).click()
+        assert download.value.suggested_filename == name
+        assert "cut" in download.value.path().read_text()
+
+
+def test_kinds_are_chosen(page: Any, site: Site):
+    page.goto(f"{site.origin}/events")
+    page.get_by_text("List, entry and kinds").click()
+    page.get_by_label("would block").check()
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/events?*kind=would-block*")
+    assert set(page.locator("td .badge").all_inner_texts()) == {"would block"}
+    assert page.get_by_label("would block").is_checked()
+
+
+def test_who_logs_out_is_out(chromium: Any, site: Site):
+    context = chromium.new_context()
+    page = context.new_page()
+    page.goto(site.origin)
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login")
+    page.goto(f"{site.origin}/events")
+    assert page.url.endswith("/login")
+    context.close()
 
 
 def test_a_hundred_thousand_events(page: Any, site: Site):
@@ -291,6 +375,123 @@ def test_it_fits_the_screen_and_can_be_read(page: Any, site: Site, sources: Made
         assert poor == [], path
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (luminance(paper) > 0.5) == (scheme == "light")
+
+
+@pytest.mark.parametrize("tag", ["es", "fil"])
+def test_each_language_fits_a_phone(page: Any, site: Site, sources: MadeUp, tag: str):
+    sources.alarm = "stale"
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.set_extra_http_headers({"Accept-Language": tag})
+    for path in (*PAGES, "/login"):
+        assert page.goto(site.origin + path).ok
+        assert page.evaluate("document.documentElement.lang") == tag
+        page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert page.evaluate(OVERFLOWING) == [], path
+        assert page.evaluate(SMALL) == [], path
+    page.set_extra_http_headers({})
+
+
+def test_a_language_is_chosen_at_the_foot(page: Any, site: Site):
+    page.goto(f"{site.origin}/events?kind=cut")
+    page.get_by_role("button", name="Español").click()
+    page.get_by_role("heading", name="Eventos").wait_for()
+    assert page.url == f"{site.origin}/events?kind=cut"
+    page.goto(site.origin)
+    page.get_by_text("En directo.").wait_for()
+    page.get_by_role("button", name="English").click()
+    page.get_by_role("heading", name="Now").wait_for()
+
+
+def test_the_history_is_plotted(page: Any, site: Site):
+    page.goto(f"{site.origin}/history")
+    page.wait_for_selector("[data-chart=feeds] canvas")
+    assert page.locator("canvas").count() == page.locator("figure").count() == 9
+    drawn = """canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
+      .some((value, n) => n % 4 === 3 && value > 200)"""
+    assert all(page.eval_on_selector_all("canvas", f"all => all.map({drawn})"))
+    # What is under the cursor stands in words below.
+    page.locator("[data-chart=lists] .u-over").hover()
+    figure = page.locator("figure", has=page.locator("[data-chart=lists]"))
+    figure.locator(".when", has_text="2026-11-25").wait_for()
+    assert "hotline" in figure.locator(".legend").inner_text()
+    page.get_by_role("link", name="30 days").click()
+    page.get_by_role("heading", name="Traffic in steps of 1d").wait_for()
+    assert page.locator("canvas").count() == 9
+    assert page.complaints == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("span", ["24h", "7d", "30d", "400d"])
+def test_times_of_a_plot_do_not_touch(chromium: Any, session: Any, site: Site, span: str, width: int):
+    context = chromium.new_context(storage_state=session, viewport={"width": width, "height": 800})
+    context.add_init_script("""window.drawn = []; const draw = CanvasRenderingContext2D.prototype.fillText;
+      CanvasRenderingContext2D.prototype.fillText = function (text, x, y, ...more) {
+        const place = this.getTransform().transformPoint(new DOMPoint(x, y));
+        window.drawn.push([text, place.x, Math.round(place.y), this.measureText(text).width]);
+        return draw.call(this, text, x, y, ...more); };""")
+    page = context.new_page()
+    page.goto(f"{site.origin}/history?span={span}")
+    page.wait_for_selector("[data-chart=feeds] canvas")
+    page.wait_for_function("window.drawn.some(([text]) => /^[0-9]{2}[:-][0-9]{2}$/.test(text))")
+    drawn = page.evaluate("window.drawn.filter(([text]) => /^[0-9]{2}[:-][0-9]{2}$/.test(text))")
+    context.close()
+    assert len(drawn) >= 2
+    for (_, x, y, wide), (text, next_x, next_y, _) in pairwise(drawn):
+        if y == next_y and next_x > x:
+            assert next_x - x > wide * 1.2, text
+
+
+@pytest.mark.parametrize("path", ["/", "/history", "/lists", "/events", "/alarms"])
+def test_narrow_tables_are_tables_still(page: Any, site: Site, sources: MadeUp, path: str):
+    """Rows that are shown as lists, or as grids, keep their roles."""
+    sources.alarm = "stale"
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(site.origin + path)
+    page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    roles = Counter(node["role"]["value"] for node in tree if not node["ignored"])
+    assert roles["table"] == page.locator("table").count()
+    assert roles["row"] >= page.locator("tbody tr").count()
+    assert roles["columnheader"] == page.locator("thead th").count()
+    assert roles["cell"] + roles["rowheader"] >= page.locator("tbody tr").count()
+
+
+@pytest.mark.parametrize(
+    ("state", "width", "scheme"),
+    [
+        *(("busy", width, scheme) for width in WIDTHS for scheme in ("light", "dark")),
+        ("quiet", 390, "dark"),
+        ("quiet", 1280, "light"),
+        ("absent", 390, "light"),
+        ("absent", 1280, "dark"),
+    ],
+)
+def test_axe_finds_nothing(
+    page: Any,
+    site: Site,
+    sources: MadeUp,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    scheme: str,
+    state: str,
+):
+    """With what unfolds unfolded."""
+    monkeypatch.setattr(sources, "quiet", state == "quiet")
+    monkeypatch.setattr(sources, "absent", state == "absent")
+    monkeypatch.setattr(sources, "alarm", "stale")
+    sources.decided.clear()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    others = ("/login", "/nothing", "/allows?done=ended", "/events?since=x")
+    for path in ("/events", "/objections") if state == "absent" else (*PAGES, *others):
+        page.goto(site.origin + path)
+        page.eval_on_selector_all("details", "all => all.forEach(one => { one.open = true; })")
+        if path == "/check":
+            page.get_by_label("URL").fill("http://blocked.example/")
+            page.keyboard.press("Enter")
+            page.locator("#answer").wait_for()
+        assert axe_violations(page) == "", path
 
 
 def test_without_scripts_all_is_there(chromium: Any, session: Any, site: Site):

@@ -70,7 +70,7 @@ def snapshot(started: float, requests: int = 0, serial: int = 17) -> dict[str, A
         "stall_longest": 0.001, "stall_newest": 0.001,
         "requests": {"match": {"pass": requests}}, "blocks": {},
         "histograms": {"added": {"counts": [requests], "sum": 0.0}},
-        "lists": [["hotline", serial, 9, round(NOW - 60)], ["own", 3, 4, 0]],
+        "lists": [["hotline", serial, 9, round(NOW - 60)], ["mine", 3, 4, 0]],
     }  # fmt: skip
 
 
@@ -121,7 +121,9 @@ def test_now_is_what_the_ticks_have_seen(tmp_path: Path):
     live = LiveSources(
         read(tmp_path, CONFIG),
         tmp_path / "state",
-        RecorderParts(snapshots=lambda: {"w0": snapshot(1.0, count)}),
+        RecorderParts(
+            snapshots=lambda: {"w0": snapshot(1.0)}, total=lambda: {("requests", "match", "pass"): count}
+        ),
         clock=lambda: moment,
     )
     for _ in range(3):

@@ -1,4 +1,5 @@
-from urlward.dashboard.sources import Now, by_minute, newest
+from urlward.dashboard.history import by_minute, newest
+from urlward.dashboard.sources import Now
 
 
 def now(first: int, requests: list[int], latency: list[float | None]) -> Now:

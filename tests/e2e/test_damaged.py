@@ -53,7 +53,8 @@ listen = "127.0.0.1:{admin}"
 
 KEPT = {
     "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
-    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "holds.json", "key", "key.copy", "records.db",
+    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "feeds/own.json", "feeds/own.lock",
+    "feeds/own.ward", "history.db", "holds.json", "key", "key.copy", "own.json", "people.json", "records.db",
     "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
 }  # fmt: skip
 """Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""
@@ -61,7 +62,7 @@ KEPT = {
 STAYS = {"holds.json"}
 """What would be deleted without it must not be."""
 
-WITHOUT_CONTENT = {"feeds/body.lock", "records.lock"}
+WITHOUT_CONTENT = {"feeds/body.lock", "feeds/own.lock", "records.lock"}
 
 UNSEEN = {
     "key",
@@ -70,6 +71,7 @@ UNSEEN = {
     "records.db",
     "records.jsonl",
     "assignments.db",
+    "history.db",
     "outbox/outbox.db",
 }
 """A flipped bit need not be seen in these (in the key: where its copy is damaged too), nor a cut."""
@@ -156,6 +158,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Path:
             state, local_key(state), "excused.example", 86_400, "asked for", "me",
             whole_host=True, now=time.time(),
         )  # fmt: skip
+        assert urlward(folder, "own", "add", "mine.example").returncode == 0
         hold(state, "ABCD-EFGH-JKMN", round(time.time()) + 86_400, "asked for", "me", now=time.time())
         wait_for(lambda: (state / "records.jsonl").stat().st_size > 1000, "lines")
         proxy.stop()

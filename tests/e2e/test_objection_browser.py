@@ -1,6 +1,5 @@
 """From the block page's form to the objection that is kept, in a real browser."""
 
-import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,30 +7,15 @@ from typing import Any
 
 import pytest
 
+from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, heard
 from conftest import wait_for
 from e2e import test_block_page_browser
 from e2e.objection_support import OPERATOR, Desks
-from e2e.test_block_page_browser import (
-    CHROMIUM,
-    COLOURS,
-    DRIVER,
-    LANGUAGES,
-    OVERFLOWING,
-    REFERENCE,
-    WIDTHS,
-    Site,
-    contrast,
-    open_page,
-    serving,
-)
+from e2e.test_block_page_browser import LANGUAGES, OVERFLOWING, REFERENCE, WIDTHS, Site, opened, serving
 from urlward.objections.objections import message_of
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM.exists() and DRIVER.exists()),
-    reason="needs the Debian packages chromium and chromium-driver",
-)
-pytest.importorskip("selenium.webdriver")
+pytestmark = NEEDS_CHROMIUM
 
 browser = test_block_page_browser.browser
 SCREENSHOTS = os.environ.get("URLWARD_SCREENSHOTS")
@@ -52,84 +36,72 @@ def site(desks: Desks) -> Iterator[Site]:
         yield site
 
 
-def look(browser: Any, name: str) -> None:
+def look(page: Any, name: str) -> None:
     if SCREENSHOTS:
-        size = browser.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
-        options = {"captureBeyondViewport": True, "clip": clip}
-        shot = browser.execute_cdp_cmd("Page.captureScreenshot", options)["data"]
-        Path(SCREENSHOTS, f"{name}.png").write_bytes(base64.b64decode(shot))
+        page.screenshot(path=str(Path(SCREENSHOTS, f"{name}.png")), full_page=True)
 
 
-def fits(browser: Any, width: int) -> None:
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-    assert browser.execute_script(OVERFLOWING) == []
+def fits(page: Any, width: int) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(OVERFLOWING) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_from_the_block_page_to_the_objection(
-    browser: Any,
-    site: Site,
-    desks: Desks,
-    language: str,
-    width: int,
+    browser: Any, site: Site, desks: Desks, language: str, width: int
 ) -> None:
     desks.taken.clear()
-    browser.get_log("browser")
-    open_page(browser, site, language, width)
-    fits(browser, width)
-    look(browser, f"block-{language}-{width}")
-    message = f"It is a mistake ({language}).\nPlease look."
-    browser.find_element("id", "message").send_keys(message)
-    browser.find_element("css selector", "button").click()
-    wait_for(lambda: desks.taken, "the objection")
-    (taken,) = desks.taken
-    assert (taken.reference, taken.client) == (REFERENCE, "127.0.0.1")
-    assert message_of(taken, desks.key) == message
-    wait_for(lambda: browser.current_url == desks.url, "the answer")
-    fits(browser, width)
-    look(browser, f"received-{language}-{width}")
-    assert REFERENCE in browser.find_element("tag name", "main").text
-    refused = [entry["message"] for entry in browser.get_log("browser") if "Policy" in entry["message"]]
-    assert refused == []
+    with opened(browser, site, language, width) as page:
+        fits(page, width)
+        look(page, f"block-{language}-{width}")
+        message = f"It is a mistake ({language}).\nPlease look."
+        page.locator("#message").fill(message)
+        page.get_by_role("button").click()
+        wait_for(lambda: desks.taken, "the objection")
+        (taken,) = desks.taken
+        assert (taken.reference, taken.client) == (REFERENCE, "127.0.0.1")
+        assert message_of(taken, desks.key) == message
+        page.wait_for_url(desks.url)
+        fits(page, width)
+        look(page, f"received-{language}-{width}")
+        assert REFERENCE in page.get_by_role("main").inner_text()
+        assert axe_violations(page) == ""
+        assert [text for text in page.complaints if "Policy" in text] == []
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_desks_own_form(browser: Any, site: Site, desks: Desks, width: int) -> None:
     desks.taken.clear()
-    open_page(browser, site, "en", width)
-    browser.get(f"{desks.url}?reference={REFERENCE}")
-    fits(browser, width)
-    look(browser, f"form-{width}")
-    assert browser.find_element("id", "reference").get_attribute("value") == REFERENCE
-    button = browser.find_element("css selector", "button")
-    button.click()  # the browser wants a message first
-    assert browser.execute_script("return document.activeElement.id") == "message"
-    browser.find_element("id", "message").send_keys("By itself")
-    button.click()
-    wait_for(lambda: desks.taken, "the objection")
+    with opened(browser, site, "en", width) as page:
+        page.goto(f"{desks.url}?reference={REFERENCE}")
+        fits(page, width)
+        look(page, f"form-{width}")
+        assert page.locator("#reference").input_value() == REFERENCE
+        page.get_by_role("button").click()  # the browser wants a message first
+        assert page.evaluate("document.activeElement.id") == "message"
+        page.locator("#message").fill("By itself")
+        page.get_by_role("button").click()
+        wait_for(lambda: desks.taken, "the objection")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_form_has_contrast(browser: Any, site: Site, desks: Desks, scheme: str) -> None:
-    open_page(browser, site, "en", scheme=scheme)
-    for url in (browser.current_url, desks.url):
-        browser.get(url)
-        look(browser, f"{'desk' if url == desks.url else 'block'}-{scheme}")
-        colours = browser.execute_script(COLOURS)
-        assert [(text, ink, paper) for text, ink, paper in colours if contrast(ink, paper) < 4.5] == []
+    with opened(browser, site, "en", scheme=scheme) as page:
+        for url in (page.url, desks.url):
+            page.goto(url)
+            look(page, f"{'desk' if url == desks.url else 'block'}-{scheme}")
+            colours = page.evaluate(COLOURS)
+            assert [(text, ink, paper) for text, ink, paper in colours if contrast(ink, paper) < 4.5] == []
+            assert axe_violations(page) == ""
 
 
 @pytest.mark.parametrize("path", ["block", "desk"])
 def test_a_screen_reader_names_the_fields(browser: Any, site: Site, desks: Desks, path: str) -> None:
-    open_page(browser, site, "en")
-    if path == "desk":
-        browser.get(desks.url)
-    tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    named = {
-        (node["role"]["value"], node.get("name", {}).get("value", "")) for node in tree if not node["ignored"]
-    }
+    with opened(browser, site, "en") as page:
+        if path == "desk":
+            page.goto(desks.url)
+        named = set(heard(page))
     assert ("textbox", "Your message") in named
     assert ("button", "Send the objection") in named
     assert (("textbox", "Reference") in named) == (path == "desk")

@@ -23,7 +23,6 @@ from urlward.engine.errors import (
     ArtifactError,
     DamagedError,
     NewerVersionError,
-    NotAnArtifactError,
     TruncatedError,
     WrongKeyError,
 )
@@ -202,7 +201,7 @@ def test_an_artifact_of_the_first_release_still_works() -> None:
     "data", [b"", b"U", b"URLWARD", b"URLWARE\n" + bytes(300), b"<!doctype html>", bytes(1000)]
 )
 def test_not_ours(data: bytes) -> None:
-    with pytest.raises(NotAnArtifactError, match="magic"):
+    with pytest.raises(ArtifactError, match="magic"):
         parse(data)
 
 
@@ -218,7 +217,7 @@ def test_a_newer_version() -> None:
 def test_truncated_at_every_length() -> None:
     data = golden()
     for length in range(len(data)):
-        with pytest.raises(NotAnArtifactError if length < 8 else TruncatedError) as caught:
+        with pytest.raises(ArtifactError if length < 8 else TruncatedError) as caught:
             parse(data[:length])
         if isinstance(caught.value, TruncatedError):
             assert caught.value.found == length
@@ -237,7 +236,7 @@ def test_any_changed_byte(mask: int) -> None:
         data[at] ^= mask
         expected: type[ArtifactError] = DamagedError
         if at < 8:
-            expected = NotAnArtifactError
+            expected = ArtifactError
         elif at < 10 and int.from_bytes(data[8:10], "little") > VERSION:
             expected = NewerVersionError
         elif 16 <= at < 24:

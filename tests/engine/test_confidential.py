@@ -15,7 +15,7 @@ from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
-from urlward.engine.record import Pool
+from urlward.engine.record import PatternSet
 
 WORDS = [
     *[
@@ -203,7 +203,7 @@ def test_released_lists_hold_no_automata() -> None:
 def test_patterns_are_in_order_of_their_letters_and_not_of_the_source() -> None:
     """The order of rows must not tell that two entries stood side by side."""
     compiled = compile_lines([f"host{n}.test" for n in range(100)], Key(SECRET))
-    rows, patterns = list(compiled.rows[Pool.ANCHORED]), list(compiled.patterns[Pool.ANCHORED])
+    rows, patterns = list(compiled.rows[PatternSet.ANCHORED]), list(compiled.patterns[PatternSet.ANCHORED])
     assert all(a.letters < b.letters for a, b in pairwise(patterns))
     for start, end in pairwise([*(pattern.row for pattern in patterns), len(rows)]):
         assert rows[start:end] == sorted(rows[start:end], key=lambda row: row.digest)

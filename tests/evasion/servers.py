@@ -191,7 +191,11 @@ def _tomcat(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
 
 _FPM = {str(PHP_FPM or "php-fpm"): "php-fpm"}
 SERVERS = (
-    Server({"nginx": "nginx-light"} | _FPM, ("nginx", "nginx-unmerged", "nginx-before-node"), _nginx),
+    Server(
+        {"nginx": "nginx-light"} | _FPM,
+        ("nginx", "nginx-unmerged", "nginx-captured", "nginx-before-node", "nginx-before-first"),
+        _nginx,
+    ),
     Server(
         {"apache2": "apache2", str(APACHE_MODULES / "mod_proxy_fcgi.so"): "apache2"} | _FPM,
         ("apache", "apache-kept", "apache-decoded"),
@@ -221,7 +225,8 @@ def missing() -> dict[str, str]:
     """Origins that cannot be started here, and the packages that they need."""
     found = {name: server.missing() for server in SERVERS for name in server.origins}
     if "node" in SERVERS[5].needs and found["node-url"]:
-        found["nginx-before-node"] = found["nginx-before-node"] or found["node-url"]
+        for name in ("nginx-before-node", "nginx-before-first"):
+            found[name] = found[name] or found["node-url"]
     return {name: packages for name, packages in found.items() if packages}
 
 

@@ -28,7 +28,7 @@ from urlward.feeds import keeper, refresh, schedule, updates
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import PREFIX, RunFolder
-from urlward.lists.source import Budget, SourceError, unreadable
+from urlward.lists.source import ErrorBudget, SourceError, unreadable
 from urlward.state import watch
 
 KEPT = "; the last good one stays in force"
@@ -92,7 +92,7 @@ async def watched(
     run: RunFolder | None = None,
     follows: bool = True,
 ) -> AsyncIterator[Keeper]:
-    kept = Keeper(paths, Key(secret), Budget.parse(budget), run, follows=follows)
+    kept = Keeper(paths, Key(secret), ErrorBudget.parse(budget), run, follows=follows)
     kept.load()
     watch = asyncio.create_task(kept.watch())
     try:
@@ -121,7 +121,7 @@ class TestLoad:
 
     def test_bad_lines_within_the_budget_are_told(self, path: Path, log: Callable[[], list[str]]) -> None:
         path.write_text(f"a.example\n{SENTINEL}\n")
-        kept = Keeper([path], Key(SECRET), Budget.parse("50%"))
+        kept = Keeper([path], Key(SECRET), ErrorBudget.parse("50%"))
         kept.load()
         [line] = log()
         assert line.startswith(f"list {path}: 1 of 2 lines could not be read; first: {path}:2:1: ")

@@ -17,7 +17,7 @@ from urlward.feeds import candidate, feed
 from urlward.feeds.feed import Feed
 from urlward.feeds.store import FeedStore, forget_others
 from urlward.lists.formats import AUTO
-from urlward.lists.source import Budget, ChangingError
+from urlward.lists.source import ChangingError, ErrorBudget
 from urlward.lists.trust import new_signing_key
 
 HERE = pytest.mark.usefixtures("compiles_here")
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 def made(
     path: Path, budget: str = "50%", kind: str = AUTO, secret: bytes = SECRET, trust: Sequence[str] = ()
 ) -> Feed:
-    return Feed.named(path, Key(secret), Budget.parse(budget), kind, trust, path.parent / "state")
+    return Feed.named(path, Key(secret), ErrorBudget.parse(budget), kind, trust, path.parent / "state")
 
 
 def stored(one: Feed) -> LoadedList:

@@ -21,7 +21,7 @@ from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
-from urlward.dns.resolver_addresses import Resolver, parse_resolver
+from urlward.dns.resolver_addresses import ResolverAddress, parse_resolver
 from urlward.dns.server import DnsServer, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.digest import Key
@@ -218,7 +218,7 @@ def keep(folder: Path, text: str = LIST) -> Keeper:
 class Rig:
     """A server with resolvers behind it."""
 
-    def __init__(self, keeper: Keeper, gateway: GatewayTable, resolvers: Sequence[Resolver]) -> None:
+    def __init__(self, keeper: Keeper, gateway: GatewayTable, resolvers: Sequence[ResolverAddress]) -> None:
         self.kernel = Kernel()
         self.keeper = keeper
         self.faults = Faults()

@@ -115,6 +115,66 @@ def test_where_the_source_is_kept() -> None:
     )
 
 
+FIREWALLD = """
+table inet firewalld {
+    chain filter_PREROUTING {
+        type filter hook prerouting priority filter + 10; policy accept;
+        icmpv6 type { nd-router-advert, nd-neighbor-solicit } accept
+        meta nfproto ipv6 fib saddr . mark . iif oif missing drop
+    }
+    chain filter_INPUT {
+        type filter hook input priority filter + 10; policy accept;
+        ct state { established, related } accept
+        ct status dnat accept
+        iifname "lo" accept
+        ct state invalid drop
+        jump zones
+        reject with icmpx admin-prohibited
+    }
+    chain zones { goto public; }
+    chain public { tcp dport { ssh } ct state new,untracked accept; }
+}
+"""
+"""As firewalld 2.3 writes it, in short; the kernel takes changes of it from firewalld alone."""
+
+
+def test_firewalld() -> None:
+    assert said(OWN, rules=FIREWALLD) == [], "what is redirected passes"
+    by_mark, closes = said(KEPT, rules=FIREWALLD)
+    dropped = "drops what has the filter's mark, so clients hang: "
+    assert by_mark == (
+        f"table inet firewalld, chain filter_PREROUTING: {dropped}IPv6_rpfilter=strict-forward in "
+        "firewalld.conf, and systemctl restart firewalld"
+    )
+    assert closes == (
+        f"table inet firewalld, chain filter_INPUT: {dropped}firewall-cmd --permanent --add-port=80/tcp "
+        "--add-port=443/tcp (with --zone=, where lan0 is not in the default one), and firewall-cmd --reload"
+    )
+    opened = FIREWALLD.replace("{ ssh }", "{ ssh, 80, 443 }").replace(" . mark . iif", " . iif")
+    assert said(KEPT, rules=opened) == []
+
+
+@pytest.mark.parametrize("hook", ["prerouting", "input"])
+@pytest.mark.parametrize(
+    ("rule", "drops"),
+    [
+        ("fib saddr . mark . iif oif missing drop", True),
+        ("fib saddr . mark . iif oif exists accept\ndrop", True),
+        ("fib saddr . mark . iif oif missing ct state established drop", False),
+        ("meta mark and 0x1000000 != 0 accept\nfib saddr . mark . iif oif missing drop", False),
+        ("fib saddr . iif oif missing drop", False),
+        ("fib saddr . mark type local accept\naccept", False),
+    ],
+)
+def test_a_lookup_of_the_way_back_by_the_mark(rule: str, hook: str, *, drops: bool) -> None:
+    """It finds this machine, whoever sent the packet."""
+    rules = chain(rule, policy="accept").replace("hook input", f"hook {hook}")
+    assert said(OWN, rules=rules) == [] or hook == "input"
+    assert bool(said(KEPT, rules=rules)) == drops
+    before = rules.replace("priority filter", "priority raw")
+    assert hook == "input" or said(KEPT, rules=before) == [], "it has no mark yet"
+
+
 def test_several_interfaces() -> None:
     (line,) = said(OWN, rules=chain(TYPICAL + "iifname lan0 accept"), interfaces=("lan0", "ppp*"))
     assert "iifname ppp* tcp dport { 5353, 8080 } accept" in line

@@ -91,11 +91,11 @@ def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     (note,) = plan(gateway={"interfaces": ["lan0", "wg7"]}).notes
     assert note == "gateway.interfaces: there is no wg7 on this machine, or not yet"
     monkeypatch.setattr(rules, "vrf_interfaces", lambda _: {"lan0": "red", "red": "red"})
-    monkeypatch.setattr(rules, "unnamed_vlans", lambda _: {"lan0.10": "lan0"})
+    monkeypatch.setattr(rules, "unnamed_uppers", lambda _: {"lan0.10": "lan0"})
     assert plan().notes == (
         "gateway.interfaces: lan0 is in the VRF red, which is not supported",
         "gateway.interfaces: red is a VRF, which is not supported",
-        "gateway.interfaces: what comes in by lan0.10, a VLAN of lan0, is not filtered: name lan0.10 too "
+        "gateway.interfaces: what comes in by lan0.10, made of lan0, is not filtered: name lan0.10 too "
         "where clients are in it",
     )
     monkeypatch.setattr(rules, "unnumbered_interfaces", lambda _: ["lan0"])
@@ -110,7 +110,9 @@ def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(plan(gateway={"clients": ["192.0.2.0/24", "2001:db8::/64"]}).notes) == 4
     monkeypatch.setattr(rules, "interfaces_to_the_world", lambda _: [])
     monkeypatch.setattr(rules, "unnumbered_interfaces", lambda _: [])
-    for name in ("vrf_interfaces", "unnamed_vlans"):
+    monkeypatch.setattr(rules, "overheard_bridges", lambda _: {"br0": "net.bridge.x"})
+    assert "net.bridge.x is 1, so what br0 passes from port to port" in plan().notes[-1]
+    for name in ("vrf_interfaces", "unnamed_uppers", "overheard_bridges"):
         monkeypatch.setattr(rules, name, lambda _: {})
     _, note = plan(gateway={"interfaces": ["lan0", "lan1"]}).notes
     assert note == ("gateway.interfaces: lan1 is a port of br0, as which packets come in: name br0")

@@ -647,6 +647,30 @@ def test_a_firewall_that_closes_the_filter_s_ports_and_what_it_lacks(net: Networ
 
 
 @families
+def test_a_firewall_that_looks_for_the_way_back_by_the_mark(net: Network, f: Family) -> None:
+    """As firewalld does for IPv6, before any chain at input."""
+    plan = net.up(keep_source=True)
+    net.add(f.of("steer"), f.origin)
+    net.nft.run(
+        "table inet fw { chain pre { type filter hook prerouting priority filter + 10; policy accept; "
+        "fib saddr . mark . iif oif missing drop; }; }"
+    )
+
+    def said() -> list[str]:
+        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6))
+
+    try:
+        with pytest.raises(TimeoutError):
+            net.client.connect(f.origin, 443, patience=1.0)
+        (line,) = said()
+        net.nft.run(line.partition("clients hang: nft ")[2])
+        assert said() == []
+        assert net.says(f.origin) == f"filter {f.client} {f.origin} 443"
+    finally:
+        net.nft.run("delete table inet fw")
+
+
+@families
 def test_what_ends_with_the_rules_is_what_came_by_them(net: Network, f: Family) -> None:
     """No more, where this machine serves a whole network (AnyIP); no less, where it is meant itself."""
     anycast, own = (

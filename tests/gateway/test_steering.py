@@ -22,7 +22,6 @@ from conftest import free_port, rounds
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
 from urlward.config import CanaryTable, DnsTable, GatewayTable
 from urlward.config.problem import SettingError
-from urlward.dns.resolver_addresses import ResolverError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.rules import default_modes, steering_modes
@@ -317,5 +316,5 @@ def test_modes_that_the_rules_do_not_lead_to(modes: tuple[str, ...]) -> None:
 
 def test_a_resolver_that_is_this_filter() -> None:
     table = GatewayTable(dns=DnsTable(resolvers=("127.0.0.1:5353",)))
-    with pytest.raises(ResolverError, match="is this filter itself"):
+    with pytest.raises(SettingError, match="is this filter itself"):
         Steering(table, Kernel())  # type: ignore[arg-type]

@@ -14,10 +14,11 @@ from urlward.gateway.system import (
     interface_faults,
     interfaces_to_the_world,
     missing_interfaces,
+    overheard_bridges,
     own_addresses,
     sysctl,
     unmet,
-    unnamed_vlans,
+    unnamed_uppers,
     unnumbered_interfaces,
     vrf_interfaces,
 )
@@ -188,12 +189,27 @@ def test_vlans(monkeypatch: pytest.MonkeyPatch) -> None:
         5: Link("veth0", 0, "veth", 1),
         6: Link("lan0.10.7", 0, "vlan", 2),
         7: Link("far", 0, "vlan", 99),
+        8: Link("vrrp.51", 0, "macvlan", 5),
     }
     monkeypatch.setattr(system, "links", lambda: links)
-    assert unnamed_vlans(["lan0"]) == {"lan0.10": "lan0", "br0": "lan0"}
-    assert unnamed_vlans(["lan0", "lan0.10"]) == {"br0": "lan0", "lan0.10.7": "lan0.10"}
-    assert unnamed_vlans(["lan0*", "br0"]) == {}
-    assert unnamed_vlans(["lan0.20"]) == {}, "what comes in by the trunk is not asked for"
+    assert unnamed_uppers(["lan0"]) == {"lan0.10": "lan0", "br0": "lan0"}
+    assert unnamed_uppers(["lan0", "lan0.10"]) == {"br0": "lan0", "lan0.10.7": "lan0.10"}
+    assert unnamed_uppers(["lan0*", "br0"]) == {}
+    assert unnamed_uppers(["veth0"]) == {"vrrp.51": "veth0"}, "as keepalived makes with use_vmac"
+    assert unnamed_uppers(["lan0.20"]) == {}, "what comes in by the trunk is not asked for"
+
+
+def test_bridges_that_rules_see_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    links = {1: Link("lan0", 2), 2: Link("br0", 0, "bridge"), 3: Link("br1", 0, "bridge")}
+    monkeypatch.setattr(system, "links", lambda: links)
+    assert overheard_bridges(["br0"], tmp_path) == {}, "a kernel without"
+    setting = tmp_path / "sys/net/bridge/bridge-nf-call-ip6tables"
+    setting.parent.mkdir(parents=True)
+    setting.write_text("0\n")
+    assert overheard_bridges(["br0"], tmp_path) == {}
+    setting.write_text("1\n")
+    assert overheard_bridges(["br0"], tmp_path) == {"br0": "net.bridge.bridge-nf-call-ip6tables"}
+    assert overheard_bridges(["lan*"], tmp_path) == {}
 
 
 def test_vrfs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import NETNS, WORK, check_needs
-from urlward.lab.scenario import LabError
 from urlward.lab.topology import NETWORKS
 
 LAB = [sys.executable, "-m", "urlward", "lab"]
@@ -22,7 +22,7 @@ def why_not() -> str:
     """Why this machine cannot run labs; empty where it can."""
     try:
         check_needs()
-    except LabError as e:
+    except UrlwardError as e:
         return str(e).replace("\n", "; ")
     return ""
 

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from urlward.config import read_config
+from urlward.engine.errors import UrlwardError
 from urlward.lab import filter as module
 from urlward.lab.filter import FilterLog, LabFilter, LoggedHit
-from urlward.lab.scenario import LabError, load_scenario
+from urlward.lab.scenario import load_scenario
 
 SCENARIO = """\
 description = "x"
@@ -70,7 +71,7 @@ def test_secrets_are_hosts_and_pages_of_the_list(made: LabFilter) -> None:
 def test_what_does_not_run_has_no_workers(made: LabFilter) -> None:
     assert not made.running
     assert made.workers() == []
-    with pytest.raises(LabError, match="no workers"):
+    with pytest.raises(UrlwardError, match="no workers"):
         made.kill_workers()
 
 
@@ -91,5 +92,5 @@ def test_a_list_file_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "small_disk", lambda folder, _: folder.mkdir())
     path = tmp_path / "mine.toml"
     path.write_text('description = "x"\n[list]\nfile = "gone.txt"\n[[steps]]\nwait = 1\n')
-    with pytest.raises(LabError, match=r"gone\.txt: No such file"):
+    with pytest.raises(UrlwardError, match=r"gone\.txt: No such file"):
         LabFilter(tmp_path, load_scenario(str(path)), tmp_path / "ca.pem", ipv6=True)

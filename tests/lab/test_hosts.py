@@ -1,6 +1,7 @@
 import pytest
 
-from urlward.lab.scenario import LabError, Scenario
+from urlward.engine.errors import UrlwardError
+from urlward.lab.scenario import Scenario
 from urlward.lab.topology import sites
 
 
@@ -42,5 +43,5 @@ def test_names_below_a_host_are_its_own() -> None:
 
 
 def test_too_many() -> None:
-    with pytest.raises(LabError, match="more than the lab has addresses for"):
+    with pytest.raises(UrlwardError, match="more than the lab has addresses for"):
         sites(scenario(hosts={f"h{n}.example": {} for n in range(300)}))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab import isolation
 from urlward.lab.isolation import child_of, children_of, copy_out, environment, parent_of, started_at
-from urlward.lab.scenario import LabError
 
 
 def test_who_a_process_is() -> None:
@@ -34,7 +34,7 @@ def test_keys_and_large_files_are_not_kept(tmp_path: Path) -> None:
     kept = {str(p.relative_to(tmp_path / "kept")) for p in (tmp_path / "kept").rglob("*") if p.is_file()}
     assert kept == {"logs/a.log", "ca/mitmproxy-ca-cert.pem"}
     (tmp_path / "file").touch()
-    with pytest.raises(LabError, match="file"):
+    with pytest.raises(UrlwardError, match="file"):
         copy_out(folder, tmp_path / "file")
 
 

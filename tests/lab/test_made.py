@@ -4,13 +4,13 @@ from pathlib import Path
 from urlward.engine.digest import Key
 from urlward.feeds.keeper import Keeper
 from urlward.lab.topology import draw, lines
-from urlward.lists.source import Budget
+from urlward.lists.source import ErrorBudget
 
 
 def test_what_is_drawn_is_listed_or_not(tmp_path: Path) -> None:
     path = tmp_path / "made.txt"
     path.write_text("".join(lines(1000)))
-    keeper = Keeper([path], Key(bytes(32)), Budget.parse("0"))
+    keeper = Keeper([path], Key(bytes(32)), ErrorBudget.parse("0"))
     keeper.load()
     drawn = draw(1000, 200)
     assert len(drawn.listed) == len(drawn.unlisted) == 200

@@ -4,9 +4,9 @@ import subprocess
 
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab import isolation
 from urlward.lab.isolation import check_needs
-from urlward.lab.scenario import LabError
 
 
 def test_each_missing_thing_is_a_line_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,7 +15,7 @@ def test_each_missing_thing_is_a_line_with_its_package(monkeypatch: pytest.Monke
     )
     monkeypatch.setattr(ctypes.util, "find_library", lambda _name: None)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(LabError) as raised:
+    with pytest.raises(UrlwardError) as raised:
         check_needs()
     lines = f"urlward: {raised.value}".splitlines()
     assert lines == [
@@ -32,5 +32,5 @@ def test_a_container_without_privileges(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     refused = subprocess.CompletedProcess([], 1, "", "unshare: unshare failed: Operation not permitted\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: refused)
-    with pytest.raises(LabError, match=r"unshare failed: Operation not permitted\); in a container"):
+    with pytest.raises(UrlwardError, match=r"unshare failed: Operation not permitted\); in a container"):
         check_needs()

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from urlward.lab.scenario import LabError, load_scenario, shipped
+from urlward.engine.errors import UrlwardError
+from urlward.lab.scenario import load_scenario, shipped
 
 START = 'description = "x"\n[list]\nentries = "a.example"\n'
 STEP = '[[steps]]\nrequests = [{ url = "http://a.example/", expect = "block" }]\n'
@@ -57,7 +58,7 @@ def test_requests_have_their_lines(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_one_line_with_its_place(text: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(LabError) as raised:
+    with pytest.raises(UrlwardError) as raised:
         load_scenario(written(tmp_path, text))
     assert words in str(raised.value)
     assert "mine.toml: " in str(raised.value)
@@ -65,5 +66,5 @@ def test_what_is_wrong_is_one_line_with_its_place(text: str, words: str, tmp_pat
 
 
 def test_no_such_scenario() -> None:
-    with pytest.raises(LabError, match=r"nowhere: no such file, and no shipped scenario .*smoke"):
+    with pytest.raises(UrlwardError, match=r"nowhere: no such file, and no shipped scenario .*smoke"):
         load_scenario("nowhere")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import (
     Running,
     end,
@@ -15,7 +16,6 @@ from urlward.lab.isolation import (
     started_at,
     the_running,
 )
-from urlward.lab.scenario import LabError
 
 
 def ours(name: str = "mine") -> Running:
@@ -47,16 +47,16 @@ def test_a_number_that_has_come_to_be_another_process_is_not_it(tmp_path: Path) 
 
 
 def test_one_that_is_not_up(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match=r"is not up .none is"):
+    with pytest.raises(UrlwardError, match=r"is not up .none is"):
         the_running("mine", tmp_path)
     remember(ours("other"), tmp_path)
-    with pytest.raises(LabError, match=r"is not up .there are: other"):
+    with pytest.raises(UrlwardError, match=r"is not up .there are: other"):
         the_running("mine", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 33, "-x"])
 def test_names(name: str, tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="is no name for a lab"):
+    with pytest.raises(UrlwardError, match="is no name for a lab"):
         path_of(name, tmp_path)
 
 

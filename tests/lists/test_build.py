@@ -23,7 +23,7 @@ from urlward.lists.build import (
     written_atomically,
 )
 from urlward.lists.run_folder import RunFolder
-from urlward.lists.source import Budget, SourceError, read_artifact
+from urlward.lists.source import ErrorBudget, SourceError, read_artifact
 from urlward.state.keys import key_beside, new_key_file, read_key
 
 FULL = OSError(28, "No space left on device")
@@ -97,7 +97,7 @@ class TestCompileSources:
             SourceError, match=r"1 of 10 lines could not be read, allowed are 1%; first: .*:10:1: "
         ):
             compile_sources([source], Key(SECRET), name="x")
-        data, report = compile_sources([source], Key(SECRET), name="x", budget=Budget.parse("10%"))
+        data, report = compile_sources([source], Key(SECRET), name="x", budget=ErrorBudget.parse("10%"))
         assert (report.bad, parse(data).meta["entries"]) == (1, 1)
 
     def test_one_source_that_is_no_list_spoils_all(self, source: Path) -> None:

@@ -1,7 +1,8 @@
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import MAX_SERIAL
-from urlward.lists.build import ISSUE, Issue, IssueError, read_issue
+from urlward.lists.build import ISSUE, Issue, read_issue
 
 
 def test_nothing_said() -> None:
@@ -16,20 +17,20 @@ def test_all_said() -> None:
 
 @pytest.mark.parametrize("serial", ["", "-1", "1.0", "x", "\u0661", " 1", str(MAX_SERIAL + 1), "9" * 5000])
 def test_what_is_no_serial(serial: str) -> None:
-    with pytest.raises(IssueError, match=r"serial: .* is not a number from 0 to"):
+    with pytest.raises(UrlwardError, match=r"serial: .* is not a number from 0 to"):
         read_issue(serial, None, None)
 
 
 def test_what_is_no_date() -> None:
-    with pytest.raises(IssueError, match="valid-from: 'soon' is not a date such as"):
+    with pytest.raises(UrlwardError, match="valid-from: 'soon' is not a date such as"):
         read_issue(None, "soon", None)
-    with pytest.raises(IssueError, match="valid-until: '2023-02-30' is no such date"):
+    with pytest.raises(UrlwardError, match="valid-until: '2023-02-30' is no such date"):
         read_issue(None, None, "2023-02-30")
 
 
 def test_an_end_before_the_beginning() -> None:
-    with pytest.raises(IssueError, match="not after"):
+    with pytest.raises(UrlwardError, match="not after"):
         read_issue(None, "2023-11-15", "2023-11-14")
-    with pytest.raises(IssueError, match="not after"):
+    with pytest.raises(UrlwardError, match="not after"):
         Issue(valid_from=5, valid_until=5)
     assert Issue(valid_from=5, valid_until=0).valid_until == 0

@@ -4,7 +4,7 @@ from urlward.lists.formats import Skipped
 from urlward.lists.source import (
     KEPT_ERRORS,
     BadLine,
-    Budget,
+    ErrorBudget,
     Report,
     SourceError,
     check_budget,
@@ -33,27 +33,27 @@ class TestBudget:
         ],
     )
     def test_exceeded(self, text: str, bad: int, lines: int, exceeded: bool) -> None:
-        budget = Budget.parse(text)
+        budget = ErrorBudget.parse(text)
         assert budget.exceeded(bad, lines) is exceeded
-        assert Budget.parse(str(budget)) == budget
+        assert ErrorBudget.parse(str(budget)) == budget
 
     def test_one_percent_where_nothing_is_said(self) -> None:
-        assert Budget() == Budget.parse("1%")
-        assert str(Budget()) == "1%"
+        assert ErrorBudget() == ErrorBudget.parse("1%")
+        assert str(ErrorBudget()) == "1%"
 
     @pytest.mark.parametrize(
         "text", ["", "%", "x", "-1", "-1%", "101%", "1.5", "nan%", "inf%", "1 %%", "1e3"]
     )
     def test_neither_count_nor_share(self, text: str) -> None:
         with pytest.raises(ValueError, match="a count such as 25"):
-            Budget.parse(text)
+            ErrorBudget.parse(text)
 
     def test_refusal_counts_and_names_the_first(self) -> None:
         first = BadLine("list.txt", 7, 3, "not a host")
         report = Report(lines=100, entries=98, bad=2, bad_lines=[first, BadLine("list.txt", 9, 1, "x")])
-        check_budget(report, Budget.parse("2%"), "list.txt")
+        check_budget(report, ErrorBudget.parse("2%"), "list.txt")
         with pytest.raises(SourceError) as raised:
-            check_budget(report, Budget.parse("1%"), "list.txt")
+            check_budget(report, ErrorBudget.parse("1%"), "list.txt")
         assert str(raised.value) == (
             "list.txt: 2 of 100 lines could not be read, allowed are 1%; first: list.txt:7:3: not a host"
         )

@@ -17,7 +17,7 @@ from urlward.engine.grammar import MAX_LINE
 from urlward.lists.source import (
     KEPT_ERRORS,
     BadLine,
-    Budget,
+    ErrorBudget,
     Report,
     SourceError,
     check_budget,
@@ -325,7 +325,7 @@ class TestFormats:
         source.write_text("||a.example^\n" + "b.example##.ad\n" * (KEPT_ERRORS + 50))
         report = Report()
         read_source(source, Taken(), report, format="adblock")
-        check_budget(report, Budget(0, None), "list")
+        check_budget(report, ErrorBudget(0, None), "list")
         assert (report.unsupported, len(report.unsupported_lines)) == (KEPT_ERRORS + 50, KEPT_ERRORS)
 
     def test_nothing_but_what_cannot_be_taken_is_refused(self, source: Path) -> None:

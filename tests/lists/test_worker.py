@@ -20,7 +20,7 @@ from urlward.engine.digest import Key
 from urlward.feeds import feed as feeds_feed
 from urlward.feeds.feed import Feed
 from urlward.lists import worker
-from urlward.lists.source import Budget
+from urlward.lists.source import ErrorBudget
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(OSError, match="the process that compiles it ended with 1"):
         ask(path)
-    own = Feed.named(path, Key(SECRET), Budget(), "auto", (), path.parent / "state")
+    own = Feed.named(path, Key(SECRET), ErrorBudget(), "auto", (), path.parent / "state")
     outcome = own.refresh(first=True)
     assert (outcome.state, outcome.reason) == ("failed", "system")
     assert outcome.error == f"{path}: the process that compiles it ended with 1"

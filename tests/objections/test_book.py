@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from urlward.engine.digest import Key
-from urlward.objections.objections import Grant, ObjectionBook, ObjectionError, add_objection
+from urlward.engine.errors import UrlwardError
+from urlward.objections.objections import Grant, ObjectionBook, add_objection
 from urlward.policy.allows import current_allows
 from urlward.state.folder import local_key
 
@@ -43,5 +44,5 @@ def test_granted_with_what_is_to_pass(tmp_path: Path, key: Key, book: ObjectionB
 
 
 def test_one_that_there_is_not(book: ObjectionBook) -> None:
-    with pytest.raises(ObjectionError, match="no objection"):
+    with pytest.raises(UrlwardError, match="no objection"):
         book.decide("o-0", "no", "op", granted=None)

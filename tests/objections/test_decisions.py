@@ -5,16 +5,10 @@ from typing import Any
 import pytest
 
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
 from urlward.objections import objections as module
-from urlward.objections.objections import (
-    Objection,
-    ObjectionError,
-    add_objection,
-    decline,
-    grant,
-    read_objections,
-)
-from urlward.policy.allows import AllowError, current_allows
+from urlward.objections.objections import Objection, add_objection, decline, grant, read_objections
+from urlward.policy.allows import current_allows
 from urlward.state.audit import verify
 from urlward.state.folder import local_key
 
@@ -69,7 +63,7 @@ def test_granted_where_nothing_has_to_be_allowed(tmp_path: Path, key: Key, objec
 @pytest.mark.parametrize("url", ["", URL])
 def test_nothing_is_decided_twice(tmp_path: Path, key: Key, objection: Objection, url: str) -> None:
     decline(tmp_path, objection.id, "no", "op", now=NOW)
-    with pytest.raises(ObjectionError, match="declined already, by op"):
+    with pytest.raises(UrlwardError, match="declined already, by op"):
         grant(tmp_path, key, objection.id, "yes", "other", now=NOW, url=url, seconds=60)
     assert current_allows(tmp_path, NOW) == ()
     assert len(audit(tmp_path)) == 1
@@ -84,24 +78,24 @@ def test_who_decides_a_moment_later_takes_back_what_they_allowed(
 
     add_allow = module.add_allow
     monkeypatch.setattr(module, "add_allow", meanwhile)
-    with pytest.raises(ObjectionError, match="declined already, by other"):
+    with pytest.raises(UrlwardError, match="declined already, by other"):
         grant(tmp_path, key, objection.id, "yes", "op", now=NOW, url=URL, seconds=60)
     assert current_allows(tmp_path, NOW) == ()
     assert [line["action"] for line in audit(tmp_path)] == ["objection-declined", "allowed", "ended"]
 
 
 def test_an_id_that_is_none(tmp_path: Path, key: Key, objection: Objection) -> None:
-    with pytest.raises(ObjectionError, match="no objection 'o-0'"):
+    with pytest.raises(UrlwardError, match="no objection 'o-0'"):
         decline(tmp_path, "o-0", "no", "op", now=NOW)
-    with pytest.raises(ObjectionError, match="no objection 'o-0'"):
+    with pytest.raises(UrlwardError, match="no objection 'o-0'"):
         grant(tmp_path, key, "o-0", "yes", "op", now=NOW, url=URL, seconds=60)
 
 
 @pytest.mark.parametrize("why", ["", " ", "two\nlines", "a" * 501])
 def test_a_reason_is_needed(tmp_path: Path, key: Key, objection: Objection, why: str) -> None:
-    with pytest.raises(ObjectionError, match=r"^why: "):
+    with pytest.raises(UrlwardError, match=r"^why: "):
         decline(tmp_path, objection.id, why, "op", now=NOW)
-    with pytest.raises(ObjectionError, match=r"^why: "):
+    with pytest.raises(UrlwardError, match=r"^why: "):
         grant(tmp_path, key, objection.id, why, "op", now=NOW)
     assert read_objections(tmp_path) == [objection]
 
@@ -118,7 +112,7 @@ def test_what_cannot_be_allowed_leaves_it_open(
     tmp_path: Path, key: Key, objection: Objection, more: dict[str, Any], message: str
 ) -> None:
     why = more.pop("why", "fine")
-    with pytest.raises(AllowError, match=message):
+    with pytest.raises(UrlwardError, match=message):
         grant(tmp_path, key, objection.id, why, "op", now=NOW, **more)
     assert read_objections(tmp_path) == [objection]
     assert not (tmp_path / "audit.jsonl").exists()

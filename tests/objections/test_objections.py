@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
 from urlward.objections import objections as module
 from urlward.objections.objections import (
     FILE,
     FullError,
-    ObjectionError,
     add_objection,
     decline,
     message_of,
@@ -37,7 +37,7 @@ def test_a_message_keeps_its_lines_and_loses_what_cannot_be_seen() -> None:
 
 @pytest.mark.parametrize("typed", ["", " \r\n\t ", "\0\0", "a" * 11, "\u200b"])
 def test_what_is_no_message(typed: str) -> None:
-    with pytest.raises(ObjectionError, match=r"^message: "):
+    with pytest.raises(UrlwardError, match=r"^message: "):
         normal_message(typed, 10)
 
 
@@ -45,7 +45,7 @@ def test_what_is_no_message(typed: str) -> None:
 def test_any_message_is_refused_or_printable(typed: str) -> None:
     try:
         message = normal_message(typed, 50)
-    except ObjectionError:
+    except UrlwardError:
         return
     assert 0 < len(message) <= 50
     assert all(line.isprintable() for line in message.split("\n"))
@@ -144,5 +144,5 @@ def test_a_damaged_record_is_set_aside(tmp_path: Path, stored: str) -> None:
 
 def test_another_version_is_said_to_be(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps({"version": 2}))
-    with pytest.raises(ObjectionError, match="another version"):
+    with pytest.raises(UrlwardError, match="another version"):
         read_objections(tmp_path)

@@ -1,7 +1,7 @@
 import pytest
 
 from urlward.config import PageTable
-from urlward.objections.objections import ObjectionError
+from urlward.engine.errors import UrlwardError
 from urlward.objections.server import ObjectionPage
 from urlward.page.words import SHIPPED, load_texts
 
@@ -51,5 +51,5 @@ def test_the_policy_lets_nothing_in_and_forms_go_nowhere_else() -> None:
     ],
 )
 def test_what_cannot_be_used(table: PageTable, message: str) -> None:
-    with pytest.raises(ObjectionError, match=message):
+    with pytest.raises(UrlwardError, match=message):
         ObjectionPage(table, 9)

@@ -16,8 +16,9 @@ from tornado.httputil import HTTPHeaders
 from conftest import free_port
 from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
 from urlward.objections import objections
-from urlward.objections.objections import FILE, Objection, ObjectionError, message_of, read_objections
+from urlward.objections.objections import FILE, Objection, message_of, read_objections
 from urlward.objections.server import ObjectionDesk, serve_objections, start_objections, take_objections
 from urlward.records import bounded_server
 from urlward.state.folder import local_key
@@ -278,7 +279,7 @@ async def test_nothing_is_served_where_nothing_is_configured(tmp_path: Path) -> 
 
 async def test_an_address_that_is_taken(places: Any, tmp_path: Path) -> None:
     table = ObjectionsTable(url="http://gateway.example/", listen=f"127.0.0.1:{places().port}")
-    with pytest.raises(ObjectionError, match=r"^objections\.listen: 127\.0\.0\.1:\d+: Addr"):
+    with pytest.raises(UrlwardError, match=r"^objections\.listen: 127\.0\.0\.1:\d+: Addr"):
         start_objections(
             Config(objections=table), tmp_path, Key(bytes(32)), conceal=lambda a, _: a, taken=print
         )

@@ -4,11 +4,11 @@ from hypothesis import strategies as st
 
 from lists.support import SENTINEL, artifact
 from urlward.engine.digest import Key
-from urlward.engine.errors import UrlError
+from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
-from urlward.policy.allows import Allowed, AllowError, allowed_by
+from urlward.policy.allows import Allowed, allowed_by
 
 KEY = Key(bytes(range(32)))
 HOST = f"{SENTINEL}.test"
@@ -98,7 +98,7 @@ def test_any_page_that_can_be_asked_for_can_be_allowed(target: str) -> None:
     ],
 )
 def test_what_is_no_url(url: str, message: str) -> None:
-    with pytest.raises(AllowError, match=f"^{message}$"):
+    with pytest.raises(UrlwardError, match=f"^{message}$"):
         allowed_by(url)
 
 
@@ -107,14 +107,14 @@ def test_what_is_no_url(url: str, message: str) -> None:
     "network", ["192.0.2.0/24", "192.0.2.7/32", "192.0.2.0/255.255.255.0", "[2001:db8::]/32"]
 )
 def test_a_network_is_no_page(network: str, whole_host: bool) -> None:
-    with pytest.raises(AllowError, match=r"^a network; "):
+    with pytest.raises(UrlwardError, match=r"^a network; "):
         allowed_by(network, whole_host=whole_host)
     assert allowed_by(f"http://{network}").kind == "page"
 
 
 def test_a_page_of_a_host_without_a_dot() -> None:
     assert allowed_by("http://wiki/a").kind == "page"
-    with pytest.raises(AllowError, match="without a dot"):
+    with pytest.raises(UrlwardError, match="without a dot"):
         allowed_by("http://wiki/a", whole_host=True)
 
 

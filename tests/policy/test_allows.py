@@ -10,12 +10,12 @@ from lists.support import SENTINEL, artifact
 from obstacles import audit_on_a_full_disk
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.policy.allows import (
     LONGEST,
     Allow,
-    AllowError,
     add_allow,
     compile_allows,
     current_allows,
@@ -61,14 +61,14 @@ HOST = WHOLE[0]
 
 @pytest.mark.parametrize("why", ["", "  ", "two\nlines", "x" * 501, f"wants {HOST.upper()} back"])
 def test_a_reason_is_words_and_not_the_host(tmp_path: Path, why: str) -> None:
-    with pytest.raises(AllowError, match=r"^why: ") as raised:
+    with pytest.raises(UrlwardError, match=r"^why: ") as raised:
         allow(tmp_path, f"www.{HOST}", why=why)
     assert SENTINEL not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_cannot_be_an_entry_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(AllowError, match=r"^not a URL or host: no host$"):
+    with pytest.raises(UrlwardError, match=r"^not a URL or host: no host$"):
         allow(tmp_path, "http://")
     assert list(tmp_path.iterdir()) == []
 
@@ -85,7 +85,7 @@ def test_a_page_and_a_whole_host(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1, LONGEST + 1])
 def test_not_longer_than_a_month(tmp_path: Path, seconds: int) -> None:
-    with pytest.raises(AllowError, match="at most 30 days"):
+    with pytest.raises(UrlwardError, match="at most 30 days"):
         allow(tmp_path, HOST, seconds)
 
 
@@ -110,9 +110,9 @@ def test_it_is_ended(tmp_path: Path) -> None:
     assert end_allow(tmp_path, ended.id, "done with", "berta (uid 0)", now=NOW + 1) == ended
     assert current_allows(tmp_path, NOW + 1) == (kept,)
     for id_ in (ended.id, "a-nothing"):
-        with pytest.raises(AllowError, match=f"^no allow '{id_}' is in force$"):
+        with pytest.raises(UrlwardError, match=f"^no allow '{id_}' is in force$"):
             end_allow(tmp_path, id_, "done with", "berta (uid 0)", now=NOW + 1)
-    with pytest.raises(AllowError, match=r"^why: "):
+    with pytest.raises(UrlwardError, match=r"^why: "):
         end_allow(tmp_path, kept.id, " ", "berta (uid 0)", now=NOW + 1)
 
 
@@ -195,7 +195,7 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
 )
 def test_a_damaged_record_is_set_aside_and_excuses_nothing(tmp_path: Path, data: bytes) -> None:
     def no_such() -> None:
-        with pytest.raises(AllowError, match="no allow"):
+        with pytest.raises(UrlwardError, match="no allow"):
             end_allow(tmp_path, "a-1", "done with", "", now=NOW)
 
     for number, (change, left) in enumerate(
@@ -234,7 +234,7 @@ def test_times_that_are_none_are_damage(tmp_path: Path) -> None:
 
 def test_another_version(tmp_path: Path) -> None:
     (tmp_path / "allows.json").write_text('{"version": 2}')
-    with pytest.raises(AllowError, match="of another version of urlward"):
+    with pytest.raises(UrlwardError, match="of another version of urlward"):
         current_allows(tmp_path, NOW)
 
 

@@ -26,11 +26,11 @@ def test_words(text: str) -> None:
 def test_no_url(text: str) -> None:
     """It stays in the audit log for ever, where no entry of a list may be read."""
     with pytest.raises(UrlwardError, match="has a URL in it") as e:
-        reason_of(text, UrlwardError)
+        reason_of(text)
     assert "blocked" not in str(e.value)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "two\nlines", "x" * (MAX_WHY + 1)])
 def test_no_words(text: str) -> None:
     with pytest.raises(UrlwardError, match="needed, one line"):
-        reason_of(text, UrlwardError)
+        reason_of(text)

@@ -24,7 +24,7 @@ from urlward.config.proxy import PacTable
 from urlward.proxy import session
 from urlward.proxy.access import Access, is_inside
 from urlward.proxy.front import Client
-from urlward.proxy.head import RequestHead
+from urlward.proxy.head import RequestFields, RequestHead
 from urlward.proxy.passwords import MOST_WAITING, Passwords
 from urlward.proxy.upstream import Opening
 
@@ -275,7 +275,7 @@ PAC = PacTable(
 
 
 def head(method: bytes, target: bytes) -> RequestHead:
-    return RequestHead(method, target, 1)
+    return RequestHead(method, target, RequestFields(1, keep_alive=True))
 
 
 # As in clients that look for a dot alone, which an IPv6 address has none of.

@@ -356,7 +356,7 @@ async def test_an_end_without_close_notify(secured: Secured) -> None:
 
 async def test_what_has_been_tampered_with_is_no_end(secured: Secured) -> None:
     secured.client.write(b"whole")
-    secured.client._send(b"\x17\x03\x03\x00\x20" + bytes(32))
+    secured.client._sock.send(b"\x17\x03\x03\x00\x20" + bytes(32))
     await until(lambda: "server lost" in secured.said)
     assert secured.server.broken
     assert secured.got[0] == b"whole", "what was whole is passed on"

@@ -16,9 +16,10 @@ def head(*fields: str, line: str = "GET / HTTP/1.1") -> bytes:
 
 def test_a_request() -> None:
     found = read_request_head(head("HOST:a.test ", "X-A:", "x-a:\t b\t", line="GET /a?b#c HTTP/1.0"))
-    assert (found.method, found.target, found.minor) == (b"GET", b"/a?b#c", 0)
-    assert [value.strip() for value in found.hosts] == [b"a.test"]
-    assert (found.length, found.keep_alive, found.expects, found.websocket) == (0, False, False, False)
+    assert (found.method, found.target, found.fields.minor) == (b"GET", b"/a?b#c", 0)
+    assert [value.strip() for value in found.fields.hosts] == [b"a.test"]
+    assert (found.fields.length, found.fields.keep_alive) == (0, False)
+    assert (found.fields.expects, found.fields.websocket) == (False, False)
     assert found.get(b"x-a") == b""
     assert found.get(b"none") == b""
 
@@ -28,7 +29,7 @@ def test_a_request() -> None:
 def test_methods_and_targets_of_every_kind(method: str, target: str) -> None:
     found = read_request_head(head("Host: a.test", "Content-Length: 3", line=f"{method} {target} HTTP/1.1"))
     assert (found.method, found.target) == (method.encode(), target.encode("latin-1"))
-    assert (found.hosts, found.length, found.fields) == (
+    assert (found.fields.hosts, found.fields.length, found.fields.all) == (
         [b"a.test"],
         3,
         [(b"Host", b"a.test"), (b"Content-Length", b"3")],
@@ -111,7 +112,7 @@ def test_fields_in_doubt(field: str) -> None:
 def test_names_that_are_no_tokens_mean_nothing(name: str) -> None:
     for method in ("GET", "UNKNOWN"):
         found = read_request_head(head("Host: a.test", f"{name}: b.test", line=f"{method} / HTTP/1.1"))
-        assert (found.hosts, found.length) == ([b"a.test"], 0)
+        assert (found.fields.hosts, found.fields.length) == ([b"a.test"], 0)
 
 
 @pytest.mark.parametrize("name", ["Host", "Content-Length", "Transfer-Encoding", "Connection", "Upgrade"])
@@ -122,8 +123,8 @@ def test_nor_are_they_taken_for_names_of_weight(name: str, odd: str) -> None:
 
 
 def test_framing() -> None:
-    assert read_request_head(head("Content-Length: 007")).length == 7
-    assert read_request_head(head("transfer-encoding: Chunked ")).length is None
+    assert read_request_head(head("Content-Length: 007")).fields.length == 7
+    assert read_request_head(head("transfer-encoding: Chunked ")).fields.length is None
     with pytest.raises(HeadError):
         read_request_head(head("Transfer-Encoding: chunked", line="GET / HTTP/1.0"))
 
@@ -139,7 +140,7 @@ def test_framing() -> None:
     ],
 )
 def test_keep_alive(minor: int, field: str, keep: bool) -> None:
-    assert read_request_head(head(field, line=f"GET / HTTP/1.{minor}")).keep_alive is keep
+    assert read_request_head(head(field, line=f"GET / HTTP/1.{minor}")).fields.keep_alive is keep
 
 
 @pytest.mark.parametrize(
@@ -155,9 +156,25 @@ def test_keep_alive(minor: int, field: str, keep: bool) -> None:
     ],
 )
 def test_upgrades(fields: list[str], websocket: bool, other: bool) -> None:
-    found = read_request_head(head(*fields))
+    found = read_request_head(head(*fields)).fields
     assert (found.websocket, found.other_upgrade) == (websocket, other)
     assert found.expects == fields[0].startswith("Expect")
+
+
+def test_fields_that_were_read_before_are_so_for_another_line_alone() -> None:
+    one, other = (
+        read_request_head(head("Host: a.test", line=f"{line} HTTP/1.1")) for line in ("GET /a", "X b")
+    )
+    assert one.fields is other.fields
+    assert (other.method, other.target, other.get(b"host")) == (b"X", b"b", b"a.test")
+    for fields in (["Host: a.test", "Host: a.test"], ["Host: a.test", "Connection: close"], ["Host: a.tes"]):
+        assert read_request_head(head(*fields)).fields.all != one.fields.all
+    older = read_request_head(head("Host: a.test", line="GET / HTTP/1.0"))
+    assert (older.fields.minor, older.fields.keep_alive, one.fields.keep_alive) == (0, False, True)
+    long = "X: " + "y" * 4096
+    first, second = (read_request_head(head(long)).fields for _ in range(2))
+    assert first is not second, "what is long is not remembered"
+    assert first.all == second.all
 
 
 def test_an_upgrade_is_taken_out() -> None:
@@ -241,4 +258,4 @@ def test_what_says_where_a_body_ends_goes_out_in_one_spelling(field: str, plain:
     for method in ("POST", "UNKNOWN"):
         raw = head("Host: a.test", field, "X: y", line=f"{method} / HTTP/1.1")
         expected = head("Host: a.test", plain or field, "X: y", line=f"{method} / HTTP/1.1")
-        assert with_plain_framing(read_request_head(raw), raw) == expected
+        assert with_plain_framing(read_request_head(raw).fields, raw) == expected

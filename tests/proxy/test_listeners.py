@@ -8,15 +8,10 @@ import threading
 import pytest
 
 from conftest import free_port
+from urlward.engine.errors import UrlwardError
 from urlward.plan import Address
 from urlward.proxy import listeners
-from urlward.proxy.listeners import (
-    ListenError,
-    Listeners,
-    Sockets,
-    given,
-    open_sockets,
-)
+from urlward.proxy.listeners import Listeners, Sockets, given, open_sockets
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +64,7 @@ def test_a_taken_address_is_refused_although_it_could_be_shared(kind: str, share
     if kind == "tcp":
         other.listen()
     with pytest.raises(
-        ListenError, match=f"cannot listen on 127.0.0.1:{address.port}: address already in use"
+        UrlwardError, match=f"cannot listen on 127.0.0.1:{address.port}: address already in use"
     ):
         Listeners().open([address], 2)
 
@@ -95,7 +90,7 @@ def test_an_address_that_becomes_free_in_a_moment_is_waited_for(monkeypatch: pyt
 def test_what_cannot_be_listened_on_is_said(host: str, said: str) -> None:
     made = Listeners()
     fine = Address("127.0.0.1", free_port(), "tcp")
-    with pytest.raises(ListenError, match=said):
+    with pytest.raises(UrlwardError, match=said):
         made.open([fine, Address(host, free_port(), "tcp")], 2)
     assert of(made, 0) == [], "nothing has changed"
 
@@ -175,7 +170,7 @@ def test_a_passed_socket_that_no_mode_listens_on_is_refused() -> None:
     where, other = (("127.0.0.1", free_port()) for _ in range(2))
     made = Listeners(passed(where, other))
     made.open([Address(*where, "tcp")], 1)
-    with pytest.raises(ListenError, match=f"127.0.0.1:{other[1]} was passed, and no mode listens there"):
+    with pytest.raises(UrlwardError, match=f"127.0.0.1:{other[1]} was passed, and no mode listens there"):
         made.check_given()
 
 
@@ -183,9 +178,9 @@ def test_a_passed_socket_of_both_families_is_refused() -> None:
     """Clients with IPv4 addresses would come with addresses that no rule of the policy names."""
     port = free_port()
     made = Listeners(passed(("::", port), only=False))
-    with pytest.raises(ListenError, match="in use"):
+    with pytest.raises(UrlwardError, match="in use"):
         made.open([Address("", port, "tcp")], 1)
-    with pytest.raises(ListenError, match="BindIPv6Only=ipv6-only"):
+    with pytest.raises(UrlwardError, match="BindIPv6Only=ipv6-only"):
         made.check_given()
 
 
@@ -205,7 +200,7 @@ def test_more_sockets_than_are_open_are_said(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv("LISTEN_FDS", "1")
         monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
         with pytest.raises(
-            ListenError, match=f"^socket activation: .* descriptor {free} is no socket: {said}"
+            UrlwardError, match=f"^socket activation: .* descriptor {free} is no socket: {said}"
         ):
             given()
         if said.startswith("socket"):

@@ -169,10 +169,15 @@ def test_as_address(host: str, address: str) -> None:
     assert as_address(host) == address
 
 
-@pytest.mark.parametrize("mark", list("%;'\"<>{}|^`"))
+@pytest.mark.parametrize("mark", list("%;'\"<>{}|^`,"))
 def test_a_host_field_is_what_stands_before_the_end_that_node_finds_too(mark: str) -> None:
     hosts, _ = Place(to("192.0.2.7")).collect([f"a.example{mark}b:80".encode()])
     assert hosts[:2] == (f"a.example{mark}b", "a.example")
+
+
+def test_a_host_field_is_what_stands_before_a_comma_too() -> None:
+    hosts, _ = Place(to("192.0.2.7")).collect([b"%61.example,b%"])
+    assert hosts[:2] == ("%61.example,b%", "%61.example")
 
 
 def test_a_host_field_with_an_escaped_slash_is_refused() -> None:

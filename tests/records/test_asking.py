@@ -10,8 +10,9 @@ import pytest
 
 from records.recorder_support import answering
 from records.support import own_messages
+from urlward.engine.errors import UrlwardError
 from urlward.records import asking as module
-from urlward.records.asking import MAX_LINE, SOCKET, AskError, Desk, NotRunningError, Reporter, ask, reply
+from urlward.records.asking import MAX_LINE, SOCKET, Desk, NotRunningError, Reporter, ask, reply
 from urlward.state.folder import StateError
 
 
@@ -28,7 +29,7 @@ def test_a_folder_with_a_long_path(tmp_path: Path) -> None:
         server.bind(f"/proc/self/fd/{here}/{SOCKET}")
         os.close(here)
         server.listen()
-        with pytest.raises(AskError, match="no answer within 0 s"):
+        with pytest.raises(UrlwardError, match="no answer within 0 s"):
             ask(folder, "status", timeout=0.05)
 
 
@@ -53,7 +54,7 @@ def test_nobody_there(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_that_is_none(tmp_path: Path, line: bytes, said: str) -> None:
-    with answering(tmp_path, lambda _: line), pytest.raises(AskError, match=said) as raised:
+    with answering(tmp_path, lambda _: line), pytest.raises(UrlwardError, match=said) as raised:
         ask(tmp_path, "status")
     assert not isinstance(raised.value, NotRunningError)
 
@@ -65,9 +66,9 @@ def test_the_other_side(tmp_path: Path) -> None:
     answers = {"status": lambda: {"ok": True}, "broken": broken}
     with answering(tmp_path, lambda asked: reply(asked, answers)):
         assert ask(tmp_path, "status") == {"ok": True}
-        with pytest.raises(AskError, match="the state cannot be used"):
+        with pytest.raises(UrlwardError, match="the state cannot be used"):
             ask(tmp_path, "broken")
-        with pytest.raises(AskError, match="no such question; there are status, broken"):
+        with pytest.raises(UrlwardError, match="no such question; there are status, broken"):
             ask(tmp_path, "x")
     assert json.loads(reply(["status"], answers))["error"]
 
@@ -221,7 +222,7 @@ async def test_a_bug_in_an_answer_is_told_in_one_line(
     desk = Desk(tmp_path, {"status": fails, "other": lambda: {"a": {1}}}, lambda *_: None)
     await desk.start()
     for question, kind in (("status", "ZeroDivisionError"), ("other", "TypeError")):
-        with pytest.raises(AskError, match=rf"records\.sock: a bug: {kind}$"):
+        with pytest.raises(UrlwardError, match=rf"records\.sock: a bug: {kind}$"):
             await asyncio.to_thread(ask, tmp_path, question)
     await desk.close()
     assert [(one.name, one.getMessage()) for one in caplog.records] == [

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from obstacles import audit_on_a_full_disk
-from urlward.records.holds import Hold, HoldError, current_holds, held_references, hold, release
+from urlward.engine.errors import UrlwardError
+from urlward.records.holds import Hold, current_holds, held_references, hold, release
 from urlward.state.folder import StateError
 
 NOW = 1_795_000_000.5
@@ -24,7 +25,7 @@ def test_hold_and_release(tmp_path: Path) -> None:
     assert current_holds(state, NOW) == (other, longer)
     assert release(state, "REF-2", "done", "bob", now=NOW) == other
     assert current_holds(state, NOW) == (longer,)
-    with pytest.raises(HoldError, match=r"^'REF-2' is not held$"):
+    with pytest.raises(UrlwardError, match=r"^'REF-2' is not held$"):
         release(state, "REF-2", "done", "bob", now=NOW)
     assert stat.S_IMODE((state / "holds.json").stat().st_mode) == 0o600
     told = [json.loads(line) for line in (state / "audit.jsonl").read_text().splitlines()]
@@ -41,7 +42,7 @@ def test_hold_and_release(tmp_path: Path) -> None:
 def test_a_hold_is_not_shortened_by_another(tmp_path: Path) -> None:
     made = hold(tmp_path, "7q4m2xkd93fh", UNTIL, "a court asks", "ann", now=NOW)
     shorter = r"is held until 2026-11-19T14:53:20Z already, by ann \(a court asks\): release it"
-    with pytest.raises(HoldError, match=f"^'7Q4M-2XKD-93FH' {shorter}"):
+    with pytest.raises(UrlwardError, match=f"^'7Q4M-2XKD-93FH' {shorter}"):
         hold(tmp_path, "7Q4M-2XKD-93FH", UNTIL - 1, "my own note", "bob", now=NOW)
     assert current_holds(tmp_path, NOW) == (made,)
     assert "my own note" not in (tmp_path / "audit.jsonl").read_text()
@@ -63,7 +64,7 @@ def test_a_hold_is_not_shortened_by_another(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_held(tmp_path: Path, reference: str, until: int, why: str, reason: str) -> None:
-    with pytest.raises(HoldError, match=f"^{reason}"):
+    with pytest.raises(UrlwardError, match=f"^{reason}"):
         hold(tmp_path, reference, until, why, "ann", now=NOW)
     assert not list(tmp_path.iterdir())
 
@@ -85,9 +86,9 @@ def test_a_reference_in_any_spelling_is_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 1, "holds": [{}]}', '{"version": 2}', "\x80"])
 def test_a_damaged_record_is_told(tmp_path: Path, content: str) -> None:
     (tmp_path / "holds.json").write_text(content, "latin-1")
-    with pytest.raises(HoldError, match=r"holds\.json: "):
+    with pytest.raises(UrlwardError, match=r"holds\.json: "):
         current_holds(tmp_path, NOW)
-    with pytest.raises(HoldError, match=r"holds\.json: "):
+    with pytest.raises(UrlwardError, match=r"holds\.json: "):
         hold(tmp_path, "a", UNTIL, "a", "ann", now=NOW)
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from records.support import DAY, START, an_event, versions
 from urlward.config.records import StoreTable
+from urlward.engine.errors import UrlwardError
 from urlward.records import jsonl_store as module
 from urlward.records.event import as_json
-from urlward.records.holds import HoldError
 from urlward.records.jsonl_store import JsonlStore
 from urlward.records.store import Age, KeepingStore, StoreError
 from urlward.records.stores import open_store
@@ -160,10 +160,10 @@ def test_the_version_of_a_list_stays_with_what_it_listed(path: Path) -> None:
 
 def test_what_is_held_stays_when_the_oldest_file_goes(path: Path) -> None:
     evidence, others = versions()
-    holds: list[str] | HoldError = [evidence[0].reference]
+    holds: list[str] | UrlwardError = [evidence[0].reference]
 
     def held() -> list[str]:
-        if isinstance(holds, HoldError):
+        if isinstance(holds, UrlwardError):
             raise holds
         return holds
 
@@ -176,7 +176,7 @@ def test_what_is_held_stays_when_the_oldest_file_goes(path: Path) -> None:
     assert files(path) == ["records.jsonl", *(f"records.jsonl.{n}" for n in (1, 2, 3))]
     assert len(ids(path.with_name("records.jsonl.3"))) == len(evidence)
     # While it is not known what is held nothing goes; what is released then goes with the rest.
-    holds = HoldError("damaged")
+    holds = UrlwardError("damaged")
     for n in range(30, 33):
         store.write([an_event(n)])
     assert len(files(path)) == 7

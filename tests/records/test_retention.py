@@ -11,11 +11,12 @@ from sqlalchemy import Engine
 
 from records.support import DAY, HOUR, START, an_event, node, own_messages
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.engine.errors import UrlwardError
 from urlward.records import database as module
 from urlward.records import sql
 from urlward.records.database import Database, open_database
 from urlward.records.event import KINDS
-from urlward.records.holds import HoldError, held_references, hold
+from urlward.records.holds import held_references, hold
 from urlward.records.jsonl_store import open_jsonl
 from urlward.records.retention import (
     AGAIN,
@@ -155,7 +156,7 @@ async def test_as_configured(database: Database, tmp_path: Path) -> None:
 
 def test_nothing_is_deleted_while_holds_are_not_known(database: Database, tmp_path: Path) -> None:
     def damaged() -> dict[str, int]:
-        raise HoldError("holds.json: damaged")
+        raise UrlwardError("holds.json: damaged")
 
     database.write([an_event()])
     deleted, errors = purge(stores(tmp_path, SQLITE), {"block": 1}, damaged, START + DAY)

@@ -6,8 +6,8 @@ import pytest
 
 from conftest import free_port
 from records.metrics_support import TOKEN, admin, full
-from urlward.commands.arguments import CommandError
 from urlward.commands.metrics import reachable, scrape
+from urlward.engine.errors import UrlwardError
 
 
 def token(folder: Path, text: str = TOKEN + "\n") -> Path:
@@ -21,13 +21,13 @@ def test_the_metrics_come(tmp_path: Path, port: int) -> None:
     with admin(exposition, port):
         text = scrape(f"127.0.0.1:{port}", token(tmp_path))
         assert 'urlward_blocks_total{category="phishing",list="one"} 1.0' in text
-        with pytest.raises(CommandError, match="is not the one that is wanted") as raised:
+        with pytest.raises(UrlwardError, match="is nobody") as raised:
             scrape(f"127.0.0.1:{port}", token(tmp_path, "wrong-one"))
         assert "wrong-one" not in str(raised.value)
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="nobody answers"):
+    with pytest.raises(UrlwardError, match="nobody answers"):
         scrape(f"127.0.0.1:{free_port()}", token(tmp_path))
 
 
@@ -41,22 +41,22 @@ def test_something_else_answers(tmp_path: Path, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)) as server:
         thread = threading.Thread(target=answer)
         thread.start()
-        with pytest.raises(CommandError, match="ProtocolError"):
+        with pytest.raises(UrlwardError, match="ProtocolError"):
             scrape(f"127.0.0.1:{port}", token(tmp_path))
         thread.join()
 
 
 @pytest.mark.parametrize("text", ["", "\n", "two words", "a\r\nHost: b", "\x01"])
 def test_a_file_without_a_token(tmp_path: Path, text: str) -> None:
-    with pytest.raises(CommandError, match=r"admin\.token: no token"):
+    with pytest.raises(UrlwardError, match=r"admin\.token: no token"):
         scrape("127.0.0.1:1", token(tmp_path, text))
 
 
 def test_no_token_file(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="No such file"):
+    with pytest.raises(UrlwardError, match="No such file"):
         scrape("127.0.0.1:1", tmp_path / "admin.token")
     (tmp_path / "admin.token").write_bytes(b"\xff")
-    with pytest.raises(CommandError, match="no token"):
+    with pytest.raises(UrlwardError, match="no token"):
         scrape("127.0.0.1:1", tmp_path / "admin.token")
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS, combined, squid
-from urlward.replay.formats import FORMATS, LogFormat, ReplayError, detect
+from urlward.engine.errors import UrlwardError
+from urlward.replay.formats import FORMATS, LogFormat, detect
 
 
 def log_format(kind: str, **known: Any) -> LogFormat:
@@ -36,10 +37,10 @@ class TestCombined:
     def test_lines_without_a_host_need_one(self) -> None:
         text = (LOGS / "combined.log").read_text()
         with pytest.raises(
-            ReplayError, match="LOG: its lines name no host; say which it is with --host NAME"
+            UrlwardError, match="LOG: its lines name no host; say which it is with --host NAME"
         ):
             found(text)
-        with pytest.raises(ReplayError, match="--host NAME"):
+        with pytest.raises(UrlwardError, match="--host NAME"):
             found(text, kind="combined")
         assert found(text, site="a.test") == log_format("combined", site="a.test")
 
@@ -72,7 +73,7 @@ class TestCsv:
 
     def test_what_could_be_either_is_asked_for(self) -> None:
         text = "http://a.test/b,1\nhttp://a.test/c,2\n"
-        with pytest.raises(ReplayError, match="--format urls or --column 1"):
+        with pytest.raises(UrlwardError, match="--format urls or --column 1"):
             found(text)
         assert found(text, kind="urls") == log_format("urls")
         assert found(text, column="1") == log_format("csv")
@@ -83,11 +84,11 @@ class TestCsv:
         assert found(text, column="2") == log_format("csv", delimiter="|", column=1, heading=True)
         assert found("a.test\nb.test\n", column="1", kind="csv").column == 0
         for column in ("d", "4", "0", "3"):
-            with pytest.raises(ReplayError, match=f"LOG: no column '{column}' with URLs in it"):
+            with pytest.raises(UrlwardError, match=f"LOG: no column '{column}' with URLs in it"):
                 found(text, column=column)
 
     def test_no_column_with_urls(self) -> None:
-        with pytest.raises(ReplayError, match="no column with URLs found"):
+        with pytest.raises(UrlwardError, match="no column with URLs found"):
             found("a,b\n1,2\n", kind="csv")
 
 
@@ -111,13 +112,13 @@ class TestUnknown:
         ],
     )
     def test_no_log(self, text: str) -> None:
-        with pytest.raises(ReplayError, match=r"LOG: not a log that is known here \(squid, .*--format"):
+        with pytest.raises(UrlwardError, match=r"LOG: not a log that is known here \(squid, .*--format"):
             found(text)
 
     def test_binary_data(self) -> None:
-        with pytest.raises(ReplayError, match="LOG: binary data"):
+        with pytest.raises(UrlwardError, match="LOG: binary data"):
             detect(b"\x7fELF\0\0", "LOG")
-        with pytest.raises(ReplayError, match="UTF-16"):
+        with pytest.raises(UrlwardError, match="UTF-16"):
             detect("http://a.test/\n".encode("utf-16"), "LOG")
 
     def test_a_known_kind_is_not_doubted(self) -> None:
@@ -148,6 +149,6 @@ def test_messages_have_nothing_of_the_log() -> None:
         "http://secret.test/a,b\n" * 2,
         '192.0.2.1 - - [x] "GET /secret HTTP/1.1" 200 5\n' * 3,
     ):
-        with pytest.raises(ReplayError) as raised:
+        with pytest.raises(UrlwardError) as raised:
             found(text)
         assert not re.search("secret|192", str(raised.value))

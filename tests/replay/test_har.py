@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from replay.replay_support import LOGS
-from urlward.replay.formats import HAR, BadLineError, ReplayError
+from urlward.engine.errors import UrlwardError
+from urlward.replay.formats import HAR, BadLineError
 from urlward.replay.run import LogSource, har_blocks
 
 
@@ -100,5 +101,5 @@ def test_cut_short(tmp_path: Path) -> None:
 def test_no_har(tmp_path: Path, text: str) -> None:
     path = tmp_path / "log.har"
     path.write_text(text)
-    with pytest.raises(ReplayError, match="not a HAR file: it has no entries"):
+    with pytest.raises(UrlwardError, match="not a HAR file: it has no entries"):
         lines_of(path)

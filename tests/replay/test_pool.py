@@ -11,7 +11,8 @@ import pytest
 
 from conftest import wait_for
 from replay.replay_support import NOW, sample, squid
-from urlward.replay.formats import SQUID, URLS, LogFormat, ReplayError
+from urlward.engine.errors import UrlwardError
+from urlward.replay.formats import SQUID, URLS, LogFormat
 from urlward.replay.judge import LogJudge
 from urlward.replay.run import BLOCK, JudgePool
 
@@ -65,7 +66,7 @@ def test_no_process_to_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
         start(process)
 
     monkeypatch.setattr(ForkProcess, "start", first_only)
-    with pytest.raises(ReplayError, match="no process to judge lines in: Resource temporarily unavailable"):
+    with pytest.raises(UrlwardError, match="no process to judge lines in: Resource temporarily unavailable"):
         JudgePool(LogJudge(sample(), NOW), 3)
 
 
@@ -75,7 +76,7 @@ def test_a_process_that_dies_is_told() -> None:
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
         victim.join()
-        with pytest.raises(ReplayError, match="a process that judges lines was ended by signal 9"):
+        with pytest.raises(UrlwardError, match="a process that judges lines was ended by signal 9"):
             judge_many(pool)
 
 
@@ -90,7 +91,7 @@ def test_one_that_dies_at_the_end_too() -> None:
         assert victim.pid is not None
         os.kill(victim.pid, signal.SIGKILL)
         victim.join()
-        with pytest.raises(ReplayError, match="signal 9"):
+        with pytest.raises(UrlwardError, match="signal 9"):
             pool.finish()
 
 
@@ -100,7 +101,7 @@ def test_all_that_die_too() -> None:
             assert victim.pid is not None
             os.kill(victim.pid, signal.SIGKILL)
             victim.join()
-        with pytest.raises(ReplayError, match="signal 9"):
+        with pytest.raises(UrlwardError, match="signal 9"):
             pool.judge(SQUID, BLOCKED, 1, 1)
 
 
@@ -120,7 +121,7 @@ def test_a_bug_is_told_without_the_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(LogFormat, "columns", broken)
     with JudgePool(LogJudge(sample(), NOW), 1) as pool:
         pool.judge(SQUID, BLOCKED, 1, 1)
-        with pytest.raises(ReplayError) as raised:
+        with pytest.raises(UrlwardError) as raised:
             pool.finish()
     assert str(raised.value).startswith("a bug: TypeError at test_pool.py:")
     assert "exact.test" not in str(raised.value)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.replay import run
-from urlward.replay.formats import ReplayError
 from urlward.replay.run import BLOCK, HEAD, LineBlock, LogSource, blocks
 
 if sys.version_info >= (3, 14):
@@ -110,13 +110,13 @@ class TestSource:
         ],
     )
     def test_compressed_otherwise(self, tmp_path: Path, data: bytes, program: str) -> None:
-        with pytest.raises(ReplayError, match=f"log: neither text nor gzip nor zstd; try: {program} FILE"):
+        with pytest.raises(UrlwardError, match=f"log: neither text nor gzip nor zstd; try: {program} FILE"):
             source(tmp_path, data)
 
     def test_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(ReplayError, match="missing: No such file or directory"):
+        with pytest.raises(UrlwardError, match="missing: No such file or directory"):
             LogSource(tmp_path / "missing")
-        with pytest.raises(ReplayError, match="Is a directory"):
+        with pytest.raises(UrlwardError, match="Is a directory"):
             LogSource(tmp_path)
 
     def test_a_pipe_cannot_be_opened_again(self, tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.lists.source import SourceError
 from urlward.report import document as module
 from urlward.report.document import (
     Fact,
     MarkedWord,
     ReportDocument,
-    ReportError,
     ReportSection,
     ReportTable,
     check_folder,
@@ -129,7 +129,7 @@ def test_a_report_takes_the_place_of_a_report_alone(tmp_path: Path, name: str) -
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ReportError, match="cannot be written"):
+    with pytest.raises(UrlwardError, match="cannot be written"):
         write_report(tmp_path / "file" / "in", SAMPLE)
 
 

@@ -38,11 +38,15 @@ class Way:
     def __init__(self, text: str = "192.0.2.53") -> None:
         self.text = text
         self.well = True
-        self.again = self.heard = 0.0
+        self.again = self.heard = self.renewed = 0.0
+        self.renewals = 0
         self.sent: list[DnsExchange] = []
         self.released: list[int] = []
         self.fault: OSError | None = None
         self.closed = False
+
+    def renew(self) -> None:
+        self.renewals += 1
 
     def send(self, exchange: DnsExchange) -> None:
         if self.fault is not None:
@@ -204,6 +208,18 @@ async def test_a_failure_found_in_sending() -> None:
     asks.failed(query, second)
     assert query.got is None
     asks.failed(query, second)
+
+
+async def test_a_resolver_that_fails_gets_other_sockets_once_a_second_at_most() -> None:
+    way = Way()
+    asks = forwarder(way)
+    way.fault = OSError()
+    for _ in range(100):
+        asks.ask(Query())
+    assert way.renewals == 1
+    asks.now += 1
+    asks.ask(Query())
+    assert way.renewals == 2
 
 
 async def test_not_too_many(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from urlward.dns.resolver_addresses import ResolverError, parse_resolver, resolvers
+from urlward.config.problem import SettingError
+from urlward.dns.resolver_addresses import parse_resolver, resolvers
 
 OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::254")))
 
@@ -49,7 +50,7 @@ def test_how_they_are_shown() -> None:
     ],
 )
 def test_what_is_none(text: str) -> None:
-    with pytest.raises(ResolverError, match=r"gateway\.dns\.resolvers: .* is not an address"):
+    with pytest.raises(SettingError, match=r"gateway\.dns\.resolvers: .* is not an address"):
         parse_resolver(text)
 
 
@@ -72,7 +73,7 @@ def test_those_of_the_configuration() -> None:
     ],
 )
 def test_never_itself(text: str) -> None:
-    with pytest.raises(ResolverError, match="is this filter itself"):
+    with pytest.raises(SettingError, match="is this filter itself"):
         resolvers((text,), OWN, 5353)
 
 
@@ -87,9 +88,9 @@ def test_those_of_the_system(tmp_path: Path) -> None:
     for text in ("", "nameserver 127.0.0.1\n"):
         path.write_text(text)
         with pytest.raises(
-            ResolverError, match=r"^gateway\.dns\.resolvers: needed, since .* names no DNS resolver but"
+            SettingError, match=r"^gateway\.dns\.resolvers: needed, since .* names no DNS resolver but"
         ):
             resolvers((), OWN, 53, path)
     path.unlink()
-    with pytest.raises(ResolverError, match="names no DNS resolver"):
+    with pytest.raises(SettingError, match="names no DNS resolver"):
         resolvers((), OWN, 53, path)

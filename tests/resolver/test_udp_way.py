@@ -2,7 +2,8 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+import subprocess
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import dns.message
 import pytest
 
 from conftest import free_port
+from e2e.test_modes import may_make_namespaces
 from gateway.dns_support import PATIENT, Answer, Upstream, records, until
+from gateway.inside import own_network
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_udp_way
 from urlward.dns.resolver_addresses import parse_resolver
@@ -24,8 +27,8 @@ type Make = Callable[..., "Asker"]
 class Asker:
     """A forwarder over UDP."""
 
-    def __init__(self, *ports: int, timeout: float) -> None:
-        self.ways = [UdpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports]
+    def __init__(self, *ports: int, timeout: float, ways: Sequence[UdpWay] = ()) -> None:
+        self.ways = [*ways, *(UdpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports)]
         self.forwarder = Forwarder(self.ways, timeout, OutageLog([way.text for way in self.ways]))
         for way in self.ways:
             way.forwarder = self.forwarder
@@ -129,6 +132,59 @@ async def test_sockets_that_are_done_are_closed(make: Make, monkeypatch: pytest.
     asker = make(upstream.port, timeout=0.2)
     await asyncio.gather(*(asker.ask() for _ in range(50)))
     assert len(open_sockets() - before) <= SOURCES
+    upstream.close()
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+async def test_this_machine_has_another_address() -> None:
+    """As after a lease or PPPoE: from sockets that are connected the kernel sends nothing any more."""
+    resolver, before, now = "192.0.2.53", "192.0.2.10", "192.0.2.11"
+
+    def sent_from(address: str) -> None:
+        route = f"route replace local {resolver} dev lo table local src {address}"
+        for line in (f"addr add {address}/32 dev lo", route):
+            subprocess.run(["ip", *line.split()], check=True)
+
+    def answer() -> None:
+        data, peer = server.recvfrom(4096)
+        reply = GOOD(dns.message.from_wire(data))
+        assert isinstance(reply, bytes)
+        server.sendto(reply, peer)
+
+    with own_network(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as server:
+        subprocess.run(["ip", "addr", "add", f"{resolver}/32", "dev", "lo"], check=True)
+        server.bind((resolver, 0))
+        loop = asyncio.get_running_loop()
+        loop.add_reader(server, answer)
+        sent_from(before)
+        asker = Asker(timeout=PATIENT, ways=[UdpWay(parse_resolver(f"{resolver}:{server.getsockname()[1]}"))])
+        try:
+            for _ in range(40):
+                assert await asker.ask()
+            sent_from(now)
+            subprocess.run(["ip", "addr", "del", f"{before}/32", "dev", "lo"], check=True)
+            for _ in range(20):
+                assert await asker.ask()
+        finally:
+            loop.remove_reader(server)
+            asker.forwarder.close()
+
+
+async def test_nothing_comes_back_to_the_sockets_that_are_open(make: Make) -> None:
+    """As after such a change of IPv6, or where a translator has forgotten them: all of them are left."""
+    gone: set[object] = set()
+
+    def answer(query: dns.message.Message) -> bytes | None:
+        return None if upstream.peers[-1] in gone else GOOD(query)
+
+    upstream = await Upstream(answer).start()
+    asker = make(upstream.port, timeout=2.0)
+    for _ in range(100):
+        assert await asker.ask()
+    gone.update(upstream.peers)
+    await asker.ask()  # which may be the one that finds it out
+    for _ in range(20):
+        assert await asker.ask()
     upstream.close()
 
 

@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -403,17 +403,24 @@ class FileReader:
             AssignmentError: unreadable, or not of the source's format.
         """
         self._store, self._source, self._path, self._clock = store, source, path, clock
-        self._renewed = 0
-        self._parser: Parser = FORMATS[source.format](options)
-        self._merger = Merger(store, source.id)
+        self._options = options
         with _told(path):
             self.fd = regular_fd(path)
-        self.result = Imported()
-        self._position: ReadingPosition | None = None
-        self._started = False
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """Forget what was read, so that the next `read` goes on from where the store has it."""
+        with suppress(AssignmentError):  # said before
+            self._wait()
+        self._parser: Parser = FORMATS[self._source.format](self._options)
+        self._merger = Merger(self._store, self._source.id)
+        self.result = Imported()
+        self._position: ReadingPosition | None = None
+        self._renewed = 0
+        self._started = False
 
     def close(self) -> None:
         """Close the file."""
@@ -615,6 +622,10 @@ def _told(path: Path) -> Iterator[None]:
 logger = logging.getLogger("urlward.records")
 
 
+AGAIN = 30
+"""Pauses after which `follow` tries again what has failed."""
+
+
 def follow(
     store: AssignmentStore,
     source: Source,
@@ -638,17 +649,37 @@ def follow(
         What has been read of the file that has the path, after each look at it.
 
     Raises:
-        AssignmentError: not of the source's format, or the store refuses.
+        AssignmentError: the first look fails: the file is not of the source's format, or the store refuses.
+            Later, what fails is logged and tried again.
     """
     reader: FileReader | None = None
+    has_begun = has_failed = False
     try:
         while True:
-            if reader is None and path.exists():
-                reader = FileReader(store, source, path, options, clock)
-            if reader is not None:
+            try:
+                if reader is None and path.exists():
+                    reader = FileReader(store, source, path, options, clock)
                 # Asked before reading: what was written to the old file till then is read too.
-                replaced = reader.is_replaced
-                yield reader.read()
+                replaced = reader is not None and reader.is_replaced
+                done = reader.read() if reader is not None else None
+            except (AssignmentError, OSError) as e:
+                if not has_begun:
+                    raise
+                if not has_failed:
+                    reason = e if isinstance(e, AssignmentError) else f"{path}: {e.strerror or e}"
+                    logger.error("%s; tried again each half a minute", reason)
+                has_failed = True
+                if reader is not None:
+                    # Not closed: it may have been renamed, and this may be the only way to its end.
+                    reader.begin_again()
+                if not all(pause() for _ in range(AGAIN)):
+                    return
+                continue
+            if reader is not None and done is not None:
+                if has_failed:
+                    logger.info("%s: read on", path)
+                has_begun, has_failed = True, False
+                yield done
                 if replaced or reader.is_cut:
                     logger.info(
                         "%s: %s, read from its beginning", path, "another file" if replaced else "cut"

@@ -278,13 +278,16 @@ def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
 
 
 def _limits(before: Before) -> list[tuple[int, list[int] | None]]:
-    """Time limits, each with the sources that it applies to; None for all."""
+    """Time limits, each with the sources that it applies to; None for all.
+
+    Where there are limits of sources, one that another node has begun since they were read has none yet.
+    """
     if isinstance(before, int):
         return [(before, None)]
-    limits = sorted(set(before.values()))
-    if len(limits) == 1:
-        return [(limits[0], None)]
-    return [(limit, [source for source, one in before.items() if one == limit]) for limit in limits]
+    return [
+        (limit, [source for source, one in before.items() if one == limit])
+        for limit in sorted(set(before.values()))
+    ]
 
 
 def _of(table: Table, some: list[int] | None) -> list[ColumnElement[bool]]:
@@ -435,7 +438,7 @@ def purge_configured(records: RecordsTable, state: Path, now: float, *, ahead: f
 
     Raises:
         AssignmentError: the database refuses, or it is not known who is to stay.
-        HoldError: it is not known what is held.
+        UrlwardError: it is not known what is held.
         StateError: likewise.
     """
     if records.days.assignments is None or (store := open_configured(records, state)) is None:

@@ -190,7 +190,7 @@ def open_engine(database: Path | str) -> Engine:
     """
     with told(database):
         if not isinstance(database, Path):
-            engine = open_server(database, "the assignments' database")
+            engine = open_server(database, "its URL")
             with _disposed_of(engine):
                 _migrate(engine)
             return engine

@@ -198,7 +198,13 @@ class AssignmentStore:
 
     @contextmanager
     def importing(
-        self, name: str, format_: str, path: str, keeper: KeepingNode | None = None
+        self,
+        name: str,
+        format_: str,
+        path: str,
+        keeper: KeepingNode | None = None,
+        *,
+        takes_over: bool = True,
     ) -> Iterator[Source]:
         """The source of a name while something is read into it; one that nothing came of is gone afterwards.
 
@@ -207,12 +213,21 @@ class AssignmentStore:
             format_: of what is read.
             path: of it.
             keeper: whose source it is then.
+            takes_over: whether it may be another node's.
 
         Raises:
-            AssignmentError: as `source`; or the database's role could never have deleted forgotten.
+            AssignmentError: as `source`; it is another node's; or the database's role could never have
+                deleted forgotten.
         """
         with self.reading() as connection:
             check_grant(connection, TABLES)
+            whose = connection.scalar(select(sources.c.node).where(sources.c.name == name))
+        if keeper is not None and not takes_over and whose not in (None, "", keeper.node):
+            # What one says of an address would end what the other does.
+            raise AssignmentError(
+                f"source {name!r} is read by another node: give this one's another name with --source, or "
+                f"--source {name} where it is the same server's"
+            )
         source = self.source(name, format_, path)
         if keeper is not None:
             with self.changing() as connection:

@@ -8,9 +8,9 @@ import time
 from urlward.commands.arguments import DONE, Command, add_state_arguments, caller, typed_url
 from urlward.config import configured
 from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlwardError
 from urlward.policy.allows import (
     Allow,
-    AllowError,
     add_allow,
     allow_row,
     current_allows,
@@ -50,7 +50,7 @@ def _allow(args: argparse.Namespace) -> int:
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
         if not (args.state or config.keeps_state):
-            raise AllowError(
+            raise UrlwardError(
                 f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with "
                 "it heeds no allow: give the filter's own with --config, or its state folder with --state"
             )
@@ -66,16 +66,16 @@ def _allow(args: argparse.Namespace) -> int:
 
 def _check_arguments(args: argparse.Namespace) -> None:
     if (args.url is not None) + args.list + (args.end is not None) != 1:
-        raise AllowError("give a URL, or --list, or --end ID")
+        raise UrlwardError("give a URL, or --list, or --end ID")
     if args.why is None and not args.list:
-        raise AllowError("--why TEXT is needed")
+        raise UrlwardError("--why TEXT is needed")
     if args.url is not None and args.duration is None:
-        raise AllowError("--for TIME is needed, such as 2h")
+        raise UrlwardError("--for TIME is needed, such as 2h")
     for name, value in (("--for", args.duration), ("--host", args.host)):
         if value and args.url is None:
-            raise AllowError(f"{name} goes with a URL")
+            raise UrlwardError(f"{name} goes with a URL")
     if args.list and args.why is not None:
-        raise AllowError("--why goes with a URL or --end")
+        raise UrlwardError("--why goes with a URL or --end")
 
 
 def _show(allow: Allow, now: float, *, as_json: bool) -> None:

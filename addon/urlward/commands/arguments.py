@@ -11,6 +11,7 @@ from typing import Any
 
 from urlward.config import SYSTEM, RecordsTable, configured
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.regular import write_new
 from urlward.state.folder import state_folder
 
@@ -23,15 +24,11 @@ DONE, WRONG = 0, 1
 _NO_LOGIN = 2**32 - 1
 
 
-class CommandError(UrlwardError):
-    """A request that a command cannot fulfil; the message says which argument or file, and why."""
-
-
 def spare(output: Path, *read: Path) -> None:
     """Refuse to overwrite what is read.
 
     Raises:
-        CommandError: `output` is one of them.
+        UrlwardError: `output` is one of them.
     """
     for path in read:
         try:
@@ -39,7 +36,7 @@ def spare(output: Path, *read: Path) -> None:
         except OSError:
             same = path.absolute() == output.absolute()
         if same:
-            raise CommandError(f"{output}: is read from, and would be overwritten")
+            raise UrlwardError(f"{output}: is read from, and would be overwritten")
 
 
 def typed_url(argument: str) -> str:
@@ -75,8 +72,8 @@ def state_subcommand(commands: Any, name: str, function: Any, help_text: str) ->
 
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where configuration and state folder are; `state_of` takes the latter."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
-    parser.add_argument("--state", type=Path, metavar="DIR", help="state folder (as configured)")
+    parser.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    parser.add_argument("--state", type=given_path, metavar="DIR", help="state folder (as configured)")
 
 
 def state_of(args: argparse.Namespace) -> Path:
@@ -93,11 +90,11 @@ def recorded(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
     """The configuration's ``[records]``, and the state folder.
 
     Raises:
-        CommandError: nothing is recorded.
+        UrlwardError: nothing is recorded.
     """
     path, config = configured(args.config)
     if config.records is None:
-        raise CommandError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+        raise UrlwardError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
     return config.records, state_folder(args.state or config.state)
 
 
@@ -124,10 +121,10 @@ def write_new_file(path: Path, data: bytes) -> None:
     """Write a file that everybody may read and that is not there yet, and the folders above it.
 
     Raises:
-        CommandError: it is there, or cannot be written.
+        UrlwardError: it is there, or cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, data, 0o644)
     except OSError as e:
-        raise CommandError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e

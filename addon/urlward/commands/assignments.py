@@ -5,7 +5,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -18,13 +19,15 @@ from urlward.commands.arguments import DONE, Command, add_state_arguments, calle
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.records import no_days_of_assignments
 from urlward.lines import plain
-from urlward.lists.source import Budget, read_budget
+from urlward.lists.source import ErrorBudget, read_budget
+from urlward.options import given_path
 from urlward.progress import progress_bar
 from urlward.state.audit import append
-from urlward.state.folder import made_folder, state_folder
+from urlward.state.folder import found_folder, made_folder, state_folder
 
 if TYPE_CHECKING:
     from urlward.assignments.importing import Imported, Judge
+    from urlward.assignments.interval import Source
     from urlward.assignments.store import AssignmentStore, KeepingNode
 
 _PAUSE = 1.0
@@ -74,33 +77,53 @@ def add_database_arguments(parser: argparse.ArgumentParser) -> None:
     add_state_arguments(parser)
     parser.add_argument(
         "--database",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="file with a postgresql:// URL (as configured, or SQLite in the state folder)",
     )
 
 
-def open_assignments(args: argparse.Namespace) -> "tuple[AssignmentStore, Config, Path]":
-    """Open the store as given; also returns the configuration and the state folder.
+def assignments_of(args: argparse.Namespace) -> tuple[Config, Path]:
+    """The configuration and the state folder that say whose assignments are meant.
 
     Raises:
-        AssignmentError: the database cannot be opened.
+        AssignmentError: nothing does.
         ConfigError: the configuration cannot be used.
         StateError: nor the state folder.
     """
-    from urlward.assignments.retention import database_of
-    from urlward.assignments.store import AssignmentStore
-
     path, config = configured(args.config)
     if path is None and args.state is None and args.database is None:
-        # An empty database of our own making would answer "nobody".
         raise AssignmentError(
             f"no --config given, and there is no {SYSTEM} either: which filter's? give its own with "
             "--config, or its state folder with --state"
         )
-    state = state_folder(args.state or config.state)
-    database = _url_in(args.database) if args.database else database_of(config.records, made_folder(state))
-    return AssignmentStore(database), config, state
+    return config, state_folder(args.state or config.state)
+
+
+def open_assignments(
+    args: argparse.Namespace, config: Config, state: Path, *, make: bool = False
+) -> "AssignmentStore":
+    """Open the store as given.
+
+    Args:
+        args: of the command.
+        config: the configuration.
+        state: the state folder.
+        make: whether a file that is not there is made.
+
+    Raises:
+        AssignmentError: the database cannot be opened, or nothing was ever imported into it.
+        StateError: the state folder cannot be used.
+    """
+    from urlward.assignments.retention import database_of
+    from urlward.assignments.store import AssignmentStore
+
+    folder = made_folder if make else found_folder
+    database = _url_in(args.database) if args.database else database_of(config.records, folder(state))
+    if not make and isinstance(database, Path) and not database.exists():
+        # An empty one of our own making would answer "nobody".
+        raise AssignmentError(f"{database}: not there: no assignments were ever imported here")
+    return AssignmentStore(database)
 
 
 def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNode | None]":
@@ -115,7 +138,8 @@ def _open_to_take(args: argparse.Namespace) -> "tuple[AssignmentStore, KeepingNo
         raise config.refused(no_days_of_assignments())
     from urlward.assignments.retention import keeper_of
 
-    store, _, state = open_assignments(args)
+    state = state_folder(args.state or config.state)
+    store = open_assignments(args, config, state, make=True)
     return store, keeper_of(config.records, state, store)
 
 
@@ -176,7 +200,7 @@ def _import(args: argparse.Namespace) -> int:
             else:
                 where = name
                 with (
-                    store.importing(args.source or args.format, args.format, name, keeper) as source,
+                    _importing(store, args, name, keeper) as source,
                     progress_bar() as progress,
                 ):
                     done = import_file(store, source, Path(name), options, time.time, progress, judge)
@@ -186,6 +210,14 @@ def _import(args: argparse.Namespace) -> int:
     if wrong:
         raise AssignmentError("; ".join(wrong))
     return DONE
+
+
+def _importing(
+    store: "AssignmentStore", args: argparse.Namespace, path: str, keeper: "KeepingNode | None"
+) -> "AbstractContextManager[Source]":
+    """The source that is read: of the name that was given, or of the format's where no other node has it."""
+    name, takes_over = args.source or args.format, args.source is not None
+    return store.importing(name, args.format, path, keeper, takes_over=takes_over)
 
 
 def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
@@ -216,7 +248,7 @@ def _tell_faults(where: str, faults: Sequence[tuple[int, str]], count: int) -> N
         print(f"{where} … and {count - len(faults)} more", file=sys.stderr, flush=True)
 
 
-def _fault(format_: str, done: "Imported", budget: Budget) -> str:
+def _fault(format_: str, done: "Imported", budget: ErrorBudget) -> str:
     """Why nothing of a file is taken; empty for nothing."""
     if budget.exceeded(done.faulty, done.rows):
         return (
@@ -238,11 +270,8 @@ def _follow(args: argparse.Namespace) -> int:
     (name,) = args.files
     with store:
         if args.format == RADACCT:
-            while True:
-                path, done = _radacct(store, keeper, Path(name), args, options)
-                print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
-                time.sleep(_PAUSE_SQL)
-        with store.importing(args.source or args.format, args.format, name, keeper) as source:
+            return _follow_radacct(lambda: _radacct(store, keeper, Path(name), args, options))
+        with _importing(store, args, name, keeper) as source:
             told, shown = -1, 0
             for state in follow(store, source, Path(name), options, pause=_wait):
                 # What has the path may be another file by now.
@@ -258,8 +287,27 @@ def _follow(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _wait() -> bool:
-    time.sleep(_PAUSE)
+def _follow_radacct(read: "Callable[[], tuple[str, Imported]]") -> int:
+    """Read the table again and again; what fails later than the first time is said and tried again."""
+    has_begun = has_failed = False
+    while True:
+        try:
+            path, done = read()
+        except AssignmentError as e:
+            if not has_begun:
+                raise
+            if not has_failed:
+                print(f"urlward: {e}; tried again each {_PAUSE_SQL:g} s", file=sys.stderr, flush=True)
+            has_failed = True
+        else:
+            has_begun, has_failed = True, False
+            print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
+        if not _wait(_PAUSE_SQL):
+            return DONE
+
+
+def _wait(seconds: float = _PAUSE) -> bool:
+    time.sleep(seconds)
     return True
 
 
@@ -274,7 +322,7 @@ def _radacct(
     from urlward.assignments.radacct import import_radacct, shown_url
 
     url = _url_in(file)
-    with store.importing(args.source or RADACCT, RADACCT, shown_url(url), keeper) as source:
+    with _importing(store, args, shown_url(url), keeper) as source:
         return source.path, import_radacct(store, source, url, options, time.time(), judge)
 
 
@@ -298,14 +346,14 @@ def _formula(args: argparse.Namespace) -> int:
         )  # fmt: skip
     except (ValueError, AssignmentError) as e:
         raise AssignmentError(f"formula: {e}") from e
-    store, _, state = open_assignments(args)
+    config, state = assignments_of(args)
 
     def record(replaced: "list[Formula]") -> None:
         # Before it answers anything: what an answer rested on can be told from the audit log.
         told = {"source": args.source, "formula": str(formula), "replaced": [*map(str, replaced)]}
         append(state, caller(), "formula", time.time(), **told)
 
-    with store:
+    with open_assignments(args, config, state, make=True) as store:
         mapped = f"{formula.inside} to {formula.outside}"
         with store.importing(args.source, DETERMINISTIC, mapped) as source:
             replaced = add_formula(store, source, formula, replace=args.replace, told=record)
@@ -319,8 +367,8 @@ def _status(args: argparse.Namespace) -> int:
     from urlward.assignments.deterministic import known_formulas
     from urlward.assignments.retention import first_purge, keeper_of, oldest_assignment
 
-    store, config, state = open_assignments(args)
-    with store:
+    config, state = assignments_of(args)
+    with open_assignments(args, config, state) as store:
         names = {id_: source.name for id_, source in store.sources().items()}
         formulas = {names[id_]: [*map(str, known)] for id_, known in known_formulas(store).items()}
         shown = [

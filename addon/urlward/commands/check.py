@@ -7,15 +7,15 @@ import sys
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
-from pathlib import Path
 
-from urlward.commands.arguments import Command, CommandError
+from urlward.commands.arguments import Command
 from urlward.config import Config, configured
+from urlward.engine.errors import UrlwardError
 from urlward.library import Filter
 from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.source import read_budget
-from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST
+from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST, given_path
 from urlward.progress import Progress, progress_bar, silent
 from urlward.samples import SAMPLE
 
@@ -37,7 +37,9 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what `load` takes."""
     for option in (LIST, FORMAT, KEY, TRUST, MAX_ERRORS):
         option.add_to(parser)
-    parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its lists, feeds and policy")
+    parser.add_argument(
+        "--config", type=given_path, metavar="FILE", help="TOML file: its lists, feeds and policy"
+    )
 
 
 def load(args: argparse.Namespace, *, follow: bool, progress: Progress = silent) -> Filter:
@@ -77,7 +79,7 @@ def _client(text: str | None) -> str:
     try:
         return "" if text is None else str(ip_address(text))
     except ValueError as e:
-        raise CommandError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
+        raise UrlwardError(f"client: {text!r} is not an address such as 192.0.2.5 or 2001:db8::5") from e
 
 
 def _check(args: argparse.Namespace) -> int:

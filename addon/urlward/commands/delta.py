@@ -4,51 +4,52 @@ import argparse
 import time
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError, spare
+from urlward.commands.arguments import DONE, Command, spare
 from urlward.engine.artifact import Artifact, check_key, parse
 from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError
-from urlward.lists.build import told, write_in_kind
+from urlward.engine.errors import ArtifactError, UrlwardError
+from urlward.lists.build import find_key, told, write_in_kind
 from urlward.lists.source import read_artifact
-from urlward.state.keys import key_beside, read_key
+from urlward.options import given_path
+from urlward.state.keys import key_beside
 from urlward.units import counted
 
 
 def add_delta_commands(command: Command) -> None:
     """Declare ``urlward delta`` and ``urlward patch``."""
     delta = command("delta", _delta, "Write what makes one artifact of another.")
-    delta.add_argument("old", type=Path, metavar="OLD")
-    delta.add_argument("new", type=Path, metavar="NEW")
+    delta.add_argument("old", type=given_path, metavar="OLD")
+    delta.add_argument("new", type=given_path, metavar="NEW")
     delta.add_argument(
         "-o",
         "--output",
         required=True,
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="in a folder it is named as feeds look for it: NEW.SERIAL.delta, the serial being OLD's",
     )
     delta.add_argument(
-        "--key", type=Path, metavar="FILE", help="key of both; NEW.key beside it where not given"
+        "--key", type=given_path, metavar="FILE", help="key of both; NEW.key beside it where not given"
     )
 
     patch = command("patch", _patch, "Make the new artifact of the old one and a delta.")
-    patch.add_argument("old", type=Path, metavar="OLD")
-    patch.add_argument("delta", type=Path, metavar="DELTA")
-    patch.add_argument("-o", "--output", required=True, type=Path, metavar="NEW")
+    patch.add_argument("old", type=given_path, metavar="OLD")
+    patch.add_argument("delta", type=given_path, metavar="DELTA")
+    patch.add_argument("-o", "--output", required=True, type=given_path, metavar="NEW")
     patch.add_argument(
-        "--key", type=Path, metavar="FILE", help="key of both; OLD.key beside it where not given"
+        "--key", type=given_path, metavar="FILE", help="key of both; OLD.key beside it where not given"
     )
 
 
 def _delta(args: argparse.Namespace) -> int:
     start = time.monotonic()
     key_file = args.key or key_beside(args.new)
-    key = read_key(key_file)
+    key = find_key(args.key, (args.new,))
     old, new = (_artifact(path, key) for path in (args.old, args.new))
     serial, last = new.header.serial, old.header.serial
     if serial <= last:
-        raise CommandError(
+        raise UrlwardError(
             f"{args.new}: its serial {serial} is not above {last}, that of {args.old}: no feed would take it"
         )
     output = args.output
@@ -58,7 +59,7 @@ def _delta(args: argparse.Namespace) -> int:
     try:
         delta = make_delta(old, new, key)
     except DeltaError as e:
-        raise CommandError(f"{args.new}: {e}") from e
+        raise UrlwardError(f"{args.new}: {e}") from e
     write_in_kind(output, delta)
     print(f"{output}: {_told_extent(delta, old, new)}, {time.monotonic() - start:.1f} s")
     return DONE
@@ -66,14 +67,14 @@ def _delta(args: argparse.Namespace) -> int:
 
 def _patch(args: argparse.Namespace) -> int:
     key_file = args.key or key_beside(args.old)
-    key = read_key(key_file)
+    key = find_key(args.key, (args.old,))
     old = _artifact(args.old, key)
     delta = read_artifact(args.delta)
     spare(args.output, args.delta, key_file)
     try:
         artifact = apply_delta(old, delta, key)
     except DeltaError as e:
-        raise CommandError(f"{args.delta}: {e}") from e
+        raise UrlwardError(f"{args.delta}: {e}") from e
     write_in_kind(args.output, artifact)
     new = parse(artifact)
     print(f"{args.output}: serial {new.header.serial}, {_told_extent(delta, old, new)}")
@@ -85,7 +86,7 @@ def _artifact(path: Path, key: Key) -> Artifact:
         artifact = parse(read_artifact(path))
         check_key(artifact.header, key)
     except ArtifactError as e:
-        raise CommandError(told(path, e)) from e
+        raise UrlwardError(told(path, e)) from e
     return artifact
 
 

@@ -1,6 +1,7 @@
 """``urlward doctor``: what usually is wrong on a machine that filters, and what to do about it."""
 
 import argparse
+import errno
 import json
 import os
 import resource
@@ -14,14 +15,18 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from urlward.commands.arguments import DONE, WRONG, Command
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.process import module_command
 from urlward.units import in_words
+
+if TYPE_CHECKING:
+    from urlward.proxy.preflight import Listener
 
 State = Literal["ok", "note", "wrong"]
 
@@ -71,7 +76,7 @@ def _wrong(about: str, text: str, advice: str = "") -> Finding:
 def add_doctor_command(command: Command) -> None:
     """Declare ``urlward doctor``; what it needs is imported when it runs."""
     doctor = command("doctor", _doctor, "Look for what usually is wrong; exit code 1 where something is.")
-    doctor.add_argument("--config", type=Path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    doctor.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
     doctor.add_argument("--json", action="store_true", help="as a JSON array")
 
 
@@ -187,7 +192,9 @@ def _names(config: Config) -> Iterator[Finding]:
 
 def _ports(config: Config) -> Iterator[Finding]:
     from urlward.config.tables import split_address
-    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT
+    from urlward.gateway.rules import default_listen, default_modes
+    from urlward.proxy.preflight import Preflight
+    from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
     from urlward.records.asking import NotRunningError, ask
     from urlward.state.folder import state_folder
 
@@ -199,23 +206,50 @@ def _ports(config: Config) -> Iterator[Finding]:
     else:
         yield _ok(about, "the filter runs, and has them")
         return
-    wanted = {"listen": config.listen or f"{DEFAULT_HOST}:{DEFAULT_PORT}"}
-    if config.admin is not None:
-        wanted["admin.listen"] = config.admin.listen
-    if config.objections is not None and config.objections.listen:
-        wanted["objections.listen"] = config.objections.listen
-    for key, text in wanted.items():
-        host, port = split_address(text, lowest=0, any_host=True)
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.socket(family) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                s.bind((host, port))
-            except OSError as e:
-                advice = f"ss -ltnp 'sport = :{port}' says who has it; or choose another in {key}"
-                yield _wrong(about, f"{key}: {text}: {e.strerror}", advice)
+    gateway, steer = config.gateway, config.gateway.steer
+    listen = config.listen or default_listen(gateway, config.mode, steer=steer)
+    settings = Settings(
+        lists=(),
+        modes=tuple(config.mode) or default_modes(gateway, steer=steer),
+        listen=split_address(listen, lowest=0, any_host=True) if listen else (DEFAULT_HOST, DEFAULT_PORT),
+        options={},
+        confdir="",
+        extra=(),
+        config=config,
+        steer=steer,
+    )
+    for one in Preflight(config, settings, ()).addresses():
+        for protocol in sorted(one.protocols):
+            where = f"{one.key}: {one}" + " (UDP)" * (protocol == "udp")
+            if (error := _taken(one, protocol)) is not None:
+                who = {
+                    errno.EADDRINUSE: f"ss -ln{protocol[0]}p 'sport = :{one.port}' says who has it",
+                    errno.EADDRNOTAVAIL: "ip address shows those of this machine",
+                    errno.EACCES: "a port below 1024 is for root, and for the service's capabilities",
+                }.get(error.errno or 0, "it is no address to listen on")
+                text = f"{where}: {error.strerror or error}"
+                yield _wrong(about, text, f"{who}; or choose another in {one.key}")
             else:
-                yield _ok(about, f"{key}: {text} is free")
+                yield _ok(about, f"{where} is free")
+
+
+def _taken(address: "Listener", protocol: str) -> OSError | None:
+    """Why nothing can listen at an address; None where something can."""
+    from urlward.gateway.system import has_ipv6
+
+    hosts = [address.host] if address.host else ["0.0.0.0", *["::"] * has_ipv6()]  # noqa: S104 - tried only
+    for host in hosts:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as s:
+                if protocol == "tcp":
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                s.bind((host, address.port))
+        except OSError as e:
+            return e
+    return None
 
 
 def _state(config: Config) -> Iterator[Finding]:

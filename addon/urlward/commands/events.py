@@ -11,10 +11,11 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
-from urlward.commands.arguments import DONE, WRONG, Command, CommandError, add_state_arguments, recorded
+from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments, recorded
 from urlward.config import SYSTEM
 from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
+from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import kept_client
 from urlward.records.store import EventQuery
@@ -112,25 +113,22 @@ def _follow(
 
 def _query(args: argparse.Namespace, now: float) -> EventQuery:
     if args.limit is not None and not 1 <= args.limit <= sys.maxsize:
-        raise CommandError(f"--limit: a number from 1 to {sys.maxsize} is needed")
+        raise UrlwardError(f"--limit: a number from 1 to {sys.maxsize} is needed")
     if args.follow and args.until:
-        raise CommandError("--follow goes on for ever: without --until")
+        raise UrlwardError("--follow goes on for ever: without --until")
     equal = {name: getattr(args, name) for name, _, _ in _EQUAL}
     for name, value in equal.items():
         if value == "":
             # Such as of a variable that is not set: without it, it would be everybody's events.
-            raise CommandError(f"--{name}: is empty")
+            raise UrlwardError(f"--{name}: is empty")
     if args.client is not None:
         try:
             equal["client"] = kept_client(args.client)
         except ValueError as e:
-            raise CommandError(f"--client: {args.client!r}: {e}") from None
+            raise UrlwardError(f"--client: {args.client!r}: {e}") from None
     if args.reference is not None:
         equal["reference"] = parse_reference(args.reference)
-    since = read_time("--since", args.since, now)
-    until = read_time("--until", args.until, now, whole_day=True)
-    if since is not None and until is not None and until <= since:
-        raise CommandError("--until: it ends before --since begins")
+    since, until = read_span(args.since, args.until, now)
     return EventQuery(
         kinds=tuple(args.kind or ()),
         since=since,
@@ -140,11 +138,23 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
     )
 
 
+def read_span(since: str | None, until: str | None, now: float) -> tuple[int | None, int | None]:
+    """Parse ``--since`` and ``--until``; milliseconds since 1970-01-01 UTC.
+
+    Raises:
+        UrlwardError: one is no time, or the second is not after the first.
+    """
+    begin, end = read_time("--since", since, now), read_time("--until", until, now, whole_day=True)
+    if begin is not None and end is not None and end <= begin:
+        raise UrlwardError("--until: it ends before --since begins")
+    return begin, end
+
+
 def read_time(name: str, text: str | None, now: float, *, whole_day: bool = False) -> int | None:
     """Parse a date, a time, or a length of time before now; milliseconds since 1970-01-01 UTC.
 
     Raises:
-        CommandError: it is none of these.
+        UrlwardError: it is none of these.
     """
     if text is None:
         return None
@@ -157,7 +167,7 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
     try:
         return parse_time(text, whole_day=whole_day) * 1000
     except ValueError as e:
-        raise CommandError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
+        raise UrlwardError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
 
 
 def _database(args: argparse.Namespace) -> "Database":
@@ -166,7 +176,7 @@ def _database(args: argparse.Namespace) -> "Database":
     records, state = recorded(args)
     if (table := searchable(records)) is None:
         where = args.config or SYSTEM
-        raise CommandError(f"{where}: no store of kind sqlite or postgresql, which alone can be asked")
+        raise UrlwardError(f"{where}: no store of kind sqlite or postgresql, which alone can be asked")
     return open_database(table, state, make=False)
 
 

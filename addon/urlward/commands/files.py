@@ -4,7 +4,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError, write_new_file
+from urlward.commands.arguments import DONE, Command, write_new_file
+from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 
 
 def add_files_command(command: Command) -> None:
@@ -15,11 +17,11 @@ def add_files_command(command: Command) -> None:
         "Write what is shipped: an example configuration, lists, units, rules for monitoring.",
     )
     files.add_argument(
-        "folder", type=Path, metavar="DIR", help="folder to write into; nothing is overwritten"
+        "folder", type=given_path, metavar="DIR", help="folder to write into; nothing is overwritten"
     )
     files.add_argument(
         "--command",
-        type=Path,
+        type=given_path,
         dest="program",
         metavar="FILE",
         help="urlward as the units start it (this one)",
@@ -40,12 +42,12 @@ def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
         program: urlward as the units start it; the one that runs where None.
 
     Raises:
-        CommandError: one is there already, so that none is written, or the folder cannot be written.
+        UrlwardError: one is there already, so that none is written, or the folder cannot be written.
     """
     made = {folder / name: data for name, data in _shipped(program)}
     for path in made:
         if path.exists() or path.is_symlink():
-            raise CommandError(f"{path}: there already, and is not overwritten: give another folder")
+            raise UrlwardError(f"{path}: there already, and is not overwritten: give another folder")
     for path, data in made.items():
         write_new_file(path, data)
         yield path

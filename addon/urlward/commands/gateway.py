@@ -13,6 +13,7 @@ from urlward.commands.arguments import DONE, Command, subcommand
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError, located
+from urlward.options import given_path, given_text
 
 NOT_FILTERED = 1
 
@@ -45,22 +46,26 @@ def add_gateway_commands(command: Command) -> None:
     install = subcommand(of_gateway, "install", _install, "Write the systemd service.")
     _config_argument(install)
     install.add_argument("--print", action="store_true", help="show the files instead of writing them")
-    install.add_argument("--prefix", type=Path, default=Path("/"), metavar="DIR", help="root folder (/)")
+    install.add_argument(
+        "--prefix", type=given_path, default=Path("/"), metavar="DIR", help="root folder (/)"
+    )
 
     ca = command("ca", _ca, "Show the certificate authority of interception.")
     _ca_arguments(ca)
     of_ca = ca.add_subparsers(metavar="COMMAND")
     export = subcommand(of_ca, "export", _ca_export, "Write its certificate, without the key.")
     _ca_arguments(export, default=argparse.SUPPRESS)
-    export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE")
+    export.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
     export.add_argument("--format", choices=["pem", "der", "p12"], default="pem", help="of the file (pem)")
     page = subcommand(of_ca, "page", _ca_page, "Write a page that users fetch the certificate from.")
     _ca_arguments(page, default=argparse.SUPPRESS)
-    page.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+    page.add_argument("-o", "--output", required=True, type=given_path, metavar="FOLDER")
 
 
 def _config_argument(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    parser.add_argument("--config", type=Path, default=default, metavar="FILE", help=f"TOML file ({SYSTEM})")
+    parser.add_argument(
+        "--config", type=given_path, default=default, metavar="FILE", help=f"TOML file ({SYSTEM})"
+    )
 
 
 def _plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +80,9 @@ def _plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ca_arguments(parser: argparse.ArgumentParser, default: Any = None) -> None:
-    parser.add_argument("--confdir", default=default, metavar="DIR", help="its folder (~/.mitmproxy)")
+    parser.add_argument(
+        "--confdir", type=given_text, default=default, metavar="DIR", help="its folder (~/.mitmproxy)"
+    )
     _config_argument(parser, default)
     parser.add_argument(
         "--make",

@@ -22,10 +22,10 @@ from urlward.lists.formats import (
     checked,
     format_named,
 )
-from urlward.lists.formats.stream import Stream
+from urlward.lists.formats.stream import SourceStream
 from urlward.lists.source import (
     BadLine,
-    Budget,
+    ErrorBudget,
     Report,
     check_budget,
     check_entries,
@@ -37,20 +37,25 @@ from urlward.lists.source import (
     recognise,
     unreadable,
 )
-from urlward.options import FORMAT
+from urlward.options import FORMAT, given_path
+from urlward.progress import Progress, progress_bar
 
 _STDIN = Path("-")
 _TAB = ("\\t", "tab")
+_TOLD = 1024
+"""Lines between two times that the progress is told."""
 
 
 def add_import_commands(command: Command) -> None:
     """Declare ``urlward import``."""
     importing = command("import", _import, "Translate sources of other formats to the list grammar.")
-    importing.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help='"-" is standard input')
+    importing.add_argument(
+        "sources", nargs="+", type=given_path, metavar="SOURCE", help='"-" is standard input'
+    )
     add_format_arguments(importing)
     importing.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
     importing.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="file to write (standard output)"
+        "-o", "--output", type=given_path, metavar="FILE", help="file to write (standard output)"
     )
     importing.add_argument("--quiet", action="store_true", help="count what was not taken, and no more")
 
@@ -98,16 +103,19 @@ def format_of(args: argparse.Namespace) -> tuple[str, FormatOptions]:
 def _import(args: argparse.Namespace) -> int:
     format_, options = format_of(args)
     try:
-        budget = Budget.parse(args.max_errors)
+        budget = ErrorBudget.parse(args.max_errors)
     except ValueError as e:
         raise FormatError(f"max-errors: {args.max_errors!r} is not {e}") from e
     report = Report()
     parts = [(source, _parts(source, format_, options)) for source in args.sources]
-    with _output(args.output, [part.path for _, files in parts for part in files]) as out:
+    with (
+        progress_bar() as progress,
+        _output(args.output, [p.path for _, files in parts for p in files]) as out,
+    ):
         for source, files in parts:
             before = report.so_far()
             for part in files:
-                _translate(source, part, out, report, quiet=args.quiet)
+                _translate(source, part, out, report, progress, quiet=args.quiet)
             check_entries(source, report, before)
         check_budget(report, budget, ", ".join(map(str, args.sources)))
     for name, recognised in report.recognised.items():
@@ -126,9 +134,11 @@ def _parts(source: Path, format_: str, options: FormatOptions) -> list[Part]:
     return parts_of(source, format_, options)
 
 
-def _translate(source: Path, part: Part, out: BinaryIO, report: Report, *, quiet: bool) -> None:
+def _translate(
+    source: Path, part: Part, out: BinaryIO, report: Report, progress: Progress, *, quiet: bool
+) -> None:
     name, last = str(part.path), 0
-    for each in _found(source, part, report):
+    for each in _found(source, part, report, progress):
         if isinstance(each, Skipped):
             note(report, name, each)
             if not quiet:
@@ -142,13 +152,20 @@ def _translate(source: Path, part: Part, out: BinaryIO, report: Report, *, quiet
         last = each.line
 
 
-def _found(source: Path, part: Part, report: Report) -> Iterator[Found | Skipped]:
+def _found(source: Path, part: Part, report: Report, progress: Progress) -> Iterator[Found | Skipped]:
     try:
         with _opened(part.path) as file:
-            stream, name = Stream(file), str(part.path)
+            stream, name = SourceStream(file), str(part.path)
             if part.read is FORMATS[AUTO].read:
                 _, part = recognise(part, stream.peek(SNIFFED)[:SNIFFED], report)
-            yield from checked(found_in(name, stream, part, may_be_empty=part.path != source))
+            # Of a pipe nobody knows how long it is.
+            size = 0 if part.path == _STDIN else part.path.stat().st_size
+            for number, each in enumerate(
+                checked(found_in(name, stream, part, may_be_empty=part.path != source))
+            ):
+                if size and not number % _TOLD:
+                    progress(name, min(stream.done / size, 1))
+                yield each
     except OSError as e:
         raise unreadable(part.path, e) from e
 

@@ -8,11 +8,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urlward.commands.arguments import DONE, Command, CommandError, write_new_file
+from urlward.commands.arguments import DONE, Command, write_new_file
 from urlward.config import Config, read_config
+from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 
 if TYPE_CHECKING:
     from urlward.gateway.ca import Authority
@@ -32,7 +35,12 @@ def add_init_command(command: Command) -> None:
     """Declare ``urlward init``; what it needs is imported when it runs."""
     init = command("init", _init, "Write a first configuration, with keys and certificate, and try it.")
     init.add_argument(
-        "folder", nargs="?", type=Path, default=Path(), metavar="DIR", help="where; made if missing (here)"
+        "folder",
+        nargs="?",
+        type=given_path,
+        default=Path(),
+        metavar="DIR",
+        help="where; made if missing (here)",
     )
     init.add_argument("--for", dest="kind", choices=KINDS, help="whom; asked where not given")
     init.add_argument("--operator", metavar="NAME", help="who filters, for the block page")
@@ -84,7 +92,7 @@ class _Questions:
         if given is not None:
             return given
         if not self._asks:
-            raise CommandError(f"--for: say for whom: {', '.join(known)}")
+            raise UrlwardError(f"--for: say for whom: {', '.join(known)}")
         while (answer := input(f"{question} ({', '.join(known)}) ").strip()) not in known:
             print(f"  one of {', '.join(known)}")
         return answer
@@ -99,19 +107,19 @@ def _init(args: argparse.Namespace) -> int:
     try:
         return _answered(args, _Questions())
     except EOFError as e:
-        raise CommandError("init: no answer") from e
+        raise UrlwardError("init: no answer") from e
 
 
 def _answered(args: argparse.Namespace, ask: _Questions) -> int:
     kind = ask.choice(args.kind, "1/5  Whom is it for?", KINDS)
     path = args.folder / NAME
     if path.exists():
-        raise CommandError(f"{path}: there already; name another folder, or change it")
+        raise UrlwardError(f"{path}: there already; name another folder, or change it")
     operator = " ".join(
         ask.text(args.operator, "2/5  Who filters, for the block page?", "this network").split()
     )
     if not operator.isprintable():
-        raise CommandError("--operator: holds a control character")
+        raise UrlwardError("--operator: holds a control character")
     source = ask.text(args.list, "3/5  Path or URL of the list?", "the sample")
     host = socket.gethostname()
     if kind == "provider":
@@ -123,7 +131,7 @@ def _answered(args: argparse.Namespace, ask: _Questions) -> int:
         text = ask.text(None, "5/5  Days that blocks are kept for (0: none)?", "30")
         days = int(text) if text.isdecimal() else -1
     if not 0 <= days <= 3650:
-        raise CommandError("--days: a number of days from 0 to 3650")
+        raise UrlwardError("--days: a number of days from 0 to 3650")
     text = configuration(kind, operator, "" if source == "the sample" else source, where, days)
     write_new_file(path, text.encode())
     try:
@@ -156,10 +164,10 @@ def configuration(kind: str, operator: str, source: str, where: str, days: int) 
         days: that blocks are kept for; 0 for no records.
 
     Raises:
-        CommandError: `where` cannot be such a name, or there is no such list.
+        UrlwardError: `where` cannot be such a name, or there is no such list.
     """
     if not re.fullmatch(r"[0-9A-Za-z._:\-\[\]*]{1,253}", where):
-        raise CommandError(
+        raise UrlwardError(
             f"--at: {where!r} is no {'interface' if kind == 'provider' else 'name of a machine'}"
         )
     lines = [
@@ -168,9 +176,10 @@ def configuration(kind: str, operator: str, source: str, where: str, days: int) 
     ]
     feed = "://" in source
     if source and not feed and not Path(source).exists():
-        raise CommandError(f"--list: {source}: there is no such file")
+        raise UrlwardError(f"--list: {source}: there is no such file")
     if source and not feed:
         lines.append(f"list = [{_quoted(str(Path(source).absolute()))}]")
+    lines.append('include = ["state/dashboard.toml"]    # what the dashboard adds')
     lines += ['listen = ":8080"', 'state = "state"', 'confdir = "ca"', ""]
     if feed:
         lines += ["[[feed]]", 'name = "list"', f"url = {_quoted(source)}", 'interval = "1h"', ""]
@@ -221,12 +230,12 @@ def _made(config: Config) -> "Authority":
     """Make key, token and certificate authority, as the first start would."""
     from urlward.gateway.ca import authority
     from urlward.state.folder import local_key, state_folder
-    from urlward.state.token import read_token
+    from urlward.state.people import admit
 
     state = state_folder(config.state)
     local_key(state)
     if config.admin is not None:
-        read_token(state / config.admin.token_file)
+        admit(state, state / config.admin.token_file, time.time())
     return authority(Path(str(config.confdir)), make=True, operator=config.page.operator)
 
 
@@ -242,7 +251,7 @@ def _trust(one: "Authority") -> None:
     path = SYSTEM_CERTIFICATES / "urlward.crt"
     export(one, path, "pem")
     if subprocess.run([update], check=False, stdout=subprocess.DEVNULL).returncode:  # noqa: S603 - the system's
-        raise CommandError(f"{path}: written, but update-ca-certificates has failed")
+        raise UrlwardError(f"{path}: written, but update-ca-certificates has failed")
     print(f"{path}: trusted by this machine; browsers may have stores of their own (`urlward ca page`)")
 
 
@@ -250,7 +259,7 @@ def _test(config: Config) -> None:
     """Have the filter block a page of its own, with this certificate and block page.
 
     Raises:
-        CommandError: it does not.
+        UrlwardError: it does not.
     """
     from urlward.demo import filtering, free_port, get
 
@@ -266,7 +275,7 @@ def _test(config: Config) -> None:
         with filtering(f"--config={folder / NAME}", f"--listen=127.0.0.1:{port}"):
             answer = get(port, _LISTED.split("/")[2], _LISTED)
     if answer.status != 451:
-        raise CommandError(f"trial: {_LISTED} gave {answer.status}, not 451")
+        raise UrlwardError(f"trial: {_LISTED} gave {answer.status}, not 451")
     print(f"      blocked (451)  {_LISTED}, reference {answer.reference}")
 
 

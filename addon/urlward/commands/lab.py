@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urlward import samples
-from urlward.commands.arguments import Command, CommandError, subcommand
-from urlward.options import KEY, LIST
+from urlward.commands.arguments import Command, subcommand
+from urlward.engine.errors import UrlwardError
+from urlward.options import KEY, LIST, given_path
 
 if TYPE_CHECKING:
     from urlward.report.document import ReportDocument
@@ -40,10 +41,10 @@ def add_lab_commands(command: Command) -> None:
 
     run = subcommand(of_lab, "run", _run, "Run a scenario in a network of its own, and write a report.")
     run.add_argument("scenario", metavar="SCENARIO", help=f"{', '.join(SHIPPED)}, or a file")
-    report = run.add_argument("-o", "--output", "--report", dest="report", type=Path, metavar="FOLDER")
+    report = run.add_argument("-o", "--output", "--report", dest="report", type=given_path, metavar="FOLDER")
     report.help = "for report.html and report.json (lab-report/SCENARIO)"
     run.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="copy logs and configurations there; a new one"
+        "--keep", type=given_path, metavar="FOLDER", help="copy logs and configurations there; a new one"
     )
     run.add_argument("--in", dest="running", metavar="NAME", help="in a lab that is up")
     run.add_argument(
@@ -77,7 +78,7 @@ def _run(args: argparse.Namespace) -> int:
     from urlward.report.document import check_folder
 
     if args.seconds is not None and not args.seconds > 0:
-        raise CommandError(f"--seconds: {args.seconds:g} is not more than 0")
+        raise UrlwardError(f"--seconds: {args.seconds:g} is not more than 0")
     loaded = load_scenario(args.scenario)
     report = (args.report or Path("lab-report") / loaded.name).absolute()
     check_folder(report)
@@ -99,11 +100,11 @@ def _check_keep(folder: Path | None) -> None:
     """Refuse a folder with files, whose names a lab's could be: ``urlward.toml`` is one.
 
     Raises:
-        CommandError: it is one.
+        UrlwardError: it is one.
     """
     with suppress(OSError):  # copying will tell
         if folder is not None and any(folder.iterdir()):
-            raise CommandError(f"--keep: {folder} is not empty: name a new folder")
+            raise UrlwardError(f"--keep: {folder} is not empty: name a new folder")
 
 
 def _path(scenario: str) -> str:
@@ -125,7 +126,7 @@ def _wait(process: "subprocess.Popen[bytes]") -> int:
             process.kill()
             process.wait()
     if code not in _CODES:
-        raise CommandError(f"lab: its process has ended with {code}")
+        raise UrlwardError(f"lab: its process has ended with {code}")
     return code
 
 
@@ -149,7 +150,7 @@ def _up(args: argparse.Namespace) -> int:
     make_mount_points()
     path_of(args.name)
     if find_running(args.name):
-        raise CommandError(f"lab {args.name}: is up already; try: urlward lab down --name {args.name}")
+        raise UrlwardError(f"lab {args.name}: is up already; try: urlward lab down --name {args.name}")
     process = subprocess.Popen(  # noqa: S603 - our own program
         detached(str(Order("hold", _path(args.scenario)))),
         stdin=subprocess.DEVNULL,
@@ -170,7 +171,7 @@ def _up(args: argparse.Namespace) -> int:
         pid = child_of(process.pid)
         start = started_at(pid) if pid else None
         if pid is None or start is None:
-            raise CommandError(f"lab {args.name}: has ended at once")
+            raise UrlwardError(f"lab {args.name}: has ended at once")
         remember(Running(args.name, pid, start, loaded.name))
     except BaseException:
         process.kill()
@@ -206,7 +207,9 @@ def _down(args: argparse.Namespace) -> int:
 def _add_replay(of_lab: Any) -> None:
     parser = subcommand(of_lab, "replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
-    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help='a file; "-" is standard input')
+    parser.add_argument(
+        "logs", nargs="+", type=given_path, metavar="LOG", help='a file; "-" is standard input'
+    )
     LIST.add_to(parser)
     KEY.add_to(parser)
     parser.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines of a source (1%%)")
@@ -224,7 +227,9 @@ def _add_replay(of_lab: Any) -> None:
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core)")
     parser.add_argument("--top", type=int, default=20, metavar="N", help="entries to name by their ids (20)")
-    output = parser.add_argument("-o", "--output", "--report", dest="output", type=Path, metavar="FOLDER")
+    output = parser.add_argument(
+        "-o", "--output", "--report", dest="output", type=given_path, metavar="FOLDER"
+    )
     output.help = "for the report (./urlward-replay-DATE)"
     parser.add_argument(
         "--json", action="store_true", help="counts as a JSON object; no folder unless -o names one"
@@ -243,15 +248,15 @@ def _replay(args: argparse.Namespace) -> int:
 
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
     if not 1 <= workers <= MOST_WORKERS:
-        raise CommandError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
+        raise UrlwardError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
     if args.top < 0:
-        raise CommandError("top: not a number of them")
+        raise UrlwardError("top: not a number of them")
     budget = read_budget(args.max_errors, "max-errors")
     if args.output is not None:
         check_folder(args.output)
     names = [str(path) for path in args.logs]
     if names.count("-") > 1:
-        raise CommandError("-: standard input can be read only once")
+        raise UrlwardError("-: standard input can be read only once")
     logs = open_logs(args.logs, kind=args.format or "", column=args.column, site=args.host, clock=args.time)
     if not args.list:
         print(f"no --list given: replaying against the sample, {samples.SAMPLE}", file=sys.stderr)
@@ -264,7 +269,7 @@ def _replay(args: argparse.Namespace) -> int:
         if log.trouble:
             print(f"urlward: {log.path}: {log.trouble}; read up to line {log.lines}", file=sys.stderr)
     if not (done.tally.requests or done.tally.bad):
-        raise CommandError(f"{', '.join(names)}: empty, no request in it")
+        raise UrlwardError(f"{', '.join(names)}: empty, no request in it")
     report = make_report(done, keeper.matcher.lists, args.top)
     folder = args.output
     if folder is None and not args.json:

@@ -4,9 +4,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError, add_state_arguments, subcommand
+from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
 from urlward.config import Config, configured
 from urlward.encoding import without_bom
+from urlward.engine.errors import UrlwardError
+from urlward.options import given_path
 from urlward.regular import read_regular
 
 TIMEOUT = 10.0
@@ -20,12 +22,13 @@ def add_metrics_commands(command: Command) -> None:
 
     show = subcommand(of_metrics, "show", _show, "Fetch the metrics as Prometheus does, and print them.")
     add_state_arguments(show)
+    show.add_argument("--token", type=Path, metavar="FILE", help="file with a token (admin.token)")
 
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
     )
-    files.add_argument("--config", type=Path, metavar="FILE", help="TOML file: its [admin] is asked")
-    files.add_argument("-o", "--output", required=True, type=Path, metavar="FOLDER")
+    files.add_argument("--config", type=given_path, metavar="FILE", help="TOML file: its [admin] is asked")
+    files.add_argument("-o", "--output", required=True, type=given_path, metavar="FOLDER")
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -33,7 +36,7 @@ def _show(args: argparse.Namespace) -> int:
 
     path, config = configured(args.config)
     listen, token_file = _admin(config, path)
-    text = scrape(listen, state_folder(args.state or config.state) / token_file)
+    text = scrape(listen, args.token or state_folder(args.state or config.state) / token_file)
     sys.stdout.write(text)
     return DONE
 
@@ -42,7 +45,7 @@ def _admin(config: Config, path: Path | None) -> tuple[str, str]:
     """The admin address, and its token."""
     admin = getattr(config, "admin", None)
     if admin is None:
-        raise CommandError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")
+        raise UrlwardError(f"{path or 'no --config given'}: no [admin] in it, which gives the metrics")
     return admin.listen, admin.token_file
 
 
@@ -66,7 +69,7 @@ def scrape(listen: str, token_file: Path) -> str:
         token_file: with its token.
 
     Raises:
-        CommandError: no token, no connection, or another answer.
+        UrlwardError: no token, no connection, or another answer.
     """
     import urllib3
 
@@ -78,13 +81,13 @@ def scrape(listen: str, token_file: Path) -> str:
             data = answer.read(_MOST)
             answer.release_conn()
     except urllib3.exceptions.NewConnectionError as e:
-        raise CommandError(f"{url}: nobody answers; does the filter run?") from e
+        raise UrlwardError(f"{url}: nobody answers; does the filter run?") from e
     except urllib3.exceptions.HTTPError as e:
-        raise CommandError(f"{url}: {type(e).__name__}") from e
+        raise UrlwardError(f"{url}: {type(e).__name__}") from e
     if answer.status in (401, 403):
-        raise CommandError(f"{url}: the token in {token_file} is not the one that is wanted")
+        raise UrlwardError(f"{url}: the token in {token_file} is nobody's")
     if answer.status != 200:
-        raise CommandError(f"{url}: status {answer.status}")
+        raise UrlwardError(f"{url}: status {answer.status}")
     return data.decode("utf-8", "backslashreplace")
 
 
@@ -97,10 +100,14 @@ def reachable(listen: str) -> str:
 def _token(path: Path) -> str:
     try:
         token = without_bom(read_regular(path)).decode("ascii").strip()
+    except FileNotFoundError as e:
+        raise UrlwardError(
+            f"{path}: {e.strerror}: give the token of `urlward admin add NAME --role viewer` by --token"
+        ) from e
     except OSError as e:
-        raise CommandError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
-        raise CommandError(f"{path}: no token") from e
+        raise UrlwardError(f"{path}: no token") from e
     if not token or not token.isprintable() or " " in token:
-        raise CommandError(f"{path}: no token")
+        raise UrlwardError(f"{path}: no token")
     return token

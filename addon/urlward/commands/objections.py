@@ -7,7 +7,8 @@ from typing import Any
 
 from urlward.commands.arguments import DONE, Command, caller, state_of, state_subcommand, typed_url
 from urlward.engine.dates import time_text
-from urlward.objections.objections import ObjectionError, decline, grant, read_objections, row
+from urlward.engine.errors import UrlwardError
+from urlward.objections.objections import decline, grant, read_objections, row
 from urlward.policy.allows import duration
 from urlward.state.folder import found_folder, local_key
 
@@ -55,13 +56,13 @@ def _list(args: argparse.Namespace) -> int:
 
 def _grant(args: argparse.Namespace) -> int:
     if args.url is None and (args.duration or args.host):
-        raise ObjectionError("--for and --host go with a URL")
+        raise UrlwardError("--for and --host go with a URL")
     if args.url is not None and args.duration is None:
-        raise ObjectionError("--for TIME is needed with a URL, such as 2h")
-    state = state_of(args)
+        raise UrlwardError("--for TIME is needed with a URL, such as 2h")
+    state = found_folder(state_of(args))
     url = typed_url(args.url or "")
     if args.url == "-" and not url:
-        raise ObjectionError("standard input: no URL")
+        raise UrlwardError("standard input: no URL")
     _, allow = grant(
         state,
         local_key(state),
@@ -81,7 +82,7 @@ def _grant(args: argparse.Namespace) -> int:
 
 
 def _decline(args: argparse.Namespace) -> int:
-    state = state_of(args)
+    state = found_folder(state_of(args))
     for id_ in args.ids:
         decline(state, id_, args.why, caller(), now=time.time())
         print(f"{id_}: declined", flush=True)

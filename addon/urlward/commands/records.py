@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from urlward.commands.arguments import DONE, WRONG, Command, CommandError, caller, recorded, state_subcommand
+from urlward.commands.arguments import DONE, WRONG, Command, caller, recorded, state_subcommand
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
@@ -192,7 +192,10 @@ def _purge(args: argparse.Namespace) -> int:
     from urlward.service.leftovers import purge_leftovers
 
     records, state = recorded(args)
+    found_folder(state)
     now = time.time()
+    # Before anything is deleted: where it cannot be written down, nothing is.
+    append(state, caller(), "purge", now, days=records.days.model_dump(exclude_none=True))
     with KeepingStores(records, state, make=False) as stores:
         deleted, errors = purge(stores, days_of(records.days), lambda: held_references(state, now), now)
     try:
@@ -210,6 +213,7 @@ def _purge(args: argparse.Namespace) -> int:
         print(f"{name}: {number} deleted")
     for error in errors:
         print(f"urlward: {error}", file=sys.stderr)
+    append(state, caller(), "purged", time.time(), deleted=deleted, errors=[*map(str, errors)])
     return WRONG if errors else DONE
 
 
@@ -220,10 +224,11 @@ def _hold(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, in_databases
 
     records, state = recorded(args)
+    found_folder(state)
     try:
         until = parse_time(args.until, whole_day=True)
     except ValueError as e:
-        raise CommandError(f"--until: {args.until!r}: {e}") from None
+        raise UrlwardError(f"--until: {args.until!r}: {e}") from None
     reference = parse_reference(args.reference)
     with KeepingStores(records, state, make=False) as stores:
         opened, found = stores.all()
@@ -254,16 +259,17 @@ def _tell_failed(failed: Mapping[str, str]) -> int:
 
 def _release(args: argparse.Namespace) -> int:
     from urlward.assignments.retention import release_configured
-    from urlward.records.holds import HoldError, held_references, release
+    from urlward.records.holds import held_references, release
     from urlward.records.retention import KeepingStores, in_databases
 
     records, state = recorded(args)
+    found_folder(state)
     reference = canonical_reference(args.reference)
     until = held_references(state, time.time()).get(reference)
     with KeepingStores(records, state, make=False) as stores:
         opened, found = stores.all()
         if until is None and (until := _told_before(opened, stores.node, reference)) is None:
-            raise HoldError(f"{reference!r} is not held here")
+            raise UrlwardError(f"{reference!r} is not held here")
         end = until * 1000
         untold = in_databases(opened, lambda database: database.release(reference, stores.node, end))
         failed = {str(e): "" for e in (*found, *untold.values())}
@@ -296,11 +302,11 @@ def _adopt(args: argparse.Namespace) -> int:
     from urlward.records.retention import KeepingStores, in_databases
 
     records, state = recorded(args)
-    name, why = args.name or records.node, reason_of(args.why, CommandError)
+    name, why = args.name or records.node, reason_of(args.why)
     with KeepingStores(records, state, make=False) as stores:
         opened, found = stores.all()
         if not found and not any(isinstance(store, Database) and not store.is_file for store in opened):
-            raise CommandError("no store is a database that several nodes share")
+            raise UrlwardError("no store is a database that several nodes share")
 
         def adopt(store: Database) -> None:
             store.find_node(name, stores.node)

@@ -5,12 +5,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from urlward.commands.arguments import DONE, Command, CommandError
+from urlward.commands.arguments import DONE, Command
 from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, parse, read_header
 from urlward.engine.dates import time_text
-from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError
+from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, UrlwardError
 from urlward.engine.signing import check_signature, make_rotation, sign_artifact, signer_of
-from urlward.lists.build import Issue, IssueError, read_date, read_issue, read_serial, told, write_in_kind
+from urlward.lists.build import Issue, read_date, read_issue, read_serial, told, write_in_kind
 from urlward.lists.source import SourceError, open_list, read_artifact
 from urlward.lists.trust import (
     TrustError,
@@ -22,19 +22,20 @@ from urlward.lists.trust import (
     read_trust,
     write_key_file,
 )
+from urlward.options import given_path
 
 
 def add_trust_commands(command: Command) -> None:
     """Declare ``urlward sign`` and ``urlward rotate``."""
     sign = command("sign", _sign, "Sign an artifact, which needs no list key.")
-    sign.add_argument("file", type=Path, metavar="FILE")
-    sign.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (in its place)")
+    sign.add_argument("file", type=given_path, metavar="FILE")
+    sign.add_argument("-o", "--output", type=given_path, metavar="FILE", help="where to (in its place)")
     add_issue_arguments(sign, required=True)
 
     rotate = command("rotate", _rotate, "Hand over from one signing key to the next.")
-    rotate.add_argument("old", type=Path, metavar="OLD_PRIVATE", help="the key that signs no more")
-    rotate.add_argument("new", type=Path, metavar="NEW_PUBLIC", help="the one that signs instead")
-    rotate.add_argument("-o", "--output", required=True, type=Path, metavar="STATEMENT")
+    rotate.add_argument("old", type=given_path, metavar="OLD_PRIVATE", help="the key that signs no more")
+    rotate.add_argument("new", type=given_path, metavar="NEW_PUBLIC", help="the one that signs instead")
+    rotate.add_argument("-o", "--output", required=True, type=given_path, metavar="STATEMENT")
     rotate.add_argument(
         "--last-serial", metavar="N", help="the last that the old key signs (what compile counts --from as)"
     )
@@ -44,7 +45,7 @@ def add_trust_commands(command: Command) -> None:
 def add_issue_arguments(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """Declare the arguments that `issue_of` reads."""
     parser.add_argument(
-        "--sign", required=required, type=Path, metavar="KEY", help="private key of `keygen --signing`"
+        "--sign", required=required, type=given_path, metavar="KEY", help="private key of `keygen --signing`"
     )
     parser.add_argument("--serial", metavar="N", help="higher with each issue")
     parser.add_argument("--valid-from", metavar="DATE", help="first day, or time with offset (always)")
@@ -55,12 +56,12 @@ def issue_of(args: argparse.Namespace, output: Path) -> Issue:
     """Issue of a new artifact at `output`: its serial is higher than that of the one there.
 
     Raises:
-        IssueError: a serial or date cannot be, or the serial is not higher.
+        UrlwardError: a serial or date cannot be, or the serial is not higher.
         KeyFileError: the signing key is missing or none.
     """
     issue = read_issue(args.serial, args.valid_from, args.valid_until)
     if issue.valid_until and issue.valid_until <= time.time():
-        raise IssueError(f"valid-until: {args.valid_until} is over: no filter would take it")
+        raise UrlwardError(f"valid-until: {args.valid_until} is over: no filter would take it")
     if args.sign:
         issue = replace(issue, key=read_signing_key(args.sign))
     last = _serial_at(output)
@@ -69,7 +70,7 @@ def issue_of(args: argparse.Namespace, output: Path) -> Issue:
     if issue.serial is None:
         return replace(issue, serial=max(int(time.time()), last + 1))
     if issue.serial <= last:
-        raise IssueError(
+        raise UrlwardError(
             f"serial: {issue.serial} is not above {last}, which {output} has: filters would refuse it"
         )
     return issue
@@ -126,7 +127,7 @@ def _sign(args: argparse.Namespace) -> int:
     header = _parsed(args.file, data).header
     output: Path = args.output or args.file
     if output.exists() and output.samefile(args.sign):
-        raise CommandError(f"{output}: is the key, and would be overwritten")
+        raise UrlwardError(f"{output}: is the key, and would be overwritten")
     issue = read_issue(args.serial, args.valid_from, args.valid_until)
     key = read_signing_key(args.sign)
     made = sign_artifact(
@@ -135,7 +136,7 @@ def _sign(args: argparse.Namespace) -> int:
     new = read_header(made)
     Issue(new.serial, new.valid_from, new.valid_until)  # together with the dates it had
     if any(header.signer) and made != data and new.serial <= header.serial:
-        raise IssueError(
+        raise UrlwardError(
             f"{args.file}: signed already: a changed one needs a --serial above {header.serial}, "
             "or filters would refuse it"
         )
@@ -161,7 +162,7 @@ def _parsed(path: Path, data: bytes) -> Artifact:
     try:
         return parse(data)
     except ArtifactError as e:
-        raise CommandError(told(path, e)) from e
+        raise UrlwardError(told(path, e)) from e
 
 
 def _serial_at(path: Path) -> int | None:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.assignments.interval import LAST_PORT, MOST_APART, AssignmentError, place_of, to_ms
-from urlward.commands.arguments import Command, CommandError, caller
-from urlward.commands.assignments import add_database_arguments, open_assignments
+from urlward.commands.arguments import Command, caller
+from urlward.commands.assignments import add_database_arguments, assignments_of, open_assignments
 from urlward.config import Config
+from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
 from urlward.records.event import HITS, parse_reference
 from urlward.records.store import EventQuery
@@ -129,7 +130,7 @@ def read_time(text: str) -> int:
 def _who(args: argparse.Namespace, find_events: FindEvents) -> int:
     from urlward.assignments.who import WhoQuestion, answer_fields, who
 
-    why = reason_of(args.why, AssignmentError)
+    why = reason_of(args.why)
     reference = None if args.reference is None else parse_reference(args.reference)
     tolerance = read_tolerance(args.tolerance)
     if (reference is None) == (args.address is None):
@@ -141,20 +142,19 @@ def _who(args: argparse.Namespace, find_events: FindEvents) -> int:
         "why": why,
         **({"reference": reference} if reference else {"address": args.address, "at": args.at}),
     }
-    store, config, state = open_assignments(args)
+    config, state = assignments_of(args)
     try:
-        found = find_events(config, state, reference) if reference else ()
-        if reference and not found:
-            append(state, caller(), "who", time.time(), **asked, answer="none")
-            print(f"urlward: no event has the reference {reference}", file=sys.stderr)
-            return NOT_ONE
-        questions = named or [WhoQuestion(*split_address_of(seen), tolerance) for seen in found]
-        answers = [who(store, question) for question in questions]
-    except AssignmentError:
+        with open_assignments(args, config, state) as store:
+            found = find_events(config, state, reference) if reference else ()
+            if reference and not found:
+                append(state, caller(), "who", time.time(), **asked, answer="none")
+                print(f"urlward: no event has the reference {reference}", file=sys.stderr)
+                return NOT_ONE
+            questions = named or [WhoQuestion(*split_address_of(seen), tolerance) for seen in found]
+            answers = [who(store, question) for question in questions]
+    except UrlwardError:
         append(state, caller(), "who", time.time(), **asked, answer="error")
         raise
-    finally:
-        store.close()
     for answer in answers:
         # Told first: where it cannot be written down, nothing is answered.
         append(state, caller(), "who", time.time(), **{**asked, **answer_fields(answer)})
@@ -188,14 +188,14 @@ def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
     """Find the clients of a reference, in the first store that can be searched.
 
     Raises:
-        CommandError: there is no such store, or addresses are not kept whole.
+        UrlwardError: there is no such store, or addresses are not kept whole.
         StoreError: it cannot be read.
     """
     # It brings SQLAlchemy, half a second of each command's start.
     from urlward.records.database import open_database
 
     if (table := searchable(config.records)) is None:
-        raise CommandError("reference: no store of events that can be searched is configured ([records])")
+        raise UrlwardError("reference: no store of events that can be searched is configured ([records])")
     with closing(open_database(table, state, make=False)) as store:
         found = store.find(EventQuery(reference=reference, kinds=tuple(sorted(HITS))))
     seen = []
@@ -203,6 +203,6 @@ def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
         try:
             ip_address(event.client)
         except ValueError as e:
-            raise CommandError("reference: the records keep no whole address of clients (privacy)") from e
+            raise UrlwardError("reference: the records keep no whole address of clients (privacy)") from e
         seen.append(Seen(event.client, event.client_port, event.time))
     return seen

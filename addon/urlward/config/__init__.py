@@ -4,12 +4,9 @@ TOML, read strictly: a key that is not known, or a value that does not fit, is a
 since a misspelt safety setting that is silently ignored is no setting at all.
 """
 
-import os
 import re
-import tomllib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -19,18 +16,17 @@ from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
 from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
-from urlward.config.problem import ConfigError, Problem, key_of, refused
+from urlward.config.problem import ConfigError, Problem, key_of
 from urlward.config.proxy import ProbingTable, ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
-from urlward.config.tables import WRITTEN, FileName, Listen, Signer, Table, resolved
-from urlward.encoding import other_encoding, without_bom
-from urlward.process import IN_FORCE
-from urlward.regular import open_given
+from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sources
+from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
     "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "ProxyTable",
-    "RecordsTable", "RuleTable", "ScheduleTable", "Use", "configured", "describe", "read_config",
+    "RecordsTable", "RuleTable", "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key",
+    "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -46,12 +42,13 @@ OnError = Literal["block", "pass"]
 
 
 class Config(Table):
-    """Config: the content of the whole file."""
+    """Config: the content of the whole file, and of those that it includes."""
 
+    include: tuple[FileName, ...] = Field(default=(), strict=False)
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
     trust: tuple[Signer, ...] = Field(default=(), strict=False)
-    max_errors: str = "1%"
+    max_errors: Annotated[str, SHAREABLE] = "1%"
     feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
     listen: Listen | None = None
@@ -81,8 +78,7 @@ class Config(Table):
     proxy: ProxyTable = ProxyTable()
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
-    _file: Path | None = PrivateAttr(default=None)
-    _text: bytes = PrivateAttr(default=b"")
+    _sources: Sources | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
         """Compare the settings, wherever they were read from."""
@@ -93,7 +89,12 @@ class Config(Table):
     @property
     def file(self) -> Path | None:
         """The file that it was read from; None for the defaults."""
-        return self._file
+        return None if self._sources is None else self._sources.path
+
+    @property
+    def sources(self) -> Sources | None:
+        """The files that it was read from; None for the defaults."""
+        return self._sources
 
     @property
     def keeps_state(self) -> bool:
@@ -102,16 +103,18 @@ class Config(Table):
 
     def refused(self, *problems: Problem) -> ConfigError:
         """Error to raise where it cannot be used, with file and line of each problem."""
-        return refused(self._file, problems)
+        if self._sources is None:
+            return ConfigError(*map(str, problems))
+        return self._sources.refused(problems)
 
     @property
     def text(self) -> bytes:
-        """What it was read from; empty for the defaults."""
-        return self._text
+        """What it was read from, all files as one; empty for the defaults."""
+        return b"" if self._sources is None else self._sources.text
 
-    def read_from(self, file: Path, text: bytes) -> Self:
-        """Note the file that it was read from, and its text."""
-        self._file, self._text = file, text
+    def read_from(self, sources: Sources) -> Self:
+        """Note the files that it was read from."""
+        self._sources = sources
         return self
 
 
@@ -133,13 +136,19 @@ def read_config(path: Path) -> Config:
         ConfigError: unreadable, not TOML, an unknown key, a value that does not fit, or keys that contradict
             each other. Names of lists in rules are not looked at, since flags may name other lists.
     """
-    text = _in_force()
-    if text is None:
-        text = _read(path)
+    return config_of(in_force(path) or read_sources(path))
+
+
+def config_of(sources: Sources) -> Config:
+    """Check a configuration whose files have been read.
+
+    Raises:
+        ConfigError: as `read_config`.
+    """
     try:
-        config = Config.model_validate(_parsed(path, text), context=WRITTEN)
+        config = Config.model_validate(sources.merged, context=WRITTEN)
     except ValidationError as e:
-        raise refused(path, _problems_of(e)) from e
+        raise sources.refused([*_problems_of(e)]) from e
     problems = [
         *_list_problems(config),
         *policy_problems(config.group, config.rule, config.schedule, config.pages),
@@ -147,65 +156,25 @@ def read_config(path: Path) -> Config:
         *records_problems(config.records, config.objections, config.admin),
     ]
     if problems:
-        raise refused(path, problems)
+        raise sources.refused(problems)
     try:
-        return resolved(config, path.resolve().parent).read_from(path, text)
+        return _resolved(config, sources).read_from(sources)
     except RuntimeError as e:
-        raise ConfigError(f"{path}: ~: no such user, or no home directory") from e
+        raise ConfigError(f"{sources.path}: ~: no such user, or no home directory") from e
 
 
-_MOST = 16 << 20
-_WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
-
-
-@cache
-def _in_force() -> bytes | None:
-    """The text that is in force in the filter that has started this process; None where none has."""
-    number = os.environ.pop(IN_FORCE, "")
-    if not number:
-        return None
-    with os.fdopen(int(number), "rb") as file:
-        return os.pread(file.fileno(), _MOST, 0)  # others read from it too
-
-
-def _read(path: Path) -> bytes:
-    """Read the file.
-
-    Raises:
-        ConfigError: unreadable, or too large.
-    """
-    try:
-        with open_given(path) as file:
-            data = without_bom(file.read(_MOST + 1))
-    except OSError as e:
-        raise ConfigError(f"{path}: {e.strerror or e}") from e
-    if len(data) > _MOST:
-        raise ConfigError(f"{path}: more than {_MOST >> 20} MB: no configuration")
-    return data
-
-
-def _parsed(path: Path, data: bytes) -> dict[str, Any]:
-    """Parse the file's text.
-
-    Raises:
-        ConfigError: not TOML.
-    """
-    try:
-        return tomllib.loads(data.decode())
-    except tomllib.TOMLDecodeError as e:
-        where = _WHERE.search(str(e))
-        line = data.count(b"\n") + 1 if where is None or where[1] is None else where[1]
-        column = f" ({where[2]})" if where is not None and where[2] else ""
-        raise ConfigError(f"{path}:{line}: not TOML: {_WHERE.sub('', str(e))}{column}") from e
-    except UnicodeDecodeError as e:
-        if other := other_encoding(data):
-            raise ConfigError(f"{path}: {other}") from e
-        line = e.object.count(b"\n", 0, e.start) + 1
-        raise ConfigError(f"{path}:{line}: not TOML: not UTF-8") from e
-    except RecursionError as e:
-        raise ConfigError(f"{path}: not TOML: nested too deeply") from e
-    except ValueError as e:  # of `int`, which reads no more digits than sys.get_int_max_str_digits says
-        raise ConfigError(f"{path}: not TOML: a value cannot be read: {str(e).partition(':')[0]}") from e
+def _resolved(config: Config, sources: Sources) -> Config:
+    """Copy of a configuration with file names taken from the folders of the files that they stand in."""
+    found: dict[str, Any] = {}
+    for key in config.model_fields_set & {*ARRAYS, *TABLES}:
+        value = getattr(config, key)
+        if isinstance(value, dict):
+            found[key] = {
+                name: resolved(each, sources.folder(key_of([key, name]))) for name, each in value.items()
+            }
+        else:
+            found[key] = tuple(resolved(each, sources.folder(f"{key}.{n}")) for n, each in enumerate(value))
+    return resolved(config.model_copy(update=found), sources.path.resolve().parent)
 
 
 def _list_problems(config: Config) -> Iterator[Problem]:
@@ -258,6 +227,23 @@ def _problems_of(error: ValidationError) -> Iterator[Problem]:
         if key not in told:
             told.add(key)
             yield Problem(key, f"{message[0].lower()}{message[1:]}")
+
+
+_KEY = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z0-9_]+)+").fullmatch
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a key of the configuration with its tables, such as ``feed.0.url``."""
+    table: type[BaseModel] | None = Config
+    for part in text.split(".") if _KEY(text) else [""]:
+        if table is None:
+            return False
+        if not part.isdecimal():
+            fields = {field.alias or name: field for name, field in table.model_fields.items()}
+            if part not in fields:
+                return False
+            table = _table_in(fields[part].annotation)
+    return True
 
 
 def _meant(location: Sequence[str | int]) -> str:

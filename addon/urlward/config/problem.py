@@ -2,15 +2,11 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from operator import itemgetter
-from pathlib import Path
 from typing import NamedTuple
 
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.regular import read_regular
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
@@ -49,34 +45,6 @@ class ConfigError(UrlwardError):
         self.lines = lines
 
 
-def refused(path: Path | None, problems: Iterable[Problem]) -> ConfigError:
-    """Error to raise for problems of a configuration file.
-
-    Args:
-        path: of the file; None where none was read.
-        problems: one at least.
-    """
-    lines: dict[str, int] = {}
-    if path is not None:
-        with suppress(OSError, ValueError):  # a pipe has been read; gone meanwhile, or changed: the key tells
-            lines = lines_of_keys(without_bom(read_regular(path)).decode())
-    told = (_located(path, lines, each) for each in problems)
-    return ConfigError(*(text for _, text in sorted(told, key=itemgetter(0))))
-
-
-def _located(path: Path | None, lines: dict[str, int], problem: Problem) -> tuple[int, str]:
-    """Line of a problem, 0 where it has none, and the problem with file and line in front.
-
-    What the file lacks is missed on the line of the table that should have it.
-    """
-    if path is None or not problem.in_file:
-        return 0, str(problem)
-    key = problem.key
-    while key and key not in lines:
-        key = key.rpartition(".")[0]
-    return (lines[key], f"{path}:{lines[key]}: {problem}") if key else (0, f"{path}: {problem}")
-
-
 def key_of(location: Sequence[str | int]) -> str:
     """A key's place as text, on one line whatever it is called."""
     return ".".join(part if part.isprintable() else repr(part) for part in map(str, location))
@@ -88,17 +56,44 @@ def lines_of_keys(text: str) -> dict[str, int]:
     Args:
         text: TOML that `tomllib` has taken; of other text some lines are missing or wrong.
     """
-    scanner = _Scanner(text)
+    scanner = Scanner(text)
     with suppress(IndexError, RecursionError):  # what has been found counts
         scanner.document()
     return scanner.lines
 
 
-class _Scanner:
-    """Scanner for keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here."""
+class Pair(NamedTuple):
+    """A key and its value in a text, or a table's header.
+
+    Attributes:
+        path: of the key, or of the table.
+        start: offset of the key, or of the header.
+        value: offset of the value; that of the end for a header.
+        end: offset behind it.
+    """
+
+    path: tuple[str | int, ...]
+    start: int
+    value: int
+    end: int
+
+    @property
+    def is_header(self) -> bool:
+        """Whether it is a table's header."""
+        return self.value == self.end
+
+
+class Scanner:
+    """Scanner for keys in TOML 1.0. `tomllib` has refused what is none, so that nothing is checked here.
+
+    Attributes:
+        lines: of the keys, as `lines_of_keys` has them.
+        pairs: keys with their values, and headers, in the text's order, without those in inline tables.
+    """
 
     def __init__(self, text: str) -> None:
         self.lines: dict[str, int] = {}
+        self.pairs: list[Pair] = []
         self._text = text
         self._at = 0
         self._ends = [n for n, letter in enumerate(text) if letter == "\n"]
@@ -106,13 +101,17 @@ class _Scanner:
         """The index of each array of tables that the next key goes to."""
 
     def document(self) -> None:
+        """Scan the whole text."""
         table: list[str | int] = []
         self._space()
         while self._at < len(self._text):
-            if self._text[self._at] == "[":
+            start = self._at
+            if self._text[start] == "[":
                 table = self._header()
+                self.pairs.append(Pair(tuple(table), start, self._at, self._at))
             else:
-                self._pair(table)
+                path, value = self._pair(table)
+                self.pairs.append(Pair(tuple(path), start, value, self._at))
             self._space()
 
     def _header(self) -> list[str | int]:
@@ -133,7 +132,8 @@ class _Scanner:
         self._at += 1 + several
         return path
 
-    def _pair(self, table: Sequence[str | int]) -> None:
+    def _pair(self, table: Sequence[str | int]) -> tuple[list[str | int], int]:
+        """Go past a key and its value; returns the key's path, and where the value begins."""
         start = self._at
         path = list(table)
         for part in self._key():
@@ -141,7 +141,9 @@ class _Scanner:
             self._found(path, start)
         self._at += 1  # =
         self._space()
+        value = self._at
         self._value(path)
+        return path, value
 
     def _value(self, path: Sequence[str | int]) -> None:
         opening = self._text[self._at]

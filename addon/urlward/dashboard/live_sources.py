@@ -8,21 +8,26 @@ import logging
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.sources import AdminError, EventPage, History, NotConfiguredError, Now, Row
+from urlward.dashboard.editing import Editor, Reloads
+from urlward.dashboard.history import FILE, History, HistoryFile, Step, past
+from urlward.dashboard.sources import AdminError, EventPage, NotConfiguredError, Now, Past, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
-from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
+from urlward.feeds.own import add_to_own, remove_from_own
+from urlward.feeds.rollback import release, roll_back
+from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy, protecting
 from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
 from urlward.lasting import fault_text
@@ -31,9 +36,11 @@ from urlward.lists.formats import AUTO
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
+from urlward.policy.own import Draft, own_entries, own_row, reveal_own
 from urlward.policy.policy import Policy
 from urlward.records.database import Database
 from urlward.records.event import HITS
+from urlward.records.metrics import Counts
 from urlward.records.store import EventQuery, StoreError
 from urlward.records.stores import open_store
 from urlward.samples import SAMPLE
@@ -227,7 +234,7 @@ def of_list(
     """
     return {
         "name": name,
-        "kind": "feed" if name in feeds else "allows" if name == "allows" else "file",
+        "kind": "feed" if name in feeds else name if name in ("allows", "own") else "file",
         "serial": serial,
         "created": time_text(created) if created else "",
         "age": max(round(now - created), 0) if created else None,
@@ -262,6 +269,9 @@ def of_alarm(event: Row) -> Row:
         "current": False,
     }
 
+
+UNKEPT = 60
+"""Minutes that wait for the disk; those before them become a gap."""
 
 HITS_FOR, FEEDS_FOR = 30.0, 10.0
 """Seconds that such an answer is good."""
@@ -349,18 +359,22 @@ class RecorderParts:
         objections: those that clients have made.
         metrics: gives the exposition.
         snapshots: the newest snapshot of each worker, as `Metrics.snapshot` has it.
+        total: the workers' counters together, none of which goes down.
         alarms: the recorder's own alarms, as `LiveSources.alarms` has them.
         ready: what the recorder needs, and whether it is there.
         healthy: whether all workers report.
+        reloads: of the filter.
     """
 
     finder: EventFinder | None = None
     objections: ObjectionBook | None = None
     metrics: Callable[[], bytes] | None = None
     snapshots: Callable[[], Mapping[str, Mapping[str, Any]]] | None = None
+    total: Callable[[], Counts] | None = None
     alarms: Callable[[], list[Row]] | None = None
     ready: Callable[[], Mapping[str, bool]] | None = None
     healthy: Callable[[], bool] | None = None
+    reloads: Reloads | None = None
 
 
 class LiveSources:
@@ -392,19 +406,71 @@ class LiveSources:
         self._parts = parts or RecorderParts()
         self._clock = clock
         self._history = History()
+        self._file = HistoryFile(state / FILE)
+        self._keeping = ThreadPoolExecutor(1, "history")
+        self._unkept: deque[tuple[int, Step]] = deque(maxlen=UNKEPT)
+        self._not_kept = ""
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
         self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state, list_format)
+        self.editor = Editor(config, state, self._parts.reloads, clock=clock)
 
     def tick(self) -> None:
         """Add the last second to the history; call it once a second."""
-        if self._parts.snapshots is not None:
-            self._history.sample(self._parts.snapshots(), self._clock())
+        if self._parts.snapshots is None or self._parts.total is None:
+            return
+        snapshots = self._parts.snapshots().values()
+        connections = sum(int(one["open"]) for one in snapshots)
+        stall = max((float(one.get("stall_newest", 0.0)) for one in snapshots), default=0.0)
+        if ended := self._history.sample(self._parts.total(), connections, stall, self._clock()):
+            self._keep(ended)
 
     def close(self) -> None:
-        """Close what was opened to answer requests."""
+        """Close what was opened to answer requests, and write down what the last minute has so far."""
         self._checks.close()
+        if ended := self._history.end():
+            self._keep(ended)
+        self._keeping.shutdown()
+
+    def _keep(self, minute: tuple[int, Step]) -> None:
+        """Write a minute down, apart from the event loop: a disk may keep it waiting."""
+        self._unkept.append(minute)
+        self._keeping.submit(self._write_history)
+
+    def _write_history(self) -> None:
+        now = self._clock()
+        try:
+            while self._unkept:
+                begin, step = self._unkept[0]
+                step.feeds = self._feed_ages(now)
+                self._file.add(begin, step, now)
+                self._unkept.popleft()
+        except Exception as e:  # noqa: BLE001 - a bug must not end the thread with a traceback
+            if (text := fault_text(e)) != self._not_kept:
+                logger.error("admin: the history of traffic is not kept: %s", text)
+            self._not_kept = text
+        else:
+            self._not_kept = ""
+
+    def _feed_ages(self, now: float) -> dict[str, float]:
+        found = {}
+        for feed in self._config.feed:
+            with suppress(UrlwardError):  # the page on feeds says so
+                if last := FeedStore(self._state, feed.name).facts().last_success:
+                    found[feed.name] = max(now - last, 0.0)
+        return found
+
+    def history(self, span: str, *, rows: bool = False) -> Past:
+        """Traffic of a span.
+
+        Args:
+            span: a name of `urlward.dashboard.history.SPANS`.
+            rows: by the steps of a table in place of those of a plot.
+        """
+        if self._parts.total is None:
+            raise NotConfiguredError("Metrics are not collected.")
+        return past(span, self._file.read, self._clock(), rows=rows)
 
     def metrics_text(self) -> bytes:
         """The exposition for Prometheus."""
@@ -522,6 +588,43 @@ class LiveSources:
         if refused is None:
             return f"{name}: nothing was refused; the next list that is, for its size, is let through once"
         return f"{name}: the list of {refused.entries} entries is let through once"
+
+    def versions(self, name: str) -> Row:
+        """Earlier lists of a feed: ``versions`` (``serial``, ``created``), ``serial`` in force, ``held``."""
+        feed = self._feed(name)
+        store = FeedStore(self._state, feed.name)
+        now = status(feed, self._state, self._clock())
+        found = [{"serial": one.serial, "created": time_text(one.created)} for one in store.versions()]
+        return {"name": name, "versions": found, "serial": now["serial"], "held": now["held"]}
+
+    def roll_back_feed(self, name: str, serial: int | None, why: str, who: str) -> None:
+        """Put an earlier list of a feed in force, and hold the feed there (`urlward.feeds.rollback`)."""
+        roll_back(self._feed(name), self._state, serial, why=why, who=who, now=self._clock())
+
+    def release_feed(self, name: str, why: str, who: str) -> None:
+        """Release a feed that is held, and fetch it."""
+        feed = self._feed(name)
+        release(feed, self._state, why=why, who=who, now=self._clock())
+        self._refreshes.begin(feed)
+
+    def own(self) -> list[Row]:
+        """Own entries, as `urlward.policy.own.own_row` has them."""
+        return [own_row(one) for one in own_entries(self._state)]
+
+    def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
+        """Add an own entry, and put it in force (`urlward.feeds.own`)."""
+        return own_row(add_to_own(self._config, self._state, made, who, sure=sure, protects=self._protects))
+
+    def remove_own(self, id_: str, why: str, who: str) -> Row:
+        """Remove an own entry, and put it out of force."""
+        return own_row(remove_from_own(self._config, self._state, id_, why, who))
+
+    def reveal_own(self, id_: str, who: str) -> str:
+        """The line of an own entry; the audit log has who asked for it."""
+        return reveal_own(self._state, local_key(self._state), id_, who, now=self._clock())
+
+    def _protects(self, host: str) -> bool:
+        return protecting(self._config)(host)
 
     def objections(self) -> list[Row]:
         """Open ones first: ``id``, ``time`` (RFC 3339), ``reference``, ``message``, ``state`` (``open``,

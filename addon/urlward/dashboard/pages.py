@@ -7,7 +7,8 @@ What is typed in a form is in a request body, never in an address.
 import csv
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -17,22 +18,21 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from urlward.dashboard import asked
-from urlward.dashboard.asked import event_filter, of_events
-from urlward.dashboard.handler import MAX_NAME, SESSION, Base, Visitor, iso, logger
-from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row, by_minute, newest
+from urlward.dashboard.asked import event_filter
+from urlward.dashboard.charts import charts_of
+from urlward.dashboard.handler import SESSION, Base, Visitor, iso, logger
+from urlward.dashboard.history import SPANS, by_minute, newest
+from urlward.dashboard.language import languages
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
 from urlward.records.store import EventQuery
 
 EXPORT_PAGE = 1_000
-DONE = {
-    "refreshing": "The feed is being fetched.",
-    "accepted": "The list is let through once. The feed is being fetched.",
-    "allowed": "The allow is in force.",
-    "ended": "The allow has ended.",
-    "decided": "The objection is decided.",
-}
-"""What a page says after something was done."""
+IN_TABLES = ("lists", "categories", "dns", "feeds")
+"""Charts of the history that have a table of their own; the others are in one together."""
+_YEAR = 365 * 86_400
+_LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*").fullmatch
 
 
 class Page(Base):
@@ -40,7 +40,49 @@ class Page(Base):
 
     def done(self) -> str:
         """Text that says what was just done; empty for nothing."""
-        return DONE.get(self.get_query_argument("done", ""), "")
+        key = f"done.{self.get_query_argument('done', '')}"
+        return self.language(key) if self.language.has(key) else ""
+
+    async def beneath(self, topic: str) -> Row:
+        """The last lines of the audit log about a topic, for the foot of the page where it is acted upon."""
+        latest, now = self.context.trail.latest, self.context.steady()
+        rows, problem = await self.ask_if_there(latest, topic, self.role(), now)
+        return {"topic": topic, "rows": rows or [], "problem": problem}
+
+    async def send_file(
+        self,
+        name: str,
+        form: str,
+        columns: Sequence[str],
+        page: Callable[[str], Awaitable[tuple[str, str]]],
+    ) -> None:
+        """Stream a file as it is read, so that its size does not matter.
+
+        Args:
+            name: of the file, after ``urlward-``.
+            form: ``csv`` or ``jsonl``.
+            columns: of CSV.
+            page: gives the text before a place (the empty one is the end), and the place before that.
+        """
+        text, older = await page("")
+        kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
+        self.set_header("Content-Type", kind)
+        self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
+        if form == "csv":
+            self.write(",".join(columns) + "\r\n")
+        try:
+            while True:
+                self.write(text)
+                await self.flush()
+                if not older:
+                    return
+                text, older = await page(older)
+        except StreamClosedError:
+            return
+        except UrlwardError as e:
+            # Half a file must not look like a whole one.
+            logger.error("admin: an export was broken off: %s", e)
+            self.detach().close()
 
 
 class NowPage(Page):
@@ -52,7 +94,31 @@ class NowPage(Page):
         alarms, _ = await self.ask_if_there(self.sources.alarms)
         current = [alarm for alarm in alarms or [] if alarm["current"]]
         latest, minutes = (newest(now), by_minute(now)) if now is not None else (None, [])
-        self.page("now", "Now", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current)
+        self.page(
+            "now", "now.title", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current
+        )
+
+
+class HistoryPage(Page):
+    """Page of traffic over hours and days."""
+
+    async def get(self) -> None:
+        """Show it as plots, and as tables for browsers without scripts and for those who see no plot."""
+        span, problem = next(iter(SPANS)), ""
+        points = rows = None
+        try:
+            span = asked.span(self.get_query_argument("span", ""))
+            points = await self.ask(self.sources.history, span)
+            rows = await self.ask(self.sources.history, span, rows=True)
+        except UrlwardError as e:
+            problem = str(e)
+        charts = charts_of(points, whole=True) if points is not None else []
+        plotted = {chart.name: [line.values for line in chart.lines] for chart in charts}
+        tables = [chart for chart in charts_of(rows) if chart.name in IN_TABLES] if rows is not None else []
+        self.page(
+            "history", "history.title", spans=SPANS, span=span, problem=problem, points=points, rows=rows,
+            charts=charts, plotted=plotted, tables=tables,
+        )  # fmt: skip
 
 
 class ListsPage(Page):
@@ -68,8 +134,9 @@ class ListsPage(Page):
         feeds, feeds_problem = await self.ask_if_there(self.sources.feeds)
         hits, hits_problem = await self.ask_if_there(self.sources.hits)
         self.page(
-            "lists", "Lists and feeds", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
+            "lists", "lists.title", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
             lists_problem=lists_problem, feeds_problem=feeds_problem, hits_problem=hits_problem,
+            trail=await self.beneath("lists"),
         )  # fmt: skip
 
 
@@ -90,7 +157,7 @@ class EventsPage(Page):
         given = self._given()
         older = urlencode([*given, ("before", found.older)]) if found.older else ""
         self.page(
-            "events", "Events", error=error, problem=problem, found=found, given=dict(given),
+            "events", "events.title", error=error, problem=problem, found=found, given=dict(given),
             chosen=self.get_query_arguments("kind"), newest=urlencode(given), older=older,
             paged=bool(self.get_query_argument("before", "")),
             events=[event | {"shown": detail_words(event)} for event in found.events],
@@ -115,29 +182,16 @@ class Export(EventsPage):
     """Export of all matching events, as a file."""
 
     async def get(self, form: str = "csv") -> None:
-        """Stream the file as it is read, so that its size does not matter."""
-        of_events(self.request.query_arguments)
+        """Send the file."""
+        asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
-        page = await self.ask(self.sources.events, wanted)
-        kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
-        self.set_header("Content-Type", kind)
-        self.set_header("Content-Disposition", f'attachment; filename="urlward-events.{form}"')
-        if form == "csv":
-            self.write(",".join(FIELDS) + "\r\n")
         write = _csv if form == "csv" else _lines
-        try:
-            while True:
-                self.write(write(page.events))
-                await self.flush()
-                if not page.older:
-                    return
-                page = await self.ask(self.sources.events, replace(wanted, before=page.older))
-        except StreamClosedError:
-            return
-        except UrlwardError as e:
-            # Half a file must not look like a whole one.
-            logger.error("admin: an export was broken off: %s", e)
-            self.detach().close()
+
+        async def page(before: str) -> tuple[str, str]:
+            found = await self.ask(self.sources.events, replace(wanted, before=before or wanted.before))
+            return write(found.events), found.older
+
+        await self.send_file("events", form, FIELDS, page)
 
 
 class AlarmsPage(Page):
@@ -146,7 +200,7 @@ class AlarmsPage(Page):
     async def get(self) -> None:
         """Show alarms, current ones first."""
         alarms, problem = await self.ask_if_there(self.sources.alarms)
-        self.page("alarms", "Alarms", alarms=alarms or [], problem=problem)
+        self.page("alarms", "alarms.title", alarms=alarms or [], problem=problem)
 
 
 async def _try(function: Any) -> tuple[Now | None, str]:
@@ -191,11 +245,6 @@ class Form(Page):
         """Redirect to a page that says that it is done."""
         self.redirect(f"{path}?done={done}", status=HTTPStatus.SEE_OTHER)
 
-    def who(self) -> str:
-        """The visitor's name, for the record."""
-        visitor = self.current_user
-        return f"{visitor.name if visitor else ''} (dashboard)"
-
     def wrong(self, error: UrlwardError) -> str:
         """Set a status of failure, and return the reason."""
         absent = isinstance(error, NotConfiguredError)
@@ -226,7 +275,7 @@ class CheckPage(Form):
 
     def _show(self, error: str = "", found: dict[str, Any] | None = None) -> None:
         form = {name: self.given(name) for name in ("url", "client", "at")}
-        self.page("check", "Check a URL", form=form, error=error, found=found)
+        self.page("check", "check.title", form=form, error=error, found=found)
 
 
 class AllowsPage(Form):
@@ -256,7 +305,14 @@ class AllowsPage(Form):
         allows, problem = await self.ask_if_there(self.sources.allows)
         form = {name: self.given(name) for name in ("url", "for", "why", "host")}
         self.page(
-            "allows", "Allows", form=form, error=error, problem=problem, allows=allows or [], done=self.done()
+            "allows",
+            "allows.title",
+            form=form,
+            error=error,
+            problem=problem,
+            allows=allows or [],
+            done=self.done(),
+            trail=await self.beneath("allows"),
         )
 
 
@@ -316,45 +372,37 @@ class ObjectionsPage(Form):
         found, problem = await self.ask_if_there(self.sources.objections)
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
-            "objections", "Objections", form=form, objections=found or [], error=error, problem=problem,
-            done=self.done(),
+            "objections", "objections.title", form=form, objections=found or [], error=error, problem=problem,
+            done=self.done(), trail=await self.beneath("objections"),
         )  # fmt: skip
 
 
 class Login(Base):
-    """Login page: takes the token for a session."""
-
-    needs_token = False
+    """Login page: takes a person's token for a session."""
 
     def get(self) -> None:
         """Show the form."""
-        self.page("login", "Log in", error="", name="")
+        self.page("login", "login.title", error="")
 
     def post(self) -> None:
-        """Begin a session; `name` is who stands in the record for what is done in it."""
-        name = " ".join(self.get_body_argument("name", "").split())
-        if not name or not name.isprintable() or len(name) > MAX_NAME:
-            self._again(HTTPStatus.BAD_REQUEST, f"A name is needed, of at most {MAX_NAME} characters.", "")
-            return
+        """Begin a session."""
+        now = self.context.clock()
         try:
-            self.check_token(self.get_body_argument("token", ""), "login")
+            person = self.person_of(self.get_body_argument("token", ""), "login")
         except HTTPError as e:
-            self._again(e.status_code, f"{e.reason}.", name)
+            self.set_status(e.status_code)
+            self.page("login", "login.title", error=str(e.reason))
             return
         sessions = self.context.sessions
         self.set_cookie(
             sessions.name,
-            sessions.begin(name, self.context.clock()),
+            sessions.begin(person, now),
             httponly=True,
             secure=True,
             samesite="Strict",
             max_age=SESSION,
         )
         self.redirect("/", status=HTTPStatus.SEE_OTHER)
-
-    def _again(self, status: int, error: str, name: str) -> None:
-        self.set_status(status)
-        self.page("login", "Log in", error=error, name=name)
 
 
 class Logout(Base):
@@ -369,10 +417,29 @@ class Logout(Base):
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
 
 
+class LanguageChoice(Base):
+    """Choice of a language, which a cookie keeps for a year."""
+
+    def get(self) -> None:
+        """Redirect to the first page, for an error's page that was left."""
+        self.redirect("/", status=HTTPStatus.SEE_OTHER)
+
+    def post(self) -> None:
+        """Keep ``language``, and go ``back``."""
+        chosen = self.get_body_argument("language", "")
+        if chosen not in languages():
+            raise HTTPError(HTTPStatus.BAD_REQUEST)
+        back = self.get_body_argument("back", "/")
+        self.set_cookie(
+            self.language_cookie, chosen, httponly=True, secure=True, samesite="Strict", max_age=_YEAR
+        )
+        # Not to another site: a second slash, or a backslash that browsers read as one, begins a host.
+        self.redirect(back if _LOCAL(back) else "/", status=HTTPStatus.SEE_OTHER)
+
+
 class HealthPage(Base):
     """``/healthz``: whether this process works; needs no token."""
 
-    needs_token = False
     as_json = True
 
     def get(self) -> None:

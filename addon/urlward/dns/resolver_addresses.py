@@ -16,11 +16,7 @@ _MOST = 3
 _WITH_PORT = re.compile(r"\[(?P<six>[^\]]+)\](?::(?P<port6>\d+))?|(?P<four>[^:\]]+):(?P<port4>\d+)")
 
 
-class ResolverError(SettingError):
-    """No usable resolver; the message says what to do."""
-
-
-class Resolver(NamedTuple):
+class ResolverAddress(NamedTuple):
     """Address of a resolver.
 
     Attributes:
@@ -40,11 +36,11 @@ class Resolver(NamedTuple):
         return f"{host}:{self.port}" if self.port != _PORT else self.host
 
 
-def parse_resolver(text: str) -> Resolver:
+def parse_resolver(text: str) -> ResolverAddress:
     """Read ``192.0.2.53``, ``192.0.2.53:5300``, ``2001:db8::53`` or ``[2001:db8::53]:5300``.
 
     Raises:
-        ResolverError: something else.
+        SettingError: something else.
     """
     match = _WITH_PORT.fullmatch(text)
     host, port = text, _PORT
@@ -59,10 +55,10 @@ def parse_resolver(text: str) -> Resolver:
             host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         )
     except (OSError, ValueError) as e:
-        raise ResolverError(
+        raise SettingError(
             "gateway.dns.resolvers", f"{text!r} is not an address, or [address]:port with an IPv6 address"
         ) from e
-    return Resolver(host, port, found[0][0], found[0][4])
+    return ResolverAddress(host, port, found[0][0], found[0][4])
 
 
 def resolvers(
@@ -70,7 +66,7 @@ def resolvers(
     own: Collection[IPv4Address | IPv6Address],
     port: int,
     system: Path = SYSTEM,
-) -> tuple[Resolver, ...]:
+) -> tuple[ResolverAddress, ...]:
     """The resolvers to ask, in order.
 
     Args:
@@ -80,23 +76,23 @@ def resolvers(
         system: file that names the system's.
 
     Raises:
-        ResolverError: one cannot be read, is this filter, or there is none.
+        SettingError: one cannot be read, is this filter, or there is none.
     """
     if configured:
         found = [parse_resolver(text) for text in configured]
         for resolver in found:
             if _is_self(resolver, own, port):
-                raise ResolverError("gateway.dns.resolvers", f"{resolver} is this filter itself")
+                raise SettingError("gateway.dns.resolvers", f"{resolver} is this filter itself")
     else:
         found = [r for r in _of_system(system) if not _is_self(r, own, port)]
         if not found:
-            raise ResolverError(
+            raise SettingError(
                 "gateway.dns.resolvers", f"needed, since {system} names no DNS resolver but this filter"
             )
     return tuple(dict.fromkeys(found))
 
 
-def _of_system(path: Path) -> list[Resolver]:
+def _of_system(path: Path) -> list[ResolverAddress]:
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
@@ -107,12 +103,12 @@ def _of_system(path: Path) -> list[Resolver]:
         if len(words) > 1 and words[0] == "nameserver":
             try:
                 found.append(parse_resolver(words[1]))
-            except ResolverError:
+            except SettingError:
                 continue
     return found[:_MOST]
 
 
-def _is_self(resolver: Resolver, own: Collection[IPv4Address | IPv6Address], port: int) -> bool:
+def _is_self(resolver: ResolverAddress, own: Collection[IPv4Address | IPv6Address], port: int) -> bool:
     address = ip_address(resolver.host)
     if isinstance(address, IPv6Address):
         address = address.ipv4_mapped or IPv6Address(int(address))

@@ -16,7 +16,7 @@ from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
-from urlward.dns.resolver_addresses import Resolver
+from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.service import QueryClient, QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
 from urlward.dns.wire import StreamMessages, framed
@@ -402,7 +402,7 @@ class TcpClient(asyncio.Protocol):
 
 
 def make_service(
-    resolvers: Sequence[Resolver],
+    resolvers: Sequence[ResolverAddress],
     timeout: float,
     judge: Judge,
     policy: DnsPolicy,

@@ -6,8 +6,10 @@ resolver has one, and what lists say of an answer is looked up anew each time an
 
 Over UDP a response is accepted only from the resolver's address, to the query's port, and with its id and
 question (RFC 5452). Sockets are connected, so that the kernel drops what comes from elsewhere and reports
-unreachable ports. There are a few at a time, each with a random port and for so many queries. Over TCP
-(RFC 7766) a few persistent connections each have several queries under way.
+unreachable ports. There are a few at a time, each with a random port and for so many queries, or until the
+resolver fails: a connected socket keeps the address of this machine that it began with, and nothing comes
+back to one that is gone (a lease that ended, PPPoE). Over TCP (RFC 7766) a few persistent connections each
+have several queries under way.
 """
 
 import asyncio
@@ -20,13 +22,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from urlward.dns.resolver_addresses import Resolver
+from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.wire import FORMERR, HEADER, NOTIMP, REFUSED, SERVFAIL, Question, StreamMessages, framed
 
 logger = logging.getLogger("urlward.gateway")
 
 LEFT_ALONE = 10.0
 """Seconds for which a resolver that has failed is asked last."""
+
+RENEWED_AT_MOST = 1.0
+"""Seconds between two times that a resolver which fails gets other sockets."""
 
 SAID_AGAIN = 60.0
 """Seconds between two lines on resolvers that do not answer."""
@@ -109,16 +114,17 @@ class Way(ABC):
         text: the resolver's address, for the log.
         well: whether it has not failed lately.
         again: when it may be tried again where it has.
+        renewed: when it got other sockets last.
         heard: when an answer has come from it last.
     """
 
     forwarder: "Forwarder"
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: ResolverAddress) -> None:
         self.resolver = resolver
         self.text = str(resolver)
         self.well = True
-        self.again = self.heard = 0.0
+        self.again = self.heard = self.renewed = 0.0
 
     @abstractmethod
     def send(self, exchange: DnsExchange) -> None:
@@ -128,6 +134,10 @@ class Way(ABC):
             BlockingIOError: too much is under way there.
             OSError: it cannot be reached.
         """
+
+    @abstractmethod
+    def renew(self) -> None:
+        """Send further queries from other sockets."""
 
     @abstractmethod
     def close(self) -> None:
@@ -192,8 +202,12 @@ class Forwarder:
 
     def mark(self, way: Way) -> None:
         """Use this resolver last for a while."""
+        now = self._time()
+        if now - way.renewed >= RENEWED_AT_MOST:
+            way.renewed = now
+            way.renew()
         way.well = False
-        way.again = self._time() + LEFT_ALONE
+        way.again = now + LEFT_ALONE
 
     def close(self) -> None:
         """End pending exchanges without a response, and send no more."""
@@ -328,7 +342,7 @@ _VIEW = memoryview(_MESSAGE)
 class UdpWay(Way):
     """Upstream resolver over UDP."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: ResolverAddress) -> None:
         super().__init__(resolver)
         self._sources: list[_Source | None] = [None] * SOURCES
 
@@ -340,6 +354,12 @@ class UdpWay(Way):
         if source is None or source.spent:
             source = self._sources[index] = _Source(self, self.resolver)
         source.send(exchange, by_chance[:2])
+
+    def renew(self) -> None:
+        """Send from sockets that this machine's addresses now are known to; see `Way.renew`."""
+        for source in self._sources:
+            if source is not None:
+                source.retire()
 
     def close(self) -> None:
         """Close all sockets; see `Way.close`."""
@@ -354,7 +374,7 @@ class _Source:
 
     __slots__ = ("_left", "_socket", "_waiting", "_way")
 
-    def __init__(self, way: UdpWay, resolver: Resolver) -> None:
+    def __init__(self, way: UdpWay, resolver: ResolverAddress) -> None:
         self._way = way
         self._waiting: dict[int, DnsExchange] = {}
         self._left = QUERIES
@@ -396,6 +416,12 @@ class _Source:
         """Stop waiting for a response; see `ResponsePlace.release`."""
         self._waiting.pop(number, None)
         if self._left <= 0 and not self._waiting:
+            self.close()
+
+    def retire(self) -> None:
+        """Send no more queries, and close when nothing is awaited any more."""
+        self._left = 0
+        if not self._waiting:
             self.close()
 
     def close(self) -> None:
@@ -453,7 +479,7 @@ SILENT = 1.0
 class TcpWay(Way):
     """Upstream resolver over TCP."""
 
-    def __init__(self, resolver: Resolver) -> None:
+    def __init__(self, resolver: ResolverAddress) -> None:
         super().__init__(resolver)
         self._lines: list[_Line] = []
         self._connecting: set[asyncio.Task[None]] = set()
@@ -472,6 +498,9 @@ class TcpWay(Way):
             raise BlockingIOError
         else:
             line.send(exchange)
+
+    def renew(self) -> None:
+        """Nothing: a connection on which nothing comes is left anyway, see `_Line.release`."""
 
     def close(self) -> None:
         """Close all connections; see `Way.close`."""

@@ -8,10 +8,6 @@ from urlward.engine.errors import UrlwardError
 FOLDER = Path(__file__).parent
 
 
-class TopicError(UrlwardError):
-    """There is no such topic."""
-
-
 def topics() -> dict[str, str]:
     """Each topic's name and what it is about, by the heading of its page (``# Title: what it is about``)."""
     found = {}
@@ -25,13 +21,13 @@ def page(topic: str) -> str:
     """A topic's page, as Markdown.
 
     Raises:
-        TopicError: there is none.
+        UrlwardError: there is none.
     """
     known = topics()
     if topic not in known:
         meant = get_close_matches(topic, known, 1)
         hint = f"did you mean {meant[0]}?" if meant else "urlward help lists the topics"
-        raise TopicError(f"help: {topic!r} is no topic; {hint}")
+        raise UrlwardError(f"help: {topic!r} is no topic; {hint}")
     return (FOLDER / f"{topic}.md").read_text(encoding="utf-8")
 
 
@@ -39,7 +35,7 @@ def show(topic: str | None) -> None:
     """Print a page, or the topics; on a terminal a page is laid out, and shown by the pager.
 
     Raises:
-        TopicError: there is no such topic.
+        UrlwardError: there is no such topic.
     """
     if topic is None:
         print("urlward help TOPIC shows one of these:\n")

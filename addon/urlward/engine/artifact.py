@@ -44,9 +44,9 @@ from urlward.engine.compiler import MAX_PATTERN, Compiled
 from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import (
+    ArtifactError,
     DamagedError,
     NewerVersionError,
-    NotAnArtifactError,
     TruncatedError,
     WrongKeyError,
 )
@@ -221,11 +221,11 @@ def read_header(data: Buffer) -> Header:
     """The header at the beginning of some bytes, of which no more than that is looked at.
 
     Raises:
-        NotAnArtifactError, NewerVersionError, TruncatedError: what is wrong.
+        ArtifactError, NewerVersionError, TruncatedError: what is wrong.
     """
     view = memoryview(data)
     if view[: len(MAGIC)] != MAGIC:
-        raise NotAnArtifactError("not a .ward file: it does not begin with the magic of one")
+        raise ArtifactError("not a .ward file: it does not begin with the magic of one")
     if len(view) < HEADER_SIZE:
         raise TruncatedError(len(view), HEADER_SIZE)
     (_, version, _, _, size, *rest) = _HEADER.unpack_from(view)
@@ -240,7 +240,7 @@ def parse(data: Buffer) -> Artifact:
     Sections are views of `data`, which is not copied: mapped memory will do, if it never changes.
 
     Raises:
-        NotAnArtifactError, NewerVersionError, TruncatedError, DamagedError: what is wrong.
+        ArtifactError, NewerVersionError, TruncatedError, DamagedError: what is wrong.
     """
     return exhaust(parsing(data))
 

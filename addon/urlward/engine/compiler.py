@@ -20,7 +20,7 @@ from urlward.engine.record import (
     MARKER,
     PAGE_KINDS,
     Flag,
-    Pool,
+    PatternSet,
     Shape,
     below_digest,
     domain_letters,
@@ -282,7 +282,7 @@ class Compiler:
             marker = self._shape((MARKER, 0, 0, 0, 0))
             digest = self._key.digest(marker_text(domain))
             row = Row(digest, marker, domain.count(".") + 1, _NOWHERE, (), "", letters)
-            self._rows[Pool.ANCHORED].append(row)
+            self._rows[PatternSet.ANCHORED].append(row)
         self._markers = set()
         shapes, categories, numbers = _numbered(self._shapes, self._categories)
         counts: Counter[str] = Counter()
@@ -291,7 +291,7 @@ class Compiler:
         pools: list[Rows] = []
         patterns: list[Patterns] = []
         done = 0
-        for pool in Pool:
+        for pool in PatternSet:
 
             def tell(row: int, before: int = done) -> None:
                 progress(before + row)
@@ -301,7 +301,7 @@ class Compiler:
             self._rows[pool].clear()
             rows.sort(key=_letters)
             cut = Patterns()
-            step, most = (SEGMENT_LETTERS, 1) if pool is Pool.FLOATING else (1, BUCKET)
+            step, most = (SEGMENT_LETTERS, 1) if pool is PatternSet.FLOATING else (1, BUCKET)
             for length, start, end in _cut(list(map(_letters, rows)), step, most):
                 cut.add(rows[start].letters[:length], start)
                 if end - start > 1:
@@ -399,7 +399,7 @@ class Compiler:
             letters, below = self._place(host, entry.subdomains)
             more = tuple(key.digest(param_text(host, path, p)) for p in others)
             self._sieve_hosts.append(crc32(host.encode()))
-            self._append(Pool.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
+            self._append(PatternSet.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
         self._params = []
 
 

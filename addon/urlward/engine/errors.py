@@ -37,10 +37,6 @@ class ArtifactError(UrlwardError):
     """Base of the errors of a damaged or unfit artifact."""
 
 
-class NotAnArtifactError(ArtifactError):
-    """The bytes do not begin with the magic of a .ward file."""
-
-
 class NewerVersionError(ArtifactError):
     """The artifact was written in a format version that this release cannot read."""
 

@@ -82,7 +82,7 @@ Spared = Literal["", "root", "all"]
 """Rows of a place that do not block: none, the prefix that is all of its host, or all."""
 
 
-class Place(NamedTuple):
+class ListedHost(NamedTuple):
     """Host with pages, prefixes or parameters in a list, as its rows know it.
 
     Attributes:
@@ -110,7 +110,7 @@ class HostState(NamedTuple):
     """Cached result of a host lookup: all that the lists say of it without looking at a path."""
 
     rules: tuple[Rule, ...]
-    places: tuple[Place, ...]
+    places: tuple[ListedHost, ...]
 
 
 QUIET = HostState((), ())
@@ -212,7 +212,7 @@ class Hosts:
 
     def _search(self, host: str) -> HostState:
         rules: list[Rule] = []
-        places: list[Place] = []
+        places: list[ListedHost] = []
         for number, (key, lists) in enumerate(self._by_key):
             self._search_under(key, number, lists, host, rules, places)
         if is_address(host):
@@ -243,7 +243,7 @@ class Hosts:
         lists: Sequence[LoadedList],
         host: str,
         rules: list[Rule],
-        places: list[Place],
+        places: list[ListedHost],
     ) -> None:
         """Add what the lists under one key say of a host."""
         numeric = is_address(host)
@@ -267,12 +267,12 @@ class Hosts:
             if li.has_pages and li.lists_below(page_letters, below):
                 spared = self._spared(li, host)
                 groups = li.groups_on(page_letters, below)
-                places.append(Place(li, number, page_letters, page_host, below, groups, False, spared))
+                places.append(ListedHost(li, number, page_letters, page_host, below, groups, False, spared))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
                     groups, spared = li.groups_on(letters, of_domain), self._spared(li, host, domain)
-                    places.append(Place(li, number, letters, domain, of_domain, groups, True, spared))
+                    places.append(ListedHost(li, number, letters, domain, of_domain, groups, True, spared))
             if names and li.has_names:
                 rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
 
@@ -395,7 +395,7 @@ def level_of(state: HostState, floating: Iterable[Shape], now: float) -> Level:
     return "below" if excuses or not all(shape.is_over(now) for shape in floating) else "whole"
 
 
-def _below(place: Place, now: float) -> tuple[bool, bool]:
+def _below(place: ListedHost, now: float) -> tuple[bool, bool]:
     """Whether any entry in force on a place blocks, and whether any allows."""
     if place.list.pages_only_block:
         return True, False
@@ -414,7 +414,7 @@ def _below(place: Place, now: float) -> tuple[bool, bool]:
     return blocks, allows
 
 
-def is_below(place: Place, ports: Sequence[int], now: float) -> bool:
+def is_below(place: ListedHost, ports: Sequence[int], now: float) -> bool:
     """Whether any entry on a place is in force for one of these ports (`Shape.is_for`), or may be.
 
     Dear only where the first of them are not.
@@ -424,7 +424,7 @@ def is_below(place: Place, ports: Sequence[int], now: float) -> bool:
     )
 
 
-def _shapes(place: Place) -> Iterator[Shape | None]:
+def _shapes(place: ListedHost) -> Iterator[Shape | None]:
     """Shapes of the rows on a place; None where they are too many to look at all."""
     for seen, shape in enumerate(place.list.shapes_below(place.letters, place.below), 1):
         if not place.subdomains or shape.flags & Flag.SUBDOMAINS:

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import Kind
-from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, Place, is_below, level_of
+from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
 from urlward.engine.loaded import LoadedList
 from urlward.engine.record import Flag, Shape, page_text, param_text, path_text, prefix_text
 from urlward.engine.url import (
@@ -320,7 +320,7 @@ class Matcher:
 
     def _check_place(
         self,
-        place: Place,
+        place: ListedHost,
         reading: Reading,
         queries: "_Queries",
         ports: Sequence[int],
@@ -335,7 +335,7 @@ class Matcher:
 
     def _search_place(
         self,
-        place: Place,
+        place: ListedHost,
         reading: Reading,
         queries: "_Queries",
         nocase: bool,

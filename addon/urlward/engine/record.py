@@ -29,7 +29,7 @@ MARKER = 0
 """Kind of the record that says: entries on this domain have the attribute ``subdomains``."""
 
 
-class Pool(IntEnum):
+class PatternSet(IntEnum):
     """The two sets of automata: entries with a fixed beginning, and path sequences without."""
 
     ANCHORED = 0

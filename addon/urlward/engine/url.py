@@ -47,6 +47,7 @@ _PLAIN_TO_ALL = re.compile(
 ).fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
+_RFC_AUTHORITY = re.compile(r"[^/?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -98,6 +99,7 @@ _AUTHORITIES_IN_PATH = [
 ]
 _END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|.?\Z|(?![0-9A-Fa-f]{2})..)", re.DOTALL).search
 _ESCAPED_DOT = re.compile("%2[eE]")
+_ESCAPED_MARK = re.compile("%(?:(3[fF])|23|20(?=(?i:HTTP)/))").search
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
 # ASP.NET keeps the ids of clients without cookies in a segment of their own.
@@ -113,6 +115,133 @@ _SCRIPTS = frozenset(
     | {"phtml", "pl", "py", "rb"}
 )
 """Extensions of what an origin runs rather than serves; the path behind it is passed to the script."""
+_FILES = _SCRIPTS | frozenset(
+    [
+        "htm",
+        "html",
+        "mht",
+        "mhtml",
+        "php2",
+        "php6",
+        "phps",
+        "shtm",
+        "shtml",
+        "stm",
+        "txt",
+        "xht",
+        "xhtml",
+        "xml",
+        "apng",
+        "avif",
+        "bmp",
+        "gif",
+        "heic",
+        "heif",
+        "ico",
+        "jfif",
+        "jpe",
+        "jpeg",
+        "jpg",
+        "png",
+        "psd",
+        "svg",
+        "svgz",
+        "tif",
+        "tiff",
+        "webp",
+        "3g2",
+        "3gp",
+        "asf",
+        "avi",
+        "divx",
+        "f4v",
+        "flv",
+        "m2ts",
+        "m3u8",
+        "m4v",
+        "mkv",
+        "mov",
+        "mp4",
+        "mpe",
+        "mpeg",
+        "mpg",
+        "mts",
+        "ogv",
+        "qt",
+        "rm",
+        "rmvb",
+        "swf",
+        "vob",
+        "webm",
+        "wmv",
+        "aac",
+        "aif",
+        "aiff",
+        "amr",
+        "flac",
+        "m4a",
+        "mid",
+        "midi",
+        "mp3",
+        "oga",
+        "ogg",
+        "opus",
+        "wav",
+        "wma",
+        "7z",
+        "apk",
+        "bz2",
+        "cab",
+        "deb",
+        "dmg",
+        "exe",
+        "gz",
+        "ipa",
+        "iso",
+        "jar",
+        "lz",
+        "msi",
+        "rar",
+        "rpm",
+        "tar",
+        "tbz",
+        "tgz",
+        "torrent",
+        "txz",
+        "war",
+        "xz",
+        "zip",
+        "zst",
+        "azw",
+        "csv",
+        "djvu",
+        "doc",
+        "docm",
+        "docx",
+        "epub",
+        "mobi",
+        "odp",
+        "ods",
+        "odt",
+        "pdf",
+        "pps",
+        "ppt",
+        "pptx",
+        "ps",
+        "rtf",
+        "xls",
+        "xlsm",
+        "xlsx",
+        "ashx",
+        "asmx",
+        "axd",
+        "cfc",
+        "jspa",
+        "jspx",
+    ]
+)
+"""Extensions of files. `john.doe`, `v1.2` and `commander.js` are more often names with other pages below."""
+_IS_FILE = re.compile(rf"\.(?:{'|'.join(sorted(_FILES))})\Z", re.IGNORECASE).search
 
 
 class CanonicalUrl(NamedTuple):
@@ -158,7 +287,8 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     Slashes and backslashes count alike, as for a browser.
 
     Raises:
-        UrlError: the URL is empty or of a scheme without a host.
+        UrlError: the URL is empty or of a scheme without a host, or has one host to browsers and another to
+            curl and Python, which take a backslash for a part of user information (RFC 3986 section 3.2.1).
     """
     url = url.decode("latin-1") if isinstance(url, bytes) else byte_string(url)
     text = url.strip(_C0_AND_SPACE)
@@ -177,6 +307,8 @@ def split_url(url: str | bytes) -> tuple[str, str, str]:
     end = _AUTHORITY(text).end()  # type: ignore[union-attr]
     if end == 0:
         raise UrlError("no host")
+    if text[end : end + 1] == "\\" and "@" in _RFC_AUTHORITY(text)[0]:  # type: ignore[index]
+        raise UrlError("a backslash in front of an @: programs differ in which host is meant")
     return scheme, text[:end], text[end:]
 
 
@@ -411,8 +543,8 @@ class Reading(NamedTuple):
         shorter: whether the target has more that is left out here, or is spelt in another way for an origin
             that takes the two for one. What allows the whole allows this too, unless it is a path sequence,
             which may be in what is left out. Never where there are dot segments.
-        script: whether what is left out is behind a script: to an entry with parameters `path` is its page,
-            while to the script it may be a page of its own.
+        script: whether what is left out may make another page of it: what is behind a script, or behind an
+            escaped mark where there is no file. To an entry with parameters `path` is its page.
     """
 
     path: str
@@ -517,11 +649,13 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
     narrowed = _narrowed(target)
-    if narrowed != target:
-        readings += _with_files(_in_every_way(narrowed, work), work)
-    others = _respelled(target, narrowed)
-    if not target.isascii():
-        others |= dict.fromkeys((*_without_blanks(target), *_without_blanks(target, _first_word)))
+    for text in dict.fromkeys((narrowed, *_passed_on(narrowed))):
+        if text != target:
+            readings += _with_files(_in_every_way(text, work), work)
+        readings += _up_to_escaped_mark(text, work)
+    readings = tuple(dict.fromkeys(readings))
+    ends = () if target.isascii() else (*_without_blanks(target), *_without_blanks(target, _first_word))
+    others = dict.fromkeys(ends) | _respelled(target, narrowed, *ends)
     if others:
         found = dict.fromkeys(readings)
         for text in others:
@@ -543,6 +677,35 @@ def _respelled(*targets: str) -> dict[str, None]:
     for respell in (_from_latin1, _with_blanks, _with_pluses):
         found |= dict.fromkeys(map(respell, tuple(found)))
     return {text: None for text in found if text not in targets}
+
+
+def _passed_on(target: str) -> dict[str, None]:
+    """Targets as a server in front passes them on to another: without fragment, dot segments are out, and
+    what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone."""
+    path, mark, query = target.partition("#")[0].partition("?")
+    once = _unescape_once(path)
+    if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
+        return {}
+    texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path))))
+    found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
+    found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
+    found.pop(target, None)
+    return found
+
+
+def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
+    """Readings where a server in front passes the path on as it has unescaped it, so that an escaped ``?`` or
+    ``#``, or a version of HTTP behind a blank, ends it: nginx does, told to pass on ``$uri`` or a part of it.
+
+    To most origins the mark is part of a name, so only a file is one without what follows it.
+    """
+    path, mark, query = target.partition("?")
+    match = _ESCAPED_MARK(path)
+    if match is None:
+        return ()
+    behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
+    readings = _in_every_way(path[: match.start()] + behind, work)
+    return tuple([r._replace(shorter=True, script=not _IS_FILE(r.path)) for r in readings])
 
 
 def _narrowed(target: str) -> str:
@@ -650,8 +813,10 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             file = _SLASHES.sub("/", file)
             files.setdefault((file, query), Reading(file, query, shorter=True))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
-            file, more = path[: match.end()], path[match.end() :]
-            script = more != "/" and match[1].lower() in _SCRIPTS
+            file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
+            if more != "/" and kind not in _FILES:
+                continue
+            script = more != "/" and kind in _SCRIPTS
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
@@ -820,6 +985,7 @@ def request_parameters(query: str) -> frozenset[str]:
     if "%" in query:
         found.update(map(_trimmed, tuple(found)))
     found.update(map(_folded, tuple(found)), [_nested(one) for one in found if "[" in one or "]" in one])
+    found.update([_OF_LIST(r"\1", one) for one in found if "[" in one])
     return frozenset(found)
 
 
@@ -861,6 +1027,9 @@ def _trimmed(parameter: str) -> str:
 
 # `[a]` is `a` to qs, which Express takes queries apart with; to Rack 2 `[a` and `a]` are, too.
 _NESTED_NAME = re.compile(r"[\[\]]*([^\[\]=]+)\]*").match
+
+# `a[]=5` and `a[0]=5` are a list of one to qs and to Rack, which databases' drivers compare with its element.
+_OF_LIST = re.compile(r"\A([^=]+)\[[0-9]{0,2}\](?==|\Z)").sub
 
 
 def _nested(parameter: str) -> str:
@@ -943,6 +1112,7 @@ def _escapes(unescaped: str) -> dict[int, str]:
 
 _LETTERS = "".join(c for c in map(chr, range(128)) if c.isalnum())
 _ESCAPE_PATH = _escapes(_LETTERS + "!\"$&'()*+,-./:;=@[]^_`{|}~<>")
+_ESCAPE_PASSED_ON = _escapes(_LETTERS + "!\"$%&'()*+,-./:;=@[\\]^_`{|}~<>")
 _ESCAPE_QUERY = _escapes(_LETTERS + "!\"$&'()*+,-./:;=?@[]\\^_`{|}~<>") | {
     ord(_AMPERSAND): "%26",
     ord(_PLUS): "%2B",

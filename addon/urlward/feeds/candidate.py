@@ -28,7 +28,7 @@ from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
 from urlward.feeds.turns import Turn
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
-from urlward.lists.source import Budget, SourceError, read_artifact
+from urlward.lists.source import ErrorBudget, SourceError, read_artifact
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
 from urlward.state.folder import made_folder
@@ -95,7 +95,7 @@ def compile_text(
         RefusedError: no list in this format.
     """
     try:
-        allowed = Budget.parse(budget)
+        allowed = ErrorBudget.parse(budget)
     except ValueError as e:
         raise RefusedError("settings", f"max_errors: {e}") from e
     path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text

@@ -50,6 +50,25 @@ class Accepted:
 
 
 @dataclass(slots=True)
+class Held:
+    """Operator's rollback: an earlier list is in force, and stays until it is released.
+
+    Attributes:
+        serial: of the list that was put in force.
+        before: serial of the one that was.
+        at: when, seconds since 1970-01-01 UTC.
+        who: did it.
+        why: the operator's words.
+    """
+
+    serial: int
+    before: int
+    at: float
+    who: str
+    why: str
+
+
+@dataclass(slots=True)
 class Facts:
     """Facts of one feed; times are seconds since 1970-01-01 UTC, 0 for never.
 
@@ -71,7 +90,7 @@ class Facts:
         reason, error: of the last failure, empty where the last attempt was none.
         next_run: when it is asked next.
         not_before: until when the server wants to be left alone.
-        refused, accepted: see there.
+        refused, accepted, held: see there.
         alarms: what is wrong for longer, by kind.
         more: what another release has written here.
     """
@@ -103,6 +122,7 @@ class Facts:
     not_before: float = 0.0
     refused: Refused | None = None
     accepted: Accepted | None = None
+    held: Held | None = None
     alarms: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -129,6 +149,7 @@ def parse_facts(data: bytes) -> Facts | None:
     readers: dict[str, Callable[[Any], Any]] = {
         "refused": lambda value: _record(Refused, value),
         "accepted": lambda value: _record(Accepted, value),
+        "held": lambda value: _record(Held, value),
         "alarms": _texts,
     }
     facts = Facts()

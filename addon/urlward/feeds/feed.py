@@ -22,7 +22,7 @@ from urlward.feeds.schedule import LONGEST, Random, after_failure, after_success
 from urlward.feeds.status import alarms
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.lists.build import name_of
-from urlward.lists.source import Budget, ChangingError
+from urlward.lists.source import ChangingError, ErrorBudget
 from urlward.lists.worker import ask
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError
@@ -108,7 +108,7 @@ class Feed:
         cls,
         path: Path,
         key: Key,
-        budget: Budget,
+        budget: ErrorBudget,
         format: str,  # noqa: A002 - the word
         trust: Sequence[str],
         state: Path,
@@ -188,6 +188,22 @@ class Feed:
             raise BusyError(answer["busy"])
         if "changing" in answer:
             raise ChangingError(answer["changing"])
+        if "fault" in answer:
+            raise StateError(answer["fault"])
+        return Outcome(**answer)
+
+    def attempt(self) -> Outcome:
+        """Fetch and judge what it has, in a process of its own, and keep nothing of it.
+
+        Raises:
+            StateError: the state folder cannot be used, or its key.
+        """
+        request = self.request(wait=False, first=False, progress=False)
+        try:
+            answer = ask(MODULE, {**request, "attempt": True}, computes=self.path is not None)
+        except OSError as e:
+            text = e.strerror or type(e).__name__
+            return Outcome("failed", f"system: {text}", 0.0, "system", text)
         if "fault" in answer:
             raise StateError(answer["fault"])
         return Outcome(**answer)

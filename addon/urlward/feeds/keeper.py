@@ -33,7 +33,7 @@ from urlward.feeds.updates import Slots, Updates
 from urlward.lists.build import told
 from urlward.lists.formats import AUTO
 from urlward.lists.run_folder import RunFolder, RunFolderError, inherited
-from urlward.lists.source import Budget, SourceError
+from urlward.lists.source import ErrorBudget, SourceError
 from urlward.policy.allows import TemporaryAllows
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, is_damage, set_aside
@@ -69,6 +69,7 @@ class ListFile:
         trust: public keys and rotation statements of who may sign an artifact, and so which issue of it is
             taken; empty where all are.
         key_files: of `keys`, read again where an artifact is under a key that none of those is.
+        optional: whether it need not be there, so that its absence is nothing to say.
         state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
             anew; None where it stays, since who reads it is not the filter.
     """
@@ -80,6 +81,7 @@ class ListFile:
     guarded: bool = False
     trust: tuple[str, ...] = ()
     key_files: tuple[Path, ...] = ()
+    optional: bool = False
     state: Path | None = None
 
     def key(self, named: bytes) -> Key | None:
@@ -213,7 +215,7 @@ class Keeper:
         self,
         files: Sequence[Path | ListFile],
         key: Key,
-        budget: Budget | None = None,
+        budget: ErrorBudget | None = None,
         run: RunFolder | None = None,
         *,
         protected: Sequence[LoadedList] = (),
@@ -237,7 +239,7 @@ class Keeper:
         self._exceptions = exceptions
         shared = run or inherited()
         self._run = shared or RunFolder()
-        self._budget = budget or Budget()
+        self._budget = budget or ErrorBudget()
         self._format = format
         self._state = state
         self._follows = follows or shared is None
@@ -374,7 +376,7 @@ class Keeper:
         kept = Kept(file, Watch(file.path))
         signature = Signature.of(file.path)
         if signature is None:
-            if not self._take_last_good(kept, None):
+            if not self._take_last_good(kept, None) and not file.optional:
                 logger.warning("list %s: not there yet, nothing on it is blocked", file.name)
             return kept
         kept.watch.seen = signature

@@ -26,6 +26,7 @@ from urlward.feeds.candidate import Candidate, Look, Said, Unchanged
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
+from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms
@@ -82,6 +83,8 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
     config = cast("Config", SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"]))
     try:
+        if asked.get("attempt"):
+            return attempt(feed, config, Path(asked["state"]))._asdict()
         return refresh(
             feed,
             config,
@@ -132,7 +135,44 @@ def refresh(
     """
     looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
     with looking as (look, store):
+        if text := resting(feed, look.facts):
+            return Outcome("unchanged", text, look.now + feed.interval)
         return _refresh(look, store, random)
+
+
+def resting(feed: "FeedTable", facts: Facts) -> str:
+    """Why nothing is fetched; empty where something is."""
+    if feed.paused:
+        return "paused: nothing is fetched, and the last list stays in force"
+    if facts.held is not None:
+        return (
+            f"held at serial {facts.held.serial} by {facts.held.who}: nothing is fetched until it is released"
+        )
+    return ""
+
+
+def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
+    """Fetch and judge what a feed has, in this process, and keep nothing of it.
+
+    Raises:
+        StateError: the state folder cannot be used.
+        KeyFileError: its key cannot.
+    """
+    store, now = FeedStore(state, feed.name), time.time()
+    facts, in_force = store.facts(), store.in_force()
+    _prepare(facts, in_force, now)
+    facts.checksum, facts.accepted = "", None  # so that it is judged, known or not
+    look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now)
+    try:
+        found = take(look)
+        if isinstance(found, Unchanged):
+            return Outcome("unchanged", f"{counted(facts.entries, 'entry')}, as in force", 0.0)
+        _guard(look, found)
+        _note(look, found)
+        return Outcome("new", _told(facts, found, accepted=False), 0.0)
+    except Exception as e:  # noqa: BLE001 - whatever it is, who has asked is told
+        reason, text = _reason(e), _text(e)
+        return Outcome("failed", f"{reason}: {text}", 0.0, reason, text)
 
 
 @contextmanager
@@ -191,7 +231,7 @@ def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
 
 
 def _guard(look: Look, found: Candidate) -> bool:
-    if look.own is not None:
+    if look.own is not None or look.feed.format == FORMAT:
         return False
     facts = look.facts
     try:
@@ -204,8 +244,13 @@ def _guard(look: Look, found: Candidate) -> bool:
 
 
 def _put_in_force(look: Look, store: FeedStore, found: Candidate) -> None:
-    facts = look.facts
     store.write_artifact(found.data)
+    _note(look, found)
+
+
+def _note(look: Look, found: Candidate) -> None:
+    """Note in the facts what is put in force."""
+    facts = look.facts
     facts.added, facts.removed = found.counts or _count(look, found)
     facts.serial, facts.entries, facts.kind = found.header.serial, found.entries, found.kind
     facts.bad, facts.unsupported = found.bad, found.unsupported
@@ -316,6 +361,8 @@ def take(look: Look) -> Unchanged | Candidate:
     feed = look.feed
     if look.own is not None:
         return _own(look, Path(look.own.path), first=look.own.first)
+    if feed.format == FORMAT:
+        return _own_entries(look)
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
     source, note = origin(feed), ""
@@ -339,6 +386,18 @@ def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
     if path.stat().st_size > most:
         raise RefusedError("too-large", f"{path}: more than max_size, {most} bytes")
     return _body(look, whole_copy(path))
+
+
+def _own_entries(look: Look) -> Unchanged | Candidate:
+    before = look.in_force
+    serial = max(int(look.now), (before.header.serial if before is not None else 0) + 1)
+    data, entries = compiled(look.state, look.key, serial, look.now)
+    artifact = parse(data)
+    same_key = before is not None and before.header.key_id == look.key.id
+    counts = changes(before, artifact) if before is not None and same_key else (entries, 0)
+    if before is not None and same_key and counts == (0, 0) and before.meta["entries"] == entries:
+        return Unchanged("", None)
+    return Candidate(data, artifact.header, entries, "text", "", None, counts=counts)
 
 
 def _own(look: Look, path: Path, *, first: bool) -> Unchanged | Candidate:

@@ -3,7 +3,7 @@
 import logging
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from urlward.config.policy import policy_problems
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList, load
+from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import decide
 from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
 from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
-from urlward.lists.source import NO_FOLDER, Budget, SourceError, read_budget
+from urlward.lists.source import NO_FOLDER, ErrorBudget, SourceError, read_budget
 from urlward.lists.trust import read_trust
 from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours
+from urlward.policy.own import NAME as OWN
 from urlward.policy.policy import Policy
 from urlward.samples import PROTECTED
 from urlward.state.folder import KEY_FILE, local_key, state_folder
@@ -35,7 +37,7 @@ def make_keeper(
     *,
     key_file: Path | None = None,
     trust: Sequence[str] = (),
-    budget: Budget | None = None,
+    budget: ErrorBudget | None = None,
     format: str = AUTO,  # noqa: A002 - the word
     writes: bool = True,
     filters: bool = False,
@@ -85,6 +87,19 @@ def make_keeper(
                 state=state if filters else None,
             )
         )
+    if state is not None:
+        store = FeedStore(state, OWN)
+        files.append(
+            ListFile(
+                store.path,
+                (*filter(None, [local]),),
+                OWN,
+                stored=True,
+                key_files=(state / KEY_FILE,),
+                optional=True,
+                state=state if filters else None,
+            )
+        )
     guards = any(file.guarded for file in files)
     return Keeper(
         files,
@@ -104,7 +119,7 @@ def configured_keeper(
     *,
     key_file: Path | None = None,
     trust: Sequence[str] = (),
-    budget: Budget | None = None,
+    budget: ErrorBudget | None = None,
     format: str = AUTO,  # noqa: A002 - the word
 ) -> Keeper:
     """Make the keeper of who decides as a filter would, and is none.
@@ -207,6 +222,11 @@ def tell_of_categories(config: Config, keeper: Keeper) -> None:
             logger.warning("%s", line)
 
 
+def protecting(config: Config) -> Callable[[str], bool]:
+    """Function that tells whether a configuration protects a host from feeds."""
+    return Matcher((), protected=_protected(config)).protects
+
+
 def _protected(config: Config) -> list[LoadedList]:
     """Load the lists of hosts that guarded lists cannot block whole, under a key that nobody needs to know.
 
@@ -217,5 +237,5 @@ def _protected(config: Config) -> list[LoadedList]:
     if not paths:
         return []
     key = Key(secrets.token_bytes(KEY_SIZE))
-    data, _ = compile_sources(paths, key, name="protected", budget=Budget(count=0))
+    data, _ = compile_sources(paths, key, name="protected", budget=ErrorBudget(count=0))
     return [load(data, key)]

@@ -38,7 +38,7 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
     found = alarms(feed, facts, header, now)
     return {
         "name": feed.name,
-        "state": state_of(facts, found, has_list=in_force is not None),
+        "state": state_of(feed, facts, found, has_list=in_force is not None),
         "entries": in_force.meta["entries"] if in_force else 0,
         "serial": in_force.header.serial if in_force else 0,
         "valid_until": _time(in_force.header.valid_until if in_force else 0),
@@ -50,12 +50,14 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
         "removed": facts.removed,
         "bad": facts.bad,
         "unsupported": facts.unsupported,
-        "next_run": _time(facts.next_run),
+        "next_run": None if rests(feed, facts) else _time(facts.next_run),
         "failures": facts.failures,
         "reason": facts.reason,
         "error": facts.error,
         "refused": asdict(facts.refused) | {"content": None} if facts.refused else None,
         "accepted": facts.accepted is not None,
+        "paused": feed.paused,
+        "held": asdict(facts.held) | {"at": _time(facts.held.at)} if facts.held else None,
         "alarms": found,
     }
 
@@ -85,6 +87,11 @@ def _wrong(row: dict[str, Any]) -> list[str]:
     if row["reason"]:
         times = f" ({row['failures']} times)" if row["failures"] > 1 else ""
         lines.append(f"{row['reason']}: {row['error']}{times}")
+    if row["held"]:
+        lines.append(
+            f"held at serial {row['held']['serial']} since {row['held']['at']} ({row['held']['why']}); "
+            f"urlward feeds release {row['name']}"
+        )
     if row["refused"]:
         said = (
             "accepted, the next refresh takes it"
@@ -99,21 +106,32 @@ def _time(seconds: float) -> str | None:
     return time_text(seconds) if seconds else None
 
 
-State = Literal["ok", "waiting", "failed", "alarm"]
+def rests(feed: "FeedTable", facts: Facts) -> bool:
+    """Whether an operator has said that nothing is fetched: it is paused, or held at an earlier list."""
+    return feed.paused or facts.held is not None
+
+
+State = Literal["ok", "waiting", "failed", "alarm", "paused", "held"]
 STATES: tuple[State, ...] = get_args(State)
 
 
-def state_of(facts: Facts, found: Collection[str], *, has_list: bool) -> State:
+def state_of(feed: "FeedTable", facts: Facts, found: Collection[str], *, has_list: bool) -> State:
     """State of a feed in a word: ``ok``; ``waiting`` where nothing has been fetched yet; ``failed`` where the
-    last attempt was none; ``alarm`` where that, or something else, has lasted too long.
+    last attempt was none; ``alarm`` where that, or something else, has lasted too long; ``paused`` or
+    ``held`` where an operator has said that nothing is fetched.
 
     Args:
+        feed: which.
         facts: what is remembered of it.
         found: its alarms.
         has_list: whether one is in force.
     """
     if found:
         return "alarm"
+    if feed.paused:
+        return "paused"
+    if facts.held is not None:
+        return "held"
     if facts.reason:
         return "failed"
     return "ok" if has_list else "waiting"
@@ -135,7 +153,7 @@ def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -
     if header is None and (facts.since or facts.last_attempt):
         found["missing"] = "no list is in force: nothing on it is blocked"
     last = facts.last_success or facts.since
-    if last and now - last > feed.stale_limit:
+    if last and now - last > feed.stale_limit and not rests(feed, facts):
         since = f"since {time_text(last)}" if facts.last_success else "yet"
         found["stale"] = (
             f"no successful refresh {since}, for {in_words(now - last)}; "

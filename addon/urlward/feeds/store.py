@@ -1,8 +1,8 @@
 """Store of one feed in the state folder: the artifact in force, and the facts.
 
 ``feeds/NAME.ward`` is the artifact in force (``lists/NAME.ward`` of a list that is named on the command
-line), ``NAME.json`` the facts, ``NAME.lock`` what a refresh holds. A list's text is
-never here.
+line), ``NAME.json`` the facts, ``NAME.lock`` what a refresh holds, and in ``NAME.versions`` are the
+artifacts that were in force before, of feeds alone. A list's text is never here.
 
 Each file is written whole or not at all; the artifact is on the disk before the facts are begun. Whoever is
 killed between the two leaves a store that is good: facts that do not name the artifact that is there are of
@@ -16,6 +16,7 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, parse, read_header
 from urlward.engine.errors import ArtifactError
@@ -38,12 +39,29 @@ FEEDS, LISTS = "feeds", "lists"
 
 _SUFFIXES = (".ward", ".json")
 
+VERSIONS = 5
+"""Earlier artifacts of a feed that are kept."""
+
 _LOCK_LOOK = 0.05
 """Seconds between two tries to get a lock: who waits in the kernel uses no processor, so seems to hang."""
 
 
 class BusyError(StateError):
     """Another process holds the feed's lock."""
+
+
+class Version(NamedTuple):
+    """Earlier artifact of a feed.
+
+    Attributes:
+        serial: of it.
+        created: when it was made, seconds since 1970-01-01 UTC.
+        path: of the file.
+    """
+
+    serial: int
+    created: int
+    path: Path
 
 
 class FeedStore:
@@ -174,12 +192,47 @@ class FeedStore:
             return None
 
     def write_artifact(self, data: bytes) -> None:
-        """Put an artifact in force.
+        """Put an artifact in force; a feed's that was is kept as an earlier version.
 
         Raises:
             StateError: not writable.
         """
+        if self._folder.name == FEEDS:
+            self._keep_version()
         write_private(self.path, data, self._state)
+
+    def versions(self) -> list[Version]:
+        """Earlier artifacts that are kept, those of the highest serial first; without the one in force."""
+        in_force, found = self.header(), []
+        with suppress(OSError):
+            for path in self._versions.glob("*.ward"):
+                with suppress(SourceError, ArtifactError, OSError), open_list(path) as file:
+                    header = read_header(file.read(HEADER_SIZE))
+                    if in_force is None or header.checksum != in_force.checksum:
+                        found.append(Version(header.serial, header.created, path))
+        return sorted(found, reverse=True)
+
+    def _keep_version(self) -> None:
+        """Keep the artifact in force as a version: another name of the same file, which the next one leaves.
+
+        Where that cannot be, there is one version less, and no refresh fails for it.
+        """
+        header = self.header()
+        if header is None:
+            return
+        try:
+            folder = made_folder(self._versions, self._state)
+            kept = folder / f"{header.serial}-{header.checksum.hex()[:16]}.ward"
+            kept.unlink(missing_ok=True)
+            os.link(self.path, kept)
+            for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-VERSIONS]:
+                old.unlink(missing_ok=True)
+        except (OSError, StateError):
+            return
+
+    @property
+    def _versions(self) -> Path:
+        return self._folder / f"{self.name}.versions"
 
     def write_facts(self, facts: Facts) -> None:
         """Write the facts; where the disk is full, in the room that they have already.

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed, Outcome
+from urlward.feeds.own import own_feed
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.status import alarms
 from urlward.lasting import fault_text, lasting
@@ -302,6 +303,7 @@ class Feeds:
     def __init__(self, config: Config, state: Path) -> None:
         slots = Slots()
         self.updates = [Updates(Feed(table, config, state), slots) for table in config.feed]
+        self._own = Updates(own_feed(config, state), slots)
 
     def refresh_all(self) -> None:
         """Refresh every feed as soon as possible."""
@@ -313,6 +315,14 @@ class Feeds:
         async with asyncio.TaskGroup() as tasks:
             for each in self.updates:
                 tasks.create_task(each.run(partial(_say, each.feed.name)))
+            tasks.create_task(lasting("list own", self._run_own))
+
+    async def _run_own(self) -> None:
+        """Keep the list of own entries as they are, once there is one."""
+        feed = self._own.feed
+        while not (feed.path is not None and feed.path.exists()):
+            await asyncio.sleep(LOOK)
+        await self._own.run(partial(_say, feed.name))
 
 
 def _say(name: str, outcome: Outcome, was: str) -> None:

@@ -1,8 +1,10 @@
 """Foreign firewall rules that affect the filter: those that close its ports, and those that clamp segments.
 
-What comes to the filter goes through every base chain at the hook ``input``. The canary does not tell whether
-others' let clients through, since it comes from inside. So these chains are walked as a client's first packet
-would: what is certain ends the walk, and what is not known here counts for the packet.
+What comes to the filter goes through every base chain at the hook ``input``, and what is marked through
+those at ``prerouting`` that come after the mark: a lookup of the way back to its source (`fib`) by the mark
+finds this machine. The canary does not tell whether others' let clients through, since it comes from inside.
+So these chains are walked as a client's first packet would: what is certain ends the walk, and what is not
+known here counts for the packet.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +16,9 @@ from urlward.gateway.table import MARK, TABLE, Setup
 
 type Listing = Sequence[Mapping[str, Any]]
 
-_HOOK = "input"
+_MARKED_AT = -155
+"""Priority of our chain at ``prerouting`` that marks."""
+
 _TRANSPORTS = {"tcp": 6, "udp": 17}
 _OTHER_HEADERS = ("icmp", "icmpv6", "igmp", "sctp", "dccp", "udplite", "esp", "ah", "comp", "tcp", "udp")
 _NO_CONDITIONS = frozenset(
@@ -91,15 +95,23 @@ def closed(
     """
     packets = list(_packets(setup, interfaces, ports, families))
     said = []
-    for chain in (one["chain"] for one in listing if one.get("chain", {}).get("hook") == _HOOK):
+    for chain in (one["chain"] for one in listing if "hook" in one.get("chain", {})):
         if chain["table"] == TABLE and chain["family"] == "inet":
             continue
         versions = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}.get(chain["family"], ())
         rules = _Rules(listing, chain["family"], chain["table"])
-        lost = [one for one in packets if one.version in versions and not rules.let_through(chain, one)]
+        met = [one for one in packets if one.version in versions and _meets(chain, one)]
+        lost = [one for one in met if not rules.let_through(chain, one)]
         if lost:
             said.append(_line(chain, lost))
     return said
+
+
+def _meets(chain: Mapping[str, Any], packet: _Packet) -> bool:
+    """Whether a packet that is for the filter comes to a base chain as that."""
+    if chain["hook"] == "prerouting":
+        return packet.marked and chain.get("prio", 0) > _MARKED_AT
+    return bool(chain["hook"] == "input")
 
 
 def _packets(
@@ -121,18 +133,39 @@ def _line(chain: Mapping[str, Any], lost: Sequence[_Packet]) -> str:
         transport: sorted({one.port for one in lost if one.transport == transport and not one.marked})
         for transport in _TRANSPORTS
     }
-    marked = any(one.marked for one in lost)
+    marked = sorted({one.port for one in lost if one.marked})
     what = [f"{transport} {', '.join(map(str, ports))}" for transport, ports in named.items() if ports]
     what += ["what has the filter's mark"] if marked else []
     interfaces = list(dict.fromkeys(one.interface for one in lost))
-    lacking = "; ".join(_lacking(chain, named, interfaces, marked=marked))
+    lacking = "; ".join(_lacking(chain, named, interfaces, marked))
     return f"table {place}, chain {chain['name']}: drops {' and '.join(what)}, so clients hang: {lacking}"
 
 
 def _lacking(
-    chain: Mapping[str, Any], named: Mapping[str, Sequence[int]], interfaces: Sequence[str], *, marked: bool
+    chain: Mapping[str, Any],
+    named: Mapping[str, Sequence[int]],
+    interfaces: Sequence[str],
+    marked: Sequence[int],
 ) -> Iterator[str]:
-    """The commands that would let the packet through, for the program that owns the chain."""
+    """The commands that would let the packet through, for the program that owns the chain.
+
+    Args:
+        chain: that drops it.
+        named: ports of the filter, by transport.
+        interfaces: where it comes in.
+        marked: ports of origins.
+    """
+    if (chain["table"], chain["family"]) == ("firewalld", "inet"):  # which takes rules of nobody else
+        if chain["hook"] == "prerouting":
+            yield "IPv6_rpfilter=strict-forward in firewalld.conf, and systemctl restart firewalld"
+            return
+        opened = [f"--add-port={port}/tcp" for port in marked]
+        opened += [f"--add-port={port}/{each}" for each, some in named.items() for port in some]
+        yield (
+            f"firewall-cmd --permanent {' '.join(opened)} (with --zone=, where {', '.join(interfaces)} is "
+            "not in the default one), and firewall-cmd --reload"
+        )
+        return
     if (chain["table"], chain["name"]) == ("filter", "INPUT") and chain["family"] != "inet":
         program = "iptables" if chain["family"] == "ip" else "ip6tables"
         if marked:
@@ -281,6 +314,10 @@ def _value(left: object, packet: _Packet) -> tuple[str, str | int | None]:
         if protocol in _OTHER_HEADERS and protocol != packet.transport:
             return "other", None
         return "port", packet.port if field == "dport" else None
+    lookup = _member(left, "fib")
+    if lookup is not None:
+        by_mark = {"saddr", "mark"} <= {*(_member(lookup, "flags") or ())} and packet.marked
+        return "way back", False if by_mark and _member(lookup, "result") in ("oif", "oifname") else None
     key = _member(_member(left, "meta"), "key")
     values: dict[object, tuple[str, str | int | None]] = {
         "iifname": ("interface", packet.interface),

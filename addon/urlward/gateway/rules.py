@@ -29,7 +29,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, split_address
-from urlward.dns.resolver_addresses import SYSTEM, ResolverError, resolvers
+from urlward.dns.resolver_addresses import SYSTEM, resolvers
 from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
@@ -39,9 +39,10 @@ from urlward.gateway.system import (
     has_ipv6,
     interfaces_to_the_world,
     missing_interfaces,
+    overheard_bridges,
     own_addresses,
     sysctl,
-    unnamed_vlans,
+    unnamed_uppers,
     unnumbered_interfaces,
     vrf_interfaces,
 )
@@ -384,9 +385,14 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         for name, vrf in vrf_interfaces(gateway.interfaces).items()
     ]
     notes += [
-        f"gateway.interfaces: what comes in by {name}, a VLAN of {lower}, is not filtered: name {name} too "
+        f"gateway.interfaces: what comes in by {name}, made of {lower}, is not filtered: name {name} too "
         "where clients are in it"
-        for name, lower in unnamed_vlans(gateway.interfaces).items()
+        for name, lower in unnamed_uppers(gateway.interfaces).items()
+    ]
+    notes += [
+        f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers there "
+        f"too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
+        for name, setting in overheard_bridges(gateway.interfaces).items()
     ]
     if not gateway.clients:
         notes += [
@@ -451,6 +457,18 @@ def default_modes(gateway: GatewayTable, *, steer: bool) -> tuple[str, ...]:
     if steer:
         return steering_modes(gateway)
     return ("transparent",) if gateway.interfaces else ("regular",)
+
+
+def default_listen(gateway: GatewayTable, modes: Sequence[str], *, steer: bool) -> str | None:
+    """Where a filter listens of which nothing is said: on all addresses where the kernel's rules lead to it;
+    None for the proxy's default.
+
+    Args:
+        gateway: as configured.
+        modes: mitmproxy mode specifications, as configured.
+        steer: whether it steers.
+    """
+    return _DEFAULT_LISTEN if steer or (gateway.interfaces and not modes) else None
 
 
 def transparent_port(modes: Sequence[str], port: int) -> int | None:
@@ -580,7 +598,7 @@ def _resolvers(
     if not usable and not gateway.dns.resolvers:
         try:
             usable = _reachable(resolvers((), own, port, _STUB_OF))
-        except ResolverError:
+        except SettingError:
             usable = []
     chosen = []
     for family in families:

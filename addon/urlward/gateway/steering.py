@@ -198,7 +198,7 @@ class Steering:
 
     Raises:
         NftError: nftables is not to be had here.
-        ResolverError: there is no resolver to ask.
+        SettingError: there is no resolver to ask.
     """
 
     def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:

@@ -123,18 +123,28 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
     )
 
 
-def unnamed_vlans(names: Iterable[str]) -> dict[str, str]:
-    """VLANs of interfaces, with the name of those, which are not among the names themselves: their packets
-    come in by the VLAN's name, or by its master's."""
+def unnamed_uppers(names: Iterable[str]) -> dict[str, str]:
+    """Interfaces made of others, with the name of those, which are not among the names themselves: packets
+    with their VLAN's number, or their own hardware address, come in by their name, or by their master's."""
     wanted, present = tuple(names), links()
     found = {}
     for link, top in _tops(("*",), present):
         lower = present.get(link.lower)
-        if link.kind != "vlan" or lower is None or not _is_wanted(lower, wanted):
+        if link.kind not in _UPPERS or lower is None or not _is_wanted(lower, wanted):
             continue
         if not _is_wanted(link, wanted) and not _is_wanted(top, wanted):
             found[top.name] = lower.name
     return found
+
+
+def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str]:
+    """Bridges whose rules see what they pass from one port to another, too, with the setting by which they
+    do, such as Docker's start turns on."""
+    wanted, present = tuple(names), links()
+    on = next((name for name in _BRIDGED if sysctl(name, proc) == "1"), None)
+    if on is None:
+        return {}
+    return {link.name: on for link in present.values() if link.kind == "bridge" and _is_wanted(link, wanted)}
 
 
 def interfaces_to_the_world(names: Iterable[str], process: Path = _THREAD) -> list[str]:
@@ -157,6 +167,11 @@ def interfaces_to_the_world(names: Iterable[str], process: Path = _THREAD) -> li
 
 
 _VRF = "vrf"
+
+_UPPERS = frozenset(("vlan", "macvlan", "ipvlan"))
+"""Kinds of interfaces that take packets in by their own name; keepalived's `use_vmac` makes a macvlan."""
+
+_BRIDGED = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 
 
 def _tops(wanted: Sequence[str], present: Links | None = None) -> Iterator[tuple[Link, Link]]:

@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import environment
 from urlward.lab.outcome import JudgedAttempt, Result
-from urlward.lab.scenario import LabError, ScenarioStep
+from urlward.lab.scenario import ScenarioStep
 from urlward.lab.topology import CLIENT, FILTERED_LINKS, GATEWAY, inside, run, set_sysctl
 from urlward.lab.world import World
 
@@ -83,11 +84,11 @@ def _library() -> str:
     try:
         ctypes.CDLL(_LIBRARY)
     except OSError as e:
-        raise LabError(f"{_LIBRARY}: cannot be loaded") from e
+        raise UrlwardError(f"{_LIBRARY}: cannot be loaded") from e
     for line in Path("/proc/self/maps").read_text().splitlines():
         if "libnftables" in line:
             return line.split()[-1]
-    raise LabError(f"{_LIBRARY}: cannot be found")
+    raise UrlwardError(f"{_LIBRARY}: cannot be found")
 
 
 _SLOW = 3.0

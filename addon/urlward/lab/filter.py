@@ -15,10 +15,11 @@ from typing import Any
 
 import tomli_w
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.table import ALIVE, FAMILY_AND_NAME
 from urlward.lab import topology
 from urlward.lab.isolation import children_of, environment, runs, small_disk
-from urlward.lab.scenario import LabError, Loaded
+from urlward.lab.scenario import Loaded
 from urlward.lab.services import LabService, wait_until
 from urlward.lab.topology import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER, inside, run
 from urlward.lists.build import write_atomically
@@ -140,7 +141,7 @@ class LabFilter:
         """Install the rules and run the filter, until it serves.
 
         Raises:
-            LabError: it does not start; with what it has said.
+            UrlwardError: it does not start; with what it has said.
         """
         run(inside(GATEWAY, self.up_command))
         said = len(self.log.text())
@@ -169,7 +170,7 @@ class LabFilter:
                 command, capture_output=True, text=True, check=False, timeout=20, env=environment()
             )
         except subprocess.TimeoutExpired as e:
-            raise LabError("lab: a second urlward runs beside the first") from e
+            raise UrlwardError("lab: a second urlward runs beside the first") from e
 
     def stop(self) -> int:
         """Stop the filter as the service is stopped; returns the exit code."""
@@ -219,11 +220,11 @@ class LabFilter:
         """Kill so many workers, or all.
 
         Raises:
-            LabError: there are none.
+            UrlwardError: there are none.
         """
         pids = self.workers()[:count]
         if not pids:
-            raise LabError("lab: the filter has no workers to kill")
+            raise UrlwardError("lab: the filter has no workers to kill")
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -232,11 +233,11 @@ class LabFilter:
         """Make a worker hang; returns its process number.
 
         Raises:
-            LabError: there is none.
+            UrlwardError: there is none.
         """
         pids = self.workers()
         if not pids:
-            raise LabError("lab: the filter has no workers to stop")
+            raise UrlwardError("lab: the filter has no workers to stop")
         os.kill(pids[-1], signal.SIGSTOP)
         return pids[-1]
 
@@ -320,7 +321,7 @@ def _list_text(loaded: Loaded) -> str:
         try:
             text += path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as e:
-            raise LabError(f"{path}: {getattr(e, 'strerror', None) or 'not UTF-8'}") from e
+            raise UrlwardError(f"{path}: {getattr(e, 'strerror', None) or 'not UTF-8'}") from e
     if table.make:
         text += "".join(topology.lines(table.make.entries, table.make.seed))
     return text

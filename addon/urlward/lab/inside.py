@@ -22,7 +22,7 @@ from typing import Literal
 from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import WORK, copy_out, furnish, has_ipv6
 from urlward.lab.run import Progress, run_scenario
-from urlward.lab.scenario import LabError, Loaded, load_scenario
+from urlward.lab.scenario import Loaded, load_scenario
 from urlward.lab.topology import RESOLVER, make_network
 from urlward.lab.world import World
 
@@ -108,9 +108,9 @@ def _paused() -> Iterator[None]:
             holder.connect(str(_CONTROL))
             answer = holder.recv(1)
         except OSError as e:
-            raise LabError(f"lab: does not answer: {e.strerror}") from e
+            raise UrlwardError(f"lab: does not answer: {e.strerror}") from e
         if answer != b"+":
-            raise LabError("lab: another run is under way in it")
+            raise UrlwardError("lab: another run is under way in it")
         yield
         # It is back as it was when it hangs up.
         holder.shutdown(socket.SHUT_WR)

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from urlward.lab.scenario import LabError
+from urlward.engine.errors import UrlwardError
 from urlward.lab.topology import run
 from urlward.process import module_command
 
@@ -95,7 +95,7 @@ def make_mount_points() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise LabError(f"{folder}: {e.strerror or e}") from e
+            raise UrlwardError(f"{folder}: {e.strerror or e}") from e
 
 
 def furnish(resolvers: Sequence[str]) -> None:
@@ -192,19 +192,19 @@ def _bind(source: Path, target: Path, *, needed: bool = False) -> None:
     if real.exists():
         run(["mount", "--bind", str(source), str(real)])
     elif needed:
-        raise LabError(f"{target}: is not there; make an empty file, which the lab covers with its own")
+        raise UrlwardError(f"{target}: is not there; make an empty file, which the lab covers with its own")
 
 
 def copy_out(folder: Path, to: Path) -> None:
     """Copy what a lab has written to where it stays.
 
     Raises:
-        LabError: it cannot be written there.
+        UrlwardError: it cannot be written there.
     """
     try:
         shutil.copytree(folder, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NOT_KEPT))
     except (OSError, shutil.Error) as e:
-        raise LabError(f"{to}: {getattr(e, 'strerror', None) or 'cannot be written whole'}") from e
+        raise UrlwardError(f"{to}: {getattr(e, 'strerror', None) or 'cannot be written whole'}") from e
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +228,10 @@ def path_of(name: str, folder: Path = WORK) -> Path:
     """Path of a lab's state file.
 
     Raises:
-        LabError: that is no name for a lab.
+        UrlwardError: that is no name for a lab.
     """
     if not _NAME.fullmatch(name):
-        raise LabError(f"{name!r} is no name for a lab: letters, digits, - and _, 32 at most")
+        raise UrlwardError(f"{name!r} is no name for a lab: letters, digits, - and _, 32 at most")
     return folder / f"{name}.json"
 
 
@@ -261,12 +261,12 @@ def the_running(name: str, folder: Path = WORK) -> Running:
     """Find the running lab of that name, or raise.
 
     Raises:
-        LabError: it is not up.
+        UrlwardError: it is not up.
     """
     running = find_running(name, folder)
     if running is None:
         others = ", ".join(other.name for other in running_labs(folder))
-        raise LabError(
+        raise UrlwardError(
             f"lab {name}: is not up ({f'there are: {others}' if others else 'none is'}); try: urlward lab up"
         )
     return running
@@ -278,14 +278,14 @@ def remember(running: Running, folder: Path = WORK) -> None:
     try:
         path.write_text(json.dumps(asdict(running)))
     except OSError as e:
-        raise LabError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e
 
 
 def end(running: Running, folder: Path = WORK) -> None:
     """Stop a lab, and wait until it has ended.
 
     Raises:
-        LabError: it does not end.
+        UrlwardError: it does not end.
     """
     until = time.monotonic() + _END_WITHIN
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -295,7 +295,7 @@ def end(running: Running, folder: Path = WORK) -> None:
             time.sleep(0.02)
         until += _END_WITHIN / 3
     if started_at(running.pid) == running.start:
-        raise LabError(f"lab {running.name}: process {running.pid} does not end")
+        raise UrlwardError(f"lab {running.name}: process {running.pid} does not end")
     with suppress(OSError):
         path_of(running.name, folder).unlink()
 
@@ -333,7 +333,7 @@ def check_needs() -> None:
     """Check everything that the lab cannot do without.
 
     Raises:
-        LabError: one line for each thing that is missing.
+        UrlwardError: one line for each thing that is missing.
     """
     missing = [
         f"{program.name}: not found; install the Debian package {program.package}"
@@ -345,7 +345,7 @@ def check_needs() -> None:
     if os.geteuid():
         missing.insert(0, "lab: needs root, for network namespaces; try: sudo")
     if missing:
-        raise LabError("\nurlward: ".join(missing))
+        raise UrlwardError("\nurlward: ".join(missing))
     _check_namespaces()
 
 
@@ -354,7 +354,7 @@ def _check_namespaces() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["unshare fails"]
-        raise LabError(
+        raise UrlwardError(
             f"lab: this machine lets nobody make namespaces ({reason[0].removeprefix('unshare: ')}); "
             "in a container it needs --privileged"
         )

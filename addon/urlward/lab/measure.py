@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import WRK, environment, find
 from urlward.lab.outcome import STAGES
-from urlward.lab.scenario import LabError, Measure, Measured
+from urlward.lab.scenario import Measure, Measured
 from urlward.lab.services import AgentLink
 from urlward.lab.topology import CLIENT, NEIGHBOUR, inside
 from urlward.lab.world import World
@@ -108,7 +109,7 @@ def measure(world: World, wanted: Measure, seconds: float | None, figures: Figur
         probe: sees, before and after each figure, whether it is of the stage that it should be of.
 
     Raises:
-        LabError: nothing could be measured.
+        UrlwardError: nothing could be measured.
     """
     each = seconds or wanted.seconds
     for at in wanted.urls:
@@ -140,7 +141,7 @@ def _latency(world: World, at: Measured, fresh: bool, seconds: float) -> Latency
         found[turn % 2] += [ms for _, ms, status in samples if status == 200]
         failed += sum(status != 200 for _, _, status in samples)
     if not all(found):
-        raise LabError(f"lab: nothing was answered, so stage {at.stage} cannot be measured")
+        raise UrlwardError(f"lab: nothing was answered, so stage {at.stage} cannot be measured")
     return Latency(at, fresh, tuple(found[0]), tuple(found[1]), failed)
 
 
@@ -149,7 +150,7 @@ def _sample(agent: AgentLink, url: str, seconds: float, fresh: bool, rate: float
         "sample", url=url, family=4, seconds=seconds, fresh=fresh, rate=rate, patience=seconds + 60
     )
     if "error" in answer:
-        raise LabError(f"lab: cannot measure: {answer['error']}")
+        raise UrlwardError(f"lab: cannot measure: {answer['error']}")
     samples: list[Any] = answer["samples"]
     return samples
 
@@ -193,7 +194,7 @@ def _wrk_once(machine: str, url: str, seconds: int, connections: int) -> tuple[f
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     if not rate:
         words = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["says nothing"]
-        raise LabError(f"lab: wrk: {words[0]}")
+        raise UrlwardError(f"lab: wrk: {words[0]}")
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", done.stdout)
     errors = _ERRORS.search(done.stdout)
     failed = sum(map(int, errors.groups())) if errors else 0

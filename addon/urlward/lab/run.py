@@ -354,7 +354,7 @@ def run_scenario(
         last: whether all that runs ends with this process anyway.
 
     Raises:
-        LabError: the lab itself has failed, which says nothing of the filter.
+        UrlwardError: the lab itself has failed, which says nothing of the filter.
     """
     ran = Ran(loaded, ipv6=ipv6)
     begin = time.monotonic()

@@ -38,10 +38,6 @@ Action = Literal[
 ]  # fmt: skip
 
 
-class LabError(UrlwardError):
-    """The lab cannot do what it was asked to; the message says what to do about it."""
-
-
 def _clients(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
         if name not in CLIENTS:
@@ -314,7 +310,7 @@ def load_scenario(name: str) -> Loaded:
     """Read a scenario: a file, or one that is shipped.
 
     Raises:
-        LabError: there is none, or something in it is wrong; with its place.
+        UrlwardError: there is none, or something in it is wrong; with its place.
     """
     path = shipped().get(name) or Path(name)
     try:
@@ -322,15 +318,15 @@ def load_scenario(name: str) -> Loaded:
         data = tomllib.loads(text)
     except FileNotFoundError as e:
         known = ", ".join(shipped())
-        raise LabError(f"{name}: no such file, and no shipped scenario (there are {known})") from e
+        raise UrlwardError(f"{name}: no such file, and no shipped scenario (there are {known})") from e
     except OSError as e:
-        raise LabError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e
     except (ValueError, RecursionError) as e:  # also of a number with too many digits
-        raise LabError(f"{path}: not TOML: {e}") from e
+        raise UrlwardError(f"{path}: not TOML: {e}") from e
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as e:
-        raise LabError(f"{path}: {_place(e)}") from e
+        raise UrlwardError(f"{path}: {_place(e)}") from e
     return Loaded(path.stem, path.resolve().parent, scenario, data.get("gateway", {}), _lines(text, scenario))
 
 

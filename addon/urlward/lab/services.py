@@ -32,8 +32,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import find
-from urlward.lab.scenario import LabError
 from urlward.lab.topology import ORIGIN, OTHER_RESOLVER, RESOLVER, Site, inside, run
 from urlward.process import module_command
 
@@ -67,7 +67,7 @@ class LabService:
         environment: the whole of it; this process's where None.
 
     Raises:
-        LabError: it cannot be started.
+        UrlwardError: it cannot be started.
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class LabService:
                     start_new_session=True,
                 )
             except OSError as e:
-                raise LabError(f"lab: {name}: {e.strerror}") from e
+                raise UrlwardError(f"lab: {name}: {e.strerror}") from e
 
     def check(self) -> None:
         """Raise an error if the program has ended by itself.
 
         Raises:
-            LabError: it has; with its last words.
+            UrlwardError: it has; with its last words.
         """
         if self.process.poll() is not None:
-            raise LabError(f"lab: {self.name} ended with {self.process.returncode}: {self.last_words()}")
+            raise UrlwardError(f"lab: {self.name} ended with {self.process.returncode}: {self.last_words()}")
 
     def last_words(self) -> str:
         """The last line of output."""
@@ -149,25 +149,25 @@ class AgentLink:
             arguments: the command's.
 
         Raises:
-            LabError: it has ended, or does not answer.
+            UrlwardError: it has ended, or does not answer.
         """
         arrived = threading.Event()
         answer: dict[str, Any] = {}
         assert self._process.stdin is not None
         with self._lock:
             if self._ended:
-                raise LabError(f"lab: the client on {self.machine} has ended")
+                raise UrlwardError(f"lab: the client on {self.machine} has ended")
             number = next(self._numbers)
             self._waiting[number] = (arrived, answer)
             line = json.dumps({"number": number, "do": do, **arguments}).encode()
             try:
                 self._process.stdin.write(line + b"\n")
             except OSError as e:
-                raise LabError(f"lab: the client on {self.machine} has ended") from e
+                raise UrlwardError(f"lab: the client on {self.machine} has ended") from e
         if not arrived.wait(patience):
-            raise LabError(f"lab: the client on {self.machine} does not answer ({do})")
+            raise UrlwardError(f"lab: the client on {self.machine} does not answer ({do})")
         if "bug" in answer or self._ended:
-            raise LabError(f"lab: the client on {self.machine}: {answer.get('bug', 'has ended')}")
+            raise UrlwardError(f"lab: the client on {self.machine}: {answer.get('bug', 'has ended')}")
         return answer
 
     def close(self) -> None:
@@ -279,12 +279,12 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = _PATIE
     """Poll until a condition is true.
 
     Raises:
-        LabError: it is not, in time.
+        UrlwardError: it is not, in time.
     """
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise LabError(f"lab: waited {seconds:g} s for {what}")
+            raise UrlwardError(f"lab: waited {seconds:g} s for {what}")
         time.sleep(0.02)
 
 
@@ -292,7 +292,7 @@ def start_origins(folder: Path, logs: Path, certificates: LabCertificates, ipv6:
     """Start nginx for all hosts.
 
     Raises:
-        LabError: it does not start.
+        UrlwardError: it does not start.
     """
     for size in _BULK_MB:
         _sparse(folder / "bulk" / str(size), size << 20)
@@ -317,7 +317,7 @@ def start_origins(folder: Path, logs: Path, certificates: LabCertificates, ipv6:
 
 def has_http3() -> bool:
     """Whether this machine's nginx speaks HTTP/3."""
-    with suppress(LabError):
+    with suppress(UrlwardError):
         # It says so on standard error.
         return "http_v3_module" in run(["sh", "-c", f"{find('nginx')} -V 2>&1"])
     return False
@@ -333,7 +333,7 @@ class LabResolver:
     """Network's resolver, which can be made to fail in each of the ways that resolvers fail.
 
     Raises:
-        LabError: a record cannot be written, or dnsmasq does not start.
+        UrlwardError: a record cannot be written, or dnsmasq does not start.
     """
 
     def __init__(self, folder: Path, logs: Path, sites: list[Site], ipv6: bool, agent: AgentLink) -> None:
@@ -410,7 +410,7 @@ def _records(site: Site, ipv6: bool) -> dict[str, Any]:
         try:
             record = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.HTTPS, f"1 . {site.host.https}")
         except dns.exception.DNSException as e:
-            raise LabError(f"hosts.{site.name}.https: cannot be read: {e}") from e
+            raise UrlwardError(f"hosts.{site.name}.https: cannot be read: {e}") from e
         https = (record.to_wire() or b"").hex()
     return {
         "name": site.name, "place": site.place, "host": site.host, "addresses": addresses, "https": https,

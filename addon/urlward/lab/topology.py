@@ -18,7 +18,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from urlward.lab.scenario import Host, LabError, Scenario
+from urlward.engine.errors import UrlwardError
+from urlward.lab.scenario import Host, Scenario
 
 DOMAIN = "made.example"
 _PAGES_PER_HOST = 8
@@ -158,7 +159,7 @@ def sites(scenario: Scenario) -> dict[str, Site]:
     """All hosts, by name: those in ``[hosts]``, and those that URLs name.
 
     Raises:
-        LabError: there are more places than addresses.
+        UrlwardError: there are more places than addresses.
     """
     hosts = dict(scenario.hosts)
     for name in _named(scenario):
@@ -175,7 +176,7 @@ def sites(scenario: Scenario) -> dict[str, Site]:
             at = places.setdefault(host.at or f"{name}.", place(len(places) + 1))
         found[name] = Site(name, at, host)
     if len(places) > _MOST:
-        raise LabError(f"hosts: {len(places)} places are more than the lab has addresses for ({_MOST})")
+        raise UrlwardError(f"hosts: {len(places)} places are more than the lab has addresses for ({_MOST})")
     return found
 
 
@@ -206,18 +207,18 @@ def run(command: Sequence[str], text: str | None = None) -> str:
     """Run a program to its end.
 
     Raises:
-        LabError: it fails; with its last words.
+        UrlwardError: it fails; with its last words.
     """
     try:
         done = subprocess.run(  # noqa: S603 - the lab's own commands
             list(command), input=text, capture_output=True, text=True, check=False
         )
     except OSError as e:
-        raise LabError(f"lab: {command[0]}: {e.strerror}") from e
+        raise UrlwardError(f"lab: {command[0]}: {e.strerror}") from e
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or [f"ended with {done.returncode}"]
         ours = [line.removeprefix("urlward: ") for line in lines if line.startswith("urlward: ")]
-        raise LabError(f"lab: {ours[0]}" if ours else f"lab: {' '.join(command[:6])}: {lines[0]}")
+        raise UrlwardError(f"lab: {ours[0]}" if ours else f"lab: {' '.join(command[:6])}: {lines[0]}")
     return done.stdout
 
 
@@ -225,7 +226,7 @@ def make_network(ipv6: bool) -> None:
     """Make all namespaces and links, and let the gateway forward.
 
     Raises:
-        LabError: the kernel refuses.
+        UrlwardError: the kernel refuses.
     """
     for name in (GATEWAY, *(network.name for network in NETWORKS)):
         run(["ip", "netns", "add", name])

@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from urlward.engine.errors import UrlwardError
 from urlward.lab.filter import LabFilter
 from urlward.lab.isolation import BUNDLE, CHROMIUM_FOLDER, CHROMIUM_POLICIES, WORK, environment
 from urlward.lab.outcome import Witness, machine_of
-from urlward.lab.scenario import LabError, Loaded
+from urlward.lab.scenario import Loaded
 from urlward.lab.services import (
     AgentLink,
     LabResolver,
@@ -142,7 +143,7 @@ class World:
     def _wait_for_dns(self) -> None:
         def answers() -> bool:
             if not self.filter.running:
-                raise LabError("lab: urlward has ended; see --keep for its log")
+                raise UrlwardError("lab: urlward has ended; see --keep for its log")
             question = {"name": "probe.invalid", "kind": "A", "server": RESOLVER.host4}
             return "rcode" in self.agent(CLIENT.name).ask("dns", **question)  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ from urlward.engine.signing import MAX_SERIAL, SigningKey, sign_artifact
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.run_folder import inherited
 from urlward.lists.source import (
-    Budget,
+    ErrorBudget,
     Report,
     SourceError,
     check_budget,
@@ -35,10 +35,6 @@ _BEGINNING = 1 << 16
 """Bytes by which it is told of what kind a file is."""
 
 
-class IssueError(UrlwardError):
-    """A serial or date that no issue can have."""
-
-
 @dataclass(frozen=True, slots=True)
 class Issue:
     """Issue of a list.
@@ -51,7 +47,7 @@ class Issue:
         key: to sign with.
 
     Raises:
-        IssueError: out of range, or it ends before it begins.
+        UrlwardError: out of range, or it ends before it begins.
     """
 
     serial: int | None = None
@@ -61,9 +57,9 @@ class Issue:
 
     def __post_init__(self) -> None:
         if self.serial is not None and not 0 <= self.serial <= MAX_SERIAL:
-            raise IssueError(f"serial: {self.serial} is not a number from 0 to {MAX_SERIAL}")
+            raise UrlwardError(f"serial: {self.serial} is not a number from 0 to {MAX_SERIAL}")
         if self.valid_until and (self.valid_from or 0) >= self.valid_until:
-            raise IssueError("valid-until: not after valid-from")
+            raise UrlwardError("valid-until: not after valid-from")
 
 
 ISSUE = Issue()
@@ -79,7 +75,7 @@ def read_issue(serial: str | None, valid_from: str | None, valid_until: str | No
         valid_until: likewise, but a date is its end.
 
     Raises:
-        IssueError: one of them is none, or they contradict each other.
+        UrlwardError: one of them is none, or they contradict each other.
     """
     return Issue(
         read_serial("serial", serial),
@@ -96,12 +92,12 @@ def read_serial(name: str, text: str | None) -> int | None:
         text: a number.
 
     Raises:
-        IssueError: not one in range.
+        UrlwardError: not one in range.
     """
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) <= 20 and int(text) <= MAX_SERIAL):
-        raise IssueError(f"{name}: {text[:40]!r} is not a number from 0 to {MAX_SERIAL}")
+        raise UrlwardError(f"{name}: {text[:40]!r} is not a number from 0 to {MAX_SERIAL}")
     return int(text)
 
 
@@ -109,14 +105,14 @@ def read_date(name: str, text: str | None, *, whole_day: bool = False) -> int | 
     """Parse a time (`parse_time`); None from None.
 
     Raises:
-        IssueError: neither a date nor a time.
+        UrlwardError: neither a date nor a time.
     """
     if text is None:
         return None
     try:
         return parse_time(text, whole_day=whole_day)
     except ValueError as e:
-        raise IssueError(f"{name}: {text[:40]!r} is {e}") from e
+        raise UrlwardError(f"{name}: {text[:40]!r} is {e}") from e
 
 
 def is_artifact(path: Path) -> bool:
@@ -138,7 +134,7 @@ def compile_sources(
     key: Key,
     *,
     name: str,
-    budget: Budget | None = None,
+    budget: ErrorBudget | None = None,
     now: float | None = None,
     progress: Progress = silent,
     issue: Issue = ISSUE,
@@ -175,7 +171,7 @@ def compile_sources(
 
             read_source(path, compiler, report, tell, format, options)
             before += size
-        check_budget(report, budget or Budget(), ", ".join(str(path) for path in paths))
+        check_budget(report, budget or ErrorBudget(), ", ".join(str(path) for path in paths))
         rows = max(len(compiler), 1)
         compiled = compiler.finish(lambda done: progress("compiling", min(done / rows, 1)))
         del compiler

@@ -31,7 +31,7 @@ from urlward.lists.formats import (
     reason_of,
     recognised_part,
 )
-from urlward.lists.formats.stream import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, Stream, cut_lines
+from urlward.lists.formats.stream import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, SourceStream, cut_lines
 from urlward.lists.memfd import new, write
 from urlward.regular import open_regular
 from urlward.state.watch import Signature, being_written
@@ -113,14 +113,14 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class ErrorBudget:
     """Error budget of a source: a count of bad lines, or a share of its lines."""
 
     count: int | None = None
     share: float | None = 0.01
 
     @classmethod
-    def parse(cls, text: str) -> "Budget":
+    def parse(cls, text: str) -> "ErrorBudget":
         """Parse a budget such as ``25`` or ``2.5%``.
 
         Raises:
@@ -148,18 +148,18 @@ class Budget:
         return bad > (self.count if self.count is not None else round((self.share or 0) * lines, 6))
 
 
-def read_budget(text: str, where: str) -> Budget:
+def read_budget(text: str, where: str) -> ErrorBudget:
     """Read a budget from a setting.
 
     Args:
-        text: as for `Budget.parse`.
+        text: as for `ErrorBudget.parse`.
         where: the flag or key.
 
     Raises:
         SourceError: not one.
     """
     try:
-        return Budget.parse(text)
+        return ErrorBudget.parse(text)
     except ValueError as e:
         raise SourceError(f"{where}: {text!r} is not {e}") from e
 
@@ -198,7 +198,7 @@ def left_out(report: Report) -> str:
     return ", ".join(parts)
 
 
-def check_budget(report: Report, budget: Budget, what: str) -> None:
+def check_budget(report: Report, budget: ErrorBudget, what: str) -> None:
     """Refuse sources with too many bad lines.
 
     Raises:
@@ -240,7 +240,7 @@ def add_bad(report: Report, bad: BadLine) -> None:
 __all__ = [
     "KEPT_ERRORS",
     "BadLine",
-    "Budget",
+    "ErrorBudget",
     "Report",
     "SourceError",
     "check_budget",
@@ -382,7 +382,7 @@ def recognise(part: Part, head: bytes, report: Report) -> tuple[str, Part]:
 
 
 def found_in(
-    name: str, stream: Stream, part: Part, *, may_be_empty: bool = False
+    name: str, stream: SourceStream, part: Part, *, may_be_empty: bool = False
 ) -> Iterator[Found | Skipped]:
     """Read one file of a source that is not the grammar.
 
@@ -451,7 +451,7 @@ def _read_part(
     progress: Callable[[int], None],
 ) -> int:
     """Read a file that is not the grammar; returns the bytes read so far."""
-    name, stream, last = str(part.path), Stream(file), 0
+    name, stream, last = str(part.path), SourceStream(file), 0
     is_json = part.may_be_json and stream.first() in (b"[", b"{")
     for count, each in enumerate(found_in(name, stream, part, may_be_empty=may_be_empty), 1):
         if not count & 0xFFF:

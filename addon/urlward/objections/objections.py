@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, UrlwardError
-from urlward.policy.allows import Allow, AllowError, add_allow, allowed_by, end_allow
+from urlward.policy.allows import Allow, add_allow, allowed_by, end_allow
 from urlward.policy.reasons import reason_of
 from urlward.records.holds import held_references
 from urlward.state.audit import append_in_lock
@@ -43,11 +43,7 @@ _LAST = 1 << 36
 """A time far from any that is meant."""
 
 
-class ObjectionError(UrlwardError):
-    """An objection that cannot be taken or decided, or a damaged record of objections."""
-
-
-class FullError(ObjectionError):
+class FullError(UrlwardError):
     """Too many objections are open or held."""
 
 
@@ -84,7 +80,7 @@ def normal_message(text: str, longest: int) -> str:
     """Normalise a message: lines of printable characters.
 
     Raises:
-        ObjectionError: nothing is left of it, or it is longer than `longest` characters.
+        UrlwardError: nothing is left of it, or it is longer than `longest` characters.
     """
     lines = (
         "".join(char for char in line.replace("\t", " ") if char.isprintable()).rstrip()
@@ -92,9 +88,9 @@ def normal_message(text: str, longest: int) -> str:
     )
     message = "\n".join(lines).strip()
     if not message:
-        raise ObjectionError("message: needed")
+        raise UrlwardError("message: needed")
     if len(message) > longest:
-        raise ObjectionError(f"message: at most {longest} characters")
+        raise UrlwardError(f"message: at most {longest} characters")
     return message
 
 
@@ -113,8 +109,8 @@ def add_objection(
 
     Raises:
         FullError: `MAX_KEPT` are open or held.
-        HoldError: it is not known what is held.
-        ObjectionError: the record of them is damaged.
+        UrlwardError: it is not known what is held.
+        UrlwardError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
     made = Objection(
@@ -151,7 +147,7 @@ def purge_objections(state: Path, days: float, now: float, held: Container[str] 
         held: references of those that stay all the same.
 
     Raises:
-        ObjectionError: the record of them is damaged.
+        UrlwardError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
     oldest = now - days * 86_400
@@ -172,10 +168,10 @@ def read_objections(state: Path) -> list[Objection]:
     """Read all objections, the oldest first.
 
     Raises:
-        ObjectionError: the record of them is damaged.
+        UrlwardError: the record of them is damaged.
         StateError: it cannot be read.
     """
-    return read_kept(state / FILE, _VERSION, "objections", _objection, ObjectionError, "begun anew")
+    return read_kept(state / FILE, _VERSION, "objections", _objection, UrlwardError, "begun anew")
 
 
 def _objection(stored: dict[str, Any]) -> Objection:
@@ -220,7 +216,7 @@ def decline(state: Path, id_: str, why: str, who: str, *, now: float) -> Objecti
     """Decline an objection: the block stays.
 
     Raises:
-        ObjectionError: none of that id is open, or `why` is not one line of words.
+        UrlwardError: none of that id is open, or `why` is not one line of words.
         StateError: the folder cannot be used.
     """
     return _decide(state, id_, "declined", why, who, now=now)
@@ -253,15 +249,15 @@ def grant(
         whole_host: whether a URL stands for its host.
 
     Raises:
-        ObjectionError: none of that id is open, or `why` is not one line of words.
-        AllowError: there is no such allow.
+        UrlwardError: none of that id is open, or `why` is not one line of words.
+        UrlwardError: there is no such allow.
         StateError: the folder cannot be used.
     """
-    why = reason_of(why, ObjectionError)
+    why = reason_of(why)
     if not url:
         return _decide(state, id_, "granted", why, who, now=now), None
     if allowed_by(url, whole_host=whole_host).is_named_in(why):
-        raise AllowError("why: names the host, and is kept as it is: say it without")
+        raise UrlwardError("why: names the host, and is kept as it is: say it without")
     _open_one(read_objections(state), id_)
     allow = add_allow(state, key, url, seconds, why, who, whole_host=whole_host, now=now)
     try:
@@ -275,7 +271,7 @@ def grant(
 def _decide(
     state: Path, id_: str, outcome: State, why: str, who: str, *, now: float, allow: str = ""
 ) -> Objection:
-    why = reason_of(why, ObjectionError)
+    why = reason_of(why)
     with locked(state):
         kept = read_objections(state)
         found = _open_one(kept, id_)
@@ -289,9 +285,9 @@ def _decide(
 def _open_one(kept: Iterable[Objection], id_: str) -> Objection:
     found = next((one for one in kept if one.id == id_), None)
     if found is None:
-        raise ObjectionError(f"no objection {id_!r}")
+        raise UrlwardError(f"no objection {id_!r}")
     if found.state != "open":
-        raise ObjectionError(f"objection {id_} was {found.state} already, by {found.who}")
+        raise UrlwardError(f"objection {id_} was {found.state} already, by {found.who}")
     return found
 
 
@@ -320,7 +316,7 @@ class ObjectionBook:
         """List objections: open ones first, the newest of each kind before older ones, as `row` has them.
 
         Raises:
-            ObjectionError: the record of them is damaged.
+            UrlwardError: the record of them is damaged.
             StateError: it cannot be read.
         """
         newest = sorted(read_objections(self._state), key=lambda one: one.time, reverse=True)
@@ -330,8 +326,8 @@ class ObjectionBook:
         """Decide an objection: grant it, or decline it (None).
 
         Raises:
-            ObjectionError: none of that id is open, or `why` is not one line of words.
-            AllowError: what is granted cannot be allowed.
+            UrlwardError: none of that id is open, or `why` is not one line of words.
+            UrlwardError: what is granted cannot be allowed.
             StateError: the folder cannot be used.
         """
         now = self._clock()

@@ -26,7 +26,7 @@ from tornado.web import Application, HTTPError, RequestHandler
 from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.objections.objections import FullError, Objection, ObjectionError, add_objection, normal_message
+from urlward.objections.objections import FullError, Objection, add_objection, normal_message
 from urlward.page.negotiation import choose_language, normal_tag
 from urlward.page.words import SHARED, BlockPageError, content_policy, encode, form_texts, load_texts
 from urlward.records.bounded_server import BoundedServer
@@ -112,7 +112,7 @@ class ObjectionPage:
         max_length: characters of a message.
 
     Raises:
-        ObjectionError: a text cannot be used; the message names its key.
+        UrlwardError: a text cannot be used; the message names its key.
     """
 
     def __init__(self, page: PageTable, max_length: int) -> None:
@@ -120,11 +120,11 @@ class ObjectionPage:
             self._texts = load_texts(page.texts)
             self._form = form_texts(self._texts)
         except BlockPageError as e:
-            raise ObjectionError(f"page.{e}") from e
+            raise UrlwardError(f"page.{e}") from e
         self._operator = page.operator.strip()
         self._default = normal_tag(page.default_language)
         if self._default not in self._texts:
-            raise ObjectionError(f"page.default_language: no texts for {page.default_language!r}")
+            raise UrlwardError(f"page.default_language: no texts for {page.default_language!r}")
         self._max_length = max_length
         environment = Environment(
             loader=FileSystemLoader([_HERE, SHARED]),
@@ -208,7 +208,7 @@ class ObjectionDesk:
         timer: seconds on a clock that does not go back.
 
     Raises:
-        ObjectionError: a text cannot be used; the message names its key.
+        UrlwardError: a text cannot be used; the message names its key.
     """
 
     def __init__(
@@ -248,7 +248,7 @@ class ObjectionDesk:
         try:
             reference = parse_reference(reference)
             message = normal_message(message, self._table.max_length)
-        except (ReferenceTextError, ObjectionError):
+        except (ReferenceTextError, UrlwardError):
             return FAULTY
         if wait := self._limit.take(network_of(address), self._timer()):
             return Reply(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))
@@ -363,7 +363,7 @@ def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer 
     The caller ends it with ``stop()`` and ``await close_all_connections()``.
 
     Raises:
-        ObjectionError: the address cannot be listened on.
+        UrlwardError: the address cannot be listened on.
     """
     if table.address is None:
         return None
@@ -386,7 +386,7 @@ def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer 
     try:
         server.listen(port, host)
     except OSError as e:
-        raise ObjectionError(f"objections.listen: {table.listen}: {e.strerror or e}") from e
+        raise UrlwardError(f"objections.listen: {table.listen}: {e.strerror or e}") from e
     return server
 
 
@@ -396,7 +396,7 @@ def start_objections(
     """As `serve_objections`, for a whole configuration; None where it says nothing of objections here.
 
     Raises:
-        ObjectionError: a text or the address cannot be used.
+        UrlwardError: a text or the address cannot be used.
     """
     table = config.objections
     if table is None or table.address is None:
@@ -424,7 +424,7 @@ async def take_objections(
         taken: is told of each.
 
     Raises:
-        ObjectionError: a text or the address cannot be used.
+        UrlwardError: a text or the address cannot be used.
     """
     server = start_objections(config, state, key, conceal=conceal, taken=taken)
     try:

@@ -57,6 +57,11 @@ class BlockPageError(ValueError):
         self.message = message
 
 
+def read_texts(folder: Path) -> dict[str, Texts]:
+    """Read the texts of a folder, by shipped language: ``LANGUAGE.toml``, a table's name before its keys."""
+    return {tag: dict(_flatten(tomllib.loads((folder / f"{tag}.toml").read_text()))) for tag in SHIPPED}
+
+
 def load_texts(overrides: Mapping[str, Texts]) -> dict[str, Texts]:
     """Read the shipped texts and lay ``overrides`` (language tag to texts) over them.
 
@@ -66,7 +71,7 @@ def load_texts(overrides: Mapping[str, Texts]) -> dict[str, Texts]:
     Raises:
         BlockPageError: naming ``texts.<language>.<key>``, for a tag, a key or a placeholder that is unknown.
     """
-    texts: dict[str, Texts] = {language: _read(language) for language in SHIPPED}
+    texts: dict[str, Texts] = read_texts(_FOLDER)
     required = texts["en"].keys()
     # The shortest tag first, so that a region finds the changed texts of its language.
     for name in sorted(overrides, key=len):
@@ -118,11 +123,6 @@ def form_texts(texts: Mapping[str, Texts]) -> dict[str, dict[str, str]]:
 def has_controls(text: str) -> bool:
     """Tell whether ``text`` holds a control character (Unicode category Cc), such as CR or LF."""
     return any(unicodedata.category(char) == "Cc" for char in text)
-
-
-def _read(language: str) -> Texts:
-    with (_FOLDER / f"{language}.toml").open("rb") as file:
-        return dict(_flatten(tomllib.load(file)))
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

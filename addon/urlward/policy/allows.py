@@ -41,10 +41,6 @@ from urlward.state.watch import Signature
 Kind = Literal["page", "host"]
 
 
-class AllowError(UrlwardError):
-    """An allow that cannot be made or ended, or a damaged record of allows."""
-
-
 class Allowed(NamedTuple):
     """Entry that allows a URL.
 
@@ -73,7 +69,7 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
         whole_host: whether a URL stands for its host.
 
     Raises:
-        AllowError: it has no canonical form, or cannot be an entry.
+        UrlwardError: it has no canonical form, or cannot be an entry.
     """
     try:
         raw = url.encode(errors="surrogateescape")
@@ -81,9 +77,9 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
         port = split_authority(authority)[1]
         canonical = canonicalize(raw)
     except UrlError as e:
-        raise AllowError(f"not a URL or host: {e}") from e
+        raise UrlwardError(f"not a URL or host: {e}") from e
     if not scheme and target and _is_network(canonical.host, target):
-        raise AllowError(
+        raise UrlwardError(
             "a network; what is allowed is a page or a host: give one address, or http:// before it"
         )
     kind: Kind = "host" if whole_host or not (scheme or target) else "page"
@@ -93,7 +89,7 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
     try:
         parse_line(line)
     except EntryError as e:
-        raise AllowError(f"cannot be an entry: {e.reason}") from e
+        raise UrlwardError(f"cannot be an entry: {e.reason}") from e
     return Allowed(canonical, kind, line)
 
 
@@ -108,7 +104,7 @@ def _is_network(host: str, target: str) -> bool:
 
 def _host_line(host: str) -> str:
     if "." not in host and not is_address(host):
-        raise AllowError("a name without a dot, all of a top-level domain: give a page, or a host under it")
+        raise UrlwardError("a name without a dot, all of a top-level domain: give a page, or a host under it")
     return f"@@{host}"
 
 
@@ -176,15 +172,15 @@ def add_allow(
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        AllowError: there is no such entry, or a value is not as above.
+        UrlwardError: there is no such entry, or a value is not as above.
         StateError: the folder cannot be used.
     """
     if not 0 < seconds <= LONGEST:
-        raise AllowError(f"at most {LONGEST // 86_400} days, and not none")
+        raise UrlwardError(f"at most {LONGEST // 86_400} days, and not none")
     meant = allowed_by(url, whole_host=whole_host)
-    why = reason_of(why, AllowError)
+    why = reason_of(why)
     if meant.is_named_in(why):
-        raise AllowError("why: names the host, and is kept as it is: say it without")
+        raise UrlwardError("why: names the host, and is kept as it is: say it without")
     id_ = f"a-{secrets.token_hex(4)}"
     digest = key.digest(f"u{meant.canonical}").hex()
     sealed = key.seal(f"{meant.line} id={id_}".encode("latin-1"))
@@ -201,15 +197,15 @@ def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow
     """End an allow before its time.
 
     Raises:
-        AllowError: there is none of that id, or `why` is not one line of words.
+        UrlwardError: there is none of that id, or `why` is not one line of words.
         StateError: the folder cannot be used.
     """
-    why = reason_of(why, AllowError)
+    why = reason_of(why)
     with locked(state):
         kept = _without_expired(state, now)
         ended = next((allow for allow in kept if allow.id == id_), None)
         if ended is None:
-            raise AllowError(f"no allow {id_!r} is in force")
+            raise UrlwardError(f"no allow {id_!r} is in force")
         _audit(state, now, who, "ended", ended, why)
         _write(state, [allow for allow in kept if allow is not ended])
     return ended
@@ -219,7 +215,7 @@ def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
     """Allows in force, in the order of making; changes nothing.
 
     Raises:
-        AllowError: the record of them is damaged.
+        UrlwardError: the record of them is damaged.
         StateError: it cannot be read.
     """
     return tuple(allow for allow in _read(state) if now < allow.until)
@@ -229,7 +225,7 @@ def expire_allows(state: Path, now: float) -> int:
     """Delete expired allows from the record, each with one line in the audit log; returns how many.
 
     Raises:
-        AllowError: the record of them is damaged.
+        UrlwardError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
     if all(now < allow.until for allow in _read(state)):
@@ -277,7 +273,7 @@ def _without_expired(state: Path, now: float) -> list[Allow]:
 
 def _read(state: Path) -> list[Allow]:
     then = "nothing is excused for a while: allow anew what is still needed"
-    return read_kept(state / FILE, _VERSION, "allows", _allow, AllowError, then)
+    return read_kept(state / FILE, _VERSION, "allows", _allow, UrlwardError, then)
 
 
 def _allow(stored: dict[str, Any]) -> Allow:
@@ -329,14 +325,14 @@ def duration(text: str) -> int:
     """Parse seconds of ``30m``, ``2h`` or ``3d``.
 
     Raises:
-        AllowError: none of these, or longer than 30 days.
+        UrlwardError: none of these, or longer than 30 days.
     """
     match = _DURATION(text)
     if match is None:
-        raise AllowError(f"for: {text!r} is not a time such as 30m, 2h or 3d")
+        raise UrlwardError(f"for: {text!r} is not a time such as 30m, 2h or 3d")
     seconds = int(match[1]) * _SECONDS[match[2]]
     if seconds > LONGEST:
-        raise AllowError(f"for: {text} is longer than {LONGEST // 86_400}d")
+        raise UrlwardError(f"for: {text} is longer than {LONGEST // 86_400}d")
     return seconds
 
 

@@ -18,7 +18,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable, port_table
 from urlward.proxy.block_page import BlockResponse, plain
-from urlward.proxy.head import RequestHead
+from urlward.proxy.head import RequestFields, RequestHead
 from urlward.proxy.layers import answer_now
 from urlward.proxy.mitm import Socks5AuthData
 from urlward.proxy.names import Client
@@ -113,6 +113,7 @@ def _plain(
     return plain(status, text, head=head.method == b"HEAD", more=more)
 
 
+@lru_cache(1 << 12)
 def is_inside(address: str) -> bool:
     """Whether an IP address is one that means another machine to each: loopback, link-local, unspecified."""
     found = _address(address)
@@ -197,8 +198,8 @@ class Authentication:
 
     async def _takes(self, flow: http.HTTPFlow) -> bool:
         request = flow.request
-        head = RequestHead(request.data.method, b"", 1)
-        head.fields = list(request.headers.fields)
+        fields = RequestFields(1, keep_alive=True, all=list(request.headers.fields))
+        head = RequestHead(request.data.method, b"", fields)
 
         def ask(done: Callable[[], None]) -> Any:
             answer = self._urlward.access.refusal(head, request.port, flow.client_conn, done)

@@ -38,7 +38,7 @@ from urlward.feeds.setup import (
     tell_of_categories,
 )
 from urlward.lasting import lasting
-from urlward.lists.source import Budget
+from urlward.lists.source import ErrorBudget
 from urlward.options import OF_ADDON
 from urlward.page.words import BlockPageError
 from urlward.plan import Service
@@ -778,9 +778,9 @@ def _set(name: str, absent: Any = None) -> Any:
     return getattr(ctx.options, name) if name in ctx.options else absent
 
 
-def _budget(text: str) -> Budget:
+def _budget(text: str) -> ErrorBudget:
     try:
-        return Budget.parse(text)
+        return ErrorBudget.parse(text)
     except ValueError as e:
         raise ValueError(f"urlward_max_errors: {text!r} is not {e}") from e
 

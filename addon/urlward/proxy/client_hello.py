@@ -6,8 +6,7 @@ it. RFC 8446 section 5.1 has the version ignored, and so it is here. What follow
 section 4.1.2 and RFC 6066 section 3 have it, since what two servers read differently is refused.
 """
 
-from collections.abc import Iterator
-from contextlib import suppress
+import struct
 from typing import Final, NamedTuple
 
 from urlward.engine.errors import UrlwardError
@@ -20,6 +19,8 @@ _WARNING = b"\0\2\1"
 """Length and level of an alert that ends nothing (RFC 5246 section 7.2)."""
 _ALERT_SIZE = _RECORD_HEADER + 2
 _VERSION_AND_RANDOM = 2 + 32
+_NUMBERS = struct.Struct(">HH").unpack_from
+"""An extension's type and length."""
 _SERVER_HELLO = b"\x02"
 # Of the record that begins an origin's answer: the header, then the message's header and version.
 _RANDOM = slice(5 + 4 + 2, 5 + 4 + 2 + 32)
@@ -104,14 +105,14 @@ class SecondHello:
         done: whether no further ClientHello can come: all that is held may be sent on.
     """
 
-    __slots__ = ("_answer", "_held", "_hellos", "_skip", "_sni", "done")
+    __slots__ = ("_answer", "_first", "_held", "_skip", "done")
 
     def __init__(self) -> None:
         self.done = False
         self._held = bytearray()
         self._answer = b""
-        self._hellos = 0
-        self._sni: bytes | None = None
+        self._first: bytes | None = None
+        """The first ClientHello, which has been read; again, should a second follow."""
         self._skip = 0
         """Bytes that are left of a record that is no handshake."""
 
@@ -146,12 +147,15 @@ class SecondHello:
             if found is None:
                 break
             message, end = found
-            sni = parse_client_hello(message[_MESSAGE_HEADER:]).sni
-            if self._hellos and sni != self._sni:
-                raise ClientHelloError("a second ClientHello for another server")
-            self._sni = sni
-            self._hellos += 1
-            self.done = self._hellos > 1
+            if self._first is None:
+                self._first = message
+            else:
+                first, second = (
+                    parse_client_hello(each[_MESSAGE_HEADER:]) for each in (self._first, message)
+                )
+                if first != second:
+                    raise ClientHelloError("a second ClientHello for another server")
+                self.done = True
             position += end
         if self.done:
             position = len(held)
@@ -225,71 +229,57 @@ def parse_client_hello(body: bytes) -> ClientHello:
     Raises:
         ClientHelloError: not one, or with more than one server name.
     """
-    with suppress(IndexError):
-        rest = _Reader(body)
-        rest.take(_VERSION_AND_RANDOM)
-        rest.vector(1)  # session id
-        rest.vector(2)  # cipher suites
-        rest.vector(1)  # compression methods
-        if not rest:
-            return ClientHello(None)
-        return _with_name(list(_Reader(rest.only(2)).extensions()))
-    raise ClientHelloError("a damaged ClientHello")
+    names: list[bytes] = []
+    try:
+        at = _VERSION_AND_RANDOM
+        at += 1 + body[at]  # session id
+        at += 2 + (body[at] << 8 | body[at + 1])  # cipher suites
+        at += 1 + body[at]  # compression methods
+        if at != len(body):
+            at = _vector(body, at)
+            while at < len(body):
+                kind, size = _NUMBERS(body, at)
+                start, at = at + 4, at + 4 + size
+                if kind == _SERVER_NAME:
+                    names.append(body[start:at])
+            if at != len(body):
+                raise IndexError
+        return ClientHello(_host_name(names))
+    except (IndexError, struct.error) as e:
+        raise ClientHelloError("a damaged ClientHello") from e
 
 
-def _with_name(extensions: list[tuple[int, bytes]]) -> ClientHello:
-    """Read the server_name extension (RFC 6066 section 3); it, and a host name in it, come once at most."""
-    found = [body for kind, body in extensions if kind == _SERVER_NAME]
-    if not found:
-        return ClientHello(None)
-    names = _Reader(_Reader(found[0]).only(2))
-    hosts = []
-    while names:
-        kind, name = names.number(1), names.vector(2)
-        if kind == _HOST_NAME:
-            hosts.append(name)
-    if len(found) > 1 or len(hosts) > 1 or b"" in hosts:
-        raise ClientHelloError("more than one server name, or an empty one")
-    return ClientHello(hosts[0] if hosts else None)
-
-
-class _Reader:
-    """Takes numbers and vectors (RFC 8446 section 3.4) off the front of bytes.
+def _vector(data: bytes, at: int) -> int:
+    """Where the vector begins that is all the rest of the data, behind the two bytes of its length.
 
     Raises:
-        IndexError: there are fewer.
+        IndexError: it is none.
     """
+    if at + 2 + (data[at] << 8 | data[at + 1]) != len(data):
+        raise IndexError
+    return at + 2
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
 
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
+def _host_name(found: list[bytes]) -> bytes | None:
+    """Read the server_name extension (RFC 6066 section 3); it, and a host name in it, come once at most.
 
-    def take(self, size: int) -> bytes:
-        """Read so many bytes."""
-        start, self._at = self._at, self._at + size
-        if self._at > len(self._data):
-            raise IndexError
-        return self._data[start : self._at]
-
-    def number(self, size: int) -> int:
-        """Read a number of so many bytes."""
-        return int.from_bytes(self.take(size))
-
-    def vector(self, size: int) -> bytes:
-        """Read a vector whose length field has so many bytes."""
-        return self.take(self.number(size))
-
-    def only(self, size: int) -> bytes:
-        """Read a vector that must be the last thing in the data."""
-        found = self.vector(size)
-        if self:
-            raise IndexError
-        return found
-
-    def extensions(self) -> Iterator[tuple[int, bytes]]:
-        """Read extensions, type and body, until the end."""
-        while self:
-            yield self.number(2), self.vector(2)
+    Raises:
+        IndexError: it is damaged.
+        ClientHelloError: there is more than one name, or an empty one.
+    """
+    if not found:
+        return None
+    data, *others = found
+    hosts = []
+    at = _vector(data, 0)
+    while at < len(data):
+        start = at + 3
+        kind, end = data[at], start + (data[at + 1] << 8 | data[at + 2])
+        at = end
+        if kind == _HOST_NAME:
+            hosts.append(data[start:end])
+    if at != len(data):
+        raise IndexError
+    if others or len(hosts) > 1 or b"" in hosts:
+        raise ClientHelloError("more than one server name, or an empty one")
+    return hosts[0] if hosts else None

@@ -94,6 +94,7 @@ class Connection:
         sock: connected; closed with this.
         owner: is told of what fails, and of the end.
         address: the peer's IP address, where that matters.
+        events: for which the socket is registered with the poller; 0 where it is not.
 
     Attributes:
         address: as given.
@@ -114,7 +115,9 @@ class Connection:
         "receive", "tls",
     )  # fmt: skip
 
-    def __init__(self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "") -> None:
+    def __init__(
+        self, poller: Poller, sock: socket.socket, owner: Owner, address: str = "", events: int = 0
+    ) -> None:
         self.begin(owner, address)
         self._poller = poller
         self._share = owner.share
@@ -122,7 +125,7 @@ class Connection:
         self._fd = sock.fileno()
         self._out = bytearray()
         self._size = _READ
-        self._events = 0
+        self._events = events
         """Events registered with the poller."""
         self._closing = self._end_wanted = False
 
@@ -212,7 +215,21 @@ class Connection:
             except ssl.SSLError:
                 self._fail()  # the peer has broken the session off
                 return
-        self._send(data)
+        if not self._out:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                self._cannot_send()
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self._out += data
+        self._watch()
+        if len(self._out) > HIGH:
+            self.fill(full=True)
 
     def end(self) -> None:
         """Send no more; inside TLS send close_notify, which a cut could not forge."""
@@ -232,8 +249,9 @@ class Connection:
         if not self.gone:
             self._shut_down_tls()
         self.gone = self._closing = True
-        self._watch()
-        if not self._out:
+        if self._out:
+            self._watch()
+        else:
             self._close_now()
 
     def reset(self, *, as_tls: bool = False) -> None:
@@ -316,14 +334,12 @@ class Connection:
     # -- what the poller tells
 
     def _happened(self, events: int) -> None:
-        wanted = self._events
-        if events & CAN_READ and wanted & READ:
-            self._readable()
-            wanted = self._events
-        if events & CAN_WRITE and wanted & WRITE:
+        if events & CAN_READ and self._events & READ:
+            self._readable(events)
+        if events & CAN_WRITE and self._events & WRITE:
             self._writable()
 
-    def _readable(self) -> None:
+    def _readable(self, events: int) -> None:  # noqa: ARG002 - what else there is, reading tells
         if self._paused:
             self._watch()
             return
@@ -383,27 +399,6 @@ class Connection:
             self._close_now()
         elif self._end_wanted:
             self._half_close()
-
-    # -- sending
-
-    def _send(self, data: bytes) -> None:
-        if self._fd < 0:
-            return
-        if not self._out:
-            try:
-                sent = self._sock.send(data)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError:
-                self._cannot_send()
-                return
-            if sent == len(data):
-                return
-            data = data[sent:]
-        self._out += data
-        self._watch()
-        if len(self._out) > HIGH:
-            self.fill(full=True)
 
     def _cannot_send(self) -> None:
         """Handle a failed send; what the peer has sent before, such as an error, may still be read."""
@@ -472,10 +467,15 @@ class Connection:
         if not tls.outgoing.pending:
             return
         data = tls.outgoing.read()
+        if self._fd < 0:
+            return
         try:
-            self._send(data if tls.outer is None else tls.outer.encrypted(data))
+            self._out += data if tls.outer is None else tls.outer.encrypted(data)
         except ssl.SSLError:
             self._fail()
+            return
+        self._writable()
+        self._watch()
         # OpenSSL answers by itself; a peer that asks and asks, and reads nothing, must not fill the memory.
         if len(self._out) > 4 * _MOST_READ:
             self._fail()
@@ -496,8 +496,8 @@ class Connection:
             if self.broken:
                 self._close_now()  # nothing can be sent any more, nor does anything come
                 return
-            self._watch()
             self.ended()
+            self._watch()  # unless it is closed now
 
     def _fail(self) -> None:
         self.broken = True
@@ -506,7 +506,7 @@ class Connection:
 
     def _close_now(self) -> None:
         if self._events:
-            self._poller.forget(self._fd)
+            self._poller.closes(self._fd)
             self._events = 0
         self._fd = -1
         self.gone = self._closing = True
@@ -524,10 +524,11 @@ class Connection:
             events |= WRITE
         if events == self._events:
             return
+        tell = self._happened if events & WRITE else self._readable
         if not self._events:
-            self._poller.watch(self._fd, events, self._happened, self._share)
+            self._poller.watch(self._fd, events, tell, self._share)
         elif events:
-            self._poller.change(self._fd, events)
+            self._poller.change(self._fd, events, tell)
         else:
             self._poller.forget(self._fd)
         self._events = events

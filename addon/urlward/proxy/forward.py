@@ -13,7 +13,7 @@ from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.proxy.block_page import BlockResponse
 from urlward.proxy.framing import Unbounded
-from urlward.proxy.head import HeadError, RequestHead, with_plain_framing
+from urlward.proxy.head import HeadError, RequestFields, RequestHead, with_plain_framing
 from urlward.proxy.names import split_absolute
 from urlward.proxy.relay import FRESH, MAX_HELD, NOWHERE, HttpRelay, Origin
 
@@ -38,6 +38,8 @@ _USER = re.compile(rb"\A([A-Za-z]+://)[^/?#@]*@").sub
 _USUAL: Final = frozenset({b"", b"keep-alive", b"close"})
 _COUNTED_DOWN: Final = frozenset({b"TRACE", b"OPTIONS"})
 _MOST_FORWARDS: Final = 10**9
+_NO_PREFIX: Final = b" "
+"""No target begins with it."""
 
 
 @dataclass(eq=False, slots=True)  # of which the class is made anew: `super()` would know the one before
@@ -55,9 +57,13 @@ class ForwardRelay(HttpRelay):
     reused: bool = False
     _authority: str = ""
     _scheme: str = ""
+    _prefix: bytes = _NO_PREFIX
+    """What a target begins with that is for the same origin as the one before."""
     _path: bytes = b""
     _connected: bool = False
     """Whether the connection to the next request's origin is open, and takes that."""
+    _repeatable: bool = False
+    """Whether the request that is judged is."""
     _again: bytes | None = None
     """The request, where it may be sent again."""
     _keep_alive: bool = False
@@ -114,7 +120,8 @@ class ForwardRelay(HttpRelay):
     def read_on(self) -> None:
         """The client has its turn again."""
         HttpRelay.read_on(self)
-        self._end_with_client()
+        if self._client_ended:
+            self._end_with_client()
 
     def go_on(self) -> None:
         """Judge the request that was waiting."""
@@ -124,41 +131,55 @@ class ForwardRelay(HttpRelay):
     # -- requests
 
     def _check(self, head: RequestHead) -> None:
+        if head.method != b"CONNECT" and head.target.startswith(self._prefix):
+            # As the request before.
+            self._path = path = head.target[len(self._prefix) - 1 :]
+            head.absolute = self._scheme, self._authority, path.decode("latin-1")
+        elif not self._find_origin(head):
+            return
+        connected = self._server == "open" and self._keep_alive and self.asked == self.origin
+        self._repeatable = head.repeatable
+        if connected and not (self._repeatable or self._bound):
+            # What cannot be sent twice goes over one that has just been in use, or counts as its client's.
+            connected = perf_counter() - self._rests_since <= FRESH
+        if not (connected and self._connected):
+            self._connected = connected
+            self.ends.asks(connected=connected)
+
+    def _find_origin(self, head: RequestHead) -> bool:
+        """Find what a request asks for; returns whether that is a URL, so that it is sent on."""
+        self._authority = self._scheme = ""  # should it be refused, the next request is not for there
+        self._prefix = _NO_PREFIX
         # Origins get none of it (RFC 9110 section 4.2.4), so nobody can take it for the host.
         if b"@" in head.target:
             head.target = _USER(rb"\1", head.target, 1)
         target = head.target.decode("latin-1")
         if target.startswith("/"):
             self.asked = NOWHERE
-            self._authority = self._scheme = ""
-            return
+            return False
         try:
             if head.method == b"CONNECT":
                 host, port = split_authority(target)
-                if port is None or head.length != 0:
+                if port is None or head.fields.length != 0:
                     raise HeadError(400, "a CONNECT without a port, or with a body")
                 self.asked = Origin(host.strip("[]"), port, False)
-                self._authority = self._scheme = ""  # should it be refused, the next request is not for there
+                self._connected = False
                 self.ends.asks(connected=False)
-                return
+                return False
             head.absolute = scheme, authority, path = split_absolute(target)
-            if authority != self._authority or scheme != self._scheme:
-                host, port = split_authority(authority)
-                tls = scheme == "https"
-                if port is None:
-                    port = 443 if tls else 80
-                if not port:
-                    raise HeadError(400, "port 0")
-                self.asked = Origin(host.strip("[]"), port, tls)
-                self._authority, self._scheme = authority, scheme
+            host, port = split_authority(authority)
         except UrlError as e:
             raise HeadError(400, "a proxy needs to be asked for a whole URL") from e
+        tls = scheme == "https"
+        if port is None:
+            port = 443 if tls else 80
+        if not port:
+            raise HeadError(400, "port 0")
+        self.asked = Origin(host.strip("[]"), port, tls)
+        self._authority, self._scheme = authority, scheme
+        self._prefix = head.target[: target.index("://") + 3 + len(authority)] + b"/"
         self._path = path.encode("latin-1")
-        self._connected = self._server == "open" and self.asked == self.origin and self._keep_alive
-        if self._connected and not (head.repeatable or self._bound):
-            # What cannot be sent twice goes over one that has just been in use, or counts as its client's.
-            self._connected = perf_counter() - self._rests_since <= FRESH
-        self.ends.asks(connected=self._connected)
+        return True
 
     def _tunnel(self, rest: bytes) -> None:
         names = self.pending.pop().names
@@ -178,9 +199,10 @@ class ForwardRelay(HttpRelay):
             if not forwards:
                 self._answer_last(head, raw)
                 return None
-        self._minor = head.minor
+        fields = head.fields
+        self._minor = fields.minor
         self._unfinished = False
-        self._close_wanted = not head.keep_alive
+        self._close_wanted = not fields.keep_alive
         if self._connected:
             self.reused = True
         else:
@@ -188,28 +210,34 @@ class ForwardRelay(HttpRelay):
             self.origin = self.asked
             self.reused = False
         self._keep_alive = False
-        if head.authorizes_connection:
+        if fields.authorizes_connection:
             self._bound = True
-        raw = with_plain_framing(head, raw)
-        rest = raw[raw.index(b"\r\n") : -2]
-        if head.of_hop or len(head.hosts) != 1 or (at := rest.find(b"\r\nHost:")) < 0:
-            rest = _without(_REQUEST_LINES(b"", rest), head.options)
+        authority, onward = fields.onward
+        if authority != self._authority or forwards:
+            onward = self._onward(fields, raw, forwards)
+            if not forwards:
+                fields.onward = self._authority, onward
+        sent = b"%b %b%b" % (head.method, self._path, onward)
+        self._again = sent if self._repeatable else None
+        return sent
+
+    def _onward(self, fields: RequestFields, raw: bytes, forwards: bytes) -> bytes:
+        """What is sent on behind a request's target."""
+        rest = with_plain_framing(fields, raw[raw.index(b"\r\n") : -2])
+        if fields.of_hop or len(fields.hosts) != 1 or (at := rest.find(b"\r\nHost:")) < 0:
+            rest = _without(_REQUEST_LINES(b"", rest), fields.options)
         else:
             rest = rest[:at] + rest[rest.index(b"\r\n", at + 2) :]
         if forwards.isdigit():
             left = int(forwards) - 1 if len(forwards) < 10 else _MOST_FORWARDS
             rest = b"\r\nMax-Forwards: %d" % left + _MAX_FORWARDS(b"", rest)
-        sent = b"%b %b HTTP/1.%d\r\nHost: %b%bVia: 1.%d urlward\r\n%b\r\n" % (
-            head.method,
-            self._path,
-            head.minor,
+        return b" HTTP/1.%d\r\nHost: %b%bVia: 1.%d urlward\r\n%b\r\n" % (
+            fields.minor,
             self._authority.encode("latin-1"),
             rest,
-            head.minor,
-            b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if head.websocket else b"",
+            fields.minor,
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n" if fields.websocket else b"",
         )
-        self._again = sent if head.repeatable else None
-        return sent
 
     def _answer_last(self, head: RequestHead, raw: bytes) -> None:
         """Answer what is to be forwarded no further (RFC 9110 sections 7.6.2, 9.3.8)."""
@@ -239,7 +267,7 @@ class ForwardRelay(HttpRelay):
         elif self._server != "none":
             self.ends.close_server()
         self._server = "none"
-        self._server_ended = self._bound = False
+        self._server_ended = self._bound = self._connected = False
         self._response_held = b""
 
     def _too_much(self) -> None:
@@ -262,19 +290,23 @@ class ForwardRelay(HttpRelay):
         if self._held and not self._waits:
             self.ends.hold_client(held=False)
             self._read_held()
-        self._end_with_client()
+        if self._client_ended:
+            self._end_with_client()
 
     def _end_with_client(self) -> None:
-        if self._client_ended and not (self.pending or self._switching or self._waits or self._done):
+        if not (self.pending or self._switching or self._waits or self._done):
             self.ends.close()
 
     # -- responses
 
     def _incoming(self, head: bytes) -> bytes:
+        parsed = self._parsed
+        if parsed is not None and parsed.onward and self._minor and not self._close_wanted:
+            self._keep_alive = True
+            return parsed.onward
         head = HttpRelay._incoming(self, head)
         if self._lost_place or self._switched:
             return head
-        parsed = self._parsed
         if self._response is None or parsed is None:
             # An interim response, which HTTP/1.0 does not know (RFC 9110 section 15.2).
             return head if self._minor else b""
@@ -294,7 +326,10 @@ class ForwardRelay(HttpRelay):
         elif not self._minor:
             added += b"Connection: keep-alive\r\n"
         cut = len(head) - (2 if head.endswith(b"\r\n") else 1)
-        return head[:cut] + added + head[cut:]
+        head = head[:cut] + added + head[cut:]
+        if self._keep_alive and self._minor and not self._close_wanted:
+            parsed.onward = head
+        return head
 
 
 def _without(lines: bytes, options: bytes) -> bytes:

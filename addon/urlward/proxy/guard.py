@@ -258,20 +258,22 @@ class Guard:
         self._asked(client)
         try:
             names = place.names(head)
+            hosts, ports, _, target, _, _ = names
             matcher = self.matcher()
-            if names.hosts and names.hosts[0] == self.canary.name:
+            if hosts and hosts[0] == self.canary.name:
                 return self._canary_page(names, client)
-            if names.target and place.is_quiet(names, matcher):
-                verdict = matcher.check(names.hosts[0], names.target, names.ports, self.clock())
+            if target and place.is_quiet(names, matcher):
+                verdict = matcher.check(hosts[0], target, ports, self.clock())
                 if verdict is not PASS and self.policy is not None:
                     verdict = self._verdict(names, client)
             else:
                 verdict = self._verdict(names, client)
-            if head.method == b"CONNECT" and verdict.listed and self._shows_page and len(names.hosts) == 1:
+            listed = verdict is not PASS and verdict.listed
+            if listed and head.method == b"CONNECT" and self._shows_page and len(hosts) == 1:
                 return names  # the block page is shown inside the tunnel, where browsers take it
             if self._metrics is not None:
                 self._measure("match", verdict, start, arrived)
-            return self._listed(verdict, names, head, client) if verdict.listed else names
+            return self._listed(verdict, names, head, client) if listed else names
         except UrlError as e:
             self.refused("match")
             return plain(400, str(e), head=head.method == b"HEAD")

@@ -16,11 +16,11 @@ import httptools
 MAX_HEAD: Final = 1 << 16
 """Bytes that a request or response head may have."""
 
+_KNOWN: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"CONNECT", b"PATCH"})
+"""Methods that need no look at their letters."""
+
 REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE"})
 """Methods without effect (RFC 9110 section 9.2.1), so that a request may be sent twice."""
-
-END = re.compile(rb"\r?\n\r?\n").search
-"""Finds the empty line behind a head, as lenient readers see it."""
 
 _ALTERNATIVES = [
     (re.compile(mark + rb"[Aa](?=[Ll][Tt]-[Ss][Vv][Cc][ \t]*:)").sub, mark + b"X") for mark in (b"\n", b"\r")
@@ -29,8 +29,8 @@ _ALTERNATIVES = [
 are found several times as fast as a class of both."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-# RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are.
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([^\x00-\x20\x7f]+) HTTP/1\.([01])\r\n").match
+_NOT_IN_TARGETS: Final = bytes([*range(0x21), 0x7F])
+_VERSIONS: Final = frozenset({b"HTTP/1.0", b"HTTP/1.1"})
 _IS_TOKEN = re.compile(_TOKEN).fullmatch
 _NO_LETTERS = re.compile(rb"[^0-9A-Za-z]+").sub
 # What frames, addresses or switches a message (RFC 9112): nobody must be able to read it in another name.
@@ -48,13 +48,17 @@ _FOLD = re.compile(rb"\r?\n[ \t]+")
 _FRAMING_LINE = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[^\r\n]*")
 _PLAIN_FRAMING_LINE = re.compile(rb"\r\n[A-Za-z-]+: ?(?:chunked|0|[1-9][0-9]*)").fullmatch
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
-_NEUTRAL_LINE = b"POST / HTTP/1.%b\r\n"
+_NEUTRAL_LINE = b"POST / HTTP/1."
 # A field's name that is no token, as servers bear it: no control, blank or colon in it, and no byte beyond
 # ASCII, at which Python's own reader of heads takes all that follows for a body.
 _ODD_NAMES = re.compile(rb"(?<=\r\n)[!-9;-~]+(?=:)").sub
 _MAX_DIGITS = 18
 _REMEMBERED: Final = 8
 """Response heads: HTTP/2 reads what the relay has read, and many of an origin's are the same for a second."""
+_REQUESTS_REMEMBERED: Final = 128
+"""Fields of requests: those that a page loads mostly differ in their first lines alone."""
+_SHORT: Final = 1 << 11
+"""Bytes of those that are remembered."""
 # Schemes by which each request says who the client is. Others may speak for the connection, as NTLM does.
 _OF_ITSELF = re.compile(rb"[ \t]*(?i:basic|bearer|digest|aws4-hmac-sha256)[ \t]").match
 
@@ -72,54 +76,67 @@ class HeadError(Exception):
 
 
 @dataclass(eq=False, slots=True)
+class RequestFields:
+    """Fields of an HTTP/1 request, and what they say; the same object for requests that have the same.
+
+    Attributes:
+        minor: of the version in front of them, 0 or 1.
+        keep_alive: whether the client will send further requests.
+        all: names and values as sent, without white space around them.
+        hosts: values of the Host fields.
+        length: of the body in bytes, or None where it is chunked.
+        expects: whether the body waits for an interim response (RFC 9110 section 10.1.1).
+        websocket: whether an upgrade to WebSocket is asked for.
+        other_upgrade: whether another is.
+        options: of its Connection fields, in lower case, with commas between.
+        of_hop: whether there are fields of this hop alone, beside Host.
+        authorizes_connection: whether they say who the client is in a way that holds for what follows on its
+            connection (RFC 4559 section 6).
+        onward: what the explicit proxy sends behind the target, and for which authority; once that is known.
+    """
+
+    minor: int
+    keep_alive: bool
+    all: list[tuple[bytes, bytes]] = field(default_factory=list)
+    hosts: list[bytes] = field(default_factory=list)
+    length: int | None = 0
+    expects: bool = False
+    websocket: bool = False
+    other_upgrade: bool = False
+    options: bytes = b""
+    of_hop: bool = False
+    authorizes_connection: bool = False
+    onward: tuple[str, bytes] = ("", b"")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field; llhttp calls this."""
+        self.all.append((name, value))
+
+
+@dataclass(eq=False, slots=True)
 class RequestHead:
     """Parsed head of an HTTP/1 request.
 
     Attributes:
         method: as sent.
         target: as sent, in any of the forms of RFC 9112 section 3.2.
-        minor: of the version, 0 or 1.
-        fields: names and values as sent, without white space around them.
-        hosts: values of the Host fields.
-        length: of the body in bytes, or None where it is chunked.
-        expects: whether the body waits for an interim response (RFC 9110 section 10.1.1).
-        websocket: whether an upgrade to WebSocket is asked for.
-        other_upgrade: whether another is.
-        keep_alive: whether the client will send further requests.
-        options: of its Connection fields, in lower case, with commas between.
-        of_hop: whether it has fields of this hop alone, beside Host.
-        authorizes_connection: whether it says who the client is in a way that holds for what follows on its
-            connection (RFC 4559 section 6).
+        fields: what follows.
         absolute: scheme, authority and path of a target in absolute form, where that has been read.
     """
 
     method: bytes
     target: bytes
-    minor: int
-    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    hosts: list[bytes] = field(default_factory=list)
-    length: int | None = 0
-    expects: bool = False
-    websocket: bool = False
-    other_upgrade: bool = False
-    keep_alive: bool = True
-    options: bytes = b""
-    of_hop: bool = False
-    authorizes_connection: bool = False
+    fields: RequestFields
     absolute: tuple[str, str, str] | None = None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a field; llhttp calls this."""
-        self.fields.append((name, value))
 
     @property
     def repeatable(self) -> bool:
         """Whether the request is safe and has no body, so that it may be sent twice."""
-        return self.method in REPEATABLE and self.length == 0 and not self.websocket
+        return self.method in REPEATABLE and self.fields.length == 0 and not self.fields.websocket
 
     def get(self, name: bytes) -> bytes:
         """The first value of a field, by its lower-case name, or empty."""
-        return next((value for n, value in self.fields if n.lower() == name), b"")
+        return next((value for n, value in self.fields.all if n.lower() == name), b"")
 
 
 @dataclass(eq=False, slots=True)
@@ -135,6 +152,8 @@ class ResponseHead:
         options: of its Connection and Proxy-Connection fields, in lower case, with commas between.
         of_hop: number of its fields that are of this hop alone; more than one where that is not known.
         alternatives: whether it may name another way to its host.
+        onward: it as the explicit proxy sends it on, once that is known.
+        translated: it as HTTP/2 has it, and whether the connection is closed behind it; likewise.
     """
 
     minor: int = 1
@@ -145,6 +164,8 @@ class ResponseHead:
     options: bytes = b""
     of_hop: int = 0
     alternatives: bool = False
+    onward: bytes = b""
+    translated: tuple[list[tuple[bytes, bytes]], bool] | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -157,27 +178,36 @@ def read_request_head(data: bytes) -> RequestHead:
     Raises:
         HeadError: it is malformed, or could be read in more than one way.
     """
-    line = _REQUEST_LINE(data)
-    if line is None:
+    # RFC 9112 section 3, with the bytes of UTF-8 in a target, which some clients send as they are. A regular
+    # expression would take twice as long.
+    end = data.find(b"\r\n")
+    parts = data[:end].split(b" ")
+    if len(parts) != 3 or end < 0:
         raise HeadError(400, "not a request line of HTTP/1.1")
-    head = RequestHead(line[1], line[2], int(line[3]))
-    head.keep_alive = line[3] == b"1"
-    try:
-        try:
-            _feed(head, data)
-        except httptools.HttpParserError:
-            # Methods and letters in names that llhttp does not know, and targets in UTF-8, are somebody's,
-            # and judged by us.
-            del head.fields[:]
-            _feed(head, _NEUTRAL_LINE % line[3] + _ODD_NAMES(_neutral_name, data[line.end() - 2 :])[2:])
-    except httptools.HttpParserError as e:
-        raise HeadError(400, "a head that is not of HTTP/1.1") from e
-    _read_fields(head)
-    return head
+    method, target, version = parts
+    if (
+        version not in _VERSIONS
+        or not target
+        or target.translate(None, _NOT_IN_TARGETS) != target
+        or (method not in _KNOWN and not _IS_TOKEN(method))
+    ):
+        raise HeadError(400, "not a request line of HTTP/1.1")
+    rest = data[end - 1 :]
+    fields = _known_fields(rest) if len(rest) <= _SHORT else _read_fields(rest)
+    return RequestHead(method, target, fields)
+
+
+def head_end(data: bytes | bytearray, position: int) -> int:
+    """Where a head ends, behind its empty line as lenient readers see it; -1 where it has not."""
+    end = data.find(b"\n\r\n", position)
+    bare = data.find(b"\n\n", position, end + 1 if end >= 0 else len(data))
+    if bare >= 0:
+        return bare + 2
+    return end + 3 if end >= 0 else -1
 
 
 @lru_cache(_REMEMBERED)
-def read_response_head(data: bytes, *, to_head: bool) -> ResponseHead:
+def read_response_head(data: bytes, to_head: bool) -> ResponseHead:
     """Read a response head, from its first letter to its empty line; nothing is changed in what it gives.
 
     Args:
@@ -267,26 +297,19 @@ def without_upgrade(data: bytes) -> bytes:
     return _UPGRADE_LINES(b"", data)
 
 
-def with_plain_framing(head: RequestHead, data: bytes) -> bytes:
-    """A request's head with the field that says where its body ends in its plainest spelling.
+def with_plain_framing(fields: RequestFields, data: bytes) -> bytes:
+    """A request's head, or its end, with the field that says where its body ends in its plainest spelling.
 
     `chunked` is not that to Starman where a blank follows.
     """
-    if head.length == 0:
+    if fields.length == 0:
         return data
     found = _FRAMING_LINE.search(data)
     assert found is not None
     if _PLAIN_FRAMING_LINE(found[0]):
         return data
-    line = b"Transfer-Encoding: chunked" if head.length is None else b"Content-Length: %d" % head.length
+    line = b"Transfer-Encoding: chunked" if fields.length is None else b"Content-Length: %d" % fields.length
     return b"%b\r\n%b%b" % (data[: found.start()], line, data[found.end() :])
-
-
-def _feed(head: RequestHead, data: bytes) -> None:
-    try:
-        httptools.HttpRequestParser(head).feed_data(data)
-    except httptools.HttpParserUpgrade:
-        return  # llhttp stops at the end of a head that asks for one, which is where we stop
 
 
 def _neutral_name(match: re.Match[bytes]) -> bytes:
@@ -307,41 +330,72 @@ def frames_to_some(name: bytes) -> bool:
     return _ALMOST_FRAMES(name) is not None and b"-" not in name
 
 
-def _read_fields(head: RequestHead) -> None:
+def _read_fields(rest: bytes) -> RequestFields:
+    """Read what follows the target of a request but the line's beginning, from its minor version on.
+
+    Raises:
+        HeadError: as `read_request_head`.
+    """
+    # Methods, and targets in UTF-8, that llhttp does not know are somebody's, and judged by us.
+    fields = RequestFields(int(rest[:1]), rest[:1] == b"1")
+    try:
+        try:
+            _feed(fields, _NEUTRAL_LINE + rest)
+        except httptools.HttpParserError:
+            # So are letters in names that it does not know.
+            del fields.all[:]
+            _feed(fields, _NEUTRAL_LINE + _ODD_NAMES(_neutral_name, rest))
+    except httptools.HttpParserError as e:
+        raise HeadError(400, "a head that is not of HTTP/1.1") from e
+    _weigh(fields)
+    return fields
+
+
+_known_fields = lru_cache(_REQUESTS_REMEMBERED)(_read_fields)
+
+
+def _feed(fields: RequestFields, data: bytes) -> None:
+    try:
+        httptools.HttpRequestParser(fields).feed_data(data)
+    except httptools.HttpParserUpgrade:
+        return  # llhttp stops at the end of a head that asks for one, which is where we stop
+
+
+def _weigh(fields: RequestFields) -> None:
     length: bytes | None = None
     chunked = False
-    for name, value in head.fields:
+    for name, value in fields.all:
         # By length first: most fields are none of these.
         match len(name):
             case 2 | 16 | 19:
-                head.of_hop = head.of_hop or name.lower() in _OF_HOP
+                fields.of_hop = fields.of_hop or name.lower() in _OF_HOP
             case 4:
                 if name.lower() == b"host":
-                    head.hosts.append(value)
+                    fields.hosts.append(value)
             case 6:
                 if name.lower() == b"expect":
-                    head.expects = True
+                    fields.expects = True
             case 7:
                 if name.lower() == b"upgrade":
-                    head.of_hop = True
-                    if value.strip(b" \t").lower() == b"websocket" and not head.websocket:
-                        head.websocket = True
+                    fields.of_hop = True
+                    if value.strip(b" \t").lower() == b"websocket" and not fields.websocket:
+                        fields.websocket = True
                     else:
-                        head.other_upgrade = True
+                        fields.other_upgrade = True
             case 10:
-                head.of_hop = head.of_hop or name.lower() in _CONNECTION_FIELDS
+                fields.of_hop = fields.of_hop or name.lower() in _CONNECTION_FIELDS
                 if name.lower() == b"connection":
                     options = value.lower()
-                    head.options = head.options + b"," + options if head.options else options
+                    fields.options = fields.options + b"," + options if fields.options else options
                     if b"close" in options:
-                        head.keep_alive = False
+                        fields.keep_alive = False
                     elif b"keep-alive" in options:
-                        head.keep_alive = True
+                        fields.keep_alive = True
             case 13:
                 if name.lower() == b"authorization" and not _OF_ITSELF(value):
-                    head.authorizes_connection = True
+                    fields.authorizes_connection = True
             case 14:
-                head.of_hop = head.of_hop or name.lower() == b"http2-settings"
+                fields.of_hop = fields.of_hop or name.lower() == b"http2-settings"
                 if name.lower() == b"content-length":
                     if length is not None:
                         raise HeadError(400, "more than one Content-Length")
@@ -350,7 +404,7 @@ def _read_fields(head: RequestHead) -> None:
                     raise HeadError(400, "a field that some take for Content-Length")
             case 17:
                 if name.lower() == b"transfer-encoding":
-                    if chunked or value.strip(b" \t").lower() != b"chunked" or not head.minor:
+                    if chunked or value.strip(b" \t").lower() != b"chunked" or not fields.minor:
                         raise HeadError(400, "a Transfer-Encoding other than chunked")
                     chunked = True
                 elif frames_to_some(name):
@@ -358,13 +412,13 @@ def _read_fields(head: RequestHead) -> None:
     if chunked:
         if length is not None:
             raise HeadError(400, "Content-Length beside Transfer-Encoding")
-        head.length = None
+        fields.length = None
     elif length is not None:
         if not length.isdigit() or len(length) > _MAX_DIGITS:
             raise HeadError(400, "a Content-Length that is no number")
-        head.length = int(length)
-    if head.other_upgrade:
-        head.websocket = False
+        fields.length = int(length)
+    if fields.other_upgrade:
+        fields.websocket = False
 
 
 def without_alternatives(head: bytes) -> bytes:

@@ -18,7 +18,7 @@ from h2.exceptions import H2Error
 from h2.settings import SettingCodes
 
 from urlward.proxy.block_page import BlockResponse, plain
-from urlward.proxy.head import END, MAX_HEAD, HeadError, read_response_head
+from urlward.proxy.head import MAX_HEAD, HeadError, head_end, read_response_head
 from urlward.proxy.http2_frames import (
     BY_MESSAGE,
     MAX_STREAMS,
@@ -252,23 +252,23 @@ class Lane(StreamLane):
         while True:
             while position < len(data) and data[position] in b"\r\n":
                 position += 1
-            found = END(data, position + max(self._seen - 3, 0))
-            if found is None:
+            end = head_end(data, position + max(self._seen - 3, 0))
+            if end < 0:
                 self._held = data[position:]
                 self._seen = len(self._held)
                 if self._seen > MAX_HEAD:
                     raise ValueError("a head that is too large")
                 return -1
             self._seen = 0
-            head = read_response_head(data[position : found.end()], to_head=stream.request.is_head)
-            position = found.end()
+            head = read_response_head(data[position:end], stream.request.is_head)
+            position = end
             if head.status >= 200:
                 break
             if head.status == 101:
                 if not stream.request.websocket:
                     raise ValueError("another protocol, which nobody asked for")
                 self._mode = "tunnel"
-                fields, _ = response_fields(head, status=200)
+                fields, _ = response_fields(head, 200)
                 self.http2.respond(
                     stream, [field for field in fields if field[0] != b"sec-websocket-accept"], whole=False
                 )

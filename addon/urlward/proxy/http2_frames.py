@@ -16,10 +16,16 @@ from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
-from h2.exceptions import DenialOfServiceError, FrameTooLargeError, H2Error, ProtocolError
+from h2.exceptions import (
+    DenialOfServiceError,
+    FrameTooLargeError,
+    H2Error,
+    ProtocolError,
+    TooManyStreamsError,
+)
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
@@ -325,7 +331,7 @@ class Frames(H2Connection):
         self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, size)
 
     def head(self, number: int, fields: Fields, *, whole: bool) -> None:
-        """Send a response's head, or trailers; as the library does, which takes its time to look at them."""
+        """Send a head, or trailers; as the library does, which takes its time to look at them."""
         machine = self._get_stream_by_id(number).state_machine
         informs = fields[0][0] == b":status" and fields[0][1].startswith(b"1")
         machine.process_input(_INFORMATIONAL if informs else StreamInputs.SEND_HEADERS)
@@ -336,6 +342,18 @@ class Frames(H2Connection):
             part, block = block[:_MAX_FRAME], block[_MAX_FRAME:]
             self._data_to_send += _frame(kind, flags if block else flags | _END_HEADERS, number, part)
             kind, flags = _CONTINUATION, 0
+
+    def ask(self, number: int, fields: Fields, *, whole: bool) -> None:
+        """Begin a stream by the head of its request; as the library does, likewise.
+
+        Raises:
+            H2Error: the origin takes no more streams, or there are no numbers left.
+        """
+        if self.open_outbound_streams >= self.remote_settings.max_concurrent_streams:
+            raise TooManyStreamsError("no more streams")
+        self.state_machine.process_input(ConnectionInputs.SEND_HEADERS)
+        self._begin_new_stream(number, AllowedStreamIDs.ODD)
+        self.head(number, fields, whole=whole)
 
     def content(self, number: int, data: bytes, *, last: bool) -> None:
         """Send data, for which there is room."""

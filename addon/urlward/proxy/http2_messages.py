@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import hpack
-from hpack.huffman_table import decode_huffman
+from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 from hpack.table import HeaderTable
 
 from urlward.proxy.framing import MAX_LINE, MAX_TRAILERS
@@ -196,13 +196,16 @@ def last_chunk(fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
     return b"0\r\n%b\r\n" % b"".join(lines)
 
 
-def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, bool]:
-    """A response's head as HTTP/2 has it, and whether its connection is closed behind it.
+def response_fields(head: ResponseHead, status: int = 0) -> tuple[Fields, bool]:
+    """A response's head as HTTP/2 has it, and whether its connection is closed behind it; nothing is changed
+    in what it gives.
 
     Args:
         head: it.
         status: in place of its own.
     """
+    if head.translated is not None and not status:
+        return head.translated
     fields = [(b":status", b"%d" % (status or head.status))]
     options: set[bytes] = set()
     length = b"%d" % head.length if head.length is not None and head.length > 0 else None
@@ -222,6 +225,8 @@ def response_fields(head: ResponseHead, *, status: int = 0) -> tuple[Fields, boo
     closes = b"close" in options or not (head.minor or b"keep-alive" in options)
     if options:
         fields = [field for field in fields if field[0] not in options]
+    if not status:
+        head.translated = fields, closes
     return fields, closes
 
 
@@ -385,6 +390,8 @@ class Chunks:
             self.trailers.append((name, value))
 
 
+_STATIC_FIELDS: Final = ((b"", b""), *HeaderTable.STATIC_TABLE)
+"""By their indexes, which begin at 1 (RFC 7541, appendix A)."""
 _STATIC: Final = {entry: number for number, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))}
 _STATIC_NAMES: Final = {
     entry[0]: number for number, entry in reversed(list(enumerate(HeaderTable.STATIC_TABLE, 1)))
@@ -461,13 +468,15 @@ class Decoder(hpack.Decoder):
     def decode(self, data: bytes, raw: bool = False) -> Fields:  # type: ignore[override]  # noqa: ARG002
         """The fields of a block, as bytes."""
         fields: Fields = []
-        table, room, at = self.header_table, self.max_header_list_size, 0
+        table, static, room, at = self.header_table, _STATIC_FIELDS, self.max_header_list_size, 0
         try:
             while at < len(data):
                 first = data[at]
                 if first & 0x80:
-                    index, at = _read_number(data, at, 0x7F)
-                    name, value = table.get_by_index(index)
+                    index, at = first & 0x7F, at + 1
+                    if index == 0x7F:
+                        index, at = _read_number(data, at - 1, 0x7F)
+                    field = static[index] if 0 < index < len(static) else table.get_by_index(index)
                 elif first & 0xE0 == 0x20:
                     size, at = _read_number(data, at, 0x1F)
                     if fields or size > self.max_allowed_table_size:
@@ -481,12 +490,16 @@ class Decoder(hpack.Decoder):
                     continue
                 else:
                     index, at = _read_number(data, at, 0x3F if first & 0x40 else 0x0F)
-                    name, at = (table.get_by_index(index)[0], at) if index else _read_string(data, at)
+                    if not index:
+                        name, at = _read_string(data, at)
+                    else:
+                        name = (static[index] if index < len(static) else table.get_by_index(index))[0]
                     value, at = _read_string(data, at)
+                    field = name, value
                     if first & 0x40:
                         table.add(name, value)
-                fields.append((name, value))
-                room -= 32 + len(name) + len(value)
+                fields.append(field)
+                room -= 32 + len(field[0]) + len(field[1])
                 if room < 0:
                     raise hpack.OversizedHeaderListError("fields that are too large")
         except IndexError as e:
@@ -512,9 +525,51 @@ def _read_number(data: bytes, at: int, most: int) -> tuple[int, int]:
 
 def _read_string(data: bytes, at: int) -> tuple[bytes, int]:
     """A string (RFC 7541 section 5.2), and where it ends."""
-    coded = data[at] & 0x80
-    size, at = _read_number(data, at, 0x7F)
+    first = data[at]
+    size, at = first & 0x7F, at + 1
+    if size == 0x7F:
+        size, at = _read_number(data, at - 1, 0x7F)
     text = data[at : at + size]
     if len(text) < size:
         raise hpack.HPACKDecodingError("a string that ends early")
-    return decode_huffman(text) if coded else text, at + size
+    if first & 0x80:
+        text = _plain(text) if size <= _SHORT else _plain.__wrapped__(text)
+    return text, at + size
+
+
+class _Steps(dict[int, "tuple[_Steps, bytes, bool]"]):
+    """Steps of the Huffman decoder from one of the library's states, by the byte that is read: where to, what
+    that adds, and whether the text may end there. Each is made when it is needed first; the library takes two
+    for each byte."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: int) -> None:
+        super().__init__()
+        self._state = state
+
+    def __missing__(self, byte: int) -> "tuple[_Steps, bytes, bool]":
+        state, flags, text = self._state, 0, b""
+        for part in (byte >> 4, byte & 0x0F):
+            state, flags, symbol = HUFFMAN_TABLE[state * 16 + part]
+            if flags & HUFFMAN_FAIL:
+                raise hpack.HPACKDecodingError("a Huffman code that is none")
+            if flags & HUFFMAN_EMIT_SYMBOL:
+                text += bytes((symbol,))
+        found = self[byte] = _STEPS[state], text, bool(flags & HUFFMAN_COMPLETE)
+        return found
+
+
+_STEPS: Final = tuple(_Steps(state) for state in range(len(HUFFMAN_TABLE) // 16))
+
+
+@lru_cache(_REMEMBERED)
+def _plain(text: bytes) -> bytes:
+    """Text in Huffman code (RFC 7541 section 5.2) decoded."""
+    steps, plain, whole = _STEPS[0], bytearray(), True
+    for byte in text:
+        steps, symbols, whole = steps[byte]
+        plain += symbols
+    if not whole:
+        raise hpack.HPACKDecodingError("a Huffman code that ends early")
+    return bytes(plain)

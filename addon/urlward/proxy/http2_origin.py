@@ -304,7 +304,7 @@ class Http2Origin(Multiplexed):
         frames = self._frames
         try:
             number = frames.get_next_available_stream_id()
-            frames.send_headers(number, fields, end_stream=whole)
+            frames.ask(number, fields, whole=whole)
             # The lengths that a response names are seen to here, one stream's matter.
             frames.streams[number]._initialize_content_length = _take_any  # type: ignore[method-assign]
         except H2Error:

@@ -29,10 +29,6 @@ _TRANSPARENT = {socket.AF_INET: (socket.IPPROTO_IP, 19), socket.AF_INET6: (socke
 """IP_TRANSPARENT (ip(7)) and IPV6_TRANSPARENT."""
 
 
-class ListenError(UrlwardError):
-    """An address cannot be listened on."""
-
-
 Sockets = Sequence[tuple[Address, list[socket.socket]]]
 """Sockets of one worker; an address without a host has one of each family."""
 
@@ -131,7 +127,7 @@ class Listeners:
         """Have sockets at all of these addresses for so many workers; those that are open stay.
 
         Raises:
-            ListenError: that is not possible; nothing has changed.
+            UrlwardError: that is not possible; nothing has changed.
         """
         made: dict[tuple[Address, int], list[socket.socket]] = {}
         known = {address for address, _ in self._sockets}
@@ -150,7 +146,7 @@ class Listeners:
             for sockets in made.values():
                 _close(sockets)
             text = "name or service not known" if isinstance(e, socket.gaierror) else e.strerror or str(e)
-            raise ListenError(f"cannot listen on {address}: {text}") from e
+            raise UrlwardError(f"cannot listen on {address}: {text}") from e
         self._sockets |= made
 
     @property
@@ -177,12 +173,12 @@ class Listeners:
         """See whether modes listen on all that the service manager has passed.
 
         Raises:
-            ListenError: connections to a socket that nobody reads would wait for ever.
+            UrlwardError: connections to a socket that nobody reads would wait for ever.
         """
         used = {(s.type, s.getsockname()[:2]) for sockets in self._sockets.values() for s in sockets}
         for one in self._given:
             if one.family not in (socket.AF_INET, socket.AF_INET6):
-                raise ListenError("socket activation: a socket that is no TCP or UDP socket was passed")
+                raise UrlwardError("socket activation: a socket that is no TCP or UDP socket was passed")
             host, port = one.getsockname()[:2]
             where = Address(host, port, "")
             if (
@@ -190,12 +186,12 @@ class Listeners:
                 and not one.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
                 and host == "::"
             ):
-                raise ListenError(
+                raise UrlwardError(
                     f"socket activation: {where} takes IPv4 as well; set BindIPv6Only=ipv6-only, and have "
                     "a line for each family"
                 )
             if (one.type, (host, port)) not in used:
-                raise ListenError(f"socket activation: {where} was passed, and no mode listens there")
+                raise UrlwardError(f"socket activation: {where} was passed, and no mode listens there")
 
     def _check(self, address: Address, given: Sequence[socket.socket]) -> None:
         """Shared addresses do not conflict, so a second urlward would take a part of the first's clients."""
@@ -227,7 +223,7 @@ def given() -> list[socket.socket]:
     """Listening sockets passed by the service manager (sd_listen_fds(3)); once.
 
     Raises:
-        ListenError: it says that it passes more than there are, or something else than sockets.
+        UrlwardError: it says that it passes more than there are, or something else than sockets.
     """
     count, pid = os.environ.pop("LISTEN_FDS", ""), os.environ.pop("LISTEN_PID", "")
     os.environ.pop("LISTEN_FDNAMES", None)
@@ -238,7 +234,7 @@ def given() -> list[socket.socket]:
         try:
             one = socket.socket(fileno=fd)
         except OSError as e:
-            raise ListenError(
+            raise UrlwardError(
                 f"socket activation: of the {count} that LISTEN_FDS speaks of, descriptor {fd} is no socket: "
                 f"{(e.strerror or str(e)).lower()}"
             ) from e

@@ -23,8 +23,8 @@ _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 _AUTHORITY = re.compile(r"[0-9A-Za-z.+_\-:@\[\]\x80-\xff]+(?=[/?#]|\Z)").match
 # What ends a host in one reader ends the field's value in another (RFC 9112 section 3.2).
 _HOST = re.compile(r"[^\0-\x20\x7f/\\?#@:\[\]]*|\[[0-9A-Fa-f:.]+\]").fullmatch
-_ENDS_TO_NODE = re.compile(r"[%;'\"<>{}|^`]").search
-"""To its `url.parse`, which takes the rest for the beginning of the path."""
+_ENDS_TO_NODE = re.compile(r"[%;'\"<>{}|^`]").split
+"""To its `url.parse`, which takes the rest for the beginning of the path. A comma ends the name to Koa."""
 _ESCAPED_SLASH = re.compile(r"%(?:2[Ff]|5[Cc]|25)").search
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
@@ -135,31 +135,33 @@ class Place:
         Raises:
             UrlError: as `names_of`.
         """
-        target = head.target.decode("latin-1")
-        if len(head.hosts) == 1 and target.startswith("/"):
-            # Requests of one connection have the same Host, nearly always.
-            if head.hosts[0] != self._host:
-                self._known = self.collect(head.hosts)
-                self._host, self._asked = head.hosts[0], None
-            hosts, ports = self._known
-            return Names(hosts, ports, self.address, target, False, self._told)
-        if head.method == b"CONNECT":
-            hosts, ports = self.collect(head.hosts, target)
-            return Names(hosts, ports, self.address, "", False, self._told)
-        authority = ""
-        port = self._scheme_port
-        if target != "*" and not target.startswith("/"):
-            scheme, authority, rest = head.absolute or split_absolute(target)
-            port = 443 if scheme == "https" else port
+        fields, absolute = head.fields.hosts, head.absolute
+        if absolute is None:
+            target = head.target.decode("latin-1")
+            if len(fields) == 1 and target.startswith("/"):
+                # Requests of one connection have the same Host, nearly always.
+                if fields[0] != self._host:
+                    self._known = self.collect(fields)
+                    self._host, self._asked = fields[0], None
+                hosts, ports = self._known
+                return Names(hosts, ports, self.address, target, False, self._told)
+            if head.method == b"CONNECT":
+                hosts, ports = self.collect(fields, target)
+                return Names(hosts, ports, self.address, "", False, self._told)
+            has_none = target == "*" or target.startswith("/")
+            absolute = ("", "", target) if has_none else split_absolute(target)
+        scheme, authority, rest = absolute
+        port = 443 if scheme == "https" else self._scheme_port
+        if authority and self._destination:
             # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
-            target = target[target.index("//") :] if self._destination else rest
+            rest = target[target.index("//") :]
         # As above, of a proxy's client.
-        asked = (authority, port, head.hosts)
+        asked = (authority, port, fields)
         if asked != self._asked:
-            self._known = self.collect(head.hosts, authority, scheme_port=port)
+            self._known = self.collect(fields, authority, scheme_port=port)
             self._asked, self._host = asked, None
         hosts, ports = self._known
-        return Names(hosts, ports, self.address, target, False, self._told)
+        return Names(hosts, ports, self.address, rest, False, self._told)
 
     def collect(
         self, fields: Sequence[bytes], *authorities: str, scheme_port: int = 0
@@ -190,8 +192,9 @@ class Place:
                 raise UrlError("a character that no host has")
             if host.strip("."):
                 hosts[host] = None
-                if (end := _ENDS_TO_NODE(host)) and end.start():
-                    hosts[host[: end.start()]] = None
+                for first in (_ENDS_TO_NODE(host, 1)[0], host.partition(",")[0]):
+                    if first:
+                        hosts[first] = None
                 ports[scheme_port or self._scheme_port if port is None else port] = None
         if self.sni:
             hosts[self.sni] = None

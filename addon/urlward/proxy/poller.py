@@ -145,15 +145,15 @@ class Poller(selectors.EpollSelector):
         wait = 0 if self._done else self._wait(timeout) if self._behind else timeout
         told, keys = self._told, self._keys
         # Who is meant is found first: what one does may close another, and its number be that of a third.
-        found: list[tuple[int, int, _Watched]] = []
+        polled = self._epoll.poll(wait, _AT_ONCE)
+        found = [(fd, events, told[fd]) for fd, events in polled if fd in told]
         others: list[tuple[selectors.SelectorKey, int]] = []
-        for fd, events in self._epoll.poll(wait, _AT_ONCE):
-            if (watched := told.get(fd)) is not None:
-                found.append((fd, events, watched))
-            elif (key := keys.get(fd)) is not None:
-                wanted = selectors.EVENT_READ if events & ~WRITE else 0
-                wanted |= selectors.EVENT_WRITE if events & ~READ else 0
-                others.append((key, wanted & key.events))
+        if len(found) < len(polled):
+            for fd, events in polled:
+                if fd not in told and (key := keys.get(fd)) is not None:
+                    wanted = selectors.EVENT_READ if events & ~WRITE else 0
+                    wanted |= selectors.EVENT_WRITE if events & ~READ else 0
+                    others.append((key, wanted & key.events))
         if found or self._behind or self._done:
             self._run(found)
             # What that has closed is nobody's any more, and what it has changed is told again.
@@ -184,10 +184,12 @@ class Poller(selectors.EpollSelector):
         self._epoll.register(fd, events)
         self._told[fd] = _Watched(tell, events, share)
 
-    def change(self, fd: int, events: int) -> None:
-        """Change the events a socket is watched for."""
+    def change(self, fd: int, events: int, tell: Callable[[int], None] | None = None) -> None:
+        """Change the events a socket is watched for, and who is given them where that is another."""
         watched = self._told[fd]
         watched.events = events
+        if tell is not None:
+            watched.tell = tell
         if not watched.aside:
             self._epoll.modify(fd, events)
 
@@ -199,6 +201,10 @@ class Poller(selectors.EpollSelector):
         """Unregister a socket, which is not closed yet."""
         if not self._told.pop(fd).aside:
             self._epoll.unregister(fd)
+
+    def closes(self, fd: int) -> None:
+        """Forget a socket that is closed at once, and which the kernel unregisters by that."""
+        del self._told[fd]
 
     # -- turns
 
@@ -279,7 +285,8 @@ class Poller(selectors.EpollSelector):
             # The kernel tells in the same order again: the first would have all of a slice, or the round.
             found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
         skipped: list[int] = []
-        for place, (fd, events, watched) in enumerate(found):
+        rest = iter(found)
+        for fd, events, watched in rest:
             if told.get(fd) is not watched:
                 continue
             share = watched.share
@@ -307,11 +314,11 @@ class Poller(selectors.EpollSelector):
             except Exception as e:  # noqa: BLE001 - one must not keep the others waiting
                 self._complain(e)
             start, now = now, perf_counter()
-            share.left -= now - start
-            if share.left < _MUCH:
+            share.left = left = left - (now - start)
+            if left < _MUCH:
                 self._rest(share, now)
             if now > end:
-                skipped += [fd for fd, _, _ in found[place + 1 :]]
+                skipped += [fd for fd, _, _ in rest]
                 break  # the kernel tells of the rest again
         self._skipped = {fd: n for n, fd in enumerate(skipped)}
         self._last = last

@@ -28,7 +28,7 @@ from urlward.feeds.source import origin
 from urlward.feeds.tls import context
 from urlward.lists.build import find_key
 from urlward.lists.formats import FormatOptions, format_named
-from urlward.lists.source import NO_FOLDER, Budget
+from urlward.lists.source import NO_FOLDER, ErrorBudget
 from urlward.lists.trust import read_trust
 from urlward.options import OF_ADDON
 from urlward.proxy.addon import block_pages
@@ -61,7 +61,7 @@ _SET_BY = {
 """Options that urlward sets from what flags of its own say, which it looks at; and those flags."""
 
 
-class _Listener(NamedTuple):
+class Listener(NamedTuple):
     """Configured listening address.
 
     Attributes:
@@ -162,8 +162,8 @@ class Preflight:
                 yield self._problem(f"mode.{n}", f"{spec!r}: {e}")
 
     def _listeners(self) -> Iterator[Problem]:
-        seen: list[_Listener] = []
-        for one in self._addresses():
+        seen: list[Listener] = []
+        for one in self.addresses():
             if one.host and (reason := _unknown(one.host)):
                 yield Problem(one.key, f"{one}: cannot listen there: {reason}", one.in_file)
             other = next((other for other in seen if _meet(one, other)), None)
@@ -172,7 +172,8 @@ class Preflight:
                 yield Problem(one.key, text, one.in_file)
             seen.append(one)
 
-    def _addresses(self) -> Iterator[_Listener]:
+    def addresses(self) -> Iterator[Listener]:
+        """Addresses to listen on, of the filter and of what is beside it."""
         host, port = self._settings.listen
         modes = self._settings.modes
         for n, spec in enumerate(modes):
@@ -185,15 +186,15 @@ class Preflight:
                 place = self._place(self._said_by(n, mode))
                 protocol = mode.transport_protocol
                 protocols = ("tcp", "udp") if protocol == "both" else (protocol,)
-                yield _Listener(*place, mode.listen_host(host), number, frozenset(protocols))
+                yield Listener(*place, mode.listen_host(host), number, frozenset(protocols))
         config = self._config
         if self._admin:
             address = split_address(self._admin, lowest=0, any_host=True)
-            yield _Listener("--admin", False, *address, _TCP)
+            yield Listener("--admin", False, *address, _TCP)
         elif config.admin is not None:
-            yield _Listener("admin.listen", True, *split_address(config.admin.listen, lowest=0), _TCP)
+            yield Listener("admin.listen", True, *split_address(config.admin.listen, lowest=0), _TCP)
         if config.objections is not None and config.objections.address is not None:
-            yield _Listener("objections.listen", True, *config.objections.address, _TCP)
+            yield Listener("objections.listen", True, *config.objections.address, _TCP)
 
     def _said_by(self, n: int, mode: mode_specs.ProxyMode) -> str:
         """The key that configures where the n-th mode listens."""
@@ -371,7 +372,7 @@ def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
         yield {"column": "columns"}.get(key, key), text
     if feed.max_errors is not None:
         try:
-            Budget.parse(feed.max_errors)
+            ErrorBudget.parse(feed.max_errors)
         except ValueError as e:
             yield "max_errors", f"{feed.max_errors!r} is not {e}"
     if feed.key is not None and (text := _wrong(lambda: read_key(Path(str(feed.key))))):
@@ -462,7 +463,7 @@ def _unknown(host: str) -> str:
     return ""
 
 
-def _meet(one: _Listener, other: _Listener) -> bool:
+def _meet(one: Listener, other: Listener) -> bool:
     """Whether two listeners conflict."""
     if not one.port or one.port != other.port or not one.protocols & other.protocols:
         return False

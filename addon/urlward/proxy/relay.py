@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
 from urlward.proxy.block_page import BlockResponse, on_wire, plain
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
 from urlward.proxy.head import (
-    END,
     MAX_HEAD,
     HeadError,
     RequestHead,
     ResponseHead,
     could_be_head,
+    head_end,
     read_request_head,
     read_response_head,
     with_plain_framing,
@@ -194,11 +194,6 @@ def _joined(parts: list[bytes], data: bytes, start: int, end: int) -> bytes:
     """Buffered parts and a slice of new data, joined."""
     rest = data if not start and end == len(data) else data[start:end]
     return b"".join((*parts, rest)) if parts else rest
-
-
-def is_alone(head: RequestHead) -> bool:
-    """Whether a request goes to its origin behind all responses, and the next one behind its own."""
-    return head.length != 0 or head.method not in _PIPELINED
 
 
 @dataclass(eq=False, slots=True)
@@ -421,20 +416,22 @@ class HttpRelay:
         while position < size:
             body = self._response
             if body is None:
-                if self._in_turn and not self.pending:
-                    self._too_much()
-                    break
-                if not self.pending and not (said := _said_unasked(data, position)):
+                if not self.pending:
+                    if self._in_turn:
+                        self._too_much()
+                        break
+                    said = _said_unasked(data, position)
                     if said is None:
                         self._response_held = data[position:]
                         break
-                    if position:
-                        self.ends.send_client(_joined(parts, data, start, position))
-                    self.ends.refused("match")
-                    self._finish()
-                    return
+                    if not said:
+                        if position:
+                            self.ends.send_client(_joined(parts, data, start, position))
+                        self.ends.refused("match")
+                        self._finish()
+                        return
                 try:
-                    end = self._read_response_head(data, position)
+                    end, head = self._read_response_head(data, position)
                 except _UnreadError:
                     self._refuse_response(_joined(parts, data, start, position))
                     return
@@ -443,11 +440,10 @@ class HttpRelay:
                     self._response_seen = size - position
                     break
                 self._response_seen = 0
-                head = data[position:end]
-                shown = self._incoming(head) if head else head
-                if shown is not head:
-                    parts += data[start:position], shown
+                if head and (shown := self._incoming(head)) is not head:
+                    parts += data[start : end - len(head)], shown
                     start = end
+                length = end - position
                 position = end
                 body = self._response
                 if body is None:
@@ -457,7 +453,7 @@ class HttpRelay:
                         if held:
                             self._to_server(held)
                         return
-                    self._interim += max(len(head), COST_OF_INTERIM)
+                    self._interim += max(length, COST_OF_INTERIM)
                     if self._interim > MAX_HEAD:
                         self._refuse_response(_joined(parts, data, start, position))
                         return
@@ -473,8 +469,11 @@ class HttpRelay:
             if body.done:
                 self._response = None
                 self.pending.popleft()
-                ended = self._client_ended and not (self._in_turn and self._held)
-                if not self.pending and (self._answer or self._close_after or ended):
+                if not self.pending and (
+                    self._answer
+                    or self._close_after
+                    or (self._client_ended and not (self._in_turn and self._held))
+                ):
                     self.ends.send_client(_joined(parts, data, start, position))
                     if self._close_after and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
@@ -632,7 +631,10 @@ class HttpRelay:
         except HeadError as e:
             self._refuse(e)
             return None
-        if self.pending and (self.pending[-1].alone or is_alone(head)):
+        fields = head.fields
+        # Behind all responses, and the next one behind its own.
+        alone = fields.length != 0 or head.method not in _PIPELINED
+        if self.pending and (alone or self.pending[-1].alone):
             self._held += raw
             self._behind = True
             return None
@@ -642,9 +644,9 @@ class HttpRelay:
             self._switching = True
             return None
         if not isinstance(found, Names):
-            whole = (self._in_turn or not more) and head.length == 0 and found.status != 400
+            whole = (self._in_turn or not more) and fields.length == 0 and found.status != 400
             # A client that does not take our pages gets no more of them.
-            keep_alive = whole and head.keep_alive and not self.pending and not self.ends.client_is_behind()
+            keep_alive = whole and fields.keep_alive and not self.pending and not self.ends.client_is_behind()
             self._answer_with(found, keep_alive=keep_alive)
             return None
         if self._mute:
@@ -652,18 +654,13 @@ class HttpRelay:
             self.ends.leave_server()
             self._server, self._mute, self._requests = "none", False, 0
         kept = None if self._server == "open" and not self._in_turn else head
-        self._sending = Pending(
-            kept, found, head.method == b"HEAD", is_alone(head), head.websocket, head.expects
-        )
+        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, fields.expects)
         self.pending.append(self._sending)
         self._requests += 1
-        if head.length:
-            self._body = Counted(head.length)
-        elif head.length is None:
-            self._body = Chunked()
-        if self._body is not None:
-            self._body = Unread(self._body, head.method)
-        if head.websocket:
+        if fields.length != 0:
+            body = Chunked() if fields.length is None else Counted(fields.length)
+            self._body = Unread(body, head.method)
+        if fields.websocket:
             self._switching = True
         return head
 
@@ -678,16 +675,16 @@ class HttpRelay:
 
     def _outgoing(self, head: RequestHead, raw: bytes) -> bytes | None:
         """The head to send to the origin, `raw` itself where unchanged; None where it has been answered."""
-        raw = with_plain_framing(head, raw)
-        return without_upgrade(raw) if head.other_upgrade else raw
+        raw = with_plain_framing(head.fields, raw)
+        return without_upgrade(raw) if head.fields.other_upgrade else raw
 
     def _look_at_start(self, seen: int) -> None:
         """Check that what has arrived of a head may become one."""
         held = self._held
         if len(held) > MAX_HEAD:
             self._refuse(HeadError(431, "a head that is too large"))
-        elif (held.find(b"\n", seen) >= 0 and held.find(b"\n") >= seen and not could_be_head(held)) or END(
-            held, max(seen - 3, 0)
+        elif (held.find(b"\n", seen) >= 0 and held.find(b"\n") >= seen and not could_be_head(held)) or (
+            head_end(held, max(seen - 3, 0)) >= 0
         ):
             self._refuse(HeadError(400, "not a head of HTTP/1.1"))
 
@@ -717,48 +714,53 @@ class HttpRelay:
 
     # -- responses
 
-    def _read_response_head(self, data: bytes, position: int) -> int:
-        """Read a response's head; returns where it ends, -1 where it has not ended yet.
+    def _read_response_head(self, data: bytes, position: int) -> tuple[int, bytes]:
+        """Read a response's head.
+
+        Returns:
+            Where it ends, -1 where it has not ended yet; and it, without what may precede it.
 
         Raises:
             _UnreadError: it is not to reach the client.
         """
         self._parsed = None
-        while position < len(data) and data[position] in b"\r\n":
+        begin = position
+        while data[position] in b"\r\n":
             position += 1  # behind a body, as some servers put them
-        if position == len(data):
-            return position
+            if position == len(data):
+                return position, data[begin:position]
         if not self.pending:
             # Said unasked, such as 408 before an idle connection is closed.
             self._relay_until_close()
-            return position
-        found = END(data, position + max(self._response_seen - 3, 0))
-        if found is None or found.end() - position > MAX_HEAD:
+            return position, b""
+        seen = self._response_seen
+        end = head_end(data, position + seen - 3 if seen > 3 else position)
+        if end < 0 or end - position > MAX_HEAD:
             if len(data) - position > MAX_HEAD:
                 if _LIKE_HEAD(data, position):
                     raise _UnreadError
                 self._lose_place()
-                return position
-            return -1
-        end = found.end()
+                return position, b""
+            return -1, b""
+        raw = data[position:end]
         pending = self.pending[0]
         try:
-            head = self._parsed = read_response_head(data[position:end], to_head=pending.is_head)
+            head = self._parsed = read_response_head(raw, pending.is_head)
         except ValueError:
             if _LIKE_INTERIM(data, position):
                 raise _UnreadError from None
             self._lose_place()
-            return end  # browsers heed what leads them past the filter
+            return end, raw  # browsers heed what leads them past the filter
         pending.begun = True
         if head.status == 101:
             if pending.websocket and len(self.pending) == 1:
                 self._switched = True
                 self._switching = False
-                return end
+                return end, raw
             raise _UnreadError
         if head.status < 200:
             pending.continued = True
-            return end
+            return end, raw
         if head.length is None:
             self._response = Chunked(lenient=True)
         elif head.length < 0:
@@ -773,7 +775,7 @@ class HttpRelay:
         if self._body is not None and len(self.pending) == 1 and pending.awaits_leave:
             # Answered before its body: the origin may take what comes next for the body or for a request.
             self._last = self._close_after = True
-        return end
+        return end, raw
 
     def _incoming(self, head: bytes) -> bytes:
         """A response's head as the client gets it, itself where nothing is changed."""

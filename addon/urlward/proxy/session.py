@@ -13,7 +13,7 @@ from itertools import count
 from math import inf
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
@@ -29,7 +29,7 @@ from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
 from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
-from urlward.proxy.poller import Delay, Share, Task, running_loop
+from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
@@ -298,14 +298,15 @@ class Session:
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
         """Check access for a request to the proxy."""
         access, asked = self._mode.addon.access, self._relay.asked
+        found: BlockResponse | Literal["wait"] | None
         if asked is NOWHERE:
-            found: BlockResponse | None = access.own(head)
-        elif (refusal := access.refusal(head, asked.port, self.client, self._may_go_on)) == "wait":
-            return None
+            found = access.own(head)
         else:
-            found = refusal
-        if found is None:
-            return self._judge(head)
+            found = access.refusal(head, asked.port, self.client, self._may_go_on)
+            if found is None:
+                return self._judge(head)
+            if found == "wait":
+                return None
         if found.status != 200:
             self._guard.refused("match")
         return found
@@ -479,10 +480,11 @@ class Session:
             try:
                 address = str(sock.getpeername()[0])
             except OSError:
-                sock.close()  # reset already
+                address = ""  # reset already
+            self._take_server(Connection(self._mode.poller, sock, self, address, events=WRITE))
+            if not address:
                 self._not_connected(None)
                 return
-            self._take_server(Connection(self._mode.poller, sock, self, address))
             if self._origin.tls:
                 self._begin_tls()
             else:

@@ -117,7 +117,7 @@ class Supervisor:
             The exit code: that of the first worker where it ended before it served, and has said why.
 
         Raises:
-            ListenError: an address is taken or not usable.
+            UrlwardError: an address is taken or not usable.
             UrlwardError: of `beside`; or there is no place for temporary files.
         """
         raise_limit()
@@ -258,7 +258,7 @@ class Supervisor:
         except Exception as e:  # noqa: BLE001 - nothing in a reload must end what runs
             self._renewal = None
             why = e.strerror or str(e) if isinstance(e, OSError) else f"a bug: {type(e).__name__}"
-            say_of(f"reload: {why}; what runs stays")
+            self._say_of_reload(f"{why}; what runs stays")
 
     def _look_after(self, child: Child) -> Child:
         child.end_if_hung(self._attention.since)
@@ -336,14 +336,14 @@ class Supervisor:
             plan, why = new.plan, new.refused or self._why_not(new)
         if plan is not None and plan.alone:
             self._give_up(new)
-            say_of(f"reload: mode {plan.alone[0]} cannot be handed over: only lists are read again")
+            self._say_of_reload(f"mode {plan.alone[0]} cannot be handed over: only lists are read again")
             self._pass_on(signal.SIGHUP, None)
             return
         if plan is not None:
             why = self._take_plan(plan)
         if plan is None or why:
             self._give_up(new)
-            say_of(f"reload: {why}; what runs stays")
+            self._say_of_reload(f"{why}; what runs stays")
             return
         say_of(f"reload: replacing {len(self._workers)} workers")
         self._hand_sockets(0, new)
@@ -358,7 +358,7 @@ class Supervisor:
                 if not number:
                     self._plan = before
                     self._listeners.keep(before.addresses)
-                say_of(f"reload: the new worker {number} {why}; those that run stay")
+                self._say_of_reload(f"the new worker {number} {why}; those that run stay")
                 return
             self._coming = None
             old = self._workers.get(number)
@@ -377,7 +377,12 @@ class Supervisor:
                 yield
             self._service = made
         self._listeners.keep(plan.addresses)
-        say_of("reload: done")
+        self._say_of_reload("done")
+
+    def _say_of_reload(self, text: str) -> None:
+        say_of(f"reload: {text}")
+        if self._service is not None:  # the dashboard shows it
+            self._service.tell({"reload": text})
 
     def _why_not(self, new: Child) -> str:
         """Why a new worker will not serve; empty where it may."""

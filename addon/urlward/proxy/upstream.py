@@ -252,7 +252,8 @@ class Opening:
         poller: tells when an address has answered.
         share: the client's, for whom that is.
         addresses: to try in this order, at least one.
-        done: is given the socket, or why there is none; not called any more after `cancel`.
+        done: is given the socket, registered with the poller for writing, or why there is none; not called
+            any more after `cancel`.
         short: told of a shortage, to make room.
         local: address to connect from, or empty.
         foreign: whether that is not this machine's but the client's.
@@ -315,27 +316,29 @@ class Opening:
             self._error = e
             one.close()
             return False
-        if code == errno.EINPROGRESS:
-            self._pending[one.fileno()] = one
-            self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one), self._share)
-            return True
-        return self._connected(one, code)
-
-    def _answered(self, one: socket.socket) -> None:
-        self._poller.forget(one.fileno())
-        del self._pending[one.fileno()]
-        if not self._connected(one, one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
-            if self._timer is not None:
-                self._timer.cancel()
-            self.start()
-
-    def _connected(self, one: socket.socket, code: int) -> bool:
-        if code:
+        if code not in (0, errno.EINPROGRESS):
             self._error = OSError(code, os.strerror(code))
             one.close()
             return False
-        self._finish(one)
+        self._pending[one.fileno()] = one
+        self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one), self._share)
         return True
+
+    def _answered(self, one: socket.socket) -> None:
+        code = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        del self._pending[one.fileno()]
+        if not code:
+            self._finish(one)
+            return
+        self._error = OSError(code, os.strerror(code))
+        self._close(one)
+        if self._timer is not None:
+            self._timer.cancel()
+        self.start()
+
+    def _close(self, one: socket.socket) -> None:
+        self._poller.closes(one.fileno())
+        one.close()
 
     def _finish(self, one: socket.socket | None) -> None:
         done, self._done = self._done, None
@@ -344,7 +347,7 @@ class Opening:
         if done is not None:
             done(one, error)
         elif one is not None:
-            one.close()
+            self._close(one)
 
     def _end(self) -> None:
         if self._timer is not None:
@@ -352,9 +355,8 @@ class Opening:
             self._timer = None
         self._addresses = ()
         self._error = None  # whose traceback refers to this
-        for fd, one in self._pending.items():
-            self._poller.forget(fd)
-            one.close()
+        for one in self._pending.values():
+            self._close(one)
         self._pending.clear()
 
 

@@ -49,11 +49,7 @@ _MAX_PATH = 100
 type Answers = Mapping[str, Callable[[], Mapping[str, Any]]]
 
 
-class AskError(UrlwardError):
-    """No answer from the recorder, or none that makes sense."""
-
-
-class NotRunningError(AskError):
+class NotRunningError(UrlwardError):
     """No recorder is listening."""
 
 
@@ -67,7 +63,7 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
 
     Raises:
         NotRunningError: nobody listens.
-        AskError: no answer in time, or none that makes sense.
+        UrlwardError: no answer in time, or none that makes sense.
         StateError: the folder cannot be used.
     """
     path = state / SOCKET
@@ -76,17 +72,17 @@ def ask(state: Path, question: str, *, timeout: float = TIMEOUT) -> dict[str, An
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError) as e:
         raise NotRunningError(f"{path}: no recorder runs") from e
     except TimeoutError as e:
-        raise AskError(f"{path}: no answer within {timeout:.0f} s") from e
+        raise UrlwardError(f"{path}: no answer within {timeout:.0f} s") from e
     except OSError as e:
         raise unusable(path, e) from e
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError) as e:
-        raise AskError(f"{path}: an answer that is cut short, or is no JSON") from e
+        raise UrlwardError(f"{path}: an answer that is cut short, or is no JSON") from e
     if not isinstance(answer, dict):
-        raise AskError(f"{path}: an answer that is no JSON object")
+        raise UrlwardError(f"{path}: an answer that is no JSON object")
     if isinstance(said := answer.get("error"), str):
-        raise AskError(f"{path}: {said}")
+        raise UrlwardError(f"{path}: {said}")
     return answer
 
 

@@ -118,7 +118,7 @@ def _look(feed: FeedTable, state: Path, now: float) -> FeedFigures:
     found = tuple(alarms(feed, facts, header, now))
     return FeedFigures(
         name=feed.name,
-        state=state_of(facts, found, has_list=header is not None),
+        state=state_of(feed, facts, found, has_list=header is not None),
         serial=header.serial if header is not None else 0,
         entries=facts.entries if header is not None else 0,
         valid_until=header.valid_until if header is not None else 0,
@@ -506,6 +506,10 @@ class Exposition(Collector):
             if name in _OF_HOUR:
                 found[_OF_HOUR[name]] += count
         return {name: round(count) for name, count in found.items()}
+
+    def total(self) -> Counts:
+        """Counts of all workers, ended ones included; none goes down."""
+        return self._sums.total()
 
     def dropped(self) -> int:
         """Events that found no place, in workers and in the recorder."""

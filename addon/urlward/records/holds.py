@@ -30,10 +30,6 @@ _LAST = 1 << 36
 """A time far from any that is meant."""
 
 
-class HoldError(UrlwardError):
-    """A hold that cannot be made or released, or a damaged record of holds."""
-
-
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Hold on the events of a reference.
@@ -65,23 +61,23 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        HoldError: a value is not as above, the end is past, or the reference is held for longer already: what
-            one asks for is not shortened by what another does.
+        UrlwardError: a value is not as above, the end is past, or the reference is held for longer already:
+            what one asks for is not shortened by what another does.
         StateError: the folder cannot be used.
     """
     if not 0 < len(reference) <= MAX_REFERENCE or not reference.isascii() or not reference.isprintable():
-        raise HoldError("not a reference, as it stands on the block page")
+        raise UrlwardError("not a reference, as it stands on the block page")
     if until <= now:
-        raise HoldError("until: a time to come is needed")
+        raise UrlwardError("until: a time to come is needed")
     if until > _LAST:
-        raise HoldError(f"until: {time_text(_LAST)} at the latest")
+        raise UrlwardError(f"until: {time_text(_LAST)} at the latest")
     reference = canonical_reference(reference)
-    made = Hold(reference, until, reason_of(why, HoldError), who, int(now))
+    made = Hold(reference, until, reason_of(why), who, int(now))
     with locked(made_folder(state)):
         found = _read(state)
         longer = next((one for one in found if one.reference == reference and one.until > until), None)
         if longer is not None:
-            raise HoldError(
+            raise UrlwardError(
                 f"{reference!r} is held until {time_text(longer.until)} already, by {longer.who}"
                 f" ({longer.why}): release it to hold it for less"
             )
@@ -103,17 +99,17 @@ def release(state: Path, reference: str, why: str, who: str, *, now: float, unti
         until: likewise, the end of one that this node made before it lost its state folder.
 
     Raises:
-        HoldError: there is none of that reference, or `why` is not one line of words.
+        UrlwardError: there is none of that reference, or `why` is not one line of words.
         StateError: the folder cannot be used.
     """
-    why, reference = reason_of(why, HoldError), canonical_reference(reference)
+    why, reference = reason_of(why), canonical_reference(reference)
     with locked(made_folder(state)):
         kept = _read(state)
         released = next((one for one in kept if one.reference == reference and now < one.until), None)
         if released is None and until is not None:
             released = Hold(reference, until, "", "", 0)
         if released is None:
-            raise HoldError(f"{reference!r} is not held")
+            raise UrlwardError(f"{reference!r} is not held")
         _audit(state, now, "released", released, why, who)
         _write(state, [one for one in kept if one.reference != reference])
     return released
@@ -123,7 +119,7 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
     """Holds in force, in the order of making; changes nothing.
 
     Raises:
-        HoldError: the record of them is damaged, so that nothing may be deleted.
+        UrlwardError: the record of them is damaged, so that nothing may be deleted.
         StateError: it cannot be read.
     """
     return tuple(one for one in _read(state) if now < one.until)
@@ -143,7 +139,7 @@ def _read(state: Path) -> list[Hold]:
         _VERSION,
         "holds",
         _hold,
-        HoldError,
+        UrlwardError,
         "nothing is deleted until it is whole or moved away",
         stays=True,  # in its place: without it what it holds would be deleted
     )

@@ -37,10 +37,6 @@ _URL = rf"{_ORIGIN}(?P<target>[/?][!-\xff]*)?"
 _TARGET = r"(?P<target>/[!#-\[\]-\xff]*)"
 
 
-class ReplayError(UrlwardError):
-    """A log cannot be replayed; the message says what to do about it."""
-
-
 class BadLineError(UrlwardError):
     """A line of a log that cannot be read; the message says why."""
 
@@ -287,12 +283,12 @@ def detect(head: bytes, name: str, *, kind: str = "", column: str = "", site: st
         site: host (and port) of a log whose lines name none, or empty.
 
     Raises:
-        ReplayError: it is none that is known here, or it does not say enough.
+        UrlwardError: it is none that is known here, or it does not say enough.
     """
     if other := other_encoding(head):
-        raise ReplayError(f"{name}: {other}")
+        raise UrlwardError(f"{name}: {other}")
     if b"\0" in head:
-        raise ReplayError(f"{name}: binary data, not a log")
+        raise UrlwardError(f"{name}: binary data, not a log")
     text = head.decode("latin-1")
     if kind == "har" or (not kind and text.lstrip().startswith("{") and '"log"' in text):
         return HAR
@@ -306,15 +302,15 @@ def detect(head: bytes, name: str, *, kind: str = "", column: str = "", site: st
     else:
         found = (None if kind else _log(lines, site)) or _csv(lines, name) or (None if kind else _urls(lines))
     if found is None and kind:
-        raise ReplayError(
+        raise UrlwardError(
             f"{name}: no column with URLs found; say which has them with --column NAME or NUMBER"
         )
     if found is None:
-        raise ReplayError(
+        raise UrlwardError(
             f"{name}: not a log that is known here ({', '.join(FORMATS)}); if it is, say which with --format"
         )
     if found.kind == "combined" and not site and _names_no_host(lines):
-        raise ReplayError(f"{name}: its lines name no host; say which it is with --host NAME")
+        raise UrlwardError(f"{name}: its lines name no host; say which it is with --host NAME")
     return found
 
 
@@ -366,7 +362,7 @@ def _csv(lines: Sequence[str], name: str) -> LogFormat | None:
             cells = [row[column] for row in rows if len(row) > column]
             if 2 * sum("://" in cell for cell in cells) > len(rows):
                 if column == 0 and delimiter != "\t" and not lines[-1].startswith('"'):
-                    raise ReplayError(
+                    raise UrlwardError(
                         f"{name}: URLs with {delimiter!r} in them, or columns? --format urls or --column 1"
                     )
                 return replace(CSV, heading="://" not in cells[0], delimiter=delimiter, column=column)
@@ -391,7 +387,7 @@ def _csv_by_column(lines: Sequence[str], name: str, column: str) -> LogFormat:
             best = urls, len(names)
             found = replace(CSV, heading=heading, delimiter=delimiter, column=at)
     if found is None:
-        raise ReplayError(f"{name}: no column {column!r} with URLs in it")
+        raise UrlwardError(f"{name}: no column {column!r} with URLs in it")
     return found
 
 

@@ -32,12 +32,13 @@ import ijson
 
 from urlward.csv_rows import MOST_LINES
 from urlward.encoding import without_bom
+from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
 from urlward.feeds.body import DAMAGED, decoder_for
 from urlward.process import check_parent, end_with_parent
 from urlward.progress import Progress, silent
-from urlward.replay.formats import NONE, LogFormat, ReplayError, detect
+from urlward.replay.formats import NONE, LogFormat, detect
 from urlward.replay.judge import Clock, LogJudge, Tally
 
 BLOCK = 1 << 18
@@ -70,7 +71,7 @@ class LogSource:
         trouble: why it could not be read to its end, or empty.
 
     Raises:
-        ReplayError: not readable, or compressed with something else than gzip or zstd.
+        UrlwardError: not readable, or compressed with something else than gzip or zstd.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +82,7 @@ class LogSource:
         try:
             self._file = open(0 if standard else path, "rb", buffering=0, closefd=not standard)  # noqa: SIM115
         except OSError as e:
-            raise ReplayError(f"{self.name}: {e.strerror or e}") from e
+            raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         try:
             status = os.fstat(self._file.fileno())
             self.size = status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -110,7 +111,7 @@ class LogSource:
         """Read so many bytes at most; empty at the end.
 
         Raises:
-            ReplayError: the system does not give them.
+            UrlwardError: the system does not give them.
         """
         if size and not self._ahead:
             self._ahead = next(self._pieces, b"")
@@ -123,7 +124,7 @@ class LogSource:
             data += more
         for magic, program in _OTHERS.items():
             if data.startswith(magic):
-                raise ReplayError(
+                raise UrlwardError(
                     f"{self.name}: neither text nor gzip nor zstd; try: {program} FILE | … replay -"
                 )
         new = decoder_for(data)
@@ -157,7 +158,7 @@ class LogSource:
         try:
             data = os.read(self._file.fileno(), BLOCK)
         except OSError as e:
-            raise ReplayError(f"{self.name}: {e.strerror or e}") from e
+            raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         self.consumed += len(data)
         return data
 
@@ -239,7 +240,7 @@ def har_blocks(source: LogSource) -> Iterator[LineBlock]:
     """Blocks of lines of the format ``har``; the number of a line is that of its entry.
 
     Raises:
-        ReplayError: not a HAR file.
+        UrlwardError: not a HAR file.
     """
     first = 1
     for lines in batched(_lines(source), _LINES):
@@ -263,7 +264,7 @@ def _lines(source: LogSource) -> Iterator[bytes]:
     except ijson.JSONError:
         source.trouble = source.trouble or "not whole, or not JSON from some place on"
     if not has_entries:
-        raise ReplayError(f"{source.name}: not a HAR file: it has no entries")
+        raise UrlwardError(f"{source.name}: not a HAR file: it has no entries")
 
 
 def _line(entry: dict[str, Any]) -> bytes:
@@ -311,7 +312,7 @@ class JudgePool:
                 process.join()
                 process.close()
             self._executor.shutdown()
-            raise ReplayError(f"no process to judge lines in: {e.strerror or e}") from e
+            raise UrlwardError(f"no process to judge lines in: {e.strerror or e}") from e
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             gc.unfreeze()
@@ -333,7 +334,7 @@ class JudgePool:
             first: number of its first line.
 
         Raises:
-            ReplayError: a process has died.
+            UrlwardError: a process has died.
         """
         while len(self._pending) >= self._most:
             self._receive()
@@ -346,7 +347,7 @@ class JudgePool:
         """Wait for all blocks; what they come to.
 
         Raises:
-            ReplayError: a process has died.
+            UrlwardError: a process has died.
         """
         while self._pending:
             self._receive()
@@ -360,13 +361,13 @@ class JudgePool:
             except BrokenProcessPool as e:
                 raise self._died() from e
 
-    def _died(self) -> ReplayError:
+    def _died(self) -> UrlwardError:
         self._executor.shutdown()
         # The executor ends the others with SIGTERM.
         codes = {process.exitcode or 0 for process in self._processes} - {0}
         code = min(codes - {-signal.SIGTERM} or codes, default=0)
         ending = f"was ended by signal {-code} (out of memory?)" if code < 0 else f"has ended with {code}"
-        return ReplayError(f"a process that judges lines {ending}")
+        return UrlwardError(f"a process that judges lines {ending}")
 
 
 def _begin(judge: LogJudge, parent: int) -> None:
@@ -386,7 +387,7 @@ def _judged(log_format: LogFormat, data: bytes, log: int, first: int) -> Tally:
         return _judge.judge(log_format, str(data, "latin-1"), log, first)
     except Exception as e:  # noqa: BLE001 - its text could be a line of the log
         place = traceback.extract_tb(e.__traceback__)[-1]
-        raise ReplayError(
+        raise UrlwardError(
             f"a bug: {type(e).__name__} at {Path(place.filename).name}:{place.lineno}; please report it"
         ) from None
 
@@ -442,7 +443,7 @@ def open_logs(
         clock: ``log`` where each must have the time in it.
 
     Raises:
-        ReplayError: one is not there, or not known.
+        UrlwardError: one is not there, or not known.
     """
     logs = []
     for path in paths:
@@ -450,7 +451,7 @@ def open_logs(
         try:
             found = detect(source.head, source.name, kind=kind, column=column, site=byte_string(site))
             if clock == "log" and not found.second:
-                raise ReplayError(f"{source.name}: no times in such a log; leave out --time log")
+                raise UrlwardError(f"{source.name}: no times in such a log; leave out --time log")
         except BaseException:
             source.close()
             raise
@@ -478,7 +479,7 @@ def replay(
         progress: called often.
 
     Raises:
-        ReplayError: a log cannot be read, or a process has died.
+        UrlwardError: a log cannot be read, or a process has died.
     """
     now, start = time.time(), time.monotonic()
     total = sum(log.size for log in logs) if all(log.size for log in logs) else 0

@@ -29,10 +29,6 @@ _GENERATOR = b'<meta name="generator" content="urlward">'
 """Of the page; by this it is told from a page of others."""
 
 
-class ReportError(UrlwardError):
-    """A report that cannot be written."""
-
-
 @dataclass(frozen=True, slots=True)
 class MarkedWord:
     """Marked word: shown in a colour and with a sign, so that colour is not the only difference."""
@@ -130,7 +126,7 @@ def write_report(folder: Path, report: ReportDocument) -> Path:
         The page.
 
     Raises:
-        ReportError: it cannot be written.
+        UrlwardError: it cannot be written.
         SourceError: likewise, or the folder has other files of these names.
     """
     check_folder(folder)
@@ -140,7 +136,7 @@ def write_report(folder: Path, report: ReportDocument) -> Path:
         page = folder / PAGE_FILE
         write_atomically(page, _page(report).encode("utf-8", "replace"))
     except OSError as e:
-        raise ReportError(f"{folder}: the report cannot be written: {e.strerror or e}") from e
+        raise UrlwardError(f"{folder}: the report cannot be written: {e.strerror or e}") from e
     return page
 
 

@@ -14,6 +14,7 @@ refreshed.
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ from urlward.lines import finish, say
 from urlward.lists.formats import AUTO
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
+from urlward.service.inside import last_lines
 from urlward.state.audit import mend_audit
 from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 
@@ -73,12 +75,64 @@ LOCK = "records.lock"
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
+MAX_MESSAGE = 1 << 16
+"""Bytes of what a supervisor says."""
+
 THREADS = 32
 """Threads for what may wait, such as for a database server that is stuck: all else is to find one, too, on a
 machine with one processor."""
 
 
-async def run(config: Config, state: Path, channel: int | None = None, list_format: str = AUTO) -> None:
+class Reloads:
+    """Reloads of the filter that has started this process.
+
+    Args:
+        parent: process id of its supervisor.
+        channel: descriptor on which that says what comes of them; None where there is none.
+
+    Attributes:
+        said: what it has said last.
+        under_way: whether one was asked for of which nothing has been said: where it comes to pass, another
+            process takes this one's place.
+    """
+
+    def __init__(self, parent: int, channel: int | None) -> None:
+        self.said = ""
+        self.under_way = False
+        self._parent = parent
+        self._channel = channel
+
+    def ask(self) -> None:
+        """Ask for one."""
+        self.said, self.under_way = "", True
+        os.kill(self._parent, signal.SIGUSR2)
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Listen on the channel."""
+        if self._channel is not None:
+            loop.add_reader(self._channel, self._hear, loop)
+
+    def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
+        assert self._channel is not None
+        try:
+            data = os.read(self._channel, MAX_MESSAGE)
+            if not data:
+                loop.remove_reader(self._channel)
+                return
+            self.said, self.under_way = str(json.loads(data)["reload"]), False
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.error("service: what the supervisor says of a reload is not understood")
+
+
+async def run(
+    config: Config,
+    state: Path,
+    channel: int | None = None,
+    list_format: str = AUTO,
+    reloads: Reloads | None = None,
+) -> None:
     """Serve until SIGTERM, or `REPLACED`.
 
     Args:
@@ -86,6 +140,7 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
         state: the state folder.
         channel: descriptor on which to say that this process lives.
         list_format: of the filter's sources.
+        reloads: of the filter.
 
     Raises:
         ConfigError: there is nothing to do.
@@ -98,6 +153,8 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
     feeds = Feeds(config, state)
     if channel is not None:
         beat(loop, channel)
+    if reloads is not None:
+        reloads.listen(loop)
     loop.add_signal_handler(signal.SIGHUP, feeds.refresh_all)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -113,7 +170,7 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
     feeding = asyncio.ensure_future(feeds.run())
     try:
         if config.records is not None:
-            record = partial(_record_alone, config, state, stop, replaced, list_format)
+            record = partial(_record_alone, config, state, stop, replaced, list_format, reloads)
             await lasting("records", record, stop=stop)
         await stop.wait()
     finally:
@@ -121,20 +178,30 @@ async def run(config: Config, state: Path, channel: int | None = None, list_form
 
 
 async def _record_alone(
-    config: Config, state: Path, stop: asyncio.Event, replaced: asyncio.Event, list_format: str
+    config: Config,
+    state: Path,
+    stop: asyncio.Event,
+    replaced: asyncio.Event,
+    list_format: str,
+    reloads: Reloads | None,
 ) -> None:
     """Record until stopped, once no other process does so in the state folder."""
     async with _only_one(state, stop):
         if not stop.is_set():
-            await _record(config, state, stop, replaced, list_format)
+            await _record(config, state, stop, replaced, list_format, reloads)
 
 
 async def _record(
-    config: Config, state: Path, stop: asyncio.Event, replaced: asyncio.Event, list_format: str
+    config: Config,
+    state: Path,
+    stop: asyncio.Event,
+    replaced: asyncio.Event,
+    list_format: str,
+    reloads: Reloads | None,
 ) -> None:
     from urlward.service.services import Services  # a third of the memory, which feeds alone do not need
 
-    services = Services(config, state, local_key(state), list_format)
+    services = Services(config, state, local_key(state), list_format, reloads)
     await services.recorder.run(stop, services.beside(), replaced=replaced)
 
 
@@ -168,8 +235,10 @@ def _lock(fd: int, path: Path) -> bool:
     return True
 
 
-async def _run_to_the_end(config: Config, state: Path, channel: int | None, list_format: str) -> None:
-    await run(config, state, channel, list_format)
+async def _run_to_the_end(
+    config: Config, state: Path, channel: int | None, list_format: str, reloads: Reloads
+) -> None:
+    await run(config, state, channel, list_format, reloads)
     finish()
     # Threads that wait for a feed or a store would be waited for; nothing is lost by ending them here.
     os._exit(0)
@@ -187,12 +256,15 @@ def main() -> None:
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
     log.addHandler(LineHandler())
+    log.addHandler(last_lines)
     try:
         config, state = read_asked(asked)
         if asked.get("admin"):
             table = config.admin or AdminTable()
             config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
-        asyncio.run(_run_to_the_end(config, state, taken_channel(asked), asked.get("format", AUTO)))
+        channel = taken_channel(asked)
+        reloads = Reloads(asked["parent"], channel)
+        asyncio.run(_run_to_the_end(config, state, channel, asked.get("format", AUTO), reloads))
     except UrlwardError as e:
         logger.error("service: %s", e)
         sys.exit(2)

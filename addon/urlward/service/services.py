@@ -12,6 +12,8 @@ from urlward.assignments.retention import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
+from urlward.dashboard.editing import Reloads
+from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
@@ -31,8 +33,9 @@ from urlward.records.status import health_of, readiness_of, status_of
 from urlward.records.store import Store, node_of
 from urlward.records.stores import searchable
 from urlward.records.watches import Watches
+from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
-from urlward.service.mend import folders_of, mend_assignments, mend_token, open_mended
+from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
 
 logger = logging.getLogger("urlward.records")
@@ -50,18 +53,22 @@ class Services:
         state: the state folder.
         key: its local key.
         list_format: of the filter's sources.
+        reloads: of the filter.
 
     Attributes:
         recorder: takes the events.
     """
 
-    def __init__(self, config: Config, state: Path, key: Key, list_format: str = AUTO) -> None:
+    def __init__(
+        self, config: Config, state: Path, key: Key, list_format: str = AUTO, reloads: Reloads | None = None
+    ) -> None:
         assert config.records is not None
         self._config = config
         self._records: RecordsTable = config.records
         self._state = state
         self._key = key
         self._list_format = list_format
+        self._reloads = reloads
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state
         )
@@ -70,7 +77,11 @@ class Services:
             state,
             self._open_store,
             measures=self._measures,
-            answers={"status": lambda: status_of(self._measures, node=self._records.node)},
+            answers={
+                "status": lambda: status_of(self._measures, node=self._records.node),
+                "metrics": lambda: {"text": self._measures.render().decode()},
+                "inside": inside,
+            },
         )
         self._retention_clock = RetentionClock(state, self.recorder.alarm)
 
@@ -144,8 +155,9 @@ class Services:
         assert self._config.admin is not None
         admin = self._config.admin
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
+        await asyncio.to_thread(mend_sqlite, self._state / FILE, TABLE)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = DashboardSettings(self._state, admin.token_file, self._records.node)
+        settings = DashboardSettings(self._state, admin.token_file, self._records.node, self._config.file)
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
@@ -181,8 +193,10 @@ class Services:
         return RecorderParts(
             finder=EventFinder(searched, self._state) if searched is not None else None,
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
+            reloads=self._reloads,
             metrics=measures.render,
             snapshots=measures.snapshots,
+            total=measures.total,
             alarms=self._alarms,
             ready=lambda: readiness_of(measures).passed,
             healthy=lambda: health_of(measures).ok,

@@ -42,7 +42,7 @@ _FLIPPED = 8
 DAMAGED = "damaged"
 """In the state folder: files that could not be used, for who wants to look at them."""
 
-MOST_DAMAGED = 20
+MOST_DAMAGED = 30
 """Files kept there; the oldest go first."""
 
 DAMAGED_DAYS = 30.0
@@ -74,9 +74,10 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 NAMES = frozenset(
     (
-        "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl", DAMAGED,
-        "feeds", "holds.json", KEY_FILE, KEY_COPY, "lists", "node.json", "objections.json", "outbox",
-        "outbox.level", "records.lock", "records.run", "records.sock", "retention.json", "spool", "trust",
+        "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
+        "dashboard.toml", DAMAGED, "feeds", "history.db", "holds.json", KEY_FILE, KEY_COPY, "lists",
+        "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json", "records.lock",
+        "records.run", "records.sock", "retention.json", "spool", "trust", "versions",
     )
 )  # fmt: skip
 """Files and folders of a state folder in whose place nothing else may be; beside what the stores are called

@@ -13,15 +13,11 @@ _DIFFERENT = 8
 _LONGEST = 4_096
 
 
-class TokenError(UrlwardError):
-    """A token that others can read or guess; the message says what to do."""
-
-
 def read_token(path: Path) -> str:
     """Read the token, made where there is none.
 
     Raises:
-        TokenError: others can read it, or it could be guessed.
+        UrlwardError: others can read it, or it could be guessed.
         StateError: not readable, or not writable.
     """
     folder = made_folder(path.parent)
@@ -35,19 +31,19 @@ def token_of(path: Path) -> str:
     """Read the token in a file.
 
     Raises:
-        TokenError: others can read it, or it could be guessed.
+        UrlwardError: others can read it, or it could be guessed.
         StateError: not readable.
     """
     try:
         if path.stat().st_mode & 0o027:
-            raise TokenError(f"{path}: others can read it: chmod 600 {path}")
+            raise UrlwardError(f"{path}: others can read it: chmod 600 {path}")
         with open_regular(path) as file:
             token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
     except OSError as e:
         raise unusable(path, e) from e
     printable = all(0x21 <= byte <= 0x7E for byte in token)
     if not _SHORTEST <= len(token) <= _LONGEST or len({*token}) < _DIFFERENT or not printable:
-        raise TokenError(
+        raise UrlwardError(
             f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line, "
             f"{_DIFFERENT} of them different; remove it, and a new one is made"
         )

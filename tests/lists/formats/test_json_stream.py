@@ -9,16 +9,16 @@ from engine.support import examples
 from urlward.lists.formats import csv_json
 from urlward.lists.formats.csv_json import array_items, object_members
 from urlward.lists.formats.format import FormatError
-from urlward.lists.formats.stream import Stream
+from urlward.lists.formats.stream import SourceStream
 
 
 def items(text: str) -> list[object]:
-    return list(array_items(Stream(io.BytesIO(text.encode()))))
+    return list(array_items(SourceStream(io.BytesIO(text.encode()))))
 
 
 def test_items_and_members() -> None:
     assert items(' [1, {"a": [2]}, "b"]') == [1, {"a": [2]}, "b"]
-    assert list(object_members(Stream(io.BytesIO(b'{"a": [1], "b": {}}')))) == [("a", [1]), ("b", {})]
+    assert list(object_members(SourceStream(io.BytesIO(b'{"a": [1], "b": {}}')))) == [("a", [1]), ("b", {})]
 
 
 @pytest.mark.parametrize("text", ["", "5", "{}"])
@@ -30,7 +30,7 @@ def test_no_array(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "5", "[]"])
 def test_no_object(text: str) -> None:
     with pytest.raises(FormatError, match="not a JSON object"):
-        object_members(Stream(io.BytesIO(text.encode())))
+        object_members(SourceStream(io.BytesIO(text.encode())))
 
 
 def test_half_a_pair_is_no_question_mark() -> None:

@@ -13,7 +13,7 @@ from urlward.engine.grammar import parse_line
 from urlward.lists.formats import AUTO, DEFAULTS, FormatError, FormatOptions, convert
 from urlward.lists.formats.recognise import SNIFFED, likely, recognised
 from urlward.lists.formats.stream import MAX_LINE_BYTES
-from urlward.lists.source import Budget, Report, SourceError, check_budget, read_source
+from urlward.lists.source import ErrorBudget, Report, SourceError, check_budget, read_source
 from urlward.samples import SAMPLE
 
 LISTS = Path(SAMPLE).parent
@@ -138,7 +138,7 @@ def test_what_could_not_be_read_well_hints_at_the_format(
     assert report.likely == hint
     if hint:
         with pytest.raises(SourceError, match=rf": 1 of|: \d+ of .*; it looks like format {hint}$"):
-            check_budget(report, Budget(count=0), "list")
+            check_budget(report, ErrorBudget(count=0), "list")
 
 
 def test_a_source_without_an_entry_hints_too(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ import pytest
 
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.format import Skipped
-from urlward.lists.formats.stream import MAX_LINE_BYTES, Stream, stream_of, text_lines
+from urlward.lists.formats.stream import MAX_LINE_BYTES, SourceStream, stream_of, text_lines
 
 
 def test_the_mark_is_taken_off_and_the_file_stays_open() -> None:
     file = io.BytesIO(b"\xef\xbb\xbf \n[1]")
-    stream = Stream(file)
+    stream = SourceStream(file)
     assert stream.first() == b"["
     assert stream.read() == b" \n[1]"
     assert stream_of(stream) is stream
@@ -19,14 +19,14 @@ def test_the_mark_is_taken_off_and_the_file_stays_open() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"a", b"a\n", b"a\nb", b"\n" * 200_000])
 def test_what_was_read(data: bytes) -> None:
-    stream = Stream(io.BytesIO(data))
+    stream = SourceStream(io.BytesIO(data))
     stream.read()
     assert stream.done == len(data)
     assert stream.ends_with_newline is data.endswith(b"\n")
 
 
 def test_a_mark_alone_is_an_empty_file() -> None:
-    assert Stream(io.BytesIO(b"\xef\xbb\xbf")).peek(1) == b""
+    assert SourceStream(io.BytesIO(b"\xef\xbb\xbf")).peek(1) == b""
 
 
 def test_text_lines_are_numbered_without_comments_and_ends() -> None:

@@ -1,5 +1,7 @@
 // The page Now, each second: figures, plots, and the table by minute for those who see no plot.
 
+import { clock, colour, grouped, iso, makePlot, number, whenLooksChange } from "./plot.js";
+
 const SPAN = 600;
 const LATEST = 10;
 const MEASURES = ["requests", "blocks", "latency", "stall"];
@@ -12,8 +14,7 @@ const plots = new Map();
 let spokenAt = 0;
 
 const byId = (id) => document.getElementById(id);
-const iso = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ") + "Z";
-const clock = (seconds) => iso(seconds).slice(11, 16);
+const words = byId("words") && JSON.parse(byId("words").content.textContent);
 const toTheSecond = (seconds) => iso(seconds).slice(11, 19);
 
 function figures(from, to) {
@@ -35,18 +36,20 @@ function figures(from, to) {
   return found;
 }
 
-// As the server writes it, whatever the browser's language.
-const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-const shown = (name, value) => (value === null ? "–" : value.toFixed(DIGITS[name]));
+const shown = (name, value) => (value === null ? "–" : number(value.toFixed(DIGITS[name])));
+const filled = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-const WORKER = ["", "Since (UTC)", "Connections", "Queued", "Dropped"];
+// A cell's label, where rows are narrow, is the heading of its column.
+function labelsOf(body) {
+  return [...body.closest("table").querySelectorAll("thead th")].map((head) => head.textContent);
+}
 
-function cells(values, labels = []) {
+function cells(values, labels) {
   const row = document.createElement("tr");
   values.forEach((value, n) => {
     const cell = document.createElement(n ? "td" : "th");
     if (!n) cell.scope = "row";
-    else if (labels[n]) cell.dataset.label = labels[n];
+    else cell.dataset.label = labels[n];
     cell.append(value);
     row.append(cell);
   });
@@ -62,6 +65,7 @@ function timeElement(text, machine) {
 
 function showMinutes() {
   const rows = [];
+  const labels = labelsOf(byId("minutes"));
   let from = 0;
   while (from < data.seconds.length) {
     const begin = data.seconds[from] - (data.seconds[from] % 60);
@@ -69,19 +73,20 @@ function showMinutes() {
     while (to < data.seconds.length && data.seconds[to] < begin + 60) to++;
     const found = figures(from, to);
     const time = timeElement(`${clock(begin)}Z`, new Date(begin * 1000).toISOString());
-    rows.unshift(cells([time, ...MEASURES.map((name) => shown(name, found[name]))]));
+    rows.unshift(cells([time, ...MEASURES.map((name) => shown(name, found[name]))], labels));
     from = to;
   }
   if (rows.length) byId("minutes").replaceChildren(...rows);
 }
 
 function showWorkers(workers) {
+  const labels = labelsOf(byId("workers"));
   const rows = workers.map((worker) =>
     cells([
       worker.name,
       timeElement(worker.since.replace("T", " "), worker.since),
-      ...[worker.connections, worker.queue, worker.dropped].map(String),
-    ], WORKER),
+      ...[worker.connections, worker.queue, worker.dropped].map(grouped),
+    ], labels),
   );
   if (rows.length) byId("workers").replaceChildren(...rows);
 }
@@ -92,50 +97,34 @@ function showLatest(now) {
     document.querySelector(`[data-latest="${name}"]`).textContent = shown(name, latest[name]);
   }
   document.querySelector('[data-latest="connections"]').textContent = grouped(now.connections);
-  byId("age").firstChild.textContent = now.time ? "As of " : "Nothing has been counted yet. ";
+  byId("as-of").hidden = !now.time;
+  byId("nothing").hidden = Boolean(now.time);
   const time = byId("age").querySelector("time");
-  if (time && now.time) {
+  if (now.time) {
     time.textContent = iso(now.time);
     time.dateTime = new Date(now.time * 1000).toISOString();
   }
   if (now.time - spokenAt >= SPOKEN_EVERY) {
     spokenAt = now.time;
-    byId("spoken").textContent =
-      `${shown("requests", latest.requests)} requests and ${shown("blocks", latest.blocks)} blocks a second`;
+    byId("spoken").textContent = filled(words.spoken, {
+      requests: shown("requests", latest.requests),
+      blocks: shown("blocks", latest.blocks),
+    });
   }
 }
 
-function colours(element) {
-  const style = getComputedStyle(element);
-  const of = (name) => style.getPropertyValue(name).trim();
-  return { hue: style.getPropertyValue("--hue").trim() || of("--accent"), quiet: of("--quiet"), line: of("--line") };
-}
-
-function makePlot(place) {
+function plotOf(place) {
   const name = place.dataset.plot;
-  const { hue, quiet, line } = colours(place.closest(".plot"));
-  const axis = { stroke: quiet, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-  const options = {
-    width: place.clientWidth,
-    height: place.clientHeight,
-    pxAlign: 1,
-    legend: { show: false },
-    cursor: { points: { size: 6 }, drag: { x: false, y: false } },
-    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
-    scales: { y: { range: (_, low, high) => [0, Math.max(high || 0, 1) * 1.1] } },
-    axes: [
-      { ...axis, size: 28, space: 70, values: (_, ticks, axis, room, step) => ticks.map(step < 60 ? toTheSecond : clock) },
-      { ...axis, size: 56 },
-    ],
-    series: [{}, { label: name, stroke: hue, width: 1.5, fill: `color-mix(in srgb, ${hue} 14%, transparent)`, points: { show: false } }],
-  };
-  return new uPlot(options, [data.seconds, data[name]], place);
+  const hue = colour(place.closest(".plot"), "--hue");
+  const fill = `color-mix(in srgb, ${hue} 14%, transparent)`;
+  const line = { label: name, stroke: hue, width: 1.5, fill, points: { show: false } };
+  return makePlot(place, [data.seconds, data[name]], [line], (tick, step) => (step < 60 ? toTheSecond : clock)(tick));
 }
 
 function showPlots() {
   byId("plots").hidden = false;
   for (const place of document.querySelectorAll("[data-plot]")) {
-    if (!plots.has(place)) plots.set(place, makePlot(place));
+    if (!plots.has(place)) plots.set(place, plotOf(place));
     plots.get(place).setData([data.seconds, data[place.dataset.plot]]);
   }
 }
@@ -158,13 +147,13 @@ async function look() {
   if (document.visibilityState !== "visible") return;
   const answer = await fetch(`/api/now?since=${data.seconds.at(-1) ?? 0}`, { redirect: "manual" });
   if (answer.status === 401) {
-    byId("live-state").textContent = "The session is over: log in again.";
+    byId("live-state").textContent = words.over;
     return;
   }
   if (!answer.ok) throw new Error(`status ${answer.status}`);
   const now = await answer.json();
   take(now);
-  byId("live-state").textContent = "Live.";
+  byId("live-state").textContent = words.live;
   if (!data.seconds.length) return;
   showLatest(now);
   showMinutes();
@@ -176,17 +165,12 @@ async function always() {
   try {
     await look();
   } catch {
-    byId("live-state").textContent = "No answer: these are the last figures.";
+    byId("live-state").textContent = words.lost;
   }
   setTimeout(always, EVERY);
 }
 
 if (byId("plots")) {
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", remakePlots);
-  let width = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth !== width) remakePlots();
-    width = innerWidth;
-  });
+  whenLooksChange(remakePlots);
   always();
 }

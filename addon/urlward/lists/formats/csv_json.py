@@ -26,7 +26,7 @@ from urlward.lists.formats.format import (
 from urlward.lists.formats.stream import (
     MAX_LINE_BYTES,
     TOO_LONG,
-    Stream,
+    SourceStream,
     cut_lines,
     stream_of,
     text_lines,
@@ -60,7 +60,7 @@ _LONGEST = 12
 """Bytes of an escape at most, for a pair of surrogates."""
 
 
-def array_items(stream: Stream) -> Iterator[Any]:
+def array_items(stream: SourceStream) -> Iterator[Any]:
     """Iterate over the items of a JSON array.
 
     Raises:
@@ -71,7 +71,7 @@ def array_items(stream: Stream) -> Iterator[Any]:
     return _whole(ijson.items(_WellFormed(stream), "item"))
 
 
-def object_members(stream: Stream) -> Iterator[tuple[str, Any]]:
+def object_members(stream: SourceStream) -> Iterator[tuple[str, Any]]:
     """Iterate over the members of a JSON object.
 
     Raises:
@@ -99,7 +99,7 @@ class _WellFormed:
     yajl makes a question mark of it, which would make another page of the URL.
     """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: SourceStream) -> None:
         self._stream = stream
         self._rest = b""
         self._depth = 0

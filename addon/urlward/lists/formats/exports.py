@@ -17,7 +17,7 @@ from urlward.lists.formats.csv_json import (
     rows,
 )
 from urlward.lists.formats.format import FormatError, FormatOptions, Found, Skipped
-from urlward.lists.formats.stream import Stream, stream_of
+from urlward.lists.formats.stream import SourceStream, stream_of
 
 _URLHAUS = {"id": "id", "url": "url"}
 _URLHAUS_PLACES = {"id": 0, "url": 2}
@@ -32,7 +32,7 @@ def read_urlhaus(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Ski
     return (_urlhaus_json if stream.first() == b"{" else _urlhaus_csv)(stream, category)
 
 
-def _urlhaus_csv(stream: Stream, category: str) -> Iterator[Found | Skipped]:
+def _urlhaus_csv(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
     """Read CSV. The columns' names stand in a comment; feeds of a country or network have fewer."""
     columns = _URLHAUS_PLACES
     for row in rows(stream):
@@ -48,7 +48,7 @@ def _urlhaus_csv(stream: Stream, category: str) -> Iterator[Found | Skipped]:
             yield found(getter(values, columns), number, category)
 
 
-def _urlhaus_json(stream: Stream, category: str) -> Iterator[Found | Skipped]:
+def _urlhaus_json(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
     """Read JSON: an object of ids, each with an array of one object."""
     for number, (id_, value) in enumerate(object_members(stream), 1):
         records = value if isinstance(value, list) else [value]
@@ -64,7 +64,7 @@ def read_phishtank(file: BinaryIO, options: FormatOptions) -> Iterator[Found | S
     return (_phishtank_json if stream.first() == b"[" else _phishtank_csv)(stream, category)
 
 
-def _phishtank_csv(stream: Stream, category: str) -> Iterator[Found | Skipped]:
+def _phishtank_csv(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
     columns: dict[str, int] = {}
     verified = -1
     for row in rows(stream):
@@ -84,7 +84,7 @@ def _phishtank_csv(stream: Stream, category: str) -> Iterator[Found | Skipped]:
             yield found(getter(values, columns), number, category)
 
 
-def _phishtank_json(stream: Stream, category: str) -> Iterator[Found | Skipped]:
+def _phishtank_json(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
     for number, record in enumerate(array_items(stream), 1):
         if isinstance(record, dict) and record.get("verified") == "no":
             yield Skipped(number, 1, _NOT_VERIFIED, unsupported=True)

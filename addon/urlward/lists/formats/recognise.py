@@ -19,7 +19,7 @@ from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
 from urlward.lists.formats.csv_json import NAMES
 from urlward.lists.formats.format import FormatError, FormatOptions, Found, Read, Skipped
-from urlward.lists.formats.stream import Stream
+from urlward.lists.formats.stream import SourceStream
 
 SNIFFED = 4096
 """Bytes that are looked at."""
@@ -109,7 +109,7 @@ def watched(format: str, read: Read) -> Read:  # noqa: A002 - the word
     return watching
 
 
-class _Watched(Stream):
+class _Watched(SourceStream):
     """Source wrapper: lines that the format takes nothing of are tried with the grammar.
 
     Args:

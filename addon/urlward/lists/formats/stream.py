@@ -17,8 +17,8 @@ NOT_UTF8 = "not UTF-8"
 _BUFFER = 1 << 16
 
 
-class Stream(io.BufferedReader):
-    """Stream of a file, with a look ahead; closing it leaves the file open.
+class SourceStream(io.BufferedReader):
+    """Stream of a source file, with a look ahead; closing it leaves the file open.
 
     Args:
         file: what to read.
@@ -64,9 +64,9 @@ class _Counted(io.RawIOBase):
         return len(data)
 
 
-def stream_of(file: BinaryIO) -> Stream:
-    """Wrap a file as a `Stream`, which it may be already."""
-    return file if isinstance(file, Stream) else Stream(file)
+def stream_of(file: BinaryIO) -> SourceStream:
+    """Wrap a file as a `SourceStream`, which it may be already."""
+    return file if isinstance(file, SourceStream) else SourceStream(file)
 
 
 def cut_lines(file: BinaryIO) -> Iterator[bytes]:

@@ -1,0 +1,378 @@
+"""Editing of the configuration's files: feeds, groups, rules and schedules are added, changed and removed.
+
+What is to be saved is first tried as ``urlward run --check`` tries a file, before anything is written. A file
+that somebody else has changed meanwhile is left alone. What it was before is kept as a version, the audit log
+has a line (who, which file, table and keys; no value, which may be a secret), and the filter that has started
+this process is asked for a reload.
+"""
+
+import os
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+from urlward.config import Config, ConfigError, FeedTable, config_of
+from urlward.config.edit import add, change, remove
+from urlward.config.sources import Source, Sources, read_sources
+from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
+from urlward.engine.dates import time_text
+from urlward.feeds.feed import Feed
+from urlward.lists import memfd
+from urlward.lists.build import write_atomically
+from urlward.process import IN_FORCE, module_command
+from urlward.state.audit import append
+from urlward.state.folder import made_folder, write_private
+
+KINDS = ("feed", "group", "rule", "schedule")
+"""Tables that are edited."""
+
+VERSIONS, MOST_VERSIONS = "versions", 50
+"""Folder of earlier texts in the state folder, and how many it has."""
+
+CHECK_WITHIN = 120.0
+"""Seconds that trying a configuration may take."""
+
+
+class EditError(AdminError):
+    """An edit that cannot be saved; the message has each problem on a line."""
+
+
+class Reloads(Protocol):
+    """Reloads of the filter that has started this process.
+
+    Attributes:
+        said: what the last one has said of it, in words; empty for nothing.
+        under_way: whether one was asked for of which nothing has been said.
+    """
+
+    said: str
+    under_way: bool
+
+    def ask(self) -> None:
+        """Ask for one, as SIGUSR2 does."""
+
+
+class Editor:
+    """Editor of a configuration's files. Thread-safe.
+
+    Args:
+        config: in force.
+        state: the state folder.
+        reloads: of the filter; None where nothing reloads it.
+        clock: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        state: Path,
+        reloads: Reloads | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self._state = state
+        self._reloads = reloads
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def overview(self) -> Row:
+        """All that is edited: ``in_force`` (whether the files are what the filter has), ``reloading`` (if it
+        takes them into use now), ``said`` (what came of the last reload), ``problems`` (lines), ``files``
+        (``path``, ``problem``), and for each of `KINDS` its tables, as `tables` has them.
+
+        Raises:
+            NotConfiguredError: the configuration is of no file.
+            ConfigError: a file cannot be read, or is not TOML.
+        """
+        sources = self._sources()
+        problems: tuple[str, ...] = ()
+        try:
+            config_of(sources)
+        except ConfigError as e:
+            problems = e.lines
+        return {
+            "in_force": sources.text == self._config.text,
+            "reloading": self._reloads is not None and self._reloads.under_way,
+            "said": "" if self._reloads is None else self._reloads.said,
+            "problems": list(problems),
+            "files": [{"path": str(each.path), "problem": _unwritable(each.path)} for each in sources.files],
+            **{kind: tables(sources, kind) for kind in KINDS},
+        }
+
+    def table(self, kind: str, at: str) -> Row:
+        """One table, by its place as `tables` has it.
+
+        Raises:
+            AdminError: there is none.
+        """
+        for row in tables(self._sources(), kind):
+            if row["at"] == at:
+                return row
+        raise AdminError("no such table: the file has changed meanwhile")
+
+    def place_of_feed(self, name: str) -> str:
+        """Place of a feed's table by its name.
+
+        Raises:
+            AdminError: there is none.
+        """
+        for row in tables(self._sources(), "feed"):
+            if row["values"].get("name") == name:
+                return str(row["at"])
+        raise AdminError("no feed of that name")
+
+    def save(self, kind: str, at: str, values: Mapping[str, Any], who: str, *, seen: str = "") -> Row:
+        """Add a table, or change one.
+
+        Args:
+            kind: one of `KINDS`.
+            at: place of the table; of a new one empty, or that of the group that a rule is for.
+            values: by key; None where a key goes. A new schedule's ``name`` is its own.
+            who: does it.
+            seen: of the file that the values were made for, as `tables` has it; empty where nobody has seen
+                one.
+
+        Returns:
+            Its place, ``at``.
+
+        Raises:
+            EditError: it does not fit; nothing is written.
+            AdminError: likewise.
+        """
+        sources = self._sources()
+        if _is_table(kind, at):
+            number, path = _place(sources, at)
+            edit: Callable[[str], str] = lambda text: change(text, path, values)  # noqa: E731
+            keys = [key for key in values if values[key] != self._value(sources, number, path, key)]
+            done = "changed"
+        else:
+            number, path = _new_place(sources, kind, at, str(values.get("name", "")))
+            made = {key: value for key, value in values.items() if value is not None}
+            if kind == "schedule":
+                made.pop("name", None)
+            edit, keys, done = (lambda text: add(text, path, made)), list(made), "added"
+        self._write(sources, number, edit, seen, who, f"{done} {_name(kind, values, at)}", keys)
+        return {"at": at}
+
+    def remove(self, kind: str, at: str, who: str, *, seen: str = "") -> None:
+        """Remove a table; arguments and errors are as of `save`."""
+        sources = self._sources()
+        number, path = _place(sources, at)
+        name = _name(kind, self.table(kind, at)["values"], at)
+        self._write(sources, number, lambda text: remove(text, path), seen, who, f"removed {name}", [])
+
+    def attempt(self, at: str, values: Mapping[str, Any]) -> Row:
+        """Fetch and judge what a feed would have with these values, and keep nothing: ``state``, ``text``.
+
+        Raises:
+            EditError: the values do not fit.
+        """
+        sources = self._sources()
+        if at:
+            number, path = _place(sources, at)
+            made = self._edited(sources, number, lambda text: change(text, path, values))
+        else:
+            number, path = _new_place(sources, "feed", "", "")
+            given = {key: value for key, value in values.items() if value is not None}
+            made = self._edited(sources, number, lambda text: add(text, path, given))
+        config = _checked(made)
+        name = values.get("name") or self.table("feed", at)["values"].get("name")
+        table: FeedTable = next(feed for feed in config.feed if feed.name == name)
+        outcome = Feed(table.model_copy(update={"paused": False}), config, self._state).attempt()
+        return {"state": outcome.state, "text": outcome.text}
+
+    def _sources(self) -> Sources:
+        if self._config.file is None:
+            raise NotConfiguredError("There is no configuration file.")
+        return read_sources(self._config.file)
+
+    @staticmethod
+    def _value(sources: Sources, number: int, path: tuple[str | int, ...], key: str) -> Any:
+        found: Any = Sources([sources.files[number]]).merged
+        for part in path:
+            found = found[part]
+        return found.get(key)
+
+    @staticmethod
+    def _edited(sources: Sources, number: int, edit: Callable[[str], str]) -> Sources:
+        files = list(sources.files)
+        try:
+            text = edit((files[number].data or b"").decode())
+        except ConfigError as e:
+            raise EditError(f"{files[number].path}: {e}") from e
+        files[number] = files[number]._replace(data=text.encode())
+        return Sources(files)
+
+    def _write(
+        self,
+        sources: Sources,
+        number: int,
+        edit: Callable[[str], str],
+        seen: str,
+        who: str,
+        table: str,
+        keys: list[str],
+    ) -> None:
+        before = sources.files[number]
+        if self._reloads is not None and self._reloads.under_way:
+            raise EditError("The filter is taking what was saved before into use: try again in a moment.")
+        if seen and seen != mark(before):
+            raise EditError("The file was changed meanwhile: load the page anew.")
+        if problem := _unwritable(before.path):
+            raise EditError(problem)
+        made = self._edited(sources, number, edit)
+        self._try(made)
+        after = made.files[number].data or b""
+        with self._lock:
+            if self._sources().text != sources.text:
+                raise EditError("The file was changed meanwhile: load the page anew.")
+            if after != before.data:
+                self._keep(before)
+                append(
+                    self._state, who, "edited", self._clock(), file=str(before.path), table=table, keys=keys
+                )
+                _replace(before.path, after)
+        if self._reloads is not None:
+            self._reloads.ask()
+
+    def _try(self, sources: Sources) -> None:
+        """Try a configuration as ``urlward run --check`` does.
+
+        Raises:
+            EditError: it cannot be used.
+        """
+        config = _checked(sources)
+        command = module_command("urlward", "run", "--check", "--config", str(sources.path))
+        if self._config.list != config.list and self._config.list:  # by flags
+            command += [part for name in self._config.list for part in ("--list", name)]
+        fd = memfd.new()
+        try:
+            memfd.write(fd, sources.text)
+            done = subprocess.run(  # noqa: S603 - our own
+                command,
+                env={**os.environ, IN_FORCE: str(fd), "PYTHONMALLOC": "default"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                pass_fds=[fd],
+                timeout=CHECK_WITHIN,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as e:
+            raise EditError(f"The configuration could not be tried: {type(e).__name__}") from e
+        finally:
+            os.close(fd)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
+            said = [line.removeprefix("urlward: ") for line in lines]
+            raise EditError("\n".join(said) or f"run --check ends with {done.returncode}")
+
+    def _keep(self, source: Source) -> None:
+        """Keep a text as an earlier version."""
+        if source.data is None:
+            return
+        folder = made_folder(made_folder(self._state) / VERSIONS, self._state)
+        name = f"{source.path.name}.{time_text(self._clock())}.{mark(source)[:8]}"
+        write_private(folder / name, source.data, self._state)
+        for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-MOST_VERSIONS]:
+            with suppress(OSError):
+                old.unlink()
+
+
+def tables(sources: Sources, kind: str) -> list[Row]:
+    """Tables of a kind, in order: ``at`` (place in the whole), ``file``, ``seen`` (of the file's text), and
+    ``values`` as they are written."""
+    found = sources.merged.get(kind, {} if kind == "schedule" else [])
+    rows: list[tuple[str, Any]] = []
+    if isinstance(found, dict):
+        rows = [(f"{kind}.{name}", {"name": name, **_dict(each)}) for name, each in found.items()]
+    elif isinstance(found, list):
+        rows = [(f"{kind}.{n}", _dict(each)) for n, each in enumerate(found)]
+    if kind == "rule":
+        groups = sources.merged.get("group")
+        for n, group in enumerate(groups if isinstance(groups, list) else []):
+            rules = _dict(group).get("rule")
+            rows += [
+                (f"group.{n}.rule.{i}", {**_dict(rule), "group": _dict(group).get("name", "")})
+                for i, rule in enumerate(rules if isinstance(rules, list) else [])
+            ]
+    return [
+        {"at": at, "file": str(file.path), "seen": mark(file), "values": values}
+        for at, values in rows
+        for file in [sources.files[sources.place(at)[0]]]
+    ]
+
+
+def mark(source: Source) -> str:
+    """Mark of a file's text, by which a change is seen; that of no file is one, too."""
+    return sha256(source.data or b"").hexdigest()[:32]
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _is_table(kind: str, at: str) -> bool:
+    """Whether a place is that of a table of this kind, and not of one that gets another."""
+    return bool(at) and (kind != "rule" or ".rule." in f".{at}")
+
+
+def _place(sources: Sources, at: str) -> tuple[int, tuple[str | int, ...]]:
+    """Number of the file that a table is in, and its path there."""
+    number, there = sources.place(at)
+    kind, _, name = there.partition(".")
+    if kind == "schedule":
+        return number, (kind, name)
+    return number, tuple(int(part) if part.isdecimal() else part for part in there.split("."))
+
+
+def _new_place(sources: Sources, kind: str, at: str, name: str) -> tuple[int, tuple[str | int, ...]]:
+    """Number of the file that a new table goes to, and the path of what it is added to."""
+    if at:  # a rule of a group
+        number, path = _place(sources, at)
+        return number, (*path, kind)
+    return len(sources.files) - 1, (kind, name) if kind == "schedule" else (kind,)
+
+
+def _name(kind: str, values: Mapping[str, Any], at: str) -> str:
+    return f"{kind} {values.get('name') or at}".strip()
+
+
+def _checked(sources: Sources) -> Config:
+    try:
+        return config_of(sources)
+    except ConfigError as e:
+        raise EditError("\n".join(e.lines)) from e
+
+
+def _unwritable(path: Path) -> str:
+    """Why this process cannot put another file in this one's place; empty where it can."""
+    real = Path(os.path.realpath(path))
+    if not os.access(real.parent, os.W_OK | os.X_OK) or (real.exists() and not os.access(real, os.W_OK)):
+        return f"{path}: this process may not write there; name in `include` a file of its state folder"
+    return ""
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put a text in a file's place, with its mode and owner."""
+    real = Path(os.path.realpath(path))
+    try:
+        found = real.stat()
+    except FileNotFoundError:
+        write_atomically(real, data, 0o600)
+        return
+    me = os.geteuid()
+    if me not in (0, found.st_uid):
+        raise EditError(f"{path}: belongs to somebody else, and would be this process's own")
+    write_atomically(real, data, stat.S_IMODE(found.st_mode))
+    real.chmod(stat.S_IMODE(found.st_mode))
+    if me == 0:
+        os.chown(real, found.st_uid, found.st_gid)

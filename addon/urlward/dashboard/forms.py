@@ -1,0 +1,100 @@
+"""Form fields of the tables that the dashboard edits: the keys that people set there. All others of a table
+stay as they are in its file."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
+
+from urlward.config import Use
+from urlward.config.policy import DAYS
+from urlward.lists.formats import AUTO, FORMATS
+
+
+class Field(NamedTuple):
+    """Form field of one key.
+
+    Attributes:
+        name: of the key; its label is the text ``field.NAME``, and what is said of it ``hint.KIND.NAME``.
+        needed: whether it may not be empty.
+        fixed: whether a table that is there keeps it.
+        several: whether it is an array, with commas or lines between.
+        choices: all that it may be; anything where empty.
+        default: what the key is where it is absent.
+        wide: whether it takes a whole line.
+    """
+
+    name: str
+    needed: bool = False
+    fixed: bool = False
+    several: bool = False
+    choices: tuple[str, ...] = ()
+    default: str = ""
+    wide: bool = False
+
+
+_USES = get_args(Use)
+
+FIELDS: Mapping[str, tuple[Field, ...]] = {
+    "feed": (
+        Field("name", needed=True, fixed=True),
+        Field("category"),
+        Field("url", wide=True),
+        Field("path", wide=True),
+        Field("format", choices=tuple(FORMATS), default=AUTO),
+        Field("interval", default="6h"),
+        Field("use", choices=_USES, default="block"),
+        Field("user"),
+        Field("password_file"),
+        Field("token_file"),
+    ),
+    "group": (
+        Field("name", needed=True),
+        Field("page"),
+        Field("networks", several=True, wide=True),
+        Field("macs", several=True, wide=True),
+    ),
+    "rule": (
+        Field("action", needed=True, choices=_USES),
+        Field("schedule"),
+        Field("lists", several=True, wide=True),
+        Field("categories", several=True, wide=True),
+    ),
+    "schedule": (
+        Field("name", needed=True, fixed=True),
+        Field("zone", needed=True),
+        Field("days", several=True, wide=True, default=", ".join(DAYS)),
+        Field("from", default="00:00"),
+        Field("to", default="24:00"),
+    ),
+}
+
+
+def values_of(kind: str, given: Mapping[str, str], before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Values of the keys that a form gives.
+
+    Args:
+        kind: of table.
+        given: texts by the names of fields; a field that is not here changes nothing.
+        before: the table as it is written; None for a new one.
+    """
+    found: dict[str, Any] = {}
+    for field in FIELDS[kind]:
+        if field.name not in given or (before is not None and field.fixed):
+            continue
+        text = given[field.name].strip()
+        value: Any = text
+        if field.several:
+            value = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+        # What is said in the file stays said, and what is not need not be.
+        if (not value or text == field.default) and (before or {}).get(field.name) != value:
+            value = None
+        found[field.name] = value
+    return found
+
+
+def shown(kind: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of a table for its form."""
+    found = {}
+    for field in FIELDS[kind]:
+        value = values.get(field.name, field.default)
+        found[field.name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found

@@ -1,0 +1,86 @@
+"""Rollback of a feed: an earlier list is put in force again, and stays until it is released.
+
+A feed that was rolled back is fetched no more, whatever its server has: a list that was wrong once is not to
+come back by the next refresh. Releasing it has it fetched anew.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from urlward.engine.artifact import parse
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.facts import Held
+from urlward.feeds.store import FeedStore
+from urlward.lists.source import read_artifact
+from urlward.state.audit import append
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
+
+
+def roll_back(feed: "FeedTable", state: Path, serial: int | None, *, why: str, who: str, now: float) -> Held:
+    """Put an earlier list of a feed in force, and hold the feed there.
+
+    Args:
+        feed: whose.
+        state: the state folder.
+        serial: of the list; None for the one before that in force.
+        why: one line, for the record.
+        who: says so.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        UrlwardError: there is no such list, or it is damaged.
+        StateError: it cannot be written down.
+    """
+    store = FeedStore(state, feed.name)
+    with store.locked():
+        facts, header = store.facts(), store.header()
+        before = header.serial if header is not None else facts.serial
+        wanted = [
+            v for v in store.versions() if (v.serial < before if serial is None else v.serial == serial)
+        ]
+        if not wanted:
+            kept = ", ".join(str(version.serial) for version in store.versions()) or "none"
+            which = "list before the one in force" if serial is None else f"list of serial {serial}"
+            raise UrlwardError(f"{feed.name}: no {which} is kept; there are: {kept}")
+        try:
+            data = read_artifact(wanted[0].path)
+            artifact = parse(data)
+        except UrlwardError as e:
+            raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is damaged") from e
+        held = Held(wanted[0].serial, before, now, who, why)
+        # Told first: whatever fails from here on, nothing is in force that the record does not have.
+        append(
+            state, who, "rolled-back", now,
+            feed=feed.name, why=why, serial=held.serial, before=before, entries=artifact.meta["entries"],
+        )  # fmt: skip
+        facts.held, facts.refused, facts.accepted = held, None, None
+        store.write_facts(facts)
+        store.write_artifact(bytes(data))
+        facts.added = facts.removed = 0
+        facts.serial, facts.entries = held.serial, artifact.meta["entries"]
+        facts.last_change = now
+        facts.checksum = facts.content = ""  # so that a release has it fetched whole
+        facts.etag = facts.last_modified = facts.validators_of = ""
+        store.write_facts(facts)
+    return held
+
+
+def release(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) -> Held:
+    """Release a feed that is held; it is to be refreshed then. Returns what held it.
+
+    Raises:
+        UrlwardError: it is not held.
+        StateError: it cannot be written down.
+    """
+    store = FeedStore(state, feed.name)
+    with store.locked():
+        facts = store.facts()
+        held = facts.held
+        if held is None:
+            raise UrlwardError(f"{feed.name}: not held at an earlier list")
+        append(state, who, "released", now, feed=feed.name, why=why, serial=held.serial)
+        facts.held = None
+        store.write_facts(facts)
+    return held

@@ -1,0 +1,324 @@
+"""Own entries: what an operator blocks or allows by hand, one by one, with a note and the operator's name.
+
+``own.json`` in the state folder has them. The entry itself, a line of the grammar, is in it sealed under the
+local key, so that the file names nothing that is listed; the audit log has an entry's id and a keyed digest.
+They form the list ``own``, which is compiled as any other, in a process that ends with it
+(`urlward.feeds.own`).
+"""
+
+import re
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any, Literal
+
+from urlward.engine.dates import time_text
+from urlward.engine.digest import Key
+from urlward.engine.entry import Entry, Kind
+from urlward.engine.errors import DamagedError, EntryError, UrlwardError
+from urlward.engine.grammar import parse_line
+from urlward.engine.hosts import labels_before_suffix
+from urlward.engine.url import canonicalize, is_address
+from urlward.policy.allows import allowed_by
+from urlward.policy.reasons import reason_of
+from urlward.state.audit import append, append_in_lock
+from urlward.state.folder import locked, made_folder, read_kept, write_kept
+
+NAME = "own"
+"""Name of the list that they form."""
+
+FILE = "own.json"
+
+Meant = Literal["entry", "page", "below", "host"]
+"""What a text stands for: a line of the grammar; or of a URL that page, all at and below its folder, or its
+host with the subdomains."""
+
+MOST = 100_000
+"""Own entries: more of them are a list, which has a file or a URL."""
+
+_WIDEST = {4: 24, 6: 48}
+"""Length of the prefix, by IP version, from which on a network is one that one site may have."""
+
+_VERSION = 1
+_LATEST = 1 << 36
+_CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class OwnEntry:
+    """Own entry.
+
+    Attributes:
+        id: also the entry's in verdicts.
+        created: seconds since 1970-01-01 UTC.
+        who: added it.
+        action: ``block`` or ``allow``.
+        kind: of the entry, as verdicts have it.
+        category: or empty.
+        note: the operator's words, or empty.
+        expires: last day in force, such as ``2027-01-31``; empty for none.
+        digest: of the entry, keyed, in hexadecimal.
+        sealed: the entry, under the local key.
+    """
+
+    id: str
+    created: int
+    who: str
+    action: str
+    kind: str
+    category: str
+    note: str
+    expires: str
+    digest: str
+    sealed: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Entry that is about to be added.
+
+    Attributes:
+        line: in the grammar, without id, category and expiry.
+        entry: that it stands for.
+        category, note, expires: as of `OwnEntry`.
+    """
+
+    line: str = field(repr=False)
+    entry: Entry = field(repr=False)
+    category: str = ""
+    note: str = ""
+    expires: str = ""
+
+
+def draft(
+    text: str,
+    meant: Meant = "entry",
+    *,
+    allow: bool = False,
+    category: str = "",
+    note: str = "",
+    expires: str = "",
+) -> Draft:
+    """Make an entry of what an operator has typed.
+
+    Args:
+        text: a line of the grammar, or a URL.
+        meant: which, and what of the URL.
+        allow: whether it is excused; a line of the grammar may say so itself, with ``@@``.
+        category: or empty.
+        note: one line of words that does not name the host, or empty.
+        expires: last day in force, or empty.
+
+    Raises:
+        UrlwardError: there is no such entry, or a value is not as above.
+    """
+    category, note, expires = category.strip().lower(), note.strip(), expires.strip()
+    line = _line_of(text.strip(), meant)
+    if allow and not line.startswith("@@"):
+        line = f"@@{line}"
+    try:
+        entries = parse_line(line)
+    except EntryError as e:
+        hint = f" ({e.hint})" if e.hint else ""
+        raise UrlwardError(f"not an entry: {e.reason}{hint}") from e
+    if len(entries) != 1:
+        raise UrlwardError("not one entry: give one line of the list grammar, with one host")
+    entry = entries[0]
+    if entry.id or entry.category or entry.expires:
+        raise UrlwardError(
+            "id, category and expires are not written in the entry: they have fields of their own"
+        )
+    if category and not _CATEGORY(category):
+        raise UrlwardError("category: 1 to 64 letters, digits, or ._-")
+    if expires:
+        try:
+            date.fromisoformat(expires)
+        except ValueError as e:
+            raise UrlwardError("expires: a date such as 2027-01-31") from e
+    if note:
+        note = reason_of(note)
+        host = entry.host.strip("[]").removeprefix("www.")
+        if host and not host.isalnum() and host in note.lower():
+            raise UrlwardError("note: names the host, and is kept as it is: say it without")
+    return Draft(line, entry, category, note, expires)
+
+
+def _line_of(text: str, meant: Meant) -> str:
+    if meant == "entry":
+        return text
+    if meant != "below":
+        return allowed_by(text, whole_host=meant == "host").line.removeprefix("@@")
+    canonical = canonicalize(text.encode(errors="surrogateescape"))
+    folder = canonical.path[: canonical.path.rfind("/") + 1].replace("*", "%2A").replace('"', "%22")
+    return f"http://{canonical.host}{folder}*"
+
+
+def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
+    """Reasons to look twice before an entry is added: it blocks more than is usually meant.
+
+    Args:
+        made: the entry.
+        protects: whether a host is one of those that feeds cannot block whole.
+    """
+    entry = made.entry
+    if entry.allow:
+        return []
+    found = []
+    if (
+        entry.kind is Kind.NETWORK
+        and (network := ip_network(entry.host)).prefixlen < _WIDEST[network.version]
+    ):
+        found.append(f"wide: it blocks {network.num_addresses} addresses")
+    if entry.kind is Kind.NAME:
+        found.append("wide: it blocks the name under every public suffix")
+    if entry.kind is Kind.PATH:
+        found.append("wide: it blocks the path on every host")
+    if entry.kind in (Kind.DOMAIN, Kind.HOST):
+        if not is_address(entry.host) and not labels_before_suffix(entry.host):
+            found.append("wide: it blocks a public suffix, with all names under it")
+        if protects(entry.host):
+            found.append("protected: the host is one that no feed can block whole")
+    if entry.kind is Kind.PREFIX and entry.path == "/":
+        found.append("wide: it blocks all pages of the host")
+        if protects(entry.host):
+            found.append("protected: the host is one that no feed can block whole")
+    return found
+
+
+def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnEntry:
+    """Add an entry; it is in force once the list is compiled (`urlward.feeds.own`).
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        made: of `draft`.
+        who: adds it.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        UrlwardError: it is there already, or there are too many.
+        StateError: the folder cannot be used.
+    """
+    id_ = f"o-{secrets.token_hex(4)}"
+    entry = made.entry
+    digest = key.digest(f"o{entry._replace(params=frozenset())!r}{sorted(entry.params)}").hex()
+    line = f"{made.line} id={id_}"
+    line += f" category={made.category}" if made.category else ""
+    line += f" expires={made.expires}" if made.expires else ""
+    if parse_line(line)[0].id != id_:
+        raise UrlwardError("not an entry: it has a comment; say it as a note")
+    added = OwnEntry(
+        id_, int(now), who, "allow" if entry.allow else "block", entry.kind.label, made.category, made.note,
+        made.expires, digest, key.seal(line.encode()),
+    )  # fmt: skip
+    with locked(made_folder(state)):
+        kept = own_entries(state)
+        same = next((one for one in kept if one.digest == digest), None)
+        if same is not None:
+            raise UrlwardError(f"it is there already: {same.id}")
+        if len(kept) >= MOST:
+            raise UrlwardError(f"there are {MOST} own entries: make a list of them")
+        # Told first: whatever fails between the two, nothing is in force that the record does not have.
+        _audit(state, now, who, "own-added", added)
+        _write(state, [*kept, added])
+    return added
+
+
+def remove_own(state: Path, id_: str, why: str, who: str, *, now: float) -> OwnEntry:
+    """Remove an entry; it is out of force once the list is compiled.
+
+    Raises:
+        UrlwardError: there is none of that id, or `why` is not one line of words.
+        StateError: the folder cannot be used.
+    """
+    why = reason_of(why)
+    with locked(made_folder(state)):
+        kept = own_entries(state)
+        removed = _found(kept, id_)
+        _audit(state, now, who, "own-removed", removed, why=why)
+        _write(state, [one for one in kept if one is not removed])
+    return removed
+
+
+def reveal_own(state: Path, key: Key, id_: str, who: str, *, now: float) -> str:
+    """The line of an entry, once the audit log has who asked for it.
+
+    Raises:
+        UrlwardError: there is none of that id, or it does not open under the key.
+        StateError: the folder cannot be used.
+    """
+    found = _found(own_entries(state), id_)
+    append(state, who, "own-revealed", now, id=id_)
+    return line_of(found, key)
+
+
+def line_of(entry: OwnEntry, key: Key) -> str:
+    """The line that an entry was sealed as.
+
+    Raises:
+        UrlwardError: it does not open under the key.
+    """
+    try:
+        return key.unseal(entry.sealed).decode()
+    except DamagedError as e:
+        raise UrlwardError(f"own entry {entry.id} does not open under the local key") from e
+
+
+def own_entries(state: Path) -> list[OwnEntry]:
+    """All own entries, in the order of adding; changes nothing.
+
+    Raises:
+        UrlwardError: they are of another version.
+        StateError: they cannot be read.
+    """
+    then = "nothing of it is in force: add anew what is still needed"
+    return read_kept(state / FILE, _VERSION, "entries", _entry, UrlwardError, then)
+
+
+def own_row(entry: OwnEntry) -> dict[str, str]:
+    """Format an entry as a JSON object, without what it names."""
+    return {
+        "id": entry.id,
+        "action": entry.action,
+        "kind": entry.kind,
+        "category": entry.category,
+        "note": entry.note,
+        "expires": entry.expires,
+        "created": time_text(entry.created),
+        "who": entry.who,
+    }
+
+
+def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:
+    for one in kept:
+        if one.id == id_:
+            return one
+    raise UrlwardError(f"no own entry {id_!r}")
+
+
+def _entry(stored: dict[str, Any]) -> OwnEntry:
+    sealed = b64decode(stored.pop("entry"), validate=True)
+    made = OwnEntry(**stored, sealed=sealed)
+    if not isinstance(made.created, int) or not 0 <= made.created < _LATEST:
+        raise ValueError("not a time")
+    return made
+
+
+def _write(state: Path, entries: list[OwnEntry]) -> None:
+    stored = []
+    for one in entries:
+        fields = asdict(one)
+        fields["entry"] = b64encode(fields.pop("sealed")).decode()
+        stored.append(fields)
+    write_kept(state / FILE, _VERSION, "entries", stored)
+
+
+def _audit(state: Path, now: float, who: str, action: str, entry: OwnEntry, **more: str) -> None:
+    append_in_lock(
+        state, who, action, now, id=entry.id, does=entry.action, kind=entry.kind, category=entry.category,
+        expires=entry.expires, note=entry.note, entry=entry.digest, **more,
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""Files that a configuration includes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from urlward.config import ConfigError, config_of, read_config
+from urlward.config.sources import Sources, read_sources
+
+MAIN = (
+    'include = ["more/feeds.toml", "own.toml"]\nlist = ["a.txt"]\n[[feed]]\nname = "one"\npath = "one.txt"\n'
+)
+MORE = """list = ["b.txt"]
+[[feed]]
+name = "two"
+path = "two.txt"
+[[rule]]
+action = "monitor"
+schedule = "night.shift"
+[schedule."night.shift"]
+zone = "UTC"
+[pages.school]
+template_dir = "templates"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/feeds.toml").write_text(MORE)
+    path = tmp_path / "urlward.toml"
+    path.write_text(MAIN)
+    return path
+
+
+def lines(path: Path) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as refused:
+        read_config(path)
+    return tuple(line.replace(f"{path.parent}/", "") for line in refused.value.lines)
+
+
+def test_all_is_as_of_one_file_and_names_are_from_each_files_folder(path: Path) -> None:
+    folder = path.parent
+    config = read_config(path)
+    assert config.list == (str(folder / "a.txt"), str(folder / "more/b.txt"))
+    assert [(feed.name, feed.path) for feed in config.feed] == [
+        ("one", str(folder / "one.txt")),
+        ("two", str(folder / "more/two.txt")),
+    ]
+    assert config.rule[0].schedule in config.schedule
+    assert config.pages["school"].template_dir == str(folder / "more/templates")
+
+
+def test_the_last_file_may_be_missing_and_no_other(path: Path) -> None:
+    read_config(path)
+    (path.parent / "own.toml").write_text('[[feed]]\nname = "three"\npath = "3.txt"\n')
+    assert [feed.name for feed in read_config(path).feed] == ["one", "two", "three"]
+    (path.parent / "more/feeds.toml").unlink()
+    assert lines(path) == ("more/feeds.toml: No such file or directory",)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[[feed]]\nname = "x"\npath = "x"\ninterval = "1"\n', "own.toml:4: feed.0.interval: "),
+        ('[[rule]]\naction = "block"\nschedule = "no"\n', "own.toml:3: rule.0.schedule: there is no [sch"),
+        ('[schedule."night.shift"]\nzone = "UTC"\n', 'own.toml:1: schedule.night.shift: in more/feeds'),
+        ('[schedule.a]\nzone = "Nowhere"\n', "own.toml:2: schedule.a.zone: no such time zone"),
+        ("\nstatus = 403\n", "own.toml:2: status: not of an included file, which has list, feed"),
+        ("include = []\n", "own.toml:1: include: not of an included file"),
+        ("feed = 1\n", "own.toml:1: feed: input should be an array"),
+        ("pages = 1\n", "own.toml:1: pages: input should be a table"),
+        ("x = \n", "own.toml:1: not TOML: "),
+        ("list = [1]\n", "own.toml:1: list.0: input should be text, in quotes"),
+    ],
+)  # fmt: skip
+def test_problems_are_told_of_the_file_that_they_stand_in(path: Path, text: str, told: str) -> None:
+    (path.parent / "own.toml").write_text(text)
+    (line,) = lines(path)
+    assert line.startswith(told)
+
+
+def test_problems_of_several_files_in_their_order(path: Path) -> None:
+    (path.parent / "own.toml").write_text('[[feed]]\nname = "x"\n')
+    path.write_text(MAIN + "intervall = 1\n")
+    assert [line.partition(": ")[0] for line in lines(path)] == ["urlward.toml:6", "own.toml:1"]
+
+
+@pytest.mark.parametrize("names", ['["urlward.toml"]', '["x.toml", "./x.toml"]'])
+def test_no_file_is_read_twice(path: Path, names: str) -> None:
+    (path.parent / "x.toml").touch()
+    path.write_text(f"include = {names}\n")
+    assert lines(path)[0].endswith(": read already")
+
+
+@pytest.mark.parametrize("value", ["1", "[1]", '[""]', '"x.toml"'])
+def test_what_names_no_files_is_refused(path: Path, value: str) -> None:
+    path.write_text(f"include = {value}\n")
+    assert lines(path)[0].startswith("urlward.toml:1: include")
+
+
+def test_what_is_in_force_is_all_files_as_they_were(path: Path) -> None:
+    from urlward.config import sources
+
+    before = read_config(path)
+    fd = os.memfd_create("test")
+    os.write(fd, before.text)
+    sources._in_force.cache_clear()
+    os.environ[sources.IN_FORCE] = str(fd)
+    try:
+        path.write_text(MAIN.replace('"one"', '"other"'))
+        (path.parent / "more/feeds.toml").unlink()
+        (path.parent / "own.toml").write_text("[[feed]]\n")
+        assert read_config(path) == before
+    finally:
+        sources._in_force.cache_clear()
+
+
+def test_a_text_in_place_of_a_files_is_checked_before_it_is_written(path: Path) -> None:
+    read = read_sources(path)
+    changed = [
+        each if n != 2 else each._replace(data=b"[[feed]]\nname = 'x'\n") for n, each in enumerate(read.files)
+    ]
+    with pytest.raises(ConfigError, match=r"own\.toml:1: feed\.0: "):
+        config_of(Sources(changed))
+    assert not (path.parent / "own.toml").exists()

@@ -1,0 +1,344 @@
+"""The configuration edited through a filter's dashboard: each action over HTTP, and its effect on traffic."""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import urllib3
+
+from conftest import free_port, wait_for
+from e2e.support import Filter, get, running
+
+CONFIG = """# mine
+include = ["more.toml"]
+state = "state"
+
+[records]
+privacy = "short"
+[records.days]
+blocks = 30
+operations = 365
+
+[admin]
+listen = "127.0.0.1:{admin}"
+
+[[feed]]
+name = "first"   # keep this
+path = "first.txt"
+interval = "1d"
+"""
+
+
+class Dashboard:
+    """A filter's dashboard, as a script asks it."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.origin = f"http://127.0.0.1:{port}"
+        self.http = urllib3.PoolManager(retries=False)
+        self.cookies: dict[str, str] = {}
+
+    @property
+    def token(self) -> str:
+        return (self.folder / "state/admin.token").read_text().strip()
+
+    def ask(self, method: str, path: str, status: int = 200, /, **fields: str) -> Any:
+        body = json.dumps(fields) if method == "POST" else None
+        headers = {"Authorization": f"Bearer {self.token}"}
+        answer = self.http.request(method, self.origin + path, headers=headers, body=body)
+        assert answer.status == status, answer.data
+        return json.loads(answer.data)
+
+    def save(self, kind: str, status: int = 200, **fields: str) -> None:
+        """Save a table, and wait until it is in force."""
+        self.ask("POST", f"/api/configuration/{kind}", status, **fields)
+        self.in_force()
+
+    def overview(self) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = self.ask("GET", "/api/configuration")
+        except urllib3.exceptions.HTTPError:
+            return {"in_force": False, "said": ""}  # one process takes another's place
+        return found
+
+    def in_force(self) -> dict[str, Any]:
+        wait_for(lambda: self.overview()["in_force"], "the files to be in force")
+        return self.overview()
+
+    def page(self, method: str, path: str, /, **fields: str) -> urllib3.BaseHTTPResponse:
+        """Ask as a browser does, with the form's hidden field and a session."""
+        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode(fields) if method == "POST" else None
+        answer = self.http.request(
+            method, self.origin + path, headers=headers | kind, body=body, redirect=False
+        )
+        for cookie in answer.headers.getlist("Set-Cookie"):
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self.cookies[name] = value
+        return answer
+
+    def form(self, page: str, path: str, /, **fields: str) -> urllib3.BaseHTTPResponse:
+        text = self.page("GET", page).data.decode()
+        hidden = dict(re.findall(r'<input type="hidden" name="(_xsrf|at|seen)" value="([^"]*)"', text))
+        return self.page("POST", path, **(hidden | fields))
+
+    def audit(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "state/audit.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("editing")
+    (folder / "first.txt").write_text("first.example\nother.example\n")
+    (folder / "second.txt").write_text("second.example\nanother.example\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def both(folder: Path) -> Iterator[tuple[Filter, Dashboard]]:
+    admin = free_port()
+    (folder / "urlward.toml").write_text(CONFIG.format(admin=admin))
+    (folder / "urlward.toml").chmod(0o640)
+    with running(folder, "--config", str(folder / "urlward.toml"), "--workers", "1") as proxy:
+        proxy.secrets = ("first.example", "second.example", "another.example")
+        dashboard = Dashboard(folder, admin)
+        wait_for((folder / "state/admin.token").exists, "the token")
+        wait_for(lambda: dashboard.overview()["in_force"], "the dashboard")
+        yield proxy, dashboard
+
+
+@pytest.fixture
+def proxy(both: tuple[Filter, Dashboard]) -> Filter:
+    return both[0]
+
+
+@pytest.fixture
+def dashboard(both: tuple[Filter, Dashboard]) -> Dashboard:
+    return both[1]
+
+
+def blocked(proxy: Filter, host: str, *, is_blocked: bool = True) -> None:
+    def answered() -> bool:
+        return (get(proxy.port, f"http://{host}/").status == 451) is is_blocked
+
+    wait_for(answered, f"{host} to be {'blocked' if is_blocked else 'let through'}")
+
+
+def test_a_feed_is_added_paused_changed_and_removed(proxy: Filter, dashboard: Dashboard) -> None:
+    folder = dashboard.folder
+    before = (folder / "urlward.toml").read_bytes()
+    blocked(proxy, "first.example")
+    fields = {"name": "second", "path": str(folder / "second.txt"), "interval": "1d"}
+    tried = dashboard.ask("POST", "/api/configuration/feed", do="try", **fields)
+    assert tried["state"] == "new"
+    assert tried["text"].startswith("2 entries fetched")
+    assert not (folder / "more.toml").exists()
+    dashboard.ask("POST", "/api/configuration/feed", 201, **fields)
+    found = dashboard.in_force()
+    assert (folder / "urlward.toml").read_bytes() == before
+    assert 'name = "second"' in (folder / "more.toml").read_text()
+    blocked(proxy, "second.example")
+    assert [row["values"]["name"] for row in found["feed"]] == ["first", "second"]
+
+    dashboard.ask("POST", "/api/feeds/first/pause")
+    dashboard.in_force()
+    text = (folder / "urlward.toml").read_text()
+    assert 'name = "first"   # keep this\npath = "first.txt"\ninterval = "1d"\npaused = true\n' in text
+    assert (folder / "urlward.toml").stat().st_mode & 0o777 == 0o640
+    states = {row["name"]: row["state"] for row in dashboard.ask("GET", "/api/feeds")}
+    assert states["first"] == "paused"
+    blocked(proxy, "first.example")
+    dashboard.ask("POST", "/api/feeds/first/resume")
+    dashboard.in_force()
+    assert (folder / "urlward.toml").read_bytes() == before
+
+    dashboard.ask("POST", "/api/configuration/feed", at="feed.1", category="games")
+    dashboard.in_force()
+    assert 'category = "games"' in (folder / "more.toml").read_text()
+    dashboard.ask("POST", "/api/configuration/feed", do="remove", at="feed.1")
+    dashboard.in_force()
+    blocked(proxy, "second.example", is_blocked=False)
+    told = [line for line in dashboard.audit() if line["action"] == "edited"]
+    assert [line["table"] for line in told] == [
+        "added feed second", "changed feed feed.0", "changed feed feed.0", "changed feed feed.1",
+        "removed feed second",
+    ]  # fmt: skip
+    assert told[0]["who"] == "admin (dashboard)"
+    assert told[0]["keys"] == ["name", "path", "interval"]
+    assert "second.txt" not in json.dumps(told)
+    versions = sorted(path.name.partition(".toml")[0] for path in (folder / "state/versions").iterdir())
+    assert set(versions) == {"more", "urlward"}
+
+
+def test_what_does_not_fit_is_told_and_not_written(dashboard: Dashboard) -> None:
+    folder = dashboard.folder
+    before = (folder / "urlward.toml").read_bytes()
+    told = dashboard.ask("POST", "/api/configuration/feed", 400, at="feed.0", interval="often")["error"]
+    assert re.match(rf"{re.escape(str(folder))}/urlward\.toml:\d+: feed\.0\.interval: ", told)
+    told = dashboard.ask("POST", "/api/configuration/rule", 400, action="block", lists="nowhere")["error"]
+    assert "there is no list nowhere" in told  # which only the whole check knows
+    told = dashboard.ask("POST", "/api/configuration/feed", 400, at="feed.7", interval="1h")["error"]
+    assert told.startswith("no such table")
+    assert (folder / "urlward.toml").read_bytes() == before
+    assert dashboard.overview()["in_force"]
+
+
+def test_what_somebody_else_has_changed_meanwhile_stays(dashboard: Dashboard) -> None:
+    path = dashboard.folder / "urlward.toml"
+    before = path.read_text()
+    seen = dashboard.overview()["feed"][0]["seen"]
+    path.write_text(before + "# by hand\n")
+    told = dashboard.ask("POST", "/api/configuration/feed", 400, at="feed.0", seen=seen, interval="2h")[
+        "error"
+    ]
+    assert told == "The file was changed meanwhile: load the page anew."
+    assert path.read_text() == before + "# by hand\n"
+    path.write_text(before)
+
+
+def test_groups_rules_and_schedules(proxy: Filter, dashboard: Dashboard) -> None:
+    blocked(proxy, "first.example")
+    dashboard.save("schedule", 201, name="never now", zone="UTC", days="mon, tue")
+    dashboard.save("group", 201, name="staff", networks="127.0.0.1/32, 192.0.2.0/24")
+    dashboard.save("rule", 201, at="group.0", action="allow", lists="first")
+    dashboard.save("rule", 201, action="block", schedule="never now")
+    assert [row["at"] for row in dashboard.overview()["rule"]] == ["rule.0", "group.0.rule.0"]
+    blocked(proxy, "first.example", is_blocked=False)
+    dashboard.save("rule", at="group.0.rule.0", action="block")
+    blocked(proxy, "first.example")
+    fields = {"do": "remove", "at": "schedule.never now"}
+    told = dashboard.ask("POST", "/api/configuration/schedule", 400, **fields)["error"]
+    assert "there is no [schedule.never now]" in told
+    for kind, at in (("rule", "rule.0"), ("schedule", "schedule.never now"), ("group", "group.0")):
+        dashboard.save(kind, do="remove", at=at)
+    assert (dashboard.folder / "more.toml").read_text().strip() == ""
+
+
+def test_why_it_is_not_in_force_is_told(dashboard: Dashboard) -> None:
+    """What the whole check takes, and the running filter cannot do."""
+    path = dashboard.folder / "urlward.toml"
+    before = path.read_text()
+    path.write_text(before.replace("blocks = 30", "blocks = 0"))
+    try:
+        os.kill(
+            int(Path(f"/proc/{service_of(dashboard)}/stat").read_text().rpartition(")")[2].split()[1]), 12
+        )
+        wait_for(lambda: "records.days.blocks" in dashboard.overview()["said"], "what came of it")
+        found = dashboard.overview()
+        assert not found["in_force"]
+        assert found["problems"][0].startswith(f"{path}:")
+        assert found["said"].endswith("what runs stays")
+    finally:
+        path.write_text(before)
+    assert dashboard.overview()["in_force"]
+
+
+def service_of(dashboard: Dashboard) -> int:
+    """Process id of who listens at the dashboard's port."""
+    port = int(dashboard.origin.rpartition(":")[2])
+    row = next(
+        fields
+        for fields in map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
+        if fields[1].endswith(f":{port:04X}") and fields[3] == "0A"
+    )
+    wanted = f"socket:[{row[9]}]"
+    for fd in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if str(fd.readlink()) == wanted:
+                return int(fd.parts[2])
+        except OSError:
+            continue
+    raise AssertionError("nobody listens")
+
+
+def test_a_feed_is_rolled_back_and_released(proxy: Filter, dashboard: Dashboard) -> None:
+    first = dashboard.folder / "first.txt"
+    blocked(proxy, "first.example")
+    first.write_text("other.example\nthird.example\n")
+    blocked(proxy, "third.example")
+    blocked(proxy, "first.example", is_blocked=False)
+    dashboard.ask("POST", "/api/feeds/first/rollback", 400)
+    dashboard.ask("POST", "/api/feeds/first/rollback", why="a page too many")
+    blocked(proxy, "first.example")
+    found = dashboard.ask("GET", "/api/feeds/first/versions")
+    assert found["held"]["why"] == "a page too many"
+    first.write_text("other.example\nfourth.example\n")
+    dashboard.ask("POST", "/api/feeds/first/refresh")
+    blocked(proxy, "third.example", is_blocked=False)
+    blocked(proxy, "fourth.example", is_blocked=False)
+    dashboard.ask("POST", "/api/feeds/first/release", why="mended")
+    blocked(proxy, "fourth.example")
+    first.write_text("first.example\nother.example\n")
+    blocked(proxy, "first.example")
+
+
+def test_the_pages_do_the_same(proxy: Filter, dashboard: Dashboard) -> None:
+    folder = dashboard.folder
+    assert dashboard.form("/login", "/login", token=dashboard.token).status == 303
+    page = "/configuration/feed"
+    fields = {
+        "name": "by-page",
+        "path": str(folder / "second.txt"),
+        "interval": "1x",
+        "format": "auto",
+        "use": "block",
+    }
+    answer = dashboard.form(page, page, do="save", **fields)
+    assert answer.status == 400
+    assert b"feed.0.interval" in answer.data
+    assert b'value="1x"' in answer.data
+    assert b"2 entries fetched" in dashboard.form(page, page, do="try", **(fields | {"interval": "1d"})).data
+    answer = dashboard.form(page, page, do="save", **(fields | {"interval": "1d"}))
+    assert answer.headers["Location"] == "/configuration?done=saved"
+    dashboard.in_force()
+    blocked(proxy, "second.example")
+    assert b"by-page" in dashboard.page("GET", "/configuration").data
+    assert dashboard.form("/configuration", "/feeds/pause", name="by-page").status == 303
+    dashboard.in_force()
+    assert b"by-page" in dashboard.page("GET", "/lists/versions?name=by-page").data
+    answer = dashboard.form("/lists/versions?name=first", "/feeds/rollback", name="first", why="")
+    assert answer.status == 400
+    answer = dashboard.form("/configuration/feed?at=feed.1", page, do="remove")
+    assert answer.headers["Location"] == "/configuration?done=removed"
+    dashboard.in_force()
+    assert "feed" not in (folder / "more.toml").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+@pytest.mark.parametrize("include", [True, False])
+def test_a_service_that_may_not_write_the_configuration(tmp_path: Path, *, include: bool) -> None:
+    """As a package's, whose unit has /etc for reading alone (systemd.exec(5), ProtectSystem)."""
+    admin, state = free_port(), tmp_path / "state"
+    config = tmp_path / "etc/urlward.toml"
+    config.parent.mkdir()
+    line = 'include = ["../state/dashboard.toml"]\n' if include else ""
+    text = CONFIG.replace('include = ["more.toml"]\n', line).replace('"state"', f'"{state}"')
+    config.write_text(text.format(admin=admin))
+    (config.parent / "first.txt").write_text("first.example\n")
+    (tmp_path / "second.txt").write_text("second.example\n")
+    etc = config.parent
+    mounts = f'mount --bind "{etc}" "{etc}" && mount -o remount,bind,ro "{etc}" && exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-c", mounts, "sh")
+    with running(tmp_path / "run", "--config", str(config), prefix=prefix) as proxy:
+        dashboard = Dashboard(tmp_path, admin)
+        wait_for((state / "admin.token").exists, "the token")
+        wait_for(lambda: dashboard.overview()["in_force"], "the dashboard")
+        files = dashboard.overview()["files"]
+        assert "this process may not write there" in files[0]["problem"]
+        told = dashboard.ask("POST", "/api/configuration/feed", 400, at="feed.0", interval="2d")["error"]
+        assert told.startswith(f"{config}: this process may not write there; name in `include`")
+        fields = {"name": "second", "path": str(tmp_path / "second.txt")}
+        if not include:
+            dashboard.ask("POST", "/api/configuration/feed", 400, **fields)
+            return
+        assert files[1]["problem"] == ""
+        dashboard.ask("POST", "/api/configuration/feed", 201, **fields)
+        dashboard.in_force()
+        blocked(proxy, "second.example")
+        assert (state / "dashboard.toml").stat().st_mode & 0o777 == 0o600

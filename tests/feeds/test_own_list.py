@@ -1,0 +1,110 @@
+"""The list of own entries, compiled and in force."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from lists.support import names_in
+from urlward.config import Config
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.own import UnsureError, add_to_own, own_feed, remove_from_own
+from urlward.feeds.setup import make_keeper, make_policy, protecting
+from urlward.feeds.store import FeedStore
+from urlward.policy.own import FILE, draft
+from urlward.state.folder import local_key
+
+LIST = "other.example\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    (tmp_path / "list.txt").write_text(LIST)
+    return Config(state=str(tmp_path / "state"))
+
+
+def add(config: Config, text: str, *, sure: bool = False, expires: str = "") -> str:
+    made = draft(text, expires=expires)
+    return add_to_own(config, Path(str(config.state)), made, "ann", sure=sure, protects=protecting(config)).id
+
+
+def verdict(config: Config, host: str) -> tuple[str, str, str]:
+    keeper = make_keeper([Path(str(config.state)).parent / "list.txt"], config)
+    keeper.load()
+    found = keeper.matcher.check_url(f"http://{host}/".encode(), time.time())
+    return found.action, found.list, found.entry
+
+
+def test_it_is_a_list_as_any(config: Config) -> None:
+    assert verdict(config, "listed.example") == ("pass", "", "")
+    id_ = add(config, "listed.example")
+    assert verdict(config, "listed.example") == ("block", "own", id_)
+    excused = add(config, "@@other.example")
+    assert verdict(config, "other.example") == ("allow", "own", excused)
+    remove_from_own(config, Path(str(config.state)), id_, "over", "ann")
+    assert verdict(config, "listed.example")[0] == "pass"
+    remove_from_own(config, Path(str(config.state)), excused, "over", "ann")
+    assert verdict(config, "other.example")[0] == "block"
+
+
+def test_rules_name_it(config: Config, tmp_path: Path) -> None:
+    from urlward.config import RuleTable
+
+    keeper = make_keeper([tmp_path / "list.txt"], config)
+    keeper.load()
+    named = config.model_copy(update={"rule": (RuleTable(lists=("own",), action="monitor"),)})
+    assert make_policy(named, keeper) is not None
+
+
+def test_it_ends_with_its_last_day(config: Config) -> None:
+    add(config, "listed.example", expires="2020-01-01")
+    assert verdict(config, "listed.example")[0] == "pass"
+
+
+def test_what_is_wide_or_protected_needs_a_word_more(config: Config) -> None:
+    from urlward.samples import PROTECTED
+
+    host = next(line.split()[0] for line in PROTECTED.read_text().splitlines() if line and line[0].isalpha())
+    for text in (host, "10.0.0.0/8"):
+        with pytest.raises(UnsureError):
+            add(config, text)
+    assert "feeds" not in names_in(Path(str(config.state)).parent)
+    id_ = add(config, host, sure=True)
+    assert verdict(config, host) == ("block", "own", id_)
+
+
+def test_a_damaged_artifact_is_made_anew(config: Config, tmp_path: Path) -> None:
+    id_ = add(config, "listed.example")
+    store = FeedStore(tmp_path / "state", "own")
+    store.path.write_bytes(b"x")
+    assert own_feed(config, tmp_path / "state").refresh().state == "new"
+    assert verdict(config, "listed.example") == ("block", "own", id_)
+    assert own_feed(config, tmp_path / "state").refresh().state == "unchanged"
+
+
+def test_under_another_key_nothing_is_lost_without_a_word(config: Config, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    add(config, "listed.example")
+    (state / "key").unlink()
+    (state / "key.copy").unlink()
+    local_key(state)
+    outcome = own_feed(config, state).refresh()
+    assert outcome.state == "failed"
+    assert "does not open under the local key" in outcome.text
+    with pytest.raises(UrlwardError, match="does not open"):
+        add(config, "more.example")
+
+
+def test_no_list_has_the_name(tmp_path: Path) -> None:
+    from urlward.config import ConfigError, read_config
+
+    (tmp_path / "u.toml").write_text('[[feed]]\nname = "own"\npath = "x"\n')
+    with pytest.raises(ConfigError, match="as a list of the filter's own is"):
+        read_config(tmp_path / "u.toml")
+
+
+def test_the_file_has_nothing_to_read(config: Config, tmp_path: Path) -> None:
+    add(config, "listed.example")
+    for path in (tmp_path / "state").rglob("*"):
+        assert path.is_dir() or b"listed" not in path.read_bytes()
+    assert (tmp_path / "state" / FILE).stat().st_mode & 0o777 == 0o600

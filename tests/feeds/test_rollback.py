@@ -1,0 +1,169 @@
+"""Rollback of a feed to an earlier list, pausing, and trying one without keeping anything."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from feeds.feed_support import Feed, Server, feed, hosts
+from lists.support import SECRET, names_in
+from obstacles import audit_on_a_full_disk
+from urlward.engine.artifact import dump
+from urlward.engine.compiler import Compiler
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.engine.grammar import parse_line
+from urlward.feeds import feed as feeds_feed
+from urlward.feeds.rollback import release, roll_back
+from urlward.feeds.status import status, table
+from urlward.feeds.store import VERSIONS, FeedStore
+from urlward.state.folder import StateError
+
+
+def issue(serial: int) -> bytes:
+    """A body's artifact with as many entries."""
+    key = Key(SECRET)
+    compiler = Compiler(key)
+    for n in range(serial):
+        compiler.add(parse_line(f"h{n}.example")[0])
+    return dump(compiler.finish(), key, name="body", serial=serial, created=1_700_000_000)
+
+
+def three(tmp_path: Path, site: Server) -> Feed:
+    made = feed(tmp_path, url=site.url(), max_shrink=1.0)
+    for count in (10, 11, 12):
+        site.put("feed", hosts(*range(count)))
+        assert made.refresh().state == "new"
+    return made
+
+
+def back(made: Feed, serial: int | None = None) -> int:
+    return roll_back(made.table, made.state, serial, why="too many", who="Ann", now=made.now).serial
+
+
+def entries(made: Feed) -> int:
+    in_force = FeedStore(made.state, made.table.name).in_force()
+    assert in_force is not None
+    return int(in_force.meta["entries"])
+
+
+def test_an_earlier_list_is_in_force_until_it_is_released(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    store = FeedStore(made.state, made.table.name)
+    serials = [version.serial for version in store.versions()]
+    assert len(serials) == 2
+    assert back(made) == serials[0]
+    assert entries(made) == 11
+    assert back(made) == serials[1]
+    assert entries(made) == 10
+    site.put("feed", hosts(*range(20)))
+    site.seen()
+    assert made.refresh().text.startswith(f"held at serial {serials[1]} by Ann")
+    assert site.seen() == []
+    assert entries(made) == 10
+    row = status(made.table, made.state, made.now + 1e6)
+    assert (row["state"], row["held"]["why"], row["next_run"], row["alarms"]) == (
+        "held",
+        "too many",
+        None,
+        {},
+    )
+    assert any(f"urlward feeds release {made.table.name}" in line for line in table([row]))
+    release(made.table, made.state, why="mended", who="Ann", now=made.now)
+    assert made.refresh().state == "new"
+    assert entries(made) == 20
+    told = [json.loads(line) for line in (made.state / "audit.jsonl").read_text().splitlines()]
+    assert [line["action"] for line in told] == ["rolled-back", "rolled-back", "released"]
+    assert (told[0]["serial"], told[0]["entries"], told[0]["why"]) == (serials[0], 11, "too many")
+
+
+def test_a_signed_list_comes_back_after_a_release(tmp_path: Path, site: Server) -> None:
+    """Its serial is one that the feed has had, and no forgery."""
+    made = feed(tmp_path, url=site.url(), max_shrink=1.0)
+    for serial in (5, 6):
+        site.put("feed", issue(serial))
+        assert made.refresh().state == "new"
+    assert back(made, 5) == 5
+    release(made.table, made.state, why="mended", who="Ann", now=made.now)
+    assert made.refresh().state == "new"
+    assert entries(made) == 6
+
+
+def test_what_is_not_kept_is_refused(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    with pytest.raises(UrlwardError, match="no list of serial 1 is kept; there are: "):
+        back(made, 1)
+    back(made)
+    back(made)
+    with pytest.raises(UrlwardError, match="no list before the one in force is kept"):
+        back(made)
+    release(made.table, made.state, why="x", who="Ann", now=made.now)
+    with pytest.raises(UrlwardError, match="not held"):
+        release(made.table, made.state, why="x", who="Ann", now=made.now)
+
+
+def test_a_damaged_version_changes_nothing(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    version = FeedStore(made.state, made.table.name).versions()[0]
+    data = version.path.read_bytes()
+    version.path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(UrlwardError, match="damaged"):
+        back(made)
+    assert entries(made) == 12
+    assert made.facts.held is None
+
+
+def test_the_record_comes_first(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        back(made)
+    assert entries(made) == 12
+    assert made.facts.held is None
+
+
+def test_so_many_versions_are_kept_and_no_more(tmp_path: Path, site: Server) -> None:
+    made = feed(tmp_path, url=site.url(), max_shrink=1.0)
+    for count in range(10, 10 + VERSIONS + 3):
+        site.put("feed", hosts(*range(count)))
+        made.refresh()
+    versions = FeedStore(made.state, made.table.name).versions()
+    assert len(versions) == VERSIONS
+    assert back(made, versions[-1].serial) == versions[-1].serial
+    assert entries(made) == 12
+
+
+def test_a_paused_feed_keeps_its_list_and_asks_nobody(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    paused = replace(made, table=made.table.model_copy(update={"paused": True}))
+    site.seen()
+    assert paused.refresh().text.startswith("paused: ")
+    assert site.seen() == []
+    row = status(paused.table, made.state, made.now + 1e6)
+    assert (row["state"], row["next_run"], row["alarms"], row["entries"]) == ("paused", None, {}, 12)
+    site.put("feed", hosts(*range(13)))
+    assert made.refresh().state == "new"
+
+
+def test_an_attempt_tells_and_keeps_nothing(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    site.put("feed", hosts(*range(13)) + "nothing at all?\n")
+    before = made.facts
+    tried = feeds_feed.Feed(made.table.model_copy(update={"max_errors": "5"}), made.config, made.state)
+    found = tried.attempt()
+    assert (found.state, found.text.partition(", serial")[0]) == ("new", "13 entries fetched")
+    assert "+1 -0" in found.text
+    assert "1 bad line left out" in found.text
+    assert made.facts == before
+    assert entries(made) == 12
+    site.put("feed", hosts(*range(12)))
+    assert tried.attempt().text == "12 entries, as in force"
+    site.put("feed", "<!DOCTYPE html><p>Log in</p>")
+    assert tried.attempt().reason == "html"
+
+
+def test_an_attempt_at_a_feed_that_is_not_there_leaves_no_file(tmp_path: Path, site: Server) -> None:
+    made = feed(tmp_path, url=site.url())
+    site.put("feed", hosts(*range(3)))
+    assert feeds_feed.Feed(made.table, made.config, made.state).attempt().text.startswith("3 entries fetched")
+    assert "feeds" not in names_in(made.state)

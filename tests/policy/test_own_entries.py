@@ -1,0 +1,151 @@
+"""Own entries: what an operator types, what it stands for, and what is kept of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from obstacles import audit_on_a_full_disk
+from urlward.engine.errors import UrlwardError
+from urlward.engine.grammar import parse_line
+from urlward.policy.own import (
+    Meant,
+    add_own,
+    draft,
+    line_of,
+    own_entries,
+    own_row,
+    remove_own,
+    reveal_own,
+    warnings_of,
+)
+from urlward.state.folder import StateError, local_key
+
+NOW = 1_800_000_000.0
+URL = "https://www.listed.example/a/b%20c.html?x=1#top"
+
+
+def add(state: Path, text: str = "listed.example", **more: Any) -> str:
+    return add_own(state, local_key(state), draft(text, **more), "ann", now=NOW).id
+
+
+@pytest.mark.parametrize(
+    ("text", "meant", "line"),
+    [
+        ("listed.example", "entry", "listed.example"),
+        ("  @@http://listed.example/x nocase ", "entry", "@@http://listed.example/x nocase"),
+        (URL, "page", "http://listed.example/a/b%20c.html?x=1"),
+        (URL, "below", "http://listed.example/a/*"),
+        ("listed.example", "below", "http://listed.example/*"),
+        (URL, "host", "www.listed.example"),
+        ("listed.example", "page", "listed.example"),
+        ("http://listed.example/a*b/", "below", "http://listed.example/a%2Ab/*"),
+    ],
+)
+def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
+    made = draft(text, meant)
+    assert parse_line(made.line) == parse_line(line)
+    allowed = draft(text, meant, allow=True).entry
+    assert allowed == made.entry._replace(allow=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"text": ""}, "not one entry"),
+        ({"text": "# x"}, "not one entry"),
+        ({"text": "0.0.0.0 a.example b.example"}, "not one entry"),
+        ({"text": "http://"}, "not an entry: "),
+        ({"text": "http://", "meant": "page"}, "not a URL or host"),
+        ({"text": "a.example id=1"}, "they have fields of their own"),
+        ({"text": "a.example category=x"}, "they have fields of their own"),
+        ({"text": "a.example expires=2030-01-01"}, "they have fields of their own"),
+        ({"text": "a.example", "category": "a b"}, "category: "),
+        ({"text": "a.example", "expires": "soon"}, "expires: "),
+        ({"text": "a.example", "note": "as of a.example"}, "note: names the host"),
+        ({"text": "http://a.example/x", "note": "see http://b.example/"}, "has a URL in it"),
+        ({"text": "a.example", "note": "two\nlines"}, "one line"),
+    ],
+)
+def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(UrlwardError) as refused:
+        draft(**given)
+    assert told in str(refused.value)
+    assert "a.example" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "warned"),
+    [
+        ("listed.example", ""),
+        ("http://bank.example/x", ""),
+        ("192.0.2.7", ""),
+        ("192.0.2.0/24", ""),
+        ("10.0.0.0/8", "16777216 addresses"),
+        ("example.*", "every public suffix"),
+        ("*/gallery/one-two/*", "every host"),
+        ("co.uk", "public suffix"),
+        ("bank.example", "protected"),
+        ("http://bank.example/*", "all pages"),
+        ("@@bank.example", ""),
+        ("@@10.0.0.0/8", ""),
+    ],
+)
+def test_what_is_wide_or_protected_is_told(text: str, warned: str) -> None:
+    found = warnings_of(draft(text), lambda host: host == "bank.example")
+    assert bool(found) == bool(warned)
+    assert warned in "; ".join(found)
+    assert "bank" not in "; ".join(found)
+
+
+def test_nothing_that_is_kept_names_it(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    id_ = add(
+        state, "http://listed.example/secret-page", category="games", note="case 7", expires="2030-01-31"
+    )
+    for path in state.rglob("*"):
+        assert path.is_dir() or b"listed" not in path.read_bytes()
+        assert path.is_dir() or b"secret-page" not in path.read_bytes()
+    (kept,) = own_entries(state)
+    assert own_row(kept) == {
+        "id": id_, "action": "block", "kind": "page", "category": "games", "note": "case 7",
+        "expires": "2030-01-31", "created": "2027-01-15T08:00:00Z", "who": "ann",
+    }  # fmt: skip
+    line = f"http://listed.example/secret-page id={id_} category=games expires=2030-01-31"
+    assert line_of(kept, local_key(state)) == line
+    assert reveal_own(state, local_key(state), id_, "ben", now=NOW) == line
+    remove_own(state, id_, "over", "ben", now=NOW)
+    assert own_entries(state) == []
+    told = [json.loads(text) for text in (state / "audit.jsonl").read_text().splitlines()]
+    assert [(one["action"], one["who"], one["id"]) for one in told] == [
+        ("own-added", "ann", id_), ("own-revealed", "ben", id_), ("own-removed", "ben", id_),
+    ]  # fmt: skip
+    assert "listed" not in json.dumps(told)
+
+
+def test_the_same_is_added_once(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    id_ = add(state, "http://listed.example/a?x=1&y=2")
+    with pytest.raises(UrlwardError, match=f"it is there already: {id_}"):
+        add(state, "https://www.listed.example/a?y=2&x=1")
+    add(state, "@@http://listed.example/a?x=1&y=2")
+    with pytest.raises(UrlwardError, match="no own entry"):
+        remove_own(state, "o-1", "over", "ann", now=NOW)
+
+
+def test_a_comment_hides_no_attribute(tmp_path: Path) -> None:
+    with pytest.raises(UrlwardError, match="a comment"):
+        add(tmp_path / "state", "listed.example # x")
+
+
+def test_the_record_comes_first(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    id_ = add(state)
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        add(state, "other.example")
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        reveal_own(state, local_key(state), id_, "ben", now=NOW)
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        remove_own(state, id_, "over", "ben", now=NOW)
+    assert [one.id for one in own_entries(state)] == [id_]
