@@ -381,7 +381,7 @@ class _Source:
         self._socket = socket.socket(resolver.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            self._socket.connect(resolver.address)
+            self._socket.connect(resolver.reached())
         except OSError:
             self._socket.close()
             raise
