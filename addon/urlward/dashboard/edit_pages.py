@@ -66,11 +66,7 @@ class TablePage(Form):
     ) -> None:
         # What was typed into a form counts against the file as it was when that was loaded.
         seen = self.given("seen") if self.request.method == "POST" else row["seen"] if row else ""
-        others = (
-            sorted(set(row["values"]) - {field.name for field in FIELDS[kind]} - {"rule", "group"})
-            if row
-            else []
-        )
+        others = row["others"] if row else []
         self.page(
             "edit_table", f"edit.{kind}" if row else f"edit.new_{kind}", kind=kind, at=at, row=row, form=form,
             fields=FIELDS[kind], seen=seen, others=others, error=error, tried=tried,
