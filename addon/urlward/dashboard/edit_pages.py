@@ -106,10 +106,13 @@ class VersionsPage(Page):
 _DONE = {"pause": "paused", "resume": "resumed", "rollback": "rolled_back", "release": "released"}
 
 
-async def show_versions(page: Base, name: str, error: str = "") -> None:
+async def show_versions(page: Page, name: str, error: str = "") -> None:
     """Answer with the page of a feed's earlier lists."""
     found, problem = await page.ask_if_there(page.sources.versions, name)
-    page.page("versions", "versions.title", name=name, found=found, problem=problem, error=error)
+    page.page(
+        "versions", "versions.title", name=name, found=found, problem=problem, error=error,
+        trail=await page.beneath("lists"),
+    )  # fmt: skip
 
 
 async def do_to_feed(handler: Base, action: str, name: str, why: str, serial: str, who: str) -> Any:
