@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -35,6 +36,26 @@ def test_the_supervisor_imports_next_to_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["check", "-"], ["run"]])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_an_interrupt_at_its_imports_is_no_traceback(arguments: list[str], ignored: bool) -> None:
+    program = (
+        "import os, signal, sys\n"
+        f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from urlward.start import main\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name in ('urlward.cli', 'urlward.supervise'):\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "            sys.exit(3)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3 if ignored else -signal.SIGINT, "")
 
 
 def test_other_commands_keep_it() -> None:

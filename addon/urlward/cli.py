@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urlward import samples
+from urlward.commands.admin import add_admin_commands
 from urlward.commands.allow import add_allow_commands
 from urlward.commands.arguments import spare, subcommand
 from urlward.commands.assignments import add_assignment_commands
@@ -43,6 +44,7 @@ from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
 from urlward.commands.records import add_records_commands
 from urlward.commands.status import add_status_commands
+from urlward.commands.support import add_support_command
 from urlward.commands.trust import (
     add_issue_arguments,
     add_trust_commands,
@@ -188,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
     add_records_commands(command)
     add_objection_commands(command)
     add_metrics_commands(command)
+    add_admin_commands(command)
     add_audit_commands(command)
+    add_support_command(command)
     add_assignment_commands(command)
     add_who_command(command)
     add_import_commands(command)

@@ -12,6 +12,10 @@ _SAID_AT_ONCE = {"-h", "--help", "--check"}
 
 def main() -> None:
     """Run the command line and exit."""
+    # Ctrl-C while modules are imported ends it, without the traceback of whichever that is.
+    interrupts = signal.getsignal(signal.SIGINT)
+    if interrupts is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.argv[1:2] == ["run"]:
         hold_requests()
         # By which others open their logs anew: who sends it does not mean to end the filter.
@@ -27,4 +31,5 @@ def main() -> None:
         choose_allocator()
     from urlward.cli import main as run
 
+    signal.signal(signal.SIGINT, interrupts)
     run()

@@ -25,8 +25,14 @@ from urlward.feeds.own import UnsureError
 from urlward.objections.objections import Grant
 from urlward.policy.own import Draft, warnings_of
 from urlward.records.store import EventQuery
+from urlward.state.people import Person, add_person
 
 TOKEN = "a-token-that-nobody-guesses-0123456789"
+"""Of Ann, who is an operator."""
+
+VIEWER_TOKEN = "another-token-that-nobody-guesses-9876543210"
+"""Of Vic, who is a viewer."""
+
 EVENTS = 100_000
 FIRST = 1_795_600_000_000
 """Time of the first event, milliseconds since 1970-01-01 UTC; one a second follows."""
@@ -440,11 +446,21 @@ class Site:
         self.sources = sources
 
 
+def join(state: Path, name: str, role: str, token: str) -> Person:
+    """Add a person whose token is known."""
+    file = state / "given.token"
+    file.touch(0o600)
+    file.write_text(token)
+    person, _ = add_person(state, name, role, "test", now=FIRST / 1000 - 1, token=file)
+    file.unlink()
+    return person
+
+
 @contextmanager
 def serving(sources: LiveSources, state: Path, **settings: Any) -> Iterator[Site]:
     """Serve on a free port, in a thread that has an event loop."""
-    (state / "admin.token").touch(0o600)
-    (state / "admin.token").write_text(TOKEN)
+    join(state, "Ann", "operator", TOKEN)
+    join(state, "Vic", "viewer", VIEWER_TOKEN)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

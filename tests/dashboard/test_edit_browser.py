@@ -2,12 +2,12 @@
 
 from typing import Any
 
+from browsing import NEEDS_CHROMIUM
 from dashboard.admin_support import MadeUp, Site
 from dashboard.test_browser import chromium, only_page, page, session, site, sources  # noqa: F401 - fixtures
-from dashboard.test_browser import pytestmark as needs_chromium
 from urlward.config import read_config
 
-pytestmark = needs_chromium
+pytestmark = NEEDS_CHROMIUM
 
 
 def saved(page: Any, site: Site) -> None:  # noqa: F811

@@ -31,6 +31,7 @@ listen = "127.0.0.1:{admin}"
 name = "first"   # keep this
 path = "first.txt"
 interval = "1d"
+stale_after = "4242d"
 """
 
 
@@ -139,17 +140,22 @@ def test_a_feed_is_added_paused_changed_and_removed(proxy: Filter, dashboard: Da
     assert tried["state"] == "new"
     assert tried["text"].startswith("2 entries fetched")
     assert not (folder / "more.toml").exists()
-    dashboard.ask("POST", "/api/configuration/feed", 201, **fields, who="Ann")
+    dashboard.ask("POST", "/api/configuration/feed", 201, **fields)
     found = dashboard.in_force()
     assert (folder / "urlward.toml").read_bytes() == before
     assert 'name = "second"' in (folder / "more.toml").read_text()
     blocked(proxy, "second.example")
     assert [row["values"]["name"] for row in found["feed"]] == ["first", "second"]
+    assert found["feed"][0]["others"] == ["stale_after"]
+    assert "4242d" not in json.dumps(found), "what no form has may be a secret"
 
     dashboard.ask("POST", "/api/feeds/first/pause")
     dashboard.in_force()
     text = (folder / "urlward.toml").read_text()
-    assert 'name = "first"   # keep this\npath = "first.txt"\ninterval = "1d"\npaused = true\n' in text
+    assert (
+        'name = "first"   # keep this\npath = "first.txt"\ninterval = "1d"\n'
+        'stale_after = "4242d"\npaused = true\n'
+    ) in text
     assert (folder / "urlward.toml").stat().st_mode & 0o777 == 0o640
     states = {row["name"]: row["state"] for row in dashboard.ask("GET", "/api/feeds")}
     assert states["first"] == "paused"
@@ -169,7 +175,7 @@ def test_a_feed_is_added_paused_changed_and_removed(proxy: Filter, dashboard: Da
         "added feed second", "changed feed feed.0", "changed feed feed.0", "changed feed feed.1",
         "removed feed second",
     ]  # fmt: skip
-    assert told[0]["who"] == "Ann (dashboard)"
+    assert told[0]["who"] == "admin (dashboard)"
     assert told[0]["keys"] == ["name", "path", "interval"]
     assert "second.txt" not in json.dumps(told)
     versions = sorted(path.name.partition(".toml")[0] for path in (folder / "state/versions").iterdir())
@@ -280,7 +286,7 @@ def test_a_feed_is_rolled_back_and_released(proxy: Filter, dashboard: Dashboard)
 
 def test_the_pages_do_the_same(proxy: Filter, dashboard: Dashboard) -> None:
     folder = dashboard.folder
-    assert dashboard.form("/login", "/login", name="Ann", token=dashboard.token).status == 303
+    assert dashboard.form("/login", "/login", token=dashboard.token).status == 303
     page = "/configuration/feed"
     fields = {
         "name": "by-page",

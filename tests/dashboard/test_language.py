@@ -30,7 +30,7 @@ TEMPLATES = sorted((HERE / "templates").glob("*.j2"))
 OWN = read_texts(TEXTS)
 ENGLISH = OWN["en"]
 
-NAMES = {"CSV", "JSON Lines", "urlward", "ms", "h", "s", "UTC", "Z", "ssh -L"}
+NAMES = {"CSV", "JSON Lines", "urlward", "ms", "h", "s", "UTC", "Z", "ssh -L", "urlward admin add"}
 """What is the same in every language."""
 
 SEEN = {"alt", "aria-description", "aria-label", "aria-roledescription", "content", "data-label", "label",
@@ -179,7 +179,9 @@ def test_no_text_is_of_nothing():
             one.value for one in Environment(autoescape=True).parse(path.read_text()).find_all(nodes.Const)
         }
     # Looked up by a name that only the running program knows.
-    by_name = ("message.", "term.", "done.", "now.live.", "edit.", "field.", "hint.", "own.as_")
+    by_name = (
+        "message.", "term.", "done.", "now.live.", "edit.", "field.", "hint.", "own.as_", "audit.topic.",
+    )  # fmt: skip
     unused = set()
     for key in ENGLISH:
         whole = re.sub(r"\.(one|other)$", "", key)
@@ -229,7 +231,11 @@ SPOKEN = [
     *said(ROOT / "policy/reasons.py", "error"),
     *said(ROOT / "policy/allows.py", "UrlwardError"),
     *said(ROOT / "objections/objections.py", "UrlwardError"),
+    *said(ROOT / "policy/own.py", "UrlwardError"),
+    *said(ROOT / "feeds/rollback.py", "UrlwardError"),
+    *(one for one in said(HERE / "editing.py", "EditError") if one[1] != "X: X"),  # of another module
     *said(ROOT / "records/event.py", "ReferenceTextError"),
+    *said(ROOT / "state/people.py", "UrlwardError"),
 ]
 FOR_SCRIPTS = ("body: ", "admin: ", "who: ", "message: ")
 """Begins what no page shows: the body of a script's request, the address to listen on, and what is wrong with

@@ -43,8 +43,8 @@ def unreadable(state: Path) -> None:
 
 def test_an_entry_blocks_until_it_is_removed(proxy: Filter, dashboard: Dashboard) -> None:
     blocked(proxy, SECRET, is_blocked=False)
-    row = dashboard.ask("POST", "/api/own", 201, entry=SECRET, category="games", note="case 7", who="Ann")
-    assert (row["action"], row["kind"], row["who"]) == ("block", "domain", "Ann (dashboard)")
+    row = dashboard.ask("POST", "/api/own", 201, entry=SECRET, category="games", note="case 7")
+    assert (row["action"], row["kind"], row["who"]) == ("block", "domain", "admin (dashboard)")
     blocked(proxy, SECRET)
     assert dashboard.ask("GET", "/api/own") == [row]
     unreadable(dashboard.folder / "state")
@@ -55,16 +55,16 @@ def test_an_entry_blocks_until_it_is_removed(proxy: Filter, dashboard: Dashboard
     wait_for(known, "workers to tell of the list")
     found = dashboard.ask("POST", "/api/check", url=f"http://{SECRET}/")
     assert (found["list"], found["id"]) == ("own", row["id"])
-    told = dashboard.ask("POST", f"/api/own/{row['id']}/reveal", who="Ben")
+    told = dashboard.ask("POST", f"/api/own/{row['id']}/reveal")
     assert told["entry"] == f"{SECRET} id={row['id']} category=games"
     dashboard.ask("POST", f"/api/own/{row['id']}/remove", 400)
     dashboard.ask("POST", f"/api/own/{row['id']}/remove", why="closed")
     blocked(proxy, SECRET, is_blocked=False)
     audit = [(one["action"], one["who"]) for one in dashboard.audit() if one.get("id") == row["id"]]
     assert audit == [
-        ("own-added", "Ann (dashboard)"),
-        ("own-revealed", "Ben (dashboard)"),
-        ("own-removed", "script (dashboard)"),
+        ("own-added", "admin (dashboard)"),
+        ("own-revealed", "admin (dashboard)"),
+        ("own-removed", "admin (dashboard)"),
     ]
 
 
@@ -78,7 +78,7 @@ def test_an_entry_excuses_what_a_list_has(proxy: Filter, dashboard: Dashboard) -
 
 
 def test_the_page_does_the_same(proxy: Filter, dashboard: Dashboard) -> None:
-    assert dashboard.form("/login", "/login", name="Ann", token=dashboard.token).status == 303
+    assert dashboard.form("/login", "/login", token=dashboard.token).status == 303
     answer = dashboard.form("/own", "/own", entry="10.0.0.0/16", **{"as": "entry"})
     assert answer.status == 400
     assert b"it blocks 65536 addresses" in answer.data

@@ -54,7 +54,7 @@ listen = "127.0.0.1:{admin}"
 KEPT = {
     "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
     "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "feeds/own.json", "feeds/own.lock",
-    "feeds/own.ward", "history.db", "holds.json", "key", "key.copy", "own.json", "records.db",
+    "feeds/own.ward", "history.db", "holds.json", "key", "key.copy", "own.json", "people.json", "records.db",
     "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
 }  # fmt: skip
 """Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""

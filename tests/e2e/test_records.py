@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,23 @@ def test_a_block_is_an_event_a_count_and_a_line_on_the_dashboard(tmp_path: Path,
     kinds = [event["kind"] for event in events(tmp_path)]
     assert kinds.count("start") == kinds.count("stop") == 2
     assert "gap" not in kinds
+
+
+def test_the_dashboards_history_goes_on_after_a_restart(tmp_path: Path, blocked_url: str) -> None:
+    for _ in range(2):
+        with recorded(tmp_path) as (proxy, admin):
+            now = partial(ask, tmp_path, f"{admin}/api/now")
+            wait_for(lambda now=now: len(now().json()["seconds"]) > 1, "a second")  # type: ignore[misc]
+            assert get(proxy.port, blocked_url).status == 451
+            wait_for(lambda now=now: sum(now().json()["blocks"]) == 1, "the block")  # type: ignore[misc]
+            proxy.stop()
+    with recorded(tmp_path) as (_, admin):
+        found = ask(tmp_path, f"{admin}/api/history?span=24h").json()
+    for counts in (found["blocks"], found["lists"]["list"], found["categories"]["csam"]):
+        assert sum(filter(None, counts)) == 2
+    assert None in found["blocks"], "nobody has counted yesterday"
+    assert 0 < sum(found["counted"]) * found["step"] < 600
+    assert any(found["p50"])
 
 
 def test_a_certificate_that_ends_soon_is_an_alarm_and_lists_of_flags_are_checked(

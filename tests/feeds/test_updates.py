@@ -23,7 +23,7 @@ from urlward.feeds import updates
 from urlward.feeds.feed import Feed
 from urlward.feeds.refresh import refresh
 from urlward.feeds.store import FeedStore
-from urlward.feeds.updates import Feeds
+from urlward.feeds.updates import Feeds, Slots
 
 
 class Running(Companion):
@@ -86,6 +86,18 @@ def test_a_server_that_stalls_keeps_no_other_feed_from_being_fetched(tmp_path: P
         config = "".join(table(f"silent{n}", url) for n in range(4)) + table("good", site.url())
         with running(tmp_path, config) as process:
             process.wait_for("list good: 1 entry fetched")
+
+
+async def test_lists_in_a_folder_that_hangs_keep_those_of_others_from_nothing(tmp_path: Path) -> None:
+    def at(path: str) -> Feed:
+        return Feed(FeedTable(name="feed", path=str(tmp_path / path)), Config(), tmp_path / "state")
+
+    slots = Slots()
+    async with slots.taken(at("hangs/a.txt")), slots.taken(at("hangs/b.txt")), asyncio.timeout(60):
+        third = asyncio.create_task(slots.taken(at("hangs/c.txt")).__aenter__())
+        async with slots.taken(at("other/a.txt")):
+            assert not third.done()
+        third.cancel()
 
 
 def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None:

@@ -59,7 +59,9 @@ def test_compose_names_what_there_is() -> None:
 
 def test_the_configuration_beside_it_is_one(tmp_path: Path) -> None:
     config = read_config(FOLDER / "urlward.toml")
-    mounted = {f"/run/secrets/{name}" for name in compose()["services"]["urlward"]["secrets"]}
+    services = compose()["services"]
+    own = set(services["urlward"]["secrets"]) - set(services["prometheus"]["secrets"])
+    mounted = {f"/run/secrets/{name}" for name in own}
     assert config.records is not None
     assert config.admin is not None
     assert {config.records.store[0].url_file, config.admin.token_file} == mounted
@@ -70,7 +72,7 @@ def test_the_configuration_beside_it_is_one(tmp_path: Path) -> None:
 def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
     token = tmp_path / "admin.token"
     token.write_text("token")
-    text = (FOLDER / "prometheus.yml").read_text().replace("/run/secrets/admin.token", str(token))
+    text = (FOLDER / "prometheus.yml").read_text().replace("/run/secrets/prometheus.token", str(token))
     (tmp_path / "prometheus.yml").write_text(text)
     shutil.copy(ROOT / "addon/urlward/records/files/urlward-alerts.yml", tmp_path)
     done = subprocess.run(

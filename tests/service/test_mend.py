@@ -25,6 +25,7 @@ from urlward.records.store import EventQuery, StoreError
 from urlward.service.mend import mend_assignments, mend_token, open_mended
 from urlward.service.services import set_aside_alarm
 from urlward.state.folder import forget_damaged
+from urlward.state.people import People, admit
 from urlward.state.token import read_token
 from urlward.state.watch import Signature
 
@@ -274,14 +275,20 @@ def test_the_token_and_the_sessions(tmp_path: Path, damage: str) -> None:
     token = read_token(path)
     mend_token(path, tmp_path)
     assert read_token(path) == token
-    session = Sessions(tmp_path, token).begin("anna", 1e9)
+    admit(tmp_path, path, 1e9)
+    people = People(tmp_path)
+    admin = people.by_token(token, 1e9)
+    assert admin is not None
+    session = Sessions(tmp_path, people).begin(admin, 1e9)
     DAMAGES[damage](path)
     DAMAGES[damage](tmp_path / "admin.json")
     with permissions_hold():
         mend_token(path, tmp_path)
-        again = read_token(path)
-        assert again != token
-        assert Sessions(tmp_path, again).visitor(session, 1e9) is None
+        admit(tmp_path, path, 1e9)
+        assert read_token(path) != token
+        assert people.by_token(token, 1e9) is None
+        assert people.by_token(read_token(path), 1e9) is not None
+        assert Sessions(tmp_path, people).visitor(session, 1e9) is None
     assert aside(tmp_path) == ["admin.json", "admin.token"]
 
 

@@ -8,25 +8,26 @@ import argparse
 import json
 import re
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urlward.commands.arguments import DONE, WRONG, Command, state_of, state_subcommand
+from urlward.commands.events import read_span
 from urlward.config import configured
 from urlward.config.problem import SettingError
 from urlward.config.records import RecordsTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import detail_of
 from urlward.state.audit import FILE, AuditReport, Copy, read_audit, verify
+from urlward.state.audit_view import CHAIN, ChangeQuery, change_of, report_words
 from urlward.state.folder import found_folder, state_folder
-from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
 
 _HASH = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
-_CHAIN = ("seq", "time", "action", "who", "prev", "hash", "sign")
 _PAGE = 1_000
 
 
@@ -40,6 +41,10 @@ def add_audit_commands(command: Command) -> None:
     checked.add_argument("--known", metavar="HASH", help="a hash that a line must have")
     listed = _sub(of_audit, "list", _list, "Show the log.")
     listed.add_argument("--action", metavar="NAME", help="lines of that action alone")
+    listed.add_argument("--who", metavar="NAME", default="", help="of whoever has that in the name")
+    listed.add_argument("--list", metavar="NAME", default="", help="about that list or feed")
+    listed.add_argument("--since", metavar="T", help="a date, a time (RFC 3339), or 2h for that long ago")
+    listed.add_argument("--until", metavar="T", help="likewise; a date is until its end")
     listed.add_argument("--last", type=int, metavar="N", default=0, help="the last N of them (all)")
 
 
@@ -56,7 +61,7 @@ def _verify(args: argparse.Namespace) -> int:
     state = found_folder(args.state or state_folder(config.state))
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
     report = verify(state, args.known or "", copies)
-    print(json.dumps(_shown(report)) if args.json else "\n".join(_told(state / FILE, report)))
+    print(json.dumps(_shown(report)) if args.json else "\n".join(report_words(state / FILE, report)))
     for error in errors:
         print(f"urlward: not compared with: {error}", file=sys.stderr)
     return DONE if report.holds and not errors else WRONG
@@ -105,47 +110,22 @@ def _shown(report: AuditReport) -> dict[str, Any]:
     }
 
 
-def _told(path: Path, report: AuditReport) -> list[str]:
-    if report.broken:
-        where = f"{path}:{report.broken.line}" if report.broken.line else f"{path}"
-        return [f"{where}: {report.broken.reason}", *_compared(report)]
-    told = [f"{path}: {counted(report.lines, 'line')}, the chain holds"]
-    if report.unsigned:
-        told.append(
-            f"nothing vouches for its end: {report.unsigned}; whatever writes the next line signs it anew"
-        )
-    if report.anew:
-        told.append(f"begun anew, since what was before is not known ({report.anew})")
-        told.append("give --known a hash below, once you have looked")
-    if report.taken:
-        told.append(f"lines before line {report.taken} are of an urlward that signed none, and bound by it")
-    if report.unchained:
-        told.append(f"lines 1 to {report.unchained} are older than the chain, and bound by its first line")
-    if report.torn:
-        told.append(f"cut short as they were written: lines {', '.join(map(str, report.torn))}")
-    if not report.has_known:
-        told.append("no line has the hash that is known: the log was cut, or made anew")
-    told += _compared(report)
-    if report.head:
-        told.append(f"last hash {report.head}")
-    return told
-
-
-def _compared(report: AuditReport) -> list[str]:
-    if report.differs:
-        return [report.differs]
-    return [f"agrees with {counted(report.copies, 'copy')} in databases"] * bool(report.copies)
-
-
 def _list(args: argparse.Namespace) -> int:
     if args.last < 0:
         raise SettingError("--last", "a number from 1 on is needed")
+    since, until = read_span(args.since, args.until, time.time())
+    query = ChangeQuery(
+        who=args.who, list=args.list,
+        since=None if since is None else since / 1000, until=None if until is None else until / 1000,
+    )  # fmt: skip
     lines = list(enumerate(read_audit(found_folder(state_of(args))), 1))
     if args.action is not None:
         actions = sorted({str(line.get("action")) for _, line in lines if line is not None})
         lines = [(n, line) for n, line in lines if line is not None and line.get("action") == args.action]
         if not lines and actions:
             raise SettingError("--action", f"no line has that; it has {', '.join(map(ascii, actions))}")
+    if query != ChangeQuery():
+        lines = [(n, line) for n, line in lines if line is not None and query.takes(change_of(line))]
     for number, line in lines[-args.last :]:  # 0 is all of them
         print(json.dumps(line) if args.json else _row(number, line))
     return DONE
@@ -154,7 +134,7 @@ def _list(args: argparse.Namespace) -> int:
 def _row(number: int, line: dict[str, Any] | None) -> str:
     if line is None:
         return f"{number:>6}  (cut short as it was written)"
-    fields = "  ".join(f"{name}={json.dumps(value)}" for name, value in line.items() if name not in _CHAIN)
+    fields = "  ".join(f"{name}={json.dumps(value)}" for name, value in line.items() if name not in CHAIN)
     # Whatever the file says, a terminal gets no control characters of it.
     time, action, who = (json.dumps(str(line.get(name) or "-"))[1:-1] for name in ("time", "action", "who"))
     return f"{number:>6}  {time}  {action}  {who}  {fields}"

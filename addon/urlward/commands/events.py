@@ -128,10 +128,7 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
             raise UrlwardError(f"--client: {args.client!r}: {e}") from None
     if args.reference is not None:
         equal["reference"] = parse_reference(args.reference)
-    since = read_time("--since", args.since, now)
-    until = read_time("--until", args.until, now, whole_day=True)
-    if since is not None and until is not None and until <= since:
-        raise UrlwardError("--until: it ends before --since begins")
+    since, until = read_span(args.since, args.until, now)
     return EventQuery(
         kinds=tuple(args.kind or ()),
         since=since,
@@ -139,6 +136,18 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
         limit=PAGE,
         **equal,
     )
+
+
+def read_span(since: str | None, until: str | None, now: float) -> tuple[int | None, int | None]:
+    """Parse ``--since`` and ``--until``; milliseconds since 1970-01-01 UTC.
+
+    Raises:
+        UrlwardError: one is no time, or the second is not after the first.
+    """
+    begin, end = read_time("--since", since, now), read_time("--until", until, now, whole_day=True)
+    if begin is not None and end is not None and end <= begin:
+        raise UrlwardError("--until: it ends before --since begins")
+    return begin, end
 
 
 def read_time(name: str, text: str | None, now: float, *, whole_day: bool = False) -> int | None:

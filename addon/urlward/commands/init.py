@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,12 +230,12 @@ def _made(config: Config) -> "Authority":
     """Make key, token and certificate authority, as the first start would."""
     from urlward.gateway.ca import authority
     from urlward.state.folder import local_key, state_folder
-    from urlward.state.token import read_token
+    from urlward.state.people import admit
 
     state = state_folder(config.state)
     local_key(state)
     if config.admin is not None:
-        read_token(state / config.admin.token_file)
+        admit(state, state / config.admin.token_file, time.time())
     return authority(Path(str(config.confdir)), make=True, operator=config.page.operator)
 
 

@@ -22,6 +22,7 @@ def add_metrics_commands(command: Command) -> None:
 
     show = subcommand(of_metrics, "show", _show, "Fetch the metrics as Prometheus does, and print them.")
     add_state_arguments(show)
+    show.add_argument("--token", type=Path, metavar="FILE", help="file with a token (admin.token)")
 
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."
@@ -35,7 +36,7 @@ def _show(args: argparse.Namespace) -> int:
 
     path, config = configured(args.config)
     listen, token_file = _admin(config, path)
-    text = scrape(listen, state_folder(args.state or config.state) / token_file)
+    text = scrape(listen, args.token or state_folder(args.state or config.state) / token_file)
     sys.stdout.write(text)
     return DONE
 
@@ -84,7 +85,7 @@ def scrape(listen: str, token_file: Path) -> str:
     except urllib3.exceptions.HTTPError as e:
         raise UrlwardError(f"{url}: {type(e).__name__}") from e
     if answer.status in (401, 403):
-        raise UrlwardError(f"{url}: the token in {token_file} is not the one that is wanted")
+        raise UrlwardError(f"{url}: the token in {token_file} is nobody's")
     if answer.status != 200:
         raise UrlwardError(f"{url}: status {answer.status}")
     return data.decode("utf-8", "backslashreplace")
@@ -99,6 +100,10 @@ def reachable(listen: str) -> str:
 def _token(path: Path) -> str:
     try:
         token = without_bom(read_regular(path)).decode("ascii").strip()
+    except FileNotFoundError as e:
+        raise UrlwardError(
+            f"{path}: {e.strerror}: give the token of `urlward admin add NAME --role viewer` by --token"
+        ) from e
     except OSError as e:
         raise UrlwardError(f"{path}: {e.strerror or e}") from e
     except UnicodeDecodeError as e:

@@ -4,6 +4,7 @@ TOML, read strictly: a key that is not known, or a value that does not fit, is a
 since a misspelt safety setting that is silently ignored is no setting at all.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,12 +20,13 @@ from urlward.config.problem import ConfigError, Problem, key_of
 from urlward.config.proxy import ProbingTable, ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sources
-from urlward.config.tables import WRITTEN, FileName, Listen, Signer, Table, resolved
+from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
     "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "ProxyTable",
-    "RecordsTable", "RuleTable", "ScheduleTable", "Use", "config_of", "configured", "describe", "read_config",
+    "RecordsTable", "RuleTable", "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key",
+    "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -46,7 +48,7 @@ class Config(Table):
     list: tuple[FileName, ...] = Field(default=(), strict=False)
     key: FileName | None = None
     trust: tuple[Signer, ...] = Field(default=(), strict=False)
-    max_errors: str = "1%"
+    max_errors: Annotated[str, SHAREABLE] = "1%"
     feed: Annotated[tuple[FeedTable, ...], Field(strict=False), AfterValidator(check_names)] = ()
     mode: tuple[str, ...] = Field(default=(), strict=False)
     listen: Listen | None = None
@@ -225,6 +227,23 @@ def _problems_of(error: ValidationError) -> Iterator[Problem]:
         if key not in told:
             told.add(key)
             yield Problem(key, f"{message[0].lower()}{message[1:]}")
+
+
+_KEY = re.compile(r"[a-z_][a-z0-9_]*(\.[a-z0-9_]+)+").fullmatch
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is a key of the configuration with its tables, such as ``feed.0.url``."""
+    table: type[BaseModel] | None = Config
+    for part in text.split(".") if _KEY(text) else [""]:
+        if table is None:
+            return False
+        if not part.isdecimal():
+            fields = {field.alias or name: field for name, field in table.model_fields.items()}
+            if part not in fields:
+                return False
+            table = _table_in(fields[part].annotation)
+    return True
 
 
 def _meant(location: Sequence[str | int]) -> str:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from urlward.config.tables import Bytes, FileName, Seconds, Signer, Table
+from urlward.config.tables import SHAREABLE, Bytes, FileName, Seconds, Signer, Table
 
 HOUR = 3_600.0
 
@@ -78,12 +78,12 @@ class FeedTable(Table):
         paused: whether it is left as it is: nothing is fetched, and its last list stays in force.
     """
 
-    name: Name
+    name: Annotated[Name, SHAREABLE]
     url: str | None = None
     path: FileName | None = None
-    format: str = "auto"
+    format: Annotated[str, SHAREABLE] = "auto"
     columns: dict[str, str] = Field(default={})
-    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    delimiter: Annotated[str, SHAREABLE, Field(min_length=1, max_length=1)] = ","
     category: str = ""
     interval: Annotated[Seconds, Field(ge=1, le=30 * 24 * HOUR)] = 6 * HOUR
     jitter: Annotated[Share, Field(le=0.5)] = 0.1
@@ -100,7 +100,7 @@ class FeedTable(Table):
     ca: FileName | None = None
     proxy: str | None = None
     private_redirects: bool = False
-    max_errors: str | None = None
+    max_errors: Annotated[str | None, SHAREABLE] = None
     max_shrink: Annotated[Share, Field(le=1)] = 0.2
     max_grow: Share = 1.0
     min_entries: Annotated[int, Field(ge=1)] = 1

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from urlward.config.tables import Address, Addresses, FileName, Table, split_address
+from urlward.config.tables import SHAREABLE, Address, Addresses, FileName, Table, split_address
 
 
 class HelpLink(Table):
@@ -24,7 +24,7 @@ class PageTable(Table):
     objection: str | None = None
     help: tuple[HelpLink, ...] = Field(default=(), strict=False)
     template_dir: FileName | None = None
-    default_language: str = "en"
+    default_language: Annotated[str, SHAREABLE] = "en"
     texts: dict[str, dict[str, str]] = Field(default={})
 
 

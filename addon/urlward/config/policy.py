@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from urlward.config.problem import Problem
-from urlward.config.tables import Networks, Table
+from urlward.config.tables import SHAREABLE, Networks, Table
 from urlward.engine.entry import canonical_network
 
 Use = Literal["block", "monitor", "allow"]
@@ -114,7 +114,7 @@ class ScheduleTable(Table):
         ends: likewise; the key is ``to``. At or before `begins` is on the next day.
     """
 
-    zone: Annotated[str, AfterValidator(_zone)]
+    zone: Annotated[str, SHAREABLE, AfterValidator(_zone)]
     days: tuple[Day, ...] = Field(default=DAYS, strict=False)
     begins: TimeOfDay = Field(default=0, alias="from")
     ends: TimeOfDay = Field(default=24 * 60, alias="to")

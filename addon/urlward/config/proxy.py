@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from urlward.config.tables import Address, FileName, Seconds, Table
+from urlward.config.tables import SHAREABLE, Address, FileName, Seconds, Table
 
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII).fullmatch
 # What may stand in a proxy auto-configuration file's quotes.
@@ -39,7 +39,7 @@ def _direct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
-Ports = Annotated[tuple[int | str, ...], Field(strict=False, min_length=1), AfterValidator(_ports)]
+Ports = Annotated[tuple[int | str, ...], SHAREABLE, Field(strict=False, min_length=1), AfterValidator(_ports)]
 
 
 def port_table(ports: Ports) -> bytes:

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
-from urlward.config.tables import Address, Bytes, FileName, Served, Table
+from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
@@ -73,7 +73,7 @@ class StoreTable(Table):
     address: Address | None = None
     tls: bool = False
     ca: FileName | None = None
-    facility: Annotated[str, AfterValidator(_facility)] = "local0"
+    facility: Annotated[str, SHAREABLE, AfterValidator(_facility)] = "local0"
 
     @property
     def file(self) -> str:
@@ -160,7 +160,8 @@ class AdminTable(Table):
 
     Attributes:
         listen: HOST:PORT.
-        token_file: what lets in who knows it, made where it is absent; in the state folder where not given.
+        token_file: with the first operator's token, made where it is needed; in the state folder where not
+            given.
     """
 
     listen: Served = "127.0.0.1:8088"

@@ -32,6 +32,15 @@ def _signer(name: str) -> str:
     return name if _PUBLIC_KEY(name) else _file_name(name)
 
 
+class Shareable:
+    """Mark of a key whose text says nothing of anybody: a bundle for support has it
+    (`urlward.config.shareable`)."""
+
+    __slots__ = ()
+
+
+SHAREABLE = Shareable()
+
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_file_name)]
 """Relative ones are from the configuration file's folder."""
 

@@ -18,7 +18,7 @@ class Api(Base):
     as_json = True
 
     def body(self, *names: str) -> dict[str, str]:
-        """Parse the body: a JSON object with members of these names, or `who`.
+        """Parse the body: a JSON object with members of these names.
 
         Raises:
             AdminError: not a JSON object of texts, or one has another name.
@@ -27,16 +27,10 @@ class Api(Base):
             given = dict(asked.texts(json.loads(self.request.body or b"{}")))
         except (ValueError, RecursionError) as e:
             raise AdminError("body: not JSON") from e
-        asked.only(given, (*names, "who"))
+        if "who" in given:
+            raise AdminError("who: whoever's token it is, which the record has by itself")
+        asked.only(given, names)
         return given
-
-    def who(self, body: dict[str, str]) -> str:
-        """The caller's name, for the record."""
-        visitor = self.current_user
-        name = " ".join(body.get("who", visitor.name if visitor else "").split())
-        if not name.isprintable() or len(name) > asked.MAX_TEXT:
-            raise AdminError(f"who: one line of at most {asked.MAX_TEXT} characters")
-        return f"{name} (dashboard)"
 
 
 class NowApi(Api):
@@ -62,9 +56,9 @@ class HistoryApi(Api):
 class Shown(Api):
     """A source's data, unchanged."""
 
-    def initialize(self, context: Any, name: str = "") -> None:
+    def initialize(self, context: Any, access: Any = None, name: str = "") -> None:
         """Name the method of `LiveSources` to call."""
-        super().initialize(context)
+        super().initialize(context, access)
         self._name = name
 
     async def get(self) -> None:
@@ -78,7 +72,7 @@ class EventsApi(Api):
     async def get(self) -> None:
         """Return a page of events; ``older`` is the ``before`` of the next."""
         # A filter that nobody heeds gives everybody's events to who asked for one client's.
-        asked.of_events(self.request.query_arguments)
+        asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
         kinds = [kind for kind in self.get_query_arguments("kind") if kind]
         wanted = asked.event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=100)
         found = await self.ask(self.sources.events, wanted)
@@ -105,7 +99,7 @@ class AllowsApi(Shown):
         body = self.body("url", "for", "why", "host")
         url, seconds = asked.url(body.get("url", "")), asked.seconds(body.get("for", ""))
         why, whole_host = asked.why(body.get("why", "")), body.get("host") == "yes"
-        made = await self.ask(self.sources.allow, url, seconds, why, self.who(body), whole_host=whole_host)
+        made = await self.ask(self.sources.allow, url, seconds, why, self.who(), whole_host=whole_host)
         self.set_status(HTTPStatus.CREATED)
         self.write_json(made)
 
@@ -117,7 +111,7 @@ class EndAllowApi(Api):
         """End it, with ``why``."""
         body = self.body("why")
         why = asked.why(body.get("why", ""))
-        self.write_json(await self.ask(self.sources.end_allow, id_, why, self.who(body)))
+        self.write_json(await self.ask(self.sources.end_allow, id_, why, self.who()))
 
 
 class FeedApi(Api):
@@ -130,7 +124,7 @@ class FeedApi(Api):
             said = await self.ask(self.sources.refresh_feed, name)
         else:
             why = asked.why(body.get("why", ""))
-            said = await self.ask(self.sources.accept_feed, name, why, self.who(body))
+            said = await self.ask(self.sources.accept_feed, name, why, self.who())
         self.write_json({"said": said})
 
 
@@ -142,7 +136,7 @@ class ObjectionApi(Api):
         `AllowsApi`."""
         body = self.body("answer", "why", "url", "for", "host")
         granted, why = asked.grant(lambda name: body.get(name, "")), asked.why(body.get("why", ""))
-        await self.ask(self.sources.decide_objection, id_, why, self.who(body), granted=granted)
+        await self.ask(self.sources.decide_objection, id_, why, self.who(), granted=granted)
         self.write_json({"decided": id_})
 
 

@@ -13,12 +13,14 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, edit_pages, own_pages, pages
+from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, support
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
 from urlward.dashboard.live_sources import LiveSources
+from urlward.dashboard.roles import ANYBODY, Access, Route
 from urlward.dashboard.sources import AdminError
+from urlward.dashboard.trail import AuditTrail
 from urlward.records.bounded_server import BoundedServer
-from urlward.state.token import read_token
+from urlward.state.people import People, admit
 
 MAX_BODY = 64 << 10
 MAX_HEAD = 16 << 10
@@ -34,9 +36,10 @@ class DashboardSettings:
     """Dashboard settings.
 
     Attributes:
-        state: the state folder, where the token and the sessions' secret are.
-        token_file: relative ones are from the state folder.
+        state: the state folder, where the people and the sessions' secret are.
+        token_file: of the first person; relative ones are from the state folder.
         node: this machine's name, shown on each page.
+        config: the filter's configuration file.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
     """
@@ -44,6 +47,7 @@ class DashboardSettings:
     state: Path
     token_file: str = "admin.token"  # noqa: S105 - the file's name
     node: str = ""
+    config: Path | None = None
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
 
@@ -58,51 +62,71 @@ class _Static(StaticFileHandler):
         pass
 
 
+ROUTES = (
+    Route("/", pages.NowPage, get="viewer"),
+    Route("/history", pages.HistoryPage, get="viewer"),
+    Route("/lists", pages.ListsPage, get="viewer"),
+    Route("/feeds/(refresh|accept)", pages.FeedAction, get="viewer", post="operator"),
+    Route("/events", pages.EventsPage, get="viewer"),
+    Route(r"/events\.(csv|jsonl)", pages.Export, get="viewer"),
+    Route("/check", pages.CheckPage, get="viewer", post="viewer"),
+    Route("/alarms", pages.AlarmsPage, get="viewer"),
+    Route("/allows", pages.AllowsPage, get="viewer", post="operator"),
+    Route("/allows/end", pages.EndAllow, get="viewer", post="operator"),
+    Route("/objections", pages.ObjectionsPage, get="viewer", post="operator"),
+    Route("/people", people.PeoplePage, get="operator", post="operator"),
+    Route("/people/remove", people.RemovePerson, get="operator", post="operator"),
+    Route("/people/role", people.GiveRole, get="operator", post="operator"),
+    Route("/audit", audit.AuditPage, get="viewer"),
+    Route(r"/audit\.(csv|jsonl)", audit.AuditExport, get="viewer"),
+    Route("/support", support.SupportButton, post="operator"),
+    Route("/login", pages.Login, get=ANYBODY, post=ANYBODY),
+    Route("/logout", pages.Logout, post="viewer"),
+    Route("/language", pages.LanguageChoice, get=ANYBODY, post=ANYBODY),
+    Route("/healthz", pages.HealthPage, get=ANYBODY),
+    Route("/readyz", pages.ReadyPage, get=ANYBODY),
+    Route("/metrics", pages.MetricsText, get="viewer"),
+    Route("/api/now", api.NowApi, get="viewer"),
+    Route("/api/history", api.HistoryApi, get="viewer"),
+    Route("/api/events", api.EventsApi, get="viewer"),
+    Route("/api/check", api.CheckApi, post="viewer"),
+    Route("/api/allows", api.AllowsApi, get="viewer", post="operator", more={"name": "allows"}),
+    Route("/api/allows/([^/]{1,64})/end", api.EndAllowApi, post="operator"),
+    Route("/api/feeds/([^/]{1,64})/(refresh|accept)", api.FeedApi, post="operator"),
+    Route("/api/objections/([^/]{1,64})", api.ObjectionApi, post="operator"),
+    Route("/api/audit", audit.AuditApi, get="viewer"),
+    Route("/api/support", support.SupportApi, post="operator"),
+    Route("/api/people", people.PeopleApi, get="operator", post="operator"),
+    Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
+    *(
+        Route(f"/api/{name}", api.Shown, get="viewer", more={"name": name})
+        for name in ("lists", "hits", "feeds", "alarms", "objections")
+    ),
+    *edit_pages.ROUTES,
+    *own_pages.ROUTES,
+)
+"""All that the dashboard serves, and who may use it."""
+
+
 def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
-    """The application; the token is made where there is none.
+    """The application; the first person's token is made where there is none.
 
     Raises:
-        AdminError: the token cannot be used.
+        UrlwardError: the token cannot be used.
         StateError: the state folder cannot be used.
     """
-    token = read_token(settings.state / settings.token_file)
-    sessions = Sessions(settings.state, token)
+    state, token_file = settings.state, settings.state / settings.token_file
+    admit(state, token_file, settings.clock())
+    known = People(state)
+    sessions = Sessions(state, known)
     executor = ThreadPoolExecutor(THREADS, "admin")
-    context = HandlerContext(sources, sessions, executor, settings.node, settings.clock, settings.steady)
+    context = HandlerContext(
+        sources, known, sessions, Access(ROUTES), AuditTrail(state), state, settings.config, token_file,
+        executor, settings.node, settings.clock, settings.steady,
+    )  # fmt: skip
     shared = {"context": context}
-    shown = [
-        (f"/api/{name}", api.Shown, shared | {"name": name})
-        for name in ("lists", "hits", "feeds", "alarms", "objections")
-    ]
     routes: list[Any] = [
-        ("/", pages.NowPage, shared),
-        ("/history", pages.HistoryPage, shared),
-        ("/lists", pages.ListsPage, shared),
-        ("/feeds/(refresh|accept)", pages.FeedAction, shared),
-        ("/events", pages.EventsPage, shared),
-        (r"/events\.(csv|jsonl)", pages.Export, shared),
-        ("/check", pages.CheckPage, shared),
-        ("/alarms", pages.AlarmsPage, shared),
-        ("/allows", pages.AllowsPage, shared),
-        ("/allows/end", pages.EndAllow, shared),
-        ("/objections", pages.ObjectionsPage, shared),
-        ("/login", pages.Login, shared),
-        ("/logout", pages.Logout, shared),
-        ("/language", pages.LanguageChoice, shared),
-        ("/healthz", pages.HealthPage, shared),
-        ("/readyz", pages.ReadyPage, shared),
-        ("/metrics", pages.MetricsText, shared),
-        ("/api/now", api.NowApi, shared),
-        ("/api/history", api.HistoryApi, shared),
-        ("/api/events", api.EventsApi, shared),
-        ("/api/check", api.CheckApi, shared),
-        ("/api/allows", api.AllowsApi, shared | {"name": "allows"}),
-        ("/api/allows/([^/]{1,64})/end", api.EndAllowApi, shared),
-        ("/api/feeds/([^/]{1,64})/(refresh|accept)", api.FeedApi, shared),
-        ("/api/objections/([^/]{1,64})", api.ObjectionApi, shared),
-        *shown,
-        *edit_pages.routes(shared),
-        *own_pages.routes(shared),
+        (one.pattern, one.handler, {**shared, "access": one.access, **one.more}) for one in ROUTES
     ]
     return Application(
         routes,

@@ -13,6 +13,7 @@ from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
 from urlward.records.event import KINDS, ReferenceTextError, parse_reference
 from urlward.records.store import EventQuery
+from urlward.state.audit_view import TOPICS, ChangeQuery
 
 MAX_URL = 8_192
 MAX_TEXT = 200
@@ -56,17 +57,22 @@ def only(given: Iterable[str], names: Sequence[str]) -> None:
             raise AdminError(f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}")
 
 
-def of_events(given: Mapping[str, Sequence[bytes]]) -> None:
-    """Refuse a query of events that would not be heeded as it is written: who asks for some would get all.
+OF_AUDIT = ("kind", "who", "list", "since", "until", "limit", "before")
+"""Names of what `change_query` takes."""
+
+
+def heeded(given: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> None:
+    """Refuse a query that would not be heeded as it is written: who asks for some would get all.
 
     Args:
         given: the values of each name, as they came.
+        names: that there are.
 
     Raises:
-        AdminError: a name is none of `OF_EVENTS`, a value is empty or has control characters, or there are
-            two where one counts.
+        AdminError: a name is none of these, a value is empty or has control characters, or there are two
+            where one counts.
     """
-    only(given, OF_EVENTS)
+    only(given, names)
     for name, values in given.items():
         if len(values) > 1 and name != "kind":
             raise AdminError(f"{name}: given more than once")
@@ -93,10 +99,7 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
     before = one("before").strip()
     if before and not _ID(before):
         raise AdminError("before: the id of an event, 32 hexadecimal digits")
-    if given := one("limit").strip():
-        if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MAX_LIMIT:
-            raise AdminError(f"limit: 1 to {MAX_LIMIT}")
-        limit = int(given)
+    limit = _limit(one("limit"), limit)
     texts = {name: _text(name, one(name)) for name in _TEXTS}
     return EventQuery(
         kinds=tuple(dict.fromkeys(kinds)),
@@ -109,6 +112,37 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
         before=before or None,
         limit=limit,
     )
+
+
+def change_query(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> ChangeQuery:
+    """Parse a filter of the audit log. Arguments as of `event_filter`.
+
+    Raises:
+        AdminError: a value does not fit.
+    """
+    if any(kind not in TOPICS for kind in kinds):
+        raise AdminError(f"kind: there are {', '.join(TOPICS)}")
+    before = one("before").strip()
+    if before and not (before.isascii() and before.isdecimal() and len(before) < 16):
+        raise AdminError("before: the older of the page before")
+    return ChangeQuery(
+        topics=tuple(dict.fromkeys(kinds)),
+        who=_text("who", one("who")),
+        list=_text("list", one("list")),
+        since=moment("since", one("since")),
+        until=moment("until", one("until")),
+        before=int(before) if before else None,
+        limit=_limit(one("limit"), limit),
+    )
+
+
+def _limit(given: str, otherwise: int) -> int:
+    given = given.strip()
+    if not given:
+        return otherwise
+    if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MAX_LIMIT:
+        raise AdminError(f"limit: 1 to {MAX_LIMIT}")
+    return int(given)
 
 
 def span(text: str) -> str:
@@ -154,6 +188,20 @@ def seconds(text: str) -> int:
         UrlwardError: none.
     """
     return duration(text.strip())
+
+
+def days(text: str) -> int | None:
+    """Parse a number of days; None for nothing.
+
+    Raises:
+        AdminError: none.
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if not text.isascii() or not text.isdecimal() or len(text) > 4:
+        raise AdminError("days: a number")
+    return int(text)
 
 
 def grant(one: Callable[[str], str]) -> Grant | None:

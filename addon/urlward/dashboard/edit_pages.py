@@ -8,6 +8,7 @@ from urlward.dashboard.api import Api
 from urlward.dashboard.forms import FIELDS, shown, values_of
 from urlward.dashboard.handler import Base
 from urlward.dashboard.pages import Form, Page
+from urlward.dashboard.roles import Route
 from urlward.dashboard.sources import AdminError, Row
 from urlward.engine.errors import UrlwardError
 
@@ -20,7 +21,14 @@ class ConfigurationPage(Page):
     async def get(self) -> None:
         """Show it."""
         found, problem = await self.ask_if_there(self.sources.editor.overview)
-        self.page("configuration", "edit.title", done=self.done(), found=found, problem=problem)
+        self.page(
+            "configuration",
+            "edit.title",
+            done=self.done(),
+            found=found,
+            problem=problem,
+            trail=await self.beneath("configuration"),
+        )
 
 
 class TablePage(Form):
@@ -66,11 +74,7 @@ class TablePage(Form):
     ) -> None:
         # What was typed into a form counts against the file as it was when that was loaded.
         seen = self.given("seen") if self.request.method == "POST" else row["seen"] if row else ""
-        others = (
-            sorted(set(row["values"]) - {field.name for field in FIELDS[kind]} - {"rule", "group"})
-            if row
-            else []
-        )
+        others = row["others"] if row else []
         self.page(
             "edit_table", f"edit.{kind}" if row else f"edit.new_{kind}", kind=kind, at=at, row=row, form=form,
             fields=FIELDS[kind], seen=seen, others=others, error=error, tried=tried,
@@ -102,10 +106,13 @@ class VersionsPage(Page):
 _DONE = {"pause": "paused", "resume": "resumed", "rollback": "rolled_back", "release": "released"}
 
 
-async def show_versions(page: Base, name: str, error: str = "") -> None:
+async def show_versions(page: Page, name: str, error: str = "") -> None:
     """Answer with the page of a feed's earlier lists."""
     found, problem = await page.ask_if_there(page.sources.versions, name)
-    page.page("versions", "versions.title", name=name, found=found, problem=problem, error=error)
+    page.page(
+        "versions", "versions.title", name=name, found=found, problem=problem, error=error,
+        trail=await page.beneath("lists"),
+    )  # fmt: skip
 
 
 async def do_to_feed(handler: Base, action: str, name: str, why: str, serial: str, who: str) -> Any:
@@ -143,7 +150,7 @@ class TableApi(Api):
         """``do``: ``save`` (a new table where ``at`` is none), ``remove``, or ``try`` for a feed; ``at`` and
         ``seen`` as `ConfigurationApi` has them, and the fields of the form."""
         body = self.body("do", "at", "seen", *(field.name for field in FIELDS[kind]))
-        do, at, seen, who = body.get("do", "save"), body.get("at", ""), body.get("seen", ""), self.who(body)
+        do, at, seen, who = body.get("do", "save"), body.get("at", ""), body.get("seen", ""), self.who()
         editor = self.sources.editor
         row = await self.ask(editor.table, kind, at) if _is_there(kind, at) else None
         values = values_of(kind, body, row and row["values"])
@@ -175,7 +182,7 @@ class FeedEditApi(Api):
         if action == "versions":
             raise AdminError("There is nothing to do there.")
         body = self.body("why", "serial")
-        await do_to_feed(self, action, name, body.get("why", ""), body.get("serial", ""), self.who(body))
+        await do_to_feed(self, action, name, body.get("why", ""), body.get("serial", ""), self.who())
         self.write_json({_DONE[action]: name})
 
 
@@ -184,16 +191,16 @@ def _is_there(kind: str, at: str) -> bool:
     return bool(at) and (kind != "rule" or "rule." in at)
 
 
-def routes(shared: dict[str, Any]) -> list[Any]:
-    """Routes of what is here."""
-    kinds = "|".join(FIELDS)
-    actions = "|".join(_DONE)
-    return [
-        (CONFIGURATION, ConfigurationPage, shared),
-        (f"{CONFIGURATION}/({kinds})", TablePage, shared),
-        (f"/feeds/({actions})", FeedEdit, shared),
-        ("/lists/versions", VersionsPage, shared),
-        ("/api/configuration", ConfigurationApi, shared),
-        (f"/api/configuration/({kinds})", TableApi, shared),
-        (f"/api/feeds/([^/]{{1,64}})/({actions}|versions)", FeedEditApi, shared),
-    ]
+_KINDS, _ACTIONS = "|".join(FIELDS), "|".join(_DONE)
+
+ROUTES = (
+    # What is configured names networks, hosts and files, which are for operators.
+    Route(CONFIGURATION, ConfigurationPage, get="operator"),
+    Route(f"{CONFIGURATION}/({_KINDS})", TablePage, get="operator", post="operator"),
+    Route(f"/feeds/({_ACTIONS})", FeedEdit, post="operator"),
+    Route("/lists/versions", VersionsPage, get="viewer"),
+    Route("/api/configuration", ConfigurationApi, get="operator"),
+    Route(f"/api/configuration/({_KINDS})", TableApi, post="operator"),
+    Route(f"/api/feeds/([^/]{{1,64}})/({_ACTIONS}|versions)", FeedEditApi, get="viewer", post="operator"),
+)
+"""Routes of what is here."""

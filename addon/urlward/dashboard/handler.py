@@ -3,39 +3,41 @@
 No address with what somebody has typed is ever written down: there is no access log, and a fault is told by
 its type and the handler's name alone.
 
-A visitor has the token, or a session of the last hours. ``admin.token`` in the state folder is the token,
-``admin.json`` the secret that sessions are signed with and which of them were ended before their time. A
-session is worth nothing when the token is another.
+A visitor has a person's token (`urlward.state.people`), or a session of the last hours. ``admin.json`` in the
+state folder has the secret that sessions are signed with, and which of them were ended before their time. A
+session is worth nothing once its person is gone, or has another token or role.
 """
 
 import asyncio
 import hashlib
-import hmac
 import json
 import logging
 import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_signed_value
 
 from urlward.dashboard.language import Language, language_of, languages
 from urlward.dashboard.live_sources import LiveSources
+from urlward.dashboard.roles import ANYBODY, Access, Needed, for_viewers
 from urlward.dashboard.sources import NotConfiguredError
+from urlward.dashboard.trail import AuditTrail, shown_detail
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
 from urlward.regular import read_regular
 from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
+from urlward.state.people import People, Person, Role, may
 from urlward.units import in_words
 
 BURST = 5
@@ -68,6 +70,7 @@ _FOREIGN = (
     "This form is of another session, or its cookie did not come: browsers send it over HTTPS, and to this "
     "machine itself. Load the page anew."
 )
+_OPERATORS = "For operators only: you are in as a viewer."
 
 NAVIGATION = (
     ("/", "now.title"),
@@ -80,6 +83,8 @@ NAVIGATION = (
     ("/alarms", "alarms.title"),
     ("/allows", "allows.title"),
     ("/objections", "objections.title"),
+    ("/people", "people.title"),
+    ("/audit", "audit.title"),
 )
 """Path and title's key of each page."""
 
@@ -114,20 +119,21 @@ class WrongGuesses:
 SESSION = 12 * 3_600
 """Seconds that a session lasts."""
 
-MAX_NAME = 64
 _FILE = "admin.json"
 _DAY = 86_400
 
 
 class Visitor(NamedTuple):
-    """Visitor: name and session of whoever is logged in.
+    """Visitor: a person, and the session that they are in by.
 
     Attributes:
-        name: as given, for the record; the token is the same for all.
-        id: of the session; empty without one.
+        name: of the person.
+        role: what they may do.
+        id: of the session; empty for a token.
     """
 
     name: str
+    role: Role
     id: str = ""
 
 
@@ -136,44 +142,40 @@ class Sessions:
 
     Args:
         state: the state folder.
-        token: that all sessions were given for.
+        people: who may have one.
 
     Raises:
         StateError: the folder cannot be used.
     """
 
-    def __init__(self, state: Path, token: str) -> None:
+    def __init__(self, state: Path, people: People) -> None:
         self._path = made_folder(state) / _FILE
-        self._token = token.encode()
+        self._people = people
         with locked(state):
             self._secret, self._ended = self._read()
             self._write()
-        key = hmac.digest(self._secret.encode(), self._token, "sha256")
-        self._key = key.hex()
-        self.name = f"urlward-{hashlib.sha256(key).hexdigest()[:8]}"
+        self.name = f"urlward-{hashlib.sha256(self._secret.encode()).hexdigest()[:8]}"
         """Name of the cookie. Cookies know no ports, and a machine may have more than one filter."""
 
-    def is_token(self, given: str) -> bool:
-        """Compare with the token, in constant time."""
-        return hmac.compare_digest(given.encode(errors="replace"), self._token)
-
-    def begin(self, name: str, now: float) -> str:
+    def begin(self, person: Person, now: float) -> str:
         """Start a session; returns the cookie's value."""
-        value = json.dumps([secrets.token_hex(8), int(now), name])
-        return create_signed_value(self._key, self.name, value, clock=lambda: now).decode()
+        value = json.dumps([secrets.token_hex(8), int(now), person.grant])
+        return create_signed_value(self._secret, self.name, value, clock=lambda: now).decode()
 
     def visitor(self, cookie: str | None, now: float) -> Visitor | None:
         """Visitor of a cookie's session; None where it is none, is over or was ended."""
         if not cookie:
             return None
         value = decode_signed_value(
-            self._key, self.name, cookie, max_age_days=SESSION / _DAY, clock=lambda: now
+            self._secret, self.name, cookie, max_age_days=SESSION / _DAY, clock=lambda: now
         )
         if value is None:
             return None
-        id_, begun, name = json.loads(value)
-        over = not begun - 60 <= now < begun + SESSION or id_ in self._ended
-        return None if over else Visitor(name, id_)
+        id_, begun, grant = json.loads(value)
+        if not begun - 60 <= now < begun + SESSION or id_ in self._ended:
+            return None
+        person = self._people.by_grant(grant, now)
+        return None if person is None else Visitor(person.name, person.role, id_)
 
     def end(self, visitor: Visitor, now: float | None = None) -> None:
         """End a session; it stays ended when this process begins anew.
@@ -207,38 +209,68 @@ class HandlerContext:
 
     Attributes:
         sources: asked for what is shown.
-        sessions: who may come in.
+        people: who may come in.
+        sessions: who is in.
+        access: which role each path needs.
+        trail: the audit log.
+        state: the state folder.
+        config: the filter's configuration file.
+        token_file: `urlward.state.people.ADMIN`'s.
         executor: where `sources` may take its time.
         node: name of the machine, shown on each page.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
-        attempts: to guess the token.
+        attempts: to guess a token.
+        bundling: held while a bundle for support is made.
     """
 
     sources: LiveSources
+    people: People
     sessions: Sessions
+    access: Access
+    trail: AuditTrail
+    state: Path
+    config: Path | None
+    token_file: Path
     executor: Executor
     node: str
     clock: Callable[[], float]
     steady: Callable[[], float]
     attempts: WrongGuesses = field(default_factory=WrongGuesses)
+    bundling: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Base(RequestHandler):
-    """Base handler; only requests with the token or a session get through."""
+    """Base handler; only requests with a token or a session whose role is enough get through."""
 
-    needs_token: ClassVar[bool] = True
     as_json: bool = False
 
     current_user: Visitor | None
 
-    def initialize(self, context: HandlerContext) -> None:
-        """Keep the shared context."""
+    def initialize(self, context: HandlerContext, access: Mapping[str, Needed] | None = None) -> None:
+        """Keep the shared context, and the role that each method needs."""
         self.context = context
-        self.sources = context.sources
+        self._access = access or {}
         self._bearer: Visitor | None = None
         self._bearer_looked_at = False
         self._wait = 0.0
+        self._refusal = _FOREIGN
+
+    @property
+    def sources(self) -> LiveSources:
+        """Sources, as far as the visitor may see them."""
+        sources = self.context.sources
+        return sources if self.role() == "operator" else for_viewers(sources)
+
+    def role(self) -> Role:
+        """What the visitor may see."""
+        visitor = self.visitor()
+        return visitor.role if visitor is not None else "viewer"
+
+    def visitor(self) -> Visitor | None:
+        """Who is in; None where it does not matter, as for who logs in or asks for what is not there."""
+        open_to_all = not self._access or ANYBODY in self._access.values()
+        return None if open_to_all else self.current_user
 
     def set_default_headers(self) -> None:
         """Set header fields: nothing may be kept, framed, or fetched from elsewhere."""
@@ -262,16 +294,16 @@ class Base(RequestHandler):
             self._bearer_looked_at = True
             scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() == "bearer":
-                self.check_token(token.strip(), "script")
-                self._bearer = Visitor("script")
+                person = self.person_of(token.strip(), "script")
+                self._bearer = Visitor(person.name, person.role)
         return self._bearer
 
-    def check_token(self, token: str, way: str) -> None:
-        """Let a token be tried; the right one is admitted however many wrong ones came before it.
+    def person_of(self, token: str, way: str) -> Person:
+        """Let a token be tried; a right one is admitted however many wrong ones came before it.
 
         Behind a proxy or a tunnel all clients have one address, so a limit of what is compared would let any
-        of them lock out the others. The token's length keeps it from being guessed (`read_token`); the limit
-        keeps guesses cheap, and has them told in the log.
+        of them lock out the others. A token's length keeps it from being guessed; the limit keeps guesses
+        cheap, and has them told in the log.
 
         Args:
             token: as given.
@@ -280,8 +312,9 @@ class Base(RequestHandler):
         Raises:
             HTTPError: 401 where it is wrong, 429 where too many were.
         """
-        if self.context.sessions.is_token(token):
-            return
+        person = self.context.people.by_token(token, self.context.clock())
+        if person is not None:
+            return person
         attempts, address, now = (
             self.context.attempts,
             f"{way} {self.request.remote_ip}",
@@ -295,6 +328,18 @@ class Base(RequestHandler):
             logger.warning("admin: too many wrong tokens: %s", address)
         raise HTTPError(HTTPStatus.UNAUTHORIZED, reason="Wrong token")
 
+    def who(self) -> str:
+        """The visitor, for the record."""
+        visitor = self.current_user
+        return f"{visitor.name if visitor else ''} (dashboard)"
+
+    def may(self, path: str, method: str = "POST") -> bool:
+        """Whether the visitor may use a path."""
+        needed, visitor = self.context.access.needed(path, method), self.visitor()
+        if needed is None or needed == ANYBODY:
+            return needed is not None
+        return visitor is not None and may(visitor.role, needed)
+
     def check_xsrf_cookie(self) -> None:
         """Check the XSRF cookie, unless the request has a token in a header field: no browser sends one by
         itself."""
@@ -302,10 +347,18 @@ class Base(RequestHandler):
             super().check_xsrf_cookie()
 
     def prepare(self) -> None:
-        """Refuse requests without the token or a session."""
-        if not self.needs_token or self.current_user is not None:
+        """Refuse requests without a token or a session, and those whose role is not enough."""
+        needed = self._access.get(self.request.method or "")
+        if needed is None:
+            raise HTTPError(HTTPStatus.METHOD_NOT_ALLOWED)
+        if needed == ANYBODY:
             return
-        if self.as_json or self.request.method not in ("GET", "HEAD"):
+        if self.current_user is not None:
+            if not may(self.current_user.role, needed):
+                self._refusal = _OPERATORS
+                raise HTTPError(HTTPStatus.FORBIDDEN)
+            return
+        if self.as_json or self.request.method != "GET":
             raise HTTPError(HTTPStatus.UNAUTHORIZED)
         self.redirect("/login", status=HTTPStatus.SEE_OTHER)
 
@@ -355,9 +408,10 @@ class Base(RequestHandler):
                 here=path,
                 back=self.request.uri if self.request.method in ("GET", "HEAD") else path,
                 languages=languages().values(),
-                navigation=NAVIGATION,
+                navigation=[(to, name) for to, name in NAVIGATION if self.may(to, "GET")],
                 node=self.context.node,
-                visitor=self.current_user if self.needs_token else None,
+                visitor=self.visitor(),
+                may=self.may,
                 xsrf=self.xsrf_token.decode(),
                 now=self.context.clock(),
                 static=self.static_url,
@@ -374,7 +428,7 @@ class Base(RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = str(error) if isinstance(error, UrlwardError) else self._reason
         if status_code == HTTPStatus.FORBIDDEN:
-            message = _FOREIGN
+            message = self._refusal
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Bearer realm="urlward"')
         if status_code == HTTPStatus.TOO_MANY_REQUESTS:
@@ -401,8 +455,6 @@ class Base(RequestHandler):
 
 class Missing(Base):
     """Handler of unknown addresses: 404."""
-
-    needs_token = False
 
     def prepare(self) -> None:
         """Answer 404, to scripts as they expect it."""
@@ -435,6 +487,7 @@ def _environment(tag: str) -> Environment:
         machine_time=_machine_time,
         words=in_words,
         number=language.number,
+        shown=shown_detail,
     )
     environment.globals["t"] = language
     return environment

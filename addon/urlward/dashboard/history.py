@@ -115,24 +115,27 @@ class Step(msgspec.Struct, omit_defaults=True):
         """Blocks of all lists."""
         return sum(self.lists.values())
 
-    def together(self, other: "Step") -> "Step":
-        """This step and another as one."""
-        return Step(
-            seconds=self.seconds + other.seconds,
-            requests=self.requests + other.requests,
-            lists=_sum(self.lists, other.lists),
-            categories=_sum(self.categories, other.categories),
-            dns=_sum(self.dns, other.dns),
-            errors=_sum(self.errors, other.errors),
-            added=_by_bucket(self.added, other.added),
-            added_sum=self.added_sum + other.added_sum,
-            stall=max(self.stall, other.stall),
-            connections=max(self.connections, other.connections),
-            feeds={
-                name: max(self.feeds.get(name, 0.0), other.feeds.get(name, 0.0))
-                for name in {**self.feeds, **other.feeds}
-            },
-        )
+    def add(self, other: "Step") -> None:
+        """Add what was counted in another step."""
+        self.seconds += other.seconds
+        self.requests += other.requests
+        for own, others in (
+            (self.lists, other.lists),
+            (self.categories, other.categories),
+            (self.dns, other.dns),
+            (self.errors, other.errors),
+        ):
+            for name, count in others.items():
+                own[name] = own.get(name, 0) + count
+        if len(self.added) == len(other.added):
+            self.added = [a + b for a, b in zip(self.added, other.added, strict=True)]
+        elif len(self.added) < len(other.added):  # none, or those of a release with other bounds
+            self.added = list(other.added)
+        self.added_sum += other.added_sum
+        self.stall = max(self.stall, other.stall)
+        self.connections = max(self.connections, other.connections)
+        for name, age in other.feeds.items():
+            self.feeds[name] = max(self.feeds.get(name, 0.0), age)
 
     def latency(self, share: float) -> float | None:
         """Latency that so many of the requests have had at most, milliseconds; None without a request.
@@ -188,7 +191,9 @@ class History:
         self._seconds.append((second, step))
         begin = second - second % MINUTE
         ended = self.end() if self._minute is not None and self._minute[0] != begin else None
-        self._minute = begin, self._minute[1].together(step) if self._minute is not None else step
+        if self._minute is None:
+            self._minute = begin, Step()
+        self._minute[1].add(step)
         return ended
 
     def end(self) -> tuple[int, Step] | None:
@@ -245,8 +250,8 @@ class HistoryFile:
             for length, most in KEPT.items():
                 key = length, begin - begin % length
                 found = db.execute(_FIND, key).fetchone()
-                known = None if found is None else _read(found[0])
-                whole = step if known is None else known.together(step)
+                whole = (None if found is None else _read(found[0])) or Step()
+                whole.add(step)
                 db.execute(_PUT, (*key, _encode(whole)))
                 db.execute(_FORGET, (length, now + AHEAD, most - 1))
             db.execute("COMMIT")
@@ -325,16 +330,15 @@ def by_step(found: Iterable[tuple[int, Step]], length: int) -> dict[int, Step]:
     """
     together: dict[int, Step] = {}
     for begin, group in groupby(found, lambda one: one[0] - one[0] % length):
-        whole = Step()
+        together[begin] = Step()
         for _, step in group:
-            whole = whole.together(step)
-        together[begin] = whole
+            together[begin].add(step)
     return together
 
 
 def _step(changes: Counts) -> Step:
     """What counters have added, as a step."""
-    step = Step(lists={}, categories={}, dns={}, errors={}, added=[0] * (len(ADDED) + 1))
+    step = Step(added=[0] * (len(ADDED) + 1))
     for (name, *labels), change in changes.items():
         count = round(change)
         if count <= 0 and labels != ["sum"]:
@@ -357,16 +361,6 @@ def _step(changes: Counts) -> Step:
 
 def _bump(counts: dict[str, int], name: str, count: int) -> None:
     counts[name] = counts.get(name, 0) + count
-
-
-def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return dict(Counter(one) + Counter(other))
-
-
-def _by_bucket(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    if len(one) != len(other):  # those of another release have other bounds
-        return list(one if len(one) > len(other) else other)
-    return [a + b for a, b in zip(one, other, strict=True)]
 
 
 def _read(data: Any) -> Step | None:

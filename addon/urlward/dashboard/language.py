@@ -26,6 +26,8 @@ _TERM = "term."
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?").fullmatch
 _TERMS = frozenset({"action", "state", "use"})
 """Placeholders of messages whose values are words of ours."""
+_LONGEST = 1_000
+"""Characters of a message that is looked for: what is longer has a text of somebody else's in it."""
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 
 
@@ -85,7 +87,7 @@ class Language:
     def message(self, text: str) -> Markup:
         """A message of the program, in this language where it is one of those below ``message.``."""
         for fits, own in self._messages:
-            if found := fits(text):
+            if len(text) <= _LONGEST and (found := fits(text)):
                 parts = found.groupdict()
                 return escape(own).format(
                     **parts | {name: self.term(parts[name]) for name in _TERMS & parts.keys()}

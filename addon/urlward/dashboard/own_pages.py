@@ -1,11 +1,12 @@
 """Page and API of own entries: added, removed, and revealed one by one."""
 
 from http import HTTPStatus
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from urlward.dashboard import asked
 from urlward.dashboard.api import Api, Shown
 from urlward.dashboard.pages import Form
+from urlward.dashboard.roles import Route
 from urlward.dashboard.sources import AdminError
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError
@@ -67,12 +68,16 @@ class OwnPage(Form):
         self.page(
             "own", "own.title", error=error, problem=problem, entries=entries or [], done=self.done(),
             form=dict.fromkeys(_FIELDS, "") | (given or {}), warnings=warnings or [], meant=_MEANT,
-            revealed=revealed or {},
+            revealed=revealed or {}, trail=await self.beneath("own"),
         )  # fmt: skip
 
 
 class OwnAction(OwnPage):
     """Handler that removes or reveals an entry."""
+
+    async def get(self, _: str = "") -> None:
+        """Redirect to the entries, for a page that was left."""
+        self.redirect(PAGE, status=HTTPStatus.SEE_OTHER)
 
     async def post(self, action: str) -> None:  # type: ignore[override]
         """Do it to the entry of that id."""
@@ -97,7 +102,7 @@ class OwnApi(Shown):
         ``yes``, ``category``, ``note``, ``expires``, and ``sure``: ``yes`` where it is wide or protected."""
         body = self.body(*_FIELDS)
         made = asked_draft(body)
-        row = await self.ask(self.sources.add_own, made, self.who(body), sure=body.get("sure") == "yes")
+        row = await self.ask(self.sources.add_own, made, self.who(), sure=body.get("sure") == "yes")
         self.set_status(HTTPStatus.CREATED)
         self.write_json(row)
 
@@ -110,17 +115,16 @@ class OwnActionApi(Api):
         body = self.body("why")
         if action == "remove":
             why = asked.why(body.get("why", ""))
-            self.write_json(await self.ask(self.sources.remove_own, id_, why, self.who(body)))
+            self.write_json(await self.ask(self.sources.remove_own, id_, why, self.who()))
         else:
-            line = await self.ask(self.sources.reveal_own, id_, self.who(body))
+            line = await self.ask(self.sources.reveal_own, id_, self.who())
             self.write_json({"id": id_, "entry": line})
 
 
-def routes(shared: dict[str, Any]) -> list[Any]:
-    """Routes of what is here."""
-    return [
-        (PAGE, OwnPage, shared),
-        (f"{PAGE}/(remove|reveal)", OwnAction, shared),
-        ("/api/own", OwnApi, shared | {"name": "own"}),
-        ("/api/own/([^/]{1,64})/(remove|reveal)", OwnActionApi, shared),
-    ]
+ROUTES = (
+    Route(PAGE, OwnPage, get="viewer", post="operator"),
+    Route(f"{PAGE}/(remove|reveal)", OwnAction, get="viewer", post="operator"),
+    Route("/api/own", OwnApi, get="viewer", post="operator", more={"name": "own"}),
+    Route("/api/own/([^/]{1,64})/(remove|reveal)", OwnActionApi, post="operator"),
+)
+"""Routes of what is here."""

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -18,9 +18,9 @@ from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from urlward.dashboard import asked
-from urlward.dashboard.asked import event_filter, of_events
+from urlward.dashboard.asked import event_filter
 from urlward.dashboard.charts import charts_of
-from urlward.dashboard.handler import MAX_NAME, SESSION, Base, Visitor, iso, logger
+from urlward.dashboard.handler import SESSION, Base, Visitor, iso, logger
 from urlward.dashboard.history import SPANS, by_minute, newest
 from urlward.dashboard.language import languages
 from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
@@ -42,6 +42,47 @@ class Page(Base):
         """Text that says what was just done; empty for nothing."""
         key = f"done.{self.get_query_argument('done', '')}"
         return self.language(key) if self.language.has(key) else ""
+
+    async def beneath(self, topic: str) -> Row:
+        """The last lines of the audit log about a topic, for the foot of the page where it is acted upon."""
+        latest, now = self.context.trail.latest, self.context.steady()
+        rows, problem = await self.ask_if_there(latest, topic, self.role(), now)
+        return {"topic": topic, "rows": rows or [], "problem": problem}
+
+    async def send_file(
+        self,
+        name: str,
+        form: str,
+        columns: Sequence[str],
+        page: Callable[[str], Awaitable[tuple[str, str]]],
+    ) -> None:
+        """Stream a file as it is read, so that its size does not matter.
+
+        Args:
+            name: of the file, after ``urlward-``.
+            form: ``csv`` or ``jsonl``.
+            columns: of CSV.
+            page: gives the text before a place (the empty one is the end), and the place before that.
+        """
+        text, older = await page("")
+        kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
+        self.set_header("Content-Type", kind)
+        self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
+        if form == "csv":
+            self.write(",".join(columns) + "\r\n")
+        try:
+            while True:
+                self.write(text)
+                await self.flush()
+                if not older:
+                    return
+                text, older = await page(older)
+        except StreamClosedError:
+            return
+        except UrlwardError as e:
+            # Half a file must not look like a whole one.
+            logger.error("admin: an export was broken off: %s", e)
+            self.detach().close()
 
 
 class NowPage(Page):
@@ -95,6 +136,7 @@ class ListsPage(Page):
         self.page(
             "lists", "lists.title", error=error, done=self.done(), lists=lists, feeds=feeds, hits=hits,
             lists_problem=lists_problem, feeds_problem=feeds_problem, hits_problem=hits_problem,
+            trail=await self.beneath("lists"),
         )  # fmt: skip
 
 
@@ -140,29 +182,16 @@ class Export(EventsPage):
     """Export of all matching events, as a file."""
 
     async def get(self, form: str = "csv") -> None:
-        """Stream the file as it is read, so that its size does not matter."""
-        of_events(self.request.query_arguments)
+        """Send the file."""
+        asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
-        page = await self.ask(self.sources.events, wanted)
-        kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
-        self.set_header("Content-Type", kind)
-        self.set_header("Content-Disposition", f'attachment; filename="urlward-events.{form}"')
-        if form == "csv":
-            self.write(",".join(FIELDS) + "\r\n")
         write = _csv if form == "csv" else _lines
-        try:
-            while True:
-                self.write(write(page.events))
-                await self.flush()
-                if not page.older:
-                    return
-                page = await self.ask(self.sources.events, replace(wanted, before=page.older))
-        except StreamClosedError:
-            return
-        except UrlwardError as e:
-            # Half a file must not look like a whole one.
-            logger.error("admin: an export was broken off: %s", e)
-            self.detach().close()
+
+        async def page(before: str) -> tuple[str, str]:
+            found = await self.ask(self.sources.events, replace(wanted, before=before or wanted.before))
+            return write(found.events), found.older
+
+        await self.send_file("events", form, FIELDS, page)
 
 
 class AlarmsPage(Page):
@@ -215,11 +244,6 @@ class Form(Page):
     def go(self, path: str, done: str) -> None:
         """Redirect to a page that says that it is done."""
         self.redirect(f"{path}?done={done}", status=HTTPStatus.SEE_OTHER)
-
-    def who(self) -> str:
-        """The visitor's name, for the record."""
-        visitor = self.current_user
-        return f"{visitor.name if visitor else ''} (dashboard)"
 
     def wrong(self, error: UrlwardError) -> str:
         """Set a status of failure, and return the reason."""
@@ -288,6 +312,7 @@ class AllowsPage(Form):
             problem=problem,
             allows=allows or [],
             done=self.done(),
+            trail=await self.beneath("allows"),
         )
 
 
@@ -348,44 +373,36 @@ class ObjectionsPage(Form):
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(
             "objections", "objections.title", form=form, objections=found or [], error=error, problem=problem,
-            done=self.done(),
+            done=self.done(), trail=await self.beneath("objections"),
         )  # fmt: skip
 
 
 class Login(Base):
-    """Login page: takes the token for a session."""
-
-    needs_token = False
+    """Login page: takes a person's token for a session."""
 
     def get(self) -> None:
         """Show the form."""
-        self.page("login", "login.title", error="", name="")
+        self.page("login", "login.title", error="")
 
     def post(self) -> None:
-        """Begin a session; `name` is who stands in the record for what is done in it."""
-        name = " ".join(self.get_body_argument("name", "").split())
-        if not name or not name.isprintable() or len(name) > MAX_NAME:
-            self._again(HTTPStatus.BAD_REQUEST, f"A name is needed, of at most {MAX_NAME} characters.", "")
-            return
+        """Begin a session."""
+        now = self.context.clock()
         try:
-            self.check_token(self.get_body_argument("token", ""), "login")
+            person = self.person_of(self.get_body_argument("token", ""), "login")
         except HTTPError as e:
-            self._again(e.status_code, str(e.reason), name)
+            self.set_status(e.status_code)
+            self.page("login", "login.title", error=str(e.reason))
             return
         sessions = self.context.sessions
         self.set_cookie(
             sessions.name,
-            sessions.begin(name, self.context.clock()),
+            sessions.begin(person, now),
             httponly=True,
             secure=True,
             samesite="Strict",
             max_age=SESSION,
         )
         self.redirect("/", status=HTTPStatus.SEE_OTHER)
-
-    def _again(self, status: int, error: str, name: str) -> None:
-        self.set_status(status)
-        self.page("login", "login.title", error=error, name=name)
 
 
 class Logout(Base):
@@ -402,8 +419,6 @@ class Logout(Base):
 
 class LanguageChoice(Base):
     """Choice of a language, which a cookie keeps for a year."""
-
-    needs_token = False
 
     def get(self) -> None:
         """Redirect to the first page, for an error's page that was left."""
@@ -425,7 +440,6 @@ class LanguageChoice(Base):
 class HealthPage(Base):
     """``/healthz``: whether this process works; needs no token."""
 
-    needs_token = False
     as_json = True
 
     def get(self) -> None:

@@ -42,7 +42,7 @@ AT_ONCE = 8
 """Lists refreshed at a time, by one process; fewer of them compute (`urlward.feeds.turns`)."""
 
 OF_ONE_SERVER = 2
-"""Lists refreshed at a time of one server: one that stalls keeps those of others from nothing."""
+"""Lists refreshed at a time of one server or folder: one that stalls keeps those of others from nothing."""
 
 LOOK = 1.0
 """Seconds between two looks at a feed's path, and at whether another process has refreshed it."""
@@ -84,9 +84,12 @@ class Slots:
 
     @asynccontextmanager
     async def taken(self, feed: Feed) -> AsyncIterator[None]:
-        """Wait for a slot, and have it inside the block; those that wait for one server, or are at paths,
-        have some of them alone."""
-        server = urlsplit(feed.table.proxy or feed.table.url or "").netloc.rpartition("@")[2].lower()
+        """Wait for a slot, and have it inside the block; those of one server, or of one folder, which may be
+        on a file system that hangs, have some of them alone."""
+        if feed.path is not None:
+            server = str(feed.path.parent.absolute())
+        else:
+            server = urlsplit(feed.table.proxy or feed.table.url or "").netloc.rpartition("@")[2].lower()
         async with self._servers.setdefault(server, asyncio.Semaphore(OF_ONE_SERVER)), self._all:
             yield
 

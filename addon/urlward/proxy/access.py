@@ -113,6 +113,7 @@ def _plain(
     return plain(status, text, head=head.method == b"HEAD", more=more)
 
 
+@lru_cache(1 << 12)
 def is_inside(address: str) -> bool:
     """Whether an IP address is one that means another machine to each: loopback, link-local, unspecified."""
     found = _address(address)

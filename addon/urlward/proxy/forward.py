@@ -120,7 +120,8 @@ class ForwardRelay(HttpRelay):
     def read_on(self) -> None:
         """The client has its turn again."""
         HttpRelay.read_on(self)
-        self._end_with_client()
+        if self._client_ended:
+            self._end_with_client()
 
     def go_on(self) -> None:
         """Judge the request that was waiting."""
@@ -289,10 +290,11 @@ class ForwardRelay(HttpRelay):
         if self._held and not self._waits:
             self.ends.hold_client(held=False)
             self._read_held()
-        self._end_with_client()
+        if self._client_ended:
+            self._end_with_client()
 
     def _end_with_client(self) -> None:
-        if self._client_ended and not (self.pending or self._switching or self._waits or self._done):
+        if not (self.pending or self._switching or self._waits or self._done):
             self.ends.close()
 
     # -- responses

@@ -145,15 +145,15 @@ class Poller(selectors.EpollSelector):
         wait = 0 if self._done else self._wait(timeout) if self._behind else timeout
         told, keys = self._told, self._keys
         # Who is meant is found first: what one does may close another, and its number be that of a third.
-        found: list[tuple[int, int, _Watched]] = []
+        polled = self._epoll.poll(wait, _AT_ONCE)
+        found = [(fd, events, told[fd]) for fd, events in polled if fd in told]
         others: list[tuple[selectors.SelectorKey, int]] = []
-        for fd, events in self._epoll.poll(wait, _AT_ONCE):
-            if (watched := told.get(fd)) is not None:
-                found.append((fd, events, watched))
-            elif (key := keys.get(fd)) is not None:
-                wanted = selectors.EVENT_READ if events & ~WRITE else 0
-                wanted |= selectors.EVENT_WRITE if events & ~READ else 0
-                others.append((key, wanted & key.events))
+        if len(found) < len(polled):
+            for fd, events in polled:
+                if fd not in told and (key := keys.get(fd)) is not None:
+                    wanted = selectors.EVENT_READ if events & ~WRITE else 0
+                    wanted |= selectors.EVENT_WRITE if events & ~READ else 0
+                    others.append((key, wanted & key.events))
         if found or self._behind or self._done:
             self._run(found)
             # What that has closed is nobody's any more, and what it has changed is told again.
@@ -314,8 +314,8 @@ class Poller(selectors.EpollSelector):
             except Exception as e:  # noqa: BLE001 - one must not keep the others waiting
                 self._complain(e)
             start, now = now, perf_counter()
-            share.left -= now - start
-            if share.left < _MUCH:
+            share.left = left = left - (now - start)
+            if left < _MUCH:
                 self._rest(share, now)
             if now > end:
                 skipped += [fd for fd, _, _ in rest]

@@ -310,10 +310,11 @@ def csv_cells(event: Event) -> list[str]:
     entries and categories come from others (https://owasp.org/www-community/attacks/CSV_Injection).
     """
     given = event._asdict() | {"time": time_text(event.time)}
-    return [_plain_cell(str(value)) if value else "" for value in given.values()]
+    return [plain_cell(str(value)) if value else "" for value in given.values()]
 
 
-def _plain_cell(text: str) -> str:
+def plain_cell(text: str) -> str:
+    """Text for a cell of CSV that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

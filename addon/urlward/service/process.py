@@ -35,6 +35,7 @@ from urlward.lines import finish, say
 from urlward.lists.formats import AUTO
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
+from urlward.service.inside import last_lines
 from urlward.state.audit import mend_audit
 from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 
@@ -255,6 +256,7 @@ def main() -> None:
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
     log.addHandler(LineHandler())
+    log.addHandler(last_lines)
     try:
         config, state = read_asked(asked)
         if asked.get("admin"):

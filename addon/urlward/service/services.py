@@ -33,6 +33,7 @@ from urlward.records.status import health_of, readiness_of, status_of
 from urlward.records.store import Store, node_of
 from urlward.records.stores import searchable
 from urlward.records.watches import Watches
+from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
@@ -76,7 +77,11 @@ class Services:
             state,
             self._open_store,
             measures=self._measures,
-            answers={"status": lambda: status_of(self._measures, node=self._records.node)},
+            answers={
+                "status": lambda: status_of(self._measures, node=self._records.node),
+                "metrics": lambda: {"text": self._measures.render().decode()},
+                "inside": inside,
+            },
         )
         self._retention_clock = RetentionClock(state, self.recorder.alarm)
 
@@ -152,7 +157,7 @@ class Services:
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         await asyncio.to_thread(mend_sqlite, self._state / FILE, TABLE)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = DashboardSettings(self._state, admin.token_file, self._records.node)
+        settings = DashboardSettings(self._state, admin.token_file, self._records.node, self._config.file)
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:

@@ -76,7 +76,7 @@ NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
         "dashboard.toml", DAMAGED, "feeds", "history.db", "holds.json", KEY_FILE, KEY_COPY, "lists",
-        "node.json", "objections.json", "outbox", "outbox.level", "own.json", "records.lock",
+        "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json", "records.lock",
         "records.run", "records.sock", "retention.json", "spool", "trust", "versions",
     )
 )  # fmt: skip

@@ -1,0 +1,251 @@
+"""``urlward support``: a bundle for whoever helps, without secrets, entries and clients.
+
+Of the configuration it has what `urlward.config.shareable` lets out; every other text goes through the
+scrubber (`urlward.scrub`), which keeps this program's own words, numbers and the names of feeds and lists.
+"""
+
+import argparse
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from urlward.commands.arguments import DONE, Command, add_state_arguments
+from urlward.config import SYSTEM, Config, ConfigError, configured, is_key
+from urlward.config.shareable import shareable
+from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlwardError
+from urlward.lasting import fault_text
+from urlward.process import module_command
+from urlward.regular import write_new
+from urlward.scrub import Scrubber
+from urlward.state.folder import state_folder
+
+WITHIN = 30.0
+"""Seconds that a part may take: what hangs is often what the bundle is about."""
+
+MOST_FILES = 2_000
+MOST_LINES = 2_000
+_EVENTS = 200
+_LIBRARIES = ("mitmproxy", "cryptography", "pyOpenSSL", "tornado", "SQLAlchemy", "pydantic", "psycopg")
+_UNIT = "urlward.service"
+
+_ABOUT = """A bundle for support of urlward. Nothing in it is meant to name an entry, a client, a host, a
+person or a secret: of texts it has the program's own words, numbers and the names of feeds and lists; […] is
+in place of the rest, and "(set, not shown)" of what the configuration says. Look through it before you send
+it.
+"""
+
+
+def add_support_command(command: Command) -> None:
+    """Declare ``urlward support``."""
+    support = command(
+        "support", _support, "Write a bundle for whoever helps: no secrets, entries or clients."
+    )
+    support.add_argument(
+        "-o", "--output", required=True, metavar="FILE", help='a new .zip; "-" is standard output'
+    )
+    add_state_arguments(support)
+
+
+def _support(args: argparse.Namespace) -> int:
+    data = bundle(args.config, args.state)
+    if args.output == "-":
+        if sys.stdout.isatty():
+            raise UrlwardError("-o: a terminal takes no .zip: name a file")
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return DONE
+    path = Path(args.output)
+    try:
+        write_new(path, data, 0o600)
+    except OSError as e:
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e
+    print(f"{path}: {len(data)} bytes; look through it before you send it")
+    return DONE
+
+
+def bundle(path: Path | None, state: Path | None = None) -> bytes:
+    """Make a bundle, a ZIP file.
+
+    Args:
+        path: of the configuration, where it is not the machine's.
+        state: the state folder, where it is not as configured.
+    """
+    problems: list[str] = []
+    try:
+        path, config = configured(path)
+    except ConfigError as e:
+        path, config, problems = path or SYSTEM, Config(), list(e.lines)
+    folder = state or state_folder(config.state)
+    names = [feed.name for feed in config.feed] + [Path(one).stem for one in config.list]
+    scrubber = Scrubber(names, is_key)
+    parts: dict[str, Callable[[], Any]] = {
+        "configuration.json": lambda: shareable(config) if not problems else {"problems": problems},
+        "status.json": partial(_asked, folder, "status"),
+        "doctor.json": partial(_doctor, path),
+        "feeds.json": partial(_feeds, config, folder),
+        "alarms.json": partial(_alarms, config, folder),
+        "metrics.txt": lambda: str(_asked(folder, "metrics")["text"]),
+        "inside.json": partial(_asked, folder, "inside"),
+        "journal.txt": _journal,
+        "files.json": partial(_files, folder),
+    }
+    found = _within({name: partial(_part, make) for name, make in parts.items()}, WITHIN)
+    # What the types let out is right as it is: a format's name need not be a word of the program.
+    kept = ("configuration.json",) if not problems else ()
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("README.txt", _ABOUT)
+        archive.writestr("about.json", _json(_platform()))
+        for name, value in found.items():
+            value = value if name in kept else scrubber.value(value)
+            archive.writestr(name, value if isinstance(value, str) else _json(value))
+    return made.getvalue()
+
+
+def _part(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except (UrlwardError, OSError) as e:
+        return {"error": str(e)}
+    except Exception as e:  # noqa: BLE001 - one part that fails leaves the others
+        return {"error": fault_text(e)}
+
+
+def _within(parts: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
+    """Make all parts at a time; one that takes longer is told so, and nobody waits for it."""
+    found: dict[str, Any] = {}
+
+    def make(name: str) -> None:
+        found[name] = parts[name]()
+
+    threads = {name: threading.Thread(target=make, args=(name,), daemon=True) for name in parts}
+    for thread in threads.values():
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads.values():
+        thread.join(max(0.0, end - time.monotonic()))
+    late = {"error": f"no answer within {seconds:.0f} s"}
+    return {name: found.get(name, late) for name in parts}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _platform() -> dict[str, Any]:
+    """Versions of urlward, Python, the system and libraries; nothing that an operator has named."""
+    os_release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
+    return {
+        "time": time_text(time.time()),
+        "urlward": _version("urlward"),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "system": {name: os_release.get(name, "") for name in ("ID", "VERSION_ID")},
+        "kernel": platform.release(),
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load": os.getloadavg(),
+        "root": os.geteuid() == 0,
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _asked(state: Path, question: str) -> dict[str, Any]:
+    from urlward.records.asking import ask
+
+    return ask(state, question)
+
+
+def _doctor(path: Path | None) -> Any:
+    line = ["doctor", "--json", *(["--config", str(path)] if path is not None else [])]
+    done = subprocess.run(  # noqa: S603 - our own
+        module_command("urlward", *line), capture_output=True, text=True, check=False, timeout=WITHIN
+    )
+    return json.loads(done.stdout) if done.stdout else {"error": done.stderr}
+
+
+def _feeds(config: Config, state: Path) -> Any:
+    from urlward.feeds.status import status
+
+    return [status(feed, state, time.time()) for feed in config.feed]
+
+
+def _alarms(config: Config, state: Path) -> Any:
+    """Last alarms and gaps in the records."""
+    from urlward.records.database import open_database
+    from urlward.records.event import as_json
+    from urlward.records.store import EventQuery
+    from urlward.records.stores import searchable
+
+    table = searchable(config.records) if config.records is not None else None
+    if table is None:
+        return []
+    database = open_database(table, state, make=False)
+    try:
+        return [as_json(event) for event in database.find(EventQuery(("alarm", "gap"), limit=_EVENTS))]
+    finally:
+        database.close()
+
+
+def _journal() -> str:
+    """Last lines of the service in systemd's journal, where this user may read it."""
+    tool = shutil.which("journalctl")
+    if tool is None:
+        return "there is no journalctl\n"
+    line = [
+        tool,
+        "--unit",
+        _UNIT,
+        "--output",
+        "short-iso",
+        "--lines",
+        str(MOST_LINES),
+        "--no-pager",
+        "--quiet",
+    ]
+    done = subprocess.run(line, capture_output=True, check=False, timeout=WITHIN)  # noqa: S603 - the system's
+    return (done.stdout or done.stderr).decode(errors="replace")
+
+
+def _files(state: Path) -> list[dict[str, Any]]:
+    """Sizes and ages of what is in the state folder; of names, what is before the dots may be anybody's."""
+    found = []
+    for number, path in enumerate(sorted(state.rglob("*"))):
+        if number >= MOST_FILES:
+            break
+        status = path.lstat()
+        name = [_parts_of(part) for part in path.relative_to(state).parts]
+        found.append(
+            {
+                "name": name,
+                "bytes": status.st_size,
+                "mode": f"{status.st_mode:o}",
+                "changed": time_text(status.st_mtime),
+                "owner": status.st_uid,
+            }
+        )
+    return found
+
+
+def _parts_of(name: str) -> list[str]:
+    return name.split(".")
