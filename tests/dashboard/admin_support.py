@@ -348,6 +348,7 @@ class MadeUp(LiveSources):
                 "decided": entry,
                 "others": [entry | {"verdict": "monitor", "list": "phishing"}],
                 "protected": False,
+                "allow": None,
             },
         }
 

@@ -1,12 +1,16 @@
+import html
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dashboard.admin_support import serving
+from dashboard.test_app import Browser
 from lists.policy_support import config as read
 from urlward.config import Config, RecordsTable, read_config
-from urlward.dashboard.live_sources import Checks
+from urlward.dashboard.live_sources import Checks, LiveSources
 from urlward.engine.errors import UrlwardError
 from urlward.policy.allows import add_allow
 from urlward.proxy.settings import Settings
@@ -72,6 +76,71 @@ def test_allows_begin_and_end(checks: Checks, tmp_path: Path, monkeypatch: pytes
     assert checks.check(url, "", None, now)["verdict"] == "allow"
     now = NOW + 61
     assert checks.check(url, "", None, now)["verdict"] == "block"
+
+
+def test_an_allow_counts_in_its_time_alone_and_says_who(
+    checks: Checks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("urlward.feeds.keeper.time.time", lambda: NOW)
+    url, state = "http://games.example/", tmp_path / "state"
+    key = local_key(state)
+    made = add_allow(state, key, url, 60, "ticket 31", "ann", whole_host=True, now=NOW)
+    found = checks.check(url, "", NOW + 59, NOW)
+    assert found["verdict"] == "allow"
+    assert found["explanation"]["decided"]["id"] == made.id
+    assert found["explanation"]["allow"]["who"] == "ann"
+    assert found["explanation"]["allow"]["why"] == "ticket 31"
+    for at in (NOW - 1, NOW + 60):
+        found = checks.check(url, "", at, NOW)
+        assert (found["verdict"], found["explanation"]["verdict"]) == ("block", "block")
+        assert found["explanation"]["allow"] is None
+        assert made.id not in json.dumps(found)
+    # Of two of the same page, one is in the list.
+    add_allow(state, key, url, 600, "ticket 32", "ben", whole_host=True, now=NOW)
+    assert checks.check(url, "", NOW + 120, NOW)["verdict"] == "allow"
+
+
+def test_the_page_tells_group_schedule_and_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("urlward.feeds.keeper.time.time", lambda: NOW)
+    (tmp_path / "list.txt").write_text("games.example category=games id=C-1\n")
+    schedule = (
+        CONFIG
+        + """schedule = "breaks"
+[schedule.breaks]
+zone = "UTC"
+from = "10:00"
+to = "10:30"
+"""
+    )
+    state = tmp_path / "state"
+    sources = LiveSources(read(tmp_path, schedule), state, clock=lambda: NOW)
+    local_key(state)
+    with serving(sources, state, clock=lambda: NOW) as site:
+        browser = Browser(site).log_in()
+
+        def told(at: str, client: str = "192.0.2.9") -> str:
+            answer = browser.form("/check", url="http://games.example/x", client=client, at=at)
+            assert answer.status == 200
+            return " ".join(re.sub(r"<[^>]+>", " ", html.unescape(answer.data.decode())).split())
+
+        text = told("2026-11-25 10:10")
+        assert "Verdict: pass" in text
+        assert "192.0.2.9, in group pupils (group.0.networks.0)" in text
+        assert "until 2026-11-25 10:30:00Z" in text
+        assert "in schedule breaks only" in text or "schedule breaks" in text
+        text = told("2026-11-25 11:00")
+        assert "Verdict: block" in text
+        assert "fits, out of its schedule" in text
+        assert "in no group" in told("2026-11-25 10:10", "198.51.100.1")
+        add_allow(
+            state, local_key(state), "games.example", 6 * 3600, "ticket 31", "Ann (dashboard)",
+            whole_host=True, now=NOW,
+        )  # fmt: skip
+        text = told("2026-11-25 11:00")
+        assert "Verdict: allow" in text
+        assert "Allowed by Ann (dashboard), until 2026-11-25 15:46:40Z : ticket 31" in text
+        assert "Verdict: block" in told("2026-11-25 16:00")
+    sources.close()
 
 
 def test_a_bad_list_is_said_and_can_be_mended(checks: Checks, tmp_path: Path):

@@ -51,7 +51,10 @@ def methods() -> list[Any]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with serving(MadeUp(), tmp_path_factory.mktemp("state")) as site:
+    sources = MadeUp()
+    # So that each page has all the forms that it can have.
+    sources.allow("http://a.example/", 60, "ticket 31", "Ann", whole_host=False)
+    with serving(sources, tmp_path_factory.mktemp("state")) as site:
         yield site
 
 

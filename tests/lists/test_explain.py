@@ -176,6 +176,7 @@ def test_json(policy: Policy) -> None:
             "resting": [],
         },
         "others": [],
+        "allow": None,
     }
 
 

@@ -5,7 +5,8 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 
 from urlward.commands.arguments import Command
@@ -16,8 +17,10 @@ from urlward.lines import plain
 from urlward.lists.explain import Checker, parse_time
 from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST, given_path
+from urlward.policy.allows import Allow, current_allows
 from urlward.progress import Progress, progress_bar, silent
 from urlward.samples import SAMPLE
+from urlward.state.folder import state_folder
 
 OK, BLOCKED, ERROR = 0, 1, 2
 
@@ -89,7 +92,7 @@ def _check(args: argparse.Namespace) -> int:
     with progress_bar() as progress:
         loaded = load(args, follow=False, progress=progress)
     now = time.time() if args.at is None else parse_time(args.at)
-    checker = Checker(loaded.keeper.matcher, loaded.policy, client, now)
+    checker = Checker(loaded.keeper.matcher, loaded.policy, client, now, _allows(configuration(args)))
     worst = OK
     for url in _urls(args.urls):
         found = checker.check(url)
@@ -107,6 +110,14 @@ def _check(args: argparse.Namespace) -> int:
             if explained[1]:
                 print("  protected   no feed blocks this host whole")
     return worst
+
+
+def _allows(config: Config) -> Sequence[Allow]:
+    """Temporary allows that are among the lists, where this user may read them."""
+    if config.keeps_state:
+        with suppress(UrlwardError):  # who loads the lists has said so
+            return current_allows(state_folder(config.state), time.time())
+    return ()
 
 
 def _urls(arguments: list[str]) -> Iterator[str]:

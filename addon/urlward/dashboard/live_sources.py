@@ -100,7 +100,8 @@ class Checks:
             loaded = self._in_force(now)
             if loaded.neighbours is not None:
                 loaded.neighbours.refresh()
-            checker = Checker(loaded.keeper.matcher, loaded.policy, client, now if at is None else at)
+            moment, allows = now if at is None else at, current_allows(self._state, now)
+            checker = Checker(loaded.keeper.matcher, loaded.policy, client, moment, allows)
             found = checker.check(url)
             if "error" not in found:
                 explanation, protected = checker.explain(url)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,8 @@ from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import canonicalize
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
+from urlward.policy.allows import NAME as ALLOWS
+from urlward.policy.allows import Allow, allow_row, out_of_time
 from urlward.policy.policy import Policy, PolicyRule, View
 
 # RFC 3339, or a date alone.
@@ -65,6 +67,7 @@ class Explanation:
         until: when the next schedule begins or ends; None where none does.
         decided: the entry that decided; None where none counts.
         others: all others found, those that weigh most first.
+        allow: the temporary one that decided; None where none did.
     """
 
     verdict: Verdict
@@ -76,6 +79,7 @@ class Explanation:
     until: float | None
     decided: Weighed | None
     others: tuple[Weighed, ...]
+    allow: Allow | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Format for ``--json``."""
@@ -89,6 +93,7 @@ class Explanation:
             "until": None if self.until is None else time_text(self.until),
             "decided": None if self.decided is None else _json(self.decided),
             "others": [_json(one) for one in self.others],
+            "allow": None if self.allow is None else allow_row(self.allow),
         }
 
     def as_text(self) -> str:
@@ -101,6 +106,9 @@ class Explanation:
             lines.append("  nothing listed counts")
         else:
             lines.append(f"  decided by  {_text(self.decided)}")
+        if self.allow is not None:
+            row = allow_row(self.allow)
+            lines.append(f"  allowed by  {row['who']}, until {row['until']}: {row['why']}")
         lines += [f"  not by      {_text(one)}" for one in self.others]
         if self.page:
             lines.append(f"  block page  {self.page}")
@@ -217,14 +225,20 @@ class Checker:
         policy: what they mean for whom; None where the same for all.
         client: an address, or empty for a client in no group.
         now: seconds since 1970-01-01 UTC.
+        allows: the temporary ones that are among the lists; those that do not last at `now` do not count.
     """
 
-    def __init__(self, matcher: Matcher, policy: Policy | None, client: str, now: float) -> None:
+    def __init__(
+        self, matcher: Matcher, policy: Policy | None, client: str, now: float, allows: Sequence[Allow] = ()
+    ) -> None:
         self._matcher = matcher
         self._policy = policy
         self._client = client
         self._now = now
-        self._decide: Decide = decide if policy is None else policy.view(client, now).decide
+        self._allows = allows
+        self._out_of_time = out_of_time(allows, now)
+        view: Decide = decide if policy is None else policy.view(client, now).decide
+        self._decide: Decide = lambda verdicts: view(self._in_time(verdicts))
 
     def check(self, url: str) -> dict[str, Any]:
         """Check a URL; the result has the names of ``--json``, with ``error`` for a text that is no URL."""
@@ -250,12 +264,19 @@ class Checker:
         seen: dict[Verdict, None] = {}
 
         def note(verdicts: list[Verdict]) -> Verdict:
-            seen.update(dict.fromkeys(verdicts))
-            return decide(verdicts)
+            in_time = self._in_time(verdicts)
+            seen.update(dict.fromkeys(in_time))
+            return decide(in_time)
 
         raw = url.encode(errors="surrogateescape")
         host = canonicalize(raw).host
         self._matcher.check_url(raw, self._now, note)
         policy = self._policy or Policy(Config())
         found = {host: tuple(seen)} if seen else {}
-        return explain(policy, found, self._client, self._now), self._matcher.protects(host)
+        made = explain(policy, found, self._client, self._now)
+        decided = made.decided.verdict if made.decided is not None else PASS
+        by = (one for one in self._allows if (decided.list, decided.entry) == (ALLOWS, one.id))
+        return replace(made, allow=next(by, None)), self._matcher.protects(host)
+
+    def _in_time(self, verdicts: list[Verdict]) -> list[Verdict]:
+        return [one for one in verdicts if one.list != ALLOWS or one.entry not in self._out_of_time]

@@ -254,6 +254,14 @@ def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | Non
     return dump(compiler.finish(), key, name=NAME, serial=int(now), created=int(now))
 
 
+def out_of_time(allows: Iterable[Allow], at: float) -> frozenset[str]:
+    """Ids of allows that do not count at a time: it is before or after them, and no other of the same page or
+    host covers it."""
+    every = list(allows)
+    covered = {(one.kind, one.digest) for one in every if one.created <= at < one.until}
+    return frozenset(one.id for one in every if (one.kind, one.digest) not in covered)
+
+
 def next_end(allows: Iterable[Allow], now: float) -> float | None:
     """End of the first allow to end; None where none is in force."""
     return min((allow.until for allow in allows if now < allow.until), default=None)
