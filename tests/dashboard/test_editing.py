@@ -31,6 +31,7 @@ listen = "127.0.0.1:{admin}"
 name = "first"   # keep this
 path = "first.txt"
 interval = "1d"
+stale_after = "4242d"
 """
 
 
@@ -145,11 +146,16 @@ def test_a_feed_is_added_paused_changed_and_removed(proxy: Filter, dashboard: Da
     assert 'name = "second"' in (folder / "more.toml").read_text()
     blocked(proxy, "second.example")
     assert [row["values"]["name"] for row in found["feed"]] == ["first", "second"]
+    assert found["feed"][0]["others"] == ["stale_after"]
+    assert "4242d" not in json.dumps(found), "what no form has may be a secret"
 
     dashboard.ask("POST", "/api/feeds/first/pause")
     dashboard.in_force()
     text = (folder / "urlward.toml").read_text()
-    assert 'name = "first"   # keep this\npath = "first.txt"\ninterval = "1d"\npaused = true\n' in text
+    assert (
+        'name = "first"   # keep this\npath = "first.txt"\ninterval = "1d"\n'
+        'stale_after = "4242d"\npaused = true\n'
+    ) in text
     assert (folder / "urlward.toml").stat().st_mode & 0o777 == 0o640
     states = {row["name"]: row["state"] for row in dashboard.ask("GET", "/api/feeds")}
     assert states["first"] == "paused"

@@ -15,16 +15,14 @@ from typing import Any
 import bcrypt
 import pytest
 
+from browsing import CHROMIUM, FLAGS, NEEDS_CHROMIUM
 from conftest import free_port, wait_for
 from e2e.support import Authority, Filter, Nginx, RawOrigin, ask, get, running, urlward
-from e2e.test_block_page_browser import CHROMIUM, FLAGS
 from e2e.test_workers import children_of
 
 PASSWORD = "correct-horse"
 BROWSER_WITHIN = 120_000.0
 """Milliseconds that a browser may take to start, or to load a page."""
-
-needs_chromium = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs the Debian package chromium")
 
 
 def users(folder: Path, user: str, password: str = PASSWORD) -> Path:
@@ -223,7 +221,7 @@ def browser(*flags: str) -> Iterator[Any]:
             found.close()
 
 
-@needs_chromium
+@NEEDS_CHROMIUM
 def test_a_browser_with_proxy_auto_configuration(tmp_path: Path, raw: RawOrigin) -> None:
     port = free_port()
     table = f'[proxy.pac]\nproxies = ["127.0.0.1:{port}"]\ndirect = ["direct.example", "192.0.2.0/24"]'
@@ -242,7 +240,7 @@ def test_a_browser_with_proxy_auto_configuration(tmp_path: Path, raw: RawOrigin)
     assert [b"\r\nVia: 1.1 urlward" in heads[path] for path in (b"/0", b"/1", b"/2")] == [True, False, False]
 
 
-@needs_chromium
+@NEEDS_CHROMIUM
 def test_a_browser_with_a_password(tmp_path: Path, origin: Nginx) -> None:
     with proxy(tmp_path, f'users = "{users(tmp_path, "someone").name}"') as own, browser() as found:
         server = {"server": f"http://127.0.0.1:{own.port}", "username": "someone", "password": PASSWORD}

@@ -3,6 +3,7 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from engine.support import SECRET, build, load_lines
+from urlward.engine import artifact
 from urlward.engine import loaded as module
 from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
@@ -134,6 +135,22 @@ def test_loading_can_be_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = iterated(loading(data, Key(SECRET)))
     count = sum(1 for _ in steps)
     assert count > 20
+
+
+def test_a_category_for_each_entry_is_read_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifact, "_CHECKED", 10)
+    monkeypatch.setattr(module, "_COUNTED", 10)
+    under = Key(SECRET)
+
+    def steps(lines: list[str]) -> int:
+        return sum(1 for _ in loading(build(lines, under), under))
+
+    plain = [f"h{n}.test" for n in range(200)]
+    # Shapes are checked and told from each other, and categories checked twice: as such, and as counted.
+    assert steps([f"{line} category=case-{n}" for n, line in enumerate(plain)]) >= steps(plain) + 4 * 19
+    li = load_lines(["h.test category=a", "i.test category=b expires=2027-01-31"], under)
+    assert [li.verdict(row).category for row in range(2)] in (["a", "b"], ["b", "a"])
+    assert li.expired(2e9) == 1
 
 
 def test_automata_are_bounded_by_what_they_hold_however_long_the_patterns(

@@ -793,6 +793,9 @@ def test_an_entry_is_what_a_browser_asks_for_where_it_is_given_the_entry(page: s
         "/one%20two./three/y",
         "/one%20two/three../y",
         "/a./one+two/three/y",
+        # lighttpd
+        "/x?/../one%20two/three/y?",
+        "/x?a/%2e./../one%20two/three/y?",
     ],
 )
 def test_a_path_sequence_on_any_host_is_found_in_every_reading(target: str) -> None:

@@ -767,6 +767,7 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/x/a;b/y\\z/../..%5c../c", ["/c"]),
         # The same, behind a server that has taken out dot segments, or a fragment.
         ("/;/../a;b/c", ["/a"]),
+        ("/;\\..\\a;b/c", ["/a"]),
         ("/x/..?/../a?", ["/a"]),
         ("/x%2f..?/../a?", ["/a"]),
         ("/x/%0e/..%2fa%0d", ["/x/a"]),
@@ -775,6 +776,8 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # nginx passes on a path that it has unescaped as it is, where it is told so.
         ("/a.html%3fx", ["/a.html"]),
         ("/a.html%3F", ["/a.html"]),
+        ("/a.html%20%3f", ["/a.html"]),
+        ("/a.html.%3f", ["/a.html"]),
         ("/x/../a.jpg%23%3f", ["/a.jpg"]),
         ("/a.php%20http/1.1%0d%0aX:", ["/a.php"]),
         # `new URL(request.url, base)` takes the first segment for a host.

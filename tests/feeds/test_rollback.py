@@ -158,6 +158,10 @@ def test_an_attempt_tells_and_keeps_nothing(tmp_path: Path, site: Server) -> Non
     assert entries(made) == 12
     site.put("feed", hosts(*range(12)))
     assert tried.attempt().text == "12 entries, as in force"
+    site.put("feed", hosts(*range(12)) + "nothing at all?\n")
+    assert made.refresh(max_errors="5").state == "unchanged"
+    strict = made.table.model_copy(update={"max_errors": "0"})
+    assert feeds_feed.Feed(strict, made.config, made.state).attempt().reason == "bad-lines"
     site.put("feed", "<!DOCTYPE html><p>Log in</p>")
     assert tried.attempt().reason == "html"
 

@@ -48,8 +48,9 @@ class Rig:
         self.kernel: Kernel = addon._steer_set  # type: ignore[assignment]
         self.urlward: Urlward = tctx.master.addons.get("urlward")
 
-    async def ask(self, name: str) -> dns.message.Message:
-        return await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", 60, self.port)
+    async def ask(self, name: str, *, tcp: bool = False) -> dns.message.Message:
+        how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
+        return await how(dns.message.make_query(name, "A"), "127.0.0.1", 60, self.port)
 
     async def relist(self, text: str) -> None:
         self.list.write_text(text)
@@ -59,7 +60,11 @@ class Rig:
 
 @asynccontextmanager
 async def running(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, text: str = LIST, **values: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str = LIST,
+    system: Path | None = None,
+    **values: Any,
 ) -> AsyncIterator[Rig]:
     monkeypatch.setattr(
         mode_servers.AsyncioServerInstance, "listen", mode_servers.AsyncioServerInstance.listen
@@ -68,7 +73,12 @@ async def running(
     # Until the test is over, which ends it.
     monkeypatch.setattr(steering, "_LINGERS", 600.0)
     upstream = await Upstream(records("60 A 192.0.2.1")).start()
-    dns_table = DnsTable(port=free_port(), resolvers=(f"127.0.0.1:{upstream.port}",), timeout=PATIENT)
+    named = (f"127.0.0.1:{upstream.port}",)
+    if system is not None:
+        say(system, upstream)
+        monkeypatch.setattr(steering, "SYSTEM", system)
+        monkeypatch.setattr(steering, "SYSTEM_LOOK", 0.02)
+    dns_table = DnsTable(port=free_port(), resolvers=() if system else named, timeout=PATIENT)
     table = GatewayTable(dns=dns_table, canary=CanaryTable(addresses=()), **values)
     addon = Steering(table, Kernel())  # type: ignore[arg-type]
     (folder / "list.txt").write_text(text)
@@ -93,6 +103,36 @@ async def running(
         await addon.done()
         assert rig.kernel.closed
         upstream.close()
+
+
+def say(system: Path, *upstreams: Upstream) -> None:
+    """Write the system's resolvers as a DHCP client does; a port goes beyond what resolv.conf(5) knows."""
+    new = system.with_name("new")
+    new.write_text("".join(f"nameserver 127.0.0.1:{one.port}\n" for one in upstreams))
+    new.replace(system)
+
+
+async def test_the_system_s_resolvers_are_those_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another lease brings others, and those before answer nobody any more."""
+    system = tmp_path / "resolv.conf"
+    other = await Upstream(records("60 A 192.0.2.2")).start()
+    async with running(tmp_path, monkeypatch, system=system) as rig:
+        assert (await rig.ask("plain.example")).answer[0][0].address == "192.0.2.1"
+        rig.upstream.answer = lambda _: None
+        waiting = asyncio.ensure_future(rig.ask("asked-before.example"))
+        await until(lambda: "asked-before.example" in rig.upstream.asked, "the question")
+        say(system)  # no lease: those before stay
+        say(system, other)
+        await until(lambda: f"DNS resolvers: 127.0.0.1:{other.port}, as " in caplog.text, "the others")
+        for tcp in (False, True):
+            assert (await rig.ask("plain.example", tcp=tcp)).answer[0][0].address == "192.0.2.2"
+        assert rig.upstream.asked.count("plain.example") == 1
+        rig.upstream.answer = records("60 A 192.0.2.1")
+        rig.upstream.answer_held()
+        assert (await waiting).answer[0][0].address == "192.0.2.1", "what was asked before is still answered"
+    other.close()
 
 
 def test_modes() -> None:

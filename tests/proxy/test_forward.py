@@ -103,6 +103,78 @@ def via(response: bytes) -> bytes:
 # -- what a request becomes
 
 
+def test_fields_that_are_the_same_go_out_under_each_authority() -> None:
+    case = Case()
+    for url in ("http://a.test/1", "http://b.test:8080/2", "http://a.test/3", "http://a.test/4"):
+        case.client(b"GET %b HTTP/1.1\r\nHost: a.test\r\nX: y\r\n\r\n" % url.encode()).server(ok())
+    assert [origin for origin, _ in case.ends.sent] == [A, B, A, A]
+    sent = re.findall(rb"GET (\S+) HTTP/1\.1\r\nHost: (\S+)\r\nX: y\r\nVia: 1\.1 urlward\r\n\r\n", case.sent)
+    assert sent == [(b"/1", b"a.test"), (b"/2", b"b.test:8080"), (b"/3", b"a.test"), (b"/4", b"a.test")]
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "path"),
+    [
+        ("http://a.test/y@z", "a.test", "/y@z"),
+        ("http://a.test?q", "a.test", "/?q"),
+        ("http://a.test", "a.test", "/"),
+        ("http://u:p@a.test/w", "a.test", "/w"),
+        ("http://a.testy/", "a.testy", "/"),
+        ("HTTP://a.test/v", "a.test", "/v"),
+        ("https://a.test/u", "a.test", "/u"),
+    ],
+)
+def test_a_target_that_begins_as_the_one_before_is_read_like_any_other(
+    url: str, host: str, path: str
+) -> None:
+    case = Case().client(get("http://a.test/x")).server(ok())
+    judge, absolute = case.relay.judge, []
+
+    def noted(head: RequestHead) -> Names | BlockResponse | None:
+        absolute.append(head.absolute)
+        return judge(head)
+
+    case.relay.judge = noted
+    case.client(f"GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()).server(ok())
+    origin, second = case.ends.sent[-1]
+    assert second.startswith(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n".encode())
+    tls = url.startswith("https")
+    assert origin == Origin(host, 443 if tls else 80, tls)
+    assert absolute == [(url.partition(":")[0].lower(), host, path)]
+
+
+def test_a_tunnel_to_what_begins_as_the_target_before_is_none() -> None:
+    case = Case().client(get("http://a.test/x")).server(ok())
+    case.client(b"CONNECT http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n")
+    assert case.answers[-1].startswith(b"HTTP/1.1 400 ")
+    assert case.ends.tunnels == []
+
+
+def test_the_address_of_an_origin_is_told_of_once_for_each_connection() -> None:
+    case = Case()
+    for _ in range(3):
+        case.client(get("http://a.test/")).server(ok())
+    assert case.ends.judged_for == [(A, False), (A, True)]
+    case.relay.server_ended()
+    for _ in range(3):
+        case.client(get("http://a.test/")).server(ok())
+    assert case.ends.judged_for[2:] == [(A, False), (A, True)]
+    case.client(get("http://a.test/"))
+    case.relay.server_ended()  # on the way, so that it is sent again over another
+    case.server(ok()).client(get("http://a.test/")).server(ok())
+    assert case.ends.judged_for[4:] == [(A, True)]
+    assert case.ends.opened == [A, A, A]
+
+
+def test_a_response_that_is_the_same_is_sent_on_as_its_request_needs() -> None:
+    """What is remembered of a response's head is for clients that keep their connection alone."""
+    for more, minor in (("", 1), ("Connection: close\r\n", 1), ("", 1), ("Connection: keep-alive\r\n", 0)):
+        case = Case().client(get("http://a.test/", more, minor=minor)).server(ok())
+        added = b"Via: 1.1 urlward\r\n"
+        added += b"Connection: close\r\n" * ("close" in more) + b"Connection: keep-alive\r\n" * (not minor)
+        assert case.ends.client == ok().replace(b"\r\n\r\n", b"\r\n" + added + b"\r\n", 1)
+
+
 def test_a_head_is_kept_for_the_origin_that_is_yet_to_be_reached() -> None:
     """By it the answer is chosen where the second origin turns out to have a listed address."""
     case = Case().client(get("http://a.test/")).server(ok())

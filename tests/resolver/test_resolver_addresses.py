@@ -1,11 +1,16 @@
 import socket
+import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
+from resolver.test_forward import Query
 from urlward.config.problem import SettingError
 from urlward.dns.resolver_addresses import parse_resolver, resolvers
+from urlward.dns.upstream import Forwarder, OutageLog, UdpWay
 
 OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::254")))
 
@@ -26,6 +31,39 @@ def test_how_they_are_written(text: str, host: str, port: int) -> None:
     assert (resolver.host, resolver.port) == (host, port)
     assert resolver.family == (socket.AF_INET6 if ":" in host else socket.AF_INET)
     assert resolver.address[:2] == (host.partition("%")[0], port)
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+async def test_an_interface_that_has_come_back_has_another_number() -> None:
+    """As that of a modem: the resolver that its network told of is behind it as before."""
+
+    def wire() -> None:
+        for line in (
+            "link add wan0 type veth peer name isp0",
+            "link set isp0 up",
+            "addr add fe80::2/64 dev wan0 nodad",
+            "link set wan0 up",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+
+    with own_network():
+        wire()
+        resolver, loopback = parse_resolver("fe80::1%wan0"), parse_resolver("192.0.2.53")
+        subprocess.run(["ip", "link", "del", "wan0"], check=True)
+        with pytest.raises(OSError, match=r"known|address|found"):
+            resolver.reached()
+        subprocess.run(["ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1"], check=True)
+        wire()
+        assert resolver.reached() == ("fe80::1", 53, 0, socket.if_nametoindex("wan0"))
+        assert resolver.reached() != resolver.address
+        assert loopback.reached() == ("192.0.2.53", 53)
+        way = UdpWay(resolver)
+        forwarder = Forwarder([way], 60.0, OutageLog([way.text]))
+        query = Query()
+        assert forwarder.ask(query)
+        source = next(source for source in way._sources if source is not None)
+        assert source._socket.getpeername()[3] == socket.if_nametoindex("wan0")
+        forwarder.close()
 
 
 def test_how_they_are_shown() -> None:

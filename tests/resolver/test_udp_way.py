@@ -188,6 +188,24 @@ async def test_nothing_comes_back_to_the_sockets_that_are_open(make: Make) -> No
     upstream.close()
 
 
+async def test_other_resolvers_leave_no_socket_of_those_before(make: Make) -> None:
+    before, now = await Upstream(GOOD).start(), await Upstream(GOOD).start()
+    opened = open_sockets()
+    asker = make(before.port, timeout=0.4)
+    for _ in range(40):
+        assert await asker.ask()
+    before.answer = lambda _: None
+    query = Query("waits.example")
+    assert asker.forwarder.ask(query)
+    asker.forwarder.take_ways([UdpWay(parse_resolver(f"127.0.0.1:{now.port}"))])
+    await until(lambda: query.got is not NOTHING, "an answer")
+    assert query.got, "of the other, as the first has had its turn"
+    assert now.asked == ["waits.example"]
+    assert len(open_sockets() - opened) == 1
+    before.close()
+    now.close()
+
+
 def open_sockets() -> set[str]:
     found = set()
     for link in Path("/proc/self/fd").iterdir():

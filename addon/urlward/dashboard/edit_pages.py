@@ -74,11 +74,7 @@ class TablePage(Form):
     ) -> None:
         # What was typed into a form counts against the file as it was when that was loaded.
         seen = self.given("seen") if self.request.method == "POST" else row["seen"] if row else ""
-        others = (
-            sorted(set(row["values"]) - {field.name for field in FIELDS[kind]} - {"rule", "group"})
-            if row
-            else []
-        )
+        others = row["others"] if row else []
         self.page(
             "edit_table", f"edit.{kind}" if row else f"edit.new_{kind}", kind=kind, at=at, row=row, form=form,
             fields=FIELDS[kind], seen=seen, others=others, error=error, tried=tried,
@@ -110,10 +106,13 @@ class VersionsPage(Page):
 _DONE = {"pause": "paused", "resume": "resumed", "rollback": "rolled_back", "release": "released"}
 
 
-async def show_versions(page: Base, name: str, error: str = "") -> None:
+async def show_versions(page: Page, name: str, error: str = "") -> None:
     """Answer with the page of a feed's earlier lists."""
     found, problem = await page.ask_if_there(page.sources.versions, name)
-    page.page("versions", "versions.title", name=name, found=found, problem=problem, error=error)
+    page.page(
+        "versions", "versions.title", name=name, found=found, problem=problem, error=error,
+        trail=await page.beneath("lists"),
+    )  # fmt: skip
 
 
 async def do_to_feed(handler: Base, action: str, name: str, why: str, serial: str, who: str) -> Any:

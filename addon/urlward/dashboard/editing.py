@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from urlward.config import Config, ConfigError, FeedTable, config_of
 from urlward.config.edit import add, change, remove
 from urlward.config.sources import Source, Sources, read_sources
+from urlward.dashboard.forms import FIELDS
 from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.dates import time_text
 from urlward.feeds.feed import Feed
@@ -29,7 +30,7 @@ from urlward.process import IN_FORCE, module_command
 from urlward.state.audit import append
 from urlward.state.folder import made_folder, write_private
 
-KINDS = ("feed", "group", "rule", "schedule")
+KINDS = tuple(FIELDS)
 """Tables that are edited."""
 
 VERSIONS, MOST_VERSIONS = "versions", 50
@@ -288,8 +289,10 @@ class Editor:
 
 
 def tables(sources: Sources, kind: str) -> list[Row]:
-    """Tables of a kind, in order: ``at`` (place in the whole), ``file``, ``seen`` (of the file's text), and
-    ``values`` as they are written."""
+    """Tables of a kind, in order: ``at`` (place in the whole), ``file``, ``seen`` (of the file's text),
+    ``values`` as they are written, of the keys that a form has, and ``others``: the names of all other keys,
+    whose values may be secrets."""
+    known = {field.name for field in FIELDS[kind]} | {"name", "paused", "group"}
     found = sources.merged.get(kind, {} if kind == "schedule" else [])
     rows: list[tuple[str, Any]] = []
     if isinstance(found, dict):
@@ -305,7 +308,13 @@ def tables(sources: Sources, kind: str) -> list[Row]:
                 for i, rule in enumerate(rules if isinstance(rules, list) else [])
             ]
     return [
-        {"at": at, "file": str(file.path), "seen": mark(file), "values": values}
+        {
+            "at": at,
+            "file": str(file.path),
+            "seen": mark(file),
+            "values": {key: value for key, value in values.items() if key in known},
+            "others": sorted(values.keys() - known - {"rule"}),
+        }
         for at, values in rows
         for file in [sources.files[sources.place(at)[0]]]
     ]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, get_args
 
 from urlward.config import Use
 from urlward.config.policy import DAYS
+from urlward.dashboard.sources import AdminError
 from urlward.lists.formats import AUTO, FORMATS
 
 
@@ -68,6 +69,10 @@ FIELDS: Mapping[str, tuple[Field, ...]] = {
 }
 
 
+_SENT = {"password_file": ".password", "token_file": ".bearer"}
+"""Files whose text goes to a feed's server, and how their names end; no file of urlward's own ends so."""
+
+
 def values_of(kind: str, given: Mapping[str, str], before: Mapping[str, Any] | None) -> dict[str, Any]:
     """Values of the keys that a form gives.
 
@@ -75,6 +80,10 @@ def values_of(kind: str, given: Mapping[str, str], before: Mapping[str, Any] | N
         kind: of table.
         given: texts by the names of fields; a field that is not here changes nothing.
         before: the table as it is written; None for a new one.
+
+    Raises:
+        AdminError: a file is to be sent that is not named as one of credentials: whoever may edit feeds is
+            not to get at the other files that this process may read, such as keys.
     """
     found: dict[str, Any] = {}
     for field in FIELDS[kind]:
@@ -87,6 +96,9 @@ def values_of(kind: str, given: Mapping[str, str], before: Mapping[str, Any] | N
         # What is said in the file stays said, and what is not need not be.
         if (not value or text == field.default) and (before or {}).get(field.name) != value:
             value = None
+        ending = _SENT.get(field.name)
+        if value and ending and value != (before or {}).get(field.name) and not value.endswith(ending):
+            raise AdminError(f"{field.name}: a file whose name ends in {ending}, since its text is sent")
         found[field.name] = value
     return found
 

@@ -31,6 +31,14 @@ class ResolverAddress(NamedTuple):
     family: socket.AddressFamily
     address: Any
 
+    def reached(self) -> Any:
+        """The address for sockets, as it is now: an interface that has come back has another number.
+
+        Raises:
+            OSError: there is no such interface now.
+        """
+        return _numeric(self.host, self.port)[0][4] if "%" in self.host else self.address
+
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}" if self.port != _PORT else self.host
@@ -51,14 +59,17 @@ def parse_resolver(text: str) -> ResolverAddress:
         ip_address(host)
         if not 0 < port < 65536:
             raise ValueError(port)
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
-        )
+        found = _numeric(host, port)
     except (OSError, ValueError) as e:
         raise SettingError(
             "gateway.dns.resolvers", f"{text!r} is not an address, or [address]:port with an IPv6 address"
         ) from e
     return ResolverAddress(host, port, found[0][0], found[0][4])
+
+
+def _numeric(host: str, port: int) -> Sequence[tuple[socket.AddressFamily, Any, int, str, Any]]:
+    flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    return socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=flags)
 
 
 def resolvers(

@@ -421,10 +421,16 @@ def make_service(
         faults: likewise.
         trouble: see `OutageLog`.
     """
-    report = OutageLog([str(resolver) for resolver in resolvers], trouble)
-    udp = Forwarder([UdpWay(resolver) for resolver in resolvers], timeout, report)
-    tcp = Forwarder([TcpWay(resolver) for resolver in resolvers], timeout, report)
+    report = OutageLog((), trouble)
+    udp, tcp = Forwarder((), timeout, report), Forwarder((), timeout, report)
+    lead_to(resolvers, udp, tcp)
     return QueryService(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
+
+
+def lead_to(resolvers: Sequence[ResolverAddress], udp: Forwarder, tcp: Forwarder) -> None:
+    """Have a service's forwarders ask these resolvers from now on."""
+    udp.take_ways([UdpWay(resolver) for resolver in resolvers])
+    tcp.take_ways([TcpWay(resolver) for resolver in resolvers])
 
 
 class DnsServer:

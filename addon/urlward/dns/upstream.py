@@ -154,18 +154,28 @@ class Forwarder:
     """
 
     def __init__(self, ways: Sequence[Way], timeout: float, report: "OutageLog") -> None:
-        self._ways = tuple(ways)
-        for way in ways:
-            way.forwarder = self
+        self._ways: tuple[Way, ...] = ()
         self._timeout = timeout
-        self._attempts = max(2, len(ways))
-        self._interval = timeout / self._attempts
         self._report = report
         self._deadlines: deque[tuple[float, DnsExchange, int]] = deque()
+        self.take_ways(ways)
         self._ticking: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._time = self._loop.time
         self.under_way = 0
+
+    def take_ways(self, ways: Sequence[Way]) -> None:
+        """Ask these resolvers from now on; what those before them have been asked they may still answer."""
+        for way in self._ways:
+            way.renew()
+        self._ways = tuple(ways)
+        for way in ways:
+            way.forwarder = self
+        self._attempts = max(2, len(ways))
+        self._interval = self._timeout / self._attempts
+        self._report.resolvers = [way.text for way in ways]
+        for _, exchange, _ in self._deadlines:
+            exchange.order = self._ways
 
     def ask(self, exchange: DnsExchange) -> bool:
         """Start an exchange.
@@ -292,10 +302,13 @@ class OutageLog:
     Args:
         resolvers: their addresses.
         trouble: takes what is wrong at once, and an empty text when it is over.
+
+    Attributes:
+        resolvers: as given.
     """
 
     def __init__(self, resolvers: Sequence[str], trouble: Callable[[str], None] = lambda _: None) -> None:
-        self._resolvers = ", ".join(resolvers)
+        self.resolvers = resolvers
         self._trouble = trouble
         self._is_down = False
         self._heard = self._said = float("-inf")
@@ -318,7 +331,8 @@ class OutageLog:
         self._unanswered += 1
         if self._unanswered < _SEVERAL or self._heard > now - within:
             return
-        why = f"no DNS resolver answers ({self._resolvers}): clients are told that the server has failed"
+        named = ", ".join(self.resolvers)
+        why = f"no DNS resolver answers ({named}): clients are told that the server has failed"
         if not self._is_down:
             self._is_down = True
             self._trouble(why)
@@ -381,7 +395,7 @@ class _Source:
         self._socket = socket.socket(resolver.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-            self._socket.connect(resolver.address)
+            self._socket.connect(resolver.reached())
         except OSError:
             self._socket.close()
             raise

@@ -36,7 +36,7 @@ from array import array
 from collections.abc import Buffer, Generator, Iterable, Sequence
 from enum import IntEnum
 from hashlib import blake2b
-from itertools import accumulate, pairwise
+from itertools import accumulate, batched, pairwise
 from operator import sub
 from typing import Any, NamedTuple
 
@@ -61,6 +61,8 @@ _CHECKSUM = slice(32, 48)
 SIGNATURE = slice(112, 176)
 _SERIAL_AT, _VALIDITY_AT = 48, 64
 _CHUNK = 1 << 20
+_CHECKED = 1 << 10
+"""Shapes or words checked in a step."""
 
 
 class Section(IntEnum):
@@ -263,7 +265,8 @@ def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     sections = tuple(view[start + a : start + b] for a, b in zip([0, *ends], ends, strict=False))
     try:
         meta = json.loads(bytes(sections[Section.META]))
-        _check_sizes(meta, sections)
+        yield
+        yield from _check_sizes(meta, sections)
     except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise DamagedError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
@@ -325,7 +328,7 @@ def _patterns(
     return shared, added, letters, groups
 
 
-def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None:
+def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> Generator[None]:
     rows, odd = divmod(len(sections[Section.DIGESTS]), DIGEST_SIZE)
     fits = (
         not odd
@@ -343,12 +346,19 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> None
         and _are_numbers([meta["entries"]], rows)
         and _are_numbers(meta["prefixes4"], 32)
         and _are_numbers(meta["prefixes6"], 128)
-        and _are_shapes(meta["shapes"], len(meta["categories"]))
+        and isinstance(meta["shapes"], list)
         and isinstance(meta["categories"], list)
         and isinstance(meta["counts"], dict)
         and isinstance(meta["by_category"], dict)
-        and _are_words((meta["name"], *meta["categories"], *meta["counts"], *meta["by_category"]))
     )
+    # A list may give each entry a category of its own.
+    for shapes in batched(meta["shapes"], _CHECKED):
+        fits = fits and _are_shapes(shapes, len(meta["categories"]))
+        yield
+    words = meta["name"], *meta["categories"], *meta["counts"], *meta["by_category"]
+    for some in batched(words, _CHECKED):
+        fits = fits and _are_words(some)
+        yield
     if not fits:
         raise ValueError
 
@@ -371,8 +381,8 @@ def _are_numbers(values: Any, most: int) -> bool:
     return isinstance(values, list) and all(type(n) is int and 0 <= n <= most for n in values)
 
 
-def _are_shapes(shapes: Any, categories: int) -> bool:
-    return isinstance(shapes, list) and all(
+def _are_shapes(shapes: Iterable[Any], categories: int) -> bool:
+    return all(
         len(shape) == 5
         and _are_numbers(shape, 0xFFFFFFFF)
         and shape[0] <= max(Kind)

@@ -10,7 +10,7 @@ it. One bisection then says which single automaton to search.
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Buffer, Collection, Generator, Iterator, Mapping
-from itertools import islice
+from itertools import batched, islice
 from typing import NamedTuple
 
 import ahocorasick
@@ -73,6 +73,7 @@ class LoadedList:
         artifact: what it was loaded from.
         sieve: what could be listed at all.
         table: the flat part.
+        ends: whether any entry expires.
         floating: automata of path sequences; all are searched.
         pages_block: whether any page, prefix or parameter entry blocks.
         pages_end: whether any page, prefix or parameter entry expires or is for one port alone.
@@ -88,6 +89,7 @@ class LoadedList:
         "_shards",
         "_summaries",
         "artifact",
+        "ends",
         "floating",
         "floating_nocase",
         "floating_row",
@@ -123,20 +125,20 @@ class LoadedList:
         self.floating_row: int = artifact.meta["floating_row"]
         self.floating: list[ahocorasick.Automaton] = []
         self.pattern_lengths = bytearray(self.table.rows - self.floating_row)
-        shapes = self.table.shapes
-        self.has_names = any(s.kind == Kind.NAME for s in shapes)
-        self.has_pages = any(s.kind >= Kind.PREFIX for s in shapes)
-        self.pages_block = any(s.kind >= Kind.PREFIX and not s.allow for s in shapes)
-        self.pages_end = any(s.kind >= Kind.PREFIX and (s.expires or s.port) for s in shapes)
-        self.pages_only_block = not any(s.kind >= Kind.PREFIX and (s.allow or s.expires) for s in shapes)
-        self.nocase = any(s.flags & Flag.NOCASE and s.kind != Kind.PATH for s in shapes)
-        self.floating_nocase = any(s.flags & Flag.NOCASE and s.kind == Kind.PATH for s in shapes)
+        # There may be as many shapes as entries, but few of them differ in more than category, date or port.
+        unlike = {(s.kind, s.flags, s.expires > 0, s.port > 0) for s in self.table.shapes}
+        pages = [each for each in unlike if each[0] >= Kind.PREFIX]
+        self.ends = any(expires for _, _, expires, _ in unlike)
+        self.has_names = any(kind == Kind.NAME for kind, *_ in unlike)
+        self.has_pages = bool(pages)
+        self.pages_block = any(not flags & Flag.ALLOW for _, flags, _, _ in pages)
+        self.pages_end = any(expires or port for _, _, expires, port in pages)
+        self.pages_only_block = not any(flags & Flag.ALLOW or expires for _, flags, expires, _ in pages)
+        self.nocase = any(flags & Flag.NOCASE and kind != Kind.PATH for kind, flags, *_ in unlike)
+        self.floating_nocase = any(flags & Flag.NOCASE and kind == Kind.PATH for kind, flags, *_ in unlike)
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
-        categories = artifact.meta["categories"]
-        self._said: list[tuple[Action, str, str]] = [
-            ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category]) for s in shapes
-        ]
+        self._said: list[tuple[Action, str, str]] = []
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._of_shape = Counter[int]()
         self._summaries: dict[int, Group] = {}
@@ -149,6 +151,8 @@ class LoadedList:
 
     def expired(self, now: float) -> int:
         """Number of entries that have expired, at a number of seconds since 1970-01-01 UTC."""
+        if not self.ends:
+            return 0
         over = {number for number, shape in enumerate(self.table.shapes) if shape.is_over(now)}
         return sum(self._of_shape[number] for number in over)
 
@@ -301,7 +305,14 @@ class LoadedList:
         letters = bytes(sections[Section.LETTERS]).decode("latin-1")
         yield
         yield from self.table.check()
-        if any(shape.expires for shape in self.table.shapes):
+        categories = self.artifact.meta["categories"]
+        for some in batched(self.table.shapes, _COUNTED):
+            self._said += [
+                ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category])
+                for s in some
+            ]
+            yield
+        if self.ends:
             for first in range(0, self.table.rows, _COUNTED):
                 self._of_shape.update(self.table.shape_numbers[first : first + _COUNTED])
                 yield

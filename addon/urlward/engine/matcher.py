@@ -21,6 +21,7 @@ from urlward.engine.url import (
     Work,
     canonical_host,
     canonical_query,
+    has_path_behind,
     is_plain_path,
     name_and_value,
     query_parameters,
@@ -102,8 +103,8 @@ class Matcher:
             # one that a path sequence begins with.
             if not self._floating:
                 return PASS
-            path = target.partition("?")[0]
-            if is_plain_path(path):
+            path, _, query = target.partition("?")
+            if is_plain_path(path) and not has_path_behind(query):
                 # A segment follows a path sequence, so the last one, which is dear because it is
                 # seldom seen twice, cannot begin one.
                 head = path[1 : path.rfind("/")]

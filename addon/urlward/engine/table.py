@@ -51,7 +51,7 @@ class RowTable:
 
     def __init__(self, artifact: Artifact) -> None:
         sections = artifact.sections
-        self.shapes = tuple(Shape(*shape) for shape in artifact.meta["shapes"])
+        self.shapes = tuple(map(Shape._make, artifact.meta["shapes"]))
         self._digests = sections[Section.DIGESTS]
         self.shape_numbers = unpack(
             "H" if artifact.meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES]

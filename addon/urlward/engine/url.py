@@ -641,7 +641,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and "#" not in query
         and target.isascii()
         and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
-        and not ("?" in query and _DOTS_IN_QUERY(query))
+        and not has_path_behind(query)
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False))
@@ -668,7 +668,12 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     return readings
 
 
-_DOTS_IN_QUERY = re.compile(r"/(?:\.|%2[eE])").search
+_DOTS = re.compile(r"/(?:\.|%2[eE])").search
+
+
+def has_path_behind(query: str) -> bool:
+    """Whether a query has dot segments that lighttpd takes out of the path."""
+    return "?" in query and _DOTS(query) is not None
 
 
 def _respelled(*targets: str) -> dict[str, None]:
@@ -686,7 +691,7 @@ def _passed_on(target: str) -> dict[str, None]:
     once = _unescape_once(path)
     if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
         return {}
-    texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path))))
+    texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path)), once.replace("\\", "/")))
     found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
     found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
     found.pop(target, None)
@@ -704,8 +709,8 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     if match is None:
         return ()
     behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
-    readings = _in_every_way(path[: match.start()] + behind, work)
-    return tuple([r._replace(shorter=True, script=not _IS_FILE(r.path)) for r in readings])
+    readings = _with_files(_in_every_way(path[: match.start()] + behind, work), work)
+    return tuple([r._replace(shorter=True, script=r.script or not _IS_FILE(r.path)) for r in readings])
 
 
 def _narrowed(target: str) -> str:
@@ -785,7 +790,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if "?" in query and _DOTS_IN_QUERY(query):
+    if has_path_behind(query):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
     if ";" in path:

@@ -61,8 +61,6 @@ def roll_back(feed: "FeedTable", state: Path, serial: int | None, *, why: str, w
         facts.added = facts.removed = 0
         facts.serial, facts.entries = held.serial, artifact.meta["entries"]
         facts.last_change = now
-        facts.checksum = facts.content = ""  # so that a release has it fetched whole
-        facts.etag = facts.last_modified = facts.validators_of = ""
         store.write_facts(facts)
     return held
 

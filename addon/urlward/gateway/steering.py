@@ -14,12 +14,13 @@ from ipaddress import ip_address
 from mitmproxy import ctx
 
 from urlward.config import GatewayTable
+from urlward.config.problem import SettingError
 from urlward.dns.faults import Faults
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
-from urlward.dns.resolver_addresses import resolvers
-from urlward.dns.server import DnsServer, make_service
+from urlward.dns.resolver_addresses import SYSTEM, resolvers
+from urlward.dns.server import DnsServer, lead_to, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
@@ -32,6 +33,7 @@ from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
 from urlward.proxy.workers import Worker, is_first
+from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -46,6 +48,9 @@ SWEEP = 60.0
 
 FULL_FOR = 60.0
 """Seconds after which a set that was full, and has not been so again, is no trouble any more."""
+
+SYSTEM_LOOK = 5.0
+"""Seconds between two looks at whether the system has other resolvers."""
 
 _LINGERS = ALIVE_FOR + 0.2
 
@@ -204,7 +209,8 @@ class Steering:
     def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:
         port = gateway.dns.port
         self._gateway = gateway
-        self._resolvers = resolvers(gateway.dns.resolvers, own_addresses(), port)
+        self._system = Signature.of(SYSTEM)
+        self._resolvers = resolvers(gateway.dns.resolvers, own_addresses(), port, SYSTEM)
         self._steer_set = SteerSet(gateway) if steer_set is None else steer_set
         self._faults = Faults()
         self._resolved = Resolved(gateway.dns.remember)
@@ -213,7 +219,7 @@ class Steering:
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )
-        self._forwarders: tuple[Forwarder, ...] = ()
+        self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -274,7 +280,7 @@ class Steering:
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
             server.take(await worker.serve(Address(host, port, kind), server.serve))
-        self._forwarders += forwarders
+        self._forwarders.append(forwarders)
         self._servers.append(server)
         return server
 
@@ -295,6 +301,8 @@ class Steering:
         work: list[Callable[[], Awaitable[None]]] = [
             self._live, partial(self._follow, self._names), self._forget
         ]  # fmt: skip
+        if not self._gateway.dns.resolvers:
+            work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
         elif self._gateway.fail != "open":
@@ -315,8 +323,9 @@ class Steering:
         await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
         for server in self._servers:
             server.end()
-        for forwarder in self._forwarders:
-            forwarder.close()
+        for udp, tcp in self._forwarders:
+            udp.close()
+            tcp.close()
         await self._steer_set.close()
 
     def _stop(self) -> None:
@@ -411,6 +420,28 @@ class Steering:
                     else:
                         await asyncio.sleep(BEAT)
             await asyncio.sleep(RECHECK)
+
+    async def _follow_system(self) -> None:
+        """Ask the resolvers that the system has now: a lease brings others."""
+        while True:
+            await asyncio.sleep(SYSTEM_LOOK)
+            seen = Signature.of(SYSTEM)
+            if seen == self._system:
+                continue
+            try:
+                found = await asyncio.to_thread(
+                    lambda: resolvers((), own_addresses(), self._gateway.dns.port, SYSTEM)
+                )
+            except SettingError:
+                continue  # as while there is no lease; those before may be there again
+            self._system = seen
+            if found != self._resolvers:
+                self._resolvers = found
+                if is_first():
+                    named = ", ".join(map(str, found))
+                    logger.warning("DNS resolvers: %s, as %s says now", named, SYSTEM)
+                for udp, tcp in self._forwarders:
+                    lead_to(found, udp, tcp)
 
     async def _names(self, _: Keeper) -> bool:
         back = self._rules_back

@@ -386,6 +386,10 @@ class Http2Origin(Multiplexed):
     # -- what comes
 
     def _take(self, event: events.Event) -> None:
+        stream = self._streams.get(getattr(event, "stream_id", None) or 0)
+        if stream is not None and not isinstance(event, events.WindowUpdated):
+            self._take_response(stream, event)
+            return
         match event:
             case events.RemoteSettingsChanged():
                 self._told = True
@@ -403,12 +407,8 @@ class Http2Origin(Multiplexed):
                     self._fail(stream, ErrorCodes.REFUSED_STREAM, unprocessed=True)
             case events.WindowUpdated():
                 self._go_on(event.stream_id)
-            case events.DataReceived() if event.stream_id not in self._streams:
+            case events.DataReceived():
                 self._arrived(event)
-            case _:
-                stream = self._streams.get(getattr(event, "stream_id", None) or 0)
-                if stream is not None:
-                    self._take_response(stream, event)
 
     def _take_response(self, stream: _Stream, event: events.Event) -> None:
         assert stream.lane is not None
