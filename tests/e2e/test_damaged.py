@@ -55,7 +55,8 @@ KEPT = {
     "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
     "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "feeds/own-entries.json",
     "feeds/own-entries.lock", "feeds/own-entries.ward", "history.db", "holds.json", "key", "key.copy",
-    "own.json", "people.json", "records.db", "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
+    "own.json", "people.json", "records.db", "records.jsonl", "records.lock", "retention.json",
+    "outbox.level", "outbox/outbox.db",
 }  # fmt: skip
 """Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""
 
