@@ -15,6 +15,7 @@ import pytest
 import urlward
 from conftest import wait_for
 from docs.documents import DOCS, blocks
+from urlward import library
 from urlward.engine.digest import Key, format_key
 from urlward.lists.build import compile_sources
 
@@ -176,7 +177,7 @@ def test_a_thread_that_cannot_begin_is_an_error(
     def none(_: object) -> asyncio.AbstractEventLoop:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(asyncio, "SelectorEventLoop", none)
+    monkeypatch.setattr(library, "_Loop", none)
     with pytest.raises(urlward.UrlwardError, match="cannot be followed: OSError"):
         urlward.Filter.load(source)
 
@@ -203,6 +204,25 @@ def test_threads_share_a_filter(source: Path, compiles_here: None) -> None:
     with urlward.Filter.load(config=config) as wards, ThreadPoolExecutor(8) as pool:
         found = list(pool.map(ask, range(4000)))
     assert found == [("block" if number % 2 else "monitor", "pass") for number in range(4000)]
+
+
+_ENDING = """\
+import atexit, sys, time, urlward
+wards = urlward.Filter.load(sys.argv[1])
+with open(sys.argv[1], "a") as file:
+    file.write("other.example\\n")
+feed = wards.keeper._kept[0].named.feed
+while feed._process is None:
+    time.sleep(0.01)
+atexit.register(time.sleep, 0.5)  # in which the end of the refresh is known
+"""
+
+
+def test_a_program_may_end_while_a_list_is_taken_in(source: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDING, source], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 _FORKED = """\

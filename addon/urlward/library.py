@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -204,7 +205,7 @@ class Filter:
         if self._own_loop is None:
             # Unlike epoll, poll has nothing in the kernel that the end of a forked process would take from
             # this one.
-            self._own_loop = asyncio.SelectorEventLoop(selectors.PollSelector())
+            self._own_loop = _Loop(selectors.PollSelector())
             weakref.finalize(self, _close, self._own_loop)
         self._own_loop.run_until_complete(work())
 
@@ -240,6 +241,25 @@ class Filter:
         ready.wait()
         if errors:
             raise UrlwardError(f"lists cannot be followed: {fault_text(errors[0])}") from errors[0]
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """Event loop that a program may leave at its end: no thread is to be had then, which is no error."""
+
+    def run_in_executor[*Args, T](
+        self, executor: Executor | None, func: Callable[[*Args], T], *args: *Args
+    ) -> asyncio.Future[T]:
+        """As of any loop.
+
+        Raises:
+            CancelledError: the program ends.
+        """
+        try:
+            return super().run_in_executor(executor, func, *args)
+        except RuntimeError as e:
+            if "shutdown" in str(e):  # and not that the system has no thread
+                raise asyncio.CancelledError from None
+            raise
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:

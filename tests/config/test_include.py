@@ -1,6 +1,7 @@
 """Files that a configuration includes."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -100,21 +101,40 @@ def test_what_names_no_files_is_refused(path: Path, value: str) -> None:
     assert lines(path)[0].startswith("urlward.toml:1: include")
 
 
-def test_what_is_in_force_is_all_files_as_they_were(path: Path) -> None:
+@pytest.fixture
+def filter_has(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[bytes], None]]:
+    """Makes a text that which is in force."""
     from urlward.config import sources
 
-    before = read_config(path)
-    fd = os.memfd_create("test")
-    os.write(fd, before.text)
-    sources._in_force.cache_clear()
-    os.environ[sources.IN_FORCE] = str(fd)
-    try:
-        path.write_text(MAIN.replace('"one"', '"other"'))
-        (path.parent / "more/feeds.toml").unlink()
-        (path.parent / "own.toml").write_text("[[feed]]\n")
-        assert read_config(path) == before
-    finally:
+    def give(text: bytes) -> None:
+        fd = os.memfd_create("test")
+        os.write(fd, text)
         sources._in_force.cache_clear()
+        monkeypatch.setenv(sources.IN_FORCE, str(fd))
+
+    yield give
+    sources._in_force.cache_clear()
+
+
+def test_what_is_in_force_is_all_files_as_they_were(path: Path, filter_has: Callable[[bytes], None]) -> None:
+    before = read_config(path)
+    filter_has(before.text)
+    path.write_text(MAIN.replace('"one"', '"other"'))
+    (path.parent / "more/feeds.toml").unlink()
+    (path.parent / "own.toml").write_text("[[feed]]\n")
+    assert read_config(path) == before
+
+
+@pytest.mark.parametrize("text", ["status = 403\n", "[records.days]\nblocks = 1\noperations = 1\n"])
+def test_a_filter_from_before_has_one_text(
+    path: Path, filter_has: Callable[[bytes], None], text: str
+) -> None:
+    """Its supervisor replaces a worker after an upgrade, before it is reloaded."""
+    path.write_text(text)
+    before = read_config(path)
+    filter_has(text.encode())
+    path.write_text("status = 451\n")
+    assert read_config(path) == before
 
 
 def test_a_text_in_place_of_a_files_is_checked_before_it_is_written(path: Path) -> None:

@@ -50,11 +50,13 @@ def test_an_entry_blocks_until_it_is_removed(proxy: Filter, dashboard: Dashboard
     unreadable(dashboard.folder / "state")
 
     def known() -> bool:
-        return ("own", "own") in [(one["name"], one["kind"]) for one in dashboard.ask("GET", "/api/lists")]
+        return ("own-entries", "own") in [
+            (one["name"], one["kind"]) for one in dashboard.ask("GET", "/api/lists")
+        ]
 
     wait_for(known, "workers to tell of the list")
     found = dashboard.ask("POST", "/api/check", url=f"http://{SECRET}/")
-    assert (found["list"], found["id"]) == ("own", row["id"])
+    assert (found["list"], found["id"]) == ("own-entries", row["id"])
     told = dashboard.ask("POST", f"/api/own/{row['id']}/reveal")
     assert told["entry"] == f"{SECRET} id={row['id']} category=games"
     dashboard.ask("POST", f"/api/own/{row['id']}/remove", 400)

@@ -53,16 +53,17 @@ listen = "127.0.0.1:{admin}"
 
 KEPT = {
     "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
-    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "feeds/own.json", "feeds/own.lock",
-    "feeds/own.ward", "history.db", "holds.json", "key", "key.copy", "own.json", "people.json", "records.db",
-    "records.jsonl", "records.lock", "retention.json", "outbox.level", "outbox/outbox.db",
+    "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "feeds/own-entries.json",
+    "feeds/own-entries.lock", "feeds/own-entries.ward", "history.db", "holds.json", "key", "key.copy",
+    "own.json", "people.json", "records.db", "records.jsonl", "records.lock", "retention.json",
+    "outbox.level", "outbox/outbox.db",
 }  # fmt: skip
 """Files of a state folder whose filter has ended. Whoever adds one says below what becomes of it."""
 
 STAYS = {"holds.json"}
 """What would be deleted without it must not be."""
 
-WITHOUT_CONTENT = {"feeds/body.lock", "feeds/own.lock", "records.lock"}
+WITHOUT_CONTENT = {"feeds/body.lock", "feeds/own-entries.lock", "records.lock"}
 
 UNSEEN = {
     "key",

@@ -11,7 +11,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError, add_to_own, own_feed, remove_from_own
 from urlward.feeds.setup import make_keeper, make_policy, protecting
 from urlward.feeds.store import FeedStore
-from urlward.policy.own import FILE, draft
+from urlward.policy.own import FILE, NAME, draft
 from urlward.state.folder import local_key
 
 LIST = "other.example\n"
@@ -38,9 +38,9 @@ def verdict(config: Config, host: str) -> tuple[str, str, str]:
 def test_it_is_a_list_as_any(config: Config) -> None:
     assert verdict(config, "listed.example") == ("pass", "", "")
     id_ = add(config, "listed.example")
-    assert verdict(config, "listed.example") == ("block", "own", id_)
+    assert verdict(config, "listed.example") == ("block", "own-entries", id_)
     excused = add(config, "@@other.example")
-    assert verdict(config, "other.example") == ("allow", "own", excused)
+    assert verdict(config, "other.example") == ("allow", "own-entries", excused)
     remove_from_own(config, Path(str(config.state)), id_, "over", "ann")
     assert verdict(config, "listed.example")[0] == "pass"
     remove_from_own(config, Path(str(config.state)), excused, "over", "ann")
@@ -52,7 +52,7 @@ def test_rules_name_it(config: Config, tmp_path: Path) -> None:
 
     keeper = make_keeper([tmp_path / "list.txt"], config)
     keeper.load()
-    named = config.model_copy(update={"rule": (RuleTable(lists=("own",), action="monitor"),)})
+    named = config.model_copy(update={"rule": (RuleTable(lists=("own-entries",), action="monitor"),)})
     assert make_policy(named, keeper) is not None
 
 
@@ -70,15 +70,15 @@ def test_what_is_wide_or_protected_needs_a_word_more(config: Config) -> None:
             add(config, text)
     assert "feeds" not in names_in(Path(str(config.state)).parent)
     id_ = add(config, host, sure=True)
-    assert verdict(config, host) == ("block", "own", id_)
+    assert verdict(config, host) == ("block", "own-entries", id_)
 
 
 def test_a_damaged_artifact_is_made_anew(config: Config, tmp_path: Path) -> None:
     id_ = add(config, "listed.example")
-    store = FeedStore(tmp_path / "state", "own")
+    store = FeedStore(tmp_path / "state", NAME)
     store.path.write_bytes(b"x")
     assert own_feed(config, tmp_path / "state").refresh().state == "new"
-    assert verdict(config, "listed.example") == ("block", "own", id_)
+    assert verdict(config, "listed.example") == ("block", "own-entries", id_)
     assert own_feed(config, tmp_path / "state").refresh().state == "unchanged"
 
 
@@ -98,7 +98,7 @@ def test_under_another_key_nothing_is_lost_without_a_word(config: Config, tmp_pa
 def test_no_list_has_the_name(tmp_path: Path) -> None:
     from urlward.config import ConfigError, read_config
 
-    (tmp_path / "u.toml").write_text('[[feed]]\nname = "own"\npath = "x"\n')
+    (tmp_path / "u.toml").write_text('[[feed]]\nname = "own-entries"\npath = "x"\n')
     with pytest.raises(ConfigError, match="as a list of the filter's own is"):
         read_config(tmp_path / "u.toml")
 

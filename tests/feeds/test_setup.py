@@ -38,7 +38,7 @@ def test_feeds_are_kept_under_the_local_key(tmp_path: Path) -> None:
     store.write_bytes(artifact(["a.example", "ocsp.digicert.com"], key.secret))
     kept = make_keeper([], config)
     kept.load()
-    assert kept.names == ["body", "own"]
+    assert kept.names == ["body", "own-entries"]
     assert blocks(kept.matcher, "http://a.example/")
     assert not blocks(kept.matcher, "http://ocsp.digicert.com/"), "the shipped list protects it"
 

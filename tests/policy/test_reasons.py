@@ -12,7 +12,7 @@ from urlward.policy.reasons import MAX_WHY, reason_of
     ],
 )  # fmt: skip
 def test_words(text: str) -> None:
-    assert reason_of(f"  {text} ", UrlwardError) == text
+    assert reason_of(f"  {text} ") == text
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command, caller, state_of, state_subcommand
 from urlward.config import configured
 from urlward.config.records import AdminTable
 from urlward.engine.dates import time_text
+from urlward.options import given_path
 from urlward.state.folder import found_folder, state_folder
 from urlward.state.people import (
     ADMIN,
@@ -31,7 +31,9 @@ def add_admin_commands(command: Command) -> None:
     _add_person(adding)
     adding.add_argument("--role", required=True, choices=ROLES, help="see, or also change")
     adding.add_argument("--days", type=int, metavar="N", help="that the token is good for (always)")
-    adding.add_argument("--token", type=Path, metavar="FILE", help="take the token in it, and make none")
+    adding.add_argument(
+        "--token", type=given_path, metavar="FILE", help="take the token in it, and make none"
+    )
 
     listing = state_subcommand(of_admin, "list", _list, "Show who there is, and in which role.")
     listing.add_argument("--json", action="store_true", help="as JSON objects")

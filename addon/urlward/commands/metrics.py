@@ -22,7 +22,7 @@ def add_metrics_commands(command: Command) -> None:
 
     show = subcommand(of_metrics, "show", _show, "Fetch the metrics as Prometheus does, and print them.")
     add_state_arguments(show)
-    show.add_argument("--token", type=Path, metavar="FILE", help="file with a token (admin.token)")
+    show.add_argument("--token", type=given_path, metavar="FILE", help="file with a token (admin.token)")
 
     files = subcommand(
         of_metrics, "files", _files, "Write alert rules, a Grafana dashboard and how to scrape."

@@ -36,7 +36,7 @@ _OF_URLS = (
 )  # fmt: skip
 """Keys that say nothing of a path."""
 
-_TAKEN = ("allows", "own", "protected")
+_TAKEN = ("allows", "own-entries", "protected")
 
 
 class FeedTable(Table):

@@ -148,7 +148,10 @@ def in_force(path: Path) -> Sources | None:
     text = _in_force()
     if text is None:
         return None
-    first, *others = (None if each is None else each.encode("latin-1") for each in json.loads(text))
+    try:
+        first, *others = (None if each is None else each.encode("latin-1") for each in json.loads(text))
+    except (ValueError, TypeError, AttributeError):  # of a filter that was started before there was `include`
+        first, others = text, []
     main = Source(path, first)
     names = _included(main)
     return Sources([main, *(Source(*each) for each in zip(names, others, strict=True))])

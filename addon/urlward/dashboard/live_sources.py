@@ -56,6 +56,9 @@ FINDERS = 4
 FORGET = 300.0
 """Seconds without a question after which the lists' memory is given back."""
 
+_KINDS = {"allows": "allows", "own-entries": "own"}
+"""Of lists that the filter makes itself."""
+
 type _Seen = tuple[Signature | str | None, ...]
 
 
@@ -235,7 +238,7 @@ def of_list(
     """
     return {
         "name": name,
-        "kind": "feed" if name in feeds else name if name in ("allows", "own") else "file",
+        "kind": "feed" if name in feeds else _KINDS.get(name, "file"),
         "serial": serial,
         "created": time_text(created) if created else "",
         "age": max(round(now - created), 0) if created else None,

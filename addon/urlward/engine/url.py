@@ -649,7 +649,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
     narrowed = _narrowed(target)
-    for text in dict.fromkeys((narrowed, *_passed_on(narrowed))):
+    for text in dict.fromkeys((narrowed, *_passed_on(narrowed, work))):
         if text != target:
             readings += _with_files(_in_every_way(text, work), work)
         readings += _up_to_escaped_mark(text, work)
@@ -684,14 +684,19 @@ def _respelled(*targets: str) -> dict[str, None]:
     return {text: None for text in found if text not in targets}
 
 
-def _passed_on(target: str) -> dict[str, None]:
+def _passed_on(target: str, work: Work) -> dict[str, None]:
     """Targets as a server in front passes them on to another: without fragment, dot segments are out, and
-    what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone."""
+    what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone.
+
+    Raises:
+        UrlError: too much work.
+    """
     path, mark, query = target.partition("#")[0].partition("?")
     once = _unescape_once(path)
     if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
         return {}
     texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path)), once.replace("\\", "/")))
+    work.spend(2 * len(texts) * len(path), 2 * len(texts))
     found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
     found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
     found.pop(target, None)
@@ -703,6 +708,9 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     ``#``, or a version of HTTP behind a blank, ends it: nginx does, told to pass on ``$uri`` or a part of it.
 
     To most origins the mark is part of a name, so only a file is one without what follows it.
+
+    Raises:
+        UrlError: too much work.
     """
     path, mark, query = target.partition("?")
     match = _ESCAPED_MARK(path)

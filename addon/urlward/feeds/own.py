@@ -1,4 +1,4 @@
-"""The list ``own``: its feed, and what adds to it and removes from it.
+"""The list ``own-entries``: its feed, and what adds to it and removes from it.
 
 It is compiled as any list is, in a process that ends with it, from ``own.json`` in the state folder
 (`urlward.policy.own`), as soon as an entry is added or removed: workers map what has come within the time of

@@ -2,7 +2,7 @@
 
 ``own.json`` in the state folder has them. The entry itself, a line of the grammar, is in it sealed under the
 local key, so that the file names nothing that is listed; the audit log has an entry's id and a keyed digest.
-They form the list ``own``, which is compiled as any other, in a process that ends with it
+They form the list ``own-entries``, which is compiled as any other, in a process that ends with it
 (`urlward.feeds.own`).
 """
 
@@ -28,7 +28,7 @@ from urlward.policy.reasons import reason_of
 from urlward.state.audit import append, append_in_lock
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
 
-NAME = "own"
+NAME = "own-entries"
 """Name of the list that they form."""
 
 FILE = "own.json"

@@ -190,6 +190,11 @@ def _message(data: bytes) -> tuple[bytes, int] | None:
 
     Its size is known first, so that nothing is put together before it is all there.
     """
+    if data[:1] == b"\x16" and data[_RECORD_HEADER : _RECORD_HEADER + 1] == b"\1":
+        end = _RECORD_HEADER + (data[3] << 8 | data[4])
+        message = data[_RECORD_HEADER:end]
+        if len(data) >= end and len(message) == _MESSAGE_HEADER + int.from_bytes(message[1:_MESSAGE_HEADER]):
+            return message, end  # in a record of its own, as nearly always
     position = 0
     fragments: list[tuple[int, int]] = []
     head = b""
