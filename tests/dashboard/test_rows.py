@@ -10,7 +10,9 @@ def test_a_list_that_no_worker_has_says_so():
     assert row["note"] == "no worker has it in force"
 
 
-@pytest.mark.parametrize(("name", "kind"), [("hotline", "feed"), ("own", "file"), ("allows", "allows")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("hotline", "feed"), ("pages", "file"), ("own", "own"), ("allows", "allows")]
+)
 def test_kinds_of_lists(name: str, kind: str):
     assert of_list(name, 1, 2, 50, now=40.0, feeds={"hotline"}) == {
         "name": name, "kind": kind, "serial": 1, "created": "1970-01-01T00:00:50Z", "age": 0, "entries": 2,
