@@ -1,4 +1,4 @@
-"""What of a configuration may be shown to others, such as whoever helps: decided by the types of its keys.
+"""Shareable part of a configuration, as for whoever helps: decided by the types of its keys.
 
 Numbers, truth values, choices among fixed words and what is as the program has it by itself say nothing of
 anybody. A text does not leave unless its key is declared `Shareable`; so what a new key holds stays until

@@ -1,4 +1,4 @@
-"""Who changed what: the page over the audit log, its export, and the same for scripts."""
+"""Page over the audit log, its export, and the same for scripts."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ _FILTERS = ("kind", "who", "list", "since", "until")
 
 
 class _OfAudit(Base):
-    """What the page, the export and the interface for scripts do alike."""
+    """Common part of the page, the export and the interface for scripts."""
 
     def query(self, limit: int = 50) -> ChangeQuery:
         """Parse the filters.

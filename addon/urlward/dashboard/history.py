@@ -83,7 +83,7 @@ SPANS: Final = {
 
 
 class Step(msgspec.Struct, omit_defaults=True):
-    """What was counted in a second, a minute or an hour.
+    """Counts of a second, a minute or an hour.
 
     Attributes:
         seconds: in which it was counted.

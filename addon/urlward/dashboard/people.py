@@ -12,7 +12,7 @@ from urlward.state.people import Person, add_person, change_role, person_row, re
 
 
 class _OfPeople(Base):
-    """What the page and the interface for scripts do alike."""
+    """Common part of the page and the interface for scripts."""
 
     async def people(self) -> list[dict[str, Any]]:
         """Everybody, as rows."""

@@ -7,15 +7,14 @@ A method that it does not name is refused: what somebody adds is closed until it
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
+
+from tornado.web import RequestHandler
 
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import EventPage, Row
 from urlward.records.store import EventQuery
 from urlward.state.people import Role
-
-if TYPE_CHECKING:
-    from urlward.dashboard.handler import Base
 
 ANYBODY: Literal["anybody"] = "anybody"
 """In place of a role: neither token nor session is needed."""
@@ -36,7 +35,7 @@ class Route:
     """
 
     pattern: str
-    handler: "type[Base]"
+    handler: type[RequestHandler]
     get: Needed | None = None
     post: Needed | None = None
     more: Mapping[str, Any] = field(default_factory=dict)

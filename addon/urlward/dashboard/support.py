@@ -21,7 +21,7 @@ WITHIN = 120.0
 
 
 class _OfSupport(Base):
-    """What the button and the interface for scripts do alike."""
+    """Common part of the button and the interface for scripts."""
 
     async def send_bundle(self) -> None:
         """Send a bundle; one is made at a time.
