@@ -38,7 +38,8 @@ class TablePage(Form):
         """Show the table, or the form for a new one."""
         at = self.get_query_argument("at", "")
         row = await self.ask(self.sources.editor.table, kind, at) if _is_there(kind, at) else None
-        self._show(kind, at, row, shown(kind, row["values"] if row else {}))
+        seen = row["seen"] if row else await self.ask(self.sources.editor.seen, at)
+        self._show(kind, at, row, shown(kind, row["values"] if row else {}), seen=seen)
 
     async def post(self, kind: str) -> None:
         """Save the table, remove it, or try what a feed would fetch."""
@@ -69,11 +70,12 @@ class TablePage(Form):
         row: Row | None,
         form: dict[str, str],
         *,
+        seen: str = "",
         error: str = "",
         tried: Row | None = None,
     ) -> None:
         # What was typed into a form counts against the file as it was when that was loaded.
-        seen = self.given("seen") if self.request.method == "POST" else row["seen"] if row else ""
+        seen = self.given("seen") if self.request.method == "POST" else seen
         others = row["others"] if row else []
         self.page(
             "edit_table", f"edit.{kind}" if row else f"edit.new_{kind}", kind=kind, at=at, row=row, form=form,
@@ -123,9 +125,9 @@ async def do_to_feed(handler: Base, action: str, name: str, why: str, serial: st
     """
     sources = handler.sources
     if action in ("pause", "resume"):
-        at = await handler.ask(sources.editor.place_of_feed, name)
-        paused = True if action == "pause" else None
-        return await handler.ask(sources.editor.save, "feed", at, {"paused": paused}, who)
+        row = await handler.ask(sources.editor.feed, name)
+        values = {"paused": True if action == "pause" else None}
+        return await handler.ask(sources.editor.save, "feed", row["at"], values, who, seen=row["seen"])
     if action == "release":
         return await handler.ask(sources.release_feed, name, asked.why(why), who)
     if serial and not (serial.isascii() and serial.isdecimal() and len(serial) <= 20):

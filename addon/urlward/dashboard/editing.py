@@ -7,6 +7,7 @@ this process is asked for a reload.
 """
 
 import os
+import re
 import stat
 import subprocess
 import threading
@@ -35,6 +36,8 @@ KINDS = tuple(FIELDS)
 
 VERSIONS, MOST_VERSIONS = "versions", 50
 """Folder of earlier texts in the state folder, and how many it has."""
+
+_INDEX = re.compile(r"[0-9]{1,9}").fullmatch
 
 CHECK_WITHIN = 120.0
 """Seconds that trying a configuration may take."""
@@ -118,15 +121,19 @@ class Editor:
                 return row
         raise AdminError("no such table: the file has changed meanwhile")
 
-    def place_of_feed(self, name: str) -> str:
-        """Place of a feed's table by its name.
+    def seen(self, at: str) -> str:
+        """Mark of a place, as `tables` has that of a table; of no place empty."""
+        return mark(self._sources(), at) if at else ""
+
+    def feed(self, name: str) -> Row:
+        """Table of a feed, by its name.
 
         Raises:
             AdminError: there is none.
         """
         for row in tables(self._sources(), "feed"):
             if row["values"].get("name") == name:
-                return str(row["at"])
+                return row
         raise AdminError("no feed of that name")
 
     def save(self, kind: str, at: str, values: Mapping[str, Any], who: str, *, seen: str = "") -> Row:
@@ -137,7 +144,7 @@ class Editor:
             at: place of the table; of a new one empty, or that of the group that a rule is for.
             values: by key; None where a key goes. A new schedule's ``name`` is its own.
             who: does it.
-            seen: of the file that the values were made for, as `tables` has it; empty where nobody has seen
+            seen: of the table that the values were made for, as `tables` has it; empty where nobody has seen
                 one.
 
         Returns:
@@ -147,7 +154,7 @@ class Editor:
             EditError: it does not fit; nothing is written.
             AdminError: likewise.
         """
-        sources = self._sources()
+        sources = self._seen_as(at, seen)
         if _is_table(kind, at):
             number, path = _place(sources, at)
             edit: Callable[[str], str] = lambda text: change(text, path, values)  # noqa: E731
@@ -159,15 +166,15 @@ class Editor:
             if kind == "schedule":
                 made.pop("name", None)
             edit, keys, done = (lambda text: add(text, path, made)), list(made), "added"
-        self._write(sources, number, edit, seen, who, f"{done} {_name(kind, values, at)}", keys)
+        self._write(sources, number, edit, who, f"{done} {_name(kind, values, at)}", keys)
         return {"at": at}
 
     def remove(self, kind: str, at: str, who: str, *, seen: str = "") -> None:
         """Remove a table; arguments and errors are as of `save`."""
-        sources = self._sources()
+        sources = self._seen_as(at, seen)
         number, path = _place(sources, at)
         name = _name(kind, self.table(kind, at)["values"], at)
-        self._write(sources, number, lambda text: remove(text, path), seen, who, f"removed {name}", [])
+        self._write(sources, number, lambda text: remove(text, path), who, f"removed {name}", [])
 
     def attempt(self, at: str, values: Mapping[str, Any]) -> Row:
         """Fetch and judge what a feed would have with these values, and keep nothing: ``state``, ``text``.
@@ -211,12 +218,22 @@ class Editor:
         files[number] = files[number]._replace(data=text.encode())
         return Sources(files)
 
+    def _seen_as(self, at: str, seen: str) -> Sources:
+        """The files, if at a place there is still what somebody has seen there.
+
+        Raises:
+            EditError: there is not.
+        """
+        sources = self._sources()
+        if seen and seen != mark(sources, at):
+            raise EditError("The file was changed meanwhile: load the page anew.")
+        return sources
+
     def _write(
         self,
         sources: Sources,
         number: int,
         edit: Callable[[str], str],
-        seen: str,
         who: str,
         table: str,
         keys: list[str],
@@ -224,8 +241,6 @@ class Editor:
         before = sources.files[number]
         if self._reloads is not None and self._reloads.under_way:
             raise EditError("The filter is taking what was saved before into use: try again in a moment.")
-        if seen and seen != mark(before):
-            raise EditError("The file was changed meanwhile: load the page anew.")
         if problem := _unwritable(before.path):
             raise EditError(problem)
         made = self._edited(sources, number, edit)
@@ -281,7 +296,7 @@ class Editor:
         if source.data is None:
             return
         folder = made_folder(made_folder(self._state) / VERSIONS, self._state)
-        name = f"{source.path.name}.{time_text(self._clock())}.{mark(source)[:8]}"
+        name = f"{source.path.name}.{time_text(self._clock())}.{sha256(source.data).hexdigest()[:8]}"
         write_private(folder / name, source.data, self._state)
         for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-MOST_VERSIONS]:
             with suppress(OSError):
@@ -289,9 +304,9 @@ class Editor:
 
 
 def tables(sources: Sources, kind: str) -> list[Row]:
-    """Tables of a kind, in order: ``at`` (place in the whole), ``file``, ``seen`` (of the file's text),
-    ``values`` as they are written, of the keys that a form has, and ``others``: the names of all other keys,
-    whose values may be secrets."""
+    """Tables of a kind, in order: ``at`` (place in the whole), ``file``, ``seen`` (a mark of the place and of
+    the file's text), ``values`` as they are written, of the keys that a form has, and ``others``: the names
+    of all other keys, whose values may be secrets."""
     known = {field.name for field in FIELDS[kind]} | {"name", "paused", "group"}
     found = sources.merged.get(kind, {} if kind == "schedule" else [])
     rows: list[tuple[str, Any]] = []
@@ -311,7 +326,7 @@ def tables(sources: Sources, kind: str) -> list[Row]:
         {
             "at": at,
             "file": str(file.path),
-            "seen": mark(file),
+            "seen": mark(sources, at),
             "values": {key: value for key, value in values.items() if key in known},
             "others": sorted(values.keys() - known - {"rule"}),
         }
@@ -320,9 +335,11 @@ def tables(sources: Sources, kind: str) -> list[Row]:
     ]
 
 
-def mark(source: Source) -> str:
-    """Mark of a file's text, by which a change is seen; that of no file is one, too."""
-    return sha256(source.data or b"").hexdigest()[:32]
+def mark(sources: Sources, at: str) -> str:
+    """Mark of a place, by which it is seen that another table is there: of its file's text, of which that of
+    no file is one, too, and of the place in that file, which moves with what other files have before it."""
+    number, there = sources.place(at)
+    return sha256(f"{number} {there}\n".encode() + (sources.files[number].data or b"")).hexdigest()[:32]
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -340,7 +357,7 @@ def _place(sources: Sources, at: str) -> tuple[int, tuple[str | int, ...]]:
     kind, _, name = there.partition(".")
     if kind == "schedule":
         return number, (kind, name)
-    return number, tuple(int(part) if part.isdecimal() else part for part in there.split("."))
+    return number, tuple(int(part) if _INDEX(part) else part for part in there.split("."))
 
 
 def _new_place(sources: Sources, kind: str, at: str, name: str) -> tuple[int, tuple[str | int, ...]]:

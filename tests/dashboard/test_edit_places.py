@@ -1,0 +1,75 @@
+"""Edits by places that have moved meanwhile, since another file has a table less: no other table is hit."""
+
+from pathlib import Path
+
+import pytest
+
+from urlward.config import read_config
+from urlward.dashboard.editing import EditError, Editor
+from urlward.dashboard.sources import AdminError
+
+MAIN = """include = ["more.toml"]
+[[feed]]
+name = "a"
+path = "a"
+[[feed]]
+name = "b"
+path = "b"
+[[group]]
+name = "first"
+networks = ["192.0.2.0/24"]
+"""
+MORE = """[[feed]]
+name = "c"
+path = "c"
+[[feed]]
+name = "d"
+path = "d"
+[[group]]
+name = "second"
+networks = ["198.51.100.0/24"]
+[[group]]
+name = "third"
+networks = ["203.0.113.0/24"]
+"""
+
+
+@pytest.fixture
+def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Editor:
+    (tmp_path / "main.toml").write_text(MAIN)
+    (tmp_path / "more.toml").write_text(MORE)
+    monkeypatch.setattr(Editor, "_try", lambda *_: None)  # a process of its own, which is not what matters
+    return Editor(read_config(tmp_path / "main.toml"), tmp_path / "state")
+
+
+def one_less(tmp_path: Path) -> None:
+    """Remove the first feed and the first group, which are in another file."""
+    (tmp_path / "main.toml").write_text('include = ["more.toml"]\n[[feed]]\nname = "b"\npath = "b"\n')
+
+
+def test_no_other_table_is_changed_or_removed(editor: Editor, tmp_path: Path) -> None:
+    row = editor.table("feed", "feed.2")
+    assert row["values"]["name"] == "c"
+    one_less(tmp_path)
+    assert editor.table("feed", "feed.2")["values"]["name"] == "d"
+    with pytest.raises(EditError, match="changed meanwhile"):
+        editor.save("feed", "feed.2", {"category": "x"}, "ann", seen=row["seen"])
+    with pytest.raises(EditError, match="changed meanwhile"):
+        editor.remove("feed", "feed.2", "ann", seen=row["seen"])
+    assert (tmp_path / "more.toml").read_text() == MORE
+
+
+def test_a_rule_goes_to_no_other_group(editor: Editor, tmp_path: Path) -> None:
+    seen = editor.seen("group.1")
+    one_less(tmp_path)
+    with pytest.raises(EditError, match="changed meanwhile"):
+        editor.save("rule", "group.1", {"action": "allow"}, "ann", seen=seen)
+    assert (tmp_path / "more.toml").read_text() == MORE
+    editor.save("rule", "group.1", {"action": "allow"}, "ann", seen=editor.seen("group.1"))
+    assert editor.table("rule", "group.1.rule.0")["values"]["group"] == "third"
+
+
+def test_a_place_that_is_none_is_told(editor: Editor) -> None:
+    for at in (f"group.{'9' * 5_000}", "group.-1", "group.²"):
+        with pytest.raises(AdminError):
+            editor.save("rule", at, {"action": "allow"}, "ann")
