@@ -7,27 +7,31 @@ from pathlib import Path
 import pytest
 
 from feeds.feed_support import Feed, Server, feed, hosts
-from lists.support import SECRET, names_in
+from lists.support import OTHER_SECRET, SECRET, names_in
 from obstacles import audit_on_a_full_disk
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.grammar import parse_line
+from urlward.engine.signing import SigningKey, sign_artifact
 from urlward.feeds import feed as feeds_feed
 from urlward.feeds.rollback import release, roll_back
 from urlward.feeds.status import status, table
 from urlward.feeds.store import VERSIONS, FeedStore
 from urlward.state.folder import StateError
 
+SIGNER = SigningKey(bytes([1]) * 32)
 
-def issue(serial: int) -> bytes:
+
+def issue(serial: int, *, signer: SigningKey | None = None, until: int = 0, secret: bytes = SECRET) -> bytes:
     """A body's artifact with as many entries."""
-    key = Key(SECRET)
+    key = Key(secret)
     compiler = Compiler(key)
     for n in range(serial):
         compiler.add(parse_line(f"h{n}.example")[0])
-    return dump(compiler.finish(), key, name="body", serial=serial, created=1_700_000_000)
+    data = dump(compiler.finish(), key, name="body", serial=serial, created=1_700_000_000, valid_until=until)
+    return sign_artifact(data, signer) if signer else data
 
 
 def three(tmp_path: Path, site: Server) -> Feed:
@@ -39,7 +43,8 @@ def three(tmp_path: Path, site: Server) -> Feed:
 
 
 def back(made: Feed, serial: int | None = None) -> int:
-    return roll_back(made.table, made.state, serial, why="too many", who="Ann", now=made.now).serial
+    held = roll_back(made.table, made.config, made.state, serial, why="too many", who="Ann", now=made.now)
+    return held.serial
 
 
 def entries(made: Feed) -> int:
@@ -112,6 +117,32 @@ def test_a_damaged_version_changes_nothing(tmp_path: Path, site: Server) -> None
         back(made)
     assert entries(made) == 12
     assert made.facts.held is None
+
+
+@pytest.mark.parametrize(
+    ("version", "why"),
+    [
+        (issue(2), "not signed"),
+        (issue(2, signer=SigningKey(bytes([3]) * 32)), "signed by "),
+        (issue(2, signer=SIGNER, until=1_700_000_100), "expired at "),
+        (issue(2, signer=SIGNER, secret=OTHER_SECRET), "key"),
+    ],
+    ids=["not signed", "another's", "expired", "of another key"],
+)
+def test_what_would_not_be_fetched_does_not_come_back(
+    version: bytes, why: str, tmp_path: Path, site: Server
+) -> None:
+    made = feed(tmp_path, url=site.url(), trust=(str(SIGNER.public),))
+    store = FeedStore(made.state, made.table.name)
+    with store.locked():
+        for data in (issue(1, signer=SIGNER), version, issue(3, signer=SIGNER)):
+            store.write_artifact(data)
+    with pytest.raises(UrlwardError, match=f"serial 2 is not taken: .*{why}"):
+        back(made)
+    assert entries(made) == 3
+    assert made.facts.held is None
+    assert back(made, 1) == 1
+    assert entries(made) == 1
 
 
 def test_the_record_comes_first(tmp_path: Path, site: Server) -> None:

@@ -134,7 +134,7 @@ def _rollback(args: argparse.Namespace) -> int:
             print(f"{version.serial}  made {time_text(version.created)}")
         return DONE
     why = reason_of(args.why)
-    held = roll_back(feed, state, args.serial, why=why, who=caller(), now=time.time())
+    held = roll_back(feed, config, state, args.serial, why=why, who=caller(), now=time.time())
     print(
         f"{feed.name}: serial {held.serial} in force, before it was {held.before}; held until it is released"
     )

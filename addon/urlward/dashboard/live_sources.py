@@ -603,7 +603,7 @@ class LiveSources:
 
     def roll_back_feed(self, name: str, serial: int | None, why: str, who: str) -> None:
         """Put an earlier list of a feed in force, and hold the feed there (`urlward.feeds.rollback`)."""
-        roll_back(self._feed(name), self._state, serial, why=why, who=who, now=self._clock())
+        roll_back(self._feed(name), self._config, self._state, serial, why=why, who=who, now=self._clock())
 
     def release_feed(self, name: str, why: str, who: str) -> None:
         """Release a feed that is held, and fetch it."""

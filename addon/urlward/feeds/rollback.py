@@ -7,22 +7,37 @@ come back by the next refresh. Releasing it has it fetched anew.
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import Artifact, networks, parse
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Held
+from urlward.feeds.candidate import Look
+from urlward.feeds.facts import Facts, Held
 from urlward.feeds.store import FeedStore
 from urlward.lists.source import read_artifact
 from urlward.state.audit import append
+from urlward.state.folder import local_key
 
 if TYPE_CHECKING:
-    from urlward.config import FeedTable
+    from urlward.config import Config, FeedTable
 
 
-def roll_back(feed: "FeedTable", state: Path, serial: int | None, *, why: str, who: str, now: float) -> Held:
+def roll_back(
+    feed: "FeedTable",
+    config: "Config",
+    state: Path,
+    serial: int | None,
+    *,
+    why: str,
+    who: str,
+    now: float,
+) -> Held:
     """Put an earlier list of a feed in force, and hold the feed there.
+
+    What is not to be taken any more does not come back so: who signed it has to be trusted, its days not
+    over, and its key one that there is.
 
     Args:
         feed: whose.
+        config: the rest of the configuration.
         state: the state folder.
         serial: of the list; None for the one before that in force.
         why: one line, for the record.
@@ -30,7 +45,7 @@ def roll_back(feed: "FeedTable", state: Path, serial: int | None, *, why: str, w
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        UrlwardError: there is no such list, or it is damaged.
+        UrlwardError: there is no such list, it is damaged, or not to be taken.
         StateError: it cannot be written down.
     """
     store = FeedStore(state, feed.name)
@@ -49,6 +64,10 @@ def roll_back(feed: "FeedTable", state: Path, serial: int | None, *, why: str, w
             artifact = parse(data)
         except UrlwardError as e:
             raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is damaged") from e
+        try:
+            _check(feed, config, state, artifact, facts, now)
+        except UrlwardError as e:
+            raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is not taken: {e}") from e
         held = Held(wanted[0].serial, before, now, who, why)
         # Told first: whatever fails from here on, nothing is in force that the record does not have.
         append(
@@ -82,3 +101,17 @@ def release(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) -
         facts.held = None
         store.write_facts(facts)
     return held
+
+
+def _check(
+    feed: "FeedTable", config: "Config", state: Path, artifact: Artifact, facts: Facts, now: float
+) -> None:
+    """Check an earlier artifact as one that is fetched, but for its serial and size.
+
+    Raises:
+        UrlwardError: it is not to be taken.
+    """
+    look = Look(feed, config, state, FeedStore(state, feed.name).path, local_key(state), facts, None, now)
+    header = artifact.header
+    networks(artifact, look.key if header.key_id == look.key.id else look.key_of(header))
+    look.trust.check(header, last_serial=0, now=now, grace=feed.grace)
