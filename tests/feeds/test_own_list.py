@@ -82,6 +82,23 @@ def test_a_damaged_artifact_is_made_anew(config: Config, tmp_path: Path) -> None
     assert own_feed(config, tmp_path / "state").refresh().state == "unchanged"
 
 
+@pytest.mark.parametrize("damage", [b"{", b"", None], ids=["damaged", "empty", "gone"])
+def test_what_was_compiled_stays_where_the_file_is_lost(
+    config: Config, tmp_path: Path, damage: bytes | None
+) -> None:
+    id_ = add(config, "listed.example")
+    path = tmp_path / "state" / FILE
+    path.unlink() if damage is None else path.write_bytes(damage)
+    for _ in range(2):
+        outcome = own_feed(config, tmp_path / "state").refresh()
+        assert (outcome.state, outcome.reason) == ("failed", "absent")
+        assert verdict(config, "listed.example") == ("block", NAME, id_)
+    remove = add(config, "more.example")
+    assert verdict(config, "more.example")[0] == "block"
+    remove_from_own(config, tmp_path / "state", remove, "over", "ann")
+    assert verdict(config, "more.example")[0] == "pass"
+
+
 def test_under_another_key_nothing_is_lost_without_a_word(config: Config, tmp_path: Path) -> None:
     state = tmp_path / "state"
     add(config, "listed.example")

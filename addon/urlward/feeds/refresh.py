@@ -35,6 +35,7 @@ from urlward.feeds.turns import Turn
 from urlward.lists.source import ChangingError, SourceError, whole_copy
 from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
+from urlward.policy.own import FILE as OWN_FILE
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, local_key
 from urlward.units import counted
@@ -392,6 +393,9 @@ def _own_entries(look: Look) -> Unchanged | Candidate:
     before = look.in_force
     serial = max(int(look.now), (before.header.serial if before is not None else 0) + 1)
     data, entries = compiled(look.state, look.key, serial, look.now)
+    if before is not None and before.meta["entries"] and not (look.state / OWN_FILE).exists():
+        # Whoever removes the last one leaves a file without entries.
+        raise RefusedError("absent", f"{OWN_FILE} is gone, or was damaged: what was compiled of it stays")
     artifact = parse(data)
     same_key = before is not None and before.header.key_id == look.key.id
     counts = changes(before, artifact) if before is not None and same_key else (entries, 0)

@@ -275,7 +275,7 @@ def own_entries(state: Path) -> list[OwnEntry]:
         UrlwardError: they are of another version.
         StateError: they cannot be read.
     """
-    then = "nothing of it is in force: add anew what is still needed"
+    then = "what was compiled of it is in force until an entry is added: add anew what is still needed"
     return read_kept(state / FILE, _VERSION, "entries", _entry, UrlwardError, then)
 
 
