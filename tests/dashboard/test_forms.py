@@ -39,6 +39,29 @@ def test_no_other_file_than_of_credentials_is_sent(name: str) -> None:
             values_of("feed", {key: name}, FEED)
 
 
+@pytest.mark.parametrize(
+    ("more", "others"),
+    [
+        ({"password_file": "any file"}, []),
+        ({"token_file": "any file"}, []),
+        ({}, ["password_env"]),
+        ({}, ["token_env"]),
+        ({}, ["ca", "client_key"]),
+    ],
+)
+def test_what_is_for_one_server_is_sent_to_no_other(more: dict[str, str], others: list[str]) -> None:
+    before = {"name": "one", "url": "https://a.example/list"} | more
+    for url in ("https://b.example/list", "http://a.example/list", "https://a.example:8443/list"):
+        with pytest.raises(AdminError, match=r"^url: another server"):
+            values_of("feed", {"url": url, **more}, before, others)
+    url = "https://A.example/another"
+    assert values_of("feed", {"url": url}, before, others) == {"url": url}
+    gone = dict.fromkeys(more, "")
+    assert values_of("feed", {"url": "https://b.example/", **gone}, before, ["ca"])["url"]
+    named = {"url": "https://b.example/", "password_file": "x.password"}
+    assert values_of("feed", named, {"name": "one", "url": "https://a.example/"}, ["ca"])
+
+
 @pytest.mark.parametrize("kind", FIELDS)
 def test_what_is_shown_and_sent_back_changes_nothing(kind: str) -> None:
     written: dict[str, Any] = {

@@ -52,7 +52,7 @@ class TablePage(Form):
                 await self.ask(editor.remove, kind, at, self.who(), seen=seen)
                 self.go(CONFIGURATION, "removed")
                 return
-            values = values_of(kind, form, row and row["values"])
+            values = values_of(kind, form, row and row["values"], row["others"] if row else ())
             if do == "try":
                 tried = await self.ask(editor.attempt, at, values)
                 self._show(kind, at, row, form, tried=tried)
@@ -155,7 +155,7 @@ class TableApi(Api):
         do, at, seen, who = body.get("do", "save"), body.get("at", ""), body.get("seen", ""), self.who()
         editor = self.sources.editor
         row = await self.ask(editor.table, kind, at) if _is_there(kind, at) else None
-        values = values_of(kind, body, row and row["values"])
+        values = values_of(kind, body, row and row["values"], row["others"] if row else ())
         if do == "remove":
             await self.ask(editor.remove, kind, at, who, seen=seen)
             self.write_json({"removed": at})

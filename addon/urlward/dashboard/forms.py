@@ -1,8 +1,9 @@
 """Form fields of the tables that the dashboard edits: the keys that people set there. All others of a table
 stay as they are in its file."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, get_args
+from urllib.parse import urlsplit
 
 from urlward.config import Use
 from urlward.config.policy import DAYS
@@ -72,18 +73,25 @@ FIELDS: Mapping[str, tuple[Field, ...]] = {
 _SENT = {"password_file": ".password", "token_file": ".bearer"}
 """Files whose text goes to a feed's server, and how their names end; no file of urlward's own ends so."""
 
+_SENT_BY_HAND = frozenset({"password_env", "token_env", "client_cert", "client_key"})
+"""Keys that no form has, of what goes to a feed's server, too."""
 
-def values_of(kind: str, given: Mapping[str, str], before: Mapping[str, Any] | None) -> dict[str, Any]:
+
+def values_of(
+    kind: str, given: Mapping[str, str], before: Mapping[str, Any] | None, others: Collection[str] = ()
+) -> dict[str, Any]:
     """Values of the keys that a form gives.
 
     Args:
         kind: of table.
         given: texts by the names of fields; a field that is not here changes nothing.
         before: the table as it is written; None for a new one.
+        others: names of its further keys, which no form has.
 
     Raises:
         AdminError: a file is to be sent that is not named as one of credentials: whoever may edit feeds is
-            not to get at the other files that this process may read, such as keys.
+            not to get at the other files that this process may read, such as keys. Or what somebody else has
+            written into the table for one server is to be sent to another.
     """
     found: dict[str, Any] = {}
     for field in FIELDS[kind]:
@@ -100,7 +108,24 @@ def values_of(kind: str, given: Mapping[str, str], before: Mapping[str, Any] | N
         if value and ending and value != (before or {}).get(field.name) and not value.endswith(ending):
             raise AdminError(f"{field.name}: a file whose name ends in {ending}, since its text is sent")
         found[field.name] = value
+    url = found.get("url")
+    if url and before is not None and _origin(url) != _origin(before.get("url")):
+        kept = {**before, **found}
+        sent = [key for key, ending in _SENT.items() if not str(kept.get(key) or ending).endswith(ending)]
+        if sent := sorted({*sent, *_SENT_BY_HAND.intersection(others)}):
+            raise AdminError(
+                f"url: another server, which {sent[0]} is not for: change both where they are written"
+            )
     return found
+
+
+def _origin(url: Any) -> tuple[str, str]:
+    """Scheme and authority of a URL; what is none fits none."""
+    try:
+        parts = urlsplit(str(url or "").lower())
+        return parts.scheme, parts.netloc
+    except ValueError:
+        return "", str(url)
 
 
 def shown(kind: str, values: Mapping[str, Any]) -> dict[str, str]:
