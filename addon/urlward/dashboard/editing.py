@@ -384,6 +384,8 @@ def _unwritable(path: Path) -> str:
     real = Path(os.path.realpath(path))
     if not os.access(real.parent, os.W_OK | os.X_OK) or (real.exists() and not os.access(real, os.W_OK)):
         return f"{path}: this process may not write there; name in `include` a file of its state folder"
+    if real.exists() and os.geteuid() not in (0, real.stat().st_uid):
+        return f"{path}: belongs to somebody else, and would be this process's own"
     return ""
 
 
@@ -395,10 +397,7 @@ def _replace(path: Path, data: bytes) -> None:
     except FileNotFoundError:
         write_atomically(real, data, 0o600)
         return
-    me = os.geteuid()
-    if me not in (0, found.st_uid):
-        raise EditError(f"{path}: belongs to somebody else, and would be this process's own")
     write_atomically(real, data, stat.S_IMODE(found.st_mode))
     real.chmod(stat.S_IMODE(found.st_mode))
-    if me == 0:
+    if os.geteuid() == 0:
         os.chown(real, found.st_uid, found.st_gid)
