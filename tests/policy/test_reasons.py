@@ -1,7 +1,7 @@
 import pytest
 
 from urlward.engine.errors import UrlwardError
-from urlward.policy.reasons import MAX_WHY, reason_of
+from urlward.policy.reasons import MAX_WHY, names, reason_of
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,27 @@ def test_no_url(text: str) -> None:
 def test_no_words(text: str) -> None:
     with pytest.raises(UrlwardError, match="needed, one line"):
         reason_of(text)
+
+
+@pytest.mark.parametrize(
+    ("host", "words", "named"),
+    [
+        ("listed.test", "it is Listed.TEST again", True),
+        ("www.listed.test", "listed.test", True),
+        ("xn--strae-oqa.test", "the page of Straße.test", True),
+        ("xn--strae-oqa.test", "xn--strae-oqa.test", True),
+        ("xn--bcher-kva.test", "bu\u0308cher.test", True),
+        ("192.0.2.7/32", "the server 192.0.2.7.", True),
+        ("192.0.2.7", "192.0.2.7: as of the case", True),
+        ("2001:db8::1/128", "at 2001:0db8:0:0::1", True),
+        ("[2001:db8::1]", "2001:DB8::1", True),
+        ("192.0.2.0/24", "all of 192.0.2.0/24", True),
+        ("192.0.2.0/24", "192.0.2.7 is one of them", False),
+        ("xn--strae-oqa.test", "a street", False),
+        ("xn--\u00e9.test", "nothing", False),
+        ("localhost", "localhost", False),
+        ("", "anything", False),
+    ],
+)
+def test_words_that_name_a_host(host: str, words: str, *, named: bool) -> None:
+    assert names(host, words) is named

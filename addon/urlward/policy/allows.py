@@ -33,7 +33,7 @@ from urlward.engine.url import (
     split_authority,
     split_url,
 )
-from urlward.policy.reasons import reason_of
+from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
 from urlward.state.watch import Signature
@@ -56,8 +56,7 @@ class Allowed(NamedTuple):
 
     def is_named_in(self, words: str) -> bool:
         """Whether words contain the host; one without a dot may be a word like any other."""
-        name = self.canonical.host.strip("[]").removeprefix("www.")
-        return not name.isalnum() and name in words.lower()
+        return names(self.canonical.host, words)
 
 
 def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:

@@ -24,7 +24,7 @@ from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.url import canonicalize, is_address
 from urlward.policy.allows import allowed_by
-from urlward.policy.reasons import reason_of
+from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append, append_in_lock
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
 
@@ -141,8 +141,7 @@ def draft(
             raise UrlwardError("expires: a date such as 2027-01-31") from e
     if note:
         note = reason_of(note)
-        host = entry.host.strip("[]").removeprefix("www.")
-        if host and not host.isalnum() and host in note.lower():
+        if names(entry.host, note):
             raise UrlwardError("note: names the host, and is kept as it is: say it without")
     return Draft(line, entry, category, note, expires)
 
