@@ -14,6 +14,7 @@ from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
 from urlward.engine.signing import SigningKey, make_rotation, sign_artifact
+from urlward.feeds import feed as feeds_feed
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -280,6 +281,17 @@ def test_a_delta_of_signed_artifacts(tmp_path: Path, site: Server) -> None:
     site.put("feed.1.delta", delta(first, second))
     assert made.refresh().text.endswith("by delta")
     assert made.store.path.read_bytes() == second
+
+
+def test_an_attempt_keeps_no_rotation_statement(tmp_path: Path, site: Server) -> None:
+    made = trusting(tmp_path, site)
+    site.put("feed", issue(1, *range(20), signer=NEXT))
+    site.put("feed.rotation", make_rotation(SIGNER, NEXT.public, start=0, last_serial=1).text())
+    tried = feeds_feed.Feed(made.table, made.config, made.state).attempt()
+    assert tried.text.startswith("20 entries fetched")
+    assert list(made.state.glob("trust/*/*")) == []
+    assert made.refresh().state == "new"
+    assert list(made.state.glob("trust/*/*")) != []
 
 
 def test_a_rotation_statement_is_fetched_and_kept(tmp_path: Path, site: Server) -> None:

@@ -85,6 +85,7 @@ class Editor:
         self._reloads = reloads
         self._clock = clock
         self._lock = threading.Lock()
+        self._trying = threading.Lock()
 
     def overview(self) -> Row:
         """All that is edited: ``in_force`` (whether the files are what the filter has), ``reloading`` (if it
@@ -180,7 +181,8 @@ class Editor:
         """Fetch and judge what a feed would have with these values, and keep nothing: ``state``, ``text``.
 
         Raises:
-            EditError: the values do not fit.
+            EditError: the values do not fit, or another feed is being tried: each takes as long as its server
+                does, a thread of the dashboard's, and the memory of a list.
         """
         sources = self._sources()
         if at:
@@ -193,7 +195,12 @@ class Editor:
         config = _checked(made)
         name = values.get("name") or self.table("feed", at)["values"].get("name")
         table: FeedTable = next(feed for feed in config.feed if feed.name == name)
-        outcome = Feed(table.model_copy(update={"paused": False}), config, self._state).attempt()
+        if not self._trying.acquire(blocking=False):
+            raise EditError("A feed is being tried already: try again in a moment.")
+        try:
+            outcome = Feed(table.model_copy(update={"paused": False}), config, self._state).attempt()
+        finally:
+            self._trying.release()
         return {"state": outcome.state, "text": outcome.text}
 
     def _sources(self) -> Sources:

@@ -239,6 +239,7 @@ class Look:
         own: where the list is one.
         progress: told how far compiling is.
         turn: of this process, to compute.
+        keeps: whether a rotation statement that was served is kept; not where a feed is only tried.
     """
 
     feed: "FeedTable"
@@ -252,6 +253,7 @@ class Look:
     own: Own | None = None
     progress: Progress = silent
     turn: Turn = field(default_factory=Turn)
+    keeps: bool = True
 
     @property
     def recipe(self) -> str:
@@ -461,8 +463,10 @@ class Look:
             statement = said.rotation() if e.reason == "unknown signer" else None
             if statement is None:
                 raise
-            made_folder(self._rotations.parent, self.state)
-            folder = made_folder(self._rotations, self.state)
+            folder = None
+            if self.keeps:
+                made_folder(self._rotations.parent, self.state)
+                folder = made_folder(self._rotations, self.state)
             self._check(take_rotation(self.trust, statement, folder), header)
 
     def _check(self, trust: Trust, header: Header) -> None:

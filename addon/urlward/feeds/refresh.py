@@ -163,7 +163,7 @@ def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
     facts, in_force = store.facts(), store.in_force()
     _prepare(facts, in_force, now)
     facts.checksum, facts.accepted = "", None  # so that it is judged, known or not
-    look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now)
+    look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now, keeps=False)
     try:
         found = take(look)
         if isinstance(found, Unchanged):

@@ -411,13 +411,13 @@ def _span(seconds: float) -> str:
 SUFFIX = ".rotation"
 
 
-def take_rotation(trust: Trust, data: bytes, folder: Path) -> Trust:
+def take_rotation(trust: Trust, data: bytes, folder: Path | None) -> Trust:
     """Extend a trust by a served statement, which is stored; the same trust where it was known.
 
     Args:
         trust: what is trusted so far.
         data: the statement.
-        folder: where statements are kept; made where it is missing.
+        folder: where statements are kept; made where it is missing. None where this one is not to be.
 
     Raises:
         RotationError: not a statement, not from a trusted key, or contradicting one taken before.
@@ -427,7 +427,7 @@ def take_rotation(trust: Trust, data: bytes, folder: Path) -> Trust:
         raise RotationError(f"not a rotation statement: {len(data)} bytes")
     rotation = parse_rotation(data)
     made = trust.with_rotation(rotation)
-    if made is not trust:
+    if made is not trust and folder is not None:
         _keep(rotation, folder)
     return made
 

@@ -1,0 +1,35 @@
+"""Feeds are tried one at a time: a slow server takes one thread of the dashboard's, and not all."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import wait_for
+from urlward.config import read_config
+from urlward.dashboard.editing import EditError, Editor
+from urlward.feeds.feed import Feed, Outcome
+
+
+def test_one_is_tried_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "urlward.toml"
+    path.write_text('[[feed]]\nname = "a"\npath = "a"\n')
+    editor = Editor(read_config(path), tmp_path / "state")
+    begun, go_on, found = threading.Event(), threading.Event(), list[Any]()
+
+    def attempt(_: Feed) -> Outcome:
+        begun.set()
+        assert go_on.wait(60)
+        return Outcome("new", "", 0.0)
+
+    monkeypatch.setattr(Feed, "attempt", attempt)
+    slow = threading.Thread(target=lambda: found.append(editor.attempt("feed.0", {})))
+    slow.start()
+    wait_for(begun.is_set, "the first")
+    with pytest.raises(EditError, match="being tried already"):
+        editor.attempt("feed.0", {})
+    go_on.set()
+    slow.join(60)
+    assert found == [{"state": "new", "text": ""}]
+    assert editor.attempt("feed.0", {})["state"] == "new"
