@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
@@ -590,3 +590,23 @@ def test_a_beginning_without_an_end_in_sight_is_junk(tmp_path: Path) -> None:
     assert not verify(tmp_path).holds
     written(tmp_path, 1)
     assert verify(tmp_path).anew
+
+
+def test_nobody_waits_for_a_verification(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker writes the end of an allow with traffic waiting."""
+    written(tmp_path, 3)
+    seen = audit._seen
+
+    def meanwhile(lines: Iterator[bytes], *more: Any) -> Any:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)  # or whoever appends would wait
+        os.close(folder)
+        append(tmp_path, "ann", "meanwhile", NOW)
+        return seen(lines, *more)
+
+    monkeypatch.setattr(audit, "_seen", meanwhile)
+    report = verify(tmp_path)
+    monkeypatch.undo()
+    assert report.holds
+    assert report.lines == 3
+    assert verify(tmp_path).lines == 4

@@ -28,16 +28,17 @@ import json
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, UrlwardError
-from urlward.regular import MOST_LINE, lines_of, open_regular, regular_fd
+from urlward.regular import MOST_LINE, open_regular, regular_fd
 from urlward.state.folder import (
     StateError,
     append_private,
@@ -261,7 +262,7 @@ class _Log:
             else:
                 self._head = head
                 self._agree()
-            if whole and (broken := _seen(self._path, self._key, self._head).broken):
+            if whole and (broken := _seen(_lines(self._path), self._key, self._head).broken):
                 raise _DamagedError(_told(broken))
         except _DamagedError as e:
             self._begin_anew(str(e).removeprefix(f"{self._path}: "))
@@ -296,7 +297,7 @@ class _Log:
         head = self._head
         last, torn = _last_pieces(self._path)
         number = head.seq + 1
-        if _sha256(last) != head.end and not (head.owed and _seen(self._path).end == head.end):
+        if _sha256(last) != head.end and not (head.owed and _seen(_lines(self._path)).end == head.end):
             parsed = _parsed(last) or {}
             if fault := _why_not_next(last or torn, parsed, head, self._key):
                 raise _DamagedError(fault)
@@ -317,7 +318,7 @@ class _Log:
                 raise _DamagedError(f"gone, and {HEAD} damaged")
             self._sign(Head(0, _EMPTY))
             return
-        seen = _seen(self._path)
+        seen = _seen(_lines(self._path))
         if seen.broken is not None:
             raise _DamagedError(_told(seen.broken))
         if not seen.lines and not seen.tail:
@@ -425,7 +426,8 @@ def read_audit(state: Path) -> Iterator[dict[str, Any] | None]:
 
 
 def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditReport:
-    """Verify the whole log; changes nothing.
+    """Verify the whole log as it is when this is called; changes nothing, and nobody waits for it: what a
+    worker or an operator has to write meanwhile is written behind.
 
     Args:
         state: the state folder.
@@ -435,17 +437,19 @@ def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditRe
     Raises:
         StateError: unreadable, or no such folder.
     """
-    with locked(state):
-        key = kept_key(state)
-        head, unsigned = None, ""
-        if os.path.lexists(state / HEAD):
-            try:
-                head = _read_head(state, key, stays=True) if key is not None else None
-                unsigned = "" if head is not None else "there is no key to check it with"
-            except StateError:
-                unsigned = f"{HEAD} is damaged"
+    with ExitStack() as stack:
+        with locked(state):
+            key = kept_key(state)
+            head, unsigned = None, ""
+            lines = _lines_now(stack, state / FILE)
+            if os.path.lexists(state / HEAD):
+                try:
+                    head = _read_head(state, key, stays=True) if key is not None else None
+                    unsigned = "" if head is not None else "there is no key to check it with"
+                except StateError:
+                    unsigned = f"{HEAD} is damaged"
         seen = _seen(
-            state / FILE,
+            lines,
             _signing(key) if key is not None and head is not None else None,
             head,
             known.lower(),
@@ -521,7 +525,7 @@ class _Seen:
 
 
 def _seen(
-    path: Path,
+    lines: Iterable[bytes],
     key: bytes | None = None,
     head: Head | None = None,
     known: str = "",
@@ -530,7 +534,7 @@ def _seen(
     """Scan a log.
 
     Args:
-        path: of the file.
+        lines: of it, as `_lines` has them.
         key: that lines are signed with; None where signatures are not looked at.
         head: that it has to end with, or one line before.
         known: see `verify`.
@@ -543,7 +547,7 @@ def _seen(
     seen = _Seen(known_at=None if known else 0)
     before, last = hashlib.sha256(), b""
     loose = 0
-    for number, piece in enumerate(_lines(path), 1):
+    for number, piece in enumerate(lines, 1):
         parsed = _parsed(piece)
         line = _whole(piece)
         if parsed is None:
@@ -631,11 +635,32 @@ def _last_pieces(path: Path) -> tuple[bytes, bytes]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
+    with ExitStack() as stack:
+        yield from _lines_now(stack, path)
+
+
+def _lines_now(stack: ExitStack, path: Path) -> Iterator[bytes]:
+    """A log's lines as of this call, whatever is appended or put in its place before they are read.
+
+    Args:
+        stack: closes the file.
+        path: of it.
+    """
     try:
-        with open_regular(path) as file:
-            yield from lines_of(file)
+        file = stack.enter_context(open_regular(path))
+        size = os.fstat(file.fileno()).st_size
     except FileNotFoundError:
-        return
+        return iter(())
+    except OSError as e:
+        raise _unreadable(path, e) from e
+    return _first_lines(path, file, size)
+
+
+def _first_lines(path: Path, file: BufferedReader, left: int) -> Iterator[bytes]:
+    try:
+        while left and (line := file.readline(min(MOST_LINE, left))):
+            left -= len(line)
+            yield line
     except OSError as e:
         raise _unreadable(path, e) from e
 
