@@ -3,6 +3,7 @@ import multiprocessing
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,33 @@ def test_facts_are_written_on_a_full_disk_too(store: FeedStore, monkeypatch: pyt
     assert store.facts() == Facts(serial=7, reason="state")
     with pytest.raises(StateError, match="No space"):
         store.write_facts(Facts(error="x" * 100_000))
+
+
+def test_earlier_artifacts_make_room_for_what_is_to_be_in_force(
+    store: FeedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for count in (2, 3, 4, 5):
+        store.write_artifact(artifact([f"h{n}.example" for n in range(count)]))
+    assert len(store.versions()) == 3
+    write = feed_store.write_private
+
+    def without_room(path: Path, *more: Any) -> None:
+        if len(store.versions()) > 1:
+            raise StateError(f"{path}: No space left on device") from OSError(errno.ENOSPC, "")
+        write(path, *more)
+
+    monkeypatch.setattr(feed_store, "write_private", without_room)
+    store.write_artifact(DATA)
+    assert store.header() == read_header(DATA)
+
+    def full(path: Path, *_: Any) -> None:
+        raise StateError(f"{path}: No space left on device") from OSError(errno.ENOSPC, "")
+
+    monkeypatch.setattr(feed_store, "write_private", full)
+    with pytest.raises(StateError, match="No space"):
+        store.write_artifact(DATA)
+    assert store.versions() == []
+    assert store.header() == read_header(DATA)
 
 
 @pytest.mark.parametrize("name", ["one.json", "one.lock", "one.ward", ""])

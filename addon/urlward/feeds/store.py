@@ -192,14 +192,22 @@ class FeedStore:
             return None
 
     def write_artifact(self, data: bytes) -> None:
-        """Put an artifact in force; a feed's that was is kept as an earlier version.
+        """Put an artifact in force; a feed's that was is kept as an earlier version, as long as the disk has
+        room: what is to be in force goes before what was.
 
         Raises:
             StateError: not writable.
         """
         if self._folder.name == FEEDS:
             self._keep_version()
-        write_private(self.path, data, self._state)
+        while True:
+            try:
+                write_private(self.path, data, self._state)
+            except StateError as e:
+                if not (_is_full(e) and self._drop_version()):
+                    raise
+            else:
+                return
 
     def versions(self) -> list[Version]:
         """Earlier artifacts that are kept, those of the highest serial first; without the one in force."""
@@ -230,6 +238,16 @@ class FeedStore:
         except (OSError, StateError):
             return
 
+    def _drop_version(self) -> bool:
+        """Delete the oldest of the earlier artifacts; False where there is none."""
+        try:
+            oldest = min(self._versions.iterdir(), key=lambda path: path.stat().st_mtime_ns, default=None)
+            if oldest is not None:
+                oldest.unlink()
+        except OSError:
+            return False
+        return oldest is not None
+
     @property
     def _versions(self) -> Path:
         return self._folder / f"{self.name}.versions"
@@ -244,9 +262,7 @@ class FeedStore:
         try:
             write_private(path, data, self._state)
         except StateError as e:
-            cause = e.__cause__
-            full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or not _overwritten(path, data):
+            if not _is_full(e) or not _overwritten(path, data):
                 raise
 
     def _file(self, suffix: str) -> Path:
@@ -268,6 +284,12 @@ def forget_others(state: Path, stores: Collection[FeedStore]) -> None:
             if path.name.partition(".")[0] not in names and path.name.startswith("list-"):
                 with suppress(OSError):
                     path.unlink()
+
+
+def _is_full(error: StateError) -> bool:
+    """Whether there is no room on the disk."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _overwritten(path: Path, data: bytes) -> bool:
