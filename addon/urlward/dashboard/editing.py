@@ -27,6 +27,7 @@ from urlward.engine.dates import time_text
 from urlward.feeds.feed import Feed
 from urlward.lists import memfd
 from urlward.lists.build import write_atomically
+from urlward.lists.formats import AUTO
 from urlward.process import IN_FORCE, module_command
 from urlward.state.audit import append
 from urlward.state.folder import made_folder, write_private
@@ -41,6 +42,9 @@ _INDEX = re.compile(r"[0-9]{1,9}").fullmatch
 
 CHECK_WITHIN = 120.0
 """Seconds that trying a configuration may take."""
+
+_BY_FLAGS = ("list", "key", "max_errors", "trust")
+"""Keys of the configuration that flags go before, and that matter to lists."""
 
 
 class EditError(AdminError):
@@ -69,6 +73,7 @@ class Editor:
         config: in force.
         state: the state folder.
         reloads: of the filter; None where nothing reloads it.
+        list_format: of the filter's sources.
         clock: seconds since 1970-01-01 UTC.
     """
 
@@ -78,9 +83,11 @@ class Editor:
         state: Path,
         reloads: Reloads | None = None,
         *,
+        list_format: str = AUTO,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
+        self._list_format = list_format
         self._state = state
         self._reloads = reloads
         self._clock = clock
@@ -271,10 +278,8 @@ class Editor:
         Raises:
             EditError: it cannot be used.
         """
-        config = _checked(sources)
-        command = module_command("urlward", "run", "--check", "--config", str(sources.path))
-        if self._config.list != config.list and self._config.list:  # by flags
-            command += [part for name in self._config.list for part in ("--list", name)]
+        _checked(sources)
+        command = module_command("urlward", "run", "--check", "--config", str(sources.path), *self._flags)
         fd = memfd.new()
         try:
             memfd.write(fd, sources.text)
@@ -297,6 +302,18 @@ class Editor:
             lines = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
             said = [line.removeprefix("urlward: ") for line in lines]
             raise EditError("\n".join(said) or f"run --check ends with {done.returncode}")
+
+    @property
+    def _flags(self) -> list[str]:
+        """Flags about lists that the filter was started with: its next workers have them too."""
+        written = config_of(self._config.sources) if self._config.sources is not None else Config()
+        flags = ["--format", self._list_format] if self._list_format != AUTO else []
+        for name in _BY_FLAGS:
+            value = getattr(self._config, name)
+            if value and value != getattr(written, name):
+                values = value if isinstance(value, tuple) else (value,)
+                flags += [f"--{name.replace('_', '-')}={each}" for each in values]
+        return flags
 
     def _keep(self, source: Source) -> None:
         """Keep a text as an earlier version."""

@@ -418,7 +418,7 @@ class LiveSources:
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
         self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state, list_format)
-        self.editor = Editor(config, state, self._parts.reloads, clock=clock)
+        self.editor = Editor(config, state, self._parts.reloads, list_format=list_format, clock=clock)
 
     def tick(self) -> None:
         """Add the last second to the history; call it once a second."""
