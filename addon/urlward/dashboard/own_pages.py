@@ -1,5 +1,6 @@
 """Page and API of own entries: added, removed, and revealed one by one."""
 
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from typing import cast, get_args
 
@@ -7,12 +8,15 @@ from urlward.dashboard import asked
 from urlward.dashboard.api import Api, Shown
 from urlward.dashboard.pages import Form
 from urlward.dashboard.roles import Route
-from urlward.dashboard.sources import AdminError
+from urlward.dashboard.sources import AdminError, Row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError
 from urlward.policy.own import Draft, Meant, draft
 
 PAGE = "/own"
+SHOWN = 100
+"""Entries on a page, which is made on the event loop: there may be a hundred thousand."""
+
 _FIELDS = ("entry", "as", "allow", "category", "note", "expires", "sure")
 _MEANT = get_args(Meant)
 
@@ -65,11 +69,30 @@ class OwnPage(Form):
     ) -> None:
         """Show the page."""
         entries, problem = await self.ask_if_there(self.sources.own)
+        rows, older = shown_of(entries or [], self.get_query_argument("before", ""), revealed or {})
         self.page(
-            "own", "own.title", error=error, problem=problem, entries=entries or [], done=self.done(),
+            "own", "own.title", error=error, problem=problem, entries=rows, older=older, done=self.done(),
+            paged=bool(self.get_query_argument("before", "")) or bool(revealed),
             form=dict.fromkeys(_FIELDS, "") | (given or {}), warnings=warnings or [], meant=_MEANT,
             revealed=revealed or {}, trail=await self.beneath("own"),
         )  # fmt: skip
+
+
+def shown_of(
+    entries: Sequence[Row], before: str, revealed: Collection[str] = ()
+) -> tuple[Sequence[Row], str]:
+    """Those that a page shows, the newest first, and the ``before`` of the next; empty where there is none.
+
+    Args:
+        entries: in the order of adding.
+        before: id of an entry: those that are older. One that is gone is as none.
+        revealed: ids of those that are shown alone.
+    """
+    if revealed:
+        return [row for row in entries if row["id"] in revealed], ""
+    end = next((n for n, row in enumerate(entries) if row["id"] == before), len(entries))
+    rows = entries[max(end - SHOWN, 0) : end][::-1]
+    return rows, rows[-1]["id"] if end > SHOWN else ""
 
 
 class OwnAction(OwnPage):
