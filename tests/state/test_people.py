@@ -233,6 +233,21 @@ def test_the_first_goes_with_the_file(state: Path):
     assert [one.name for one in read_people(state)] == ["Ann"]
 
 
+def test_the_first_stays_where_the_file_does(state: Path):
+    """Or the next start would let them in again, though the record has that they are gone."""
+    token_file = state / "admin.token"
+    admit(state, token_file, NOW)
+    add(state, "Ann")
+    token_file.unlink()
+    token_file.mkdir()
+    with pytest.raises(StateError, match=r"admin\.token"):
+        remove(state, "admin")
+    assert [one.name for one in read_people(state)] == ["admin", "Ann"]
+    token_file.rmdir()
+    remove(state, "admin")
+    assert [one.name for one in read_people(state)] == ["Ann"]
+
+
 def test_a_file_of_the_configuration_keeps_the_first(state: Path, tmp_path: Path):
     file = tmp_path / "token"
     admit(state, file, NOW)

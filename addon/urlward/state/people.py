@@ -23,7 +23,7 @@ from typing import Any, Literal, get_args
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import locked, made_folder, read_kept, unusable, write_kept
 from urlward.state.token import read_token, token_of
 from urlward.state.watch import Signature
 
@@ -155,9 +155,12 @@ def remove_person(state: Path, name: str, who: str, *, now: float, token_file: P
                 f"{ADMIN}: has the token in {token_file}: take admin.token_file from the configuration"
             )
         _audit(state, now, who, "person-removed", person)
-        _write(state, [one for one in people if one is not person])
         if person.name == ADMIN and token_file.parent == state:
-            token_file.unlink(missing_ok=True)
+            try:
+                token_file.unlink(missing_ok=True)  # first: a start lets in who has one that was left
+            except OSError as e:
+                raise unusable(token_file, e) from e
+        _write(state, [one for one in people if one is not person])
     return person
 
 
