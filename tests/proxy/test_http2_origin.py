@@ -16,6 +16,7 @@ from proxy.test_http2 import Case as Client
 from proxy.test_http2 import Loop, frame
 from proxy.test_http2 import Origin as Exchange
 from urlward.proxy.connection import HIGH, Connection
+from urlward.proxy.head import read_request_head, with_plain_framing
 from urlward.proxy.http2 import WINDOW as CLIENT_WINDOW
 from urlward.proxy.http2 import Lane
 from urlward.proxy.http2_frames import MAX_STREAMS, MAX_WAITING
@@ -825,6 +826,15 @@ def test_what_a_request_says_is_what_is_sent() -> None:
     assert (sorted(got), length) == (sorted(fields + more), None)
     assert request_fields(read_request([*fields, (b"content-length", b"7")], ended=False).head)[1] == 7
     assert request_fields(read_request(fields, ended=True).head)[1] == 0
+
+
+@pytest.mark.parametrize("length", [b"7", b"007"])
+def test_a_length_in_any_spelling_is_one_at_an_origin(length: bytes) -> None:
+    """A name with a capital is malformed in HTTP/2, and without a length the body is cut off."""
+    fields = [(b":method", b"POST"), (b":scheme", b"https"), (b":path", b"/"), (b":authority", b"a.test")]
+    raw = read_request([*fields, (b"content-length", length)], ended=False).head
+    sent, size = request_fields(with_plain_framing(read_request_head(raw).fields, raw))
+    assert (sent[-1], size) == ((b"content-length", b"7"), 7)
 
 
 def test_interim_responses_do_not_end() -> None:

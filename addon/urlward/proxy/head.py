@@ -45,7 +45,7 @@ _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullma
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
 _BREAK = re.compile(rb"\r?\n")
 _FOLD = re.compile(rb"\r?\n[ \t]+")
-_FRAMING_LINE = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[^\r\n]*")
+_FRAMING_LINE = re.compile(rb"\r\n((?i:content-length|transfer-encoding)):[^\r\n]*")
 _PLAIN_FRAMING_LINE = re.compile(rb"\r\n[A-Za-z-]+: ?(?:chunked|0|[1-9][0-9]*)").fullmatch
 _UPGRADE_LINES = re.compile(rb"\r\n(?i:upgrade|http2-settings)[ \t]*:[^\r\n]*").sub
 _NEUTRAL_LINE = b"POST / HTTP/1."
@@ -300,7 +300,7 @@ def without_upgrade(data: bytes) -> bytes:
 def with_plain_framing(fields: RequestFields, data: bytes) -> bytes:
     """A request's head, or its end, with the field that says where its body ends in its plainest spelling.
 
-    `chunked` is not that to Starman where a blank follows.
+    `chunked` is not that to Starman where a blank follows. The name stays as it is, in lower case in HTTP/2.
     """
     if fields.length == 0:
         return data
@@ -308,8 +308,8 @@ def with_plain_framing(fields: RequestFields, data: bytes) -> bytes:
     assert found is not None
     if _PLAIN_FRAMING_LINE(found[0]):
         return data
-    line = b"Transfer-Encoding: chunked" if fields.length is None else b"Content-Length: %d" % fields.length
-    return b"%b\r\n%b%b" % (data[: found.start()], line, data[found.end() :])
+    value = b"chunked" if fields.length is None else b"%d" % fields.length
+    return b"%b\r\n%b: %b%b" % (data[: found.start()], found[1], value, data[found.end() :])
 
 
 def _neutral_name(match: re.Match[bytes]) -> bytes:
