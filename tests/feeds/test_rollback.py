@@ -176,6 +176,39 @@ def test_a_paused_feed_keeps_its_list_and_asks_nobody(tmp_path: Path, site: Serv
     assert made.refresh().state == "new"
 
 
+@pytest.mark.parametrize("how", ["deleted", "damaged"])
+def test_a_list_that_is_held_and_lost_comes_back_as_it_is_kept(
+    tmp_path: Path, site: Server, how: str
+) -> None:
+    """Nothing is fetched while it is held: nothing on it would be blocked until somebody releases it."""
+    made = feed(tmp_path, url=site.url(), max_shrink=1.0)
+    for count in range(10, 10 + VERSIONS + 1):
+        site.put("feed", hosts(*range(count)))
+        made.refresh()
+    store = FeedStore(made.state, made.table.name)
+    back(made, store.versions()[-1].serial)
+    if how == "deleted":
+        store.path.unlink()
+    else:
+        data = store.path.read_bytes()
+        store.path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    site.seen()
+    assert made.refresh().text.startswith("lost, and put in force again as it is kept; held at serial ")
+    assert site.seen() == []
+    assert entries(made) == 10
+    assert made.refresh().text.startswith("held at serial ")
+
+
+def test_a_list_that_is_paused_and_lost_is_the_last_that_is_kept(tmp_path: Path, site: Server) -> None:
+    made = three(tmp_path, site)
+    paused = replace(made, table=made.table.model_copy(update={"paused": True}))
+    FeedStore(made.state, made.table.name).path.unlink()
+    site.seen()
+    assert "; paused: " in paused.refresh().text
+    assert site.seen() == []
+    assert entries(made) == 11
+
+
 def test_an_attempt_tells_and_keeps_nothing(tmp_path: Path, site: Server) -> None:
     made = three(tmp_path, site)
     site.put("feed", hosts(*range(13)) + "nothing at all?\n")

@@ -137,6 +137,10 @@ def refresh(
     looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
     with looking as (look, store):
         if text := resting(feed, look.facts):
+            held = look.facts.held
+            if look.in_force is None and store.put_back(None if held is None else held.serial):
+                text = f"lost, and put in force again as it is kept; {text}"
+                return Outcome("new", text, look.now + feed.interval)
             return Outcome("unchanged", text, look.now + feed.interval)
         return _refresh(look, store, random)
 

@@ -1,9 +1,12 @@
 """Rollback of a feed: an earlier list is put in force again, and stays until it is released.
 
 A feed that was rolled back is fetched no more, whatever its server has: a list that was wrong once is not to
-come back by the next refresh. Releasing it has it fetched anew.
+come back by the next refresh. Releasing it has it fetched anew. Should the list that is in force be lost
+meanwhile, it is put in force again as it is kept.
 """
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +79,8 @@ def roll_back(
         )  # fmt: skip
         facts.held, facts.refused, facts.accepted = held, None, None
         store.write_facts(facts)
+        with suppress(OSError):
+            os.utime(wanted[0].path)  # so that it is kept longest
         store.write_artifact(bytes(data))
         facts.added = facts.removed = 0
         facts.serial, facts.entries = held.serial, artifact.meta["entries"]

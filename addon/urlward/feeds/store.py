@@ -220,6 +220,25 @@ class FeedStore:
                         found.append(Version(header.serial, header.created, path))
         return sorted(found, reverse=True)
 
+    def put_back(self, serial: int | None) -> bool:
+        """Put an earlier artifact in force where none is, or none that is whole; returns whether it was kept.
+
+        Args:
+            serial: of it; None for the last that is kept.
+
+        Raises:
+            StateError: not writable.
+        """
+        self.mend_artifact()
+        for version in self.versions():
+            if serial in (None, version.serial):
+                with suppress(SourceError, ArtifactError):
+                    data = read_artifact(version.path)
+                    parse(data)
+                    self.write_artifact(bytes(data))
+                    return True
+        return False
+
     def _keep_version(self) -> None:
         """Keep the artifact in force as a version: another name of the same file, which the next one leaves.
 
@@ -231,8 +250,10 @@ class FeedStore:
         try:
             folder = made_folder(self._versions, self._state)
             kept = folder / f"{header.serial}-{header.checksum.hex()[:16]}.ward"
-            kept.unlink(missing_ok=True)
-            os.link(self.path, kept)
+            if kept.exists():  # it was rolled back to
+                os.utime(kept)
+            else:
+                os.link(self.path, kept)
             for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-VERSIONS]:
                 old.unlink(missing_ok=True)
         except (OSError, StateError):
