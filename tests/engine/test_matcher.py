@@ -802,6 +802,20 @@ def test_a_path_sequence_on_any_host_is_found_in_every_reading(target: str) -> N
     assert matcher("*/one%20two/three/*").check("quiet.test", target).blocked
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/login?next=/one/two/.well-known/x?y",
+        "/r?u=https://a.test/one/two/p?id=1&v=/.x",
+        "/r?u=/one/two/...?y",
+        "/r?u=/one/two/x?y=/a.b",
+    ],
+)
+def test_a_name_with_a_dot_in_front_has_no_path_sequence_read_in_a_query(target: str) -> None:
+    """lighttpd's dot segments are whole ones."""
+    assert matcher("*/one/two/*").check("quiet.test", target) == PASS
+
+
 @pytest.mark.parametrize("target", ["/x/one./two/y", "/one/two./y", "/one../two/"])
 def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None:
     assert matcher("*/one/two/*").check("quiet.test", target).blocked

@@ -668,7 +668,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     return readings
 
 
-_DOTS = re.compile(r"/(?:\.|%2[eE])").search
+_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
 
 
 def has_path_behind(query: str) -> bool:
