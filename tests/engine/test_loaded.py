@@ -9,7 +9,7 @@ from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.loaded import LoadedList, load, loading
-from urlward.engine.record import below_number, host_letters, labels_of, path_letters
+from urlward.engine.record import Shape, below_number, host_letters, labels_of, path_letters
 
 LINES = [
     *[f"h{n}.test id=d{n}" for n in range(40)],
@@ -114,6 +114,22 @@ def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
     monkeypatch.delattr(LoadedList, "_summarise")
     ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
     assert (group, forms) == (range(250), {(Kind.PAGE, 0)})
+
+
+def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> None:
+    """A list may give each entry a category of its own, and so have as many shapes as entries."""
+
+    class Unlooped(tuple[Shape, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[Shape]:
+            raise AssertionError("all shapes are looked at")
+
+    under = Key(SECRET)
+    li = load_lines([f"http://h.test/{n} category=c{n}" for n in range(40)], under)
+    li.table.shapes = Unlooped(li.table.shapes)
+    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    assert (group, forms) == (range(40), {(Kind.PAGE, 0)})
 
 
 def test_rows_of_one_digest_are_all_found() -> None:

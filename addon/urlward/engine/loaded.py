@@ -277,10 +277,10 @@ class LoadedList:
             forms.update(zip(numbers, table.lengths[part].tolist(), strict=True))
             below.update(zip(numbers, table.below[part].tolist(), strict=True))
             yield
-        of_shape = [shape.kind for shape in table.shapes]
+        shapes = table.shapes
         return Group(
-            frozenset((of_shape[number], length) for number, length in forms),
-            frozenset(place for number, place in below if of_shape[number] >= Kind.PREFIX),
+            frozenset((shapes[number].kind, length) for number, length in forms),
+            frozenset(place for number, place in below if shapes[number].kind >= Kind.PREFIX),
         )
 
     def release(self) -> Iterator[None]:
