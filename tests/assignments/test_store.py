@@ -1,4 +1,5 @@
 import stat
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
-from urlward.assignments.interval import AssignmentError, SightingKind
+from urlward.assignments.interval import AssignmentError, SightingKind, Source
 from urlward.assignments.schema import SPANS, cell_of, cells_at
-from urlward.assignments.store import AssignmentStore, Changes
+from urlward.assignments.store import AssignmentStore, Changes, KeepingNode
 
 A = "198.51.100.7"
 
@@ -177,3 +178,21 @@ def test_a_source_that_nothing_came_of_is_gone(store: AssignmentStore) -> None:
     with store.importing("one", "csv", "b.csv"):
         pass
     assert store.sources() == {source.id: source}
+
+
+def test_a_source_that_two_nodes_begin_at_once_is_of_one_of_them(
+    sqlite_store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that are set up alike start alike: neither finds one of the other's before it makes its own."""
+    made = AssignmentStore.source
+
+    def source(store: AssignmentStore, name: str, format_: str, path: str) -> Source:
+        monkeypatch.setattr(AssignmentStore, "source", made)
+        begun.enter_context(store.importing(name, format_, path, KeepingNode("gw2", 7), takes_over=False))
+        return made(store, name, format_, path)
+
+    with ExitStack() as begun:
+        monkeypatch.setattr(AssignmentStore, "source", source)
+        mine = sqlite_store.importing("csv", "csv", "a.csv", KeepingNode("gw1", 7), takes_over=False)
+        with pytest.raises(AssignmentError, match="is read by another node"):
+            begun.enter_context(mine)

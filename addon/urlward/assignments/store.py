@@ -221,18 +221,19 @@ class AssignmentStore:
         """
         with self.reading() as connection:
             check_grant(connection, TABLES)
-            whose = connection.scalar(select(sources.c.node).where(sources.c.name == name))
-        if keeper is not None and not takes_over and whose not in (None, "", keeper.node):
-            # What one says of an address would end what the other does.
-            raise AssignmentError(
-                f"source {name!r} is read by another node: give this one's another name with --source, or "
-                f"--source {name} where it is the same server's"
-            )
         source = self.source(name, format_, path)
         if keeper is not None:
             with self.changing() as connection:
                 mine = update(sources).where(sources.c.id == source.id)
-                connection.execute(mine.values(node=keeper.node, days=keeper.days))
+                if not takes_over:
+                    mine = mine.where(sources.c.node.in_(("", keeper.node)))
+                claimed = connection.execute(mine.values(node=keeper.node, days=keeper.days)).rowcount
+            if not claimed:
+                # What one says of an address would end what the other does.
+                raise AssignmentError(
+                    f"source {name!r} is read by another node: give this one's another name with --source, "
+                    f"or --source {name} where it is the same server's"
+                )
         try:
             yield source
         finally:
