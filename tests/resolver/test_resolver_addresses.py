@@ -66,6 +66,16 @@ async def test_an_interface_that_has_come_back_has_another_number() -> None:
         forwarder.close()
 
 
+def test_an_interface_may_come_later(tmp_path: Path) -> None:
+    """What the system names before its interface is there would else be left out until the file changes."""
+    system = tmp_path / "resolv.conf"
+    system.write_text("nameserver fe80::1%later0\nnameserver 192.0.2.53\n")
+    first, second = resolvers((), OWN, 53, system)
+    assert [first.host, second.host] == ["fe80::1%later0", "192.0.2.53"]
+    with pytest.raises(OSError, match=r"known|address|found"):
+        first.reached()
+
+
 def test_how_they_are_shown() -> None:
     assert [str(parse_resolver(t)) for t in ("192.0.2.53", "[2001:db8::53]:53", "[2001:db8::53]:54")] == [
         "192.0.2.53",

@@ -23,7 +23,7 @@ class ResolverAddress(NamedTuple):
         host: address, with a zone where that is needed.
         port: its port.
         family: of the address.
-        address: for sockets.
+        address: for sockets; of a link-local one without its interface, see `reached`.
     """
 
     host: str
@@ -59,7 +59,8 @@ def parse_resolver(text: str) -> ResolverAddress:
         ip_address(host)
         if not 0 < port < 65536:
             raise ValueError(port)
-        found = _numeric(host, port)
+        # Of an interface that is not there yet, or not now, the number is looked up when it is asked.
+        found = _numeric(host.partition("%")[0], port)
     except (OSError, ValueError) as e:
         raise SettingError(
             "gateway.dns.resolvers", f"{text!r} is not an address, or [address]:port with an IPv6 address"

@@ -530,9 +530,7 @@ class TcpWay(Way):
 
     async def _connect(self, line: "_Line") -> None:
         try:
-            host, port = self.resolver.address[:2]
-            if self.resolver.family.name == "AF_INET6" and self.resolver.address[3]:
-                host = self.resolver.host  # with its zone
+            host, port = self.resolver.host, self.resolver.port
             await asyncio.get_running_loop().create_connection(lambda: line, host, port)
         except OSError:
             line.lost(reached=False)
