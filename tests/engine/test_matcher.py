@@ -676,6 +676,9 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/v.7z", "/v.7z/"),
         ("/v.torrent", "/v.torrent/x"),
         ("/a.jpg", "/a.jpg/x"),
+        ("/a.jxl", "/a.jxl/x"),
+        ("/v.m2v", "/v.m2v/x"),
+        ("/c.cbz", "/c.cbz/x"),
         # nginx, told to pass on `$uri` or what it has captured of a path
         ("/listed.html", "/listed.html%3fx"),
         ("/listed.html", "/listed.html%23"),
