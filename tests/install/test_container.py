@@ -131,7 +131,13 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
         pytest.xfail(reason)
     made = Podman(tmp_path_factory.mktemp("podman"))
     yield made
-    shutil.rmtree(made.folder)
+
+    def gone() -> bool:
+        # What podman starts at a container's end may be at work yet.
+        shutil.rmtree(made.folder, ignore_errors=True)
+        return not made.folder.exists()
+
+    wait_for(gone, "the images' folder to be gone")
 
 
 @pytest.fixture(scope="module")
