@@ -558,19 +558,20 @@ def test_one_of_before_the_chain_that_was_cut_short_is_taken_over(tmp_path: Path
 
 
 def test_whoever_verifies_waits_for_who_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log's length and its head are of one time; it is read when others may write again."""
     written(tmp_path, 2)
-    read = audit._seen
+    looked = audit._lines_now
 
-    def read_locked(*args: Any) -> audit._Seen:
+    def look_locked(*args: Any) -> Iterator[bytes]:
         folder = os.open(tmp_path, os.O_RDONLY)
         try:
             with pytest.raises(BlockingIOError):
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         finally:
             os.close(folder)
-        return read(*args)
+        return looked(*args)
 
-    monkeypatch.setattr(audit, "_seen", read_locked)
+    monkeypatch.setattr(audit, "_lines_now", look_locked)
     assert verify(tmp_path).holds
 
 
