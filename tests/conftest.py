@@ -216,7 +216,11 @@ _SHARED = ("tests/evasion", "tests/install")
 """Folders whose tests share what takes long to make: servers of all kinds, packages."""
 
 
-_BEGUN_FIRST = ("networks", "tests/install", "tests/evasion", "tests/e2e", "tests/benchmarks")
+_BEGUN_FIRST = (
+    "networks", "tests/install", "tests/evasion",
+    "tests/dashboard/test_editing", "tests/dashboard/test_browser",
+    "tests/e2e", "tests/benchmarks",
+)  # fmt: skip
 """What takes long with few tests: begun last, one process would be at it when all others are done."""
 
 
