@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,14 @@ class Dashboard:
         return found
 
     def in_force(self) -> dict[str, Any]:
-        wait_for(lambda: self.overview()["in_force"], "the files to be in force")
-        return self.overview()
+        def known() -> bool:
+            time.sleep(0.3)  # each answer reads and checks all files, beside the reload that is waited for
+            found.update(self.overview())
+            return bool(found["in_force"])
+
+        found: dict[str, Any] = {}
+        wait_for(known, "the files to be in force")
+        return found
 
     def page(self, method: str, path: str, /, **fields: str) -> urllib3.BaseHTTPResponse:
         """Ask as a browser does, with the form's hidden field and a session."""
