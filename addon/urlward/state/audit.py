@@ -298,7 +298,7 @@ class _Log:
         last, torn = _last_pieces(self._path)
         number = head.seq + 1
         if _sha256(last) != head.end and not (head.owed and _seen(_lines(self._path)).end == head.end):
-            parsed = _parsed(last) or {}
+            parsed = parsed_line(last) or {}
             if fault := _why_not_next(last or torn, parsed, head, self._key):
                 raise _DamagedError(fault)
             self._sign(_after(head, last, parsed))
@@ -422,7 +422,7 @@ def read_audit(state: Path) -> Iterator[dict[str, Any] | None]:
         StateError: unreadable.
     """
     for line in _lines(state / FILE):
-        yield _parsed(line)
+        yield parsed_line(line)
 
 
 def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditReport:
@@ -548,7 +548,7 @@ def _seen(
     before, last = hashlib.sha256(), b""
     loose = 0
     for number, piece in enumerate(lines, 1):
-        parsed = _parsed(piece)
+        parsed = parsed_line(piece)
         line = _whole(piece)
         if parsed is None:
             if not _is_beginning(piece.removesuffix(b"\n"), number, chained=bool(seen.chained)):
@@ -588,7 +588,7 @@ def _seen(
     if head is not None and key is not None and not (head.owed and seen.end == head.end):
         if loose:
             seen.broken = Broken(loose, "was not signed by this node")
-        elif seen.end != head.end and (fault := _why_not_next(last, _parsed(last) or {}, head, key)):
+        elif seen.end != head.end and (fault := _why_not_next(last, parsed_line(last) or {}, head, key)):
             seen.broken = Broken(0, fault)
     return seen
 
@@ -629,7 +629,7 @@ def _last_pieces(path: Path) -> tuple[bytes, bytes]:
     except OSError as e:
         raise _unreadable(path, e) from e
     pieces, torn = [*BytesIO(tail)], b""
-    if pieces and not pieces[-1].endswith(b"\n") and _parsed(pieces[-1]) is None:
+    if pieces and not pieces[-1].endswith(b"\n") and parsed_line(pieces[-1]) is None:
         torn = pieces.pop()
     return (_whole(pieces[-1]) if pieces else b""), torn
 
@@ -703,7 +703,8 @@ def _whole(line: bytes) -> bytes:
     return line if line.endswith(b"\n") else line + b"\n"
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def parsed_line(line: bytes) -> dict[str, Any] | None:
+    """Parse a line; None for what is none, such as one that was cut short."""
     try:
         parsed = json.loads(line)
     except (ValueError, RecursionError):

@@ -1,6 +1,5 @@
 """Views of the audit log: search, newest line first, and what its verification says in words."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from urlward.engine.dates import time_text
 from urlward.regular import MOST_LINE, open_regular
-from urlward.state.audit import FILE, AuditReport
+from urlward.state.audit import FILE, AuditReport, parsed_line
 from urlward.state.folder import unusable
 from urlward.units import counted
 
@@ -102,7 +101,8 @@ def find_changes(state: Path, query: ChangeQuery) -> list[Change]:
     try:
         with open_regular(state / FILE) as file:
             for at, line in _lines_backwards(file, query.before):
-                change = _change(at, line)
+                parsed = parsed_line(line)
+                change = Change(at, 0, "", "", "", {}) if parsed is None else change_of(parsed, at)
                 if query.takes(change):
                     found.append(change)
                     if len(found) >= query.limit:
@@ -112,14 +112,6 @@ def find_changes(state: Path, query: ChangeQuery) -> list[Change]:
     except OSError as e:
         raise unusable(state / FILE, e) from e
     return found
-
-
-def _change(at: int, line: bytes) -> Change:
-    try:
-        parsed = json.loads(line)
-    except (ValueError, RecursionError):
-        parsed = None
-    return change_of(parsed, at) if isinstance(parsed, dict) else Change(at, 0, "", "", "", {})
 
 
 def change_of(parsed: Mapping[str, Any], at: int = 0) -> Change:
