@@ -18,6 +18,7 @@ from conftest import free_port, wait_for
 from e2e import support
 from e2e.support import Filter, get, running
 from records.support import an_event
+from urlward.commands import support as command
 from urlward.config import read_config
 from urlward.objections.objections import add_objection
 from urlward.policy.allows import add_allow
@@ -254,6 +255,14 @@ def test_a_file_is_not_overwritten(planted: tuple[Filter, Path], tmp_path: Path)
     assert done.returncode == 2
     assert "File exists" in done.stderr
     assert (tmp_path / "bundle.zip").read_text() == "mine"
+
+
+def test_a_file_that_goes_while_it_is_listed_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stays").touch()
+    monkeypatch.setattr(Path, "rglob", lambda self, _: [self / "gone", self / "stays"])
+    assert [one["name"] for one in command._files(tmp_path)] == [[["stays"]]]
 
 
 def test_a_secret_would_be_found() -> None:

@@ -9,16 +9,17 @@ import shutil
 import socket
 import ssl
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from urlward.commands.arguments import DONE, WRONG, Command
+from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
@@ -168,26 +169,21 @@ def _names(config: Config) -> Iterator[Finding]:
     if not hosts:
         yield _ok(about, "no feed has a name to be found")
         return
-    answers: dict[str, str] = {}
-
-    def find(host: str) -> None:
-        try:
-            socket.getaddrinfo(host, 443)
-            answers[host] = ""
-        except (OSError, UnicodeError) as e:
-            answers[host] = getattr(e, "strerror", None) or str(e)
-
-    # Nobody waits at the end for one whose servers are silent.
-    lookups = {host: threading.Thread(target=find, args=(host,), daemon=True) for host in sorted(hosts)}
-    for lookup in lookups.values():
-        lookup.start()
-    end = time.monotonic() + NAMES_WITHIN
-    for host, lookup in lookups.items():
-        lookup.join(max(0.0, end - time.monotonic()))
+    answers = together({host: partial(_lookup_error, host) for host in hosts}, NAMES_WITHIN)
+    for host in sorted(hosts):
         if why := answers.get(host, "no answer"):
             yield _wrong(about, f"{host}: {why}", "look at /etc/resolv.conf, and the feed's url")
         else:
             yield _ok(about, f"{host} is found")
+
+
+def _lookup_error(host: str) -> str:
+    """Why a host is not found; empty where it is."""
+    try:
+        socket.getaddrinfo(host, 443)
+    except (OSError, UnicodeError) as e:
+        return getattr(e, "strerror", None) or str(e)
+    return ""
 
 
 def _ports(config: Config) -> Iterator[Finding]:

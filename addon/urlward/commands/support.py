@@ -12,16 +12,16 @@ import platform
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from urlward.commands.arguments import DONE, Command, add_state_arguments
+from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, ConfigError, configured, is_key
 from urlward.config.shareable import shareable
 from urlward.engine.dates import time_text
@@ -102,14 +102,16 @@ def bundle(path: Path | None, state: Path | None = None) -> bytes:
         "journal.txt": _journal,
         "files.json": partial(_files, folder),
     }
-    found = _within({name: partial(_part, make) for name, make in parts.items()}, WITHIN)
+    found = together({name: partial(_part, make) for name, make in parts.items()}, WITHIN)
+    late = {"error": f"no answer within {WITHIN:.0f} s"}
     # What the types let out is right as it is: a format's name need not be a word of the program.
     kept = ("configuration.json",) if not problems else ()
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("README.txt", _ABOUT)
         archive.writestr("about.json", _json(_platform()))
-        for name, value in found.items():
+        for name in parts:
+            value = found.get(name, late)
             value = value if name in kept else scrubber.value(value)
             archive.writestr(name, value if isinstance(value, str) else _json(value))
     return made.getvalue()
@@ -122,23 +124,6 @@ def _part(make: Callable[[], Any]) -> Any:
         return {"error": str(e)}
     except Exception as e:  # noqa: BLE001 - one part that fails leaves the others
         return {"error": fault_text(e)}
-
-
-def _within(parts: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, Any]:
-    """Make all parts at a time; one that takes longer is told so, and nobody waits for it."""
-    found: dict[str, Any] = {}
-
-    def make(name: str) -> None:
-        found[name] = parts[name]()
-
-    threads = {name: threading.Thread(target=make, args=(name,), daemon=True) for name in parts}
-    for thread in threads.values():
-        thread.start()
-    end = time.monotonic() + seconds
-    for thread in threads.values():
-        thread.join(max(0.0, end - time.monotonic()))
-    late = {"error": f"no answer within {seconds:.0f} s"}
-    return {name: found.get(name, late) for name in parts}
 
 
 def _json(value: Any) -> str:
@@ -213,16 +198,8 @@ def _journal() -> str:
     if tool is None:
         return "there is no journalctl\n"
     line = [
-        tool,
-        "--unit",
-        _UNIT,
-        "--output",
-        "short-iso",
-        "--lines",
-        str(MOST_LINES),
-        "--no-pager",
-        "--quiet",
-    ]
+        tool, "--unit", _UNIT, "--output", "short-iso", "--lines", str(MOST_LINES), "--no-pager", "--quiet",
+    ]  # fmt: skip
     done = subprocess.run(line, capture_output=True, check=False, timeout=WITHIN)  # noqa: S603 - the system's
     return (done.stdout or done.stderr).decode(errors="replace")
 
@@ -230,11 +207,12 @@ def _journal() -> str:
 def _files(state: Path) -> list[dict[str, Any]]:
     """Sizes and ages of what is in the state folder; of names, what is before the dots may be anybody's."""
     found = []
-    for number, path in enumerate(sorted(state.rglob("*"))):
-        if number >= MOST_FILES:
-            break
-        status = path.lstat()
-        name = [_parts_of(part) for part in path.relative_to(state).parts]
+    for path in sorted(state.rglob("*"))[:MOST_FILES]:
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # such as SQLite's, which come and go
+            continue
+        name = [part.split(".") for part in path.relative_to(state).parts]
         found.append(
             {
                 "name": name,
@@ -245,7 +223,3 @@ def _files(state: Path) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _parts_of(name: str) -> list[str]:
-    return name.split(".")
