@@ -50,7 +50,7 @@ class AuditPage(Page, _OfAudit):
             self.set_status(400)
             error = str(e)
         verified, problem = await self.ask_if_there(self.context.trail.verified, self.context.steady())
-        given = [(name, value) for name in _FILTERS for value in self.get_query_arguments(name) if value]
+        given = self.filters(_FILTERS)
         self.page(
             "audit", "audit.title", error=error, problem=problem, verified=verified, rows=rows,
             given=dict(given), chosen=self.get_query_arguments("kind"), topics=TOPICS,

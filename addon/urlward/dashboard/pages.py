@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -31,6 +31,7 @@ from urlward.records.store import EventQuery
 EXPORT_PAGE = 1_000
 IN_TABLES = ("lists", "categories", "dns", "feeds")
 """Charts of the history that have a table of their own; the others are in one together."""
+_FILTERS = ("kind", "reference", "list", "category", "entry", "since", "until")
 _YEAR = 365 * 86_400
 _LOCAL = re.compile(r"/(?![/\\])[!-\[\]-~]*").fullmatch
 
@@ -42,6 +43,10 @@ class Page(Base):
         """Text that says what was just done; empty for nothing."""
         key = f"done.{self.get_query_argument('done', '')}"
         return self.language(key) if self.language.has(key) else ""
+
+    def filters(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """Names and values of the filters that are given, for the addresses of other pages."""
+        return [(name, value) for name in names for value in self.get_query_arguments(name) if value]
 
     async def beneath(self, topic: str) -> Row:
         """The last lines of the audit log about a topic, for the foot of the page where it is acted upon."""
@@ -154,7 +159,7 @@ class EventsPage(Page):
         else:
             answer, problem = await self.ask_if_there(self.sources.events, wanted)
             found = answer or found
-        given = self._given()
+        given = self.filters(_FILTERS)
         older = urlencode([*given, ("before", found.older)]) if found.older else ""
         self.page(
             "events", "events.title", error=error, problem=problem, found=found, given=dict(given),
@@ -171,11 +176,6 @@ class EventsPage(Page):
         """
         kinds = [kind for kind in self.get_query_arguments("kind") if kind]
         return event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=limit)
-
-    def _given(self) -> list[tuple[str, str]]:
-        names = ("kind", "reference", "list", "category", "entry", "since", "until")
-        pairs = [(name, value) for name in names for value in self.get_query_arguments(name)]
-        return [(name, value) for name, value in pairs if value]
 
 
 class Export(EventsPage):
