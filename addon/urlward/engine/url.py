@@ -584,7 +584,7 @@ def _respelled(*targets: str) -> dict[str, None]:
     return {text: None for text in found if text not in targets}
 
 
-def _passed_on(target: str, work: Work) -> dict[str, None]:
+def _passed_on(target: str, work: Work) -> list[str]:
     """Targets as a server in front passes them on to another: without fragment, dot segments are out, and
     what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone.
 
@@ -594,13 +594,11 @@ def _passed_on(target: str, work: Work) -> dict[str, None]:
     path, mark, query = target.partition("#")[0].partition("?")
     once = _unescape_once(path)
     if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
-        return {}
+        return []
     texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path)), once.replace("\\", "/")))
     work.spend(2 * len(texts) * len(path), 2 * len(texts))
     found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
-    found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
-    found.pop(target, None)
-    return found
+    return [f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}" for text in found]
 
 
 def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
