@@ -116,161 +116,32 @@ _SCRIPTS = frozenset(
 )
 """Extensions of what an origin runs rather than serves; the path behind it is passed to the script."""
 _FILES = _SCRIPTS | frozenset(
-    [
-        "htm",
-        "html",
-        "mht",
-        "mhtml",
-        "php2",
-        "php6",
-        "phps",
-        "shtm",
-        "shtml",
-        "stm",
-        "txt",
-        "xht",
-        "xhtml",
-        "xml",
-        "apng",
-        "avif",
-        "bmp",
-        "gif",
-        "heic",
-        "heif",
-        "ico",
-        "jfif",
-        "jpe",
-        "jpeg",
-        "jpg",
-        "png",
-        "psd",
-        "svg",
-        "svgz",
-        "tif",
-        "tiff",
-        "webp",
-        "cr2",
-        "heics",
-        "heifs",
-        "hif",
-        "j2k",
-        "jp2",
-        "jpf",
-        "jpx",
-        "jxl",
-        "jxr",
-        "mng",
-        "nef",
-        "wbmp",
-        "wmf",
-        "3g2",
-        "3gp",
-        "asf",
-        "avi",
-        "divx",
-        "f4v",
-        "flv",
-        "m2ts",
-        "m3u8",
-        "m4v",
-        "mkv",
-        "mov",
-        "mp4",
-        "mpe",
-        "mpeg",
-        "mpg",
-        "mts",
-        "ogv",
-        "qt",
-        "rm",
-        "rmvb",
-        "swf",
-        "vob",
-        "webm",
-        "wmv",
-        "3gpp",
-        "m1v",
-        "m2v",
-        "m4s",
-        "mk3d",
-        "wmx",
-        "wvx",
-        "aac",
-        "aif",
-        "aiff",
-        "amr",
-        "flac",
-        "m4a",
-        "mid",
-        "midi",
-        "mp3",
-        "oga",
-        "ogg",
-        "opus",
-        "wav",
-        "wma",
-        "m3u",
-        "mka",
-        "mp2",
-        "mpga",
-        "wax",
-        "7z",
-        "apk",
-        "bz2",
-        "cab",
-        "deb",
-        "dmg",
-        "exe",
-        "gz",
-        "ipa",
-        "iso",
-        "jar",
-        "lz",
-        "msi",
-        "rar",
-        "rpm",
-        "tar",
-        "tbz",
-        "tgz",
-        "torrent",
-        "txz",
-        "war",
-        "xz",
-        "zip",
-        "zst",
-        "cbr",
-        "cbz",
-        "azw",
-        "azw3",
-        "csv",
-        "djvu",
-        "doc",
-        "docm",
-        "docx",
-        "epub",
-        "mobi",
-        "odp",
-        "ods",
-        "odt",
-        "pdf",
-        "pps",
-        "ppt",
-        "pptx",
-        "ps",
-        "rtf",
-        "xls",
-        "xlsm",
-        "xlsx",
-        "ashx",
-        "asmx",
-        "axd",
-        "cfc",
-        "jspa",
-        "jspx",
-    ]
-)
+    {
+        # pages
+        "htm", "html", "mht", "mhtml", "php2", "php6", "phps", "shtm", "shtml", "stm", "txt", "xht",
+        "xhtml", "xml",
+        # images
+        "apng", "avif", "bmp", "gif", "heic", "heif", "ico", "jfif", "jpe", "jpeg", "jpg", "png", "psd",
+        "svg", "svgz", "tif", "tiff", "webp", "cr2", "heics", "heifs", "hif", "j2k", "jp2", "jpf", "jpx",
+        "jxl", "jxr", "mng", "nef", "wbmp", "wmf",
+        # films
+        "3g2", "3gp", "asf", "avi", "divx", "f4v", "flv", "m2ts", "m3u8", "m4v", "mkv", "mov", "mp4", "mpe",
+        "mpeg", "mpg", "mts", "ogv", "qt", "rm", "rmvb", "swf", "vob", "webm", "wmv", "3gpp", "m1v", "m2v",
+        "m4s", "mk3d", "wmx", "wvx",
+        # sound
+        "aac", "aif", "aiff", "amr", "flac", "m4a", "mid", "midi", "mp3", "oga", "ogg", "opus", "wav",
+        "wma", "m3u", "mka", "mp2", "mpga", "wax",
+        # archives and programs
+        "7z", "apk", "bz2", "cab", "deb", "dmg", "exe", "gz", "ipa", "iso", "jar", "lz", "msi", "rar",
+        "rpm", "tar", "tbz", "tgz", "torrent", "txz", "war", "xz", "zip", "zst",
+        # books and documents
+        "cbr", "cbz", "azw", "azw3", "csv", "djvu", "doc", "docm", "docx", "epub", "mobi", "odp", "ods",
+        "odt", "pdf", "pps", "ppt", "pptx", "ps", "rtf", "xls", "xlsm", "xlsx",
+        # made by programs
+        "ashx", "asmx", "axd", "cfc", "jspa", "jspx",
+    }
+)  # fmt: skip
 """Extensions of files. `john.doe`, `v1.2` and `commander.js` are more often names with other pages below."""
-_IS_FILE = re.compile(rf"\.(?:{'|'.join(sorted(_FILES))})\Z", re.IGNORECASE).search
 
 
 class CanonicalUrl(NamedTuple):
@@ -713,7 +584,7 @@ def _respelled(*targets: str) -> dict[str, None]:
     return {text: None for text in found if text not in targets}
 
 
-def _passed_on(target: str, work: Work) -> dict[str, None]:
+def _passed_on(target: str, work: Work) -> list[str]:
     """Targets as a server in front passes them on to another: without fragment, dot segments are out, and
     what is no letter of a URL is escaped. What the other then finds may have been hidden by what is gone.
 
@@ -723,13 +594,11 @@ def _passed_on(target: str, work: Work) -> dict[str, None]:
     path, mark, query = target.partition("#")[0].partition("?")
     once = _unescape_once(path)
     if target.isascii() and "#" not in target and ";" not in once and not _DOT_SEGMENT(once):
-        return {}
+        return []
     texts = dict.fromkeys((once, _unescape_once(_slashes_kept(path)), once.replace("\\", "/")))
     work.spend(2 * len(texts) * len(path), 2 * len(texts))
     found = {_without_dots(text, merge=merge): None for text in texts for merge in (False, True)}
-    found = {f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}": None for text in found}
-    found.pop(target, None)
-    return found
+    return [f"{text.translate(_ESCAPE_PASSED_ON)}{mark}{query}" for text in found]
 
 
 def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
@@ -747,7 +616,11 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
         return ()
     behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
     readings = _with_files(_in_every_way(path[: match.start()] + behind, work), work)
-    return tuple([r._replace(shorter=True, script=r.script or not _IS_FILE(r.path)) for r in readings])
+    return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
+
+
+def _is_file(path: str) -> bool:
+    return path.rpartition(".")[2].lower() in _FILES
 
 
 def _narrowed(target: str) -> str:
