@@ -29,7 +29,7 @@ from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
-from urlward.feeds.status import alarms
+from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.turns import Turn
 from urlward.lists.source import ChangingError, SourceError, whole_copy
@@ -143,17 +143,6 @@ def refresh(
                 return Outcome("new", text, look.now + feed.interval)
             return Outcome("unchanged", text, look.now + feed.interval)
         return _refresh(look, store, random)
-
-
-def resting(feed: "FeedTable", facts: Facts) -> str:
-    """Why nothing is fetched; empty where something is."""
-    if feed.paused:
-        return "paused: nothing is fetched, and the last list stays in force"
-    if facts.held is not None:
-        return (
-            f"held at serial {facts.held.serial} by {facts.held.who}: nothing is fetched until it is released"
-        )
-    return ""
 
 
 def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
