@@ -1,10 +1,11 @@
 """``urlward check`` with a configuration: as the filter would decide, for whom and when, and why."""
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,38 @@ def test_what_is_allowed_for_a_while_counts(check: Check, config: Path) -> None:
     code, out = check("--explain", "other.example")
     assert code == 0
     assert "an exception" in out
+
+
+@pytest.fixture
+def given(config: Path) -> Iterator[Path]:
+    """The configuration as a shell's ``<(command)`` gives it: whoever reads it again finds nothing."""
+    folder = config.parent
+    text = CONFIG.replace("list.txt", str(folder / "list.txt")).replace('"state"', f'"{folder / "state"}"')
+    end, other = os.pipe()
+    os.write(other, text.encode())
+    os.close(other)
+    yield Path(f"/dev/fd/{end}")
+    os.close(end)
+
+
+def test_a_configuration_that_the_shell_gives(check: Check, config: Path, given: Path) -> None:
+    state = config.parent / "state"
+    add_allow(state, local_key(state), "other.example", 3600, "x", "me", whole_host=False, now=time.time())
+    code, out = check("--config", str(given), "--explain", "other.example")
+    assert code == 0
+    assert "allowed by  me, until" in out
+
+
+def test_a_helper_with_such_a_configuration(given: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "urlward", "helper", "squid", "--config", str(given)],
+        input=b"0 GET http://other.example/ 192.0.2.5 -\n",
+        pass_fds=[int(given.name)],
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.startswith(b"0 OK "), done
+    assert b"C-3" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,18 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load(args: argparse.Namespace, *, follow: bool, progress: Progress = silent) -> Filter:
+def load(args: argparse.Namespace, config: Config, *, follow: bool, progress: Progress = silent) -> Filter:
     """Load the lists of `add_list_arguments`; the sample where there is none.
 
     Args:
         args: of the command line.
+        config: of `configuration`.
         follow: as of `Filter.load`.
         progress: told how far it is.
 
     Raises:
         UrlwardError: they cannot be used.
     """
-    config = configuration(args)
     return Filter.load(
         *(args.list or ([] if config.list or config.feed else [SAMPLE])),
         config=config,
@@ -89,10 +89,11 @@ def _check(args: argparse.Namespace) -> int:
     client = _client(args.client)
     # What is left out of a list, and as what it is read.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    config = configuration(args)
     with progress_bar() as progress:
-        loaded = load(args, follow=False, progress=progress)
+        loaded = load(args, config, follow=False, progress=progress)
     now = time.time() if args.at is None else parse_time(args.at)
-    checker = Checker(loaded.keeper.matcher, loaded.policy, client, now, _allows(configuration(args)))
+    checker = Checker(loaded.keeper.matcher, loaded.policy, client, now, _allows(config))
     worst = OK
     for url in _urls(args.urls):
         found = checker.check(url)

@@ -28,8 +28,9 @@ def add_helper_commands(command: Command) -> None:
 
 def _squid(args: argparse.Namespace) -> int:
     """Answer until Squid closes its end."""
-    blocks = configuration(args).on_error == "block"
-    with load(args, follow=True) as loaded:
+    config = configuration(args)
+    blocks = config.on_error == "block"
+    with load(args, config, follow=True) as loaded:
         for lines in _batches(sys.stdin.fileno()):
             answers = b"".join(answer(loaded, line, blocks=blocks) for line in lines)
             sys.stdout.buffer.write(answers)

@@ -148,7 +148,7 @@ class Forwarder:
     """Forwarder of queries to resolvers over one transport.
 
     Args:
-        ways: to the resolvers, in the order of preference; at least one.
+        ways: to the resolvers, in the order of preference; at least one when a query comes.
         timeout: seconds that the answer to a query may take in all.
         report: says when nobody answers.
     """

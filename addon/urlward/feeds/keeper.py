@@ -284,7 +284,7 @@ class Keeper:
 
     async def watch(self) -> None:
         """Look after the lists until cancelled."""
-        # Each by itself, though two are refreshed at a time (`Slots`).
+        # Each by itself, though few are refreshed at a time (`Slots`).
         async with asyncio.TaskGroup() as tasks:
             for kept in self._kept if self._follows else ():
                 if kept.named is not None:

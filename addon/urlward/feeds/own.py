@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from urlward.engine.artifact import dump, parse
+from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
 from urlward.engine.errors import EntryError, UrlwardError
@@ -105,8 +105,8 @@ def remove_from_own(
     return removed
 
 
-def compiled(state: Path, key: Key, serial: int, now: float) -> tuple[bytes, int]:
-    """Compile the entries into an artifact; also returns their number. Call it in a process that ends soon.
+def compiled(state: Path, key: Key, serial: int, now: float) -> bytes:
+    """Compile the entries into an artifact. Call it in a process that ends soon.
 
     Args:
         state: the state folder.
@@ -123,8 +123,7 @@ def compiled(state: Path, key: Key, serial: int, now: float) -> tuple[bytes, int
             compiler.add(parse_line(line_of(entry, key))[0])
         except (EntryError, IndexError) as e:
             raise UrlwardError(f"own entry {entry.id} is none") from e
-    data = dump(compiler.finish(), key, name=NAME, serial=serial, created=int(now))
-    return data, parse(data).meta["entries"]
+    return dump(compiler.finish(), key, name=NAME, serial=serial, created=int(now))
 
 
 def _compile(config: "Config", state: Path) -> None:

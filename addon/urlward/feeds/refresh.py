@@ -29,7 +29,7 @@ from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
-from urlward.feeds.status import alarms
+from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.turns import Turn
 from urlward.lists.source import ChangingError, SourceError, whole_copy
@@ -143,17 +143,6 @@ def refresh(
                 return Outcome("new", text, look.now + feed.interval)
             return Outcome("unchanged", text, look.now + feed.interval)
         return _refresh(look, store, random)
-
-
-def resting(feed: "FeedTable", facts: Facts) -> str:
-    """Why nothing is fetched; empty where something is."""
-    if feed.paused:
-        return "paused: nothing is fetched, and the last list stays in force"
-    if facts.held is not None:
-        return (
-            f"held at serial {facts.held.serial} by {facts.held.who}: nothing is fetched until it is released"
-        )
-    return ""
 
 
 def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
@@ -396,14 +385,15 @@ def _at_path(look: Look, path: Path) -> Unchanged | Candidate:
 def _own_entries(look: Look) -> Unchanged | Candidate:
     before = look.in_force
     serial = max(int(look.now), (before.header.serial if before is not None else 0) + 1)
-    data, entries = compiled(look.state, look.key, serial, look.now)
+    data = compiled(look.state, look.key, serial, look.now)
     if before is not None and before.meta["entries"] and not (look.state / OWN_FILE).exists():
         # Whoever removes the last one leaves a file without entries.
         raise RefusedError("absent", f"{OWN_FILE} is gone, or was damaged: what was compiled of it stays")
     artifact = parse(data)
-    same_key = before is not None and before.header.key_id == look.key.id
-    counts = changes(before, artifact) if before is not None and same_key else (entries, 0)
-    if before is not None and same_key and counts == (0, 0) and before.meta["entries"] == entries:
+    entries = artifact.meta["entries"]
+    if before is None or before.header.key_id != look.key.id:
+        counts = entries, 0
+    elif (counts := changes(before, artifact)) == (0, 0) and before.meta["entries"] == entries:
         return Unchanged("", None)
     return Candidate(data, artifact.header, entries, "text", "", None, counts=counts)
 

@@ -50,7 +50,7 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
         "removed": facts.removed,
         "bad": facts.bad,
         "unsupported": facts.unsupported,
-        "next_run": None if rests(feed, facts) else _time(facts.next_run),
+        "next_run": None if resting(feed, facts) else _time(facts.next_run),
         "failures": facts.failures,
         "reason": facts.reason,
         "error": facts.error,
@@ -106,9 +106,15 @@ def _time(seconds: float) -> str | None:
     return time_text(seconds) if seconds else None
 
 
-def rests(feed: "FeedTable", facts: Facts) -> bool:
-    """Whether an operator has said that nothing is fetched: it is paused, or held at an earlier list."""
-    return feed.paused or facts.held is not None
+def resting(feed: "FeedTable", facts: Facts) -> str:
+    """Why nothing is fetched, as an operator has said; empty where something is."""
+    if feed.paused:
+        return "paused: nothing is fetched, and the last list stays in force"
+    if facts.held is not None:
+        return (
+            f"held at serial {facts.held.serial} by {facts.held.who}: nothing is fetched until it is released"
+        )
+    return ""
 
 
 State = Literal["ok", "waiting", "failed", "alarm", "paused", "held"]
@@ -153,7 +159,7 @@ def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -
     if header is None and (facts.since or facts.last_attempt):
         found["missing"] = "no list is in force: nothing on it is blocked"
     last = facts.last_success or facts.since
-    if last and now - last > feed.stale_limit and not rests(feed, facts):
+    if last and now - last > feed.stale_limit and not resting(feed, facts):
         since = f"since {time_text(last)}" if facts.last_success else "yet"
         found["stale"] = (
             f"no successful refresh {since}, for {in_words(now - last)}; "
