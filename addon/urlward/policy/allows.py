@@ -46,7 +46,7 @@ class Allowed(NamedTuple):
 
     Attributes:
         canonical: the URL's canonical form.
-        kind: ``page``, or ``host`` for a host and its subdomains.
+        kind: ``page``, also for a folder, or ``host`` for a host and its subdomains.
         line: the entry, in the grammar.
     """
 
@@ -59,13 +59,14 @@ class Allowed(NamedTuple):
         return names(self.canonical.host, words)
 
 
-def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
+def allowed_by(url: str, *, whole_host: bool = False, folder: bool = False) -> Allowed:
     """Make the entry for a URL: that page, with its query's parameters where it has some; a host alone, with
     a port or without, is the host and its subdomains.
 
     Args:
         url: as typed.
         whole_host: whether a URL stands for its host.
+        folder: whether it stands for its folder, and all below that.
 
     Raises:
         UrlwardError: it has no canonical form, or cannot be an entry.
@@ -81,8 +82,8 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
         raise UrlwardError(
             "a network; what is allowed is a page or a host: give one address, or http:// before it"
         )
-    kind: Kind = "host" if whole_host or not (scheme or target) else "page"
-    line = _host_line(canonical.host) if kind == "host" else _page_line(canonical)
+    kind: Kind = "host" if whole_host or not (scheme or target or folder) else "page"
+    line = _host_line(canonical.host) if kind == "host" else _page_line(canonical, folder=folder)
     if port is not None and port != DEFAULT_PORTS.get(scheme):
         line += f" port={port}"
     try:
@@ -107,11 +108,14 @@ def _host_line(host: str) -> str:
     return f"@@{host}"
 
 
-def _page_line(canonical: CanonicalUrl) -> str:
+def _page_line(canonical: CanonicalUrl, *, folder: bool) -> str:
     host, path, query, _ = canonical
+    if folder:
+        path, query = path[: path.rfind("/") + 1], ""
     line = f"@@http://{host}{path}?{query}" if query else f"@@http://{host}{path}"
     # These have a meaning in the grammar; escaped they are the same URL.
-    return line.replace("*", "%2A").replace('"', "%22")
+    line = line.replace("*", "%2A").replace('"', "%22")
+    return f"{line}*" if folder else line
 
 
 logger = logging.getLogger("urlward.lists")

@@ -22,7 +22,7 @@ from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import DamagedError, EntryError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
-from urlward.engine.url import canonicalize, is_address
+from urlward.engine.url import is_address
 from urlward.policy.allows import allowed_by
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append, append_in_lock
@@ -149,11 +149,7 @@ def draft(
 def _line_of(text: str, meant: Meant) -> str:
     if meant == "entry":
         return text
-    if meant != "below":
-        return allowed_by(text, whole_host=meant == "host").line.removeprefix("@@")
-    canonical = canonicalize(text.encode(errors="surrogateescape"))
-    folder = canonical.path[: canonical.path.rfind("/") + 1].replace("*", "%2A").replace('"', "%22")
-    return f"http://{canonical.host}{folder}*"
+    return allowed_by(text, whole_host=meant == "host", folder=meant == "below").line.removeprefix("@@")
 
 
 def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
