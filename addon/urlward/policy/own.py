@@ -172,15 +172,14 @@ def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
         found.append("wide: it blocks the name under every public suffix")
     if entry.kind is Kind.PATH:
         found.append("wide: it blocks the path on every host")
-    if entry.kind in (Kind.DOMAIN, Kind.HOST):
-        if not is_address(entry.host) and not labels_before_suffix(entry.host):
-            found.append("wide: it blocks a public suffix, with all names under it")
-        if protects(entry.host):
-            found.append("protected: the host is one that no feed can block whole")
-    if entry.kind is Kind.PREFIX and entry.path == "/":
+    of_host = entry.kind in (Kind.DOMAIN, Kind.HOST)
+    if of_host and not is_address(entry.host) and not labels_before_suffix(entry.host):
+        found.append("wide: it blocks a public suffix, with all names under it")
+    of_all_pages = entry.kind is Kind.PREFIX and entry.path == "/"
+    if of_all_pages:
         found.append("wide: it blocks all pages of the host")
-        if protects(entry.host):
-            found.append("protected: the host is one that no feed can block whole")
+    if (of_host or of_all_pages) and protects(entry.host):
+        found.append("protected: the host is one that no feed can block whole")
     return found
 
 
