@@ -11,7 +11,6 @@ In force they are one more list, compiled in memory: `compile_allows`; `Temporar
 import logging
 import re
 import secrets
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_network
@@ -35,7 +34,15 @@ from urlward.engine.url import (
 )
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import (
+    check_times,
+    locked,
+    made_folder,
+    read_kept,
+    sealed_in,
+    sealed_out,
+    write_kept,
+)
 from urlward.state.watch import Signature
 
 Kind = Literal["page", "host"]
@@ -129,8 +136,6 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 LONGEST = 30 * 86_400
 
 _VERSION = 1
-_LAST = 1 << 36
-"""A time far from any that is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,22 +293,15 @@ def _read(state: Path) -> list[Allow]:
 
 
 def _allow(stored: dict[str, Any]) -> Allow:
-    sealed = b64decode(stored.pop("entry"), validate=True)
-    allow = Allow(**stored, sealed=sealed)
-    if not all(isinstance(t, int) and 0 <= t < _LAST for t in (allow.created, allow.until)):
-        raise ValueError("not times")
+    allow = Allow(**sealed_in(stored, "entry"))
+    check_times(allow.created, allow.until)
     if allow.until - allow.created > LONGEST:
         raise ValueError("longer than an allow lasts")
     return allow
 
 
 def _write(state: Path, allows: Iterable[Allow]) -> None:
-    stored = []
-    for allow in allows:
-        fields = asdict(allow)
-        fields["entry"] = b64encode(fields.pop("sealed")).decode()
-        stored.append(fields)
-    write_kept(state / FILE, _VERSION, "allows", stored)
+    write_kept(state / FILE, _VERSION, "allows", [sealed_out(asdict(one), "entry") for one in allows])
 
 
 def _audit(

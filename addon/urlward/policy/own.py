@@ -8,7 +8,6 @@ They form the list ``own-entries``, which is compiled as any other, in a process
 
 import re
 import secrets
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -26,7 +25,15 @@ from urlward.engine.url import is_address
 from urlward.policy.allows import allowed_by
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append, append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import (
+    check_times,
+    locked,
+    made_folder,
+    read_kept,
+    sealed_in,
+    sealed_out,
+    write_kept,
+)
 
 NAME = "own-entries"
 """Name of the list that they form."""
@@ -44,7 +51,6 @@ _WIDEST = {4: 24, 6: 48}
 """Length of the prefix, by IP version, from which on a network is one that one site may have."""
 
 _VERSION = 1
-_LATEST = 1 << 36
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 
 
@@ -295,20 +301,13 @@ def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:
 
 
 def _entry(stored: dict[str, Any]) -> OwnEntry:
-    sealed = b64decode(stored.pop("entry"), validate=True)
-    made = OwnEntry(**stored, sealed=sealed)
-    if not isinstance(made.created, int) or not 0 <= made.created < _LATEST:
-        raise ValueError("not a time")
+    made = OwnEntry(**sealed_in(stored, "entry"))
+    check_times(made.created)
     return made
 
 
 def _write(state: Path, entries: list[OwnEntry]) -> None:
-    stored = []
-    for one in entries:
-        fields = asdict(one)
-        fields["entry"] = b64encode(fields.pop("sealed")).decode()
-        stored.append(fields)
-    write_kept(state / FILE, _VERSION, "entries", stored)
+    write_kept(state / FILE, _VERSION, "entries", [sealed_out(asdict(one), "entry") for one in entries])
 
 
 def _audit(state: Path, now: float, who: str, action: str, entry: OwnEntry, **more: str) -> None:
