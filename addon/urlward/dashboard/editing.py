@@ -124,10 +124,7 @@ class Editor:
         Raises:
             AdminError: there is none.
         """
-        for row in tables(self._sources(), kind):
-            if row["at"] == at:
-                return row
-        raise AdminError("no such table: the file has changed meanwhile")
+        return _row(self._sources(), kind, at)
 
     def seen(self, at: str) -> str:
         """Mark of a place, as `tables` has that of a table; of no place empty."""
@@ -163,7 +160,7 @@ class Editor:
             AdminError: likewise.
         """
         sources = self._seen_as(at, seen)
-        if _is_table(kind, at):
+        if is_table(kind, at):
             number, path = _place(sources, at)
             edit: Callable[[str], str] = lambda text: change(text, path, values)  # noqa: E731
             keys = [key for key in values if values[key] != self._value(sources, number, path, key)]
@@ -181,7 +178,7 @@ class Editor:
         """Remove a table; arguments and errors are as of `save`."""
         sources = self._seen_as(at, seen)
         number, path = _place(sources, at)
-        name = _name(kind, self.table(kind, at)["values"], at)
+        name = _name(kind, _row(sources, kind, at)["values"], at)
         self._write(sources, number, lambda text: remove(text, path), who, f"removed {name}", [])
 
     def attempt(self, at: str, values: Mapping[str, Any]) -> Row:
@@ -200,7 +197,7 @@ class Editor:
             given = {key: value for key, value in values.items() if value is not None}
             made = self._edited(sources, number, lambda text: add(text, path, given))
         config = _checked(made)
-        name = values.get("name") or self.table("feed", at)["values"].get("name")
+        name = values.get("name") or _row(sources, "feed", at)["values"].get("name")
         table: FeedTable = next(feed for feed in config.feed if feed.name == name)
         if not self._trying.acquire(blocking=False):
             raise EditError("A feed is being tried already: try again in a moment.")
@@ -359,6 +356,18 @@ def tables(sources: Sources, kind: str) -> list[Row]:
     ]
 
 
+def _row(sources: Sources, kind: str, at: str) -> Row:
+    """One of `tables`, by its place.
+
+    Raises:
+        AdminError: there is none.
+    """
+    for row in tables(sources, kind):
+        if row["at"] == at:
+            return row
+    raise AdminError("no such table: the file has changed meanwhile")
+
+
 def mark(sources: Sources, at: str) -> str:
     """Mark of a place, by which it is seen that another table is there: of its file's text, of which that of
     no file is one, too, and of the place in that file, which moves with what other files have before it."""
@@ -370,7 +379,7 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_table(kind: str, at: str) -> bool:
+def is_table(kind: str, at: str) -> bool:
     """Whether a place is that of a table of this kind, and not of one that gets another."""
     return bool(at) and (kind != "rule" or ".rule." in f".{at}")
 
