@@ -13,7 +13,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +29,7 @@ from urlward.lists.build import write_atomically
 from urlward.lists.formats import AUTO
 from urlward.process import IN_FORCE, module_command
 from urlward.state.audit import append
-from urlward.state.folder import made_folder, write_private
+from urlward.state.folder import leave_newest, made_folder, write_private
 
 KINDS = tuple(FIELDS)
 """Tables that are edited."""
@@ -319,9 +318,7 @@ class Editor:
         folder = made_folder(made_folder(self._state) / VERSIONS, self._state)
         name = f"{source.path.name}.{time_text(self._clock())}.{sha256(source.data).hexdigest()[:8]}"
         write_private(folder / name, source.data, self._state)
-        for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-MOST_VERSIONS]:
-            with suppress(OSError):
-                old.unlink()
+        leave_newest(folder, MOST_VERSIONS)
 
 
 def tables(sources: Sources, kind: str) -> list[Row]:

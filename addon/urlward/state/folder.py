@@ -147,6 +147,14 @@ def made_folder(folder: Path, state: Path | None = None) -> Path:
         raise unusable(Path(e.filename or folder), e) from e
 
 
+def leave_newest(folder: Path, count: int) -> None:
+    """Delete the files of a folder but the newest ones; one that cannot be deleted stays."""
+    with suppress(OSError):
+        for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-count]:
+            with suppress(OSError):
+                old.unlink()
+
+
 def _made_folder(folder: Path) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
