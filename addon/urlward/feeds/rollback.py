@@ -2,7 +2,8 @@
 
 A feed that was rolled back is fetched no more, whatever its server has: a list that was wrong once is not to
 come back by the next refresh. Releasing it has it fetched anew. Should the list that is in force be lost
-meanwhile, it is put in force again as it is kept.
+meanwhile, or the rollback be cut short before it is in force, the next refresh puts it in force as it is
+kept.
 """
 
 import os
