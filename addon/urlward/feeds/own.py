@@ -88,7 +88,7 @@ def add_to_own(
     if not sure and (warnings := warnings_of(made, protects)):
         raise UnsureError(warnings)
     added = add_own(state, local_key(state), made, who, now=time.time() if now is None else now)
-    _compile(config, state)
+    _compile(config, state, f"{added.id} is added, but not in force yet")
     return added
 
 
@@ -101,7 +101,7 @@ def remove_from_own(
         UrlwardError: there is none of that id, or the list cannot be compiled.
     """
     removed = remove_own(state, id_, why, who, now=time.time() if now is None else now)
-    _compile(config, state)
+    _compile(config, state, f"{removed.id} is removed, but still in force")
     return removed
 
 
@@ -127,7 +127,8 @@ def compiled(state: Path, key: Key, serial: int, now: float) -> tuple[bytes, int
     return data, parse(data).meta["entries"]
 
 
-def _compile(config: "Config", state: Path) -> None:
+def _compile(config: "Config", state: Path, otherwise: str) -> None:
+    """Compile the list; `otherwise` says how things are where that fails."""
     outcome = own_feed(config, state).refresh()
     if outcome.state == "failed":
-        raise UrlwardError(f"own entries: {outcome.text}")
+        raise UrlwardError(f"{otherwise}: {outcome.text}; a filter that runs tries again by itself")
