@@ -160,9 +160,10 @@ class Editor:
         """
         sources = self._seen_as(at, seen)
         if is_table(kind, at):
+            before = _row(sources, kind, at)["values"]
             number, path = _place(sources, at)
             edit: Callable[[str], str] = lambda text: change(text, path, values)  # noqa: E731
-            keys = [key for key in values if values[key] != self._value(sources, number, path, key)]
+            keys = [key for key in values if values[key] != before.get(key)]
             done = "changed"
         else:
             number, path = _new_place(sources, kind, at, str(values.get("name", "")))
@@ -210,13 +211,6 @@ class Editor:
         if self._config.file is None:
             raise NotConfiguredError("There is no configuration file.")
         return read_sources(self._config.file)
-
-    @staticmethod
-    def _value(sources: Sources, number: int, path: tuple[str | int, ...], key: str) -> Any:
-        found: Any = Sources([sources.files[number]]).merged
-        for part in path:
-            found = found[part]
-        return found.get(key)
 
     @staticmethod
     def _edited(sources: Sources, number: int, edit: Callable[[str], str]) -> Sources:
