@@ -73,3 +73,5 @@ def test_a_place_that_is_none_is_told(editor: Editor) -> None:
     for at in (f"group.{'9' * 5_000}", "group.-1", "group.²"):
         with pytest.raises(AdminError):
             editor.save("rule", at, {"action": "allow"}, "ann")
+    with pytest.raises(AdminError, match="no such table"):
+        editor.save("feed", "feed.7", {"category": "x"}, "ann")

@@ -3,101 +3,14 @@
 import json
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 import pytest
-import urllib3
 
 from conftest import free_port, wait_for
-from e2e.support import Filter, get, running
-
-CONFIG = """# mine
-include = ["more.toml"]
-state = "state"
-
-[records]
-privacy = "short"
-[records.days]
-blocks = 30
-operations = 365
-
-[admin]
-listen = "127.0.0.1:{admin}"
-
-[[feed]]
-name = "first"   # keep this
-path = "first.txt"
-interval = "1d"
-stale_after = "4242d"
-"""
-
-
-class Dashboard:
-    """A filter's dashboard, as a script asks it."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.folder = folder
-        self.origin = f"http://127.0.0.1:{port}"
-        self.http = urllib3.PoolManager(retries=False)
-        self.cookies: dict[str, str] = {}
-
-    @property
-    def token(self) -> str:
-        return (self.folder / "state/admin.token").read_text().strip()
-
-    def ask(self, method: str, path: str, status: int = 200, /, **fields: str) -> Any:
-        body = json.dumps(fields) if method == "POST" else None
-        headers = {"Authorization": f"Bearer {self.token}"}
-        answer = self.http.request(method, self.origin + path, headers=headers, body=body)
-        assert answer.status == status, answer.data
-        return json.loads(answer.data)
-
-    def save(self, kind: str, status: int = 200, **fields: str) -> None:
-        """Save a table, and wait until it is in force."""
-        self.ask("POST", f"/api/configuration/{kind}", status, **fields)
-        self.in_force()
-
-    def overview(self) -> dict[str, Any]:
-        try:
-            found: dict[str, Any] = self.ask("GET", "/api/configuration")
-        except urllib3.exceptions.HTTPError:
-            return {"in_force": False, "said": ""}  # one process takes another's place
-        return found
-
-    def in_force(self) -> dict[str, Any]:
-        def known() -> bool:
-            time.sleep(0.3)  # each answer reads and checks all files, beside the reload that is waited for
-            found.update(self.overview())
-            return bool(found["in_force"])
-
-        found: dict[str, Any] = {}
-        wait_for(known, "the files to be in force")
-        return found
-
-    def page(self, method: str, path: str, /, **fields: str) -> urllib3.BaseHTTPResponse:
-        """Ask as a browser does, with the form's hidden field and a session."""
-        headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())}
-        kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        body = urlencode(fields) if method == "POST" else None
-        answer = self.http.request(
-            method, self.origin + path, headers=headers | kind, body=body, redirect=False
-        )
-        for cookie in answer.headers.getlist("Set-Cookie"):
-            name, _, value = cookie.partition(";")[0].partition("=")
-            self.cookies[name] = value
-        return answer
-
-    def form(self, page: str, path: str, /, **fields: str) -> urllib3.BaseHTTPResponse:
-        text = self.page("GET", page).data.decode()
-        hidden = dict(re.findall(r'<input type="hidden" name="(_xsrf|at|seen)" value="([^"]*)"', text))
-        return self.page("POST", path, **(hidden | fields))
-
-    def audit(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.folder / "state/audit.jsonl").read_text().splitlines()]
+from dashboard.edit_support import CONFIG, Dashboard, blocked, reached
+from e2e.support import Filter, running
 
 
 @pytest.fixture(scope="module")
@@ -115,10 +28,7 @@ def both(folder: Path) -> Iterator[tuple[Filter, Dashboard]]:
     (folder / "urlward.toml").chmod(0o640)
     with running(folder, "--config", str(folder / "urlward.toml"), "--workers", "1") as proxy:
         proxy.secrets = ("first.example", "second.example", "another.example")
-        dashboard = Dashboard(folder, admin)
-        wait_for((folder / "state/admin.token").exists, "the token")
-        wait_for(lambda: dashboard.overview()["in_force"], "the dashboard")
-        yield proxy, dashboard
+        yield proxy, reached(folder, admin)
 
 
 @pytest.fixture
@@ -129,13 +39,6 @@ def proxy(both: tuple[Filter, Dashboard]) -> Filter:
 @pytest.fixture
 def dashboard(both: tuple[Filter, Dashboard]) -> Dashboard:
     return both[1]
-
-
-def blocked(proxy: Filter, host: str, *, is_blocked: bool = True) -> None:
-    def answered() -> bool:
-        return (get(proxy.port, f"http://{host}/").status == 451) is is_blocked
-
-    wait_for(answered, f"{host} to be {'blocked' if is_blocked else 'let through'}")
 
 
 def test_a_feed_is_added_paused_changed_and_removed(proxy: Filter, dashboard: Dashboard) -> None:
@@ -339,9 +242,7 @@ def test_a_service_that_may_not_write_the_configuration(tmp_path: Path, *, inclu
     mounts = f'mount --bind "{etc}" "{etc}" && mount -o remount,bind,ro "{etc}" && exec "$@"'
     prefix = ("unshare", "--mount", "sh", "-c", mounts, "sh")
     with running(tmp_path / "run", "--config", str(config), prefix=prefix) as proxy:
-        dashboard = Dashboard(tmp_path, admin)
-        wait_for((state / "admin.token").exists, "the token")
-        wait_for(lambda: dashboard.overview()["in_force"], "the dashboard")
+        dashboard = reached(tmp_path, admin)
         files = dashboard.overview()["files"]
         assert "this process may not write there" in files[0]["problem"]
         told = dashboard.ask("POST", "/api/configuration/feed", 400, at="feed.0", interval="2d")["error"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from dashboard.test_editing import CONFIG, Dashboard, blocked
+from dashboard.edit_support import CONFIG, Dashboard, blocked, reached
 from e2e.support import Filter, running
 
 SECRET = "listed.example"
@@ -19,10 +19,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Filter, Das
     (folder / "urlward.toml").write_text(CONFIG.format(admin=admin))
     with running(folder, "--config", str(folder / "urlward.toml")) as proxy:
         proxy.secrets = (SECRET, "first.example")
-        dashboard = Dashboard(folder, admin)
-        wait_for((folder / "state/admin.token").exists, "the token")
-        wait_for(lambda: dashboard.overview()["in_force"], "the dashboard")
-        yield proxy, dashboard
+        yield proxy, reached(folder, admin)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError, add_to_own, own_feed, remove_from_own
 from urlward.feeds.setup import make_keeper, make_policy, protecting
 from urlward.feeds.store import FeedStore
-from urlward.policy.own import FILE, NAME, draft
+from urlward.policy.own import FILE, NAME, draft, own_entries
 from urlward.state.folder import local_key
 
 LIST = "other.example\n"
@@ -108,8 +108,14 @@ def test_under_another_key_nothing_is_lost_without_a_word(config: Config, tmp_pa
     outcome = own_feed(config, state).refresh()
     assert outcome.state == "failed"
     assert "does not open under the local key" in outcome.text
-    with pytest.raises(UrlwardError, match="does not open"):
+    with pytest.raises(UrlwardError, match="does not open") as told:
         add(config, "more.example")
+    first, last = own_entries(state)
+    assert str(told.value).startswith(f"{last.id} is added, but not in force yet: ")
+    with pytest.raises(UrlwardError, match="does not open") as told:
+        remove_from_own(config, state, last.id, "over", "ann")
+    assert str(told.value).startswith(f"{last.id} is removed, but still in force: ")
+    assert own_entries(state) == [first]
 
 
 def test_no_list_has_the_name(tmp_path: Path) -> None:

@@ -199,6 +199,27 @@ def test_a_list_that_is_held_and_lost_comes_back_as_it_is_kept(
     assert made.refresh().text.startswith("held at serial ")
 
 
+def test_a_roll_back_that_was_cut_short_is_done_by_the_next_refresh(
+    tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = three(tmp_path, site)
+
+    def full(*_: object) -> None:
+        raise StateError("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FeedStore, "write_artifact", full)
+        with pytest.raises(StateError, match="No space"):
+            back(made)
+    assert entries(made) == 12
+    outcome = made.refresh()
+    assert outcome.state == "new"
+    assert outcome.text.startswith("put in force as it is kept; held at serial ")
+    assert entries(made) == 11
+    assert made.refresh().state == "unchanged"
+    assert entries(made) == 11
+
+
 def test_a_list_that_is_paused_and_lost_is_the_last_that_is_kept(tmp_path: Path, site: Server) -> None:
     made = three(tmp_path, site)
     paused = replace(made, table=made.table.model_copy(update={"paused": True}))

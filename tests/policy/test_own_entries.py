@@ -41,6 +41,7 @@ def add(state: Path, text: str = "listed.example", **more: Any) -> str:
         (URL, "host", "www.listed.example"),
         ("listed.example", "page", "listed.example"),
         ("http://listed.example/a*b/", "below", "http://listed.example/a%2Ab/*"),
+        ("http://listed.example:8080/a/b", "below", "http://listed.example/a/* port=8080"),
     ],
 )
 def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
@@ -58,6 +59,8 @@ def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
         ({"text": "0.0.0.0 a.example b.example"}, "not one entry"),
         ({"text": "http://"}, "not an entry: "),
         ({"text": "http://", "meant": "page"}, "not a URL or host"),
+        ({"text": "http://", "meant": "below"}, "not a URL or host"),
+        ({"text": "10.0.0.0/8", "meant": "below"}, "a network"),
         ({"text": "a.example id=1"}, "they have fields of their own"),
         ({"text": "a.example category=x"}, "they have fields of their own"),
         ({"text": "a.example expires=2030-01-01"}, "they have fields of their own"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
+from pydantic.fields import FieldInfo
 
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
@@ -239,7 +240,7 @@ def is_key(text: str) -> bool:
         if table is None:
             return False
         if not part.isdecimal():
-            fields = {field.alias or name: field for name, field in table.model_fields.items()}
+            fields = _fields_of(table)
             if part not in fields:
                 return False
             table = _table_in(fields[part].annotation)
@@ -262,10 +263,15 @@ def _keys_of(location: Sequence[str | int]) -> list[str]:
     """Keys that a table at a place may have; those of the file where there is none."""
     table: type[BaseModel] = Config
     for part in location:
-        fields = {field.alias or name: field for name, field in table.model_fields.items()}
+        fields = _fields_of(table)
         if isinstance(part, str) and part in fields:
             table = _table_in(fields[part].annotation) or table
-    return [field.alias or name for name, field in table.model_fields.items()]
+    return [*_fields_of(table)]
+
+
+def _fields_of(table: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Fields of a table by the keys that they have in a file."""
+    return {field.alias or name: field for name, field in table.model_fields.items()}
 
 
 def _table_in(annotation: Any) -> type[BaseModel] | None:

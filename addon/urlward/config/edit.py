@@ -99,7 +99,8 @@ def remove(text: str, path: Path) -> str:
 
 
 def _with_value(text: str, path: Path, key: str, value: Any) -> str:
-    found = next((p for p in _pairs(text) if p.path == (*path, key) and not p.is_header), None)
+    pairs = _pairs(text)
+    found = next((p for p in pairs if p.path == (*path, key) and not p.is_header), None)
     if found is not None:
         if value is None:
             return _without(text, found)
@@ -108,7 +109,7 @@ def _with_value(text: str, path: Path, key: str, value: Any) -> str:
         return text[: found.value] + _value(value) + text[found.end :]
     if value is None:
         return text
-    own = [p for p in _pairs(text) if p.path == path or (p.path[:-1] == path and not p.is_header)]
+    own = [p for p in pairs if p.path == path or (p.path[:-1] == path and not p.is_header)]
     if not own:
         raise ConfigError(_BY_HAND)
     at = _line_end(text, own[-1].end)

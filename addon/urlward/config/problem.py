@@ -170,7 +170,7 @@ class Scanner:
         self._at += 1
 
     def _key(self) -> list[str]:
-        """Parse a key; returns its parts, and the position past the blanks behind it."""
+        """Go past a key and the blanks behind it; returns its parts."""
         parts = []
         while True:
             self._space()

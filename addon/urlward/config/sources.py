@@ -50,6 +50,8 @@ class Sources:
 
     def __init__(self, files: Sequence[Source]) -> None:
         self.files = tuple(files)
+        self._lines_of: dict[int, dict[str, int]] = {}
+        """Lines of the keys of files that were asked for, which problems alone need."""
         self._moved: dict[str, tuple[int, str]] = {}
         """Place of what an included file has: number of the file, and the key there."""
         first, *others = (_parsed(each) for each in self.files)
@@ -104,7 +106,9 @@ class Sources:
         return (number, lines[key], f"{path}:{lines[key]}: {told}") if key else (number, 0, f"{path}: {told}")
 
     def _lines(self, number: int) -> dict[str, int]:
-        return lines_of_keys((self.files[number].data or b"").decode())
+        if number not in self._lines_of:
+            self._lines_of[number] = lines_of_keys((self.files[number].data or b"").decode())
+        return self._lines_of[number]
 
     def _merge(self, number: int, other: dict[str, Any]) -> Iterator[str]:
         """Add what an included file has; yields what is wrong with it."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from urlward.dashboard import asked
 from urlward.dashboard.api import Api
+from urlward.dashboard.editing import is_table
 from urlward.dashboard.forms import FIELDS, shown, values_of
 from urlward.dashboard.handler import Base
 from urlward.dashboard.pages import Form, Page
@@ -37,7 +38,7 @@ class TablePage(Form):
     async def get(self, kind: str) -> None:
         """Show the table, or the form for a new one."""
         at = self.get_query_argument("at", "")
-        row = await self.ask(self.sources.editor.table, kind, at) if _is_there(kind, at) else None
+        row = await self.ask(self.sources.editor.table, kind, at) if is_table(kind, at) else None
         seen = row["seen"] if row else await self.ask(self.sources.editor.seen, at)
         self._show(kind, at, row, shown(kind, row["values"] if row else {}), seen=seen)
 
@@ -47,7 +48,7 @@ class TablePage(Form):
         form = {field.name: self.given(field.name) for field in FIELDS[kind]}
         row = None
         try:
-            row = await self.ask(editor.table, kind, at) if _is_there(kind, at) else None
+            row = await self.ask(editor.table, kind, at) if is_table(kind, at) else None
             if do == "remove":
                 await self.ask(editor.remove, kind, at, self.who(), seen=seen)
                 self.go(CONFIGURATION, "removed")
@@ -154,7 +155,7 @@ class TableApi(Api):
         body = self.body("do", "at", "seen", *(field.name for field in FIELDS[kind]))
         do, at, seen, who = body.get("do", "save"), body.get("at", ""), body.get("seen", ""), self.who()
         editor = self.sources.editor
-        row = await self.ask(editor.table, kind, at) if _is_there(kind, at) else None
+        row = await self.ask(editor.table, kind, at) if is_table(kind, at) else None
         values = values_of(kind, body, row and row["values"], row["others"] if row else ())
         if do == "remove":
             await self.ask(editor.remove, kind, at, who, seen=seen)
@@ -186,11 +187,6 @@ class FeedEditApi(Api):
         body = self.body("why", "serial")
         await do_to_feed(self, action, name, body.get("why", ""), body.get("serial", ""), self.who())
         self.write_json({_DONE[action]: name})
-
-
-def _is_there(kind: str, at: str) -> bool:
-    """Whether a place is of a table that is there, and not of a group that gets a rule."""
-    return bool(at) and (kind != "rule" or "rule." in at)
 
 
 _KINDS, _ACTIONS = "|".join(FIELDS), "|".join(_DONE)

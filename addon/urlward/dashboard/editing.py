@@ -13,7 +13,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +29,7 @@ from urlward.lists.build import write_atomically
 from urlward.lists.formats import AUTO
 from urlward.process import IN_FORCE, module_command
 from urlward.state.audit import append
-from urlward.state.folder import made_folder, write_private
+from urlward.state.folder import leave_newest, made_folder, write_private
 
 KINDS = tuple(FIELDS)
 """Tables that are edited."""
@@ -124,10 +123,7 @@ class Editor:
         Raises:
             AdminError: there is none.
         """
-        for row in tables(self._sources(), kind):
-            if row["at"] == at:
-                return row
-        raise AdminError("no such table: the file has changed meanwhile")
+        return _row(self._sources(), kind, at)
 
     def seen(self, at: str) -> str:
         """Mark of a place, as `tables` has that of a table; of no place empty."""
@@ -163,10 +159,11 @@ class Editor:
             AdminError: likewise.
         """
         sources = self._seen_as(at, seen)
-        if _is_table(kind, at):
+        if is_table(kind, at):
+            before = _row(sources, kind, at)["values"]
             number, path = _place(sources, at)
             edit: Callable[[str], str] = lambda text: change(text, path, values)  # noqa: E731
-            keys = [key for key in values if values[key] != self._value(sources, number, path, key)]
+            keys = [key for key in values if values[key] != before.get(key)]
             done = "changed"
         else:
             number, path = _new_place(sources, kind, at, str(values.get("name", "")))
@@ -181,7 +178,7 @@ class Editor:
         """Remove a table; arguments and errors are as of `save`."""
         sources = self._seen_as(at, seen)
         number, path = _place(sources, at)
-        name = _name(kind, self.table(kind, at)["values"], at)
+        name = _name(kind, _row(sources, kind, at)["values"], at)
         self._write(sources, number, lambda text: remove(text, path), who, f"removed {name}", [])
 
     def attempt(self, at: str, values: Mapping[str, Any]) -> Row:
@@ -200,7 +197,7 @@ class Editor:
             given = {key: value for key, value in values.items() if value is not None}
             made = self._edited(sources, number, lambda text: add(text, path, given))
         config = _checked(made)
-        name = values.get("name") or self.table("feed", at)["values"].get("name")
+        name = values.get("name") or _row(sources, "feed", at)["values"].get("name")
         table: FeedTable = next(feed for feed in config.feed if feed.name == name)
         if not self._trying.acquire(blocking=False):
             raise EditError("A feed is being tried already: try again in a moment.")
@@ -214,13 +211,6 @@ class Editor:
         if self._config.file is None:
             raise NotConfiguredError("There is no configuration file.")
         return read_sources(self._config.file)
-
-    @staticmethod
-    def _value(sources: Sources, number: int, path: tuple[str | int, ...], key: str) -> Any:
-        found: Any = Sources([sources.files[number]]).merged
-        for part in path:
-            found = found[part]
-        return found.get(key)
 
     @staticmethod
     def _edited(sources: Sources, number: int, edit: Callable[[str], str]) -> Sources:
@@ -322,9 +312,7 @@ class Editor:
         folder = made_folder(made_folder(self._state) / VERSIONS, self._state)
         name = f"{source.path.name}.{time_text(self._clock())}.{sha256(source.data).hexdigest()[:8]}"
         write_private(folder / name, source.data, self._state)
-        for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-MOST_VERSIONS]:
-            with suppress(OSError):
-                old.unlink()
+        leave_newest(folder, MOST_VERSIONS)
 
 
 def tables(sources: Sources, kind: str) -> list[Row]:
@@ -359,6 +347,18 @@ def tables(sources: Sources, kind: str) -> list[Row]:
     ]
 
 
+def _row(sources: Sources, kind: str, at: str) -> Row:
+    """One of `tables`, by its place.
+
+    Raises:
+        AdminError: there is none.
+    """
+    for row in tables(sources, kind):
+        if row["at"] == at:
+            return row
+    raise AdminError("no such table: the file has changed meanwhile")
+
+
 def mark(sources: Sources, at: str) -> str:
     """Mark of a place, by which it is seen that another table is there: of its file's text, of which that of
     no file is one, too, and of the place in that file, which moves with what other files have before it."""
@@ -370,7 +370,7 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _is_table(kind: str, at: str) -> bool:
+def is_table(kind: str, at: str) -> bool:
     """Whether a place is that of a table of this kind, and not of one that gets another."""
     return bool(at) and (kind != "rule" or ".rule." in f".{at}")
 

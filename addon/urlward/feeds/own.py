@@ -68,7 +68,6 @@ def add_to_own(
     *,
     sure: bool,
     protects: Callable[[str], bool],
-    now: float | None = None,
 ) -> OwnEntry:
     """Add an entry, and put it in force.
 
@@ -79,7 +78,6 @@ def add_to_own(
         who: adds it.
         sure: whether it may block more than is usually meant.
         protects: whether a host is protected.
-        now: seconds since 1970-01-01 UTC.
 
     Raises:
         UnsureError: it does, and nobody has said so.
@@ -87,21 +85,19 @@ def add_to_own(
     """
     if not sure and (warnings := warnings_of(made, protects)):
         raise UnsureError(warnings)
-    added = add_own(state, local_key(state), made, who, now=time.time() if now is None else now)
-    _compile(config, state)
+    added = add_own(state, local_key(state), made, who, now=time.time())
+    _compile(config, state, f"{added.id} is added, but not in force yet")
     return added
 
 
-def remove_from_own(
-    config: "Config", state: Path, id_: str, why: str, who: str, *, now: float | None = None
-) -> OwnEntry:
+def remove_from_own(config: "Config", state: Path, id_: str, why: str, who: str) -> OwnEntry:
     """Remove an entry, and put it out of force.
 
     Raises:
         UrlwardError: there is none of that id, or the list cannot be compiled.
     """
-    removed = remove_own(state, id_, why, who, now=time.time() if now is None else now)
-    _compile(config, state)
+    removed = remove_own(state, id_, why, who, now=time.time())
+    _compile(config, state, f"{removed.id} is removed, but still in force")
     return removed
 
 
@@ -126,7 +122,8 @@ def compiled(state: Path, key: Key, serial: int, now: float) -> bytes:
     return dump(compiler.finish(), key, name=NAME, serial=serial, created=int(now))
 
 
-def _compile(config: "Config", state: Path) -> None:
+def _compile(config: "Config", state: Path, otherwise: str) -> None:
+    """Compile the list; `otherwise` says how things are where that fails."""
     outcome = own_feed(config, state).refresh()
     if outcome.state == "failed":
-        raise UrlwardError(f"own entries: {outcome.text}")
+        raise UrlwardError(f"{otherwise}: {outcome.text}; a filter that runs tries again by itself")

@@ -137,9 +137,12 @@ def refresh(
     looking = _looking(feed, config, state, now=now, wait=wait, own=own, turn=turn, progress=progress)
     with looking as (look, store):
         if text := resting(feed, look.facts):
-            held = look.facts.held
-            if look.in_force is None and store.put_back(None if held is None else held.serial):
-                text = f"lost, and put in force again as it is kept; {text}"
+            held, there = look.facts.held, look.in_force
+            wanted = None if held is None else held.serial
+            # Another than the one that it is held at: the roll back was cut short.
+            if (there is None or wanted not in (None, there.header.serial)) and store.put_back(wanted):
+                how = "lost, and put in force again" if there is None else "put in force"
+                text = f"{how} as it is kept; {text}"
                 return Outcome("new", text, look.now + feed.interval)
             return Outcome("unchanged", text, look.now + feed.interval)
         return _refresh(look, store, random)

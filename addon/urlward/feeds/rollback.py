@@ -2,7 +2,8 @@
 
 A feed that was rolled back is fetched no more, whatever its server has: a list that was wrong once is not to
 come back by the next refresh. Releasing it has it fetched anew. Should the list that is in force be lost
-meanwhile, it is put in force again as it is kept.
+meanwhile, or the rollback be cut short before it is in force, the next refresh puts it in force as it is
+kept.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from urlward.engine.artifact import Artifact, networks, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.candidate import Look
-from urlward.feeds.facts import Facts, Held
+from urlward.feeds.facts import Held
 from urlward.feeds.store import FeedStore
 from urlward.lists.source import read_artifact
 from urlward.state.audit import append
@@ -53,13 +54,11 @@ def roll_back(
     """
     store = FeedStore(state, feed.name)
     with store.locked():
-        facts, header = store.facts(), store.header()
+        facts, header, versions = store.facts(), store.header(), store.versions()
         before = header.serial if header is not None else facts.serial
-        wanted = [
-            v for v in store.versions() if (v.serial < before if serial is None else v.serial == serial)
-        ]
+        wanted = [v for v in versions if (v.serial < before if serial is None else v.serial == serial)]
         if not wanted:
-            kept = ", ".join(str(version.serial) for version in store.versions()) or "none"
+            kept = ", ".join(str(version.serial) for version in versions) or "none"
             which = "list before the one in force" if serial is None else f"list of serial {serial}"
             raise UrlwardError(f"{feed.name}: no {which} is kept; there are: {kept}")
         try:
@@ -68,7 +67,8 @@ def roll_back(
         except UrlwardError as e:
             raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is damaged") from e
         try:
-            _check(feed, config, state, artifact, facts, now)
+            look = Look(feed, config, state, store.path, local_key(state), facts, None, now)
+            _check(look, artifact)
         except UrlwardError as e:
             raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is not taken: {e}") from e
         held = Held(wanted[0].serial, before, now, who, why)
@@ -108,15 +108,12 @@ def release(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) -
     return held
 
 
-def _check(
-    feed: "FeedTable", config: "Config", state: Path, artifact: Artifact, facts: Facts, now: float
-) -> None:
+def _check(look: Look, artifact: Artifact) -> None:
     """Check an earlier artifact as one that is fetched, but for its serial and size.
 
     Raises:
         UrlwardError: it is not to be taken.
     """
-    look = Look(feed, config, state, FeedStore(state, feed.name).path, local_key(state), facts, None, now)
     header = artifact.header
     networks(artifact, look.key if header.key_id == look.key.id else look.key_of(header))
-    look.trust.check(header, last_serial=0, now=now, grace=feed.grace)
+    look.trust.check(header, last_serial=0, now=look.now, grace=look.feed.grace)

@@ -26,6 +26,7 @@ from urlward.regular import read_regular, regular_fd
 from urlward.state.folder import (
     StateError,
     is_damage,
+    leave_newest,
     locked,
     made_folder,
     set_aside,
@@ -254,8 +255,7 @@ class FeedStore:
                 os.utime(kept)
             else:
                 os.link(self.path, kept)
-            for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-VERSIONS]:
-                old.unlink(missing_ok=True)
+            leave_newest(folder, VERSIONS)
         except (OSError, StateError):
             return
 

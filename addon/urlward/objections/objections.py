@@ -14,7 +14,6 @@ The audit log has a line for each decision.
 import logging
 import secrets
 import time
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +26,15 @@ from urlward.policy.allows import Allow, add_allow, allowed_by, end_allow
 from urlward.policy.reasons import reason_of
 from urlward.records.holds import held_references
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import (
+    check_times,
+    locked,
+    made_folder,
+    read_kept,
+    sealed_in,
+    sealed_out,
+    write_kept,
+)
 
 logger = logging.getLogger("urlward.records")
 
@@ -39,8 +46,6 @@ MAX_KEPT = 1000
 State = Literal["open", "granted", "declined"]
 
 _VERSION = 1
-_LAST = 1 << 36
-"""A time far from any that is meant."""
 
 
 class FullError(UrlwardError):
@@ -175,10 +180,8 @@ def read_objections(state: Path) -> list[Objection]:
 
 
 def _objection(stored: dict[str, Any]) -> Objection:
-    sealed = b64decode(stored.pop("message"), validate=True)
-    one = Objection(**stored, sealed=sealed)
-    if not all(isinstance(t, int) and 0 <= t < _LAST for t in (one.time, one.decided)):
-        raise ValueError("not times")
+    one = Objection(**sealed_in(stored, "message"))
+    check_times(one.time, one.decided)
     if one.state not in get_args(State):
         raise ValueError("not a state")
     return one
@@ -190,12 +193,7 @@ def write_objections(state: Path, kept: Iterable[Objection]) -> None:
     Raises:
         StateError: not writable.
     """
-    stored = []
-    for one in kept:
-        fields = asdict(one)
-        fields["message"] = b64encode(fields.pop("sealed")).decode()
-        stored.append(fields)
-    write_kept(state / FILE, _VERSION, "objections", stored)
+    write_kept(state / FILE, _VERSION, "objections", [sealed_out(asdict(one), "message") for one in kept])
 
 
 class Grant(NamedTuple):

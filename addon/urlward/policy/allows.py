@@ -11,7 +11,6 @@ In force they are one more list, compiled in memory: `compile_allows`; `Temporar
 import logging
 import re
 import secrets
-from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_network
@@ -35,7 +34,15 @@ from urlward.engine.url import (
 )
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import (
+    check_times,
+    locked,
+    made_folder,
+    read_kept,
+    sealed_in,
+    sealed_out,
+    write_kept,
+)
 from urlward.state.watch import Signature
 
 Kind = Literal["page", "host"]
@@ -46,7 +53,7 @@ class Allowed(NamedTuple):
 
     Attributes:
         canonical: the URL's canonical form.
-        kind: ``page``, or ``host`` for a host and its subdomains.
+        kind: ``page``, also for a folder, or ``host`` for a host and its subdomains.
         line: the entry, in the grammar.
     """
 
@@ -59,13 +66,14 @@ class Allowed(NamedTuple):
         return names(self.canonical.host, words)
 
 
-def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
+def allowed_by(url: str, *, whole_host: bool = False, folder: bool = False) -> Allowed:
     """Make the entry for a URL: that page, with its query's parameters where it has some; a host alone, with
     a port or without, is the host and its subdomains.
 
     Args:
         url: as typed.
         whole_host: whether a URL stands for its host.
+        folder: whether it stands for its folder, and all below that.
 
     Raises:
         UrlwardError: it has no canonical form, or cannot be an entry.
@@ -81,8 +89,8 @@ def allowed_by(url: str, *, whole_host: bool = False) -> Allowed:
         raise UrlwardError(
             "a network; what is allowed is a page or a host: give one address, or http:// before it"
         )
-    kind: Kind = "host" if whole_host or not (scheme or target) else "page"
-    line = _host_line(canonical.host) if kind == "host" else _page_line(canonical)
+    kind: Kind = "host" if whole_host or not (scheme or target or folder) else "page"
+    line = _host_line(canonical.host) if kind == "host" else _page_line(canonical, folder=folder)
     if port is not None and port != DEFAULT_PORTS.get(scheme):
         line += f" port={port}"
     try:
@@ -107,11 +115,14 @@ def _host_line(host: str) -> str:
     return f"@@{host}"
 
 
-def _page_line(canonical: CanonicalUrl) -> str:
+def _page_line(canonical: CanonicalUrl, *, folder: bool) -> str:
     host, path, query, _ = canonical
+    if folder:
+        path, query = path[: path.rfind("/") + 1], ""
     line = f"@@http://{host}{path}?{query}" if query else f"@@http://{host}{path}"
     # These have a meaning in the grammar; escaped they are the same URL.
-    return line.replace("*", "%2A").replace('"', "%22")
+    line = line.replace("*", "%2A").replace('"', "%22")
+    return f"{line}*" if folder else line
 
 
 logger = logging.getLogger("urlward.lists")
@@ -125,8 +136,6 @@ _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 LONGEST = 30 * 86_400
 
 _VERSION = 1
-_LAST = 1 << 36
-"""A time far from any that is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,22 +293,15 @@ def _read(state: Path) -> list[Allow]:
 
 
 def _allow(stored: dict[str, Any]) -> Allow:
-    sealed = b64decode(stored.pop("entry"), validate=True)
-    allow = Allow(**stored, sealed=sealed)
-    if not all(isinstance(t, int) and 0 <= t < _LAST for t in (allow.created, allow.until)):
-        raise ValueError("not times")
+    allow = Allow(**sealed_in(stored, "entry"))
+    check_times(allow.created, allow.until)
     if allow.until - allow.created > LONGEST:
         raise ValueError("longer than an allow lasts")
     return allow
 
 
 def _write(state: Path, allows: Iterable[Allow]) -> None:
-    stored = []
-    for allow in allows:
-        fields = asdict(allow)
-        fields["entry"] = b64encode(fields.pop("sealed")).decode()
-        stored.append(fields)
-    write_kept(state / FILE, _VERSION, "allows", stored)
+    write_kept(state / FILE, _VERSION, "allows", [sealed_out(asdict(one), "entry") for one in allows])
 
 
 def _audit(

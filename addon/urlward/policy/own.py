@@ -8,7 +8,6 @@ They form the list ``own-entries``, which is compiled as any other, in a process
 
 import re
 import secrets
-from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -22,11 +21,19 @@ from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import DamagedError, EntryError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
-from urlward.engine.url import canonicalize, is_address
+from urlward.engine.url import is_address
 from urlward.policy.allows import allowed_by
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append, append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import (
+    check_times,
+    locked,
+    made_folder,
+    read_kept,
+    sealed_in,
+    sealed_out,
+    write_kept,
+)
 
 NAME = "own-entries"
 """Name of the list that they form."""
@@ -44,7 +51,6 @@ _WIDEST = {4: 24, 6: 48}
 """Length of the prefix, by IP version, from which on a network is one that one site may have."""
 
 _VERSION = 1
-_LATEST = 1 << 36
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 
 
@@ -149,11 +155,7 @@ def draft(
 def _line_of(text: str, meant: Meant) -> str:
     if meant == "entry":
         return text
-    if meant != "below":
-        return allowed_by(text, whole_host=meant == "host").line.removeprefix("@@")
-    canonical = canonicalize(text.encode(errors="surrogateescape"))
-    folder = canonical.path[: canonical.path.rfind("/") + 1].replace("*", "%2A").replace('"', "%22")
-    return f"http://{canonical.host}{folder}*"
+    return allowed_by(text, whole_host=meant == "host", folder=meant == "below").line.removeprefix("@@")
 
 
 def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
@@ -176,15 +178,14 @@ def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
         found.append("wide: it blocks the name under every public suffix")
     if entry.kind is Kind.PATH:
         found.append("wide: it blocks the path on every host")
-    if entry.kind in (Kind.DOMAIN, Kind.HOST):
-        if not is_address(entry.host) and not labels_before_suffix(entry.host):
-            found.append("wide: it blocks a public suffix, with all names under it")
-        if protects(entry.host):
-            found.append("protected: the host is one that no feed can block whole")
-    if entry.kind is Kind.PREFIX and entry.path == "/":
+    of_host = entry.kind in (Kind.DOMAIN, Kind.HOST)
+    if of_host and not is_address(entry.host) and not labels_before_suffix(entry.host):
+        found.append("wide: it blocks a public suffix, with all names under it")
+    of_all_pages = entry.kind is Kind.PREFIX and entry.path == "/"
+    if of_all_pages:
         found.append("wide: it blocks all pages of the host")
-        if protects(entry.host):
-            found.append("protected: the host is one that no feed can block whole")
+    if (of_host or of_all_pages) and protects(entry.host):
+        found.append("protected: the host is one that no feed can block whole")
     return found
 
 
@@ -300,20 +301,13 @@ def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:
 
 
 def _entry(stored: dict[str, Any]) -> OwnEntry:
-    sealed = b64decode(stored.pop("entry"), validate=True)
-    made = OwnEntry(**stored, sealed=sealed)
-    if not isinstance(made.created, int) or not 0 <= made.created < _LATEST:
-        raise ValueError("not a time")
+    made = OwnEntry(**sealed_in(stored, "entry"))
+    check_times(made.created)
     return made
 
 
 def _write(state: Path, entries: list[OwnEntry]) -> None:
-    stored = []
-    for one in entries:
-        fields = asdict(one)
-        fields["entry"] = b64encode(fields.pop("sealed")).decode()
-        stored.append(fields)
-    write_kept(state / FILE, _VERSION, "entries", stored)
+    write_kept(state / FILE, _VERSION, "entries", [sealed_out(asdict(one), "entry") for one in entries])
 
 
 def _audit(state: Path, now: float, who: str, action: str, entry: OwnEntry, **more: str) -> None:

@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -144,6 +145,14 @@ def made_folder(folder: Path, state: Path | None = None) -> Path:
         return _made_folder(folder)
     except OSError as e:
         raise unusable(Path(e.filename or folder), e) from e
+
+
+def leave_newest(folder: Path, count: int) -> None:
+    """Delete the files of a folder but the newest ones; one that cannot be deleted stays."""
+    with suppress(OSError):
+        for old in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)[:-count]:
+            with suppress(OSError):
+                old.unlink()
 
 
 def _made_folder(folder: Path) -> Path:
@@ -538,6 +547,31 @@ def write_kept(path: Path, version: int, name: str, kept: Sequence[dict[str, Any
     """
     data = {"version": version, name: kept}
     write_private(path, json.dumps(data | {"sum": sum_of(data)}, indent=1).encode() + b"\n")
+
+
+def sealed_out(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Fields of one that `write_kept` writes, with the bytes of its ``sealed`` as text under a name."""
+    stored = {key: value for key, value in fields.items() if key != "sealed"}
+    return {**stored, name: b64encode(fields["sealed"]).decode()}
+
+
+def sealed_in(stored: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Fields of one of which `sealed_out` has made what is stored; raises what `read_kept` expects."""
+    fields = {key: value for key, value in stored.items() if key != name}
+    return {**fields, "sealed": b64decode(stored[name], validate=True)}
+
+
+def check_times(*times: object) -> None:
+    """Check times of one that `read_kept` reads, seconds since 1970-01-01 UTC.
+
+    Raises:
+        ValueError: one is none, or far from any that is meant.
+    """
+    if not all(isinstance(time, int) and 0 <= time < _LAST for time in times):
+        raise ValueError("not times")
+
+
+_LAST = 1 << 36
 
 
 def sum_of(data: Mapping[str, Any]) -> str:
