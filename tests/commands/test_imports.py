@@ -76,6 +76,22 @@ def test_progress(imports: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not said
 
 
+def test_no_progress_in_the_lines_of_a_terminal(
+    imports: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[bool] = []
+    monkeypatch.setattr(
+        "urlward.commands.imports.progress_bar", lambda: nullcontext(lambda _what, _share: began.append(True))
+    )
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    path = tmp_path / "hosts.txt"
+    path.write_text("0.0.0.0 a.test\n")
+    done = imports("--format", "hosts", path)
+    assert (done.out, began) == ("0.0.0.0 a.test\n", [])
+    assert imports("--format", "hosts", path, "-o", tmp_path / "list.txt").code == 0
+    assert began
+
+
 def test_folders_of_what_is_allowed(imports: Import, tmp_path: Path) -> None:
     for name in ("liste_blanche", "malware"):
         (tmp_path / name).mkdir()

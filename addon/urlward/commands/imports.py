@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,7 +38,7 @@ from urlward.lists.source import (
     unreadable,
 )
 from urlward.options import FORMAT, given_path
-from urlward.progress import Progress, progress_bar
+from urlward.progress import Progress, progress_bar, silent
 
 _STDIN = Path("-")
 _TAB = ("\\t", "tab")
@@ -108,8 +108,9 @@ def _import(args: argparse.Namespace) -> int:
         raise FormatError(f"max-errors: {args.max_errors!r} is not {e}") from e
     report = Report()
     parts = [(source, _parts(source, format_, options)) for source in args.sources]
+    # Not into the lines themselves, where these go to a terminal.
     with (
-        progress_bar() as progress,
+        nullcontext(silent) if args.output is None and sys.stdout.isatty() else progress_bar() as progress,
         _output(args.output, [p.path for _, files in parts for p in files]) as out,
     ):
         for source, files in parts:
