@@ -27,6 +27,7 @@ from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
+from urlward.feeds.poll import HEAD_ONLY
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms, resting
@@ -160,6 +161,7 @@ def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
     _prepare(facts, in_force, now)
     facts.checksum, facts.accepted = "", None  # so that it is judged, known or not
     look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now, keeps=False)
+    look.versions = store.versions
     try:
         found = take(look)
         if isinstance(found, Unchanged):
@@ -195,7 +197,7 @@ def _looking(
             store.mend_artifact()
         _prepare(facts, in_force, moment)
         found = Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress)
-        found.turn = turn or found.turn
+        found.turn, found.versions = turn or found.turn, store.versions
         yield found, store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
@@ -234,6 +236,8 @@ def _guard(look: Look, found: Candidate) -> bool:
     try:
         return check_size(look.feed, found.entries, look.before, facts.accepted, found.content)
     except RefusedError as e:
+        if look.was_in_force(found):
+            return False
         same = facts.refused is not None and facts.refused.content == found.content
         at = facts.refused.at if same and facts.refused else look.now
         facts.refused = Refused(e.reason, found.content, e.entries, e.before, at)
@@ -346,8 +350,6 @@ _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "b
 _OF_THE_SERVER = frozenset({401, 407, 429, 503})
 """Statuses that are meant for every request."""
 
-_HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
-
 
 def take(look: Look) -> Unchanged | Candidate:
     """Fetch and check the feed's body.
@@ -367,8 +369,8 @@ def take(look: Look) -> Unchanged | Candidate:
         by_delta, note = _by_delta(look, source)
         if by_delta is not None:
             return by_delta
-        if look.validators == NO_VALIDATORS and (same := _by_header(look, source)):
-            return same
+        if (look.validators == NO_VALIDATORS or look.versions()) and (known := _by_header(look, source)):
+            return known
     found = _whole(look, source)
     return found._replace(note=note) if isinstance(found, Candidate) else found
 
@@ -455,21 +457,34 @@ def _by_delta(look: Look, source: FeedOrigin) -> tuple[Candidate | None, str]:
     return found._replace(note="by delta"), ""
 
 
-def _by_header(look: Look, source: FeedOrigin) -> Unchanged | None:
-    """Whether the whole artifact is the one that a delta led to, by its first bytes alone.
+def _by_header(look: Look, source: FeedOrigin) -> Unchanged | Candidate | None:
+    """Take the artifact by its first bytes alone, where the rest of it is here already.
 
-    A delta comes without the validators of the artifact that it leads to, and to fetch that for their
-    sake would cost what the delta has saved.
+    It is in force, where a delta led to it: that comes without the validators of the artifact, and to fetch
+    this for their sake would cost what the delta has saved. Or it was, and its body has issued it anew.
     """
     assert look.in_force is not None
     try:
-        answer = _fetch(source, headers=_HEAD_ONLY)
-        data = _read(answer)
-        if data is None or read_header(data) != look.in_force.header:
+        answer = _fetch(source, look.validators, headers=HEAD_ONLY)
+        if answer.kind == "unchanged":
+            return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
+        if (data := _read(answer)) is None:
             return None
+        header = read_header(data)
     except (ArtifactError, FetchError):
         return None  # the whole one will tell
-    return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
+    said = _said(look, answer, source)
+    if header == look.in_force.header:
+        return Unchanged(look.facts.content, said.validators, said.fresh_for)
+    with look.turn.taken():
+        # A server that gives no parts of files has given all of it.
+        made = data if len(data) > HEADER_SIZE else look.kept(header)
+        if made is None:
+            return None
+        found = look.artifact(made, said)
+    if isinstance(found, Candidate) and made is not data:
+        return found._replace(note="as it was kept")
+    return found
 
 
 def _said(look: Look, answer: "Answer", source: FeedOrigin) -> Said:

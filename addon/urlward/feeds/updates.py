@@ -27,6 +27,7 @@ from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed, Outcome
 from urlward.feeds.own import own_feed
+from urlward.feeds.poll import poll
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.status import alarms
 from urlward.lasting import fault_text, lasting
@@ -130,6 +131,8 @@ class Updates:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(lasting(what, partial(self._look_after, told), again=AFTER_FAULT))
             tasks.create_task(lasting(f"alarms of {what}", self._watch_alarms))
+            if self.feed.table.poll is not None:
+                tasks.create_task(lasting(f"poll of {what}", self._poll))
 
     def refresh_at_start(self, *, first: bool, progress: Progress) -> None:
         """Refresh a list that the operator names, before it is taken.
@@ -272,6 +275,9 @@ class Updates:
                 "list %s: changes faster than it is read and compiled: what is in force is behind the file",
                 self.feed.name,
             )
+
+    async def _poll(self) -> None:
+        await poll(self.feed.table, self.feed.store.header, self.ask)
 
     async def _watch_alarms(self) -> None:
         await asyncio.sleep(FIRST_ALARMS)
