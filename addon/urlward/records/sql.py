@@ -407,6 +407,20 @@ def _change(engine: Engine, part: str, create: Step, upgrades: Sequence[Step], f
         connection.execute(insert(_versions).values(part=part, version=last))
 
 
+def keep_no_samples(connection: Connection, *columns: Column[Any]) -> None:
+    """Have a PostgreSQL server keep no statistics of columns of text that name persons, and drop what it has.
+
+    What ``ANALYZE`` samples of a table, some hundred values of each column, stays in the server's own tables
+    when the rows are deleted, and is in their files for longer (``pg_statistic``).
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    for column in columns:
+        change = f'ALTER TABLE {column.table.name} ALTER COLUMN "{column.name}"'
+        # A change of its type, to the same one too, drops the statistics, and rewrites nothing.
+        connection.execute(text(f'{change} TYPE TEXT, ALTER COLUMN "{column.name}" SET STATISTICS 0'))
+
+
 class Pace:
     """Pace of rewrites: no more than `SHARE` of the time goes into them, whether they succeed or not, since
     one that does not locks tables for just as long.
