@@ -300,7 +300,7 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
         try:
             if rewrite:
                 assert isinstance(connection.driver_connection, sqlite3.Connection)
-                write_anew(connection.driver_connection, Path(engine.url.database or ""))
+                write_anew(connection.driver_connection)
             # Writers wait while this waits for readers, so it is to give up soon.
             run("PRAGMA busy_timeout = 20")
             for _ in range(TRIES):
