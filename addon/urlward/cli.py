@@ -90,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_private()
     open_standard_streams()
     try:
-        parsed = _parser().parse_args(arguments)
+        parsed, unknown = _parser().parse_known_args(arguments)
+        if unknown:  # said with the usage of the command that does not know them
+            parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         code = _dispatch(parsed)
         if sys.stdout is not None:
             sys.stdout.flush()
