@@ -326,9 +326,9 @@ async def test_an_answer_waits_for_other_nodes_too(steer_set: SteerSet) -> None:
     steer_set.share = share
     # What must never be steered is nobody else's to steer.
     waiting = asyncio.ensure_future(steer_set.steer(["192.0.2.1", "127.0.0.1"], 100))
-    while not told:
+    while not await steer_set.held():
         await asyncio.sleep(0.01)
-    await steer_set.held()
+    await asyncio.wait((waiting,), timeout=0.2)
     assert not waiting.done()
     done.set_result(None)
     assert await waiting == 1
