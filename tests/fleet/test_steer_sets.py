@@ -136,6 +136,14 @@ async def test_a_node_that_joins_is_waited_for_when_it_is_ready(server: Server) 
             await b.end()
 
 
+async def test_what_a_merge_finds_goes_to_all(server: Server) -> None:
+    async with fleet(server.url, "a", "b") as (a, b):
+        a.kernel.steer(dict.fromkeys(packed(ONE), 600), 0)
+        a.shared.again()
+        await until(lambda: b.kernel.has(ONE))
+        assert 590 < b.kernel.left(ONE) < 602
+
+
 async def test_what_one_worker_alone_could_not_share(server: Server, wire: Wire) -> None:
     async with fleet(server.url, "a", "b") as (a, b):
         worker = Node(wire.url, "a", kernel=a.kernel, first=False)
