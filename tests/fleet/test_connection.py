@@ -11,6 +11,7 @@ import pytest
 from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
 from urlward.config import FleetTable
 from urlward.engine.digest import Key
+from urlward.fleet import connection
 from urlward.fleet.connection import Connection, Entry
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
@@ -142,6 +143,27 @@ async def test_a_bug_of_who_takes_does_not_end_it(server: Server, caplog: pytest
             await until(lambda number=number: len(taken) == number)
     assert told == []
     assert "secret" not in caplog.text
+
+
+async def test_silence_is_no_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a stream nor of a channel: the library takes it for one after five seconds."""
+    made: list[Any] = []
+
+    class Noted(connection.Plain):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    async def take(_: list[Entry]) -> None: ...
+
+    def prepare(c: Connection) -> None:
+        c.follow(c.name("log"), take)
+        c.listen(c.name("told"), lambda _: None)
+
+    monkeypatch.setattr(connection, "Plain", Noted)
+    async with connected(table(server), prepare=prepare):
+        await until(lambda: len(made) == 3)
+        assert [one.socket_timeout for one in made] == [None] * 3
 
 
 async def test_it_begins_anew_where_the_data_are_lost(server: Server) -> None:

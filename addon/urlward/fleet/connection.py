@@ -275,9 +275,8 @@ class Connection:
 
     async def _opened(self, host: str, port: int, *, authenticate: bool = True) -> "_Link":
         table = self._table
-        options: dict[str, Any] = {
-            "host": host, "port": port, "protocol": 2, "socket_connect_timeout": CONNECT_WITHIN,
-        }  # fmt: skip
+        # Silence is no fault: `_beat` sees to it that there is somebody.
+        options: dict[str, Any] = {"host": host, "port": port, "protocol": 2, "socket_timeout": None}
         if authenticate:
             options |= {"client_name": self._who, "username": table.user, "password": _password(table)}
         if table.tls:
@@ -289,7 +288,8 @@ class Connection:
         with _faults(where):
             connection = Encrypted(**options) if table.tls else Plain(**options)
             try:
-                await connection.connect()
+                async with asyncio.timeout(CONNECT_WITHIN):
+                    await connection.connect()
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
