@@ -316,8 +316,8 @@ async def test_nodes_clocks_need_not_agree(
 ) -> None:
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
         # What a decides counts from an hour ahead; what b decides knowing of it is later all the same.
-        ahead = a.connection.now
-        monkeypatch.setattr(a.connection, "now", lambda: ahead() + 3_600)
+        later = a.shared._later
+        monkeypatch.setattr(a.shared, "_later", lambda before, made=0: later(before, made + 3_600_000))
         end = int(time.time()) + 10_000
         hold(a.state, "R1", end, "w", "Ann", now=time.time())
         await until(lambda: b.holds())
@@ -345,7 +345,7 @@ async def test_what_cannot_be_taken_is_said_and_keeps_nothing_else_from_being_ta
 
 async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, server: Server) -> None:
     table = FeedTable(name="one", path=str(tmp_path / "list.ward"), max_shrink=1.0, min_entries=1)
-    config = Config(feed=(table,), key=str(key_file(tmp_path)))
+    config = Config(feed=(table,), key=str(key_file(tmp_path / "lists.key")))
     nodes = [Node(tmp_path, server.url, name, config) for name in ("a", "b")]
     for serial in (3, 4):
         (tmp_path / "list.ward").write_bytes(issue(serial))
@@ -359,15 +359,13 @@ async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, ser
         there = stores[1].facts().held
         assert there is not None
         assert (there.serial, there.who) == (held.serial, "Ann (a)")
-        header = stores[1].header()
-        assert header is not None
-        assert header.serial == held.serial
+        await until(lambda: getattr(stores[1].header(), "serial", 0) == held.serial)
         release_feed(table, b.state, why="mended", who="Bob", now=time.time())
         await until(lambda: stores[0].facts().held is None)
-        assert a.refreshed == ["one"]
+        await until(lambda: a.refreshed == ["one"])
         # A serial that another node has not kept is said, and alarmed.
         (b.state / "feeds" / "one.versions").rename(tmp_path / "away")
-        roll_back(table, config, a.state, held.serial, why="again", who="Ann", now=time.time())
+        roll_back(table, config, a.state, 4, why="again", who="Ann", now=time.time())
         await until(lambda: b.alarms)
         assert stores[1].facts().held is None
         # An acceptance is for a list of about that size.
@@ -379,7 +377,7 @@ async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, ser
         taken = stores[1].facts().accepted
         assert isinstance(taken, Accepted)
         assert (taken.entries, bool(taken.content)) == (900, True)
-        assert b.refreshed == ["one"]
+        await until(lambda: b.refreshed == ["one"])
         # It is used up on one node, and neither comes back there nor is taken from the other.
         facts = stores[1].facts()
         facts.accepted = None
