@@ -206,6 +206,7 @@ NEEDED = {
     "schedule": {"zone": "UTC"},
     "proxy.pac": {"proxies": ["proxy.example:8080"]},
     "objections": {"url": "https://object.example/"},
+    "publish": {"key": "x", "sign": "x"},
 }
 """What a table has to say besides."""
 
