@@ -33,7 +33,7 @@ from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import ErrorBudget, SourceError, read_artifact
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
-from urlward.state.folder import made_folder
+from urlward.state.folder import local_key, made_folder
 from urlward.state.keys import read_key
 
 if TYPE_CHECKING:
@@ -216,6 +216,16 @@ class Candidate(NamedTuple):
     first: str = ""
     format: str = ""
     note: str = ""
+
+
+def text_key(config: "Config", state: Path) -> Key:
+    """Key that texts are compiled under: that of the nodes which they are published for, else the state
+    folder's own.
+
+    Raises:
+        StateError, KeyFileError: it is not to be had.
+    """
+    return local_key(state) if config.publish is None else read_key(Path(config.publish.key))
 
 
 _REASONS: dict[type[ArtifactError], str] = {
@@ -408,10 +418,10 @@ class Look:
         return Candidate(data, header, entries, "artifact", mark, said.validators, said.fresh_for)
 
     def kept(self, header: Header) -> bytes | None:
-        """The artifact that a header begins, made of an earlier one that is kept and says the same."""
-        for version in self.versions():
+        """The artifact that a header begins, made of one that is or was in force and says the same."""
+        for path in (self.ward, *(version.path for version in self.versions())):
             with suppress(SourceError, ArtifactError):
-                made = header.raw + bytes(memoryview(read_artifact(version.path))[HEADER_SIZE:])
+                made = header.raw + bytes(memoryview(read_artifact(path))[HEADER_SIZE:])
                 parse(made)
                 return made
         return None

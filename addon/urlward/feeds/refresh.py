@@ -22,7 +22,7 @@ from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
 from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
-from urlward.feeds.candidate import Candidate, Look, Said, Unchanged
+from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
@@ -38,7 +38,7 @@ from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.policy.own import FILE as OWN_FILE
 from urlward.progress import Progress, silent
-from urlward.state.folder import StateError, local_key
+from urlward.state.folder import StateError
 from urlward.units import counted
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     # They were checked where they were read, and pydantic alone takes longer to import than most lists to
     # compile.
     feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
-    config = cast("Config", SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"]))
+    config = cast("Config", _config(asked))
     try:
         if asked.get("attempt"):
             return attempt(feed, config, Path(asked["state"]))._asdict()
@@ -102,6 +102,11 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"changing": str(e)}
     except UrlwardError as e:
         return {"fault": str(e)}
+
+
+def _config(asked: Mapping[str, Any]) -> SimpleNamespace:
+    publish = SimpleNamespace(key=asked["text_key"]) if asked.get("text_key") else None
+    return SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"], publish=publish)
 
 
 def refresh(
@@ -162,7 +167,7 @@ def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
     facts, in_force = store.facts(), store.in_force()
     _prepare(facts, in_force, now)
     facts.checksum, facts.accepted = "", None  # so that it is judged, known or not
-    look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now, keeps=False)
+    look = Look(feed, config, state, store.path, text_key(config, state), facts, in_force, now, keeps=False)
     look.versions = store.versions
     try:
         found = take(look)
@@ -189,7 +194,7 @@ def _looking(
     progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
     """Context of a look at a feed, under its lock; changes of its facts are written."""
-    key = local_key(state) if own is None else Key(bytes.fromhex(own.secret))
+    key = text_key(config, state) if own is None else Key(bytes.fromhex(own.secret))
     store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked(wait=wait):
         moment = time.time() if now is None else now
@@ -463,7 +468,7 @@ def _by_header(look: Look, source: FeedOrigin) -> Unchanged | Candidate | None:
     """Take the artifact by its first bytes alone, where the rest of it is here already.
 
     It is in force, where a delta led to it: that comes without the validators of the artifact, and to fetch
-    this for their sake would cost what the delta has saved. Or it was, and its body has issued it anew.
+    this for their sake would cost what the delta has saved. Or it is or was, and its body has issued it anew.
     """
     assert look.in_force is not None
     try:
