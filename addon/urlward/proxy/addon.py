@@ -51,6 +51,7 @@ from urlward.proxy.authority import expiry_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
+from urlward.proxy.connection import is_local
 from urlward.proxy.first_bytes import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Counts, Guard
 from urlward.proxy.layers import (
@@ -760,17 +761,6 @@ def _may_carry_http3(context: Context, data: bytes) -> bool:
         return False
     is_initial = len(data) >= _QUIC_INITIAL and data[0] & 0xC0 == 0xC0
     return is_initial or context.server.address[1] in _QUIC_PORTS
-
-
-def is_local(address: str) -> bool:
-    """Whether an IP address is one of this machine's."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
 
 
 def _set(name: str, absent: Any = None) -> Any:

@@ -26,6 +26,7 @@ from urlward.proxy.acceptor import enough, is_shortage
 from urlward.proxy.connection import Connection
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller, Share
+from urlward.proxy.relay import FRESH
 
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
@@ -66,8 +67,8 @@ logger = logging.getLogger("urlward")
 type Address = tuple[Any, ...]
 """Socket address: host and port, and for IPv6 what else the socket module needs."""
 
-type Key = tuple[object, ...]
-"""Key of equal connections: the origin, and the address that it sees."""
+type Key = tuple[object, str]
+"""Key of equal connections: the origin, and the address that it sees where that is not this machine's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -414,12 +415,17 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
 
     def take(self, key: Key) -> Connection | None:
-        """The most recently used connection of these, if there is one."""
+        """The most recently used connection of these, if there is one that leads anywhere."""
         while some := self._by_key.get(key):
             connection = some[-1]
+            rested = time.monotonic() - self._since[connection][1]
             self._part_with(connection)
-            if connection.open:
+            if not connection.open:
+                continue
+            # Where origins see the client's address, that is none of this machine's.
+            if rested <= FRESH or key[1] or connection.has_address:
                 return connection
+            connection.abort()
         return None
 
     def clear(self, most: int | None = None) -> int:
