@@ -231,7 +231,7 @@ class QueryService:
         try:
             client = asked.clients[0][1].host
             size = _MOST_TCP if asked.tcp else _size(asked)
-            if whole and self._policy.refuses:
+            if whole and self._policy.refuses and not self._judge.allows(read.chain[0]):
                 data = await self._policy.refuse(asked.query, asked.question, read.chain, client)
             else:
                 data = await self._policy.answer(asked.query, asked.question, data, read, size)
