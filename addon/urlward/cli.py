@@ -42,6 +42,7 @@ from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
+from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_records_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
@@ -185,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_commands(command)
     add_delta_commands(command)
     add_feed_commands(command)
+    add_publish_commands(command)
     add_allow_commands(command)
     add_own_commands(command)
     add_status_commands(command)
@@ -409,7 +411,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
     try:
         if steer:
             with located(config):
-                addons.append(steering := Steering(gateway))
+                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
                 steering.check(modes, port)
         elif takes is not None:
             addons.append(heartbeat := Heartbeat(gateway))

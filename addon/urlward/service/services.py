@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
@@ -54,13 +55,20 @@ class Services:
         key: its local key.
         list_format: of the filter's sources.
         reloads: of the filter.
+        refresh: has a feed of a name refreshed, from any thread.
 
     Attributes:
         recorder: takes the events.
     """
 
     def __init__(
-        self, config: Config, state: Path, key: Key, list_format: str = AUTO, reloads: Reloads | None = None
+        self,
+        config: Config,
+        state: Path,
+        key: Key,
+        list_format: str = AUTO,
+        reloads: Reloads | None = None,
+        refresh: Callable[[str], object] = lambda _: None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -69,6 +77,7 @@ class Services:
         self._key = key
         self._list_format = list_format
         self._reloads = reloads
+        self._refresh = refresh
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state
         )
@@ -101,6 +110,8 @@ class Services:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
             found["admin"] = self._show
+        if self._config.fleet is not None:
+            found["fleet"] = self._share
         if self._config.objections is not None:
             found["objections"] = self._take_objections
         return found
@@ -167,6 +178,21 @@ class Services:
         finally:
             sources.close()
             await _end(server)
+
+    async def _share(self) -> None:
+        """Share with other nodes what is decided here."""
+        from urlward.fleet.connection import Connection, seal_of  # an extra, which few have
+        from urlward.fleet.decisions import SharedDecisions
+        from urlward.fleet.kinds import all_kinds
+
+        fleet = self._config.fleet
+        assert fleet is not None
+        connection = Connection(fleet, seal_of(fleet, self._config.key), who=f"{fleet.node}-service")
+        kinds = all_kinds(self._state, self._key, self._config, self._refresh)
+        decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(connection.run())
+            tasks.create_task(decisions.run())
 
     async def _take_objections(self) -> None:
         privacy = Privacy(self._records.privacy, self._key.secret)
