@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 from pydantic.fields import FieldInfo
 
 from urlward.config.feeds import FeedTable, check_names
-from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
+from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.problem import ConfigError, Problem, key_of
@@ -24,9 +24,30 @@ from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sourc
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
 
 __all__ = [
-    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
-    "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "ProxyTable",
-    "RecordsTable", "RuleTable", "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key",
+    "SYSTEM",
+    "AdminTable",
+    "CanaryTable",
+    "Config",
+    "ConfigError",
+    "DnsTable",
+    "FeedTable",
+    "GatewayTable",
+    "GroupTable",
+    "HelpLink",
+    "HookTable",
+    "ObjectionsTable",
+    "PageTable",
+    "ProbingTable",
+    "Problem",
+    "ProxyTable",
+    "RecordsTable",
+    "RuleTable",
+    "ScheduleTable",
+    "Use",
+    "config_of",
+    "configured",
+    "describe",
+    "is_key",
     "read_config",
 ]  # fmt: skip
 
@@ -154,6 +175,7 @@ def config_of(sources: Sources) -> Config:
         *_list_problems(config),
         *policy_problems(config.group, config.rule, config.schedule, config.pages),
         *_dns_problems(config),
+        *_hook_problems(config),
         *records_problems(config.records, config.objections, config.admin),
     ]
     if problems:
@@ -200,6 +222,14 @@ def _dns_problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "gateway.dns.listed_hosts",
             f'"{answer}" is for all clients at all times, and {places[0]} is not; use "steer"',
+        )
+
+
+def _hook_problems(config: Config) -> Iterator[Problem]:
+    """A hook has addresses steered, so there must be steering."""
+    if config.gateway.hook.folder is not None and not config.gateway.steer:
+        yield Problem(
+            "gateway.hook.folder", "a hook hands answers to a filter that steers: set gateway.steer"
         )
 
 

@@ -10,13 +10,16 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 from mitmproxy import ctx
 
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
+from urlward.dns import hook_filter
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
+from urlward.dns.hook import HookServer
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
@@ -33,6 +36,7 @@ from urlward.gateway.system import own_addresses
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
+from urlward.proxy.settings import hook_address
 from urlward.proxy.workers import Worker, is_first
 from urlward.state.watch import Signature
 
@@ -223,6 +227,7 @@ class Steering:
         )
         self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
+        self._hooks: HookServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
         self._steer_set.on_full = self._full
@@ -277,6 +282,10 @@ class Steering:
             self._faults,
             partial(self._tell, "resolvers"),
         )
+        hook = hook_address(self._gateway)
+        if hook is not None and self._hooks is None:
+            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.settle, self._late)
+            await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
             server.take(await worker.serve(Address(host, port, kind), server.serve))
@@ -305,6 +314,8 @@ class Steering:
             work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
+            if self._gateway.hook.folder is not None:
+                work.append(partial(self._follow, self._filter))
         elif self._gateway.fail != "open":
             work.append(self._await_networks)
         if self._gateway.fail == "open":
@@ -323,6 +334,8 @@ class Steering:
         await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
         for server in self._servers:
             server.end()
+        if self._hooks is not None:
+            self._hooks.end()
         for udp, tcp in self._forwarders:
             udp.close()
             tcp.close()
@@ -354,6 +367,13 @@ class Steering:
             logger.info("the set of steered addresses has room again")
         self._said_full = why
         self._tell("steer-set", why)
+
+    @staticmethod
+    def _late() -> None:
+        """Count a reply that a hook has not waited for."""
+        addon = ctx.master.addons.get("urlward")
+        if addon is not None and addon.recording is not None:
+            addon.recording.metrics.error("late")
 
     @staticmethod
     def _tell(kind: str, why: str) -> None:
@@ -454,6 +474,21 @@ class Steering:
         if done:
             self._listed.set()
         return done
+
+    async def _filter(self, keeper: Keeper) -> bool:
+        """Write what a hook holds of the lists."""
+        hook = self._gateway.hook
+        assert hook.folder is not None
+        closed = self._gateway.fail == "closed"
+        try:
+            data = await in_slices(
+                hook_filter.content(keeper.matcher, self._policy.own_names, hook.settle, closed=closed)
+            )
+            await asyncio.to_thread(hook_filter.write, Path(hook.folder), data)
+        except Exception as e:  # noqa: BLE001 - the hook goes on with the filter before
+            self._faults.say(e, "the hook in the resolver knows nothing of the lists in force")
+            return False
+        return True
 
     async def _await_networks(self) -> None:
         """Wait for the first worker to list networks."""
