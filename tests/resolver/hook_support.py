@@ -14,6 +14,7 @@ from typing import Any
 
 import dns.asyncquery
 import dns.message
+import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
@@ -102,12 +103,15 @@ class Zone:
 
     def __init__(self, records: dict[str, Iterable[str]]) -> None:
         self.records = {name: list(lines) for name, lines in records.items()}
-        self.silent = False
+        self.silent = self.fails = False
 
     def __call__(self, query: dns.message.Message) -> bytes | None:
         if self.silent:
             return None
         response = dns.message.make_response(query, recursion_available=True)
+        if self.fails:
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
         name, kind = query.question[0].name, query.question[0].rdtype
         seen = set()
         while name not in seen:
@@ -141,7 +145,7 @@ class Resolver:
 
 
 def unbound(
-    folder: Path, hook: Path, port: int, upstream: int, more: str = "", threads: int = 1
+    folder: Path, hook: Path, port: int, upstream: int, more: str = "", modules: str = "python iterator"
 ) -> list[str]:
     """Command line of Unbound."""
     config = folder / "unbound.conf"
@@ -157,8 +161,7 @@ server:
     pidfile: ""
     use-syslog: no
     logfile: ""
-    num-threads: {threads}
-    module-config: "python iterator"
+    module-config: "{modules}"
 {more}
 python:
     python-script: "{HOOKS / "unbound.py"}"
@@ -182,10 +185,10 @@ recursor:
   threads: 1
   socket_dir: {folder}
   lua_dns_script: {HOOKS / "powerdns.lua"}
+{more}
   forward_zones_recurse:
     - zone: .
       forwarders: ["127.0.0.1:{upstream}"]
-{more}
 outgoing:
   dont_query: []
 dnssec:
@@ -206,7 +209,7 @@ trust_anchors.remove('.')
 modules.unload('ta_update')
 modules.unload('ta_signal_query')
 modules.unload('priming')
-policy.add(policy.all(policy.STUB('127.0.0.1@{upstream}')))
+policy.add(policy.all(policy.FORWARD('127.0.0.1@{upstream}')))
 {more}
 package.path = '{HOOKS}/?.lua;' .. package.path
 modules.load('urlward')

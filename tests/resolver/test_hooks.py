@@ -16,6 +16,7 @@ from resolver.hook_support import KINDS, LIST, Resolver, Urlward, Zone, resolvin
 
 ZONE = {
     "plain.example": ["3600 A 192.0.2.1"],
+    "short.blocked.example": ["1 A 203.0.113.8"],
     "other.example": ["3600 A 192.0.2.2"],
     "later.example": ["3600 A 203.0.113.9"],
     "blocked.example": ["3600 A 203.0.113.1", "3600 AAAA 2001:db8:1::1"],
@@ -239,3 +240,45 @@ async def test_no_filter(kind: str, tmp_path: Path) -> None:
     finally:
         urlward.stop()
         upstream.close()
+
+
+DNS64 = {
+    "unbound": {"modules": "python dns64 iterator", "more": "    dns64-prefix: 64:ff9b::/96"},
+    "powerdns": {"more": "  dns64_prefix: 64:ff9b::/96"},
+    "knot": {"more": "modules.load('dns64')\ndns64.config('64:ff9b::')"},
+}
+
+
+async def test_dns64(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path, options=DNS64[kind]) as (resolver, urlward, _):
+        for _ in 1, 2:
+            urlward.kernel.steered.clear()
+            answer = await resolver.ask("wild.co.uk", "AAAA")
+            assert told(answer) == {"wild.co.uk AAAA": ["64:ff9b::cb00:7104"]}
+            assert "64:ff9b::cb00:7104" in urlward.kernel.addresses
+        assert (await resolver.ask("plain.example", "AAAA")).answer
+
+
+@pytest.mark.parametrize(
+    ("wait", "fails"),
+    [(0, False), (20, False), (1_800, True)],
+    ids=["at once", "after a while", "for a failure"],
+)
+async def test_expired_answers_of_unbound(wait: int, fails: bool, tmp_path: Path) -> None:
+    more = f"    serve-expired: yes\n    serve-expired-client-timeout: {wait}\n    prefetch: yes"
+    name, zone, options = "short.blocked.example", Zone(ZONE), {"more": more}
+    async with running("unbound", tmp_path, zone=zone, options=options) as (resolver, urlward, upstream):
+        assert told(await resolver.ask(name))
+        zone.silent, zone.fails = not fails, fails
+
+        async def expired() -> bool:
+            urlward.kernel.steered.clear()
+            assert told(await resolver.ask(name)) == {f"{name} A": ["203.0.113.8"]}
+            assert urlward.kernel.addresses == {"203.0.113.8"}
+            return upstream.asked.count(name) > 1
+
+        await until_true(expired)
+        await expired()
+        # And one that must not leave does not.
+        urlward.policy._listed_hosts = "nxdomain"
+        assert not (await resolver.ask(name)).answer

@@ -313,8 +313,11 @@ def may_list(qname, rep):
     return False
 
 
-def message_of(qinfo, rep, rcode, signed):
-    """An answer as a DNS message."""
+def message_of(qinfo, rep, rcode, signed=False, since=0):
+    """An answer as a DNS message.
+
+    Its times are counted from `since`, seconds since 1970-01-01 UTC: those in the cache are points in time.
+    """
     parts, counts = [], [0, 0, 0]
     if rep is not None:
         rcode = rep.flags & 15
@@ -324,7 +327,9 @@ def message_of(qinfo, rep, rcode, signed):
             kind = ntohs(key.type)
             for j in range(data.count + (data.rrsig_count if signed else 0)):
                 content = data.rr_data[j]
-                head = struct.pack(">HHI", kind if j < data.count else _RRSIG, 1, max(data.rr_ttl[j], 0))
+                head = struct.pack(
+                    ">HHI", kind if j < data.count else _RRSIG, 1, max(data.rr_ttl[j] - since, 0)
+                )
                 parts.append(key.dname + head + content)
                 counts[(i >= ends[0]) + (i >= ends[1])] += 1
     head = struct.pack(">6H", 0, 0x8180 | rcode, 1, *counts)
@@ -368,7 +373,9 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
     """An answer is about to leave from the cache, where it cannot be changed: its addresses are steered."""
     hook.look()
     try:
-        if may_list(qinfo.qname, rep) and not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode, False))):
+        if not may_list(qinfo.qname, rep):
+            return True
+        if not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode, since=int(time.time())))):
             _empty(rep)
             rep.ttl = 0  # so that `operate` has the next
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
@@ -379,9 +386,9 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
 def leaves(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
     """An answer is about to leave: one that `operate` has not seen (as an expired one) is handed over."""
     try:
-        if qstate is None or rep is None or getattr(_state, "done", None) == int(qstate.this):
+        if rep is None or getattr(_state, "done", None) == int(rep.this) or not may_list(qinfo.qname, rep):
             return True
-        if may_list(qinfo.qname, rep) and not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode, False))):
+        if not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode))):
             _empty(rep)
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
@@ -402,8 +409,7 @@ def _may_leave(reply):
 def operate(id, event, qstate, qdata):
     """Called by Unbound for each step of a query."""
     if event in (MODULE_EVENT_NEW, MODULE_EVENT_PASS):
-        if getattr(_state, "done", None) == int(qstate.this):
-            _state.done = None
+        _state.done = None
         qstate.ext_state[id] = MODULE_WAIT_MODULE
         return True
     if event != MODULE_EVENT_MODDONE:
@@ -417,7 +423,8 @@ def operate(id, event, qstate, qdata):
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
         _fail(qstate)
-    _state.done = int(qstate.this)
+    # Where there is no message, an expired one may leave.
+    _state.done = int(qstate.return_msg.rep.this) if qstate.return_msg else None
     return True
 
 
