@@ -43,6 +43,7 @@ from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
+from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_records_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
@@ -91,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_private()
     open_standard_streams()
     try:
-        parsed = _parser().parse_args(arguments)
+        parsed, unknown = _parser().parse_known_args(arguments)
+        if unknown:  # said with the usage of the command that does not know them
+            parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         code = _dispatch(parsed)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -184,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_commands(command)
     add_delta_commands(command)
     add_feed_commands(command)
+    add_publish_commands(command)
     add_allow_commands(command)
     add_own_commands(command)
     add_status_commands(command)

@@ -20,6 +20,8 @@ from urlward.config import (
     PageTable,
     ProbingTable,
     ProxyTable,
+    PublishCanaryTable,
+    PublishTable,
     RecordsTable,
     RuleTable,
     ScheduleTable,
@@ -116,6 +118,20 @@ days = { blocks = 30, operations = 365 }
 [admin]
 token_file = "token"
 
+[publish]
+to = "www"
+key = "lists.key"
+sign = "~/body"
+valid_for = "2d"
+keep = 3
+lease = "10s"
+observe = "1h"
+max_rise = 1.5
+[[publish.canary]]
+url = "https://node1.example:8443/"
+token_file = "node1.token"
+ca = "ca.pem"
+
 [objections]
 url = "http://gateway.example:8091/"
 
@@ -184,6 +200,23 @@ def test_every_key(path: Path) -> None:
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
         objections=ObjectionsTable(url="http://gateway.example:8091/"),
+        publish=PublishTable(
+            to=str(folder / "www"),
+            key=str(folder / "lists.key"),
+            sign=str(Path("~/body").expanduser()),
+            valid_for=172_800.0,
+            keep=3,
+            lease=10.0,
+            observe=3_600.0,
+            max_rise=1.5,
+            canary=(
+                PublishCanaryTable(
+                    url="https://node1.example:8443",
+                    token_file=str(folder / "node1.token"),
+                    ca=str(folder / "ca.pem"),
+                ),
+            ),
+        ),
         proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
         pages={"school": PageTable(operator="Example School")},
@@ -259,6 +292,8 @@ def test_this_file_has_every_key(path: Path) -> None:
     path.write_text(FULL)
     config = read_config(path)
     assert config.model_fields_set == set(Config.model_fields)
+    assert config.publish is not None
+    assert config.publish.model_fields_set == set(PublishTable.model_fields)
     assert config.page.model_fields_set == set(PageTable.model_fields)
     assert config.gateway.model_fields_set == set(GatewayTable.model_fields)
     assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)

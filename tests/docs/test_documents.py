@@ -207,6 +207,7 @@ NEEDED = {
     "proxy.pac": {"proxies": ["proxy.example:8080"]},
     "objections": {"url": "https://object.example/"},
     "fleet": {"url": "valkey://127.0.0.1"},
+    "publish": {"key": "x", "sign": "x"},
 }
 """What a table has to say besides."""
 

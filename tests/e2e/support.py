@@ -441,7 +441,7 @@ def running(
         forked: whether it may be made by a fork, where nothing else is asked (`forks`).
         before: Python that is run first, in one that is made by a fork.
         namespace: name of a network namespace for it, made by a fork.
-        executes: whether the processes that compile its lists are no forks, for tests of these and of memory.
+        executes: whether the processes beside its workers are no forks, for tests of these and of memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)

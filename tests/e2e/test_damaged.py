@@ -117,7 +117,8 @@ def filtering(folder: Path, name: str, workers: int = 1, more: str = "") -> Iter
     config = folder / "urlward.toml"
     config.write_text(CONFIG.format(workers=workers, more=more, admin=admin, list=folder / "feed.txt"))
     prefix = AS_SOMEBODY if os.geteuid() == 0 else ()
-    with running(folder / name, "--config", str(config), prefix=prefix) as proxy:
+    # The service process is known by its command.
+    with running(folder / name, "--config", str(config), prefix=prefix, executes=True) as proxy:
         proxy.secrets = (LISTED, OWN)
         yield proxy, f"http://127.0.0.1:{admin}"
 

@@ -186,3 +186,21 @@ def test_a_host_field_with_an_escaped_slash_is_refused() -> None:
     for place in (Place(to("192.0.2.7")), Place(make_context())):
         with pytest.raises(UrlError, match="a character that no host has"):
             place.names(asked)
+
+
+@pytest.mark.parametrize(
+    "end", [",other.test", "%00", "\xcc\xb8", "\xce", "*", "*\x85", "^x", "'", "!", "~a"]
+)
+def test_a_host_goes_as_far_as_some_reader_takes_it(end: str) -> None:
+    """A comma ends it to Koa, what is in no name to webfs and to Node."""
+    names = names_of(request((b"Host", f"listed.test{end}".encode("latin-1"))), to("192.0.2.7"))
+    assert "listed.test" in names.hosts
+    assert f"listed.test{end}" in names.hosts
+
+
+@pytest.mark.parametrize(
+    "host", ["a.listed.test", "listed.test-x", "listed.test_x", "listed.test.x", "x-listed.test"]
+)
+def test_a_host_that_is_one_goes_to_its_end(host: str) -> None:
+    names = names_of(request((b"Host", host.encode())), to("192.0.2.7"))
+    assert names.hosts == (host, "192.0.2.7")

@@ -20,6 +20,7 @@ from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.problem import ConfigError, Problem, key_of
 from urlward.config.proxy import ProbingTable, ProxyTable
+from urlward.config.publish import PublishCanaryTable, PublishTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sources
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
@@ -27,8 +28,8 @@ from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FleetTable",
     "GatewayTable", "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem",
-    "ProxyTable", "RecordsTable", "RuleTable", "ScheduleTable", "Use", "config_of", "configured", "describe",
-    "is_key", "read_config",
+    "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable", "ScheduleTable", "Use",
+    "config_of", "configured", "describe", "is_key", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -76,6 +77,7 @@ class Config(Table):
     records: RecordsTable | None = None
     admin: AdminTable | None = None
     objections: ObjectionsTable | None = None
+    publish: PublishTable | None = None
     probing: ProbingTable = ProbingTable()
     proxy: ProxyTable = ProxyTable()
     fleet: FleetTable | None = None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -36,6 +37,7 @@ from urlward.lists.formats import AUTO
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
+from urlward.policy.own import FILE as OWN_FILE
 from urlward.policy.own import Draft, own_entries, own_row, reveal_own
 from urlward.policy.policy import Policy
 from urlward.records.database import Database
@@ -418,6 +420,7 @@ class LiveSources:
         self._not_kept = ""
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
+        self._own = Remembered[list[Row]](inf)
         self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state, list_format)
         self.editor = Editor(config, state, self._parts.reloads, list_format=list_format, clock=clock)
@@ -628,8 +631,13 @@ class LiveSources:
         self._refreshes.begin(feed)
 
     def own(self) -> list[Row]:
-        """Own entries, as `urlward.policy.own.own_row` has them."""
-        return [own_row(one) for one in own_entries(self._state)]
+        """Own entries, as `urlward.policy.own.own_row` has them; not to be changed.
+
+        They are read once for as long as their file stays as it is: of a hundred thousand that takes a second
+        and 100 MB, whoever asks, and several who ask at a time would take so much each.
+        """
+        seen = Signature.of(self._state / OWN_FILE)
+        return self._own.get(seen, 0.0, lambda: [own_row(one) for one in own_entries(self._state)])
 
     def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
         """Add an own entry, and put it in force (`urlward.feeds.own`)."""

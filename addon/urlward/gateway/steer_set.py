@@ -332,11 +332,6 @@ class SteerSet:
         """
         check_rules(self._nft, self._gateway, listen_port, dns_port)
 
-    def steerable(self, address: str) -> bool:
-        """Whether an address may be steered; see `urlward.gateway.steerable`."""
-        parsed = plain(address)
-        return parsed is not None and self._steerable(parsed)
-
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         """Redirect connections to addresses to the filter.
 

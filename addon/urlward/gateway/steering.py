@@ -17,6 +17,7 @@ from mitmproxy import ctx
 from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
 from urlward.dns.faults import Faults
+from urlward.dns.handling import Answers
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
@@ -230,6 +231,7 @@ class Steering:
         self._resolved = Resolved(gateway.dns.remember)
         self._judge = Judge(self._matcher, self._faults)
         self._policy = DnsPolicy(gateway, self._steer_set, self._judge, self._matcher)
+        self._answers = Answers(self._judge, self._policy, self._resolved, self._faults)
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )
@@ -305,9 +307,7 @@ class Steering:
         service, forwarders = make_service(
             self._resolvers,
             self._gateway.dns.timeout,
-            self._judge,
-            self._policy,
-            self._resolved,
+            self._answers,
             self._faults,
             partial(self._tell, "resolvers"),
         )

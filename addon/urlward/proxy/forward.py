@@ -270,7 +270,7 @@ class ForwardRelay(HttpRelay):
         self._server_ended = self._bound = self._connected = False
         self._response_held = b""
 
-    def _too_much(self) -> None:
+    def _leave_behind(self) -> None:
         self._keep_alive = False
 
     def _turn_over(self) -> None:

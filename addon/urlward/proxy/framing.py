@@ -42,6 +42,9 @@ MAX_REQUEST_LINE: Final = 1 << 12
 # What origins pass over before a request: line breaks and blanks, Python's too, if not NULs, which only make
 # one doubtful.
 PASSED_OVER = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0"
+_BEFORE_ANY = b"\0" + PASSED_OVER
+# Netty, which may take content for a request, passes over all controls.
+_BEFORE_CONTENT = bytes([*range(0x21), *range(0x7F, 0xA1)])
 # Whoever reads a line up to a blank as a method takes any bytes for one; with NULs between, as in the lengths
 # of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words
 # for a version.
@@ -56,7 +59,7 @@ _HEAD_TO_UWSGI = re.compile(
 _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
-_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%bHTTP/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
+_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%b(?i:HTTP)/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
 # Or HTTP/0.9's, which has a target of any form; where prose may begin like that, only one that looks like it.
 _GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
 _IN_CONTENT = re.compile(
@@ -274,7 +277,7 @@ class LateRequest:
             return False
         held = self._held
         if not held:
-            data = data.lstrip(b"\0" + PASSED_OVER)
+            data = data.lstrip(_BEFORE_CONTENT if self._content else _BEFORE_ANY)
         seen = len(held)
         held += data[: _SEEN - seen]
         ended = b"\n" in data  # without that, no expression of a whole line finds more than before

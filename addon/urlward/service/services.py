@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,13 +60,20 @@ class Services:
         key: its local key.
         list_format: of the filter's sources.
         reloads: of the filter.
+        refresh: has a feed of a name refreshed, from any thread.
 
     Attributes:
         recorder: takes the events.
     """
 
     def __init__(
-        self, config: Config, state: Path, key: Key, list_format: str = AUTO, reloads: Reloads | None = None
+        self,
+        config: Config,
+        state: Path,
+        key: Key,
+        list_format: str = AUTO,
+        reloads: Reloads | None = None,
+        refresh: Callable[[str], object] = lambda _: None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -74,6 +82,7 @@ class Services:
         self._key = key
         self._list_format = list_format
         self._reloads = reloads
+        self._refresh = refresh
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state, fleet=self._figures
         )
@@ -105,10 +114,10 @@ class Services:
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
-        if self._config.fleet is not None:
-            found["fleet"] = self._join
         if self._config.admin is not None:
             found["admin"] = self._show
+        if self._config.fleet is not None:
+            found["fleet"] = self._share
         if self._config.objections is not None:
             found["objections"] = self._take_objections
         return found
@@ -176,21 +185,26 @@ class Services:
             sources.close()
             await _end(server)
 
-    async def _join(self) -> None:
-        """Be one of several nodes: say how this one is, and see how the others are."""
-        from urlward.fleet.connection import Connection, seal_of
+    async def _share(self) -> None:
+        """Be one of several nodes: say how this one is, see how the others are, and share what is decided."""
+        from urlward.fleet.connection import Connection, seal_of  # an extra, which few have
+        from urlward.fleet.decisions import SharedDecisions
+        from urlward.fleet.kinds import all_kinds
         from urlward.fleet.nodes import Nodes, said_of
 
-        assert self._config.fleet is not None
-        seal = await asyncio.to_thread(seal_of, self._config.fleet, self._config.key)
-        connection = Connection(
-            self._config.fleet, seal, who=f"{self._config.fleet.node}-records", tell=self._away
-        )
+        fleet = self._config.fleet
+        assert fleet is not None
+        seal = await asyncio.to_thread(seal_of, fleet, self._config.key)
+        connection = Connection(fleet, seal, who=f"{fleet.node}-service", tell=self._away)
         self._nodes = Nodes(
             connection,
             lambda at: said_of(status_of(self._measures), release(), os.getloadavg()[0], at),
         )
-        await connection.run()
+        kinds = all_kinds(self._state, self._key, self._config, self._refresh)
+        decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(connection.run())
+            tasks.create_task(decisions.run())
 
     def _away(self, why: str) -> None:
         text = f"fleet: {why or 'Valkey is back'}"
