@@ -30,6 +30,7 @@ from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
 from urlward.commands.files import add_files_command
+from urlward.commands.fleet import add_fleet_commands
 from urlward.commands.gateway import add_gateway_commands
 from urlward.commands.helper import add_helper_commands
 from urlward.commands.imports import (
@@ -190,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     add_allow_commands(command)
     add_own_commands(command)
     add_status_commands(command)
+    add_fleet_commands(command)
     add_events_commands(command)
     add_records_commands(command)
     add_objection_commands(command)

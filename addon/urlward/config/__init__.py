@@ -28,8 +28,8 @@ from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FleetTable",
     "GatewayTable", "GroupTable", "HelpLink", "HookTable", "ObjectionsTable", "PageTable", "ProbingTable",
-    "Problem", "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable", "ScheduleTable",
-    "Use", "config_of", "configured", "describe", "is_key", "read_config",
+    "Problem", "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable",
+    "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")

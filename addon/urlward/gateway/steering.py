@@ -377,9 +377,9 @@ class Steering:
             self._full_timer.cancel()
         for task in self._tasks:
             task.cancel()
+        await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
         for task in self._joining:
             task.cancel()
-        await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
         for server in self._servers:
             server.end()
         if self._hooks is not None:
