@@ -409,7 +409,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
     try:
         if steer:
             with located(config):
-                addons.append(steering := Steering(gateway))
+                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
                 steering.check(modes, port)
         elif takes is not None:
             addons.append(heartbeat := Heartbeat(gateway))

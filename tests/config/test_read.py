@@ -12,6 +12,7 @@ from urlward.config import (
     ConfigError,
     DnsTable,
     FeedTable,
+    FleetTable,
     GatewayTable,
     GroupTable,
     HelpLink,
@@ -140,6 +141,12 @@ users = "users.txt"
 [probing]
 slow = true
 
+[fleet]
+url = "valkeys://valkey.example:6380"
+user = "filter"
+password_file = "valkey.password"
+node = "gw1"
+
 [mitmproxy]
 upstream_cert = false
 stream_large_bodies = "1m"
@@ -251,6 +258,12 @@ def test_every_key(path: Path) -> None:
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
         admin=AdminTable(token_file=str(folder / "token")),
+        fleet=FleetTable(
+            url=("valkeys://valkey.example:6380",),
+            user="filter",
+            password_file=str(folder / "valkey.password"),
+            node="gw1",
+        ),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
 

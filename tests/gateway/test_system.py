@@ -154,6 +154,22 @@ def test_an_interface_without_an_address_to_redirect_to() -> None:
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_an_interface_that_is_gone_before_its_routes_are_looked_for() -> None:
+    with own_network():
+        for line in (
+            "link add lan0 type veth peer name lan9",
+            "link set lan0 up",
+            "link set lan9 up",
+            "route add 192.0.2.0/24 dev lan0",
+            "link add lan1 type veth peer name lan8",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        seen = netlink.links()
+        subprocess.run(["ip", "link", "del", "lan1"], check=True)
+        assert unnumbered_interfaces(["lan*"], seen) == ["lan0"], "the others are looked at all the same"
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 def test_where_the_rest_of_the_world_comes_in() -> None:
     with own_network():
         for n in (0, 1, 2):

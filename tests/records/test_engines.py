@@ -1,15 +1,16 @@
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from conftest import wait_for
-from records.support import an_event, without_server
+from records.support import an_event, made_in, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
-from urlward.records.sql import open_postgresql, open_sqlite, told
+from urlward.records.sql import open_postgresql, open_sqlite, told, wipe_sqlite
 from urlward.records.store import EventQuery, KeepingStore, StoreError
 from urlward.records.stores import open_store
 
@@ -43,6 +44,25 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     with engine.connect() as reader:
         assert reader.execute(text("SELECT count(*) FROM other")).scalar() == 0
     engine.dispose()
+
+
+def test_nothing_of_a_record_is_written_elsewhere(tmp_path: Path) -> None:
+    """While a file is written anew, where temporary files usually go: that may be another disk."""
+    paths = [tmp_path / name / "a.db" for name in ("one", "it's", "one")]
+    for n, path in enumerate(paths):
+        engine = open_sqlite(path)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE TABLE t{n} (x)")
+            for _ in range(8):
+                connection.exec_driver_sql(f"INSERT INTO t{n} VALUES (randomblob(1000000))")
+        with made_in(path.parent) as names:
+            wipe_sqlite(engine, time.sleep, rewrite=True)
+        assert [name[:7] for name in names] == ["etilqs_"]
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA temp_store").scalar() == 2
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM t{n}").scalar() == 8
+        engine.dispose()
+        assert [one.name for one in path.parent.iterdir() if one.name.startswith("etilqs_")] == []
 
 
 @pytest.mark.parametrize(

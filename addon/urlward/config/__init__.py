@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 from pydantic.fields import FieldInfo
 
 from urlward.config.feeds import FeedTable, check_names
+from urlward.config.fleet import FleetTable, fleet_problems
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
 from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
@@ -25,10 +26,10 @@ from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sourc
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
 
 __all__ = [
-    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "GatewayTable",
-    "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem", "ProxyTable",
-    "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable", "ScheduleTable", "Use", "config_of",
-    "configured", "describe", "is_key", "read_config",
+    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FleetTable",
+    "GatewayTable", "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem",
+    "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable", "ScheduleTable", "Use",
+    "config_of", "configured", "describe", "is_key", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -79,6 +80,7 @@ class Config(Table):
     publish: PublishTable | None = None
     probing: ProbingTable = ProbingTable()
     proxy: ProxyTable = ProxyTable()
+    fleet: FleetTable | None = None
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
     _sources: Sources | None = PrivateAttr(default=None)
@@ -157,6 +159,7 @@ def config_of(sources: Sources) -> Config:
         *policy_problems(config.group, config.rule, config.schedule, config.pages),
         *_dns_problems(config),
         *records_problems(config.records, config.objections, config.admin),
+        *fleet_problems(config.fleet, has_key=bool(config.key), has_records=config.records is not None),
     ]
     if problems:
         raise sources.refused(problems)

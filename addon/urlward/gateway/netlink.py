@@ -463,7 +463,8 @@ def numbered(family: int) -> set[int]:
 
 
 def is_routed_to(index: int) -> bool:
-    """Whether IPv4 is routed to an interface. The kernel looks for its routes alone: there may be a million.
+    """Whether IPv4 is routed to an interface; not to one that is gone by now. The kernel looks for its routes
+    alone: there may be a million.
 
     Raises:
         OSError: the kernel refuses.
@@ -471,7 +472,12 @@ def is_routed_to(index: int) -> bool:
     head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, _UNICAST, 0)
     with RouteNetlink() as netlink:
         netlink.heed_all()
-        return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
+        try:
+            return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
+        except OSError as e:
+            if e.errno != errno.ENODEV:
+                raise
+            return False
 
 
 def rules_changed() -> socket.socket:

@@ -34,6 +34,8 @@ from urlward.records.metrics import (
     ERRORS,
     MAX_STORES,
     NONE,
+    SETTLED,
+    SHARED,
     STAGES,
     TROUBLES,
     VERDICTS,
@@ -65,7 +67,11 @@ _HISTOGRAMS = {
         "For how long Python's garbage collector stopped a worker's event loop.",
     ),
     "reload": ("urlward_reload_seconds", "Time that it took to put a list into force."),
+    "settle": ("urlward_fleet_settle_seconds", "Time that a DNS answer waited for other nodes."),
 }
+
+_OF_FLEET = ("settle",)
+"""Histograms of what nodes share."""
 
 type Row = tuple[Sequence[str], float]
 type Rows = dict[tuple[str, ...], float]
@@ -149,7 +155,8 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
     ):
         yield _counter(name, text, (), {(): 0.0} | _of(total, key))
     for key in BUCKETS:
-        yield _histogram(key, total)
+        if key not in _OF_FLEET:
+            yield _histogram(key, total)
     for name, text, value in (
         ("urlward_open_connections", "Clients' connections now.", sum(s.open for s in live)),
         (
@@ -174,6 +181,24 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
             [((), min(ends))],
         )
     yield from _lists([facts for snapshot in live for facts in snapshot.lists], now)
+
+
+def of_fleet(total: Counts, live: Sequence[Snapshot]) -> Iterator[Metric]:
+    """What passes between nodes; nothing where none is shared."""
+    sharing = [snapshot for snapshot in live if snapshot.shares]
+    if not sharing:
+        return
+    counts = _of(total, "fleet")
+    for name, text, label, values in (
+        ("answers", "DNS answers whose addresses other nodes were to have first.", "outcome", SETTLED),
+        ("addresses", "Addresses that passed between nodes.", "way", SHARED),
+    ):
+        rows: Rows = {(value,): counts.get((value,), 0.0) for value in values}
+        yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
+    for key in _OF_FLEET:
+        yield _histogram(key, total)
+    up = float(not any("fleet" in snapshot.troubles for snapshot in sharing))
+    yield _gauge("urlward_fleet_up", "1 where every worker has the fleet's Valkey.", (), [((), up)])
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
@@ -564,6 +589,7 @@ class Exposition(Collector):
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
         yield from of_filter(_version(), reporting, self.expected)
         yield from of_workers(total, live, now)
+        yield from of_fleet(total, live)
         if (rules := self.rules()) is not None:
             yield from of_rules(rules)
         yield from of_feeds(self.feeds(), now)

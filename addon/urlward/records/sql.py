@@ -40,7 +40,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlche
 
 from urlward.config.records import StoreTable
 from urlward.encoding import without_bom
-from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite
+from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite, write_anew
 from urlward.records.store import StoreError, identity
 from urlward.regular import open_given
 from urlward.state.folder import StateError, made_folder
@@ -299,8 +299,8 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
 
         try:
             if rewrite:
-                run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
-                run("VACUUM")
+                assert isinstance(connection.driver_connection, sqlite3.Connection)
+                write_anew(connection.driver_connection, Path(engine.url.database or ""))
             # Writers wait while this waits for readers, so it is to give up soon.
             run("PRAGMA busy_timeout = 20")
             for _ in range(TRIES):
