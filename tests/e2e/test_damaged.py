@@ -15,7 +15,7 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, Nginx, get, running
+from e2e.support import Filter, Nginx, running, status_of
 from e2e.test_confidential import command, processes
 from e2e.test_workers import children_of
 from urlward.assignments.store import AssignmentStore
@@ -117,16 +117,14 @@ def filtering(folder: Path, name: str, workers: int = 1, more: str = "") -> Iter
     config = folder / "urlward.toml"
     config.write_text(CONFIG.format(workers=workers, more=more, admin=admin, list=folder / "feed.txt"))
     prefix = AS_SOMEBODY if os.geteuid() == 0 else ()
-    with running(folder / name, "--config", str(config), prefix=prefix) as proxy:
+    # The service process is known by its command.
+    with running(folder / name, "--config", str(config), prefix=prefix, executes=True) as proxy:
         proxy.secrets = (LISTED, OWN)
         yield proxy, f"http://127.0.0.1:{admin}"
 
 
 def status(proxy: Filter, origin: Nginx, host: str) -> int:
-    try:
-        return get(proxy.port, f"http://{host}:{origin.http}/").status
-    except ConnectionError:
-        return 0  # what is under way is cut when it comes to be listed
+    return status_of(proxy.port, f"http://{host}:{origin.http}/")
 
 
 def urlward(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

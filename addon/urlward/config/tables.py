@@ -32,6 +32,27 @@ def _signer(name: str) -> str:
     return name if _PUBLIC_KEY(name) else _file_name(name)
 
 
+BUCKET = "s3://"
+"""Begins the name of a place that is no folder."""
+
+
+def place_name(name: str | None) -> str | None:
+    """A folder's name as an operator wrote it, or a bucket's.
+
+    Raises:
+        ValueError: neither.
+    """
+    if name is None:
+        return None
+    if not name.startswith(BUCKET):
+        if "://" in name or not name:
+            raise ValueError(f"neither a folder nor {BUCKET}BUCKET/PREFIX")
+        return _file_name(name)
+    if not name.removeprefix(BUCKET).strip("/") or not name.isprintable():
+        raise ValueError(f"{BUCKET} without a bucket")
+    return name.rstrip("/")
+
+
 class Shareable:
     """Mark of a key whose text says nothing of anybody: a bundle for support has it
     (`urlward.config.shareable`)."""
