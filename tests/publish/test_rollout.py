@@ -28,6 +28,7 @@ from urlward.publish.canaries import Sample
 from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import ChangedError, Folder, PlaceError
 from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
+from urlward.publish.run import told
 
 LISTS = [listed(range(n, 100 + n)) for n in range(8)]
 
@@ -233,10 +234,40 @@ def test_what_is_offered_goes_above_whatever_is_there(tmp_path: Path) -> None:
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_001, content_of(LISTS[0]))
     (tmp_path / ".publish/phish.json").write_text("edited")
+    lists.release("phish")
     lists.publish("phish", LISTS[1])
     header = offered(place)
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_002, content_of(LISTS[1]))
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+@pytest.mark.parametrize("canary", [False, True])
+def test_a_list_whose_record_is_lost_is_held_as_it_is_offered(
+    tmp_path: Path, how: str, *, canary: bool
+) -> None:
+    """The one that was held since it was wrong was a first version again, and for all."""
+    place, config = Watched(tmp_path), configured(tmp_path, canary=canary)
+    lists = leading(place, config)
+    for data in LISTS[:2]:
+        lists.publish("phish", data)
+    lists.roll_back("phish", why="wrong", who="Ann", serial=1)
+    record = tmp_path / ".publish/phish.json"
+    record.write_text("{") if how == "edited" else record.unlink()
+    serials = [found and found.serial for found in (offered(place), offered(place, "canary"))]
+    for data in LISTS[1:3]:
+        assert not lists.publish("phish", data)
+        lists.offer("phish")
+        lists.renew("phish")
+    assert [found and found.serial for found in (offered(place), offered(place, "canary"))] == serials
+    assert content(place) == content_of(LISTS[0])
+    held = lists.rollout("phish")
+    assert told(held) == told(lists.rollout("phish")), "which is logged where it is another"
+    assert told(held).startswith("held: its record is gone or damaged")
+    assert [each.name for each in read_rollouts(place)] == ["phish"] * (how == "edited")
+    lists.release("phish")
+    assert lists.publish("phish", LISTS[2])
+    assert content(place) == content_of(LISTS[2])
 
 
 def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> None:
