@@ -24,7 +24,7 @@ from urlward.engine.delta import apply_delta
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import check_signature, sign_artifact
 from urlward.publish import rollout as publish_rollout
-from urlward.publish.canaries import Sample
+from urlward.publish.canaries import Sample, parse_sample
 from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import ChangedError, Folder, PlaceError
 from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
@@ -315,6 +315,17 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
 
 
 # --- canaries
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
+def test_a_number_that_is_none_is_not_counted(value: str) -> None:
+    """It ended each look by an error, so that the version was neither for all nor held."""
+    lines = (
+        f'urlward_list_serial{{list="phish"}} {value}',
+        f'urlward_blocks_total{{list="phish"}} {value}',
+        'urlward_requests_total{stage="match"} 7',
+    )
+    assert parse_sample("\n".join(lines) + "\n", "phish") == Sample(requests=7.0)
 
 
 def sample(serial: int, requests: float = 10_000, **counters: float) -> Sample:
