@@ -610,6 +610,29 @@ async def test_connections_at_rest_make_room_first(rig: Rig) -> None:
     await rig.settled()
 
 
+async def test_a_lack_of_ports_is_said_and_closes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing would free none, and who has most connections is not to blame."""
+    streams = await resting(rig)
+    at_rest = len(rig.addon.pool)
+    counted, alarms = list[str](), list[tuple[str, str]]()
+    recording = SimpleNamespace(
+        metrics=SimpleNamespace(error=counted.append), alarm=lambda *told: alarms.append(told)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.addon, "recording", recording)
+        for _ in range(3):
+            rig.addon.short(OSError(errno.EADDRNOTAVAIL, ""))
+        assert len(rig.addon.pool) == at_rest > 0
+        rig.addon.short(OSError(errno.EMFILE, ""))
+    assert counted == ["ports"] * 3 + ["descriptors"]
+    assert [kind for kind, _ in alarms] == ["ports", "descriptors"]
+    assert caplog.text.count("no free port for a connection to an origin") == 1
+    streams[1].close()
+    await rig.settled()
+
+
 async def test_who_takes_little_of_what_is_sent_gets_on_less(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

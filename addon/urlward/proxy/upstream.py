@@ -245,6 +245,15 @@ def _find(host: str, port: int) -> list[Address]:
     return [address for address in turns if address is not None][:MOST_ADDRESSES]
 
 
+def _has_source(family: int, address: Address) -> bool:
+    """Whether this machine has an address to reach another from: what it lacks is a free port then."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            return not probe.connect_ex(address)
+    except OSError:
+        return False
+
+
 @dataclass(eq=False, slots=True)
 class Opening:
     """Connection attempt to an origin.
@@ -255,7 +264,7 @@ class Opening:
         addresses: to try in this order, at least one.
         done: is given the socket, registered with the poller for writing, or why there is none; not called
             any more after `cancel`.
-        short: told of a shortage, to make room.
+        short: told of a shortage: of descriptors or memory, to make room, or of ports (EADDRNOTAVAIL).
         local: address to connect from, or empty.
         foreign: whether that is not this machine's but the client's.
     """
@@ -320,6 +329,8 @@ class Opening:
         if code not in (0, errno.EINPROGRESS):
             self._error = OSError(code, os.strerror(code))
             one.close()
+            if code == errno.EADDRNOTAVAIL and (self._local or _has_source(family, address)):
+                self._short(self._error)
             return False
         self._pending[one.fileno()] = one
         self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one), self._share)
