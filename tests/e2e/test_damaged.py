@@ -15,7 +15,7 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, Nginx, get, running
+from e2e.support import Filter, Nginx, running, status_of
 from e2e.test_confidential import command, processes
 from e2e.test_workers import children_of
 from urlward.assignments.store import AssignmentStore
@@ -124,10 +124,7 @@ def filtering(folder: Path, name: str, workers: int = 1, more: str = "") -> Iter
 
 
 def status(proxy: Filter, origin: Nginx, host: str) -> int:
-    try:
-        return get(proxy.port, f"http://{host}:{origin.http}/").status
-    except ConnectionError:
-        return 0  # what is under way is cut when it comes to be listed
+    return status_of(proxy.port, f"http://{host}:{origin.http}/")
 
 
 def urlward(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":

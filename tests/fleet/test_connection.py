@@ -1,5 +1,6 @@
 import asyncio
 import logging
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -8,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from fleet.nodes import Node, meet
 from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
 from urlward.config import FleetTable
+from urlward.docs import FOLDER
 from urlward.engine.digest import Key
 from urlward.fleet import connection
 from urlward.fleet.connection import Connection, Entry
+from urlward.fleet.nodes import Nodes, Said
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
@@ -212,6 +216,33 @@ async def test_a_user_and_its_password(server: Server, tmp_path: Path) -> None:
     async with connected(bad, waits=False) as (c, told):
         await until(lambda: told)
         assert told == [f"127.0.0.1:{server.port}: the user or the password is refused"]
+
+
+async def test_the_documented_user_may_do_all_that_is_needed(server: Server, tmp_path: Path) -> None:
+    """That a node steers, takes what others steer, and shows how it is."""
+    (line,) = re.findall("^ACL SETUSER .*", (FOLDER / "fleet.md").read_text(), re.MULTILINE)
+    assert server.run(*line.replace("PASSWORD", "word").split()) == "OK"
+    (tmp_path / "password").write_text("word")
+    nodes = [Node(server.url, name) for name in ("a", "b")]
+    user = {"user": "urlward", "password_file": str(tmp_path / "password")}
+    for node in nodes:
+        node.connection._table = table(server, **user)
+        Nodes(node.connection, lambda at: Said(at, True, "1", {}, 0, 0, 0, 0.0, []))
+        node.start()
+    try:
+        for node in nodes:
+            await node.ready()
+        await meet(*nodes)
+        await nodes[0].steer("192.0.2.1")
+        assert nodes[1].kernel.has("192.0.2.1")
+        server.run("FLUSHALL")
+        await until(
+            lambda: server.run("ZCARD", "{urlward}:steered") and server.run("HLEN", "{urlward}:nodes")
+        )
+        assert [node.told for node in nodes] == [[], []]
+    finally:
+        for node in nodes:
+            await node.end()
 
 
 async def test_a_password_file_that_is_not_there(server: Server, tmp_path: Path) -> None:

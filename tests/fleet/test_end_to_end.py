@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from e2e.support import Filter
 from e2e.test_modes import may_make_namespaces
 from fleet.servers import HAS_VALKEY
 from gateway.network import IPV4, Network
+from urlward.records.asking import ask as ask_recorder
 
 pytestmark = [
     pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft"),
@@ -69,6 +71,7 @@ class Pair:
 
     nets: tuple[Network, Network]
     filters: tuple[Filter, Filter]
+    states: tuple[Path, Path]
     valkey: Valkey
 
 
@@ -118,7 +121,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             )
             for net, each in zip(nets, folders, strict=True)
         )  # fmt: skip
-        yield Pair(nets, filters, server)
+        yield Pair(nets, filters, (folders[0] / "state", folders[1] / "state"), server)
 
 
 def steered(net: Network, where: str) -> bool:
@@ -133,6 +136,24 @@ def test_an_address_is_in_the_other_kernel_when_the_answer_is_read(pair: Pair) -
         where = address(ask(asked, f"n{number}.blocked.example"))
         assert steered(asked, where)
         assert steered(other, where)
+
+
+def test_both_count_and_see_each_other(pair: Pair) -> None:
+    address(ask(pair.nets[0], "n50.blocked.example"))
+
+    def metric(state: Path, name: str) -> float:
+        text: str = ask_recorder(state, "metrics")["text"]
+        return next(
+            (float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0
+        )
+
+    a, b = pair.states
+    wait_for(lambda: metric(a, 'urlward_fleet_answers_total{outcome="settled"}'), "an answer")
+    wait_for(lambda: metric(b, 'urlward_fleet_addresses_total{way="received"}'), "an address")
+    for state in pair.states:
+        assert metric(state, 'urlward_fleet_settle_seconds_bucket{le="+Inf"}') > 0
+        assert metric(state, "urlward_fleet_up") == 1
+        wait_for(lambda state=state: metric(state, 'urlward_fleet_nodes{state="up"}') == 2, "both nodes")
 
 
 def test_a_listed_page_is_blocked_by_the_node_that_the_traffic_takes(pair: Pair) -> None:
@@ -150,6 +171,9 @@ def test_without_valkey_each_filters_on_and_both_merge_when_it_is_back(pair: Pai
     pair.valkey.kill()
     for each in pair.filters:
         wait_for(lambda each=each: "filters on with what it has" in each.log(), "the word that it is away")
+    for state in pair.states:
+        alarms = partial(ask_recorder, state, "status")
+        wait_for(lambda alarms=alarms: "worker" in alarms()["alarms"].get("fleet", ""), "the alarm")
     begun = time.monotonic()
     first, second = (address(ask(net, f"n{n}.blocked.example")) for net, n in ((a, 100), (b, 101)))
     assert time.monotonic() - begun < 2

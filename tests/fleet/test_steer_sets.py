@@ -364,6 +364,51 @@ async def test_a_node_starts_with_what_it_has_where_nobody_is_there(
         await node.end()
 
 
+@pytest.mark.parametrize("broken", ["adopt", "held"])
+async def test_a_kernel_that_takes_nothing_keeps_nobody_from_starting(
+    server: Server, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Such as one whose set is full, or whose rules are gone; what it lacks comes when it does."""
+    monkeypatch.setattr(steer_sets, "AGAIN", 0.1)
+
+    async def refused(*_: object, **__: object) -> None:
+        raise OSError("the set is full")
+
+    async with fleet(server.url, "a", settle=0.01) as (a,):
+        await a.steer(*MANY)
+        await until(lambda: server.run("ZCARD", "{urlward}:steered") == len(MANY))
+        b = Node(server.url, "b")
+        works = getattr(b.kernel, broken)
+        setattr(b.kernel, broken, refused)
+        b.start()
+        try:
+            await b.ready()
+            await meet(a, b)
+            await a.steer(ONE)
+            # What is not in the kernel is not acknowledged.
+            assert broken == "held" or a.counts["late"] == 1
+            setattr(b.kernel, broken, works)
+            await until(lambda: b.kernel.has(*MANY, ONE))
+        finally:
+            await b.end()
+
+
+async def test_two_nodes_of_one_name_are_told_and_have_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fleet(server.url, "a") as (a,):
+        monkeypatch.setattr(steer_sets, "_boot", lambda: "another")
+        other = Node(server.url, "a")
+        other.start()
+        try:
+            await other.ready()
+            await until(lambda: caplog.text.count("another node is called a as well") == 2)
+            await a.steer(ONE)
+            await until(lambda: other.kernel.has(ONE))
+        finally:
+            await other.end()
+
+
 async def test_what_the_kernel_has_lost_comes_back(server: Server) -> None:
     async with fleet(server.url, "a", "b") as (a, b):
         await a.steer(ONE)

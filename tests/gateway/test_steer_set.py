@@ -362,6 +362,26 @@ async def test_what_another_node_steers_stays_as_long_as_there(steer_set: SteerS
     assert {address: round(left, -1) for address, left in found.items()} == {v4: 180, v6: 130}
 
 
+async def test_many_that_are_there_in_part_are_lengthened_and_never_shortened(
+    steer_set: SteerSet, nft: Watched
+) -> None:
+    first, second, third = (bytes((192, 0, 2, n)) for n in (1, 2, 3))
+    await steer_set.steer(["192.0.2.1"], 900)
+    await steer_set.adopt({first: 120, second: 120}, many=True)
+    await steer_set.adopt({second: 300, third: 300}, many=True)
+    left = {address: round(seconds, -1) for address, seconds in held(nft, "steer4").items()}
+    assert left == {"192.0.2.1": 1_020, "192.0.2.2": 300, "192.0.2.3": 300}
+
+
+async def test_many_take_what_room_there_is(steer_set: SteerSet, nft: Watched) -> None:
+    full: list[int] = []
+    steer_set.on_full = full.append
+    with pytest.raises(SetFullError):
+        await steer_set.adopt({bytes((192, 0, 2, n)): 3_600 for n in range(1, 8)}, many=True)
+    assert len(held(nft, "steer4")) == 4
+    assert full == [0]
+
+
 async def test_the_canary_is_each_node_s_own(steer_set: SteerSet) -> None:
     await steer_set.prove(map(ip_address, GATEWAY.canary.addresses), 10)
     assert await steer_set.held() == {}

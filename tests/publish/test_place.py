@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from conftest import free_port
+from publish.publish_support import Clock, configured, deltas, leading, listed, offered
 from urlward.publish import place as publish_place
+from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import NEW, ChangedError, Folder, Place, PlaceError, open_place
+from urlward.publish.rollout import Lists, read_rollouts
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,31 @@ def test_what_a_killed_writer_has_left_is_deleted(tmp_path: Path) -> None:
     (tmp_path / ".theirs.tmp").write_bytes(b"not ours")
     place.prepare()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".theirs.tmp", "a.ward"]
+
+
+def test_lists_in_a_bucket(bucket: Place, tmp_path: Path) -> None:
+    config, clock = configured(tmp_path), Clock()
+    old, lists = leading(bucket, config, Clock()), [listed(range(n, 100 + n)) for n in range(3)]
+    for data in lists[:2]:
+        assert old.publish("phish", data)
+    assert deltas(bucket) == deltas(bucket, "canary") == [1]
+    assert old.roll_back("phish", why="wrong", who="Ann").serial == 3
+    header = offered(bucket)
+    assert header is not None
+    assert header.serial == 3
+    lease = Lease(bucket, 30, clock)
+    assert not lease.take()
+    clock.now += 30
+    assert lease.take()
+    new = Lists(bucket, config, lease)
+    new.claim("phish")
+    new.release("phish")
+    assert new.publish("phish", lists[2])
+    with pytest.raises(LeaseLostError):
+        old.publish("phish", lists[1])
+    assert deltas(bucket) == [1, 2, 3]
+    (rollout,) = read_rollouts(bucket)
+    assert (rollout.stable, rollout.token) == (4, 2)
 
 
 def test_a_store_that_writes_over_whatever_is_there_is_not_used(

@@ -119,6 +119,7 @@ def test_it_is_renewed_when_half_of_its_time_is_over_and_whatever_the_clock_does
     for step, serial in ((1700, 1), (200, 2), (-7 * 86_400, 3), (10 * 365 * 86_400, 4), (-86_400, 5)):
         now += step
         lists.renew("phish")
+        lists.offer("phish")
         header = offered(place)
         assert header is not None
         assert header.serial == serial
@@ -386,6 +387,18 @@ def test_chance_keeps_nothing_from_anybody(tmp_path: Path) -> None:
     lists.look("phish", {NODE: sample(2, 0, blocks=0)}, 10)
     assert lists.look("phish", {NODE: sample(2, 8, blocks=8, faults=2, objections=2)}, 10) == ""
     assert lists.look("phish", {NODE: sample(2, 10_000, blocks=60, faults=15, objections=9)}, 10) == ""
+
+
+def test_what_comes_while_one_is_tried_waits_for_it(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    for step in range(3):
+        # A feed that changes faster than a version is tried would never come to anybody else.
+        assert not lists.publish("phish", LISTS[2 + step])
+        assert content(place, "canary") == content_of(LISTS[1])
+        lists.look("phish", {NODE: sample(2)}, 25)
+    assert content(place) == content_of(LISTS[1])
+    assert lists.publish("phish", LISTS[4])
+    assert content(place, "canary") == content_of(LISTS[4])
 
 
 def test_a_rollback_takes_it_from_the_canaries_first(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from urlward.config.tables import Addresses, Networks, Port, Table, spelt
+from urlward.config.tables import Addresses, FileName, Networks, Port, Table, spelt
 
 
 class DnsTable(Table):
@@ -30,6 +30,29 @@ class DnsTable(Table):
     timeout: Annotated[float, Field(gt=0, le=30, strict=False)] = 2.0
     max_ttl: Annotated[int, Field(ge=0, le=86_400)] = 300
     remember: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
+
+
+_MOST_FOLDER = 90
+"""Bytes of a hook's folder; the socket in it has a path of 107 at most (unix(7))."""
+
+
+class HookTable(Table):
+    """``[gateway.hook]``: steering from a resolver that is there, by a hook in it.
+
+    Attributes:
+        folder: where the hook finds the socket and the filter that urlward puts there; no hook where absent.
+        settle: seconds that the hook waits for urlward before an answer goes on, or fails.
+    """
+
+    folder: FileName | None = None
+    settle: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.005
+
+    @field_validator("folder")
+    @classmethod
+    def _short(cls, value: str | None) -> str | None:
+        if value is not None and len(value.encode()) > _MOST_FOLDER:
+            raise ValueError(f"a path of {_MOST_FOLDER} bytes at most, for a socket is in it")
+        return value
 
 
 class CanaryTable(Table):
@@ -81,6 +104,7 @@ class GatewayTable(Table):
             of the operator's in ``forward`` says the same for others; as the route has it where absent.
         max_change: addresses of names resolved before that one reload may steer.
         dns: see `DnsTable`.
+        hook: see `HookTable`.
         canary: see `CanaryTable`.
     """
 
@@ -99,4 +123,5 @@ class GatewayTable(Table):
     max_change: Annotated[int, Field(ge=0)] = 1_000
     mss: Annotated[int, Field(ge=500, le=65_000)] | None = None
     dns: DnsTable = DnsTable()
+    hook: HookTable = HookTable()
     canary: CanaryTable = CanaryTable()

@@ -370,6 +370,7 @@ class RecorderParts:
         ready: what the recorder needs, and whether it is there.
         healthy: whether all workers report.
         reloads: of the filter.
+        nodes: of a fleet, as of `urlward.fleet.nodes.row_of`; gives None where Valkey has not answered yet.
     """
 
     finder: EventFinder | None = None
@@ -381,6 +382,7 @@ class RecorderParts:
     ready: Callable[[], Mapping[str, bool]] | None = None
     healthy: Callable[[], bool] | None = None
     reloads: Reloads | None = None
+    nodes: Callable[[], list[Row] | None] | None = None
 
 
 class LiveSources:
@@ -491,6 +493,20 @@ class LiveSources:
             raise NotConfiguredError("Metrics are not collected.")
         workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
         return self._history.now(workers)
+
+    @property
+    def shares(self) -> bool:
+        """Whether this is one of several nodes."""
+        return self._parts.nodes is not None
+
+    def nodes(self) -> list[Row]:
+        """Nodes of the fleet, as they were last seen."""
+        if self._parts.nodes is None:
+            raise NotConfiguredError("This node is alone: there is no [fleet].")
+        rows = self._parts.nodes()
+        if rows is None:
+            raise AdminError("The fleet's Valkey has not answered yet.")
+        return rows
 
     def health(self) -> bool:
         """Whether this process works."""

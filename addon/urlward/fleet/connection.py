@@ -60,7 +60,7 @@ BACKOFF = (0.1, 0.25, 0.5, 1.0, 2.0)
 
 DEFAULT_PORT, SENTINEL_PORT = 6_379, 26_379
 
-MOST_READ = 500
+MOST_READ = 100
 """Entries of a stream that are read at a time."""
 
 MOST_PASSWORD = 4_096
@@ -182,7 +182,7 @@ class Connection:
         try:
             while True:
                 try:
-                    async with self._connected() as link:
+                    async with self.connected() as link:
                         failures = 0
                         await self._stay(link)
                 except AwayError as e:
@@ -203,8 +203,8 @@ class Connection:
             self._tell("")
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator["_Link"]:
-        """Connection to the server that takes writes.
+    async def connected(self) -> AsyncIterator["_Link"]:
+        """Connect to the server that takes writes; for commands that ask once, all else is `run`'s.
 
         Raises:
             AwayError: there is none.

@@ -217,6 +217,8 @@ class Lists:
     def publish(self, name: str, data: bytes) -> bool:
         """Publish a list, to canaries first; returns whether it is new, and not held up.
 
+        While canaries have one that others have not, what comes waits.
+
         Raises:
             UrlwardError: it cannot be.
         """
@@ -251,13 +253,13 @@ class Lists:
         return rollout.held is None
 
     def _is_news(self, rollout: Rollout, content: str) -> bool:
-        if rollout.held is not None:
-            return False
+        if rollout.held is not None or rollout.is_tried:
+            return False  # of versions that follow each other fast none would be tried for long enough
         path = f"{VERSIONS}/{rollout.name}/{rollout.canary}.ward"
         return rollout.source != content or self._place.read(path, 1) is None
 
     def renew(self, name: str) -> None:
-        """Issue anew what is offered, once half of the time is over for which it is valid."""
+        """Issue anew what is to be offered, once half of the time is over for which it is valid."""
         valid_for = self._table.valid_for
         if valid_for is None:
             return
@@ -272,8 +274,7 @@ class Lists:
                     changed = True
             return changed
 
-        if len(self._change(name, change).versions):
-            self.offer(name)
+        self._change(name, change)
 
     def look(self, name: str, samples: dict[str, Sample | str], elapsed: float) -> str:
         """Look at how canaries fare; promote the version that they have, or hold it.
