@@ -284,6 +284,23 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
     assert content(place) == content_of(LISTS[3])
 
 
+def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+
+    def end() -> None:
+        raise Killed
+
+    # The version, the record, and the artifacts for all and for canaries: the fifth would be a delta.
+    place.happens, place.writes, place.at = end, 0, 4
+    with pytest.raises(Killed):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content(place, "canary") == content_of(LISTS[1])
+    assert deltas(place) == deltas(place, "canary") == []
+
+
 # --- canaries
 
 

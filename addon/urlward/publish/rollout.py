@@ -19,7 +19,7 @@ is to issue an earlier version anew.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -454,25 +454,27 @@ class Lists:
                 # By who led before, or the record is of a copy of old: nodes go by serials, so above it.
                 self._rise(name, channel, serial)
                 return False
-        deltas: dict[tuple[int, int], bytes | None] = {}
+        changed = []
         for channel, found in there.items():
             serial = wanted[channel]
             is_there = False
             if found is not None:
                 with suppress(ArtifactError):
                     is_there = read_header(found.data).serial == serial
-            if not serial or is_there:
-                continue
+            if serial and not is_there:
+                changed.append((channel, serial, NEW if found is None else found.tag))
+        if at_once:
+            for channel, serial, tag in reversed(changed):
+                # Those that are there lead to what is to be taken back.
+                self._remove_deltas(name, channel, ())
+                self._put(paths[channel], self._version(name, serial), tag)
+        deltas: dict[tuple[int, int], bytes | None] = {}
+        for channel, serial, tag in changed:
             data = self._version(name, serial)
-            tag = NEW if found is None else found.tag
-            if at_once:
-                self._put(paths[channel], data, tag)
             names = self._put_deltas(rollout, paths[channel], serial, data, deltas)
             if not at_once:
                 self._put(paths[channel], data, tag)
-            for other in self._place.names(channel):
-                if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in names:
-                    self._place.remove(f"{channel}/{other}")
+            self._remove_deltas(name, channel, names)
         self._prune(rollout)
         return True
 
@@ -480,6 +482,12 @@ class Lists:
         if self._lease is not None:
             self._lease.check()
         self._place.write(path, data, tag)
+
+    def _remove_deltas(self, name: str, channel: str, but: Collection[str]) -> None:
+        """Delete the deltas of a list, but those of some names."""
+        for other in self._place.names(channel):
+            if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in but:
+                self._place.remove(f"{channel}/{other}")
 
     def _put_deltas(
         self,
