@@ -234,10 +234,28 @@ def test_what_is_offered_goes_above_whatever_is_there(tmp_path: Path) -> None:
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_001, content_of(LISTS[0]))
     (tmp_path / ".publish/phish.json").write_text("edited")
+    lists.claim("phish")
+    lists.offer("phish")  # nothing is known of it until it is published again
     lists.publish("phish", LISTS[1])
     header = offered(place)
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_002, content_of(LISTS[1]))
+
+
+@pytest.mark.parametrize("theirs", [b"", b"half a list", sign_artifact(LISTS[5], THEIRS, serial=2**64 - 1)])
+def test_what_others_have_put_there_is_written_over(theirs: bytes, tmp_path: Path) -> None:
+    place, config = Folder(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    for channel in ("stable", "canary"):
+        (tmp_path / channel / "phish.ward").write_bytes(theirs)
+    lists.offer("phish")
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    (tmp_path / "stable/phish.ward").write_bytes(theirs)
+    lists.publish("phish", LISTS[1])
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, content(place)) == (2, content_of(LISTS[1]))
 
 
 def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> None:
