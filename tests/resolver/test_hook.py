@@ -119,6 +119,20 @@ async def test_text_that_nobody_can_read_does_not_go(urlward: Urlward, text: str
     assert await hook.ask(answer("plain.example")) == (b"P", b"")
 
 
+async def test_a_record_that_nobody_can_read_does_not_go(urlward: Urlward) -> None:
+    """Nor is the hook left without a reply: after three such it lets all go for a while, whoever asks."""
+    hook = await Hook.to(urlward)
+    data = bytearray(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    data[7] += 1  # records
+    data += b"\xc0\x0c\0\x10\0\1\0\0\0\x3c\0\2\x05a"  # TXT, whose text is cut short
+    status, told = await hook.ask(bytes(data))
+    message = dns.message.from_wire(told)
+    assert (status, message.rcode(), message.answer) == (b"R", dns.rcode.SERVFAIL, [])
+    assert message.id == int.from_bytes(data[:2])
+    status, _ = await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    assert status == b"S"
+
+
 async def test_text(urlward: Urlward) -> None:
     hook = await Hook.to(urlward)
     status, told = await hook.ask(b"plain.example. 1 0\n1 plain.example. 60 1 192.0.2.1", text=True)
