@@ -12,13 +12,17 @@ from urlward.config import (
     ConfigError,
     DnsTable,
     FeedTable,
+    FleetTable,
     GatewayTable,
     GroupTable,
     HelpLink,
+    HookTable,
     ObjectionsTable,
     PageTable,
     ProbingTable,
     ProxyTable,
+    PublishCanaryTable,
+    PublishTable,
     RecordsTable,
     RuleTable,
     ScheduleTable,
@@ -104,6 +108,9 @@ canary = false
 timeout = 1
 max_ttl = 60
 remember = 50
+[gateway.hook]
+folder = "hook"
+settle = 0.01
 [gateway.canary]
 name = "here.example.invalid"
 addresses = ["198.51.100.252"]
@@ -115,6 +122,20 @@ days = { blocks = 30, operations = 365 }
 [admin]
 token_file = "token"
 
+[publish]
+to = "www"
+key = "lists.key"
+sign = "~/body"
+valid_for = "2d"
+keep = 3
+lease = "10s"
+observe = "1h"
+max_rise = 1.5
+[[publish.canary]]
+url = "https://node1.example:8443/"
+token_file = "node1.token"
+ca = "ca.pem"
+
 [objections]
 url = "http://gateway.example:8091/"
 
@@ -123,6 +144,12 @@ users = "users.txt"
 
 [probing]
 slow = true
+
+[fleet]
+url = "valkeys://valkey.example:6380"
+user = "filter"
+password_file = "valkey.password"
+node = "gw1"
 
 [mitmproxy]
 upstream_cert = false
@@ -177,6 +204,23 @@ def test_every_key(path: Path) -> None:
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
         objections=ObjectionsTable(url="http://gateway.example:8091/"),
+        publish=PublishTable(
+            to=str(folder / "www"),
+            key=str(folder / "lists.key"),
+            sign=str(Path("~/body").expanduser()),
+            valid_for=172_800.0,
+            keep=3,
+            lease=10.0,
+            observe=3_600.0,
+            max_rise=1.5,
+            canary=(
+                PublishCanaryTable(
+                    url="https://node1.example:8443",
+                    token_file=str(folder / "node1.token"),
+                    ca=str(folder / "ca.pem"),
+                ),
+            ),
+        ),
         proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
         pages={"school": PageTable(operator="Example School")},
@@ -214,10 +258,17 @@ def test_every_key(path: Path) -> None:
                 max_ttl=60,
                 remember=50,
             ),
+            hook=HookTable(folder=str(folder / "hook"), settle=0.01),
             canary=CanaryTable(name="here.example.invalid", addresses=("198.51.100.252",)),
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
         admin=AdminTable(token_file=str(folder / "token")),
+        fleet=FleetTable(
+            url=("valkeys://valkey.example:6380",),
+            user="filter",
+            password_file=str(folder / "valkey.password"),
+            node="gw1",
+        ),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
 
@@ -242,13 +293,24 @@ def test_dns_cannot_deny_what_is_not_blocked_for_all(path: Path, text: str, plac
     read_config(path)
 
 
+def test_a_hook_needs_steering(path: Path) -> None:
+    hook = '[gateway.hook]\nfolder = "hook"\n'
+    assert error(path, hook).startswith("gateway.hook.folder: a hook hands answers to a filter that steers")
+    path.write_text("[gateway]\nsteer = true\n" + hook)
+    assert read_config(path).gateway.hook.folder == str(path.parent / "hook")
+    assert "a path of 90 bytes at most" in error(path, f'[gateway.hook]\nfolder = "/{"x" * 90}"\n')
+
+
 def test_this_file_has_every_key(path: Path) -> None:
     path.write_text(FULL)
     config = read_config(path)
     assert config.model_fields_set == set(Config.model_fields)
+    assert config.publish is not None
+    assert config.publish.model_fields_set == set(PublishTable.model_fields)
     assert config.page.model_fields_set == set(PageTable.model_fields)
     assert config.gateway.model_fields_set == set(GatewayTable.model_fields)
     assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)
+    assert config.gateway.hook.model_fields_set == set(HookTable.model_fields)
     assert config.gateway.canary.model_fields_set == set(CanaryTable.model_fields)
 
 
@@ -298,6 +360,20 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "[[feed]]\nname = 'a b'\nurl = 'http://a.example/'",
+            "feed.0.name: input should be 1 to 64 letters, digits and ._-, no . or - first",
+        ),
+        (
+            "[gateway.canary]\nname = 'Canary'",
+            "gateway.canary.name: input should be a name with a dot, of small letters, digits and -",
+        ),
+        ("[fleet]\nprefix = 'a b'", "fleet.prefix: input should be 1 to 64 letters, digits and _.-"),
+        (
+            "[[records.store]]\nkind = 'postgresql'\nurl_env = 'A-B'",
+            "records.store.0.url_env: input should be the name of a variable: "
+            "letters, digits and _, no digit first",
+        ),
         ("lists = []", "lists: no such key; did you mean list?"),
         ("[Page]", "Page: no such key; did you mean page?"),
         ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),

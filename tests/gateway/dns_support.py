@@ -18,6 +18,7 @@ import pytest
 from conftest import free_port, wait_for
 from urlward.config import DnsTable, GatewayTable
 from urlward.dns.faults import Faults
+from urlward.dns.handling import Answers
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
@@ -225,8 +226,9 @@ class Rig:
         self.judge = Judge(lambda: self.keeper.matcher, self.faults)
         self.policy = DnsPolicy(gateway, self.kernel, self.judge, lambda: self.keeper.matcher)
         self.resolved = Resolved(gateway.dns.remember)
+        self.answers = Answers(self.judge, self.policy, self.resolved, self.faults)
         self.service, self.forwarders = make_service(
-            resolvers, gateway.dns.timeout, self.judge, self.policy, self.resolved, self.faults
+            resolvers, gateway.dns.timeout, self.answers, self.faults
         )
         self.server = DnsServer(self.service, 0.0, lambda: None)
         self.port = 0

@@ -13,9 +13,7 @@ from typing import Any
 from weakref import WeakSet
 
 from urlward.dns.faults import Faults
-from urlward.dns.judge import Judge
-from urlward.dns.policy import DnsPolicy
-from urlward.dns.resolved import Resolved
+from urlward.dns.handling import Answers
 from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.service import QueryClient, QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay
@@ -404,9 +402,7 @@ class TcpClient(asyncio.Protocol):
 def make_service(
     resolvers: Sequence[ResolverAddress],
     timeout: float,
-    judge: Judge,
-    policy: DnsPolicy,
-    resolved: Resolved,
+    answers: Answers,
     faults: Faults,
     trouble: Callable[[str], None] = lambda _: None,
 ) -> tuple[QueryService, tuple[Forwarder, Forwarder]]:
@@ -415,16 +411,14 @@ def make_service(
     Args:
         resolvers: in the order of preference.
         timeout: seconds that an answer may take.
-        judge: see `QueryService`.
-        policy: likewise.
-        resolved: likewise.
+        answers: see `QueryService`.
         faults: likewise.
         trouble: see `OutageLog`.
     """
     report = OutageLog((), trouble)
     udp, tcp = Forwarder((), timeout, report), Forwarder((), timeout, report)
     lead_to(resolvers, udp, tcp)
-    return QueryService(udp, tcp, judge, policy, resolved, faults), (udp, tcp)
+    return QueryService(udp, tcp, answers, faults), (udp, tcp)
 
 
 def lead_to(resolvers: Sequence[ResolverAddress], udp: Forwarder, tcp: Forwarder) -> None:

@@ -14,9 +14,9 @@ from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
 from urlward.dns.faults import Faults
-from urlward.dns.judge import WHOLE, Found, Judge
-from urlward.dns.policy import DnsPolicy, Reason
-from urlward.dns.resolved import Resolved
+from urlward.dns.handling import Answers
+from urlward.dns.judge import Found
+from urlward.dns.policy import Reason
 from urlward.dns.upstream import DnsExchange, Forwarder
 from urlward.dns.wire import (
     FORMERR,
@@ -89,25 +89,13 @@ class QueryService:
     Args:
         udp: asks resolvers.
         tcp: asks resolvers for queries that have come over TCP, whose responses may be long.
-        judge: knows what is listed.
-        policy: what becomes of names that are.
-        resolved: remembers.
+        answers: what becomes of those.
         faults: are told what goes wrong.
     """
 
-    def __init__(
-        self,
-        udp: Forwarder,
-        tcp: Forwarder,
-        judge: Judge,
-        policy: DnsPolicy,
-        resolved: Resolved,
-        faults: Faults,
-    ) -> None:
+    def __init__(self, udp: Forwarder, tcp: Forwarder, answers: Answers, faults: Faults) -> None:
         self._forwarders = (udp, tcp)
-        self._judge = judge
-        self._policy = policy
-        self._resolved = resolved
+        self._answers = answers
         self._faults = faults
         self._under_way: tuple[dict[bytes, Asked], dict[bytes, Asked]] = ({}, {})
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
@@ -157,11 +145,7 @@ class QueryService:
         self._faults.say(cause, "a query has no answer")
 
     def _begin(self, asked: Asked) -> None:
-        try:
-            reason = self._policy.reason(asked.question)
-        except Exception as e:  # noqa: BLE001 - a fault of ours must not keep anybody from a name
-            self._faults.say(e, "a query is asked of a resolver, whatever a list says")
-            reason = None
+        reason = self._answers.reason(asked.question)
         if reason is not None:
             self._start(self._answer_ourselves(asked, reason))
         else:
@@ -178,9 +162,8 @@ class QueryService:
             return
         try:
             self._look_at(asked, data)
-        except Exception as e:  # noqa: BLE001 - as in `_steer`
-            listed = bool(self._judge.find((asked.question.host,)))
-            self._reply(asked, self._despite(e, asked, data, listed=listed))
+        except Exception as e:  # noqa: BLE001 - as the operator says
+            self._reply(asked, self._answers.despite(e, asked.query, asked.question, data))
 
     def _look_at(self, asked: Asked, data: bytes) -> None:
         question = asked.question
@@ -193,57 +176,27 @@ class QueryService:
             return
         if data[HEADER : question.end] != asked.query[HEADER : question.end]:
             data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]
-        found = self._judge.find(read.hosts)
-        self._remember(read, found)
-        for host, _ in read.beside:
-            found |= self._judge.find((host,))
+        found = self._answers.look(read)
         if found:
             self._start(self._steer(asked, data, read, found))
         else:
             self._reply(asked, data)
 
-    def _remember(self, read: Scan, found: Found) -> None:
-        try:
-            if read.four or read.six:
-                self._resolved.remember(read.hosts, read.four, read.six, read.ttl, found)
-            for host, address in read.beside:
-                four, six = (address, b"") if len(address) == 4 else (b"", address)
-                self._resolved.remember((host,), four, six, read.ttl, self._judge.find((host,)))
-        except Exception as e:  # noqa: BLE001 - the answer counts for more
-            self._faults.say(e, "an answer is not remembered")
-
     async def _answer_ourselves(self, asked: Asked, reason: Reason) -> None:
-        try:
-            client = asked.clients[0][1].host
-            data = await self._policy.own_answer(asked.query, asked.question, reason, client)
-        except Exception as e:  # noqa: BLE001 - as the operator says
-            blocks = self._policy.blocks_on_error
-            self._faults.say(e, f"a query {'fails' if blocks else 'is asked of a resolver'}")
-            if not blocks:
-                self._forward(asked)
-                return
-            data = self._failure(asked)
-        self._reply(asked, data)
+        client = asked.clients[0][1].host
+        data = await self._answers.own(asked.query, asked.question, reason, client)
+        if data is None:
+            self._forward(asked)
+        else:
+            self._reply(asked, data)
 
     async def _steer(self, asked: Asked, data: bytes, read: Scan, found: Found) -> None:
-        # What else the answer speaks of does not make it a listed host's.
-        whole = bool(found & WHOLE and self._judge.find(read.chain) & WHOLE)
-        try:
-            client = asked.clients[0][1].host
-            size = _MOST_TCP if asked.tcp else _size(asked)
-            if whole and self._policy.refuses:
-                data = await self._policy.refuse(asked.query, asked.question, read.chain, client)
-            else:
-                data = await self._policy.answer(asked.query, asked.question, data, read, size)
-        except Exception as e:  # noqa: BLE001 - as the operator says: what is not steered is not filtered
-            data = self._despite(e, asked, data, listed=bool(self._judge.find(read.hosts)))
-        self._reply(asked, data)
-
-    def _despite(self, fault: Exception, asked: Asked, data: bytes, *, listed: bool) -> bytes:
-        """The response for a host with an entry when a fault has prevented steering."""
-        blocks = listed and self._policy.blocks_on_error
-        self._faults.say(fault, "an answer is withheld" if blocks else "an answer passes, not steered")
-        return self._failure(asked) if blocks else data
+        size = _MOST_TCP if asked.tcp else _size(asked)
+        client = asked.clients[0][1].host
+        self._reply(
+            asked,
+            await self._answers.steer(asked.query, asked.question, data, read, found, size, client),
+        )
 
     def _owes_enough(self, host: str, tcp: bool) -> bool:
         owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])

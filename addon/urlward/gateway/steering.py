@@ -10,12 +10,17 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 
-from urlward.config import GatewayTable
+from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
+from urlward.dns import hook_filter
 from urlward.dns.faults import Faults
+from urlward.dns.handling import Answers
+from urlward.dns.hook import HookServer
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
@@ -32,8 +37,13 @@ from urlward.gateway.system import own_addresses
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
-from urlward.proxy.workers import Worker, is_first
+from urlward.proxy.settings import hook_address
+from urlward.proxy.workers import Worker, is_first, worker_name
+from urlward.records.metrics import Metrics
 from urlward.state.watch import Signature
+
+if TYPE_CHECKING:
+    from urlward.fleet.steer_sets import SharedSteerSet
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -200,13 +210,22 @@ class Steering:
     Args:
         gateway: the configuration.
         steer_set: the kernel's sets; made where not given.
+        fleet: by which other nodes steer the same; None where there are none.
+        key: file of the lists' key.
 
     Raises:
         NftError: nftables is not to be had here.
         SettingError: there is no resolver to ask.
+        KeyFileError: nothing can be sealed for other nodes.
     """
 
-    def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:
+    def __init__(
+        self,
+        gateway: GatewayTable,
+        steer_set: SteerSet | None = None,
+        fleet: FleetTable | None = None,
+        key: str | None = None,
+    ) -> None:
         port = gateway.dns.port
         self._gateway = gateway
         self._system = Signature.of(SYSTEM)
@@ -216,12 +235,15 @@ class Steering:
         self._resolved = Resolved(gateway.dns.remember)
         self._judge = Judge(self._matcher, self._faults)
         self._policy = DnsPolicy(gateway, self._steer_set, self._judge, self._matcher)
+        self._answers = Answers(self._judge, self._policy, self._resolved, self._faults)
         self._listing = Listing(
             self._steer_set, self._resolved, self._judge, gateway.max_change, self._faults
         )
         self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
+        self._hooks: HookServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._joining: list[asyncio.Task[None]] = []
         self._stopping = False
         self._steer_set.on_full = self._full
         self._said_full = ""
@@ -230,12 +252,31 @@ class Steering:
         """Set once the kernel has been told that this worker lives."""
         self._listed = asyncio.Event()
         """Set once the kernel has the networks that are listed."""
+        self._shared = None if fleet is None else self._share(fleet, key)
         self._rules_gone = False
         self._rules_restored = 0
         """How many times they have been put back under this filter."""
         self._rules_back = 0
         """How many times they have come back."""
         self._restored = 0
+
+    def _share(self, fleet: FleetTable, key: str | None) -> "SharedSteerSet":
+        """Have other nodes steer what this one does."""
+        from urlward.fleet.connection import Connection, seal_of
+        from urlward.fleet.steer_sets import SharedSteerSet
+
+        name = f"{fleet.node}-{worker_name()}"
+        self._connection = Connection(fleet, seal_of(fleet, key), who=name, tell=partial(self._tell, "fleet"))
+        shared = SharedSteerSet(
+            self._connection,
+            self._steer_set,
+            first=is_first(),
+            settle=fleet.settle / 1000,
+            count=self._count,
+            settled=self._settled,
+        )
+        self._steer_set.share, self._steer_set.share_cut = shared.share, shared.cut
+        return shared
 
     def check(self, modes: Sequence[str], port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -271,18 +312,31 @@ class Steering:
         service, forwarders = make_service(
             self._resolvers,
             self._gateway.dns.timeout,
-            self._judge,
-            self._policy,
-            self._resolved,
+            self._answers,
             self._faults,
             partial(self._tell, "resolvers"),
         )
+        await self._join()
+        hook = hook_address(self._gateway)
+        if hook is not None and self._hooks is None:
+            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.settle, self._late)
+            await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
             server.take(await worker.serve(Address(host, port, kind), server.serve))
         self._forwarders.append(forwarders)
         self._servers.append(server)
         return server
+
+    async def _join(self) -> None:
+        """Wait until this node steers what others do."""
+        if self._shared is None:
+            return
+        if not self._joining:
+            loop = asyncio.get_running_loop()
+            work = {"fleet": self._connection.run, "shared steer sets": self._shared.run}
+            self._joining = [loop.create_task(lasting(name, run)) for name, run in work.items()]
+        await self._shared.ready.wait()
 
     def running(self) -> None:
         """Start signs of life, and carry changed lists into the kernel."""
@@ -292,6 +346,7 @@ class Steering:
                 str(ip_address(page)) for page in self._gateway.dns.page_addresses
             )
             if addon.recording is not None:
+                addon.recording.metrics.shares = self._shared is not None
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
                 self._policy.named = addon.recording.named
@@ -305,6 +360,8 @@ class Steering:
             work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
+            if self._gateway.hook.folder is not None:
+                work.append(partial(self._follow, self._filter))
         elif self._gateway.fail != "open":
             work.append(self._await_networks)
         if self._gateway.fail == "open":
@@ -321,8 +378,12 @@ class Steering:
         for task in self._tasks:
             task.cancel()
         await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
+        for task in self._joining:
+            task.cancel()
         for server in self._servers:
             server.end()
+        if self._hooks is not None:
+            self._hooks.end()
         for udp, tcp in self._forwarders:
             udp.close()
             tcp.close()
@@ -356,11 +417,27 @@ class Steering:
         self._tell("steer-set", why)
 
     @staticmethod
-    def _tell(kind: str, why: str) -> None:
-        """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""
+    def _metrics() -> Metrics | None:
         addon = ctx.master.addons.get("urlward")
-        if addon is not None and addon.recording is not None:
-            addon.recording.metrics.trouble(kind, why)
+        return addon.recording.metrics if addon is not None and addon.recording is not None else None
+
+    def _late(self) -> None:
+        """Count a reply that a hook has not waited for."""
+        if (metrics := self._metrics()) is not None:
+            metrics.error("late")
+
+    def _tell(self, kind: str, why: str) -> None:
+        """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""
+        if (metrics := self._metrics()) is not None:
+            metrics.trouble(kind, why)
+
+    def _count(self, what: str, number: int) -> None:
+        if (metrics := self._metrics()) is not None:
+            metrics.fleet(what, number)
+
+    def _settled(self, seconds: float) -> None:
+        if (metrics := self._metrics()) is not None:
+            metrics.settle(seconds)
 
     def _take_canary(self, why: str) -> None:
         if why:
@@ -388,7 +465,7 @@ class Steering:
                     self._lives.set()
                     if self._rules_gone:
                         self._rules_gone = False
-                        self._rules_back += 1
+                        self._rules_are_back()
                         logger.warning("the rules are back")
                 except NoTableError as e:
                     self._rules_gone = True
@@ -405,7 +482,12 @@ class Steering:
             self._rules_restored = addon.rules.restored
             self._steer_set.forget()
             self._listing.lost()
-            self._rules_back += 1
+            self._rules_are_back()
+
+    def _rules_are_back(self) -> None:
+        self._rules_back += 1
+        if self._shared is not None:
+            self._shared.again()
 
     async def _follow(self, act: Callable[[Keeper], Awaitable[bool]]) -> None:
         """Apply the lists whenever others come into force, and when the rules have been restored."""
@@ -454,6 +536,21 @@ class Steering:
         if done:
             self._listed.set()
         return done
+
+    async def _filter(self, keeper: Keeper) -> bool:
+        """Write what a hook holds of the lists."""
+        hook = self._gateway.hook
+        assert hook.folder is not None
+        closed = self._gateway.fail == "closed"
+        try:
+            data = await in_slices(
+                hook_filter.content(keeper.matcher, self._policy.own_names, hook.settle, closed=closed)
+            )
+            await asyncio.to_thread(hook_filter.write, Path(hook.folder), data)
+        except Exception as e:  # noqa: BLE001 - the hook goes on with the filter before
+            self._faults.say(e, "the hook in the resolver knows nothing of the lists in force")
+            return False
+        return True
 
     async def _await_networks(self) -> None:
         """Wait for the first worker to list networks."""
