@@ -401,10 +401,8 @@ def _told_problems(error: UrlwardError) -> list[Problem]:
 
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """Addons that work with the kernel's rules, where there are some for this filter."""
-    from urlward.gateway.canary import Heartbeat
     from urlward.gateway.errors import NoRulesError, located
     from urlward.gateway.rules import redirected_port
-    from urlward.gateway.steering import Steering
     from urlward.proxy.workers import is_worker
 
     gateway = config.gateway
@@ -412,10 +410,14 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
     addons: list[object] = []
     try:
         if steer:
+            from urlward.gateway.steering import Steering
+
             with located(config):
                 addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
                 steering.check(modes, port)
         elif takes is not None:
+            from urlward.gateway.canary import Heartbeat
+
             addons.append(heartbeat := Heartbeat(gateway))
             heartbeat.check(takes)
     except NoRulesError:

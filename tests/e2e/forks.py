@@ -24,10 +24,12 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from functools import _lru_cache_wrapper
+from functools import _lru_cache_wrapper, cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
+
+from cryptography.hazmat.primitives import serialization
 
 _LOOK = 0.01
 
@@ -42,6 +44,7 @@ _MODULES = (
     "urlward.supervise",
     "urlward.gateway.system",
     "urlward.gateway.rules_watch",
+    "urlward.gateway.steering",
     "urlward.service.services",
     *_BESIDE,
 )
@@ -353,17 +356,28 @@ def _forget() -> None:
                     each.cache_clear()
 
 
+def _keep_authority(folder: Path) -> None:
+    """Have the key of a CA at hand, for whoever is made by a fork from here on."""
+    with suppress(OSError, ValueError):
+        serialization.load_pem_private_key((folder / "mitmproxy-ca.pem").read_bytes(), None)
+
+
 def main() -> None:
     """Answer messages until whoever started this has ended."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(channel.fileno(), False)
     sys.path[0] = str(Path(__file__).parent.parent)
+    # Each process of a filter checks the key of its CA some times, and each worker makes its block page.
+    serialization.load_pem_private_key = cache(serialization.load_pem_private_key)
     for module in _MODULES:
         import_module(module)
+    import_module("urlward.proxy.block_page").load_templates(None)
     gc.freeze()  # collections in those that are made leave what they share alone
     lines = channel.makefile("rw", encoding="utf-8")
     for line in lines:
         asked = json.loads(line)
+        if "--confdir" in asked.get("start", ()):
+            _keep_authority(Path(asked["start"][asked["start"].index("--confdir") + 1]))
         answer = _start(asked, channel.fileno()) if "start" in asked else _poll(asked["poll"])
         lines.write(json.dumps(answer) + "\n")
         lines.flush()

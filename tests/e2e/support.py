@@ -606,6 +606,14 @@ def get(port: int, url: str, host: str | None = None) -> Response:
     return ask(port, f"GET {url} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")
 
 
+def status_of(port: int, url: str) -> int:
+    """The status that a GET has; 0 where it is cut, as what is under way is that comes to be listed."""
+    try:
+        return get(port, url).status
+    except ConnectionError:
+        return 0
+
+
 def tunnel(port: int, authority: str) -> socket.socket:
     """CONNECT through an explicit proxy; the open tunnel."""
     s = connect(port)

@@ -24,6 +24,7 @@ class ForwardEnds(Ends):
         self.relay: ForwardRelay
         self.reached = True
         self.held = False
+        self.way = True
         self.sent: list[tuple[Origin, bytes]] = []
         self.kept: list[Origin] = []
         self.opened: list[Origin] = []
@@ -50,6 +51,9 @@ class ForwardEnds(Ends):
 
     def keep_server(self, origin: Origin) -> None:
         self.kept.append(origin)
+
+    def has_way(self) -> bool:
+        return self.way
 
     def asks(self, *, connected: bool) -> None:
         self.judged_for.append((self.relay.asked, connected))

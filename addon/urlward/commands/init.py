@@ -272,9 +272,9 @@ def _test(config: Config) -> None:
     print("\nA trial, on 127.0.0.1:")
     with tempfile.TemporaryDirectory(prefix="urlward-init-") as name:
         folder = Path(name)
-        (folder / "list.txt").write_text(_ENTRY)
+        (folder / "trial.txt").write_text(_ENTRY)
         (folder / NAME).write_text(
-            f'list = ["list.txt"]\nmode = ["regular"]\nconfdir = {_quoted(str(config.confdir))}\n'
+            f'list = ["trial.txt"]\nmode = ["regular"]\nconfdir = {_quoted(str(config.confdir))}\n'
             f"[page]\noperator = {_quoted(config.page.operator)}\n"
         )
         port = free_port()

@@ -78,7 +78,9 @@ def _publish(args: argparse.Namespace) -> int:
 
     async def run() -> None:
         task = asyncio.ensure_future(publisher.run())
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        loop.add_signal_handler(signal.SIGHUP, publisher.refresh_all)
         await asyncio.wait([task])
         if not task.cancelled():
             task.result()

@@ -94,6 +94,7 @@ class Shared(NamedTuple):
     """Record as it is shared.
 
     Attributes:
+        name: kind and id, under which it is shared: one that is sealed is no other's, whoever moves it.
         version: of it.
         ends: as of `Known`.
         gone: likewise.
@@ -101,6 +102,7 @@ class Shared(NamedTuple):
         content: empty where it is gone.
     """
 
+    name: str
     version: Version
     ends: float
     gone: tuple[str, str] | None
@@ -121,6 +123,7 @@ class Shared(NamedTuple):
         found = json.loads(data)
         gone = found["gone"]
         return cls(
+            str(found["name"]),
             Version(int(found["version"][0]), str(found["version"][1])), float(found["ends"]),
             None if gone is None else (str(gone[0]), str(gone[1])), str(found["who"]), dict(found["content"]),
         )  # fmt: skip
@@ -134,6 +137,7 @@ class SharedDecisions:
         state: the state folder.
         kinds: of records.
         alarm: is told what another node has decided and is not in force here.
+        clock: seconds since 1970-01-01 UTC.
     """
 
     def __init__(
@@ -142,10 +146,12 @@ class SharedDecisions:
         state: Path,
         kinds: Sequence[Kind],
         alarm: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._connection = connection
         self._state = state
         self._alarm = alarm
+        self._clock = clock
         self._kinds = {kind.name: kind for kind in kinds}
         self._seen: dict[str, tuple[Signature | None, ...]] = {}
         self._known: dict[str, Known] = {}
@@ -174,7 +180,7 @@ class SharedDecisions:
 
     def _look(self) -> None:
         """Find what has changed in this node's files."""
-        now = time.time()
+        now = self._clock()
         if not self._read:
             self._known = dict(self._load())
             self._read = True
@@ -213,7 +219,7 @@ class SharedDecisions:
     def _later(self, before: Known | None, made: int = 0) -> Version:
         """Version that is later than another; a record that nobody has shared yet counts from when it was
         made."""
-        at = made or round((self._connection.now() if self._connection.up else time.time()) * 1000)
+        at = made or round((self._connection.now() if self._connection.up else self._clock()) * 1000)
         if before is not None:
             at = max(at, before.version.time + 1)
         return Version(at, self._connection.node)
@@ -268,7 +274,7 @@ class SharedDecisions:
     def _is_done(self, name: str) -> bool:
         """Whether a record is no more, and nobody need know it."""
         known = self._known.get(name)
-        return known is not None and not known.here and (known.gone is None or known.ends < time.time())
+        return known is not None and not known.here and (known.gone is None or known.ends < self._clock())
 
     def _sealed(self, names: Iterable[str]) -> Iterator[tuple[str, Version, bytes]]:
         records: dict[str, Mapping[str, Any]] = {}
@@ -292,7 +298,7 @@ class SharedDecisions:
                     self._say(f"{kind_name} {id_}: not shared: {e}")
                     continue
                 who = str(content.get("who", ""))
-            shared = Shared(known.version, known.ends, known.gone, who, content)
+            shared = Shared(name, known.version, known.ends, known.gone, who, content)
             yield name, known.version, self._connection.seal.seal(shared.packed())
 
     async def _store(self, sealed: Sequence[tuple[str, Version, bytes]], over: Sequence[str]) -> bool:
@@ -355,6 +361,8 @@ class SharedDecisions:
                 continue
             try:
                 shared = Shared.read(self._connection.seal.unseal(data))
+                if shared.name != name:
+                    raise ValueError("another record")
                 again |= self._take_one(kind, id_, name, shared)
             except (DamagedError, ValueError, KeyError, TypeError, AttributeError) as e:
                 what = fault_text(e) if isinstance(e, UrlwardError) else "not understood"
@@ -363,7 +371,7 @@ class SharedDecisions:
         return again
 
     def _take_one(self, kind: Kind, id_: str, name: str, shared: Shared) -> bool:
-        known, now = self._known.get(name), time.time()
+        known, now = self._known.get(name), self._clock()
         if known is not None and known.version == shared.version:
             known.told = True
             return False

@@ -110,6 +110,9 @@ class HttpEnds(Ends, Protocol):
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for any client's later request."""
 
+    def has_way(self) -> bool:
+        """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
+
     def asks(self, *, connected: bool) -> None:
         """Prepare for judging a request; its origin may be the one connected to."""
 
@@ -141,7 +144,7 @@ class _NoEnds:
     def hold_client(self, *, held: bool) -> None:
         """Do nothing."""
 
-    turn_is_over = client_is_behind
+    turn_is_over = has_way = client_is_behind
     send_server = keep_server = refused = broken = exchange = send_client
     end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
 

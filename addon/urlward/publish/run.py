@@ -82,6 +82,7 @@ class Publisher:
         self._lists = Lists(place, config, self.lease)
         self._said = _Said()
         self._is_prepared = False
+        self._feeds: Feeds | None = None
         self._published: dict[str, Signature | None] = {}
 
     async def run(self) -> None:
@@ -90,7 +91,8 @@ class Publisher:
             while True:
                 await self._lead()
                 logger.info("publish: leads %s, with token %d", self._place, self.lease.token)
-                feeding = asyncio.ensure_future(Feeds(self._config, self._state).run())
+                self._feeds = Feeds(self._config, self._state)
+                feeding = asyncio.ensure_future(self._feeds.run())
                 try:
                     await self._follow(feeding)
                 except LeaseLostError as e:
@@ -102,6 +104,11 @@ class Publisher:
         finally:
             await asyncio.to_thread(self.lease.release)
 
+    def refresh_all(self) -> None:
+        """Refresh every feed as soon as possible, where this one leads."""
+        if self._feeds is not None:
+            self._feeds.refresh_all()
+
     async def once(self, told: Callable[[str], None]) -> bool:
         """Refresh and publish each feed once; returns whether all went well.
 
@@ -111,7 +118,10 @@ class Publisher:
         Raises:
             PlaceError: the place cannot be used.
             LeaseLostError: another publisher leads.
+            UrlwardError: there are canaries.
         """
+        if self._table.canary:
+            raise UrlwardError("canaries are watched by a publisher that goes on: leave --once out")
         until = time.monotonic() + self._table.lease + 2 * LOOK
         while not await asyncio.to_thread(self._try_to_lead):
             if time.monotonic() > until:
@@ -175,17 +185,15 @@ class Publisher:
                 self._lists.offer(table.name)
 
     async def _follow(self, feeding: "asyncio.Future[None]") -> None:
-        wait, looked = LOOK, -LOOK_CANARIES
+        wait, looked, due = LOOK, time.monotonic(), 0.0
         while not feeding.done():
-            elapsed = time.monotonic() - looked
-            looks = elapsed >= LOOK_CANARIES
+            now, well = time.monotonic(), True
+            looks = now >= due
+            elapsed = min(now - looked, 2 * LOOK_CANARIES)
             if looks:
-                looked = time.monotonic()
-            well = True
+                looked, due = now, now + LOOK_CANARIES
             for table in self._config.feed:
-                well &= await asyncio.to_thread(
-                    self._tend, table, min(elapsed, 2 * LOOK_CANARIES) if looks else None
-                )
+                well &= await asyncio.to_thread(self._tend, table, elapsed if looks else None)
             wait = LOOK if well else min(2 * wait, AGAIN)
             await asyncio.sleep(wait)
         await feeding
@@ -225,10 +233,12 @@ class Publisher:
     def _look_at(self, table: FeedTable, elapsed: float) -> None:
         name = table.name
         self._lists.renew(name)
+        self._lists.offer(name)
         rollout = self._lists.rollout(name)
         if rollout.is_tried:
             if text := self._lists.look(name, self._samples(name), elapsed):
                 logger.info("publish: list %s: %s", name, text)
+                self._published.pop(name, None)  # what has come meanwhile
             rollout = self._lists.rollout(name)
         elif rollout.source == "":
             self._published.pop(name, None)  # released, or never published
@@ -251,9 +261,9 @@ def told(rollout: Rollout) -> str:
     """Format what is offered of a list, in a line."""
     if rollout.held is not None:
         held = rollout.held
-        since = time_text(held.at) + (f" by {held.who}" if held.who else "")
-        hint = f"urlward rollout release {rollout.name}"
-        return f"held at serial {rollout.stable} since {since}: {held.reason}; {hint}"
+        since = (f" since {time_text(held.at)}" if held.at else "") + (f" by {held.who}" if held.who else "")
+        at = f" at serial {rollout.stable}" if rollout.stable else ""
+        return f"held{at}{since}: {held.reason}; urlward rollout release {rollout.name}"
     if rollout.is_tried:
         return f"serial {rollout.canary} for canaries, {rollout.stable} for all"
     return f"serial {rollout.stable} for all"

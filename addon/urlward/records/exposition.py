@@ -54,8 +54,8 @@ from urlward.state.folder import StateError
 
 ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
-    "descriptors", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced", "clock-set",
-    "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
+    "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
+    "clock-set", "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
 )  # fmt: skip
 
 _HISTOGRAMS = {
