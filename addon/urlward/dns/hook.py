@@ -39,14 +39,13 @@ from urlward.dns.answers import error
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.wire import (
-    AAAA,
     HEADER,
     HTTPS,
     LONGEST,
     SERVFAIL,
     SVCB,
-    A,
     Question,
+    Scan,
     StreamMessages,
     WireError,
     framed,
@@ -59,7 +58,6 @@ logger = logging.getLogger("urlward.gateway")
 
 _ADDRESS_SIZES = (0, 4, 16)
 _TEXT = 128
-_LEADING = (A, AAAA, SVCB, HTTPS)
 _PASS = framed(b"P")
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
 _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
@@ -177,7 +175,7 @@ class _Hook(asyncio.Protocol):
             try:
                 read = scan(data, question)
             except WireError:
-                self._reply(error(query, SERVFAIL, question), data, since)
+                self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
                 return
             found = answers.look(read)
             if not found:
@@ -228,13 +226,23 @@ def _query(answer: bytes, question: Question) -> bytes:
 
 def _may_go(answer: bytes, told: bytes) -> bool:
     """Whether an answer leads nowhere that what replaces it does not, all of which is steered."""
-    before, after = dns.message.from_wire(answer, keyring=False), dns.message.from_wire(told, keyring=False)
-    return _leading(before) <= _leading(after)
+    question = read_question(answer)
+    before, after = scan(answer, question), scan(told, question)
+    if before.service and not _services(answer) <= _services(told):
+        return False
+    return _addresses(before) <= _addresses(after)
 
 
-def _leading(message: dns.message.Message) -> set[dns.rdata.Rdata]:
-    sections = (*message.answer, *message.additional)
-    return {rdata for rrset in sections if rrset.rdtype in _LEADING for rdata in rrset}
+def _addresses(read: Scan) -> set[bytes]:
+    four = {read.four[i : i + 4] for i in range(0, len(read.four), 4)}
+    six = {read.six[i : i + 16] for i in range(0, len(read.six), 16)}
+    return four | six | {address for _, address in read.beside if address}
+
+
+def _services(data: bytes) -> set[dns.rdata.Rdata]:
+    message = dns.message.from_wire(data, keyring=False, ignore_trailing=True)
+    rrsets = (*message.answer, *message.additional)
+    return {rdata for rrset in rrsets if rrset.rdtype in (SVCB, HTTPS) for rdata in rrset}
 
 
 def from_text(data: bytes) -> bytes:
