@@ -43,9 +43,9 @@ class Address(NamedTuple):
     """Listening address of a mode.
 
     Attributes:
-        host: as configured; all addresses of this machine where empty.
+        host: as configured; all addresses of this machine where empty. A path for ``unix``.
         port: 0 for any that is free.
-        kind: ``tcp`` or ``udp``.
+        kind: ``tcp``, ``udp`` or ``unix``.
     """
 
     host: str
@@ -53,6 +53,8 @@ class Address(NamedTuple):
     kind: str
 
     def __str__(self) -> str:
+        if self.kind == "unix":
+            return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
 
 

@@ -12,6 +12,7 @@ from conftest import run_command
 from docs.documents import DOCS, ROOT
 from urlward.commands.files import add_files_command
 from urlward.config import SYSTEM, read_config
+from urlward.dns.hooks import NAMES as HOOKS
 from urlward.engine.errors import UrlwardError
 from urlward.gateway.errors import GatewayError
 from urlward.records.metrics_files import NAMES
@@ -31,6 +32,8 @@ def test_all_that_is_shipped(
     assert set(written) == {path for path in folder.rglob("*") if path.is_file()}
     assert {path.name for path in (folder / "docs").iterdir()} == {path.name for path in DOCS.glob("*.md")}
     assert {path.name for path in (folder / "monitoring").iterdir()} == set(NAMES)
+    hooks = folder / "hooks"
+    assert {str(path.relative_to(hooks)) for path in hooks.rglob("*") if path.is_file()} == set(HOOKS)
     lists = ROOT / "lists"
     shipped = {path.name: path.read_bytes() for path in lists.iterdir() if path.name != "README.md"}
     found = [*(folder / "lists").iterdir(), *folder.glob("*.toml")]

@@ -16,6 +16,7 @@ from urlward.config import (
     GatewayTable,
     GroupTable,
     HelpLink,
+    HookTable,
     ObjectionsTable,
     PageTable,
     ProbingTable,
@@ -107,6 +108,9 @@ canary = false
 timeout = 1
 max_ttl = 60
 remember = 50
+[gateway.hook]
+folder = "hook"
+settle = 0.01
 [gateway.canary]
 name = "here.example.invalid"
 addresses = ["198.51.100.252"]
@@ -254,6 +258,7 @@ def test_every_key(path: Path) -> None:
                 max_ttl=60,
                 remember=50,
             ),
+            hook=HookTable(folder=str(folder / "hook"), settle=0.01),
             canary=CanaryTable(name="here.example.invalid", addresses=("198.51.100.252",)),
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
@@ -288,6 +293,14 @@ def test_dns_cannot_deny_what_is_not_blocked_for_all(path: Path, text: str, plac
     read_config(path)
 
 
+def test_a_hook_needs_steering(path: Path) -> None:
+    hook = '[gateway.hook]\nfolder = "hook"\n'
+    assert error(path, hook).startswith("gateway.hook.folder: a hook hands answers to a filter that steers")
+    path.write_text("[gateway]\nsteer = true\n" + hook)
+    assert read_config(path).gateway.hook.folder == str(path.parent / "hook")
+    assert "a path of 90 bytes at most" in error(path, f'[gateway.hook]\nfolder = "/{"x" * 90}"\n')
+
+
 def test_this_file_has_every_key(path: Path) -> None:
     path.write_text(FULL)
     config = read_config(path)
@@ -297,6 +310,7 @@ def test_this_file_has_every_key(path: Path) -> None:
     assert config.page.model_fields_set == set(PageTable.model_fields)
     assert config.gateway.model_fields_set == set(GatewayTable.model_fields)
     assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)
+    assert config.gateway.hook.model_fields_set == set(HookTable.model_fields)
     assert config.gateway.canary.model_fields_set == set(CanaryTable.model_fields)
 
 
@@ -346,6 +360,20 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "[[feed]]\nname = 'a b'\nurl = 'http://a.example/'",
+            "feed.0.name: input should be 1 to 64 letters, digits and ._-, no . or - first",
+        ),
+        (
+            "[gateway.canary]\nname = 'Canary'",
+            "gateway.canary.name: input should be a name with a dot, of small letters, digits and -",
+        ),
+        ("[fleet]\nprefix = 'a b'", "fleet.prefix: input should be 1 to 64 letters, digits and _.-"),
+        (
+            "[[records.store]]\nkind = 'postgresql'\nurl_env = 'A-B'",
+            "records.store.0.url_env: input should be the name of a variable: "
+            "letters, digits and _, no digit first",
+        ),
         ("lists = []", "lists: no such key; did you mean list?"),
         ("[Page]", "Page: no such key; did you mean page?"),
         ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),

@@ -206,8 +206,8 @@ NEEDED = {
     "schedule": {"zone": "UTC"},
     "proxy.pac": {"proxies": ["proxy.example:8080"]},
     "objections": {"url": "https://object.example/"},
-    "publish": {"key": "x", "sign": "x"},
     "fleet": {"url": "valkey://127.0.0.1"},
+    "publish": {"key": "x", "sign": "x"},
 }
 """What a table has to say besides."""
 

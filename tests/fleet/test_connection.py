@@ -1,6 +1,8 @@
 import asyncio
 import logging
+import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -8,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from fleet.nodes import Node, meet
 from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
 from urlward.config import FleetTable
+from urlward.docs import FOLDER
 from urlward.engine.digest import Key
+from urlward.fleet import connection
 from urlward.fleet.connection import Connection, Entry
+from urlward.fleet.nodes import Nodes, Said
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
@@ -144,6 +150,27 @@ async def test_a_bug_of_who_takes_does_not_end_it(server: Server, caplog: pytest
     assert "secret" not in caplog.text
 
 
+async def test_silence_is_no_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a stream nor of a channel: the library takes it for one after five seconds."""
+    made: list[Any] = []
+
+    class Noted(connection.Plain):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    async def take(_: list[Entry]) -> None: ...
+
+    def prepare(c: Connection) -> None:
+        c.follow(c.name("log"), take)
+        c.listen(c.name("told"), lambda _: None)
+
+    monkeypatch.setattr(connection, "Plain", Noted)
+    async with connected(table(server), prepare=prepare):
+        await until(lambda: len(made) == 3)
+        assert [one.socket_timeout for one in made] == [None] * 3
+
+
 async def test_it_begins_anew_where_the_data_are_lost(server: Server) -> None:
     begun: list[int] = []
 
@@ -155,6 +182,20 @@ async def test_it_begins_anew_where_the_data_are_lost(server: Server) -> None:
         server.run("FLUSHALL")
         await until(lambda: len(begun) == 2)
         assert c.up
+        assert told == []
+
+
+async def test_it_begins_anew_where_valkeys_clock_was_set(server: Server) -> None:
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    async with connected(table(server), prepare=lambda c: c.on_begin(begin)) as (c, told):
+        await until(lambda: begun)
+        c._ahead -= 3_600
+        await until(lambda: len(begun) == 2)
+        assert abs(c.now() - time.time()) < 60
         assert told == []
 
 
@@ -190,6 +231,33 @@ async def test_a_user_and_its_password(server: Server, tmp_path: Path) -> None:
     async with connected(bad, waits=False) as (c, told):
         await until(lambda: told)
         assert told == [f"127.0.0.1:{server.port}: the user or the password is refused"]
+
+
+async def test_the_documented_user_may_do_all_that_is_needed(server: Server, tmp_path: Path) -> None:
+    """That a node steers, takes what others steer, and shows how it is."""
+    (line,) = re.findall("^ACL SETUSER .*", (FOLDER / "fleet.md").read_text(), re.MULTILINE)
+    assert server.run(*line.replace("PASSWORD", "word").split()) == "OK"
+    (tmp_path / "password").write_text("word")
+    nodes = [Node(server.url, name) for name in ("a", "b")]
+    user = {"user": "urlward", "password_file": str(tmp_path / "password")}
+    for node in nodes:
+        node.connection._table = table(server, **user)
+        Nodes(node.connection, lambda at: Said(at, True, "1", {}, 0, 0, 0, 0.0, []))
+        node.start()
+    try:
+        for node in nodes:
+            await node.ready()
+        await meet(*nodes)
+        await nodes[0].steer("192.0.2.1")
+        assert nodes[1].kernel.has("192.0.2.1")
+        server.run("FLUSHALL")
+        await until(
+            lambda: server.run("ZCARD", "{urlward}:steered") and server.run("HLEN", "{urlward}:nodes")
+        )
+        assert [node.told for node in nodes] == [[], []]
+    finally:
+        for node in nodes:
+            await node.end()
 
 
 async def test_a_password_file_that_is_not_there(server: Server, tmp_path: Path) -> None:

@@ -123,6 +123,43 @@ async def test_a_node_that_joins_has_all_before_it_is_ready(server: Server) -> N
             await b.end()
 
 
+async def test_a_node_that_joins_is_waited_for_when_it_is_ready(server: Server) -> None:
+    """Also by those whom no message reaches."""
+    async with fleet(server.url, "a") as (a,):
+        a.connection._listeners[a.connection.name("members")] = lambda _: None
+        b = Node(server.url, "b")
+        b.start()
+        try:
+            await b.ready()
+            assert a.shared._awaited() == {"b"}
+        finally:
+            await b.end()
+
+
+async def test_what_a_merge_finds_goes_to_all(server: Server) -> None:
+    async with fleet(server.url, "a", "b") as (a, b):
+        a.kernel.steer(dict.fromkeys(packed(ONE), 600), 0)
+        a.shared.again()
+        await until(lambda: b.kernel.has(ONE))
+        assert 590 < b.kernel.left(ONE) < 602
+
+
+async def test_what_one_worker_alone_could_not_share(server: Server, wire: Wire) -> None:
+    async with fleet(server.url, "a", "b") as (a, b):
+        worker = Node(wire.url, "a", kernel=a.kernel, first=False)
+        worker.start()
+        try:
+            await worker.ready()
+            wire.cut()
+            await away(worker)
+            await worker.steer(ONE)
+            assert worker.counts == {"away": 1}
+            wire.mend()
+            await until(lambda: b.kernel.has(ONE))
+        finally:
+            await worker.end()
+
+
 async def test_other_workers_of_a_node_are_ready_when_the_first_is(server: Server) -> None:
     kernel = FakeKernel()
     kernel.works.clear()
@@ -208,11 +245,13 @@ async def test_killed_and_restarted_empty(server: Server) -> None:
         await b.steer(THREE)
         assert time.monotonic() - begun < 1, "nobody waits for what is away"
         assert a.counts["away"] == b.counts["away"] == 1
+        # Another worker's, that has ended meanwhile.
+        a.kernel.steer(dict.fromkeys(packed("192.0.2.5"), 600), 0)
         server.start()
         await back(*nodes)
         for node in nodes:
-            await until(lambda node=node: node.kernel.has(ONE, TWO, THREE))
-        await until(lambda: server.run("ZCARD", "{urlward}:steered") == 3)
+            await until(lambda node=node: node.kernel.has(ONE, TWO, THREE, "192.0.2.5"))
+        await until(lambda: server.run("ZCARD", "{urlward}:steered") == 4)
         assert [len(node.told) for node in nodes] == [2, 2, 2]
         await meet(*nodes)
         await c.steer("192.0.2.4")
@@ -323,6 +362,51 @@ async def test_a_node_starts_with_what_it_has_where_nobody_is_there(
         await until(lambda: server.run("ZCARD", "{urlward}:steered") == 1)
     finally:
         await node.end()
+
+
+@pytest.mark.parametrize("broken", ["adopt", "held"])
+async def test_a_kernel_that_takes_nothing_keeps_nobody_from_starting(
+    server: Server, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Such as one whose set is full, or whose rules are gone; what it lacks comes when it does."""
+    monkeypatch.setattr(steer_sets, "AGAIN", 0.1)
+
+    async def refused(*_: object, **__: object) -> None:
+        raise OSError("the set is full")
+
+    async with fleet(server.url, "a", settle=0.01) as (a,):
+        await a.steer(*MANY)
+        await until(lambda: server.run("ZCARD", "{urlward}:steered") == len(MANY))
+        b = Node(server.url, "b")
+        works = getattr(b.kernel, broken)
+        setattr(b.kernel, broken, refused)
+        b.start()
+        try:
+            await b.ready()
+            await meet(a, b)
+            await a.steer(ONE)
+            # What is not in the kernel is not acknowledged.
+            assert broken == "held" or a.counts["late"] == 1
+            setattr(b.kernel, broken, works)
+            await until(lambda: b.kernel.has(*MANY, ONE))
+        finally:
+            await b.end()
+
+
+async def test_two_nodes_of_one_name_are_told_and_have_the_same(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with fleet(server.url, "a") as (a,):
+        monkeypatch.setattr(steer_sets, "_boot", lambda: "another")
+        other = Node(server.url, "a")
+        other.start()
+        try:
+            await other.ready()
+            await until(lambda: caplog.text.count("another node is called a as well") == 2)
+            await a.steer(ONE)
+            await until(lambda: other.kernel.has(ONE))
+        finally:
+            await other.end()
 
 
 async def test_what_the_kernel_has_lost_comes_back(server: Server) -> None:

@@ -20,7 +20,7 @@ from mitmproxy.test import taddons
 
 from conftest import free_port, rounds
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
-from urlward.config import CanaryTable, DnsTable, GatewayTable
+from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError
 from urlward.gateway import steering
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
@@ -358,3 +358,35 @@ def test_a_resolver_that_is_this_filter() -> None:
     table = GatewayTable(dns=DnsTable(resolvers=("127.0.0.1:5353",)))
     with pytest.raises(SettingError, match="is this filter itself"):
         Steering(table, Kernel())  # type: ignore[arg-type]
+
+
+async def test_a_hook_in_a_resolver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It finds a filter of the lists in force, and answers that it hands over are steered."""
+    monkeypatch.setattr(steering, "RECHECK", 0.02)
+    folder = tmp_path / "hook"
+    folder.mkdir()
+    hook = HookTable(folder=str(folder))
+    async with running(tmp_path, monkeypatch, hook=hook) as rig:
+        await until((folder / "filter").exists, "the filter")
+        reader, writer = await asyncio.open_unix_connection(folder / "socket")
+        query = dns.message.make_query("blocked.example", "A")
+        answer = records("60 A 203.0.113.7")(query)
+        assert isinstance(answer, bytes)
+        writer.write((len(answer) + 1).to_bytes(2) + b"\0" + answer)
+        size = int.from_bytes(await reader.readexactly(2))
+        assert (await reader.readexactly(size))[:1] == b"S"
+        assert rig.kernel.addresses == {"203.0.113.7"}
+
+        before = (folder / "filter").read_bytes()
+        await rig.relist("other.example\n")
+        await until(lambda: (folder / "filter").read_bytes() != before, "another filter")
+        # A folder that is gone is told of, and the rest goes on.
+        (folder / "filter").unlink()
+        (folder / "filter").mkdir()
+        await rig.relist("another.example\n")
+        await until(lambda: "the hook in the resolver knows nothing of the lists" in caplog.text, "the line")
+        assert (await rig.ask("plain.example")).answer
+    assert await reader.read() == b"", "closed with the filter"
+    writer.close()

@@ -160,6 +160,7 @@ def test_what_comes_with_it(machine: Machine) -> None:
     assert completion == "gateway\n"
     machine.run("urlward", "run", "--config", "/etc/urlward/urlward.toml", "--check")
     machine.run("urlward", "demo")
+    assert "urlward_hook.lua" in machine.run("ls", "/usr/share/urlward/hooks")
     assert machine.run("ls", "/usr/share/doc/urlward/examples").split() == [
         "lists",
         "monitoring",

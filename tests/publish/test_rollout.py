@@ -24,10 +24,11 @@ from urlward.engine.delta import apply_delta
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import check_signature, sign_artifact
 from urlward.publish import rollout as publish_rollout
-from urlward.publish.canaries import Sample
+from urlward.publish.canaries import Sample, parse_sample
 from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import ChangedError, Folder, PlaceError
 from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
+from urlward.publish.run import told
 
 LISTS = [listed(range(n, 100 + n)) for n in range(8)]
 
@@ -235,11 +236,41 @@ def test_what_is_offered_goes_above_whatever_is_there(tmp_path: Path) -> None:
     assert (header.serial, content(place)) == (4_000_000_001, content_of(LISTS[0]))
     (tmp_path / ".publish/phish.json").write_text("edited")
     lists.claim("phish")
-    lists.offer("phish")  # nothing is known of it until it is published again
+    lists.offer("phish")
+    lists.release("phish")
     lists.publish("phish", LISTS[1])
     header = offered(place)
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_002, content_of(LISTS[1]))
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+@pytest.mark.parametrize("canary", [False, True])
+def test_a_list_whose_record_is_lost_is_held_as_it_is_offered(
+    tmp_path: Path, how: str, *, canary: bool
+) -> None:
+    """The one that was held since it was wrong was a first version again, and for all."""
+    place, config = Watched(tmp_path), configured(tmp_path, canary=canary)
+    lists = leading(place, config)
+    for data in LISTS[:2]:
+        lists.publish("phish", data)
+    lists.roll_back("phish", why="wrong", who="Ann", serial=1)
+    record = tmp_path / ".publish/phish.json"
+    record.write_text("{") if how == "edited" else record.unlink()
+    serials = [found and found.serial for found in (offered(place), offered(place, "canary"))]
+    for data in LISTS[1:3]:
+        assert not lists.publish("phish", data)
+        lists.offer("phish")
+        lists.renew("phish")
+    assert [found and found.serial for found in (offered(place), offered(place, "canary"))] == serials
+    assert content(place) == content_of(LISTS[0])
+    held = lists.rollout("phish")
+    assert told(held) == told(lists.rollout("phish")), "which is logged where it is another"
+    assert told(held).startswith("held: its record is gone or damaged")
+    assert [each.name for each in read_rollouts(place)] == ["phish"] * (how == "edited")
+    lists.release("phish")
+    assert lists.publish("phish", LISTS[2])
+    assert content(place) == content_of(LISTS[2])
 
 
 @pytest.mark.parametrize("theirs", [b"", b"half a list", sign_artifact(LISTS[5], THEIRS, serial=2**64 - 1)])
@@ -320,6 +351,17 @@ def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_
 
 
 # --- canaries
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
+def test_a_number_that_is_none_is_not_counted(value: str) -> None:
+    """It ended each look by an error, so that the version was neither for all nor held."""
+    lines = (
+        f'urlward_list_serial{{list="phish"}} {value}',
+        f'urlward_blocks_total{{list="phish"}} {value}',
+        'urlward_requests_total{stage="match"} 7',
+    )
+    assert parse_sample("\n".join(lines) + "\n", "phish") == Sample(requests=7.0)
 
 
 def sample(serial: int, requests: float = 10_000, **counters: float) -> Sample:

@@ -57,6 +57,7 @@ def test_what_waits_is_written_nowhere_else(tmp_path: Path) -> None:
         assert outbox.purge({}) == 0
     assert [name[:7] for name in names if name.startswith("etilqs_")] == ["etilqs_"]
     assert all_of(outbox) == some
+    assert Outbox(tmp_path / "other", make=False).purge({}) == 0, "where there is none, and no folder"
 
 
 def test_what_was_put_in_comes_out_in_order(tmp_path: Path) -> None:

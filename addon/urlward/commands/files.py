@@ -14,7 +14,7 @@ def add_files_command(command: Command) -> None:
     files = command(
         "files",
         _files,
-        "Write what is shipped: an example configuration, lists, units, rules for monitoring.",
+        "Write what is shipped: an example configuration, lists, units, hooks, rules for monitoring.",
     )
     files.add_argument(
         "folder", type=given_path, metavar="DIR", help="folder to write into; nothing is overwritten"
@@ -55,6 +55,7 @@ def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
 
 def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
     """Name, relative to the folder, and content of each."""
+    from urlward.dns import hooks
     from urlward.docs import FOLDER
     from urlward.gateway.service import proxy_files
     from urlward.records.metrics_files import NAMES, read_file
@@ -67,5 +68,7 @@ def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
         yield f"docs/{path.name}", path.read_bytes()
     for name, text in proxy_files(program).items():
         yield f"systemd/{name}", text.encode()
+    for name in hooks.NAMES:
+        yield f"hooks/{name}", (hooks.FOLDER / name).read_bytes()
     for name in NAMES:
         yield f"monitoring/{name}", read_file(name)

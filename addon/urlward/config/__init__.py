@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from urlward.config.feeds import FeedTable, check_names
 from urlward.config.fleet import FleetTable, fleet_problems
-from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable
+from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.problem import ConfigError, Problem, key_of
@@ -27,9 +27,9 @@ from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, 
 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FleetTable",
-    "GatewayTable", "GroupTable", "HelpLink", "ObjectionsTable", "PageTable", "ProbingTable", "Problem",
-    "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable", "ScheduleTable", "Use",
-    "config_of", "configured", "describe", "is_key", "read_config",
+    "GatewayTable", "GroupTable", "HelpLink", "HookTable", "ObjectionsTable", "PageTable", "ProbingTable",
+    "Problem", "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable",
+    "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -158,6 +158,7 @@ def config_of(sources: Sources) -> Config:
         *_list_problems(config),
         *policy_problems(config.group, config.rule, config.schedule, config.pages),
         *_dns_problems(config),
+        *_hook_problems(config),
         *records_problems(config.records, config.objections, config.admin),
         *fleet_problems(config.fleet, has_key=bool(config.key), has_records=config.records is not None),
     ]
@@ -205,6 +206,14 @@ def _dns_problems(config: Config) -> Iterator[Problem]:
         yield Problem(
             "gateway.dns.listed_hosts",
             f'"{answer}" is for all clients at all times, and {places[0]} is not; use "steer"',
+        )
+
+
+def _hook_problems(config: Config) -> Iterator[Problem]:
+    """A hook has addresses steered, so there must be steering."""
+    if config.gateway.hook.folder is not None and not config.gateway.steer:
+        yield Problem(
+            "gateway.hook.folder", "a hook hands answers to a filter that steers: set gateway.steer"
         )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from urlward.config.tables import Addresses, Networks, Port, Table
+from urlward.config.tables import Addresses, FileName, Networks, Port, Table, spelt
 
 
 class DnsTable(Table):
@@ -32,6 +32,29 @@ class DnsTable(Table):
     remember: Annotated[int, Field(ge=0, le=10_000_000)] = 100_000
 
 
+_MOST_FOLDER = 90
+"""Bytes of a hook's folder; the socket in it has a path of 107 at most (unix(7))."""
+
+
+class HookTable(Table):
+    """``[gateway.hook]``: steering from a resolver that is there, by a hook in it.
+
+    Attributes:
+        folder: where the hook finds the socket and the filter that urlward puts there; no hook where absent.
+        settle: seconds that the hook waits for urlward before an answer goes on, or fails.
+    """
+
+    folder: FileName | None = None
+    settle: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.005
+
+    @field_validator("folder")
+    @classmethod
+    def _short(cls, value: str | None) -> str | None:
+        if value is not None and len(value.encode()) > _MOST_FOLDER:
+            raise ValueError(f"a path of {_MOST_FOLDER} bytes at most, for a socket is in it")
+        return value
+
+
 class CanaryTable(Table):
     """``[gateway.canary]``: requests that go the way of clients' traffic, from inside, every few seconds.
 
@@ -40,9 +63,11 @@ class CanaryTable(Table):
         addresses: of it, one of each family at most, that nobody has; no canary where empty.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=200)] = (
-        "canary.urlward.invalid"
-    )
+    name: Annotated[
+        str,
+        Field(max_length=200),
+        spelt(r"[a-z0-9-]+(\.[a-z0-9-]+)+", "a name with a dot, of small letters, digits and -"),
+    ] = "canary.urlward.invalid"
     addresses: Addresses = ("192.0.2.252", "2001:db8:ffff:ffff::252")
 
     @field_validator("addresses")
@@ -79,6 +104,7 @@ class GatewayTable(Table):
             of the operator's in ``forward`` says the same for others; as the route has it where absent.
         max_change: addresses of names resolved before that one reload may steer.
         dns: see `DnsTable`.
+        hook: see `HookTable`.
         canary: see `CanaryTable`.
     """
 
@@ -97,4 +123,5 @@ class GatewayTable(Table):
     max_change: Annotated[int, Field(ge=0)] = 1_000
     mss: Annotated[int, Field(ge=500, le=65_000)] | None = None
     dns: DnsTable = DnsTable()
+    hook: HookTable = HookTable()
     canary: CanaryTable = CanaryTable()

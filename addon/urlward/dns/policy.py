@@ -159,6 +159,12 @@ class DnsPolicy:
         """Whether hosts listed whole get no address, or the block page's, and are not steered."""
         return self._listed_hosts != "steer" and not self.monitor
 
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """The names that the filter answers itself whatever a list says, with all that is below them."""
+        switches = (*sorted(OFF_SWITCHES), DISCOVERY) if self._canary else ()
+        return (*switches, *filter(None, (self._canary_name,)))
+
     def reason(self, question: Question) -> Reason | None:
         """Reason why the filter itself answers a query, and no resolver is asked."""
         host = question.host

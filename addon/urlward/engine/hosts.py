@@ -58,6 +58,12 @@ def labels_before_suffix(host: str) -> tuple[str, ...]:
     return tuple(reversed(host[: -len(suffix) - 1].split(".")))
 
 
+def public_suffixes() -> frozenset[str]:
+    """The suffixes of the list; of rules with ``*`` those that they are below."""
+    rules: frozenset[str] = _suffixes()._publicsuffix
+    return frozenset(rule.lstrip("!*.") for rule in rules)
+
+
 _RECENT = 1 << 15
 """Hosts in the dictionary before the cache; it is emptied when full."""
 

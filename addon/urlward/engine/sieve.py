@@ -60,6 +60,12 @@ class Sieve(NamedTuple):
             rest = rest[dot + 1 :]
 
 
+def may_list_domain(bits: bytes, value: int) -> bool:
+    """False where a sieve's bits say that no entry is on the domain with this CRC-32 itself."""
+    mask = len(bits) * 8 - 1
+    return all(bits[slot >> 3] >> (slot & 7) & 1 for slot in (value & mask, _second(value) & mask))
+
+
 def _second(value: int) -> int:
     """A second slot from the same CRC-32 (multiplicative hashing)."""
     return value * _SPREAD >> 7

@@ -144,9 +144,11 @@ def refresh(
     with looking as (look, store):
         if text := resting(feed, look.facts):
             held, there = look.facts.held, look.in_force
-            wanted = None if held is None else held.serial
             # Another than the one that it is held at: the roll back was cut short.
-            if (there is None or wanted not in (None, there.header.serial)) and store.put_back(wanted):
+            cut = there is not None and held is not None and held.serial != there.header.serial
+            # Who has paused a feed may have gone back to a list before, and not have the last in mind.
+            wanted = look.facts.serial if held is None else held.serial
+            if (there is None or cut) and store.put_back(wanted, or_last=held is None):
                 how = "lost, and put in force again" if there is None else "put in force"
                 text = f"{how} as it is kept; {text}"
                 return Outcome("new", text, look.now + feed.interval)

@@ -316,6 +316,12 @@ class Feeds:
         for each in self.updates:
             each.ask()
 
+    def refresh(self, name: str) -> None:
+        """Refresh a feed as soon as possible."""
+        for each in self.updates:
+            if each.feed.name == name:
+                each.ask()
+
     async def run(self) -> None:
         """Run until cancelled."""
         async with asyncio.TaskGroup() as tasks:

@@ -55,12 +55,16 @@ ANSWER_WITHIN = 1.0
 BEAT = 1.0
 """Seconds between two looks whether it is there, and has its data."""
 
+CLOCK_SET = 5.0
+"""Seconds by which Valkey's clock may differ from what was expected; beyond, it has been set, and times that
+are kept there mean something else now."""
+
 BACKOFF = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds until it is tried again, after one failure in a row and more; each up to a half longer."""
 
 DEFAULT_PORT, SENTINEL_PORT = 6_379, 26_379
 
-MOST_READ = 500
+MOST_READ = 100
 """Entries of a stream that are read at a time."""
 
 MOST_PASSWORD = 4_096
@@ -182,7 +186,7 @@ class Connection:
         try:
             while True:
                 try:
-                    async with self._connected() as link:
+                    async with self.connected() as link:
                         failures = 0
                         await self._stay(link)
                 except AwayError as e:
@@ -203,8 +207,8 @@ class Connection:
             self._tell("")
 
     @asynccontextmanager
-    async def _connected(self) -> AsyncIterator["_Link"]:
-        """Connection to the server that takes writes.
+    async def connected(self) -> AsyncIterator["_Link"]:
+        """Connect to the server that takes writes; for commands that ask once, all else is `run`'s.
 
         Raises:
             AwayError: there is none.
@@ -275,9 +279,8 @@ class Connection:
 
     async def _opened(self, host: str, port: int, *, authenticate: bool = True) -> "_Link":
         table = self._table
-        options: dict[str, Any] = {
-            "host": host, "port": port, "protocol": 2, "socket_connect_timeout": CONNECT_WITHIN,
-        }  # fmt: skip
+        # Silence is no fault: `_beat` sees to it that there is somebody.
+        options: dict[str, Any] = {"host": host, "port": port, "protocol": 2, "socket_timeout": None}
         if authenticate:
             options |= {"client_name": self._who, "username": table.user, "password": _password(table)}
         if table.tls:
@@ -289,7 +292,8 @@ class Connection:
         with _faults(where):
             connection = Encrypted(**options) if table.tls else Plain(**options)
             try:
-                await connection.connect()
+                async with asyncio.timeout(CONNECT_WITHIN):
+                    await connection.connect()
             except BaseException:
                 await connection.disconnect(nowait=True)
                 raise
@@ -331,7 +335,8 @@ class Connection:
             if not self._takers:
                 work += self._all_begins()
             if await _first_of(work, self._lost_epoch):
-                logger.warning("fleet: Valkey has lost its data; it is given anew what this node has")
+                what = "has lost its data, or its clock was set"
+                logger.warning("fleet: Valkey %s; it is given anew what this node has", what)
                 await self._begin(link)
 
     def _all_begins(self) -> list[Coroutine[Any, Any, None]]:
@@ -343,8 +348,9 @@ class Connection:
             found = await link.ask_or_break((("TIME",), ("GET", self.name("epoch"))))
             if found is None:
                 return
+            before = self._ahead
             self._set_clock(found[0])
-            if found[1] != self._epoch:
+            if found[1] != self._epoch or abs(self._ahead - before) > CLOCK_SET:
                 self._lost_epoch.set()
 
     async def _follow(self, link: "_Link") -> None:

@@ -61,6 +61,9 @@ MERGE_EVERY = 600.0
 MERGE_AFTER = 0.3
 """Seconds in which reasons for a merge are gathered."""
 
+AGAIN = 5.0
+"""Seconds after which a kernel is tried again that has not taken all."""
+
 SLACK = 60.0
 """Seconds by which ends may differ between a kernel and Valkey."""
 
@@ -157,7 +160,9 @@ class SharedSteerSet:
         self._settle = settle
         self._count = count
         self._settled = settled
-        self._process = f"{connection.node} {os.getpid()}-{os.urandom(6).hex()}"
+        self._token = f"{connection.node} {_boot()}"
+        """Of this node since its filter has started."""
+        self._process = f"{self._token} {os.getpid()}-{os.urandom(6).hex()}"
         self._number = 0
         self._queue: deque[Batch] = deque()
         self._wake = asyncio.Event()
@@ -171,6 +176,7 @@ class SharedSteerSet:
         self._merging = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._swept = 0.0
+        self._loads = False
         self._said: set[str] = set()
         self._names = {
             name: connection.name(name) for name in ("steered", "log", "receivers", "loaded", "members")
@@ -318,12 +324,25 @@ class SharedSteerSet:
                 self._swept = now
                 commands.append(("ZREMRANGEBYSCORE", receivers, "-inf", now - 10 * LEASE))
                 commands.append(("ZREMRANGEBYSCORE", self._names["steered"], "-inf", now - SLACK))
-        found = await self._connection.ask(*commands, ("ZRANGE", receivers, 0, -1, "WITHSCORES"))
-        if found is not None:
-            rows = found[-1]
-            self._receivers = {
-                node.decode(): float(at) for node, at in zip(rows[::2], rows[1::2], strict=True)
-            }
+        found = await self._connection.ask(
+            *commands,
+            ("HGET", self._names["loaded"], self._connection.node),
+            ("ZRANGE", receivers, 0, -1, "WITHSCORES"),
+        )
+        if found is None:
+            return
+        *_, token, rows = found
+        self._receivers = {node.decode(): float(at) for node, at in zip(rows[::2], rows[1::2], strict=True)}
+        if self._loads and token is not None and token != self._token.encode():
+            self._say(
+                f"another node is called {self._connection.node} as well: say another name in fleet.node"
+            )
+            await self._connection.ask(self._loaded())
+
+    def _loaded(self) -> tuple[str, ...]:
+        """Command that says that this node has all."""
+        self._loads = True
+        return ("HSET", self._names["loaded"], self._connection.node, self._token)
 
     # --- what others steer
 
@@ -333,7 +352,7 @@ class SharedSteerSet:
         acknowledged = []
         for entry in entries:
             process, kind = entry.fields.get(b"p", b""), entry.fields.get(b"k", b"")
-            if process.partition(b" ")[0].decode(errors="replace") == self._connection.node:
+            if process.startswith(f"{self._token} ".encode()):
                 continue
             if kind == _MERGE:
                 self._merging.set()
@@ -355,8 +374,7 @@ class SharedSteerSet:
             if cuts:
                 await self._kernel.adopt_cuts(cuts, max(cuts.values()))
         except Exception as e:  # noqa: BLE001 - whoever waits for it is not told that it is done
-            self._say(f"what another node steers is not steered here: {fault_text(e)}")
-            self._merging.set()
+            self._failed(e)
             return
         if acknowledged:
             self._count("received", len(steered) + len(cuts))
@@ -382,9 +400,8 @@ class SharedSteerSet:
     async def _begin(self) -> None:
         self._look.set()
         self._again_unsent()
-        token = f"{self._connection.node} {_boot()}"
         if not self._first:
-            await self._until_loaded(token)
+            await self._until_loaded()
             return
         receivers = self._names["receivers"]
         now, since = self._connection.now(), time.monotonic()
@@ -404,7 +421,7 @@ class SharedSteerSet:
             if not known:
                 await asyncio.sleep(max(since + SEEN - time.monotonic(), 0.0))
             self.ready.set()
-        await self._connection.ask(("HSET", self._names["loaded"], self._connection.node, token))
+        await self._connection.ask(self._loaded())
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(MERGE_EVERY * random.uniform(0.8, 1.2)):
@@ -420,10 +437,10 @@ class SharedSteerSet:
             now = self._connection.now()
             await self._connection.ask(("ZADD", self._names["receivers"], now, self._connection.node))
 
-    async def _until_loaded(self, token: str) -> None:
+    async def _until_loaded(self) -> None:
         while not self.ready.is_set():
             found = await self._connection.ask(("HGET", self._names["loaded"], self._connection.node))
-            if found is not None and found[0] == token.encode():
+            if found is not None and found[0] == self._token.encode():
                 self.ready.set()
                 return
             await asyncio.sleep(BEAT / 10)
@@ -448,19 +465,21 @@ class SharedSteerSet:
                 self._put(_STEER, (address,), math.ceil(until - now))
 
     async def _merge(self) -> bool:
-        """Make the kernel and Valkey have what either has.
+        """Make the kernel and Valkey have what either has, as far as the kernel takes it.
 
         Returns:
-            Whether it is done.
+            False: Valkey is away.
         """
         try:
             held = await self._kernel.held()
-            if not await self._merge_from(held):
-                return False
-            return await self._merge_to(held)
-        except Exception as e:  # noqa: BLE001 - the kernel's; the next merge may succeed
-            self._say(f"the sets are not merged: {fault_text(e)}")
-            return False
+            return await self._merge_from(held) and await self._merge_to(held)
+        except Exception as e:  # noqa: BLE001 - the kernel's; answers say so, and it may take them later
+            self._failed(e)
+            return True
+
+    def _failed(self, error: Exception) -> None:
+        self._say(f"what other nodes steer is not steered here: {fault_text(error)}")
+        asyncio.get_running_loop().call_later(AGAIN, self._merging.set)
 
     async def _merge_from(self, held: dict[bytes, float]) -> bool:
         """Put what Valkey has into the kernel; leaves in `held` what Valkey lacks."""
@@ -485,8 +504,11 @@ class SharedSteerSet:
                         wanted[address] = math.ceil(left)
                     if here <= left + SLACK:
                         held.pop(address, None)
-                if wanted:
-                    await self._kernel.adopt(wanted, many=True)
+                try:
+                    if wanted:
+                        await self._kernel.adopt(wanted, many=True)
+                except Exception as e:  # noqa: BLE001 - of a full set others may have room
+                    self._failed(e)
                 await asyncio.sleep(0)
             if cursor == b"0":
                 return True

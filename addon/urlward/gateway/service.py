@@ -186,6 +186,7 @@ def _written(config: Config) -> tuple[Path, ...]:
     if config.records is not None:
         stores = (*config.records.store, config.records.assignments)
         found += [str(Path(store.path).parent) for store in stores if store is not None and store.path]
+    found.append(config.gateway.hook.folder)
     token = Path(config.admin.token_file) if config.admin is not None else Path()
     if token.is_absolute() and not token.exists():
         found.append(str(token.parent))  # it is made there

@@ -22,7 +22,7 @@ from cachetools import LRUCache
 
 from urlward.config import GatewayTable
 from urlward.dns.resolved import MARGIN
-from urlward.gateway.errors import GatewayError, NoRulesError, NoTableError, SetFullError
+from urlward.gateway.errors import GatewayError, NftError, NoRulesError, NoTableError, SetFullError
 from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import NAT64, Address, Steerable, plain
 from urlward.gateway.table import (
@@ -200,6 +200,29 @@ def lengthen(nft: Nft, elements: Sequence[Element], seconds: int, more: int) -> 
     return {element: asked + remaining for element, remaining in left.items()}
 
 
+def fill(nft: Nft, elements: Sequence[Element], seconds: int) -> dict[Element, float]:
+    """As `lengthen`, at a quarter of its cost where none of the elements is there.
+
+    Raises:
+        NftError: as `renew`.
+    """
+    asked = monotonic()
+    by_set = _by_set(elements)
+    try:
+        # Not added: that would shorten, on the newest kernels, what another process has promised.
+        nft.run(
+            "\n".join(
+                f"create element {_named(name)} {{ {_timed(keys, seconds)} }}"
+                for name, keys in by_set.items()
+            )
+        )
+    except (SetFullError, NoTableError):
+        raise
+    except NftError:
+        return lengthen(nft, elements, seconds, 0)
+    return dict.fromkeys(elements, asked + seconds)
+
+
 def evict(nft: Nft, name: str, count: int, most: int, size: int) -> tuple[int, bool]:
     """Make room in a set: the elements that would stay for the shortest time are removed.
 
@@ -343,7 +366,7 @@ class SteerSet:
         thread, nft = (self._list_thread, self._list_nft) if many else (self._thread, self._nft)
 
         def command(some: Sequence[Element]) -> dict[Element, float]:
-            return lengthen(nft, some, seconds, more)
+            return fill(nft, some, seconds) if many else lengthen(nft, some, seconds, more)
 
         done, full = await self._each(command, elements, thread)
         if full is not None:

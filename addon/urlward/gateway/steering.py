@@ -10,14 +10,17 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 
 from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
+from urlward.dns import hook_filter
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
+from urlward.dns.hook import HookServer
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
@@ -34,6 +37,7 @@ from urlward.gateway.system import own_addresses
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
+from urlward.proxy.settings import hook_address
 from urlward.proxy.workers import Worker, is_first, worker_name
 from urlward.records.metrics import Metrics
 from urlward.state.watch import Signature
@@ -237,6 +241,7 @@ class Steering:
         )
         self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
+        self._hooks: HookServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._joining: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -311,8 +316,12 @@ class Steering:
             self._faults,
             partial(self._tell, "resolvers"),
         )
-        server = DnsServer(service, _LINGERS, self._stop)
         await self._join()
+        hook = hook_address(self._gateway)
+        if hook is not None and self._hooks is None:
+            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.settle, self._late)
+            await worker.serve(hook, self._hooks.serve)
+        server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
             server.take(await worker.serve(Address(host, port, kind), server.serve))
         self._forwarders.append(forwarders)
@@ -351,6 +360,8 @@ class Steering:
             work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
+            if self._gateway.hook.folder is not None:
+                work.append(partial(self._follow, self._filter))
         elif self._gateway.fail != "open":
             work.append(self._await_networks)
         if self._gateway.fail == "open":
@@ -366,11 +377,13 @@ class Steering:
             self._full_timer.cancel()
         for task in self._tasks:
             task.cancel()
+        await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
         for task in self._joining:
             task.cancel()
-        await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
         for server in self._servers:
             server.end()
+        if self._hooks is not None:
+            self._hooks.end()
         for udp, tcp in self._forwarders:
             udp.close()
             tcp.close()
@@ -407,6 +420,11 @@ class Steering:
     def _metrics() -> Metrics | None:
         addon = ctx.master.addons.get("urlward")
         return addon.recording.metrics if addon is not None and addon.recording is not None else None
+
+    def _late(self) -> None:
+        """Count a reply that a hook has not waited for."""
+        if (metrics := self._metrics()) is not None:
+            metrics.error("late")
 
     def _tell(self, kind: str, why: str) -> None:
         """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""
@@ -518,6 +536,21 @@ class Steering:
         if done:
             self._listed.set()
         return done
+
+    async def _filter(self, keeper: Keeper) -> bool:
+        """Write what a hook holds of the lists."""
+        hook = self._gateway.hook
+        assert hook.folder is not None
+        closed = self._gateway.fail == "closed"
+        try:
+            data = await in_slices(
+                hook_filter.content(keeper.matcher, self._policy.own_names, hook.settle, closed=closed)
+            )
+            await asyncio.to_thread(hook_filter.write, Path(hook.folder), data)
+        except Exception as e:  # noqa: BLE001 - the hook goes on with the filter before
+            self._faults.say(e, "the hook in the resolver knows nothing of the lists in force")
+            return False
+        return True
 
     async def _await_networks(self) -> None:
         """Wait for the first worker to list networks."""

@@ -94,7 +94,8 @@ class Acceptor:
         self._enough = enough()
         self._family = one.family
         try:
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections have it from there
+            if one.family != socket.AF_UNIX:
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections have it from there
             one.listen(BACKLOG)
         except OSError:
             one.close()

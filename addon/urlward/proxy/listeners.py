@@ -13,6 +13,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
 from urlward.plan import Address
@@ -20,7 +21,10 @@ from urlward.plan import Address
 FREE_WITHIN = 2.0
 """Seconds for which an address may be in use still: processes of a filter that was killed are ending."""
 
-_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "unix": socket.SOCK_STREAM}
+
+_UNIX_MODE = 0o660
+"""Of a socket in the file system: for its owner, and its folder's group."""
 
 _FIRST_FD = 3
 _LOOK = 0.05
@@ -46,6 +50,8 @@ def open_sockets(
     Raises:
         OSError: that is not possible.
     """
+    if address.kind == "unix":
+        return [_open_unix(Path(address.host))]
     made: list[socket.socket] = []
     port, flags = address.port, socket.AI_PASSIVE
     try:
@@ -76,6 +82,21 @@ def open_sockets(
             raise OSError(errno.EADDRNOTAVAIL, "not an address of this machine")
     except BaseException:
         _close(made)
+        raise
+    return made
+
+
+def _open_unix(path: Path) -> socket.socket:
+    """Bind a socket in the file system, in place of one that is there."""
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.setblocking(False)
+        if path.is_socket():
+            path.unlink()
+        made.bind(str(path))
+        path.chmod(_UNIX_MODE)
+    except BaseException:
+        made.close()
         raise
     return made
 
@@ -134,14 +155,11 @@ class Listeners:
         try:
             for address in addresses:
                 given = [g for g in self._given if g.type == _KINDS[address.kind]]
-                if address not in known:
+                if address not in known and address.kind != "unix":
                     self._check(address, given)
                 for number in range(workers):
                     if (address, number) not in self._sockets:
-                        # Where there are several at an address, each worker has another.
-                        turned = given[number % len(given) :] + given[: number % len(given)] if given else []
-                        where = self._with_port(address, made)
-                        made[address, number] = open_sockets(where, reuse_port=True, given=turned)
+                        made[address, number] = self._opened(address, number, given, made)
         except OSError as e:
             for sockets in made.values():
                 _close(sockets)
@@ -206,12 +224,28 @@ class Listeners:
                 return
             time.sleep(_LOOK)
 
-    def _with_port(self, address: Address, made: dict[tuple[Address, int], list[socket.socket]]) -> Address:
-        """An address with the port that the first worker has been given where any would do."""
-        for (other, _), sockets in (*self._sockets.items(), *made.items()):
-            if other == address and not address.port:
-                return address._replace(port=sockets[0].getsockname()[1])
-        return address
+    def _opened(
+        self,
+        address: Address,
+        number: int,
+        given: list[socket.socket],
+        made: dict[tuple[Address, int], list[socket.socket]],
+    ) -> list[socket.socket]:
+        """Open a worker's sockets at an address.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        others = next(
+            (some for (other, _), some in (*self._sockets.items(), *made.items()) if other == address), None
+        )
+        if others is not None and address.kind == "unix":
+            return [one.dup() for one in others]  # nothing else can be bound there
+        # With the port that the first worker has been given where any would do.
+        where = address._replace(port=others[0].getsockname()[1]) if others and not address.port else address
+        # Where there are several at an address, each worker has another.
+        turned = given[number % len(given) :] + given[: number % len(given)] if given else []
+        return open_sockets(where, reuse_port=True, given=turned)
 
 
 def _close(sockets: Iterable[socket.socket]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mitmproxy.proxy import mode_specs
 
-from urlward.config import WORKER_TIMEOUT, Config
+from urlward.config import WORKER_TIMEOUT, Config, GatewayTable
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON
 from urlward.plan import Address, Service
@@ -72,6 +72,8 @@ class Settings:
                 found[Address(host, port, "tcp")] = None
             if self.steer and isinstance(mode, mode_specs.DnsMode):
                 found[Address(host, port, "udp")] = None
+        if self.steer and (hook := hook_address(self.config.gateway)) is not None:
+            found[hook] = None
         return list(found)
 
     @property
@@ -94,6 +96,12 @@ class Settings:
                 yield mode_specs.ProxyMode.parse(spec)
             except ValueError:
                 continue  # the start will refuse it
+
+
+def hook_address(gateway: GatewayTable) -> Address | None:
+    """The address where a hook in a resolver connects; None where there is none."""
+    folder = gateway.hook.folder
+    return None if folder is None else Address(str(Path(folder) / "socket"), 0, "unix")
 
 
 def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) -> Service | None:

@@ -64,6 +64,11 @@ RESTARTS = 2
 
 _TRIES = 20
 
+_LOST = (
+    "its record is gone or damaged, and nobody knows whether somebody has held it: what is offered stays, "
+    "and a release offers the feed's list to all"
+)
+
 
 class Version(msgspec.Struct):
     """Version of a list.
@@ -93,7 +98,7 @@ class Held(msgspec.Struct):
     Attributes:
         reason: why.
         who: an operator; empty where a guard did it.
-        at: when, seconds since 1970-01-01 UTC.
+        at: when, seconds since 1970-01-01 UTC; 0 where nobody knows.
     """
 
     reason: str
@@ -176,19 +181,19 @@ def read_rollouts(place: Place) -> list[Rollout]:
     """
     names = [name for name in place.names(CONTROL) if name.endswith(".json") and f"{CONTROL}/{name}" != LEASE]
     found = [_read(place, name.removesuffix(".json"))[0] for name in names]
-    return [rollout for rollout in found if rollout.versions]
+    return [rollout for rollout in found if rollout.versions or rollout.held is not None]
 
 
 def _read(place: Place, name: str) -> tuple[Rollout, str]:
-    """Read a list's record, and its tag."""
+    """Read a list's record, and its tag; one that is lost is begun anew, above the serials on offer."""
     found = place.read(record_name(name))
-    if found is None:
-        return Rollout(name), NEW
-    try:
-        return msgspec.json.decode(found.data, type=Rollout), found.tag
-    except msgspec.MsgspecError:
-        # It is written whole, so somebody has edited it: begun anew above the serials that are offered.
-        return Rollout(name), found.tag
+    if found is not None:
+        with suppress(msgspec.MsgspecError):  # it is written whole, so somebody has edited it
+            return msgspec.json.decode(found.data, type=Rollout), found.tag
+    rollout = Rollout(name)
+    if place.read(f"{STABLE}/{name}.ward", 1) is not None:
+        rollout.held = Held(_LOST, "", 0.0)
+    return rollout, NEW if found is None else found.tag
 
 
 class Lists:

@@ -261,9 +261,9 @@ def told(rollout: Rollout) -> str:
     """Format what is offered of a list, in a line."""
     if rollout.held is not None:
         held = rollout.held
-        since = time_text(held.at) + (f" by {held.who}" if held.who else "")
-        hint = f"urlward rollout release {rollout.name}"
-        return f"held at serial {rollout.stable} since {since}: {held.reason}; {hint}"
+        since = (f" since {time_text(held.at)}" if held.at else "") + (f" by {held.who}" if held.who else "")
+        at = f" at serial {rollout.stable}" if rollout.stable else ""
+        return f"held{at}{since}: {held.reason}; urlward rollout release {rollout.name}"
     if rollout.is_tried:
         return f"serial {rollout.canary} for canaries, {rollout.stable} for all"
     return f"serial {rollout.stable} for all"

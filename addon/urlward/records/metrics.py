@@ -34,7 +34,7 @@ NONE = "none"
 
 STAGES = ("dns", "peek", "match")
 VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
-ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors")
+ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors", "ports", "late")
 """Kinds of errors of ours."""
 
 TROUBLES = {

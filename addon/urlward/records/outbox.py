@@ -426,7 +426,7 @@ class Outbox:
         """Wipe what has been deleted from the files: SQLite leaves copies where it has moved something
         within the file, and in the write-ahead log pages as they were."""
         with self._reading() as db:
-            write_anew(db, self.path)
+            write_anew(db)
             # Writers wait while this waits for readers, so it is to give up soon.
             db.execute("PRAGMA busy_timeout = 20")
             end = time.monotonic() + WAIT

@@ -1,0 +1,277 @@
+"""Server for hooks in resolvers: takes answers that may concern the lists, and replies once their addresses
+are steered.
+
+A hook connects to a socket in the file system, and waits on each connection for one reply at a time:
+
+===========  =============================================================================================
+a hook says  2 bytes of length; 1 byte, the size of the client's address: 0 where it is unknown, 4 or 16; the
+             address; the answer as a DNS message, as the client is to get it. With 128 added to the size, the
+             answer is text (`from_text`), for a hook that sees no wire format, and so is what replaces it
+reply        2 bytes of length; ``P``: the answer may go as it is. Or ``S`` or ``R`` and what replaces it: a
+             message in which nothing is compressed, so that its records can be read without looking back
+===========  =============================================================================================
+
+With ``S`` all addresses of the answer are steered, and what cannot be changed any more may go as it is; with
+``R`` it must not.
+"""
+
+import asyncio
+import logging
+import socket
+import struct
+import time
+from collections.abc import Callable, Coroutine
+from io import BytesIO
+from ipaddress import ip_address
+from typing import Any
+
+import dns.message
+import dns.rcode
+import dns.rdata
+import dns.rdatatype
+import dns.rrset
+
+from urlward.dns.answers import error
+from urlward.dns.faults import Faults
+from urlward.dns.handling import Answers
+from urlward.dns.wire import (
+    AAAA,
+    HEADER,
+    HTTPS,
+    LONGEST,
+    SERVFAIL,
+    SVCB,
+    A,
+    Question,
+    StreamMessages,
+    WireError,
+    framed,
+    read_question,
+    scan,
+)
+from urlward.proxy.acceptor import Acceptor, Transports
+
+logger = logging.getLogger("urlward.gateway")
+
+_ADDRESS_SIZES = (0, 4, 16)
+_TEXT = 128
+_LEADING = (A, AAAA, SVCB, HTTPS)
+_PASS = framed(b"P")
+
+
+class HookServer:
+    """Server at a hook's socket.
+
+    Args:
+        answers: what becomes of them.
+        faults: are told what goes wrong.
+        settle: seconds after which a hook waits no longer.
+        late: called for each reply that came later.
+    """
+
+    def __init__(
+        self, answers: Answers, faults: Faults, settle: float, late: Callable[[], None] = lambda: None
+    ) -> None:
+        self.answers = answers
+        self.faults = faults
+        self._settle = settle
+        self._late = late
+        self._acceptors: list[Acceptor] = []
+        self._hooks: set[_Hook] = set()
+
+    async def serve(self, one: socket.socket) -> Acceptor:
+        """Take hooks' connections from a bound socket.
+
+        Raises:
+            OSError: another process listens there.
+        """
+        made = Acceptor(Transports(lambda: _Hook(self)).take, one)
+        self._acceptors.append(made)
+        return made
+
+    def end(self) -> None:
+        """Stop; hooks connect to another worker."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for hook in tuple(self._hooks):
+            hook.close()
+
+    def opened(self, hook: "_Hook") -> None:
+        """A hook has connected."""
+        self._hooks.add(hook)
+
+    def closed(self, hook: "_Hook") -> None:
+        """A hook's connection has ended."""
+        self._hooks.discard(hook)
+
+    def replied(self, since: float) -> None:
+        """A reply has left to what came at a time by `time.monotonic`."""
+        if time.monotonic() - since > self._settle:
+            self._late()
+
+
+class _Hook(asyncio.Protocol):
+    """Connection of a hook."""
+
+    def __init__(self, server: HookServer) -> None:
+        self._server = server
+        self._messages = StreamMessages()
+        self._transport: asyncio.Transport | None = None
+        self._steering: asyncio.Task[None] | None = None
+        self._written: Callable[[bytes], bytes] = uncompressed
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the event loop."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._server.opened(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Called by the event loop. What is being steered will be: the answer may have gone on."""
+        self._server.closed(self)
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        try:
+            for frame in self._messages.feed(data):
+                self._take(frame)
+        except Exception as e:  # noqa: BLE001 - the hook does what it is to do without this filter
+            self._server.faults.say(e, "an answer from a hook is not judged")
+            self.close()
+
+    def _take(self, frame: bytes) -> None:
+        since = time.monotonic()
+        if self._steering is not None and not self._steering.done():
+            raise WireError("a hook waits for one reply at a time")
+        size = frame[0] & ~_TEXT
+        if size not in _ADDRESS_SIZES or len(frame) < 1 + size + HEADER:
+            raise WireError("not what a hook sends")
+        client = str(ip_address(frame[1 : 1 + size])) if size else ""
+        data = frame[1 + size :]
+        self._written = uncompressed
+        if frame[0] & _TEXT:
+            data = from_text(data)
+            self._written = to_text
+        question = read_question(data)
+        query = _query(data, question)
+        answers = self._server.answers
+        reason = answers.reason(question)
+        if reason is None:
+            try:
+                read = scan(data, question)
+            except WireError:
+                self._reply(error(query, SERVFAIL, question), data, since)
+                return
+            found = answers.look(read)
+            if not found:
+                self._write(_PASS, since)
+                return
+            work: Coroutine[Any, Any, bytes | None] = answers.steer(
+                query, question, data, read, found, LONGEST, client
+            )
+        else:
+            work = answers.own(query, question, reason, client)
+        self._steering = asyncio.get_running_loop().create_task(self._steered(work, data, since))
+
+    async def _steered(self, work: Coroutine[Any, Any, bytes | None], data: bytes, since: float) -> None:
+        told = await work
+        if told is None or told is data:
+            self._write(_PASS, since)
+        else:
+            try:
+                self._reply(told, data, since)
+            except Exception as e:  # noqa: BLE001 - the hook does what it is to do without this filter
+                self._server.faults.say(e, "a hook has no reply")
+                self.close()
+
+    def _reply(self, message: bytes, data: bytes, since: float) -> None:
+        status = b"S" if _may_go(data, message) else b"R"
+        self._write(framed(status + self._written(message)), since)
+
+    def _write(self, reply: bytes, since: float) -> None:
+        self._server.replied(since)
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(reply)
+
+
+def _query(answer: bytes, question: Question) -> bytes:
+    """The query that an answer is to, as far as the answer says."""
+    flags = bytes([answer[2] & 0x79, answer[3] & 0x10])
+    return answer[:2] + flags + b"\0\1" + bytes(6) + answer[HEADER : question.end]
+
+
+def _may_go(answer: bytes, told: bytes) -> bool:
+    """Whether an answer leads nowhere that what replaces it does not, all of which is steered."""
+    before, after = dns.message.from_wire(answer, keyring=False), dns.message.from_wire(told, keyring=False)
+    return _leading(before) <= _leading(after)
+
+
+def _leading(message: dns.message.Message) -> set[dns.rdata.Rdata]:
+    sections = (*message.answer, *message.additional)
+    return {rdata for rrset in sections if rrset.rdtype in _LEADING for rdata in rrset}
+
+
+def from_text(data: bytes) -> bytes:
+    """The DNS message that lines of text stand for.
+
+    The first has the question's name and type and the response code, each other the section (1 to 3), owner,
+    TTL, type and content of a record; numbers stand for types, the content is as in a zone file.
+
+    Raises:
+        ValueError, dns.exception.DNSException: they stand for none.
+    """
+    first, *lines = data.decode("latin-1").splitlines()
+    name, kind, code = first.split(" ")
+    message = dns.message.make_response(
+        dns.message.make_query(name, dns.rdatatype.RdataType(int(kind))), recursion_available=True
+    )
+    message.set_rcode(dns.rcode.Rcode(int(code)))
+    for line in lines:
+        section, owner, ttl, type_, content = line.split(" ", 4)
+        rrset = dns.rrset.from_text(owner, int(ttl), "IN", dns.rdatatype.RdataType(int(type_)), content)
+        message.find_rrset(
+            int(section), rrset.name, rrset.rdclass, rrset.rdtype, rrset.covers, create=True
+        ).update(rrset)
+    return message.to_wire(max_size=LONGEST)
+
+
+def to_text(message: bytes) -> bytes:
+    """Lines for a message: its code, and its records as `from_text` has them.
+
+    Raises:
+        dns.exception.DNSException: dnspython does not read it.
+    """
+    read = dns.message.from_wire(message, keyring=False)
+    lines = [str(int(read.rcode()))]
+    for number, section in enumerate((read.answer, read.authority, read.additional), 1):
+        for rrset in section:
+            for rdata in rrset:
+                content = rdata.to_text()
+                if rdata.rdtype in (SVCB, HTTPS):
+                    content = content.replace('"', "")
+                lines.append(f"{number} {rrset.name} {rrset.ttl} {int(rdata.rdtype)} {content}")
+    return "\n".join(lines).encode("latin-1")
+
+
+def uncompressed(message: bytes) -> bytes:
+    """A message without compression (RFC 1035 section 4.1.4).
+
+    Raises:
+        dns.exception.DNSException: dnspython does not read it.
+    """
+    question = read_question(message)
+    read = dns.message.from_wire(message, keyring=False)
+    file = BytesIO()
+    counts = [
+        sum(rrset.to_wire(file, want_shuffle=False) for rrset in section)
+        for section in (read.answer, read.authority, read.additional)
+    ]
+    if read.opt is not None:
+        counts[-1] += read.opt.to_wire(file)
+    head = message[:4] + struct.pack(">4H", 1, *counts)
+    return head + message[HEADER : question.end] + file.getvalue()

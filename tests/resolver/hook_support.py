@@ -1,0 +1,260 @@
+"""Real resolvers with urlward's hook in them, and this process as the urlward that they ask."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import dns.asyncquery
+import dns.message
+import dns.rcode
+import dns.rdatatype
+import dns.rrset
+import pytest
+
+from conftest import free_port
+from gateway.dns_support import PATIENT, Kernel, Upstream, keep, until
+from urlward.config import DnsTable, GatewayTable
+from urlward.dns import hook_filter
+from urlward.dns.faults import Faults
+from urlward.dns.handling import Answers
+from urlward.dns.hook import HookServer
+from urlward.dns.hooks import FOLDER as HOOKS
+from urlward.dns.judge import Judge
+from urlward.dns.policy import DnsPolicy
+from urlward.dns.resolved import Resolved
+from urlward.engine.steps import exhaust
+from urlward.plan import Address
+from urlward.proxy.listeners import open_sockets
+
+LIST = """\
+blocked.example id=D-1 category=phishing
+http://paged.example/listed.html id=D-2
+wild.*
+"""
+
+
+class Urlward:
+    """The side of urlward: lists in force, a kernel that takes notes, and the hook's folder.
+
+    Attributes:
+        asked: names of the answers that were handed over.
+        late: replies that came too late.
+    """
+
+    def __init__(self, folder: Path, text: str, settle: float, fail: str, **dns_values: Any) -> None:
+        self.folder = folder / "hook"
+        self.folder.mkdir()
+        self.settle, self.fail = settle, fail
+        gateway = GatewayTable(dns=DnsTable(**dns_values))
+        self.kernel, self.faults = Kernel(), Faults()
+        self.keeper = keep(folder, text)
+        self.judge = Judge(lambda: self.keeper.matcher, self.faults)
+        self.policy = DnsPolicy(gateway, self.kernel, self.judge, lambda: self.keeper.matcher)
+        self.resolved = Resolved(gateway.dns.remember)
+        self.answers = _Noting(self.judge, self.policy, self.resolved, self.faults)
+        self.asked = self.answers.asked
+        self.late = 0
+        self.server: HookServer | None = None
+        self.write()
+
+    def write(self) -> None:
+        """Write the filter of the lists in force."""
+        own = self.policy.own_names
+        closed = self.fail == "closed"
+        data = exhaust(hook_filter.content(self.keeper.matcher, own, self.settle, closed=closed))
+        hook_filter.write(self.folder, data)
+
+    async def start(self) -> None:
+        def late() -> None:
+            self.late += 1
+
+        self.server = HookServer(self.answers, self.faults, self.settle, late)
+        for one in open_sockets(Address(str(self.folder / "socket"), 0, "unix")):
+            await self.server.serve(one)
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.end()
+            self.server = None
+
+
+class _Noting(Answers):
+    """Notes what it is asked."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.asked: list[str] = []
+
+    def reason(self, question: Any) -> Any:
+        self.asked.append(question.host)
+        return super().reason(question)
+
+
+class Zone:
+    """Records of an authority, by name: lines such as ``60 A 192.0.2.1``."""
+
+    def __init__(self, records: dict[str, Iterable[str]]) -> None:
+        self.records = {name: list(lines) for name, lines in records.items()}
+        self.silent = self.fails = False
+
+    def __call__(self, query: dns.message.Message) -> bytes | None:
+        if self.silent:
+            return None
+        response = dns.message.make_response(query, recursion_available=True)
+        if self.fails:
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
+        name, kind = query.question[0].name, query.question[0].rdtype
+        seen = set()
+        while name not in seen:
+            seen.add(name)
+            rrsets: dict[int, dns.rrset.RRset] = {}
+            for line in self.records.get(name.to_text(omit_final_dot=True).lower(), ()):
+                ttl, type_, data = line.split(" ", 2)
+                rrset = dns.rrset.from_text(name, int(ttl), "IN", type_, data)
+                if rrset.rdtype in (kind, dns.rdatatype.CNAME):
+                    if rrset.rdtype in rrsets:
+                        rrsets[rrset.rdtype].add(rrset[0])
+                    else:
+                        rrsets[rrset.rdtype] = rrset
+            response.answer += rrsets.values()
+            alias = rrsets.get(dns.rdatatype.CNAME)
+            if alias is None or kind == dns.rdatatype.CNAME:
+                break
+            name = alias[0].target
+        return response.to_wire(max_size=65535)
+
+
+class Resolver:
+    """A resolver that runs."""
+
+    def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.port, self.process, self.log = port, process, log
+
+    async def ask(self, name: str, kind: str = "A", *, timeout: float = PATIENT, **values: Any) -> Any:
+        query = dns.message.make_query(name, kind, **values)
+        return await dns.asyncquery.udp(query, "127.0.0.1", timeout=timeout, port=self.port)
+
+
+def unbound(
+    folder: Path, hook: Path, port: int, upstream: int, more: str = "", modules: str = "python iterator"
+) -> list[str]:
+    """Command line of Unbound."""
+    config = folder / "unbound.conf"
+    config.write_text(f"""\
+server:
+    interface: 127.0.0.1@{port}
+    access-control: 127.0.0.0/8 allow
+    do-daemonize: no
+    do-not-query-localhost: no
+    username: ""
+    chroot: ""
+    directory: "{folder}"
+    pidfile: ""
+    use-syslog: no
+    logfile: ""
+    module-config: "{modules}"
+{more}
+python:
+    python-script: "{HOOKS / "unbound.py"}"
+remote-control:
+    control-enable: no
+forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1@{upstream}
+""")
+    return ["/usr/sbin/unbound", "-d", "-c", str(config)]
+
+
+def powerdns(folder: Path, hook: Path, port: int, upstream: int, more: str = "") -> list[str]:
+    """Command line of PowerDNS Recursor."""
+    config = folder / "recursor.yml"
+    config.write_text(f"""\
+incoming:
+  listen: ["127.0.0.1:{port}"]
+recursor:
+  daemon: false
+  threads: 1
+  socket_dir: {folder}
+  lua_dns_script: {HOOKS / "powerdns.lua"}
+{more}
+  forward_zones_recurse:
+    - zone: .
+      forwarders: ["127.0.0.1:{upstream}"]
+outgoing:
+  dont_query: []
+dnssec:
+  validation: "off"
+logging:
+  loglevel: 6
+""")
+    return ["/usr/sbin/pdns_recursor", f"--config-dir={folder}"]
+
+
+def knot(folder: Path, hook: Path, port: int, upstream: int, more: str = "") -> list[str]:
+    """Command line of Knot Resolver."""
+    config = folder / "kresd.conf"
+    config.write_text(f"""\
+net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
+cache.size = 10 * MB
+trust_anchors.remove('.')
+modules.unload('ta_update')
+modules.unload('ta_signal_query')
+modules.unload('priming')
+policy.add(policy.all(policy.FORWARD('127.0.0.1@{upstream}')))
+{more}
+package.path = '{HOOKS}/?.lua;' .. package.path
+modules.load('urlward')
+""")
+    return ["/usr/sbin/kresd", "-n", "-q", "-c", str(config), str(folder)]
+
+
+KINDS = {"unbound": unbound, "powerdns": powerdns, "knot": knot}
+
+
+@asynccontextmanager
+async def resolving(
+    kind: str, folder: Path, hook: Path, upstream: Upstream, **values: Any
+) -> AsyncIterator[Resolver]:
+    """Run a resolver with a hook that knows its folder, in front of an authority."""
+    port = free_port()
+    command = KINDS[kind](folder, hook, port, upstream.port, **values)
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    log = folder / f"{kind}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(hook), "URLWARD_HOOKS": str(HOOKS)},
+        )  # fmt: skip
+    resolver = Resolver(port, process, log)
+    try:
+        await until(lambda: process.poll() is not None or _answers(port), "the resolver")
+        assert process.poll() is None, log.read_text()
+        yield resolver
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.to_thread(process.wait, 20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answers(port: int) -> bool:
+    """Whether a socket is bound there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    time.sleep(0)
+    return False

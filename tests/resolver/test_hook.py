@@ -1,0 +1,179 @@
+"""The server for hooks, told directly."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import dns.edns
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from gateway.dns_support import until
+from resolver.hook_support import LIST, Urlward
+from urlward.dns.hook import from_text, to_text
+from urlward.gateway.errors import NftError
+from urlward.plan import Address
+from urlward.proxy.listeners import Listeners, open_sockets
+
+CLIENT = ip_address("192.0.2.7").packed
+
+
+@pytest.fixture
+async def urlward(tmp_path: Path) -> AsyncIterator[Urlward]:
+    one = Urlward(tmp_path, LIST, 30.0, "open")
+    await one.start()
+    yield one
+    one.stop()
+
+
+class Hook:
+    """A connection such as a hook has."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def to(cls, urlward: Urlward) -> "Hook":
+        return cls(*await asyncio.open_unix_connection(urlward.folder / "socket"))
+
+    def send(self, data: bytes, client: bytes = CLIENT, *, text: bool = False) -> None:
+        frame = bytes([len(client) + 128 * text]) + client + data
+        self.writer.write(len(frame).to_bytes(2) + frame)
+
+    async def reply(self) -> tuple[bytes, bytes]:
+        data = await self.reader.readexactly(int.from_bytes(await self.reader.readexactly(2)))
+        return data[:1], data[1:]
+
+    async def ask(self, data: bytes, client: bytes = CLIENT, *, text: bool = False) -> tuple[bytes, bytes]:
+        self.send(data, client, text=text)
+        return await self.reply()
+
+
+def answer(name: str, *lines: str, kind: str = "A", code: int = 0) -> bytes:
+    message = dns.message.make_response(dns.message.make_query(name, kind), recursion_available=True)
+    message.set_rcode(dns.rcode.Rcode(code))
+    for line in lines:
+        owner, ttl, type_, data = line.split(" ", 3)
+        message.answer.append(dns.rrset.from_text(f"{owner}.", int(ttl), "IN", type_, data))
+    return message.to_wire()
+
+
+async def test_what_nobody_lists(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    assert await hook.ask(answer("plain.example", "plain.example 60 A 192.0.2.1")) == (b"P", b"")
+    assert await hook.ask(answer("blocked.example")) == (b"P", b""), "nothing in it leads there"
+    assert urlward.kernel.steered == []
+
+
+async def test_what_is_steered(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    for client in b"", CLIENT, ip_address("2001:db8::7").packed:
+        status, told = await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"), client)
+        message = dns.message.from_wire(told)
+        assert (status, message.answer[0].ttl) == (b"S", 300)
+        assert told.count(b"\7blocked\7example\0") == 2, "nothing is compressed"
+    assert urlward.kernel.addresses == {"203.0.113.1"}
+
+
+async def test_what_must_not_go_as_it_is(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'
+    status, told = await hook.ask(answer("blocked.example", record, kind="HTTPS"))
+    assert (status, str(dns.message.from_wire(told).answer[0][0])) == (b"R", '1 . alpn="h2"')
+    status, told = await hook.ask(answer("use-application-dns.net", "use-application-dns.net 60 A 192.0.2.1"))
+    assert (status, dns.message.from_wire(told).rcode()) == (b"R", dns.rcode.NXDOMAIN)
+    urlward.kernel.fault = NftError("no room")
+    status, told = await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    assert (status, dns.message.from_wire(told).rcode()) == (b"R", dns.rcode.SERVFAIL)
+    urlward.policy.on_error = "pass"
+    assert await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1")) == (b"P", b"")
+
+
+async def test_text(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    status, told = await hook.ask(b"plain.example. 1 0\n1 plain.example. 60 1 192.0.2.1", text=True)
+    assert (status, told) == (b"P", b"")
+    text = (
+        b"blocked.example. 1 0\n1 blocked.example. 3600 1 203.0.113.1\n1 blocked.example. 3600 1 203.0.113.2"
+    )
+    assert await hook.ask(text, text=True) == (
+        b"S",
+        b"0\n1 blocked.example. 300 1 203.0.113.1\n1 blocked.example. 300 1 203.0.113.2",
+    )
+    text = b'blocked.example. 65 0\n1 blocked.example. 60 65 1 . alpn="h2,h3" ipv4hint=203.0.113.3'
+    assert await hook.ask(text, text=True) == (
+        b"R",
+        b"0\n1 blocked.example. 60 65 1 . alpn=h2 ipv4hint=203.0.113.3",
+    )
+    assert to_text(from_text(b"plain.example. 1 3")) == b"3"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"\0\0",
+        b"\0\1\0",
+        b"\0\5\7abcd",
+        b"\0\x0d\0" + bytes(12),
+        b"\0\x0d\x80" + b"no such line",
+        b"\0\x15\x80" + b"a. 1 0\n1 a. 60 1 xxxx",
+    ],
+    ids=["nothing", "no message", "an odd address", "no question", "no lines", "no address in a line"],
+)
+async def test_what_no_hook_sends(urlward: Urlward, frame: bytes) -> None:
+    hook = await Hook.to(urlward)
+    hook.writer.write(frame)
+    assert await hook.reader.read() == b"", "closed"
+    other = await Hook.to(urlward)
+    assert await other.ask(answer("plain.example")) == (b"P", b"")
+
+
+async def test_one_at_a_time(urlward: Urlward) -> None:
+    hook, other = await Hook.to(urlward), await Hook.to(urlward)
+    urlward.kernel.gate = asyncio.Event()
+    hook.send(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    await until(lambda: urlward.kernel.waiting, "the answer at the kernel")
+    assert await other.ask(answer("plain.example")) == (b"P", b""), "others do not wait"
+    hook.send(answer("plain.example"))
+    assert await hook.reader.read() == b""
+    urlward.kernel.gate.set()
+    await until(lambda: urlward.kernel.steered, "the addresses, all the same")
+
+
+async def test_late_replies_are_counted(tmp_path: Path) -> None:
+    urlward = Urlward(tmp_path, LIST, 0.01, "open")
+    await urlward.start()
+    hook = await Hook.to(urlward)
+    urlward.kernel.gate = asyncio.Event()
+    hook.send(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    await until(lambda: urlward.kernel.waiting, "the answer at the kernel")
+    await asyncio.sleep(0.02)
+    assert urlward.late == 0
+    urlward.kernel.gate.set()
+    await until(lambda: urlward.late == 1, "the late reply")
+    urlward.stop()
+
+
+def test_a_socket_in_the_file_system(tmp_path: Path) -> None:
+    address = Address(str(tmp_path / "socket"), 0, "unix")
+    assert str(address) == str(tmp_path / "socket")
+    (stale,) = open_sockets(address)
+    assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o660
+    stale.close()
+    listeners = Listeners()
+    listeners.open([address], 2)
+    listeners.open([address], 3)
+    sockets = [one for number in range(3) for _, some in listeners.of(number, [address]) for one in some]
+    assert len({one.fileno() for one in sockets}) == 3
+    assert {one.getsockname() for one in sockets} == {str(tmp_path / "socket")}
+    # All are the same: what connects waits for whichever worker accepts.
+    sockets[0].listen()
+    assert all(one.getsockopt(1, 30) for one in sockets)
+    listeners.close()
+    (tmp_path / "file").write_text("somebody's")
+    with pytest.raises(OSError, match="in use"):
+        open_sockets(Address(str(tmp_path / "file"), 0, "unix"))
+    assert (tmp_path / "file").read_text() == "somebody's"
