@@ -154,7 +154,7 @@ class Node:
             header = await self._peek()
             if header is not None and header != self.serial:
                 await self._refresh(header)
-            await asyncio.sleep(POLL * (0.75 + self._choose.random() / 2))
+            await asyncio.sleep(POLL * (0.9 + self._choose.random() / 5))
 
     async def _peek(self) -> int | None:
         condition = [f"If-None-Match: {self._etag.decode()}"] if self._etag else []
