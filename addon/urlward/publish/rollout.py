@@ -32,7 +32,7 @@ from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.delta import DeltaError, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
-from urlward.engine.signing import SigningKey, check_signature, sign_artifact
+from urlward.engine.signing import MAX_SERIAL, SigningKey, check_signature, sign_artifact
 from urlward.lists.trust import read_signing_key
 from urlward.publish.canaries import (
     Sample,
@@ -62,6 +62,9 @@ PATIENCE = 3
 
 RESTARTS = 2
 """Times that a canary's filter may begin anew while it is watched."""
+
+_HIGHEST = MAX_SERIAL // 2
+"""Serial of a body's own list that is kept: above it there has to be room for all that follow."""
 
 _TRIES = 20
 
@@ -584,7 +587,8 @@ class Lists:
             for channel in (CANARY, STABLE)
         ]
         known = [each.serial for each in rollout.versions]
-        serial = max(version.serial, 1 + max([above, *offered, *known]))
+        own = version.serial if version.serial <= _HIGHEST else 0
+        serial = max(own, 1 + max([above, *offered, *known]))
         ends = [version.until] if version.until else []
         if self._table.valid_for is not None:
             ends.append(int(now + self._table.valid_for))
