@@ -30,7 +30,7 @@ def test_one_url_or_several() -> None:
         ({"ca": "x"}, "ca says nothing without valkeys://"),
         ({"url": "valkeys://127.0.0.1", "key": "x"}, "key is given without certificate"),
         ({"node": "a b"}, "no spaces"),
-        ({"prefix": "a{b}"}, "pattern"),
+        ({"prefix": "a{b}"}, "1 to 64 letters"),
         ({"settle": 1_001}, "less than or equal to 1000"),
     ],
 )

@@ -360,6 +360,20 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "[[feed]]\nname = 'a b'\nurl = 'http://a.example/'",
+            "feed.0.name: input should be 1 to 64 letters, digits and ._-, no . or - first",
+        ),
+        (
+            "[gateway.canary]\nname = 'Canary'",
+            "gateway.canary.name: input should be a name with a dot, of small letters, digits and -",
+        ),
+        ("[fleet]\nprefix = 'a b'", "fleet.prefix: input should be 1 to 64 letters, digits and _.-"),
+        (
+            "[[records.store]]\nkind = 'postgresql'\nurl_env = 'A-B'",
+            "records.store.0.url_env: input should be the name of a variable: "
+            "letters, digits and _, no digit first",
+        ),
         ("lists = []", "lists: no such key; did you mean list?"),
         ("[Page]", "Page: no such key; did you mean page?"),
         ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),

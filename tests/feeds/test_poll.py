@@ -9,11 +9,11 @@ from feeds.feed_support import Server, feed, hosts
 from feeds.test_take import SIGNER, THIEF, asked, issue
 from feeds.test_updates import running, table
 from lists.support import key_file
-from urlward.engine.artifact import parse
+from urlward.engine.artifact import Header, parse
 from urlward.engine.signing import sign_artifact
 from urlward.feeds import poll as feeds_poll
 from urlward.feeds.poll import PollError, peek
-from urlward.feeds.source import NO_VALIDATORS
+from urlward.feeds.source import NO_VALIDATORS, Validators
 
 LARGE, SMALL = issue(1, *range(200), signer=SIGNER), issue(2, *range(20), signer=SIGNER)
 
@@ -38,6 +38,35 @@ def test_what_is_new_is_seen_long_before_the_interval_is_over(tmp_path: Path, si
         site.put("feed", issue(3, *range(22)))
         process.wait_for("list one: 22 entries fetched, serial 3")
         assert process.end() == 0
+
+
+async def test_what_is_not_taken_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at each look, where two servers of one name have validators of their own: a list that a thousand
+    nodes refuse would be fetched by each every two seconds."""
+    first, second = parse(LARGE).header, parse(SMALL).header
+    seen = iter([second, second, second, first, second, second])
+    asked_for: list[Header] = []
+    looks: list[Header] = []
+
+    def look(*_: object) -> tuple[Header, Validators]:
+        try:
+            looks.append(next(seen))
+        except StopIteration:
+            raise PollError("over", "over") from None
+        return looks[-1], NO_VALIDATORS
+
+    monkeypatch.setattr(feeds_poll, "peek", look)
+    made = feed(tmp_path, url="http://192.0.2.1/")
+    table = made.table.model_copy(update={"poll": 0.001})
+    in_force = first
+    await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+    assert (len(looks), asked_for) == (6, [second])
+    # Another one is asked for, and so is the first where it is no longer in force.
+    looks.clear()
+    asked_for.clear()
+    seen, in_force = iter([second, first, second]), parse(again(LARGE, 3)).header
+    await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+    assert asked_for == [second, first, second]
 
 
 @pytest.mark.parametrize("content", [hosts(*range(100)), hosts(1)])

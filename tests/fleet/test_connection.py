@@ -2,6 +2,7 @@ import asyncio
 import logging
 import re
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -181,6 +182,20 @@ async def test_it_begins_anew_where_the_data_are_lost(server: Server) -> None:
         server.run("FLUSHALL")
         await until(lambda: len(begun) == 2)
         assert c.up
+        assert told == []
+
+
+async def test_it_begins_anew_where_valkeys_clock_was_set(server: Server) -> None:
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    async with connected(table(server), prepare=lambda c: c.on_begin(begin)) as (c, told):
+        await until(lambda: begun)
+        c._ahead -= 3_600
+        await until(lambda: len(begun) == 2)
+        assert abs(c.now() - time.time()) < 60
         assert told == []
 
 

@@ -376,6 +376,34 @@ async def test_what_cannot_be_taken_is_said_and_keeps_nothing_else_from_being_ta
         await until(lambda: "own o-1" in caplog.text and "allow a-1" in caplog.text)
 
 
+async def test_a_record_counts_under_its_own_name_alone(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may write to Valkey, and has no key, could remove what is blocked by hand, allows and holds of
+    records by the mark of any record that was removed."""
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        kept, removed = a.own("kept.example"), a.own("removed.example")
+        hold(a.state, "R1", int(time.time()) + 1_000, "w", "Ann", now=time.time())
+        await until(lambda: len(b.owned()) == 2 and b.holds())
+        remove_own(a.state, removed, "not needed", "Ann", now=time.time())
+        await until(lambda: b.owned() == ["kept.example"])
+        await a.told(f"own:{removed}", gone=True)
+        name, names = a.connection.name("decided"), [f"own:{kept}", "hold:R1"]
+        (mark,) = await a.connection.ask(("HGET", name, f"own:{removed}")) or [None]
+        for each in names:
+            await a.connection.ask(("HSET", name, each, mark))
+        stream = a.connection.name("decisions")
+        await a.connection.ask(("XADD", stream, "*", "p", "x", "n", json.dumps(names)))
+        await until(lambda: all(f"{each.replace(':', ' ')} of another node" in caplog.text for each in names))
+        # Its own is in force as ever, also where it comes again.
+        b.shared._merging.set()
+        a.own("last.example")
+        await until(lambda: "last.example" in b.owned())
+        for node in (a, b):
+            assert sorted(node.owned()) == ["kept.example", "last.example"]
+            assert list(node.holds()) == ["R1"]
+
+
 async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, server: Server) -> None:
     table = FeedTable(name="one", path=str(tmp_path / "list.ward"), max_shrink=1.0, min_entries=1)
     config = Config(feed=(table,), key=str(key_file(tmp_path / "lists.key")))

@@ -1,5 +1,7 @@
 """Two filters with a gateway each, in namespaces, and a Valkey between them."""
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -11,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_for
-from e2e.steer_support import address, ask, elements, get, resolving, steering, while_alive
+from e2e.steer_support import MANY, address, ask, elements, get, resolving, steering, while_alive
 from e2e.support import Filter
 from e2e.test_modes import may_make_namespaces
+from e2e.test_processes import workers_of
 from fleet.servers import HAS_VALKEY
 from gateway.network import IPV4, Network
 from urlward.records.asking import ask as ask_recorder
@@ -164,6 +167,30 @@ def test_a_listed_page_is_blocked_by_the_node_that_the_traffic_takes(pair: Pair)
         assert get(b, IPV4.origin, "blocked.example") == 451
 
     while_alive(b, attempt)
+
+
+@pytest.mark.long
+def test_nothing_is_missed_over_a_reload_and_the_end_of_all_workers(pair: Pair) -> None:
+    a, b = pair.nets
+    other = pair.filters[1]
+    wheres = []
+    numbers = iter(range(120, MANY))
+
+    def answer() -> None:
+        wheres.append(address(ask(a, f"n{next(numbers)}.blocked.example")))
+
+    other.process.send_signal(signal.SIGUSR2)
+    while "reload: done" not in other.log():
+        answer()
+        time.sleep(0.5)
+    before = workers_of(other)
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    answer()
+    wait_for(lambda: len(workers_of(other)) == len(before) and not {*before} & {*workers_of(other)}, "others")
+    answer()
+    for where in wheres:
+        wait_for(lambda where=where: steered(b, where), "an address")
 
 
 def test_without_valkey_each_filters_on_and_both_merge_when_it_is_back(pair: Pair) -> None:

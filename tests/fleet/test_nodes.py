@@ -102,6 +102,9 @@ async def test_what_makes_no_sense_is_no_node(server: Server) -> None:
         key = "{urlward}:nodes"
         server.run("HSET", key, "x", "nonsense", "y", SEAL.seal(b"{}"), "z", SEAL.seal(b"\xff"), b"\xff", "")
         await until(lambda: a.latest)
+        # Nor is what another node has said of itself, which hid that this one fails, or is away.
+        (said,) = await a.connection.ask(("HGET", key, "a")) or [None]
+        assert await a.connection.ask(("HSET", key, "w", said)) == [1]
         found = await read_nodes(a.connection)
         assert found is not None
         assert [one.name for one in found] == ["a"]

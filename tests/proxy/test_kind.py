@@ -164,6 +164,9 @@ def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> Non
     assert found(b"\x01\r\n\x9fGET /listed HTTP/1.1\r\n")
     assert found(b"xget /listed hTTp/1.1\r\n")
     assert not found(b"\x01\x02a=1\nGET /listed HTTP/1.1\r\n\r\n")
+    # A name of what is traced, behind the lengths of gRPC and protobuf.
+    assert not found(b"\0\0\0\0\x15\x0a\x13GET /users/{id}/all\x10\x01\n")
+    assert not found(b"\x82\x01GET /users HTTP/1.1\x12\x03abc")
     assert not found(b"--batch\r\nContent-Type: application/http\r\n\r\nGET /listed HTTP/1.1\r\n\r\n")
     assert not found(b"a=1\nGET /listed HTTP/1.1\r\n\r\n")
 

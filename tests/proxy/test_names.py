@@ -43,6 +43,14 @@ def test_a_field_that_frames_to_some_is_refused() -> None:
             names_of(request(HOST, (name, b"5")), to("192.0.2.1"))
 
 
+def test_an_expectation_that_an_origin_may_refuse_before_the_body_is_refused() -> None:
+    for value in (b"x", b"100-continue, x", b"100-continue;x"):
+        with pytest.raises(UrlError):
+            names_of(request(HOST, (b"eXpect", value)), to("192.0.2.1"))
+    for field in ((b"Expect", b"100-Continue"), (b"X-Expect", b"x")):
+        assert names_of(request(HOST, field), to("192.0.2.1")).target == "/a?b"
+
+
 def test_of_a_transparent_request() -> None:
     names = names_of(request(HOST), to("192.0.2.7", 80))
     assert names == Names(("a.example", "192.0.2.7"), (81, 80), "192.0.2.7", "/a?b")

@@ -24,10 +24,11 @@ from urlward.engine.delta import apply_delta
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import check_signature, sign_artifact
 from urlward.publish import rollout as publish_rollout
-from urlward.publish.canaries import Sample
+from urlward.publish.canaries import Sample, parse_sample
 from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import ChangedError, Folder, PlaceError
 from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
+from urlward.publish.run import told
 
 LISTS = [listed(range(n, 100 + n)) for n in range(8)]
 
@@ -234,10 +235,58 @@ def test_what_is_offered_goes_above_whatever_is_there(tmp_path: Path) -> None:
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_001, content_of(LISTS[0]))
     (tmp_path / ".publish/phish.json").write_text("edited")
+    lists.claim("phish")
+    lists.offer("phish")
+    lists.release("phish")
     lists.publish("phish", LISTS[1])
     header = offered(place)
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_002, content_of(LISTS[1]))
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+@pytest.mark.parametrize("canary", [False, True])
+def test_a_list_whose_record_is_lost_is_held_as_it_is_offered(
+    tmp_path: Path, how: str, *, canary: bool
+) -> None:
+    """The one that was held since it was wrong was a first version again, and for all."""
+    place, config = Watched(tmp_path), configured(tmp_path, canary=canary)
+    lists = leading(place, config)
+    for data in LISTS[:2]:
+        lists.publish("phish", data)
+    lists.roll_back("phish", why="wrong", who="Ann", serial=1)
+    record = tmp_path / ".publish/phish.json"
+    record.write_text("{") if how == "edited" else record.unlink()
+    serials = [found and found.serial for found in (offered(place), offered(place, "canary"))]
+    for data in LISTS[1:3]:
+        assert not lists.publish("phish", data)
+        lists.offer("phish")
+        lists.renew("phish")
+    assert [found and found.serial for found in (offered(place), offered(place, "canary"))] == serials
+    assert content(place) == content_of(LISTS[0])
+    held = lists.rollout("phish")
+    assert told(held) == told(lists.rollout("phish")), "which is logged where it is another"
+    assert told(held).startswith("held: its record is gone or damaged")
+    assert [each.name for each in read_rollouts(place)] == ["phish"] * (how == "edited")
+    lists.release("phish")
+    assert lists.publish("phish", LISTS[2])
+    assert content(place) == content_of(LISTS[2])
+
+
+@pytest.mark.parametrize("theirs", [b"", b"half a list", sign_artifact(LISTS[5], THEIRS, serial=2**64 - 1)])
+def test_what_others_have_put_there_is_written_over(theirs: bytes, tmp_path: Path) -> None:
+    place, config = Folder(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    for channel in ("stable", "canary"):
+        (tmp_path / channel / "phish.ward").write_bytes(theirs)
+    lists.offer("phish")
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    (tmp_path / "stable/phish.ward").write_bytes(theirs)
+    lists.publish("phish", LISTS[1])
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, content(place)) == (2, content_of(LISTS[1]))
 
 
 def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> None:
@@ -284,7 +333,35 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
     assert content(place) == content_of(LISTS[3])
 
 
+def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+
+    def end() -> None:
+        raise Killed
+
+    # The version, the record, and the artifacts for all and for canaries: the fifth would be a delta.
+    place.happens, place.writes, place.at = end, 0, 4
+    with pytest.raises(Killed):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content(place, "canary") == content_of(LISTS[1])
+    assert deltas(place) == deltas(place, "canary") == []
+
+
 # --- canaries
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
+def test_a_number_that_is_none_is_not_counted(value: str) -> None:
+    """It ended each look by an error, so that the version was neither for all nor held."""
+    lines = (
+        f'urlward_list_serial{{list="phish"}} {value}',
+        f'urlward_blocks_total{{list="phish"}} {value}',
+        'urlward_requests_total{stage="match"} 7',
+    )
+    assert parse_sample("\n".join(lines) + "\n", "phish") == Sample(requests=7.0)
 
 
 def sample(serial: int, requests: float = 10_000, **counters: float) -> Sample:

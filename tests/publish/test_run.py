@@ -159,6 +159,11 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
             '[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "lists.key"\nsign = "none"\n',
             "none: ",
         ),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "lists.key"\nsign = "body"\n'
+            '[[publish.canary]]\nurl = "http://node.example"\ntoken_file = "t"\n',
+            "leave --once out",
+        ),
         ('[publish]\nto = "ftp://x"\nkey = "k"\nsign = "s"\n', "publish.to: neither a folder nor s3://"),
         ('[publish]\nto = "s3://"\nkey = "k"\nsign = "s"\n', "publish.to: s3:// without a bucket"),
         (

@@ -6,13 +6,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from urlward.config.tables import SHAREABLE, Bytes, FileName, Seconds, Signer, Table
+from urlward.config.tables import SHAREABLE, Bytes, FileName, Seconds, Signer, Table, Variable, spelt
 
 HOUR = 3_600.0
 
 Share = Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)]
-Variable = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
-Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\z")]
+Name = Annotated[
+    str, spelt(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits and ._-, no . or - first")
+]
 
 _PAIRS = (
     ("url", "path"),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from urlward.config.problem import Problem
-from urlward.config.tables import SHAREABLE, FileName, Table
+from urlward.config.tables import SHAREABLE, FileName, Table, spelt
 
 SCHEMES = {"valkey": False, "valkeys": True}
 """Schemes of URLs, and whether they stand for TLS."""
@@ -74,7 +74,9 @@ class FleetTable(Table):
         default_factory=socket.gethostname
     )
     settle: Annotated[int, Field(ge=0, le=1_000)] = 5
-    prefix: Annotated[str, SHAREABLE, Field(pattern=r"\A[A-Za-z0-9_.-]{1,64}\z")] = "urlward"
+    prefix: Annotated[str, SHAREABLE, spelt(r"[A-Za-z0-9_.-]{1,64}", "1 to 64 letters, digits and _.-")] = (
+        "urlward"
+    )
 
     @property
     def tls(self) -> bool:

@@ -13,6 +13,27 @@ WRITTEN = "as an operator wrote it"
 """Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
 
 
+def spelt(pattern: str, words: str) -> AfterValidator:
+    """Make a check of a text's spelling.
+
+    Args:
+        pattern: of the whole text.
+        words: the same, for people.
+    """
+    matches = re.compile(pattern).fullmatch
+
+    def check(text: str) -> str:
+        if matches(text) is None:
+            raise ValueError(f"input should be {words}")
+        return text
+
+    return AfterValidator(check)
+
+
+Variable = Annotated[
+    str, spelt(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and _, no digit first")
+]
+
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 
 

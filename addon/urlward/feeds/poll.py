@@ -68,10 +68,12 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
     Args:
         feed: with `poll`.
         in_force: gives the header of the artifact in force.
-        ask: has the feed refreshed.
+        ask: has the feed refreshed; once for a header, since what a refresh refuses is there at the next look
+            too, and servers that share a name need not have validators in common.
     """
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
+    asked: Header | None = None
     while True:
         # Nodes that start together are not to ask together.
         await asyncio.sleep(wait * (0.75 + random.random() / 2))
@@ -84,5 +86,6 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
             wait = min(2 * wait, max(MOST, feed.poll))  # its refreshes say what is wrong
             continue
         wait = feed.poll
-        if found is not None and found != in_force():
+        if found is not None and found not in (asked, in_force()):
+            asked = found
             ask()

@@ -55,6 +55,10 @@ ANSWER_WITHIN = 1.0
 BEAT = 1.0
 """Seconds between two looks whether it is there, and has its data."""
 
+CLOCK_SET = 5.0
+"""Seconds by which Valkey's clock may differ from what was expected; beyond, it has been set, and times that
+are kept there mean something else now."""
+
 BACKOFF = (0.1, 0.25, 0.5, 1.0, 2.0)
 """Seconds until it is tried again, after one failure in a row and more; each up to a half longer."""
 
@@ -331,7 +335,8 @@ class Connection:
             if not self._takers:
                 work += self._all_begins()
             if await _first_of(work, self._lost_epoch):
-                logger.warning("fleet: Valkey has lost its data; it is given anew what this node has")
+                what = "has lost its data, or its clock was set"
+                logger.warning("fleet: Valkey %s; it is given anew what this node has", what)
                 await self._begin(link)
 
     def _all_begins(self) -> list[Coroutine[Any, Any, None]]:
@@ -343,8 +348,9 @@ class Connection:
             found = await link.ask_or_break((("TIME",), ("GET", self.name("epoch"))))
             if found is None:
                 return
+            before = self._ahead
             self._set_clock(found[0])
-            if found[1] != self._epoch:
+            if found[1] != self._epoch or abs(self._ahead - before) > CLOCK_SET:
                 self._lost_epoch.set()
 
     async def _follow(self, link: "_Link") -> None:

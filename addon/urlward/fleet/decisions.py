@@ -94,6 +94,7 @@ class Shared(NamedTuple):
     """Record as it is shared.
 
     Attributes:
+        name: kind and id, under which it is shared: one that is sealed is no other's, whoever moves it.
         version: of it.
         ends: as of `Known`.
         gone: likewise.
@@ -101,6 +102,7 @@ class Shared(NamedTuple):
         content: empty where it is gone.
     """
 
+    name: str
     version: Version
     ends: float
     gone: tuple[str, str] | None
@@ -121,6 +123,7 @@ class Shared(NamedTuple):
         found = json.loads(data)
         gone = found["gone"]
         return cls(
+            str(found["name"]),
             Version(int(found["version"][0]), str(found["version"][1])), float(found["ends"]),
             None if gone is None else (str(gone[0]), str(gone[1])), str(found["who"]), dict(found["content"]),
         )  # fmt: skip
@@ -295,7 +298,7 @@ class SharedDecisions:
                     self._say(f"{kind_name} {id_}: not shared: {e}")
                     continue
                 who = str(content.get("who", ""))
-            shared = Shared(known.version, known.ends, known.gone, who, content)
+            shared = Shared(name, known.version, known.ends, known.gone, who, content)
             yield name, known.version, self._connection.seal.seal(shared.packed())
 
     async def _store(self, sealed: Sequence[tuple[str, Version, bytes]], over: Sequence[str]) -> bool:
@@ -358,6 +361,8 @@ class SharedDecisions:
                 continue
             try:
                 shared = Shared.read(self._connection.seal.unseal(data))
+                if shared.name != name:
+                    raise ValueError("another record")
                 again |= self._take_one(kind, id_, name, shared)
             except (DamagedError, ValueError, KeyError, TypeError, AttributeError) as e:
                 what = fault_text(e) if isinstance(e, UrlwardError) else "not understood"

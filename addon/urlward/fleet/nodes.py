@@ -108,7 +108,10 @@ async def read_nodes(connection: Connection) -> list[Node] | None:
     for name, sealed in zip(found[0][::2], found[0][1::2], strict=True):
         # What makes no sense is a later version's, or nobody's.
         with suppress(DamagedError, ValueError):
-            rows[name.decode()] = msgspec.json.decode(connection.seal.unseal(sealed), type=Said)
+            # With its name, so that nobody without the key has it stand for another node.
+            node, said = msgspec.json.decode(connection.seal.unseal(sealed), type=tuple[str, Said])
+            if node.encode() == name:
+                rows[node] = said
     return nodes_of(rows, connection.now())
 
 
@@ -163,7 +166,7 @@ class Nodes:
         connection = self.connection
         key = connection.name("nodes")
         while True:
-            said = msgspec.json.encode(self._describe(connection.now()))
+            said = msgspec.json.encode((connection.node, self._describe(connection.now())))
             await connection.ask(("HSET", key, connection.node, connection.seal.seal(said)))
             found = await read_nodes(connection)
             if found is not None:

@@ -342,6 +342,12 @@ def _check_head(request: http.Request, context: Context) -> None:
         raise UrlError("a folded field or a bare line break")
     if any(frames_to_some(name) for name, _ in request.headers.fields):
         raise UrlError("a field that some take for a message's length")
+    if any(
+        name.lower() == b"expect" and value.lower() != b"100-continue"
+        for name, value in request.headers.fields
+    ):
+        # Which mitmproxy passes on, with the body, and asks its origin on: see `relay.Pending.unasked`.
+        raise UrlError("an expectation that nobody knows")
     if _NOT_A_TARGET(request.data.method) or _NOT_A_TARGET(request.data.path):
         raise UrlError("a blank or control character in the request line")
     if not is_multiplexed(context) and request.data.http_version not in (b"HTTP/1.1", b"HTTP/1.0"):

@@ -254,9 +254,12 @@ class Preflight:
             return
         if find_spec("valkey") is None:
             yield Problem("fleet", "the extra is missing: pip install 'urlward[fleet]'")
-        for key in ("password_file", "ca", "certificate", "key"):
-            if (name := getattr(fleet, key)) is not None and (problem := _readable(name)) is not None:
-                yield Problem(f"fleet.{key}", problem)
+        if fleet.password_file is not None and (problem := _readable(fleet.password_file)) is not None:
+            yield Problem("fleet.password_file", problem)
+        if fleet.ca is not None and (text := _authorities_problem(fleet.ca)):
+            yield Problem("fleet.ca", text)
+        if text := _wrong(lambda: context(None, fleet.certificate, fleet.key)):
+            yield Problem("fleet.certificate", text)
         if fleet.seal is not None:
             seal = Path(fleet.seal)
             yield from self._usable("fleet.seal", lambda: read_key(seal))

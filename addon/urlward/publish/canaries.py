@@ -98,6 +98,8 @@ def parse_sample(text: str, name: str) -> Sample:
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
             labels, value = sample.labels, sample.value
+            if not math.isfinite(value):
+                continue  # such as the serial of no list that there is
             of_list = name in (labels.get("list"), labels.get("feed"))
             match sample.name:
                 case "urlward_requests_total" if labels.get("stage") in _JUDGED:

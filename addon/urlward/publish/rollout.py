@@ -19,7 +19,7 @@ is to issue an earlier version anew.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -31,7 +31,7 @@ from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.delta import DeltaError, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
-from urlward.engine.signing import SigningKey, sign_artifact
+from urlward.engine.signing import SigningKey, check_signature, sign_artifact
 from urlward.lists.trust import read_signing_key
 from urlward.publish.canaries import (
     Sample,
@@ -42,7 +42,17 @@ from urlward.publish.canaries import (
 )
 from urlward.publish.lease import NAME as LEASE
 from urlward.publish.lease import Lease, LeaseLostError
-from urlward.publish.place import CANARY, CONTROL, NEW, STABLE, VERSIONS, ChangedError, Place, PlaceError
+from urlward.publish.place import (
+    CANARY,
+    CONTROL,
+    NEW,
+    STABLE,
+    VERSIONS,
+    ChangedError,
+    Found,
+    Place,
+    PlaceError,
+)
 from urlward.state.keys import read_key
 from urlward.units import in_words
 
@@ -53,6 +63,11 @@ RESTARTS = 2
 """Times that a canary's filter may begin anew while it is watched."""
 
 _TRIES = 20
+
+_LOST = (
+    "its record is gone or damaged, and nobody knows whether somebody has held it: what is offered stays, "
+    "and a release offers the feed's list to all"
+)
 
 
 class Version(msgspec.Struct):
@@ -83,7 +98,7 @@ class Held(msgspec.Struct):
     Attributes:
         reason: why.
         who: an operator; empty where a guard did it.
-        at: when, seconds since 1970-01-01 UTC.
+        at: when, seconds since 1970-01-01 UTC; 0 where nobody knows.
     """
 
     reason: str
@@ -166,19 +181,19 @@ def read_rollouts(place: Place) -> list[Rollout]:
     """
     names = [name for name in place.names(CONTROL) if name.endswith(".json") and f"{CONTROL}/{name}" != LEASE]
     found = [_read(place, name.removesuffix(".json"))[0] for name in names]
-    return [rollout for rollout in found if rollout.versions]
+    return [rollout for rollout in found if rollout.versions or rollout.held is not None]
 
 
 def _read(place: Place, name: str) -> tuple[Rollout, str]:
-    """Read a list's record, and its tag."""
+    """Read a list's record, and its tag; one that is lost is begun anew, above the serials on offer."""
     found = place.read(record_name(name))
-    if found is None:
-        return Rollout(name), NEW
-    try:
-        return msgspec.json.decode(found.data, type=Rollout), found.tag
-    except msgspec.MsgspecError:
-        # It is written whole, so somebody has edited it: begun anew above the serials that are offered.
-        return Rollout(name), found.tag
+    if found is not None:
+        with suppress(msgspec.MsgspecError):  # it is written whole, so somebody has edited it
+            return msgspec.json.decode(found.data, type=Rollout), found.tag
+    rollout = Rollout(name)
+    if place.read(f"{STABLE}/{name}.ward", 1) is not None:
+        rollout.held = Held(_LOST, "", 0.0)
+    return rollout, NEW if found is None else found.tag
 
 
 class Lists:
@@ -445,34 +460,27 @@ class Lists:
         there = {channel: self._place.read(path, HEADER_SIZE) for channel, path in paths.items()}
         rollout = self.rollout(name)
         wanted = {CANARY: rollout.canary, STABLE: rollout.stable}
+        changed = []
         for channel, found in there.items():
-            serial = 0
-            if found is not None:
-                with suppress(ArtifactError):
-                    serial = read_header(found.data).serial
-            if serial > wanted[channel] > 0:
+            offered, serial = self._serial_of(found), wanted[channel]
+            if offered > serial > 0:
                 # By who led before, or the record is of a copy of old: nodes go by serials, so above it.
-                self._rise(name, channel, serial)
+                self._rise(name, channel, offered)
                 return False
+            if serial and offered != serial:
+                changed.append((channel, serial, NEW if found is None else found.tag))
+        if at_once:
+            for channel, serial, tag in reversed(changed):
+                # Those that are there lead to what is to be taken back.
+                self._remove_deltas(name, channel, ())
+                self._put(paths[channel], self._version(name, serial), tag)
         deltas: dict[tuple[int, int], bytes | None] = {}
-        for channel, found in there.items():
-            serial = wanted[channel]
-            is_there = False
-            if found is not None:
-                with suppress(ArtifactError):
-                    is_there = read_header(found.data).serial == serial
-            if not serial or is_there:
-                continue
+        for channel, serial, tag in changed:
             data = self._version(name, serial)
-            tag = NEW if found is None else found.tag
-            if at_once:
-                self._put(paths[channel], data, tag)
             names = self._put_deltas(rollout, paths[channel], serial, data, deltas)
             if not at_once:
                 self._put(paths[channel], data, tag)
-            for other in self._place.names(channel):
-                if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in names:
-                    self._place.remove(f"{channel}/{other}")
+            self._remove_deltas(name, channel, names)
         self._prune(rollout)
         return True
 
@@ -480,6 +488,12 @@ class Lists:
         if self._lease is not None:
             self._lease.check()
         self._place.write(path, data, tag)
+
+    def _remove_deltas(self, name: str, channel: str, but: Collection[str]) -> None:
+        """Delete the deltas of a list, but those of some names."""
+        for other in self._place.names(channel):
+            if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in but:
+                self._place.remove(f"{channel}/{other}")
 
     def _put_deltas(
         self,
@@ -521,6 +535,16 @@ class Lists:
             raise MissingError(f"{self._place}: {VERSIONS}/{name}/{serial}.ward is gone")
         return found.data
 
+    def _serial_of(self, found: Found | None) -> int:
+        """Serial of an artifact that is offered, by its header; 0 for none, and for what we have not signed:
+        nodes do not go by that either."""
+        if found is not None:
+            with suppress(ArtifactError):
+                header = read_header(found.data)
+                if check_signature(header) == self._signing.public:
+                    return header.serial
+        return 0
+
     def _rise(self, name: str, channel: str, above: int) -> None:
         """Issue what a channel is to have above a serial that is offered there."""
 
@@ -552,12 +576,10 @@ class Lists:
     def _issue(self, rollout: Rollout, data: bytes, protected: int, until: int, above: int = 0) -> Version:
         """Sign a version, with a serial above all others, and keep it."""
         artifact, now = parse(data), time.time()
-        offered = []
-        for channel in (CANARY, STABLE):
-            found = self._place.read(f"{channel}/{rollout.name}.ward", HEADER_SIZE)
-            if found is not None:
-                with suppress(ArtifactError):
-                    offered.append(read_header(found.data).serial)
+        offered = [
+            self._serial_of(self._place.read(f"{channel}/{rollout.name}.ward", HEADER_SIZE))
+            for channel in (CANARY, STABLE)
+        ]
         known = [version.serial for version in rollout.versions]
         serial = max(artifact.header.serial, 1 + max([above, *offered, *known], default=0))
         ends = [until] if until else []

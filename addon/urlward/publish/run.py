@@ -118,7 +118,10 @@ class Publisher:
         Raises:
             PlaceError: the place cannot be used.
             LeaseLostError: another publisher leads.
+            UrlwardError: there are canaries.
         """
+        if self._table.canary:
+            raise UrlwardError("canaries are watched by a publisher that goes on: leave --once out")
         until = time.monotonic() + self._table.lease + 2 * LOOK
         while not await asyncio.to_thread(self._try_to_lead):
             if time.monotonic() > until:
@@ -258,9 +261,9 @@ def told(rollout: Rollout) -> str:
     """Format what is offered of a list, in a line."""
     if rollout.held is not None:
         held = rollout.held
-        since = time_text(held.at) + (f" by {held.who}" if held.who else "")
-        hint = f"urlward rollout release {rollout.name}"
-        return f"held at serial {rollout.stable} since {since}: {held.reason}; {hint}"
+        since = (f" since {time_text(held.at)}" if held.at else "") + (f" by {held.who}" if held.who else "")
+        at = f" at serial {rollout.stable}" if rollout.stable else ""
+        return f"held{at}{since}: {held.reason}; urlward rollout release {rollout.name}"
     if rollout.is_tried:
         return f"serial {rollout.canary} for canaries, {rollout.stable} for all"
     return f"serial {rollout.stable} for all"
