@@ -71,9 +71,10 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
     asked: Header | None = None
+    # Nodes that start together are not to ask together.
+    await asyncio.sleep(wait * random.random())
     while True:
-        # Nodes that start together are not to ask together.
-        await asyncio.sleep(wait * (0.75 + random.random() / 2))
+        await asyncio.sleep(wait * (0.9 + random.random() / 5))
         try:
             found, validators = await asyncio.to_thread(peek, feed, validators)
         except PollError as e:
