@@ -89,6 +89,9 @@ class Validators(NamedTuple):
 
 NO_VALIDATORS = Validators()
 
+HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
+"""Fields that ask for an artifact's header; a server may give all of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class FeedOrigin:
