@@ -550,6 +550,19 @@ class TestKeygen:
         assert names_in(out) == []
 
 
+@pytest.mark.parametrize("words", [["run", "--lsten", "x"], ["gateway", "up", "--lsten"], ["script", "more"]])
+def test_what_a_command_does_not_know_comes_with_its_usage(
+    capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        cli.main(words)
+    assert raised.value.code == 2
+    command = " ".join(word for word in words if word in ("run", "gateway", "up", "script"))
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: urlward {command} ")
+    assert f"urlward {command}: error: unrecognized arguments: " in said
+
+
 def test_script_is_a_file_with_the_addon(urlward: Urlward) -> None:
     done = urlward("script")
     assert (done.code, done.err) == (0, "")

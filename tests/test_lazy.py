@@ -23,6 +23,20 @@ def test_a_filter_imports_what_it_uses_and_the_rest_is_still_there() -> None:
     assert done.stdout.splitlines() == ["[]", "True Client True", "True False"]
 
 
+GATEWAY = """
+import sys
+from urlward.cli import _gateway_addons
+from urlward.config import Config
+print(_gateway_addons(Config(), False, ["regular"], 8080))
+print([name for name in ("dns", "urlward.dns.server", "urlward.gateway.steering") if name in sys.modules])
+"""
+
+
+def test_a_filter_without_a_gateway_imports_nothing_of_dns() -> None:
+    done = subprocess.run([sys.executable, "-c", GATEWAY], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "[]"]
+
+
 REFRESH = """
 import sys
 import urlward.feeds.refresh

@@ -266,6 +266,7 @@ def test_the_package_says_what_it_has_and_imports_nothing_before(source: Path) -
     script = (
         "import sys, urlward\n"
         "assert not {m for m in sys.modules if m.startswith('urlward.')}, sys.modules\n"
+        "assert {'Filter', 'Verdict', '__version__'} < set(dir(urlward))\n"
         "assert urlward.__version__ and {'Filter', 'Verdict', 'UrlError'} < set(urlward.__all__)\n"
         "assert all(getattr(urlward, name) for name in urlward.__all__)\n"
         "assert 'mitmproxy' not in sys.modules\n"

@@ -30,6 +30,7 @@ from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
 from urlward.commands.feeds import add_feed_commands
 from urlward.commands.files import add_files_command
+from urlward.commands.fleet import add_fleet_commands
 from urlward.commands.gateway import add_gateway_commands
 from urlward.commands.helper import add_helper_commands
 from urlward.commands.imports import (
@@ -42,6 +43,7 @@ from urlward.commands.lab import add_lab_commands
 from urlward.commands.metrics import add_metrics_commands
 from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
+from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_records_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
@@ -90,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     keep_private()
     open_standard_streams()
     try:
-        parsed = _parser().parse_args(arguments)
+        parsed, unknown = _parser().parse_known_args(arguments)
+        if unknown:  # said with the usage of the command that does not know them
+            parsed.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         code = _dispatch(parsed)
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -183,9 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     add_trust_commands(command)
     add_delta_commands(command)
     add_feed_commands(command)
+    add_publish_commands(command)
     add_allow_commands(command)
     add_own_commands(command)
     add_status_commands(command)
+    add_fleet_commands(command)
     add_events_commands(command)
     add_records_commands(command)
     add_objection_commands(command)
@@ -395,10 +401,8 @@ def _told_problems(error: UrlwardError) -> list[Problem]:
 
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """Addons that work with the kernel's rules, where there are some for this filter."""
-    from urlward.gateway.canary import Heartbeat
     from urlward.gateway.errors import NoRulesError, located
     from urlward.gateway.rules import redirected_port
-    from urlward.gateway.steering import Steering
     from urlward.proxy.workers import is_worker
 
     gateway = config.gateway
@@ -406,10 +410,14 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
     addons: list[object] = []
     try:
         if steer:
+            from urlward.gateway.steering import Steering
+
             with located(config):
-                addons.append(steering := Steering(gateway))
+                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
                 steering.check(modes, port)
         elif takes is not None:
+            from urlward.gateway.canary import Heartbeat
+
             addons.append(heartbeat := Heartbeat(gateway))
             heartbeat.check(takes)
     except NoRulesError:

@@ -62,6 +62,22 @@ def test_a_log_that_was_cut(state: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert run("verify", "--state", state, "--known", out.split()[-1]) == 0
 
 
+@pytest.mark.parametrize("flag", ["--who", "--list"])
+def test_an_empty_name_shows_nobodys_lines(
+    state: Path, capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    """As of a variable that is not set; it showed everybody's."""
+    with pytest.raises(SettingError, match=f"{flag}: is empty"):
+        run("list", "--state", state, flag, "")
+    assert capsys.readouterr().out == ""
+    assert run("list", "--state", state) == run("list", "--state", state, "--who", "ANNA") == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == [
+        "allowed",
+        "expired",
+        "allowed",
+    ]
+
+
 def test_a_lost_head_is_told(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (state / HEAD).unlink()
     assert run("verify", "--state", state) == 1

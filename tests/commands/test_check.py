@@ -90,6 +90,16 @@ def test_why(check: Check) -> None:
     assert "C-1 games in list on games.example: by group.0.rule.1; group.0.rule.0 fits, out of its" in out
 
 
+def test_what_a_protected_host_is_kept_from(check: Check, config: Path) -> None:
+    config.write_text('state = "state"\n[[feed]]\nname = "list"\npath = "list.txt"\n')
+    (config.parent / "state").mkdir(mode=0o700)
+    _, out = check("--explain", "https://localhost/page")
+    assert (
+        "protected   no feed blocks this host whole, or has it decrypted: over HTTPS, pages on it pass" in out
+    )
+    assert "protected" not in check("--explain", "https://games.example/page")[1]
+
+
 def test_why_as_json(check: Check) -> None:
     _, out = check("--client", "192.0.2.5", "--at", LESSON, "--explain", "--json", "games.example")
     explained = json.loads(out)["explanation"]

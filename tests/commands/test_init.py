@@ -50,6 +50,24 @@ def test_a_configuration_can_be_used_and_has_what_goes_with_it(tmp_path: Path, k
         assert done.stdout == "configuration ok\n", done.stderr
 
 
+def test_it_ends_with_where_the_dashboard_is_and_what_is_blocked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "list.txt"
+    source.write_text("blocked.example\n")
+    assert run(tmp_path / "one", "--for", "office", "--no-test") == 0
+    said = capsys.readouterr().out
+    config = read_config(tmp_path / "one" / NAME)
+    assert config.admin is not None
+    assert f"http://{config.admin.listen}/" in said
+    assert str(tmp_path / "one/state/admin.token") in said
+    assert "sample" in said
+    assert run(tmp_path / "two", "--for", "office", "--no-test", "--days", 0, "--list", source) == 0
+    said = capsys.readouterr().out
+    assert "dashboard is at" not in said
+    assert "sample" not in said
+
+
 def test_a_url_is_a_feed_and_no_days_keep_nothing() -> None:
     made = tomllib.loads(configuration("office", "us", "https://hotline.example/list.ward", "gw", 0))
     assert made["feed"] == [{"name": "list", "url": "https://hotline.example/list.ward", "interval": "1h"}]

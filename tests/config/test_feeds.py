@@ -15,6 +15,7 @@ delimiter = ";"
 category = "phishing"
 interval = "30m"
 jitter = 0.2
+poll = "2s"
 timeout = "2m"
 connect_timeout = "5s"
 max_size = "64MB"
@@ -89,6 +90,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         delimiter=";",
         category="phishing",
         interval=1800.0,
+        poll=2.0,
         jitter=0.2,
         timeout=120.0,
         connect_timeout=5.0,

@@ -12,6 +12,7 @@ from urlward.config import (
     ConfigError,
     DnsTable,
     FeedTable,
+    FleetTable,
     GatewayTable,
     GroupTable,
     HelpLink,
@@ -20,6 +21,8 @@ from urlward.config import (
     PageTable,
     ProbingTable,
     ProxyTable,
+    PublishCanaryTable,
+    PublishTable,
     RecordsTable,
     RuleTable,
     ScheduleTable,
@@ -119,6 +122,20 @@ days = { blocks = 30, operations = 365 }
 [admin]
 token_file = "token"
 
+[publish]
+to = "www"
+key = "lists.key"
+sign = "~/body"
+valid_for = "2d"
+keep = 3
+lease = "10s"
+observe = "1h"
+max_rise = 1.5
+[[publish.canary]]
+url = "https://node1.example:8443/"
+token_file = "node1.token"
+ca = "ca.pem"
+
 [objections]
 url = "http://gateway.example:8091/"
 
@@ -127,6 +144,12 @@ users = "users.txt"
 
 [probing]
 slow = true
+
+[fleet]
+url = "valkeys://valkey.example:6380"
+user = "filter"
+password_file = "valkey.password"
+node = "gw1"
 
 [mitmproxy]
 upstream_cert = false
@@ -181,6 +204,23 @@ def test_every_key(path: Path) -> None:
         rule=(RuleTable(action="monitor"),),
         schedule={"night": ScheduleTable(zone="UTC")},
         objections=ObjectionsTable(url="http://gateway.example:8091/"),
+        publish=PublishTable(
+            to=str(folder / "www"),
+            key=str(folder / "lists.key"),
+            sign=str(Path("~/body").expanduser()),
+            valid_for=172_800.0,
+            keep=3,
+            lease=10.0,
+            observe=3_600.0,
+            max_rise=1.5,
+            canary=(
+                PublishCanaryTable(
+                    url="https://node1.example:8443",
+                    token_file=str(folder / "node1.token"),
+                    ca=str(folder / "ca.pem"),
+                ),
+            ),
+        ),
         proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
         pages={"school": PageTable(operator="Example School")},
@@ -223,6 +263,12 @@ def test_every_key(path: Path) -> None:
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
         admin=AdminTable(token_file=str(folder / "token")),
+        fleet=FleetTable(
+            url=("valkeys://valkey.example:6380",),
+            user="filter",
+            password_file=str(folder / "valkey.password"),
+            node="gw1",
+        ),
         mitmproxy={"upstream_cert": False, "stream_large_bodies": "1m", "anticache_size": 3},
     )
 
@@ -259,6 +305,8 @@ def test_this_file_has_every_key(path: Path) -> None:
     path.write_text(FULL)
     config = read_config(path)
     assert config.model_fields_set == set(Config.model_fields)
+    assert config.publish is not None
+    assert config.publish.model_fields_set == set(PublishTable.model_fields)
     assert config.page.model_fields_set == set(PageTable.model_fields)
     assert config.gateway.model_fields_set == set(GatewayTable.model_fields)
     assert config.gateway.dns.model_fields_set == set(DnsTable.model_fields)
@@ -312,6 +360,20 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            "[[feed]]\nname = 'a b'\nurl = 'http://a.example/'",
+            "feed.0.name: input should be 1 to 64 letters, digits and ._-, no . or - first",
+        ),
+        (
+            "[gateway.canary]\nname = 'Canary'",
+            "gateway.canary.name: input should be a name with a dot, of small letters, digits and -",
+        ),
+        ("[fleet]\nprefix = 'a b'", "fleet.prefix: input should be 1 to 64 letters, digits and _.-"),
+        (
+            "[[records.store]]\nkind = 'postgresql'\nurl_env = 'A-B'",
+            "records.store.0.url_env: input should be the name of a variable: "
+            "letters, digits and _, no digit first",
+        ),
         ("lists = []", "lists: no such key; did you mean list?"),
         ("[Page]", "Page: no such key; did you mean page?"),
         ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),

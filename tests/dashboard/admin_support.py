@@ -352,6 +352,25 @@ class MadeUp(LiveSources):
             },
         }
 
+    @property
+    def shares(self) -> bool:
+        return not self.quiet
+
+    def nodes(self) -> list[Row]:
+        if self.quiet:
+            raise NotConfiguredError("This node is alone: there is no [fleet].")
+        if self.absent:
+            raise AdminError("The fleet's Valkey has not answered yet.")
+        same = {"version": "0.1.0", "judged": 91_000, "blocked": 12, "load": 0.42, "alarms": [], "behind": []}
+        return [
+            {"name": "gw1", "state": "up", "silent": 1, "connections": 830, "lists": {"hotline": 7}, **same},
+            {
+                **same, "name": "gw2", "state": "failing", "silent": 0, "connections": 512,
+                "lists": {"hotline": 6}, "behind": ["hotline"], "alarms": ["store-down"],
+            },
+            {"name": "gw3", "state": "away", "silent": 3_720, "connections": 0, "lists": {}, **same},
+        ]  # fmt: skip
+
     def alarms(self) -> list[Row]:
         if self.quiet:
             return []

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import urllib3
 
 from conftest import wait_for
-from e2e.support import Filter, get
+from e2e.support import Filter, status_of
 
 CONFIG = """# mine
 include = ["more.toml"]
@@ -107,6 +107,7 @@ def reached(folder: Path, port: int) -> Dashboard:
 
 def blocked(proxy: Filter, host: str, *, is_blocked: bool = True) -> None:
     def answered() -> bool:
-        return (get(proxy.port, f"http://{host}/").status == 451) is is_blocked
+        status = status_of(proxy.port, f"http://{host}/")
+        return status != 0 and (status == 451) is is_blocked
 
     wait_for(answered, f"{host} to be {'blocked' if is_blocked else 'let through'}")

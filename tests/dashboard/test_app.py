@@ -178,6 +178,17 @@ def test_alarms_are_seen_at_once(inside: Browser, sources: MadeUp):
     assert b">1 alarm</a>: phishing" in inside.get("/").data
 
 
+def test_nodes_of_a_fleet_are_shown(inside: Browser, sources: MadeUp):
+    text = inside.get("/").data.decode()
+    for shown in ("gw1", "failing", 'away</span> <span class="quiet">for 62m', "hotline 6", "(behind)"):
+        assert shown in text
+    assert [one["name"] for one in json.loads(inside.get("/api/nodes").data)] == ["gw1", "gw2", "gw3"]
+    sources.absent = True
+    assert b"The fleet&#39;s Valkey has not answered yet." in inside.get("/").data
+    sources.quiet = True
+    assert b"nodes-title" not in inside.get("/").data
+
+
 @pytest.mark.parametrize("path", ["/login", *PAGES])
 def test_nothing_is_inline_or_from_elsewhere(inside: Browser, path: str):
     text = inside.get(path).data.decode()

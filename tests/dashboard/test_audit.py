@@ -142,7 +142,7 @@ def test_a_log_that_was_changed_is_seen(operator: Browser, state: Path):
         ("/allows", "a-59", "a-54"),
         ("/lists", "=merged", "a-59"),
         ("/people", "Vic", "a-59"),
-        ("/objections", "No line", "a-59"),
+        ("/objections", "Nobody yet.", "No line fits."),
     ],
 )
 def test_the_log_stands_beneath_each_action(operator: Browser, page: str, seen: str, unseen: str):

@@ -519,6 +519,26 @@ LONG = {
 }
 
 
+@pytest.mark.parametrize("tag", ["en", "es", "fil"])
+def test_an_address_stands_in_one_line_whatever_else_there_is(
+    page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, tag: str
+):
+    text = {"alarm": "stale", "text": "no successful refresh since " * 10}
+    rows = [event(1) | {"entry": "0123456789abcdef", "kind": "would-block"}]
+    rows += [event(2) | {"kind": "alarm", "detail": json.dumps(text)}]
+    monkeypatch.setattr(sources, "events", lambda _: EventPage(rows, ""))
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.set_extra_http_headers({"Accept-Language": tag})
+    page.goto(f"{site.origin}/events")
+    assert page.evaluate("document.documentElement.lang") == tag
+    lines = """cell => { const range = document.createRange(); range.selectNodeContents(cell.firstChild);
+      return range.getClientRects().length; }"""
+    cells = page.locator(".events tbody tr").first.locator("td").all()[6:8]
+    assert [cell.inner_text()[:9] for cell in cells] == ["192.0.2.2", "198.51.10"]
+    assert [cell.evaluate(lines) for cell in cells] == [1, 1]
+    page.set_extra_http_headers({})
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_long_values_fit_the_screen(
     page: Any, site: Site, sources: MadeUp, monkeypatch: pytest.MonkeyPatch, width: int

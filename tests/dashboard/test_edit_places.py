@@ -70,7 +70,8 @@ def test_a_rule_goes_to_no_other_group(editor: Editor, tmp_path: Path) -> None:
 
 
 def test_a_place_that_is_none_is_told(editor: Editor) -> None:
-    for at in (f"group.{'9' * 5_000}", "group.-1", "group.²"):
+    of_others = "group", "feed", "feed.0", "include", "group.0.networks", "group.0.networks.0", "group.0.name"
+    for at in (f"group.{'9' * 5_000}", "group.-1", "group.²", *of_others):
         with pytest.raises(AdminError):
             editor.save("rule", at, {"action": "allow"}, "ann")
     with pytest.raises(AdminError, match="no such table"):

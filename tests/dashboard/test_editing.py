@@ -226,6 +226,14 @@ def test_the_pages_do_the_same(proxy: Filter, dashboard: Dashboard) -> None:
     assert "feed" not in (folder / "more.toml").read_text()
 
 
+FOR_READING = """
+import os, subprocess
+os.unshare(os.CLONE_NEWNS)
+for arguments in (["--make-rprivate", "/"], ["--bind", "{0}", "{0}"], ["-o", "remount,bind,ro", "{0}"]):
+    subprocess.run(["mount", *arguments], check=True)
+"""
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
 @pytest.mark.parametrize("include", [True, False])
 def test_a_service_that_may_not_write_the_configuration(tmp_path: Path, *, include: bool) -> None:
@@ -238,10 +246,9 @@ def test_a_service_that_may_not_write_the_configuration(tmp_path: Path, *, inclu
     config.write_text(text.format(admin=admin))
     (config.parent / "first.txt").write_text("first.example\n")
     (tmp_path / "second.txt").write_text("second.example\n")
-    etc = config.parent
-    mounts = f'mount --bind "{etc}" "{etc}" && mount -o remount,bind,ro "{etc}" && exec "$@"'
-    prefix = ("unshare", "--mount", "sh", "-c", mounts, "sh")
-    with running(tmp_path / "run", "--config", str(config), prefix=prefix) as proxy:
+    with running(
+        tmp_path / "run", "--config", str(config), before=FOR_READING.format(config.parent)
+    ) as proxy:
         dashboard = reached(tmp_path, admin)
         files = dashboard.overview()["files"]
         assert "this process may not write there" in files[0]["problem"]

@@ -11,6 +11,7 @@ import pytest
 
 from conftest import wait_for
 from lists.policy_support import config as read
+from urlward.dashboard import history
 from urlward.dashboard.charts import LINES, charts_of
 from urlward.dashboard.history import (
     AHEAD,
@@ -207,6 +208,29 @@ def test_a_row_that_is_none_is_left_out(file: HistoryFile, tmp_path: Path):
     assert file.read(MINUTE, 0, 1 << 40) == []
     file.add(NOW, Step(seconds=60, requests=2), NOW)
     assert [step.requests for _, step in file.read(MINUTE, 0, 1 << 40)] == [2]
+
+
+@pytest.mark.parametrize("who", ["a page", "the minute"])
+def test_a_file_that_is_damaged_meanwhile_is_begun_anew(file: HistoryFile, tmp_path: Path, who: str):
+    """Not by the next start alone, until which nothing was kept and no page shown."""
+    file.add(NOW, Step(seconds=60), NOW)
+    (tmp_path / FILE).write_bytes(bytes(4_096))
+    with pytest.raises(AdminError, match="not a database"):
+        file.read(MINUTE, 0, 1) if who == "a page" else file.add(NOW, Step(seconds=60), NOW)
+    assert [path.name.partition(".2")[0] for path in (tmp_path / "damaged").glob(f"{FILE}.2*")] == [FILE]
+    file.add(NOW, Step(seconds=30), NOW)
+    assert [step.seconds for _, step in file.read(MINUTE, 0, 1 << 40)] == [30]
+
+
+def test_a_file_that_is_in_use_stays(file: HistoryFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file.add(NOW, Step(seconds=60), NOW)
+    monkeypatch.setattr(history, "WAIT", 0.0)
+    with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(AdminError, match="locked"):
+            file.add(NOW, Step(seconds=60), NOW)
+    assert not (tmp_path / "damaged").exists()
+    assert len(file.read(MINUTE, 0, 1 << 40)) == 1
 
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path):

@@ -206,6 +206,8 @@ NEEDED = {
     "schedule": {"zone": "UTC"},
     "proxy.pac": {"proxies": ["proxy.example:8080"]},
     "objections": {"url": "https://object.example/"},
+    "fleet": {"url": "valkey://127.0.0.1"},
+    "publish": {"key": "x", "sign": "x"},
 }
 """What a table has to say besides."""
 
@@ -221,5 +223,7 @@ def test_a_default_is_that_of_the_reference(place: str, key: str, default: str) 
     needed = NEEDED.get(place, {})
     if place == "records.store":
         needed = {"kind": kind} | ({"address": "log.example:6514"} if kind == "syslog" else {})
+    if (place, key) == ("fleet", "service"):
+        needed = {"sentinels": ["valkey://127.0.0.1"]}
     found = getattr(model.model_validate({**needed, key: value}), name)
     assert found == getattr(model.model_validate(needed), name)

@@ -3,9 +3,9 @@
 A filter spends most of its start importing the same modules. Here one process a run of tests does so
 (`main`), and makes each filter by a fork, which then is what ``python -m urlward`` would be at its first
 line: its own environment, its own output, in a network namespace where one is named, nothing open but that.
-The processes that compile its lists, one or more at each start, are made by forks in turn. Tests of starting
-itself, and of processes and their memory, start the command (`support.running`, ``forked=False`` or
-``executes=True``).
+The processes that compile its lists, one or more at each start, its service process, and those that try a
+configuration which is edited, are made by forks in turn. Tests of starting itself, and of processes, their
+names and their memory, start the command (`support.running`, ``forked=False`` or ``executes=True``).
 """
 
 import atexit
@@ -24,14 +24,17 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import _lru_cache_wrapper, cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cryptography.hazmat.primitives import serialization
+
 _LOOK = 0.01
 
-MODULE = "urlward.feeds.refresh"
-"""What the processes run that compile a filter's lists."""
+_BESIDE = ("urlward.feeds.refresh", "urlward.service.process")
+"""What processes beside a filter's workers run: those that compile its lists, and the service process."""
 
 _MODULES = (
     "urlward.cli",
@@ -41,9 +44,11 @@ _MODULES = (
     "urlward.supervise",
     "urlward.gateway.system",
     "urlward.gateway.rules_watch",
-    MODULE,
+    "urlward.gateway.steering",
+    "urlward.service.services",
+    *_BESIDE,
 )
-"""With what they import in turn: all that a filter, and what compiles its lists, imports as it starts."""
+"""With what they import in turn: all that a filter, and the processes beside it, import as they start."""
 
 
 class Forked:
@@ -120,7 +125,7 @@ class Forks:
 
         Args:
             namespace: name of a network namespace to start it in; this one where empty.
-            executes: whether the processes that compile its lists are no forks.
+            executes: whether the processes beside its workers are no forks.
         """
         for path in (out, err):
             path.write_bytes(b"")  # at once: whoever starts it reads from here on what this one says
@@ -258,28 +263,39 @@ def _code_of(run: Callable[[], object]) -> int:
     return code
 
 
-# -- processes that compile a filter's lists
+# -- processes beside a filter's workers
 
 _execute = subprocess.Popen._execute_child  # type: ignore[attr-defined]
 _SIGNATURE = inspect.signature(_execute)
 _PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
 
+def _module_of(command: Sequence[str]) -> str:
+    """The module whose `main` a command is, where that is to be made by a fork; else nothing."""
+    match command[1:]:
+        case ["-P", "-m", module] if module in _BESIDE:
+            return module
+        case ["-P", "-m", "urlward", "run", *_]:
+            return "urlward.start"
+    return ""
+
+
 def _execute_child(self: "subprocess.Popen[bytes]", args: Any, *more: Any) -> None:
-    """Make a process that compiles a list by a fork, and all others as ever."""
-    if list(args)[1:] != ["-P", "-m", MODULE]:
+    """Make a process beside a worker by a fork, and all others as ever."""
+    command = list(args)
+    if not (module := _module_of(command)):
         _execute(self, args, *more)
         return
     asked = _SIGNATURE.bind(self, args, *more).arguments
     pid = os.fork()
     if not pid:
-        _become(asked)
+        _become(module, command[4:], asked)
     self.pid = pid
     self._child_created = True  # type: ignore[attr-defined]
     self._close_pipe_fds(*(asked[name] for name in _PIPES))  # type: ignore[attr-defined]
 
 
-def _become(asked: Mapping[str, Any]) -> NoReturn:
+def _become(module: str, arguments: Sequence[str], asked: Mapping[str, Any]) -> NoReturn:
     """Be what the command would be, in the fork of a process that may have threads."""
     code = 1
     try:
@@ -303,8 +319,9 @@ def _become(asked: Mapping[str, Any]) -> NoReturn:
             os.environ.update(given)
         _open_streams()
         _reset_logging()
-        sys.argv = [MODULE]
-        code = _code_of(import_module(MODULE).main)
+        _forget()
+        sys.argv = [module, *arguments]
+        code = _code_of(import_module(module).main)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -330,17 +347,37 @@ def _reset_logging() -> None:
         logger.propagate = True
 
 
+def _forget() -> None:
+    """What functions of ours keep, as the configuration that the parent was given, is not this process's."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "urlward":
+            for each in vars(module).values():
+                if isinstance(each, _lru_cache_wrapper):
+                    each.cache_clear()
+
+
+def _keep_authority(folder: Path) -> None:
+    """Have the key of a CA at hand, for whoever is made by a fork from here on."""
+    with suppress(OSError, ValueError):
+        serialization.load_pem_private_key((folder / "mitmproxy-ca.pem").read_bytes(), None)
+
+
 def main() -> None:
     """Answer messages until whoever started this has ended."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(channel.fileno(), False)
     sys.path[0] = str(Path(__file__).parent.parent)
+    # Each process of a filter checks the key of its CA some times, and each worker makes its block page.
+    serialization.load_pem_private_key = cache(serialization.load_pem_private_key)
     for module in _MODULES:
         import_module(module)
+    import_module("urlward.proxy.block_page").load_templates(None)
     gc.freeze()  # collections in those that are made leave what they share alone
     lines = channel.makefile("rw", encoding="utf-8")
     for line in lines:
         asked = json.loads(line)
+        if "--confdir" in asked.get("start", ()):
+            _keep_authority(Path(asked["start"][asked["start"].index("--confdir") + 1]))
         answer = _start(asked, channel.fileno()) if "start" in asked else _poll(asked["poll"])
         lines.write(json.dumps(answer) + "\n")
         lines.flush()

@@ -441,7 +441,7 @@ def running(
         forked: whether it may be made by a fork, where nothing else is asked (`forks`).
         before: Python that is run first, in one that is made by a fork.
         namespace: name of a network namespace for it, made by a fork.
-        executes: whether the processes that compile its lists are no forks, for tests of these and of memory.
+        executes: whether the processes beside its workers are no forks, for tests of these and of memory.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "list.txt").write_text(text)
@@ -604,6 +604,14 @@ def get(port: int, url: str, host: str | None = None) -> Response:
     """GET through an explicit proxy."""
     name = host if host is not None else url.split("/")[2]
     return ask(port, f"GET {url} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n")
+
+
+def status_of(port: int, url: str) -> int:
+    """The status that a GET has; 0 where it is cut, as what is under way is that comes to be listed."""
+    try:
+        return get(port, url).status
+    except ConnectionError:
+        return 0
 
 
 def tunnel(port: int, authority: str) -> socket.socket:

@@ -15,7 +15,7 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, Nginx, get, running
+from e2e.support import Filter, Nginx, running, status_of
 from e2e.test_confidential import command, processes
 from e2e.test_workers import children_of
 from urlward.assignments.store import AssignmentStore
@@ -106,27 +106,37 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "unreadable": lambda path: path.chmod(0),
 }
 
-AS_SOMEBODY = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search")
+AS_SOMEBODY = """
+import ctypes
+
+libc = ctypes.CDLL(None)
+header, words = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+assert libc.capget(header, words) == 0
+for capability in (1, 2):  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.prctl(24, capability, 0, 0, 0) == 0  # PR_CAPBSET_DROP
+    for kind in range(3):
+        words[kind] &= ~(1 << capability)
+assert libc.capset(header, words) == 0
+"""
 """Root without what lets it read whatever it likes: files' permissions hold as for a service's user."""
 
 
 @contextmanager
-def filtering(folder: Path, name: str, workers: int = 1, more: str = "") -> Iterator[tuple[Filter, str]]:
+def filtering(
+    folder: Path, name: str, workers: int = 1, more: str = "", *, executes: bool = False
+) -> Iterator[tuple[Filter, str]]:
     """A filter with a state folder, and where its dashboard is."""
     admin = free_port()
     config = folder / "urlward.toml"
     config.write_text(CONFIG.format(workers=workers, more=more, admin=admin, list=folder / "feed.txt"))
-    prefix = AS_SOMEBODY if os.geteuid() == 0 else ()
-    with running(folder / name, "--config", str(config), prefix=prefix) as proxy:
+    before = AS_SOMEBODY if os.geteuid() == 0 else ""
+    with running(folder / name, "--config", str(config), before=before, executes=executes) as proxy:
         proxy.secrets = (LISTED, OWN)
         yield proxy, f"http://127.0.0.1:{admin}"
 
 
 def status(proxy: Filter, origin: Nginx, host: str) -> int:
-    try:
-        return get(proxy.port, f"http://{host}:{origin.http}/").status
-    except ConnectionError:
-        return 0  # what is under way is cut when it comes to be listed
+    return status_of(proxy.port, f"http://{host}:{origin.http}/")
 
 
 def urlward(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -275,8 +285,8 @@ def processes_of(pid: int) -> Iterator[tuple[int, str]]:
 
 def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origin: Nginx) -> None:
     state = folder / "state"
-    # Nobody takes the service process, which is stopped below, to hang.
-    with filtering(folder, "filter", workers=2, more="worker_timeout = 0") as (proxy, admin):
+    # Nobody takes the service process, which is stopped below, to hang; it is known by its command.
+    with filtering(folder, "filter", workers=2, more="worker_timeout = 0", executes=True) as (proxy, admin):
         wait_for(lambda: is_ready(admin), "both workers")
         found = dict(processes_of(proxy.process.pid))
         (feeds,) = (pid for pid, line in found.items() if "service.process" in line)

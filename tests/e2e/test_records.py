@@ -33,13 +33,19 @@ CONFIG += RECORDS
 
 @contextmanager
 def recorded(
-    folder: Path, workers: int = 1, modes: Sequence[str] = ("regular",), *arguments: str
+    folder: Path,
+    workers: int = 1,
+    modes: Sequence[str] = ("regular",),
+    *arguments: str,
+    executes: bool = False,
 ) -> Iterator[tuple[Filter, str]]:
     """A filter that keeps records, and where its dashboard is."""
     admin = free_port()
     config = folder / "urlward.toml"
     config.write_text(CONFIG.format(workers=workers, admin=admin))
-    with running(folder / "filter", "--config", str(config), *arguments, modes=modes) as proxy:
+    with running(
+        folder / "filter", "--config", str(config), *arguments, modes=modes, executes=executes
+    ) as proxy:
         wait_for(lambda: "the dashboard is at" in proxy.log(), "the process that records")
         yield proxy, f"http://127.0.0.1:{admin}"
 
@@ -160,7 +166,8 @@ def test_a_certificate_that_ends_soon_is_an_alarm_and_lists_of_flags_are_checked
 def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
     tmp_path: Path, blocked_url: str
 ) -> None:
-    with recorded(tmp_path, workers=2) as (proxy, admin):
+    # The service process is known by its command.
+    with recorded(tmp_path, workers=2, executes=True) as (proxy, admin):
         wait_for(lambda: len(events(tmp_path, "--kind", "start")) == 3, "both workers and the recorder")
         for _ in range(20):
             assert get(proxy.port, blocked_url).status == 451

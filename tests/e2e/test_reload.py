@@ -18,6 +18,7 @@ from e2e.support import (
     get,
     read_response,
     running,
+    status_of,
 )
 
 ADDED = "http://plain.example/added.html id=R-1\n"
@@ -92,7 +93,7 @@ def test_a_replaced_list_takes_effect_without_a_failed_request(own: Filter, orig
             before = load.done
             replace(own, LIST + (ADDED if i % 2 == 0 else ""))
             expected = 451 if i % 2 == 0 else 200
-            wait_for(lambda e=expected: get(own.port, added).status == e, "the list")  # type: ignore[misc]
+            wait_for(lambda e=expected: status_of(own.port, added) == e, "the list")  # type: ignore[misc]
             wait_for(lambda b=before: load.done > b + 50, "requests after the change")  # type: ignore[misc]
     assert load.failures == []
     assert load.done > 200

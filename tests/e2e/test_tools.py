@@ -32,6 +32,7 @@ from e2e.support import (
     get,
     read_to_end,
     socks,
+    status_of,
 )
 from e2e.test_tls import OURS, https
 
@@ -106,7 +107,7 @@ def test_it_filters(name: str, tmp_path: Path, authority: Authority, origin: Ngi
         assert raw.connections == 0
         # Changed at run time, the list is in force within seconds.
         proxy.list_file.write_text(LIST + "plain.example id=X-1\n")
-        wait_for(lambda: get(proxy.port, f"http://plain.example:{origin.http}/").status == 451, "the list")
+        wait_for(lambda: status_of(proxy.port, f"http://plain.example:{origin.http}/") == 451, "the list")
         assert proxy.stop() == 0
 
 
@@ -139,7 +140,7 @@ def test_live_reload_of_the_script(name: str, tmp_path: Path, origin: Nginx) -> 
                 assert get(proxy.port, "http://blocked.example/").status == 451
         # What watches the list is the new one, and it is one.
         proxy.list_file.write_text(LIST + "plain.example id=X-1\n")
-        wait_for(lambda: get(proxy.port, f"http://plain.example:{origin.http}/").status == 451, "the list")
+        wait_for(lambda: status_of(proxy.port, f"http://plain.example:{origin.http}/") == 451, "the list")
         assert "Traceback" not in proxy.log()
 
 
@@ -200,7 +201,7 @@ def test_options_changed_in_mitmproxys_console(tmp_path: Path, origin: Nginx) ->
         (tmp_path / "other.txt").write_text("plain.example id=O-1\n")
         type_in(proxy, f":set urlward_list={tmp_path / 'other.txt'}\r")
         url = f"http://plain.example:{origin.http}/"
-        wait_for(lambda: get(proxy.port, url).status == 451, "the other list")
+        wait_for(lambda: status_of(proxy.port, url) == 451, "the other list")
 
 
 def test_the_reload_command_and_options_in_mitmweb(tmp_path: Path) -> None:

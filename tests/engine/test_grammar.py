@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.support import examples
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import EntryError
-from urlward.engine.grammar import MAX_LINE, parse_line
+from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
 
 
 def entry(line: str) -> Entry:
@@ -392,3 +392,39 @@ def test_an_entry_of_64_kib_is_read_whole() -> None:
 def test_what_is_said_of_an_entry_does_not_tell_its_host(line: str, said: tuple[str, str]) -> None:
     (entry,) = parse_line(line)
     assert (entry.id, entry.category) == said
+
+
+PARTS = [
+    "a.example",
+    "||b.example^",
+    "@@c.example",
+    "0.0.0.0",
+    "d.example",
+    "category=x",
+    "id=category=y",
+    '"',
+    "#",
+    "!",
+    "nocase",
+    "expires=2030-01-31",
+    "http://a.example/b#c",
+]
+WORDS = st.sampled_from([*PARTS, 'note="z #"', " "])
+
+
+@examples(400)
+@given(st.lists(WORDS, max_size=6).map(" ".join) | st.text(max_size=40))
+def test_an_attribute_that_is_added_changes_nothing_else(line: str) -> None:
+    try:
+        entries = parse_line(line)
+    except EntryError:
+        with pytest.raises(EntryError):
+            parse_line(with_attribute(line, "category", "added"))
+        return
+    given = parse_line(with_attribute(line, "category", "added"))
+    assert [entry._replace(category="") for entry in given] == [
+        entry._replace(category="") for entry in entries
+    ]
+    assert all(
+        new.category == (old.category or new.category) for new, old in zip(given, entries, strict=True)
+    )

@@ -569,6 +569,31 @@ def test_an_exception_excuses_no_other_host_in_any_reading(target: str, other: s
     assert found.check_request([other], target).action == "allow"
 
 
+@pytest.mark.parametrize("entry", ["listed.test", "http://listed.test/a.html", "http://listed.test/*"])
+@pytest.mark.parametrize("more", [(), ("*/some/where/*",)])
+@pytest.mark.parametrize("host", ["other.test", "quiet.test", "192.0.2.7"])
+def test_a_host_that_the_target_begins_with_is_one_of_the_request(
+    entry: str, more: tuple[str, ...], host: str
+) -> None:
+    """`new URL(request.url, base)` of Node goes by it, and fasthttp where there is no Host field."""
+    found = matcher(entry, "http://other.test/b", "@@http://other.test/a.html", *more)
+    for begins in (
+        "//listed.test", "//LISTED.test:80", "///listed.test", "/\\listed.test", "//u:p@listed.test",
+        "//%6cisted.test",
+    ):  # fmt: skip
+        target = f"{begins}/a.html"
+        assert found.check(host, target).blocked, target
+        assert found.check_request([host], f"{target}?b").blocked, target
+        assert found.check_request(["third.test", host], target).blocked, target
+    for innocent in (
+        "/listed.test/a.html", "/a//listed.test/a.html", "//unlisted.test/a.html", "/?//listed.test/a.html",
+        "/x/\\listed.test/a.html", "/#//listed.test/a.html", "//[/a", "//", "//listed.test:x/a",
+        "//" + "a" * 9000,
+    ):  # fmt: skip
+        assert not found.check(host, innocent).blocked, innocent
+        assert not found.check_request([host], innocent).blocked, innocent
+
+
 def test_every_host_of_several_must_be_there() -> None:
     with pytest.raises(UrlError):
         matcher("a.test").check_request(["a.test", ""], "/")

@@ -313,10 +313,14 @@ class TestChanges:
             assert matcher.lists  # as a cycle of garbage would keep it
 
 
-def memory_maps() -> set[str]:
-    """The inodes of lists' memory that this process has mapped."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return {line.split()[4] for line in lines if PREFIX in line}
+def memory_maps() -> set[tuple[str, str]]:
+    """Inodes and paths of lists' memory that this process has mapped.
+
+    A number alone is soon another file's, where what a test before has left is collected meanwhile.
+    """
+    lines = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    found = [(line[4], line[5].removesuffix(" (deleted)")) for line in lines if len(line) == 6]
+    return {(inode, path) for inode, path in found if PREFIX in path}
 
 
 BAD = {

@@ -199,6 +199,25 @@ def test_a_list_that_is_held_and_lost_comes_back_as_it_is_kept(
     assert made.refresh().text.startswith("held at serial ")
 
 
+def test_a_list_that_was_gone_back_to_and_is_lost_while_the_feed_is_paused_comes_back(
+    tmp_path: Path, site: Server
+) -> None:
+    """And not the one that was wrong, whose serial is higher; where it is not kept, another is."""
+    made = three(tmp_path, site)
+    store = FeedStore(made.state, made.table.name)
+    first = store.versions()[-1].serial
+    back(made, first)
+    made.table = made.table.model_copy(update={"paused": True})
+    release(made.table, made.state, why="paused instead", who="Ann", now=made.now)
+    store.path.unlink()
+    assert made.refresh().text.startswith("lost, and put in force again")
+    assert entries(made) == 10
+    store.path.unlink()
+    next(version.path for version in store.versions() if version.serial == first).unlink()
+    assert made.refresh().text.startswith("lost, and put in force again")
+    assert entries(made) == 12
+
+
 def test_a_roll_back_that_was_cut_short_is_done_by_the_next_refresh(
     tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

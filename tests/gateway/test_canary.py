@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import subprocess
 from copy import deepcopy
 from ipaddress import ip_address
 from typing import Any
@@ -219,6 +220,7 @@ def test_what_is_no_lack_of_a_route_is_a_failure(version: int, monkeypatch: pyte
         (errno.ENFILE, True),
         (errno.ENOBUFS, True),
         (errno.EPERM, False),
+        (errno.EACCES, False),
     ):
         refuse(code)
         with pytest.raises(BrokenError, match="socket: ") as caught:
@@ -227,6 +229,31 @@ def test_what_is_no_lack_of_a_route_is_a_failure(version: int, monkeypatch: pyte
     refuse(errno.EAFNOSUPPORT)
     with pytest.raises(NoRouteError):
         _socket(address, socket.SOCK_DGRAM)
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_routes_that_lead_nowhere_are_none() -> None:
+    """Providers close the documentation's networks to everybody; IPv4 needs no route at all."""
+    with own_network():
+        for line in (
+            "link add lan0 type veth peer name lan9",
+            "link set lan0 up",
+            "link set lan9 up",
+            "addr add 198.51.100.1/24 dev lan0",
+            "addr add 2001:db8:9::1/64 dev lan0 nodad",
+            "route add default via 198.51.100.2",
+            "-6 route add default via 2001:db8:9::2",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        four, six = ip_address("192.0.2.252"), ip_address("2001:db8:ffff:ffff::252")
+        _socket(six, socket.SOCK_STREAM).close()
+        for kind in ("blackhole", "prohibit", "unreachable"):
+            for network in ("192.0.2.0/24", "2001:db8:ffff::/48"):
+                subprocess.run(["ip", "route", "replace", kind, network], check=True)
+            with pytest.raises(NoRouteError):
+                _socket(six, socket.SOCK_STREAM)
+            with _socket(four, socket.SOCK_DGRAM) as s:
+                s.connect((str(four), 53))
 
 
 def test_none_is_sent_where_the_configuration_has_no_address() -> None:

@@ -1,15 +1,19 @@
+import fcntl
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
+from urlward.config.problem import SettingError
 from urlward.gateway import control
 from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan, setup_of
+from urlward.gateway.system import NamespaceLock
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -33,6 +37,38 @@ def test_up_and_down(nft: Nft) -> None:
     control.down(nft)
     control.down(nft)
     assert nft.json("list ruleset") == []
+
+
+def test_one_changes_the_rules_at_a_time(nft: Nft, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From what it reads of them to the last of its changes; who looks, and workers' words, wait for none."""
+    other, locked = NamespaceLock(), list[bool]()
+    run, listing = nft.run, control._listing
+
+    def is_locked() -> None:
+        locked.append(not other._try())
+        if not locked[-1]:
+            fcntl.flock(other._file, fcntl.LOCK_UN)
+
+    def running(commands: str) -> None:
+        is_locked()
+        run(commands)
+
+    def listed(one: Nft) -> list[dict[str, Any]]:
+        is_locked()
+        return listing(one)
+
+    monkeypatch.setattr(nft, "run", running)
+    monkeypatch.setattr(control, "_listing", listed)
+    control.up(nft, PLAN)
+    control.down(nft)
+    assert locked == [True] * 5
+    with pytest.raises(SettingError, match="say where clients come in"):
+        control.up(nft, replace(PLAN, gateway=GatewayTable()))
+    assert other._try(), "one that fails leaves its turn to the next"
+    with other.taken():
+        assert control.status(nft).setup is None
+        nft.run("add table inet other; delete table inet other")
+    other.close()
 
 
 def test_status_counts(nft: Nft) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -312,3 +313,82 @@ async def test_a_slow_kernel_does_not_stop_the_event_loop(
     assert not task.done()
     go_on.set()
     assert await task == 1
+
+
+async def test_an_answer_waits_for_other_nodes_too(steer_set: SteerSet) -> None:
+    told: list[tuple[list[bytes], int]] = []
+    done = asyncio.get_running_loop().create_future()
+
+    def share(addresses: list[bytes], seconds: int) -> "asyncio.Future[None]":
+        told.append((addresses, seconds))
+        return done
+
+    steer_set.share = share
+    # What must never be steered is nobody else's to steer.
+    waiting = asyncio.ensure_future(steer_set.steer(["192.0.2.1", "127.0.0.1"], 100))
+    while not await steer_set.held():
+        await asyncio.sleep(0.01)
+    await asyncio.wait((waiting,), timeout=0.2)
+    assert not waiting.done()
+    done.set_result(None)
+    assert await waiting == 1
+    assert told == [([b"\xc0\0\2\1"], 100)]
+
+
+async def test_other_nodes_are_told_what_there_is_no_room_for_here(steer_set: SteerSet) -> None:
+    told: list[bytes] = []
+    steer_set.share = lambda addresses, _: told.extend(addresses)
+    with pytest.raises(SetFullError):
+        await steer_set.steer([f"192.0.2.{n}" for n in range(1, 7)], 3_600)
+    assert len(told) == 6
+
+
+async def test_what_another_node_steers_stays_as_long_as_there(steer_set: SteerSet, nft: Watched) -> None:
+    told: list[object] = []
+    steer_set.share = lambda *arguments: told.append(arguments)
+    steer_set.share_cut = steer_set.share
+    v4, v6, own = b"\xc0\0\2\1", bytes.fromhex("20010db8") + bytes(11) + b"\1", b"\x7f\0\0\1"
+    await steer_set.adopt({v4: 100, v6: 130, own: 100})
+    await steer_set.adopt({v4: 50})
+    assert held(nft, "steer4")["192.0.2.1"] in (98, 99, 100)
+    assert held(nft, "steer6")["2001:db8::1"] in (128, 129, 130)
+    assert [*held(nft, "steer4")] == ["192.0.2.1"]
+    await steer_set.adopt({v4: 130}, many=True)
+    assert held(nft, "steer4")["192.0.2.1"] in (178, 179, 180)
+    await steer_set.adopt_cuts([v4, own], 60)
+    assert [*held(nft, "cut4")] == ["192.0.2.1"]
+    assert told == []
+    found = await steer_set.held()
+    assert {address: round(left, -1) for address, left in found.items()} == {v4: 180, v6: 130}
+
+
+async def test_many_that_are_there_in_part_are_lengthened_and_never_shortened(
+    steer_set: SteerSet, nft: Watched
+) -> None:
+    first, second, third = (bytes((192, 0, 2, n)) for n in (1, 2, 3))
+    await steer_set.steer(["192.0.2.1"], 900)
+    await steer_set.adopt({first: 120, second: 120}, many=True)
+    await steer_set.adopt({second: 300, third: 300}, many=True)
+    left = {address: round(seconds, -1) for address, seconds in held(nft, "steer4").items()}
+    assert left == {"192.0.2.1": 1_020, "192.0.2.2": 300, "192.0.2.3": 300}
+
+
+async def test_many_take_what_room_there_is(steer_set: SteerSet, nft: Watched) -> None:
+    full: list[int] = []
+    steer_set.on_full = full.append
+    with pytest.raises(SetFullError):
+        await steer_set.adopt({bytes((192, 0, 2, n)): 3_600 for n in range(1, 8)}, many=True)
+    assert len(held(nft, "steer4")) == 4
+    assert full == [0]
+
+
+async def test_the_canary_is_each_node_s_own(steer_set: SteerSet) -> None:
+    await steer_set.prove(map(ip_address, GATEWAY.canary.addresses), 10)
+    assert await steer_set.held() == {}
+
+
+async def test_cuts_are_told_to_other_nodes(steer_set: SteerSet) -> None:
+    told: list[tuple[list[bytes], int]] = []
+    steer_set.share_cut = lambda addresses, seconds: told.append((addresses, seconds))
+    await steer_set.cut(["192.0.2.1", "127.0.0.1"])
+    assert told == [([b"\xc0\0\2\1"], CUT_FOR)]

@@ -86,6 +86,9 @@ def test_this_machines_addresses_are_looked_at_again(monkeypatch: pytest.MonkeyP
     assert steerable(address)
     now += 61
     assert not steerable(address)
+    own.clear()
+    now += 61
+    assert not steerable(address), "nothing is known, as a machine without any does not exist"
 
 
 def test_plain() -> None:

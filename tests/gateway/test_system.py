@@ -1,3 +1,4 @@
+import errno
 import subprocess
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,25 +24,6 @@ from urlward.gateway.system import (
     vrf_interfaces,
 )
 
-TRIE = """\
-Main:
-  +-- 0.0.0.0/0 3 0 5
-     |-- 0.0.0.0
-        /0 universe UNICAST
-     +-- 127.0.0.0/8 2 0 2
-           |-- 127.0.0.1
-              /32 host LOCAL
-        |-- 127.255.255.255
-           /32 link BROADCAST
-     +-- 192.0.2.0/24 2 0 2
-        |-- 192.0.2.0
-           /24 link UNICAST
-        |-- 192.0.2.1
-           /32 host LOCAL
-Local:
-        |-- 192.0.2.1
-           /32 host LOCAL
-"""
 INET6 = """\
 00000000000000000000000000000001 01 80 10 80       lo
 20010db8000000000000000000000001 02 40 00 80     eth0
@@ -52,7 +34,6 @@ fe80000000000000005056fffe000001 02 40 20 80     eth0
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
     for name, text in {
-        "net/fib_trie": TRIE,
         "net/if_inet6": INET6,
         "sys/net/ipv4/ip_forward": "1\n",
         "sys/net/ipv6/conf/all/forwarding": "0\n",
@@ -65,14 +46,10 @@ def proc(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_own_addresses(proc: Path) -> None:
-    expected = {"127.0.0.1", "192.0.2.1", "::1", "2001:db8::1", "fe80::50:56ff:fe00:1"}
-    assert own_addresses(proc) == {ip_address(one) for one in expected}
+def test_a_kernel_without_ipv6(proc: Path) -> None:
     assert has_ipv6(proc)
     (proc / "net/if_inet6").unlink()
-    assert own_addresses(proc) == {ip_address("127.0.0.1"), ip_address("192.0.2.1")}
     assert not has_ipv6(proc)
-    assert own_addresses(proc / "nowhere") == set()
 
 
 def test_what_the_kernel_is_not_set_to(proc: Path) -> None:
@@ -118,6 +95,32 @@ def test_this_thread_s_network() -> None:
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_own_addresses_are_not_looked_for_among_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which there may be a million: /proc/net/fib_trie takes minutes then."""
+    monkeypatch.setattr(system, "_lines", lambda _: pytest.fail("a file of the kernel's"))
+    with own_network():
+        for line in (
+            "link add ppp0 type veth peer name far0",
+            "link set ppp0 up",
+            "addr add 192.0.2.1/32 peer 203.0.113.9 dev ppp0",
+            "addr add 2001:db8::1/128 peer 2001:db8::9 dev ppp0 nodad",
+            "route add 198.51.100.0/24 dev ppp0",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        expected = {ip_address(one) for one in ("127.0.0.1", "192.0.2.1", "::1", "2001:db8::1")}
+        link_local = {one for one in own_addresses() if one.is_link_local}
+        assert own_addresses() - link_local == expected, "and not the other side's"
+
+
+def test_own_addresses_where_no_socket_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(system, "addresses", refuse)
+    assert own_addresses() == set()
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 def test_ports_of_others() -> None:
     with own_network():
         for line in (
@@ -151,6 +154,22 @@ def test_an_interface_without_an_address_to_redirect_to() -> None:
         assert interface_faults(["lan0"], redirects=False) == []
         subprocess.run(["ip", "addr", "add", "198.51.100.1/32", "dev", "lan0"], check=True)
         assert unnumbered_interfaces(["lan*"]) == []
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+def test_an_interface_that_is_gone_before_its_routes_are_looked_for() -> None:
+    with own_network():
+        for line in (
+            "link add lan0 type veth peer name lan9",
+            "link set lan0 up",
+            "link set lan9 up",
+            "route add 192.0.2.0/24 dev lan0",
+            "link add lan1 type veth peer name lan8",
+        ):
+            subprocess.run(["ip", *line.split()], check=True)
+        seen = netlink.links()
+        subprocess.run(["ip", "link", "del", "lan1"], check=True)
+        assert unnumbered_interfaces(["lan*"], seen) == ["lan0"], "the others are looked at all the same"
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

@@ -82,7 +82,7 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SUCCESS: 26 rules found" in done.stdout, "the alert rules"
+    assert "SUCCESS: 28 rules found" in done.stdout, "the alert rules"
 
 
 # -- the image

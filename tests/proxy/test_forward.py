@@ -24,6 +24,7 @@ class ForwardEnds(Ends):
         self.relay: ForwardRelay
         self.reached = True
         self.held = False
+        self.way = True
         self.sent: list[tuple[Origin, bytes]] = []
         self.kept: list[Origin] = []
         self.opened: list[Origin] = []
@@ -50,6 +51,9 @@ class ForwardEnds(Ends):
 
     def keep_server(self, origin: Origin) -> None:
         self.kept.append(origin)
+
+    def has_way(self) -> bool:
+        return self.way
 
     def asks(self, *, connected: bool) -> None:
         self.judged_for.append((self.relay.asked, connected))
@@ -551,6 +555,23 @@ def test_a_response_before_the_body_that_waits_for_leave() -> None:
     case.client(b"abc" + get("http://a.test/listed"))
     assert b"listed" not in case.sent
     assert case.ends.asked == ENDED
+
+
+def test_a_connection_that_got_a_body_it_had_not_asked_for_serves_nobody_else() -> None:
+    """Netty, which has refused the request, takes the body for the next, in any client's name."""
+    expects = get(more="Content-Length: 3\r\nExpect: 100-continue\r\n", method="POST") + b"abc"
+    refused = b"HTTP/1.1 417 Expectation Failed\r\nContent-Length: 0\r\n\r\n"
+    case = Case().client(expects).server(refused + ok("listed"))
+    assert case.ends.client == via(refused)
+    case.client(get("http://b.test:8080/2"))
+    assert (case.ends.kept, case.ends.opened) == ([], [A, B])
+    case = Case().client(expects).server(refused).client(get("http://a.test/2")).server(ok("2"))
+    assert (case.ends.kept, case.ends.opened) == ([], [A, A])
+    assert case.ends.client == via(refused) + via(ok("2"))
+    # One that it has asked for is as good as any.
+    case = Case().client(expects).server(b"HTTP/1.1 100 Continue\r\n\r\n", ok())
+    case.client(get("http://a.test/2"))
+    assert case.ends.opened == [A]
 
 
 def test_no_response_leads_past_the_filter() -> None:

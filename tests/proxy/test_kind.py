@@ -135,6 +135,9 @@ def test_no_request_behind_other_bytes(data: bytes) -> None:
         b"GET listed.html\r\n",
         b"HEAD a HTTP/1.01\r\n",
         b"POST\xa0a HTTP/01.1\r\n",
+        # As Netty does.
+        b"XGET /listed http/1.1\r\n",
+        b"\x01\x7f\x9f\0GET /listed HTTP/1.1\r\n",
     ],
 )
 def test_a_request_in_content(data: bytes, size: int) -> None:
@@ -158,6 +161,12 @@ def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> Non
     assert found(b"GET /listed HTTP/1.1\r\nX-Pad: ")
     assert found(b"\r\n\r\nPOST http://a.test/" + b"a" * 8000 + b" HTTP/1.1\n")
     assert found(b"get /listed\n")
+    assert found(b"\x01\r\n\x9fGET /listed HTTP/1.1\r\n")
+    assert found(b"xget /listed hTTp/1.1\r\n")
+    assert not found(b"\x01\x02a=1\nGET /listed HTTP/1.1\r\n\r\n")
+    # A name of what is traced, behind the lengths of gRPC and protobuf.
+    assert not found(b"\0\0\0\0\x15\x0a\x13GET /users/{id}/all\x10\x01\n")
+    assert not found(b"\x82\x01GET /users HTTP/1.1\x12\x03abc")
     assert not found(b"--batch\r\nContent-Type: application/http\r\n\r\nGET /listed HTTP/1.1\r\n\r\n")
     assert not found(b"a=1\nGET /listed HTTP/1.1\r\n\r\n")
 
@@ -171,6 +180,8 @@ def test_only_the_beginning_counts_where_content_has_a_meaning(size: int) -> Non
         b"<s:Envelope xmlns:s='http://a.test/'>\n</s:Envelope>\n",
         b"a=1&b=2",
         b"getter /x",
+        b"read of http/1.1: RFC 9112\n",
+        b"see http/2 and http/11\n",
         bytes(range(256)) * 300,
     ],
 )

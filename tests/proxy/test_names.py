@@ -43,6 +43,14 @@ def test_a_field_that_frames_to_some_is_refused() -> None:
             names_of(request(HOST, (name, b"5")), to("192.0.2.1"))
 
 
+def test_an_expectation_that_an_origin_may_refuse_before_the_body_is_refused() -> None:
+    for value in (b"x", b"100-continue, x", b"100-continue;x"):
+        with pytest.raises(UrlError):
+            names_of(request(HOST, (b"eXpect", value)), to("192.0.2.1"))
+    for field in ((b"Expect", b"100-Continue"), (b"X-Expect", b"x")):
+        assert names_of(request(HOST, field), to("192.0.2.1")).target == "/a?b"
+
+
 def test_of_a_transparent_request() -> None:
     names = names_of(request(HOST), to("192.0.2.7", 80))
     assert names == Names(("a.example", "192.0.2.7"), (81, 80), "192.0.2.7", "/a?b")
@@ -186,3 +194,21 @@ def test_a_host_field_with_an_escaped_slash_is_refused() -> None:
     for place in (Place(to("192.0.2.7")), Place(make_context())):
         with pytest.raises(UrlError, match="a character that no host has"):
             place.names(asked)
+
+
+@pytest.mark.parametrize(
+    "end", [",other.test", "%00", "\xcc\xb8", "\xce", "*", "*\x85", "^x", "'", "!", "~a"]
+)
+def test_a_host_goes_as_far_as_some_reader_takes_it(end: str) -> None:
+    """A comma ends it to Koa, what is in no name to webfs and to Node."""
+    names = names_of(request((b"Host", f"listed.test{end}".encode("latin-1"))), to("192.0.2.7"))
+    assert "listed.test" in names.hosts
+    assert f"listed.test{end}" in names.hosts
+
+
+@pytest.mark.parametrize(
+    "host", ["a.listed.test", "listed.test-x", "listed.test_x", "listed.test.x", "x-listed.test"]
+)
+def test_a_host_that_is_one_goes_to_its_end(host: str) -> None:
+    names = names_of(request((b"Host", host.encode())), to("192.0.2.7"))
+    assert names.hosts == (host, "192.0.2.7")

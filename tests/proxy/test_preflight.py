@@ -27,6 +27,10 @@ from urlward.state.folder import NAMES, made_folder
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
 FEED = '[[feed]]\nname = "body"\nurl = "https://lists.example/body.txt"\n'
+FLEET = (
+    "[records]\ndays = { blocks = 1, operations = 1 }\n"
+    '[fleet]\nurl = "valkeys://valkey.example"\nseal = "fleet.key"\n'
+)
 DAYS = "[records.days]\nblocks = 1\noperations = 1\n"
 
 EXAMPLE = Path(__file__).parents[2] / "lists" / "urlward.example.toml"
@@ -470,6 +474,13 @@ def test_udp_is_not_in_the_way_of_tcp() -> None:
             f'{FEED}client_cert = "list.txt"',
             "4: feed.0.client_cert: 'list.txt': no certificate and key",
         ),
+        (
+            f'{FLEET}password_file = "none"\nuser = "x"',
+            "6: fleet.password_file: none: No such file or directory",
+        ),
+        (f'{FLEET}ca = "two"', "6: fleet.ca: 'two': no CA certificates in PEM form"),
+        (f'{FLEET}certificate = "two"', "6: fleet.certificate: 'two': no certificate and key"),
+        (FLEET.replace("fleet.key", "two"), "5: fleet.seal: two: a key file holds 64 hexadecimal digits"),
         (f'{FEED}token_file = "two"', "4: feed.0.token_file: two is empty, or not text of one line"),
         (
             f'[records]\n[[records.store]]\nkind = "postgresql"\nurl_file = "two"\n{DAYS}',
@@ -491,6 +502,7 @@ def test_files_that_do_not_hold_what_they_are_named_for(
 ) -> None:
     (tmp_path / "two").write_text("one\ntwo\n")
     (tmp_path / "two").chmod(0o600)
+    key_file(tmp_path / "fleet.key")
     (found,) = refused(text.replace("{folder}", str(tmp_path)))
     assert found.startswith(f"urlward.toml:{line}")
 

@@ -496,6 +496,7 @@ def test_a_body_that_is_asked_for() -> None:
     assert case.ends.client == b"HTTP/1.1 100 Continue\r\n\r\n" + ok()
     case.client(get("/2"))
     assert case.judged == [b"/", b"/2"]
+    assert case.ends.asked == ["connect"]
 
 
 def test_a_body_that_comes_although_it_was_answered_before() -> None:
@@ -507,6 +508,38 @@ def test_a_body_that_comes_although_it_was_answered_before() -> None:
     assert case.ends.server == EXPECT + body
     assert case.ends.client == ok(), "nothing that it makes of the body comes back"
     assert case.ends.asked == ["connect", *ENDED]
+
+
+@pytest.mark.parametrize("refusal", ["417 Expectation Failed", "413 Content Too Large", "200 OK"])
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 102 Processing\r\n\r\n"])
+def test_what_follows_a_body_that_was_not_asked_for_has_another_connection(
+    refusal: str, interim: bytes
+) -> None:
+    """Netty is done with such a request, and takes its body for the next, which goes on in what follows."""
+    refused = f"HTTP/1.1 {refusal}\r\nContent-Length: 0\r\n\r\n".encode()
+    body = b"XGET /listed foo/1.1\r\nHost: a.test\r\nX: ".ljust(40)
+    case = Case().client(EXPECT + body + get("/2"))
+    assert case.ends.server == EXPECT + body
+    case.server(interim + refused + b"HTTP/1.1 200 OK\r\n\r\nlisted")
+    assert case.ends.asked == ["connect", "go on", "leave server", "connect"]
+    assert case.ends.server == EXPECT + body + get("/2")
+    case.server(ok("2")).client(get("/3")).server(ok("3"))
+    assert case.ends.client == interim + refused + ok("2") + ok("3")
+    assert case.ends.asked == ["connect", "go on", "leave server", "connect"]
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        get("/", "Content-Length: 40\r\n", "POST") + b"a" * 40,
+        get("/", "Expect: 100-continue\r\n"),
+        get("/", "Expect: 100-continue\r\nContent-Length: 0\r\n", "POST"),
+    ],
+)
+def test_what_follows_a_body_that_need_not_be_asked_for_has_the_same_connection(request_head: bytes) -> None:
+    case = Case().client(request_head).server(ok()).client(get("/2")).server(ok("2"))
+    assert case.ends.client == ok() + ok("2")
+    assert case.ends.asked == ["connect"]
 
 
 def test_a_body_that_comes_into_an_answer_under_way() -> None:

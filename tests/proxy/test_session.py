@@ -15,8 +15,8 @@ import pytest
 from conftest import nobody_listens
 from e2e.support import client_hello
 from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset, until
-from urlward.proxy import front, upstream
-from urlward.proxy.connection import BEHIND, LOW, Connection
+from urlward.proxy import connection, forward, front, upstream
+from urlward.proxy.connection import BEHIND, LOW, Connection, is_local
 from urlward.proxy.poller import READ, Poller
 from urlward.proxy.relay import HttpRelay
 from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, Session
@@ -538,6 +538,49 @@ async def test_connections_at_rest_have_a_bound_and_a_time(
     await rig.settled()
 
 
+async def test_a_connection_from_an_address_that_is_gone_is_not_used(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease has brought another: what goes out from the one before is lost, and no error comes of it."""
+    streams = await resting(rig)
+    assert [is_local(host) for host in ("127.0.0.1", "192.0.2.1")] == [True, False]
+    with monkeypatch.context() as rested:
+        rested.setattr(upstream, "FRESH", -1.0)
+        rested.setattr(forward, "FRESH", -1.0)
+        assert [await which(rig, streams, host) for host in ("b.example", "a.example")] == [1, 0], "as ever"
+        rested.setattr(connection, "is_local", unknown)
+        assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1], (
+            "no telling"
+        )
+        rested.setattr(connection, "is_local", lambda *_: False)
+        assert await which(rig, streams, "b.example") == 2, "that of its own"
+        assert await which(rig, streams, "a.example") == 3, "that at rest"
+        rested.setattr(Session, "_source", lambda _: "192.0.2.7")
+        assert await which(rig, streams, "a.example") == 3, "the client's, which is never this machine's"
+        pool, (origin, _) = rig.addon.pool, next(iter(rig.addon.pool._by_key))
+        with monkeypatch.context() as known:
+            known.setattr(connection, "is_local", lambda *_: True)
+            at_rest = pool.take((origin, ""))
+        assert at_rest is not None
+        pool.keep((origin, "192.0.2.7"), at_rest)
+        assert pool.take((origin, "192.0.2.7")) is at_rest
+        at_rest.abort()
+    streams[1].close()
+    await rig.settled()
+
+
+def unknown(*_: object) -> bool:
+    raise OSError(errno.EMFILE, "")
+
+
+async def test_what_has_just_been_in_use_is_not_looked_at(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams = await resting(rig)
+    monkeypatch.setattr(connection, "is_local", lambda *_: pytest.fail("a request asked the system"))
+    assert [await which(rig, streams, host) for host in ("b.example", "a.example")] == [1, 0]
+    streams[1].close()
+    await rig.settled()
+
+
 async def test_a_connection_at_rest_leads_nobody_where_they_may_not_go(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -563,6 +606,29 @@ async def test_connections_at_rest_make_room_first(rig: Rig) -> None:
     rig.addon.short(OSError(errno.EMFILE, ""))
     assert not len(rig.addon.pool)
     assert await which(rig, streams, "b.example") == 1
+    streams[1].close()
+    await rig.settled()
+
+
+async def test_a_lack_of_ports_is_said_and_closes_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closing would free none, and who has most connections is not to blame."""
+    streams = await resting(rig)
+    at_rest = len(rig.addon.pool)
+    counted, alarms = list[str](), list[tuple[str, str]]()
+    recording = SimpleNamespace(
+        metrics=SimpleNamespace(error=counted.append), alarm=lambda *told: alarms.append(told)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.addon, "recording", recording)
+        for _ in range(3):
+            rig.addon.short(OSError(errno.EADDRNOTAVAIL, ""))
+        assert len(rig.addon.pool) == at_rest > 0
+        rig.addon.short(OSError(errno.EMFILE, ""))
+    assert counted == ["ports"] * 3 + ["descriptors"]
+    assert [kind for kind, _ in alarms] == ["ports", "descriptors"]
+    assert caplog.text.count("no free port for a connection to an origin") == 1
     streams[1].close()
     await rig.settled()
 

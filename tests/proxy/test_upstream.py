@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from conftest import free_port
+from e2e.test_modes import may_make_namespaces
+from gateway.inside import own_network
 from proxy.rig import until
 from urlward.proxy import upstream
 from urlward.proxy.poller import Share, running_loop
@@ -42,11 +44,11 @@ class Attempt:
         )
         self.opening.start()
 
-    async def outcome(self) -> tuple[socket.socket | None, OSError | None]:
+    async def outcome(self, *, keep: bool = False) -> tuple[socket.socket | None, OSError | None]:
         await until(lambda: self.found)
         await asyncio.sleep(0)
         (found,) = self.found
-        if found[0] is not None:
+        if found[0] is not None and not keep:
             found[0].close()
         assert self.opening._pending == {}
         return found
@@ -155,6 +157,51 @@ async def test_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     assert one is None
     assert error is not None
     assert error.errno == errno.EMFILE
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+@pytest.mark.parametrize("local", ["", "127.0.0.1"])
+async def test_no_port(stack: ExitStack, local: str) -> None:
+    """Which is told, and is no other error: an address that is not this machine's, or none to begin at."""
+    stack.enter_context(own_network())
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40000")
+    origin, other = (
+        tuple(stack.enter_context(socket.create_server(("127.0.0.1", port))).getsockname())
+        for port in (80, 81)
+    )
+    first, error = await Attempt(origin, local=local).outcome(keep=True)
+    assert (error, first is not None) == (None, True)
+    assert first is not None
+    stack.enter_context(first)
+    attempt = Attempt(origin, local=local)
+    one, error = await attempt.outcome()
+    assert one is None
+    assert error is not None
+    assert [each.errno for each in (error, *attempt.shortages)] == [errno.EADDRNOTAVAIL] * 2
+    attempt = Attempt(other, local=local)
+    assert (await attempt.outcome())[1] is None, "another origin can be reached from the same"
+    assert attempt.shortages == []
+    attempt = Attempt(other, local="192.0.2.9")
+    one, error = await attempt.outcome()
+    assert error is not None
+    assert (error.errno, attempt.shortages) == (errno.EADDRNOTAVAIL, [])
+
+
+async def test_an_address_to_begin_at_is_no_lack_of_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of IPv6 where there are routes, and no address but link-local ones."""
+    connect = socket.socket.connect_ex
+    monkeypatch.setattr(upstream, "_has_source", lambda *_: False)
+
+    class Refused(socket.socket):
+        def connect_ex(self, address: Address) -> int:
+            return errno.EADDRNOTAVAIL if address[0] == ONE else connect(self, address)
+
+    monkeypatch.setattr(upstream, "_within_limit", lambda family: Refused(family, socket.SOCK_STREAM))
+    attempt = Attempt((ONE, 80))
+    one, error = await attempt.outcome()
+    assert (one, attempt.shortages) == (None, [])
+    assert error is not None
+    assert error.errno == errno.EADDRNOTAVAIL
 
 
 async def test_an_address_of_this_machine(stack: ExitStack) -> None:

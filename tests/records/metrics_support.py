@@ -11,7 +11,7 @@ from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
 from urlward.records.delivery import RecorderState, StoreState
-from urlward.records.exposition import CONTENT_TYPE, Exposition
+from urlward.records.exposition import CONTENT_TYPE, Exposition, FleetFigures
 from urlward.records.metrics import ListFacts, Metrics, RulesFacts
 
 TOKEN = "a-token"
@@ -29,12 +29,14 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
         [FeedTable(name="feed", path="none")],
         state,
         recorder=lambda: recorder,
+        fleet=lambda: FleetFigures(True, {"up": 2, "failing": 0, "away": 0}),
         clock=lambda: NOW,
         steady=lambda: 0.0,  # a worker that says nothing more would not count after some seconds
     )
     metrics = Metrics(started=NOW)
     metrics.lists([ListFacts("one", 3, 10, int(NOW) - 7200)])
     metrics.rules(RulesFacts())
+    metrics.shares = True
     metrics.requests("match", "block")
     metrics.blocked("one", "phishing")
     metrics.check(3e-6)

@@ -1,10 +1,12 @@
 """Events, and a PostgreSQL server, for tests."""
 
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,9 @@ from urlward.records.store import Node
 
 START = 1_795_000_000_000
 """Milliseconds: a day in November 2026."""
+
+_CREATED = 0x100
+"""IN_CREATE."""
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
@@ -58,6 +63,28 @@ def versions() -> tuple[list[Event], list[Event]]:
         an_event(5, kind="list", serial=8, reference="", client=""),
         an_event(6, kind="list", serial=7, list="two", reference="", client=""),
     ]
+
+
+@contextlib.contextmanager
+def made_in(folder: Path) -> Iterator[list[str]]:
+    """Names of files that are made in a folder meanwhile, in order, however soon they are gone (inotify(7)).
+
+    The list is filled at the end.
+    """
+    libc, names = ctypes.CDLL(None), list[str]()
+    watch = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    assert watch >= 0
+    try:
+        assert libc.inotify_add_watch(watch, os.fsencode(folder), _CREATED) >= 0
+        yield names
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(watch, 1 << 16):
+                while data:
+                    end = 16 + int.from_bytes(data[12:16], sys.byteorder)
+                    names.append(data[16:end].rstrip(b"\0").decode())
+                    data = data[end:]
+    finally:
+        os.close(watch)
 
 
 def without_server() -> str:

@@ -1,15 +1,29 @@
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from conftest import wait_for
-from records.support import an_event, without_server
+from records.support import an_event, made_in, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
-from urlward.records.sql import open_postgresql, open_sqlite, told
+from urlward.records.sql import (
+    CLEAN,
+    deletions,
+    note_deleted,
+    note_wiped,
+    open_postgresql,
+    open_server,
+    open_sqlite,
+    told,
+    unwiped,
+    wipe_sqlite,
+    writing,
+)
 from urlward.records.store import EventQuery, KeepingStore, StoreError
 from urlward.records.stores import open_store
 
@@ -35,6 +49,50 @@ def test_sqlite_is_set_up_for_records(tmp_path: Path) -> None:
     assert (tmp_path / "new" / "a.db").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("part", ["events", "assignments"])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_is_deleted_waits_for_a_rewriting_that_begins_later(
+    kind: str, part: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Whoever else rewrites the same meanwhile, and whatever is deleted after that."""
+    if kind == "sqlite":
+        engine = open_sqlite(tmp_path / "a.db")
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"PRAGMA user_version = {CLEAN[part]}")
+    else:
+        engine = open_server(request.getfixturevalue("postgresql_url"), "here")
+        with engine.begin() as connection:
+            unwiped.create(connection)
+    engine = writing(engine)
+
+    def waits() -> int | None:
+        with engine.connect() as connection:
+            return deletions(connection, part)
+
+    def do(what: Callable[..., None], *more: object) -> None:
+        with engine.begin() as connection:
+            what(connection, part, *more)
+
+    assert waits() is None
+    for _ in range(3):
+        do(note_deleted)
+        one = other = waits()
+        do(note_wiped, other)
+        assert waits() is None
+        do(note_deleted)
+        do(note_wiped, one)
+        assert waits() not in (None, one), "which had begun before"
+        before = waits()
+        do(note_deleted)
+        assert waits() not in (None, before)
+        do(note_wiped, before)
+        last = waits()
+        assert last is not None, "the last was deleted meanwhile"
+        do(note_wiped, last)
+        assert waits() is None
+    engine.dispose()
+
+
 def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.db") as connection:
         connection.execute("CREATE TABLE other (x)")
@@ -43,6 +101,25 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     with engine.connect() as reader:
         assert reader.execute(text("SELECT count(*) FROM other")).scalar() == 0
     engine.dispose()
+
+
+def test_nothing_of_a_record_is_written_elsewhere(tmp_path: Path) -> None:
+    """While a file is written anew, where temporary files usually go: that may be another disk."""
+    paths = [tmp_path / name / "a.db" for name in ("one", "it's", "one")]
+    for n, path in enumerate(paths):
+        engine = open_sqlite(path)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"CREATE TABLE t{n} (x)")
+            for _ in range(8):
+                connection.exec_driver_sql(f"INSERT INTO t{n} VALUES (randomblob(1000000))")
+        with made_in(path.parent) as names:
+            wipe_sqlite(engine, time.sleep, rewrite=True)
+        assert [name[:7] for name in names] == ["etilqs_"]
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("PRAGMA temp_store").scalar() == 2
+            assert connection.exec_driver_sql(f"SELECT count(*) FROM t{n}").scalar() == 8
+        engine.dispose()
+        assert [one.name for one in path.parent.iterdir() if one.name.startswith("etilqs_")] == []
 
 
 @pytest.mark.parametrize(

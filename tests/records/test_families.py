@@ -4,16 +4,25 @@ from itertools import chain
 from prometheus_client.core import Metric
 
 from urlward.records.delivery import RecorderState, StoreState
-from urlward.records.exposition import FeedFigures, of_feeds, of_filter, of_recorder, of_workers
+from urlward.records.exposition import (
+    FeedFigures,
+    FleetFigures,
+    of_feeds,
+    of_filter,
+    of_fleet,
+    of_recorder,
+    of_workers,
+)
 from urlward.records.metrics import BUCKETS, ListFacts, Snapshot
 
 
 def families() -> list[Metric]:
-    live = [Snapshot(lists=(ListFacts("one", 1, 2, 3),))]
+    live = [Snapshot(lists=(ListFacts("one", 1, 2, 3),), shares=True)]
     return list(
         chain(
             of_filter("1.0", 1, 1),
             of_workers({}, live, 10.0),
+            of_fleet({}, live, FleetFigures(True, {"up": 1})),
             of_feeds([FeedFigures("f", "ok", valid_until=5, last_success=5.0)], 10.0),
             of_recorder(RecorderState(stores={"sqlite": StoreState()}), 0, 0.0),
         )
@@ -46,3 +55,12 @@ def test_a_histogram_adds_up() -> None:
     assert buckets == list(range(1, len(BUCKETS["check"]) + 2))
     assert [s.value for s in family.samples if s.name.endswith("_count")] == [buckets[-1]]
     assert family.samples[len(buckets) - 1].labels["le"] == "+Inf"
+
+
+def test_valkey_is_there_where_every_process_has_it() -> None:
+    for troubles, up, expected in (({}, True, 1), ({"fleet": "x"}, True, 0), ({}, False, 0)):
+        live = [Snapshot(troubles=troubles)]
+        found = {one.name: one for one in of_fleet({}, live, FleetFigures(up, {"up": 2, "away": 1}))}
+        assert [sample.value for sample in found["urlward_fleet_up"].samples] == [expected]
+        assert [sample.value for sample in found["urlward_fleet_nodes"].samples] == [2, 1]
+        assert len(found) == 2, "nothing of what a worker shares where none does"

@@ -2,7 +2,16 @@ import json
 
 import msgspec
 
-from urlward.records.metrics import BUCKETS, MAX_CATEGORIES, MAX_LISTS, MAX_PAIRS, ListFacts, Metrics
+from urlward.records.metrics import (
+    BUCKETS,
+    MAX_CATEGORIES,
+    MAX_LISTS,
+    MAX_PAIRS,
+    Labels,
+    ListFacts,
+    Metrics,
+    read_snapshot,
+)
 
 
 def test_a_snapshot_is_json_and_says_what_was_bumped() -> None:
@@ -107,3 +116,16 @@ def test_a_path_that_is_not_text_keeps_nothing_else_from_being_reported() -> Non
     said = msgspec.json.decode(msgspec.json.encode(metrics.snapshot()))
     assert said["refused"] == {"one": r"l\udcffst.txt: empty"}
     assert said["troubles"] == {"users": r"us\udcffers: No such file"}
+
+
+def test_what_passes_between_nodes_is_told_where_there_are_some() -> None:
+    metrics = Metrics(0.0)
+    assert metrics.snapshot()["fleet"] == {}
+    metrics.shares = True
+    metrics.fleet("late")
+    metrics.fleet("sent", 3)
+    metrics.settle(0.004)
+    found = read_snapshot(metrics.snapshot(), Labels())
+    assert found.shares
+    assert (found.counts["fleet", "late"], found.counts["fleet", "sent"]) == (1, 3)
+    assert (found.counts["fleet", "settled"], found.counts["settle", "sum"]) == (0, 0.004)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import wait_for
 from records.recording import appending, events, kill
-from records.support import START, an_event
+from records.support import START, an_event, made_in
 from urlward.records import outbox as module
 from urlward.records.event import Event
 from urlward.records.outbox import (
@@ -45,6 +45,19 @@ def all_of(outbox: Outbox, store: str = "a", after: Position | None = None) -> l
 
 def files(state: Path) -> bytes:
     return b"".join(path.read_bytes() for path in (state / FOLDER).iterdir())
+
+
+def test_what_waits_is_written_nowhere_else(tmp_path: Path) -> None:
+    """While the file is written anew, where temporary files usually go: that may be another disk."""
+    outbox = Outbox(tmp_path)
+    some = [an_event(n, detail=f'{{"text":"{"x" * 5_000}"}}') for n in range(2_000)]
+    for i in range(0, len(some), 500):
+        put(outbox, some[i : i + 500])
+    with made_in(outbox.path.parent) as names:
+        assert outbox.purge({}) == 0
+    assert [name[:7] for name in names if name.startswith("etilqs_")] == ["etilqs_"]
+    assert all_of(outbox) == some
+    assert Outbox(tmp_path / "other", make=False).purge({}) == 0, "where there is none, and no folder"
 
 
 def test_what_was_put_in_comes_out_in_order(tmp_path: Path) -> None:

@@ -102,4 +102,4 @@ def test_it_knows_the_rules(prometheus: Prometheus) -> None:
         ),
         "the rules' first evaluation",
     )
-    assert len(group["rules"]) == 26
+    assert len(group["rules"]) == 28

@@ -9,6 +9,7 @@ from sqlalchemy import text
 
 from assignments.support import sighting, taken
 from records.support import DAY, START, an_event, in_the_heap, node, role_without_ownership
+from records.test_migrations import made_by_version
 from urlward.assignments import retention
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.retention import purge_assignments
@@ -42,6 +43,43 @@ def test_what_is_deleted_is_not_in_the_servers_files(database: Database, postgre
     assert clients(postgresql_server, b"heap") == set(range(3_000))
     assert database.purge({"block": 1}, START + DAY + 1, (), node("n1")) == 1_500
     assert clients(postgresql_server, b"heap") == set(range(1, 3_000, 2))
+
+
+def analyzed(url: str) -> set[tuple[str, str]]:
+    """Tables and columns of which a server keeps values, after it has looked at all."""
+    with psycopg.connect(url, autocommit=True) as server:
+        server.execute("ANALYZE")
+        return set(server.execute("SELECT tablename, attname FROM pg_stats WHERE schemaname = 'public'"))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_what_is_deleted_is_not_in_the_servers_statistics(
+    version: int, postgresql_url: str, postgresql_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which are tables as well, with some hundred values of each column, and in which nothing is deleted."""
+    monkeypatch.setenv("RECORDS_URL", postgresql_url)
+    if version == 2:
+        made_by_version(2, "postgresql", tmp_path, postgresql_url)
+        assert analyzed(postgresql_url) >= {("events", "client"), ("assignments_current", "subscriber")}
+    database, store = open_database(TABLE, tmp_path), AssignmentStore(postgresql_url)
+    database.write([an_event(n, client=f"stat{n:05d}-") for n in range(300)])
+    who = [f"stat{n + 300:05d}-" for n in range(200)]
+    taken(
+        store,
+        *(sighting(f"192.0.2.{n}", 0, 60, one, session=f"s{n}") for n, one in enumerate(who)),
+        *(sighting(f"198.51.100.{n}", 0, None, one, session=f"s{n}") for n, one in enumerate(who)),
+    )
+    kept = analyzed(postgresql_url)
+    assert {("events", "reference"), ("events", "time"), ("assignments_current", "place")} <= kept, (
+        "plans rest on it"
+    )
+    assert not {one for one in kept if one[1] in ("client", "subscriber", "network", "address")}
+    assert clients(postgresql_server, b"stat") == set(range(500))
+    assert database.purge({"block": 1}, START + 2 * DAY) >= 300
+    purge_assignments(store, START + 10 * DAY)
+    assert not clients(postgresql_server, b"stat")
+    database.close()
+    store.close()
 
 
 def test_it_is_rewritten_for_a_share_of_the_time_and_never_forgotten(

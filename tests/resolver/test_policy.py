@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from gateway.dns_support import Rig, Upstream, records, serving, until
+from gateway.dns_support import LIST, Rig, Upstream, records, serving, until
 from urlward.dns import service as dns_service
 from urlward.dns.policy import MOST
 from urlward.dns.resolved import MARGIN
@@ -250,6 +250,26 @@ async def test_the_page(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCa
         assert addresses(await rig.ask("plain.example")) == ["192.0.2.80"]
         assert rig.kernel.addresses == {"192.0.2.80"}
     assert not caplog.messages, "the request is what is blocked"
+
+
+@pytest.mark.parametrize("listed_hosts", ["nxdomain", "page"])
+async def test_a_host_that_is_allowed_is_not_refused_for_what_it_is_an_alias_for(
+    tmp_path: Path, listed_hosts: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where it is steered: an entry that allows lifts what is listed, such as a block by mistake."""
+    upstream = await Upstream(alias).start()
+    text = f"{LIST}@@good.example\n@@http://part.example/page\n@@z.blocked.example\n"
+    async with serving(tmp_path, upstream, text=text, listed_hosts=listed_hosts) as rig:
+        for name in ("good.example", "www.Good.example", "z.blocked.example"):
+            rig.kernel.steered.clear()
+            got = await rig.ask(name)
+            assert (got.rcode(), addresses(got)) == (dns.rcode.NOERROR, ["192.0.2.1"])
+            assert rig.kernel.addresses == {"192.0.2.1"}, "the request is what is judged"
+        for name in ("plain.example", "part.example", "paged.example", "x.blocked.example"):
+            got = await rig.ask(name)
+            assert addresses(got) == []
+            assert got.rcode() == (dns.rcode.NXDOMAIN if listed_hosts == "nxdomain" else dns.rcode.NOERROR)
+    assert not [one for one in caplog.messages if "could not be judged" in one]
 
 
 async def test_off_switches(tmp_path: Path, upstream: Upstream) -> None:

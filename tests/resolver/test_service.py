@@ -194,6 +194,34 @@ async def test_an_answer_larger_than_the_client_takes(rig: Rig, upstream: Upstre
     assert len(dns.message.from_wire(client.answers[0]).answer[0]) == 60
 
 
+async def test_answers_whose_fragments_are_lost(tmp_path: Path) -> None:
+    """A client that would ask for shorter ones itself, where nobody answers, has an answer from us."""
+
+    def lossy(query: dns.message.Message) -> bytes | tuple[()]:
+        response = dns.message.make_response(query)
+        name = query.question[0].name
+        if name.to_text().startswith("long"):
+            strings = [f'"{i:04}{"x" * 200}"' for i in range(9)]
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "TXT", *strings))
+        rig.forwarders[0]._interval = PATIENT  # from here on
+        data = response.to_wire(max_size=query.payload or 65_535, prefer_truncation=True)
+        return data if len(data) <= 1400 or not query.payload else ()
+
+    upstream = await Upstream(lossy).start()
+    async with serving(tmp_path, upstream) as rig:
+        wait_so_long(rig.forwarders[0], 0.1)
+        query = dns.message.make_query("long.example", "TXT", use_edns=0, want_dnssec=True, payload=4096)
+        got = await rig.send(query)
+        assert (got.rcode(), bool(got.flags & dns.flags.TC)) == (dns.rcode.NOERROR, True)
+        first, second = map(dns.message.from_wire, upstream.wires)
+        assert (first.payload, second.payload) == (4096, 1232)
+        second.use_edns(0, second.ednsflags, 4096)
+        assert second.to_wire()[2:] == query.to_wire()[2:] == upstream.wires[0][2:], "all else is as it was"
+        assert len((await rig.ask("long.example", "TXT", tcp=True)).answer[0]) == 9
+        await rig.send(dns.message.make_query("short.example", "TXT", use_edns=0, payload=4096))
+        assert dns.message.from_wire(upstream.wires[-1]).payload == 4096, "the first time all is as it came"
+
+
 async def test_no_more_than_so_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that is slow, and clients that ask on: nothing piles up."""
     monkeypatch.setattr(dns_service, "OWED", 50)

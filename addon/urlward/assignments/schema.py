@@ -37,7 +37,15 @@ from sqlalchemy import (
 from urlward.assignments.interval import FOREVER, AssignmentError
 from urlward.config.records import ASSIGNMENTS
 from urlward.records import sql
-from urlward.records.sql import Step, migrate, open_server, open_sqlite, unwiped, writing
+from urlward.records.sql import (
+    Step,
+    keep_no_samples,
+    migrate,
+    open_server,
+    open_sqlite,
+    unwiped,
+    writing,
+)
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
 
@@ -165,6 +173,13 @@ holds = Table(
 event of a reference. Every node that writes here goes by it."""
 
 
+_PERSONAL = (
+    *(table.c[name] for table in (assignments, current) for name in ("network", "subscriber")),
+    holds.c.address,
+)
+"""Columns that no query looks for rows by alone; of those that are, the server's planner needs statistics."""
+
+
 def cell_of(start: int, end: int) -> int:
     """Index cell of an interval with both ends."""
     span: int = min(bisect_left(SPANS, end - start), len(SPANS) - 1)
@@ -225,6 +240,7 @@ def _migrate(engine: Engine) -> None:
 def _create(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     unwiped.create(connection, checkfirst=True)
+    keep_no_samples(connection, *_PERSONAL)
 
 
 def _to_2(connection: Connection) -> None:
@@ -249,7 +265,8 @@ def _to_2(connection: Connection) -> None:
 
 
 def _to_3(connection: Connection) -> None:
-    """Upgrade to version 3: open intervals count from when last seen, and sources belong to nodes.
+    """Upgrade to version 3: open intervals count from when last seen, sources belong to nodes, and the server
+    keeps no samples of subscribers.
 
     Which file has a row is not known of those that are there: the one that its source was read from last.
     """
@@ -281,6 +298,7 @@ def _to_3(connection: Connection) -> None:
         ),
         {"forever": FOREVER},
     )
+    keep_no_samples(connection, *_PERSONAL)
 
 
 UPGRADES: tuple[Step, ...] = (_to_2, _to_3)

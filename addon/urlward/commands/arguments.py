@@ -59,7 +59,7 @@ def subcommand(commands: Any, name: str, function: Any, help_text: str) -> argpa
     sub: argparse.ArgumentParser = commands.add_parser(
         name, help=help_text, description=help_text, allow_abbrev=False
     )
-    sub.set_defaults(command=function)
+    sub.set_defaults(command=function, parser=sub)
     return sub
 
 

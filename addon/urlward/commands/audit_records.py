@@ -41,8 +41,8 @@ def add_audit_commands(command: Command) -> None:
     checked.add_argument("--known", metavar="HASH", help="a hash that a line must have")
     listed = _sub(of_audit, "list", _list, "Show the log.")
     listed.add_argument("--action", metavar="NAME", help="lines of that action alone")
-    listed.add_argument("--who", metavar="NAME", default="", help="of whoever has that in the name")
-    listed.add_argument("--list", metavar="NAME", default="", help="about that list or feed")
+    listed.add_argument("--who", metavar="NAME", help="of whoever has that in the name")
+    listed.add_argument("--list", metavar="NAME", help="about that list or feed")
     listed.add_argument("--since", metavar="T", help="a date, a time (RFC 3339), or 2h for that long ago")
     listed.add_argument("--until", metavar="T", help="likewise; a date is until its end")
     listed.add_argument("--last", type=int, metavar="N", default=0, help="the last N of them (all)")
@@ -113,9 +113,13 @@ def _shown(report: AuditReport) -> dict[str, Any]:
 def _list(args: argparse.Namespace) -> int:
     if args.last < 0:
         raise SettingError("--last", "a number from 1 on is needed")
+    for name in ("who", "list"):
+        if getattr(args, name) == "":
+            # Such as of a variable that is not set: without it, it would be everybody's lines.
+            raise SettingError(f"--{name}", "is empty")
     since, until = read_span(args.since, args.until, time.time())
     query = ChangeQuery(
-        who=args.who, list=args.list,
+        who=args.who or "", list=args.list or "",
         since=None if since is None else since / 1000, until=None if until is None else until / 1000,
     )  # fmt: skip
     lines = list(enumerate(read_audit(found_folder(state_of(args))), 1))

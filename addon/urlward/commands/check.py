@@ -24,6 +24,8 @@ from urlward.state.folder import state_folder
 
 OK, BLOCKED, ERROR = 0, 1, 2
 
+_PROTECTED = "no feed blocks this host whole, or has it decrypted: over HTTPS, pages on it pass"
+
 
 def add_check_command(command: Command) -> None:
     """Declare ``urlward check``."""
@@ -109,7 +111,7 @@ def _check(args: argparse.Namespace) -> int:
         if explained is not None:
             print(explained[0].as_text())
             if explained[1]:
-                print("  protected   no feed blocks this host whole")
+                print(f"  protected   {_PROTECTED}")
     return worst
 
 

@@ -132,7 +132,8 @@ def _answered(args: argparse.Namespace, ask: _Questions) -> int:
         days = int(text) if text.isdecimal() else -1
     if not 0 <= days <= 3650:
         raise UrlwardError("--days: a number of days from 0 to 3650")
-    text = configuration(kind, operator, "" if source == "the sample" else source, where, days)
+    source = "" if source == "the sample" else source
+    text = configuration(kind, operator, source, where, days)
     write_new_file(path, text.encode())
     try:
         config = read_config(path)
@@ -150,6 +151,11 @@ def _answered(args: argparse.Namespace, ask: _Questions) -> int:
     print("\nNext:")
     for line in _next(kind, path):
         print(f"  {line}")
+    if config.admin is not None:
+        token = Path(str(config.state)) / config.admin.token_file
+        print(f"\nThen the dashboard is at http://{config.admin.listen}/; it asks for the token in {token}")
+    if not source:
+        print("No list is named: the shipped sample is blocked until you name yours (`urlward help lists`).")
     return DONE
 
 
@@ -266,9 +272,9 @@ def _test(config: Config) -> None:
     print("\nA trial, on 127.0.0.1:")
     with tempfile.TemporaryDirectory(prefix="urlward-init-") as name:
         folder = Path(name)
-        (folder / "list.txt").write_text(_ENTRY)
+        (folder / "trial.txt").write_text(_ENTRY)
         (folder / NAME).write_text(
-            f'list = ["list.txt"]\nmode = ["regular"]\nconfdir = {_quoted(str(config.confdir))}\n'
+            f'list = ["trial.txt"]\nmode = ["regular"]\nconfdir = {_quoted(str(config.confdir))}\n'
             f"[page]\noperator = {_quoted(config.page.operator)}\n"
         )
         port = free_port()

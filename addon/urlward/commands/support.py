@@ -38,7 +38,9 @@ WITHIN = 30.0
 MOST_FILES = 2_000
 MOST_LINES = 2_000
 _EVENTS = 200
-_LIBRARIES = ("mitmproxy", "cryptography", "pyOpenSSL", "tornado", "SQLAlchemy", "pydantic", "psycopg")
+_LIBRARIES = (
+    "mitmproxy", "cryptography", "pyOpenSSL", "tornado", "SQLAlchemy", "pydantic", "psycopg", "valkey",
+)  # fmt: skip
 _UNIT = "urlward.service"
 
 _ABOUT = """A bundle for support of urlward. Nothing in it is meant to name an entry, a client, a host, a

@@ -14,41 +14,22 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 from pydantic.fields import FieldInfo
 
 from urlward.config.feeds import FeedTable, check_names
+from urlward.config.fleet import FleetTable, fleet_problems
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.problem import ConfigError, Problem, key_of
 from urlward.config.proxy import ProbingTable, ProxyTable
+from urlward.config.publish import PublishCanaryTable, PublishTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sources
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
 
 __all__ = [
-    "SYSTEM",
-    "AdminTable",
-    "CanaryTable",
-    "Config",
-    "ConfigError",
-    "DnsTable",
-    "FeedTable",
-    "GatewayTable",
-    "GroupTable",
-    "HelpLink",
-    "HookTable",
-    "ObjectionsTable",
-    "PageTable",
-    "ProbingTable",
-    "Problem",
-    "ProxyTable",
-    "RecordsTable",
-    "RuleTable",
-    "ScheduleTable",
-    "Use",
-    "config_of",
-    "configured",
-    "describe",
-    "is_key",
-    "read_config",
+    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FleetTable",
+    "GatewayTable", "GroupTable", "HelpLink", "HookTable", "ObjectionsTable", "PageTable", "ProbingTable",
+    "Problem", "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable",
+    "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -96,8 +77,10 @@ class Config(Table):
     records: RecordsTable | None = None
     admin: AdminTable | None = None
     objections: ObjectionsTable | None = None
+    publish: PublishTable | None = None
     probing: ProbingTable = ProbingTable()
     proxy: ProxyTable = ProxyTable()
+    fleet: FleetTable | None = None
     mitmproxy: dict[str, str | int | bool] = Field(default={})
 
     _sources: Sources | None = PrivateAttr(default=None)
@@ -177,6 +160,7 @@ def config_of(sources: Sources) -> Config:
         *_dns_problems(config),
         *_hook_problems(config),
         *records_problems(config.records, config.objections, config.admin),
+        *fleet_problems(config.fleet, has_key=bool(config.key), has_records=config.records is not None),
     ]
     if problems:
         raise sources.refused(problems)

@@ -6,13 +6,14 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from urlward.config.tables import SHAREABLE, Bytes, FileName, Seconds, Signer, Table
+from urlward.config.tables import SHAREABLE, Bytes, FileName, Seconds, Signer, Table, Variable, spelt
 
 HOUR = 3_600.0
 
 Share = Annotated[float, Field(ge=0, strict=False, allow_inf_nan=False)]
-Variable = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
-Name = Annotated[str, Field(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,63}\z")]
+Name = Annotated[
+    str, spelt(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits and ._-, no . or - first")
+]
 
 _PAIRS = (
     ("url", "path"),
@@ -51,6 +52,7 @@ class FeedTable(Table):
         delimiter: between columns.
         category: of entries that have none.
         interval: seconds between two refreshes.
+        poll: seconds between two looks at whether its server has another artifact; none where not given.
         jitter: share of `interval` by which each moves at random, so that not all clients come at once.
         timeout: seconds that a whole fetch may take.
         connect_timeout: seconds that a connection may take.
@@ -86,6 +88,7 @@ class FeedTable(Table):
     delimiter: Annotated[str, SHAREABLE, Field(min_length=1, max_length=1)] = ","
     category: str = ""
     interval: Annotated[Seconds, Field(ge=1, le=30 * 24 * HOUR)] = 6 * HOUR
+    poll: Annotated[Seconds, Field(ge=0.5, le=HOUR)] | None = None
     jitter: Annotated[Share, Field(le=0.5)] = 0.1
     timeout: Annotated[Seconds, Field(gt=0, le=24 * HOUR)] = 300.0
     connect_timeout: Annotated[Seconds, Field(gt=0, le=600)] = 10.0
@@ -131,6 +134,8 @@ class FeedTable(Table):
             raise ValueError("url or path is needed")
         if self.user is not None and not {"password_file", "password_env"} & given:
             raise ValueError("user is given without password_file or password_env")
+        if self.path is not None and self.poll is not None:
+            raise ValueError("poll and path are both given: a path is looked at every second as it is")
         if self.path is not None and (of_urls := sorted(given & {*_OF_URLS})):
             raise ValueError(f"{of_urls[0]} and path are both given: a path is not fetched")
         if self.url is not None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from urlward.config.tables import Addresses, FileName, Networks, Port, Table
+from urlward.config.tables import Addresses, FileName, Networks, Port, Table, spelt
 
 
 class DnsTable(Table):
@@ -63,9 +63,11 @@ class CanaryTable(Table):
         addresses: of it, one of each family at most, that nobody has; no canary where empty.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", max_length=200)] = (
-        "canary.urlward.invalid"
-    )
+    name: Annotated[
+        str,
+        Field(max_length=200),
+        spelt(r"[a-z0-9-]+(\.[a-z0-9-]+)+", "a name with a dot, of small letters, digits and -"),
+    ] = "canary.urlward.invalid"
     addresses: Addresses = ("192.0.2.252", "2001:db8:ffff:ffff::252")
 
     @field_validator("addresses")

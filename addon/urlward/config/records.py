@@ -9,12 +9,11 @@ from pydantic import AfterValidator, Field, model_validator
 
 from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
-from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table
+from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table, Variable
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
 Days = Annotated[int, Field(ge=1, le=36_500)]
-Variable = Annotated[str, Field(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\z")]
 
 ASSIGNMENTS = "assignments.db"
 """In the state folder: who had an address when, where the configuration does not say."""

@@ -13,6 +13,27 @@ WRITTEN = "as an operator wrote it"
 """Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
 
 
+def spelt(pattern: str, words: str) -> AfterValidator:
+    """Make a check of a text's spelling.
+
+    Args:
+        pattern: of the whole text.
+        words: the same, for people.
+    """
+    matches = re.compile(pattern).fullmatch
+
+    def check(text: str) -> str:
+        if matches(text) is None:
+            raise ValueError(f"input should be {words}")
+        return text
+
+    return AfterValidator(check)
+
+
+Variable = Annotated[
+    str, spelt(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and _, no digit first")
+]
+
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
 
 
@@ -30,6 +51,27 @@ def _file_name(name: str) -> str:
 
 def _signer(name: str) -> str:
     return name if _PUBLIC_KEY(name) else _file_name(name)
+
+
+BUCKET = "s3://"
+"""Begins the name of a place that is no folder."""
+
+
+def place_name(name: str | None) -> str | None:
+    """A folder's name as an operator wrote it, or a bucket's.
+
+    Raises:
+        ValueError: neither.
+    """
+    if name is None:
+        return None
+    if not name.startswith(BUCKET):
+        if "://" in name or not name:
+            raise ValueError(f"neither a folder nor {BUCKET}BUCKET/PREFIX")
+        return _file_name(name)
+    if not name.removeprefix(BUCKET).strip("/") or not name.isprintable():
+        raise ValueError(f"{BUCKET} without a bucket")
+    return name.rstrip("/")
 
 
 class Shareable:

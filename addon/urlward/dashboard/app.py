@@ -100,7 +100,7 @@ ROUTES = (
     Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
     *(
         Route(f"/api/{name}", api.Shown, get="viewer", more={"name": name})
-        for name in ("lists", "hits", "feeds", "alarms", "objections")
+        for name in ("lists", "hits", "feeds", "alarms", "objections", "nodes")
     ),
     *edit_pages.ROUTES,
     *own_pages.ROUTES,

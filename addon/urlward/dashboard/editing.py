@@ -387,6 +387,7 @@ def _place(sources: Sources, at: str) -> tuple[int, tuple[str | int, ...]]:
 def _new_place(sources: Sources, kind: str, at: str, name: str) -> tuple[int, tuple[str | int, ...]]:
     """Number of the file that a new table goes to, and the path of what it is added to."""
     if at:  # a rule of a group
+        _row(sources, "group", at)
         number, path = _place(sources, at)
         return number, (*path, kind)
     return len(sources.files) - 1, (kind, name) if kind == "schedule" else (kind,)

@@ -9,7 +9,7 @@ nobody counted has no step, and a step says how many of its seconds were counted
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,8 +18,9 @@ import msgspec
 
 from urlward.dashboard.sources import AdminError, Now, Past, Row
 from urlward.records.metrics import ADDED, Counts
-from urlward.records.sqlite import PRAGMAS, make_sqlite
-from urlward.state.folder import StateError
+from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, files_of, make_sqlite
+from urlward.state.folder import StateError, set_aside
+from urlward.state.watch import Signature
 
 FILE: Final = "history.db"
 TABLE: Final = "step"
@@ -270,6 +271,7 @@ class HistoryFile:
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
+        seen = Signature.of(self._path)
         try:
             make_sqlite(self._path)
             with closing(sqlite3.connect(self._path, timeout=WAIT, isolation_level=None)) as db:
@@ -279,6 +281,10 @@ class HistoryFile:
                 yield db
         except (sqlite3.Error, OSError, StateError) as e:
             text = str(e)
+            if isinstance(e, sqlite3.Error) and code_of(e) in DAMAGED:
+                with suppress(StateError):  # where it cannot be moved, whoever opens it next says this again
+                    beside = files_of(self._path)[1:]
+                    set_aside(self._path.parent, self._path, text, "begun anew", seen=seen, beside=beside)
             raise AdminError(text if text.startswith(str(self._path)) else f"{self._path}: {text}") from e
 
 

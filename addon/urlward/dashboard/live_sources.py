@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -36,6 +37,7 @@ from urlward.lists.formats import AUTO
 from urlward.objections.objections import Grant, ObjectionBook
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
+from urlward.policy.own import FILE as OWN_FILE
 from urlward.policy.own import Draft, own_entries, own_row, reveal_own
 from urlward.policy.policy import Policy
 from urlward.records.database import Database
@@ -368,6 +370,7 @@ class RecorderParts:
         ready: what the recorder needs, and whether it is there.
         healthy: whether all workers report.
         reloads: of the filter.
+        nodes: of a fleet, as of `urlward.fleet.nodes.row_of`; gives None where Valkey has not answered yet.
     """
 
     finder: EventFinder | None = None
@@ -379,6 +382,7 @@ class RecorderParts:
     ready: Callable[[], Mapping[str, bool]] | None = None
     healthy: Callable[[], bool] | None = None
     reloads: Reloads | None = None
+    nodes: Callable[[], list[Row] | None] | None = None
 
 
 class LiveSources:
@@ -416,6 +420,7 @@ class LiveSources:
         self._not_kept = ""
         self._hits = Remembered[dict[str, dict[str, int]]](HITS_FOR)
         self._feeds = Remembered[list[Row]](FEEDS_FOR)
+        self._own = Remembered[list[Row]](inf)
         self._refreshes = Refreshes(config, state)
         self._checks = Checks(config, state, list_format)
         self.editor = Editor(config, state, self._parts.reloads, list_format=list_format, clock=clock)
@@ -488,6 +493,20 @@ class LiveSources:
             raise NotConfiguredError("Metrics are not collected.")
         workers = [of_worker(name, one) for name, one in sorted(self._parts.snapshots().items())]
         return self._history.now(workers)
+
+    @property
+    def shares(self) -> bool:
+        """Whether this is one of several nodes."""
+        return self._parts.nodes is not None
+
+    def nodes(self) -> list[Row]:
+        """Nodes of the fleet, as they were last seen."""
+        if self._parts.nodes is None:
+            raise NotConfiguredError("This node is alone: there is no [fleet].")
+        rows = self._parts.nodes()
+        if rows is None:
+            raise AdminError("The fleet's Valkey has not answered yet.")
+        return rows
 
     def health(self) -> bool:
         """Whether this process works."""
@@ -612,8 +631,13 @@ class LiveSources:
         self._refreshes.begin(feed)
 
     def own(self) -> list[Row]:
-        """Own entries, as `urlward.policy.own.own_row` has them."""
-        return [own_row(one) for one in own_entries(self._state)]
+        """Own entries, as `urlward.policy.own.own_row` has them; not to be changed.
+
+        They are read once for as long as their file stays as it is: of a hundred thousand that takes a second
+        and 100 MB, whoever asks, and several who ask at a time would take so much each.
+        """
+        seen = Signature.of(self._state / OWN_FILE)
+        return self._own.get(seen, 0.0, lambda: [own_row(one) for one in own_entries(self._state)])
 
     def add_own(self, made: Draft, who: str, *, sure: bool) -> Row:
         """Add an own entry, and put it in force (`urlward.feeds.own`)."""

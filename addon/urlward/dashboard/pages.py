@@ -99,9 +99,11 @@ class NowPage(Page):
         alarms, _ = await self.ask_if_there(self.sources.alarms)
         current = [alarm for alarm in alarms or [] if alarm["current"]]
         latest, minutes = (newest(now), by_minute(now)) if now is not None else (None, [])
+        nodes, nodes_problem = await self.ask_if_there(self.sources.nodes)
         self.page(
-            "now", "now.title", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current
-        )
+            "now", "now.title", data=now, latest=latest, minutes=minutes, problem=problem, alarms=current,
+            fleet=self.sources.shares, nodes=nodes, nodes_problem=nodes_problem,
+        )  # fmt: skip
 
 
 class HistoryPage(Page):

@@ -24,6 +24,7 @@ from urlward.dns.wire import (
     HEADER,
     HTTPS,
     NXDOMAIN,
+    PAYLOAD,
     SVCB,
     A,
     Edns,
@@ -33,9 +34,6 @@ from urlward.dns.wire import (
 )
 
 ANY, RRSIG = 255, 46
-
-PAYLOAD = 1232
-"""Bytes over UDP that we say we take; https://www.dnsflagday.net/2020/."""
 
 REFUSED_TTL = 30
 """Seconds that an answer of ours may be kept, so that a name no longer listed is there again soon."""

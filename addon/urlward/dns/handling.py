@@ -74,7 +74,7 @@ class Answers:
         # What else the answer speaks of does not make it a listed host's.
         whole = bool(found & WHOLE and self._judge.find(read.chain) & WHOLE)
         try:
-            if whole and self._policy.refuses:
+            if whole and self._policy.refuses and not self._judge.allows(read.chain[0]):
                 return await self._policy.refuse(query, question, read.chain, client)
             return await self._policy.answer(query, question, data, read, size)
         except Exception as e:  # noqa: BLE001 - as the operator says

@@ -55,3 +55,11 @@ class Judge:
         except Exception as e:  # noqa: BLE001 - whether it is listed is not known, and it may well not be
             self._faults.say(e, "a name could not be judged, its addresses are not steered")
         return found
+
+    def allows(self, host: str) -> bool:
+        """Whether an entry allows a host whole: what it is an alias for does not count then. Never raises."""
+        try:
+            return bool(host) and self._matcher().check_host(host, (), self._clock()).action == "allow"
+        except Exception as e:  # noqa: BLE001 - the lists' word on the others is known
+            self._faults.say(e, "a name could not be judged, it counts as one that is not allowed")
+            return False

@@ -8,7 +8,9 @@ Over UDP a response is accepted only from the resolver's address, to the query's
 question (RFC 5452). Sockets are connected, so that the kernel drops what comes from elsewhere and reports
 unreachable ports. There are a few at a time, each with a random port and for so many queries, or until the
 resolver fails: a connected socket keeps the address of this machine that it began with, and nothing comes
-back to one that is gone (a lease that ended, PPPoE). Over TCP (RFC 7766) a few persistent connections each
+back to one that is gone (a lease that ended, PPPoE). A query that had no answer asks for one that needs no
+fragments, which may be dropped on the way (RFC 6891 section 6.2.5): a longer one is cut short then, and the
+client asks for it over TCP. Over TCP (RFC 7766) a few persistent connections each
 have several queries under way.
 """
 
@@ -23,7 +25,18 @@ from contextlib import suppress
 from typing import Protocol
 
 from urlward.dns.resolver_addresses import ResolverAddress
-from urlward.dns.wire import FORMERR, HEADER, NOTIMP, REFUSED, SERVFAIL, Question, StreamMessages, framed
+from urlward.dns.wire import (
+    FORMERR,
+    HEADER,
+    NOTIMP,
+    PAYLOAD,
+    REFUSED,
+    SERVFAIL,
+    Question,
+    StreamMessages,
+    framed,
+    with_payload,
+)
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -84,6 +97,11 @@ class DnsExchange:
         asked, echoed = self.query[HEADER:end], data[HEADER:end]
         # Letter case need not be kept, but for the type and class it is none.
         return asked == echoed or (asked[-4:] == echoed[-4:] and asked[:-4].lower() == echoed[:-4].lower())
+
+    def over_udp(self) -> bytes:
+        """The query without its id, as it is sent now."""
+        again = self.attempts > 1
+        return (with_payload(self.query, self.question.end, PAYLOAD) if again else self.query)[2:]
 
     @staticmethod
     def is_refusal(data: bytes) -> bool:
@@ -417,7 +435,7 @@ class _Source:
         waiting[number] = exchange
         exchange.places.append((self, number))
         try:
-            self._socket.send(by_chance + exchange.query[2:])
+            self._socket.send(by_chance + exchange.over_udp())
         except BlockingIOError:
             return  # as if it had been lost on the way
         except ConnectionError:

@@ -19,6 +19,9 @@ FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 1, 2, 3, 4, 5
 PLAIN_SIZE = 512
 """Bytes of the largest answer over UDP without EDNS."""
 
+PAYLOAD = 1232
+"""Bytes over UDP that pass anywhere without fragments; https://www.dnsflagday.net/2020/."""
+
 MOST_NAMES = 512
 """Hosts that a message may speak of, counted once a record: to look more up in the lists would keep others
 waiting, and no response has a use for them."""
@@ -119,6 +122,20 @@ def read_edns(data: bytes, end: int) -> Edns | None:
     if data[end : end + 3] != b"\0\0\x29" or len(data) < end + _OPT_SIZE:
         return None
     return Edns(max(PLAIN_SIZE, int(_SHORT(data, end + 3)[0])), bool(data[end + 7] & 0x80))
+
+
+def with_payload(data: bytes, end: int, most: int) -> bytes:
+    """A query whose client takes no longer answers over UDP than so many bytes; as it is where it does not.
+
+    Args:
+        data: the query.
+        end: of its question.
+        most: bytes.
+    """
+    edns = read_edns(data, end)
+    if edns is None or edns.size <= most:
+        return data
+    return data[: end + 3] + most.to_bytes(2) + data[end + 5 :]
 
 
 def scan(data: bytes, question: Question) -> Scan:

@@ -55,13 +55,13 @@ class Key:
             raise KeyFileError(f"a key has {KEY_SIZE} bytes, this one has {len(secret)}")
         self.secret = secret
         """The 32 bytes, for a process that compiles on this one's behalf."""
-        self.id: bytes = _derive(secret, b"urlward key id", 8)
+        self.id: bytes = derived(secret, b"urlward key id", 8)
         """8 public bytes that tell keys apart."""
-        self._record = blake2b(key=_derive(secret, b"urlward record"), digest_size=DIGEST_SIZE)
-        self._seal = _derive(secret, b"urlward seal")
-        self.labels = Tokens(_derive(secret, b"urlward label"))
-        self.names = Tokens(_derive(secret, b"urlward name"))
-        self.segments = Tokens(_derive(secret, b"urlward segment"), few_letters=True)
+        self._record = blake2b(key=derived(secret, b"urlward record"), digest_size=DIGEST_SIZE)
+        self._seal = derived(secret, b"urlward seal")
+        self.labels = Tokens(derived(secret, b"urlward label"))
+        self.names = Tokens(derived(secret, b"urlward name"))
+        self.segments = Tokens(derived(secret, b"urlward segment"), few_letters=True)
 
     def fresh(self) -> "Key":
         """The same key with an empty token cache, for a use whose texts must not outlive it."""
@@ -145,7 +145,8 @@ class Tokens(dict[str, str]):
         return letters
 
 
-def _derive(secret: bytes, use: bytes, size: int = 32) -> bytes:
+def derived(secret: bytes, use: bytes, size: int = 32) -> bytes:
+    """Secret for one use, which says nothing about the one that it is made from."""
     return blake2b(key=secret, digest_size=size, person=use.ljust(16, b"\0")).digest()
 
 

@@ -198,6 +198,21 @@ def _without_comment(line: str) -> str:
     return line
 
 
+def with_attribute(line: str, name: str, value: str) -> str:
+    """Give a line an attribute, where it is an entry that has none of that name.
+
+    Args:
+        line: of the grammar, or what may be meant as one.
+        name: of the attribute.
+        value: as the grammar writes it, without white space.
+    """
+    entry = _without_comment(line)
+    words = _WORD.findall(entry)
+    if not words or words[0][0] == "!" or any(word.startswith(f"{name}=") for word in words[1:]):
+        return line
+    return f"{entry.rstrip()} {name}={value}"
+
+
 def _unclosed_quote(line: str) -> int | None:
     """Offset of a quote before any comment that no other quote closes."""
     line = _without_comment(line)

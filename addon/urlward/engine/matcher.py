@@ -22,6 +22,7 @@ from urlward.engine.url import (
     canonical_host,
     canonical_query,
     has_path_behind,
+    hosts_in_path,
     is_plain_path,
     name_and_value,
     query_parameters,
@@ -42,6 +43,8 @@ does (`Work`)."""
 _ROW, _SEQUENCE = 32, 64
 """Characters that cost what looking at one more row does, and at one more sequence that may be in a path
 (`Work`)."""
+
+_SLASHES = ("/", "\\")
 
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
@@ -100,8 +103,8 @@ class Matcher:
             states = self._hosts.states(host)
         if states is ALL_QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
-            # one that a path sequence begins with.
-            if not self._floating:
+            # one that a path sequence begins with. No other host is in it either.
+            if not self._floating and target[1:2] not in _SLASHES:
                 return PASS
             path, _, query = target.partition("?")
             if is_plain_path(path) and not has_path_behind(query):
@@ -124,9 +127,9 @@ class Matcher:
 
         Args:
             hosts: all hosts that the request names, without port. A block under any host that one of them
-                could mean counts, and an ``@@`` entry excuses only the host that it is on. One of a path
-                sequence excuses only readings that have it, one with parameters only where their names have
-                no other value.
+                could mean counts, or under one that the target begins with (``//host/path``), and an ``@@``
+                entry excuses only the host that it is on. One of a path sequence excuses only readings that
+                have it, one with parameters only where their names have no other value.
             target: path and query (and fragment) as sent.
             ports: every port the request names; an entry with a port matches any of them, an ``@@`` entry
                 only where it is the only one. Empty stands for unknown, and matches all.
@@ -142,6 +145,8 @@ class Matcher:
     def _check_states(
         self, states: Sequence[HostState], target: str, ports: Sequence[int], now: float, decide: Decide
     ) -> Verdict:
+        if others := hosts_in_path(target):
+            states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
             return PASS
         passed: Verdict | None = None

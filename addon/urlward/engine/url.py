@@ -409,6 +409,20 @@ def is_address(host: str) -> bool:
     return host.startswith("[") or (host[-1:].isdigit() and host.rpartition(".")[2].isdigit())
 
 
+def hosts_in_path(target: str) -> tuple[str, ...]:
+    """Hosts that a target as sent begins with, in canonical form: programs that go by its URL take them for
+    what is asked for, whatever the Host field says (``new URL("//a/b", base)`` is of the host ``a``)."""
+    if not _TWO_SLASHES(target):
+        return ()
+    path, _ = split_target(target)
+    found: dict[str, None] = {}
+    for find in _AUTHORITIES_IN_PATH:
+        if match := find(path):
+            with suppress(UrlError):  # what is no host is none to them either
+                found[canonical_host(split_authority(match[0].lstrip("/\\"))[0])] = None
+    return tuple(host for host in found if len(host) <= _MOST_ODD_HOST)
+
+
 class Work:
     """Work limit for judging one target, counted in steps and not in time, so that a verdict is the same on
     every machine."""

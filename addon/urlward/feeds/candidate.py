@@ -5,7 +5,8 @@ All of it happens in a process that ends with the refresh.
 
 import logging
 import os
-from collections.abc import Buffer, Callable
+from collections.abc import Buffer, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +26,14 @@ from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Own
 from urlward.feeds.guards import RefusedError, check_head, check_size
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
+from urlward.feeds.store import Version
 from urlward.feeds.turns import Turn
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import ErrorBudget, SourceError, read_artifact
 from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
-from urlward.state.folder import made_folder
+from urlward.state.folder import local_key, made_folder
 from urlward.state.keys import read_key
 
 if TYPE_CHECKING:
@@ -216,6 +218,16 @@ class Candidate(NamedTuple):
     note: str = ""
 
 
+def text_key(config: "Config", state: Path) -> Key:
+    """Key that texts are compiled under: that of the nodes which they are published for, else the state
+    folder's own.
+
+    Raises:
+        StateError, KeyFileError: it is not to be had.
+    """
+    return local_key(state) if config.publish is None else read_key(Path(config.publish.key))
+
+
 _REASONS: dict[type[ArtifactError], str] = {
     TruncatedError: "truncated",
     NewerVersionError: "newer-version",
@@ -240,6 +252,7 @@ class Look:
         progress: told how far compiling is.
         turn: of this process, to compute.
         keeps: whether a rotation statement that was served is kept; not where a feed is only tried.
+        versions: gives the earlier artifacts that are kept.
     """
 
     feed: "FeedTable"
@@ -254,6 +267,7 @@ class Look:
     progress: Progress = silent
     turn: Turn = field(default_factory=Turn)
     keeps: bool = True
+    versions: Callable[[], Sequence[Version]] = tuple
 
     @property
     def recipe(self) -> str:
@@ -402,6 +416,27 @@ class Look:
             return Unchanged(mark, said.validators, said.fresh_for)
         entries = artifact.meta["entries"]
         return Candidate(data, header, entries, "artifact", mark, said.validators, said.fresh_for)
+
+    def kept(self, header: Header) -> bytes | None:
+        """The artifact that a header begins, made of one that is or was in force and says the same."""
+        for path in (self.ward, *(version.path for version in self.versions())):
+            with suppress(SourceError, ArtifactError):
+                made = header.raw + bytes(memoryview(read_artifact(path))[HEADER_SIZE:])
+                parse(made)
+                return made
+        return None
+
+    def was_in_force(self, found: Candidate) -> bool:
+        """Whether a candidate says what an earlier list said, and who is trusted has signed it anew: it takes
+        back a list that was wrong, and its size is no surprise."""
+        if found.kind != "artifact" or not self.trust.keys:
+            return False
+        body = memoryview(found.data)[HEADER_SIZE:]
+        for version in self.versions():
+            with suppress(SourceError):
+                if memoryview(read_artifact(version.path))[HEADER_SIZE:] == body:
+                    return True
+        return False
 
     def key_of(self, header: Header) -> Key:
         """Key that a foreign artifact was compiled under; the local one is nobody else's.

@@ -214,6 +214,7 @@ class Feed:
             "feed": {**self.table.model_dump(mode="json"), "stale_limit": self.table.stale_limit},
             # All else that matters to a feed.
             "key": self._config.key,
+            "text_key": None if self._config.publish is None else self._config.publish.key,
             "max_errors": self._config.max_errors,
             "state": str(self._state),
             "wait": wait,

@@ -57,7 +57,8 @@ def own_feed(config: "Config", state: Path) -> Feed:
     table = FeedTable.model_construct(
         name=NAME, path=str(state / FILE), format=FORMAT, interval=_HOUR, stale_after=24 * _HOUR
     )
-    return Feed(table, config, state)
+    # Its entries are sealed under the folder's key, whatever else is published.
+    return Feed(table, config.model_copy(update={"publish": None}), state)
 
 
 def add_to_own(

@@ -22,11 +22,12 @@ from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
 from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
-from urlward.feeds.candidate import Candidate, Look, Said, Unchanged
+from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
 from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
+from urlward.feeds.poll import HEAD_ONLY
 from urlward.feeds.schedule import Random, after_success
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms, resting
@@ -37,7 +38,7 @@ from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.policy.own import FILE as OWN_FILE
 from urlward.progress import Progress, silent
-from urlward.state.folder import StateError, local_key
+from urlward.state.folder import StateError
 from urlward.units import counted
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     # They were checked where they were read, and pydantic alone takes longer to import than most lists to
     # compile.
     feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
-    config = cast("Config", SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"]))
+    config = cast("Config", _config(asked))
     try:
         if asked.get("attempt"):
             return attempt(feed, config, Path(asked["state"]))._asdict()
@@ -101,6 +102,11 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"changing": str(e)}
     except UrlwardError as e:
         return {"fault": str(e)}
+
+
+def _config(asked: Mapping[str, Any]) -> SimpleNamespace:
+    publish = SimpleNamespace(key=asked["text_key"]) if asked.get("text_key") else None
+    return SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"], publish=publish)
 
 
 def refresh(
@@ -138,9 +144,11 @@ def refresh(
     with looking as (look, store):
         if text := resting(feed, look.facts):
             held, there = look.facts.held, look.in_force
-            wanted = None if held is None else held.serial
             # Another than the one that it is held at: the roll back was cut short.
-            if (there is None or wanted not in (None, there.header.serial)) and store.put_back(wanted):
+            cut = there is not None and held is not None and held.serial != there.header.serial
+            # Who has paused a feed may have gone back to a list before, and not have the last in mind.
+            wanted = look.facts.serial if held is None else held.serial
+            if (there is None or cut) and store.put_back(wanted, or_last=held is None):
                 how = "lost, and put in force again" if there is None else "put in force"
                 text = f"{how} as it is kept; {text}"
                 return Outcome("new", text, look.now + feed.interval)
@@ -159,7 +167,8 @@ def attempt(feed: "FeedTable", config: "Config", state: Path) -> Outcome:
     facts, in_force = store.facts(), store.in_force()
     _prepare(facts, in_force, now)
     facts.checksum, facts.accepted = "", None  # so that it is judged, known or not
-    look = Look(feed, config, state, store.path, local_key(state), facts, in_force, now, keeps=False)
+    look = Look(feed, config, state, store.path, text_key(config, state), facts, in_force, now, keeps=False)
+    look.versions = store.versions
     try:
         found = take(look)
         if isinstance(found, Unchanged):
@@ -185,7 +194,7 @@ def _looking(
     progress: Progress = silent,
 ) -> Iterator[tuple[Look, FeedStore]]:
     """Context of a look at a feed, under its lock; changes of its facts are written."""
-    key = local_key(state) if own is None else Key(bytes.fromhex(own.secret))
+    key = text_key(config, state) if own is None else Key(bytes.fromhex(own.secret))
     store = FeedStore(state, feed.name, FEEDS if own is None else LISTS)
     with store.locked(wait=wait):
         moment = time.time() if now is None else now
@@ -195,7 +204,7 @@ def _looking(
             store.mend_artifact()
         _prepare(facts, in_force, moment)
         found = Look(feed, config, state, store.path, key, facts, in_force, moment, own, progress)
-        found.turn = turn or found.turn
+        found.turn, found.versions = turn or found.turn, store.versions
         yield found, store
         facts.alarms = alarms(feed, facts, store.header(), moment)
         store.write_facts(facts)
@@ -234,6 +243,8 @@ def _guard(look: Look, found: Candidate) -> bool:
     try:
         return check_size(look.feed, found.entries, look.before, facts.accepted, found.content)
     except RefusedError as e:
+        if look.was_in_force(found):
+            return False
         same = facts.refused is not None and facts.refused.content == found.content
         at = facts.refused.at if same and facts.refused else look.now
         facts.refused = Refused(e.reason, found.content, e.entries, e.before, at)
@@ -346,8 +357,6 @@ _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "b
 _OF_THE_SERVER = frozenset({401, 407, 429, 503})
 """Statuses that are meant for every request."""
 
-_HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
-
 
 def take(look: Look) -> Unchanged | Candidate:
     """Fetch and check the feed's body.
@@ -367,8 +376,8 @@ def take(look: Look) -> Unchanged | Candidate:
         by_delta, note = _by_delta(look, source)
         if by_delta is not None:
             return by_delta
-        if look.validators == NO_VALIDATORS and (same := _by_header(look, source)):
-            return same
+        if (look.validators == NO_VALIDATORS or look.versions()) and (known := _by_header(look, source)):
+            return known
     found = _whole(look, source)
     return found._replace(note=note) if isinstance(found, Candidate) else found
 
@@ -455,21 +464,34 @@ def _by_delta(look: Look, source: FeedOrigin) -> tuple[Candidate | None, str]:
     return found._replace(note="by delta"), ""
 
 
-def _by_header(look: Look, source: FeedOrigin) -> Unchanged | None:
-    """Whether the whole artifact is the one that a delta led to, by its first bytes alone.
+def _by_header(look: Look, source: FeedOrigin) -> Unchanged | Candidate | None:
+    """Take the artifact by its first bytes alone, where the rest of it is here already.
 
-    A delta comes without the validators of the artifact that it leads to, and to fetch that for their
-    sake would cost what the delta has saved.
+    It is in force, where a delta led to it: that comes without the validators of the artifact, and to fetch
+    this for their sake would cost what the delta has saved. Or it is or was, and its body has issued it anew.
     """
     assert look.in_force is not None
     try:
-        answer = _fetch(source, headers=_HEAD_ONLY)
-        data = _read(answer)
-        if data is None or read_header(data) != look.in_force.header:
+        answer = _fetch(source, look.validators, headers=HEAD_ONLY)
+        if answer.kind == "unchanged":
+            return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
+        if (data := _read(answer)) is None:
             return None
+        header = read_header(data)
     except (ArtifactError, FetchError):
         return None  # the whole one will tell
-    return Unchanged(look.facts.content, answer.validators, answer.fresh_for)
+    said = _said(look, answer, source)
+    if header == look.in_force.header:
+        return Unchanged(look.facts.content, said.validators, said.fresh_for)
+    with look.turn.taken():
+        # A server that gives no parts of files has given all of it.
+        made = data if len(data) > HEADER_SIZE else look.kept(header)
+        if made is None:
+            return None
+        found = look.artifact(made, said)
+    if isinstance(found, Candidate) and made is not data:
+        return found._replace(note="as it was kept")
+    return found
 
 
 def _said(look: Look, answer: "Answer", source: FeedOrigin) -> Said:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 from urlward.engine.artifact import Artifact, networks, parse
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.candidate import Look
+from urlward.feeds.candidate import Look, text_key
 from urlward.feeds.facts import Held
 from urlward.feeds.store import FeedStore
 from urlward.lists.source import read_artifact
 from urlward.state.audit import append
-from urlward.state.folder import local_key
 
 if TYPE_CHECKING:
     from urlward.config import Config, FeedTable
@@ -67,7 +66,7 @@ def roll_back(
         except UrlwardError as e:
             raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is damaged") from e
         try:
-            look = Look(feed, config, state, store.path, local_key(state), facts, None, now)
+            look = Look(feed, config, state, store.path, text_key(config, state), facts, None, now)
             _check(look, artifact)
         except UrlwardError as e:
             raise UrlwardError(f"{feed.name}: the list of serial {wanted[0].serial} is not taken: {e}") from e

@@ -72,6 +72,7 @@ def make_keeper(
     key = find_key(key_file, paths, local)
     read_trust(trust)  # so that what is wrong with it is said of it
     files = [ListFile(path, trust=tuple(map(str, trust))) for path in paths]
+    published = None if config.publish is None else config.publish.key
     for feed in config.feed:
         assert state is not None
         own = (read_key(Path(feed.key)),) if feed.key else ()
@@ -83,7 +84,7 @@ def make_keeper(
                 feed.name,
                 stored=True,
                 guarded=feed.protect and feed.use != "allow",
-                key_files=(*([Path(feed.key)] if feed.key else []), state / KEY_FILE),
+                key_files=(*map(Path, filter(None, (feed.key, published))), state / KEY_FILE),
                 state=state if filters else None,
             )
         )

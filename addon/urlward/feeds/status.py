@@ -178,7 +178,9 @@ def _dates(header: Header, now: float, grace: float) -> dict[str, str]:
     return {validity.state: validity.message} if validity.message else {}
 
 
-def accept(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) -> Refused | None:
+def accept(
+    feed: "FeedTable", state: Path, *, why: str, who: str, now: float, like: Accepted | None = None
+) -> Refused | None:
     """Accept the candidate that was refused, once; where none was, the next that would be.
 
     Args:
@@ -187,6 +189,7 @@ def accept(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) ->
         why: one line, for the record.
         who: says so.
         now: seconds since 1970-01-01 UTC.
+        like: what is accepted, in place of what was refused here.
 
     Returns:
         What was refused.
@@ -202,9 +205,11 @@ def accept(feed: "FeedTable", state: Path, *, why: str, who: str, now: float) ->
         append(
             state, who, "accepted", now,
             feed=feed.name, why=why,
-            entries=refused.entries if refused else None,
+            entries=like.entries if like else refused.entries if refused else None,
             before=refused.before if refused else facts.entries,
         )  # fmt: skip
-        facts.accepted = Accepted(refused.content if refused else "", refused.entries if refused else 0, now)
+        facts.accepted = like or Accepted(
+            refused.content if refused else "", refused.entries if refused else 0, now
+        )
         store.write_facts(facts)
     return refused

@@ -221,18 +221,20 @@ class FeedStore:
                         found.append(Version(header.serial, header.created, path))
         return sorted(found, reverse=True)
 
-    def put_back(self, serial: int | None) -> bool:
+    def put_back(self, serial: int, *, or_last: bool) -> bool:
         """Put an earlier artifact in force where none is, or none that is whole; returns whether it was kept.
 
         Args:
-            serial: of it; None for the last that is kept.
+            serial: of it.
+            or_last: whether the last that is kept will do, where it is not.
 
         Raises:
             StateError: not writable.
         """
         self.mend_artifact()
-        for version in self.versions():
-            if serial in (None, version.serial):
+        # The one that is asked for comes first.
+        for version in sorted(self.versions(), key=lambda one: one.serial != serial):
+            if or_last or version.serial == serial:
                 with suppress(SourceError, ArtifactError):
                     data = read_artifact(version.path)
                     parse(data)

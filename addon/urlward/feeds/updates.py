@@ -27,6 +27,7 @@ from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed, Outcome
 from urlward.feeds.own import own_feed
+from urlward.feeds.poll import poll
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.status import alarms
 from urlward.lasting import fault_text, lasting
@@ -130,6 +131,8 @@ class Updates:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(lasting(what, partial(self._look_after, told), again=AFTER_FAULT))
             tasks.create_task(lasting(f"alarms of {what}", self._watch_alarms))
+            if self.feed.table.poll is not None:
+                tasks.create_task(lasting(f"poll of {what}", self._poll))
 
     def refresh_at_start(self, *, first: bool, progress: Progress) -> None:
         """Refresh a list that the operator names, before it is taken.
@@ -273,6 +276,9 @@ class Updates:
                 self.feed.name,
             )
 
+    async def _poll(self) -> None:
+        await poll(self.feed.table, self.feed.store.header, self.ask)
+
     async def _watch_alarms(self) -> None:
         await asyncio.sleep(FIRST_ALARMS)
         store = self.feed.store
@@ -309,6 +315,12 @@ class Feeds:
         """Refresh every feed as soon as possible."""
         for each in self.updates:
             each.ask()
+
+    def refresh(self, name: str) -> None:
+        """Refresh a feed as soon as possible."""
+        for each in self.updates:
+            if each.feed.name == name:
+                each.ask()
 
     async def run(self) -> None:
         """Run until cancelled."""

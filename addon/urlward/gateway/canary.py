@@ -63,6 +63,10 @@ TOLD_FOR = 20
 
 _NO_ROUTE = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH)
 
+_CLOSED_ROUTE = (errno.EINVAL, errno.EACCES)
+"""What the kernel says of a route of type ``blackhole`` or ``prohibit``, such as one for all documentation
+addresses, where one of type ``unreachable`` is as none."""
+
 _MOST = 16_384
 """Bytes of an answer."""
 
@@ -348,7 +352,7 @@ def _socket(address: Address, kind: int) -> socket.socket:
                 probe.connect((str(address), 53))
         except OSError as e:
             s.close()
-            raise _no_socket(e) from e
+            raise NoRouteError if e.errno in _CLOSED_ROUTE else _no_socket(e) from e
     return s
 
 

@@ -167,6 +167,12 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
         GatewayError: such a filter lives, the plan does not make sense, or there is no policy routing for it.
         NftError: the kernel refuses; nothing has changed.
     """
+    # Where two do so at once, what one has read would not be so any more.
+    with nft.turn():
+        return _up(nft, plan, replace=replace)
+
+
+def _up(nft: Nft, plan: Plan, *, replace: bool) -> bool:
     existing = _listing(nft)
     before = Setup.of(existing)
     if before is not None and not replace and _conflict(before, setup_of(plan)) and _alive(nft):
@@ -213,15 +219,16 @@ def down(nft: Nft) -> None:
     Raises:
         GatewayError: the kernel refuses.
     """
-    if (setup := Setup.of(_listing(nft))) is not None:
-        nft.run(f"flush chain {FAMILY_AND_NAME} {ENTRY}")  # so that no more of them begin
-        with suppress(OSError):
-            reset_connections(
-                {setup.listen, setup.dns, setup.intercept} - {0}, foreign=setup.source == "kept"
-            )
-    nft.run(f"add table {FAMILY_AND_NAME}; delete table {FAMILY_AND_NAME}")
-    with closing(Routing()) as routing:
-        routing.down()
+    with nft.turn():
+        if (setup := Setup.of(_listing(nft))) is not None:
+            nft.run(f"flush chain {FAMILY_AND_NAME} {ENTRY}")  # so that no more of them begin
+            with suppress(OSError):
+                reset_connections(
+                    {setup.listen, setup.dns, setup.intercept} - {0}, foreign=setup.source == "kept"
+                )
+        nft.run(f"add table {FAMILY_AND_NAME}; delete table {FAMILY_AND_NAME}")
+        with closing(Routing()) as routing:
+            routing.down()
 
 
 def status(nft: Nft) -> Status:

@@ -9,8 +9,9 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
+from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Self
 
 from urlward.gateway.errors import NftError
@@ -351,6 +352,14 @@ _GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
 _UNICAST, _ROUTE_LINK = 1, 4
 """RTN_UNICAST, RTA_OIF."""
 
+_ADDRESS, _LOCAL_ADDRESS = 1, 2
+"""IFA_ADDRESS, IFA_LOCAL."""
+
+_ADDRESSES: Mapping[int, Callable[[bytes], IPv4Address | IPv6Address]] = {
+    socket.AF_INET: IPv4Address,
+    socket.AF_INET6: IPv6Address,
+}
+
 _STRICT = 12
 """NETLINK_GET_STRICT_CHK."""
 
@@ -451,19 +460,26 @@ def links() -> dict[int, Link]:
     return found
 
 
-def numbered(family: int) -> set[int]:
-    """Indices of the interfaces that have an address of a family, in this thread's network namespace.
+def addresses() -> Iterator[tuple[int, IPv4Address | IPv6Address]]:
+    """The addresses of this thread's network namespace, each with the index of its interface. However many
+    routes there are, none is looked at.
 
     Raises:
         OSError: the kernel refuses.
     """
     with RouteNetlink() as netlink:
-        found = netlink.dump(_GETADDR, struct.pack("=BBBBI", family, 0, 0, 0, 0))
-    return {struct.unpack_from("=I", answer, 4)[0] for answer in found}
+        found = netlink.dump(_GETADDR, struct.pack("=BBBBI", socket.AF_UNSPEC, 0, 0, 0, 0))
+    for answer in found:
+        its = dict(attributes(answer[8:]))
+        # Where the two ends of an interface have addresses, the second is the other's.
+        packed = its.get(_LOCAL_ADDRESS) or its.get(_ADDRESS, b"")
+        if answer[0] in _ADDRESSES:
+            yield struct.unpack_from("=I", answer, 4)[0], _ADDRESSES[answer[0]](packed)
 
 
 def is_routed_to(index: int) -> bool:
-    """Whether IPv4 is routed to an interface. The kernel looks for its routes alone: there may be a million.
+    """Whether IPv4 is routed to an interface; not to one that is gone by now. The kernel looks for its routes
+    alone: there may be a million.
 
     Raises:
         OSError: the kernel refuses.
@@ -471,7 +487,12 @@ def is_routed_to(index: int) -> bool:
     head = struct.pack("=BBBBBBBBI", socket.AF_INET, 0, 0, 0, 0, 0, 0, _UNICAST, 0)
     with RouteNetlink() as netlink:
         netlink.heed_all()
-        return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
+        try:
+            return bool(netlink.dump(_GETROUTE, head + attribute(_ROUTE_LINK, struct.pack("=I", index))))
+        except OSError as e:
+            if e.errno != errno.ENODEV:
+                raise
+            return False
 
 
 def rules_changed() -> socket.socket:

@@ -82,7 +82,8 @@ class Steerable:
     def _own_addresses(self) -> frozenset[Address]:
         now = monotonic()
         if now >= self._own_until:
-            self._own, self._own_until = self._read_own(), now + _OWN_FOR
+            # Of a machine that has none the kernel has said nothing, such as where no descriptor was left.
+            self._own, self._own_until = self._read_own() or self._own, now + _OWN_FOR
         return self._own
 
 

@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mitmproxy import ctx
 
-from urlward.config import GatewayTable
+from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
 from urlward.dns import hook_filter
 from urlward.dns.faults import Faults
@@ -37,8 +38,12 @@ from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
 from urlward.proxy.settings import hook_address
-from urlward.proxy.workers import Worker, is_first
+from urlward.proxy.workers import Worker, is_first, worker_name
+from urlward.records.metrics import Metrics
 from urlward.state.watch import Signature
+
+if TYPE_CHECKING:
+    from urlward.fleet.steer_sets import SharedSteerSet
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -205,13 +210,22 @@ class Steering:
     Args:
         gateway: the configuration.
         steer_set: the kernel's sets; made where not given.
+        fleet: by which other nodes steer the same; None where there are none.
+        key: file of the lists' key.
 
     Raises:
         NftError: nftables is not to be had here.
         SettingError: there is no resolver to ask.
+        KeyFileError: nothing can be sealed for other nodes.
     """
 
-    def __init__(self, gateway: GatewayTable, steer_set: SteerSet | None = None) -> None:
+    def __init__(
+        self,
+        gateway: GatewayTable,
+        steer_set: SteerSet | None = None,
+        fleet: FleetTable | None = None,
+        key: str | None = None,
+    ) -> None:
         port = gateway.dns.port
         self._gateway = gateway
         self._system = Signature.of(SYSTEM)
@@ -229,6 +243,7 @@ class Steering:
         self._servers: list[DnsServer] = []
         self._hooks: HookServer | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._joining: list[asyncio.Task[None]] = []
         self._stopping = False
         self._steer_set.on_full = self._full
         self._said_full = ""
@@ -237,12 +252,31 @@ class Steering:
         """Set once the kernel has been told that this worker lives."""
         self._listed = asyncio.Event()
         """Set once the kernel has the networks that are listed."""
+        self._shared = None if fleet is None else self._share(fleet, key)
         self._rules_gone = False
         self._rules_restored = 0
         """How many times they have been put back under this filter."""
         self._rules_back = 0
         """How many times they have come back."""
         self._restored = 0
+
+    def _share(self, fleet: FleetTable, key: str | None) -> "SharedSteerSet":
+        """Have other nodes steer what this one does."""
+        from urlward.fleet.connection import Connection, seal_of
+        from urlward.fleet.steer_sets import SharedSteerSet
+
+        name = f"{fleet.node}-{worker_name()}"
+        self._connection = Connection(fleet, seal_of(fleet, key), who=name, tell=partial(self._tell, "fleet"))
+        shared = SharedSteerSet(
+            self._connection,
+            self._steer_set,
+            first=is_first(),
+            settle=fleet.settle / 1000,
+            count=self._count,
+            settled=self._settled,
+        )
+        self._steer_set.share, self._steer_set.share_cut = shared.share, shared.cut
+        return shared
 
     def check(self, modes: Sequence[str], port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -282,6 +316,7 @@ class Steering:
             self._faults,
             partial(self._tell, "resolvers"),
         )
+        await self._join()
         hook = hook_address(self._gateway)
         if hook is not None and self._hooks is None:
             self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.settle, self._late)
@@ -293,6 +328,16 @@ class Steering:
         self._servers.append(server)
         return server
 
+    async def _join(self) -> None:
+        """Wait until this node steers what others do."""
+        if self._shared is None:
+            return
+        if not self._joining:
+            loop = asyncio.get_running_loop()
+            work = {"fleet": self._connection.run, "shared steer sets": self._shared.run}
+            self._joining = [loop.create_task(lasting(name, run)) for name, run in work.items()]
+        await self._shared.ready.wait()
+
     def running(self) -> None:
         """Start signs of life, and carry changed lists into the kernel."""
         addon = ctx.master.addons.get("urlward")
@@ -301,6 +346,7 @@ class Steering:
                 str(ip_address(page)) for page in self._gateway.dns.page_addresses
             )
             if addon.recording is not None:
+                addon.recording.metrics.shares = self._shared is not None
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
                 self._policy.named = addon.recording.named
@@ -332,6 +378,8 @@ class Steering:
         for task in self._tasks:
             task.cancel()
         await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
+        for task in self._joining:
+            task.cancel()
         for server in self._servers:
             server.end()
         if self._hooks is not None:
@@ -369,18 +417,27 @@ class Steering:
         self._tell("steer-set", why)
 
     @staticmethod
-    def _late() -> None:
-        """Count a reply that a hook has not waited for."""
+    def _metrics() -> Metrics | None:
         addon = ctx.master.addons.get("urlward")
-        if addon is not None and addon.recording is not None:
-            addon.recording.metrics.error("late")
+        return addon.recording.metrics if addon is not None and addon.recording is not None else None
 
-    @staticmethod
-    def _tell(kind: str, why: str) -> None:
+    def _late(self) -> None:
+        """Count a reply that a hook has not waited for."""
+        if (metrics := self._metrics()) is not None:
+            metrics.error("late")
+
+    def _tell(self, kind: str, why: str) -> None:
         """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""
-        addon = ctx.master.addons.get("urlward")
-        if addon is not None and addon.recording is not None:
-            addon.recording.metrics.trouble(kind, why)
+        if (metrics := self._metrics()) is not None:
+            metrics.trouble(kind, why)
+
+    def _count(self, what: str, number: int) -> None:
+        if (metrics := self._metrics()) is not None:
+            metrics.fleet(what, number)
+
+    def _settled(self, seconds: float) -> None:
+        if (metrics := self._metrics()) is not None:
+            metrics.settle(seconds)
 
     def _take_canary(self, why: str) -> None:
         if why:
@@ -408,7 +465,7 @@ class Steering:
                     self._lives.set()
                     if self._rules_gone:
                         self._rules_gone = False
-                        self._rules_back += 1
+                        self._rules_are_back()
                         logger.warning("the rules are back")
                 except NoTableError as e:
                     self._rules_gone = True
@@ -425,7 +482,12 @@ class Steering:
             self._rules_restored = addon.rules.restored
             self._steer_set.forget()
             self._listing.lost()
-            self._rules_back += 1
+            self._rules_are_back()
+
+    def _rules_are_back(self) -> None:
+        self._rules_back += 1
+        if self._shared is not None:
+            self._shared.again()
 
     async def _follow(self, act: Callable[[Keeper], Awaitable[bool]]) -> None:
         """Apply the lists whenever others come into force, and when the rules have been restored."""

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from urlward.gateway.errors import GatewayError
-from urlward.gateway.netlink import Link, is_routed_to, links, numbered
+from urlward.gateway.netlink import Link, addresses, is_routed_to, links
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -32,23 +32,13 @@ NAME = "\0urlward-steer"
 """A Unix socket outside the file system, whose names a network namespace has for itself (`unix(7)`)."""
 
 
-def own_addresses(process: Path = _THREAD) -> frozenset[IPv4Address | IPv6Address]:
-    """All unicast addresses of this machine, in this network namespace.
-
-    Args:
-        process: the folder of one, whose network namespace is meant.
-    """
-    found: set[IPv4Address | IPv6Address] = set()
-    address = ""
-    for line in _lines(process / "net/fib_trie"):
-        # "|-- 192.0.2.1" names a leaf; what it is follows.
-        mark, _, rest = line.strip().partition(" ")
-        if mark == "|--":
-            address = rest
-        elif line.strip() == "/32 host LOCAL":
-            found.add(IPv4Address(address))
-    found.update(IPv6Address(bytes.fromhex(line[:32])) for line in _lines(process / "net/if_inet6"))
-    return frozenset(found)
+def own_addresses() -> frozenset[IPv4Address | IPv6Address]:
+    """All unicast addresses of this machine, in this thread's network namespace; none where the kernel does
+    not say, since each has one to itself (``lo``)."""
+    try:
+        return frozenset(address for _, address in addresses())
+    except OSError:
+        return frozenset()
 
 
 def has_ipv6(process: Path = _THREAD) -> bool:
@@ -114,7 +104,7 @@ def vrf_interfaces(names: Iterable[str], present: Links | None = None) -> dict[s
 def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) -> list[str]:
     """Interfaces that IPv4 is routed to, and that have no such address: the kernel has none to redirect to,
     and drops what is to be redirected."""
-    wanted, addressed = tuple(names), numbered(socket.AF_INET)
+    wanted, addressed = tuple(names), {index for index, one in addresses() if one.version == 4}
     present = links() if present is None else present
     return sorted(
         link.name

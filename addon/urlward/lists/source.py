@@ -16,7 +16,7 @@ from urlward.encoding import other_encoding, without_bom
 from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header
 from urlward.engine.compiler import Compiler
 from urlward.engine.errors import ArtifactError, EntryError, TruncatedError, UrlwardError
-from urlward.engine.grammar import MAX_LINE, parse_line
+from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
 from urlward.lists.formats import (
     AUTO,
     DEFAULTS,
@@ -32,6 +32,7 @@ from urlward.lists.formats import (
     recognised_part,
 )
 from urlward.lists.formats.stream import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, SourceStream, cut_lines
+from urlward.lists.formats.write import category_of
 from urlward.lists.memfd import new, write
 from urlward.regular import open_regular
 from urlward.state.watch import Signature, being_written
@@ -342,7 +343,7 @@ def read_source(
                 bad = report.bad
                 if name == "grammar":
                     guard(path, head)
-                    _read_lines(path, file, compiler, report, progress)
+                    _read_lines(path, file, part.options.category, compiler, report, progress)
                 else:
                     done = _read_part(part, file, done, len(parts) > 1, compiler, report, progress)
                 if report.bad > bad or report.entries == before.entries:
@@ -406,9 +407,14 @@ def found_in(
 
 
 def _read_lines(
-    path: Path, file: BinaryIO, compiler: Compiler, report: Report, progress: Callable[[int], None]
+    path: Path,
+    file: BinaryIO,
+    category: str,
+    compiler: Compiler,
+    report: Report,
+    progress: Callable[[int], None],
 ) -> None:
-    name = str(path)
+    name, category = str(path), category_of(category)
     done = lines = entries = 0
     raw = b"\n"
     add = compiler.add
@@ -421,7 +427,8 @@ def _read_lines(
         try:
             if len(raw) >= MAX_LINE_BYTES:
                 raise EntryError(MAX_LINE, TOO_LONG)
-            found = parse_line(raw.decode())
+            text = raw.decode()
+            found = parse_line(with_attribute(text, "category", category) if category else text)
         except UnicodeDecodeError as e:
             lines += 1
             add_bad(report, BadLine(name, number, len(raw[: e.start].decode()) + 1, NOT_UTF8))

@@ -14,7 +14,7 @@ The audit log has a line for each decision.
 import logging
 import secrets
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -180,7 +180,10 @@ def read_objections(state: Path) -> list[Objection]:
 
 
 def _objection(stored: dict[str, Any]) -> Objection:
-    one = Objection(**sealed_in(stored, "message"))
+    return _checked(Objection(**sealed_in(stored, "message")))
+
+
+def _checked(one: Objection) -> Objection:
     check_times(one.time, one.decided)
     if one.state not in get_args(State):
         raise ValueError("not a state")
@@ -275,7 +278,7 @@ def _decide(
         found = _open_one(kept, id_)
         decided = replace(found, state=outcome, decided=int(now), why=why, who=who, allow=allow)
         # Told first: whatever fails between the two, nothing is decided that the record does not have.
-        _audit(state, decided)
+        tell_decision(state, decided)
         write_objections(state, [decided if one is found else one for one in kept])
     return decided
 
@@ -289,11 +292,43 @@ def _open_one(kept: Iterable[Objection], id_: str) -> Objection:
     return found
 
 
-def _audit(state: Path, decided: Objection) -> None:
+def tell_decision(state: Path, decided: Objection, **more: str) -> None:
+    """Add a line on a decision to the audit log; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
     append_in_lock(
         state, decided.who, f"objection-{decided.state}", decided.decided,
-        id=decided.id, reference=decided.reference, why=decided.why, allow=decided.allow,
+        id=decided.id, reference=decided.reference, why=decided.why, allow=decided.allow, **more,
     )  # fmt: skip
+
+
+def objection_content(one: Objection, key: Key) -> dict[str, Any]:
+    """What an objection says, its message in plain text, for another node to make its own of it
+    (`objection_of`).
+
+    Args:
+        one: of this node.
+        key: its local key.
+
+    Raises:
+        DamagedError: it does not open under the key.
+    """
+    content = asdict(one) | {"message": key.unseal(one.sealed).decode()}
+    del content["sealed"]
+    return content
+
+
+def objection_of(content: Mapping[str, Any], key: Key) -> Objection:
+    """This node's objection of what another's says (`objection_content`).
+
+    Raises:
+        ValueError, KeyError, TypeError: it says something else.
+    """
+    fields = dict(content)
+    sealed = key.seal(fields.pop("message").encode())
+    return _checked(Objection(**fields, sealed=sealed))
 
 
 class ObjectionBook:

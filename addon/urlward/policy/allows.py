@@ -11,7 +11,7 @@ In force they are one more list, compiled in memory: `compile_allows`; `Temporar
 import logging
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
@@ -196,8 +196,8 @@ def add_allow(
     with locked(made_folder(state)):
         kept = _without_expired(state, now)
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
-        _audit(state, now, who, "allowed", allow)
-        _write(state, [*kept, allow])
+        tell_allow(state, now, who, "allowed", allow)
+        write_allows(state, [*kept, allow])
     return allow
 
 
@@ -214,8 +214,8 @@ def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow
         ended = next((allow for allow in kept if allow.id == id_), None)
         if ended is None:
             raise UrlwardError(f"no allow {id_!r} is in force")
-        _audit(state, now, who, "ended", ended, why)
-        _write(state, [allow for allow in kept if allow is not ended])
+        tell_allow(state, now, who, "ended", ended, why)
+        write_allows(state, [allow for allow in kept if allow is not ended])
     return ended
 
 
@@ -226,7 +226,7 @@ def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
         UrlwardError: the record of them is damaged.
         StateError: it cannot be read.
     """
-    return tuple(allow for allow in _read(state) if now < allow.until)
+    return tuple(allow for allow in read_allows(state) if now < allow.until)
 
 
 def expire_allows(state: Path, now: float) -> int:
@@ -236,10 +236,10 @@ def expire_allows(state: Path, now: float) -> int:
         UrlwardError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
-    if all(now < allow.until for allow in _read(state)):
+    if all(now < allow.until for allow in read_allows(state)):
         return 0
     with locked(state):
-        before = len(_read(state))
+        before = len(read_allows(state))
         return before - len(_without_expired(state, now))
 
 
@@ -277,45 +277,103 @@ def next_end(allows: Iterable[Allow], now: float) -> float | None:
 
 def _without_expired(state: Path, now: float) -> list[Allow]:
     """Allows in force, once the expired ones are in the audit log and deleted; the folder is locked."""
-    allows = _read(state)
+    allows = read_allows(state)
     kept = [allow for allow in allows if now < allow.until]
     for allow in allows:
         if now >= allow.until:
-            _audit(state, now, "", "expired", allow)
+            tell_allow(state, now, "", "expired", allow)
     if len(kept) < len(allows):
-        _write(state, kept)
+        write_allows(state, kept)
     return kept
 
 
-def _read(state: Path) -> list[Allow]:
+def read_allows(state: Path) -> list[Allow]:
+    """All allows that are kept, also expired ones.
+
+    Raises:
+        UrlwardError: they are of another version.
+        StateError: they cannot be read.
+    """
     then = "nothing is excused for a while: allow anew what is still needed"
     return read_kept(state / FILE, _VERSION, "allows", _allow, UrlwardError, then)
 
 
 def _allow(stored: dict[str, Any]) -> Allow:
-    allow = Allow(**sealed_in(stored, "entry"))
+    return _checked(Allow(**sealed_in(stored, "entry")))
+
+
+def _checked(allow: Allow) -> Allow:
     check_times(allow.created, allow.until)
     if allow.until - allow.created > LONGEST:
         raise ValueError("longer than an allow lasts")
     return allow
 
 
-def _write(state: Path, allows: Iterable[Allow]) -> None:
+def write_allows(state: Path, allows: Iterable[Allow]) -> None:
+    """Replace all that are kept; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
     write_kept(state / FILE, _VERSION, "allows", [sealed_out(asdict(one), "entry") for one in allows])
 
 
-def _audit(
+def tell_allow(
     state: Path,
     now: float,
     who: str,
     action: Literal["allowed", "ended", "expired"],
     allow: Allow,
     why: str = "",
+    **more: str,
 ) -> None:
+    """Add a line on an allow to the audit log; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
     append_in_lock(
-        state, who, action, now,
-        id=allow.id, kind=allow.kind, until=time_text(allow.until), why=why or allow.why, url=allow.digest,
+        state, who, action, now, id=allow.id, kind=allow.kind, until=time_text(allow.until),
+        why=why or allow.why, url=allow.digest, **more,
     )  # fmt: skip
+
+
+def allow_content(allow: Allow, key: Key) -> dict[str, Any]:
+    """What an allow says, the entry in plain text, for another node to make its own of it (`allow_of`).
+
+    Args:
+        allow: of this node.
+        key: its local key.
+
+    Raises:
+        DamagedError: it does not open under the key.
+    """
+    content = asdict(allow) | {"entry": key.unseal(allow.sealed).decode("latin-1")}
+    del content["sealed"], content["digest"]
+    return content
+
+
+def allow_of(content: Mapping[str, Any], key: Key) -> Allow:
+    """This node's allow of what another's says (`allow_content`).
+
+    Raises:
+        ValueError, KeyError, TypeError: it says something else.
+        UrlwardError: likewise.
+    """
+    fields = dict(content)
+    line = fields.pop("entry")
+    entry = parse_line(line)[0]
+    url = line.removeprefix("@@").split()[0]
+    made = _checked(
+        Allow(
+            **fields,
+            digest=key.digest(f"u{canonicalize(url)}").hex(),
+            sealed=key.seal(line.encode("latin-1")),
+        )
+    )
+    if not entry.allow or entry.id != made.id:
+        raise ValueError("not an allow")
+    return made
 
 
 def allow_row(allow: Allow) -> dict[str, str]:

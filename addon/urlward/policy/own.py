@@ -8,7 +8,7 @@ They form the list ``own-entries``, which is compiled as any other, in a process
 
 import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from ipaddress import ip_network
@@ -205,7 +205,7 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
     """
     id_ = f"o-{secrets.token_hex(4)}"
     entry = made.entry
-    digest = key.digest(f"o{entry._replace(params=frozenset())!r}{sorted(entry.params)}").hex()
+    digest = _digest(entry, key)
     line = f"{made.line} id={id_}"
     line += f" category={made.category}" if made.category else ""
     line += f" expires={made.expires}" if made.expires else ""
@@ -223,8 +223,8 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
         if len(kept) >= MOST:
             raise UrlwardError(f"there are {MOST} own entries: make a list of them")
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
-        _audit(state, now, who, "own-added", added)
-        _write(state, [*kept, added])
+        tell_own(state, now, who, "own-added", added)
+        write_own(state, [*kept, added])
     return added
 
 
@@ -239,8 +239,8 @@ def remove_own(state: Path, id_: str, why: str, who: str, *, now: float) -> OwnE
     with locked(made_folder(state)):
         kept = own_entries(state)
         removed = _found(kept, id_)
-        _audit(state, now, who, "own-removed", removed, why=why)
-        _write(state, [one for one in kept if one is not removed])
+        tell_own(state, now, who, "own-removed", removed, why=why)
+        write_own(state, [one for one in kept if one is not removed])
     return removed
 
 
@@ -293,6 +293,44 @@ def own_row(entry: OwnEntry) -> dict[str, str]:
     }
 
 
+def own_content(entry: OwnEntry, key: Key) -> dict[str, Any]:
+    """What an entry says, its line in plain text, for another node to make its own of it (`own_of`).
+
+    Args:
+        entry: of this node.
+        key: its local key.
+
+    Raises:
+        UrlwardError: it does not open under the key.
+    """
+    content = asdict(entry) | {"entry": line_of(entry, key)}
+    del content["sealed"], content["digest"]
+    return content
+
+
+def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
+    """This node's entry of what another's says (`own_content`).
+
+    Raises:
+        ValueError, KeyError, TypeError: it says something else.
+        UrlwardError: likewise.
+    """
+    fields = dict(content)
+    line = fields.pop("entry")
+    entry = parse_line(line)[0]
+    made = OwnEntry(**fields, digest=_digest(entry, key), sealed=key.seal(line.encode()))
+    check_times(made.created)
+    if entry.id != made.id:
+        raise ValueError("not the entry of that id")
+    return made
+
+
+def _digest(entry: Entry, key: Key) -> str:
+    """Tells an entry from others, whatever its id, category and last day."""
+    plain = entry._replace(params=frozenset(), id="", category="", expires=0)
+    return key.digest(f"o{plain!r}{sorted(entry.params)}").hex()
+
+
 def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:
     for one in kept:
         if one.id == id_:
@@ -306,11 +344,21 @@ def _entry(stored: dict[str, Any]) -> OwnEntry:
     return made
 
 
-def _write(state: Path, entries: list[OwnEntry]) -> None:
+def write_own(state: Path, entries: Iterable[OwnEntry]) -> None:
+    """Replace all entries; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
     write_kept(state / FILE, _VERSION, "entries", [sealed_out(asdict(one), "entry") for one in entries])
 
 
-def _audit(state: Path, now: float, who: str, action: str, entry: OwnEntry, **more: str) -> None:
+def tell_own(state: Path, now: float, who: str, action: str, entry: OwnEntry, **more: str) -> None:
+    """Add a line on an entry to the audit log; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
     append_in_lock(
         state, who, action, now, id=entry.id, does=entry.action, kind=entry.kind, category=entry.category,
         expires=entry.expires, note=entry.note, entry=entry.digest, **more,

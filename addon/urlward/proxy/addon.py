@@ -51,6 +51,7 @@ from urlward.proxy.authority import expiry_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
+from urlward.proxy.connection import is_local
 from urlward.proxy.first_bytes import Decision, decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Counts, Guard
 from urlward.proxy.layers import (
@@ -109,6 +110,12 @@ ROOM_WITHIN = 0.01
 
 SHORT_AGAIN = 30.0
 """Seconds between two log lines on that."""
+
+_NO_PORT = (
+    "no free port for a connection to an origin: those to one address and port have all of "
+    "net.ipv4.ip_local_port_range; clients get 502: widen it, or have origins see clients' addresses "
+    "(gateway.keep_source)"
+)
 
 _OTHERS = (
     # Options that only mitmproxy's flows heed,
@@ -187,7 +194,8 @@ class Urlward:
         self._running = False
         self._judged: object = None
         """Lists and rules that what is under way has been judged by."""
-        self._short_said = float("-inf")
+        self._short_said: dict[str, float] = {}
+        """When each kind of shortage was said last."""
         self._after: list[asyncio.Task[None]] = []
 
     def load(self, loader: addonmanager.Loader) -> None:
@@ -478,26 +486,34 @@ class Urlward:
             await asyncio.sleep(wait)
 
     def short(self, error: OSError) -> float:
-        """Make room where no file descriptor or memory is left for another connection.
+        """Make room where no file descriptor or memory is left for another connection. Where no port is, for
+        one to an origin, none is to be made: it is reported alone.
 
         Returns:
             Seconds until the next should be accepted.
         """
+        if error.errno == errno.EADDRNOTAVAIL:
+            self._report_short("ports", _NO_PORT)
+            return ACCEPT_AGAIN
         closed = self.pool.clear(2 * ROOM) or self.live.make_room(ROOM) + self._close_carried(ROOM)
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        text = f"{(error.strerror or 'no room').lower()}: the limit is {limit} files"
+        if error.errno != errno.EMFILE:
+            text = f"{(error.strerror or 'no room').lower()}: the system's limits are reached"
+        text += "; who has most has some closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
+        self._report_short("descriptors", text)
+        return ROOM_WITHIN if closed else ACCEPT_AGAIN
+
+    def _report_short(self, kind: str, text: str) -> None:
+        """Count a shortage, and say it now and then."""
         if self.recording is not None:
-            self.recording.metrics.error("descriptors")
+            self.recording.metrics.error(kind)
         now = time.monotonic()
-        if now - self._short_said >= SHORT_AGAIN:
-            self._short_said = now
-            limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-            text = f"{(error.strerror or 'no room').lower()}: the limit is {limit} files"
-            if error.errno != errno.EMFILE:
-                text = f"{(error.strerror or 'no room').lower()}: the system's limits are reached"
-            text += "; who has most has some closed, new ones may wait: raise LimitNOFILE (ulimit -n)"
+        if now - self._short_said.get(kind, float("-inf")) >= SHORT_AGAIN:
+            self._short_said[kind] = now
             logger.error("%s", text)
             if self.recording is not None:
-                self.recording.alarm("descriptors", text)
-        return ROOM_WITHIN if closed else ACCEPT_AGAIN
+                self.recording.alarm(kind, text)
 
     def _close_carried(self, connections: int) -> int:
         """Close the oldest idle connections that mitmproxy carries; returns how many."""
@@ -760,17 +776,6 @@ def _may_carry_http3(context: Context, data: bytes) -> bool:
         return False
     is_initial = len(data) >= _QUIC_INITIAL and data[0] & 0xC0 == 0xC0
     return is_initial or context.server.address[1] in _QUIC_PORTS
-
-
-def is_local(address: str) -> bool:
-    """Whether an IP address is one of this machine's."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
 
 
 def _set(name: str, absent: Any = None) -> Any:

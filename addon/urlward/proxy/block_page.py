@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from functools import lru_cache
+from functools import cache, lru_cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,17 @@ def load_templates(folder: Path | None) -> dict[PageForm, Template]:
     """
     if folder is not None and not any((folder / name).is_file() for name in FILES.values()):
         raise BlockPageError("template_dir", f"{str(folder)!r} holds no {' and no '.join(FILES.values())}")
-    loader = FileSystemLoader([*([folder] if folder else []), _SHIPPED, SHARED])
+    return _compiled(folder) if folder else _shipped()
+
+
+@cache
+def _shipped() -> dict[PageForm, Template]:
+    """A filter makes its pages several times as it starts; nobody changes these meanwhile."""
+    return _compiled()
+
+
+def _compiled(*folders: Path) -> dict[PageForm, Template]:
+    loader = FileSystemLoader([*folders, _SHIPPED, SHARED])
     templates = {}
     for form, name in FILES.items():
         # One environment a form: a file that the page includes is escaped like the page, whatever its name.

@@ -86,6 +86,25 @@ class Peer(Protocol):
         """Withdraw a reason to pause."""
 
 
+def is_local(host: str, *scope: int) -> bool:
+    """Whether an IP address is one of this machine's.
+
+    Args:
+        host: the address.
+        scope: of an IPv6 one, as the socket module has it behind the port.
+
+    Raises:
+        OSError: there is no socket to find out with.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0, *scope))
+        except OSError:
+            return False
+    return True
+
+
 class Connection:
     """One TCP connection of the data path, with or without TLS.
 
@@ -146,6 +165,18 @@ class Connection:
     def own_address(self) -> str:
         """The local IP address that the connection came to."""
         return str(self._sock.getsockname()[0])
+
+    @property
+    def has_address(self) -> bool:
+        """Whether the address that it is from is still one of this machine's.
+
+        Where a lease has brought another, what is sent goes nowhere, and nothing says so for minutes.
+        """
+        try:
+            host, _, *scope = self._sock.getsockname()
+            return is_local(host, *scope)
+        except OSError:  # no descriptor to ask with
+            return True
 
     @property
     def waiting(self) -> int:

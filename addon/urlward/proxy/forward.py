@@ -139,9 +139,11 @@ class ForwardRelay(HttpRelay):
             return
         connected = self._server == "open" and self._keep_alive and self.asked == self.origin
         self._repeatable = head.repeatable
-        if connected and not (self._repeatable or self._bound):
+        if connected and perf_counter() - self._rests_since > FRESH:
             # What cannot be sent twice goes over one that has just been in use, or counts as its client's.
-            connected = perf_counter() - self._rests_since <= FRESH
+            connected = self._repeatable or self._bound
+            if not self.ends.has_way():
+                connected = self._keep_alive = False
         if not (connected and self._connected):
             self._connected = connected
             self.ends.asks(connected=connected)
@@ -270,7 +272,7 @@ class ForwardRelay(HttpRelay):
         self._server_ended = self._bound = self._connected = False
         self._response_held = b""
 
-    def _too_much(self) -> None:
+    def _leave_behind(self) -> None:
         self._keep_alive = False
 
     def _turn_over(self) -> None:

@@ -42,6 +42,9 @@ MAX_REQUEST_LINE: Final = 1 << 12
 # What origins pass over before a request: line breaks and blanks, Python's too, if not NULs, which only make
 # one doubtful.
 PASSED_OVER = b"\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0"
+_BEFORE_ANY = b"\0" + PASSED_OVER
+_CONTROLS = bytes([*range(0x21), *range(0x7F, 0xA1)])
+"""What Netty passes over besides, which knows no HTTP/0.9. The lengths in binary formats are such."""
 # Whoever reads a line up to a blank as a method takes any bytes for one; with NULs between, as in the lengths
 # of binary protocols, only uWSGI, which reads on to a space, over the ends of lines too, and takes any words
 # for a version.
@@ -56,12 +59,13 @@ _HEAD_TO_UWSGI = re.compile(
 _VERSION = b"HTTP/"
 # A request line as a whole: no two of its repeats take the same bytes beside each other, since then the time
 # for a line would grow faster than the line.
-_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%bHTTP/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
+_LINE = rb"[^\0-\x20][^\0-\x20\x85\xa0]*+%b[^\r\n]*%b(?i:HTTP)/\d+\.\d+%b*\r?\n" % ((_BLANK,) * 3)
 # Or HTTP/0.9's, which has a target of any form; where prose may begin like that, only one that looks like it.
 _GET = rb"[Gg][Ee][Tt]%b+" % _BLANK
 _IN_CONTENT = re.compile(
     rb"^(?:%b|%b[!-~]++%b*\r?\n|%b%b)" % (_LINE, _GET, _BLANK, _GET, _TARGET), re.MULTILINE
 )
+_LINE_AT_ITS_BEGINNING = re.compile(_LINE).match
 is_request_line = re.compile(_LINE).fullmatch
 """Whether a line with its end could be a request's, to an origin that takes any bytes for a method."""
 _AT_ITS_BEGINNING = re.compile(rb"%b|%b%b" % (_LINE, _GET, _TARGET))
@@ -251,7 +255,7 @@ class LateRequest:
             has a meaning may quote requests further on, as a batch of them does.
     """
 
-    __slots__ = ("_chunked", "_content", "_first", "_held", "done")
+    __slots__ = ("_chunked", "_content", "_controls", "_first", "_held", "done")
 
     done: bool
     """Whether so much has come that no origin would look for a request any more."""
@@ -259,6 +263,7 @@ class LateRequest:
     def __init__(self, *, content: bool, chunked: bool = False, first: bool = False) -> None:
         self.done = False
         self._content = content
+        self._controls = False
         self._chunked = chunked
         self._first = first
         self._held = bytearray()
@@ -274,13 +279,18 @@ class LateRequest:
             return False
         held = self._held
         if not held:
-            data = data.lstrip(b"\0" + PASSED_OVER)
+            data = data.lstrip(_BEFORE_ANY)
+            if self._content and data[:1] and data[0] in _CONTROLS:
+                data = data.lstrip(_CONTROLS)
+                self._controls = True
         seen = len(held)
         held += data[: _SEEN - seen]
         ended = b"\n" in data  # without that, no expression of a whole line finds more than before
         if self._content:
             start = held.rfind(b"\n", 0, seen) + 1
-            look = _AT_ITS_BEGINNING.match if self._first else _IN_CONTENT.search
+            look = _IN_CONTENT.search
+            if self._first:
+                look = _LINE_AT_ITS_BEGINNING if self._controls else _AT_ITS_BEGINNING.match
             past = self._first and start > 0
             found = not past and (ended or seen - start < _SHORT) and look(held, start) is not None
             found = found or (self._chunked and ended and _HEAD_TO_UWSGI(held) is not None)

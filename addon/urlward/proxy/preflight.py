@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
@@ -107,6 +108,7 @@ class Preflight:
         yield from self._lists()
         yield from self._feeds()
         yield from self._records()
+        yield from self._fleet()
         yield from self._dashboard()
         yield from self._pages()
         yield from self._authority()
@@ -249,6 +251,22 @@ class Preflight:
         unlimited = records.assignments is None and records.days.assignments is None
         if unlimited and _has_assignments(state_folder(self._config.state) / ASSIGNMENTS):
             yield no_days_of_assignments()
+
+    def _fleet(self) -> Iterator[Problem]:
+        fleet = self._config.fleet
+        if fleet is None:
+            return
+        if find_spec("valkey") is None:
+            yield Problem("fleet", "the extra is missing: pip install 'urlward[fleet]'")
+        if fleet.password_file is not None and (problem := _readable(fleet.password_file)) is not None:
+            yield Problem("fleet.password_file", problem)
+        if fleet.ca is not None and (text := _authorities_problem(fleet.ca)):
+            yield Problem("fleet.ca", text)
+        if text := _wrong(lambda: context(None, fleet.certificate, fleet.key)):
+            yield Problem("fleet.certificate", text)
+        if fleet.seal is not None:
+            seal = Path(fleet.seal)
+            yield from self._usable("fleet.seal", lambda: read_key(seal))
 
     def _dashboard(self) -> Iterator[Problem]:
         """Check the operator's own token; that of the state folder is made anew where it is damaged."""

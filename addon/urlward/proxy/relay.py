@@ -110,6 +110,9 @@ class HttpEnds(Ends, Protocol):
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for any client's later request."""
 
+    def has_way(self) -> bool:
+        """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
+
     def asks(self, *, connected: bool) -> None:
         """Prepare for judging a request; its origin may be the one connected to."""
 
@@ -141,7 +144,7 @@ class _NoEnds:
     def hold_client(self, *, held: bool) -> None:
         """Do nothing."""
 
-    turn_is_over = client_is_behind
+    turn_is_over = has_way = client_is_behind
     send_server = keep_server = refused = broken = exchange = send_client
     end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
 
@@ -207,6 +210,7 @@ class Pending:
     alone: bool
     websocket: bool
     expects: bool
+    """Whether its body is to wait until the origin asks for it."""
     continued: bool = False
     begun: bool = False
     """Whether any of its response has come."""
@@ -214,9 +218,12 @@ class Pending:
     """Whether any of its body has been sent on."""
 
     @property
-    def awaits_leave(self) -> bool:
-        """Whether the body is held back until the origin asks for it (``100 Continue``)."""
-        return self.expects and not self.continued and not self.body_begun
+    def unasked(self) -> bool:
+        """Whether the origin has not asked for the body that is to wait for it (``100 Continue``).
+
+        What comes of that all the same, Netty takes for the next request, once it has refused (417, 413).
+        """
+        return self.expects and not self.continued
 
 
 @dataclass(eq=False, slots=True)
@@ -418,7 +425,7 @@ class HttpRelay:
             if body is None:
                 if not self.pending:
                     if self._in_turn:
-                        self._too_much()
+                        self._leave_behind()
                         break
                     said = _said_unasked(data, position)
                     if said is None:
@@ -468,7 +475,7 @@ class HttpRelay:
                     position = size
             if body.done:
                 self._response = None
-                self.pending.popleft()
+                answered = self.pending.popleft()
                 if not self.pending and (
                     self._answer
                     or self._close_after
@@ -481,11 +488,13 @@ class HttpRelay:
                     else:
                         self._end_turn()
                     return
-                if self._body is not None and not self._in_turn:
-                    # Its body may still come. What the origin takes that for nobody knows, so nothing follows
-                    # there.
-                    self._mute = True
-                    break
+                if self._body is not None or answered.unasked:
+                    # What the origin takes the body for, which may still come, nobody knows, so that nothing
+                    # follows there.
+                    if not self._in_turn:
+                        self._mute = True
+                        break
+                    self._leave_behind()
         if position:
             self.ends.send_client(_joined(parts, data, start, position))
         if self._refused_switch:
@@ -531,8 +540,8 @@ class HttpRelay:
         self.ends.refused("match")
         self._fail(text="The response is none of HTTP.")
 
-    def _too_much(self) -> None:
-        """The origin has sent an unsolicited response, which is dropped."""
+    def _leave_behind(self) -> None:
+        """Have no further request go over the connection to the origin."""
         raise NotImplementedError
 
     def _turn_over(self) -> None:
@@ -654,7 +663,8 @@ class HttpRelay:
             self.ends.leave_server()
             self._server, self._mute, self._requests = "none", False, 0
         kept = None if self._server == "open" and not self._in_turn else head
-        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, fields.expects)
+        expects = fields.expects and fields.length != 0
+        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects)
         self.pending.append(self._sending)
         self._requests += 1
         if fields.length != 0:
@@ -759,7 +769,7 @@ class HttpRelay:
                 return end, raw
             raise _UnreadError
         if head.status < 200:
-            pending.continued = True
+            pending.continued = pending.continued or head.status == 100
             return end, raw
         if head.length is None:
             self._response = Chunked(lenient=True)
@@ -772,7 +782,7 @@ class HttpRelay:
         if pending.websocket:
             self._switching = False
             self._refused_switch = True
-        if self._body is not None and len(self.pending) == 1 and pending.awaits_leave:
+        if self._body is not None and pending.unasked and not pending.body_begun:
             # Answered before its body: the origin may take what comes next for the body or for a request.
             self._last = self._close_after = True
         return end, raw

@@ -616,6 +616,10 @@ class Session:
             server.detach()
             self._mode.addon.pool.keep(self._kept_as(origin), server)
 
+    def has_way(self) -> bool:
+        """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
+        return self._server is None or bool(self._source()) or self._server.has_address
+
     def _kept_as(self, origin: Origin) -> Key:
         return origin, self._source()
 

@@ -26,6 +26,7 @@ from urlward.proxy.acceptor import enough, is_shortage
 from urlward.proxy.connection import Connection
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller, Share
+from urlward.proxy.relay import FRESH
 
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
@@ -66,8 +67,8 @@ logger = logging.getLogger("urlward")
 type Address = tuple[Any, ...]
 """Socket address: host and port, and for IPv6 what else the socket module needs."""
 
-type Key = tuple[object, ...]
-"""Key of equal connections: the origin, and the address that it sees."""
+type Key = tuple[object, str]
+"""Key of equal connections: the origin, and the address that it sees where that is not this machine's."""
 
 
 @dataclass(eq=False, slots=True)
@@ -244,6 +245,15 @@ def _find(host: str, port: int) -> list[Address]:
     return [address for address in turns if address is not None][:MOST_ADDRESSES]
 
 
+def _has_source(family: int, address: Address) -> bool:
+    """Whether this machine has an address to reach another from: what it lacks is a free port then."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            return not probe.connect_ex(address)
+    except OSError:
+        return False
+
+
 @dataclass(eq=False, slots=True)
 class Opening:
     """Connection attempt to an origin.
@@ -254,7 +264,7 @@ class Opening:
         addresses: to try in this order, at least one.
         done: is given the socket, registered with the poller for writing, or why there is none; not called
             any more after `cancel`.
-        short: told of a shortage, to make room.
+        short: told of a shortage: of descriptors or memory, to make room, or of ports (EADDRNOTAVAIL).
         local: address to connect from, or empty.
         foreign: whether that is not this machine's but the client's.
     """
@@ -319,6 +329,8 @@ class Opening:
         if code not in (0, errno.EINPROGRESS):
             self._error = OSError(code, os.strerror(code))
             one.close()
+            if code == errno.EADDRNOTAVAIL and (self._local or _has_source(family, address)):
+                self._short(self._error)
             return False
         self._pending[one.fileno()] = one
         self._poller.watch(one.fileno(), WRITE, lambda _: self._answered(one), self._share)
@@ -414,12 +426,17 @@ class Pool:
             self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
 
     def take(self, key: Key) -> Connection | None:
-        """The most recently used connection of these, if there is one."""
+        """The most recently used connection of these, if there is one that leads anywhere."""
         while some := self._by_key.get(key):
             connection = some[-1]
+            rested = time.monotonic() - self._since[connection][1]
             self._part_with(connection)
-            if connection.open:
+            if not connection.open:
+                continue
+            # Where origins see the client's address, that is none of this machine's.
+            if rested <= FRESH or key[1] or connection.has_address:
                 return connection
+            connection.abort()
         return None
 
     def clear(self, most: int | None = None) -> int:

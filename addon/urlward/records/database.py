@@ -42,6 +42,7 @@ from urlward.records.sql import (
     check_grant,
     deletions,
     insert_new,
+    keep_no_samples,
     migrate,
     note_deleted,
     note_wiped,
@@ -129,6 +130,7 @@ def create(connection: Connection) -> None:
     """Make the tables of this version."""
     metadata.create_all(connection, checkfirst=False)
     unwiped.create(connection, checkfirst=True)
+    keep_no_samples(connection, events.c.client)
 
 
 def _to_2(connection: Connection) -> None:
@@ -158,7 +160,8 @@ def _to_2(connection: Connection) -> None:
 
 
 def _to_3(connection: Connection) -> None:
-    """Upgrade to version 3: names belong to a node with an identity, which has days for all of its names."""
+    """Upgrade to version 3: names belong to a node with an identity, which has days for all of its names; the
+    server keeps no samples of clients."""
     for statement in (
         "CREATE TABLE nodes (name VARCHAR(255) NOT NULL, identity VARCHAR(32) NOT NULL, days TEXT NOT NULL,"
         " seen BIGINT NOT NULL, PRIMARY KEY (name))",
@@ -166,6 +169,7 @@ def _to_3(connection: Connection) -> None:
         "DROP TABLE retention",
     ):
         connection.execute(text(statement))
+    keep_no_samples(connection, events.c.client)
 
 
 UPGRADES: tuple[Step, ...] = (_to_2, _to_3)

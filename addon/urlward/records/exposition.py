@@ -34,6 +34,8 @@ from urlward.records.metrics import (
     ERRORS,
     MAX_STORES,
     NONE,
+    SETTLED,
+    SHARED,
     STAGES,
     TROUBLES,
     VERDICTS,
@@ -52,8 +54,8 @@ from urlward.state.folder import StateError
 
 ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
-    "descriptors", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced", "clock-set",
-    "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
+    "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
+    "clock-set", "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -65,7 +67,11 @@ _HISTOGRAMS = {
         "For how long Python's garbage collector stopped a worker's event loop.",
     ),
     "reload": ("urlward_reload_seconds", "Time that it took to put a list into force."),
+    "settle": ("urlward_fleet_settle_seconds", "Time that a DNS answer waited for other nodes."),
 }
+
+_OF_FLEET = ("settle",)
+"""Histograms of what nodes share."""
 
 type Row = tuple[Sequence[str], float]
 type Rows = dict[tuple[str, ...], float]
@@ -149,7 +155,8 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
     ):
         yield _counter(name, text, (), {(): 0.0} | _of(total, key))
     for key in BUCKETS:
-        yield _histogram(key, total)
+        if key not in _OF_FLEET:
+            yield _histogram(key, total)
     for name, text, value in (
         ("urlward_open_connections", "Clients' connections now.", sum(s.open for s in live)),
         (
@@ -174,6 +181,39 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
             [((), min(ends))],
         )
     yield from _lists([facts for snapshot in live for facts in snapshot.lists], now)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFigures:
+    """Figures of several nodes.
+
+    Attributes:
+        up: whether the recording process has Valkey.
+        nodes: how many are in each state.
+    """
+
+    up: bool
+    nodes: Mapping[str, int]
+
+
+def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> Iterator[Metric]:
+    """What passes between nodes, and how many there are."""
+    sharing = [snapshot for snapshot in live if snapshot.shares]
+    up = float(figures.up and not any("fleet" in snapshot.troubles for snapshot in live))
+    yield _gauge("urlward_fleet_up", "1 where every process has the fleet's Valkey.", (), [((), up)])
+    nodes = [((state,), float(count)) for state, count in figures.nodes.items()]
+    yield _gauge("urlward_fleet_nodes", "Nodes in each state.", ("state",), nodes)
+    if not sharing:
+        return
+    counts = _of(total, "fleet")
+    for name, text, label, values in (
+        ("answers", "DNS answers whose addresses other nodes were to have first.", "outcome", SETTLED),
+        ("addresses", "Addresses that passed between nodes.", "way", SHARED),
+    ):
+        rows: Rows = {(value,): counts.get((value,), 0.0) for value in values}
+        yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
+    for key in _OF_FLEET:
+        yield _histogram(key, total)
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
@@ -443,6 +483,7 @@ class Exposition(Collector):
         state: the state folder.
         expected: how many workers there should be.
         recorder: gives what the recorder says of itself.
+        fleet: gives the figures of several nodes; None where there is one.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
 
@@ -458,6 +499,7 @@ class Exposition(Collector):
         *,
         expected: int = 1,
         recorder: Callable[[], RecorderState] = RecorderState,
+        fleet: Callable[[], FleetFigures | None] = lambda: None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -466,6 +508,7 @@ class Exposition(Collector):
         self._feeds = tuple(feeds)
         self._state = state
         self._recorder = recorder
+        self._fleet = fleet
         self._clock = clock
         self._steady = steady
         self._sums = Sums()
@@ -562,8 +605,10 @@ class Exposition(Collector):
         now, total, live = self._clock(), self._sums.total(), self.live()
         add(total, {("errors", "snapshot"): self.refused})
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
-        yield from of_filter(_version(), reporting, self.expected)
+        yield from of_filter(release(), reporting, self.expected)
         yield from of_workers(total, live, now)
+        if (fleet := self._fleet()) is not None:
+            yield from of_fleet(total, live, fleet)
         if (rules := self.rules()) is not None:
             yield from of_rules(rules)
         yield from of_feeds(self.feeds(), now)
@@ -576,7 +621,8 @@ class Exposition(Collector):
         return generate_latest(self._registry)
 
 
-def _version() -> str:
+def release() -> str:
+    """Version of urlward that is installed."""
     try:
         return version("urlward")
     except PackageNotFoundError:

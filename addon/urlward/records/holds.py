@@ -74,7 +74,7 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
     reference = canonical_reference(reference)
     made = Hold(reference, until, reason_of(why), who, int(now))
     with locked(made_folder(state)):
-        found = _read(state)
+        found = read_holds(state)
         longer = next((one for one in found if one.reference == reference and one.until > until), None)
         if longer is not None:
             raise UrlwardError(
@@ -82,8 +82,8 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
                 f" ({longer.why}): release it to hold it for less"
             )
         # Those that are over stay in the file: a clock that is wrong for a while ends none for good.
-        _audit(state, now, "held", made, made.why, who)
-        _write(state, [*(one for one in found if one.reference != reference), made])
+        tell_hold(state, now, "held", made, made.why, who)
+        write_holds(state, [*(one for one in found if one.reference != reference), made])
     return made
 
 
@@ -104,14 +104,14 @@ def release(state: Path, reference: str, why: str, who: str, *, now: float, unti
     """
     why, reference = reason_of(why), canonical_reference(reference)
     with locked(made_folder(state)):
-        kept = _read(state)
+        kept = read_holds(state)
         released = next((one for one in kept if one.reference == reference and now < one.until), None)
         if released is None and until is not None:
             released = Hold(reference, until, "", "", 0)
         if released is None:
             raise UrlwardError(f"{reference!r} is not held")
-        _audit(state, now, "released", released, why, who)
-        _write(state, [one for one in kept if one.reference != reference])
+        tell_hold(state, now, "released", released, why, who)
+        write_holds(state, [one for one in kept if one.reference != reference])
     return released
 
 
@@ -122,7 +122,7 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
         UrlwardError: the record of them is damaged, so that nothing may be deleted.
         StateError: it cannot be read.
     """
-    return tuple(one for one in _read(state) if now < one.until)
+    return tuple(one for one in read_holds(state) if now < one.until)
 
 
 def held_references(state: Path, now: float) -> dict[str, int]:
@@ -133,33 +133,51 @@ def held_references(state: Path, now: float) -> dict[str, int]:
     return found
 
 
-def _read(state: Path) -> list[Hold]:
+def read_holds(state: Path) -> list[Hold]:
+    """All holds that are kept, also those that are over; raises as `current_holds`."""
     return read_kept(
         state / FILE,
         _VERSION,
         "holds",
-        _hold,
+        hold_of,
         UrlwardError,
         "nothing is deleted until it is whole or moved away",
         stays=True,  # in its place: without it what it holds would be deleted
     )
 
 
-def _hold(stored: dict[str, Any]) -> Hold:
+def hold_of(stored: Mapping[str, Any]) -> Hold:
+    """A hold of what is stored of it.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is something else.
+    """
     # In the spelling of the events, however it was typed.
-    made = Hold(**stored | {"reference": canonical_reference(stored["reference"])})
+    made = Hold(**{**stored, "reference": canonical_reference(stored["reference"])})
     texts = (made.reference, made.why, made.who)
     if not all(isinstance(text, str) for text in texts) or not isinstance(made.until, int):
         raise ValueError("not a hold")
     return made
 
 
-def _write(state: Path, holds: Iterable[Hold]) -> None:
+def write_holds(state: Path, holds: Iterable[Hold]) -> None:
+    """Replace all holds; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
     write_kept(state / FILE, _VERSION, "holds", [asdict(one) for one in holds])
 
 
-def _audit(state: Path, now: float, action: str, held: Hold, why: str, who: str) -> None:
-    append_in_lock(state, who, action, now, reference=held.reference, until=time_text(held.until), why=why)
+def tell_hold(state: Path, now: float, action: str, held: Hold, why: str, who: str, **more: str) -> None:
+    """Add a line on a hold to the audit log; the folder is locked.
+
+    Raises:
+        StateError: not writable.
+    """
+    append_in_lock(
+        state, who, action, now, reference=held.reference, until=time_text(held.until), why=why, **more
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ NONE = "none"
 
 STAGES = ("dns", "peek", "match")
 VERDICTS = ("pass", "allow", "block", "monitor", "refuse", "error")
-ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors", "late")
+ERRORS = ("decision", "page", "layer", "reload", "records", "snapshot", "descriptors", "ports", "late")
 """Kinds of errors of ours."""
 
 TROUBLES = {
@@ -45,9 +45,16 @@ TROUBLES = {
     "users": ("users-read", "the users' file is in force"),
     "passwords": ("passwords-room", "all find room to wait"),
     "authority": ("authority-valid", "the authority's certificate lasts"),
+    "fleet": ("fleet-back", "the fleet's Valkey is back"),
 }
 """Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too, and has the kind of
 what ends that alarm, and its text."""
+
+SETTLED = ("settled", "late", "away")
+"""What has come of DNS answers whose addresses other nodes were to have first."""
+
+SHARED = ("sent", "received", "offered", "refused")
+"""Ways of addresses between nodes."""
 
 MAX_LISTS = 128
 MAX_CATEGORIES = 64
@@ -69,10 +76,13 @@ MAX_WHY = 500
 CHECK = (1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2.5e-2, 0.1)
 ADDED = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0)
 STALL = (1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 5.0)
+SETTLE = (2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 0.1, 1.0)
 RELOAD = (1e-2, 5e-2, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 """Upper bounds of a histogram's buckets, seconds; one more has no bound."""
 
-BUCKETS = {"check": CHECK, "added": ADDED, "stall": STALL, "collector": STALL, "reload": RELOAD}
+BUCKETS = {
+    "check": CHECK, "added": ADDED, "stall": STALL, "collector": STALL, "reload": RELOAD, "settle": SETTLE,
+}  # fmt: skip
 
 type Counts = dict[tuple[str, ...], float]
 """By the metric's name and its labels; a histogram's by its name and the number of the bucket or ``sum``."""
@@ -230,13 +240,16 @@ class Metrics:
         added: how much later than without the filter a request went on, seconds.
         reload: how long it took to put a list into force, seconds.
         collected: how long the garbage collector took, seconds.
+        settle: how long a DNS answer has waited for other nodes, seconds.
+        shares: whether this worker shares with other nodes.
     """
 
     __slots__ = (
-        "_blocks", "_errors", "_failed_reloads", "_histograms", "_in_force", "_longest", "_longest_before",
-        "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused", "_requests", "_rules",
-        "_troubles", "_would_blocks",
-        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "started",
+        "_blocks", "_errors", "_failed_reloads", "_fleet", "_histograms", "_in_force", "_longest",
+        "_longest_before", "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused",
+        "_requests", "_rules", "_troubles", "_would_blocks",
+        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "settle",
+        "shares", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -260,6 +273,9 @@ class Metrics:
         self.added = self._histograms["added"].add
         self.reload = self._histograms["reload"].add
         self.collected = self._histograms["collector"].add
+        self.settle = self._histograms["settle"].add
+        self._fleet = dict.fromkeys((*SETTLED, *SHARED), 0)
+        self.shares = False
 
     def requests(self, stage: str, verdict: str) -> None:
         """Count judged requests.
@@ -280,6 +296,10 @@ class Metrics:
         key = self._origins.known.get((list_, category)) or self._origins(list_, category)
         counts = self._would_blocks if would else self._blocks
         counts[key] = counts.get(key, 0) + 1
+
+    def fleet(self, what: str, number: int = 1) -> None:
+        """Count what passes between nodes, by one of `SETTLED` or `SHARED`."""
+        self._fleet[what] += number
 
     def connections(self, change: int) -> None:
         """Count a client's connection that has opened (1) or closed (-1)."""
@@ -366,6 +386,7 @@ class Metrics:
             "troubles": dict(self._troubles),
             "canary": self.canary,
             "authority": self.authority,
+            "fleet": dict(self._fleet) if self.shares else {},
         }
 
 
@@ -398,6 +419,7 @@ class Snapshot:
         troubles: what keeps traffic from being filtered as it should be, by kind.
         canary: when the canary has last come through; 0 where it has not.
         authority: when the certificate of the filter's authority ends; 0 where this worker does not say.
+        shares: whether it shares with other nodes.
         told: whether one before this was sent over another connection.
         said: the snapshot itself.
     """
@@ -413,6 +435,7 @@ class Snapshot:
     troubles: Mapping[str, str] = field(default_factory=dict)
     canary: float = 0.0
     authority: float = 0.0
+    shares: bool = False
     told: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
 
@@ -453,6 +476,7 @@ class _Said(msgspec.Struct):
     troubles: dict[str, str] = {}
     canary: _Number = 0.0
     authority: _Number = 0.0
+    fleet: dict[str, _Number] = {}
     told: bool = False
 
 
@@ -481,6 +505,7 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
         troubles={kind: why[:MAX_WHY] for kind, why in said.troubles.items() if kind in TROUBLES},
         canary=said.canary,
         authority=said.authority,
+        shares=bool(said.fleet),
         told=said.told,
         said=data,
     )
@@ -503,6 +528,7 @@ def _counts(said: _Said, labels: Labels) -> Counts:
                 add(found, {(name, *labels.origins(list_, category)): count})
     for kind, count in said.errors.items():
         add(found, {("errors", labels.error(kind)): count})
+    found |= {("fleet", name): said.fleet[name] for name in (*SETTLED, *SHARED) if name in said.fleet}
     found |= {("failed_reloads",): said.failed_reloads, ("opened",): said.opened, ("dropped",): said.dropped}
     for name, bounds in BUCKETS.items():
         histogram = said.histograms.get(name)

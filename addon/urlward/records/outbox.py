@@ -27,7 +27,7 @@ import msgspec
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event, EventError, detail_of, events_of
-from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of, obstacle
+from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of, obstacle, write_anew
 from urlward.records.store import Inode, identity
 from urlward.state.folder import (
     StateError,
@@ -426,9 +426,7 @@ class Outbox:
         """Wipe what has been deleted from the files: SQLite leaves copies where it has moved something
         within the file, and in the write-ahead log pages as they were."""
         with self._reading() as db:
-            db.execute("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
-            db.execute("VACUUM")
-            db.execute("PRAGMA temp_store = MEMORY")
+            write_anew(db)
             # Writers wait while this waits for readers, so it is to give up soon.
             db.execute("PRAGMA busy_timeout = 20")
             end = time.monotonic() + WAIT

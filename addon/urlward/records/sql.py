@@ -35,12 +35,13 @@ from sqlalchemy import (
     make_url,
     select,
     text,
+    update,
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
 from urlward.encoding import without_bom
-from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite
+from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite, write_anew
 from urlward.records.store import StoreError, identity
 from urlward.regular import open_given
 from urlward.state.folder import StateError, made_folder
@@ -101,11 +102,12 @@ unwiped = Table(
     Column("part", String(64), primary_key=True),
     Column("count", BigInteger, nullable=False),
 )
-"""Parts with something deleted that is in the server's files still; ``count`` goes up with each deletion."""
+"""Parts with something deleted that is in the server's files still: ``count`` goes up with each deletion, and
+is odd then. Where all is rewritten it is the next even number: one that has been is never again."""
 
 CLEAN = {"events": 0, "assignments": 2}
-"""``user_version`` of an SQLite file in which nothing deleted is left, by its part; any other is that count.
-Assignments of an urlward that wrote no file anew have 0."""
+"""``user_version`` of an SQLite file in which nothing has been deleted, by its part; it goes up as that count
+does. Assignments of an urlward that wrote no file anew have 0."""
 
 
 def open_sqlite(path: Path) -> Engine:
@@ -299,8 +301,8 @@ def wipe_sqlite(engine: Engine, pause: Callable[[float], None], *, rewrite: bool
 
         try:
             if rewrite:
-                run("PRAGMA temp_store = FILE")  # the new one may not fit into memory; it has no name
-                run("VACUUM")
+                assert isinstance(connection.driver_connection, sqlite3.Connection)
+                write_anew(connection.driver_connection)
             # Writers wait while this waits for readers, so it is to give up soon.
             run("PRAGMA busy_timeout = 20")
             for _ in range(TRIES):
@@ -407,6 +409,20 @@ def _change(engine: Engine, part: str, create: Step, upgrades: Sequence[Step], f
         connection.execute(insert(_versions).values(part=part, version=last))
 
 
+def keep_no_samples(connection: Connection, *columns: Column[Any]) -> None:
+    """Have a PostgreSQL server keep no statistics of columns of text that name persons, and drop what it has.
+
+    What ``ANALYZE`` samples of a table, some hundred values of each column, stays in the server's own tables
+    when the rows are deleted, and is in their files for longer (``pg_statistic``).
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    for column in columns:
+        change = f'ALTER TABLE {column.table.name} ALTER COLUMN "{column.name}"'
+        # A change of its type, to the same one too, drops the statistics, and rewrites nothing.
+        connection.execute(text(f'{change} TYPE TEXT, ALTER COLUMN "{column.name}" SET STATISTICS 0'))
+
+
 class Pace:
     """Pace of rewrites: no more than `SHARE` of the time goes into them, whether they succeed or not, since
     one that does not locks tables for just as long.
@@ -436,12 +452,12 @@ class Pace:
 def note_deleted(connection: Connection, part: str) -> None:
     """Note in a transaction that it deletes something of a part."""
     if connection.dialect.name == "sqlite":
-        _set_version(connection, max(_version_of(connection), CLEAN[part]) + 1)
+        _set_version(connection, max(_version_of(connection), CLEAN[part]) + 1 | 1)
         return
     connection.execute(
         text(
-            "INSERT INTO urlward_unwiped VALUES (:part, 1)"
-            " ON CONFLICT (part) DO UPDATE SET count = urlward_unwiped.count + 1"
+            "INSERT INTO urlward_unwiped VALUES (:part, 1) ON CONFLICT (part)"
+            " DO UPDATE SET count = urlward_unwiped.count + 1 + urlward_unwiped.count % 2"
         ),
         {"part": part},
     )
@@ -451,17 +467,19 @@ def deletions(connection: Connection, part: str) -> int | None:
     """Count to give to `note_wiped`; None where nothing waits to be rewritten."""
     if connection.dialect.name == "sqlite":
         count = _version_of(connection)
-        return None if count == CLEAN[part] else count
-    found: int | None = connection.scalar(select(unwiped.c.count).where(unwiped.c.part == part))
+        return count if count % 2 or count < CLEAN[part] else None
+    wanted = select(unwiped.c.count).where(unwiped.c.part == part, unwiped.c.count % 2 == 1)
+    found: int | None = connection.scalar(wanted)
     return found
 
 
 def note_wiped(connection: Connection, part: str, count: int) -> None:
     """Note in a transaction that everything deleted up to that count is in no file any more."""
     if connection.dialect.name != "sqlite":
-        connection.execute(delete(unwiped).where(unwiped.c.part == part, unwiped.c.count == count))
+        same = (unwiped.c.part == part, unwiped.c.count == count)
+        connection.execute(update(unwiped).where(*same).values(count=count + 1))
     elif _version_of(connection) == count:
-        _set_version(connection, CLEAN[part])
+        _set_version(connection, max(count + 1, CLEAN[part]))
 
 
 def _version_of(connection: Connection) -> int:

@@ -53,6 +53,30 @@ def make_sqlite(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")
 
 
+def write_anew(connection: sqlite3.Connection) -> None:
+    """Write a database anew, without what has been deleted from it (``VACUUM``).
+
+    The new one may not fit into memory. It is in a file without a name beside the old one: where temporary
+    files usually go (``/var/tmp``) may be another disk, without that one's room or encryption.
+
+    Args:
+        connection: to it, with the `PRAGMAS`.
+
+    Raises:
+        sqlite3.Error: it cannot be done.
+    """
+    (path,) = (row[2] for row in connection.execute("PRAGMA database_list") if row[1] == "main")
+    folder = os.path.dirname(path)  # noqa: PTH120 - of one in memory there is none
+    connection.execute("PRAGMA temp_store = FILE")
+    try:
+        # Of the whole process, and not to be changed while another connection has such a file made.
+        if folder and connection.execute("PRAGMA temp_store_directory").fetchone() != (folder,):
+            connection.execute("PRAGMA temp_store_directory = '{}'".format(folder.replace("'", "''")))
+        connection.execute("VACUUM")
+    finally:
+        connection.execute("PRAGMA temp_store = MEMORY")
+
+
 def obstacle(path: Path) -> OSError | None:
     """Error that opening a file for reading and writing would give, without opening it; None for none."""
     try:

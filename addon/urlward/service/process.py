@@ -170,7 +170,7 @@ async def run(
     feeding = asyncio.ensure_future(feeds.run())
     try:
         if config.records is not None:
-            record = partial(_record_alone, config, state, stop, replaced, list_format, reloads)
+            record = partial(_record_alone, config, state, stop, replaced, list_format, reloads, feeds)
             await lasting("records", record, stop=stop)
         await stop.wait()
     finally:
@@ -184,11 +184,12 @@ async def _record_alone(
     replaced: asyncio.Event,
     list_format: str,
     reloads: Reloads | None,
+    feeds: Feeds,
 ) -> None:
     """Record until stopped, once no other process does so in the state folder."""
     async with _only_one(state, stop):
         if not stop.is_set():
-            await _record(config, state, stop, replaced, list_format, reloads)
+            await _record(config, state, stop, replaced, list_format, reloads, feeds)
 
 
 async def _record(
@@ -198,10 +199,15 @@ async def _record(
     replaced: asyncio.Event,
     list_format: str,
     reloads: Reloads | None,
+    feeds: Feeds,
 ) -> None:
     from urlward.service.services import Services  # a third of the memory, which feeds alone do not need
 
-    services = Services(config, state, local_key(state), list_format, reloads)
+    loop = asyncio.get_running_loop()
+    services = Services(
+        config, state, local_key(state), list_format, reloads,
+        lambda name: loop.call_soon_threadsafe(feeds.refresh, name),
+    )  # fmt: skip
     await services.recorder.run(stop, services.beside(), replaced=replaced)
 
 

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tornado.httpserver import HTTPServer
 
@@ -24,7 +27,7 @@ from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
-from urlward.records.exposition import Exposition
+from urlward.records.exposition import Exposition, FleetFigures, release
 from urlward.records.holds import held_references
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
@@ -37,6 +40,9 @@ from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
+
+if TYPE_CHECKING:
+    from urlward.fleet.nodes import Nodes
 
 logger = logging.getLogger("urlward.records")
 
@@ -54,13 +60,20 @@ class Services:
         key: its local key.
         list_format: of the filter's sources.
         reloads: of the filter.
+        refresh: has a feed of a name refreshed, from any thread.
 
     Attributes:
         recorder: takes the events.
     """
 
     def __init__(
-        self, config: Config, state: Path, key: Key, list_format: str = AUTO, reloads: Reloads | None = None
+        self,
+        config: Config,
+        state: Path,
+        key: Key,
+        list_format: str = AUTO,
+        reloads: Reloads | None = None,
+        refresh: Callable[[str], object] = lambda _: None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -69,9 +82,11 @@ class Services:
         self._key = key
         self._list_format = list_format
         self._reloads = reloads
+        self._refresh = refresh
         self._measures = Exposition(
-            config.feed, state, expected=config.workers, recorder=self._recorder_state
+            config.feed, state, expected=config.workers, recorder=self._recorder_state, fleet=self._figures
         )
+        self._nodes: Nodes | None = None
         self.recorder = Recorder(
             config.records,
             state,
@@ -101,6 +116,8 @@ class Services:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
             found["admin"] = self._show
+        if self._config.fleet is not None:
+            found["fleet"] = self._share
         if self._config.objections is not None:
             found["objections"] = self._take_objections
         return found
@@ -168,6 +185,45 @@ class Services:
             sources.close()
             await _end(server)
 
+    async def _share(self) -> None:
+        """Be one of several nodes: say how this one is, see how the others are, and share what is decided."""
+        from urlward.fleet.connection import Connection, seal_of  # an extra, which few have
+        from urlward.fleet.decisions import SharedDecisions
+        from urlward.fleet.kinds import all_kinds
+        from urlward.fleet.nodes import Nodes, said_of
+
+        fleet = self._config.fleet
+        assert fleet is not None
+        seal = await asyncio.to_thread(seal_of, fleet, self._config.key)
+        connection = Connection(fleet, seal, who=f"{fleet.node}-service", tell=self._away)
+        self._nodes = Nodes(
+            connection,
+            lambda at: said_of(status_of(self._measures), release(), os.getloadavg()[0], at),
+        )
+        kinds = all_kinds(self._state, self._key, self._config, self._refresh)
+        decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(connection.run())
+            tasks.create_task(decisions.run())
+
+    def _away(self, why: str) -> None:
+        text = f"fleet: {why or 'Valkey is back'}"
+        self.recorder.alarm("fleet" if why else "fleet-back", text, whose="records")
+
+    def _figures(self) -> FleetFigures | None:
+        if self._config.fleet is None:
+            return None
+        if self._nodes is None:
+            return FleetFigures(False, {})
+        return FleetFigures(self._nodes.connection.up, self._nodes.counts())
+
+    def _fleet_rows(self) -> list[Row] | None:
+        from urlward.fleet.nodes import row_of
+
+        if self._nodes is None or self._nodes.latest is None:
+            return None
+        return [row_of(node) for node in self._nodes.latest]
+
     async def _take_objections(self) -> None:
         privacy = Privacy(self._records.privacy, self._key.secret)
 
@@ -194,6 +250,7 @@ class Services:
             finder=EventFinder(searched, self._state) if searched is not None else None,
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             reloads=self._reloads,
+            nodes=self._fleet_rows if self._config.fleet is not None else None,
             metrics=measures.render,
             snapshots=measures.snapshots,
             total=measures.total,

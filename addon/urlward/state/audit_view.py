@@ -16,7 +16,7 @@ from urlward.units import counted
 TOPICS: Mapping[str, tuple[str, ...]] = {
     "allows": ("allowed", "ended", "expired"),
     "objections": ("objection-granted", "objection-declined"),
-    "lists": ("accepted", "rolled-back"),
+    "lists": ("accepted", "rolled-back", "promoted"),
     "own": ("own-added", "own-removed", "own-revealed"),
     "configuration": ("edited",),
     "people": ("person-added", "person-removed", "person-role", "person-token"),

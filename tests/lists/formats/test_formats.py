@@ -88,7 +88,6 @@ def test_byte_order_mark_and_line_ends(kind: str, text: str) -> None:
         ("hosts", {"columns": {"url": "a"}}, "format hosts has no columns"),
         ("auto", {"columns": {"url": "a"}}, "column: needs a format to be said"),
         ("json", {"delimiter": ";"}, "format json has none"),
-        ("grammar", {"category": "phishing"}, "the grammar says it"),
     ],
 )
 def test_options_that_do_not_go_with_a_format(kind: str, options: dict[str, object], reason: str) -> None:

@@ -273,7 +273,9 @@ def test_a_line_that_is_too_long_is_no_entry(tmp_path: Path) -> None:
     ("text", "format_"),
     [("0.0.0.0 a.example\n", "hosts"), ("||a.example^\n", "adblock"), ("||a.example/x^\n", "adblock")],
 )
-def test_a_category_is_not_for_the_grammar(tmp_path: Path, text: str, format_: str) -> None:
+def test_with_a_category_what_may_be_another_format_is_read_as_that(
+    tmp_path: Path, text: str, format_: str
+) -> None:
     path = tmp_path / "list"
     path.write_text(text)
     taken, report = Taken(), Report()
@@ -281,6 +283,10 @@ def test_a_category_is_not_for_the_grammar(tmp_path: Path, text: str, format_: s
     read_source(path, taken, report, options=options)  # type: ignore[arg-type]
     assert {entry.category for entry in taken} == {"malware"}
     assert report.recognised == {str(path): format_}
+    path.write_text("a.example\nb.example category=x\n")
+    taken = Taken()
+    read_source(path, taken, Report(), options=options)  # type: ignore[arg-type]
+    assert {entry.category for entry in taken} == {"malware", "x"}
     path.write_text(f"{text * 2}whole.test\n")
     with pytest.raises(SourceError, match="line 3 is an entry of the list grammar"):
         read_source(path, taken, report, options=options)  # type: ignore[arg-type]

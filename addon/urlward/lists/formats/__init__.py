@@ -111,8 +111,6 @@ def format_named(name: str, options: FormatOptions) -> Format:
         raise FormatError(f"delimiter: format {name} has none")
     if options.white != "skip" and name != "squidguard":
         raise FormatError(f"white: format {name} has no folders that allow")
-    if options.category and name == "grammar":
-        raise FormatError("category: the grammar says it with each entry")
     return found
 
 
@@ -128,7 +126,7 @@ def recognised_part(part: Part, head: bytes) -> tuple[str, Part]:
     """
     name = recognised(head)
     if name == "grammar" and part.options.category:
-        # With a category it is no grammar; much of what both read is another format's too.
+        # Where lines say no category themselves, most are another format's, which the grammar reads too.
         name = likely(head, name) or name
     if name == "grammar":
         refuse_table(head)

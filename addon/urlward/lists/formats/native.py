@@ -1,13 +1,20 @@
-"""Native format: lines of the list grammar (`urlward.engine.grammar`), taken as they are."""
+"""Native format: lines of the list grammar (`urlward.engine.grammar`)."""
 
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from urlward.engine.grammar import with_attribute
 from urlward.lists.formats.format import FormatOptions, Found, Skipped
 from urlward.lists.formats.stream import text_lines
+from urlward.lists.formats.write import category_of
 
 
-def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:  # noqa: ARG001 - no option counts
+def read(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
     """See `Format.read`."""
+    category = category_of(options.category)
     for line in text_lines(file, (b"#", b"!")):
-        yield line if isinstance(line, Skipped) else Found(line[1], line[0])
+        if isinstance(line, Skipped):
+            yield line
+            continue
+        number, text = line
+        yield Found(with_attribute(text, "category", category) if category else text, number)

@@ -50,10 +50,15 @@ def attributes(id_: str = "", category: str = "", expires: str = "") -> str:
     if id_:
         text = f" id={_NOT_ID.sub('-', _spelled(id_))[:128]}"
     if category:
-        text += f" category={_NOT_CATEGORY.sub('-', _spelled(category))[:64]}"
+        text += f" category={category_of(category)}"
     if expires:
         text += f" expires={_day(expires)}"
     return text
+
+
+def category_of(text: str) -> str:
+    """Make a category of a text, as of `attributes`; empty of an empty one."""
+    return _NOT_CATEGORY.sub("-", _spelled(text))[:64]
 
 
 def _spelled(text: str) -> str:

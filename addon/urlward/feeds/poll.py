@@ -1,0 +1,91 @@
+"""Poll of a feed's artifact: its first bytes alone, every few seconds, so that a new one is seen at once.
+
+The header of an artifact names its serial, and is replaced with it as a whole, so it is all the pointer that
+a list needs. A server that has nothing new answers 304, without a body. What is new is fetched and judged by
+an ordinary refresh (`urlward.feeds.refresh`); no list's text is ever asked for here.
+"""
+
+import asyncio
+import logging
+import os
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from urlward.engine.artifact import HEADER_SIZE, Header, read_header
+from urlward.engine.errors import ArtifactError
+from urlward.feeds.source import NO_VALIDATORS, FetchError, Validators, origin
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
+
+logger = logging.getLogger("urlward.lists")
+
+MOST = 60.0
+"""Seconds between two looks at most, at a server that fails."""
+
+HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
+"""Fields that ask for an artifact's header; a server may give all of it."""
+
+
+class PollError(FetchError):
+    """A server that cannot be polled for what is new."""
+
+
+def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Validators]:
+    """Ask for the header of a feed's artifact; None where it has not changed.
+
+    Args:
+        feed: whose.
+        validators: of the last time.
+
+    Raises:
+        FetchError: there is none; `PollError` where there never will be.
+    """
+    from urlward.feeds.fetch import fetch  # brings urllib3, which nothing else here needs
+
+    source = replace(origin(feed), timeout=feed.connect_timeout, max_bytes=HEADER_SIZE)
+    try:
+        answer = fetch(source, validators, headers=HEAD_ONLY)
+    except FetchError as e:
+        if e.reason == "too-large":
+            raise PollError("its server gives no parts of files", e.reason) from e
+        raise
+    if answer.fd is None:
+        return None, answer.validators
+    try:
+        return read_header(os.pread(answer.fd, HEADER_SIZE, 0)), answer.validators
+    except ArtifactError as e:
+        raise PollError("what its server has is no artifact", "unsupported") from e
+    finally:
+        os.close(answer.fd)
+
+
+async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Callable[[], None]) -> None:
+    """Poll a feed until cancelled, or its server cannot be polled.
+
+    Args:
+        feed: with `poll`.
+        in_force: gives the header of the artifact in force.
+        ask: has the feed refreshed; once for a header, since what a refresh refuses is there at the next look
+            too, and servers that share a name need not have validators in common.
+    """
+    assert feed.poll is not None
+    validators, wait = NO_VALIDATORS, feed.poll
+    asked: Header | None = None
+    while True:
+        # Nodes that start together are not to ask together.
+        await asyncio.sleep(wait * (0.75 + random.random() / 2))
+        try:
+            found, validators = await asyncio.to_thread(peek, feed, validators)
+        except PollError as e:
+            logger.warning("list %s: poll: %s: it is looked at each interval alone", feed.name, e)
+            return
+        except FetchError:
+            wait = min(2 * wait, max(MOST, feed.poll))  # its refreshes say what is wrong
+            continue
+        wait = feed.poll
+        if found is not None and found not in (asked, in_force()):
+            asked = found
+            ask()

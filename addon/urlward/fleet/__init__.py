@@ -1,0 +1,1 @@
+"""Fleet: several nodes as one, by what they share on Valkey."""

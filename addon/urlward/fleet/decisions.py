@@ -1,0 +1,485 @@
+"""Shared decisions: what an operator decides on one node is in force on all within a second.
+
+Two keys in Valkey: ``decided``, a hash of all records by kind and id, each sealed, and ``decisions``, a
+stream of the names of those that have changed. A task in the service process of each node looks whether a
+record in its own files has changed, and tells the others; what they tell it puts into these files, as if
+somebody had decided it here, and the audit log says who did, and on which node.
+
+A record has a version, time and node, and the latest stands; the time is Valkey's, and always later than that
+of what it replaces, so that no wrong clock undoes what was decided in knowledge of the other. A record that
+was removed leaves a mark with a version of its own. That it was removed is known from the audit log alone:
+one that is missing without a word there is lost, with its file, and comes back from the others.
+
+``decisions.json`` in the state folder has the versions that this node knows. Without it, a record counts from
+when it was made, so that what was removed elsewhere does not come back. Valkey may be away, empty, or lack
+the last changes: whenever it is there again, each node takes what is later there, and gives what is later
+here.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from urlward.engine.errors import DamagedError, UrlwardError
+from urlward.fleet.connection import Connection, Entry
+from urlward.fleet.kinds import LONG, ChangedError, Content, Kind, Origin, StaysError, fingerprint
+from urlward.lasting import fault_text
+from urlward.state.audit_view import ChangeQuery, find_changes
+from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.watch import Signature
+
+logger = logging.getLogger("urlward.fleet")
+
+FILE = "decisions.json"
+
+LOOK = 0.2
+"""Seconds between two looks whether a record here has changed."""
+
+AGAIN = 5.0
+"""Seconds after which what could not be taken, or told, is tried again."""
+
+MERGE_EVERY = 600.0
+"""Seconds between two merges where there is no reason for one."""
+
+KEPT = 120.0
+"""Seconds for which the stream keeps its entries; who was away for longer merges anyway."""
+
+A_LOOK = 200
+"""Records that are read from Valkey at a time."""
+
+_VERSION = 1
+_CHANGES = 5_000
+"""Lines of the audit log that are searched for why a record is missing."""
+
+_DAY = 86_400.0
+
+
+class Version(NamedTuple):
+    """Version of a record: the later one stands.
+
+    Attributes:
+        time: milliseconds since 1970-01-01 UTC.
+        node: that made it.
+    """
+
+    time: int
+    node: str
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of a record.
+
+    Attributes:
+        version: of it.
+        here: `fingerprint` of the one in this node's files; empty where there is none.
+        ends: when it may be forgotten, seconds since 1970-01-01 UTC.
+        gone: who removed it, and why; None where nobody has.
+        told: whether Valkey has this version, as far as this node knows.
+    """
+
+    version: Version
+    here: str
+    ends: float
+    gone: tuple[str, str] | None = None
+    told: bool = field(default=False, compare=False)
+
+
+class Shared(NamedTuple):
+    """Record as it is shared.
+
+    Attributes:
+        name: kind and id, under which it is shared: one that is sealed is no other's, whoever moves it.
+        version: of it.
+        ends: as of `Known`.
+        gone: likewise.
+        who: decided it.
+        content: empty where it is gone.
+    """
+
+    name: str
+    version: Version
+    ends: float
+    gone: tuple[str, str] | None
+    who: str
+    content: Content
+
+    def packed(self) -> bytes:
+        """As JSON."""
+        return json.dumps(self._asdict(), sort_keys=True).encode()
+
+    @classmethod
+    def read(cls, data: bytes) -> "Shared":
+        """Undo `packed`.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        found = json.loads(data)
+        gone = found["gone"]
+        return cls(
+            str(found["name"]),
+            Version(int(found["version"][0]), str(found["version"][1])), float(found["ends"]),
+            None if gone is None else (str(gone[0]), str(gone[1])), str(found["who"]), dict(found["content"]),
+        )  # fmt: skip
+
+
+class SharedDecisions:
+    """What this node and the others have decided.
+
+    Args:
+        connection: of this process.
+        state: the state folder.
+        kinds: of records.
+        alarm: is told what another node has decided and is not in force here.
+        clock: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        state: Path,
+        kinds: Sequence[Kind],
+        alarm: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._connection = connection
+        self._state = state
+        self._alarm = alarm
+        self._clock = clock
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._seen: dict[str, tuple[Signature | None, ...]] = {}
+        self._known: dict[str, Known] = {}
+        self._read = False
+        self._changed = False
+        self._merged = False
+        """Whether Valkey has nothing that is later than what is here; before, this node tells nothing."""
+        self._one = asyncio.Lock()
+        """Held by whoever uses the files."""
+        self._wake = asyncio.Event()
+        self._merging = asyncio.Event()
+        self._said: set[str] = set()
+        self._hash, self._stream = connection.name("decided"), connection.name("decisions")
+        connection.follow(self._stream, self._take)
+        connection.on_begin(self._begin)
+
+    async def run(self) -> None:
+        """Share until cancelled."""
+        while True:
+            async with self._one:
+                await asyncio.to_thread(self._look)
+                await self._tell()
+            await asyncio.sleep(LOOK)
+
+    # --- what is decided here
+
+    def _look(self) -> None:
+        """Find what has changed in this node's files."""
+        now = self._clock()
+        if not self._read:
+            self._known = dict(self._load())
+            self._read = True
+        for kind in self._kinds.values():
+            signatures = tuple(Signature.of(path) for path in kind.files())
+            if self._seen.get(kind.name) == signatures:
+                continue
+            try:
+                self._look_at(kind, now)
+            except UrlwardError as e:
+                self._say(f"{kind.name}: not shared: {e}")
+                continue
+            self._seen[kind.name] = signatures
+        self._forget(now)
+        self._save()
+
+    def _look_at(self, kind: Kind, now: float) -> None:
+        records = kind.records()
+        missing: list[str] = []
+        for name, known in self._of(kind):
+            id_ = name.partition(":")[2]
+            if known.here and id_ not in records:
+                missing.append(id_)
+        for id_, record in records.items():
+            name, print_ = f"{kind.name}:{id_}", fingerprint(record)
+            before = self._known.get(name)
+            if before is not None and before.here == print_:
+                continue
+            content = kind.content(record)
+            made = round(float(content[kind.counts_from]) * 1000) if before is None else 0
+            self._known[name] = Known(self._later(before, made), print_, kind.ends(content))
+            self._changed = True
+        if missing:
+            self._miss(kind, missing, now)
+
+    def _later(self, before: Known | None, made: int = 0) -> Version:
+        """Version that is later than another; a record that nobody has shared yet counts from when it was
+        made."""
+        at = made or round((self._connection.now() if self._connection.up else self._clock()) * 1000)
+        if before is not None:
+            at = max(at, before.version.time + 1)
+        return Version(at, self._connection.node)
+
+    def _miss(self, kind: Kind, missing: Collection[str], now: float) -> None:
+        """Tell records that were removed from those that are over, or lost."""
+        words: dict[str, tuple[str, str] | None] = {}
+        query = ChangeQuery(topics=(kind.topic,), limit=_CHANGES)
+        for change in find_changes(self._state, query) if kind.topic else ():
+            id_, is_removal = kind.word(change)
+            if id_ in missing and id_ not in words:
+                words[id_] = (change.who, str(change.fields.get("why", ""))) if is_removal else None
+        for id_ in missing:
+            name = f"{kind.name}:{id_}"
+            known = self._known[name]
+            known.here, known.told, self._changed = "", False, True
+            if (gone := words.get(id_)) is not None:
+                self._known[name] = Known(self._later(known), "", now + LONG, gone)
+            elif kind.lasts and known.ends > now:
+                # With its file: what the others have of it is put back.
+                self._known.pop(name)
+                self._merging.set()
+                logger.warning("fleet: %s %s is lost here, and taken from the other nodes", kind.name, id_)
+
+    def _of(self, kind: Kind) -> list[tuple[str, Known]]:
+        return [(name, one) for name, one in self._known.items() if name.startswith(f"{kind.name}:")]
+
+    def _forget(self, now: float) -> None:
+        # Valkey is told first, where it is there at all.
+        for name in [
+            name
+            for name, known in self._known.items()
+            if not known.here and known.ends < (now if known.told else now - _DAY)
+        ]:
+            del self._known[name]
+            self._changed = True
+
+    async def _tell(self) -> None:
+        """Tell the others what Valkey has not been told."""
+        if not self._connection.up:
+            self._merged = False
+        if not self._merged:
+            return
+        names = [name for name, known in self._known.items() if not known.told]
+        for i in range(0, len(names), A_LOOK):
+            some = names[i : i + A_LOOK]
+            sealed = await asyncio.to_thread(lambda some=some: [*self._sealed(some)])  # type: ignore[misc]
+            over = [name for name in some if self._is_done(name)]
+            if not await self._store(sealed, over):
+                return
+
+    def _is_done(self, name: str) -> bool:
+        """Whether a record is no more, and nobody need know it."""
+        known = self._known.get(name)
+        return known is not None and not known.here and (known.gone is None or known.ends < self._clock())
+
+    def _sealed(self, names: Iterable[str]) -> Iterator[tuple[str, Version, bytes]]:
+        records: dict[str, Mapping[str, Any]] = {}
+        for name in names:
+            known = self._known.get(name)
+            if known is None or self._is_done(name):
+                continue
+            kind_name, _, id_ = name.partition(":")
+            content: Content = {}
+            who = known.gone[0] if known.gone else ""
+            if known.gone is None:
+                kind = self._kinds[kind_name]
+                try:
+                    if kind_name not in records:
+                        records[kind_name] = kind.records()
+                    record = records[kind_name].get(id_)
+                    if fingerprint(record) != known.here:
+                        continue  # it has changed meanwhile: the next look finds it
+                    content = kind.content(record)
+                except UrlwardError as e:
+                    self._say(f"{kind_name} {id_}: not shared: {e}")
+                    continue
+                who = str(content.get("who", ""))
+            shared = Shared(name, known.version, known.ends, known.gone, who, content)
+            yield name, known.version, self._connection.seal.seal(shared.packed())
+
+    async def _store(self, sealed: Sequence[tuple[str, Version, bytes]], over: Sequence[str]) -> bool:
+        commands: list[Sequence[str | bytes | int]] = []
+        if sealed:
+            since = max(round((self._connection.now() - KEPT) * 1000), 0)
+            rows = [part for name, _, data in sealed for part in (name, data)]
+            commands.append(("HSET", self._hash, *rows))
+            named = json.dumps([name for name, *_ in sealed])
+            commands.append(
+                ("XADD", self._stream, "MINID", "~", since, "*", "p", self._connection.node, "n", named)
+            )
+        if over:
+            commands.append(("HDEL", self._hash, *over))
+        if commands and await self._connection.ask(*commands, atomically=True) is None:
+            return False
+        for name, version, _ in sealed:
+            known = self._known.get(name)
+            if known is not None and known.version == version:
+                known.told = True
+        for name in over:
+            if name in self._known:
+                self._known[name].told = True
+        return True
+
+    # --- what others decide
+
+    async def _take(self, entries: list[Entry]) -> None:
+        names: dict[str, None] = {}
+        for entry in entries:
+            if entry.fields.get(b"p", b"").decode(errors="replace") == self._connection.node:
+                continue
+            try:
+                names |= dict.fromkeys(map(str, json.loads(entry.fields.get(b"n", b""))))
+            except (ValueError, TypeError):
+                self._say("an entry of another node is not understood")
+        wanted = [*names]
+        for i in range(0, len(wanted), A_LOOK):
+            some = wanted[i : i + A_LOOK]
+            found = await self._connection.ask(("HMGET", self._hash, *some))
+            if found is None:
+                return
+            pairs = [(name, data) for name, data in zip(some, found[0], strict=True) if data is not None]
+            await self._take_all(pairs)
+
+    async def _take_all(self, pairs: Sequence[tuple[str, bytes]]) -> None:
+        async with self._one:
+            await asyncio.to_thread(self._look)
+            if await asyncio.to_thread(self._take_each, pairs):
+                self._merging.set()
+            await self._tell()
+
+    def _take_each(self, pairs: Iterable[tuple[str, bytes]]) -> bool:
+        """Take records; whether one of them has to be looked at again."""
+        again = False
+        for name, data in pairs:
+            kind_name, _, id_ = name.partition(":")
+            kind = self._kinds.get(kind_name)
+            if kind is None:
+                continue
+            try:
+                shared = Shared.read(self._connection.seal.unseal(data))
+                if shared.name != name:
+                    raise ValueError("another record")
+                again |= self._take_one(kind, id_, name, shared)
+            except (DamagedError, ValueError, KeyError, TypeError, AttributeError) as e:
+                what = fault_text(e) if isinstance(e, UrlwardError) else "not understood"
+                self._say(f"{kind_name} {id_} of another node is not taken: {what}")
+        self._save()
+        return again
+
+    def _take_one(self, kind: Kind, id_: str, name: str, shared: Shared) -> bool:
+        known, now = self._known.get(name), self._clock()
+        if known is not None and known.version == shared.version:
+            known.told = True
+            return False
+        if known is not None and known.version > shared.version:
+            known.told = False  # what is later here goes there
+            return False
+        if shared.ends < now:
+            self._known[name] = Known(shared.version, known.here if known else "", shared.ends, shared.gone)
+            self._changed = True
+            return False
+        if known is None and shared.gone is not None:
+            here = ""
+        else:
+            origin = Origin(shared.version.node, shared.who, shared.gone[1] if shared.gone else "")
+            self._seen.pop(kind.name, None)  # whatever the file is like afterwards, it is worth a look
+            before = known.here if known is not None else ""
+            try:
+                if shared.gone is not None:
+                    kind.remove(id_, before, origin, now)
+                    here = ""
+                else:
+                    here = fingerprint(kind.put(id_, shared.content, before, origin, now))
+            except ChangedError:
+                return True
+            except StaysError:
+                assert known is not None
+                self._known[name] = Known(
+                    Version(shared.version.time + 1, self._connection.node), known.here, known.ends
+                )
+                self._changed = True
+                return False
+            except UrlwardError as e:
+                self._say(f"{kind.name} {id_}, decided at {origin.node}, is not in force here: {e}")
+                self._alarm(f"{kind.name} {id_}, decided at {origin.node}, is not in force here")
+                here = before
+        self._known[name] = Known(shared.version, here, shared.ends, shared.gone, told=True)
+        self._changed = True
+        return False
+
+    # --- coming, and coming back
+
+    async def _begin(self) -> None:
+        while True:
+            self._merging.clear()
+            done = await self._merge()
+            try:
+                async with asyncio.timeout(MERGE_EVERY if done else AGAIN):
+                    await self._merging.wait()
+            except TimeoutError:
+                continue
+            await asyncio.sleep(LOOK)
+
+    async def _merge(self) -> bool:
+        """Take what is later in Valkey, and give it what is later here.
+
+        Returns:
+            Whether it is done.
+        """
+        async with self._one:
+            self._merged = False
+            await asyncio.to_thread(self._look)
+            for name, known in self._known.items():
+                known.told = self._is_done(name) and known.told
+        cursor = b"0"
+        while True:
+            found = await self._connection.ask(("HSCAN", self._hash, cursor, "COUNT", A_LOOK))
+            if found is None:
+                return False
+            cursor, rows = found[0]
+            async with self._one:
+                pairs = [
+                    (n.decode(errors="replace"), data) for n, data in zip(rows[::2], rows[1::2], strict=True)
+                ]
+                await asyncio.to_thread(self._take_each, pairs)
+            if cursor == b"0":
+                break
+        async with self._one:
+            self._merged = True
+            await self._tell()
+        return True
+
+    # --- the file
+
+    def _load(self) -> Iterator[tuple[str, Known]]:
+        then = "each record counts from when it was made"
+
+        def made(stored: Mapping[str, Any]) -> tuple[str, Known]:
+            at, node = stored["version"]
+            gone = stored["gone"]
+            return str(stored["name"]), Known(
+                Version(int(at), str(node)), str(stored["here"]), float(stored["ends"]),
+                None if gone is None else (str(gone[0]), str(gone[1])),
+            )  # fmt: skip
+
+        yield from read_kept(self._state / FILE, _VERSION, "decisions", made, UrlwardError, then)
+
+    def _save(self) -> None:
+        if not self._changed:
+            return
+        rows = [
+            {"name": name, **{k: v for k, v in asdict(known).items() if k != "told"}}
+            for name, known in self._known.items()
+        ]
+        with locked(made_folder(self._state)):
+            write_kept(self._state / FILE, _VERSION, "decisions", rows)
+        self._changed = False
+
+    def _say(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            logger.error("fleet: %s", text)

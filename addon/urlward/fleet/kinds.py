@@ -1,0 +1,524 @@
+"""What operators decide on one node and is in force on all: kinds of records, and how each is read and taken.
+
+A node keeps its records in its own files, as it does without a fleet, and these alone are what it goes by;
+`urlward.fleet.decisions` carries them to the others. What is sealed is so under a node's local key, and
+opened only to be sealed again under the fleet's.
+"""
+
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, override
+
+from urlward.config import Config, FeedTable
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.feeds.facts import Accepted, Held
+from urlward.feeds.refresh import ACCEPTED_FOR
+from urlward.feeds.rollback import release, roll_back
+from urlward.feeds.status import accept
+from urlward.feeds.store import FEEDS, FeedStore
+from urlward.objections import objections
+from urlward.objections.objections import Objection
+from urlward.policy import allows, own
+from urlward.policy.allows import Allow
+from urlward.policy.own import OwnEntry
+from urlward.records import holds
+from urlward.records.holds import Hold
+from urlward.state.audit_view import Change
+from urlward.state.folder import locked, made_folder
+
+logger = logging.getLogger("urlward.fleet")
+
+LONG = 400 * 86_400.0
+"""Seconds for which it is known that a record without an end of its own is gone: a node that was away for
+less does not bring it back."""
+
+type Content = dict[str, Any]
+"""What a record says, as JSON has it."""
+
+
+class Origin(NamedTuple):
+    """Where a change comes from.
+
+    Attributes:
+        node: its name.
+        who: decided it there.
+        why: the operator's words, of a removal.
+    """
+
+    node: str
+    who: str = ""
+    why: str = ""
+
+
+class ChangedError(UrlwardError):
+    """The record here is not the one that a change is of; it is to be looked at first."""
+
+
+class StaysError(UrlwardError):
+    """The record here goes before the one that comes."""
+
+
+def fingerprint(record: object) -> str:
+    """Tells a record, as it is stored, from others; empty for none."""
+    if record is None:
+        return ""
+    return blake2b(json.dumps(record, sort_keys=True, default=repr).encode(), digest_size=12).hexdigest()
+
+
+class Kind(ABC):
+    """Kind of records.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+
+    Attributes:
+        name: of the kind.
+        lasts: whether a record that is missing without a word of why is lost, and put back; else it has done
+            what it was for.
+        counts_from: member of the content with when it was made, in seconds.
+        topic: of the audit log's lines that say why one was removed; empty where none is.
+    """
+
+    name: ClassVar[str]
+    topic: ClassVar[str] = ""
+    lasts: ClassVar[bool] = True
+    counts_from: ClassVar[str] = "created"
+
+    def __init__(self, state: Path, key: Key) -> None:
+        self.state = state
+        self.key = key
+
+    @abstractmethod
+    def files(self) -> Iterable[Path]:
+        """Files that change where a record does."""
+
+    @abstractmethod
+    def records(self) -> Mapping[str, Any]:
+        """Records here, by id.
+
+        Raises:
+            UrlwardError: they cannot be read.
+        """
+
+    @abstractmethod
+    def content(self, record: Any) -> Content:
+        """What a record says.
+
+        Raises:
+            UrlwardError: it does not open under the local key.
+        """
+
+    def ends(self, content: Content) -> float:
+        """When a record is over by itself, seconds since 1970-01-01 UTC."""
+        return float(content[self.counts_from]) + LONG
+
+    def word(self, change: Change) -> tuple[str, bool]:  # noqa: ARG002 - others look at it
+        """Id of the record that a line of the audit log is of, and whether it was removed; empty for none."""
+        return "", False
+
+    @abstractmethod
+    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> Any:
+        """Make this node have a record.
+
+        Args:
+            id_: of it.
+            content: what it is to say.
+            seen: `fingerprint` of the one here.
+            origin: where it comes from.
+            now: seconds since 1970-01-01 UTC.
+
+        Returns:
+            The record.
+
+        Raises:
+            ChangedError: there is another here.
+            StaysError: the one here goes before it.
+            UrlwardError: it cannot be had here.
+            ValueError, KeyError, TypeError: it is none of this kind.
+        """
+
+    @abstractmethod
+    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
+        """Remove a record; raises as `put`."""
+
+
+class _Kept[T](Kind):
+    """Records in a file of the state folder."""
+
+    file: ClassVar[str]
+
+    @override
+    def files(self) -> Iterable[Path]:
+        return (self.state / self.file,)
+
+    @override
+    def records(self) -> Mapping[str, T]:
+        return {self.id_of(one): one for one in self.read()}
+
+    @override
+    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> T:
+        made = self.made(content)
+        if self.id_of(made) != id_:
+            raise ValueError("of another id")
+        with locked(made_folder(self.state)):
+            before = self.records()
+            here = before.get(id_)
+            _check(here, seen)
+            if here is not None and self.content(here) == content:
+                return here
+            if here is not None and self.goes_before(here, made):
+                raise StaysError("the one here goes before it")
+            # Told first, as where somebody does it here.
+            self.tell(made, here, origin, now)
+            self.write({**before, id_: made}.values())
+        return made
+
+    @override
+    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
+        with locked(made_folder(self.state)):
+            before = self.records()
+            here = before.get(id_)
+            _check(here, seen)
+            if here is not None:
+                self.tell_removed(here, origin, now)
+                self.write([one for one in before.values() if one is not here])
+
+    def goes_before(self, here: T, coming: T) -> bool:  # noqa: ARG002 - others look at them
+        """Whether the record here is not to be replaced."""
+        return False
+
+    @abstractmethod
+    def id_of(self, record: T) -> str:
+        """Id of a record."""
+
+    @abstractmethod
+    def read(self) -> Iterable[T]:
+        """All that are kept."""
+
+    @abstractmethod
+    def write(self, records: Iterable[T]) -> None:
+        """Replace all that are kept; the folder is locked."""
+
+    @abstractmethod
+    def made(self, content: Content) -> T:
+        """A record of this node's that says this."""
+
+    @abstractmethod
+    def tell(self, made: T, before: T | None, origin: Origin, now: float) -> None:
+        """Add a line to the audit log; the folder is locked."""
+
+    @abstractmethod
+    def tell_removed(self, record: T, origin: Origin, now: float) -> None:
+        """Likewise, of a removal."""
+
+
+class AllowKind(_Kept[Allow]):
+    """Temporary allows."""
+
+    name, topic, file = "allow", "allows", allows.FILE
+
+    @override
+    def id_of(self, record: Allow) -> str:
+        return record.id
+
+    @override
+    def read(self) -> Iterable[Allow]:
+        return allows.read_allows(self.state)
+
+    @override
+    def write(self, records: Iterable[Allow]) -> None:
+        allows.write_allows(self.state, records)
+
+    @override
+    def content(self, record: Allow) -> Content:
+        return allows.allow_content(record, self.key)
+
+    @override
+    def made(self, content: Content) -> Allow:
+        return allows.allow_of(content, self.key)
+
+    @override
+    def ends(self, content: Content) -> float:
+        return float(content["until"])
+
+    @override
+    def word(self, change: Change) -> tuple[str, bool]:
+        return str(change.fields.get("id", "")), change.action == "ended"
+
+    @override
+    def tell(self, made: Allow, before: Allow | None, origin: Origin, now: float) -> None:
+        allows.tell_allow(self.state, now, origin.who, "allowed", made, node=origin.node)
+
+    @override
+    def tell_removed(self, record: Allow, origin: Origin, now: float) -> None:
+        allows.tell_allow(self.state, now, origin.who, "ended", record, origin.why, node=origin.node)
+
+
+class OwnKind(_Kept[OwnEntry]):
+    """Own entries."""
+
+    name, topic, file = "own", "own", own.FILE
+
+    @override
+    def id_of(self, record: OwnEntry) -> str:
+        return record.id
+
+    @override
+    def read(self) -> Iterable[OwnEntry]:
+        return own.own_entries(self.state)
+
+    @override
+    def write(self, records: Iterable[OwnEntry]) -> None:
+        own.write_own(self.state, records)
+
+    @override
+    def content(self, record: OwnEntry) -> Content:
+        return own.own_content(record, self.key)
+
+    @override
+    def made(self, content: Content) -> OwnEntry:
+        return own.own_of(content, self.key)
+
+    @override
+    def ends(self, content: Content) -> float:
+        return _NEVER
+
+    @override
+    def word(self, change: Change) -> tuple[str, bool]:
+        is_word = change.action in ("own-added", "own-removed")
+        return str(change.fields.get("id", "")) if is_word else "", change.action == "own-removed"
+
+    @override
+    def tell(self, made: OwnEntry, before: OwnEntry | None, origin: Origin, now: float) -> None:
+        own.tell_own(self.state, now, origin.who, "own-added", made, node=origin.node)
+
+    @override
+    def tell_removed(self, record: OwnEntry, origin: Origin, now: float) -> None:
+        own.tell_own(self.state, now, origin.who, "own-removed", record, why=origin.why, node=origin.node)
+
+
+_NEVER = float(1 << 36)
+
+
+class HoldKind(_Kept[Hold]):
+    """Holds of references."""
+
+    name, topic, file = "hold", "records", holds.FILE
+
+    @override
+    def id_of(self, record: Hold) -> str:
+        return record.reference
+
+    @override
+    def read(self) -> Iterable[Hold]:
+        return holds.read_holds(self.state)
+
+    @override
+    def write(self, records: Iterable[Hold]) -> None:
+        holds.write_holds(self.state, records)
+
+    @override
+    def content(self, record: Hold) -> Content:
+        return asdict(record)
+
+    @override
+    def made(self, content: Content) -> Hold:
+        return holds.hold_of(content)
+
+    @override
+    def ends(self, content: Content) -> float:
+        return float(content["until"])
+
+    @override
+    def word(self, change: Change) -> tuple[str, bool]:
+        is_word = change.action in ("held", "released")
+        return str(change.fields.get("reference", "")) if is_word else "", change.action == "released"
+
+    @override
+    def goes_before(self, here: Hold, coming: Hold) -> bool:
+        # What one asks for is not shortened by what another does.
+        return here.until > coming.until
+
+    @override
+    def tell(self, made: Hold, before: Hold | None, origin: Origin, now: float) -> None:
+        holds.tell_hold(self.state, now, "held", made, made.why, origin.who, node=origin.node)
+
+    @override
+    def tell_removed(self, record: Hold, origin: Origin, now: float) -> None:
+        holds.tell_hold(self.state, now, "released", record, origin.why, origin.who, node=origin.node)
+
+
+class ObjectionKind(_Kept[Objection]):
+    """Objections with their decisions; each node forgets them after the days that it keeps them for."""
+
+    name, file, lasts, counts_from = "objection", objections.FILE, False, "time"
+
+    @override
+    def id_of(self, record: Objection) -> str:
+        return record.id
+
+    @override
+    def read(self) -> Iterable[Objection]:
+        return objections.read_objections(self.state)
+
+    @override
+    def write(self, records: Iterable[Objection]) -> None:
+        objections.write_objections(self.state, records)
+
+    @override
+    def content(self, record: Objection) -> Content:
+        return objections.objection_content(record, self.key)
+
+    @override
+    def made(self, content: Content) -> Objection:
+        return objections.objection_of(content, self.key)
+
+    @override
+    def tell(self, made: Objection, before: Objection | None, origin: Origin, now: float) -> None:
+        if made.state != "open":
+            objections.tell_decision(self.state, made, node=origin.node)
+
+    @override
+    def tell_removed(self, record: Objection, origin: Origin, now: float) -> None:
+        raise ValueError("no objection is removed by a decision")
+
+
+class _OfFeed[T](Kind):
+    """What is decided of a feed, by its name.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        config: of the filter.
+        refresh: has a feed of a name refreshed.
+    """
+
+    counts_from = "at"
+
+    def __init__(self, state: Path, key: Key, config: Config, refresh: Callable[[str], object]) -> None:
+        super().__init__(state, key)
+        self.config = config
+        self.refresh = refresh
+
+    @override
+    def files(self) -> Iterable[Path]:
+        return tuple(self.state / FEEDS / f"{feed.name}.json" for feed in self.config.feed)
+
+    @override
+    def records(self) -> Mapping[str, T]:
+        found = ((feed.name, self.of(FeedStore(self.state, feed.name))) for feed in self.config.feed)
+        return {name: one for name, one in found if one is not None}
+
+    @override
+    def content(self, record: T) -> Content:
+        return asdict(record)  # type: ignore[call-overload,no-any-return]
+
+    @abstractmethod
+    def of(self, store: FeedStore) -> T | None:
+        """The one of a feed."""
+
+    def _feed(self, name: str, seen: str) -> tuple[FeedTable, T | None]:
+        """Feed of a name, and what is decided of it here.
+
+        Raises:
+            UrlwardError: there is none.
+            ChangedError: something else is.
+        """
+        feed = next((feed for feed in self.config.feed if feed.name == name), None)
+        if feed is None:
+            raise UrlwardError(f"{name}: no such feed here")
+        here = self.of(FeedStore(self.state, name))
+        _check(here, seen)
+        return feed, here
+
+
+class RollbackKind(_OfFeed[Held]):
+    """Feeds that are held at an earlier list."""
+
+    name, topic = "rollback", "lists"
+
+    @override
+    def of(self, store: FeedStore) -> Held | None:
+        return store.facts().held
+
+    @override
+    def ends(self, content: Content) -> float:
+        return _NEVER
+
+    @override
+    def word(self, change: Change) -> tuple[str, bool]:
+        is_word = change.action in ("rolled-back", "released")
+        return str(change.fields.get("feed", "")) if is_word else "", change.action == "released"
+
+    @override
+    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> Held:
+        feed, here = self._feed(id_, seen)
+        wanted = Held(**content)
+        if here is not None and here.serial == wanted.serial:
+            return here
+        return roll_back(
+            feed, self.config, self.state, wanted.serial, why=wanted.why, who=f"{wanted.who} ({origin.node})",
+            now=now,
+        )  # fmt: skip
+
+    @override
+    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
+        feed, here = self._feed(id_, seen)
+        if here is not None:
+            release(feed, self.state, why=origin.why, who=f"{origin.who} ({origin.node})", now=now)
+            self.refresh(id_)
+
+
+class AcceptanceKind(_OfFeed[Accepted]):
+    """Candidates of feeds that are let through once."""
+
+    name, lasts = "acceptance", False
+
+    @override
+    def of(self, store: FeedStore) -> Accepted | None:
+        return store.facts().accepted
+
+    @override
+    def ends(self, content: Content) -> float:
+        return float(content["at"]) + ACCEPTED_FOR
+
+    @override
+    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> Accepted | None:
+        feed, here = self._feed(id_, seen)
+        if here is not None and here.at == content["at"]:
+            return here
+        # The digest of a candidate is keyed, and no other node's: one of about that size is meant.
+        like = Accepted(**content | {"content": "-" if content["content"] else ""})
+        why = f"accepted at {origin.node}"
+        accept(feed, self.state, why=why, who=origin.who, now=now, like=like)
+        self.refresh(id_)
+        return self.of(FeedStore(self.state, id_))
+
+    @override
+    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
+        raise ValueError("no acceptance is taken back")
+
+
+def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], object]) -> list[Kind]:
+    """All kinds of records.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        config: of the filter.
+        refresh: has a feed of a name refreshed.
+    """
+    kept: list[Kind] = [kind(state, key) for kind in (AllowKind, OwnKind, HoldKind, ObjectionKind)]
+    return kept + [kind(state, key, config, refresh) for kind in (RollbackKind, AcceptanceKind)]
+
+
+def _check(here: object, seen: str) -> None:
+    if fingerprint(here) != seen:
+        raise ChangedError("another is here")

@@ -1,0 +1,202 @@
+"""Nodes of a fleet: what each says of itself once a second, and how it is by that.
+
+It is sealed as all else is: names of lists are nobody's business. A node that says nothing is shown as away,
+for `FORGET` seconds.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import msgspec
+
+from urlward.engine.errors import DamagedError
+from urlward.fleet.connection import AwayError, Connection
+
+BEAT = 1.0
+"""Seconds between two times that a node says how it is."""
+
+AWAY_AFTER = 4.0
+"""Seconds without a word after which a node is away."""
+
+FORGET = 7 * 86_400.0
+"""Seconds after which it is no more one of them."""
+
+STATES = ("up", "failing", "away")
+"""States of a node: it filters as it should; it says that something is wrong; it says nothing."""
+
+_LISTS, _ALARMS = 128, 50
+
+
+class Node(NamedTuple):
+    """Node as it has said itself to be.
+
+    Attributes:
+        name: of it.
+        state: one of `STATES`.
+        silent: seconds since it has said something.
+        version: of urlward.
+        lists: serials in force, by name.
+        behind: lists of which another node that is not away has a later serial.
+        connections: of clients, now.
+        judged, blocked: in the last hour.
+        load: of the machine, in the last minute.
+        alarms: kinds of those that last.
+    """
+
+    name: str
+    state: str
+    silent: float
+    version: str
+    lists: Mapping[str, int]
+    behind: tuple[str, ...]
+    connections: int
+    judged: int
+    blocked: int
+    load: float
+    alarms: tuple[str, ...]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What a node says of itself; attributes as of `Node`.
+
+    Attributes:
+        at: when it has said so, by Valkey's clock.
+        ok: whether all is as it should be.
+    """
+
+    at: float
+    ok: bool
+    version: str
+    lists: dict[str, int]
+    connections: int
+    judged: int
+    blocked: int
+    load: float
+    alarms: list[str]
+
+
+def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> Said:
+    """What a node says of itself.
+
+    Args:
+        status: as `urlward.records.status.status_of` has it.
+        version: of urlward.
+        load: of the machine.
+        at: the time by Valkey's clock.
+    """
+    return Said(
+        at=at,
+        ok=status["ok"],
+        version=version,
+        lists={one["name"]: one["serial"] for one in status["lists"][:_LISTS]},
+        connections=status["connections"],
+        judged=status["hour"]["judged"],
+        blocked=status["hour"]["blocked"],
+        load=load,
+        alarms=sorted(status["alarms"])[:_ALARMS],
+    )
+
+
+async def read_nodes(connection: Connection) -> list[Node] | None:
+    """All nodes, by name; None where Valkey is away."""
+    found = await connection.ask(("HGETALL", connection.name("nodes")))
+    if found is None:
+        return None
+    rows: dict[str, Said] = {}
+    for name, sealed in zip(found[0][::2], found[0][1::2], strict=True):
+        # What makes no sense is a later version's, or nobody's.
+        with suppress(DamagedError, ValueError):
+            # With its name, so that nobody without the key has it stand for another node.
+            node, said = msgspec.json.decode(connection.seal.unseal(sealed), type=tuple[str, Said])
+            if node.encode() == name:
+                rows[node] = said
+    return nodes_of(rows, connection.now())
+
+
+def nodes_of(rows: Mapping[str, Said], now: float) -> list[Node]:
+    """Nodes by what they have said, as of a time by Valkey's clock."""
+    newest: dict[str, int] = {}
+    silent = {name: max(now - said.at, 0.0) for name, said in rows.items()}
+    for name, said in rows.items():
+        for one, serial in said.lists.items() if silent[name] < AWAY_AFTER else ():
+            newest[one] = max(serial, newest.get(one, 0))
+    return [
+        Node(
+            name,
+            "away" if silent[name] >= AWAY_AFTER else "up" if said.ok else "failing",
+            silent[name],
+            said.version,
+            said.lists,
+            tuple(one for one, serial in said.lists.items() if serial < newest.get(one, 0)),
+            said.connections,
+            said.judged,
+            said.blocked,
+            said.load,
+            tuple(said.alarms),
+        )
+        for name, said in sorted(rows.items())
+    ]
+
+
+class Nodes:
+    """Nodes of a fleet, as the recording process of one sees them.
+
+    Args:
+        connection: of this process.
+        describe: what this node says of itself at a time.
+
+    Attributes:
+        latest: all nodes as they were last seen; None where none could be asked yet.
+    """
+
+    def __init__(self, connection: Connection, describe: Callable[[float], Said]) -> None:
+        self.latest: list[Node] | None = None
+        self.connection = connection
+        self._describe = describe
+        connection.on_begin(self._say_always)
+
+    def counts(self) -> dict[str, int]:
+        """How many nodes are in each state."""
+        nodes = self.latest or []
+        return {state: sum(node.state == state for node in nodes) for state in STATES}
+
+    async def _say_always(self) -> None:
+        connection = self.connection
+        key = connection.name("nodes")
+        while True:
+            said = msgspec.json.encode((connection.node, self._describe(connection.now())))
+            await connection.ask(("HSET", key, connection.node, connection.seal.seal(said)))
+            found = await read_nodes(connection)
+            if found is not None:
+                gone = [node.name for node in found if node.silent > FORGET]
+                if gone:
+                    await connection.ask(("HDEL", key, *gone))
+                self.latest = [node for node in found if node.name not in gone]
+            await asyncio.sleep(BEAT)
+
+
+async def look_at_nodes(connection: Connection, within: float) -> list[Node]:
+    """Ask for all nodes once.
+
+    Args:
+        connection: that nobody runs.
+        within: seconds.
+
+    Raises:
+        AwayError: Valkey is away.
+    """
+    try:
+        async with asyncio.timeout(within), connection.connected():
+            found = await read_nodes(connection)
+    except TimeoutError as e:
+        raise AwayError("Valkey does not answer in time") from e
+    if found is None:
+        raise AwayError("Valkey does not answer")
+    return found
+
+
+def row_of(node: Node) -> dict[str, Any]:
+    """A node as JSON has it."""
+    return {**node._asdict(), "silent": round(node.silent), "load": round(node.load, 2)}

@@ -1,0 +1,32 @@
+"""The part of ``benchmarks/README.md`` that is written from the JSON."""
+
+from typing import Any
+
+_ASKED = {"alone": "nothing is shared", "one": "one node answers all", "all": "all nodes answer"}
+
+
+def report(result: dict[str, Any]) -> str:
+    """Machine and tables, as Markdown."""
+    machine, join = result["machine"], result["join"]
+    rows = [
+        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
+        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
+        f"load of the machine when the run began: {machine['load']}.",
+        "",
+        f"Until the two new addresses of an answer are steered, {result['rate']:.0f} such answers a second:",
+        "",
+        "| nodes | | answers | p50, ms | p99, ms | within 5 ms |",
+        "|---:|---|---:|---:|---:|---:|",
+    ]
+    rows += [
+        f"| {one['nodes']} | {_ASKED[one['asked']]} | {one['answers']:,} | {one['p50']:.2f} "
+        f"| {one['p99']:.2f} | {one['within_5ms']:.1%} |"
+        for one in result["answers"]
+    ]
+    rows += [
+        "",
+        f"A node joins others that steer {join['addresses']:,} addresses in {join['seconds']:.1f} s: "
+        f"{join['held']:,} are in its kernel then; its process had {join['peak'] / 2**20:,.0f} MiB at most, "
+        f"Valkey {join['valkey'] / 2**20:,.0f} MiB.",
+    ]
+    return "\n".join(rows)

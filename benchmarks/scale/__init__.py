@@ -1,0 +1,1 @@
+"""What a provider of a given size needs, computed from what the other benchmarks have measured."""

@@ -1,0 +1,336 @@
+import asyncio
+import logging
+import re
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.nodes import Node, meet
+from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
+from urlward.config import FleetTable
+from urlward.docs import FOLDER
+from urlward.engine.digest import Key
+from urlward.fleet import connection
+from urlward.fleet.connection import Connection, Entry
+from urlward.fleet.nodes import Nodes, Said
+
+pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
+
+SEAL = Key(b"k" * 32)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with valkey(tmp_path / "valkey") as made:
+        yield made
+
+
+class Told(list[str]):
+    """What was told of Valkey being away."""
+
+
+@asynccontextmanager
+async def connected(
+    table: FleetTable, seal: Key = SEAL, *, prepare: Any = lambda _: None, waits: bool = True
+) -> AsyncIterator[tuple[Connection, Told]]:
+    told = Told()
+    made = Connection(table, seal, who="test", tell=told.append)
+    prepare(made)
+    running = asyncio.ensure_future(made.run())
+    try:
+        if waits:
+            await until(lambda: made.up)
+        yield made, told
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def table(server: Server, **more: Any) -> FleetTable:
+    return FleetTable(url=(server.url,), node="a", **more)
+
+
+async def test_commands_run_in_order_and_many_at_a_time(server: Server) -> None:
+    async with connected(table(server)) as (c, _):
+        found = await asyncio.gather(*(c.ask(("INCR", "n"), ("ECHO", number)) for number in range(100)))
+    assert [one[1] for one in found if one] == [str(n).encode() for n in range(100)]
+    assert [one[0] for one in found if one] == list(range(1, 101))
+
+
+async def test_commands_run_atomically(server: Server) -> None:
+    async with connected(table(server)) as (c, _):
+        assert await c.ask(("SET", "x", 1), ("INCR", "x"), atomically=True) == [b"OK", 2]
+
+
+async def test_nothing_is_raised_where_nobody_is_there(server: Server) -> None:
+    server.kill()
+    async with connected(table(server), waits=False) as (c, told):
+        assert await c.ask(("PING",)) is None
+        await until(lambda: told)
+        assert told == [f"127.0.0.1:{server.port}: Connection refused"]
+
+
+async def test_it_is_said_once_that_it_is_away_and_once_that_it_is_back(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "urlward.fleet")
+    async with connected(table(server)) as (c, told):
+        server.kill()
+        await until(lambda: told)
+        assert await c.ask(("PING",)) is None
+        await asyncio.sleep(0.5)  # several attempts
+        server.start()
+        await until(lambda: c.up)
+        assert [bool(why) for why in told] == [True, False]
+    levels = [record.levelname for record in caplog.records]
+    assert levels == ["ERROR", "WARNING"]
+
+
+async def test_one_that_hangs_is_away_and_comes_back(server: Server) -> None:
+    async with connected(table(server)) as (c, told):
+        server.stop()
+        assert await c.ask(("PING",)) is None
+        await until(lambda: told)
+        assert told == [f"127.0.0.1:{server.port}: no answer in time"]
+        server.go_on()
+        await until(lambda: c.up)
+        assert await c.ask(("PING",)) == [b"PONG"]
+
+
+async def test_streams_and_channels_are_followed_over_a_restart(server: Server) -> None:
+    taken: list[Entry] = []
+    heard: list[bytes] = []
+    begun: list[int] = []
+
+    async def take(entries: list[Entry]) -> None:
+        taken.extend(entries)
+
+    async def begin() -> None:
+        begun.append(1)
+
+    def prepare(c: Connection) -> None:
+        c.follow(c.name("log"), take)
+        c.listen(c.name("told"), heard.append)
+        c.on_begin(begin)
+
+    async with connected(table(server), prepare=prepare) as (c, _):
+        for number in (1, 2):
+            await until(lambda number=number: len(begun) == number)
+            while not heard:
+                await c.ask(("PUBLISH", c.name("told"), "x"))
+                await asyncio.sleep(0.01)
+            await c.ask(("XADD", c.name("log"), "*", "n", number))
+            await until(lambda number=number: len(taken) == number)
+            server.kill()
+            await until(lambda: not c.up)
+            heard.clear()
+            server.start()
+            await until(lambda: c.up)
+    assert [entry.fields for entry in taken] == [{b"n": b"1"}, {b"n": b"2"}]
+
+
+async def test_a_bug_of_who_takes_does_not_end_it(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    taken: list[Entry] = []
+
+    async def take(entries: list[Entry]) -> None:
+        taken.extend(entries)
+        raise KeyError("secret")
+
+    async with connected(table(server), prepare=lambda c: c.follow(c.name("log"), take)) as (c, told):
+        for number in (1, 2):
+            await c.ask(("XADD", c.name("log"), "*", "n", number))
+            await until(lambda number=number: len(taken) == number)
+    assert told == []
+    assert "secret" not in caplog.text
+
+
+async def test_silence_is_no_fault(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a stream nor of a channel: the library takes it for one after five seconds."""
+    made: list[Any] = []
+
+    class Noted(connection.Plain):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(self)
+
+    async def take(_: list[Entry]) -> None: ...
+
+    def prepare(c: Connection) -> None:
+        c.follow(c.name("log"), take)
+        c.listen(c.name("told"), lambda _: None)
+
+    monkeypatch.setattr(connection, "Plain", Noted)
+    async with connected(table(server), prepare=prepare):
+        await until(lambda: len(made) == 3)
+        assert [one.socket_timeout for one in made] == [None] * 3
+
+
+async def test_it_begins_anew_where_the_data_are_lost(server: Server) -> None:
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    async with connected(table(server), prepare=lambda c: c.on_begin(begin)) as (c, told):
+        await until(lambda: begun)
+        server.run("FLUSHALL")
+        await until(lambda: len(begun) == 2)
+        assert c.up
+        assert told == []
+
+
+async def test_it_begins_anew_where_valkeys_clock_was_set(server: Server) -> None:
+    begun: list[int] = []
+
+    async def begin() -> None:
+        begun.append(1)
+
+    async with connected(table(server), prepare=lambda c: c.on_begin(begin)) as (c, told):
+        await until(lambda: begun)
+        c._ahead -= 3_600
+        await until(lambda: len(begun) == 2)
+        assert abs(c.now() - time.time()) < 60
+        assert told == []
+
+
+async def test_valkeys_clock_is_what_counts(server: Server) -> None:
+    async with connected(table(server)) as (c, _):
+        seconds = int(server.run("TIME")[0])
+        assert abs(c.now() - seconds) < 5
+
+
+async def test_another_key_is_told_before_anything_is_shared(server: Server) -> None:
+    async with connected(table(server)):
+        pass
+    async with connected(table(server), Key(b"x" * 32), waits=False) as (c, told):
+        await until(lambda: told)
+        assert "another key" in told[0]
+        assert not c.up
+
+
+async def test_a_user_and_its_password(server: Server, tmp_path: Path) -> None:
+    server.run("ACL", "SETUSER", "filter", "on", ">s3cret-word", "~{urlward}:*", "&{urlward}:*", "+@all")
+    (tmp_path / "password").write_text("s3cret-word\n")
+    (tmp_path / "wrong").write_text("another\n")
+    good = table(server, user="filter", password_file=str(tmp_path / "password"))
+    async with connected(good) as (c, told):
+        assert await c.ask(("GET", c.name("epoch")))
+        assert await c.ask(("GET", "elsewhere")) is None
+        await until(lambda: told)
+        assert (
+            told[0]
+            == f"127.0.0.1:{server.port}: the user may not do what is needed: see `urlward help fleet`"
+        )
+    bad = table(server, user="filter", password_file=str(tmp_path / "wrong"))
+    async with connected(bad, waits=False) as (c, told):
+        await until(lambda: told)
+        assert told == [f"127.0.0.1:{server.port}: the user or the password is refused"]
+
+
+async def test_the_documented_user_may_do_all_that_is_needed(server: Server, tmp_path: Path) -> None:
+    """That a node steers, takes what others steer, and shows how it is."""
+    (line,) = re.findall("^ACL SETUSER .*", (FOLDER / "fleet.md").read_text(), re.MULTILINE)
+    assert server.run(*line.replace("PASSWORD", "word").split()) == "OK"
+    (tmp_path / "password").write_text("word")
+    nodes = [Node(server.url, name) for name in ("a", "b")]
+    user = {"user": "urlward", "password_file": str(tmp_path / "password")}
+    for node in nodes:
+        node.connection._table = table(server, **user)
+        Nodes(node.connection, lambda at: Said(at, True, "1", {}, 0, 0, 0, 0.0, []))
+        node.start()
+    try:
+        for node in nodes:
+            await node.ready()
+        await meet(*nodes)
+        await nodes[0].steer("192.0.2.1")
+        assert nodes[1].kernel.has("192.0.2.1")
+        server.run("FLUSHALL")
+        await until(
+            lambda: server.run("ZCARD", "{urlward}:steered") and server.run("HLEN", "{urlward}:nodes")
+        )
+        assert [node.told for node in nodes] == [[], []]
+    finally:
+        for node in nodes:
+            await node.end()
+
+
+async def test_a_password_file_that_is_not_there(server: Server, tmp_path: Path) -> None:
+    bad = table(server, user="filter", password_file=str(tmp_path / "none"))
+    async with connected(bad, waits=False) as (_, told):
+        await until(lambda: told)
+        assert told == [f"{tmp_path}/none: No such file or directory"]
+
+
+def certificates(folder: Path) -> None:
+    def run(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = [
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    run(*new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-addext", "keyUsage=keyCertSign")
+    name = "subjectAltName=IP:127.0.0.1"
+    run(*new, "-keyout", "own.key", "-out", "own.pem", "-subj", "/CN=own", "-addext", name,
+        "-addext", "basicConstraints=CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key")  # fmt: skip
+
+
+async def test_tls_with_certificates_of_both(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    files = {name: str(tmp_path / name) for name in ("ca.pem", "own.pem", "own.key")}
+    with valkey(tmp_path / "valkey") as plain:
+        port = plain.port
+        plain.kill()
+        server = Server(
+            tmp_path / "tls", "--tls-port", str(port), "--tls-cert-file", files["own.pem"], "--tls-key-file",
+            files["own.key"], "--tls-ca-cert-file", files["ca.pem"],
+        ).start()  # fmt: skip
+        try:
+            url = (f"valkeys://127.0.0.1:{port}",)
+            own = {"certificate": files["own.pem"], "key": files["own.key"]}
+            async with connected(FleetTable(url=url, node="a", ca=files["ca.pem"], **own)) as (c, _):
+                assert await c.ask(("PING",)) == [b"PONG"]
+            async with connected(FleetTable(url=url, node="a", **own), waits=False) as (_, told):
+                await until(lambda: told)
+                assert "certificate: " in told[0]
+        finally:
+            server.kill()
+
+
+async def test_sentinel_names_the_server_before_and_after_a_failover(tmp_path: Path) -> None:
+    with with_sentinel(tmp_path) as (primary, replica, sentinel):
+        settings = FleetTable(sentinels=(sentinel.url,), node="a")
+        async with connected(settings) as (c, told):
+            while await c.ask(("SET", c.name("x"), 1), ("WAIT", 1, 200)) != [b"OK", 1]:
+                assert c.up
+            primary.kill()
+            await until(lambda: told)
+            await until(lambda: c.up)
+            assert await c.ask(("GET", c.name("x"))) == [b"1"]
+            assert replica.run("ROLE")[0] == b"master"
+
+
+async def test_a_cluster_is_asked_where_the_slot_is(tmp_path: Path) -> None:
+    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    with valkey(tmp_path / "1", *options) as one, valkey(tmp_path / "2", *options) as two:
+        one.run("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
+        two.run("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
+        one.run("CLUSTER", "MEET", "127.0.0.1", two.port)
+        await until(lambda: all(b"cluster_state:ok" in each.run("CLUSTER", "INFO") for each in (one, two)))
+        for each in (one, two):
+            async with connected(FleetTable(url=(each.url,), node="a")) as (c, _):
+                assert await c.ask(("INCR", c.name("n")))
+        assert sorted(each.run("DBSIZE") for each in (one, two)) == [0, 2]

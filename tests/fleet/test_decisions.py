@@ -1,0 +1,458 @@
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feeds.test_rollback import issue
+from fleet.nodes import SEAL, Wire
+from fleet.servers import HAS_VALKEY, Server, until, valkey
+from lists.support import key_file
+from urlward.config import Config, FeedTable, FleetTable
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.engine.matcher import Matcher
+from urlward.feeds.facts import Accepted, Refused
+from urlward.feeds.feed import Feed
+from urlward.feeds.rollback import release as release_feed
+from urlward.feeds.rollback import roll_back
+from urlward.feeds.status import accept
+from urlward.feeds.store import FeedStore
+from urlward.fleet import decisions
+from urlward.fleet.connection import Connection
+from urlward.fleet.decisions import FILE, SharedDecisions
+from urlward.fleet.kinds import all_kinds
+from urlward.objections.objections import (
+    add_objection,
+    decline,
+    message_of,
+    purge_objections,
+    read_objections,
+)
+from urlward.policy.allows import TemporaryAllows, add_allow, current_allows, end_allow, expire_allows
+from urlward.policy.own import add_own, draft, line_of, own_entries, remove_own
+from urlward.records.holds import current_holds, hold, release
+from urlward.state.audit import read_audit, verify
+from urlward.state.folder import local_key, made_folder
+
+pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
+
+PAGE = "http://listed.example/a/page.html"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decisions, "LOOK", 0.01)
+    monkeypatch.setattr(decisions, "AGAIN", 0.1)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with valkey(tmp_path / "valkey") as made:
+        yield made
+
+
+@pytest.fixture
+async def wire(server: Server) -> AsyncIterator[Wire]:
+    made = await Wire(server.port).start()
+    yield made
+    await made.end()
+
+
+class Node:
+    """Service process of a node, as far as it shares decisions."""
+
+    def __init__(self, folder: Path, url: str, name: str, config: Config | None = None) -> None:
+        self.name = name
+        self.state = made_folder(folder / name)
+        self.key = local_key(self.state)
+        self.alarms: list[str] = []
+        self.refreshed: list[str] = []
+        self.connection = Connection(FleetTable(url=(url,), node=name), SEAL, who=name)
+        kinds = all_kinds(self.state, self.key, config or Config(), self.refreshed.append)
+        self.ahead = 0.0
+        self.shared = SharedDecisions(
+            self.connection, self.state, kinds, self.alarms.append, lambda: time.time() + self.ahead
+        )
+        self._running: list[asyncio.Future[None]] = []
+
+    async def __aenter__(self) -> "Node":
+        self._running = [asyncio.ensure_future(one.run()) for one in (self.connection, self.shared)]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._running:
+            task.cancel()
+        for task in self._running:
+            with suppress(asyncio.CancelledError):
+                await task
+
+    def allow(self, url: str = PAGE, seconds: int = 3_600, **more: Any) -> str:
+        now = time.time()
+        made = add_allow(
+            self.state, self.key, url, seconds, "a mistake", "Ann", whole_host=False, now=now, **more
+        )
+        return made.id
+
+    def allows(self) -> list[str]:
+        return [one.id for one in current_allows(self.state, time.time())]
+
+    def own(self, line: str = "http://own.example/p") -> str:
+        return add_own(self.state, self.key, draft(line), "Ann", now=time.time()).id
+
+    def owned(self) -> list[str]:
+        return [line_of(one, self.key).split()[0] for one in own_entries(self.state)]
+
+    def holds(self) -> dict[str, int]:
+        return {one.reference: one.until for one in current_holds(self.state, time.time())}
+
+    def audit(self) -> list[dict[str, Any]]:
+        return [line for line in read_audit(self.state) if line is not None]
+
+    async def told(self, id_: str, *, gone: bool = False) -> None:
+        """Wait until Valkey has a record of this node's, or that it is gone."""
+
+        def is_told() -> bool:
+            known = self.shared._known.get(id_)
+            return known is not None and known.told and (known.gone is not None) == gone
+
+        await until(is_told)
+
+
+async def test_an_allow_of_one_node_is_in_force_on_the_others(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        id_ = a.allow()
+        await until(lambda: b.allows() == [id_])
+        kept = TemporaryAllows(b.state, b.key)
+        assert kept.look(time.time())
+        verdict = Matcher(kept.lists).check("listed.example", "/a/page.html")
+        assert str(verdict.action) == "allow"
+        line = b.audit()[-1]
+        assert (line["action"], line["who"], line["node"], line["id"]) == ("allowed", "Ann", "a", id_)
+        assert verify(b.state).holds
+        # A URL's digest is this node's own, so that its people can look for the URL.
+        assert line["url"] == b.key.digest("ulisted.example/a/page.html").hex()
+        end_allow(b.state, id_, "over", "Bob", now=time.time())
+        await until(lambda: not a.allows())
+        line = a.audit()[-1]
+        assert (line["action"], line["who"], line["why"], line["node"]) == ("ended", "Bob", "over", "b")
+        await asyncio.sleep(0.1)
+        assert a.allows() == b.allows() == []
+
+
+async def test_own_entries_holds_and_objections_are_shared(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        own = a.own()
+        end = int(time.time()) + 1_000
+        hold(a.state, "3K8XCVNTS9KS", end, "asked for", "Ann", now=time.time())
+        objection = add_objection(a.state, a.key, "3K8XCVNTS9KS", "it is my shop", client="", now=time.time())
+        await until(lambda: b.owned() and b.holds() and read_objections(b.state))
+        assert b.owned() == ["http://own.example/p"]
+        assert list(b.holds().values()) == [end]
+        (there,) = read_objections(b.state)
+        assert (there.id, there.state) == (objection.id, "open")
+        assert message_of(there, b.key) == "it is my shop"
+        decline(b.state, objection.id, "it is listed", "Bob", now=time.time())
+        remove_own(b.state, own, "not needed", "Bob", now=time.time())
+        release(b.state, "3K8XCVNTS9KS", "done", "Bob", now=time.time())
+        await until(
+            lambda: read_objections(a.state)[0].state == "declined" and not a.owned() and not a.holds()
+        )
+        decided = read_objections(a.state)[0]
+        assert (decided.who, decided.why) == ("Bob", "it is listed")
+        said = {line["action"]: line.get("node") for line in a.audit()}
+        assert said["objection-declined"] == said["own-removed"] == said["released"] == "b"
+
+
+async def test_nothing_is_told_twice(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        ids = [a.own(f"own{n}.example") for n in range(5)]
+        await until(lambda: len(b.owned()) == 5)
+        for node in (a, b):
+            node.shared._merging.set()
+        await asyncio.sleep(0.3)
+    (b.state / FILE).unlink()
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        for id_ in ids:
+            await b.told(f"own:{id_}")
+            await a.told(f"own:{id_}")
+        a.own("last.example")
+        await until(lambda: len(b.owned()) == 6)
+        for node in (a, b):
+            assert sum(line["action"] == "own-added" for line in node.audit()) == len(ids) + 1
+
+
+async def test_what_is_earlier_does_not_stay_in_the_place_of_what_is_later(
+    tmp_path: Path, server: Server
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a:
+        name, end = a.connection.name("decided"), int(time.time()) + 1_000
+        hold(a.state, "R1", end, "w", "Ann", now=time.time())
+        await a.told("hold:R1")
+        (before,) = await a.connection.ask(("HGET", name, "hold:R1")) or [None]
+        hold(a.state, "R1", end + 5, "w", "Ann", now=time.time())
+        version = a.shared._known["hold:R1"].version
+        await until(lambda: a.shared._known["hold:R1"].version > version)
+        await a.told("hold:R1")
+        # As of two nodes that write at the same time.
+        stream = a.connection.name("decisions")
+        await a.connection.ask(
+            ("HSET", name, "hold:R1", before), ("XADD", stream, "*", "p", "other", "n", '["hold:R1"]')
+        )
+        async with Node(tmp_path, server.url, "b") as b:
+            await until(lambda: b.holds() == {"R1": end + 5})
+
+
+async def test_valkey_holds_no_plain_text(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        a.allow()
+        a.own()
+        add_objection(a.state, a.key, "R", "about listed.example", client="192.0.2.1", now=time.time())
+        await until(lambda: b.allows() and b.owned() and read_objections(b.state))
+        found = await a.connection.ask(
+            ("HGETALL", a.connection.name("decided")), ("XRANGE", a.connection.name("decisions"), "-", "+")
+        )
+        text = repr(found)
+        for secret in ("listed", "own.example", "192.0.2.1", "Ann", "mistake"):
+            assert secret not in text
+        for node in (a, b):
+            assert "listed" not in (node.state / FILE).read_text()
+
+
+async def test_what_is_decided_while_valkey_is_away_is_merged(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        first = a.own("first.example")
+        await until(lambda: len(b.owned()) == 1)
+        server.kill()
+        await until(lambda: not a.connection.up and not b.connection.up)
+        remove_own(a.state, first, "not needed", "Ann", now=time.time())
+        a.own("second.example")
+        b.own("third.example")
+        assert sorted(b.owned()) == ["first.example", "third.example"]
+        server.start()  # empty
+        await until(lambda: sorted(a.owned()) == sorted(b.owned()) == ["second.example", "third.example"])
+
+
+async def test_a_flush_loses_nothing(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        a.own("first.example")
+        await until(lambda: b.owned())
+        server.run("FLUSHALL")
+        b.own("second.example")
+        async with Node(tmp_path, server.url, "c") as c:
+            await until(lambda: len(c.owned()) == 2 and len(a.owned()) == 2)
+
+
+async def test_a_node_that_was_cut_off_takes_what_is_later_and_gives_what_is_later(
+    tmp_path: Path, server: Server, wire: Wire
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, wire.url, "b") as b:
+        end = int(time.time()) + 1_000
+        hold(a.state, "R1", end, "w", "Ann", now=time.time())
+        await until(lambda: b.holds())
+        wire.cut()
+        await until(lambda: not b.connection.up)
+        release(a.state, "R1", "done", "Ann", now=time.time())
+        b.own("meanwhile.example")
+        await a.told("hold:R1", gone=True)
+        wire.mend()
+        await until(lambda: not b.holds() and a.owned() == ["meanwhile.example"])
+
+
+async def test_the_longer_of_two_holds_stands(tmp_path: Path, server: Server, wire: Wire) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, wire.url, "b") as b:
+        await until(lambda: b.connection.up and a.connection.up)
+        wire.cut()
+        await until(lambda: not b.connection.up)
+        now = int(time.time())
+        hold(b.state, "R1", now + 9_000, "longer", "Bob", now=now)
+        await asyncio.sleep(0.05)
+        hold(a.state, "R1", now + 1_000, "shorter, and later", "Ann", now=now + 1)
+        await a.told("hold:R1")
+        wire.mend()
+        await until(lambda: list(a.holds().values()) == list(b.holds().values()) == [now + 9_000])
+
+
+async def test_a_file_that_is_lost_comes_back_and_removes_nothing(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        a.own("first.example")
+        a.own("second.example")
+        await until(lambda: len(b.owned()) == 2)
+        (b.state / "own.json").write_bytes(b"damaged")
+        assert b.owned() == []  # set aside
+        await until(lambda: len(b.owned()) == 2)
+        assert len(a.owned()) == 2
+        assert not any(line["action"] == "own-removed" for line in a.audit())
+
+
+async def test_what_was_removed_does_not_come_back_from_a_node_that_has_forgotten_all(
+    tmp_path: Path, server: Server
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a:
+        async with Node(tmp_path, server.url, "b") as b:
+            gone = a.own("gone.example")
+            await b.told(f"own:{gone}")
+        remove_own(a.state, gone, "not needed", "Ann", now=time.time())
+        await a.told(f"own:{gone}", gone=True)
+        (b.state / FILE).unlink()
+        async with Node(tmp_path, server.url, "b") as b:
+            await until(lambda: not b.owned())
+        assert not a.owned()
+
+
+async def test_a_node_knows_after_a_restart_what_was_removed_meanwhile(
+    tmp_path: Path, server: Server
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a:
+        first, second = a.own("first.example"), a.own("second.example")
+        async with Node(tmp_path, server.url, "b") as b:
+            await b.told(f"own:{first}")
+            await b.told(f"own:{second}")
+        remove_own(b.state, first, "done here", "Bob", now=time.time())
+        remove_own(a.state, second, "done there", "Ann", now=time.time())
+        await a.told(f"own:{second}", gone=True)
+        async with Node(tmp_path, server.url, "b") as b:
+            await until(lambda: not a.owned() and not b.owned())
+
+
+async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        a.allow(seconds=3_600)
+        await until(lambda: b.allows())
+        for node in (a, b):
+            node.ahead = 4_000
+            assert expire_allows(node.state, time.time() + node.ahead) == 1
+        await until(lambda: server.run("HLEN", a.connection.name("decided")) == 0)
+        await until(lambda: not a.shared._known and not b.shared._known)
+        assert not a.allows()
+        assert not any(line["action"] == "ended" for line in a.audit() + b.audit())
+
+
+async def test_a_node_forgets_objections_after_its_own_days(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        add_objection(a.state, a.key, "R", "text", client="", now=time.time() - 86_400 * 5)
+        await until(lambda: read_objections(b.state))
+        purge_objections(b.state, 3, time.time())
+        await until(lambda: server.run("HLEN", a.connection.name("decided")) == 0)
+        b.shared._merging.set()
+        await asyncio.sleep(0.2)
+        assert read_objections(a.state)
+        assert not read_objections(b.state)
+
+
+async def test_nodes_clocks_need_not_agree(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        # What a decides counts from an hour ahead; what b decides knowing of it is later all the same.
+        later = a.shared._later
+        monkeypatch.setattr(a.shared, "_later", lambda before, made=0: later(before, made + 3_600_000))
+        end = int(time.time()) + 10_000
+        hold(a.state, "R1", end, "w", "Ann", now=time.time())
+        await until(lambda: b.holds())
+        hold(a.state, "R1", end + 5, "w", "Ann", now=time.time())
+        await until(lambda: b.holds() == {"R1": end + 5})
+        release(b.state, "R1", "done", "Bob", now=time.time())
+        await until(lambda: not a.holds())
+
+
+async def test_what_cannot_be_taken_is_said_and_keeps_nothing_else_from_being_taken(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        await until(lambda: a.shared._merged)
+        name = a.connection.name("decided")
+        other = Key(b"o" * 32).seal(b"{}")
+        for field, data in (("own:o-1", other), ("allow:a-1", SEAL.seal(b"[1]")), ("nokind:x", b"y")):
+            await a.connection.ask(("HSET", name, field, data))
+        await a.connection.ask(("XADD", a.connection.name("decisions"), "*", "p", "x", "n", "not json"))
+        b.shared._merging.set()
+        a.own()
+        await until(lambda: b.owned())
+        await until(lambda: "own o-1" in caplog.text and "allow a-1" in caplog.text)
+
+
+async def test_a_record_counts_under_its_own_name_alone(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who may write to Valkey, and has no key, could remove what is blocked by hand, allows and holds of
+    records by the mark of any record that was removed."""
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        kept, removed = a.own("kept.example"), a.own("removed.example")
+        hold(a.state, "R1", int(time.time()) + 1_000, "w", "Ann", now=time.time())
+        await until(lambda: len(b.owned()) == 2 and b.holds())
+        remove_own(a.state, removed, "not needed", "Ann", now=time.time())
+        await until(lambda: b.owned() == ["kept.example"])
+        await a.told(f"own:{removed}", gone=True)
+        name, names = a.connection.name("decided"), [f"own:{kept}", "hold:R1"]
+        (mark,) = await a.connection.ask(("HGET", name, f"own:{removed}")) or [None]
+        for each in names:
+            await a.connection.ask(("HSET", name, each, mark))
+        stream = a.connection.name("decisions")
+        await a.connection.ask(("XADD", stream, "*", "p", "x", "n", json.dumps(names)))
+        await until(lambda: all(f"{each.replace(':', ' ')} of another node" in caplog.text for each in names))
+        # Its own is in force as ever, also where it comes again.
+        b.shared._merging.set()
+        a.own("last.example")
+        await until(lambda: "last.example" in b.owned())
+        for node in (a, b):
+            assert sorted(node.owned()) == ["kept.example", "last.example"]
+            assert list(node.holds()) == ["R1"]
+
+
+async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, server: Server) -> None:
+    table = FeedTable(name="one", path=str(tmp_path / "list.ward"), max_shrink=1.0, min_entries=1)
+    config = Config(feed=(table,), key=str(key_file(tmp_path / "lists.key")))
+    nodes = [Node(tmp_path, server.url, name, config) for name in ("a", "b")]
+    for serial in (3, 4):
+        (tmp_path / "list.ward").write_bytes(issue(serial))
+        for node in nodes:
+            assert Feed(table, config, node.state).refresh().state == "new"
+    a, b = nodes
+    stores = [FeedStore(node.state, "one") for node in nodes]
+    async with a, b:
+        held = roll_back(table, config, a.state, None, why="too many", who="Ann", now=time.time())
+        await until(lambda: stores[1].facts().held is not None)
+        there = stores[1].facts().held
+        assert there is not None
+        assert (there.serial, there.who) == (held.serial, "Ann (a)")
+        await until(lambda: getattr(stores[1].header(), "serial", 0) == held.serial)
+        release_feed(table, b.state, why="mended", who="Bob", now=time.time())
+        await until(lambda: stores[0].facts().held is None)
+        await until(lambda: a.refreshed == ["one"])
+        # A serial that another node has not kept is said, and alarmed.
+        (b.state / "feeds" / "one.versions").rename(tmp_path / "away")
+        roll_back(table, config, a.state, 4, why="again", who="Ann", now=time.time())
+        await until(lambda: b.alarms)
+        assert stores[1].facts().held is None
+        # An acceptance is for a list of about that size.
+        facts = stores[0].facts()
+        facts.refused = Refused("grown", "digest", 900, 4, time.time())
+        stores[0].write_facts(facts)
+        accept(table, a.state, why="right", who="Ann", now=time.time())
+        await until(lambda: stores[1].facts().accepted is not None)
+        taken = stores[1].facts().accepted
+        assert isinstance(taken, Accepted)
+        assert (taken.entries, bool(taken.content)) == (900, True)
+        await until(lambda: b.refreshed == ["one"])
+        # It is used up on one node, and neither comes back there nor is taken from the other.
+        facts = stores[1].facts()
+        facts.accepted = None
+        stores[1].write_facts(facts)
+        await asyncio.sleep(0.1)
+        b.shared._merging.set()
+        await asyncio.sleep(0.2)
+        assert stores[1].facts().accepted is None
+        assert stores[0].facts().accepted is not None
+
+
+def test_a_state_folder_of_another_release_stops_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(json.dumps({"version": 9, "decisions": []}))
+    connection = Connection(FleetTable(url=("valkey://127.0.0.1:1",), node="a"), SEAL)
+    shared = SharedDecisions(connection, tmp_path, [])
+    with pytest.raises(UrlwardError, match="another version"):
+        shared._look()

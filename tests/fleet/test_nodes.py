@@ -1,0 +1,184 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from companion import Companion
+from conftest import run_command, wait_for
+from fleet.nodes import SEAL
+from fleet.servers import HAS_VALKEY, Server, until, valkey
+from urlward.commands.fleet import add_fleet_commands
+from urlward.config import FleetTable
+from urlward.engine.digest import Key, format_key
+from urlward.fleet.connection import Connection, seal_of
+from urlward.fleet.nodes import Nodes, Said, nodes_of, read_nodes
+from urlward.records.asking import ask
+
+pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server")
+
+SAID = Said(
+    at=0.0,
+    ok=True,
+    version="1",
+    lists={"hotline": 7},
+    connections=3,
+    judged=10,
+    blocked=2,
+    load=0.5,
+    alarms=[],
+)  # fmt: skip
+
+
+def said(at: float, **more: Any) -> Said:
+    return Said(**{name: getattr(SAID, name) for name in SAID.__struct_fields__} | {"at": at} | more)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with valkey(tmp_path / "valkey") as made:
+        yield made
+
+
+@pytest.fixture
+def urlward(server: Server, tmp_path: Path) -> Callable[..., int]:
+    (tmp_path / "fleet.key").write_bytes(format_key(b"k" * 32))
+    path = tmp_path / "status.toml"
+    path.write_text(config(server, "status"))
+    return partial(run_command, add_fleet_commands, "fleet", "status", "--config", path)
+
+
+def config(server: Server, node: str, more: str = "") -> str:
+    return (
+        f'[fleet]\nurl = "{server.url}"\nnode = "{node}"\nseal = "fleet.key"\n'
+        f"[records]\ndays = {{ blocks = 1, operations = 1 }}\n{more}"
+    )
+
+
+@asynccontextmanager
+async def node(server: Server, name: str, key: Key = SEAL, **more: Any) -> AsyncIterator[Nodes]:
+    connection = Connection(FleetTable(url=(server.url,), node=name), key)
+    made = Nodes(connection, lambda at: said(at, **more))
+    running = asyncio.ensure_future(connection.run())
+    try:
+        yield made
+    finally:
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def test_a_node_is_as_it_said_lately() -> None:
+    rows = {
+        "b": said(100.0, ok=False, alarms=["store-down"]),
+        "a": said(99.0, lists={"hotline": 9}),
+        "c": said(90.0, lists={"hotline": 12}),
+    }
+    a, b, c = nodes_of(rows, 100.0)
+    assert [(one.name, one.state) for one in (a, b, c)] == [("a", "up"), ("b", "failing"), ("c", "away")]
+    assert (a.behind, b.behind, c.behind) == ((), ("hotline",), ()), "not behind one that is away"
+    assert (c.silent, b.alarms) == (10.0, ("store-down",))
+
+
+async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server) -> None:
+    async with node(server, "a") as a, node(server, "b", lists={"hotline": 8}) as b:
+        for one in (a, b):
+            await until(lambda one=one: one.latest is not None and len(one.latest) == 2)
+        assert a.counts() == {"up": 2, "failing": 0, "away": 0}
+        assert b.latest is not None
+        assert b.latest[0].behind == ("hotline",)
+    found = server.run("HGETALL", "{urlward}:nodes")
+    assert len(found) == 4
+    assert b"hotline" not in b"".join(found)
+
+
+async def test_what_makes_no_sense_is_no_node(server: Server) -> None:
+    async with node(server, "a") as a:
+        key = "{urlward}:nodes"
+        server.run("HSET", key, "x", "nonsense", "y", SEAL.seal(b"{}"), "z", SEAL.seal(b"\xff"), b"\xff", "")
+        await until(lambda: a.latest)
+        # Nor is what another node has said of itself, which hid that this one fails, or is away.
+        (said,) = await a.connection.ask(("HGET", key, "a")) or [None]
+        assert await a.connection.ask(("HSET", key, "w", said)) == [1]
+        found = await read_nodes(a.connection)
+        assert found is not None
+        assert [one.name for one in found] == ["a"]
+
+
+def test_status_of_nodes_that_run(
+    server: Server, urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "gw1"
+    folder.mkdir()
+    (folder / "fleet.key").write_bytes(format_key(b"k" * 32))
+    made = Companion("urlward.service.process", folder, config(server, "gw1"))
+    try:
+        wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+        # No worker reports.
+        assert urlward() == 1
+        names, row, *_ = capsys.readouterr().out.splitlines()
+        assert names.split() == [
+            "node",
+            "state",
+            "connections",
+            "judged",
+            "blocked",
+            "load",
+            "version",
+            "lists",
+        ]
+        assert row.split()[:3] == ["gw1", "failing", "0"]
+        assert urlward("--json") == 1
+        (found,) = json.loads(capsys.readouterr().out)["nodes"]
+        assert (found["name"], found["state"]) == ("gw1", "failing")
+
+        def metrics() -> dict[tuple[str, str], float]:
+            text = ask(made.state, "metrics")["text"]
+            families = text_string_to_metric_families(text)
+            return {
+                (one.name, one.labels.get("state", one.labels.get("alarm", ""))): one.value
+                for family in families
+                for one in family.samples
+            }
+
+        wait_for(lambda: metrics()["urlward_fleet_nodes", "failing"] == 1, "the metric")
+        assert metrics()["urlward_fleet_up", ""] == 1
+        server.kill()
+        wait_for(lambda: metrics()["urlward_alarm", "fleet"] == 1, "the alarm")
+        assert metrics()["urlward_fleet_up", ""] == 0
+        assert urlward() == 1
+        assert capsys.readouterr().out == f"Valkey is away: 127.0.0.1:{server.port}: Connection refused\n"
+        server.start()
+        wait_for(lambda: metrics()["urlward_alarm", "fleet"] == 0, "the end of the alarm")
+        wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_all_is_well(server: Server, urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    table = FleetTable(url=(server.url,), node="a", seal=str(server.folder.parent / "fleet.key"))
+
+    async def say() -> None:
+        connection = Connection(table, seal_of(table, None))
+        made = Nodes(connection, lambda at: said(at, alarms=[]))
+        async with connection.connected():
+            task = asyncio.ensure_future(made._say_always())
+            await until(lambda: made.latest)
+            task.cancel()
+
+    asyncio.run(say())
+    assert urlward() == 0
+    assert "hotline 7" in capsys.readouterr().out
+
+
+def test_a_node_that_is_alone_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "urlward.toml"
+    path.write_text("workers = 1\n")
+    with pytest.raises(Exception, match=r"no \[fleet\]: this node is alone"):
+        run_command(add_fleet_commands, "fleet", "status", "--config", path)

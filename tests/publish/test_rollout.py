@@ -1,0 +1,501 @@
+"""Rollouts: versions, deltas, canaries, rollback, and publishers that are killed, replaced or out of room."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from publish.publish_support import (
+    BODY,
+    KEY,
+    NODE,
+    THEIRS,
+    Clock,
+    configured,
+    deltas,
+    leading,
+    listed,
+    offered,
+)
+from urlward.config import Config
+from urlward.engine.artifact import parse
+from urlward.engine.delta import apply_delta
+from urlward.engine.errors import UrlwardError
+from urlward.engine.signing import check_signature, sign_artifact
+from urlward.publish import rollout as publish_rollout
+from urlward.publish.canaries import Sample, parse_sample
+from urlward.publish.lease import Lease, LeaseLostError
+from urlward.publish.place import ChangedError, Folder, PlaceError
+from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
+from urlward.publish.run import told
+
+LISTS = [listed(range(n, 100 + n)) for n in range(8)]
+
+
+class Killed(BaseException):
+    """What a test ends a publisher with."""
+
+
+class Watched(Folder):
+    """A folder in which something happens at one of the writes; serials may only rise there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.writes = 0
+        self.at = -1
+        self.happens: Callable[[], None] = lambda: None
+
+    def write(self, name: str, data: bytes, over: str) -> str:
+        self.writes += 1
+        if self.writes - 1 == self.at:
+            self.happens()
+        before = self.read(name)
+        tag = super().write(name, data, over)
+        if name.endswith(".ward") and before is not None:
+            assert parse(data).header.serial > parse(before.data).header.serial, name
+        return tag
+
+
+def whole(place: Folder) -> None:
+    """What a node sees now leads it to a whole list, from wherever it is."""
+    for channel in ("stable", "canary"):
+        header = offered(place, channel)
+        if header is None:
+            continue
+        assert check_signature(header) == BODY.public
+        for serial in deltas(place, channel):
+            delta = place.read(f"{channel}/phish.ward.{serial}.delta")
+            old = place.read(f"versions/phish/{serial}.ward")
+            assert delta is not None
+            if old is not None:
+                made = parse(apply_delta(parse(old.data), delta.data, KEY))
+                assert check_signature(made.header) == BODY.public
+                assert made.header.serial > serial
+
+
+def content(place: Folder, channel: str = "stable") -> str:
+    found = place.read(f"{channel}/phish.ward")
+    assert found is not None
+    return content_of(found.data)
+
+
+def test_a_list_goes_to_all_with_deltas_from_the_last_versions(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path / "www"), configured(tmp_path, keep=3)
+    lists = leading(place, config)
+    for number, data in enumerate(LISTS):
+        assert lists.publish("phish", data)
+        assert not lists.publish("phish", data)
+        whole(place)
+        assert content(place) == content(place, "canary") == content_of(data)
+        assert len(deltas(place)) == len(deltas(place, "canary")) == min(number, 3)
+    assert len(place.names("versions/phish")) == 4
+    (rollout,) = read_rollouts(place)
+    assert [version.serial for version in rollout.versions] == [5, 6, 7, 8]
+    assert (rollout.canary, rollout.stable, rollout.token) == (8, 8, 1)
+
+
+def test_it_is_signed_anew_and_ends_with_the_bodys_own_day(tmp_path: Path) -> None:
+    place, config = Folder(tmp_path / "www"), configured(tmp_path, valid_for=3600.0)
+    theirs = sign_artifact(listed(range(20), serial=77, until=1_900_000_000), THEIRS)
+    lists = leading(place, config)
+    lists.publish("phish", theirs)
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, check_signature(header)) == (77, BODY.public)
+    assert header.valid_until < 1_900_000_000
+    lists.publish("phish", listed(range(21), until=1_600_000_000))
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, header.valid_until) == (78, 1_600_000_000)
+
+
+def test_it_is_renewed_when_half_of_its_time_is_over_and_whatever_the_clock_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, config = Watched(tmp_path / "www"), configured(tmp_path, valid_for=3600.0)
+    lists, now = leading(place, config), 1_800_000_000.0
+    monkeypatch.setattr(publish_rollout.time, "time", lambda: now)
+    lists.publish("phish", LISTS[0])
+    for step, serial in ((1700, 1), (200, 2), (-7 * 86_400, 3), (10 * 365 * 86_400, 4), (-86_400, 5)):
+        now += step
+        lists.renew("phish")
+        lists.offer("phish")
+        header = offered(place)
+        assert header is not None
+        assert header.serial == serial
+        assert 1600 < header.valid_until - now <= 3600
+        assert offered(place, "canary") == header
+    lists.publish("phish", LISTS[1])
+    header = offered(place)
+    assert header is not None
+    assert header.serial == 6
+
+
+@pytest.mark.parametrize("error", [Killed, lambda: PlaceError("No space left on device")])
+def test_a_publisher_that_ends_between_any_two_writes(
+    error: Callable[[], BaseException], tmp_path: Path
+) -> None:
+    for at in range(100):
+        folder = tmp_path / str(at)
+        place, config = Watched(folder), configured(tmp_path, keep=1)
+        for data in LISTS[1:3]:
+            leading(place, config, clock := Clock()).publish("phish", data)
+            (folder / ".publish/lease.json").unlink()
+
+        def end() -> None:
+            raise error()
+
+        place.happens, place.writes, place.at = end, 0, at
+        try:
+            lists = leading(place, config, clock)
+            lists.publish("phish", LISTS[3])
+        except (Killed, UrlwardError):
+            pass
+        else:
+            break
+        whole(place)
+        assert content(place) in map(content_of, LISTS[2:4])
+        place.at = -1
+        (folder / ".publish/lease.json").unlink(missing_ok=True)
+        lists = leading(place, config, clock)
+        lists.claim("phish")
+        lists.offer("phish")
+        whole(place)
+        lists.publish("phish", LISTS[3])
+        lists.publish("phish", LISTS[4])
+        whole(place)
+        assert content(place) == content(place, "canary") == content_of(LISTS[4])
+    assert at == 7
+
+
+def take_over(place: Watched, config: Config, clock: Clock) -> None:
+    place.at = -1
+    lease = Lease(place, 30, clock)
+    assert not lease.take()
+    clock.now += 30
+    assert lease.take()
+    new = Lists(place, config, lease)
+    new.claim("phish")
+    new.offer("phish")
+    new.publish("phish", LISTS[2])
+
+
+def test_who_led_before_writes_nothing_any_more_wherever_it_was_held_up(tmp_path: Path) -> None:
+    for at in range(100):
+        place, config = Watched(tmp_path / str(at)), configured(tmp_path, keep=2)
+        stopped, clock = Clock(), Clock()
+        old = leading(place, config, stopped)
+        old.publish("phish", LISTS[0])
+
+        place.happens, place.writes, place.at = partial(take_over, place, config, clock), 0, at
+        try:
+            old.publish("phish", LISTS[1])
+        except (LeaseLostError, ChangedError):
+            was_refused = True
+        else:
+            was_refused = False
+        if place.at == at:
+            break
+        # It may find the other's work done, and then it has written nothing of its own since.
+        assert was_refused or content(place) == content_of(LISTS[2])
+        whole(place)
+        assert content(place) == content(place, "canary") == content_of(LISTS[2])
+        (rollout,) = read_rollouts(place)
+        assert rollout.token == 2
+        with pytest.raises(LeaseLostError):
+            old.publish("phish", LISTS[3])
+    assert at >= 5
+
+
+def test_a_new_leader_has_said_so_before_there_is_anything_new(tmp_path: Path) -> None:
+    place, config, clock = Watched(tmp_path), configured(tmp_path), Clock()
+    old = leading(place, config, Clock())
+    old.publish("phish", LISTS[0])
+    lease = Lease(place, 30, clock)
+    assert not lease.take()
+    clock.now += 30
+    assert lease.take()
+    Lists(place, config, lease).claim("phish")
+    with pytest.raises(LeaseLostError, match="another publisher has led since"):
+        old.publish("phish", LISTS[1])
+    assert content(place) == content_of(LISTS[0])
+
+
+def test_what_is_offered_goes_above_whatever_is_there(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    found = place.read("stable/phish.ward")
+    assert found is not None
+    # By one whose clock was years ahead, or after a copy of old of the records was put back.
+    place.write("stable/phish.ward", sign_artifact(LISTS[5], BODY, serial=4_000_000_000), found.tag)
+    lists.offer("phish")
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, content(place)) == (4_000_000_001, content_of(LISTS[0]))
+    (tmp_path / ".publish/phish.json").write_text("edited")
+    lists.claim("phish")
+    lists.offer("phish")
+    lists.release("phish")
+    lists.publish("phish", LISTS[1])
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, content(place)) == (4_000_000_002, content_of(LISTS[1]))
+
+
+@pytest.mark.parametrize("how", ["edited", "deleted"])
+@pytest.mark.parametrize("canary", [False, True])
+def test_a_list_whose_record_is_lost_is_held_as_it_is_offered(
+    tmp_path: Path, how: str, *, canary: bool
+) -> None:
+    """The one that was held since it was wrong was a first version again, and for all."""
+    place, config = Watched(tmp_path), configured(tmp_path, canary=canary)
+    lists = leading(place, config)
+    for data in LISTS[:2]:
+        lists.publish("phish", data)
+    lists.roll_back("phish", why="wrong", who="Ann", serial=1)
+    record = tmp_path / ".publish/phish.json"
+    record.write_text("{") if how == "edited" else record.unlink()
+    serials = [found and found.serial for found in (offered(place), offered(place, "canary"))]
+    for data in LISTS[1:3]:
+        assert not lists.publish("phish", data)
+        lists.offer("phish")
+        lists.renew("phish")
+    assert [found and found.serial for found in (offered(place), offered(place, "canary"))] == serials
+    assert content(place) == content_of(LISTS[0])
+    held = lists.rollout("phish")
+    assert told(held) == told(lists.rollout("phish")), "which is logged where it is another"
+    assert told(held).startswith("held: its record is gone or damaged")
+    assert [each.name for each in read_rollouts(place)] == ["phish"] * (how == "edited")
+    lists.release("phish")
+    assert lists.publish("phish", LISTS[2])
+    assert content(place) == content_of(LISTS[2])
+
+
+@pytest.mark.parametrize("theirs", [b"", b"half a list", sign_artifact(LISTS[5], THEIRS, serial=2**64 - 1)])
+def test_what_others_have_put_there_is_written_over(theirs: bytes, tmp_path: Path) -> None:
+    place, config = Folder(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    for channel in ("stable", "canary"):
+        (tmp_path / channel / "phish.ward").write_bytes(theirs)
+    lists.offer("phish")
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    (tmp_path / "stable/phish.ward").write_bytes(theirs)
+    lists.publish("phish", LISTS[1])
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, content(place)) == (2, content_of(LISTS[1]))
+
+
+def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    place.remove("versions/phish/1.ward")
+    place.remove("stable/phish.ward")
+    with pytest.raises(PlaceError, match=r"versions/phish/1\.ward is gone"):
+        lists.offer("phish")
+    assert lists.publish("phish", LISTS[0])
+    assert content(place) == content_of(LISTS[0])
+
+
+def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    with pytest.raises(UrlwardError, match="phish: no such version is kept; there are: none"):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+    (version,) = roll_back_published(Folder(tmp_path), config, ["phish"], why="wrong", who="Ann")
+    assert version.serial == 4
+    whole(place)
+    assert content(place) == content(place, "canary") == content_of(LISTS[1])
+    assert deltas(place) == [1, 2, 3]
+    # It is held for whoever leads, whatever the feed has.
+    assert not lists.publish("phish", LISTS[2])
+    assert not lists.publish("phish", LISTS[3])
+    (rollout,) = read_rollouts(place)
+    assert rollout.held is not None
+    assert (rollout.held.who, rollout.held.reason) == ("Ann", "wrong")
+    # And again, to the one before that; or forth, by its serial.
+    assert lists.roll_back("phish", why="that too", who="Ann").serial == 5
+    assert content(place) == content_of(LISTS[2])
+    assert lists.roll_back("phish", why="the first", who="Ann", serial=1).serial == 6
+    assert content(place) == content_of(LISTS[0])
+    with pytest.raises(UrlwardError, match="no such version"):
+        lists.roll_back("phish", why="none", who="Ann", serial=9)
+    lists.release("phish")
+    with pytest.raises(UrlwardError, match="phish: not held"):
+        lists.release("phish")
+    assert lists.publish("phish", LISTS[3])
+    assert content(place) == content_of(LISTS[3])
+
+
+def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+
+    def end() -> None:
+        raise Killed
+
+    # The version, the record, and the artifacts for all and for canaries: the fifth would be a delta.
+    place.happens, place.writes, place.at = end, 0, 4
+    with pytest.raises(Killed):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content(place, "canary") == content_of(LISTS[1])
+    assert deltas(place) == deltas(place, "canary") == []
+
+
+# --- canaries
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])
+def test_a_number_that_is_none_is_not_counted(value: str) -> None:
+    """It ended each look by an error, so that the version was neither for all nor held."""
+    lines = (
+        f'urlward_list_serial{{list="phish"}} {value}',
+        f'urlward_blocks_total{{list="phish"}} {value}',
+        'urlward_requests_total{stage="match"} 7',
+    )
+    assert parse_sample("\n".join(lines) + "\n", "phish") == Sample(requests=7.0)
+
+
+def sample(serial: int, requests: float = 10_000, **counters: float) -> Sample:
+    return Sample(serial, "ok", requests, **({"blocks": 100.0, "faults": 0.0} | counters))
+
+
+def tried(tmp_path: Path, **publish: float) -> tuple[Folder, Lists]:
+    """A second version that the canary alone has."""
+    place, config = Watched(tmp_path), configured(tmp_path, canary=True, observe=60.0, **publish)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    assert (
+        content(place) == content(place, "canary") == content_of(LISTS[0])
+    )  # who has none has no time to lose
+    lists.publish("phish", LISTS[1])
+    assert content(place) == content_of(LISTS[0])
+    assert content(place, "canary") == content_of(LISTS[1])
+    return place, lists
+
+
+def test_all_have_it_when_canaries_have_fared_well_for_long_enough(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    assert lists.look("phish", {NODE: "refused: no connection"}, 50) == ""
+    assert lists.look("phish", {NODE: sample(1)}, 50) == ""  # it has it not in force yet
+    assert lists.look("phish", {NODE: sample(2)}, 50) == ""
+    assert content(place) == content_of(LISTS[0])
+    said = lists.look("phish", {NODE: sample(2, 20_000, blocks=210)}, 20)
+    assert said == "serial 2 is offered to all, after 70s"
+    assert content(place) == content_of(LISTS[1])
+    assert offered(place) == offered(place, "canary")
+    whole(place)
+    assert lists.look("phish", {NODE: "gone"}, 1000) == ""
+
+
+@pytest.mark.parametrize(
+    ("counters", "said"),
+    [
+        ({"blocks": 400}, "300 blocks of 10000 requests, where 1.00% was usual"),
+        ({"faults": 100}, "100 faults of 10000 requests, where 0.00% was usual"),
+        ({"objections": 30}, "30 objections of 10000 requests, where 0.00% was usual"),
+    ],
+)
+def test_a_canary_that_fares_ill_keeps_it_from_all(
+    counters: dict[str, float], said: str, tmp_path: Path
+) -> None:
+    place, lists = tried(tmp_path)
+    lists.look("phish", {NODE: sample(2)}, 30)
+    text = lists.look("phish", {NODE: sample(2, 20_000, **counters)}, 30)
+    assert text == f"serial 2 is held and withdrawn from the canaries: {NODE}: {said}"
+    # The canaries have what the others have, by a serial above; nothing else goes on by itself.
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    header = offered(place, "canary")
+    assert header is not None
+    assert header.serial == 3
+    whole(place)
+    assert lists.look("phish", {NODE: sample(3)}, 1000) == ""
+    assert not lists.publish("phish", LISTS[1])
+    assert not lists.publish("phish", LISTS[2])
+    # An operator who knows better.
+    assert lists.promote("phish").serial == 4
+    assert content(place) == content(place, "canary") == content_of(LISTS[1])
+    with pytest.raises(UrlwardError, match="no version waits"):
+        lists.promote("phish")
+
+
+def test_what_was_held_is_tried_again_once_it_is_released(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    lists.look("phish", {NODE: sample(2)}, 30)
+    lists.look("phish", {NODE: sample(2, 20_000, blocks=9_000)}, 30)
+    lists.release("phish")
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    assert lists.publish("phish", LISTS[1])
+    assert content(place) == content_of(LISTS[0])
+    assert content(place, "canary") == content_of(LISTS[1])
+    assert lists.promote("phish").serial == 4
+    assert content(place) == content_of(LISTS[1])
+
+
+@pytest.mark.parametrize("answer", ["timeout: not done", sample(1, 10_000)])
+def test_a_canary_that_does_not_come_to_have_it_keeps_it_from_all(
+    answer: "Sample | str", tmp_path: Path
+) -> None:
+    place, lists = tried(tmp_path)
+    for _ in range(PATIENCE):
+        assert lists.look("phish", {NODE: answer}, 60) == ""
+    assert "is held and withdrawn" in lists.look("phish", {NODE: answer}, 60)
+    assert content(place) == content_of(LISTS[0])
+
+
+def test_a_canary_that_goes_on_beginning_anew_keeps_it_from_all(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    for requests in (10_000, 500, 400):
+        assert lists.look("phish", {NODE: sample(2, requests, blocks=0)}, 5) == ""
+    assert lists.look("phish", {NODE: sample(2, 300, blocks=0)}, 5).endswith("has begun anew 3 times")
+    assert content(place) == content_of(LISTS[0])
+
+
+def test_chance_keeps_nothing_from_anybody(tmp_path: Path) -> None:
+    _, lists = tried(tmp_path)
+    lists.look("phish", {NODE: sample(2, 0, blocks=0)}, 10)
+    assert lists.look("phish", {NODE: sample(2, 8, blocks=8, faults=2, objections=2)}, 10) == ""
+    assert lists.look("phish", {NODE: sample(2, 10_000, blocks=60, faults=15, objections=9)}, 10) == ""
+
+
+def test_what_comes_while_one_is_tried_waits_for_it(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    for step in range(3):
+        # A feed that changes faster than a version is tried would never come to anybody else.
+        assert not lists.publish("phish", LISTS[2 + step])
+        assert content(place, "canary") == content_of(LISTS[1])
+        lists.look("phish", {NODE: sample(2)}, 25)
+    assert content(place) == content_of(LISTS[1])
+    assert lists.publish("phish", LISTS[4])
+    assert content(place, "canary") == content_of(LISTS[4])
+
+
+def test_a_rollback_takes_it_from_the_canaries_first(tmp_path: Path) -> None:
+    place, lists = tried(tmp_path)
+    lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    assert offered(place) == offered(place, "canary")
+
+
+def test_a_list_of_protected_hosts_is_not_even_tried(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path, canary=True)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    assert not lists.publish(
+        "phish", listed(range(150), more=["lencr.org", "||localhost^", "http://pki.goog/a"])
+    )
+    (rollout,) = read_rollouts(place)
+    assert rollout.held is not None
+    assert rollout.held.reason == "2 protected hosts would be blocked whole"
+    assert "lencr" not in (tmp_path / ".publish/phish.json").read_text()
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    assert lists.promote("phish").released
+    assert content(place) != content_of(LISTS[0])

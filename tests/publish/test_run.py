@@ -1,0 +1,179 @@
+"""The publisher as a command, over a real nginx, and nodes that follow it by an ordinary feed."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import run_command, wait_for
+from feeds.feed_support import Feed, Server, hosts
+from feeds.test_take import asked
+from feeds.test_updates import running
+from lists.support import key_file
+from publish.publish_support import BODY
+from urlward.commands.publish import add_publish_commands
+from urlward.config import Config, FeedTable
+from urlward.engine.errors import UrlwardError
+
+
+@pytest.fixture
+def config(tmp_path: Path, site: Server) -> Path:
+    """A configuration of a publisher whose folder that nginx serves."""
+    to = site.folder / "www" / tmp_path.name
+    key_file(tmp_path / "lists.key")
+    (tmp_path / "body").write_bytes(BODY.pem())
+    path = tmp_path / "publisher.toml"
+    path.write_text(
+        'state = "publisher"\n[[feed]]\nname = "phish"\npath = "phish.txt"\n'
+        "max_shrink = 1.0\nmax_grow = 9.0\n"
+        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "1s"\n'
+    )
+    (tmp_path / "phish.txt").write_text(hosts(*range(200)))
+    return path
+
+
+def run(config: Path, command: str, *arguments: str) -> int:
+    return run_command(add_publish_commands, *command.split(), *arguments, "--config", config)
+
+
+def node(tmp_path: Path, site: Server, name: str = "node", **keys: Any) -> Feed:
+    table = FeedTable(
+        name="phish",
+        url=site.url(f"{tmp_path.name}/stable/phish.ward"),
+        trust=(str(BODY.public),),
+        key=str(tmp_path / "lists.key"),
+        **keys,
+    )
+    return Feed(table, tmp_path / name, Config(feed=(table,)))
+
+
+def test_nodes_follow_by_an_ordinary_feed(
+    config: Path, tmp_path: Path, site: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(config, "publish", "--once") == 0
+    made = node(tmp_path, site)
+    assert made.refresh().text.startswith("200 entries fetched")
+    assert made.blocks("h7.example")
+    first = made.facts.serial
+    assert run(config, "publish", "--once") == 0
+    assert "phish: as published: serial" in capsys.readouterr().out
+    (tmp_path / "phish.txt").write_text(hosts(*range(1, 203)))
+    assert run(config, "publish", "--once") == 0
+    site.seen()
+    assert made.refresh().text.endswith("+3 -1, by delta")
+    assert asked(site) == [f"200 /{tmp_path.name}/stable/phish.ward.{first}.delta"]
+    # Half of it is gone, by mistake; nodes that let that through are back at once, by a header alone.
+    (tmp_path / "phish.txt").write_text(hosts(*range(50)))
+    assert run(config, "publish", "--once") == 0
+    assert made.refresh(max_shrink=1.0).text.startswith("50 entries fetched")
+    capsys.readouterr()
+    assert run(config, "rollout rollback", "phish", "--why", "half of it") == 0
+    assert "for all, held until it is released" in capsys.readouterr().out
+    assert made.refresh(max_grow=0.1).text.startswith("202 entries fetched")
+    assert made.blocks("h200.example")
+    assert run(config, "publish", "--once") == 1
+    capsys.readouterr()
+    assert run(config, "rollout status", "--json") == 1
+    (row,) = json.loads(capsys.readouterr().out)
+    assert (row["name"], row["held"]["reason"], len(row["versions"])) == ("phish", "half of it", 4)
+    assert run(config, "rollout release", "phish", "--why", "mended") == 0
+    (tmp_path / "phish.txt").write_text(hosts(*range(210)))
+    assert run(config, "publish", "--once") == 0
+    assert run(config, "rollout status") == 0
+    assert made.refresh().text.startswith("210 entries fetched")
+    audit = (tmp_path / "publisher/audit.jsonl").read_text()
+    assert [json.loads(line)["action"] for line in audit.splitlines()][-2:] == ["rolled-back", "released"]
+    for path in (site.folder / "www" / tmp_path.name).rglob("*"):
+        assert not path.is_file() or b"h7.example" not in path.read_bytes()
+
+
+@contextmanager
+def publisher(config: Path) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
+    """`urlward publish` as a process, and what waits for a line of it."""
+    log = config.with_name(f"log{len(list(config.parent.glob('log*')))}")
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "urlward", "publish", "--config", config],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def said(text: str) -> None:
+        wait_for(lambda: text in log.read_text() or process.poll() is not None, text)
+        assert text in log.read_text(), log.read_text()
+
+    try:
+        yield process, said
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
+    config: Path, tmp_path: Path, site: Server
+) -> None:
+    url = site.url(f"{tmp_path.name}/stable/phish.ward")
+    following = (
+        f'[[feed]]\nname = "phish"\nurl = "{url}"\nkey = "lists.key"\n'
+        f'trust = ["{BODY.public}"]\npoll = "1s"\n'
+    )
+    with publisher(config) as (first, said):
+        said("publish: list phish: published: serial")
+        with running(tmp_path, following) as seen, publisher(config) as (second, second_said):
+            seen.wait_for("list phish: 200 entries fetched")
+            second_said("leads: this one waits for it to end")
+            with pytest.raises(UrlwardError, match="leads, and publishes what is new"):
+                run(config, "publish", "--once")
+            (tmp_path / "phish.txt").write_text(hosts(*range(201)))
+            seen.wait_for("list phish: 201 entries fetched")
+            first.send_signal(signal.SIGKILL)
+            second_said("with token 2")
+            (tmp_path / "phish.txt").write_text(hosts(*range(202)))
+            seen.wait_for("list phish: 202 entries fetched")
+            assert run(config, "rollout rollback", "phish", "--why", "wrong") == 0
+            seen.wait_for("list phish: 201 entries fetched")
+            second.terminate()
+            assert second.wait(60) == 0
+    lease = json.loads((site.folder / "www" / tmp_path.name / ".publish/lease.json").read_text())
+    assert lease["free"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no [publish] in it"),
+        ('[publish]\nkey = "lists.key"\nsign = "body"\n', "no [[feed]] in it"),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\n[publish]\nkey = "lists.key"\nsign = "body"\n',
+            "no destination: give one, or say publish.to",
+        ),
+        ('[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "none"\nsign = "body"\n', "none: "),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "lists.key"\nsign = "none"\n',
+            "none: ",
+        ),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "lists.key"\nsign = "body"\n'
+            '[[publish.canary]]\nurl = "http://node.example"\ntoken_file = "t"\n',
+            "leave --once out",
+        ),
+        ('[publish]\nto = "ftp://x"\nkey = "k"\nsign = "s"\n', "publish.to: neither a folder nor s3://"),
+        ('[publish]\nto = "s3://"\nkey = "k"\nsign = "s"\n', "publish.to: s3:// without a bucket"),
+        (
+            '[publish]\nkey = "k"\nsign = "s"\n[[publish.canary]]\nurl = "x"\ntoken_file = "t"\n',
+            "publish.canary.0.url: not an http:// or https:// address",
+        ),
+    ],
+)
+def test_what_cannot_be_published(config: Path, text: str, message: str) -> None:
+    config.write_text(text)
+    with pytest.raises(UrlwardError) as raised:
+        run(config, "publish", "--once")
+    assert message in str(raised.value)
