@@ -39,7 +39,16 @@ _HEADER = struct.Struct("<8sIII12s")
 _NUMBERS = struct.Struct("<6I")
 _PLAIN = re.compile(rb"(?:[a-z0-9_\-]+\.)*(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
 _PLAIN_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
-_CNAME, _DNAME, _RRSIG, _SVCB, _HTTPS = 5, 39, 46, 64, 65
+_RRSIG = 46
+_ALIASES = frozenset(map(socket.htons, (5, 39)))
+"""CNAME and DNAME, as Unbound has types."""
+
+_SERVICES = frozenset(map(socket.htons, (64, 65)))
+"""SVCB and HTTPS."""
+
+_KNOWN = 65_536
+"""Names whose finding is kept."""
+
 _SERVFAIL, _NXDOMAIN = 2, 3
 _LONGEST = 0xFFFF
 _SECURE, _INDETERMINATE = 5, 2
@@ -58,6 +67,7 @@ class Filter:
         self._any = data is None
         self._suffixes = self._names = frozenset()
         self._sieves = ()
+        self._known = {}
         if data is None:
             return
         settle, closed, told, names, any_name, sieves = _NUMBERS.unpack_from(data)
@@ -73,6 +83,15 @@ class Filter:
             found.append((data[at + 4 : at + 4 + size], size * 8 - 1))
             at += 4 + size
         self._sieves = tuple(found)
+
+    def may_list_name(self, name):
+        """The same of a name in wire form."""
+        found = self._known.get(name)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[name] = self.may_list(host_of(name))
+        return found
 
     def may_list(self, host):
         """Whether a host (small letters, no last dot) may be listed."""
@@ -253,6 +272,11 @@ def host_of(name):
     return b".".join(labels).lower()
 
 
+def _first_name(data):
+    """The name in wire form that some bytes begin with."""
+    return data[: _end_of(data, 0)]
+
+
 def text_of(name):
     """A name in wire form as a zone file has it."""
     found, at = "", 0
@@ -289,27 +313,29 @@ hook = Hook(FOLDER)
 _state = threading.local()
 
 
-def _rrsets(rep):
-    first, last = rep.an_numrrsets, rep.an_numrrsets + rep.ns_numrrsets
-    return [rep.rrsets[i] for i in range(rep.rrset_count) if i < first or i >= last]
-
-
 def may_list(qname, rep):
     """Whether any name that an answer gives addresses of may be listed."""
-    filter = hook.filter
-    if filter.may_list(host_of(qname)):
+    may = hook.filter.may_list_name
+    if may(qname):
         return True
-    for rrset in _rrsets(rep) if rep is not None else ():
+    if rep is None:
+        return False
+    answers, rrsets = rep.an_numrrsets, rep.rrsets
+    additional = answers + rep.ns_numrrsets
+    for i in range(rep.rrset_count):
+        if answers <= i < additional:
+            continue
+        rrset = rrsets[i]
         key = rrset.rk
-        if key.dname != qname and filter.may_list(host_of(key.dname)):
+        name, kind = key.dname, key.type
+        if name != qname and may(name):
             return True
-        kind, data = ntohs(key.type), rrset.entry.data
-        if kind in (_CNAME, _DNAME) and filter.may_list(host_of(data.rr_data[0][2:])):
+        if kind in _ALIASES and may(rrset.entry.data.rr_data[0][2:]):
             return True
-        if kind in (_SVCB, _HTTPS) and any(
-            filter.may_list(host_of(data.rr_data[j][4:])) for j in range(data.count)
-        ):
-            return True
+        if kind in _SERVICES:
+            data = rrset.entry.data
+            if any(may(_first_name(data.rr_data[j][4:])) for j in range(data.count)):
+                return True
     return False
 
 
@@ -324,7 +350,7 @@ def message_of(qinfo, rep, rcode, signed=False, since=0):
         ends = rep.an_numrrsets, rep.an_numrrsets + rep.ns_numrrsets
         for i in range(rep.rrset_count):
             key, data = rep.rrsets[i].rk, rep.rrsets[i].entry.data
-            kind = ntohs(key.type)
+            kind = socket.ntohs(key.type)
             for j in range(data.count + (data.rrsig_count if signed else 0)):
                 content = data.rr_data[j]
                 head = struct.pack(
