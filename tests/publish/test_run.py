@@ -62,6 +62,8 @@ def node(tmp_path: Path, site: Server, name: str = "node", **keys: Any) -> Feed:
 def test_nodes_follow_by_an_ordinary_feed(
     config: Path, tmp_path: Path, site: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(config, "rollout status") == 0
+    assert capsys.readouterr().out.endswith("nothing is published there\n")
     assert run(config, "publish", "--once") == 0
     made = node(tmp_path, site)
     assert made.refresh().text.startswith("200 entries fetched")
