@@ -21,6 +21,7 @@ from publish.publish_support import BODY, offered
 from urlward.commands.publish import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.setup import configured_keeper
 from urlward.publish import run as publish_run
 from urlward.publish.place import Folder
 from urlward.publish.rollout import Rollout, read_rollouts
@@ -61,6 +62,8 @@ def node(tmp_path: Path, site: Server, name: str = "node", **keys: Any) -> Feed:
 def test_nodes_follow_by_an_ordinary_feed(
     config: Path, tmp_path: Path, site: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(config, "rollout status") == 0
+    assert capsys.readouterr().out.endswith("nothing is published there\n")
     assert run(config, "publish", "--once") == 0
     made = node(tmp_path, site)
     assert made.refresh().text.startswith("200 entries fetched")
@@ -96,6 +99,13 @@ def test_nodes_follow_by_an_ordinary_feed(
     assert [json.loads(line)["action"] for line in audit.splitlines()][-2:] == ["rolled-back", "released"]
     for path in (site.folder / "www" / tmp_path.name).rglob("*"):
         assert not path.is_file() or b"h7.example" not in path.read_bytes()
+
+
+def test_who_checks_with_the_publishers_configuration_has_its_lists(config: Path) -> None:
+    assert run(config, "publish", "--once") == 0
+    keeper = configured_keeper(read_config(config))
+    keeper.load()
+    assert keeper.matcher.check_url("http://h7.example/").blocked
 
 
 @contextmanager
