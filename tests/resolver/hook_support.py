@@ -158,6 +158,10 @@ class Resolver:
         query = dns.message.make_query(name, kind, **values)
         return await dns.asyncquery.udp(query, "127.0.0.1", timeout=timeout, port=self.port)
 
+    async def ask_tcp(self, name: str, kind: str = "A", **values: Any) -> Any:
+        query = dns.message.make_query(name, kind, **values)
+        return await dns.asyncquery.tcp(query, "127.0.0.1", timeout=PATIENT, port=self.port)
+
 
 @asynccontextmanager
 async def resolving(

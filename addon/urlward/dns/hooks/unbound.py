@@ -51,6 +51,9 @@ _KNOWN = 65_536
 
 _SERVFAIL, _NXDOMAIN = 2, 3
 _LONGEST = 0xFFFF
+_MOST = _LONGEST - 17
+"""Bytes of an answer that can be handed over, beside a client's address."""
+
 _SECURE, _INDETERMINATE = 5, 2
 """`enum sec_status` of Unbound."""
 
@@ -218,9 +221,11 @@ class Hook:
         Returns ``P``, ``S`` or ``R``, and the message that takes its place (`urlward.dns.hook` in urlward);
         None where urlward has said nothing in time.
         """
+        if len(message) > _MOST:
+            return b"R", _failure(message)  # whoever runs a listed name can have it so
         own = self._of_thread
         now = time.monotonic()
-        if now >= getattr(own, "away_until", 0.0) and len(message) < _LONGEST - 20:
+        if now >= getattr(own, "away_until", 0.0):
             try:
                 frame = bytes([len(client)]) + client + message
                 reply = self._exchange(own, struct.pack(">H", len(frame)) + frame, now + self.filter.settle)
@@ -263,6 +268,12 @@ class Hook:
         connection, own.connection = getattr(own, "connection", None), None
         if connection is not None:
             connection.close()
+
+
+def _failure(message):
+    """SERVFAIL in place of an answer without compression."""
+    head = struct.pack(">5H", 0x8180 | _SERVFAIL, 1, 0, 0, 0)
+    return message[:2] + head + message[12 : _end_of(message, 12) + 4]
 
 
 def host_of(name):
