@@ -60,8 +60,9 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
 
 
 async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Callable[[], None]) -> None:
-    """Poll a feed until cancelled; a server that cannot be polled is tried seldom, since what was there may have
-    been a page of somebody else's (maintenance, a captive portal).
+    """Poll a feed until cancelled; a server that cannot be polled is tried seldom.
+
+    What was there may have been a page of somebody else's (maintenance, a captive portal).
 
     Args:
         feed: with `poll`.
