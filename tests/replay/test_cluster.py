@@ -251,6 +251,29 @@ def test_a_log_that_only_this_machine_has(
     assert "a.log: No such file or directory" in refused(capsys, "--cluster", two, str(log))
 
 
+def test_what_a_library_says_of_a_url_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has errors of its own; they were said to be a bug of ours."""
+
+    class NoCredentialsError(Exception):
+        """As botocore has one."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    log = tmp_path / "a.log"
+    log.write_bytes(TEXT)
+    url = log.as_uri()
+    said = f"urlward: {url}: Unable to locate credentials"
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileOpener.seek", fails)
+        assert refused(capsys, url) == said
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.open_files", fails)
+        assert refused(capsys, url) == said
+
+
 def test_workers_have_no_lists_when_it_is_over(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from urlward.engine.matcher import Matcher
 from urlward.progress import Progress, silent
 from urlward.replay.formats import LogFormat
 from urlward.replay.judge import Clock, LogJudge, Tally
-from urlward.replay.run import Log, LogSource, Replay, line_blocks
+from urlward.replay.run import Log, LogSource, Replay, line_blocks, told
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -134,10 +134,8 @@ def expanded(names: Sequence[Path | str]) -> list[Path | str]:
     for name in names:
         if str(name) == "-":
             raise UrlwardError("-: standard input is not read with a URL or a cluster")
-        try:
+        with told(str(name)):
             files = fsspec.open_files(str(name) if isinstance(name, str) else str(name.absolute()), "rb")
-        except (ImportError, ValueError, OSError) as e:
-            raise UrlwardError(f"{name}: {e}") from e
         if not files:
             raise UrlwardError(f"{name}: no such file")
         found += [
