@@ -15,8 +15,9 @@ from sqlalchemy import Connection, event, text
 from assignments.support import DAY, START, at, held, sighting, taken
 from records.support import in_the_heap
 from urlward.assignments import partitions, retention
+from urlward.assignments import store as store_module
 from urlward.assignments.interval import LAST, AssignmentError, SightingKind
-from urlward.assignments.partitions import SPANS, Stretch, cell_of, partition_of, stretches
+from urlward.assignments.partitions import SPANS, PartitionGone, Stretch, cell_of, partition_of, stretches
 from urlward.assignments.retention import (
     first_purge,
     hold_assignments,
@@ -25,6 +26,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, rows_in_force
+from urlward.records.sql import deletions, note_deleted
 
 A, B = "192.0.2.7", "192.0.2.8"
 DAYS = DAY / 1000
@@ -209,6 +211,49 @@ def test_a_write_that_never_finds_its_partition_is_told(
         taken(store, whole(A, 0, 50, "first"))
 
 
+def test_what_was_not_written_in_the_end_is_written_again(
+    store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it, the prefix lengths too, without which nobody finds it."""
+    count, failures = store_module._count, [PartitionGone()]
+
+    def failing(*given: Any) -> None:
+        if failures:
+            raise failures.pop()
+        count(*given)
+
+    monkeypatch.setattr(store_module, "_count", failing)
+    taken(store, whole("198.51.100.0/24", 0, 50, "first"))
+    assert held(store, "198.51.100.9", 10) == ["first"]
+
+
+def test_a_partition_that_is_dropped_while_it_waits_is_forgotten(
+    store: AssignmentStore, other: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has read that it waits does not take a later one of its name for rewritten."""
+    taken(store, whole(A, 0, 50, "over"), whole(B, 600, 650, "stays for now"))
+    vacuum, counts = retention.vacuum, list[int | None]()
+
+    def waits() -> int | None:
+        with store.reading() as connection:
+            return deletions(connection, "assignments_0_20261118")
+
+    def late(*given: Any, **more: Any) -> None:
+        counts.append(waits())
+        with monkeypatch.context() as real:
+            real.setattr(retention, "vacuum", vacuum)
+            assert purge_assignments(other, LATER) == 1
+        vacuum(*given, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(retention, "vacuum", late)
+        assert purge_assignments(store, at(60)) == 1
+    assert named(store) == {}
+    with store.changing() as connection:
+        note_deleted(connection, "assignments_0_20261118")
+    assert waits() not in (None, *counts)
+
+
 def test_several_nodes_make_and_drop_at_the_same_time(url: str) -> None:
     """Each writes what the others' purges are about to drop, and of all what is not over is there."""
     failures: list[Exception] = []
@@ -310,21 +355,16 @@ def test_what_is_to_come_is_known_without_a_look_at_all(store: AssignmentStore) 
 def test_who_looks_at_few_partitions(store: AssignmentStore) -> None:
     """However often it asks: a plan for any time would be of all partitions, and lock them."""
     taken(store, *(whole(A, n * DAYS, n * DAYS + 50, f"on {n}") for n in range(40)))
-    locked: list[int] = []
+    days = 15
     with store.reading() as connection:
-        for n in range(12):
-            assert store_rows(connection, at(n * DAYS + 10)) == [f"on {n}"]
-            locked.append(
-                connection.execute(
-                    text(
-                        "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
-                        " WHERE l.pid = pg_backend_pid() AND c.relispartition AND c.relkind = 'r'"
-                    )
-                ).scalar_one()
+        for n in range(days):
+            moment = at(n * DAYS + 10)
+            (found,) = rows_in_force(connection, A, None, moment, moment)
+            assert found[1].subscriber == f"on {n}"
+        locked = connection.scalar(
+            text(
+                "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+                " WHERE l.pid = pg_backend_pid() AND c.relispartition AND c.relkind = 'r'"
             )
-            connection.rollback()
-    assert max(locked) <= 2
-
-
-def store_rows(connection: Connection, moment: int) -> list[str]:
-    return [row.subscriber for _, row in rows_in_force(connection, A, None, moment, moment)]
+        )
+    assert locked == days

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from records.support import DAY, START, an_event, node, role_without_ownership
-from urlward.assignments import retention
+from records.support import DAY, START, an_event, node, own_messages, role_without_ownership
+from urlward.assignments import retention, schema
 from urlward.assignments.deterministic import Formula, known_formulas
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import import_file
@@ -269,7 +269,11 @@ def test_a_session_of_a_table_in_version_2_counts_from_when_that_was_read(
 
 
 @pytest.mark.parametrize("version", [3])
-def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(old: tuple[StoreTable, Path | str]) -> None:
+def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
+    old: tuple[StoreTable, Path | str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schema, "_LARGE", 0)
+
     def wiped() -> bool:
         with psycopg.connect(str(old[1])) as server:
             counts = server.execute("SELECT part, count FROM urlward_unwiped").fetchall()
@@ -297,6 +301,7 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(old: tuple[Sto
             may = "SELECT has_table_privilege('pg_monitor', 'assignments', 'SELECT')"
             assert server.execute(may).fetchone() == (True,)
         assert not wiped()
+        assert own_messages(caplog)[0].startswith("assignments: 0 MB are copied into partitions, which takes")
     # Two are held; what has no end was last seen at the start.
     assert purge_assignments(store, START + DAY, START) == 1
     assert named() == ["one-minute", "hours", "days", "months"]

@@ -239,9 +239,9 @@ def _drop_over(store: AssignmentStore, before: Before, now: int) -> int:
 def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: int) -> int:
     """Drop partitions, in a transaction, and make those anew that have something held.
 
-    Locks come in the order in which `AssignmentStore.write` and `hold_assignments` have them: no hold is
-    added, nothing is written to these partitions, and at last nobody reads or writes, while it is found out
-    what is to stay.
+    While it is found out what is to stay no hold is added and nothing is written to these partitions, and at
+    last nobody reads or writes any. Locks of tables come in the order in which `AssignmentStore.write` has
+    them.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _DROPPING})
     connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE MODE"))
@@ -260,7 +260,7 @@ def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: 
         return 0
     connection.execute(text(f"LOCK TABLE ONLY {assignments.name} IN ACCESS EXCLUSIVE MODE"))
     connection.execute(text(f"LOCK TABLE {sources.name} IN SHARE MODE"))
-    # Another node's source may have been begun meanwhile, or be kept for longer from now on.
+    # Another node may have begun a source meanwhile, of which no limit is known.
     limit = _limit_of_all(connection, before)
     if limit is None or not all(one.has_ended_before(limit) for one in doomed):
         return 0

@@ -55,8 +55,8 @@ logger = logging.getLogger("urlward.assignments")
 FILE = ASSIGNMENTS
 PART = "assignments"
 _CACHE_KIB = 131_072
-_MANY = 5_000_000
-"""Rows that take minutes to be moved."""
+_LARGE = 500_000_000
+"""Bytes of a table that take minutes to be copied."""
 _BUSY_SECONDS = 600
 """For which who writes waits: the file may be written anew meanwhile."""
 
@@ -307,17 +307,17 @@ def _to_4(connection: Connection) -> None:
     roles."""
     if connection.dialect.name != "postgresql":
         return
-    rows, owner = connection.execute(
+    size, owner = connection.execute(
         text(
-            "SELECT reltuples, quote_ident(pg_get_userbyid(relowner)) FROM pg_class"
+            "SELECT pg_relation_size(oid), quote_ident(pg_get_userbyid(relowner)) FROM pg_class"
             " WHERE oid = 'assignments'::regclass"
         )
     ).one()
-    if rows > _MANY:
+    if size > _LARGE:
         logger.warning(
-            "assignments: about %d million rows are moved into partitions, which takes minutes; until then "
-            "nothing else reads or writes them",
-            rows // 1_000_000,
+            "assignments: %d MB are copied into partitions, which takes minutes; until then nobody "
+            "reads or writes them",
+            size // 1_000_000,
         )
     connection.execute(text(f"SET LOCAL ROLE {owner}"))
     columns = (
