@@ -1,6 +1,7 @@
 """The server for hooks, told directly."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -12,8 +13,9 @@ import dns.rrset
 import pytest
 
 from gateway.dns_support import until
-from resolver.hook_support import LIST, Urlward
+from resolver.hook_support import LIST, Urlward, loaded
 from urlward.dns.hook import from_text, to_text
+from urlward.dns.hooks import FOLDER
 from urlward.gateway.errors import NftError
 from urlward.plan import Address
 from urlward.proxy.listeners import Listeners, open_sockets
@@ -194,6 +196,20 @@ async def test_late_replies_are_counted(tmp_path: Path) -> None:
     urlward.kernel.gate.set()
     await until(lambda: urlward.late == 1, "the late reply")
     urlward.stop()
+
+
+async def test_unbound_has_more_descriptors_than_select_takes(urlward: Urlward) -> None:
+    module = loaded(FOLDER / "unbound.py")
+    taken = [os.dup(0) for _ in range(1_100)]
+    try:
+        hook = module.Hook(urlward.folder)
+        hook.look()
+        for _ in range(2):
+            asked = asyncio.to_thread(hook.ask, CLIENT, answer("plain.example"))
+            assert await asked == (b"P", b"")
+    finally:
+        for fd in taken:
+            os.close(fd)
 
 
 def test_a_socket_in_the_file_system(tmp_path: Path) -> None:

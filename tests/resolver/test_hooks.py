@@ -294,3 +294,34 @@ async def test_expired_answers_of_unbound(wait: int, fails: bool, tmp_path: Path
         # And one that must not leave does not.
         urlward.policy._listed_hosts = "nxdomain"
         assert not (await resolver.ask(name)).answer
+
+
+async def test_what_unbound_fetches_ahead(tmp_path: Path) -> None:
+    """It is in the cache as clients may have it, too."""
+    more = "    serve-expired: yes\n    serve-expired-client-timeout: 0\n    prefetch: yes"
+    name, zone, options = "short.blocked.example", Zone(ZONE), {"more": more}
+    async with running("unbound", tmp_path, zone=zone, options=options) as (resolver, _, upstream):
+        await resolver.ask(name)
+        zone.records[name] = ["3600 A 203.0.113.9"]
+
+        async def ahead() -> bool:
+            return "203.0.113.9" in str(told(await resolver.ask(name)))
+
+        await until_true(ahead)
+        assert longest(await resolver.ask(name)) <= 300
+        assert upstream.asked.count(name) == 2
+
+
+async def test_a_name_that_is_listed_since_unbound_has_it(tmp_path: Path) -> None:
+    async with running("unbound", tmp_path) as (resolver, urlward, _):
+        assert longest(await resolver.ask("later.example")) > 300
+        urlward.keeper = keep(tmp_path, LIST + "later.example\n")
+        urlward.write()
+
+        async def handed_over() -> bool:
+            await resolver.ask("later.example")
+            return "later.example" in urlward.asked
+
+        await until_true(handed_over)
+        assert "203.0.113.9" in urlward.kernel.addresses
+        assert longest(await resolver.ask("later.example")) <= 300
