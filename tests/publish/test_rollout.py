@@ -273,6 +273,16 @@ def test_a_list_whose_record_is_lost_is_held_as_it_is_offered(
     assert content(place) == content_of(LISTS[2])
 
 
+def test_a_body_cannot_use_up_the_serials(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for number in range(2):
+        lists.publish("phish", listed(range(100 + number), serial=2**64 - 1 - number))
+        header = offered(place)
+        assert header is not None
+        assert header.serial == 1 + number
+
+
 @pytest.mark.parametrize("theirs", [b"", b"half a list", sign_artifact(LISTS[5], THEIRS, serial=2**64 - 1)])
 def test_what_others_have_put_there_is_written_over(theirs: bytes, tmp_path: Path) -> None:
     place, config = Folder(tmp_path), configured(tmp_path)

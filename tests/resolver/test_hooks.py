@@ -122,6 +122,18 @@ async def test_an_answer_leaves_when_its_addresses_are_steered(kind: str, tmp_pa
         assert urlward.late == 0
 
 
+async def test_signs_of_zone_files_in_names(kind: str, tmp_path: Path) -> None:
+    """The servers of a listed name have it lead to what they like."""
+    alias = 'a\\(b\\;c\\"d.plain.example'
+    zone = Zone({"odd.blocked.example": [f"60 CNAME {alias}."], alias: ["60 A 203.0.113.77"]})
+    async with running(kind, tmp_path, zone=zone) as (resolver, urlward, _):
+        for _ in 1, 2:
+            urlward.kernel.steered.clear()
+            answer = await resolver.ask("odd.blocked.example")
+            assert "203.0.113.77" in str(told(answer))
+            assert urlward.kernel.steered[-1][0] == ["203.0.113.77"]
+
+
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
         clients = set()

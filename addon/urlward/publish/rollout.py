@@ -25,13 +25,14 @@ from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from urlward.config import Config, PublishTable
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.delta import DeltaError, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
-from urlward.engine.signing import SigningKey, check_signature, sign_artifact
+from urlward.engine.signing import MAX_SERIAL, SigningKey, check_signature, sign_artifact
 from urlward.lists.trust import read_signing_key
 from urlward.publish.canaries import (
     Sample,
@@ -61,6 +62,9 @@ PATIENCE = 3
 
 RESTARTS = 2
 """Times that a canary's filter may begin anew while it is watched."""
+
+_HIGHEST = MAX_SERIAL // 2
+"""Serial of a body's own list that is kept: above it there has to be room for all that follow."""
 
 _TRIES = 20
 
@@ -243,6 +247,8 @@ class Lists:
             return False
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
+        header, entries = artifact.header, artifact.meta["entries"]
+        fetched = Version(header.serial, content, entries, 0.0, header.valid_until, protected=protected)
 
         def change(rollout: Rollout) -> bool:
             if not self._is_news(rollout, content):
@@ -252,7 +258,7 @@ class Lists:
                 rollout.source = content  # as after a rollback, where the body has gone back too
                 return True
             rollout.source = content
-            version = self._issue(rollout, data, protected, artifact.header.valid_until)
+            version = self._issue(rollout, data, fetched)
             stable = rollout.version(rollout.stable)
             if stable is not None and protected > stable.protected:
                 reason = f"{protected - stable.protected} protected hosts would be blocked whole"
@@ -571,18 +577,19 @@ class Lists:
         if version is None:
             raise MissingError(f"{self._place}: {rollout.name}: serial {serial} is not kept")
         data = self._version(rollout.name, serial)
-        return self._issue(rollout, data, version.protected, version.until, above)
+        return self._issue(rollout, data, structs.replace(version, released=False), above)
 
-    def _issue(self, rollout: Rollout, data: bytes, protected: int, until: int, above: int = 0) -> Version:
-        """Sign a version, with a serial above all others, and keep it."""
-        artifact, now = parse(data), time.time()
+    def _issue(self, rollout: Rollout, data: bytes, version: Version, above: int = 0) -> Version:
+        """Sign a version, with its own serial or one above all others, and keep it."""
+        now = time.time()
         offered = [
             self._serial_of(self._place.read(f"{channel}/{rollout.name}.ward", HEADER_SIZE))
             for channel in (CANARY, STABLE)
         ]
-        known = [version.serial for version in rollout.versions]
-        serial = max(artifact.header.serial, 1 + max([above, *offered, *known], default=0))
-        ends = [until] if until else []
+        known = [each.serial for each in rollout.versions]
+        own = version.serial if version.serial <= _HIGHEST else 0
+        serial = max(own, 1 + max([above, *offered, *known]))
+        ends = [version.until] if version.until else []
         if self._table.valid_for is not None:
             ends.append(int(now + self._table.valid_for))
         while True:
@@ -594,7 +601,7 @@ class Lists:
                 break
             except ChangedError:
                 serial += 1  # of one that was killed before it had noted it
-        version = Version(serial, content_of(made), artifact.meta["entries"], now, until, protected=protected)
+        version = structs.replace(version, serial=serial, at=now)
         rollout.versions.append(version)
         needed = {rollout.canary, rollout.stable}
         kept = {each.serial for each in rollout.versions[-1 - self._table.keep :]} | needed
