@@ -136,11 +136,14 @@ async def test_signs_of_zone_files_in_names(kind: str, tmp_path: Path) -> None:
 
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
+        clients = set()
+        urlward.policy.record = lambda _verdict, _host, client, _reference: clients.add(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)
                 assert (answer.rcode(), told(answer)) == (dns.rcode.NXDOMAIN, {}), name
         assert urlward.kernel.steered == []
+        assert "127.0.0.1" in clients
         assert told(await resolver.ask("www.paged.example")) == {"www.paged.example A": ["203.0.113.2"]}
 
 
