@@ -6,7 +6,9 @@ import random
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,6 @@ from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.delta import apply_delta
 from urlward.engine.digest import format_key
 from urlward.engine.signing import SigningKey
-from urlward.publish.lease import Lease
 from urlward.publish.place import Folder
 from urlward.publish.rollout import Lists
 
@@ -153,7 +154,7 @@ class Node:
             header = await self._peek()
             if header is not None and header != self.serial:
                 await self._refresh(header)
-            await asyncio.sleep(POLL * (0.75 + self._choose.random() / 2))
+            await asyncio.sleep(POLL * (0.9 + self._choose.random() / 5))
 
     async def _peek(self) -> int | None:
         condition = [f"If-None-Match: {self._etag.decode()}"] if self._etag else []
@@ -196,12 +197,12 @@ async def measure(folder: Path, entries: int, count: int, idle: float) -> dict[s
         publish=PublishTable(key=str(folder / "key"), sign=str(folder / "body")),
         feed=(FeedTable(name="bench", path="bench.txt"),),
     )
-    place = Marked(folder / "www")
-    lease = Lease(place, 3600)
-    assert lease.take()
-    lists = Lists(place, config, lease)
-    lists.publish("bench", first)
-    choose = random.Random(1)
+    (folder / "first.ward").write_bytes(first)
+    (folder / "second.ward").write_bytes(second)
+    publisher = partial(asyncio.get_running_loop().run_in_executor, ProcessPoolExecutor(1))
+    await publisher(_published, config, folder, "first.ward")
+    place = Folder(folder / "www")
+    lists, choose = Lists(place, config), random.Random(1)
     with serving(folder, folder / "www") as server:
         nodes = [Node(server, choose) for _ in range(count)]
         serial = lists.rollout("bench").stable
@@ -214,15 +215,11 @@ async def measure(folder: Path, entries: int, count: int, idle: float) -> dict[s
             await asyncio.sleep(idle)
             rows = {"idle": _row(before, server.counted(), time.perf_counter() - start)}
             begin = time.perf_counter()
-            rows["delta"] = await _until(
-                server, nodes, lambda: asyncio.to_thread(lists.publish, "bench", second), place
+            rows["delta"], at = await _until(
+                server, nodes, lambda: publisher(_published, config, folder, "second.ward"), offered=True
             )
-            published = place.at["stable/bench.ward"] - begin
-            rows["rollback"] = await _until(
-                server,
-                nodes,
-                lambda: asyncio.to_thread(lists.roll_back, "bench", why="measured", who="benchmark"),
-                None,
+            rows["rollback"], _ = await _until(
+                server, nodes, lambda: publisher(_rolled_back, config, folder), offered=False
             )
             for task in tasks[count // WHOLE :]:
                 task.cancel()
@@ -230,8 +227,8 @@ async def measure(folder: Path, entries: int, count: int, idle: float) -> dict[s
             for node in some:
                 node.deltas = False
             lists.release("bench")
-            rows["whole"] = await _until(
-                server, some, lambda: asyncio.to_thread(lists.publish, "bench", second), place
+            rows["whole"], _ = await _until(
+                server, some, lambda: publisher(_published, config, folder, "second.ward"), offered=True
             )
         finally:
             for task in tasks:
@@ -243,32 +240,46 @@ async def measure(folder: Path, entries: int, count: int, idle: float) -> dict[s
         "nodes": count,
         "poll_s": POLL,
         "artifact_bytes": len(second),
-        "published_s": published,
+        "published_s": at - begin,
         **delta,
         "rows": rows,
     }
 
 
+def _published(config: Config, folder: Path, name: str) -> float:
+    """Publish a list, in a process of its own; returns when it was offered to all."""
+    place = Marked(folder / "www")
+    Lists(place, config).publish("bench", (folder / name).read_bytes())
+    return place.at["stable/bench.ward"]
+
+
+def _rolled_back(config: Config, folder: Path) -> float:
+    """Roll it back, likewise."""
+    place = Marked(folder / "www")
+    Lists(place, config).roll_back("bench", why="measured", who="benchmark")
+    return place.at["stable/bench.ward"]
+
+
 async def _until(
-    server: Server, nodes: list[Node], act: Callable[[], Awaitable[Any]], place: Marked | None
-) -> dict[str, float]:
-    """Do something, and wait until all nodes have another list than before; from then on, or from when that
-    was offered to all."""
+    server: Server, nodes: list[Node], act: Callable[[], Awaitable[float]], *, offered: bool
+) -> tuple[dict[str, float], float]:
+    """Do something, and wait until all nodes have another list than before; times are from when that was
+    offered, or from now on. Also returns when it was offered."""
     before, start = server.counted(), time.perf_counter()
     old = nodes[0].serial
-    await act()
+    at = await act()
     while any(node.serial == old for node in nodes):
         await asyncio.sleep(0.05)
-    since = start if place is None else place.at["stable/bench.ward"]
-    took = sorted(node.at - since for node in nodes)
-    row = _row(before, server.counted(), time.perf_counter() - start)
-    return {
-        **row,
+    took = sorted(node.at - (at if offered else start) for node in nodes)
+    row = {
+        **_row(before, server.counted(), time.perf_counter() - start),
         "nodes": len(nodes),
+        "offered_s": at - start,
         "median_s": took[len(took) // 2],
         "share_s": took[int(SHARE * len(took)) - 1],
         "last_s": took[-1],
     }
+    return row, at
 
 
 def _row(before: Counted, after: Counted, seconds: float) -> dict[str, float]:
@@ -276,7 +287,7 @@ def _row(before: Counted, after: Counted, seconds: float) -> dict[str, float]:
     return {"seconds": seconds, "requests": requests, "sent": sent, "received": received, "cpu_s": cpu}
 
 
-def _applied(place: Marked, serial: int) -> dict[str, float]:
+def _applied(place: Folder, serial: int) -> dict[str, float]:
     """Size of the delta from a version, and the seconds that a node takes to apply it."""
     old = place.read(f"versions/bench/{serial}.ward")
     delta = place.read(f"stable/bench.ward.{serial}.delta")

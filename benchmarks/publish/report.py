@@ -52,7 +52,8 @@ def report(result: dict[str, Any]) -> str:
     lines += [
         "",
         f"The delta has {result['delta_bytes']:,} bytes, and takes a node {result['applied_s']:.2f} s to "
-        f"apply; it was offered {result['published_s']:.1f} s after the publisher had the new list. A look "
+        f"apply; it was offered {result['published_s']:.1f} s after the publisher had the new list, and the "
+        f"list before {result['rows']['rollback']['offered_s']:.1f} s after the command to go back. A look "
         "at what has not changed costs "
         f"{(idle['sent'] + idle['received']) / idle['requests']:.0f} bytes both ways, above TCP.",
     ]

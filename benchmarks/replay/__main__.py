@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -67,20 +68,51 @@ def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
     workers = len(os.sched_getaffinity(0))
     figures: dict[str, list[Figures]] = {name: [] for name in (_ALONE, *logs)}
     result = {"date": time.strftime("%Y-%m-%d"), "machine": describe(), "entries": entries, "lines": lines}
-    empty = folder / "empty.log"
-    empty.touch()
+    short = folder / "short.log"
+    short.write_text("http://unlisted.test/\n")
     for _ in range(rounds):
         figures[_ALONE].append(alone(matcher, pairs, workers))
-        _, without = replay(folder, empty)
+        _, without = replay(folder, short)
         for name, path in logs.items():
             seconds, cpu = replay(folder, path)
             figures[name].append((lines / seconds, (cpu - without) * 1e6 / lines))
-    return result | {"workers": workers, "figures": figures}
+    cluster = {
+        count: [lines / on_cluster(folder, logs["squid"], count) for _ in range(rounds)] for count in (1, 2)
+    }
+    return result | {"workers": workers, "figures": figures, "cluster": cluster}
 
 
-def replay(folder: Path, log: Path) -> tuple[float, float]:
+def on_cluster(folder: Path, log: Path, workers: int) -> float:
+    """Seconds that it says it took, on a cluster of so many workers with a thread each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    commands = [["dask_scheduler", "--host", "127.0.0.1", "--port", address.rpartition(":")[2]]]
+    commands += [
+        ["dask_worker", address, "--nthreads", "1", "--no-nanny", "--local-directory", str(folder)]
+    ] * workers
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.{name}", *arguments, "--no-dashboard"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )
+        for name, *arguments in commands
+    ]  # fmt: skip
+    try:
+        from distributed import Client
+
+        with Client(address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(workers, timeout=60)
+        return replay(folder, log, "--cluster", address)[0]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def replay(folder: Path, log: Path, *more: str) -> tuple[float, float]:
     """Seconds that it says it took, and CPU seconds of all its processes."""
-    command = [sys.executable, "-m", "urlward", "lab", "replay", "--json"]
+    command = [sys.executable, "-m", "urlward", "lab", "replay", "--json", *more]
     command += ["--list", str(folder / "list.ward"), "--key", str(folder / "key"), str(log)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -141,6 +173,9 @@ def report(result: dict[str, Any]) -> str:
             f"| {name} | {statistics.median(rates):,.0f} | {max(rates):,.0f} | {statistics.median(cpu):.2f} "
             f"| {min(cpu):.2f} |"
         )
+    for count, found in result.get("cluster", {}).items():
+        on = f"squid, on a cluster of {count} worker{'s' * (int(count) > 1)}"
+        lines.append(f"| {on} | {statistics.median(found):,.0f} | {max(found):,.0f} | - | - |")
     return "\n".join(lines)
 
 

@@ -4,8 +4,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,18 +17,45 @@ from install.machine import Machine, booted, forbidden, made_tree, without
 VERSIONS = ("0.1.0", "0.2.0")
 """Of the package that is there, whatever its number, and of the next one."""
 
+BASE = (
+    "python3", "ca-certificates", "passwd", "systemd-standalone-sysusers", "systemd-standalone-tmpfiles",
+)  # fmt: skip
+"""Packages of an image's base."""
+
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
-    """The Debian packages of two versions."""
+def made(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> "Iterator[dict[str, Future[Any]]]":
+    """What takes long to make, side by side, as far as tests ask for it: by the fixture that gives it."""
     if reason := without():
         pytest.skip(reason)
     if reason := forbidden():
         pytest.xfail(reason)
-    folder = tmp_path_factory.mktemp("packages")
-    built = build(folder)
-    yield built, as_of(built, folder)
+    asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    folder = tmp_path_factory.mktemp("made")
+    make: dict[str, Callable[[], object]] = {
+        "packages": lambda: both(folder / "packages"),
+        "base": lambda: made_tree(folder / "base.tar", BASE, sources=False),
+        "tree": lambda: made_tree(folder / "root"),
+    }
+    with ThreadPoolExecutor(len(make)) as pool:
+        yield {name: pool.submit(make[name]) for name in make if name in asked}
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def packages(made: "dict[str, Future[Any]]") -> tuple[Path, Path]:
+    """The Debian packages of two versions."""
+    found: tuple[Path, Path] = made["packages"].result()
+    return found
+
+
+def both(folder: Path) -> tuple[Path, Path]:
+    """Build the package of this tree, and make its next version."""
+    folder.mkdir()
+    built = build(folder)
+    return built, as_of(built, folder)
 
 
 def build(folder: Path) -> Path:
@@ -67,15 +96,17 @@ def as_of(built: Path, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def base(made: "dict[str, Future[Any]]") -> Path:
+    """An archive of the files of a Debian as an image is based on."""
+    found: Path = made["base"].result()
+    return found
+
+
+@pytest.fixture(scope="session")
+def tree(made: "dict[str, Future[Any]]") -> Path:
     """Files of a Debian with nothing of urlward's in it."""
-    if reason := without():
-        pytest.skip(reason)
-    if reason := forbidden():
-        pytest.xfail(reason)
-    made = made_tree(tmp_path_factory.mktemp("machine") / "root")
-    yield made
-    shutil.rmtree(made)
+    found: Path = made["tree"].result()
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import yaml
 
 from conftest import wait_for
 from docs.documents import ROOT
-from install.machine import forbidden, made_tree, without
+from install.machine import forbidden, without
 from urlward.config import read_config
 
 FOLDER = ROOT / "packaging/container"
@@ -141,20 +141,8 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
 
 
 @pytest.fixture(scope="module")
-def image(podman: Podman, packages: tuple[Path, Path]) -> str:
-    base = made_tree(
-        podman.folder / "base.tar",
-        [
-            "python3",
-            "ca-certificates",
-            "passwd",
-            "systemd-standalone-sysusers",
-            "systemd-standalone-tmpfiles",
-        ],
-        sources=False,
-    )
+def image(podman: Podman, base: Path, packages: tuple[Path, Path]) -> str:
     podman.run("import", base, "localhost/base")
-    base.unlink()
     context = podman.folder / "dist"
     context.mkdir()
     (context / packages[0].name).hardlink_to(packages[0])

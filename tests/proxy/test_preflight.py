@@ -162,6 +162,12 @@ def test_what_cannot_work(refused: Refused, text: str, line: str) -> None:
     assert said.startswith(f"urlward.toml:{line}")
 
 
+def test_a_hook_s_folder_must_be_there(refused: Refused) -> None:
+    said = refused('[gateway]\nsteer = true\n[gateway.hook]\nfolder = "none"')
+    text = "urlward.toml:4: gateway.hook.folder: none: no such folder; make it, for the resolver's group"
+    assert any(line.startswith(text) for line in said)
+
+
 def test_a_state_folder_that_cannot_be_used(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "nowhere").symlink_to("none/x")

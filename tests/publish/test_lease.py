@@ -77,6 +77,19 @@ def test_a_renewal_whose_answer_was_lost(tmp_path: Path, monkeypatch: pytest.Mon
     lease.check()
 
 
+def test_who_was_cut_off_for_the_term_leads_again_at_once_if_nobody_else_does(tmp_path: Path) -> None:
+    place, clock = Folder(tmp_path), Clock()
+    one, two = (Lease(place, 30, clock) for _ in range(2))
+    assert one.take()
+    clock.now += 30
+    with pytest.raises(LeaseLostError):
+        one.check()
+    assert one.take()
+    assert one.token == 2
+    one.check()
+    assert not two.take()
+
+
 def test_tokens_rise_though_the_lease_is_lost_or_edited(tmp_path: Path) -> None:
     place, clock = Folder(tmp_path), Clock()
     for token, content in ((8, None), (12, b"edited"), (20, b"{}")):

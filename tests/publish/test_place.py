@@ -108,9 +108,34 @@ def test_readers_see_the_old_or_the_new_and_web_servers_tell_them_apart(tmp_path
         place.write("stable/a.ward", b"b" * 100_000, tag)
         assert set(before.read()) == {ord("a")}
     assert int(path.stat().st_mtime) > int(second)
-    assert path.stat().st_mode & 0o777 == 0o644
-    place.write(".publish/a.json", b"{}", NEW)
-    assert (tmp_path / ".publish").stat().st_mode & 0o077 == 0
+
+
+def test_nodes_may_read_what_is_for_them_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        place = Folder(tmp_path)
+        for name in ("stable/a.ward", "versions/a/1.ward", ".publish/a.json"):
+            place.write(name, b"", NEW)
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {
+        "stable": 0o755, "stable/a.ward": 0o644,
+        "versions": 0o700, "versions/a": 0o700, "versions/a/1.ward": 0o600,
+        ".publish": 0o700, ".publish/a.json": 0o600,
+    }  # fmt: skip
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_writes_for_whose_folder_it_is(tmp_path: Path) -> None:
+    os.chown(tmp_path, 12345, 12346)
+    place = Folder(tmp_path)
+    tag = place.write("versions/phish/1.ward", b"", NEW)
+    place.write("versions/phish/1.ward", b"1", tag)
+    place.write(".publish/phish.json", b"{}", NEW)
+    found = list(tmp_path.rglob("*"))
+    assert len(found) == 5
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in found} == {(12345, 12346)}
 
 
 def test_a_folder_that_somebody_keeps_locked_is_one_clear_line(
@@ -182,6 +207,8 @@ def test_a_bucket_that_is_away_is_one_clear_line(bucket: Place, monkeypatch: pyt
     bucket.write("stable/a.ward", b"", NEW)
     with pytest.raises(PlaceError, match=r"^s3://nothing-here: NoSuchBucket$"):
         open_place("s3://nothing-here").read("a")
+    with pytest.raises(PlaceError, match=r"^s3://nothing-here: NoSuchBucket$"):
+        open_place("s3://nothing-here").names("stable")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     away = open_place("s3://lists")
     with pytest.raises(PlaceError, match=r"^s3://lists: \w+$"):

@@ -235,6 +235,8 @@ def test_what_is_offered_goes_above_whatever_is_there(tmp_path: Path) -> None:
     assert header is not None
     assert (header.serial, content(place)) == (4_000_000_001, content_of(LISTS[0]))
     (tmp_path / ".publish/phish.json").write_text("edited")
+    lists.claim("phish")
+    lists.offer("phish")
     lists.release("phish")
     lists.publish("phish", LISTS[1])
     header = offered(place)
@@ -269,6 +271,32 @@ def test_a_list_whose_record_is_lost_is_held_as_it_is_offered(
     lists.release("phish")
     assert lists.publish("phish", LISTS[2])
     assert content(place) == content_of(LISTS[2])
+
+
+def test_a_body_cannot_use_up_the_serials(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for number in range(2):
+        lists.publish("phish", listed(range(100 + number), serial=2**64 - 1 - number))
+        header = offered(place)
+        assert header is not None
+        assert header.serial == 1 + number
+
+
+@pytest.mark.parametrize("theirs", [b"", b"half a list", sign_artifact(LISTS[5], THEIRS, serial=2**64 - 1)])
+def test_what_others_have_put_there_is_written_over(theirs: bytes, tmp_path: Path) -> None:
+    place, config = Folder(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    for channel in ("stable", "canary"):
+        (tmp_path / channel / "phish.ward").write_bytes(theirs)
+    lists.offer("phish")
+    assert content(place) == content(place, "canary") == content_of(LISTS[0])
+    (tmp_path / "stable/phish.ward").write_bytes(theirs)
+    lists.publish("phish", LISTS[1])
+    header = offered(place)
+    assert header is not None
+    assert (header.serial, content(place)) == (2, content_of(LISTS[1]))
 
 
 def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> None:
@@ -313,6 +341,23 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
         lists.release("phish")
     assert lists.publish("phish", LISTS[3])
     assert content(place) == content_of(LISTS[3])
+
+
+def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+
+    def end() -> None:
+        raise Killed
+
+    # The version, the record, and the artifacts for all and for canaries: the fifth would be a delta.
+    place.happens, place.writes, place.at = end, 0, 4
+    with pytest.raises(Killed):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content(place, "canary") == content_of(LISTS[1])
+    assert deltas(place) == deltas(place, "canary") == []
 
 
 # --- canaries

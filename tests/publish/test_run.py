@@ -1,5 +1,6 @@
 """The publisher as a command, over a real nginx, and nodes that follow it by an ordinary feed."""
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -16,10 +17,16 @@ from feeds.feed_support import Feed, Server, hosts
 from feeds.test_take import asked
 from feeds.test_updates import running
 from lists.support import key_file
-from publish.publish_support import BODY
+from publish.publish_support import BODY, offered
 from urlward.commands.publish import add_publish_commands
-from urlward.config import Config, FeedTable
+from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.setup import configured_keeper
+from urlward.publish import run as publish_run
+from urlward.publish.lease import Lease
+from urlward.publish.place import Folder
+from urlward.publish.rollout import Rollout, read_rollouts
+from urlward.publish.run import Publisher
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def config(tmp_path: Path, site: Server) -> Path:
     path.write_text(
         'state = "publisher"\n[[feed]]\nname = "phish"\npath = "phish.txt"\n'
         "max_shrink = 1.0\nmax_grow = 9.0\n"
-        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "1s"\n'
+        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "2s"\n'
     )
     (tmp_path / "phish.txt").write_text(hosts(*range(200)))
     return path
@@ -56,6 +63,8 @@ def node(tmp_path: Path, site: Server, name: str = "node", **keys: Any) -> Feed:
 def test_nodes_follow_by_an_ordinary_feed(
     config: Path, tmp_path: Path, site: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(config, "rollout status") == 0
+    assert capsys.readouterr().out.endswith("nothing is published there\n")
     assert run(config, "publish", "--once") == 0
     made = node(tmp_path, site)
     assert made.refresh().text.startswith("200 entries fetched")
@@ -93,6 +102,21 @@ def test_nodes_follow_by_an_ordinary_feed(
         assert not path.is_file() or b"h7.example" not in path.read_bytes()
 
 
+def test_who_checks_with_the_publishers_configuration_has_its_lists(config: Path) -> None:
+    assert run(config, "publish", "--once") == 0
+    keeper = configured_keeper(read_config(config))
+    keeper.load()
+    assert keeper.matcher.check_url("http://h7.example/").blocked
+
+
+def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(config.read_text().replace('lease = "2s"', 'lease = "1s"'))
+    monkeypatch.setattr(publish_run, "LOOK", 0.1)
+    monkeypatch.setattr(Lease, "take", lambda *_: False)
+    with pytest.raises(UrlwardError, match="leads, and publishes what is new"):
+        run(config, "publish", "--once")
+
+
 @contextmanager
 def publisher(config: Path) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
     """`urlward publish` as a process, and what waits for a line of it."""
@@ -124,13 +148,11 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
         f'[[feed]]\nname = "phish"\nurl = "{url}"\nkey = "lists.key"\n'
         f'trust = ["{BODY.public}"]\npoll = "1s"\n'
     )
-    with publisher(config) as (first, said):
+    with publisher(config) as (first, said), running(tmp_path, following) as seen:
         said("publish: list phish: published: serial")
-        with running(tmp_path, following) as seen, publisher(config) as (second, second_said):
+        with publisher(config) as (second, second_said):
             seen.wait_for("list phish: 200 entries fetched")
             second_said("leads: this one waits for it to end")
-            with pytest.raises(UrlwardError, match="leads, and publishes what is new"):
-                run(config, "publish", "--once")
             (tmp_path / "phish.txt").write_text(hosts(*range(201)))
             seen.wait_for("list phish: 201 entries fetched")
             first.send_signal(signal.SIGKILL)
@@ -143,6 +165,57 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
             assert second.wait(60) == 0
     lease = json.loads((site.folder / "www" / tmp_path.name / ".publish/lease.json").read_text())
     assert lease["free"]
+
+
+async def test_a_canary_decides_over_its_metrics(
+    config: Path, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch, compiles_here: None
+) -> None:
+    monkeypatch.setattr(publish_run, "LOOK_CANARIES", 0.2)
+    monkeypatch.setattr(publish_run, "LOOK", 0.1)
+    (tmp_path / "token").write_text("token")
+    with config.open("a") as file:
+        file.write(f'observe = "1s"\n[[publish.canary]]\nurl = "{site.url("node")}"\ntoken_file = "token"\n')
+    site.put("node/metrics", "")
+    place = Folder(site.folder / "www" / tmp_path.name)
+    publisher = Publisher(read_config(config), tmp_path / "publisher", place)
+
+    def record() -> Rollout:
+        return next(iter(read_rollouts(place)), Rollout("phish"))
+
+    def counted(blocks: int) -> None:
+        """The canary has what is offered to it, and has counted so much."""
+        text = f'urlward_list_serial{{list="phish"}} {record().canary}\n'
+        text += f'urlward_requests_total{{stage="match",verdict="pass"}} {1000 + blocks}\n'
+        site.put("node/metrics", f'{text}urlward_blocks_total{{list="phish",category=""}} {blocks}\n')
+
+    async def until(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(60):
+            while not condition():
+                await asyncio.sleep(0.05)
+
+    task = asyncio.ensure_future(publisher.run())
+    try:
+        await until(lambda: offered(place))
+        (tmp_path / "phish.txt").write_text(hosts(*range(201)))
+        await until(lambda: record().is_tried)
+        await until(lambda: "serial 0" in record().waiting)
+        counted(0)
+        await until(lambda: offered(place) == offered(place, "canary"))
+        (tmp_path / "phish.txt").write_text(hosts(*range(202)))
+        await until(lambda: record().is_tried)
+        good = offered(place)
+        counted(1)
+        await until(lambda: record().before)
+        counted(900)
+        await until(lambda: record().held)
+        await until(lambda: record().canary > record().versions[-2].serial)
+        assert offered(place) == good
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    held = record().held
+    assert held is not None
+    assert held.reason.startswith(f"{site.url('node')}: 899 blocks of")
 
 
 @pytest.mark.parametrize(
@@ -158,6 +231,11 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
         (
             '[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "lists.key"\nsign = "none"\n',
             "none: ",
+        ),
+        (
+            '[[feed]]\nname = "a"\npath = "a"\n[publish]\nto = "www"\nkey = "lists.key"\nsign = "body"\n'
+            '[[publish.canary]]\nurl = "http://node.example"\ntoken_file = "t"\n',
+            "leave --once out",
         ),
         ('[publish]\nto = "ftp://x"\nkey = "k"\nsign = "s"\n', "publish.to: neither a folder nor s3://"),
         ('[publish]\nto = "s3://"\nkey = "k"\nsign = "s"\n', "publish.to: s3:// without a bucket"),

@@ -1,6 +1,7 @@
 """Real resolvers with urlward's hook in them, and this process as the urlward that they ask."""
 
 import asyncio
+import importlib.util
 import os
 import shutil
 import signal
@@ -10,9 +11,11 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import dns.asyncquery
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
@@ -30,9 +33,23 @@ from urlward.dns.hooks import FOLDER as HOOKS
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
+from urlward.dns.wire import PAYLOAD
 from urlward.engine.steps import exhaust
 from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
+
+
+def loaded(path: Path) -> ModuleType:
+    """A module that is no part of a package on Python's path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+KINDS = loaded(Path(__file__).parents[2] / "benchmarks" / "resolver" / "servers.py").KINDS
 
 LIST = """\
 blocked.example id=D-1 category=phishing
@@ -104,6 +121,7 @@ class Zone:
     def __init__(self, records: dict[str, Iterable[str]]) -> None:
         self.records = {name: list(lines) for name, lines in records.items()}
         self.silent = self.fails = False
+        self.cut: list[dns.rrset.RRset] = []
 
     def __call__(self, query: dns.message.Message) -> bytes | None:
         if self.silent:
@@ -130,7 +148,14 @@ class Zone:
             if alias is None or kind == dns.rdatatype.CNAME:
                 break
             name = alias[0].target
-        return response.to_wire(max_size=65535)
+        wire = response.to_wire(max_size=65535)
+        if len(wire) > PAYLOAD and query.question[0] not in self.cut:
+            # Over UDP, and whole when it is asked for again.
+            self.cut.append(query.question[0])
+            response.answer.clear()
+            response.flags |= dns.flags.TC
+            return response.to_wire()
+        return wire
 
 
 class Resolver:
@@ -139,85 +164,9 @@ class Resolver:
     def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         self.port, self.process, self.log = port, process, log
 
-    async def ask(self, name: str, kind: str = "A", *, timeout: float = PATIENT, **values: Any) -> Any:
-        query = dns.message.make_query(name, kind, **values)
-        return await dns.asyncquery.udp(query, "127.0.0.1", timeout=timeout, port=self.port)
-
-
-def unbound(
-    folder: Path, hook: Path, port: int, upstream: int, more: str = "", modules: str = "python iterator"
-) -> list[str]:
-    """Command line of Unbound."""
-    config = folder / "unbound.conf"
-    config.write_text(f"""\
-server:
-    interface: 127.0.0.1@{port}
-    access-control: 127.0.0.0/8 allow
-    do-daemonize: no
-    do-not-query-localhost: no
-    username: ""
-    chroot: ""
-    directory: "{folder}"
-    pidfile: ""
-    use-syslog: no
-    logfile: ""
-    module-config: "{modules}"
-{more}
-python:
-    python-script: "{HOOKS / "unbound.py"}"
-remote-control:
-    control-enable: no
-forward-zone:
-    name: "."
-    forward-addr: 127.0.0.1@{upstream}
-""")
-    return ["/usr/sbin/unbound", "-d", "-c", str(config)]
-
-
-def powerdns(folder: Path, hook: Path, port: int, upstream: int, more: str = "") -> list[str]:
-    """Command line of PowerDNS Recursor."""
-    config = folder / "recursor.yml"
-    config.write_text(f"""\
-incoming:
-  listen: ["127.0.0.1:{port}"]
-recursor:
-  daemon: false
-  threads: 1
-  socket_dir: {folder}
-  lua_dns_script: {HOOKS / "powerdns.lua"}
-{more}
-  forward_zones_recurse:
-    - zone: .
-      forwarders: ["127.0.0.1:{upstream}"]
-outgoing:
-  dont_query: []
-dnssec:
-  validation: "off"
-logging:
-  loglevel: 6
-""")
-    return ["/usr/sbin/pdns_recursor", f"--config-dir={folder}"]
-
-
-def knot(folder: Path, hook: Path, port: int, upstream: int, more: str = "") -> list[str]:
-    """Command line of Knot Resolver."""
-    config = folder / "kresd.conf"
-    config.write_text(f"""\
-net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
-cache.size = 10 * MB
-trust_anchors.remove('.')
-modules.unload('ta_update')
-modules.unload('ta_signal_query')
-modules.unload('priming')
-policy.add(policy.all(policy.FORWARD('127.0.0.1@{upstream}')))
-{more}
-package.path = '{HOOKS}/?.lua;' .. package.path
-modules.load('urlward')
-""")
-    return ["/usr/sbin/kresd", "-n", "-q", "-c", str(config), str(folder)]
-
-
-KINDS = {"unbound": unbound, "powerdns": powerdns, "knot": knot}
+    async def ask(self, name: str, kind: str = "A", *, tcp: bool = False) -> dns.message.Message:
+        how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
+        return await how(dns.message.make_query(name, kind), "127.0.0.1", timeout=PATIENT, port=self.port)
 
 
 @asynccontextmanager
@@ -226,7 +175,7 @@ async def resolving(
 ) -> AsyncIterator[Resolver]:
     """Run a resolver with a hook that knows its folder, in front of an authority."""
     port = free_port()
-    command = KINDS[kind](folder, hook, port, upstream.port, **values)
+    command = KINDS[kind](folder, port, upstream.port, **values)
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
     log = folder / f"{kind}.log"

@@ -1,14 +1,13 @@
 """What a hook holds of the lists, as the hook for Unbound reads it."""
 
-import importlib.util
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from gateway.dns_support import keep
+from resolver.hook_support import loaded
 from urlward.dns import hook_filter
 from urlward.dns.hooks import FOLDER
 from urlward.engine.steps import exhaust
@@ -26,16 +25,7 @@ bücher.example
 OWN = ("resolver.arpa", "canary.invalid")
 
 
-def loaded_hook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hook_for_unbound", FOLDER / "unbound.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-HOOK = loaded_hook()
+HOOK = loaded(FOLDER / "unbound.py")
 
 
 def filter_of(folder: Path, text: str, own: Iterable[str] = OWN) -> Any:

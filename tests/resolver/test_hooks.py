@@ -122,13 +122,28 @@ async def test_an_answer_leaves_when_its_addresses_are_steered(kind: str, tmp_pa
         assert urlward.late == 0
 
 
+async def test_signs_of_zone_files_in_names(kind: str, tmp_path: Path) -> None:
+    """The servers of a listed name have it lead to what they like."""
+    alias = 'a\\(b\\;c\\"d.plain.example'
+    zone = Zone({"odd.blocked.example": [f"60 CNAME {alias}."], alias: ["60 A 203.0.113.77"]})
+    async with running(kind, tmp_path, zone=zone) as (resolver, urlward, _):
+        for _ in 1, 2:
+            urlward.kernel.steered.clear()
+            answer = await resolver.ask("odd.blocked.example")
+            assert "203.0.113.77" in str(told(answer))
+            assert urlward.kernel.steered[-1][0] == ["203.0.113.77"]
+
+
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
+        clients = set()
+        urlward.policy.record = lambda _verdict, _host, client, _reference: clients.add(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)
                 assert (answer.rcode(), told(answer)) == (dns.rcode.NXDOMAIN, {}), name
         assert urlward.kernel.steered == []
+        assert "127.0.0.1" in clients
         assert told(await resolver.ask("www.paged.example")) == {"www.paged.example A": ["203.0.113.2"]}
 
 
@@ -282,3 +297,47 @@ async def test_expired_answers_of_unbound(wait: int, fails: bool, tmp_path: Path
         # And one that must not leave does not.
         urlward.policy._listed_hosts = "nxdomain"
         assert not (await resolver.ask(name)).answer
+
+
+async def test_what_unbound_fetches_ahead(tmp_path: Path) -> None:
+    """It is in the cache as clients may have it, too."""
+    more = "    serve-expired: yes\n    serve-expired-client-timeout: 0\n    prefetch: yes"
+    name, zone, options = "short.blocked.example", Zone(ZONE), {"more": more}
+    async with running("unbound", tmp_path, zone=zone, options=options) as (resolver, _, upstream):
+        await resolver.ask(name)
+        zone.records[name] = ["3600 A 203.0.113.9"]
+
+        async def ahead() -> bool:
+            return "203.0.113.9" in str(told(await resolver.ask(name)))
+
+        await until_true(ahead)
+        assert longest(await resolver.ask(name)) <= 300
+        assert upstream.asked.count(name) == 2
+
+
+async def test_a_name_that_is_listed_since_unbound_has_it(tmp_path: Path) -> None:
+    async with running("unbound", tmp_path) as (resolver, urlward, _):
+        assert longest(await resolver.ask("later.example")) > 300
+        urlward.keeper = keep(tmp_path, LIST + "later.example\n")
+        urlward.write()
+
+        async def handed_over() -> bool:
+            await resolver.ask("later.example")
+            return "later.example" in urlward.asked
+
+        await until_true(handed_over)
+        assert "203.0.113.9" in urlward.kernel.addresses
+        assert longest(await resolver.ask("later.example")) <= 300
+
+
+async def test_an_answer_too_long_to_be_handed_over_does_not_go(kind: str, tmp_path: Path) -> None:
+    """Whoever runs a listed name can have it so long."""
+    zone = Zone(
+        {"large.blocked.example": [f"60 AAAA 2001:db8:ffff:ffff:ffff:ffff:ffff:{n:x}" for n in range(1_400)]}
+    )
+    options = {"more": "    tcp-upstream: yes"} if kind == "unbound" else {}
+    async with running(kind, tmp_path, zone=zone, options=options) as (resolver, _, upstream):
+        for _ in 1, 2:
+            answer = await resolver.ask("large.blocked.example", "AAAA", tcp=True)
+            assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
+        assert upstream.connections, "it was there whole"

@@ -19,6 +19,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.options import KEY, LIST, given_path
 
 if TYPE_CHECKING:
+    from urlward.replay.judge import Clock
     from urlward.report.document import ReportDocument
 
 OK = 0
@@ -208,7 +209,7 @@ def _add_replay(of_lab: Any) -> None:
     parser = subcommand(of_lab, "replay", _replay, "Say what the lists would have blocked in access logs.")
     parser.epilog = _EPILOG
     parser.add_argument(
-        "logs", nargs="+", type=given_path, metavar="LOG", help='a file; "-" is standard input'
+        "logs", nargs="+", type=_log, metavar="LOG", help='a file, or a URL; "-" is standard input'
     )
     LIST.add_to(parser)
     KEY.add_to(parser)
@@ -226,6 +227,9 @@ def _add_replay(of_lab: Any) -> None:
         "--time", choices=["log", "now"], help="when entries that expire are judged (log, where it has times)"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (one a core)")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="scheduler of Dask (tcp://HOST:PORT) whose workers judge"
+    )
     parser.add_argument("--top", type=int, default=20, metavar="N", help="entries to name by their ids (20)")
     output = parser.add_argument(
         "-o", "--output", "--report", dest="output", type=given_path, metavar="FOLDER"
@@ -236,16 +240,23 @@ def _add_replay(of_lab: Any) -> None:
     )
 
 
+def _log(text: str) -> Path | str:
+    return text if "://" in text else given_path(text)
+
+
 def _replay(args: argparse.Namespace) -> int:
     from urlward.config import MOST_WORKERS
     from urlward.feeds.keeper import Keeper
     from urlward.lists.build import find_key
     from urlward.lists.source import read_budget
     from urlward.progress import progress_bar
+    from urlward.replay.cluster import connected, expanded, replay_on
     from urlward.replay.report import make_report
     from urlward.replay.run import open_logs, replay
     from urlward.report.document import check_folder, write_report
 
+    if args.cluster is not None and args.workers is not None:
+        raise UrlwardError("workers: the cluster has its own: give --cluster or --workers")
     workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS) if args.workers is None else args.workers
     if not 1 <= workers <= MOST_WORKERS:
         raise UrlwardError(f"workers: {workers} is not a number of processes from 1 to {MOST_WORKERS}")
@@ -257,14 +268,21 @@ def _replay(args: argparse.Namespace) -> int:
     names = [str(path) for path in args.logs]
     if names.count("-") > 1:
         raise UrlwardError("-: standard input can be read only once")
-    logs = open_logs(args.logs, kind=args.format or "", column=args.column, site=args.host, clock=args.time)
+    is_remote = args.cluster is not None or any(isinstance(log, str) for log in args.logs)
+    paths = expanded(args.logs) if is_remote else args.logs
+    logs = open_logs(paths, kind=args.format or "", column=args.column, site=args.host, clock=args.time)
     if not args.list:
         print(f"no --list given: replaying against the sample, {samples.SAMPLE}", file=sys.stderr)
     with progress_bar() as progress:
         lists = args.list or [samples.SAMPLE]
         keeper = Keeper(lists, find_key(args.key, lists), budget)
         keeper.load(progress)
-        done = replay(logs, keeper.matcher, clock=args.time or "log", workers=workers, progress=progress)
+        clock: Clock = args.time or "log"
+        if args.cluster is None:
+            done = replay(logs, keeper.matcher, clock=clock, workers=workers, progress=progress)
+        else:
+            with connected(args.cluster) as client:
+                done = replay_on(client, logs, keeper.matcher.lists, clock=clock, progress=progress)
     for log in logs:
         if log.trouble:
             print(f"urlward: {log.path}: {log.trouble}; read up to line {log.lines}", file=sys.stderr)

@@ -17,6 +17,7 @@ With ``S`` all addresses of the answer are steered, and what cannot be changed a
 
 import asyncio
 import logging
+import re
 import socket
 import struct
 import time
@@ -25,9 +26,12 @@ from io import BytesIO
 from ipaddress import ip_address
 from typing import Any
 
+import dns.exception
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rdata
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
@@ -35,14 +39,13 @@ from urlward.dns.answers import error
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.wire import (
-    AAAA,
     HEADER,
     HTTPS,
     LONGEST,
     SERVFAIL,
     SVCB,
-    A,
     Question,
+    Scan,
     StreamMessages,
     WireError,
     framed,
@@ -55,8 +58,10 @@ logger = logging.getLogger("urlward.gateway")
 
 _ADDRESS_SIZES = (0, 4, 16)
 _TEXT = 128
-_LEADING = (A, AAAA, SVCB, HTTPS)
 _PASS = framed(b"P")
+_NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
+_PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
+"""Matches content, with a space before it, that stands in a zone file for what it is."""
 
 
 class HookServer:
@@ -155,8 +160,13 @@ class _Hook(asyncio.Protocol):
         data = frame[1 + size :]
         self._written = uncompressed
         if frame[0] & _TEXT:
-            data = from_text(data)
             self._written = to_text
+            try:
+                data = from_text(data)
+            except (ValueError, dns.exception.DNSException):
+                # Such as a listed name's own servers can have sent it: nobody can tell where it leads.
+                self._write(framed(b"R%d" % SERVFAIL), since)
+                return
         question = read_question(data)
         query = _query(data, question)
         answers = self._server.answers
@@ -165,7 +175,7 @@ class _Hook(asyncio.Protocol):
             try:
                 read = scan(data, question)
             except WireError:
-                self._reply(error(query, SERVFAIL, question), data, since)
+                self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
                 return
             found = answers.look(read)
             if not found:
@@ -176,18 +186,27 @@ class _Hook(asyncio.Protocol):
             )
         else:
             work = answers.own(query, question, reason, client)
-        self._steering = asyncio.get_running_loop().create_task(self._steered(work, data, since))
+        steered = self._steered(work, query, question, data, since)
+        self._steering = asyncio.get_running_loop().create_task(steered)
 
-    async def _steered(self, work: Coroutine[Any, Any, bytes | None], data: bytes, since: float) -> None:
+    async def _steered(
+        self,
+        work: Coroutine[Any, Any, bytes | None],
+        query: bytes,
+        question: Question,
+        data: bytes,
+        since: float,
+    ) -> None:
         told = await work
         if told is None or told is data:
             self._write(_PASS, since)
         else:
             try:
                 self._reply(told, data, since)
-            except Exception as e:  # noqa: BLE001 - the hook does what it is to do without this filter
-                self._server.faults.say(e, "a hook has no reply")
-                self.close()
+            except Exception as e:  # noqa: BLE001 - the server of a listed name may have it so
+                # Without a reply it would go, and after three so would all: a hook waits for nothing then.
+                self._server.faults.say(e, "an answer from a hook does not go")
+                self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
 
     def _reply(self, message: bytes, data: bytes, since: float) -> None:
         status = b"S" if _may_go(data, message) else b"R"
@@ -207,13 +226,23 @@ def _query(answer: bytes, question: Question) -> bytes:
 
 def _may_go(answer: bytes, told: bytes) -> bool:
     """Whether an answer leads nowhere that what replaces it does not, all of which is steered."""
-    before, after = dns.message.from_wire(answer, keyring=False), dns.message.from_wire(told, keyring=False)
-    return _leading(before) <= _leading(after)
+    question = read_question(answer)
+    before, after = scan(answer, question), scan(told, question)
+    if before.service and not _services(answer) <= _services(told):
+        return False
+    return _addresses(before) <= _addresses(after)
 
 
-def _leading(message: dns.message.Message) -> set[dns.rdata.Rdata]:
-    sections = (*message.answer, *message.additional)
-    return {rdata for rrset in sections if rrset.rdtype in _LEADING for rdata in rrset}
+def _addresses(read: Scan) -> set[bytes]:
+    four = {read.four[i : i + 4] for i in range(0, len(read.four), 4)}
+    six = {read.six[i : i + 16] for i in range(0, len(read.six), 16)}
+    return four | six | {address for _, address in read.beside if address}
+
+
+def _services(data: bytes) -> set[dns.rdata.Rdata]:
+    message = dns.message.from_wire(data, keyring=False, ignore_trailing=True)
+    rrsets = (*message.answer, *message.additional)
+    return {rdata for rrset in rrsets if rrset.rdtype in (SVCB, HTTPS) for rdata in rrset}
 
 
 def from_text(data: bytes) -> bytes:
@@ -233,11 +262,27 @@ def from_text(data: bytes) -> bytes:
     message.set_rcode(dns.rcode.Rcode(int(code)))
     for line in lines:
         section, owner, ttl, type_, content = line.split(" ", 4)
-        rrset = dns.rrset.from_text(owner, int(ttl), "IN", dns.rdatatype.RdataType(int(type_)), content)
+        rrset = dns.rrset.from_rdata(owner, int(ttl), _content(dns.rdatatype.RdataType(int(type_)), content))
         message.find_rrset(
             int(section), rrset.name, rrset.rdclass, rrset.rdtype, rrset.covers, create=True
         ).update(rrset)
-    return message.to_wire(max_size=LONGEST)
+    return message.to_wire(max_size=LONGEST, want_shuffle=False)
+
+
+def _content(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
+    """Content of a record.
+
+    In a name resolvers escape few of the signs that mean something in a zone file: behind ``;`` is a comment.
+
+    Raises:
+        ValueError, dns.exception.DNSException: it has such signs where it is more than a name, or is none.
+    """
+    if kind in _NAMES:
+        make: Callable[..., dns.rdata.Rdata] = dns.rdata.get_rdata_class(dns.rdataclass.IN, kind)
+        return make(dns.rdataclass.IN, kind, dns.name.from_text(text))
+    if not _PLAIN(f" {text}"):
+        raise ValueError("a sign that means something else in a zone file")
+    return dns.rdata.from_text(dns.rdataclass.IN, kind, text)
 
 
 def to_text(message: bytes) -> bytes:

@@ -420,7 +420,9 @@ class Look:
     def kept(self, header: Header) -> bytes | None:
         """The artifact that a header begins, made of one that is or was in force and says the same."""
         for path in (self.ward, *(version.path for version in self.versions())):
-            with suppress(SourceError, ArtifactError):
+            with suppress(SourceError, ArtifactError, OSError):
+                if path.stat().st_size != header.size:
+                    continue
                 made = header.raw + bytes(memoryview(read_artifact(path))[HEADER_SIZE:])
                 parse(made)
                 return made

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from urlward.engine.artifact import HEADER_SIZE, Header, read_header
 from urlward.engine.errors import ArtifactError
-from urlward.feeds.source import NO_VALIDATORS, FetchError, Validators, origin
+from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FetchError, Validators, origin
 
 if TYPE_CHECKING:
     from urlward.config import FeedTable
@@ -24,9 +24,6 @@ logger = logging.getLogger("urlward.lists")
 
 MOST = 60.0
 """Seconds between two looks at most, at a server that fails."""
-
-HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
-"""Fields that ask for an artifact's header; a server may give all of it."""
 
 
 class PollError(FetchError):
@@ -74,9 +71,10 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
     asked: Header | None = None
+    # Nodes that start together are not to ask together.
+    await asyncio.sleep(wait * random.random())
     while True:
-        # Nodes that start together are not to ask together.
-        await asyncio.sleep(wait * (0.75 + random.random() / 2))
+        await asyncio.sleep(wait * (0.9 + random.random() / 5))
         try:
             found, validators = await asyncio.to_thread(peek, feed, validators)
         except PollError as e:

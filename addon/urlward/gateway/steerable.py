@@ -4,8 +4,17 @@ A name on a list belongs to whoever runs it: by answering with somebody else's a
 draw that address's traffic into the filter. What a network lives on stays out of reach.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+    ip_network,
+)
 from time import monotonic
 
 from urlward.config import GatewayTable
@@ -62,8 +71,8 @@ class Steerable:
     """
 
     def __init__(self, gateway: GatewayTable, own: Callable[[], frozenset[Address]] = own_addresses) -> None:
-        self._never = (*NEVER_STEERED, *map(ip_network, gateway.never))
-        self._configured = self._never[len(NEVER_STEERED) :]
+        self._configured = tuple(map(ip_network, gateway.never))
+        self._never = {version: _Ranges(version, (*NEVER_STEERED, *self._configured)) for version in (4, 6)}
         self._pages = frozenset(map(ip_address, gateway.dns.page_addresses))
         self._read_own = own
         self._own: frozenset[Address] = frozenset()
@@ -74,8 +83,9 @@ class Steerable:
         inner = embedded(address)
         if address in self._pages:
             return not _within(address, self._configured)
-        if any(one in PUBLIC_RESOLVERS or _within(one, self._never) for one in (address, inner)):
-            return False
+        for one in (address,) if inner is address else (address, inner):
+            if one in PUBLIC_RESOLVERS or int(one) in self._never[one.version]:
+                return False
         own = self._own_addresses()
         return address not in own and inner not in own
 
@@ -85,6 +95,20 @@ class Steerable:
             # Of a machine that has none the kernel has said nothing, such as where no descriptor was left.
             self._own, self._own_until = self._read_own() or self._own, now + _OWN_FOR
         return self._own
+
+
+class _Ranges:
+    """Networks of one version, by the numbers of their addresses: where a node joins others, hundreds of
+    thousands of addresses are looked for."""
+
+    def __init__(self, version: int, networks: Iterable[Network]) -> None:
+        merged = sorted(collapse_addresses(one for one in networks if one.version == version))  # type: ignore[type-var]
+        self._firsts = [int(one.network_address) for one in merged]
+        self._lasts = [int(one.broadcast_address) for one in merged]
+
+    def __contains__(self, number: int) -> bool:
+        at = bisect_right(self._firsts, number) - 1
+        return at >= 0 and number <= self._lasts[at]
 
 
 def plain(address: str) -> Address | None:

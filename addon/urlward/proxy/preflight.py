@@ -173,6 +173,10 @@ class Preflight:
                 text = f"{one} is where {other.key} ({other}) listens: choose another port"
                 yield Problem(one.key, text, one.in_file)
             seen.append(one)
+        hook = self._config.gateway.hook.folder
+        if hook is not None and not Path(hook).is_dir():
+            text = f"{hook}: no such folder; make it, for the resolver's group (urlward help resolvers)"
+            yield Problem("gateway.hook.folder", text)
 
     def addresses(self) -> Iterator[Listener]:
         """Addresses to listen on, of the filter and of what is beside it."""

@@ -70,7 +70,8 @@ class Lease:
         """
         found, before = self._place.read(NAME), self._clock()
         record = None if found is None else _parse(found.data)
-        if found is not None and record is not None and not record.free:
+        # Our own is one that was let go when the place was away for its term.
+        if found is not None and record is not None and not record.free and record.holder != self._holder:
             self.other = record.holder
             if found.tag != self._seen[0]:
                 self._seen = found.tag, before

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from urlward.config.tables import BUCKET
@@ -19,6 +19,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.build import written_atomically
 from urlward.lists.source import SourceError
 from urlward.regular import open_regular
+from urlward.state.folder import give_to_owner_of
 
 LOCKED = 20.0
 """Seconds to wait for a folder's lock, which is held while one object is written."""
@@ -128,17 +129,20 @@ class Folder:
         """See `Place.write`."""
         path = self._path / name
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700 if _is_hidden(name) else 0o755)
             with self._locked():
+                self._make_folders(path.parent, 0o755 if _is_public(name) else 0o700)
                 there = self.read(name, 0)
                 if (NEW if there is None else there.tag) != over:
                     raise ChangedError(f"{path}: written by another publisher meanwhile")
-                with written_atomically(path, 0o600 if _is_hidden(name) else 0o644) as file:
+                with written_atomically(path, 0o600) as file:
                     file.write(data)
                     file.flush()
+                    if _is_public(name):
+                        os.fchmod(file.fileno(), 0o644)  # whatever the umask is
+                    give_to_owner_of(self._path, file.fileno())
                     if there is not None:
                         # What web servers call a file by is its size and the second that it is of.
-                        step = 1 if _is_hidden(name) else 1_000_000_000
+                        step = 1_000_000_000 if _is_public(name) else 1
                         moment = max(time.time_ns(), path.stat().st_mtime_ns + step)
                         os.utime(file.fileno(), ns=(moment, moment))
                     return _tag(file.fileno())
@@ -158,7 +162,7 @@ class Folder:
         """See `Place.names`."""
         try:
             found = (self._path / folder).iterdir()
-            return sorted(path.name for path in found if path.is_file() and not _is_hidden(path.name))
+            return sorted(path.name for path in found if path.is_file() and not path.name.startswith("."))
         except FileNotFoundError:
             return []
         except OSError as e:
@@ -170,6 +174,15 @@ class Folder:
             for folder in _FOLDERS:
                 for left in (self._path / folder).rglob(".*.tmp"):
                     left.unlink(missing_ok=True)
+
+    def _make_folders(self, folder: Path, mode: int) -> None:
+        """Make the folders of an object; root makes them for whose folder it is."""
+        for each in (*reversed(folder.relative_to(self._path).parents), folder.relative_to(self._path)):
+            with suppress(FileExistsError):
+                made = self._path / each
+                made.mkdir(mode)
+                made.chmod(mode)
+                give_to_owner_of(self._path, made)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -194,9 +207,9 @@ class Folder:
         return PlaceError(f"{error.filename or self._path}: {error.strerror or error}")
 
 
-def _is_hidden(name: str) -> bool:
-    """Whether readers have no business with an object."""
-    return any(part.startswith(".") for part in PurePosixPath(name).parts)
+def _is_public(name: str) -> bool:
+    """Whether an object is for nodes."""
+    return name.startswith((f"{CANARY}/", f"{STABLE}/"))
 
 
 def _tag(fd: int) -> str:

@@ -19,19 +19,20 @@ is to issue an earlier version anew.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from urlward.config import Config, PublishTable
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.delta import DeltaError, make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
-from urlward.engine.signing import SigningKey, sign_artifact
+from urlward.engine.signing import MAX_SERIAL, SigningKey, check_signature, sign_artifact
 from urlward.lists.trust import read_signing_key
 from urlward.publish.canaries import (
     Sample,
@@ -42,7 +43,17 @@ from urlward.publish.canaries import (
 )
 from urlward.publish.lease import NAME as LEASE
 from urlward.publish.lease import Lease, LeaseLostError
-from urlward.publish.place import CANARY, CONTROL, NEW, STABLE, VERSIONS, ChangedError, Place, PlaceError
+from urlward.publish.place import (
+    CANARY,
+    CONTROL,
+    NEW,
+    STABLE,
+    VERSIONS,
+    ChangedError,
+    Found,
+    Place,
+    PlaceError,
+)
 from urlward.state.keys import read_key
 from urlward.units import in_words
 
@@ -51,6 +62,9 @@ PATIENCE = 3
 
 RESTARTS = 2
 """Times that a canary's filter may begin anew while it is watched."""
+
+_HIGHEST = MAX_SERIAL // 2
+"""Serial of a body's own list that is kept: above it there has to be room for all that follow."""
 
 _TRIES = 20
 
@@ -233,6 +247,8 @@ class Lists:
             return False
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
+        header, entries = artifact.header, artifact.meta["entries"]
+        fetched = Version(header.serial, content, entries, 0.0, header.valid_until, protected=protected)
 
         def change(rollout: Rollout) -> bool:
             if not self._is_news(rollout, content):
@@ -242,7 +258,7 @@ class Lists:
                 rollout.source = content  # as after a rollback, where the body has gone back too
                 return True
             rollout.source = content
-            version = self._issue(rollout, data, protected, artifact.header.valid_until)
+            version = self._issue(rollout, data, fetched)
             stable = rollout.version(rollout.stable)
             if stable is not None and protected > stable.protected:
                 reason = f"{protected - stable.protected} protected hosts would be blocked whole"
@@ -450,34 +466,27 @@ class Lists:
         there = {channel: self._place.read(path, HEADER_SIZE) for channel, path in paths.items()}
         rollout = self.rollout(name)
         wanted = {CANARY: rollout.canary, STABLE: rollout.stable}
+        changed = []
         for channel, found in there.items():
-            serial = 0
-            if found is not None:
-                with suppress(ArtifactError):
-                    serial = read_header(found.data).serial
-            if serial > wanted[channel] > 0:
+            offered, serial = self._serial_of(found), wanted[channel]
+            if offered > serial > 0:
                 # By who led before, or the record is of a copy of old: nodes go by serials, so above it.
-                self._rise(name, channel, serial)
+                self._rise(name, channel, offered)
                 return False
+            if serial and offered != serial:
+                changed.append((channel, serial, NEW if found is None else found.tag))
+        if at_once:
+            for channel, serial, tag in reversed(changed):
+                # Those that are there lead to what is to be taken back.
+                self._remove_deltas(name, channel, ())
+                self._put(paths[channel], self._version(name, serial), tag)
         deltas: dict[tuple[int, int], bytes | None] = {}
-        for channel, found in there.items():
-            serial = wanted[channel]
-            is_there = False
-            if found is not None:
-                with suppress(ArtifactError):
-                    is_there = read_header(found.data).serial == serial
-            if not serial or is_there:
-                continue
+        for channel, serial, tag in changed:
             data = self._version(name, serial)
-            tag = NEW if found is None else found.tag
-            if at_once:
-                self._put(paths[channel], data, tag)
             names = self._put_deltas(rollout, paths[channel], serial, data, deltas)
             if not at_once:
                 self._put(paths[channel], data, tag)
-            for other in self._place.names(channel):
-                if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in names:
-                    self._place.remove(f"{channel}/{other}")
+            self._remove_deltas(name, channel, names)
         self._prune(rollout)
         return True
 
@@ -485,6 +494,12 @@ class Lists:
         if self._lease is not None:
             self._lease.check()
         self._place.write(path, data, tag)
+
+    def _remove_deltas(self, name: str, channel: str, but: Collection[str]) -> None:
+        """Delete the deltas of a list, but those of some names."""
+        for other in self._place.names(channel):
+            if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in but:
+                self._place.remove(f"{channel}/{other}")
 
     def _put_deltas(
         self,
@@ -526,6 +541,16 @@ class Lists:
             raise MissingError(f"{self._place}: {VERSIONS}/{name}/{serial}.ward is gone")
         return found.data
 
+    def _serial_of(self, found: Found | None) -> int:
+        """Serial of an artifact that is offered, by its header; 0 for none, and for what we have not signed:
+        nodes do not go by that either."""
+        if found is not None:
+            with suppress(ArtifactError):
+                header = read_header(found.data)
+                if check_signature(header) == self._signing.public:
+                    return header.serial
+        return 0
+
     def _rise(self, name: str, channel: str, above: int) -> None:
         """Issue what a channel is to have above a serial that is offered there."""
 
@@ -552,20 +577,19 @@ class Lists:
         if version is None:
             raise MissingError(f"{self._place}: {rollout.name}: serial {serial} is not kept")
         data = self._version(rollout.name, serial)
-        return self._issue(rollout, data, version.protected, version.until, above)
+        return self._issue(rollout, data, structs.replace(version, released=False), above)
 
-    def _issue(self, rollout: Rollout, data: bytes, protected: int, until: int, above: int = 0) -> Version:
-        """Sign a version, with a serial above all others, and keep it."""
-        artifact, now = parse(data), time.time()
-        offered = []
-        for channel in (CANARY, STABLE):
-            found = self._place.read(f"{channel}/{rollout.name}.ward", HEADER_SIZE)
-            if found is not None:
-                with suppress(ArtifactError):
-                    offered.append(read_header(found.data).serial)
-        known = [version.serial for version in rollout.versions]
-        serial = max(artifact.header.serial, 1 + max([above, *offered, *known], default=0))
-        ends = [until] if until else []
+    def _issue(self, rollout: Rollout, data: bytes, version: Version, above: int = 0) -> Version:
+        """Sign a version, with its own serial or one above all others, and keep it."""
+        now = time.time()
+        offered = [
+            self._serial_of(self._place.read(f"{channel}/{rollout.name}.ward", HEADER_SIZE))
+            for channel in (CANARY, STABLE)
+        ]
+        known = [each.serial for each in rollout.versions]
+        own = version.serial if version.serial <= _HIGHEST else 0
+        serial = max(own, 1 + max([above, *offered, *known]))
+        ends = [version.until] if version.until else []
         if self._table.valid_for is not None:
             ends.append(int(now + self._table.valid_for))
         while True:
@@ -577,7 +601,7 @@ class Lists:
                 break
             except ChangedError:
                 serial += 1  # of one that was killed before it had noted it
-        version = Version(serial, content_of(made), artifact.meta["entries"], now, until, protected=protected)
+        version = structs.replace(version, serial=serial, at=now)
         rollout.versions.append(version)
         needed = {rollout.canary, rollout.stable}
         kept = {each.serial for each in rollout.versions[-1 - self._table.keep :]} | needed

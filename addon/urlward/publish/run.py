@@ -118,7 +118,10 @@ class Publisher:
         Raises:
             PlaceError: the place cannot be used.
             LeaseLostError: another publisher leads.
+            UrlwardError: there are canaries.
         """
+        if self._table.canary:
+            raise UrlwardError("canaries are watched by a publisher that goes on: leave --once out")
         until = time.monotonic() + self._table.lease + 2 * LOOK
         while not await asyncio.to_thread(self._try_to_lead):
             if time.monotonic() > until:

@@ -13,6 +13,7 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from hashlib import blake2b
 from heapq import nsmallest
 from secrets import token_hex
 from typing import Literal
@@ -47,13 +48,19 @@ class Hasher:
     Python's own keyed hash of strings (SipHash-1-3), which costs a tenth of BLAKE2b here. Its key differs
     between processes, but not between those that have been forked from one; with a salt, since it can be
     set from outside (``PYTHONHASHSEED``).
+
+    Args:
+        key: under which processes that are not forked from one hash alike, by BLAKE2b; or empty.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, key: bytes = b"") -> None:
         self._salt = secrets.token_hex(16)
+        self._key = key
 
     def __call__(self, text: str) -> int:
         """Hash of a text, a number below 2^64."""
+        if self._key:
+            return int.from_bytes(blake2b(text.encode(), key=self._key, digest_size=8).digest())
         return hash(self._salt + text) & _HASHES - 1
 
 
@@ -199,13 +206,14 @@ class LogJudge:
         matcher: the lists.
         now: seconds since 1970-01-01 UTC.
         clock: whether entries that expire are judged at the time in the log, where it has one, or at `now`.
+        hashes: as of `Hasher`.
     """
 
-    def __init__(self, matcher: Matcher, now: float, clock: Clock = "log") -> None:
+    def __init__(self, matcher: Matcher, now: float, clock: Clock = "log", hashes: bytes = b"") -> None:
         self._matcher = matcher
         self._now = now
         self._clock = clock
-        self._hash = Hasher()
+        self._hash = Hasher(hashes)
         self._origins: dict[str, UrlOrigin] = {}
         self._tunnels: dict[str, UrlOrigin] = {}
         self._clients: set[str] = {"", NONE}

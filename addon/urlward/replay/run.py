@@ -18,7 +18,7 @@ import signal
 import stat
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
-from urlward.feeds.body import DAMAGED, decoder_for
+from urlward.feeds.body import DAMAGED, Decoder, decoder_for
 from urlward.process import check_parent, end_with_parent
 from urlward.progress import Progress, silent
 from urlward.replay.formats import NONE, LogFormat, detect
@@ -60,13 +60,16 @@ class LogSource:
     """Log file as bytes, decompressed, without a byte order mark.
 
     Args:
-        path: of the file; ``-`` is standard input.
+        path: of the file; ``-`` is standard input. Text is a URL, for fsspec.
+        part: of the file, in bytes from one place to another: all lines that begin there, or in the members
+            of a compressed one that begin there, but for the rest of one before; None for all.
 
     Attributes:
         name: for messages to who named it.
         head: the first `HEAD` bytes, or all where it has fewer.
         size: of the file in bytes; 0 where that is not known.
         reopens: whether opening it once more gives the same bytes.
+        packed: whether it is compressed.
         consumed: bytes of the file read so far.
         trouble: why it could not be read to its end, or empty.
 
@@ -74,27 +77,28 @@ class LogSource:
         UrlwardError: not readable, or compressed with something else than gzip or zstd.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str, part: tuple[int, int] | None = None) -> None:
         standard = str(path) == "-"
         self.name = "standard input" if standard else str(path)
         self.consumed = 0
         self.trouble = ""
+        self.packed = False
+        self._at = 0
         try:
-            self._file = open(0 if standard else path, "rb", buffering=0, closefd=not standard)  # noqa: SIM115
+            self._file = _opened(path)
         except OSError as e:
             raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         try:
-            status = os.fstat(self._file.fileno())
-            self.size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-            self.reopens = stat.S_ISREG(status.st_mode) and not standard
-            self._pieces = self._unpacked()
+            self.size, self.reopens = _size(path, self._file)
+            self._pieces = self._unpacked() if part is None else self._of_part(*part)
             self._ahead = b""
             while len(self._ahead) < HEAD and (piece := next(self._pieces, b"")):
                 self._ahead += piece
         except BaseException:
             self.close()
             raise
-        self._ahead = without_bom(self._ahead)
+        if part is None or not part[0]:
+            self._ahead = without_bom(self._ahead)
         self.head = self._ahead[:HEAD]
 
     def __enter__(self) -> Self:
@@ -127,12 +131,24 @@ class LogSource:
                 raise UrlwardError(
                     f"{self.name}: neither text nor gzip nor zstd; try: {program} FILE | … replay -"
                 )
-        new = decoder_for(data)
-        if new is None:
+        self.packed = decoder_for(data) is not None
+        if not self.packed:
             while data:
                 yield data
                 data = self._raw()
             return
+        for piece in self._members(data):
+            if piece:
+                yield piece
+
+    def _members(self, data: bytes) -> Iterator[bytes]:
+        """Content of compressed members, one after the other; nothing where another begins, at `_at`.
+
+        Args:
+            data: the first bytes of the first.
+        """
+        new = decoder_for(data)
+        assert new is not None
         decoder = new()
         while True:
             if decoder.eof:
@@ -140,6 +156,8 @@ class LogSource:
                 if not data.strip(b"\0"):
                     return  # the padding of tape drives and some tools
                 decoder = new()
+                self._at = self.consumed - len(data)
+                yield b""
             elif not data and decoder.needs_input:
                 data = self._raw()
                 if not data:
@@ -154,13 +172,156 @@ class LogSource:
             if piece:
                 yield piece
 
-    def _raw(self) -> bytes:
+    def _of_part(self, begin: int, end: int) -> Iterator[bytes]:
+        """Lines of a part."""
+        head = self._at_place(0, BLOCK)
+        new = decoder_for(head)
+        self.packed = new is not None
+        if new is None:
+            yield from self._of_plain_part(begin, end)
+            return
+        first = self._first_member(new, begin, end) if begin else 0
+        if first is None:
+            return
+        self._seek(first)
+        inside, over = begin == 0, False
+        for piece in self._members(self._raw()):
+            data = piece
+            if not data:
+                over = over or self._at >= end
+                continue
+            if not inside:
+                line, found, data = data.partition(b"\n")
+                if not found:
+                    continue
+                inside = True
+                if over:
+                    return
+            if over:
+                line, found, _ = data.partition(b"\n")
+                yield line + found
+                if found:
+                    return
+            elif data:
+                yield data
+
+    def _of_plain_part(self, begin: int, end: int) -> Iterator[bytes]:
+        at = max(begin - 1, 0)
+        self._seek(at)
+        inside = begin == 0
+        while data := self._raw():
+            after = at + len(data)
+            if not inside:
+                line, found, rest = data.partition(b"\n")
+                if not found:
+                    at = after
+                    continue
+                inside = True
+                at, data = at + len(line) + 1, rest
+            if at >= end:
+                return
+            if after >= end:
+                # Up to the end of the line that has the part's last byte.
+                last = data.find(b"\n", max(end - 1 - at, 0)) + 1
+                if last:
+                    yield data[:last]
+                    return
+                yield data
+                yield from self._line_end()
+                return
+            if data:
+                yield data
+            at = after
+
+    def _line_end(self) -> Iterator[bytes]:
+        while data := self._raw():
+            last = data.find(b"\n") + 1
+            yield data[:last] if last else data
+            if last:
+                return
+
+    def _first_member(self, new: Callable[[], Decoder], begin: int, end: int) -> int | None:
+        """Where the first member begins in a part; None where none does."""
+        data = self._at_place(begin, end - begin + _SURE)
+        for magic in MEMBERS:
+            at = data.find(magic, 0, end - begin + len(magic) - 1)
+            while at >= 0:
+                if _is_member(new, data[at : at + _SURE]):
+                    return begin + at
+                at = data.find(magic, at + 1, end - begin + len(magic) - 1)
+        return None
+
+    def _at_place(self, at: int, size: int) -> bytes:
+        self._seek(at)
+        parts = []
+        while size > 0 and (data := self._raw(size)):
+            parts.append(data)
+            size -= len(data)
+        return b"".join(parts)
+
+    def _seek(self, at: int) -> None:
         try:
-            data = os.read(self._file.fileno(), BLOCK)
+            self._file.seek(at)
+        except OSError as e:
+            raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
+        self.consumed = at
+
+    def _raw(self, size: int = BLOCK) -> bytes:
+        try:
+            data: bytes = self._file.read(size) or b""
         except OSError as e:
             raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         self.consumed += len(data)
         return data
+
+
+MEMBERS = (b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd")
+"""What a member of gzip, and a frame of zstd, begins with."""
+
+_SURE = 1 << 16
+"""Bytes that have to be of a member, where it has so many, for it to be one."""
+
+
+def _is_member(new: Callable[[], Decoder], data: bytes) -> bool:
+    decoder = new()
+    try:
+        while data or not decoder.needs_input:
+            decoder.decompress(data, BLOCK)
+            data = b""
+            if decoder.eof:
+                return True
+    except DAMAGED:
+        return False
+    return True
+
+
+def _opened(path: Path | str) -> Any:
+    """Open a file.
+
+    Raises:
+        OSError: that is not possible.
+        UrlwardError: there is nothing here that opens such a URL.
+    """
+    if isinstance(path, Path):
+        standard = str(path) == "-"
+        return open(0 if standard else path, "rb", buffering=0, closefd=not standard)
+    from fsspec import open as open_url  # an extra
+
+    try:
+        return open_url(path, "rb").open()
+    except (ImportError, ValueError) as e:
+        raise UrlwardError(f"{path}: {e}") from e
+
+
+def _size(path: Path | str, file: Any) -> tuple[int, bool]:
+    """Size of an open file, 0 where that is not known, and whether it can be opened once more."""
+    if not isinstance(path, Path):
+        size = int(file.seek(0, os.SEEK_END))
+        file.seek(0)
+        return size, True
+    status = os.fstat(file.fileno())
+    is_file = stat.S_ISREG(status.st_mode)
+    return status.st_size if is_file else 0, is_file and str(path) != "-"
 
 
 class LineBlock(NamedTuple):
@@ -397,17 +558,19 @@ class Log:
     """Log to replay.
 
     Attributes:
-        path: of the file; ``-`` is standard input.
+        path: of the file; ``-`` is standard input. Text is a URL.
         format: of its lines.
         size: bytes of the file; 0 where that is not known.
+        packed: whether it is compressed.
         source: its bytes, where it cannot be opened again.
         lines: that were read.
         trouble: why it could not be read to its end, or empty.
     """
 
-    path: Path
+    path: Path | str
     format: LogFormat
     size: int
+    packed: bool = False
     source: LogSource | None = None
     lines: int = 0
     trouble: str = ""
@@ -433,12 +596,17 @@ class Replay:
 
 
 def open_logs(
-    paths: Sequence[Path], *, kind: str = "", column: str = "", site: str = "", clock: Clock | None = None
+    paths: Sequence[Path | str],
+    *,
+    kind: str = "",
+    column: str = "",
+    site: str = "",
+    clock: Clock | None = None,
 ) -> list[Log]:
     """Detect the formats of all logs, before anything is judged.
 
     Args:
-        paths: of files; ``-`` is standard input.
+        paths: of files; ``-`` is standard input. Text is a URL.
         kind, column, site: as `detect` takes them.
         clock: ``log`` where each must have the time in it.
 
@@ -457,7 +625,7 @@ def open_logs(
             raise
         if source.reopens:
             source.close()
-        logs.append(Log(path, found, source.size, None if source.reopens else source))
+        logs.append(Log(path, found, source.size, source.packed, None if source.reopens else source))
     return logs
 
 
@@ -488,7 +656,7 @@ def replay(
     with JudgePool(LogJudge(matcher, now, clock), workers) as pool:
         for number, log in enumerate(logs, 1):
             with log.source or LogSource(log.path) as source:
-                for block in _blocks(source, log.format):
+                for block in line_blocks(source, log.format):
                     log.lines += block.lines
                     lines += block.lines
                     if block.lost:
@@ -510,12 +678,19 @@ def replay(
     return Replay(tally, logs, clock, now, time.monotonic() - start)
 
 
-def _blocks(source: LogSource, log_format: LogFormat) -> Iterator[LineBlock]:
+def line_blocks(source: LogSource, log_format: LogFormat, *, first: bool = True) -> Iterator[LineBlock]:
+    """Blocks of a log.
+
+    Args:
+        source: the log, or a part of it.
+        log_format: its format.
+        first: whether it is from the beginning.
+    """
     if log_format.kind == "har":
         yield from har_blocks(source)
         return
     for block in blocks(source, quotes=bool(log_format.delimiter)):
-        if block.first == 1 and log_format.heading:
+        if first and block.first == 1 and log_format.heading:
             # The line stays, so that the numbers of the others do.
             yield block._replace(data=re.sub(rb"\A[^\n]*", b"", block.data))
         else:

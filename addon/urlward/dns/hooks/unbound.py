@@ -39,7 +39,16 @@ _HEADER = struct.Struct("<8sIII12s")
 _NUMBERS = struct.Struct("<6I")
 _PLAIN = re.compile(rb"(?:[a-z0-9_\-]+\.)*(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
 _PLAIN_BYTES = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
-_CNAME, _DNAME, _RRSIG, _SVCB, _HTTPS = 5, 39, 46, 64, 65
+_RRSIG = 46
+_ALIASES = frozenset(map(socket.htons, (5, 39)))
+"""CNAME and DNAME, as Unbound has types."""
+
+_SERVICES = frozenset(map(socket.htons, (64, 65)))
+"""SVCB and HTTPS."""
+
+_KNOWN = 65_536
+"""Names whose finding is kept."""
+
 _SERVFAIL, _NXDOMAIN = 2, 3
 _LONGEST = 0xFFFF
 _SECURE, _INDETERMINATE = 5, 2
@@ -58,6 +67,7 @@ class Filter:
         self._any = data is None
         self._suffixes = self._names = frozenset()
         self._sieves = ()
+        self._known = {}
         if data is None:
             return
         settle, closed, told, names, any_name, sieves = _NUMBERS.unpack_from(data)
@@ -73,6 +83,15 @@ class Filter:
             found.append((data[at + 4 : at + 4 + size], size * 8 - 1))
             at += 4 + size
         self._sieves = tuple(found)
+
+    def may_list_name(self, name):
+        """The same of a name in wire form."""
+        found = self._known.get(name)
+        if found is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            found = self._known[name] = self.may_list(host_of(name))
+        return found
 
     def may_list(self, host):
         """Whether a host (small letters, no last dot) may be listed."""
@@ -199,9 +218,13 @@ class Hook:
         Returns ``P``, ``S`` or ``R``, and the message that takes its place (`urlward.dns.hook` in urlward);
         None where urlward has said nothing in time.
         """
+        if len(message) > _LONGEST - 20:
+            # So long a listed name's own servers may make it: it must not go.
+            end = _end_of(message, 12) + 4
+            return b"R", struct.pack(">6H", 0, 0x8180 | _SERVFAIL, 1, 0, 0, 0) + message[12:end]
         own = self._of_thread
         now = time.monotonic()
-        if now >= getattr(own, "away_until", 0.0) and len(message) < _LONGEST - 20:
+        if now >= getattr(own, "away_until", 0.0):
             try:
                 frame = bytes([len(client)]) + client + message
                 reply = self._exchange(own, struct.pack(">H", len(frame)) + frame, now + self.filter.settle)
@@ -217,13 +240,15 @@ class Hook:
 
     def _exchange(self, own, frame, until):
         connection = getattr(own, "connection", None)
-        if connection is not None and select.select([connection], [], [], 0)[0]:
+        if connection is not None and own.poll.poll(0):
             self._close(own)  # it has ended, as where urlward has been restarted
             connection = None
         if connection is None:
             connection = own.connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(0)
             connection.connect(str(self._folder / SOCKET))
+            own.poll = select.poll()  # Unbound has more descriptors than select() takes
+            own.poll.register(connection, select.POLLIN)
         connection.settimeout(max(until - time.monotonic(), 1e-4))
         connection.sendall(frame)
         reply = b""
@@ -251,6 +276,11 @@ def host_of(name):
         labels.append(name[at + 1 : at + 1 + name[at]])
         at += 1 + name[at]
     return b".".join(labels).lower()
+
+
+def _first_name(data):
+    """The name in wire form that some bytes begin with."""
+    return data[: _end_of(data, 0)]
 
 
 def text_of(name):
@@ -285,31 +315,38 @@ def records_of(message):
     return flags & 15, sections
 
 
+def ttl_of(message):
+    """The longest time of the answer of a message without compression, in seconds."""
+    return max((int(line.split(" ", 2)[1]) for line in records_of(message)[1][0]), default=0)
+
+
 hook = Hook(FOLDER)
 _state = threading.local()
 
 
-def _rrsets(rep):
-    first, last = rep.an_numrrsets, rep.an_numrrsets + rep.ns_numrrsets
-    return [rep.rrsets[i] for i in range(rep.rrset_count) if i < first or i >= last]
-
-
 def may_list(qname, rep):
     """Whether any name that an answer gives addresses of may be listed."""
-    filter = hook.filter
-    if filter.may_list(host_of(qname)):
+    may = hook.filter.may_list_name
+    if may(qname):
         return True
-    for rrset in _rrsets(rep) if rep is not None else ():
+    if rep is None:
+        return False
+    answers, rrsets = rep.an_numrrsets, rep.rrsets
+    additional = answers + rep.ns_numrrsets
+    for i in range(rep.rrset_count):
+        if answers <= i < additional:
+            continue
+        rrset = rrsets[i]
         key = rrset.rk
-        if key.dname != qname and filter.may_list(host_of(key.dname)):
+        name, kind = key.dname, key.type
+        if name != qname and may(name):
             return True
-        kind, data = ntohs(key.type), rrset.entry.data
-        if kind in (_CNAME, _DNAME) and filter.may_list(host_of(data.rr_data[0][2:])):
+        if kind in _ALIASES and may(rrset.entry.data.rr_data[0][2:]):
             return True
-        if kind in (_SVCB, _HTTPS) and any(
-            filter.may_list(host_of(data.rr_data[j][4:])) for j in range(data.count)
-        ):
-            return True
+        if kind in _SERVICES:
+            data = rrset.entry.data
+            if any(may(_first_name(data.rr_data[j][4:])) for j in range(data.count)):
+                return True
     return False
 
 
@@ -324,7 +361,7 @@ def message_of(qinfo, rep, rcode, signed=False, since=0):
         ends = rep.an_numrrsets, rep.an_numrrsets + rep.ns_numrrsets
         for i in range(rep.rrset_count):
             key, data = rep.rrsets[i].rk, rep.rrsets[i].entry.data
-            kind = ntohs(key.type)
+            kind = socket.ntohs(key.type)
             for j in range(data.count + (data.rrsig_count if signed else 0)):
                 content = data.rr_data[j]
                 head = struct.pack(
@@ -375,9 +412,13 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
     try:
         if not may_list(qinfo.qname, rep):
             return True
-        if not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode, since=int(time.time())))):
+        now = int(time.time())
+        reply = hook.ask(b"", message_of(qinfo, rep, rcode, since=now))
+        if not _may_leave(reply):
             _empty(rep)
             rep.ttl = 0  # so that `operate` has the next
+        elif reply is not None and reply[0] == b"S" and rep.ttl - now > ttl_of(reply[1]):
+            rep.ttl = 0  # it is as the authority has it
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
     return True
@@ -431,15 +472,20 @@ def operate(id, event, qstate, qdata):
 def _take(qstate, clients):
     message = qstate.return_msg
     rep = message.rep if message else None
-    if not clients or not may_list(qstate.qinfo.qname, rep):
+    if not may_list(qstate.qinfo.qname, rep):
         return
     # Which clients want signatures Unbound does not tell here; it leaves them out for the others.
     signed = rep is not None and rep.security == _SECURE
     data = message_of(qstate.qinfo, rep, qstate.return_rcode, signed)
-    reply = hook.ask(_packed(clients[0]), data)
-    if reply is None and hook.filter.closed:
+    reply = hook.ask(_packed(clients[0]) if clients else b"", data)
+    if reply is None and hook.filter.closed and clients:
         _fail(qstate)
     if reply is None or reply[0] == b"P":
+        return
+    if reply[0] == b"R" and not clients:
+        # Prefetched, or asked by Unbound itself, which needs it: as it is, it must not stay in the cache.
+        if rep is not None:
+            invalidateQueryInCache(qstate, qstate.qinfo)
         return
     code, (answer, authority) = records_of(reply[1])
     if code not in (0, _NXDOMAIN):

@@ -1,0 +1,1 @@
+"""Benchmark of hooks in resolvers."""

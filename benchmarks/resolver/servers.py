@@ -1,0 +1,91 @@
+"""Resolvers on the loopback, with urlward's hook in them or without: their files and command lines.
+
+Each forwards to one authority. A hook takes its folder from `URLWARD_HOOK`, and scripts from `URLWARD_HOOKS`.
+"""
+
+from pathlib import Path
+
+from urlward.dns.hooks import FOLDER as HOOKS
+
+
+def unbound(
+    folder: Path,
+    port: int,
+    upstream: int,
+    *,
+    hook: bool = True,
+    more: str = "",
+    modules: str = "python iterator",
+) -> list[str]:
+    """Command line of Unbound."""
+    python = f'python:\n    python-script: "{HOOKS / "unbound.py"}"\n' if hook else ""
+    config = folder / "unbound.conf"
+    config.write_text(f"""\
+server:
+    interface: 127.0.0.1@{port}
+    access-control: 127.0.0.0/8 allow
+    do-daemonize: no
+    do-not-query-localhost: no
+    username: ""
+    chroot: ""
+    directory: "{folder}"
+    pidfile: ""
+    use-syslog: no
+    logfile: ""
+    module-config: "{modules if hook else "iterator"}"
+{more}
+{python}
+remote-control:
+    control-enable: no
+forward-zone:
+    name: "."
+    forward-addr: 127.0.0.1@{upstream}
+""")
+    return ["/usr/sbin/unbound", "-d", "-c", str(config)]
+
+
+def powerdns(folder: Path, port: int, upstream: int, *, hook: bool = True, more: str = "") -> list[str]:
+    """Command line of PowerDNS Recursor."""
+    script = f"  lua_dns_script: {HOOKS / 'powerdns.lua'}" if hook else ""
+    config = folder / "recursor.yml"
+    config.write_text(f"""\
+incoming:
+  listen: ["127.0.0.1:{port}"]
+recursor:
+  daemon: false
+  threads: 1
+  socket_dir: {folder}
+{script}
+{more}
+  forward_zones_recurse:
+    - zone: .
+      forwarders: ["127.0.0.1:{upstream}"]
+outgoing:
+  dont_query: []
+dnssec:
+  validation: "off"
+logging:
+  loglevel: 6
+""")
+    return ["/usr/sbin/pdns_recursor", f"--config-dir={folder}"]
+
+
+def knot(folder: Path, port: int, upstream: int, *, hook: bool = True, more: str = "") -> list[str]:
+    """Command line of Knot Resolver."""
+    module = f"package.path = '{HOOKS}/?.lua;' .. package.path\nmodules.load('urlward')" if hook else ""
+    config = folder / "kresd.conf"
+    config.write_text(f"""\
+net.listen('127.0.0.1', {port}, {{ kind = 'dns' }})
+cache.size = 10 * MB
+trust_anchors.remove('.')
+modules.unload('ta_update')
+modules.unload('ta_signal_query')
+modules.unload('priming')
+policy.add(policy.all(policy.FORWARD('127.0.0.1@{upstream}')))
+{more}
+{module}
+""")
+    return ["/usr/sbin/kresd", "-n", "-q", "-c", str(config), str(folder)]
+
+
+KINDS = {"unbound": unbound, "powerdns": powerdns, "knot": knot}
