@@ -3,7 +3,8 @@
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, event, text
 
 from assignments.support import DAY, START, at, held, sighting, taken
 from records.support import in_the_heap
+from records.test_migrations import made_by_version
 from urlward.assignments import partitions, retention
 from urlward.assignments import store as store_module
 from urlward.assignments.interval import LAST, AssignmentError, SightingKind
@@ -302,40 +304,62 @@ def test_who_reads_all_the_time_is_told(
     assert purge_assignments(store, LATER) == 2
 
 
-def test_partitions_belong_to_the_owner_whoever_makes_them(store: AssignmentStore, url: str) -> None:
-    taken(store, whole(B, 50 * DAYS, 50 * DAYS + 50, "of the owner"))
+@contextmanager
+def owned_by_a_role(url: str) -> Iterator[dict[str, str]]:
+    """URLs for two roles that have the role of the tables' owner, and one that may read and write alone."""
     with psycopg.connect(url, autocommit=True) as server:
-        server.execute("DROP ROLE IF EXISTS alone, one, two, tables")
-        for role in ("alone", "one", "two"):
-            server.execute(f"CREATE ROLE {role} LOGIN")
         server.execute("CREATE ROLE tables")
+        for role in ("one", "two", "alone"):
+            server.execute(f"CREATE ROLE {role} LOGIN")
         server.execute("GRANT tables TO one, two")
         server.execute("GRANT CREATE ON SCHEMA public TO tables")
-        names = [
-            row[0]
-            for row in server.execute(
-                "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')"
-                " AND relnamespace = 'public'::regnamespace"
-            )
-        ]
-        for name in names:
+        names = server.execute(
+            "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')"
+            " AND relnamespace = 'public'::regnamespace"
+        ).fetchall()
+        for (name,) in names:
             server.execute(f"ALTER TABLE {name} OWNER TO tables")
         server.execute("GRANT ALL ON ALL TABLES IN SCHEMA public TO alone")
     try:
-        as_role = {role: url.replace("urlward@", f"{role}@") for role in ("alone", "one", "two")}
-        with closing(AssignmentStore(as_role["one"])) as one, closing(AssignmentStore(as_role["two"])) as two:
-            taken(one, whole(A, 0, 50, "first"))
-            assert held(two, A, 10) == ["first"]
-            assert purge_assignments(two, LATER) == 1
-            assert list(named(two)) == ["assignments_0_20270107"]
-        with closing(AssignmentStore(as_role["alone"])) as alone:
-            told = "its role may not make and drop partitions of assignments: GRANT tables TO alone$"
-            with pytest.raises(AssignmentError, match=told), alone.importing("a", "csv", "a.csv"):
-                pytest.fail("it was taken")
+        yield {role: url.replace("urlward@", f"{role}@") for role in ("one", "two", "alone")}
     finally:
         with psycopg.connect(url, autocommit=True) as server:
             server.execute("DROP OWNED BY alone, one, two, tables")
             server.execute("DROP ROLE alone, one, two, tables")
+
+
+def test_partitions_belong_to_the_owner_whoever_makes_them(store: AssignmentStore, url: str) -> None:
+    taken(store, whole(B, 50 * DAYS, 50 * DAYS + 50, "of the owner"))
+    with owned_by_a_role(url) as urls:
+        with closing(AssignmentStore(urls["one"])) as one, closing(AssignmentStore(urls["two"])) as two:
+            taken(one, whole(A, 0, 50, "first"))
+            assert held(two, A, 10) == ["first"]
+            assert purge_assignments(two, LATER) == 1
+            assert list(named(two)) == ["assignments_0_20270107"]
+        with closing(AssignmentStore(urls["alone"])) as alone:
+            told = "its role may not make and drop partitions of assignments: GRANT tables TO alone$"
+            with pytest.raises(AssignmentError, match=told), alone.importing("a", "csv", "a.csv"):
+                pytest.fail("it was taken")
+            # Nobody is told any more who had it; that the files have it still is.
+            with pytest.raises(AssignmentError, match=r"in the server's files: .*assignments_0_20270107"):
+                purge_assignments(alone, at(90 * DAYS))
+            assert held(alone, B, 50 * DAYS + 10) == []
+        with closing(AssignmentStore(urls["one"])) as one:
+            purge_assignments(one, at(90 * DAYS))
+            assert named(one) == {}
+
+
+def test_a_database_of_before_stays_its_owners(url: str, tmp_path: Path) -> None:
+    made_by_version(3, "postgresql", tmp_path, url)
+    with owned_by_a_role(url) as urls:
+        AssignmentStore(urls["one"]).close()
+        with closing(AssignmentStore(urls["two"])) as two:
+            taken(two, whole(A, 50 * DAYS, 50 * DAYS + 50, "second"))
+        with psycopg.connect(url) as server:
+            owners = server.execute(
+                "SELECT tableowner, count(*) FROM pg_tables WHERE tablename LIKE 'assignments%' GROUP BY 1"
+            ).fetchall()
+        assert owners == [("tables", 7)]
 
 
 def test_what_is_to_come_is_known_without_a_look_at_all(store: AssignmentStore) -> None:
