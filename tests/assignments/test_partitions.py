@@ -270,7 +270,12 @@ def test_several_nodes_make_and_drop_at_the_same_time(url: str) -> None:
                     address, first, later = f"10.{number}.{turn}.1", turn * DAYS, (90 + turn) * DAYS
                     over = whole(address, first, first + 50, "over")
                     taken(store, over, whole(A, later, later + 50, address), name=f"of {number}")
-                    purge_assignments(store, START + 30 * DAY)
+                    try:
+                        purge_assignments(store, START + 30 * DAY)
+                    except AssignmentError as e:
+                        # Of a row that came between dropping and deleting, and that another still sees.
+                        if "a transaction that is open since before" not in str(e):
+                            raise
         except Exception as e:
             failures.append(e)
 
