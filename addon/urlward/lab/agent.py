@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -170,6 +171,16 @@ class Agent:
     def do_dns(self, **question: Any) -> dict[str, Any]:
         """Send a DNS query to a resolver."""
         return ask_dns(**question)
+
+    def do_announce(self, device: str, address: str, ethernet: str) -> dict[str, Any]:
+        """Announce an IPv4 address that has moved here, by gratuitous ARP (RFC 5944, 4.6)."""
+        mine, where = bytes.fromhex(ethernet.replace(":", "")), socket.inet_aton(address)
+        everybody = b"\xff" * 6
+        request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mine + where + everybody + where
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+            s.bind((device, 0x0806))
+            s.send(everybody + mine + b"\x08\x06" + request)
+        return {}
 
     def do_rules(self) -> dict[str, Any]:
         """The names of urlward's nftables sets and chains here, and which sets have elements."""

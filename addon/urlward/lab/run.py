@@ -406,8 +406,8 @@ def _repeat(
 
 
 def _log(world: World) -> list[JudgedAttempt]:
-    """Check the filter's log for what it must not contain."""
-    text = world.filter.log.text()
+    """Check the filter's log, or those of all filters, for what it must not contain."""
+    text = "".join(one.log.text() for one in world.filters)
     named = sum(secret in text for secret in world.filter.secrets())
     broken = sum(word in text for word in _BROKEN)
     checks = (
