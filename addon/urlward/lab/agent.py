@@ -258,12 +258,15 @@ class Agent:
                 s.close()
         return found
 
-    def do_stream(self, keep: str) -> dict[str, Any]:
-        """Whether a download that was started is still receiving."""
+    def do_stream(self, keep: str, seconds: float = 0.0) -> dict[str, Any]:
+        """Whether a download that was started is still receiving: what more comes within so many seconds."""
         stream = self._streams.get(keep)
         if stream is None:
             return {"error": "was not begun"}
-        return {"ended": stream.ended, "bytes": stream.size}
+        before, end = stream.size, time.monotonic() + seconds
+        while not stream.ended and stream.size == before and time.monotonic() < end:
+            time.sleep(0.02)
+        return {"ended": stream.ended, "bytes": stream.size, "more": stream.size - before}
 
     def do_sample(
         self, url: str, family: int, seconds: float, *, fresh: bool, rate: float = 0, count: int = 0

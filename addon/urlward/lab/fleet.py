@@ -270,7 +270,7 @@ class Fleet:
             f"port {port}\nbind {_SERVICES}\nprotected-mode no\ndir {self._folder}\n"
             f"sentinel monitor {_SERVICE} {_SERVICES} {_PORTS[0]} 2\n"
             f"sentinel down-after-milliseconds {_SERVICE} {_DOWN_AFTER}\n"
-            f"sentinel failover-timeout {_SERVICE} 4000\n"
+            f"sentinel failover-timeout {_SERVICE} 2000\n"
         )
         self._run("Sentinel", [_program("valkey-sentinel"), str(path)])
         wait_until(lambda: self._listens(port), "Sentinel")
@@ -345,8 +345,8 @@ class Fleet:
     def _start_node(self, number: int) -> None:
         node = self.nodes[number]
         node.start()
-        stored = self._folder.parent / _name(number) / "state" / "feeds" / f"{LIST}.ward"
-        wait_until(stored.exists, "a node to have its list", _WITHIN)
+        # Before its first list, a node lets everything pass.
+        wait_until(lambda: "entries in force" in node.log.text(), "a node to have its list", _WITHIN)
 
     def _status(self) -> bool:
         command = module_command("urlward", "fleet", "status", *self._config(1))
