@@ -224,6 +224,7 @@ async def test_valkey_holds_no_plain_text(tmp_path: Path, server: Server) -> Non
         for secret in ("listed", "own.example", "192.0.2.1", "Ann", "mistake"):
             assert secret not in text
         for node in (a, b):
+            await until((node.state / FILE).exists)
             assert "listed" not in (node.state / FILE).read_text()
 
 

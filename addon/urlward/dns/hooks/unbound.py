@@ -218,9 +218,13 @@ class Hook:
         Returns ``P``, ``S`` or ``R``, and the message that takes its place (`urlward.dns.hook` in urlward);
         None where urlward has said nothing in time.
         """
+        if len(message) > _LONGEST - 20:
+            # So long a listed name's own servers may make it: it must not go.
+            end = _end_of(message, 12) + 4
+            return b"R", struct.pack(">6H", 0, 0x8180 | _SERVFAIL, 1, 0, 0, 0) + message[12:end]
         own = self._of_thread
         now = time.monotonic()
-        if now >= getattr(own, "away_until", 0.0) and len(message) < _LONGEST - 20:
+        if now >= getattr(own, "away_until", 0.0):
             try:
                 frame = bytes([len(client)]) + client + message
                 reply = self._exchange(own, struct.pack(">H", len(frame)) + frame, now + self.filter.settle)

@@ -333,7 +333,14 @@ end
 function M.ask(client, message, text)
   local t = now()
   local size = 1 + #client + #message
-  if t >= away_until and size < LONGEST - 20 then
+  if size > LONGEST then
+    -- So long a listed name's own servers may make it: it must not go.
+    if text then return "R", "2" end
+    local at = 13
+    while message:byte(at) ~= 0 do at = at + message:byte(at) + 1 end
+    return "R", message:sub(1, 2) .. "\129\130\0\1" .. ("\0"):rep(6) .. message:sub(13, at + 4)
+  end
+  if t >= away_until then
     local frame = string.char(math.floor(size / 256), size % 256, #client + (text and 128 or 0)) .. client .. message
     local status, told = exchange(frame, t + filter.settle)
     if status ~= nil then
