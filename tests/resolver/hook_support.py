@@ -168,6 +168,10 @@ class Resolver:
         how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
         return await how(dns.message.make_query(name, kind), "127.0.0.1", timeout=PATIENT, port=self.port)
 
+    async def ask_tcp(self, name: str, kind: str = "A", **values: Any) -> Any:
+        query = dns.message.make_query(name, kind, **values)
+        return await dns.asyncquery.tcp(query, "127.0.0.1", timeout=PATIENT, port=self.port)
+
 
 @asynccontextmanager
 async def resolving(
