@@ -160,20 +160,20 @@ async def test_an_answer_too_large_to_be_handed_over_does_not_go(kind: str, tmp_
     """The server of a listed name had all its addresses told, none steered, by giving two thousand."""
     async with running(kind, tmp_path, zone=_Large(1900)) as (resolver, urlward, _):
         for _ in 1, 2:
-            answer = await resolver.ask_tcp("a-name-that-is-not-short.blocked.example")
+            answer = await resolver.ask("a-name-that-is-not-short.blocked.example", tcp=True)
             assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
         assert urlward.kernel.steered == []
-        assert len((await resolver.ask_tcp("many.plain.example")).answer[0]) == 1900
+        assert len((await resolver.ask("many.plain.example", tcp=True)).answer[0]) == 1900
 
 
 @pytest.mark.parametrize("kind", ["knot"], indirect=True)
 async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_path: Path) -> None:
     """Nothing in it is compressed, so a host with a listed page could not be had by clients without EDNS."""
     async with running(kind, tmp_path, zone=_Large(20)) as (resolver, urlward, _):
-        await resolver.ask_tcp("www.paged.example")
+        await resolver.ask("www.paged.example", tcp=True)
         answer = await resolver.ask("www.paged.example", use_edns=False)
         assert (answer.rcode(), bool(answer.flags & dns.flags.TC), told(answer)) == (0, True, {})
-        assert len((await resolver.ask_tcp("www.paged.example", use_edns=False)).answer[0]) == 20
+        assert len((await resolver.ask("www.paged.example", use_edns=False, tcp=True)).answer[0]) == 20
         assert len(urlward.kernel.steered[-1][0]) == 20
 
 
