@@ -160,30 +160,33 @@ async def test_an_answer_too_large_to_be_handed_over_does_not_go(kind: str, tmp_
     """The server of a listed name had all its addresses told, none steered, by giving two thousand."""
     async with running(kind, tmp_path, zone=_Large(1900)) as (resolver, urlward, _):
         for _ in 1, 2:
-            answer = await resolver.ask_tcp("a-name-that-is-not-short.blocked.example")
+            answer = await resolver.ask("a-name-that-is-not-short.blocked.example", tcp=True)
             assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
         assert urlward.kernel.steered == []
-        assert len((await resolver.ask_tcp("many.plain.example")).answer[0]) == 1900
+        assert len((await resolver.ask("many.plain.example", tcp=True)).answer[0]) == 1900
 
 
 @pytest.mark.parametrize("kind", ["knot"], indirect=True)
 async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_path: Path) -> None:
     """Nothing in it is compressed, so a host with a listed page could not be had by clients without EDNS."""
     async with running(kind, tmp_path, zone=_Large(20)) as (resolver, urlward, _):
-        await resolver.ask_tcp("www.paged.example")
+        await resolver.ask("www.paged.example", tcp=True)
         answer = await resolver.ask("www.paged.example", use_edns=False)
         assert (answer.rcode(), bool(answer.flags & dns.flags.TC), told(answer)) == (0, True, {})
-        assert len((await resolver.ask_tcp("www.paged.example", use_edns=False)).answer[0]) == 20
+        assert len((await resolver.ask("www.paged.example", use_edns=False, tcp=True)).answer[0]) == 20
         assert len(urlward.kernel.steered[-1][0]) == 20
 
 
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
+        clients = set()
+        urlward.policy.record = lambda _verdict, _host, client, _reference: clients.add(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)
                 assert (answer.rcode(), told(answer)) == (dns.rcode.NXDOMAIN, {}), name
         assert urlward.kernel.steered == []
+        assert "127.0.0.1" in clients
         assert told(await resolver.ask("www.paged.example")) == {"www.paged.example A": ["203.0.113.2"]}
 
 
@@ -368,3 +371,16 @@ async def test_a_name_that_is_listed_since_unbound_has_it(tmp_path: Path) -> Non
         await until_true(handed_over)
         assert "203.0.113.9" in urlward.kernel.addresses
         assert longest(await resolver.ask("later.example")) <= 300
+
+
+async def test_an_answer_too_long_to_be_handed_over_does_not_go(kind: str, tmp_path: Path) -> None:
+    """Whoever runs a listed name can have it so long."""
+    zone = Zone(
+        {"large.blocked.example": [f"60 AAAA 2001:db8:ffff:ffff:ffff:ffff:ffff:{n:x}" for n in range(1_400)]}
+    )
+    options = {"more": "    tcp-upstream: yes"} if kind == "unbound" else {}
+    async with running(kind, tmp_path, zone=zone, options=options) as (resolver, _, upstream):
+        for _ in 1, 2:
+            answer = await resolver.ask("large.blocked.example", "AAAA", tcp=True)
+            assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
+        assert upstream.connections, "it was there whole"

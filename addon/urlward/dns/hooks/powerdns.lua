@@ -54,6 +54,7 @@ local function replace(dq, text)
   local code, lines = text:match("^(%d+)\n?(.*)$")
   dq:setRecords({})
   dq.rcode = tonumber(code)
+  dq.validationState = pdns.validationstates.Insecure  -- no signature holds for what has changed
   for section, owner, ttl, kind, content in lines:gmatch("(%d) (%S+) (%d+) (%d+) ([^\n]+)") do
     dq:addRecord(tonumber(kind), content, tonumber(section), tonumber(ttl), owner)
   end
