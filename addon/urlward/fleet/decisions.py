@@ -23,6 +23,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import batched
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,9 @@ A_LOOK = 1_000
 """Records that are read from Valkey, or told it, at a time; the files that they go to are written once."""
 
 _VERSION = 1
+_AT_ONCE = 100
+"""Records that are taken while the folder is locked: each has a line in the audit log, and others wait."""
+
 _CHANGES = 5_000
 """Lines of the audit log that are read at a time to find why a record is missing."""
 
@@ -420,8 +424,9 @@ class SharedDecisions:
             except Exception as e:  # noqa: BLE001 - whatever another node writes, the others are taken
                 self._refuse(name, e)
         again = False
-        for kind_name, some in wanted.items():
-            again |= self._take_some(self._kinds[kind_name], some)
+        for kind_name, records in wanted.items():
+            for some in batched(records.items(), _AT_ONCE):
+                again |= self._take_some(self._kinds[kind_name], dict(some))
         self._save()
         return again
 
