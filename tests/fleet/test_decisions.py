@@ -617,6 +617,14 @@ async def test_a_wrong_clock_keeps_nothing_that_was_removed(tmp_path: Path, serv
         b.ahead = 2 * LONG
         remove_own(a.state, id_, "not needed", "Ann", now=time.time())
         await until(lambda: not b.owned())
+        b.ahead = 0
+        # Nor is what is removed by a clock that stands at the beginning forgotten at once.
+        id_ = a.own("other.example")
+        await until(lambda: b.owned())
+        a.ahead = -time.time()
+        remove_own(a.state, id_, "not needed", "Ann", now=time.time())
+        await until(lambda: not b.owned())
+        assert b.shared._known[f"own:{id_}"].ends > time.time() + LONG / 2
 
 
 async def test_who_is_cancelled_lets_go_of_the_files_once_they_are_left_alone(tmp_path: Path) -> None:

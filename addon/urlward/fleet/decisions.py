@@ -274,7 +274,10 @@ class SharedDecisions:
             known = self._known[name]
             known.here, known.told, self._changed = "", False, True
             if (gone := words.get(id_)) is not None:
-                self._known[name] = Known(self._later(known), "", now + LONG, gone)
+                version = self._later(known)
+                # By the later of two clocks: of an end that is past the others would know nothing.
+                ends = max(now, version.time / 1000) + LONG
+                self._known[name] = Known(version, "", ends, gone)
             elif kind.lasts and known.ends > now:
                 # With its file: what the others have of it is put back.
                 self._known.pop(name)
