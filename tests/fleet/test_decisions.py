@@ -251,6 +251,28 @@ async def test_a_flush_loses_nothing(tmp_path: Path, server: Server) -> None:
             await until(lambda: len(c.owned()) == 2 and len(a.owned()) == 2)
 
 
+async def test_after_a_flush_nobody_reads_what_it_has(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        ids = [a.own(f"own{n}.example") for n in range(5)]
+        await until(lambda: len(b.owned()) == 5)
+        await until(lambda: all(f"own:{id_}" in b.shared._known for id_ in ids))
+        asked: list[str] = []
+        for node in (a, b):
+
+            def ask(*commands: Any, ask: Any = node.connection.ask, **more: Any) -> Any:
+                asked.extend(command[0] for command in commands)
+                return ask(*commands, **more)
+
+            monkeypatch.setattr(node.connection, "ask", ask)
+        server.run("FLUSHALL")
+        await until(lambda: asked.count("HSCAN") >= 2 and asked.count("XADD"))
+        for node in (a, b):
+            await node.told(f"own:{ids[-1]}")
+        assert "HMGET" not in asked
+
+
 async def test_a_node_that_was_cut_off_takes_what_is_later_and_gives_what_is_later(
     tmp_path: Path, server: Server, wire: Wire
 ) -> None:

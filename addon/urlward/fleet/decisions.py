@@ -23,7 +23,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import batched
+from itertools import batched, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -369,8 +369,9 @@ class SharedDecisions:
             since = max(round((self._connection.now() - KEPT) * 1000), 0)
             rows = [part for name, _, data in sealed for part in (name, data)]
             commands.append(("HSET", self._hash, *rows))
-            named = json.dumps([name for name, *_ in sealed])
-            commands.append(("XADD", self._stream, "MINID", "~", since, "*", "p", self._process, "n", named))
+            named, versions = (json.dumps([one[i] for one in sealed]) for i in (0, 1))
+            entry = ("p", self._process, "n", named, "v", versions)
+            commands.append(("XADD", self._stream, "MINID", "~", since, "*", *entry))
         if over:
             commands.append(("HDEL", self._hash, *over))
         if commands and await self._connection.ask(*commands, atomically=True) is None:
@@ -392,7 +393,12 @@ class SharedDecisions:
             if entry.fields.get(b"p", b"") == self._process.encode():
                 continue
             try:
-                names |= dict.fromkeys(map(str, json.loads(entry.fields.get(b"n", b""))))
+                versions = json.loads(entry.fields.get(b"v", b"[]"))
+                for name, version in zip_longest(json.loads(entry.fields.get(b"n", b"")), versions):
+                    known = self._known.get(name)
+                    # As each says anew what it has after Valkey has lost its data.
+                    if known is None or version is None or known.version != tuple(version):
+                        names[str(name)] = None
             except (ValueError, TypeError):
                 self._say("an entry of another node is not understood")
         wanted = [*names]
