@@ -10,6 +10,7 @@ from typing import Any
 
 from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import NETNS, WORK, check_needs
+from urlward.lab.scenario import MOST_NODES
 from urlward.lab.topology import NETWORKS
 
 LAB = [sys.executable, "-m", "urlward", "lab"]
@@ -73,7 +74,9 @@ def left() -> dict[str, set[str]]:
     }
 
 
-_MACHINES = {"client", "client6", "gateway", "neighbour", "resolver", "origin"}
+_MACHINES = {"client", "client6", "gateway", "neighbour", "resolver", "origin", "services"} | {
+    f"node{number}" for number in range(1, MOST_NODES + 1)
+}
 _LINKS = {network.link for network in NETWORKS}
 _SPACE = str(Path("/proc/self/ns/pid").readlink())
 

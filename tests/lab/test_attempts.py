@@ -105,3 +105,19 @@ def test_it_is_asked_again_while_there_is_time(world: Any) -> None:
     assert outcome.after is not None
     assert 0.1 <= outcome.after < 60
     assert judged(world, 0, 0.2, THERE).result is Result.UNEXPECTED
+
+
+@pytest.mark.parametrize(
+    ("ended", "more", "expect", "result"),
+    [
+        ("", 10, "open", Result.HELD),
+        ("", 0, "open", Result.WRONG),
+        ("reset", 10, "open", Result.WRONG),
+        ("reset", 0, "cut", Result.CAUGHT),
+        ("", 10, "cut", Result.MISSED),
+    ],
+)
+def test_a_download_goes_on_while_more_of_it_comes(
+    ended: str, more: int, expect: str, result: Result
+) -> None:
+    assert module._stream({"ended": ended, "bytes": 99, "more": more}, expect)[1][0] is result

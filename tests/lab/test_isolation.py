@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -36,6 +37,17 @@ def test_keys_and_large_files_are_not_kept(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UrlwardError, match="file"):
         copy_out(folder, tmp_path / "file")
+
+
+def test_sockets_and_a_states_keys_are_not_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    (folder / "state").mkdir(parents=True)
+    for name in ("key", "key.copy", "retention.json"):
+        (folder / "state" / name).touch()
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(folder / "state" / "socket"))
+        copy_out(folder, tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept" / "state").iterdir()] == ["retention.json"]
 
 
 def test_programs_have_the_labs_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:

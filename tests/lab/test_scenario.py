@@ -6,6 +6,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lab.scenario import load_scenario, shipped
 
 START = 'description = "x"\n[list]\nentries = "a.example"\n'
+FLEET = "[fleet]\nnodes = 2\n"
 STEP = '[[steps]]\nrequests = [{ url = "http://a.example/", expect = "block" }]\n'
 
 
@@ -54,6 +55,10 @@ def test_requests_have_their_lines(tmp_path: Path) -> None:
         ('description = "x"\n[list]\n' + STEP, "list: one of entries, file and make is needed"),
         (START, "steps: this key is needed"),
         (START + '[gateway]\nfial = "open"\n' + STEP, "gateway.fial: no such key"),
+        (START + STEP + 'action = "kill-node"\n', "step 1 is for node 1 of a fleet: [fleet] has 0"),
+        (START + FLEET + STEP + 'source = "via3"\n', "step 1 is for node 3 of a fleet: [fleet] has 2"),
+        (START + FLEET + '[gateway]\nkeep_source = true\n' + STEP, "fleet and gateway.keep_source"),
+        (START + FLEET + '[[steps]]\naction = "allow"\n', "the step's first request: there is none"),
         ("= 1", "not TOML"),
     ],
 )  # fmt: skip

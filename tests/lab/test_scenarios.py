@@ -11,8 +11,8 @@ from lab.lab_support import lab, report, why_not
 from urlward.commands.lab import SHIPPED
 from urlward.lab.scenario import shipped
 
-SECONDS = {"load": "0.5", "churn": "5"}
-LONGEST_FIRST = ("failure", "load", "evasion", "churn", "smoke", "failopen", "source", "monitor")
+SECONDS = {"load": "0.5", "churn": "5", "fleet": "1"}
+LONGEST_FIRST = ("fleet", "failure", "load", "evasion", "churn", "smoke", "failopen", "source", "monitor")
 
 _PARAMETERS = [
     name if name == "smoke" else pytest.param(name, marks=pytest.mark.long) for name in LONGEST_FIRST

@@ -33,6 +33,21 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
+def test_a_hit_is_found_in_the_log_of_whichever_filter(tmp_path: Path) -> None:
+    origin, quiet, other = (tmp_path / name for name in ("origin.log", "node1.log", "node2.log"))
+    origin.touch()
+    quiet.touch()
+    other.write_text(f"{BLOCK}\n")
+    witness = Witness(origin, FilterLog(quiet), FilterLog(other))
+    seen = witness.look("t/1", Got(451, "<p>CD87-Y4NF-JYMT</p>"), secure=False, status=451)
+    assert (seen.blocked, seen.entry) == (True, "E-1")
+
+
+def test_a_node_of_a_fleet_is_the_gateway_for_origins(case: Case) -> None:
+    case.serve("t/1", "198.51.100.205")
+    assert case.witness.look("t/1", Got(200, "page"), secure=False, status=451).stage == 3
+
+
 @pytest.mark.parametrize(
     ("client", "secure", "issuer", "stage"),
     [

@@ -164,9 +164,13 @@ class Resolver:
     def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         self.port, self.process, self.log = port, process, log
 
-    async def ask(self, name: str, kind: str = "A", *, tcp: bool = False) -> dns.message.Message:
+    async def ask(
+        self, name: str, kind: str = "A", *, tcp: bool = False, **values: Any
+    ) -> dns.message.Message:
+        """The answer to a question, of which `values` say more, as of `dns.message.make_query`."""
         how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
-        return await how(dns.message.make_query(name, kind), "127.0.0.1", timeout=PATIENT, port=self.port)
+        query = dns.message.make_query(name, kind, **values)
+        return await how(query, "127.0.0.1", timeout=PATIENT, port=self.port)
 
 
 @asynccontextmanager

@@ -135,6 +135,37 @@ async def test_a_record_that_nobody_can_read_does_not_go(urlward: Urlward) -> No
     assert status == b"S"
 
 
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    ("name", "count", "outcome"),
+    [
+        ("many.blocked.example", 32, b"S"),
+        ("many.blocked.example", 33, b"R"),
+        ("many.blocked.example", 1500, b"R"),
+        ("plain.example", 1500, b"P"),
+    ],
+)
+async def test_what_would_take_longer_than_a_hook_waits_is_not_begun(
+    urlward: Urlward, name: str, count: int, outcome: bytes, text: bool
+) -> None:
+    """By answering with that much the servers of a listed name had all their addresses told, none steered."""
+    lines = [f"60 A 198.18.{n >> 8}.{n & 255}" for n in range(count)]
+    data = answer(name)
+    if text:
+        records = [f"1 {name}. {line.replace('A', '1')}" for line in lines]
+        data = "\n".join((f"{name}. 1 0", *records)).encode()
+    else:
+        message = dns.message.from_wire(data)
+        texts = [line.split()[2] for line in lines]
+        message.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "A", *texts))
+        data = message.to_wire(max_size=65535)
+    status, told = await (await Hook.to(urlward)).ask(data, text=text)
+    assert status == outcome
+    assert len(urlward.kernel.addresses) == (count if outcome == b"S" else 0)
+    if outcome == b"R":
+        assert told == b"2" if text else dns.message.from_wire(told).rcode() == dns.rcode.SERVFAIL
+
+
 async def test_text(urlward: Urlward) -> None:
     hook = await Hook.to(urlward)
     status, told = await hook.ask(b"plain.example. 1 0\n1 plain.example. 60 1 192.0.2.1", text=True)

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import pytest
 
 from gateway.dns_support import Upstream, keep, until
@@ -132,6 +134,47 @@ async def test_signs_of_zone_files_in_names(kind: str, tmp_path: Path) -> None:
             answer = await resolver.ask("odd.blocked.example")
             assert "203.0.113.77" in str(told(answer))
             assert urlward.kernel.steered[-1][0] == ["203.0.113.77"]
+
+
+class _Large(Zone):
+    """Gives so many addresses that none but TCP takes them."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__({})
+        self._count, self._asked = count, set[str]()
+
+    def __call__(self, query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query, recursion_available=True)
+        name = query.question[0].name
+        if query.question[0].rdtype == dns.rdatatype.A:
+            if name.to_text().lower() not in self._asked:
+                self._asked.add(name.to_text().lower())
+                response.flags |= dns.flags.TC
+                return response.to_wire()
+            texts = [f"198.18.{n >> 8}.{n & 255}" for n in range(self._count)]
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", *texts))
+        return response.to_wire(max_size=65535)
+
+
+async def test_an_answer_too_large_to_be_handed_over_does_not_go(kind: str, tmp_path: Path) -> None:
+    """The server of a listed name had all its addresses told, none steered, by giving two thousand."""
+    async with running(kind, tmp_path, zone=_Large(1900)) as (resolver, urlward, _):
+        for _ in 1, 2:
+            answer = await resolver.ask("a-name-that-is-not-short.blocked.example", tcp=True)
+            assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
+        assert urlward.kernel.steered == []
+        assert len((await resolver.ask("many.plain.example", tcp=True)).answer[0]) == 1900
+
+
+@pytest.mark.parametrize("kind", ["knot"], indirect=True)
+async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_path: Path) -> None:
+    """Nothing in it is compressed, so a host with a listed page could not be had by clients without EDNS."""
+    async with running(kind, tmp_path, zone=_Large(20)) as (resolver, urlward, _):
+        await resolver.ask("www.paged.example", tcp=True)
+        answer = await resolver.ask("www.paged.example", use_edns=False)
+        assert (answer.rcode(), bool(answer.flags & dns.flags.TC), told(answer)) == (0, True, {})
+        assert len((await resolver.ask("www.paged.example", use_edns=False, tcp=True)).answer[0]) == 20
+        assert len(urlward.kernel.steered[-1][0]) == 20
 
 
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ OK = 0
 _CODES = (OK, 1, 2, 130)
 _END_WITHIN = 10.0
 _DEFAULT = "lab"
-SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "load", "monitor", "source")
+SHIPPED = ("smoke", "evasion", "churn", "failure", "failopen", "fleet", "load", "monitor", "source")
+_OF_FLEETS = ("node1", "node2", "node3", "node4", "services")
+"""Machines that labs with a fleet have besides."""
 
 _EPILOG = """\
 Logs are Squid's access.log, nginx' and Apache's combined format (with or without the host in front), HAR, CSV
@@ -65,7 +67,7 @@ def add_lab_commands(command: Command) -> None:
     shell.add_argument(
         "--machine",
         default="client",
-        choices=["client", "client6", "neighbour", "gateway", "resolver", "origin"],
+        choices=["client", "client6", "neighbour", "gateway", "resolver", "origin", *_OF_FLEETS],
         help="that it is on (client)",
     )
     shell.add_argument("words", nargs="*", metavar="COMMAND", help="in place of a shell; behind --")
@@ -187,9 +189,11 @@ def _up(args: argparse.Namespace) -> int:
 
 
 def _shell(args: argparse.Namespace) -> int:
-    from urlward.lab.isolation import entering, environment, the_running
+    from urlward.lab.isolation import entering, environment, has_machine, the_running
 
     running = the_running(args.name)
+    if not has_machine(running.pid, args.machine):
+        raise UrlwardError(f"lab {args.name}: scenario {running.scenario} has no machine {args.machine}")
     words = args.words or [os.environ.get("SHELL") or "/bin/sh"]
     prompt = {"PS1": f"{args.machine}@{args.name}$ "}
     command = [*entering(running.pid, args.machine), "--", *words]

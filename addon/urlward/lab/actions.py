@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
+from urlward.lab.fleet import Fleet
 from urlward.lab.isolation import environment
 from urlward.lab.outcome import JudgedAttempt, Result
 from urlward.lab.scenario import ScenarioStep
@@ -236,6 +237,48 @@ def _nothing_piles_up(world: World, _: ScenarioStep) -> Checked:
     return (Result.HELD if good else Result.UNEXPECTED), told
 
 
+def _start_node(world: World, step: ScenarioStep) -> Checked:
+    began = time.monotonic()
+    lacks = _fleet(world).start_again(step.node)
+    if lacks:
+        return Result.UNEXPECTED, f"it filters, and {lacks}"
+    return Result.HELD, f"it filters after {time.monotonic() - began:.1f} s, with all that others steer"
+
+
+def _every_node(world: World, _: ScenarioStep) -> Checked:
+    if idle := _fleet(world).idle():
+        return Result.UNEXPECTED, f"node {idle[0]} has blocked nothing"
+    return Result.HELD, "each node has blocked something since this was last asked"
+
+
+def _address_moves(world: World, _: ScenarioStep) -> Checked:
+    number, device, address, ethernet = _fleet(world).move_address()
+    world.agent(f"node{number}").ask("announce", device=device, address=address, ethernet=ethernet)
+    return Result.HELD, f"node {number} has it"
+
+
+def _flush_valkey(world: World, _: ScenarioStep) -> Checked:
+    began = time.monotonic()
+    count = _fleet(world).flush_valkey()
+    return Result.HELD, f"it has its {count} addresses again after {time.monotonic() - began:.1f} s"
+
+
+def _nodes_together(world: World, _: ScenarioStep) -> Checked:
+    began = time.monotonic()
+    _fleet(world).come_together()
+    return Result.HELD, f"all nodes have the new one after {time.monotonic() - began:.1f} s more"
+
+
+def _allow(world: World, step: ScenarioStep) -> None:
+    assert step.requests[0].url
+    _fleet(world).allow(step.node, step.requests[0].url)
+
+
+def _fleet(world: World) -> Fleet:
+    assert world.fleet, "as the scenario was checked"
+    return world.fleet
+
+
 _ACTIONS: dict[str, Callable[[World, ScenarioStep], Checked | None]] = {
     "reload": lambda world, step: world.filter.write_list(step.entries),
     "kill-worker": lambda world, _: world.filter.kill_workers(1),
@@ -262,4 +305,14 @@ _ACTIONS: dict[str, Callable[[World, ScenarioStep], Checked | None]] = {
     "no-nftables": lambda world, _: without_nftables(world.filter.up_command),
     "nothing-piles-up": _nothing_piles_up,
     "restore": lambda world, _: world.restore(),
+    "kill-node": lambda world, step: _fleet(world).kill(step.node),
+    "start-node": _start_node,
+    "every-node": _every_node,
+    "address-moves": _address_moves,
+    "kill-valkey": lambda world, _: _fleet(world).kill_valkey(),
+    "hang-valkey": lambda world, _: _fleet(world).hang_valkey(),
+    "flush-valkey": _flush_valkey,
+    "nodes-together": _nodes_together,
+    "roll-back": lambda world, _: _fleet(world).roll_back(),
+    "allow": _allow,
 }

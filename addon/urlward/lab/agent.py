@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -171,6 +172,16 @@ class Agent:
         """Send a DNS query to a resolver."""
         return ask_dns(**question)
 
+    def do_announce(self, device: str, address: str, ethernet: str) -> dict[str, Any]:
+        """Announce an IPv4 address that has moved here, by gratuitous ARP (RFC 5944, 4.6)."""
+        mine, where = bytes.fromhex(ethernet.replace(":", "")), socket.inet_aton(address)
+        everybody = b"\xff" * 6
+        request = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mine + where + everybody + where
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+            s.bind((device, 0x0806))
+            s.send(everybody + mine + b"\x08\x06" + request)
+        return {}
+
     def do_rules(self) -> dict[str, Any]:
         """The names of urlward's nftables sets and chains here, and which sets have elements."""
         from urlward.gateway.errors import NoTableError
@@ -247,12 +258,15 @@ class Agent:
                 s.close()
         return found
 
-    def do_stream(self, keep: str) -> dict[str, Any]:
-        """Whether a download that was started is still receiving."""
+    def do_stream(self, keep: str, seconds: float = 0.0) -> dict[str, Any]:
+        """Whether a download that was started is still receiving: what more comes within so many seconds."""
         stream = self._streams.get(keep)
         if stream is None:
             return {"error": "was not begun"}
-        return {"ended": stream.ended, "bytes": stream.size}
+        before, end = stream.size, time.monotonic() + seconds
+        while not stream.ended and stream.size == before and time.monotonic() < end:
+            time.sleep(0.02)
+        return {"ended": stream.ended, "bytes": stream.size, "more": stream.size - before}
 
     def do_sample(
         self, url: str, family: int, seconds: float, *, fresh: bool, rate: float = 0, count: int = 0

@@ -7,10 +7,11 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import tomli_w
@@ -104,10 +105,28 @@ class LabFilter:
         loaded: the scenario.
         authority: certificate of the origins' authority, which it trusts.
         ipv6: whether the lab has IPv6.
+        machine: that it runs on.
+        links: that clients come in by.
+        resolvers: that it asks.
+        more: of its configuration. With ``feed``, its list comes from there, and `list` is not its own.
     """
 
-    def __init__(self, folder: Path, loaded: Loaded, authority: Path, ipv6: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        loaded: Loaded,
+        authority: Path,
+        ipv6: bool,
+        *,
+        machine: str = GATEWAY,
+        links: tuple[str, ...] = FILTERED_LINKS,
+        resolvers: tuple[str, ...] = (RESOLVER.host4,),
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         scenario = loaded.scenario
+        self._machine = machine
+        self._links = links
+        self._resolvers = resolvers
         self._folder = folder
         self._scenario = scenario
         self._base = _list_text(loaded)
@@ -118,7 +137,7 @@ class LabFilter:
         self.log = FilterLog(self.disk / "urlward.log")
         self.config = folder / "gateway.toml"
         self.confdir = folder / "ca"
-        self.config.write_text(tomli_w.dumps(self._configuration(loaded, authority, ipv6)))
+        self.config.write_text(tomli_w.dumps(self._configuration(loaded, authority, ipv6, more)))
         self._service: LabService | None = None
         self.write_list()
 
@@ -143,10 +162,10 @@ class LabFilter:
         Raises:
             UrlwardError: it does not start; with what it has said.
         """
-        run(inside(GATEWAY, self.up_command))
+        run(inside(self._machine, self.up_command))
         said = len(self.log.text())
         command = self._command("run", "--config", str(self.config))
-        self._service = LabService("urlward", GATEWAY, command, self.log.path, environment())
+        self._service = LabService("urlward", self._machine, command, self.log.path, environment())
         workers = self._scenario.filter.workers
 
         def serves() -> bool:
@@ -156,7 +175,7 @@ class LabFilter:
 
         def lives() -> bool:
             # Until the rules have heard of a worker, names are asked for where clients ask for them.
-            listed = run(inside(GATEWAY, ["nft", "list", "set", *FAMILY_AND_NAME.split(), ALIVE]))
+            listed = run(inside(self._machine, ["nft", "list", "set", *FAMILY_AND_NAME.split(), ALIVE]))
             return "elements" in listed
 
         wait_until(serves, "urlward to listen", _START_WITHIN)
@@ -164,7 +183,7 @@ class LabFilter:
 
     def second(self) -> "subprocess.CompletedProcess[str]":
         """Start the filter a second time, as by mistake; returns its exit code and output."""
-        command = inside(GATEWAY, self._command("run", "--config", str(self.config)))
+        command = inside(self._machine, self._command("run", "--config", str(self.config)))
         try:
             return subprocess.run(  # noqa: S603 - our own program
                 command, capture_output=True, text=True, check=False, timeout=20, env=environment()
@@ -177,18 +196,22 @@ class LabFilter:
         if self._service is None:
             return 0
         code = self._service.stop(signal.SIGTERM, patience=20)
-        run(inside(GATEWAY, self._command("gateway", "down", "--if-stopped", "--config", str(self.config))))
+        run(
+            inside(
+                self._machine, self._command("gateway", "down", "--if-stopped", "--config", str(self.config))
+            )
+        )
         return code
 
     def begin_anew(self) -> None:
         """Install the rules as after a boot: nothing in their sets, and no worker yet."""
         self.stop()
         self.remove_rules()
-        run(inside(GATEWAY, self.up_command))
+        run(inside(self._machine, self.up_command))
 
     def status(self) -> "subprocess.CompletedProcess[str]":
         """Result of ``gateway status``."""
-        command = inside(GATEWAY, self._command("gateway", "status", "--config", str(self.config)))
+        command = inside(self._machine, self._command("gateway", "status", "--config", str(self.config)))
         return subprocess.run(  # noqa: S603 - our own program
             command, capture_output=True, text=True, check=False, timeout=60, env=environment()
         )
@@ -197,16 +220,16 @@ class LabFilter:
     def in_the_way(self, rule: str) -> Iterator[None]:
         """Context with a foreign firewall rule that drops matching packets that leave the gateway."""
         table = "inet somebody"
-        run(inside(GATEWAY, ["nft", f"add table {table}; add chain {table} out {{ {_OUT} }}"]))
+        run(inside(self._machine, ["nft", f"add table {table}; add chain {table} out {{ {_OUT} }}"]))
         try:
-            run(inside(GATEWAY, ["nft", f"add rule {table} out {rule} drop"]))
+            run(inside(self._machine, ["nft", f"add rule {table} out {rule} drop"]))
             yield
         finally:
-            run(inside(GATEWAY, ["nft", f"delete table {table}"]))
+            run(inside(self._machine, ["nft", f"delete table {table}"]))
 
     def remove_rules(self) -> None:
         """Remove the rules, whatever the configuration says of keeping them."""
-        run(inside(GATEWAY, self._command("gateway", "down", "--config", str(self.config))))
+        run(inside(self._machine, self._command("gateway", "down", "--config", str(self.config))))
 
     def kill(self) -> None:
         """Kill all processes of the filter, at once."""
@@ -291,21 +314,24 @@ class LabFilter:
     def _command(*arguments: str) -> list[str]:
         return module_command("urlward", *arguments)
 
-    def _configuration(self, loaded: Loaded, authority: Path, ipv6: bool) -> dict[str, Any]:
+    def _configuration(
+        self, loaded: Loaded, authority: Path, ipv6: bool, more: Mapping[str, Any]
+    ) -> dict[str, Any]:
         gateway = dict(loaded.gateway)
-        dns = {"resolvers": [RESOLVER.host4], **gateway.pop("dns", {})}
+        dns = {"resolvers": [*self._resolvers], **gateway.pop("dns", {})}
         defaults = {
-            "interfaces": list(FILTERED_LINKS),
+            "interfaces": [*self._links],
             "exempt": list(_networks(EXEMPT, ipv6)),
             "steer": True,
         }
         return {
-            "list": [str(self.list)],
+            **({} if "feed" in more else {"list": [str(self.list)]}),
             "confdir": str(self.confdir),
             **self._scenario.filter.model_dump(),
             "page": {"operator": "urlward lab"},
             "gateway": {**defaults, **gateway, "dns": dns},
             "mitmproxy": {"ssl_verify_upstream_trusted_ca": str(authority)},
+            **more,
         }
 
 

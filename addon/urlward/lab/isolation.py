@@ -41,7 +41,7 @@ CHROMIUM_FOLDER = Path("/etc/chromium")
 
 CHROMIUM_POLICIES = CHROMIUM_FOLDER / "policies" / "managed"
 
-_NOT_KEPT = ("*.key", "mitmproxy-ca.*", "bulk", "slow", "filler")
+_NOT_KEPT = ("*.key", "key", "key.copy", "mitmproxy-ca.*", "bulk", "slow", "filler")
 """Secrets, and files of zeros."""
 
 _UNSHARE = (
@@ -87,6 +87,16 @@ def entering(pid: int, namespace: str | None = None) -> list[str]:
     """
     net = f"--net=/proc/{pid}/root{NETNS}/{namespace}" if namespace else "--net"
     return ["nsenter", f"--target={pid}", "--mount", "--ipc", "--pid", net, "--wdns=/"]
+
+
+def has_machine(pid: int, namespace: str) -> bool:
+    """Whether a running lab has a machine.
+
+    Args:
+        pid: of the lab's number 1, as it is seen from outside.
+        namespace: name of the machine.
+    """
+    return Path(f"/proc/{pid}/root{NETNS}/{namespace}").exists()
 
 
 def make_mount_points() -> None:
@@ -202,9 +212,15 @@ def copy_out(folder: Path, to: Path) -> None:
         UrlwardError: it cannot be written there.
     """
     try:
-        shutil.copytree(folder, to, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_NOT_KEPT))
+        shutil.copytree(folder, to, dirs_exist_ok=True, ignore=_not_kept)
     except (OSError, shutil.Error) as e:
         raise UrlwardError(f"{to}: {getattr(e, 'strerror', None) or 'cannot be written whole'}") from e
+
+
+def _not_kept(folder: str, names: list[str]) -> set[str]:
+    paths = ((name, Path(folder) / name) for name in names)
+    others = {name for name, path in paths if not (path.is_file() or path.is_dir())}  # sockets
+    return others | set(shutil.ignore_patterns(*_NOT_KEPT)(folder, names))
 
 
 @dataclass(frozen=True, slots=True)

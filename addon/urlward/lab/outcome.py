@@ -15,14 +15,17 @@ from typing import Any
 
 from urlward.lab.clients import Got
 from urlward.lab.filter import FilterLog, LoggedHit
-from urlward.lab.topology import GATEWAY, ORIGIN
+from urlward.lab.scenario import MOST_NODES
+from urlward.lab.topology import CLIENT, GATEWAY, NODES_BACK, ORIGIN, node_place
 from urlward.report.document import MarkedWord
 
 STAGES: dict[str | int | None, str] = {"dns": "DNS", 1: "1 kernel", 2: "2 relay", 3: "3 match"}
 """Stages by their names in a scenario, as people read them."""
 
 _REFERENCE = re.compile(r"\b[0-9A-Z]{4}-[0-9A-Z]{4}-[0-9A-Z]{4}\b")
-_OF_THE_GATEWAY = {ORIGIN.gateway4, ORIGIN.gateway6}
+_OF_THE_GATEWAY = {ORIGIN.gateway4, ORIGIN.gateway6} | {
+    NODES_BACK.at(node_place(number), family) for number in range(1, MOST_NODES + 1) for family in (4, 6)
+}
 _NOT_PAGES = ("/favicon.ico",)
 _PATIENCE, _LESS_PATIENCE, _REFUSED = 10.0, 2.0, 400
 """Seconds for a line of a log that is to come, and for one that is not where the status is as high: few
@@ -209,14 +212,14 @@ class Witness:
 
     Args:
         origin: the origin's log.
-        filter_log: the filter's.
+        filter_logs: the filter's, or of each filter of a fleet.
         keeps_source: whether the origin sees clients' addresses whatever the way.
     """
 
-    def __init__(self, origin: Path, filter_log: FilterLog, *, keeps_source: bool = False) -> None:
+    def __init__(self, origin: Path, *filter_logs: FilterLog, keeps_source: bool = False) -> None:
         self._path = origin
         self._keeps_source = keeps_source
-        self._filter = filter_log
+        self._filters = filter_logs
         self._lines: dict[str, list[Line]] = defaultdict(list)
         self._at = 0
         self._rest = b""
@@ -287,7 +290,7 @@ class Witness:
         end = time.monotonic() + (_PATIENCE if found else _LITTLE_PATIENCE if monitor else 0)
         while True:
             with self._lock:
-                events = list(self._filter.read())
+                events = [event for log in self._filters for event in log.read()]
             for event in reversed(events):
                 if event.reference in found:
                     return event
@@ -323,5 +326,7 @@ def _plain(client: str) -> str:
 
 
 def machine_of(source: str) -> str:
-    """The machine that a source is on; the exempt client is another address of the client's."""
-    return {"exempt": "client", "gateway": GATEWAY}.get(source, source)
+    """The machine that a source is on; the exempt client and those by one node are other addresses of it."""
+    if source.startswith("via"):
+        return CLIENT.name
+    return {"exempt": CLIENT.name, "gateway": GATEWAY}.get(source, source)

@@ -31,6 +31,8 @@ from urlward.lab.world import World
 
 _AT_ONCE = 4
 _AGAIN = 0.05
+_MORE_WITHIN = 8.0
+"""Seconds in which more of a download must come, where it is to go on."""
 _RCODES = {"NXDOMAIN": "nxdomain", "SERVFAIL": "failure", "REFUSED": "failure"}
 
 type Tell = Callable[[JudgedAttempt], None]
@@ -169,7 +171,9 @@ class AttemptSender:
         agent = world.agent(attempt.source) if attempt.client.startswith("python") else None
         if request.expect in ("cut", "open"):
             assert agent is not None
-            return _stream(agent.ask("stream", keep=f"{request.keep}/{attempt.client}"), request.expect)
+            seconds = _MORE_WITHIN if request.expect == "open" else 0.0
+            told = agent.ask("stream", keep=f"{request.keep}/{attempt.client}", seconds=seconds)
+            return _stream(told, request.expect)
         source = world.address(attempt.source, family)
         got = send(attempt.client, request, tag, machine_of(attempt.source), agent, source)
         if is_stream(request):
@@ -243,10 +247,11 @@ def _stream(answer: dict[str, Any], expect: str) -> tuple[Observations, tuple[Re
     ended = answer["ended"]
     seen = replace(Observations(), error=ended, served=int(not ended))
     if expect == "open":
-        good = not ended and answer["bytes"] > 0
-        return seen, (Result.HELD, "still open") if good else (
-            Result.WRONG,
-            f"ended: {ended or 'no bytes'}",
+        good = not ended and answer["more"] > 0
+        return seen, (
+            (Result.HELD, "still open")
+            if good
+            else (Result.WRONG, f"ended: {ended}" if ended else "nothing comes any more")
         )
     return seen, (Result.CAUGHT, f"ended: {ended}") if ended else (Result.MISSED, "still open")
 
@@ -406,8 +411,8 @@ def _repeat(
 
 
 def _log(world: World) -> list[JudgedAttempt]:
-    """Check the filter's log for what it must not contain."""
-    text = world.filter.log.text()
+    """Check the filter's log, or those of all filters, for what it must not contain."""
+    text = "".join(one.log.text() for one in world.filters)
     named = sum(secret in text for secret in world.filter.secrets())
     broken = sum(word in text for word in _BROKEN)
     checks = (

@@ -9,7 +9,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,7 +25,8 @@ CHROMIUM = "chromium"
 CLIENTS = (*CURLS, *PYTHONS, CHROMIUM)
 """``curl-HTTP-IP``, the lab's own client in Python, and a browser."""
 
-Source = Literal["client", "client6", "exempt", "neighbour"]
+_VIA = "via"
+Source = Literal["client", "client6", "exempt", "neighbour", "via1", "via2", "via3", "via4"]
 Stage = Literal["dns", 1, 2, 3]
 Expect = Literal["block", "refuse", "pass", "cut", "open"]
 Answer = Literal["answer", "empty", "nxdomain", "failure", "timeout"]
@@ -36,6 +37,12 @@ Action = Literal[
     "routing-rule", "bridge-port", "nothing-piles-up", "no-forwarding", "no-ipv6",
     "no-nftables", "restore",
 ]  # fmt: skip
+FleetAction = Literal[
+    "kill-node", "start-node", "every-node", "address-moves", "kill-valkey", "hang-valkey", "flush-valkey",
+    "nodes-together", "roll-back", "allow",
+]  # fmt: skip
+"""Actions of scenarios with ``[fleet]``."""
+MOST_NODES = 4
 
 
 def _clients(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -130,6 +137,16 @@ class FilterTable(_Table):
     monitor: bool = False
 
 
+class Nodes(_Table):
+    """``[fleet]``: several filters behind a router, in place of one; see `urlward.lab.fleet`.
+
+    Attributes:
+        nodes: how many.
+    """
+
+    nodes: Annotated[int, Field(ge=2, le=MOST_NODES)] = MOST_NODES
+
+
 class ScenarioRequest(_Table):
     """Request made by each client, and its expected outcome.
 
@@ -143,7 +160,8 @@ class ScenarioRequest(_Table):
         entry: the entry that should have decided.
         asker: whose address the origin should have seen; any where not given.
         clients: those of the step where empty.
-        source: the machine that it is sent from; the step's where not given.
+        source: the machine that it is sent from; the step's where not given. ``via2`` is an address of the
+            client whose connections lead through the second node of a fleet.
         host: another Host field (or ``:authority``) than the URL's host.
         to: an address or name that is connected to in place of the URL's host.
         keep: a name for this connection, which stays open; used again by requests of the same name
@@ -230,6 +248,7 @@ class ScenarioStep(_Table):
         wait: seconds to wait for then.
         entries: for ``reload``: the list's lines from now on, besides those that it was begun with.
         value: of the action: seconds (slow-resolver).
+        node: of the action: the number of the node that it is done to, or on.
         clients: that send the requests.
         source: the machine they run on.
         requests: all sent at once, four at a time; what has `keep` in order.
@@ -241,10 +260,11 @@ class ScenarioStep(_Table):
     """
 
     name: str = ""
-    action: Action | None = None
+    action: Action | FleetAction | None = None
     wait: Seconds | None = None
     entries: str | None = None
     value: Seconds | None = None
+    node: Annotated[int, Field(ge=1, le=MOST_NODES)] = 1
     clients: Clients = ("curl-1-4",)
     source: Source = "client"
     requests: Annotated[tuple[ScenarioRequest, ...], Field(strict=False)] = ()
@@ -258,6 +278,8 @@ class ScenarioStep(_Table):
     def _something(self) -> Self:
         if not (self.action or self.wait or self.requests or self.draw or self.measure):
             raise ValueError("a step needs one of action, wait, requests, draw and measure")
+        if self.action == "allow" and not (self.requests and self.requests[0].url):
+            raise ValueError("allow is for the URL of the step's first request: there is none")
         for number, request in enumerate(self.requests, 1):
             if CHROMIUM in (request.clients or self.clients) and request.beyond_browsers(self.source):
                 raise ValueError(f"request {number} is not one that {CHROMIUM} can make")
@@ -270,7 +292,7 @@ class Scenario(_Table):
     Attributes:
         description: what it shows, for the report.
         show_urls: whether URLs stand in the report; otherwise it has the lines they are on.
-        list, hosts, filter, steps: see there.
+        list, hosts, filter, fleet, steps: see there.
         gateway: ``[gateway]`` of the configuration, as it is there; interfaces and clients are the lab's.
     """
 
@@ -280,7 +302,23 @@ class Scenario(_Table):
     hosts: dict[Annotated[str, AfterValidator(_reserved)], Host] = {}
     filter: FilterTable = FilterTable()
     gateway: GatewayTable = GatewayTable()
+    fleet: Nodes | None = None
     steps: Annotated[tuple[ScenarioStep, ...], Field(strict=False, min_length=1)]
+
+    @model_validator(mode="after")
+    def _nodes_are_there(self) -> Self:
+        nodes = self.fleet.nodes if self.fleet else 0
+        if nodes and self.gateway.keep_source:
+            raise ValueError(
+                "fleet and gateway.keep_source: answers of origins would come back by another node"
+            )
+        for number, step in enumerate(self.steps, 1):
+            sources = [step.source, *(r.source for r in step.requests if r.source)]
+            used = [int(source.removeprefix(_VIA)) for source in sources if source.startswith(_VIA)]
+            used += [step.node] if step.action in get_args(FleetAction) else []
+            if max(used, default=0) > nodes:
+                raise ValueError(f"step {number} is for node {max(used)} of a fleet: [fleet] has {nodes}")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

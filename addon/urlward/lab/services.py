@@ -34,7 +34,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from urlward.engine.errors import UrlwardError
 from urlward.lab.isolation import find
-from urlward.lab.topology import ORIGIN, OTHER_RESOLVER, RESOLVER, Site, inside, run
+from urlward.lab.topology import ORIGIN, RESOLVER, Site, inside, run
 from urlward.process import module_command
 
 _ANSWER_WITHIN = 60.0
@@ -332,18 +332,31 @@ def _sparse(path: Path, size: int) -> None:
 class LabResolver:
     """Network's resolver, which can be made to fail in each of the ways that resolvers fail.
 
+    Args:
+        folder, logs: for its files.
+        sites: all hosts.
+        ipv6: whether the lab has IPv6.
+        agent: that asks it whether it answers.
+        addresses: its own.
+
     Raises:
         UrlwardError: a record cannot be written, or dnsmasq does not start.
     """
 
-    def __init__(self, folder: Path, logs: Path, sites: list[Site], ipv6: bool, agent: AgentLink) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        logs: Path,
+        sites: list[Site],
+        ipv6: bool,
+        agent: AgentLink,
+        addresses: Sequence[str],
+    ) -> None:
         self._folder = folder
         self._logs = logs
         self._agent = agent
         self._records = [_records(site, ipv6) for site in sites]
-        self._addresses = [RESOLVER.host4, OTHER_RESOLVER[0]]
-        if ipv6:
-            self._addresses += [RESOLVER.host6, OTHER_RESOLVER[1]]
+        self._addresses = [a for a in addresses if ipv6 or ":" not in a]
         self._running: list[LabService] = []
         self.start()
 
@@ -375,7 +388,7 @@ class LabResolver:
         self._wait(front, seconds)
 
     def _dnsmasq(self, port: int, addresses: list[str]) -> LabService:
-        path = self._folder / "dnsmasq.conf"
+        path = self._folder / f"dnsmasq-{self._addresses[0]}.conf"
         write_template(
             "dnsmasq.conf.j2",
             path,

@@ -116,6 +116,43 @@ FILTERED_LINKS = (CLIENT.link, CLIENT6.link)
 EXEMPT = CLIENT.more
 OTHER_RESOLVER = RESOLVER.more
 
+ROUTER_PLACE = 1
+"""Place of the router in a network of the nodes of a fleet; see `urlward.lab.fleet`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """Network of a fleet's nodes and the router: on the side of clients, or of origins.
+
+    Attributes:
+        bridge: the router's interface.
+        link: a node's.
+        base4, base6: of its 26 and 64 bits.
+    """
+
+    bridge: str
+    link: str
+    base4: str
+    base6: str
+
+    def at(self, place: int, family: int = 4) -> str:
+        """The address of a place, 1 to 62."""
+        return str(ip_address(self.base6 if family == 6 else self.base4) + place)
+
+    def network(self, family: int) -> str:
+        """The network."""
+        return f"{self.base6}/64" if family == 6 else f"{self.base4}/26"
+
+
+NODES_FRONT = Side("fr0", "in0", "192.0.2.64", "2001:db8:66::")
+NODES_BACK = Side("bk0", "out0", "198.51.100.192", "2001:db8:77::")
+
+
+def node_place(number: int) -> int:
+    """Place of a node, from 1, in its networks."""
+    return 10 + number
+
+
 ORIGINS4, ORIGINS6 = "203.0.113.0/24", "2001:db8:113::/64"
 
 
@@ -135,6 +172,11 @@ class AddressPair:
 def place(number: int) -> AddressPair:
     """Addresses of origins by number, 1 to 254."""
     return AddressPair(str(IPv4Address("203.0.113.0") + number), str(IPv6Address("2001:db8:113::") + number))
+
+
+def via(number: int) -> AddressPair:
+    """Addresses of the client whose connections the router of a fleet gives to one node, from 1."""
+    return AddressPair(f"192.0.2.{20 + number}", f"2001:db8:1::2{number}")
 
 
 _MOST = 200
@@ -231,8 +273,8 @@ def make_network(ipv6: bool) -> None:
     for name in (GATEWAY, *(network.name for network in NETWORKS)):
         run(["ip", "netns", "add", name])
     for network in NETWORKS:
-        _ip(network.name, _machine(network, ipv6))
-    _ip(GATEWAY, _gateway(ipv6))
+        ip_commands(network.name, _machine(network, ipv6))
+    ip_commands(GATEWAY, _gateway(ipv6))
     forward = ["net.ipv4.ip_forward"] + (["net.ipv6.conf.all.forwarding"] if ipv6 else [])
     for setting in forward:
         set_sysctl(GATEWAY, setting, "1")
@@ -240,7 +282,7 @@ def make_network(ipv6: bool) -> None:
 
 def add_origins(addresses: Iterable[str]) -> None:
     """Give the origins' machine these addresses."""
-    _ip(ORIGIN.name, (f"addr replace {a}/{128 if ':' in a else 32} dev lo" for a in addresses))
+    ip_commands(ORIGIN.name, (f"addr replace {a}/{128 if ':' in a else 32} dev lo" for a in addresses))
 
 
 def set_sysctl(namespace: str, name: str, value: str) -> None:
@@ -249,8 +291,13 @@ def set_sysctl(namespace: str, name: str, value: str) -> None:
     run(inside(namespace, ["tee", str(path)]), value)
 
 
-def _ip(namespace: str, lines: Iterable[str]) -> None:
-    run(["ip", "-n", namespace, "-batch", "-"], "".join(f"{line}\n" for line in lines))
+def ip_commands(namespace: str, lines: Iterable[str], *options: str) -> None:
+    """Run commands of ``ip`` in a namespace, with options such as ``-6`` where no address tells the family.
+
+    Raises:
+        UrlwardError: one fails.
+    """
+    run(["ip", *options, "-n", namespace, "-batch", "-"], "".join(f"{line}\n" for line in lines))
 
 
 def _machine(network: Network, ipv6: bool) -> Iterable[str]:

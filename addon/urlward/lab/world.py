@@ -7,6 +7,7 @@ from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
 from urlward.lab.filter import LabFilter
+from urlward.lab.fleet import Fleet
 from urlward.lab.isolation import BUNDLE, CHROMIUM_FOLDER, CHROMIUM_POLICIES, WORK, environment
 from urlward.lab.outcome import Witness, machine_of
 from urlward.lab.scenario import Loaded
@@ -20,7 +21,19 @@ from urlward.lab.services import (
     write_bundle,
     write_chromium_policy,
 )
-from urlward.lab.topology import CLIENT, DOMAIN, EXEMPT, GATEWAY, ORIGIN, RESOLVER, Site, add_origins, sites
+from urlward.lab.topology import (
+    CLIENT,
+    DOMAIN,
+    EXEMPT,
+    GATEWAY,
+    ORIGIN,
+    OTHER_RESOLVER,
+    RESOLVER,
+    Site,
+    add_origins,
+    sites,
+    via,
+)
 
 type Say = Callable[[str], None]
 
@@ -46,6 +59,7 @@ class World:
         self._last = last
         self._stack = ExitStack()
         self._agents: dict[str, AgentLink] = {}
+        self.fleet: Fleet | None = None
 
     def __enter__(self) -> "World":
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -72,6 +86,8 @@ class World:
 
     def address(self, source: str, family: int) -> str:
         """Source address that a client must use; empty where any of its machine's will do."""
+        if source.startswith("via"):
+            return via(int(source.removeprefix("via"))).both[family == 6]
         return EXEMPT[family == 6] if source == "exempt" else ""
 
     def resolver_of(self, family: int) -> str:
@@ -91,6 +107,11 @@ class World:
         self.filter.start()
         self._wait_for_dns()
 
+    @property
+    def filters(self) -> list[LabFilter]:
+        """The filters: one, or those of a fleet."""
+        return list(self.fleet.nodes.values()) if self.fleet else [self.filter]
+
     def _start(self) -> None:
         # All machines' clients take a while to start; they do so while the rest does.
         for machine in (CLIENT.name, GATEWAY):
@@ -102,25 +123,34 @@ class World:
         add_origins(a for a in addresses if self.ipv6 or ":" not in a)
         certificates = make_certificates(self.folder, sorted(names), addresses)
         write_bundle(BUNDLE, [certificates.authority])
-        self._say("the filter")
-        self.filter = LabFilter(self.folder, self.loaded, certificates.authority, self.ipv6)
-        self._stack.callback(self._stop_filter)
+        if self.loaded.scenario.fleet:
+            self._say("the fleet")
+            self.fleet = Fleet(self.folder, self.logs, self.loaded, certificates.authority, self.ipv6)
+            self._stack.callback(self.fleet.close)
+            self.filter, start = self.fleet.nodes[1], self.fleet.start
+        else:
+            self._say("the filter")
+            self.filter = LabFilter(self.folder, self.loaded, certificates.authority, self.ipv6)
+            self._stack.callback(self._stop_filter)
+            start = self.filter.start
         pool = ThreadPoolExecutor(1)
         try:
-            starting = pool.submit(self.filter.start)
+            starting = pool.submit(start)
             self._origins = self._start_origins(certificates)
-            self.resolver = self._start_resolver()
+            self._start_resolvers()
             starting.result()
         finally:
             # Who is interrupted does not wait for the filter.
             pool.shutdown(wait=False)
-        write_bundle(BUNDLE, [certificates.authority, self.filter.authority])
+        authorities = [certificates.authority, *(one.authority for one in self.filters)]
+        write_bundle(BUNDLE, authorities)
         if CHROMIUM_FOLDER.is_dir():
-            write_chromium_policy(CHROMIUM_POLICIES, [certificates.authority, self.filter.authority])
+            write_chromium_policy(CHROMIUM_POLICIES, authorities)
         self._wait_for_dns()
         self.begun_with = self.filter.holds()
         keeps_source = self.loaded.scenario.gateway.keep_source
-        self.witness = Witness(self.logs / "origin.log", self.filter.log, keeps_source=keeps_source)
+        logs = [one.log for one in self.filters]
+        self.witness = Witness(self.logs / "origin.log", *logs, keeps_source=keeps_source)
 
     def _start_origins(self, certificates: object) -> LabService:
         folder = self.folder / ORIGIN.name
@@ -129,12 +159,15 @@ class World:
         self._stack.callback(service.stop)
         return service
 
-    def _start_resolver(self) -> LabResolver:
-        resolver = LabResolver(
-            self.folder, self.logs, list(self.sites.values()), self.ipv6, self.agent(GATEWAY)
-        )
-        self._stack.callback(resolver.stop)
-        return resolver
+    def _start_resolvers(self) -> None:
+        def start(*addresses: str) -> LabResolver:
+            every = list(self.sites.values())
+            resolver = LabResolver(self.folder, self.logs, every, self.ipv6, self.agent(GATEWAY), addresses)
+            self._stack.callback(resolver.stop)
+            return resolver
+
+        self.resolver = start(RESOLVER.host4, RESOLVER.host6)
+        start(*OTHER_RESOLVER)
 
     def _stop_filter(self) -> None:
         self.filter.stop()

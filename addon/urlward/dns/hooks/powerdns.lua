@@ -75,7 +75,7 @@ local function take(dq)
     return hook.closed
   end
   if status == "P" then return false end
-  replace(dq, told)
+  if told == nil then fail(dq) else replace(dq, told) end
   return true
 end
 

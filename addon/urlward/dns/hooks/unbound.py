@@ -51,6 +51,9 @@ _KNOWN = 65_536
 
 _SERVFAIL, _NXDOMAIN = 2, 3
 _LONGEST = 0xFFFF
+_MOST = _LONGEST - 17
+"""Bytes of an answer that can be handed over, beside a client's address."""
+
 _SECURE, _INDETERMINATE = 5, 2
 """`enum sec_status` of Unbound."""
 
@@ -218,10 +221,8 @@ class Hook:
         Returns ``P``, ``S`` or ``R``, and the message that takes its place (`urlward.dns.hook` in urlward);
         None where urlward has said nothing in time.
         """
-        if len(message) > _LONGEST - 20:
-            # So long a listed name's own servers may make it: it must not go.
-            end = _end_of(message, 12) + 4
-            return b"R", struct.pack(">6H", 0, 0x8180 | _SERVFAIL, 1, 0, 0, 0) + message[12:end]
+        if len(message) > _MOST:
+            return b"R", _failure(message)  # whoever runs a listed name can have it so
         own = self._of_thread
         now = time.monotonic()
         if now >= getattr(own, "away_until", 0.0):
@@ -267,6 +268,12 @@ class Hook:
         connection, own.connection = getattr(own, "connection", None), None
         if connection is not None:
             connection.close()
+
+
+def _failure(message):
+    """SERVFAIL in place of an answer without compression."""
+    head = struct.pack(">5H", 0x8180 | _SERVFAIL, 1, 0, 0, 0)
+    return message[:2] + head + message[12 : _end_of(message, 12) + 4]
 
 
 def host_of(name):
