@@ -251,6 +251,28 @@ async def test_a_flush_loses_nothing(tmp_path: Path, server: Server) -> None:
             await until(lambda: len(c.owned()) == 2 and len(a.owned()) == 2)
 
 
+async def test_after_a_flush_nobody_reads_what_it_has(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        ids = [a.own(f"own{n}.example") for n in range(5)]
+        await until(lambda: len(b.owned()) == 5)
+        await until(lambda: all(f"own:{id_}" in b.shared._known for id_ in ids))
+        asked: list[str] = []
+        for node in (a, b):
+
+            def ask(*commands: Any, ask: Any = node.connection.ask, **more: Any) -> Any:
+                asked.extend(command[0] for command in commands)
+                return ask(*commands, **more)
+
+            monkeypatch.setattr(node.connection, "ask", ask)
+        server.run("FLUSHALL")
+        await until(lambda: asked.count("HSCAN") >= 2 and asked.count("XADD"))
+        for node in (a, b):
+            await node.told(f"own:{ids[-1]}")
+        assert "HMGET" not in asked
+
+
 async def test_a_node_that_was_cut_off_takes_what_is_later_and_gives_what_is_later(
     tmp_path: Path, server: Server, wire: Wire
 ) -> None:
@@ -617,6 +639,14 @@ async def test_a_wrong_clock_keeps_nothing_that_was_removed(tmp_path: Path, serv
         b.ahead = 2 * LONG
         remove_own(a.state, id_, "not needed", "Ann", now=time.time())
         await until(lambda: not b.owned())
+        b.ahead = 0
+        # Nor is what is removed by a clock that stands at the beginning forgotten at once.
+        id_ = a.own("other.example")
+        await until(lambda: b.owned())
+        a.ahead = -time.time()
+        remove_own(a.state, id_, "not needed", "Ann", now=time.time())
+        await until(lambda: not b.owned())
+        assert b.shared._known[f"own:{id_}"].ends > time.time() + LONG / 2
 
 
 async def test_who_is_cancelled_lets_go_of_the_files_once_they_are_left_alone(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import batched, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,6 +56,9 @@ A_LOOK = 1_000
 """Records that are read from Valkey, or told it, at a time; the files that they go to are written once."""
 
 _VERSION = 1
+_AT_ONCE = 100
+"""Records that are taken while the folder is locked: each has a line in the audit log, and others wait."""
+
 _CHANGES = 5_000
 """Lines of the audit log that are read at a time to find why a record is missing."""
 
@@ -270,7 +274,10 @@ class SharedDecisions:
             known = self._known[name]
             known.here, known.told, self._changed = "", False, True
             if (gone := words.get(id_)) is not None:
-                self._known[name] = Known(self._later(known), "", now + LONG, gone)
+                version = self._later(known)
+                # By the later of two clocks: of an end that is past the others would know nothing.
+                ends = max(now, version.time / 1000) + LONG
+                self._known[name] = Known(version, "", ends, gone)
             elif kind.lasts and known.ends > now:
                 # With its file: what the others have of it is put back.
                 self._known.pop(name)
@@ -362,8 +369,9 @@ class SharedDecisions:
             since = max(round((self._connection.now() - KEPT) * 1000), 0)
             rows = [part for name, _, data in sealed for part in (name, data)]
             commands.append(("HSET", self._hash, *rows))
-            named = json.dumps([name for name, *_ in sealed])
-            commands.append(("XADD", self._stream, "MINID", "~", since, "*", "p", self._process, "n", named))
+            named, versions = (json.dumps([one[i] for one in sealed]) for i in (0, 1))
+            entry = ("p", self._process, "n", named, "v", versions)
+            commands.append(("XADD", self._stream, "MINID", "~", since, "*", *entry))
         if over:
             commands.append(("HDEL", self._hash, *over))
         if commands and await self._connection.ask(*commands, atomically=True) is None:
@@ -385,7 +393,12 @@ class SharedDecisions:
             if entry.fields.get(b"p", b"") == self._process.encode():
                 continue
             try:
-                names |= dict.fromkeys(map(str, json.loads(entry.fields.get(b"n", b""))))
+                versions = json.loads(entry.fields.get(b"v", b"[]"))
+                for name, version in zip_longest(json.loads(entry.fields.get(b"n", b"")), versions):
+                    known = self._known.get(name)
+                    # As each says anew what it has after Valkey has lost its data.
+                    if known is None or version is None or known.version != tuple(version):
+                        names[str(name)] = None
             except (ValueError, TypeError):
                 self._say("an entry of another node is not understood")
         wanted = [*names]
@@ -420,8 +433,9 @@ class SharedDecisions:
             except Exception as e:  # noqa: BLE001 - whatever another node writes, the others are taken
                 self._refuse(name, e)
         again = False
-        for kind_name, some in wanted.items():
-            again |= self._take_some(self._kinds[kind_name], some)
+        for kind_name, records in wanted.items():
+            for some in batched(records.items(), _AT_ONCE):
+                again |= self._take_some(self._kinds[kind_name], dict(some))
         self._save()
         return again
 
