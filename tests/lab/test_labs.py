@@ -32,6 +32,15 @@ requests = [
   { url = "http://plain.example/", expect = "pass", stage = 1 },
 ]
 """
+FLEET = """\
+[[steps]]
+requests = [
+  { url = "http://blocked.example/", source = "via1", expect = "block" },
+  { url = "http://blocked.example/", source = "via2", expect = "block" },
+]
+[fleet]
+nodes = 2
+"""
 
 
 def started(scenario: Path, report_folder: Path) -> "subprocess.Popen[bytes]":
@@ -101,6 +110,10 @@ def test_up_shell_run_in_it_and_down(tmp_path: Path) -> None:
         )
         assert lab(*shell, "--", "curl", "-sf", "https://plain.example/").returncode == 0
         assert lab(*shell, "--machine", "neighbour", "--", "sh", "-c", "exit 7").returncode == 7
+        none = lab(*shell, "--machine", "node1", "--", "true")
+        assert (none.returncode, none.stderr) == (
+            2, f"urlward: lab {name}: scenario short has no machine node1\n",
+        )  # fmt: skip
         run = lab("run", scenario, "--in", name, "--report", tmp_path / "report")
         assert run.returncode == 0, run.stderr
         assert report(tmp_path / "report")["data"]["counts"]["caught"] == 1
@@ -111,6 +124,25 @@ def test_up_shell_run_in_it_and_down(tmp_path: Path) -> None:
     wait_for(lambda: not inside_processes() - processes, "all its processes to end")
     assert left() == before
     assert lab("shell", "--name", name).returncode == 2
+
+
+@pytest.mark.long
+def test_a_fleet_in_a_lab_that_is_up_and_then_one_gateway_again(tmp_path: Path) -> None:
+    name = f"fleet-{os.getpid()}"
+    short, fleet = tmp_path / "short.toml", tmp_path / "fleet.toml"
+    short.write_text(SHORT)
+    fleet.write_text(SHORT + FLEET)
+    before, processes = left(), inside_processes()
+    try:
+        assert lab("up", short, "--name", name).returncode == 0
+        for scenario, caught in ((fleet, 3), (short, 1)):
+            run = lab("run", scenario, "--in", name, "--report", tmp_path / "report")
+            assert run.returncode == 0, run.stderr
+            assert report(tmp_path / "report")["data"]["counts"]["caught"] == caught
+    finally:
+        lab("down", "--name", name)
+    wait_for(lambda: not inside_processes() - processes, "all its processes to end")
+    assert left() == before
 
 
 def test_a_lab_that_was_killed_is_not_up(tmp_path: Path) -> None:

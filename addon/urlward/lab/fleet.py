@@ -54,7 +54,8 @@ from urlward.process import module_command
 SERVICES = "services"
 _SIDES = (NODES_FRONT, NODES_BACK)
 _VIRTUAL = NODES_FRONT.at(61)
-_SERVICES = NODES_BACK.at(50)
+_SERVICES_PLACE = 50
+_SERVICES = NODES_BACK.at(_SERVICES_PLACE)
 
 _TO_ORIGINS, _TO_CLIENTS, _VIRTUALLY, _BY_NODE = 31, 32, 33, 40
 """Routing tables."""
@@ -129,8 +130,8 @@ class Fleet:
 
     def close(self) -> None:
         """End everything."""
-        for node in self.nodes.values():
-            node.stop()
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            list(pool.map(LabFilter.stop, self.nodes.values()))
         self._stack.close()
 
     # Nodes
@@ -303,14 +304,14 @@ class Fleet:
 
     def _run(self, name: str, command: list[str]) -> LabService:
         service = LabService(name, SERVICES, command, self._logs / f"{SERVICES}.log", environment())
-        self._stack.callback(service.stop, signal.SIGKILL)
+        self._stack.callback(service.stop)
         return service
 
     # What a node is
 
     def _node(self, number: int, folder: Path, loaded: Loaded, authority: Path) -> LabFilter:
         name = _name(number)
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
         more = {
             "state": str(folder / name / "state"),
             "key": str(self._key),
@@ -346,7 +347,7 @@ class Fleet:
         node = self.nodes[number]
         node.start()
         # Before its first list, a node lets everything pass.
-        wait_until(lambda: "entries in force" in node.log.text(), "a node to have its list", _WITHIN)
+        wait_until(lambda: " in force, serial " in node.log.text(), "a node to have its list", _WITHIN)
 
     def _status(self) -> bool:
         command = module_command("urlward", "fleet", "status", *self._config(1))
@@ -430,7 +431,7 @@ def _make_network(numbers: Iterable[int], ipv6: bool) -> None:
         _connect(number, ipv6)
     ip_commands(_name(1), [f"addr add {_VIRTUAL}/26 dev {NODES_FRONT.link}"])
     run(["ip", "netns", "add", SERVICES])
-    _attach(SERVICES, NODES_BACK, 50)
+    _attach(SERVICES, NODES_BACK, _SERVICES_PLACE)
     ip_commands(
         SERVICES,
         [
@@ -482,8 +483,13 @@ def _rules(numbers: Iterable[int], family: int) -> Iterator[str]:
         yield f"iif {ORIGIN.link} to {clients} lookup {_TO_CLIENTS} pref 100"
 
 
+def _port(side: Side, number: int) -> str:
+    """The router's end of a link."""
+    return f"{side.bridge}-{number}"
+
+
 def _attach(machine: str, side: Side, number: int) -> None:
-    peer = f"{side.bridge}-{number}"
+    peer = _port(side, number)
     ip_commands(machine, [f"link add {side.link} type veth peer name {peer} netns {GATEWAY}"])
     ip_commands(GATEWAY, [f"link set {peer} master {side.bridge} up"])
 
@@ -509,7 +515,12 @@ def _remove_network(numbers: Iterable[int], ipv6: bool) -> None:
     numbers = list(numbers)
     for family, option in _of_families(ipv6):
         ip_commands(GATEWAY, (f"rule del {rule}" for rule in _rules(numbers, family)), option)
-    ip_commands(GATEWAY, (f"link del {side.bridge}" for side in _SIDES))
+    # A namespace lasts as long as a process in it, and so would its links.
+    ports = [
+        _port(NODES_BACK, _SERVICES_PLACE),
+        *(_port(side, number) for side in _SIDES for number in numbers),
+    ]
+    ip_commands(GATEWAY, (f"link del {link}" for link in (*ports, *(side.bridge for side in _SIDES))))
     for name in (SERVICES, *map(_name, numbers)):
         run(["ip", "netns", "del", name])
     ip_commands(CLIENT.name, (f"addr del {a} dev eth0" for n in numbers for a in _own(n, ipv6)))
