@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import dns.edns
 import dns.message
@@ -241,6 +242,32 @@ async def test_unbound_has_more_descriptors_than_select_takes(urlward: Urlward) 
     finally:
         for fd in taken:
             os.close(fd)
+
+
+def test_a_fault_of_unbounds_hook_lets_nothing_leave(tmp_path: Path) -> None:
+    module = loaded(FOLDER / "unbound.py")
+    said: list[str] = []
+    module.__dict__["log_err"] = said.append
+
+    def breaks(*_: object) -> bool:
+        raise LookupError("secret")
+
+    module.__dict__["may_list"] = breaks
+    module.hook._folder = tmp_path
+    for callback in module.from_cache, module.leaves:
+        rep = SimpleNamespace(flags=0x8180, an_numrrsets=1, ns_numrrsets=1, ar_numrrsets=1, ttl=60, this=1)
+        assert callback(SimpleNamespace(qname=b"\1a\0"), None, rep, 0, None, None, None)
+        assert (rep.flags & 15, rep.an_numrrsets, rep.ns_numrrsets, rep.ar_numrrsets) == (2, 0, 0, 0)
+    assert [line for line in said if "a bug in its hook: LookupError" in line]
+    assert "secret" not in str(said)
+
+
+def test_a_service_record_that_ends_early_may_lead_anywhere() -> None:
+    module = loaded(FOLDER / "unbound.py")
+    held = module.Filter(bytes(24))
+    assert not held.may_list_name(module._first_name(b"\5plain\7example\0\0\1"))
+    for broken in b"", b"\5pla", b"\x3f":
+        assert held.may_list_name(module._first_name(broken))
 
 
 def test_a_socket_in_the_file_system(tmp_path: Path) -> None:

@@ -286,8 +286,11 @@ def host_of(name):
 
 
 def _first_name(data):
-    """The name in wire form that some bytes begin with."""
-    return data[: _end_of(data, 0)]
+    """The name in wire form that some bytes begin with; one that may be any where they begin with none."""
+    try:
+        return data[: _end_of(data, 0)]
+    except IndexError:
+        return b"\1*\0"
 
 
 def text_of(name):
@@ -428,6 +431,8 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
             rep.ttl = 0  # it is as the authority has it
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
+        _empty(rep)
+        rep.ttl = 0
     return True
 
 
@@ -440,6 +445,7 @@ def leaves(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
             _empty(rep)
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
+        _empty(rep)
     return True
 
 
