@@ -86,6 +86,7 @@ def test_a_rollback_of_the_fleet_is_in_force_on_all_nodes(nodes: tuple[Node, Nod
     feed = Path(a.config.parent.parent / "phish.ward")
     feed.write_bytes(issue(5))
     wait_for(lambda: a.status("h4.example") == b.status("h4.example") == 451, "the list that is wrong")
+    wait_for(lambda: b.urlward("fleet", "status").stdout.count(" 5") >= 2, "both say so")
     done = b.urlward("fleet", "rollback", "phish", "--why", "wrong")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "node a: serial 3 in force" in done.stdout

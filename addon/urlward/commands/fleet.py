@@ -89,9 +89,8 @@ def _roll_back(args: argparse.Namespace) -> int:
     connection = Connection(config.fleet, seal_of(config.fleet, config.key), who="rollback")
     why, state = reason_of(args.why), state_folder(args.state or config.state)
     held = roll_back(feed, config, state, args.serial, why=why, who=caller(), now=time.time())
-    end = time.monotonic() + WITHIN
     try:
-        nodes = asyncio.run(_until_at(connection, feed.name, held.serial, end))
+        nodes = asyncio.run(_until_at(connection, feed.name, held.serial, time.monotonic()))
     except AwayError as e:
         print(
             f"{feed.name}: serial {held.serial} is in force here; the others follow when Valkey is back: {e}"
@@ -109,14 +108,16 @@ def _is_at(node: "Node", name: str, serial: int) -> bool:
     return node.state != "away" and node.lists.get(name) == serial
 
 
-async def _until_at(connection: "Connection", name: str, serial: int, end: float) -> "list[Node]":
-    """All nodes, once each that is not away has a list in force, or at the end."""
+async def _until_at(connection: "Connection", name: str, serial: int, begun: float) -> "list[Node]":
+    """All nodes, once each that is not away has said since that it has a list in force, or at the end."""
     from urlward.fleet.nodes import look_at_nodes
 
     while True:
         nodes = await look_at_nodes(connection, WITHIN)
-        if time.monotonic() >= end or all(
-            _is_at(node, name, serial) for node in nodes if node.state != "away"
+        passed = time.monotonic() - begun
+        # What one has said before may be of the list before the wrong one.
+        if passed >= WITHIN or all(
+            node.silent < passed and _is_at(node, name, serial) for node in nodes if node.state != "away"
         ):
             return nodes
         await asyncio.sleep(_LOOK)
