@@ -249,7 +249,6 @@ def test_arguments() -> None:
         ("--format", "csv", "--column", "link=a"),
         ("--format", "csv", "--delimiter", ""),
         ("--format", "hosts", "--column", "url=a"),
-        ("--format", "grammar", "--category", "phishing"),
         ("--column", "url=a"),
     ],
 )

@@ -129,7 +129,7 @@ def _actions() -> set[str]:
             continue
         for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
             name = call.func.id if isinstance(call.func, ast.Name) else ""
-            if name in ("append", "append_in_lock", "_audit"):
+            if name in ("append", "append_in_lock", "_audit", "tell_allow", "tell_own", "tell_hold"):
                 found |= {
                     one.value
                     for one in call.args

@@ -128,5 +128,6 @@ class GatewayTable(Table):
     max_change: Annotated[int, Field(ge=0)] = 1_000
     mss: Annotated[int, Field(ge=500, le=65_000)] | None = None
     dns: DnsTable = DnsTable()
-    hook: HookTable = HookTable()
+    # No rule is another for it: those of before it was there are still the plan's.
+    hook: Annotated[HookTable, Field(repr=False)] = HookTable()
     canary: CanaryTable = CanaryTable()
