@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -83,6 +84,11 @@ class Process:
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
 
+    def cpu(self) -> float:
+        """CPU time that it has taken so far, ms."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:13])) * 1000 / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> None:
         """End it."""
         self._process.kill()
@@ -114,11 +120,17 @@ def answers(folder: Path, seconds: float) -> list[dict[str, Any]]:
             # No address comes twice.
             first = itertools.count(0, 20_000)
             for who, asked, shares in cases:
-                rate = RATE / len(asked)
+                rate, before = RATE / len(asked), [node.cpu() for node in nodes]
                 each = {"count": round(rate * seconds), "rate": rate, "shares": shares}
-                begun = [node.do("answer", first=next(first), **each) for node in asked]
+                # By turns: that all are asked at a time happens by chance alone.
+                begun = [
+                    node.do("answer", first=next(first), after=n / RATE, **each)
+                    for n, node in enumerate(asked)
+                ]
                 taken = sorted(ms for doing in begun for ms in doing.result()["ms"])
-                found.append({"nodes": count, "asked": who, **summary(taken)})
+                cpu = [(node.cpu() - b) / len(taken) for node, b in zip(nodes, before, strict=True)]
+                spent = {"cpu_ms": round(cpu[0], 2), "cpu_other_ms": round(sum(cpu[1:]) / (count - 1), 2)}
+                found.append({"nodes": count, "asked": who, **summary(taken), **spent})
     return found
 
 

@@ -72,8 +72,8 @@ class Node:
         status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
         return {"seconds": seconds, "held": held, "peak": int(status["VmHWM"].split()[0]) << 10}
 
-    async def answer(self, first: int, count: int, rate: float, shares: bool) -> dict[str, Any]:
-        """Steer the two addresses of so many answers, and say how long each took, in ms."""
+    async def answer(self, first: int, count: int, rate: float, shares: bool, after: float) -> dict[str, Any]:
+        """Steer the two addresses of so many answers, after some seconds; says how long each took, in ms."""
         self.steer_set.share = self.shared.share if shares else lambda *_: None
         taken: list[float] = []
 
@@ -83,7 +83,7 @@ class Node:
             taken.append((time.perf_counter() - begun) * 1000)
 
         loop = asyncio.get_running_loop()
-        start, tasks = loop.time(), []
+        start, tasks = loop.time() + after, []
         for n in range(count):
             await asyncio.sleep(max(start + n / rate - loop.time(), 0))
             tasks.append(loop.create_task(one(first + 2 * n)))

@@ -5,7 +5,8 @@
 The intervals are of a provider with 200,000 addresses of its own, leased for hours to days, and as many
 blocks of ports behind 1,600 shared ones; then a tenth as many renewals as Kea writes them. Questions are of
 a random address, port and time, each in a transaction of its own; the database's files are in the page cache
-as far as they fit.
+as far as they fit. At last what a day ended is deleted, while somebody asks all the time: the longest wait
+for an answer is how long the tables were locked.
 """
 
 import json
@@ -13,6 +14,7 @@ import random
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from argparse import ArgumentParser
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from benchmarks.engine.machine import describe
 
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import import_file
+from urlward.assignments.retention import _paces, purge_assignments
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoQuestion, who
 
@@ -30,6 +33,8 @@ _RESULTS = Path(__file__).with_name("assignments.json")
 _START = 1_780_000_000
 _DAYS = 180
 _ADDRESSES, _SHARED, _BLOCK = 200_000, 1_600, 512
+_DAY_MS = 86_400_000
+_LONGEST_DAYS = 3
 
 
 def _address(number: int) -> str:
@@ -48,7 +53,7 @@ def write_csv(path: Path, intervals: int, seed: int = 1) -> None:
         file.write("address,first_port,last_port,from,to,subscriber\n")
         for n in range(intervals):
             start = _START + int(n * step)
-            end = start + rng.randrange(600, 3 * 86_400)
+            end = start + rng.randrange(600, _LONGEST_DAYS * 86_400)
             if n % 2:
                 file.write(f"{_address(rng.randrange(_ADDRESSES))},0,65535,{start},{end},s{n}\n")
             else:
@@ -82,6 +87,36 @@ def questions(count: int, seed: int = 2) -> Iterator[WhoQuestion]:
         yield WhoQuestion(address, rng.randrange(1024, 65_536), at, 5000)
 
 
+def purge_of_a_day(database: Path | str) -> dict[str, object]:
+    """Deletion of what ended in one day, which is not the first: that one has what ends soon alone."""
+    answered = []
+    done = threading.Event()
+
+    def ask() -> None:
+        with closing(AssignmentStore(database)) as store:
+            for question in questions(1_000_000, seed=3):
+                begun = time.perf_counter()
+                who(store, question)
+                answered.append(time.perf_counter() - begun)
+                if done.wait(0.02):
+                    return
+
+    limit = _START * 1000 + (_LONGEST_DAYS + 1) * _DAY_MS
+    with closing(AssignmentStore(database)) as store:
+        purge_assignments(store, limit)
+    # A purge of another process: this one would wait until a rewrite is due again.
+    _paces.clear()
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with closing(AssignmentStore(database)) as store:
+        begun = time.perf_counter()
+        rows = purge_assignments(store, limit + _DAY_MS)
+        seconds = time.perf_counter() - begun
+    done.set()
+    asking.join()
+    return {"rows": rows, "seconds": round(seconds, 2), "longest_wait_ms": round(max(answered) * 1000, 1)}
+
+
 def measure(database: Path | str, intervals: Path, leases: Path, asked: int) -> dict[str, object]:
     with closing(AssignmentStore(database)) as store:
         result: dict[str, object] = {}
@@ -111,6 +146,7 @@ def measure(database: Path | str, intervals: Path, leases: Path, asked: int) -> 
         }
     if isinstance(database, Path):
         result["bytes"] = database.stat().st_size
+    result["purge"] = purge_of_a_day(database)
     return result
 
 

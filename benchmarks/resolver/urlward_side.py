@@ -37,7 +37,7 @@ async def main(folder: Path) -> None:
     policy = DnsPolicy(gateway, _Kernel(), judge, lambda: keeper.matcher)
     hook = folder / "hook"
     hook.mkdir(exist_ok=True)
-    settle = gateway.hook.settle
+    settle = gateway.hook.seconds
     data = exhaust(hook_filter.content(keeper.matcher, policy.own_names, settle, closed=False))
     hook_filter.write(hook, data)
     late = 0

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from benchmarks.scale.figures import Figures
 
+from urlward.assignments.partitions import SPANS
+
 STEP = 300
 """Seconds."""
 
@@ -146,7 +148,7 @@ class Plan(NamedTuple):
         steered: addresses in each node's sets.
         day: all steps.
         needs: of what there is only so much.
-        rows: assignments that are kept, and `partitions` with a day each.
+        rows: assignments that are kept, and `partitions` with a day each of one class of length, at most.
     """
 
     subscribers: float
@@ -200,9 +202,8 @@ def plan(subscribers: float, traffic: Traffic, limits: Limits, figures: Figures)
         Need("assignments kept", kept, limits.terabytes, "TB", "as subscribers times days"),
         Need("a change of a list", lists, limits.gbit_lists, "Gbit/s", "as nodes"),
     ]  # fmt: skip
-    return Plan(
-        subscribers, nodes, by_line > by_cores, memory, steered, day, needs, rows, math.ceil(traffic.days) + 1
-    )
+    partitions = sum(math.ceil(traffic.days * DAY / max(DAY, span / 1000)) + 1 for span in SPANS)
+    return Plan(subscribers, nodes, by_line > by_cores, memory, steered, day, needs, rows, partitions)
 
 
 def _day(subscribers: float, traffic: Traffic, figures: Figures) -> Iterator[Moment]:

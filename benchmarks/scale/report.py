@@ -38,7 +38,7 @@ def report(traffic: Traffic, limits: Limits, figures: Figures, subscribers: Sequ
         ("blocks recorded a second", [_short(p.peak("events")) for p in plans]),
         ("assignments a second", [_short(p.peak("assignments")) for p in plans]),
         ("assignments kept, millions", [_short(p.rows / 1e6) for p in plans]),
-        ("in partitions of a day", [f"{p.partitions:,}" for p in plans]),
+        ("in partitions of a day and class, at most", [f"{p.partitions:,}" for p in plans]),
     ]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows]
     lines += [

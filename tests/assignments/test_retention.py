@@ -15,7 +15,7 @@ from urlward.assignments.importing import follow, import_file
 from urlward.assignments.interval import AssignmentError, SightingKind
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
-    first_ends,
+    first_purge,
     has_ended_before,
     hold_assignments,
     oldest_assignment,
@@ -191,7 +191,7 @@ def test_what_has_no_end_stays_while_its_file_has_it(store: AssignmentStore, tmp
     assert imported(store, path, 0) == 152
     # Nothing new is read of it, and it still has all.
     assert imported(store, path, 200 * DAYS) == 0
-    assert first_ends(store) == {1: at(200 * DAYS)}
+    assert first_purge(store, {1: 7, 2: 0}) == at(207 * DAYS)
     assert not has_ended_before(store, at(199 * DAYS))
     assert purge_assignments(store, at(199 * DAYS)) == 0
     assert held(store, FIXED, 200 * DAYS) == ["fixed"]

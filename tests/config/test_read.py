@@ -110,7 +110,7 @@ max_ttl = 60
 remember = 50
 [gateway.hook]
 folder = "hook"
-settle = 0.01
+settle = 10
 [gateway.canary]
 name = "here.example.invalid"
 addresses = ["198.51.100.252"]
@@ -258,7 +258,7 @@ def test_every_key(path: Path) -> None:
                 max_ttl=60,
                 remember=50,
             ),
-            hook=HookTable(folder=str(folder / "hook"), settle=0.01),
+            hook=HookTable(folder=str(folder / "hook"), settle=10),
             canary=CanaryTable(name="here.example.invalid", addresses=("198.51.100.252",)),
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),

@@ -288,7 +288,7 @@ def test_a_hundred_thousand_events(page: Any, site: Site):
         page.get_by_text(f"{EVENTS - 50 * turn - 1:06d}", exact=True).wait_for()
     page.get_by_label("Reference").fill("0042-2XKD-93FH")
     page.keyboard.press("Enter")
-    page.get_by_text("1 event,").wait_for()
+    page.get_by_text("1 event; live").wait_for()
     page.get_by_role("link", name="Newest").wait_for(state="detached")
     assert page.complaints == []
 

@@ -59,7 +59,7 @@ def test_the_resolver_that_is_there(tmp_path: Path) -> None:
     hook = tmp_path / "hook"
     hook.mkdir()
     with resolving(tmp_path, "hooked") as net:
-        tables = f'[gateway.hook]\nfolder = "{hook}"\nsettle = 1\n'
+        tables = f'[gateway.hook]\nfolder = "{hook}"\nsettle = 1000\n'
         with (
             steering(net, tmp_path, more=f'never = ["{IPV4.lan}"]', dns_more=tables) as proxy,
             unbound(net, tmp_path, hook),

@@ -40,6 +40,33 @@ def test_what_is_new_is_seen_long_before_the_interval_is_over(tmp_path: Path, si
         assert process.end() == 0
 
 
+class Over(Exception):
+    """What a test ends polling with."""
+
+
+async def test_a_page_in_between_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A page of a minute left nodes without polling, and so without a rollback, until their restart."""
+    page = PollError("what its server has is no artifact", "unsupported")
+    seen = iter([page, page, parse(SMALL).header, page, Over()])
+    asked_for: list[bool] = []
+
+    def look(*_: object) -> tuple[Header, Validators]:
+        found = next(seen)
+        if isinstance(found, Exception):
+            raise found
+        return found, NO_VALIDATORS
+
+    monkeypatch.setattr(feeds_poll, "peek", look)
+    monkeypatch.setattr(feeds_poll, "MOST", 0.001)
+    table = feed(tmp_path, url="http://192.0.2.1/").table.model_copy(update={"poll": 0.001})
+    with pytest.raises(Over):
+        await feeds_poll.poll(table, lambda: parse(LARGE).header, lambda: asked_for.append(True))
+    assert asked_for == [True]
+    assert caplog.text.count("is no artifact: it is looked at each interval alone") == 2, "once each time"
+
+
 async def test_what_is_not_taken_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not at each look, where two servers of one name have validators of their own: a list that a thousand
     nodes refuse would be fetched by each every two seconds."""
@@ -52,20 +79,22 @@ async def test_what_is_not_taken_is_asked_for_once(tmp_path: Path, monkeypatch: 
         try:
             looks.append(next(seen))
         except StopIteration:
-            raise PollError("over", "over") from None
+            raise Over from None
         return looks[-1], NO_VALIDATORS
 
     monkeypatch.setattr(feeds_poll, "peek", look)
     made = feed(tmp_path, url="http://192.0.2.1/")
     table = made.table.model_copy(update={"poll": 0.001})
     in_force = first
-    await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+    with pytest.raises(Over):
+        await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
     assert (len(looks), asked_for) == (6, [second])
     # Another one is asked for, and so is the first where it is no longer in force.
     looks.clear()
     asked_for.clear()
     seen, in_force = iter([second, first, second]), parse(again(LARGE, 3)).header
-    await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+    with pytest.raises(Over):
+        await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
     assert asked_for == [second, first, second]
 
 

@@ -214,6 +214,15 @@ async def test_another_key_is_told_before_anything_is_shared(server: Server) -> 
         assert not c.up
 
 
+async def test_an_epoch_that_is_none_is_told(server: Server) -> None:
+    async with connected(table(server)) as (c, told):
+        server.run("SET", c.name("epoch"), b"x \xff")
+        await until(lambda: told)
+        assert "another key" in told[0]
+        server.run("DEL", c.name("epoch"))
+        await until(lambda: c.up)
+
+
 async def test_a_user_and_its_password(server: Server, tmp_path: Path) -> None:
     server.run("ACL", "SETUSER", "filter", "on", ">s3cret-word", "~{urlward}:*", "&{urlward}:*", "+@all")
     (tmp_path / "password").write_text("s3cret-word\n")

@@ -1,8 +1,10 @@
 import asyncio
 import json
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from urlward.feeds.store import FeedStore
 from urlward.fleet import decisions
 from urlward.fleet.connection import Connection
 from urlward.fleet.decisions import FILE, SharedDecisions
-from urlward.fleet.kinds import all_kinds
+from urlward.fleet.kinds import LONG, all_kinds
 from urlward.objections.objections import (
     add_objection,
     decline,
@@ -33,11 +35,12 @@ from urlward.objections.objections import (
     purge_objections,
     read_objections,
 )
+from urlward.policy import own
 from urlward.policy.allows import TemporaryAllows, add_allow, current_allows, end_allow, expire_allows
-from urlward.policy.own import add_own, draft, line_of, own_entries, remove_own
+from urlward.policy.own import OwnEntry, add_own, draft, line_of, own_entries, remove_own
 from urlward.records.holds import current_holds, hold, release
 from urlward.state.audit import read_audit, verify
-from urlward.state.folder import local_key, made_folder
+from urlward.state.folder import StateError, local_key, made_folder
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
@@ -68,7 +71,7 @@ class Node:
 
     def __init__(self, folder: Path, url: str, name: str, config: Config | None = None) -> None:
         self.name = name
-        self.state = made_folder(folder / name)
+        self.state = made_folder(made_folder(folder) / name)
         self.key = local_key(self.state)
         self.alarms: list[str] = []
         self.refreshed: list[str] = []
@@ -146,7 +149,7 @@ async def test_an_allow_of_one_node_is_in_force_on_the_others(tmp_path: Path, se
 
 async def test_own_entries_holds_and_objections_are_shared(tmp_path: Path, server: Server) -> None:
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
-        own = a.own()
+        added = a.own()
         end = int(time.time()) + 1_000
         hold(a.state, "3K8XCVNTS9KS", end, "asked for", "Ann", now=time.time())
         objection = add_objection(a.state, a.key, "3K8XCVNTS9KS", "it is my shop", client="", now=time.time())
@@ -157,7 +160,7 @@ async def test_own_entries_holds_and_objections_are_shared(tmp_path: Path, serve
         assert (there.id, there.state) == (objection.id, "open")
         assert message_of(there, b.key) == "it is my shop"
         decline(b.state, objection.id, "it is listed", "Bob", now=time.time())
-        remove_own(b.state, own, "not needed", "Bob", now=time.time())
+        remove_own(b.state, added, "not needed", "Bob", now=time.time())
         release(b.state, "3K8XCVNTS9KS", "done", "Bob", now=time.time())
         await until(
             lambda: read_objections(a.state)[0].state == "declined" and not a.owned() and not a.holds()
@@ -220,6 +223,7 @@ async def test_valkey_holds_no_plain_text(tmp_path: Path, server: Server) -> Non
         for secret in ("listed", "own.example", "192.0.2.1", "Ann", "mistake"):
             assert secret not in text
         for node in (a, b):
+            await until((node.state / FILE).exists)
             assert "listed" not in (node.state / FILE).read_text()
 
 
@@ -245,6 +249,28 @@ async def test_a_flush_loses_nothing(tmp_path: Path, server: Server) -> None:
         b.own("second.example")
         async with Node(tmp_path, server.url, "c") as c:
             await until(lambda: len(c.owned()) == 2 and len(a.owned()) == 2)
+
+
+async def test_after_a_flush_nobody_reads_what_it_has(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        ids = [a.own(f"own{n}.example") for n in range(5)]
+        await until(lambda: len(b.owned()) == 5)
+        await until(lambda: all(f"own:{id_}" in b.shared._known for id_ in ids))
+        asked: list[str] = []
+        for node in (a, b):
+
+            def ask(*commands: Any, ask: Any = node.connection.ask, **more: Any) -> Any:
+                asked.extend(command[0] for command in commands)
+                return ask(*commands, **more)
+
+            monkeypatch.setattr(node.connection, "ask", ask)
+        server.run("FLUSHALL")
+        await until(lambda: asked.count("HSCAN") >= 2 and asked.count("XADD"))
+        for node in (a, b):
+            await node.told(f"own:{ids[-1]}")
+        assert "HMGET" not in asked
 
 
 async def test_a_node_that_was_cut_off_takes_what_is_later_and_gives_what_is_later(
@@ -367,13 +393,16 @@ async def test_what_cannot_be_taken_is_said_and_keeps_nothing_else_from_being_ta
         await until(lambda: a.shared._merged)
         name = a.connection.name("decided")
         other = Key(b"o" * 32).seal(b"{}")
-        for field, data in (("own:o-1", other), ("allow:a-1", SEAL.seal(b"[1]")), ("nokind:x", b"y")):
+        forged = "own:o-2\n2026-01-01 forged"
+        written = ("own:o-1", other), ("allow:a-1", SEAL.seal(b"[1]")), ("nokind:x", b"y"), (forged, b"z")
+        for field, data in written:
             await a.connection.ask(("HSET", name, field, data))
         await a.connection.ask(("XADD", a.connection.name("decisions"), "*", "p", "x", "n", "not json"))
         b.shared._merging.set()
         a.own()
         await until(lambda: b.owned())
         await until(lambda: "own o-1" in caplog.text and "allow a-1" in caplog.text)
+        assert "forged" not in caplog.text
 
 
 async def test_a_record_counts_under_its_own_name_alone(
@@ -448,6 +477,199 @@ async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, ser
         await asyncio.sleep(0.2)
         assert stores[1].facts().accepted is None
         assert stores[0].facts().accepted is not None
+
+
+async def test_what_cannot_be_taken_now_is_taken_later_and_goes_nowhere(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = {"b"}
+    write = own.write_own
+
+    def write_own(state: Path, entries: Iterable[OwnEntry]) -> None:
+        if state.name in full:
+            raise StateError(f"{state}: No space left on device")
+        write(state, entries)
+
+    monkeypatch.setattr(own, "write_own", write_own)
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        id_ = a.own("own.example")
+        await until(lambda: b.alarms == [f"own {id_}, decided at a, is not in force here"])
+        assert not b.owned()
+    # What is not in force here is not gone, whoever is started anew meanwhile.
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        await until(lambda: b.alarms)
+        assert server.run("HLEN", a.connection.name("decided")) == 1
+        full.clear()
+        await until(lambda: b.owned() == ["own.example"])
+        # Nor what is to go, and cannot go yet.
+        full.add("b")
+        remove_own(a.state, id_, "not needed", "Ann", now=time.time())
+        await until(lambda: b.alarms[1:] == [f"own {id_}, removed at a, is still here"])
+        assert b.owned()
+        assert not a.owned()
+        full.clear()
+        await until(lambda: not b.owned())
+        assert not a.owned()
+
+
+async def test_a_full_disk_ends_no_sharing(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, tried = decisions.write_kept, []
+
+    def write_kept(path: Path, version: int, name: str, kept: Sequence[dict[str, Any]]) -> None:
+        if path.parent.name == "b":
+            tried.append(path)
+            raise StateError(f"{path}: No space left on device")
+        write(path, version, name, kept)
+
+    monkeypatch.setattr(decisions, "write_kept", write_kept)
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        a.own("first.example")
+        b.own("second.example")
+        await until(lambda: tried and len(a.owned()) == len(b.owned()) == 2)
+        a.own("third.example")
+        b.own("fourth.example")
+        await until(lambda: len(a.owned()) == len(b.owned()) == 4)
+        assert not any(one.done() for one in b._running)
+
+
+async def test_a_merge_that_fails_is_tried_again(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a:
+        await a.told(f"own:{a.own('first.example')}")
+        b = Node(tmp_path, server.url, "b")
+        take, failures = b.shared._take_each, [OSError("as it happens")]
+
+        def take_each(pairs: Iterable[tuple[str, bytes]]) -> bool:
+            if failures:
+                raise failures.pop()
+            return take(pairs)
+
+        monkeypatch.setattr(b.shared, "_take_each", take_each)
+        async with b:
+            await until(lambda: b.owned() and not failures)
+            b.own("second.example")
+            await until(lambda: len(a.owned()) == 2)
+
+
+async def test_two_entries_of_one_id_stay_both(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        for line in ("first.example", "second.example"):
+            b.own(line)
+        first, second = own_entries(b.state)
+        own.write_own(b.state, [first, replace(second, id=first.id)])
+        a.own("third.example")
+        await until(lambda: "third.example" in b.owned())
+        assert sorted(b.owned()) == ["first.example", "second.example", "third.example"]
+
+
+def test_entries_of_one_node_have_ids_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, drawn = local_key(made_folder(tmp_path / "state")), iter(["aa", "aa", "bb"])
+    monkeypatch.setattr(own.secrets, "token_hex", lambda _: next(drawn))
+    for line in ("first.example", "second.example"):
+        add_own(tmp_path / "state", key, draft(line), "Ann", now=time.time())
+    assert [one.id for one in own_entries(tmp_path / "state")] == ["o-aa", "o-bb"]
+
+
+async def test_a_record_that_does_not_open_keeps_no_other_from_being_shared(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = Node(tmp_path, server.url, "a"), Node(tmp_path, server.url, "b")
+    a.own("closed.example")
+    (closed,) = own_entries(a.state)
+    own.write_own(a.state, [replace(closed, sealed=Key(b"o" * 32).seal(b"x"))])
+    a.own("open.example")
+    async with a, b:
+        await until(lambda: b.owned() == ["open.example"])
+        b.own("other.example")
+        await until(lambda: len(own_entries(a.state)) == 3)
+    assert caplog.text.count("not shared") == 1
+
+
+async def test_many_records_are_written_together(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = own.write_own, []
+
+    def write_own(state: Path, entries: Iterable[OwnEntry]) -> None:
+        written.append(state.name)
+        write(state, entries)
+
+    a = Node(tmp_path, server.url, "a")
+    for n in range(40):
+        a.own(f"own{n}.example")
+    async with a:
+        await until(lambda: len(a.shared._known) == 40 and all(one.told for one in a.shared._known.values()))
+        monkeypatch.setattr(own, "write_own", write_own)
+        async with Node(tmp_path, server.url, "b") as b:
+            await until(lambda: len(b.owned()) == 40)
+    assert written == ["b"]
+
+
+async def test_nodes_of_one_name_share_what_they_decide(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path / "1", server.url, "a") as a, Node(tmp_path / "2", server.url, "a") as b:
+        await until(lambda: a.shared._merged and b.shared._merged)
+        a.own("first.example")
+        await until(lambda: b.owned())
+        b.own("second.example")
+        await until(lambda: len(a.owned()) == 2)
+
+
+async def test_a_removal_is_known_however_much_was_decided_since(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decisions, "_CHANGES", 2)
+    async with Node(tmp_path, server.url, "a") as a:
+        async with Node(tmp_path, server.url, "b") as b:
+            ids = [b.own(f"own{n}.example") for n in range(5)]
+            await until(lambda: len(a.owned()) == 5)
+        for id_ in ids:
+            remove_own(b.state, id_, "not needed", "Bob", now=time.time())
+        async with Node(tmp_path, server.url, "b") as b:
+            await until(lambda: not a.owned())
+            assert not b.owned()
+
+
+async def test_a_wrong_clock_keeps_nothing_that_was_removed(tmp_path: Path, server: Server) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        id_ = a.own("own.example")
+        await until(lambda: b.owned())
+        b.ahead = 2 * LONG
+        remove_own(a.state, id_, "not needed", "Ann", now=time.time())
+        await until(lambda: not b.owned())
+        b.ahead = 0
+        # Nor is what is removed by a clock that stands at the beginning forgotten at once.
+        id_ = a.own("other.example")
+        await until(lambda: b.owned())
+        a.ahead = -time.time()
+        remove_own(a.state, id_, "not needed", "Ann", now=time.time())
+        await until(lambda: not b.owned())
+        assert b.shared._known[f"own:{id_}"].ends > time.time() + LONG / 2
+
+
+async def test_who_is_cancelled_lets_go_of_the_files_once_they_are_left_alone(tmp_path: Path) -> None:
+    connection = Connection(FleetTable(url=("valkey://127.0.0.1:1",), node="a"), SEAL)
+    shared, works, go_on = SharedDecisions(connection, tmp_path, []), threading.Event(), threading.Event()
+
+    def work() -> None:
+        works.set()
+        go_on.wait(20)
+
+    async def use() -> None:
+        async with shared._one:
+            await shared._in_thread(work)
+
+    task = asyncio.ensure_future(use())
+    await until(works.is_set)
+    task.cancel()
+    await asyncio.sleep(0.02)
+    assert shared._one.locked()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not shared._one.locked()
 
 
 def test_a_state_folder_of_another_release_stops_nothing_else(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -415,6 +416,53 @@ async def test_what_the_kernel_has_lost_comes_back(server: Server) -> None:
         b.kernel.until.clear()
         b.shared.again()
         await until(lambda: b.kernel.has(ONE))
+
+
+async def test_a_time_without_an_end_keeps_nothing_else_from_being_loaded(server: Server) -> None:
+    """Times in Valkey are not sealed: who may write there needs no key to set one."""
+    async with fleet(server.url, "a") as (a,):
+        await a.steer(ONE, TWO, THREE)
+        await until(lambda: server.run("ZCARD", a.connection.name("steered")) == 3)
+        for time_, member in zip(
+            ("inf", "1e15"), server.run("ZRANGE", a.connection.name("steered"), 0, 1), strict=True
+        ):
+            server.run("ZADD", a.connection.name("steered"), "XX", time_, member)
+        b = Node(server.url, "b")
+        b.start()
+        await b.ready()
+        assert b.kernel.has(ONE, TWO, THREE)
+        assert max(map(b.kernel.left, (ONE, TWO, THREE))) <= steer_sets.MOST
+        await b.end()
+
+
+async def test_what_stays_for_ever_is_offered_once(server: Server) -> None:
+    async with fleet(server.url, "a", "b") as (a, b):
+        for node in (a, b):
+            node.kernel.until[packed(ONE)[0]] = math.inf
+        a.shared.again()
+        await until(lambda: a.counts.get("offered") == 1)
+        b.shared.again()
+        await asyncio.sleep(0.3)
+        assert a.counts["offered"] == 1
+        assert "offered" not in b.counts
+
+
+async def test_a_name_that_is_none_ends_no_sharing(server: Server) -> None:
+    async with fleet(server.url, "a") as (a,):
+        server.run("ZADD", a.connection.name("receivers"), int(time.time()), b"\xff")
+        await until(lambda: "\ufffd" in a.shared._receivers)
+        assert not any(one.done() for one in a._running)
+
+
+async def test_a_node_starts_in_the_end_where_nothing_can_be_loaded(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(steer_sets, "START_WITHIN", 0.3)
+    node = Node(server.url, "a", first=False)  # of a node whose first worker does not live
+    node.start()
+    await node.ready()
+    assert "is not loaded in time" in caplog.text
+    await node.end()
 
 
 def test_a_batch_is_read_as_it_was_packed() -> None:

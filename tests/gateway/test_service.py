@@ -335,3 +335,16 @@ def get(net: Network, address: str) -> str:
             return s.recv(100).decode(errors="replace").partition("\n")[0].rstrip()
         except ConnectionError:
             return ""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_the_folder_of_a_hook(tmp_path: Path) -> None:
+    """It is the resolver's group's too."""
+    folder = tmp_path / "hook"
+    config = configuration(steer=True, hook={"folder": str(folder)})
+    assert settings(files(None, config)[UNIT])["ReadWritePaths"] == str(folder)
+    told = "\n".join(next_steps(None, config))
+    assert f"install -d -o urlward -g unbound -m 2750 {folder} (for Unbound; or the group" in told
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 0, 1)
+    assert f"chown urlward {folder}" in "\n".join(next_steps(None, config))

@@ -1,6 +1,9 @@
 """What is allowed for a while is in force as soon as it is written, and no longer than it lasts."""
 
+import asyncio
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,8 @@ from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper
 from urlward.policy import allows as policy_allows
-from urlward.policy.allows import TemporaryAllows, add_allow, end_allow
-from urlward.state.folder import StateError
+from urlward.policy.allows import TemporaryAllows, add_allow, end_allow, read_allows
+from urlward.state.folder import StateError, locked, made_folder
 
 NOW = 1_800_000_000.0
 
@@ -104,3 +107,32 @@ def test_the_keeper_has_them_beside_its_lists(tmp_path: Path) -> None:
     kept = Keeper([path], Key(SECRET), exceptions=TemporaryAllows(tmp_path, Key(OTHER_SECRET)))
     kept.load()
     assert not blocks(kept.matcher, "http://a.example/")
+
+
+async def test_whoever_holds_the_folder_when_an_allow_ends_holds_up_no_traffic(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("a.example\n")
+    state, key = made_folder(tmp_path / "state"), Key(OTHER_SECRET)
+    add_allow(state, key, "a.example", 2, "x", "me", whole_host=False, now=time.time())
+    allows, held, go_on = TemporaryAllows(state, key), threading.Event(), threading.Event()
+    kept = Keeper([path], Key(SECRET), exceptions=allows)
+    kept.load()
+    assert allows.lists
+
+    def hold() -> bool:
+        with locked(state):
+            held.set()
+            return go_on.wait(5)
+
+    holding = asyncio.ensure_future(asyncio.to_thread(hold))
+    await asyncio.to_thread(held.wait, 20)
+    watching = asyncio.ensure_future(kept.watch())
+    while allows.lists:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.01)
+    go_on.set()
+    assert await holding
+    while read_allows(state):
+        await asyncio.sleep(0.01)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)

@@ -73,8 +73,28 @@ def test_a_renewal_whose_answer_was_lost(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(PlaceError):
             lease.renew()
     lease.renew()
+    before = place.read(NAME)
     lease.renew()
     lease.check()
+    after = place.read(NAME)
+    assert before is not None
+    assert after is not None
+    assert before.data != after.data, "a bucket tells objects by what is in them"
+
+
+def test_one_thread_keeps_it_however_often_it_is_taken(tmp_path: Path) -> None:
+    clock = Clock()
+    lease = Lease(Folder(tmp_path), 3_600, clock)
+    assert lease.take()
+    first = lease.keep()
+    clock.now += 3_600
+    assert lease.take()
+    second = lease.keep()
+    first.join(20)
+    assert (first.is_alive(), second.is_alive()) == (False, True)
+    lease.release()
+    second.join(20)
+    assert not second.is_alive()
 
 
 def test_who_was_cut_off_for_the_term_leads_again_at_once_if_nobody_else_does(tmp_path: Path) -> None:

@@ -207,6 +207,8 @@ def test_a_bucket_that_is_away_is_one_clear_line(bucket: Place, monkeypatch: pyt
     bucket.write("stable/a.ward", b"", NEW)
     with pytest.raises(PlaceError, match=r"^s3://nothing-here: NoSuchBucket$"):
         open_place("s3://nothing-here").read("a")
+    with pytest.raises(PlaceError, match=r"^s3://nothing-here: NoSuchBucket$"):
+        open_place("s3://nothing-here").names("stable")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     away = open_place("s3://lists")
     with pytest.raises(PlaceError, match=r"^s3://lists: \w+$"):

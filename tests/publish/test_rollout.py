@@ -1,6 +1,7 @@
 """Rollouts: versions, deltas, canaries, rollback, and publishers that are killed, replaced or out of room."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from urlward.engine.signing import check_signature, sign_artifact
 from urlward.publish import rollout as publish_rollout
 from urlward.publish.canaries import Sample, parse_sample
 from urlward.publish.lease import Lease, LeaseLostError
-from urlward.publish.place import ChangedError, Folder, PlaceError
+from urlward.publish.place import ChangedError, Folder, Found, PlaceError
 from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
 from urlward.publish.run import told
 
@@ -55,6 +56,20 @@ class Watched(Folder):
         if name.endswith(".ward") and before is not None:
             assert parse(data).header.serial > parse(before.data).header.serial, name
         return tag
+
+
+class Read(Watched):
+    """Likewise as a version is read, for a delta or to be offered."""
+
+    def read(self, name: str, size: int | None = None) -> Found | None:
+        if name.startswith("versions/") and size is None:
+            self.writes += 1
+            if self.writes - 1 == self.at:
+                self.happens()
+        return super().read(name, size)
+
+    def write(self, name: str, data: bytes, over: str) -> str:
+        return Folder.write(self, name, data, over)
 
 
 def whole(place: Folder) -> None:
@@ -130,6 +145,27 @@ def test_it_is_renewed_when_half_of_its_time_is_over_and_whatever_the_clock_does
     header = offered(place)
     assert header is not None
     assert header.serial == 6
+
+
+def test_what_is_renewed_all_the_time_leaves_the_one_before_to_go_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that had not changed for some terms could not be taken back: all that was kept was itself."""
+    place, config = Watched(tmp_path / "www"), configured(tmp_path, valid_for=3600.0, keep=2)
+    lists, now = leading(place, config), 1_800_000_000.0
+    monkeypatch.setattr(publish_rollout.time, "time", lambda: now)
+    lists.publish("phish", LISTS[0])
+    lists.publish("phish", LISTS[1])
+    for _ in range(6):
+        now += 1900
+        lists.renew("phish")
+        lists.offer("phish")
+        whole(place)
+    assert len(place.names("versions/phish")) == 4
+    (rollout,) = read_rollouts(place)
+    assert {version.content for version in rollout.versions} == {content_of(each) for each in LISTS[:2]}
+    lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content_of(LISTS[0])
 
 
 @pytest.mark.parametrize("error", [Killed, lambda: PlaceError("No space left on device")])
@@ -360,7 +396,45 @@ def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_
     assert deltas(place) == deltas(place, "canary") == []
 
 
+def test_no_delta_of_who_was_at_it_leads_to_what_is_taken_back_meanwhile(tmp_path: Path) -> None:
+    """Nodes go by deltas first: they came to have what an operator had just taken back."""
+    for at in range(100):
+        place, config = Read(tmp_path / str(at)), configured(tmp_path, keep=3)
+        lists = leading(place, config)
+        for data in LISTS[:2]:
+            lists.publish("phish", data)
+
+        def back(place: Folder = place, config: Config = config) -> None:
+            place.at = -1
+            with suppress(UrlwardError):  # before the record there is nothing to take back
+                roll_back_published(place, config, ["phish"], why="wrong", who="Ann")
+
+        place.happens, place.writes, place.at = back, 0, at
+        lists.publish("phish", LISTS[2])
+        is_over, place.at = place.at == at, -1
+        lists.offer("phish")
+        for channel in "stable", "canary":
+            header = offered(place, channel)
+            assert header is not None
+            for serial in deltas(place, channel):
+                delta = place.read(f"{channel}/phish.ward.{serial}.delta")
+                old = place.read(f"versions/phish/{serial}.ward")
+                assert delta is not None
+                assert old is not None
+                assert parse(apply_delta(parse(old.data), delta.data, KEY)).header == header, at
+        if is_over:
+            break
+    assert at >= 3
+
+
 # --- canaries
+
+
+@pytest.mark.parametrize("line", ['urlward_blocks_total{list="phish"} -1', "urlward_errors_total 1e308"])
+def test_counts_that_are_none(line: str) -> None:
+    """Of sums without end the record could not be read again; of what is below zero nothing became."""
+    with pytest.raises(ValueError, match="not what is counted"):
+        parse_sample(f"{line}\n" + 'urlward_errors_total{kind="x"} 1e308\n' * ("errors" in line), "phish")
 
 
 @pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "1e999"])

@@ -21,7 +21,9 @@ from publish.publish_support import BODY, offered
 from urlward.commands.publish import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.setup import configured_keeper
 from urlward.publish import run as publish_run
+from urlward.publish.lease import Lease
 from urlward.publish.place import Folder
 from urlward.publish.rollout import Rollout, read_rollouts
 from urlward.publish.run import Publisher
@@ -37,7 +39,7 @@ def config(tmp_path: Path, site: Server) -> Path:
     path.write_text(
         'state = "publisher"\n[[feed]]\nname = "phish"\npath = "phish.txt"\n'
         "max_shrink = 1.0\nmax_grow = 9.0\n"
-        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "1s"\n'
+        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "2s"\n'
     )
     (tmp_path / "phish.txt").write_text(hosts(*range(200)))
     return path
@@ -61,6 +63,8 @@ def node(tmp_path: Path, site: Server, name: str = "node", **keys: Any) -> Feed:
 def test_nodes_follow_by_an_ordinary_feed(
     config: Path, tmp_path: Path, site: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert run(config, "rollout status") == 0
+    assert capsys.readouterr().out.endswith("nothing is published there\n")
     assert run(config, "publish", "--once") == 0
     made = node(tmp_path, site)
     assert made.refresh().text.startswith("200 entries fetched")
@@ -98,6 +102,21 @@ def test_nodes_follow_by_an_ordinary_feed(
         assert not path.is_file() or b"h7.example" not in path.read_bytes()
 
 
+def test_who_checks_with_the_publishers_configuration_has_its_lists(config: Path) -> None:
+    assert run(config, "publish", "--once") == 0
+    keeper = configured_keeper(read_config(config))
+    keeper.load()
+    assert keeper.matcher.check_url("http://h7.example/").blocked
+
+
+def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.write_text(config.read_text().replace('lease = "2s"', 'lease = "1s"'))
+    monkeypatch.setattr(publish_run, "LOOK", 0.1)
+    monkeypatch.setattr(Lease, "take", lambda *_: False)
+    with pytest.raises(UrlwardError, match="leads, and publishes what is new"):
+        run(config, "publish", "--once")
+
+
 @contextmanager
 def publisher(config: Path) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
     """`urlward publish` as a process, and what waits for a line of it."""
@@ -129,13 +148,11 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
         f'[[feed]]\nname = "phish"\nurl = "{url}"\nkey = "lists.key"\n'
         f'trust = ["{BODY.public}"]\npoll = "1s"\n'
     )
-    with publisher(config) as (first, said):
+    with publisher(config) as (first, said), running(tmp_path, following) as seen:
         said("publish: list phish: published: serial")
-        with running(tmp_path, following) as seen, publisher(config) as (second, second_said):
+        with publisher(config) as (second, second_said):
             seen.wait_for("list phish: 200 entries fetched")
             second_said("leads: this one waits for it to end")
-            with pytest.raises(UrlwardError, match="leads, and publishes what is new"):
-                run(config, "publish", "--once")
             (tmp_path / "phish.txt").write_text(hosts(*range(201)))
             seen.wait_for("list phish: 201 entries fetched")
             first.send_signal(signal.SIGKILL)

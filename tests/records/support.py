@@ -147,12 +147,12 @@ def role_without_ownership(url: str) -> Iterator[str]:
         server.execute(f"DROP ROLE {role}")
 
 
-def in_the_heap(folder: str) -> bytes:
-    """All that a server has in its tables' files, when everything is written."""
+def in_the_heap(folder: str, database: str = "") -> bytes:
+    """All that a server has in its tables' files, when everything is written, or in one database."""
     with psycopg.connect(host=folder, user="urlward", dbname="postgres", autocommit=True) as server:
         server.execute("CHECKPOINT")
     found = []
-    for path in Path(folder, "data/base").rglob("*"):
+    for path in Path(folder, "data/base", database).rglob("*"):
         with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # the server deletes some in its time
             found.append(path.read_bytes())
     return b"".join(found)

@@ -1,3 +1,4 @@
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.exc import OperationalError
 
-from records.support import DAY, START, an_event, node, role_without_ownership
+from records.support import DAY, START, an_event, node, own_messages, role_without_ownership
+from urlward.assignments import retention, schema
 from urlward.assignments.deterministic import Formula, known_formulas
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import import_file
@@ -266,6 +268,51 @@ def test_a_session_of_a_table_in_version_2_counts_from_when_that_was_read(
     store.close()
 
 
+@pytest.mark.parametrize("version", [3])
+def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
+    old: tuple[StoreTable, Path | str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schema, "_LARGE", 0)
+
+    def wiped() -> bool:
+        with psycopg.connect(str(old[1])) as server:
+            counts = server.execute("SELECT part, count FROM urlward_unwiped").fetchall()
+        return not any(count % 2 for _, count in counts)
+
+    if not isinstance(old[1], Path):
+        with psycopg.connect(old[1]) as server:  # something was deleted, and another role reads
+            server.execute("INSERT INTO urlward_unwiped VALUES ('assignments', 5)")
+            server.execute("GRANT SELECT ON assignments TO pg_monitor")
+    store = AssignmentStore(old[1])
+
+    def named() -> list[str]:
+        found = store.find("192.0.2.7", None, START - DAY, START + 4 * DAY)
+        found += store.find("2001:db8::1", None, START, START)
+        return [one.subscriber for one in found]
+
+    assert named() == ["one-minute", "hours", "days", "months"]
+    if not isinstance(old[1], Path):
+        with psycopg.connect(old[1]) as server:
+            parts = server.execute("SELECT tableoid::regclass::text FROM assignments ORDER BY 1").fetchall()
+            assert parts == [
+                ("assignments_0_20261118",), ("assignments_4_20261117",), ("assignments_6_20261118",),
+                ("assignments_9_20260428",),
+            ]  # fmt: skip
+            may = "SELECT has_table_privilege('pg_monitor', 'assignments', 'SELECT')"
+            assert server.execute(may).fetchone() == (True,)
+        assert not wiped()
+        assert own_messages(caplog)[0].startswith("assignments: 0 MB are copied into partitions, which takes")
+    # Two are held; what has no end was last seen at the start.
+    assert purge_assignments(store, START + DAY, START) == 1
+    assert named() == ["one-minute", "hours", "days", "months"]
+    retention._paces.clear()
+    assert purge_assignments(store, START + 100 * DAY, START + 400 * DAY) == 4
+    assert named() == []
+    if not isinstance(old[1], Path):
+        assert wiped()
+    store.close()
+
+
 def schema_of(engine: Engine) -> dict[str, object]:
     looked = inspect(engine)
     return {
@@ -275,10 +322,11 @@ def schema_of(engine: Engine) -> dict[str, object]:
             sorted(looked.get_indexes(table), key=str),
         )
         for table in looked.get_table_names()
+        if re.fullmatch(r"assignments_\d+_\d+", table) is None  # partitions, made when they are needed
     }
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_databases_of_before_become_as_new_ones(old: tuple[StoreTable, Path | str], tmp_path: Path) -> None:
     def schemas(table: StoreTable, folder: Path, place: Path | str) -> list[dict[str, object]]:
         database, store = open_database(table, folder), AssignmentStore(place)
@@ -334,6 +382,6 @@ def test_a_role_that_may_not_change_tables_is_told(
         ):
             open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
         with pytest.raises(
-            AssignmentError, match=r"its assignments are of version 1, and 3 is needed, which"
+            AssignmentError, match=r"its assignments are of version 1, and 4 is needed, which"
         ):
             AssignmentStore(url)

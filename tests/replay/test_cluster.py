@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -247,6 +249,60 @@ def test_a_log_that_only_this_machine_has(
 
     monkeypatch.setattr(cluster, "_gathered", gone)
     assert "a.log: No such file or directory" in refused(capsys, "--cluster", two, str(log))
+
+
+def test_what_a_library_says_of_a_url_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has errors of its own; they were said to be a bug of ours."""
+
+    class NoCredentialsError(Exception):
+        """As botocore has one."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise NoCredentialsError("Unable to locate credentials")
+
+    log = tmp_path / "a.log"
+    log.write_bytes(TEXT)
+    url = log.as_uri()
+    said = f"urlward: {url}: Unable to locate credentials"
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.implementations.local.LocalFileOpener.seek", fails)
+        assert refused(capsys, url) == said
+    with monkeypatch.context() as patch:
+        patch.setattr("fsspec.open_files", fails)
+        assert refused(capsys, url) == said
+
+
+def test_workers_have_no_lists_when_it_is_over(
+    two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They live on, and had them until another replay, with their keys."""
+    from distributed import Client
+
+    log = tmp_path / "a.log"
+    log.write_bytes(TEXT)
+    replayed(capsys, "--cluster", two, str(log))
+    with Client(two, timeout=60, set_as_default=False) as client:
+        assert list(client.run(lambda: len(cluster._loaded)).values()) == [0, 0]
+
+
+def test_threads_of_a_worker_load_lists_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loaded all by itself: as many times the memory as a worker has threads."""
+    loads, begun = [], threading.Event()
+
+    def load(*_: Any, **__: Any) -> Any:
+        loads.append(1)
+        begun.wait(0.3)  # time enough for the others to begin as well
+
+    monkeypatch.setattr(cluster, "load", load)
+    monkeypatch.setattr(cluster, "Matcher", lambda _: object())
+    task = cluster.Task("one", (cluster.SentList("a", b"", bytes(32), False),), 0.0, "log", b"")
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(lambda _: cluster._matcher(task), range(4)))
+    assert (len(loads), len(found)) == (1, 1)
+    cluster.forget("one")
+    assert cluster._loaded == {}
 
 
 def test_nothing_waits_for_a_cluster_without_workers(

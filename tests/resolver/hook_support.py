@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import dns.asyncquery
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
@@ -32,6 +33,7 @@ from urlward.dns.hooks import FOLDER as HOOKS
 from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
+from urlward.dns.wire import PAYLOAD
 from urlward.engine.steps import exhaust
 from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
@@ -119,6 +121,7 @@ class Zone:
     def __init__(self, records: dict[str, Iterable[str]]) -> None:
         self.records = {name: list(lines) for name, lines in records.items()}
         self.silent = self.fails = False
+        self.cut: list[dns.rrset.RRset] = []
 
     def __call__(self, query: dns.message.Message) -> bytes | None:
         if self.silent:
@@ -145,7 +148,14 @@ class Zone:
             if alias is None or kind == dns.rdatatype.CNAME:
                 break
             name = alias[0].target
-        return response.to_wire(max_size=65535)
+        wire = response.to_wire(max_size=65535)
+        if len(wire) > PAYLOAD and query.question[0] not in self.cut:
+            # Over UDP, and whole when it is asked for again.
+            self.cut.append(query.question[0])
+            response.answer.clear()
+            response.flags |= dns.flags.TC
+            return response.to_wire()
+        return wire
 
 
 class Resolver:
@@ -154,9 +164,13 @@ class Resolver:
     def __init__(self, port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         self.port, self.process, self.log = port, process, log
 
-    async def ask(self, name: str, kind: str = "A", *, timeout: float = PATIENT, **values: Any) -> Any:
+    async def ask(
+        self, name: str, kind: str = "A", *, tcp: bool = False, **values: Any
+    ) -> dns.message.Message:
+        """The answer to a question, of which `values` say more, as of `dns.message.make_query`."""
+        how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
         query = dns.message.make_query(name, kind, **values)
-        return await dns.asyncquery.udp(query, "127.0.0.1", timeout=timeout, port=self.port)
+        return await how(query, "127.0.0.1", timeout=PATIENT, port=self.port)
 
 
 @asynccontextmanager

@@ -1,9 +1,11 @@
 """The server for hooks, told directly."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import dns.edns
 import dns.message
@@ -12,8 +14,9 @@ import dns.rrset
 import pytest
 
 from gateway.dns_support import until
-from resolver.hook_support import LIST, Urlward
+from resolver.hook_support import LIST, Urlward, loaded
 from urlward.dns.hook import from_text, to_text
+from urlward.dns.hooks import FOLDER
 from urlward.gateway.errors import NftError
 from urlward.plan import Address
 from urlward.proxy.listeners import Listeners, open_sockets
@@ -133,6 +136,37 @@ async def test_a_record_that_nobody_can_read_does_not_go(urlward: Urlward) -> No
     assert status == b"S"
 
 
+@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize(
+    ("name", "count", "outcome"),
+    [
+        ("many.blocked.example", 32, b"S"),
+        ("many.blocked.example", 33, b"R"),
+        ("many.blocked.example", 1500, b"R"),
+        ("plain.example", 1500, b"P"),
+    ],
+)
+async def test_what_would_take_longer_than_a_hook_waits_is_not_begun(
+    urlward: Urlward, name: str, count: int, outcome: bytes, text: bool
+) -> None:
+    """By answering with that much the servers of a listed name had all their addresses told, none steered."""
+    lines = [f"60 A 198.18.{n >> 8}.{n & 255}" for n in range(count)]
+    data = answer(name)
+    if text:
+        records = [f"1 {name}. {line.replace('A', '1')}" for line in lines]
+        data = "\n".join((f"{name}. 1 0", *records)).encode()
+    else:
+        message = dns.message.from_wire(data)
+        texts = [line.split()[2] for line in lines]
+        message.answer.append(dns.rrset.from_text(f"{name}.", 60, "IN", "A", *texts))
+        data = message.to_wire(max_size=65535)
+    status, told = await (await Hook.to(urlward)).ask(data, text=text)
+    assert status == outcome
+    assert len(urlward.kernel.addresses) == (count if outcome == b"S" else 0)
+    if outcome == b"R":
+        assert told == b"2" if text else dns.message.from_wire(told).rcode() == dns.rcode.SERVFAIL
+
+
 async def test_text(urlward: Urlward) -> None:
     hook = await Hook.to(urlward)
     status, told = await hook.ask(b"plain.example. 1 0\n1 plain.example. 60 1 192.0.2.1", text=True)
@@ -194,6 +228,46 @@ async def test_late_replies_are_counted(tmp_path: Path) -> None:
     urlward.kernel.gate.set()
     await until(lambda: urlward.late == 1, "the late reply")
     urlward.stop()
+
+
+async def test_unbound_has_more_descriptors_than_select_takes(urlward: Urlward) -> None:
+    module = loaded(FOLDER / "unbound.py")
+    taken = [os.dup(0) for _ in range(1_100)]
+    try:
+        hook = module.Hook(urlward.folder)
+        hook.look()
+        for _ in range(2):
+            asked = asyncio.to_thread(hook.ask, CLIENT, answer("plain.example"))
+            assert await asked == (b"P", b"")
+    finally:
+        for fd in taken:
+            os.close(fd)
+
+
+def test_a_fault_of_unbounds_hook_lets_nothing_leave(tmp_path: Path) -> None:
+    module = loaded(FOLDER / "unbound.py")
+    said: list[str] = []
+    module.__dict__["log_err"] = said.append
+
+    def breaks(*_: object) -> bool:
+        raise LookupError("secret")
+
+    module.__dict__["may_list"] = breaks
+    module.hook._folder = tmp_path
+    for callback in module.from_cache, module.leaves:
+        rep = SimpleNamespace(flags=0x8180, an_numrrsets=1, ns_numrrsets=1, ar_numrrsets=1, ttl=60, this=1)
+        assert callback(SimpleNamespace(qname=b"\1a\0"), None, rep, 0, None, None, None)
+        assert (rep.flags & 15, rep.an_numrrsets, rep.ns_numrrsets, rep.ar_numrrsets) == (2, 0, 0, 0)
+    assert [line for line in said if "a bug in its hook: LookupError" in line]
+    assert "secret" not in str(said)
+
+
+def test_a_service_record_that_ends_early_may_lead_anywhere() -> None:
+    module = loaded(FOLDER / "unbound.py")
+    held = module.Filter(bytes(24))
+    assert not held.may_list_name(module._first_name(b"\5plain\7example\0\0\1"))
+    for broken in b"", b"\5pla", b"\x3f":
+        assert held.may_list_name(module._first_name(broken))
 
 
 def test_a_socket_in_the_file_system(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import dns.flags
 import dns.message
 import dns.rcode
 import dns.rdatatype
+import dns.rrset
 import pytest
 
 from gateway.dns_support import Upstream, keep, until
@@ -134,13 +136,57 @@ async def test_signs_of_zone_files_in_names(kind: str, tmp_path: Path) -> None:
             assert urlward.kernel.steered[-1][0] == ["203.0.113.77"]
 
 
+class _Large(Zone):
+    """Gives so many addresses that none but TCP takes them."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__({})
+        self._count, self._asked = count, set[str]()
+
+    def __call__(self, query: dns.message.Message) -> bytes:
+        response = dns.message.make_response(query, recursion_available=True)
+        name = query.question[0].name
+        if query.question[0].rdtype == dns.rdatatype.A:
+            if name.to_text().lower() not in self._asked:
+                self._asked.add(name.to_text().lower())
+                response.flags |= dns.flags.TC
+                return response.to_wire()
+            texts = [f"198.18.{n >> 8}.{n & 255}" for n in range(self._count)]
+            response.answer.append(dns.rrset.from_text(name, 60, "IN", "A", *texts))
+        return response.to_wire(max_size=65535)
+
+
+async def test_an_answer_too_large_to_be_handed_over_does_not_go(kind: str, tmp_path: Path) -> None:
+    """The server of a listed name had all its addresses told, none steered, by giving two thousand."""
+    async with running(kind, tmp_path, zone=_Large(1900)) as (resolver, urlward, _):
+        for _ in 1, 2:
+            answer = await resolver.ask("a-name-that-is-not-short.blocked.example", tcp=True)
+            assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
+        assert urlward.kernel.steered == []
+        assert len((await resolver.ask("many.plain.example", tcp=True)).answer[0]) == 1900
+
+
+@pytest.mark.parametrize("kind", ["knot"], indirect=True)
+async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_path: Path) -> None:
+    """Nothing in it is compressed, so a host with a listed page could not be had by clients without EDNS."""
+    async with running(kind, tmp_path, zone=_Large(20)) as (resolver, urlward, _):
+        await resolver.ask("www.paged.example", tcp=True)
+        answer = await resolver.ask("www.paged.example", use_edns=False)
+        assert (answer.rcode(), bool(answer.flags & dns.flags.TC), told(answer)) == (0, True, {})
+        assert len((await resolver.ask("www.paged.example", use_edns=False, tcp=True)).answer[0]) == 20
+        assert len(urlward.kernel.steered[-1][0]) == 20
+
+
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
+        clients = set()
+        urlward.policy.record = lambda _verdict, _host, client, _reference: clients.add(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)
                 assert (answer.rcode(), told(answer)) == (dns.rcode.NXDOMAIN, {}), name
         assert urlward.kernel.steered == []
+        assert "127.0.0.1" in clients
         assert told(await resolver.ask("www.paged.example")) == {"www.paged.example A": ["203.0.113.2"]}
 
 
@@ -294,3 +340,47 @@ async def test_expired_answers_of_unbound(wait: int, fails: bool, tmp_path: Path
         # And one that must not leave does not.
         urlward.policy._listed_hosts = "nxdomain"
         assert not (await resolver.ask(name)).answer
+
+
+async def test_what_unbound_fetches_ahead(tmp_path: Path) -> None:
+    """It is in the cache as clients may have it, too."""
+    more = "    serve-expired: yes\n    serve-expired-client-timeout: 0\n    prefetch: yes"
+    name, zone, options = "short.blocked.example", Zone(ZONE), {"more": more}
+    async with running("unbound", tmp_path, zone=zone, options=options) as (resolver, _, upstream):
+        await resolver.ask(name)
+        zone.records[name] = ["3600 A 203.0.113.9"]
+
+        async def ahead() -> bool:
+            return "203.0.113.9" in str(told(await resolver.ask(name)))
+
+        await until_true(ahead)
+        assert longest(await resolver.ask(name)) <= 300
+        assert upstream.asked.count(name) == 2
+
+
+async def test_a_name_that_is_listed_since_unbound_has_it(tmp_path: Path) -> None:
+    async with running("unbound", tmp_path) as (resolver, urlward, _):
+        assert longest(await resolver.ask("later.example")) > 300
+        urlward.keeper = keep(tmp_path, LIST + "later.example\n")
+        urlward.write()
+
+        async def handed_over() -> bool:
+            await resolver.ask("later.example")
+            return "later.example" in urlward.asked
+
+        await until_true(handed_over)
+        assert "203.0.113.9" in urlward.kernel.addresses
+        assert longest(await resolver.ask("later.example")) <= 300
+
+
+async def test_an_answer_too_long_to_be_handed_over_does_not_go(kind: str, tmp_path: Path) -> None:
+    """Whoever runs a listed name can have it so long."""
+    zone = Zone(
+        {"large.blocked.example": [f"60 AAAA 2001:db8:ffff:ffff:ffff:ffff:ffff:{n:x}" for n in range(1_400)]}
+    )
+    options = {"more": "    tcp-upstream: yes"} if kind == "unbound" else {}
+    async with running(kind, tmp_path, zone=zone, options=options) as (resolver, _, upstream):
+        for _ in 1, 2:
+            answer = await resolver.ask("large.blocked.example", "AAAA", tcp=True)
+            assert (answer.rcode(), told(answer)) == (dns.rcode.SERVFAIL, {})
+        assert upstream.connections, "it was there whole"

@@ -9,9 +9,11 @@ The functions named ``…_configured`` do it in the database that the configurat
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +24,30 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    column,
     delete,
     false,
     func,
     insert,
     or_,
     select,
+    text,
     tuple_,
 )
+from sqlalchemy import table as named_table
 
 from urlward.assignments.deterministic import computed_in
 from urlward.assignments.interval import FOREVER, MOST_APART, AssignmentError, Ending, is_address
-from urlward.assignments.schema import FILE, PART, SPANS, TABLES, assignments, current, files, holds, told
+from urlward.assignments.partitions import (
+    PARTITIONS_AT_ONCE,
+    SPANS,
+    Stretch,
+    make_partitions,
+    missing_owner,
+    partition_of,
+    stretches,
+)
+from urlward.assignments.schema import FILE, PART, TABLES, assignments, current, files, holds, sources, told
 from urlward.assignments.store import AssignmentStore, KeepingNode, rows_in_force
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of
@@ -44,6 +58,7 @@ from urlward.records.sql import (
     insert_new,
     note_deleted,
     note_wiped,
+    unwiped,
     url_of,
     vacuum,
     wipe_sqlite,
@@ -54,6 +69,11 @@ type Client = tuple[str, int, int]
 """Address, source port (0 where it is not known), and time in ms."""
 
 type Found = tuple[Table, Row[tuple[object, ...]]]
+
+_DROPPING = 0x75726C77617266
+"""PostgreSQL's number of the lock by which one program at a time drops partitions."""
+_classes = named_table("pg_class", column("oid"), column("relname"))
+"""PostgreSQL's, of its tables."""
 
 _DAY_MS = 86_400_000
 _HOUR_MS = 3_600_000
@@ -165,8 +185,9 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     or found where its source had it.
 
     SQLite overwrites what is deleted (secure_delete), and its log is emptied; since copies of some remain
-    where it moved them, the file is written anew. PostgreSQL writes the tables anew. Both lock them a while.
-    Copies elsewhere, such as its archived logs, are not reached.
+    where it moved them, the file is written anew. PostgreSQL drops the partitions that are over as a whole,
+    and writes those tables anew that lost other rows. Both lock them a while. Copies elsewhere, such as
+    PostgreSQL's archived logs, are not reached.
 
     Args:
         store: where.
@@ -179,20 +200,115 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     Raises:
         AssignmentError: the database refuses, or what was deleted is in its log or files still.
     """
-    deleted = 0
+    deleted = _drop_over(store, before, now)
     with store.changing() as connection:
-        ended = connection.execute(delete(holds).where(holds.c.until <= now)).rowcount
+        lost = Counter({holds.name: connection.execute(delete(holds).where(holds.c.until <= now)).rowcount})
         held = _held_and_over(connection, before, now)
         for table, over in _ended(before):
-            deleted += connection.execute(delete(table).where(over)).rowcount
+            lost.update(_deleted(connection, table, over))
+        stays = Counter(_place_of(connection, table, row) for table, row in held)
         # What is held is still there, so that nothing is lost by a second copy in the files.
-        if deleted + ended > len(held):
-            note_deleted(connection, PART)
+        for part in _noted(connection, lost - stays):
+            note_deleted(connection, part)
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
-        deleted -= len(held)
+        deleted += lost.total() - lost[holds.name] - len(held)
     _forget(store)
     return deleted
+
+
+def _drop_over(store: AssignmentStore, before: Before, now: int) -> int:
+    """Drop the partitions in which everything is over; returns how many rows went.
+
+    A role that may not goes on to delete the rows, and is told when it is to have the files forget them.
+    """
+    if isinstance(store.database, Path):
+        return 0
+    with store.reading() as connection:
+        limit = _limit_of_all(connection, before)
+        if limit is None or missing_owner(connection):
+            return 0
+        over = [one for one in stretches(connection) if one.has_ended_before(limit)]
+    over.sort(key=lambda one: one.earliest_end)
+    return sum(
+        store.locking(partial(_drop, over=over[at : at + PARTITIONS_AT_ONCE], before=before, now=now))
+        for at in range(0, len(over), PARTITIONS_AT_ONCE)
+    )
+
+
+def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: int) -> int:
+    """Drop partitions, in a transaction, and make those anew that have something held.
+
+    While it is found out what is to stay no hold is added and nothing is written to these partitions, and at
+    last nobody reads or writes any. Locks of tables come in the order in which `AssignmentStore.write` has
+    them.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _DROPPING})
+    connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE MODE"))
+    there = set(stretches(connection))
+    over = [one for one in over if one in there]
+    for one in over:
+        connection.execute(text(f"LOCK TABLE {one.name} IN SHARE MODE"))
+    kept: dict[Stretch, list[tuple[Any, ...]]] = {one: [] for one in over}
+    for table, row in held_rows(connection, now):
+        if table is assignments and (part := partition_of(row.cell)) in kept:
+            kept[part].append(tuple(row))
+    counts = {one: _rows_in(connection, one) for one in over}
+    # One with nothing but what is held has been made anew before.
+    doomed = [one for one in over if not kept[one] or counts[one] > len(kept[one])]
+    if not doomed:
+        return 0
+    connection.execute(text(f"LOCK TABLE ONLY {assignments.name} IN ACCESS EXCLUSIVE MODE"))
+    connection.execute(text(f"LOCK TABLE {sources.name} IN SHARE MODE"))
+    # Another node may have begun a source meanwhile, of which no limit is known.
+    limit = _limit_of_all(connection, before)
+    if limit is None or not all(one.has_ended_before(limit) for one in doomed):
+        return 0
+    for one in doomed:
+        connection.execute(text(f"DROP TABLE {one.name}"))
+        connection.execute(delete(unwiped).where(unwiped.c.part == one.name))
+    make_partitions(connection, [one for one in doomed if kept[one]])
+    for one in doomed:
+        insert_new(connection, assignments, kept[one])
+    return sum(counts[one] - len(kept[one]) for one in doomed)
+
+
+def _limit_of_all(connection: Connection, before: Before) -> int | None:
+    """Time before which what ended is over for every source; None where some source has no limit."""
+    if isinstance(before, int):
+        return before
+    limits = [before.get(source) for source in connection.scalars(select(sources.c.id))]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known and len(known) == len(limits) else None
+
+
+def _rows_in(connection: Connection, one: Stretch) -> int:
+    wanted = select(func.count()).select_from(assignments).where(one.has(assignments.c.cell))
+    return int(connection.scalar(wanted) or 0)
+
+
+def _deleted(connection: Connection, table: Table, over: ColumnElement[bool]) -> dict[str, int]:
+    """Delete rows; returns how many of which table or partition."""
+    if table is not assignments or connection.dialect.name == "sqlite":
+        return {table.name: connection.execute(delete(table).where(over)).rowcount}
+    gone = delete(table).where(over).returning(column("tableoid")).cte("gone")
+    wanted = (
+        select(_classes.c.relname, func.count().label("rows"))
+        .join(gone, gone.c.tableoid == _classes.c.oid)
+        .group_by(_classes.c.relname)
+    )
+    return {row.relname: row.rows for row in connection.execute(wanted)}
+
+
+def _place_of(connection: Connection, table: Table, row: Row[Any]) -> str:
+    """Name of the table, or partition, that has a row."""
+    partitioned = table is assignments and connection.dialect.name != "sqlite"
+    return partition_of(row.cell).name if partitioned else table.name
+
+
+def _noted(connection: Connection, lost: Counter[str]) -> Iterable[str]:
+    """Parts that wait to be rewritten (`note_deleted`): a file as a whole, and tables each for itself."""
+    return ([PART] if lost else []) if connection.dialect.name == "sqlite" else lost
 
 
 def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bool:
@@ -233,38 +349,17 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
     Raises:
         AssignmentError: the database refuses.
     """
-    starts = [
-        select(func.min(assignments.c.start)).where(
-            assignments.c.cell
-            == select(func.min(assignments.c.cell))
-            .where(assignments.c.cell.between(span << 40, (span + 1 << 40) - 1))
-            .scalar_subquery()
-        )
-        for span in range(len(SPANS))
-    ]
     with store.reading() as connection:
-        found = [connection.scalar(start) for start in [*starts, select(func.min(current.c.start))]]
-    return min((start for start in found if start is not None), default=None)
-
-
-def first_ends(store: AssignmentStore) -> dict[int, int]:
-    """Time when the first assignment of each source ended or will end, in ms. What has no end counts from
-    when it was last seen. Looks at all of them.
-
-    Raises:
-        AssignmentError: the database refuses.
-    """
-    ends = {
-        assignments: assignments.c.end,
-        current: case((current.c.end == FOREVER, _LAST_SEEN), else_=current.c.end),
-    }
-    found: dict[int, int] = {}
-    with store.reading() as connection:
-        for table, end in ends.items():
-            wanted = select(table.c.source, func.min(end)).group_by(table.c.source)
-            for source, first in connection.execute(wanted):
-                found[source] = min(first, found.get(source, first))
-    return found
+        found = {len(SPANS): connection.scalar(select(func.min(current.c.start)))}
+        for one in stretches(connection):
+            if one.span not in found:
+                cell = connection.scalar(
+                    select(func.min(assignments.c.cell)).where(one.has(assignments.c.cell))
+                )
+                if cell is not None:
+                    first = select(func.min(assignments.c.start)).where(assignments.c.cell == cell)
+                    found[one.span] = connection.scalar(first)
+    return min((start for start in found.values() if start is not None), default=None)
 
 
 def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
@@ -307,17 +402,35 @@ def _forget(store: AssignmentStore) -> None:
     """
     pace = _paces.setdefault(str(store.engine.url), Pace())
     with store.reading() as connection:
-        count = deletions(connection, PART)
-    rewrite = pace.is_due() and count is not None
+        waiting = {part: deletions(connection, part) for part in _parts(connection)}
+    counts = {part: count for part, count in waiting.items() if count is not None}
+    rewrite = pace.is_due() and bool(counts)
+    errors: list[StoreError] = []
     with told(store.database), pace.rewriting() if rewrite else nullcontext():
         if isinstance(store.database, Path):
             # Its log is emptied always, since it may have been in use the last time.
             wipe_sqlite(store.engine, time.sleep, rewrite=rewrite)
-        elif count is not None:
-            vacuum(store.engine, TABLES, time.sleep, rewrite=rewrite)
-    if rewrite and count is not None:
-        with store.changing() as connection:
-            note_wiped(connection, PART, count)
+        for part, count in counts.items():
+            try:
+                if not isinstance(store.database, Path):
+                    vacuum(store.engine, (part,), time.sleep, rewrite=rewrite)
+            except StoreError as e:
+                with store.reading() as connection:
+                    # A partition that another node has dropped is forgotten.
+                    errors += [e] if part in _parts(connection) else []
+                continue
+            if rewrite:
+                with store.changing() as connection:
+                    note_wiped(connection, part, count)
+        if errors:
+            raise errors[0]
+
+
+def _parts(connection: Connection) -> list[str]:
+    """Parts that may wait to be rewritten."""
+    if connection.dialect.name == "sqlite":
+        return [PART]
+    return [*TABLES[1:], *(one.name for one in stretches(connection))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -467,13 +580,29 @@ def keeper_of(records: RecordsTable, state: Path, store: AssignmentStore) -> Kee
 
 
 def first_purge(store: AssignmentStore, days: Mapping[int, int]) -> int | None:
-    """Time when the first assignment is deleted, in ms; None for never.
+    """Time when the first assignment is deleted, in ms; None for never. What has no end counts from when it
+    was last seen.
 
     Raises:
         AssignmentError: the database refuses.
     """
-    ends = first_ends(store) if days else {}
-    return min((end + days[source] * _DAY_MS for source, end in ends.items() if source in days), default=None)
+    if not days:
+        return None
+    kept = {source: each * _DAY_MS for source, each in days.items()}
+    end = case((current.c.end == FOREVER, _LAST_SEEN), else_=current.c.end)
+    wanted = select(current.c.source, func.min(end)).group_by(current.c.source)
+    with store.reading() as connection:
+        found = [first + kept[source] for source, first in connection.execute(wanted) if source in kept]
+        some = stretches(connection)
+    ended = select(assignments.c.source, func.min(assignments.c.end)).group_by(assignments.c.source)
+    for one in sorted(some, key=lambda one: one.earliest_end):
+        if found and min(found) <= one.earliest_end + min(kept.values()):
+            break  # nothing in it, or after it, is sooner
+        # Each in a transaction of its own, which nobody waits for who drops another.
+        with store.reading() as connection:
+            rows = connection.execute(ended.where(one.has(assignments.c.cell)))
+            found += [first + kept[source] for source, first in rows if source in kept]
+    return min(found, default=None)
 
 
 def kept_assignments(records: RecordsTable, state: Path, now: float) -> AssignmentsSummary | None:
@@ -491,7 +620,7 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Assignme
         purged = first_purge(store, days)
         if purged is not None and not over and purged < now * 1000 - _HOUR_MS:
             purged = None  # held
-        count = _count(store, assignments) + _count(store, current)
+        count = _count(store)
         held = held_counts(store, round(now * 1000))
     url = store.engine.url
     place = (
@@ -502,6 +631,11 @@ def kept_assignments(records: RecordsTable, state: Path, now: float) -> Assignme
     return AssignmentsSummary(place, count, oldest, purged, over, held)
 
 
-def _count(store: AssignmentStore, table: Table) -> int:
+def _count(store: AssignmentStore) -> int:
     with store.reading() as connection:
-        return connection.scalar(select(func.count()).select_from(table)) or 0
+        count = connection.scalar(select(func.count()).select_from(current)) or 0
+        some = stretches(connection)
+    for one in some:
+        with store.reading() as connection:
+            count += _rows_in(connection, one)
+    return count

@@ -3,13 +3,10 @@
 What has ended for good is in ``assignments``, which is only added to. What a source may still say more of
 is in ``assignments_current``, one row for each source and place.
 
-Finding an interval by a time in it: intervals are in classes by how long they last, of at most `SPANS[k]`
-ms, and by the span of time their start is in. One that is in force at a time began in that time's span or
-in the one before, so that two *cells* a class are looked at, whatever the history's length; new rows, which
-come about in order of time, all go to few places of the index.
+In PostgreSQL the former has partitions (`urlward.assignments.partitions`).
 """
 
-from bisect import bisect_left
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,18 +26,22 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     create_engine,
+    delete,
     event,
     inspect,
     text,
 )
 
 from urlward.assignments.interval import FOREVER, AssignmentError
+from urlward.assignments.partitions import PERSONAL, Stretch, make_partitions, partitions_of
 from urlward.config.records import ASSIGNMENTS
 from urlward.records import sql
 from urlward.records.sql import (
     Step,
+    deletions,
     keep_no_samples,
     migrate,
+    note_deleted,
     open_server,
     open_sqlite,
     unwiped,
@@ -49,12 +50,13 @@ from urlward.records.sql import (
 from urlward.records.sqlite import make_sqlite, obstacle
 from urlward.records.store import StoreError
 
+logger = logging.getLogger("urlward.assignments")
+
 FILE = ASSIGNMENTS
 PART = "assignments"
-SPANS: tuple[int, ...] = tuple(60_000 * 4**k for k in range(14))
-"""From a minute to 127 years, in ms."""
-
 _CACHE_KIB = 131_072
+_LARGE = 500_000_000
+"""Bytes of a table that take minutes to be copied."""
 _BUSY_SECONDS = 600
 """For which who writes waits: the file may be written anew meanwhile."""
 
@@ -76,6 +78,7 @@ assignments = Table(
     Column("session", Text, nullable=False),
     Column("source", Integer, nullable=False),
     sqlite_with_rowid=False,
+    postgresql_partition_by="RANGE (cell)",
 )
 
 current = Table(
@@ -102,6 +105,12 @@ where no file says so."""
 
 TABLES = (assignments.name, current.name, "assignment_holds")
 """Those with subscribers in them."""
+
+# Names have no more than 255 characters, so that a row fits a page, and partitions need no second table each.
+_PLAIN = "ALTER TABLE assignments " + ", ".join(
+    f"ALTER COLUMN {name} SET STORAGE PLAIN" for name in ("network", "subscriber", "session")
+)
+event.listen(assignments, "after_create", DDL(_PLAIN).execute_if(dialect="postgresql"))  # type: ignore[no-untyped-call]
 
 # Each renewal changes a row: with room beside it, PostgreSQL leaves the index alone (heap-only tuples).
 _ROOM = DDL("ALTER TABLE assignments_current SET (fillfactor = 50)")  # type: ignore[no-untyped-call]
@@ -174,24 +183,10 @@ event of a reference. Every node that writes here goes by it."""
 
 
 _PERSONAL = (
-    *(table.c[name] for table in (assignments, current) for name in ("network", "subscriber")),
+    *(table.c[name] for table in (assignments, current) for name in PERSONAL),
     holds.c.address,
 )
 """Columns that no query looks for rows by alone; of those that are, the server's planner needs statistics."""
-
-
-def cell_of(start: int, end: int) -> int:
-    """Index cell of an interval with both ends."""
-    span: int = min(bisect_left(SPANS, end - start), len(SPANS) - 1)
-    return span << 40 | start // SPANS[span]
-
-
-def cells_at(since: int, until: int) -> list[range]:
-    """Index cells of the intervals that may be in force at some time from one to another, both included."""
-    return [
-        range(span << 40 | max(0, since - size) // size, (span << 40 | until // size) + 1)
-        for span, size in enumerate(SPANS)
-    ]
 
 
 def open_engine(database: Path | str) -> Engine:
@@ -206,6 +201,8 @@ def open_engine(database: Path | str) -> Engine:
     with told(database):
         if not isinstance(database, Path):
             engine = open_server(database, "its URL")
+            # A statement prepared for all values would be planned for, and lock, all partitions.
+            event.listen(engine, "connect", _prepare_nothing)
             with _disposed_of(engine):
                 _migrate(engine)
             return engine
@@ -221,6 +218,10 @@ def open_engine(database: Path | str) -> Engine:
             finally:
                 by_steps.dispose()
         return engine
+
+
+def _prepare_nothing(connection: Any, _: object) -> None:
+    connection.prepare_threshold = None
 
 
 @contextmanager
@@ -301,7 +302,77 @@ def _to_3(connection: Connection) -> None:
     keep_no_samples(connection, *_PERSONAL)
 
 
-UPGRADES: tuple[Step, ...] = (_to_2, _to_3)
+def _to_4(connection: Connection) -> None:
+    """Upgrade to version 4: in PostgreSQL what has ended is in partitions, of the same owner and for the same
+    roles."""
+    if connection.dialect.name != "postgresql":
+        return
+    size, owner = connection.execute(
+        text(
+            "SELECT pg_relation_size(oid), quote_ident(pg_get_userbyid(relowner)) FROM pg_class"
+            " WHERE oid = 'assignments'::regclass"
+        )
+    ).one()
+    if size > _LARGE:
+        logger.warning(
+            "assignments: %d MB are copied into partitions, which takes minutes; until then nobody "
+            "reads or writes them",
+            size // 1_000_000,
+        )
+    connection.execute(text(f"SET LOCAL ROLE {owner}"))
+    columns = (
+        'cell, place, digest, network, first_port, last_port, start, "end", ending, subscriber, session,'
+        " source"
+    )
+    for statement in (
+        "ALTER TABLE assignments RENAME TO assignments_before",
+        "ALTER INDEX assignments_pkey RENAME TO assignments_before_pkey",
+        "CREATE TABLE assignments (cell BIGINT NOT NULL, place BIGINT NOT NULL, digest BIGINT NOT NULL,"
+        " network TEXT NOT NULL, first_port INTEGER NOT NULL, last_port INTEGER NOT NULL,"
+        ' start BIGINT NOT NULL, "end" BIGINT NOT NULL, ending SMALLINT NOT NULL, subscriber TEXT NOT NULL,'
+        " session TEXT NOT NULL, source INTEGER NOT NULL, PRIMARY KEY (cell, place, digest))"
+        " PARTITION BY RANGE (cell)",
+        _PLAIN,
+    ):
+        connection.execute(text(statement))
+    keep_no_samples(connection, *(assignments.c[name] for name in PERSONAL))
+    granted = connection.execute(
+        text(
+            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
+            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
+            " WHERE oid = 'assignments_before'::regclass AND grantee <> relowner"
+        )
+    ).all()
+    for privilege, role in granted:
+        connection.execute(text(f"GRANT {privilege} ON assignments TO {role}"))
+    make_partitions(connection, _old_partitions(connection))
+    connection.execute(
+        text(f"INSERT INTO assignments ({columns}) SELECT {columns} FROM assignments_before")  # noqa: S608
+    )
+    connection.execute(text("DROP TABLE assignments_before"))
+    connection.execute(text("RESET ROLE"))
+    # What was deleted of it went with its files. What waits is noted for each table from now on.
+    if deletions(connection, PART) is not None:
+        for name in TABLES[1:]:
+            note_deleted(connection, name)
+    connection.execute(delete(unwiped).where(unwiped.c.part == PART))
+
+
+def _old_partitions(connection: Connection) -> set[Stretch]:
+    """Partitions for all rows from before there were any, found by a look at each cell alone."""
+    return partitions_of(
+        connection.scalars(
+            text(
+                "WITH RECURSIVE cells AS (SELECT min(cell) AS cell FROM assignments_before"
+                " UNION ALL SELECT (SELECT min(b.cell) FROM assignments_before b WHERE b.cell > cells.cell)"
+                " FROM cells WHERE cells.cell IS NOT NULL)"
+                " SELECT cell FROM cells WHERE cell IS NOT NULL"
+            )
+        )
+    )
+
+
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4)
 """From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 

@@ -1,8 +1,9 @@
 """Store of assignments, in an SQLite file or in PostgreSQL."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -33,11 +34,22 @@ from urlward.assignments.interval import (
     ms_text,
     places_of,
 )
+from urlward.assignments.partitions import (
+    PARTITIONS_AT_ONCE,
+    PartitionGone,
+    Stretch,
+    cell_of,
+    cells_at,
+    check_owner,
+    locking,
+    make_partitions,
+    partitions_of,
+    stretches,
+    writing_partitions,
+)
 from urlward.assignments.schema import (
     TABLES,
     assignments,
-    cell_of,
-    cells_at,
     current,
     files,
     formulas,
@@ -59,6 +71,8 @@ _MANY = 2_000
 _BACK = 2 * 3_600_000
 """The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
 _MOST_CELLS = 1_000
+_TRIES = 10
+"""Of a write whose partitions are dropped."""
 _HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
 
 
@@ -147,6 +161,7 @@ class AssignmentStore:
         with told(database):
             self._files = SqliteFiles(database) if isinstance(database, Path) else None
         self._lengths: set[int] = set()
+        self._partitions: set[Stretch] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -217,10 +232,11 @@ class AssignmentStore:
 
         Raises:
             AssignmentError: as `source`; it is another node's; or the database's role could never have
-                deleted forgotten.
+                deleted forgotten, or may make no partitions.
         """
         with self.reading() as connection:
-            check_grant(connection, TABLES)
+            check_owner(connection)
+            check_grant(connection, TABLES[1:])
         source = self.source(name, format_, path)
         if keeper is not None:
             with self.changing() as connection:
@@ -339,32 +355,69 @@ class AssignmentStore:
         """
         # In the index's order, a page is written once for all that go to it.
         changes.ended.sort()
-        with self.changing() as connection:
-            file = 0
-            if changes.position is not None:
-                if changes.anew:
-                    _leave_file(connection, source.id, changes.position)
-                file = _set_position(connection, source.id, changes.position, now)
-            copy_new(connection, assignments, changes.ended)
-            copy_or_replace(
-                connection,
-                current,
-                [
-                    (place, port, source.id, held[0], *held[1:5], int(held[5]), *held[6:], file, now)
-                    for (place, port), held in sorted(changes.held.items())
-                ],
+        for left in reversed(range(_TRIES)):
+            self._have_partitions(row[0] for row in changes.ended)
+            try:
+                with self.changing() as connection, writing_partitions():
+                    new = self._write(connection, source, changes, now)
+            except PartitionGone:
+                self._partitions.clear()
+                if not left:
+                    raise AssignmentError("what is written is deleted all the time") from None
+            else:
+                self._lengths |= new
+                return
+
+    def _write(self, connection: Connection, source: Source, changes: Changes, now: int) -> set[int]:
+        """Write in a transaction; returns the prefix lengths that are new."""
+        file = 0
+        if changes.position is not None:
+            if changes.anew:
+                _leave_file(connection, source.id, changes.position)
+            file = _set_position(connection, source.id, changes.position, now)
+        copy_new(connection, assignments, changes.ended)
+        copy_or_replace(
+            connection,
+            current,
+            [
+                (place, port, source.id, held[0], *held[1:5], int(held[5]), *held[6:], file, now)
+                for (place, port), held in sorted(changes.held.items())
+            ],
+        )
+        if changes.gone:
+            connection.execute(
+                delete(current).where(
+                    current.c.place == bindparam("p"),
+                    current.c.first_port == bindparam("f"),
+                    current.c.source == source.id,
+                ),
+                [{"p": place, "f": port} for place, port in changes.gone],
             )
-            if changes.gone:
-                connection.execute(
-                    delete(current).where(
-                        current.c.place == bindparam("p"),
-                        current.c.first_port == bindparam("f"),
-                        current.c.source == source.id,
-                    ),
-                    [{"p": place, "f": port} for place, port in changes.gone],
-                )
-            self._add_lengths(connection, changes)
-            _count(connection, source, changes, now)
+        networks = [row[3] for row in changes.ended]
+        networks += [held[0] for held in changes.held.values()]
+        new = {length_of(network) for network in networks if "/" in network} - self._lengths
+        insert_new(connection, lengths, [(length,) for length in new])
+        _count(connection, source, changes, now)
+        return new
+
+    def _have_partitions(self, cells: Iterable[int]) -> None:
+        """Have the partitions of some cells, in a transaction of their own, where there are partitions."""
+        if isinstance(self.database, Path):
+            return
+        wanted = partitions_of(cells)
+        if wanted <= self._partitions:
+            return
+        with self.reading() as connection:
+            self._partitions = {*stretches(connection)}
+        new = sorted(wanted - self._partitions)
+        for at in range(0, len(new), PARTITIONS_AT_ONCE):
+            self.locking(partial(make_partitions, wanted=new[at : at + PARTITIONS_AT_ONCE]))
+        self._partitions |= wanted
+
+    def locking[T](self, work: Callable[[Connection], T]) -> T:
+        """Do something to partitions in a transaction (`urlward.assignments.partitions.locking`)."""
+        with told(self.database):
+            return locking(self.engine.begin, work)
 
     def renew(self, source: Source, position: ReadingPosition, now: int) -> None:
         """Note that a file still has what was read of it, with all assignments of its that have no end.
@@ -408,14 +461,6 @@ class AssignmentStore:
         return [
             ReadingPosition(r.path, r.begin, r.begin_size, r.offset, r.before, r.size, r.read) for r in rows
         ]
-
-    def _add_lengths(self, connection: Connection, changes: Changes) -> None:
-        networks = [row[3] for row in changes.ended]
-        networks += [held[0] for held in changes.held.values()]
-        new = {length_of(network) for network in networks if "/" in network} - self._lengths
-        if new:
-            insert_new(connection, lengths, [(length,) for length in new])
-            self._lengths |= new
 
 
 def rows_in_force(

@@ -3,9 +3,10 @@
 import argparse
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING
 
-from urlward.commands.arguments import DONE, WRONG, Command, subcommand
+from urlward.commands.arguments import DONE, WRONG, Command, caller, state_subcommand, subcommand
 from urlward.config import SYSTEM, configured
 from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
@@ -13,10 +14,14 @@ from urlward.options import given_path
 from urlward.units import in_words
 
 if TYPE_CHECKING:
+    from urlward.fleet.connection import Connection
     from urlward.fleet.nodes import Node
 
 WITHIN = 10.0
-"""Seconds that Valkey has to answer."""
+"""Seconds that Valkey has to answer, and nodes to put a list in force."""
+
+_LOOK = 0.25
+"""Seconds between two looks at the nodes."""
 
 _COLUMNS = ("node", "state", "connections", "judged", "blocked", "load", "version", "lists")
 _NUMBERS = ("connections", "judged", "blocked", "load")
@@ -30,6 +35,15 @@ def add_fleet_commands(command: Command) -> None:
     )
     status.add_argument("--json", action="store_true", help="as a JSON object")
     status.add_argument("--config", type=given_path, metavar="FILE", help=f"TOML file ({SYSTEM})")
+
+    rollback = state_subcommand(
+        fleet, "rollback", _roll_back, "Have all nodes put an earlier list in force, and stay there."
+    )
+    rollback.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+    rollback.add_argument("name", metavar="LIST", help="a feed of artifacts")
+    rollback.add_argument(
+        "serial", nargs="?", type=int, metavar="SERIAL", help="of the list (the one before that in force)"
+    )
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -55,6 +69,58 @@ def _status(args: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(nodes)))
     return DONE if ok else WRONG
+
+
+def _roll_back(args: argparse.Namespace) -> int:
+    """Roll a feed back here; the service of this node tells the others (`urlward.fleet.decisions`)."""
+    from urlward.feeds.rollback import roll_back
+    from urlward.fleet.connection import AwayError, Connection, seal_of
+    from urlward.policy.reasons import reason_of
+    from urlward.state.folder import state_folder
+
+    path, config = configured(args.config)
+    if config.fleet is None:
+        raise UrlwardError(
+            f"{path or 'no --config given'}: no [fleet]: urlward feeds rollback is for one node"
+        )
+    feed = next((one for one in config.feed if one.name == args.name), None)
+    if feed is None:
+        raise UrlwardError(f"no feed is called {args.name!r}")
+    connection = Connection(config.fleet, seal_of(config.fleet, config.key), who="rollback")
+    why, state = reason_of(args.why), state_folder(args.state or config.state)
+    held = roll_back(feed, config, state, args.serial, why=why, who=caller(), now=time.time())
+    try:
+        nodes = asyncio.run(_until_at(connection, feed.name, held.serial, time.monotonic()))
+    except AwayError as e:
+        print(
+            f"{feed.name}: serial {held.serial} is in force here; the others follow when Valkey is back: {e}"
+        )
+        return WRONG
+    behind = [node.name for node in nodes if not _is_at(node, feed.name, held.serial)]
+    for node in nodes:
+        has = "in force" if node.name not in behind else f"not in force, {node.state}"
+        print(f"node {node.name}: serial {held.serial} {has}")
+    print(f"{feed.name}: held at serial {held.serial}, before it was {held.before}, until it is released")
+    return WRONG if behind else DONE
+
+
+def _is_at(node: "Node", name: str, serial: int) -> bool:
+    return node.state != "away" and node.lists.get(name) == serial
+
+
+async def _until_at(connection: "Connection", name: str, serial: int, begun: float) -> "list[Node]":
+    """All nodes, once each that is not away has said since that it has a list in force, or at the end."""
+    from urlward.fleet.nodes import look_at_nodes
+
+    while True:
+        nodes = await look_at_nodes(connection, WITHIN)
+        passed = time.monotonic() - begun
+        # What one has said before may be of the list before the wrong one.
+        if passed >= WITHIN or all(
+            node.silent < passed and _is_at(node, name, serial) for node in nodes if node.state != "away"
+        ):
+            return nodes
+        await asyncio.sleep(_LOOK)
 
 
 def lines(nodes: "list[Node]") -> list[str]:

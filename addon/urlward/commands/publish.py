@@ -16,6 +16,7 @@ from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_text
 from urlward.policy.reasons import reason_of
+from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.publish.place import Place
@@ -113,7 +114,9 @@ def _status(args: argparse.Namespace) -> int:
         if rollout.waiting and rollout.is_tried:
             print(f"  waiting: {rollout.waiting}")
         for version in rollout.versions:
-            print(f"  {version.serial}  {time_text(version.at)}  {version.entries} entries")
+            print(f"  {version.serial}  {time_text(version.at)}  {counted(version.entries, 'entry')}")
+    if not found and not args.json:
+        print(f"{place}: nothing is published there")
     return WRONG if any(rollout.held is not None for rollout in found) else DONE
 
 

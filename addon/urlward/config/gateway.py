@@ -41,11 +41,16 @@ class HookTable(Table):
 
     Attributes:
         folder: where the hook finds the socket and the filter that urlward puts there; no hook where absent.
-        settle: seconds that the hook waits for urlward before an answer goes on, or fails.
+        settle: milliseconds that the hook waits for urlward before an answer goes on, or fails.
     """
 
     folder: FileName | None = None
-    settle: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.005
+    settle: Annotated[int, Field(ge=1, le=1_000)] = 5
+
+    @property
+    def seconds(self) -> float:
+        """`settle` in seconds."""
+        return self.settle / 1_000
 
     @field_validator("folder")
     @classmethod

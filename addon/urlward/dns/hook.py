@@ -39,17 +39,22 @@ from urlward.dns.answers import error
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.wire import (
+    AAAA,
+    CNAME,
+    DNAME,
     HEADER,
     HTTPS,
     LONGEST,
     SERVFAIL,
     SVCB,
+    A,
     Question,
     Scan,
     StreamMessages,
     WireError,
     framed,
     read_question,
+    records_in,
     scan,
 )
 from urlward.proxy.acceptor import Acceptor, Transports
@@ -59,6 +64,11 @@ logger = logging.getLogger("urlward.gateway")
 _ADDRESS_SIZES = (0, 4, 16)
 _TEXT = 128
 _PASS = framed(b"P")
+_MOST = 32
+"""Records that an answer with addresses of a listed name may have, and twice that with what is beside it.
+Whoever runs such a name could send more, and have hooks go on without a reply while they are rewritten."""
+
+_LEADING = frozenset(str(kind) for kind in (A, AAAA, CNAME, DNAME, SVCB, HTTPS))
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
 _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
 """Matches content, with a space before it, that stands in a zone file for what it is."""
@@ -181,6 +191,9 @@ class _Hook(asyncio.Protocol):
             if not found:
                 self._write(_PASS, since)
                 return
+            if (read.four or read.six or read.service) and _is_long(data):
+                self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
+                return
             work: Coroutine[Any, Any, bytes | None] = answers.steer(
                 query, question, data, read, found, LONGEST, client
             )
@@ -224,6 +237,11 @@ def _query(answer: bytes, question: Question) -> bytes:
     return answer[:2] + flags + b"\0\1" + bytes(6) + answer[HEADER : question.end]
 
 
+def _is_long(answer: bytes) -> bool:
+    """Whether an answer has more records than are handled."""
+    return int.from_bytes(answer[6:8]) > _MOST or records_in(answer) > 2 * _MOST
+
+
 def _may_go(answer: bytes, told: bytes) -> bool:
     """Whether an answer leads nowhere that what replaces it does not, all of which is steered."""
     question = read_question(answer)
@@ -249,12 +267,16 @@ def from_text(data: bytes) -> bytes:
     """The DNS message that lines of text stand for.
 
     The first has the question's name and type and the response code, each other the section (1 to 3), owner,
-    TTL, type and content of a record; numbers stand for types, the content is as in a zone file.
+    TTL, type and content of a record; numbers stand for types, the content is as in a zone file. Of an answer
+    with more records that lead somewhere than are handled, no more are read than show that.
 
     Raises:
         ValueError, dns.exception.DNSException: they stand for none.
     """
     first, *lines = data.decode("latin-1").splitlines()
+    leading = [line for line in lines if line[:2] == "1 " and line.split(" ", 4)[3] in _LEADING]
+    if len(leading) > _MOST:
+        lines = leading[: _MOST + 1]
     name, kind, code = first.split(" ")
     message = dns.message.make_response(
         dns.message.make_query(name, dns.rdatatype.RdataType(int(kind))), recursion_available=True

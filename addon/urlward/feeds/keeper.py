@@ -294,7 +294,10 @@ class Keeper:
                 for kept in self._kept:
                     if not kept.busy.locked():
                         self._look(kept, tasks)
-                others = self._exceptions is not None and self._exceptions.look(time.time())
+                # In a thread: the end of an allow goes to the audit log, whose folder others may hold.
+                others = self._exceptions is not None and await asyncio.to_thread(
+                    self._exceptions.look, time.time()
+                )
                 day = int(time.time() // DAY)
                 if self._entries_end(day) or others:
                     self._swap()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from urlward.engine.artifact import HEADER_SIZE, Header, read_header
 from urlward.engine.errors import ArtifactError
-from urlward.feeds.source import NO_VALIDATORS, FetchError, Validators, origin
+from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FetchError, Validators, origin
 
 if TYPE_CHECKING:
     from urlward.config import FeedTable
@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("urlward.lists")
 
 MOST = 60.0
-"""Seconds between two looks at most, at a server that fails."""
-
-HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
-"""Fields that ask for an artifact's header; a server may give all of it."""
+"""Seconds between two looks at most, at a server that fails or cannot be polled."""
 
 
 class PollError(FetchError):
@@ -41,7 +38,7 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
         validators: of the last time.
 
     Raises:
-        FetchError: there is none; `PollError` where there never will be.
+        FetchError: there is none; `PollError` where what is there is none.
     """
     from urlward.feeds.fetch import fetch  # brings urllib3, which nothing else here needs
 
@@ -63,7 +60,9 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
 
 
 async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Callable[[], None]) -> None:
-    """Poll a feed until cancelled, or its server cannot be polled.
+    """Poll a feed until cancelled; a server that cannot be polled is tried seldom.
+
+    What was there may have been a page of somebody else's (maintenance, a captive portal).
 
     Args:
         feed: with `poll`.
@@ -74,6 +73,7 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
     asked: Header | None = None
+    said = ""
     # Nodes that start together are not to ask together.
     await asyncio.sleep(wait * random.random())
     while True:
@@ -81,12 +81,14 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
         try:
             found, validators = await asyncio.to_thread(peek, feed, validators)
         except PollError as e:
-            logger.warning("list %s: poll: %s: it is looked at each interval alone", feed.name, e)
-            return
+            if said != str(e):
+                logger.warning("list %s: poll: %s: it is looked at each interval alone", feed.name, e)
+            said, validators, wait = str(e), NO_VALIDATORS, max(MOST, feed.poll)
+            continue
         except FetchError:
             wait = min(2 * wait, max(MOST, feed.poll))  # its refreshes say what is wrong
             continue
-        wait = feed.poll
+        wait, said = feed.poll, ""
         if found is not None and found not in (asked, in_force()):
             asked = found
             ask()

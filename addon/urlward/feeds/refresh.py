@@ -27,9 +27,8 @@ from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
-from urlward.feeds.poll import HEAD_ONLY
 from urlward.feeds.schedule import Random, after_success
-from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
+from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
 from urlward.feeds.turns import Turn

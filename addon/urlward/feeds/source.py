@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from urlward.encoding import without_bom
-from urlward.engine.artifact import VERSION
+from urlward.engine.artifact import HEADER_SIZE, VERSION
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.regular import open_given
 
 if TYPE_CHECKING:
     from urlward.config import FeedTable
+
+HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
+"""Fields that ask for an artifact's header; a server may give all of it."""
 
 _MAX_SECRET = 65_536
 
@@ -85,6 +88,9 @@ class Validators(NamedTuple):
 
 
 NO_VALIDATORS = Validators()
+
+HEAD_ONLY = {"Range": f"bytes=0-{HEADER_SIZE - 1}", "Accept-Encoding": "identity"}
+"""Fields that ask for an artifact's header; a server may give all of it."""
 
 
 @dataclass(frozen=True, slots=True)

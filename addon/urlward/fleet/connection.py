@@ -309,7 +309,7 @@ class Connection:
         epoch = self.name("epoch")
         told, _, found = await link.ask(("TIME",), ("SET", epoch, mark, "NX"), ("GET", epoch))
         self._set_clock(told)
-        if found is None or found.partition(b" ")[2].decode() != self.seal.id.hex():
+        if found is None or found.partition(b" ")[2] != self.seal.id.hex().encode():
             raise AwayError(
                 f"{link.where}: other nodes seal under another key: fleet.seal, or the lists' key, has to be "
                 "one for all of this fleet.prefix"

@@ -19,15 +19,17 @@ here.
 import asyncio
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import batched, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from urlward.engine.errors import DamagedError, UrlwardError
+from urlward.engine.errors import UrlwardError
 from urlward.fleet.connection import Connection, Entry
-from urlward.fleet.kinds import LONG, ChangedError, Content, Kind, Origin, StaysError, fingerprint
+from urlward.fleet.kinds import LONG, ChangedError, Coming, Content, Kind, Origin, StaysError, fingerprint
 from urlward.lasting import fault_text
 from urlward.state.audit_view import ChangeQuery, find_changes
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
@@ -41,7 +43,8 @@ LOOK = 0.2
 """Seconds between two looks whether a record here has changed."""
 
 AGAIN = 5.0
-"""Seconds after which what could not be taken, or told, is tried again."""
+"""Seconds after which what could not be taken, told or saved is tried again; each time in a row after twice
+as long, up to `MERGE_EVERY`."""
 
 MERGE_EVERY = 600.0
 """Seconds between two merges where there is no reason for one."""
@@ -49,12 +52,19 @@ MERGE_EVERY = 600.0
 KEPT = 120.0
 """Seconds for which the stream keeps its entries; who was away for longer merges anyway."""
 
-A_LOOK = 200
-"""Records that are read from Valkey at a time."""
+A_LOOK = 1_000
+"""Records that are read from Valkey, or told it, at a time; the files that they go to are written once."""
 
 _VERSION = 1
+_AT_ONCE = 100
+"""Records that are taken while the folder is locked: each has a line in the audit log, and others wait."""
+
 _CHANGES = 5_000
-"""Lines of the audit log that are searched for why a record is missing."""
+"""Lines of the audit log that are read at a time to find why a record is missing."""
+
+_LONGEST_ID = 200
+_MOST_SAID = 1_000
+"""Troubles that are said, each once: who writes to Valkey must not fill the log."""
 
 _DAY = 86_400.0
 
@@ -161,9 +171,16 @@ class SharedDecisions:
         """Whether Valkey has nothing that is later than what is here; before, this node tells nothing."""
         self._one = asyncio.Lock()
         """Held by whoever uses the files."""
-        self._wake = asyncio.Event()
         self._merging = asyncio.Event()
+        self._lost = False
+        """Whether a record is to be had back from the others."""
+        self._failed = False
+        """Whether there is one in Valkey that could not be taken."""
+        self._saving = 0.0
+        """When the file may be written again after it could not be, by the clock of `monotonic`."""
         self._said: set[str] = set()
+        # Not the name alone: another node may have the same by mistake.
+        self._process = f"{connection.node} {os.urandom(6).hex()}"
         self._hash, self._stream = connection.name("decided"), connection.name("decisions")
         connection.follow(self._stream, self._take)
         connection.on_begin(self._begin)
@@ -172,11 +189,29 @@ class SharedDecisions:
         """Share until cancelled."""
         while True:
             async with self._one:
-                await asyncio.to_thread(self._look)
+                await self._look_here()
                 await self._tell()
             await asyncio.sleep(LOOK)
 
+    async def _in_thread[Result](self, work: Callable[[], Result]) -> Result:
+        """Do some work on the files, to its end also where this is cancelled: who holds the lock next must
+        not meet it."""
+        doing = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await asyncio.wait((doing,))
+            if not doing.cancelled():
+                doing.exception()  # that nobody waits for it is no fault
+            raise
+
     # --- what is decided here
+
+    async def _look_here(self) -> None:
+        await self._in_thread(self._look)
+        if self._lost:
+            self._lost = False
+            self._merging.set()
 
     def _look(self) -> None:
         """Find what has changed in this node's files."""
@@ -199,20 +234,27 @@ class SharedDecisions:
 
     def _look_at(self, kind: Kind, now: float) -> None:
         records = kind.records()
-        missing: list[str] = []
+        missing: set[str] = set()
+        closed = 0
         for name, known in self._of(kind):
             id_ = name.partition(":")[2]
             if known.here and id_ not in records:
-                missing.append(id_)
+                missing.add(id_)
         for id_, record in records.items():
             name, print_ = f"{kind.name}:{id_}", fingerprint(record)
             before = self._known.get(name)
             if before is not None and before.here == print_:
                 continue
-            content = kind.content(record)
+            try:
+                content = kind.content(record)
+            except UrlwardError:
+                closed += 1
+                continue
             made = round(float(content[kind.counts_from]) * 1000) if before is None else 0
             self._known[name] = Known(self._later(before, made), print_, kind.ends(content))
             self._changed = True
+        if closed:
+            self._say(f"{kind.name}: not shared, since it does not open under the local key: {closed}")
         if missing:
             self._miss(kind, missing, now)
 
@@ -226,23 +268,41 @@ class SharedDecisions:
 
     def _miss(self, kind: Kind, missing: Collection[str], now: float) -> None:
         """Tell records that were removed from those that are over, or lost."""
-        words: dict[str, tuple[str, str] | None] = {}
-        query = ChangeQuery(topics=(kind.topic,), limit=_CHANGES)
-        for change in find_changes(self._state, query) if kind.topic else ():
-            id_, is_removal = kind.word(change)
-            if id_ in missing and id_ not in words:
-                words[id_] = (change.who, str(change.fields.get("why", ""))) if is_removal else None
+        words, lost = self._last_words(kind, missing), 0
         for id_ in missing:
             name = f"{kind.name}:{id_}"
             known = self._known[name]
             known.here, known.told, self._changed = "", False, True
             if (gone := words.get(id_)) is not None:
-                self._known[name] = Known(self._later(known), "", now + LONG, gone)
+                version = self._later(known)
+                # By the later of two clocks: of an end that is past the others would know nothing.
+                ends = max(now, version.time / 1000) + LONG
+                self._known[name] = Known(version, "", ends, gone)
             elif kind.lasts and known.ends > now:
                 # With its file: what the others have of it is put back.
                 self._known.pop(name)
-                self._merging.set()
-                logger.warning("fleet: %s %s is lost here, and taken from the other nodes", kind.name, id_)
+                lost += 1
+        if lost:
+            self._lost = True
+            logger.warning("fleet: %s: lost here, and taken from the other nodes: %d", kind.name, lost)
+
+    def _last_words(self, kind: Kind, ids: Collection[str]) -> dict[str, tuple[str, str]]:
+        """Who has removed records, and why, of those of which the audit log says so last."""
+        words: dict[str, tuple[str, str]] = {}
+        left, before = set(ids), None
+        while left and kind.topic:
+            query = ChangeQuery(topics=(kind.topic,), before=before, limit=_CHANGES)
+            found = find_changes(self._state, query)
+            for change in found:
+                id_, is_removal = kind.word(change)
+                if id_ in left:
+                    left.discard(id_)
+                    if is_removal:
+                        words[id_] = change.who, str(change.fields.get("why", ""))
+            if len(found) < _CHANGES:
+                break
+            before = found[-1].at
+        return words
 
     def _of(self, kind: Kind) -> list[tuple[str, Known]]:
         return [(name, one) for name, one in self._known.items() if name.startswith(f"{kind.name}:")]
@@ -264,9 +324,10 @@ class SharedDecisions:
         if not self._merged:
             return
         names = [name for name, known in self._known.items() if not known.told]
+        records: dict[str, Mapping[str, Any]] = {}
         for i in range(0, len(names), A_LOOK):
             some = names[i : i + A_LOOK]
-            sealed = await asyncio.to_thread(lambda some=some: [*self._sealed(some)])  # type: ignore[misc]
+            sealed = await self._in_thread(lambda some=some: [*self._sealed(some, records)])  # type: ignore[misc]
             over = [name for name in some if self._is_done(name)]
             if not await self._store(sealed, over):
                 return
@@ -276,8 +337,9 @@ class SharedDecisions:
         known = self._known.get(name)
         return known is not None and not known.here and (known.gone is None or known.ends < self._clock())
 
-    def _sealed(self, names: Iterable[str]) -> Iterator[tuple[str, Version, bytes]]:
-        records: dict[str, Mapping[str, Any]] = {}
+    def _sealed(
+        self, names: Iterable[str], records: dict[str, Mapping[str, Any]]
+    ) -> Iterator[tuple[str, Version, bytes]]:
         for name in names:
             known = self._known.get(name)
             if known is None or self._is_done(name):
@@ -307,10 +369,9 @@ class SharedDecisions:
             since = max(round((self._connection.now() - KEPT) * 1000), 0)
             rows = [part for name, _, data in sealed for part in (name, data)]
             commands.append(("HSET", self._hash, *rows))
-            named = json.dumps([name for name, *_ in sealed])
-            commands.append(
-                ("XADD", self._stream, "MINID", "~", since, "*", "p", self._connection.node, "n", named)
-            )
+            named, versions = (json.dumps([one[i] for one in sealed]) for i in (0, 1))
+            entry = ("p", self._process, "n", named, "v", versions)
+            commands.append(("XADD", self._stream, "MINID", "~", since, "*", *entry))
         if over:
             commands.append(("HDEL", self._hash, *over))
         if commands and await self._connection.ask(*commands, atomically=True) is None:
@@ -329,10 +390,15 @@ class SharedDecisions:
     async def _take(self, entries: list[Entry]) -> None:
         names: dict[str, None] = {}
         for entry in entries:
-            if entry.fields.get(b"p", b"").decode(errors="replace") == self._connection.node:
+            if entry.fields.get(b"p", b"") == self._process.encode():
                 continue
             try:
-                names |= dict.fromkeys(map(str, json.loads(entry.fields.get(b"n", b""))))
+                versions = json.loads(entry.fields.get(b"v", b"[]"))
+                for name, version in zip_longest(json.loads(entry.fields.get(b"n", b"")), versions):
+                    known = self._known.get(name)
+                    # As each says anew what it has after Valkey has lost its data.
+                    if known is None or version is None or known.version != tuple(version):
+                        names[str(name)] = None
             except (ValueError, TypeError):
                 self._say("an entry of another node is not understood")
         wanted = [*names]
@@ -346,79 +412,113 @@ class SharedDecisions:
 
     async def _take_all(self, pairs: Sequence[tuple[str, bytes]]) -> None:
         async with self._one:
-            await asyncio.to_thread(self._look)
-            if await asyncio.to_thread(self._take_each, pairs):
+            await self._look_here()
+            if await self._in_thread(lambda: self._take_each(pairs)):
                 self._merging.set()
             await self._tell()
 
     def _take_each(self, pairs: Iterable[tuple[str, bytes]]) -> bool:
         """Take records; whether one of them has to be looked at again."""
-        again = False
+        wanted: dict[str, dict[str, Shared]] = {}
         for name, data in pairs:
             kind_name, _, id_ = name.partition(":")
-            kind = self._kinds.get(kind_name)
-            if kind is None:
+            if kind_name not in self._kinds or not id_.isprintable() or len(id_) > _LONGEST_ID:
                 continue
             try:
                 shared = Shared.read(self._connection.seal.unseal(data))
                 if shared.name != name:
                     raise ValueError("another record")
-                again |= self._take_one(kind, id_, name, shared)
-            except (DamagedError, ValueError, KeyError, TypeError, AttributeError) as e:
-                what = fault_text(e) if isinstance(e, UrlwardError) else "not understood"
-                self._say(f"{kind_name} {id_} of another node is not taken: {what}")
+                if self._is_later(name, shared):
+                    wanted.setdefault(kind_name, {})[name] = shared
+            except Exception as e:  # noqa: BLE001 - whatever another node writes, the others are taken
+                self._refuse(name, e)
+        again = False
+        for kind_name, records in wanted.items():
+            for some in batched(records.items(), _AT_ONCE):
+                again |= self._take_some(self._kinds[kind_name], dict(some))
         self._save()
         return again
 
-    def _take_one(self, kind: Kind, id_: str, name: str, shared: Shared) -> bool:
-        known, now = self._known.get(name), self._clock()
-        if known is not None and known.version == shared.version:
-            known.told = True
+    def _is_later(self, name: str, shared: Shared) -> bool:
+        """Whether a record is later than what is here, and to be taken."""
+        known = self._known.get(name)
+        if known is not None and known.version >= shared.version:
+            # What is later here goes there.
+            known.told = known.version == shared.version
             return False
-        if known is not None and known.version > shared.version:
-            known.told = False  # what is later here goes there
-            return False
-        if shared.ends < now:
+        if known is not None:
+            known.told = True  # whatever becomes of it here, what is earlier does not go in its place
+        has_here = known is not None and known.here
+        if shared.ends < self._clock() and not (has_here and shared.gone is not None):
             self._known[name] = Known(shared.version, known.here if known else "", shared.ends, shared.gone)
             self._changed = True
             return False
         if known is None and shared.gone is not None:
-            here = ""
-        else:
-            origin = Origin(shared.version.node, shared.who, shared.gone[1] if shared.gone else "")
-            self._seen.pop(kind.name, None)  # whatever the file is like afterwards, it is worth a look
+            self._known[name] = Known(shared.version, "", shared.ends, shared.gone, told=True)
+            self._changed = True
+            return False
+        return True
+
+    def _take_some(self, kind: Kind, wanted: Mapping[str, Shared]) -> bool:
+        """Take records of a kind that are later than those here; returns as `_take_each`.
+
+        What cannot be had here now stays as it is, and is tried again: nothing is known of it that is not so.
+        """
+        changes = []
+        for name, shared in wanted.items():
+            known, gone = self._known.get(name), shared.gone
+            origin = Origin(shared.version.node, shared.who, gone[1] if gone else "")
+            content = shared.content if gone is None else None
             before = known.here if known is not None else ""
-            try:
-                if shared.gone is not None:
-                    kind.remove(id_, before, origin, now)
-                    here = ""
-                else:
-                    here = fingerprint(kind.put(id_, shared.content, before, origin, now))
-            except ChangedError:
-                return True
-            except StaysError:
-                assert known is not None
-                self._known[name] = Known(
-                    Version(shared.version.time + 1, self._connection.node), known.here, known.ends
-                )
-                self._changed = True
-                return False
-            except UrlwardError as e:
-                self._say(f"{kind.name} {id_}, decided at {origin.node}, is not in force here: {e}")
-                self._alarm(f"{kind.name} {id_}, decided at {origin.node}, is not in force here")
-                here = before
-        self._known[name] = Known(shared.version, here, shared.ends, shared.gone, told=True)
+            changes.append(Coming(name.partition(":")[2], content, before, origin))
+        self._seen.pop(kind.name, None)  # whatever the files are like afterwards, they are worth a look
+        results: Sequence[str | Exception]
+        try:
+            results = kind.take(changes, self._clock())
+        except UrlwardError as e:
+            results = [e] * len(changes)
+        again = False
+        for (name, shared), result in zip(wanted.items(), results, strict=True):
+            if isinstance(result, str):
+                self._known[name] = Known(shared.version, result, shared.ends, shared.gone, told=True)
+            elif isinstance(result, StaysError):
+                known = self._known[name]
+                version = Version(shared.version.time + 1, self._connection.node)
+                self._known[name] = Known(version, known.here, known.ends)
+            elif isinstance(result, ChangedError):
+                again = self._failed = True
+            elif isinstance(result, UrlwardError):
+                again = self._failed = True
+                done, is_so = ("decided", "not in force") if shared.gone is None else ("removed", "still")
+                text = f"{name.replace(':', ' ', 1)}, {done} at {shared.version.node}, is {is_so} here"
+                if self._say(f"{text}: {result}"):
+                    self._alarm(text)
+            else:
+                self._refuse(name, result)
         self._changed = True
-        return False
+        return again
+
+    def _refuse(self, name: str, error: Exception) -> None:
+        what = fault_text(error) if isinstance(error, UrlwardError) else "not understood"
+        self._say(f"{name.replace(':', ' ', 1)} of another node is not taken: {what}")
 
     # --- coming, and coming back
 
     async def _begin(self) -> None:
+        again = AGAIN
         while True:
             self._merging.clear()
-            done = await self._merge()
             try:
-                async with asyncio.timeout(MERGE_EVERY if done else AGAIN):
+                done = await self._merge()
+            except Exception as e:  # noqa: BLE001 - this node would tell nothing any more
+                self._say(f"not merged with the other nodes: {fault_text(e)}")
+                done = False
+            if done and not self._failed:
+                wait, again = MERGE_EVERY, AGAIN
+            else:
+                wait, again = again, min(2 * again, MERGE_EVERY)
+            try:
+                async with asyncio.timeout(wait):
                     await self._merging.wait()
             except TimeoutError:
                 continue
@@ -431,8 +531,8 @@ class SharedDecisions:
             Whether it is done.
         """
         async with self._one:
-            self._merged = False
-            await asyncio.to_thread(self._look)
+            self._merged = self._failed = False
+            await self._look_here()
             for name, known in self._known.items():
                 known.told = self._is_done(name) and known.told
         cursor = b"0"
@@ -445,7 +545,7 @@ class SharedDecisions:
                 pairs = [
                     (n.decode(errors="replace"), data) for n, data in zip(rows[::2], rows[1::2], strict=True)
                 ]
-                await asyncio.to_thread(self._take_each, pairs)
+                await self._in_thread(lambda pairs=pairs: self._take_each(pairs))  # type: ignore[misc]
             if cursor == b"0":
                 break
         async with self._one:
@@ -469,17 +569,26 @@ class SharedDecisions:
         yield from read_kept(self._state / FILE, _VERSION, "decisions", made, UrlwardError, then)
 
     def _save(self) -> None:
-        if not self._changed:
+        if not self._changed or time.monotonic() < self._saving:
             return
         rows = [
             {"name": name, **{k: v for k, v in asdict(known).items() if k != "told"}}
             for name, known in self._known.items()
         ]
-        with locked(made_folder(self._state)):
-            write_kept(self._state / FILE, _VERSION, "decisions", rows)
+        try:
+            with locked(made_folder(self._state)):
+                write_kept(self._state / FILE, _VERSION, "decisions", rows)
+        except UrlwardError as e:
+            # What is decided is shared all the same: without the file a record counts from when it was made.
+            self._saving = time.monotonic() + AGAIN
+            self._say(str(e))
+            return
         self._changed = False
 
-    def _say(self, text: str) -> None:
-        if text not in self._said:
-            self._said.add(text)
-            logger.error("fleet: %s", text)
+    def _say(self, text: str) -> bool:
+        """Say something once; returns whether that was now."""
+        if text in self._said or len(self._said) >= _MOST_SAID:
+            return False
+        self._said.add(text)
+        logger.error("fleet: %s", text)
+        return True

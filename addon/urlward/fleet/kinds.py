@@ -8,7 +8,7 @@ opened only to be sealed again under the fleet's.
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -54,6 +54,22 @@ class Origin(NamedTuple):
     node: str
     who: str = ""
     why: str = ""
+
+
+class Coming(NamedTuple):
+    """Change that another node has decided.
+
+    Attributes:
+        id: of the record.
+        content: what it is to say; None where it is to be removed.
+        seen: `fingerprint` of the one here.
+        origin: where the change comes from.
+    """
+
+    id: str
+    content: Content | None
+    seen: str
+    origin: Origin
 
 
 class ChangedError(UrlwardError):
@@ -124,29 +140,21 @@ class Kind(ABC):
         return "", False
 
     @abstractmethod
-    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> Any:
-        """Make this node have a record.
+    def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
+        """Make this node have what others have decided, each change as far as it can be had here.
 
         Args:
-            id_: of it.
-            content: what it is to say.
-            seen: `fingerprint` of the one here.
-            origin: where it comes from.
+            changes: of one record each.
             now: seconds since 1970-01-01 UTC.
 
         Returns:
-            The record.
+            For each, `fingerprint` of the record that is here then; or why it is not taken: `ChangedError`,
+            there is another here; `StaysError`, the one here goes before it; any other `UrlwardError`, it
+            cannot be had here, or not now; any other error, it is none of this kind.
 
         Raises:
-            ChangedError: there is another here.
-            StaysError: the one here goes before it.
-            UrlwardError: it cannot be had here.
-            ValueError, KeyError, TypeError: it is none of this kind.
+            UrlwardError: none can be taken now.
         """
-
-    @abstractmethod
-    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
-        """Remove a record; raises as `put`."""
 
 
 class _Kept[T](Kind):
@@ -163,32 +171,59 @@ class _Kept[T](Kind):
         return {self.id_of(one): one for one in self.read()}
 
     @override
-    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> T:
-        made = self.made(content)
-        if self.id_of(made) != id_:
-            raise ValueError("of another id")
+    def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
         with locked(made_folder(self.state)):
-            before = self.records()
-            here = before.get(id_)
-            _check(here, seen)
-            if here is not None and self.content(here) == content:
-                return here
-            if here is not None and self.goes_before(here, made):
-                raise StaysError("the one here goes before it")
-            # Told first, as where somebody does it here.
-            self.tell(made, here, origin, now)
-            self.write({**before, id_: made}.values())
-        return made
+            kept: list[T | None] = [*self.read()]
+            places = {self.id_of(one): n for n, one in enumerate(kept) if one is not None}
+            results: list[str | Exception] = []
+            is_other = False
+            for change in changes:
+                try:
+                    record, is_new = self._taken(change, kept, places, now)
+                except Exception as e:  # noqa: BLE001 - whoever asks is told, and the others are taken
+                    results.append(e)
+                else:
+                    results.append(fingerprint(record))
+                    is_other |= is_new
+            if is_other:
+                self.write([one for one in kept if one is not None])
+        return results
 
-    @override
-    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
-        with locked(made_folder(self.state)):
-            before = self.records()
-            here = before.get(id_)
-            _check(here, seen)
-            if here is not None:
-                self.tell_removed(here, origin, now)
-                self.write([one for one in before.values() if one is not here])
+    def _taken(
+        self, change: Coming, kept: list[T | None], places: dict[str, int], now: float
+    ) -> tuple[T | None, bool]:
+        """Take one change; returns the record that is here then, and whether it is another than before."""
+        place = places.get(change.id)
+        here = kept[place] if place is not None else None
+        _check(here, change.seen)
+        # Told first, each time, as where somebody does it here.
+        if change.content is None:
+            if place is not None and here is not None:
+                self.tell_removed(here, change.origin, now)
+                kept[place] = None
+                del places[change.id]
+            return None, here is not None
+        made = self.made(change.content)
+        if self.id_of(made) != change.id:
+            raise ValueError("of another id")
+        if here is not None and self._says(here, change.content):
+            return here, False
+        if here is not None and self.goes_before(here, made):
+            raise StaysError("the one here goes before it")
+        self.tell(made, here, change.origin, now)
+        if place is None:
+            places[change.id] = len(kept)
+            kept.append(made)
+        else:
+            kept[place] = made
+        return made, True
+
+    def _says(self, here: T, content: Content) -> bool:
+        """Whether a record here says this; not where it does not open any more."""
+        try:
+            return self.content(here) == content
+        except UrlwardError:
+            return False
 
     def goes_before(self, here: T, coming: T) -> bool:  # noqa: ARG002 - others look at them
         """Whether the record here is not to be replaced."""
@@ -420,9 +455,32 @@ class _OfFeed[T](Kind):
     def content(self, record: T) -> Content:
         return asdict(record)  # type: ignore[call-overload,no-any-return]
 
+    @override
+    def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
+        results: list[str | Exception] = []
+        for change in changes:
+            try:
+                feed, here = self._feed(change.id, change.seen)
+                if change.content is None:
+                    self.undo(feed, here, change.origin, now)
+                    results.append("")
+                else:
+                    results.append(fingerprint(self.do(feed, here, change.content, change.origin, now)))
+            except Exception as e:  # noqa: BLE001 - whoever asks is told, and the others are taken
+                results.append(e)
+        return results
+
     @abstractmethod
     def of(self, store: FeedStore) -> T | None:
         """The one of a feed."""
+
+    @abstractmethod
+    def do(self, feed: FeedTable, here: T | None, content: Content, origin: Origin, now: float) -> T | None:
+        """Do as was decided; returns what is decided here then."""
+
+    @abstractmethod
+    def undo(self, feed: FeedTable, here: T | None, origin: Origin, now: float) -> None:
+        """Take back what was decided."""
 
     def _feed(self, name: str, seen: str) -> tuple[FeedTable, T | None]:
         """Feed of a name, and what is decided of it here.
@@ -458,8 +516,7 @@ class RollbackKind(_OfFeed[Held]):
         return str(change.fields.get("feed", "")) if is_word else "", change.action == "released"
 
     @override
-    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> Held:
-        feed, here = self._feed(id_, seen)
+    def do(self, feed: FeedTable, here: Held | None, content: Content, origin: Origin, now: float) -> Held:
         wanted = Held(**content)
         if here is not None and here.serial == wanted.serial:
             return here
@@ -469,11 +526,10 @@ class RollbackKind(_OfFeed[Held]):
         )  # fmt: skip
 
     @override
-    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
-        feed, here = self._feed(id_, seen)
+    def undo(self, feed: FeedTable, here: Held | None, origin: Origin, now: float) -> None:
         if here is not None:
             release(feed, self.state, why=origin.why, who=f"{origin.who} ({origin.node})", now=now)
-            self.refresh(id_)
+            self.refresh(feed.name)
 
 
 class AcceptanceKind(_OfFeed[Accepted]):
@@ -490,19 +546,20 @@ class AcceptanceKind(_OfFeed[Accepted]):
         return float(content["at"]) + ACCEPTED_FOR
 
     @override
-    def put(self, id_: str, content: Content, seen: str, origin: Origin, now: float) -> Accepted | None:
-        feed, here = self._feed(id_, seen)
+    def do(
+        self, feed: FeedTable, here: Accepted | None, content: Content, origin: Origin, now: float
+    ) -> Accepted | None:
         if here is not None and here.at == content["at"]:
             return here
         # The digest of a candidate is keyed, and no other node's: one of about that size is meant.
         like = Accepted(**content | {"content": "-" if content["content"] else ""})
         why = f"accepted at {origin.node}"
         accept(feed, self.state, why=why, who=origin.who, now=now, like=like)
-        self.refresh(id_)
-        return self.of(FeedStore(self.state, id_))
+        self.refresh(feed.name)
+        return self.of(FeedStore(self.state, feed.name))
 
     @override
-    def remove(self, id_: str, seen: str, origin: Origin, now: float) -> None:
+    def undo(self, feed: FeedTable, here: Accepted | None, origin: Origin, now: float) -> None:
         raise ValueError("no acceptance is taken back")
 
 

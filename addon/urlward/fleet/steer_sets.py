@@ -29,6 +29,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from itertools import batched
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,6 +55,14 @@ SEEN = 1.2 * BEAT
 
 WITHOUT = 3.0
 """Seconds without Valkey after which a node starts with what it has."""
+
+START_WITHIN = 120.0
+"""Seconds after which a node starts with what it has, although Valkey is there: it, or the first worker, is
+too slow, or gives out again and again."""
+
+MOST = 1_000_000
+"""Seconds that an address is shared for at most: the kernel may have some without an end, and times in Valkey
+are not sealed."""
 
 MERGE_EVERY = 600.0
 """Seconds between two merges where there is no reason for one, so that nothing stays amiss for long."""
@@ -332,7 +341,8 @@ class SharedSteerSet:
         if found is None:
             return
         *_, token, rows = found
-        self._receivers = {node.decode(): float(at) for node, at in zip(rows[::2], rows[1::2], strict=True)}
+        pairs = zip(rows[::2], rows[1::2], strict=True)
+        self._receivers = {node.decode(errors="replace"): float(at) for node, at in pairs}
         if self._loads and token is not None and token != self._token.encode():
             self._say(
                 f"another node is called {self._connection.node} as well: say another name in fleet.node"
@@ -366,11 +376,11 @@ class SharedSteerSet:
                 continue
             into = steered if kind == _STEER else cuts
             for address, seconds in found.items():
-                into[address] = max(seconds, into.get(address, 0))
+                into[address] = max(min(seconds, MOST), into.get(address, 0))
             acknowledged.append((process.decode(errors="replace"), number))
         try:
-            if steered:
-                await self._kernel.adopt(steered)
+            for some in _slices(steered.items()):
+                await self._kernel.adopt(dict(some))
             if cuts:
                 await self._kernel.adopt_cuts(cuts, max(cuts.values()))
         except Exception as e:  # noqa: BLE001 - whoever waits for it is not told that it is done
@@ -447,12 +457,17 @@ class SharedSteerSet:
 
     async def _start_without(self) -> None:
         """Start with what this node has where Valkey is away."""
-        alone_since = time.monotonic()
+        begun = alone_since = time.monotonic()
         while not self.ready.is_set():
             if self._connection.up:
                 alone_since = time.monotonic()
             elif time.monotonic() >= alone_since + WITHOUT:
                 logger.error("fleet: Valkey is away: this node starts with what it has")
+                self.ready.set()
+            if time.monotonic() >= begun + START_WITHIN and not self.ready.is_set():
+                logger.error(
+                    "fleet: what is steered is not loaded in time: this node starts with what it has"
+                )
                 self.ready.set()
             await asyncio.sleep(BEAT / 10)
         await asyncio.Event().wait()
@@ -499,7 +514,7 @@ class SharedSteerSet:
                     except DamagedError as e:
                         self._refuse(e)
                         continue
-                    left, here = float(end) - now, held.get(address, 0.0)
+                    left, here = min(float(end) - now, MOST), min(held.get(address, 0.0), MOST)
                     if left > 0 and (not here or here < left - SLACK):
                         wanted[address] = math.ceil(left)
                     if here <= left + SLACK:
@@ -515,18 +530,20 @@ class SharedSteerSet:
 
     async def _merge_to(self, held: Mapping[bytes, float]) -> bool:
         """Give Valkey what it lacks."""
-        rest = [(address, left) for address, left in held.items() if left > 1]
-        now, seal = self._connection.now(), self._connection.seal.seal
-        for i in range(0, len(rest), A_LOOK):
+        seal, offered = self._connection.seal.seal, 0
+        for some in _slices(held.items()):
+            now = self._connection.now()
             scored: list[bytes | int] = []
-            for address, left in rest[i : i + A_LOOK]:
-                scored += (math.ceil(now + min(left, 1e6)), seal(address))
-            if await self._connection.ask(("ZADD", self._names["steered"], "GT", *scored)) is None:
+            for address, left in some:
+                if left > 1:
+                    scored += (math.ceil(now + min(left, MOST)), seal(address))
+            offered += len(scored) // 2
+            if scored and await self._connection.ask(("ZADD", self._names["steered"], "GT", *scored)) is None:
                 return False
             await asyncio.sleep(0)
-        if not rest:
+        if not offered:
             return True
-        self._count("offered", len(rest))
+        self._count("offered", offered)
         return await self._connection.ask(self._entry(_MERGE)) is not None
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -534,6 +551,11 @@ class SharedSteerSet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _slices[T](items: Iterable[T]) -> Iterator[tuple[T, ...]]:
+    """Items, some at a time, so that the event loop is free in between."""
+    return batched(items, A_LOOK)
 
 
 def packed_batch(kind: bytes, seconds: Mapping[bytes, int]) -> bytes:

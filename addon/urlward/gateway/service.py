@@ -143,10 +143,13 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
         if one.is_file() and not _may(one, _READ)
     ]
     for one in written:
+        is_hook = str(one) == config.gateway.hook.folder
         if not one.exists():
+            group = "-g unbound -m 2750" if is_hook else "-g urlward -m 0700"
             steps.append(
                 f"{one}: the service writes there, and cannot make it: "
-                f"systemd-sysusers && install -d -o urlward -g urlward -m 0700 {one}"
+                f"systemd-sysusers && install -d -o urlward {group} {one}"
+                + (" (for Unbound; or the group of your resolver)" if is_hook else "")
             )
         elif not _may(one, _WRITE) and one.stat().st_uid == 0 and any(one.iterdir()):
             steps.append(
@@ -154,7 +157,8 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
             )
         elif not _may(one, _WRITE):
             steps.append(
-                f"{one}: the user urlward may not write there: systemd-sysusers && chown urlward: {one}"
+                f"{one}: the user urlward may not write there: "
+                f"systemd-sysusers && chown urlward{'' if is_hook else ':'} {one}"
             )
     if not path.exists():
         steps.append(f"{path}: write it; lists and keys that it names must be readable for the user urlward")

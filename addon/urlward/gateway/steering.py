@@ -319,7 +319,7 @@ class Steering:
         await self._join()
         hook = hook_address(self._gateway)
         if hook is not None and self._hooks is None:
-            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.settle, self._late)
+            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.seconds, self._late)
             await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -544,7 +544,7 @@ class Steering:
         closed = self._gateway.fail == "closed"
         try:
             data = await in_slices(
-                hook_filter.content(keeper.matcher, self._policy.own_names, hook.settle, closed=closed)
+                hook_filter.content(keeper.matcher, self._policy.own_names, hook.seconds, closed=closed)
             )
             await asyncio.to_thread(hook_filter.write, Path(hook.folder), data)
         except Exception as e:  # noqa: BLE001 - the hook goes on with the filter before

@@ -203,18 +203,8 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
         UrlwardError: it is there already, or there are too many.
         StateError: the folder cannot be used.
     """
-    id_ = f"o-{secrets.token_hex(4)}"
     entry = made.entry
     digest = _digest(entry, key)
-    line = f"{made.line} id={id_}"
-    line += f" category={made.category}" if made.category else ""
-    line += f" expires={made.expires}" if made.expires else ""
-    if parse_line(line)[0].id != id_:
-        raise UrlwardError("not an entry: it has a comment; say it as a note")
-    added = OwnEntry(
-        id_, int(now), who, "allow" if entry.allow else "block", entry.kind.label, made.category, made.note,
-        made.expires, digest, key.seal(line.encode()),
-    )  # fmt: skip
     with locked(made_folder(state)):
         kept = own_entries(state)
         same = next((one for one in kept if one.digest == digest), None)
@@ -222,6 +212,18 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
             raise UrlwardError(f"it is there already: {same.id}")
         if len(kept) >= MOST:
             raise UrlwardError(f"there are {MOST} own entries: make a list of them")
+        ids = {one.id for one in kept}
+        # So long that nodes of a fleet do not give the same to two entries.
+        id_ = next(one for one in iter(lambda: f"o-{secrets.token_hex(6)}", "") if one not in ids)
+        line = f"{made.line} id={id_}"
+        line += f" category={made.category}" if made.category else ""
+        line += f" expires={made.expires}" if made.expires else ""
+        if parse_line(line)[0].id != id_:
+            raise UrlwardError("not an entry: it has a comment; say it as a note")
+        added = OwnEntry(
+            id_, int(now), who, "allow" if entry.allow else "block", entry.kind.label, made.category,
+            made.note, made.expires, digest, key.seal(line.encode()),
+        )  # fmt: skip
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
         tell_own(state, now, who, "own-added", added)
         write_own(state, [*kept, added])

@@ -81,7 +81,9 @@ class Bucket:
         """See `urlward.publish.place.Place.names`."""
         with self._told():
             found = self._files.find(f"{self._bucket}/{self._prefix}{folder}", maxdepth=1)
-            return sorted(path.rpartition("/")[2] for path in found)
+        if not found:
+            self.read(_PROBE)  # a bucket that is not there has no names either, and that is an error
+        return sorted(path.rpartition("/")[2] for path in found)
 
     def prepare(self) -> None:
         """See `urlward.publish.place.Place.prepare`: a store that does not know conditions ignores them, and

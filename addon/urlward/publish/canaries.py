@@ -24,6 +24,7 @@ from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.feeds.fetch import fetch
 from urlward.feeds.source import FeedOrigin, FetchError
+from urlward.feeds.status import STATES
 from urlward.regular import open_given
 from urlward.samples import PROTECTED
 
@@ -36,6 +37,9 @@ _BLOCKS, _FAULTS = 0.005, 0.001
 
 _FEW = 10
 """Blocks, faults or objections that say nothing yet."""
+
+_COUNTABLE = 1 << 53
+"""Counts from here on are none; their sum could have no place in a record."""
 
 _JUDGED = ("peek", "match")
 
@@ -113,7 +117,10 @@ def parse_sample(text: str, name: str) -> Sample:
                 case "urlward_list_serial" if of_list:
                     found.serial = int(value)
                 case "urlward_feed_state" if of_list and value:
-                    found.state = labels["state"]
+                    found.state = next((state for state in STATES if state == labels.get("state")), "")
+    for total in (found.requests, found.blocks, found.faults, found.objections):
+        if not 0 <= total < _COUNTABLE:
+            raise ValueError("not what is counted")
     return found
 
 

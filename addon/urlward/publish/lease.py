@@ -104,7 +104,7 @@ class Lease:
                 if found is None or record is None or record.holder != self._holder:
                     self._lost = True
                     raise LeaseLostError(self._said(record)) from None
-                self._tag, self._since = found.tag, before
+                self._tag, self._beat, self._since = found.tag, record.beat, before
 
     def check(self) -> None:
         """Check that no other can have it yet.
@@ -116,10 +116,12 @@ class Lease:
             self._check()
 
     def keep(self) -> threading.Thread:
-        """Start a thread that renews it, until it is lost or released."""
+        """Start a thread that renews it, until it is lost or released, in place of one before."""
+        self._end.set()
+        end = self._end = threading.Event()
 
         def run() -> None:
-            while not self._end.wait(self._term / 3):
+            while not end.wait(self._term / 3):
                 try:
                     self.renew()
                 except LeaseLostError:
@@ -127,7 +129,6 @@ class Lease:
                 except PlaceError:
                     continue  # whoever publishes says so
 
-        self._end.clear()
         thread = threading.Thread(target=run, name="lease", daemon=True)
         thread.start()
         return thread

@@ -453,20 +453,29 @@ class Lists:
             PlaceError: the place cannot be used.
             LeaseLostError: another leads.
         """
+        anew = False
         for _ in range(_TRIES):
-            with suppress(ChangedError):
-                if self._offer(name, at_once=at_once):
+            try:
+                if self._offer(name, at_once=at_once, anew=anew):
                     return
+            except ChangedError:
+                anew = True  # the deltas that were written until then may lead to what is no longer offered
         raise ChangedError(f"{self._place}: {name}: others go on writing it")
 
-    def _offer(self, name: str, *, at_once: bool) -> bool:
-        """One try of `offer`; False where the record had to be changed."""
+    def _offer(self, name: str, *, at_once: bool, anew: bool) -> bool:
+        """One try of `offer`; False where the record had to be changed.
+
+        Args:
+            name: of the list.
+            at_once: as of `offer`.
+            anew: whether deltas to what is offered already are written too.
+        """
         paths = {channel: f"{channel}/{name}.ward" for channel in (CANARY, STABLE)}
         # Before the record is read: what is written after it has been changed makes these tags void.
         there = {channel: self._place.read(path, HEADER_SIZE) for channel, path in paths.items()}
         rollout = self.rollout(name)
         wanted = {CANARY: rollout.canary, STABLE: rollout.stable}
-        changed = []
+        changed, others = [], []
         for channel, found in there.items():
             offered, serial = self._serial_of(found), wanted[channel]
             if offered > serial > 0:
@@ -475,6 +484,10 @@ class Lists:
                 return False
             if serial and offered != serial:
                 changed.append((channel, serial, NEW if found is None else found.tag))
+            elif serial and anew:
+                others.append((channel, serial))
+        for channel, _ in others:
+            self._remove_deltas(name, channel, ())
         if at_once:
             for channel, serial, tag in reversed(changed):
                 # Those that are there lead to what is to be taken back.
@@ -487,6 +500,8 @@ class Lists:
             if not at_once:
                 self._put(paths[channel], data, tag)
             self._remove_deltas(name, channel, names)
+        for channel, serial in others:
+            self._put_deltas(rollout, paths[channel], serial, self._version(name, serial), deltas)
         self._prune(rollout)
         return True
 
@@ -603,17 +618,24 @@ class Lists:
                 serial += 1  # of one that was killed before it had noted it
         version = structs.replace(version, serial=serial, at=now)
         rollout.versions.append(version)
-        needed = {rollout.canary, rollout.stable}
-        kept = {each.serial for each in rollout.versions[-1 - self._table.keep :]} | needed
+        newest: dict[tuple[str, bool], int] = {}
+        for each in rollout.versions:
+            newest.pop((each.content, each.released), None)
+            newest[each.content, each.released] = each.serial
+        # And the last contents: what is issued anew all the time pushes out none to go back to.
+        last = -1 - self._table.keep
+        kept = {each.serial for each in rollout.versions[last:]} | set(list(newest.values())[last:])
+        kept |= {rollout.canary, rollout.stable}
         rollout.versions = [each for each in rollout.versions if each.serial in kept]
         return version
 
     def _prune(self, rollout: Rollout) -> None:
-        """Delete versions that are older than all that are kept."""
-        least = min((version.serial for version in rollout.versions), default=0)
+        """Delete versions that are older than the newest, and not kept."""
+        kept = {version.serial for version in rollout.versions}
+        newest = max(kept, default=0)  # above it are those that are not noted yet
         for name in self._place.names(f"{VERSIONS}/{rollout.name}"):
             serial = name.removesuffix(".ward")
-            if serial.isdecimal() and int(serial) < least:
+            if serial.isdecimal() and int(serial) < newest and int(serial) not in kept:
                 self._place.remove(f"{VERSIONS}/{rollout.name}/{name}")
 
     def _key(self, id_: bytes) -> Key | None:

@@ -456,7 +456,9 @@ def note_deleted(connection: Connection, part: str) -> None:
         return
     connection.execute(
         text(
-            "INSERT INTO urlward_unwiped VALUES (:part, 1) ON CONFLICT (part)"
+            # The first is none that a part of the same name had before, which is gone with its count.
+            "INSERT INTO urlward_unwiped VALUES"
+            " (:part, (extract(epoch FROM clock_timestamp()) * 1000)::bigint * 2 + 1) ON CONFLICT (part)"
             " DO UPDATE SET count = urlward_unwiped.count + 1 + urlward_unwiped.count % 2"
         ),
         {"part": part},

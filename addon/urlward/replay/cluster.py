@@ -10,6 +10,7 @@ The lists go to each worker once, as artifacts with their keys, which stay in it
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from urlward.engine.matcher import Matcher
 from urlward.progress import Progress, silent
 from urlward.replay.formats import LogFormat
 from urlward.replay.judge import Clock, LogJudge, Tally
-from urlward.replay.run import Log, LogSource, Replay, line_blocks
+from urlward.replay.run import Log, LogSource, Replay, line_blocks, told
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -45,7 +46,9 @@ _INDEX = 40
 """Bits of a line's number; above them is the piece's."""
 
 _loaded: dict[str, Matcher] = {}
-"""In a worker: what the lists of the last replay were loaded to."""
+"""In a worker: what the lists of the replay were loaded to, by its threads together."""
+
+_loading = threading.Lock()
 
 
 class SentList(NamedTuple):
@@ -131,10 +134,8 @@ def expanded(names: Sequence[Path | str]) -> list[Path | str]:
     for name in names:
         if str(name) == "-":
             raise UrlwardError("-: standard input is not read with a URL or a cluster")
-        try:
+        with told(str(name)):
             files = fsspec.open_files(str(name) if isinstance(name, str) else str(name.absolute()), "rb")
-        except (ImportError, ValueError, OSError) as e:
-            raise UrlwardError(f"{name}: {e}") from e
         if not files:
             raise UrlwardError(f"{name}: no such file")
         found += [
@@ -187,12 +188,18 @@ def judge_piece(piece: Piece, task: Task) -> Counts:
 
 
 def _matcher(task: Task) -> Matcher:
-    if task.id not in _loaded:
-        _loaded.clear()
-        _loaded[task.id] = Matcher(
-            [load(one.data, Key(one.secret), one.name, guarded=one.guarded) for one in task.lists]
-        )
-    return _loaded[task.id]
+    with _loading:
+        if task.id not in _loaded:
+            _loaded.clear()
+            _loaded[task.id] = Matcher(
+                [load(one.data, Key(one.secret), one.name, guarded=one.guarded) for one in task.lists]
+            )
+        return _loaded[task.id]
+
+
+def forget(id_: str) -> None:
+    """Forget the lists of a replay, in a worker."""
+    _loaded.pop(id_, None)
 
 
 def joined(some: Sequence[Counts]) -> Counts:
@@ -268,7 +275,10 @@ def replay_on(
     now, start = time.time(), time.monotonic()
     task = Task(secrets.token_hex(8), tuple(map(_sent, lists)), now, clock, secrets.token_bytes(32))
     pieces = [piece for number, log in enumerate(logs, 1) for piece in pieces_of(log, number)]
-    counts = _gathered(client, pieces, client.scatter(task, broadcast=True, hash=False), progress)
+    try:
+        counts = _gathered(client, pieces, client.scatter(task, broadcast=True, hash=False), progress)
+    finally:
+        client.run(forget, task.id, on_error="ignore")
     begins: dict[tuple[int, int], int] = {}
     for number, log in enumerate(logs, 1):
         log.lines = 0

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -79,17 +80,17 @@ class LogSource:
 
     def __init__(self, path: Path | str, part: tuple[int, int] | None = None) -> None:
         standard = str(path) == "-"
+        self._path = path
         self.name = "standard input" if standard else str(path)
         self.consumed = 0
         self.trouble = ""
         self.packed = False
         self._at = 0
-        try:
+        with told(path):
             self._file = _opened(path)
-        except OSError as e:
-            raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         try:
-            self.size, self.reopens = _size(path, self._file)
+            with told(path):
+                self.size, self.reopens = _size(path, self._file)
             self._pieces = self._unpacked() if part is None else self._of_part(*part)
             self._ahead = b""
             while len(self._ahead) < HEAD and (piece := next(self._pieces, b"")):
@@ -260,17 +261,13 @@ class LogSource:
         return b"".join(parts)
 
     def _seek(self, at: int) -> None:
-        try:
+        with told(self._path):
             self._file.seek(at)
-        except OSError as e:
-            raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         self.consumed = at
 
     def _raw(self, size: int = BLOCK) -> bytes:
-        try:
+        with told(self._path):
             data: bytes = self._file.read(size) or b""
-        except OSError as e:
-            raise UrlwardError(f"{self.name}: {e.strerror or e}") from e
         self.consumed += len(data)
         return data
 
@@ -295,22 +292,32 @@ def _is_member(new: Callable[[], Decoder], data: bytes) -> bool:
     return True
 
 
-def _opened(path: Path | str) -> Any:
-    """Open a file.
+@contextmanager
+def told(path: Path | str) -> Iterator[None]:
+    """Say in a line why a log cannot be read: each library that opens URLs has errors of its own.
 
     Raises:
-        OSError: that is not possible.
-        UrlwardError: there is nothing here that opens such a URL.
+        UrlwardError: it cannot.
     """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        yield
+    except OSError as e:
+        raise UrlwardError(f"{name}: {e.strerror or e}") from e
+    except Exception as e:
+        if isinstance(path, Path) or isinstance(e, UrlwardError):
+            raise
+        raise UrlwardError(f"{name}: {str(e) or type(e).__name__}") from e
+
+
+def _opened(path: Path | str) -> Any:
+    """Open a file."""
     if isinstance(path, Path):
         standard = str(path) == "-"
         return open(0 if standard else path, "rb", buffering=0, closefd=not standard)
     from fsspec import open as open_url  # an extra
 
-    try:
-        return open_url(path, "rb").open()
-    except (ImportError, ValueError) as e:
-        raise UrlwardError(f"{path}: {e}") from e
+    return open_url(path, "rb").open()
 
 
 def _size(path: Path | str, file: Any) -> tuple[int, bool]:

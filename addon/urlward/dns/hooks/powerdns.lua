@@ -54,6 +54,7 @@ local function replace(dq, text)
   local code, lines = text:match("^(%d+)\n?(.*)$")
   dq:setRecords({})
   dq.rcode = tonumber(code)
+  dq.validationState = pdns.validationstates.Insecure  -- no signature holds for what has changed
   for section, owner, ttl, kind, content in lines:gmatch("(%d) (%S+) (%d+) (%d+) ([^\n]+)") do
     dq:addRecord(tonumber(kind), content, tonumber(section), tonumber(ttl), owner)
   end
@@ -74,7 +75,7 @@ local function take(dq)
     return hook.closed
   end
   if status == "P" then return false end
-  replace(dq, told)
+  if told == nil then fail(dq) else replace(dq, told) end
   return true
 end
 

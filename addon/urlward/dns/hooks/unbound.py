@@ -51,6 +51,9 @@ _KNOWN = 65_536
 
 _SERVFAIL, _NXDOMAIN = 2, 3
 _LONGEST = 0xFFFF
+_MOST = _LONGEST - 17
+"""Bytes of an answer that can be handed over, beside a client's address."""
+
 _SECURE, _INDETERMINATE = 5, 2
 """`enum sec_status` of Unbound."""
 
@@ -218,9 +221,11 @@ class Hook:
         Returns ``P``, ``S`` or ``R``, and the message that takes its place (`urlward.dns.hook` in urlward);
         None where urlward has said nothing in time.
         """
+        if len(message) > _MOST:
+            return b"R", _failure(message)  # whoever runs a listed name can have it so
         own = self._of_thread
         now = time.monotonic()
-        if now >= getattr(own, "away_until", 0.0) and len(message) < _LONGEST - 20:
+        if now >= getattr(own, "away_until", 0.0):
             try:
                 frame = bytes([len(client)]) + client + message
                 reply = self._exchange(own, struct.pack(">H", len(frame)) + frame, now + self.filter.settle)
@@ -236,13 +241,15 @@ class Hook:
 
     def _exchange(self, own, frame, until):
         connection = getattr(own, "connection", None)
-        if connection is not None and select.select([connection], [], [], 0)[0]:
+        if connection is not None and own.poll.poll(0):
             self._close(own)  # it has ended, as where urlward has been restarted
             connection = None
         if connection is None:
             connection = own.connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(0)
             connection.connect(str(self._folder / SOCKET))
+            own.poll = select.poll()  # Unbound has more descriptors than select() takes
+            own.poll.register(connection, select.POLLIN)
         connection.settimeout(max(until - time.monotonic(), 1e-4))
         connection.sendall(frame)
         reply = b""
@@ -263,6 +270,12 @@ class Hook:
             connection.close()
 
 
+def _failure(message):
+    """SERVFAIL in place of an answer without compression."""
+    head = struct.pack(">5H", 0x8180 | _SERVFAIL, 1, 0, 0, 0)
+    return message[:2] + head + message[12 : _end_of(message, 12) + 4]
+
+
 def host_of(name):
     """The host that a name in wire form is."""
     labels, at = [], 0
@@ -273,8 +286,11 @@ def host_of(name):
 
 
 def _first_name(data):
-    """The name in wire form that some bytes begin with."""
-    return data[: _end_of(data, 0)]
+    """The name in wire form that some bytes begin with; one that may be any where they begin with none."""
+    try:
+        return data[: _end_of(data, 0)]
+    except IndexError:
+        return b"\1*\0"
 
 
 def text_of(name):
@@ -307,6 +323,11 @@ def records_of(message):
         sections[number >= answers].append(line)
         at = end + 10 + size
     return flags & 15, sections
+
+
+def ttl_of(message):
+    """The longest time of the answer of a message without compression, in seconds."""
+    return max((int(line.split(" ", 2)[1]) for line in records_of(message)[1][0]), default=0)
 
 
 hook = Hook(FOLDER)
@@ -401,11 +422,17 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
     try:
         if not may_list(qinfo.qname, rep):
             return True
-        if not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode, since=int(time.time())))):
+        now = int(time.time())
+        reply = hook.ask(b"", message_of(qinfo, rep, rcode, since=now))
+        if not _may_leave(reply):
             _empty(rep)
             rep.ttl = 0  # so that `operate` has the next
+        elif reply is not None and reply[0] == b"S" and rep.ttl - now > ttl_of(reply[1]):
+            rep.ttl = 0  # it is as the authority has it
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
+        _empty(rep)
+        rep.ttl = 0
     return True
 
 
@@ -418,6 +445,7 @@ def leaves(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
             _empty(rep)
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
+        _empty(rep)
     return True
 
 
@@ -457,15 +485,20 @@ def operate(id, event, qstate, qdata):
 def _take(qstate, clients):
     message = qstate.return_msg
     rep = message.rep if message else None
-    if not clients or not may_list(qstate.qinfo.qname, rep):
+    if not may_list(qstate.qinfo.qname, rep):
         return
     # Which clients want signatures Unbound does not tell here; it leaves them out for the others.
     signed = rep is not None and rep.security == _SECURE
     data = message_of(qstate.qinfo, rep, qstate.return_rcode, signed)
-    reply = hook.ask(_packed(clients[0]), data)
-    if reply is None and hook.filter.closed:
+    reply = hook.ask(_packed(clients[0]) if clients else b"", data)
+    if reply is None and hook.filter.closed and clients:
         _fail(qstate)
     if reply is None or reply[0] == b"P":
+        return
+    if reply[0] == b"R" and not clients:
+        # Prefetched, or asked by Unbound itself, which needs it: as it is, it must not stay in the cache.
+        if rep is not None:
+            invalidateQueryInCache(qstate, qstate.qinfo)
         return
     code, (answer, authority) = records_of(reply[1])
     if code not in (0, _NXDOMAIN):

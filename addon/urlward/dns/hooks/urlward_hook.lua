@@ -328,12 +328,13 @@ local function exchange(frame, until_)
 end
 
 -- Hand an answer over, a DNS message; client is its address, packed, or empty. Gives P, S or R and the message
--- that takes its place (urlward.dns.hook in urlward), and nil where urlward has said nothing in time. With `text`
--- the answer is one of lines.
+-- that takes its place (urlward.dns.hook in urlward), nil for one that fails; and nil where urlward has said
+-- nothing in time. With `text` the answer is one of lines.
 function M.ask(client, message, text)
   local t = now()
   local size = 1 + #client + #message
-  if t >= away_until and size < LONGEST - 20 then
+  if size > LONGEST then return "R", nil end  -- whoever runs a listed name can have it so
+  if t >= away_until then
     local frame = string.char(math.floor(size / 256), size % 256, #client + (text and 128 or 0)) .. client .. message
     local status, told = exchange(frame, t + filter.settle)
     if status ~= nil then

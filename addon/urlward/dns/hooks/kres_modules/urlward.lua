@@ -11,7 +11,7 @@ local bit, ffi = require("bit"), require("ffi")
 local hook = require("urlward_hook")
 
 local CNAME, DNAME, SVCB, HTTPS = 5, 39, 64, 65
-local SERVFAIL = 2
+local NOERROR, SERVFAIL, TC = 0, 2, 2
 
 hook.log = function(line) log_error(ffi.C.LOG_GRP_MODULE, "%s", line) end
 
@@ -38,12 +38,20 @@ local function may_list(answer)
 end
 
 -- Leave of an answer its question, and a code.
-local function fail(answer)
+local function cut(answer, code)
   local wire, at = answer.wire, 12
   while wire[at] ~= 0 do at = at + wire[at] + 1 end
-  wire[3] = bit.bor(bit.band(wire[3], 0x90), SERVFAIL)
+  wire[3] = bit.bor(bit.band(wire[3], 0x90), code)
   for i = 6, 11 do wire[i] = 0 end
   answer.size = at + 5
+end
+
+local function fail(answer) cut(answer, SERVFAIL) end
+
+-- Have the client ask over TCP: nothing is compressed in what is to be told, so more does not fit.
+local function truncate(answer)
+  cut(answer, NOERROR)
+  answer.wire[2] = bit.bor(answer.wire[2], TC)
 end
 
 local function take(req)
@@ -53,8 +61,10 @@ local function take(req)
   if status == nil then
     if hook.closed then fail(answer) end
   elseif status ~= "P" then
-    if #told > answer.max_size then
+    if told == nil then
       fail(answer)
+    elseif #told > answer.max_size then
+      truncate(answer)
     else
       ffi.copy(answer.wire, told, #told)
       answer.size = #told
