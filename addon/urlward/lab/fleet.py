@@ -227,11 +227,11 @@ class Fleet:
         primary = self._primary()
         wait_until(lambda: self._all_with(primary), "all nodes to find the new Valkey", _WITHIN)
         wait_until(self._status, "the status of the fleet to be good", _WITHIN)
-        for port in _PORTS:
-            if port in self._valkeys:
-                self._valkeys[port].process.send_signal(signal.SIGCONT)
-            else:
-                self._start_valkey(port, replica_of=primary)
+        if self._lost in self._valkeys:
+            # Sentinel has it follow, in its own time.
+            self._valkeys[self._lost].process.send_signal(signal.SIGCONT)
+            return
+        self._start_valkey(self._lost, replica_of=primary)
 
         def follows() -> bool:
             return "state=online" in self._ask(primary, "INFO", "replication")
