@@ -4,6 +4,10 @@ Both can do the one thing that all else is built on: write an object whole if it
 read (compare and swap). In a folder a lock makes that sure (flock(2)), in a bucket the store itself
 (``If-Match`` and ``If-None-Match`` of PutObject). So a writer that was held up for an hour, and has been
 replaced since, writes nothing any more.
+
+Credentials, region and endpoint of a bucket are where every tool of S3 looks for them: ``AWS_ACCESS_KEY_ID``,
+``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, the files in ``~/.aws``, or the machine's role. The store has
+to know conditional writes.
 """
 
 import fcntl
@@ -12,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from urlward.config.tables import BUCKET
 from urlward.engine.errors import UrlwardError
@@ -95,8 +99,6 @@ def open_place(to: str) -> Place:
     """
     if not to.startswith(BUCKET):
         return Folder(Path(to))
-    from urlward.publish.bucket import Bucket  # brings fsspec, which a folder does not need
-
     return Bucket(to)
 
 
@@ -215,3 +217,117 @@ def _is_public(name: str) -> bool:
 def _tag(fd: int) -> str:
     status = os.fstat(fd)  # of times and sizes alone one that was written within a tick could have the same
     return f"{status.st_dev}-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+
+_TIMES = {"connect_timeout": 10, "read_timeout": 60, "retries": {"max_attempts": 2}}
+_PROBE, _NO_TAG = f"{CONTROL}/conditions", '"0"'
+
+_LOST = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+"""Codes by which a store says that a condition does not hold, or that two are at it."""
+
+
+class Bucket:
+    """Bucket, and a prefix in it.
+
+    Args:
+        to: ``s3://BUCKET/PREFIX``.
+
+    Raises:
+        PlaceError: the extra ``publish`` is not installed.
+    """
+
+    def __init__(self, to: str) -> None:
+        try:
+            import fsspec
+            from botocore.exceptions import BotoCoreError
+        except ImportError as e:
+            raise PlaceError(f"{to}: needs the extra `publish`: uv pip install 'urlward[publish]'") from e
+        self._to = to
+        self._bucket, _, prefix = to.removeprefix(BUCKET).partition("/")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._files: Any = fsspec.filesystem(
+            "s3", skip_instance_cache=True, use_listings_cache=False, config_kwargs=_TIMES
+        )
+        self._files.retries = 1  # who publishes tries again by itself
+        self._failures = (OSError, BotoCoreError)
+
+    def __str__(self) -> str:
+        return self._to
+
+    def read(self, name: str, size: int | None = None) -> Found | None:
+        """See `Place.read`."""
+        part = {} if size is None else {"Range": f"bytes=0-{max(size, 1) - 1}"}
+        with self._told():
+            try:
+                answer = self._files.call_s3("get_object", **self._object(name), **part)
+                return Found(self._body(answer), answer["ETag"])
+            except FileNotFoundError as e:
+                if _code(e) == "NoSuchBucket":
+                    raise
+                return None
+
+    def write(self, name: str, data: bytes, over: str) -> str:
+        """See `Place.write`."""
+        condition = {"IfNoneMatch": "*"} if over == NEW else {"IfMatch": over}
+        with self._told():
+            try:
+                answer = self._files.call_s3("put_object", **self._object(name), Body=data, **condition)
+                return str(answer["ETag"])
+            except OSError as e:
+                gone = over != NEW and _code(e) == "NoSuchKey"
+                if gone or _code(e) in _LOST or isinstance(e, FileExistsError):
+                    raise ChangedError(f"{self._to}/{name}: written by another publisher meanwhile") from e
+                raise
+
+    def remove(self, name: str) -> None:
+        """See `Place.remove`."""
+        with self._told():
+            self._files.call_s3("delete_object", **self._object(name))
+
+    def names(self, folder: str) -> list[str]:
+        """See `Place.names`."""
+        with self._told():
+            found = self._files.find(f"{self._bucket}/{self._prefix}{folder}", maxdepth=1)
+        if not found:
+            self.read(_PROBE)  # a bucket that is not there has no names either, and that is an error
+        return sorted(path.rpartition("/")[2] for path in found)
+
+    def prepare(self) -> None:
+        """See `Place.prepare`: a store that does not know conditions ignores them, and
+        writes over whatever is there."""
+        with suppress(ChangedError):
+            if self.read(_PROBE) is None:
+                self.write(_PROBE, b"", NEW)
+        for over in (NEW, _NO_TAG):
+            with suppress(ChangedError):
+                self.write(_PROBE, b"", over)
+                raise PlaceError(f"{self._to}: the store ignores If-Match or If-None-Match: not published to")
+
+    def _object(self, name: str) -> dict[str, str]:
+        return {"Bucket": self._bucket, "Key": f"{self._prefix}{name}"}
+
+    def _body(self, answer: Any) -> bytes:
+        from fsspec.asyn import sync
+
+        async def read() -> bytes:
+            async with answer["Body"] as body:
+                data: bytes = await body.read()
+                return data
+
+        whole: bytes = sync(self._files.loop, read)
+        return whole
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except self._failures as e:
+            # What a store answers could quote what it was sent; botocore's own words name its address.
+            words = _code(e) or getattr(e, "strerror", None) or type(e).__name__
+            raise PlaceError(f"{self._to}: {words}") from e
+
+
+def _code(error: BaseException) -> str:
+    """Code of the store's answer; empty where it has given none."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
