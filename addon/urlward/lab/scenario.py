@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from urlward.config import GatewayTable, Intercept, OnError, describe
 from urlward.engine.errors import UrlwardError
@@ -305,20 +314,28 @@ class Scenario(_Table):
     fleet: Nodes | None = None
     steps: Annotated[tuple[ScenarioStep, ...], Field(strict=False, min_length=1)]
 
-    @model_validator(mode="after")
-    def _nodes_are_there(self) -> Self:
-        nodes = self.fleet.nodes if self.fleet else 0
-        if nodes and self.gateway.keep_source:
-            raise ValueError(
-                "fleet and gateway.keep_source: answers of origins would come back by another node"
-            )
-        for number, step in enumerate(self.steps, 1):
-            sources = [step.source, *(r.source for r in step.requests if r.source)]
+    @field_validator("fleet")
+    @classmethod
+    def _ways_back(cls, fleet: Nodes | None, info: ValidationInfo) -> Nodes | None:
+        gateway = info.data.get("gateway")
+        if fleet and gateway and gateway.keep_source:
+            raise ValueError("not with gateway.keep_source: origins' answers would come back by another node")
+        return fleet
+
+    @field_validator("steps")
+    @classmethod
+    def _nodes_are_there(
+        cls, steps: tuple[ScenarioStep, ...], info: ValidationInfo
+    ) -> tuple[ScenarioStep, ...]:
+        fleet = info.data.get("fleet")
+        nodes = fleet.nodes if fleet else 0
+        for number, step in enumerate(steps, 1):
+            sources = [step.source, *(request.source or "" for request in step.requests)]
             used = [int(source.removeprefix(_VIA)) for source in sources if source.startswith(_VIA)]
             used += [step.node] if step.action in get_args(FleetAction) else []
             if max(used, default=0) > nodes:
                 raise ValueError(f"step {number} is for node {max(used)} of a fleet: [fleet] has {nodes}")
-        return self
+        return steps
 
 
 @dataclass(frozen=True, slots=True)
