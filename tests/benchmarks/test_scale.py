@@ -4,12 +4,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from benchmarks.readme import README, parts
-from benchmarks.scale.figures import read
-from benchmarks.scale.model import DAY, STEP, Limits, Traffic, curve, plan
-from benchmarks.scale.report import report
 
 ROOT = Path(__file__).parents[2]
+
+with pytest.MonkeyPatch.context() as path:
+    path.syspath_prepend(str(ROOT))
+    from benchmarks.readme import README, parts
+    from benchmarks.scale.figures import read
+    from benchmarks.scale.model import DAY, STEP, Limits, Traffic, curve, plan
+    from benchmarks.scale.report import report
+
 FIGURES = read()
 
 
