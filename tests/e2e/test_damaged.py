@@ -1,5 +1,6 @@
 """Whatever a filter keeps for itself may be damaged: it starts, filters, says so, and makes it anew."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,22 @@ def processes_of(pid: int) -> Iterator[tuple[int, str]]:
             yield from processes_of(int(child))
 
 
+def stop_outside_locks(pid: int, state: Path) -> None:
+    """Stop a process while it holds neither folder's lock, which others wait for."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with ExitStack() as stack:
+            try:
+                for folder in (state, state / "feeds"):
+                    fd = os.open(folder, os.O_RDONLY)
+                    stack.callback(os.close, fd)
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(pid, signal.SIGCONT)
+            else:
+                return
+
+
 def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origin: Nginx) -> None:
     state = folder / "state"
     # Nobody takes the service process, which is stopped below, to hang; it is known by its command.
@@ -292,7 +309,7 @@ def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origi
         (feeds,) = (pid for pid, line in found.items() if "service.process" in line)
         workers = [pid for pid in children_of(proxy.process.pid) if pid != feeds]
         assert len(workers) == 2
-        os.kill(feeds, signal.SIGSTOP)  # nothing is made anew meanwhile
+        stop_outside_locks(feeds, state)  # nothing is made anew meanwhile
         try:
             wait_for(lambda: processes(feeds) == [feeds], "the end of a refresh that is under way")
             for name in ("feeds/body.ward", "allows.json", "key"):
