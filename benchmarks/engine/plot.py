@@ -4,6 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.svg import pyplot
+
 type Figure = Callable[[dict[str, Any]], float]
 
 _PANELS: list[tuple[str, str, Figure]] = [
@@ -18,17 +20,9 @@ _SMALLEST = {"Memory": 10_000}
 
 def plot(result: dict[str, Any], path: Path) -> bool:
     """Write the plot as SVG; False where matplotlib is not installed."""
-    try:
-        import matplotlib
-    except ImportError:
+    if (plots := pyplot()) is None:
         return False
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    # Fixed identifiers and no date: the same result gives the same file. Text stays text.
-    matplotlib.rcParams["svg.hashsalt"] = "urlward"
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    figure, axes = pyplot.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    figure, axes = plots.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
     for axis, (title, unit, get) in zip(axes.flat, _PANELS, strict=True):
         for name, engine in result["engines"].items():
             points = [
@@ -44,5 +38,5 @@ def plot(result: dict[str, Any], path: Path) -> bool:
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize="small")
     figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    plots.close(figure)
     return True

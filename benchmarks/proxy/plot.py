@@ -5,6 +5,7 @@ from typing import Any
 
 from benchmarks.proxy.plan import Case
 from benchmarks.proxy.summary import SUBJECT, find, rate
+from benchmarks.svg import pyplot
 
 _PANELS = [case for case in Case if case is not Case.RELOAD]
 _OURS, _THEIRS = "#b3261e", "#7a8a99"
@@ -12,25 +13,17 @@ _OURS, _THEIRS = "#b3261e", "#7a8a99"
 
 def plot(result: dict[str, Any], folder: Path) -> bool:
     """Write `rates.svg`, and `soak.svg` where there was one; False without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
+    if (plots := pyplot()) is None:
         return False
-    matplotlib.use("svg")
-    # Fixed identifiers and no date: the same result gives the same file. Text stays text.
-    matplotlib.rcParams["svg.hashsalt"] = "urlward"
-    matplotlib.rcParams["svg.fonttype"] = "none"
     if result.get("results"):
-        _rates(result, folder / "rates.svg")
+        _rates(plots, result, folder / "rates.svg")
     if result.get("soak"):
-        _soak(result["soak"], folder / "soak.svg")
+        _soak(plots, result["soak"], folder / "soak.svg")
     return True
 
 
-def _rates(result: dict[str, Any], path: Path) -> None:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(4, 4, figsize=(16, 12), layout="constrained")
+def _rates(plots: Any, result: dict[str, Any], path: Path) -> None:
+    figure, axes = plots.subplots(4, 4, figsize=(16, 12), layout="constrained")
     for axis, case in zip(axes.flat, [*_PANELS, None], strict=True):
         bars: list[tuple[str, str, float, float, float]] = []
         for name, proxy in result["proxies"].items():
@@ -54,13 +47,11 @@ def _rates(result: dict[str, Any], path: Path) -> None:
         axis.set(title=case or "memory", xlabel=unit)
         axis.grid(visible=True, axis="x", alpha=0.3)
     figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    plots.close(figure)
 
 
-def _soak(soak: dict[str, Any], path: Path) -> None:
-    from matplotlib import pyplot
-
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(9, 6), layout="constrained", sharex=True)
+def _soak(plots: Any, soak: dict[str, Any], path: Path) -> None:
+    figure, (above, below) = plots.subplots(2, 1, figsize=(9, 6), layout="constrained", sharex=True)
     segments, step = soak["segments"], soak["segment_s"]
     times = [(n + 0.5) * step / 60 for n in range(len(segments))]
     for kind in segments[0]["requests"]:
@@ -72,4 +63,4 @@ def _soak(soak: dict[str, Any], path: Path) -> None:
     for axis in (above, below):
         axis.grid(visible=True, alpha=0.3)
     figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    plots.close(figure)

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.scale.figures import Figures
 from benchmarks.scale.model import Limits, Plan, Traffic, plan
+from benchmarks.svg import pyplot
 
 PLOT = Path(__file__).with_name("scale.svg")
 SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000)
@@ -77,19 +78,11 @@ def _short(value: float) -> str:
 
 def draw(traffic: Traffic, limits: Limits, figures: Figures, path: Path = PLOT) -> bool:
     """Write the plot; False without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
+    if (plots := pyplot()) is None:
         return False
-    matplotlib.use("svg")
-    # Fixed identifiers and no date: the same figures give the same file. Text stays text.
-    matplotlib.rcParams["svg.hashsalt"] = "urlward"
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot
-
     sizes = [SIZES[0] * 10 ** (step / 10) for step in range(31)]
     plans = [plan(size, traffic, limits, figures) for size in sizes]
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(17, 5), layout="constrained")
+    figure, (left, middle, right) = plots.subplots(1, 3, figsize=(17, 5), layout="constrained")
     for i, need in enumerate(plans[0].needs):
         left.plot(sizes, [p.needs[i].share for p in plans], label=need.what)
     left.axhline(1, color="#b3261e", linestyle="--")
@@ -113,7 +106,7 @@ def draw(traffic: Traffic, limits: Limits, figures: Figures, path: Path = PLOT) 
     right.grid(visible=True, alpha=0.3)
     right.legend(fontsize="x-small")
     figure.savefig(path, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
+    plots.close(figure)
     return True
 
 

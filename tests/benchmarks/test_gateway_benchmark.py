@@ -20,20 +20,6 @@ def result() -> dict[str, Any]:
     return json.loads((BENCHMARKS / "gateway" / "results.json").read_text())
 
 
-def test_the_readme_says_what_the_result_says(tmp_path: Path, result: dict[str, Any]) -> None:
-    from benchmarks.gateway.report import report
-    from benchmarks.readme import rewrite
-
-    text = (BENCHMARKS / "README.md").read_text()
-    readme = tmp_path / "README.md"
-    readme.write_text(text)
-    rewrite(readme, "gateway", report(result))
-    assert readme.read_text() == text, "rewrite it: python -m benchmarks.gateway --report"
-    result["dns"]["first_connections"]["escaped"] += 1
-    rewrite(readme, "gateway", report(result))
-    assert readme.read_text() != text
-
-
 def test_the_json_is_written_as_it_is_read(result: dict[str, Any]) -> None:
     from benchmarks.gateway.__main__ import to_json
 
