@@ -16,7 +16,7 @@ from typing import Any
 
 from urlward.config import CanaryTable, DnsTable, FleetTable, GatewayTable
 from urlward.engine.digest import Key
-from urlward.fleet.connection import Connection
+from urlward.fleet.connection import FleetConnection
 from urlward.fleet.steer_sets import SharedSteerSet
 from urlward.gateway import control
 from urlward.gateway.nft import Nft
@@ -59,7 +59,7 @@ class Node:
 
     def __init__(self, url: str, name: str, size: int) -> None:
         self.steer_set = kernel(size)
-        self.connection = Connection(FleetTable(url=(url,), node=name), SEAL, who=name)
+        self.connection = FleetConnection(FleetTable(url=(url,), node=name), SEAL, who=name)
         self.shared = SharedSteerSet(self.connection, self.steer_set, first=True, settle=PATIENT)
 
     async def join(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Marked(Folder):
         self.at: dict[str, float] = {}
 
     def write(self, name: str, data: bytes, over: str) -> str:
-        """See `urlward.publish.place.Place.write`."""
+        """See `urlward.publish.place.ListPlace.write`."""
         tag = super().write(name, data, over)
         self.at[name] = time.perf_counter()
         return tag

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from fleet.servers import until
 from urlward.config import FleetTable
 from urlward.engine.digest import Key
-from urlward.fleet.connection import Connection
+from urlward.fleet.connection import FleetConnection
 from urlward.fleet.steer_sets import SharedSteerSet
 
 SEAL = Key(b"k" * 32)
@@ -71,7 +71,7 @@ class Node:
         self.counts: dict[str, int] = {}
         self.told: list[str] = []
         table = FleetTable(**{"sentinels" if sentinel else "url": (url,)}, node=name)
-        self.connection = Connection(table, SEAL, who=name, tell=self.told.append)
+        self.connection = FleetConnection(table, SEAL, who=name, tell=self.told.append)
         self.shared = SharedSteerSet(
             self.connection, self.kernel, first=first, settle=settle, count=self._count
         )

@@ -3,7 +3,7 @@ import logging
 import re
 import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,12 @@ from urlward.config import FleetTable
 from urlward.docs import FOLDER
 from urlward.engine.digest import Key
 from urlward.fleet import connection
-from urlward.fleet.connection import Connection, Entry
-from urlward.fleet.nodes import Nodes, Said
+from urlward.fleet.connection import FleetConnection, StreamEntry
+from urlward.fleet.nodes import FleetNodes, NodeReport
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
 SEAL = Key(b"k" * 32)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with valkey(tmp_path / "valkey") as made:
-        yield made
 
 
 class Told(list[str]):
@@ -37,9 +31,9 @@ class Told(list[str]):
 @asynccontextmanager
 async def connected(
     table: FleetTable, seal: Key = SEAL, *, prepare: Any = lambda _: None, waits: bool = True
-) -> AsyncIterator[tuple[Connection, Told]]:
+) -> AsyncIterator[tuple[FleetConnection, Told]]:
     told = Told()
-    made = Connection(table, seal, who="test", tell=told.append)
+    made = FleetConnection(table, seal, who="test", tell=told.append)
     prepare(made)
     running = asyncio.ensure_future(made.run())
     try:
@@ -104,17 +98,17 @@ async def test_one_that_hangs_is_away_and_comes_back(server: Server) -> None:
 
 
 async def test_streams_and_channels_are_followed_over_a_restart(server: Server) -> None:
-    taken: list[Entry] = []
+    taken: list[StreamEntry] = []
     heard: list[bytes] = []
     begun: list[int] = []
 
-    async def take(entries: list[Entry]) -> None:
+    async def take(entries: list[StreamEntry]) -> None:
         taken.extend(entries)
 
     async def begin() -> None:
         begun.append(1)
 
-    def prepare(c: Connection) -> None:
+    def prepare(c: FleetConnection) -> None:
         c.follow(c.name("log"), take)
         c.listen(c.name("told"), heard.append)
         c.on_begin(begin)
@@ -136,9 +130,9 @@ async def test_streams_and_channels_are_followed_over_a_restart(server: Server) 
 
 
 async def test_a_bug_of_who_takes_does_not_end_it(server: Server, caplog: pytest.LogCaptureFixture) -> None:
-    taken: list[Entry] = []
+    taken: list[StreamEntry] = []
 
-    async def take(entries: list[Entry]) -> None:
+    async def take(entries: list[StreamEntry]) -> None:
         taken.extend(entries)
         raise KeyError("secret")
 
@@ -159,9 +153,9 @@ async def test_silence_is_no_fault(server: Server, monkeypatch: pytest.MonkeyPat
             super().__init__(**options)
             made.append(self)
 
-    async def take(_: list[Entry]) -> None: ...
+    async def take(_: list[StreamEntry]) -> None: ...
 
-    def prepare(c: Connection) -> None:
+    def prepare(c: FleetConnection) -> None:
         c.follow(c.name("log"), take)
         c.listen(c.name("told"), lambda _: None)
 
@@ -251,7 +245,7 @@ async def test_the_documented_user_may_do_all_that_is_needed(server: Server, tmp
     user = {"user": "urlward", "password_file": str(tmp_path / "password")}
     for node in nodes:
         node.connection._table = table(server, **user)
-        Nodes(node.connection, lambda at: Said(at, True, "1", {}, 0, 0, 0, 0.0, []))
+        FleetNodes(node.connection, lambda at: NodeReport(at, True, "1", {}, 0, 0, 0, 0.0, []))
         node.start()
     try:
         for node in nodes:

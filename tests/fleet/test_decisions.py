@@ -2,7 +2,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ import pytest
 
 from feeds.test_rollback import issue
 from fleet.nodes import SEAL, Wire
-from fleet.servers import HAS_VALKEY, Server, until, valkey
+from fleet.servers import HAS_VALKEY, Server, until
 from lists.support import key_file
 from urlward.config import Config, FeedTable, FleetTable
 from urlward.engine.digest import Key
@@ -25,7 +25,7 @@ from urlward.feeds.rollback import roll_back
 from urlward.feeds.status import accept
 from urlward.feeds.store import FeedStore
 from urlward.fleet import decisions
-from urlward.fleet.connection import Connection
+from urlward.fleet.connection import FleetConnection
 from urlward.fleet.decisions import FILE, SharedDecisions
 from urlward.fleet.kinds import LONG, all_kinds
 from urlward.objections.objections import (
@@ -53,19 +53,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisions, "AGAIN", 0.1)
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with valkey(tmp_path / "valkey") as made:
-        yield made
-
-
-@pytest.fixture
-async def wire(server: Server) -> AsyncIterator[Wire]:
-    made = await Wire(server.port).start()
-    yield made
-    await made.end()
-
-
 class Node:
     """Service process of a node, as far as it shares decisions."""
 
@@ -75,7 +62,7 @@ class Node:
         self.key = local_key(self.state)
         self.alarms: list[str] = []
         self.refreshed: list[str] = []
-        self.connection = Connection(FleetTable(url=(url,), node=name), SEAL, who=name)
+        self.connection = FleetConnection(FleetTable(url=(url,), node=name), SEAL, who=name)
         kinds = all_kinds(self.state, self.key, config or Config(), self.refreshed.append)
         self.ahead = 0.0
         self.shared = SharedDecisions(
@@ -650,7 +637,7 @@ async def test_a_wrong_clock_keeps_nothing_that_was_removed(tmp_path: Path, serv
 
 
 async def test_who_is_cancelled_lets_go_of_the_files_once_they_are_left_alone(tmp_path: Path) -> None:
-    connection = Connection(FleetTable(url=("valkey://127.0.0.1:1",), node="a"), SEAL)
+    connection = FleetConnection(FleetTable(url=("valkey://127.0.0.1:1",), node="a"), SEAL)
     shared, works, go_on = SharedDecisions(connection, tmp_path, []), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -674,7 +661,7 @@ async def test_who_is_cancelled_lets_go_of_the_files_once_they_are_left_alone(tm
 
 def test_a_state_folder_of_another_release_stops_nothing_else(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps({"version": 9, "decisions": []}))
-    connection = Connection(FleetTable(url=("valkey://127.0.0.1:1",), node="a"), SEAL)
+    connection = FleetConnection(FleetTable(url=("valkey://127.0.0.1:1",), node="a"), SEAL)
     shared = SharedDecisions(connection, tmp_path, [])
     with pytest.raises(UrlwardError, match="another version"):
         shared._look()

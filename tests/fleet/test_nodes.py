@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,17 +12,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from companion import Companion
 from conftest import run_command, wait_for
 from fleet.nodes import SEAL
-from fleet.servers import HAS_VALKEY, Server, until, valkey
+from fleet.servers import HAS_VALKEY, Server, until
 from urlward.commands.fleet import add_fleet_commands
 from urlward.config import FleetTable
 from urlward.engine.digest import Key, format_key
-from urlward.fleet.connection import Connection, seal_of
-from urlward.fleet.nodes import Nodes, Said, nodes_of, read_nodes
+from urlward.fleet.connection import FleetConnection, seal_of
+from urlward.fleet.nodes import FleetNodes, NodeReport, nodes_of, read_nodes
 from urlward.records.asking import ask
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server")
 
-SAID = Said(
+SAID = NodeReport(
     at=0.0,
     ok=True,
     version="1",
@@ -35,14 +35,8 @@ SAID = Said(
 )  # fmt: skip
 
 
-def said(at: float, **more: Any) -> Said:
-    return Said(**{name: getattr(SAID, name) for name in SAID.__struct_fields__} | {"at": at} | more)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with valkey(tmp_path / "valkey") as made:
-        yield made
+def said(at: float, **more: Any) -> NodeReport:
+    return NodeReport(**{name: getattr(SAID, name) for name in SAID.__struct_fields__} | {"at": at} | more)
 
 
 @pytest.fixture
@@ -61,9 +55,9 @@ def config(server: Server, node: str, more: str = "") -> str:
 
 
 @asynccontextmanager
-async def node(server: Server, name: str, key: Key = SEAL, **more: Any) -> AsyncIterator[Nodes]:
-    connection = Connection(FleetTable(url=(server.url,), node=name), key)
-    made = Nodes(connection, lambda at: said(at, **more))
+async def node(server: Server, name: str, key: Key = SEAL, **more: Any) -> AsyncIterator[FleetNodes]:
+    connection = FleetConnection(FleetTable(url=(server.url,), node=name), key)
+    made = FleetNodes(connection, lambda at: said(at, **more))
     running = asyncio.ensure_future(connection.run())
     try:
         yield made
@@ -165,8 +159,8 @@ def test_all_is_well(server: Server, urlward: Callable[..., int], capsys: pytest
     table = FleetTable(url=(server.url,), node="a", seal=str(server.folder.parent / "fleet.key"))
 
     async def say() -> None:
-        connection = Connection(table, seal_of(table, None))
-        made = Nodes(connection, lambda at: said(at, alarms=[]))
+        connection = FleetConnection(table, seal_of(table, None))
+        made = FleetNodes(connection, lambda at: said(at, alarms=[]))
         async with connection.connected():
             task = asyncio.ensure_future(made._say_always())
             await until(lambda: made.latest)

@@ -1,13 +1,12 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.nodes import SEAL, FakeKernel, Node, Wire, fleet, meet, packed
-from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
+from fleet.servers import HAS_VALKEY, Server, until, with_sentinel
 from urlward.engine.digest import Key
 from urlward.fleet import steer_sets
 from urlward.fleet.steer_sets import A_BATCH, packed_batch, read_batch
@@ -23,19 +22,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steer_sets, "BEAT", 0.1)
     monkeypatch.setattr(steer_sets, "SEEN", 0.12)
     monkeypatch.setattr(steer_sets, "MERGE_AFTER", 0.02)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with valkey(tmp_path / "valkey") as made:
-        yield made
-
-
-@pytest.fixture
-async def wire(server: Server) -> AsyncIterator[Wire]:
-    made = await Wire(server.port).start()
-    yield made
-    await made.end()
 
 
 async def test_an_answer_leaves_when_all_others_have_its_addresses(server: Server) -> None:

@@ -12,7 +12,7 @@ from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
 from urlward.engine.signing import SigningKey
 from urlward.publish.lease import Lease
-from urlward.publish.place import Place
+from urlward.publish.place import ListPlace
 from urlward.publish.rollout import Lists
 
 KEY = Key(SECRET)
@@ -50,7 +50,7 @@ class Clock:
         return self.now
 
 
-def leading(place: Place, config: Config, clock: Clock | None = None) -> Lists:
+def leading(place: ListPlace, config: Config, clock: Clock | None = None) -> Lists:
     """Lists of a publisher that leads."""
     assert config.publish is not None
     lease = Lease(place, config.publish.lease, clock or Clock())
@@ -58,13 +58,13 @@ def leading(place: Place, config: Config, clock: Clock | None = None) -> Lists:
     return Lists(place, config, lease)
 
 
-def offered(place: Place, channel: str = "stable") -> Header | None:
+def offered(place: ListPlace, channel: str = "stable") -> Header | None:
     """Header of what nodes get, which has to be whole."""
     found = place.read(f"{channel}/phish.ward")
     return None if found is None else parse(found.data).header
 
 
-def deltas(place: Place, channel: str = "stable") -> list[int]:
+def deltas(place: ListPlace, channel: str = "stable") -> list[int]:
     """Serials from which a delta leads to what is offered."""
     names = place.names(channel)
     return [int(name.split(".")[2]) for name in names if name.endswith(".delta")]

@@ -13,7 +13,7 @@ from conftest import free_port
 from publish.publish_support import Clock, configured, deltas, leading, listed, offered
 from urlward.publish import place as publish_place
 from urlward.publish.lease import Lease, LeaseLostError
-from urlward.publish.place import NEW, ChangedError, Folder, Place, PlaceError, open_place
+from urlward.publish.place import NEW, Folder, ListPlace, OvertakenError, PlaceError, open_place
 from urlward.publish.rollout import Lists, read_rollouts
 
 
@@ -30,7 +30,7 @@ def store() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(store: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Place:
+def bucket(store: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> ListPlace:
     monkeypatch.setenv("AWS_ENDPOINT_URL", store)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -42,25 +42,25 @@ def bucket(store: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureR
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> ListPlace:
     return (
         open_place(str(tmp_path / "www")) if request.param == "folder" else request.getfixturevalue("bucket")
     )
 
 
-def test_whoever_was_first_is_not_written_over(place: Place) -> None:
+def test_whoever_was_first_is_not_written_over(place: ListPlace) -> None:
     assert place.read("stable/a.ward") is None
     first = place.write("stable/a.ward", b"first", NEW)
     found = place.read("stable/a.ward")
     assert found is not None
     assert (found.data, found.tag) == (b"first", first)
-    with pytest.raises(ChangedError):
+    with pytest.raises(OvertakenError):
         place.write("stable/a.ward", b"other", NEW)
     second = place.write("stable/a.ward", b"third", first)
     assert second != first
-    with pytest.raises(ChangedError):
+    with pytest.raises(OvertakenError):
         place.write("stable/a.ward", b"other", first)
-    with pytest.raises(ChangedError):
+    with pytest.raises(OvertakenError):
         place.write("stable/b.ward", b"other", first)
     head = place.read("stable/a.ward", 2)
     assert head is not None
@@ -86,7 +86,7 @@ def test_of_many_writers_each_sees_what_it_takes_the_place_of(tmp_path: Path) ->
                 try:
                     place.write(".publish/n", str(int(found.data) + 1).encode(), found.tag)
                     break
-                except ChangedError:
+                except OvertakenError:
                     continue
 
     threads = [threading.Thread(target=add) for _ in range(4)]
@@ -162,7 +162,7 @@ def test_what_a_killed_writer_has_left_is_deleted(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".theirs.tmp", "a.ward"]
 
 
-def test_lists_in_a_bucket(bucket: Place, tmp_path: Path) -> None:
+def test_lists_in_a_bucket(bucket: ListPlace, tmp_path: Path) -> None:
     config, clock = configured(tmp_path), Clock()
     old, lists = leading(bucket, config, Clock()), [listed(range(n, 100 + n)) for n in range(3)]
     for data in lists[:2]:
@@ -188,7 +188,7 @@ def test_lists_in_a_bucket(bucket: Place, tmp_path: Path) -> None:
 
 
 def test_a_store_that_writes_over_whatever_is_there_is_not_used(
-    bucket: Place, monkeypatch: pytest.MonkeyPatch
+    bucket: ListPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for _ in range(2):
         bucket.prepare()
@@ -203,7 +203,7 @@ def test_a_store_that_writes_over_whatever_is_there_is_not_used(
             bucket.prepare()
 
 
-def test_a_bucket_that_is_away_is_one_clear_line(bucket: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bucket_that_is_away_is_one_clear_line(bucket: ListPlace, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.write("stable/a.ward", b"", NEW)
     with pytest.raises(PlaceError, match=r"^s3://nothing-here: NoSuchBucket$"):
         open_place("s3://nothing-here").read("a")

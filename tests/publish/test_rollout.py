@@ -27,7 +27,7 @@ from urlward.engine.signing import check_signature, sign_artifact
 from urlward.publish import rollout as publish_rollout
 from urlward.publish.canaries import Sample, parse_sample
 from urlward.publish.lease import Lease, LeaseLostError
-from urlward.publish.place import ChangedError, Folder, Found, PlaceError
+from urlward.publish.place import Folder, OvertakenError, PlacedObject, PlaceError
 from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
 from urlward.publish.run import told
 
@@ -61,7 +61,7 @@ class Watched(Folder):
 class Read(Watched):
     """Likewise as a version is read, for a delta or to be offered."""
 
-    def read(self, name: str, size: int | None = None) -> Found | None:
+    def read(self, name: str, size: int | None = None) -> PlacedObject | None:
         if name.startswith("versions/") and size is None:
             self.writes += 1
             if self.writes - 1 == self.at:
@@ -227,7 +227,7 @@ def test_who_led_before_writes_nothing_any_more_wherever_it_was_held_up(tmp_path
         place.happens, place.writes, place.at = partial(take_over, place, config, clock), 0, at
         try:
             old.publish("phish", LISTS[1])
-        except (LeaseLostError, ChangedError):
+        except (LeaseLostError, OvertakenError):
             was_refused = True
         else:
             was_refused = False

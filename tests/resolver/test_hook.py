@@ -264,7 +264,7 @@ def test_a_fault_of_unbounds_hook_lets_nothing_leave(tmp_path: Path) -> None:
 
 def test_a_service_record_that_ends_early_may_lead_anywhere() -> None:
     module = loaded(FOLDER / "unbound.py")
-    held = module.Filter(bytes(24))
+    held = module.NameFilter(bytes(24))
     assert not held.may_list_name(module._first_name(b"\5plain\7example\0\0\1"))
     for broken in b"", b"\5pla", b"\x3f":
         assert held.may_list_name(module._first_name(broken))

@@ -32,7 +32,7 @@ def filter_of(folder: Path, text: str, own: Iterable[str] = OWN) -> Any:
     keeper = keep(folder, text)
     hook_filter.write(folder, exhaust(hook_filter.content(keeper.matcher, own, 0.02, closed=True)))
     key = bytes.fromhex((folder / "key").read_text())
-    return HOOK.Filter(HOOK.unsealed((folder / "filter").read_bytes(), key))
+    return HOOK.NameFilter(HOOK.unsealed((folder / "filter").read_bytes(), key))
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from urlward.options import given_path
 from urlward.units import in_words
 
 if TYPE_CHECKING:
-    from urlward.fleet.connection import Connection
-    from urlward.fleet.nodes import Node
+    from urlward.fleet.connection import FleetConnection
+    from urlward.fleet.nodes import FleetNode
 
 WITHIN = 10.0
 """Seconds that Valkey has to answer, and nodes to put a list in force."""
@@ -50,10 +50,10 @@ def _status(args: argparse.Namespace) -> int:
     path, config = configured(args.config)
     if config.fleet is None:
         raise UrlwardError(f"{path or 'no --config given'}: no [fleet]: this node is alone")
-    from urlward.fleet.connection import AwayError, Connection, seal_of
+    from urlward.fleet.connection import AwayError, FleetConnection, seal_of
     from urlward.fleet.nodes import look_at_nodes, row_of
 
-    connection = Connection(config.fleet, seal_of(config.fleet, config.key), who="status")
+    connection = FleetConnection(config.fleet, seal_of(config.fleet, config.key), who="status")
     nodes, why = [], ""
     try:
         nodes = asyncio.run(look_at_nodes(connection, WITHIN))
@@ -74,7 +74,7 @@ def _status(args: argparse.Namespace) -> int:
 def _roll_back(args: argparse.Namespace) -> int:
     """Roll a feed back here; the service of this node tells the others (`urlward.fleet.decisions`)."""
     from urlward.feeds.rollback import roll_back
-    from urlward.fleet.connection import AwayError, Connection, seal_of
+    from urlward.fleet.connection import AwayError, FleetConnection, seal_of
     from urlward.policy.reasons import reason_of
     from urlward.state.folder import state_folder
 
@@ -86,7 +86,7 @@ def _roll_back(args: argparse.Namespace) -> int:
     feed = next((one for one in config.feed if one.name == args.name), None)
     if feed is None:
         raise UrlwardError(f"no feed is called {args.name!r}")
-    connection = Connection(config.fleet, seal_of(config.fleet, config.key), who="rollback")
+    connection = FleetConnection(config.fleet, seal_of(config.fleet, config.key), who="rollback")
     why, state = reason_of(args.why), state_folder(args.state or config.state)
     held = roll_back(feed, config, state, args.serial, why=why, who=caller(), now=time.time())
     try:
@@ -104,11 +104,11 @@ def _roll_back(args: argparse.Namespace) -> int:
     return WRONG if behind else DONE
 
 
-def _is_at(node: "Node", name: str, serial: int) -> bool:
+def _is_at(node: "FleetNode", name: str, serial: int) -> bool:
     return node.state != "away" and node.lists.get(name) == serial
 
 
-async def _until_at(connection: "Connection", name: str, serial: int, begun: float) -> "list[Node]":
+async def _until_at(connection: "FleetConnection", name: str, serial: int, begun: float) -> "list[FleetNode]":
     """All nodes, once each that is not away has said since that it has a list in force, or at the end."""
     from urlward.fleet.nodes import look_at_nodes
 
@@ -123,7 +123,7 @@ async def _until_at(connection: "Connection", name: str, serial: int, begun: flo
         await asyncio.sleep(_LOOK)
 
 
-def lines(nodes: "list[Node]") -> list[str]:
+def lines(nodes: "list[FleetNode]") -> list[str]:
     """Format nodes, one a line, and what is wrong beneath."""
     rows = [_row(node) for node in nodes]
     table = columns([_COLUMNS, *rows], [n for n, name in enumerate(_COLUMNS) if name in _NUMBERS])
@@ -132,7 +132,7 @@ def lines(nodes: "list[Node]") -> list[str]:
     return [*table, *([""] if wrong else []), *wrong]
 
 
-def _row(node: "Node") -> tuple[str, ...]:
+def _row(node: "FleetNode") -> tuple[str, ...]:
     state = f"away for {in_words(node.silent)}" if node.state == "away" else node.state
     lists = ", ".join(f"{name} {serial}" for name, serial in sorted(node.lists.items()))
     counts = (node.connections, node.judged, node.blocked)

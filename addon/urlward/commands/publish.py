@@ -19,7 +19,8 @@ from urlward.policy.reasons import reason_of
 from urlward.units import counted
 
 if TYPE_CHECKING:
-    from urlward.publish.place import Place
+    from urlward.publish.place import ListPlace
+    from urlward.publish.rollout import Lists
 
 _TO = "folder, or s3://BUCKET/PREFIX (publish.to)"
 
@@ -49,7 +50,7 @@ def add_publish_commands(command: Command) -> None:
         each.add_argument("--to", type=given_text, metavar="DESTINATION", help=_TO)
 
 
-def _read(args: argparse.Namespace) -> tuple[Config, Path, "Place"]:
+def _read(args: argparse.Namespace) -> tuple[Config, Path, "ListPlace"]:
     from urlward.publish.place import open_place
     from urlward.state.folder import state_folder
 
@@ -121,41 +122,33 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    from urlward.publish.rollout import Lists
-
-    why, (config, state, place) = reason_of(args.why), _read(args)
-    lists = Lists(place, config)
-    _record(state, place, "rolled-back", args.name, why)
+    lists, why = _acting(args, "rolled-back")
     version = lists.roll_back(args.name, why=why, who=caller(), serial=args.serial)
     print(f"{args.name}: serial {version.serial} for all, held until it is released")
     return DONE
 
 
 def _release(args: argparse.Namespace) -> int:
-    from urlward.publish.rollout import Lists
-
-    why, (config, state, place) = reason_of(args.why), _read(args)
-    lists = Lists(place, config)
-    _record(state, place, "released", args.name, why)
+    lists, _ = _acting(args, "released")
     lists.release(args.name)
     print(f"{args.name}: no longer held; whoever publishes offers the feed's list again")
     return DONE
 
 
 def _promote(args: argparse.Namespace) -> int:
-    from urlward.publish.rollout import Lists
-
-    why, (config, state, place) = reason_of(args.why), _read(args)
-    lists = Lists(place, config)
-    _record(state, place, "promoted", args.name, why)
+    lists, _ = _acting(args, "promoted")
     version = lists.promote(args.name)
     print(f"{args.name}: serial {version.serial} for all")
     return DONE
 
 
-def _record(state: Path, place: "Place", what: str, name: str, why: str) -> None:
-    """Note an act in the audit log, before it is done."""
+def _acting(args: argparse.Namespace, what: str) -> "tuple[Lists, str]":
+    """The lists that are published, and why something is done with one; the audit log has it before."""
+    from urlward.publish.rollout import Lists
     from urlward.state.audit import append
     from urlward.state.folder import made_folder
 
-    append(made_folder(state), caller(), what, time.time(), feed=name, why=why, published=str(place))
+    why, (config, state, place) = reason_of(args.why), _read(args)
+    lists = Lists(place, config)
+    append(made_folder(state), caller(), what, time.time(), feed=args.name, why=why, published=str(place))
+    return lists, why

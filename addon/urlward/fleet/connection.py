@@ -2,8 +2,8 @@
 
 That Valkey is away is a normal state: nothing here raises into whoever asks, nothing waits beyond its limit,
 and a connection that is lost is made anew, ever more slowly up to the last of `BACKOFF`. Whoever shares
-something says what is to be done whenever Valkey is there again (`Connection.on_begin`), which is also when
-it has lost its data: it was emptied, started empty, or a replica took over that lacked the last writes.
+something says what is to be done whenever Valkey is there again (`FleetConnection.on_begin`), which is also
+when it has lost its data: it was emptied, started empty, or a replica took over that lacked the last writes.
 
 Whichever way Valkey is run, a process speaks to one server: that of the URL, the one that Sentinels name, or
 in a Cluster the one that has the slot of our keys, which is one slot since they share a hash tag
@@ -73,7 +73,7 @@ type Command = Sequence[str | bytes | int | float]
 type Fields = Mapping[bytes, bytes]
 
 
-class Entry(NamedTuple):
+class StreamEntry(NamedTuple):
     """Entry of a stream.
 
     Attributes:
@@ -101,7 +101,7 @@ def seal_of(table: FleetTable, lists_key: str | None) -> Key:
     return Key(derived(read_key(Path(name)).secret, b"urlward fleet"))
 
 
-class Connection:
+class FleetConnection:
     """Connection to the fleet's Valkey.
 
     Args:
@@ -124,7 +124,7 @@ class Connection:
         self._who = "urlward" + "".join(c for c in f"-{who}" if c.isalnum() or c in "-_.")
         self._tell = tell
         self._link: _Link | None = None
-        self._takers: dict[str, Callable[[list[Entry]], Awaitable[None]]] = {}
+        self._takers: dict[str, Callable[[list[StreamEntry]], Awaitable[None]]] = {}
         self._listeners: dict[str, Callable[[bytes], None]] = {}
         self._begins: list[Callable[[], Awaitable[None]]] = []
         self._ahead = 0.0
@@ -159,7 +159,7 @@ class Connection:
         channels listened to from a moment before. It is cancelled where the connection is lost."""
         self._begins.append(act)
 
-    def follow(self, stream: str, take: Callable[[list[Entry]], Awaitable[None]]) -> None:
+    def follow(self, stream: str, take: Callable[[list[StreamEntry]], Awaitable[None]]) -> None:
         """Have all entries taken that come to a stream (`name`) while Valkey is there, some at a time."""
         self._takers[stream] = take
 
@@ -380,7 +380,9 @@ class Connection:
                     stream = name.decode()
                     at[stream] = rows[-1][0]
                     entries = [
-                        Entry(id_, dict(zip(row[::2], row[1::2], strict=True))) for id_, row in rows if row
+                        StreamEntry(id_, dict(zip(row[::2], row[1::2], strict=True)))
+                        for id_, row in rows
+                        if row
                     ]
                     take = self._takers[stream]
                     await _guarded(lambda take=take, entries=entries: take(entries))  # type: ignore[misc]

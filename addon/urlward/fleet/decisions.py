@@ -28,8 +28,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from urlward.engine.errors import UrlwardError
-from urlward.fleet.connection import Connection, Entry
-from urlward.fleet.kinds import LONG, ChangedError, Coming, Content, Kind, Origin, StaysError, fingerprint
+from urlward.fleet.connection import FleetConnection, StreamEntry
+from urlward.fleet.kinds import (
+    LONG,
+    Coming,
+    Content,
+    DecidedBy,
+    RecordChangedError,
+    RecordKind,
+    StaysError,
+    fingerprint,
+)
 from urlward.lasting import fault_text
 from urlward.state.audit_view import ChangeQuery, find_changes
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
@@ -45,6 +54,9 @@ LOOK = 0.2
 AGAIN = 5.0
 """Seconds after which what could not be taken, told or saved is tried again; each time in a row after twice
 as long, up to `MERGE_EVERY`."""
+
+FORGET_EVERY = 60.0
+"""Seconds between two times that what is over is forgotten."""
 
 MERGE_EVERY = 600.0
 """Seconds between two merges where there is no reason for one."""
@@ -69,7 +81,7 @@ _MOST_SAID = 1_000
 _DAY = 86_400.0
 
 
-class Version(NamedTuple):
+class RecordVersion(NamedTuple):
     """Version of a record: the later one stands.
 
     Attributes:
@@ -83,7 +95,7 @@ class Version(NamedTuple):
 
 @dataclass(slots=True)
 class Known:
-    """What is known of a record.
+    """Knowledge of a record: its version, and whether it is here.
 
     Attributes:
         version: of it.
@@ -93,7 +105,7 @@ class Known:
         told: whether Valkey has this version, as far as this node knows.
     """
 
-    version: Version
+    version: RecordVersion
     here: str
     ends: float
     gone: tuple[str, str] | None = None
@@ -113,7 +125,7 @@ class Shared(NamedTuple):
     """
 
     name: str
-    version: Version
+    version: RecordVersion
     ends: float
     gone: tuple[str, str] | None
     who: str
@@ -134,13 +146,13 @@ class Shared(NamedTuple):
         gone = found["gone"]
         return cls(
             str(found["name"]),
-            Version(int(found["version"][0]), str(found["version"][1])), float(found["ends"]),
+            RecordVersion(int(found["version"][0]), str(found["version"][1])), float(found["ends"]),
             None if gone is None else (str(gone[0]), str(gone[1])), str(found["who"]), dict(found["content"]),
         )  # fmt: skip
 
 
 class SharedDecisions:
-    """What this node and the others have decided.
+    """Decisions of this node, and of the others.
 
     Args:
         connection: of this process.
@@ -152,9 +164,9 @@ class SharedDecisions:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: FleetConnection,
         state: Path,
-        kinds: Sequence[Kind],
+        kinds: Sequence[RecordKind],
         alarm: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -167,6 +179,10 @@ class SharedDecisions:
         self._known: dict[str, Known] = {}
         self._read = False
         self._changed = False
+        self._owing = True
+        """Whether there may be something that Valkey has not been told."""
+        self._forgotten = 0.0
+        """When what is over was last forgotten, seconds since 1970-01-01 UTC."""
         self._merged = False
         """Whether Valkey has nothing that is later than what is here; before, this node tells nothing."""
         self._one = asyncio.Lock()
@@ -229,10 +245,12 @@ class SharedDecisions:
                 self._say(f"{kind.name}: not shared: {e}")
                 continue
             self._seen[kind.name] = signatures
-        self._forget(now)
+        if abs(now - self._forgotten) >= FORGET_EVERY:
+            self._forgotten = now
+            self._forget(now)
         self._save()
 
-    def _look_at(self, kind: Kind, now: float) -> None:
+    def _look_at(self, kind: RecordKind, now: float) -> None:
         records = kind.records()
         missing: set[str] = set()
         closed = 0
@@ -258,15 +276,15 @@ class SharedDecisions:
         if missing:
             self._miss(kind, missing, now)
 
-    def _later(self, before: Known | None, made: int = 0) -> Version:
+    def _later(self, before: Known | None, made: int = 0) -> RecordVersion:
         """Version that is later than another; a record that nobody has shared yet counts from when it was
         made."""
         at = made or round((self._connection.now() if self._connection.up else self._clock()) * 1000)
         if before is not None:
             at = max(at, before.version.time + 1)
-        return Version(at, self._connection.node)
+        return RecordVersion(at, self._connection.node)
 
-    def _miss(self, kind: Kind, missing: Collection[str], now: float) -> None:
+    def _miss(self, kind: RecordKind, missing: Collection[str], now: float) -> None:
         """Tell records that were removed from those that are over, or lost."""
         words, lost = self._last_words(kind, missing), 0
         for id_ in missing:
@@ -286,7 +304,7 @@ class SharedDecisions:
             self._lost = True
             logger.warning("fleet: %s: lost here, and taken from the other nodes: %d", kind.name, lost)
 
-    def _last_words(self, kind: Kind, ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    def _last_words(self, kind: RecordKind, ids: Collection[str]) -> dict[str, tuple[str, str]]:
         """Who has removed records, and why, of those of which the audit log says so last."""
         words: dict[str, tuple[str, str]] = {}
         left, before = set(ids), None
@@ -304,7 +322,7 @@ class SharedDecisions:
             before = found[-1].at
         return words
 
-    def _of(self, kind: Kind) -> list[tuple[str, Known]]:
+    def _of(self, kind: RecordKind) -> list[tuple[str, Known]]:
         return [(name, one) for name, one in self._known.items() if name.startswith(f"{kind.name}:")]
 
     def _forget(self, now: float) -> None:
@@ -321,8 +339,9 @@ class SharedDecisions:
         """Tell the others what Valkey has not been told."""
         if not self._connection.up:
             self._merged = False
-        if not self._merged:
+        if not self._merged or not self._owing:
             return
+        self._owing = False
         names = [name for name, known in self._known.items() if not known.told]
         records: dict[str, Mapping[str, Any]] = {}
         for i in range(0, len(names), A_LOOK):
@@ -330,6 +349,7 @@ class SharedDecisions:
             sealed = await self._in_thread(lambda some=some: [*self._sealed(some, records)])  # type: ignore[misc]
             over = [name for name in some if self._is_done(name)]
             if not await self._store(sealed, over):
+                self._owing = True
                 return
 
     def _is_done(self, name: str) -> bool:
@@ -339,7 +359,7 @@ class SharedDecisions:
 
     def _sealed(
         self, names: Iterable[str], records: dict[str, Mapping[str, Any]]
-    ) -> Iterator[tuple[str, Version, bytes]]:
+    ) -> Iterator[tuple[str, RecordVersion, bytes]]:
         for name in names:
             known = self._known.get(name)
             if known is None or self._is_done(name):
@@ -363,7 +383,7 @@ class SharedDecisions:
             shared = Shared(name, known.version, known.ends, known.gone, who, content)
             yield name, known.version, self._connection.seal.seal(shared.packed())
 
-    async def _store(self, sealed: Sequence[tuple[str, Version, bytes]], over: Sequence[str]) -> bool:
+    async def _store(self, sealed: Sequence[tuple[str, RecordVersion, bytes]], over: Sequence[str]) -> bool:
         commands: list[Sequence[str | bytes | int]] = []
         if sealed:
             since = max(round((self._connection.now() - KEPT) * 1000), 0)
@@ -381,13 +401,16 @@ class SharedDecisions:
             if known is not None and known.version == version:
                 known.told = True
         for name in over:
-            if name in self._known:
-                self._known[name].told = True
+            if (known := self._known.get(name)) is not None:
+                known.told = True
+                if not known.here and known.ends < self._clock():
+                    del self._known[name]
+                    self._changed = True
         return True
 
     # --- what others decide
 
-    async def _take(self, entries: list[Entry]) -> None:
+    async def _take(self, entries: list[StreamEntry]) -> None:
         names: dict[str, None] = {}
         for entry in entries:
             if entry.fields.get(b"p", b"") == self._process.encode():
@@ -445,6 +468,7 @@ class SharedDecisions:
         if known is not None and known.version >= shared.version:
             # What is later here goes there.
             known.told = known.version == shared.version
+            self._owing |= not known.told
             return False
         if known is not None:
             known.told = True  # whatever becomes of it here, what is earlier does not go in its place
@@ -459,7 +483,7 @@ class SharedDecisions:
             return False
         return True
 
-    def _take_some(self, kind: Kind, wanted: Mapping[str, Shared]) -> bool:
+    def _take_some(self, kind: RecordKind, wanted: Mapping[str, Shared]) -> bool:
         """Take records of a kind that are later than those here; returns as `_take_each`.
 
         What cannot be had here now stays as it is, and is tried again: nothing is known of it that is not so.
@@ -467,7 +491,7 @@ class SharedDecisions:
         changes = []
         for name, shared in wanted.items():
             known, gone = self._known.get(name), shared.gone
-            origin = Origin(shared.version.node, shared.who, gone[1] if gone else "")
+            origin = DecidedBy(shared.version.node, shared.who, gone[1] if gone else "")
             content = shared.content if gone is None else None
             before = known.here if known is not None else ""
             changes.append(Coming(name.partition(":")[2], content, before, origin))
@@ -483,9 +507,9 @@ class SharedDecisions:
                 self._known[name] = Known(shared.version, result, shared.ends, shared.gone, told=True)
             elif isinstance(result, StaysError):
                 known = self._known[name]
-                version = Version(shared.version.time + 1, self._connection.node)
+                version = RecordVersion(shared.version.time + 1, self._connection.node)
                 self._known[name] = Known(version, known.here, known.ends)
-            elif isinstance(result, ChangedError):
+            elif isinstance(result, RecordChangedError):
                 again = self._failed = True
             elif isinstance(result, UrlwardError):
                 again = self._failed = True
@@ -535,6 +559,7 @@ class SharedDecisions:
             await self._look_here()
             for name, known in self._known.items():
                 known.told = self._is_done(name) and known.told
+            self._owing = True
         cursor = b"0"
         while True:
             found = await self._connection.ask(("HSCAN", self._hash, cursor, "COUNT", A_LOOK))
@@ -562,13 +587,14 @@ class SharedDecisions:
             at, node = stored["version"]
             gone = stored["gone"]
             return str(stored["name"]), Known(
-                Version(int(at), str(node)), str(stored["here"]), float(stored["ends"]),
+                RecordVersion(int(at), str(node)), str(stored["here"]), float(stored["ends"]),
                 None if gone is None else (str(gone[0]), str(gone[1])),
             )  # fmt: skip
 
         yield from read_kept(self._state / FILE, _VERSION, "decisions", made, UrlwardError, then)
 
     def _save(self) -> None:
+        self._owing |= self._changed
         if not self._changed or time.monotonic() < self._saving:
             return
         rows = [

@@ -1,4 +1,5 @@
-"""What operators decide on one node and is in force on all: kinds of records, and how each is read and taken.
+"""Kinds of records that operators decide on one node and that are in force on all: how each is read and
+taken.
 
 A node keeps its records in its own files, as it does without a fleet, and these alone are what it goes by;
 `urlward.fleet.decisions` carries them to the others. What is sealed is so under a node's local key, and
@@ -42,8 +43,8 @@ type Content = dict[str, Any]
 """What a record says, as JSON has it."""
 
 
-class Origin(NamedTuple):
-    """Where a change comes from.
+class DecidedBy(NamedTuple):
+    """Operator and node that have decided a change.
 
     Attributes:
         node: its name.
@@ -69,10 +70,10 @@ class Coming(NamedTuple):
     id: str
     content: Content | None
     seen: str
-    origin: Origin
+    origin: DecidedBy
 
 
-class ChangedError(UrlwardError):
+class RecordChangedError(UrlwardError):
     """The record here is not the one that a change is of; it is to be looked at first."""
 
 
@@ -87,7 +88,7 @@ def fingerprint(record: object) -> str:
     return blake2b(json.dumps(record, sort_keys=True, default=repr).encode(), digest_size=12).hexdigest()
 
 
-class Kind(ABC):
+class RecordKind(ABC):
     """Kind of records.
 
     Args:
@@ -148,16 +149,16 @@ class Kind(ABC):
             now: seconds since 1970-01-01 UTC.
 
         Returns:
-            For each, `fingerprint` of the record that is here then; or why it is not taken: `ChangedError`,
-            there is another here; `StaysError`, the one here goes before it; any other `UrlwardError`, it
-            cannot be had here, or not now; any other error, it is none of this kind.
+            For each, `fingerprint` of the record that is here then; or why it is not taken:
+            `RecordChangedError`, there is another here; `StaysError`, the one here goes before it; any other
+            `UrlwardError`, it cannot be had here, or not now; any other error, it is none of this kind.
 
         Raises:
             UrlwardError: none can be taken now.
         """
 
 
-class _Kept[T](Kind):
+class _Kept[T](RecordKind):
     """Records in a file of the state folder."""
 
     file: ClassVar[str]
@@ -246,11 +247,11 @@ class _Kept[T](Kind):
         """A record of this node's that says this."""
 
     @abstractmethod
-    def tell(self, made: T, before: T | None, origin: Origin, now: float) -> None:
+    def tell(self, made: T, before: T | None, origin: DecidedBy, now: float) -> None:
         """Add a line to the audit log; the folder is locked."""
 
     @abstractmethod
-    def tell_removed(self, record: T, origin: Origin, now: float) -> None:
+    def tell_removed(self, record: T, origin: DecidedBy, now: float) -> None:
         """Likewise, of a removal."""
 
 
@@ -288,11 +289,11 @@ class AllowKind(_Kept[Allow]):
         return str(change.fields.get("id", "")), change.action == "ended"
 
     @override
-    def tell(self, made: Allow, before: Allow | None, origin: Origin, now: float) -> None:
+    def tell(self, made: Allow, before: Allow | None, origin: DecidedBy, now: float) -> None:
         allows.tell_allow(self.state, now, origin.who, "allowed", made, node=origin.node)
 
     @override
-    def tell_removed(self, record: Allow, origin: Origin, now: float) -> None:
+    def tell_removed(self, record: Allow, origin: DecidedBy, now: float) -> None:
         allows.tell_allow(self.state, now, origin.who, "ended", record, origin.why, node=origin.node)
 
 
@@ -331,11 +332,11 @@ class OwnKind(_Kept[OwnEntry]):
         return str(change.fields.get("id", "")) if is_word else "", change.action == "own-removed"
 
     @override
-    def tell(self, made: OwnEntry, before: OwnEntry | None, origin: Origin, now: float) -> None:
+    def tell(self, made: OwnEntry, before: OwnEntry | None, origin: DecidedBy, now: float) -> None:
         own.tell_own(self.state, now, origin.who, "own-added", made, node=origin.node)
 
     @override
-    def tell_removed(self, record: OwnEntry, origin: Origin, now: float) -> None:
+    def tell_removed(self, record: OwnEntry, origin: DecidedBy, now: float) -> None:
         own.tell_own(self.state, now, origin.who, "own-removed", record, why=origin.why, node=origin.node)
 
 
@@ -382,11 +383,11 @@ class HoldKind(_Kept[Hold]):
         return here.until > coming.until
 
     @override
-    def tell(self, made: Hold, before: Hold | None, origin: Origin, now: float) -> None:
+    def tell(self, made: Hold, before: Hold | None, origin: DecidedBy, now: float) -> None:
         holds.tell_hold(self.state, now, "held", made, made.why, origin.who, node=origin.node)
 
     @override
-    def tell_removed(self, record: Hold, origin: Origin, now: float) -> None:
+    def tell_removed(self, record: Hold, origin: DecidedBy, now: float) -> None:
         holds.tell_hold(self.state, now, "released", record, origin.why, origin.who, node=origin.node)
 
 
@@ -416,17 +417,17 @@ class ObjectionKind(_Kept[Objection]):
         return objections.objection_of(content, self.key)
 
     @override
-    def tell(self, made: Objection, before: Objection | None, origin: Origin, now: float) -> None:
+    def tell(self, made: Objection, before: Objection | None, origin: DecidedBy, now: float) -> None:
         if made.state != "open":
             objections.tell_decision(self.state, made, node=origin.node)
 
     @override
-    def tell_removed(self, record: Objection, origin: Origin, now: float) -> None:
+    def tell_removed(self, record: Objection, origin: DecidedBy, now: float) -> None:
         raise ValueError("no objection is removed by a decision")
 
 
-class _OfFeed[T](Kind):
-    """What is decided of a feed, by its name.
+class _OfFeed[T](RecordKind):
+    """Records of what is decided of feeds, by their names.
 
     Args:
         state: the state folder.
@@ -475,11 +476,13 @@ class _OfFeed[T](Kind):
         """The one of a feed."""
 
     @abstractmethod
-    def do(self, feed: FeedTable, here: T | None, content: Content, origin: Origin, now: float) -> T | None:
+    def do(
+        self, feed: FeedTable, here: T | None, content: Content, origin: DecidedBy, now: float
+    ) -> T | None:
         """Do as was decided; returns what is decided here then."""
 
     @abstractmethod
-    def undo(self, feed: FeedTable, here: T | None, origin: Origin, now: float) -> None:
+    def undo(self, feed: FeedTable, here: T | None, origin: DecidedBy, now: float) -> None:
         """Take back what was decided."""
 
     def _feed(self, name: str, seen: str) -> tuple[FeedTable, T | None]:
@@ -512,11 +515,12 @@ class RollbackKind(_OfFeed[Held]):
 
     @override
     def word(self, change: Change) -> tuple[str, bool]:
-        is_word = change.action in ("rolled-back", "released")
+        # Of a list that is published here, these actions are of another thing.
+        is_word = change.action in ("rolled-back", "released") and "published" not in change.fields
         return str(change.fields.get("feed", "")) if is_word else "", change.action == "released"
 
     @override
-    def do(self, feed: FeedTable, here: Held | None, content: Content, origin: Origin, now: float) -> Held:
+    def do(self, feed: FeedTable, here: Held | None, content: Content, origin: DecidedBy, now: float) -> Held:
         wanted = Held(**content)
         if here is not None and here.serial == wanted.serial:
             return here
@@ -526,7 +530,7 @@ class RollbackKind(_OfFeed[Held]):
         )  # fmt: skip
 
     @override
-    def undo(self, feed: FeedTable, here: Held | None, origin: Origin, now: float) -> None:
+    def undo(self, feed: FeedTable, here: Held | None, origin: DecidedBy, now: float) -> None:
         if here is not None:
             release(feed, self.state, why=origin.why, who=f"{origin.who} ({origin.node})", now=now)
             self.refresh(feed.name)
@@ -547,7 +551,7 @@ class AcceptanceKind(_OfFeed[Accepted]):
 
     @override
     def do(
-        self, feed: FeedTable, here: Accepted | None, content: Content, origin: Origin, now: float
+        self, feed: FeedTable, here: Accepted | None, content: Content, origin: DecidedBy, now: float
     ) -> Accepted | None:
         if here is not None and here.at == content["at"]:
             return here
@@ -559,11 +563,11 @@ class AcceptanceKind(_OfFeed[Accepted]):
         return self.of(FeedStore(self.state, feed.name))
 
     @override
-    def undo(self, feed: FeedTable, here: Accepted | None, origin: Origin, now: float) -> None:
+    def undo(self, feed: FeedTable, here: Accepted | None, origin: DecidedBy, now: float) -> None:
         raise ValueError("no acceptance is taken back")
 
 
-def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], object]) -> list[Kind]:
+def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], object]) -> list[RecordKind]:
     """All kinds of records.
 
     Args:
@@ -572,10 +576,10 @@ def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], ob
         config: of the filter.
         refresh: has a feed of a name refreshed.
     """
-    kept: list[Kind] = [kind(state, key) for kind in (AllowKind, OwnKind, HoldKind, ObjectionKind)]
+    kept: list[RecordKind] = [kind(state, key) for kind in (AllowKind, OwnKind, HoldKind, ObjectionKind)]
     return kept + [kind(state, key, config, refresh) for kind in (RollbackKind, AcceptanceKind)]
 
 
 def _check(here: object, seen: str) -> None:
     if fingerprint(here) != seen:
-        raise ChangedError("another is here")
+        raise RecordChangedError("another is here")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from urlward.engine.errors import DamagedError
-from urlward.fleet.connection import AwayError, Connection
+from urlward.fleet.connection import AwayError, FleetConnection
 
 BEAT = 1.0
 """Seconds between two times that a node says how it is."""
@@ -29,7 +29,7 @@ STATES = ("up", "failing", "away")
 _LISTS, _ALARMS = 128, 50
 
 
-class Node(NamedTuple):
+class FleetNode(NamedTuple):
     """Node as it has said itself to be.
 
     Attributes:
@@ -58,8 +58,8 @@ class Node(NamedTuple):
     alarms: tuple[str, ...]
 
 
-class Said(msgspec.Struct, frozen=True):
-    """What a node says of itself; attributes as of `Node`.
+class NodeReport(msgspec.Struct, frozen=True):
+    """Report of a node on itself; attributes as of `FleetNode`.
 
     Attributes:
         at: when it has said so, by Valkey's clock.
@@ -77,7 +77,7 @@ class Said(msgspec.Struct, frozen=True):
     alarms: list[str]
 
 
-def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> Said:
+def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> NodeReport:
     """What a node says of itself.
 
     Args:
@@ -86,7 +86,7 @@ def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> 
         load: of the machine.
         at: the time by Valkey's clock.
     """
-    return Said(
+    return NodeReport(
         at=at,
         ok=status["ok"],
         version=version,
@@ -99,23 +99,23 @@ def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> 
     )
 
 
-async def read_nodes(connection: Connection) -> list[Node] | None:
+async def read_nodes(connection: FleetConnection) -> list[FleetNode] | None:
     """All nodes, by name; None where Valkey is away."""
     found = await connection.ask(("HGETALL", connection.name("nodes")))
     if found is None:
         return None
-    rows: dict[str, Said] = {}
+    rows: dict[str, NodeReport] = {}
     for name, sealed in zip(found[0][::2], found[0][1::2], strict=True):
         # What makes no sense is a later version's, or nobody's.
         with suppress(DamagedError, ValueError):
             # With its name, so that nobody without the key has it stand for another node.
-            node, said = msgspec.json.decode(connection.seal.unseal(sealed), type=tuple[str, Said])
+            node, said = msgspec.json.decode(connection.seal.unseal(sealed), type=tuple[str, NodeReport])
             if node.encode() == name:
                 rows[node] = said
     return nodes_of(rows, connection.now())
 
 
-def nodes_of(rows: Mapping[str, Said], now: float) -> list[Node]:
+def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
     """Nodes by what they have said, as of a time by Valkey's clock."""
     newest: dict[str, int] = {}
     silent = {name: max(now - said.at, 0.0) for name, said in rows.items()}
@@ -123,7 +123,7 @@ def nodes_of(rows: Mapping[str, Said], now: float) -> list[Node]:
         for one, serial in said.lists.items() if silent[name] < AWAY_AFTER else ():
             newest[one] = max(serial, newest.get(one, 0))
     return [
-        Node(
+        FleetNode(
             name,
             "away" if silent[name] >= AWAY_AFTER else "up" if said.ok else "failing",
             silent[name],
@@ -140,7 +140,7 @@ def nodes_of(rows: Mapping[str, Said], now: float) -> list[Node]:
     ]
 
 
-class Nodes:
+class FleetNodes:
     """Nodes of a fleet, as the recording process of one sees them.
 
     Args:
@@ -151,8 +151,8 @@ class Nodes:
         latest: all nodes as they were last seen; None where none could be asked yet.
     """
 
-    def __init__(self, connection: Connection, describe: Callable[[float], Said]) -> None:
-        self.latest: list[Node] | None = None
+    def __init__(self, connection: FleetConnection, describe: Callable[[float], NodeReport]) -> None:
+        self.latest: list[FleetNode] | None = None
         self.connection = connection
         self._describe = describe
         connection.on_begin(self._say_always)
@@ -177,7 +177,7 @@ class Nodes:
             await asyncio.sleep(BEAT)
 
 
-async def look_at_nodes(connection: Connection, within: float) -> list[Node]:
+async def look_at_nodes(connection: FleetConnection, within: float) -> list[FleetNode]:
     """Ask for all nodes once.
 
     Args:
@@ -197,6 +197,6 @@ async def look_at_nodes(connection: Connection, within: float) -> list[Node]:
     return found
 
 
-def row_of(node: Node) -> dict[str, Any]:
+def row_of(node: FleetNode) -> dict[str, Any]:
     """A node as JSON has it."""
     return {**node._asdict(), "silent": round(node.silent), "load": round(node.load, 2)}

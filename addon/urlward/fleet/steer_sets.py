@@ -36,7 +36,7 @@ from typing import Any, Protocol
 from cachetools import LRUCache
 
 from urlward.engine.errors import DamagedError
-from urlward.fleet.connection import Connection, Entry
+from urlward.fleet.connection import FleetConnection, StreamEntry
 from urlward.lasting import fault_text
 
 logger = logging.getLogger("urlward.fleet")
@@ -111,7 +111,7 @@ class Kernel(Protocol):
         """Addresses that are steered, with the seconds that each stays."""
 
 
-class Batch:
+class SteerBatch:
     """Addresses that are shared together.
 
     Attributes:
@@ -154,7 +154,7 @@ class SharedSteerSet:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: FleetConnection,
         kernel: Kernel,
         *,
         first: bool,
@@ -173,9 +173,9 @@ class SharedSteerSet:
         """Of this node since its filter has started."""
         self._process = f"{self._token} {os.getpid()}-{os.urandom(6).hex()}"
         self._number = 0
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[SteerBatch] = deque()
         self._wake = asyncio.Event()
-        self._under_way: dict[int, Batch] = {}
+        self._under_way: dict[int, SteerBatch] = {}
         self._shared: LRUCache[bytes, float] = LRUCache(_CACHED)
         """Until when an address is shared, by the clock of `monotonic`."""
         self._unsent: LRUCache[bytes, float] = LRUCache(_UNSENT)
@@ -242,18 +242,18 @@ class SharedSteerSet:
 
     # --- what this node steers
 
-    def _put(self, kind: bytes, addresses: Iterable[bytes], seconds: int) -> Batch:
+    def _put(self, kind: bytes, addresses: Iterable[bytes], seconds: int) -> SteerBatch:
         batch = self._queue[-1] if self._queue else None
         if batch is None or batch.kind != kind or len(batch.seconds) >= A_BATCH:
             self._number += 1
-            batch = Batch(self._number, kind)
+            batch = SteerBatch(self._number, kind)
             self._queue.append(batch)
             self._wake.set()
         for one in addresses:
             batch.seconds[one] = max(seconds, batch.seconds.get(one, 0))
         return batch
 
-    async def _settling(self, batch: Batch) -> None:
+    async def _settling(self, batch: SteerBatch) -> None:
         begun = time.monotonic()
         await asyncio.wait((batch.done,), timeout=self._settle)
         self._count("settled" if batch.done.done() and batch.done.result() else "late", 1)
@@ -266,7 +266,7 @@ class SharedSteerSet:
             while self._queue:
                 await self._send_one(self._queue.popleft())
 
-    async def _send_one(self, batch: Batch) -> None:
+    async def _send_one(self, batch: SteerBatch) -> None:
         now, here = self._connection.now(), time.monotonic()
         batch.waits = self._awaited()
         if not batch.waits:
@@ -356,7 +356,7 @@ class SharedSteerSet:
 
     # --- what others steer
 
-    async def _take(self, entries: list[Entry]) -> None:
+    async def _take(self, entries: list[StreamEntry]) -> None:
         steered: dict[bytes, int] = {}
         cuts: dict[bytes, int] = {}
         acknowledged = []

@@ -262,11 +262,13 @@ class Steering:
 
     def _share(self, fleet: FleetTable, key: str | None) -> "SharedSteerSet":
         """Have other nodes steer what this one does."""
-        from urlward.fleet.connection import Connection, seal_of
+        from urlward.fleet.connection import FleetConnection, seal_of
         from urlward.fleet.steer_sets import SharedSteerSet
 
         name = f"{fleet.node}-{worker_name()}"
-        self._connection = Connection(fleet, seal_of(fleet, key), who=name, tell=partial(self._tell, "fleet"))
+        self._connection = FleetConnection(
+            fleet, seal_of(fleet, key), who=name, tell=partial(self._tell, "fleet")
+        )
         shared = SharedSteerSet(
             self._connection,
             self._steer_set,

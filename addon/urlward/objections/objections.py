@@ -30,6 +30,7 @@ from urlward.state.folder import (
     check_times,
     locked,
     made_folder,
+    opened_out,
     read_kept,
     sealed_in,
     sealed_out,
@@ -315,9 +316,7 @@ def objection_content(one: Objection, key: Key) -> dict[str, Any]:
     Raises:
         DamagedError: it does not open under the key.
     """
-    content = asdict(one) | {"message": key.unseal(one.sealed).decode()}
-    del content["sealed"]
-    return content
+    return opened_out(asdict(one), "message", key.unseal(one.sealed).decode())
 
 
 def objection_of(content: Mapping[str, Any], key: Key) -> Objection:

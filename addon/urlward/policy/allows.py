@@ -38,6 +38,7 @@ from urlward.state.folder import (
     check_times,
     locked,
     made_folder,
+    opened_out,
     read_kept,
     sealed_in,
     sealed_out,
@@ -348,9 +349,7 @@ def allow_content(allow: Allow, key: Key) -> dict[str, Any]:
     Raises:
         DamagedError: it does not open under the key.
     """
-    content = asdict(allow) | {"entry": key.unseal(allow.sealed).decode("latin-1")}
-    del content["sealed"], content["digest"]
-    return content
+    return opened_out(asdict(allow), "entry", key.unseal(allow.sealed).decode("latin-1"))
 
 
 def allow_of(content: Mapping[str, Any], key: Key) -> Allow:

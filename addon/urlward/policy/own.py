@@ -29,6 +29,7 @@ from urlward.state.folder import (
     check_times,
     locked,
     made_folder,
+    opened_out,
     read_kept,
     sealed_in,
     sealed_out,
@@ -305,9 +306,7 @@ def own_content(entry: OwnEntry, key: Key) -> dict[str, Any]:
     Raises:
         UrlwardError: it does not open under the key.
     """
-    content = asdict(entry) | {"entry": line_of(entry, key)}
-    del content["sealed"], content["digest"]
-    return content
+    return opened_out(asdict(entry), "entry", line_of(entry, key))
 
 
 def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.publish.place import CONTROL, NEW, ChangedError, Place, PlaceError
+from urlward.publish.place import CONTROL, NEW, ListPlace, OvertakenError, PlaceError
 
 NAME = f"{CONTROL}/lease.json"
 
@@ -44,7 +44,7 @@ class Lease:
         other: who else holds it, as was seen last.
     """
 
-    def __init__(self, place: Place, term: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, place: ListPlace, term: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.token = 0
         self.other = ""
         self._place = place
@@ -80,7 +80,7 @@ class Lease:
         token = 1 + max(least, 0 if record is None else record.token)
         try:
             self._write(_Record(token, self._holder), NEW if found is None else found.tag, before)
-        except ChangedError:
+        except OvertakenError:
             return False
         self.token, self._lost = token, False
         return True
@@ -97,7 +97,7 @@ class Lease:
             before = self._clock()
             try:
                 self._write(_Record(self.token, self._holder, self._beat + 1), self._tag, before)
-            except ChangedError:
+            except OvertakenError:
                 # Perhaps by ourselves, where the answer to a write was lost.
                 found = self._place.read(NAME)
                 record = None if found is None else _parse(found.data)

@@ -39,11 +39,11 @@ class PlaceError(UrlwardError):
     """A place that cannot be read or written; the message names it."""
 
 
-class ChangedError(PlaceError):
+class OvertakenError(PlaceError):
     """Another writer was there first."""
 
 
-class Found(NamedTuple):
+class PlacedObject(NamedTuple):
     """Object of a place, or its beginning.
 
     Attributes:
@@ -59,14 +59,14 @@ NEW = ""
 """Tag of an object that is not there."""
 
 
-class Place(Protocol):
+class ListPlace(Protocol):
     """Place with objects, named by paths such as ``stable/phishing.ward``.
 
     Raises:
         PlaceError: from each method, where it cannot be used.
     """
 
-    def read(self, name: str, size: int | None = None) -> Found | None:
+    def read(self, name: str, size: int | None = None) -> PlacedObject | None:
         """Read an object, or its first bytes; None where it is not there."""
 
     def write(self, name: str, data: bytes, over: str) -> str:
@@ -91,7 +91,7 @@ class Place(Protocol):
         """Make ready for writing: see that conditions hold, and delete what killed writers have left."""
 
 
-def open_place(to: str) -> Place:
+def open_place(to: str) -> ListPlace:
     """Open a folder, or a bucket by its ``s3://`` name.
 
     Raises:
@@ -115,27 +115,27 @@ class Folder:
     def __str__(self) -> str:
         return str(self._path)
 
-    def read(self, name: str, size: int | None = None) -> Found | None:
-        """See `Place.read`."""
+    def read(self, name: str, size: int | None = None) -> PlacedObject | None:
+        """See `ListPlace.read`."""
         try:
             # The tag is of the very file that is open, whatever takes its place meanwhile.
             with open_regular(self._path / name) as file:
                 digest = _tag(file.fileno())
-                return Found(file.read() if size is None else file.read(size), digest)
+                return PlacedObject(file.read() if size is None else file.read(size), digest)
         except FileNotFoundError:
             return None
         except OSError as e:
             raise self._error(e) from e
 
     def write(self, name: str, data: bytes, over: str) -> str:
-        """See `Place.write`."""
+        """See `ListPlace.write`."""
         path = self._path / name
         try:
             with self._locked():
                 self._make_folders(path.parent, 0o755 if _is_public(name) else 0o700)
                 there = self.read(name, 0)
                 if (NEW if there is None else there.tag) != over:
-                    raise ChangedError(f"{path}: written by another publisher meanwhile")
+                    raise OvertakenError(f"{path}: written by another publisher meanwhile")
                 with written_atomically(path, 0o600) as file:
                     file.write(data)
                     file.flush()
@@ -154,14 +154,14 @@ class Folder:
             raise self._error(e) from e
 
     def remove(self, name: str) -> None:
-        """See `Place.remove`."""
+        """See `ListPlace.remove`."""
         try:
             (self._path / name).unlink(missing_ok=True)
         except OSError as e:
             raise self._error(e) from e
 
     def names(self, folder: str) -> list[str]:
-        """See `Place.names`."""
+        """See `ListPlace.names`."""
         try:
             found = (self._path / folder).iterdir()
             return sorted(path.name for path in found if path.is_file() and not path.name.startswith("."))
@@ -171,7 +171,7 @@ class Folder:
             raise self._error(e) from e
 
     def prepare(self) -> None:
-        """See `Place.prepare`."""
+        """See `ListPlace.prepare`."""
         with self._locked(), suppress(OSError):
             for folder in _FOLDERS:
                 for left in (self._path / folder).rglob(".*.tmp"):
@@ -254,20 +254,20 @@ class Bucket:
     def __str__(self) -> str:
         return self._to
 
-    def read(self, name: str, size: int | None = None) -> Found | None:
-        """See `Place.read`."""
+    def read(self, name: str, size: int | None = None) -> PlacedObject | None:
+        """See `ListPlace.read`."""
         part = {} if size is None else {"Range": f"bytes=0-{max(size, 1) - 1}"}
         with self._told():
             try:
                 answer = self._files.call_s3("get_object", **self._object(name), **part)
-                return Found(self._body(answer), answer["ETag"])
+                return PlacedObject(self._body(answer), answer["ETag"])
             except FileNotFoundError as e:
                 if _code(e) == "NoSuchBucket":
                     raise
                 return None
 
     def write(self, name: str, data: bytes, over: str) -> str:
-        """See `Place.write`."""
+        """See `ListPlace.write`."""
         condition = {"IfNoneMatch": "*"} if over == NEW else {"IfMatch": over}
         with self._told():
             try:
@@ -276,16 +276,16 @@ class Bucket:
             except OSError as e:
                 gone = over != NEW and _code(e) == "NoSuchKey"
                 if gone or _code(e) in _LOST or isinstance(e, FileExistsError):
-                    raise ChangedError(f"{self._to}/{name}: written by another publisher meanwhile") from e
+                    raise OvertakenError(f"{self._to}/{name}: written by another publisher meanwhile") from e
                 raise
 
     def remove(self, name: str) -> None:
-        """See `Place.remove`."""
+        """See `ListPlace.remove`."""
         with self._told():
             self._files.call_s3("delete_object", **self._object(name))
 
     def names(self, folder: str) -> list[str]:
-        """See `Place.names`."""
+        """See `ListPlace.names`."""
         with self._told():
             found = self._files.find(f"{self._bucket}/{self._prefix}{folder}", maxdepth=1)
         if not found:
@@ -293,13 +293,13 @@ class Bucket:
         return sorted(path.rpartition("/")[2] for path in found)
 
     def prepare(self) -> None:
-        """See `Place.prepare`: a store that does not know conditions ignores them, and
+        """See `ListPlace.prepare`: a store that does not know conditions ignores them, and
         writes over whatever is there."""
-        with suppress(ChangedError):
+        with suppress(OvertakenError):
             if self.read(_PROBE) is None:
                 self.write(_PROBE, b"", NEW)
         for over in (NEW, _NO_TAG):
-            with suppress(ChangedError):
+            with suppress(OvertakenError):
                 self.write(_PROBE, b"", over)
                 raise PlaceError(f"{self._to}: the store ignores If-Match or If-None-Match: not published to")
 

@@ -49,9 +49,9 @@ from urlward.publish.place import (
     NEW,
     STABLE,
     VERSIONS,
-    ChangedError,
-    Found,
-    Place,
+    ListPlace,
+    OvertakenError,
+    PlacedObject,
     PlaceError,
 )
 from urlward.state.keys import read_key
@@ -74,7 +74,7 @@ _LOST = (
 )
 
 
-class Version(msgspec.Struct):
+class PublishedVersion(msgspec.Struct):
     """Version of a list.
 
     Attributes:
@@ -96,7 +96,7 @@ class Version(msgspec.Struct):
     protected: int = 0
 
 
-class Held(msgspec.Struct):
+class HeldRollout(msgspec.Struct):
     """Stop of a rollout: nothing new is offered until an operator releases it.
 
     Attributes:
@@ -130,7 +130,7 @@ class Rollout(msgspec.Struct):
     name: str
     token: int = 0
     source: str = ""
-    versions: list[Version] = []
+    versions: list[PublishedVersion] = []
     canary: int = 0
     stable: int = 0
     watched: float = 0.0
@@ -138,9 +138,9 @@ class Rollout(msgspec.Struct):
     waiting: str = ""
     before: dict[str, Sample] = {}
     restarts: dict[str, int] = {}
-    held: Held | None = None
+    held: HeldRollout | None = None
 
-    def version(self, serial: int) -> Version | None:
+    def version(self, serial: int) -> PublishedVersion | None:
         """The version of a serial; None where it is not kept."""
         return next((version for version in self.versions if version.serial == serial), None)
 
@@ -177,7 +177,7 @@ def record_name(name: str) -> str:
     return f"{CONTROL}/{name}.json"
 
 
-def read_rollouts(place: Place) -> list[Rollout]:
+def read_rollouts(place: ListPlace) -> list[Rollout]:
     """Read the records of all lists.
 
     Raises:
@@ -188,7 +188,7 @@ def read_rollouts(place: Place) -> list[Rollout]:
     return [rollout for rollout in found if rollout.versions or rollout.held is not None]
 
 
-def _read(place: Place, name: str) -> tuple[Rollout, str]:
+def _read(place: ListPlace, name: str) -> tuple[Rollout, str]:
     """Read a list's record, and its tag; one that is lost is begun anew, above the serials on offer."""
     found = place.read(record_name(name))
     if found is not None:
@@ -196,7 +196,7 @@ def _read(place: Place, name: str) -> tuple[Rollout, str]:
             return msgspec.json.decode(found.data, type=Rollout), found.tag
     rollout = Rollout(name)
     if place.read(f"{STABLE}/{name}.ward", 1) is not None:
-        rollout.held = Held(_LOST, "", 0.0)
+        rollout.held = HeldRollout(_LOST, "", 0.0)
     return rollout, NEW if found is None else found.tag
 
 
@@ -212,7 +212,7 @@ class Lists:
         KeyFileError: the signing key is not to be had.
     """
 
-    def __init__(self, place: Place, config: Config, lease: Lease | None = None) -> None:
+    def __init__(self, place: ListPlace, config: Config, lease: Lease | None = None) -> None:
         assert config.publish is not None
         self._place = place
         self._config = config
@@ -248,7 +248,9 @@ class Lists:
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
         header, entries = artifact.header, artifact.meta["entries"]
-        fetched = Version(header.serial, content, entries, 0.0, header.valid_until, protected=protected)
+        fetched = PublishedVersion(
+            header.serial, content, entries, 0.0, header.valid_until, protected=protected
+        )
 
         def change(rollout: Rollout) -> bool:
             if not self._is_news(rollout, content):
@@ -262,7 +264,7 @@ class Lists:
             stable = rollout.version(rollout.stable)
             if stable is not None and protected > stable.protected:
                 reason = f"{protected - stable.protected} protected hosts would be blocked whole"
-                rollout.held = Held(reason, "", time.time())
+                rollout.held = HeldRollout(reason, "", time.time())
             elif self._table.canary and stable is not None:
                 rollout.try_on_canaries(version.serial)
             else:
@@ -324,7 +326,7 @@ class Lists:
                 rollout.watched += elapsed
             if reason:
                 said = f"serial {rollout.canary} is held and withdrawn from the canaries: {reason}"
-                rollout.held = Held(reason, "", time.time())
+                rollout.held = HeldRollout(reason, "", time.time())
                 stable = self._issue_again(rollout, rollout.stable)
                 rollout.canary = stable.serial
             elif not rollout.waiting and rollout.watched >= self._table.observe:
@@ -358,7 +360,7 @@ class Lists:
                 return f"{url}: {reason}", waiting
         return "", waiting
 
-    def roll_back(self, name: str, *, why: str, who: str, serial: int | None = None) -> Version:
+    def roll_back(self, name: str, *, why: str, who: str, serial: int | None = None) -> PublishedVersion:
         """Have all nodes go back to an earlier version, and hold the list there.
 
         Args:
@@ -372,7 +374,7 @@ class Lists:
         Raises:
             UrlwardError: there is none.
         """
-        issued: list[Version] = []
+        issued: list[PublishedVersion] = []
 
         def change(rollout: Rollout) -> bool:
             newest = rollout.content(rollout.canary)
@@ -389,7 +391,7 @@ class Lists:
                 kept = ", ".join(str(version.serial) for version in rollout.versions) or "none"
                 raise UrlwardError(f"{name}: no such version is kept; there are: {kept}")
             version = self._issue_again(rollout, found[-1].serial)
-            rollout.held = Held(why, who, time.time())
+            rollout.held = HeldRollout(why, who, time.time())
             rollout.offer_to_all(version.serial)
             issued[:] = [version]
             return True
@@ -416,13 +418,13 @@ class Lists:
         self._change(name, change)
         self.offer(name)
 
-    def promote(self, name: str) -> Version:
+    def promote(self, name: str) -> PublishedVersion:
         """Offer the version to all that canaries have, or that a guard has held.
 
         Raises:
             UrlwardError: there is none.
         """
-        offered: list[Version] = []
+        offered: list[PublishedVersion] = []
 
         def change(rollout: Rollout) -> bool:
             version = rollout.version(rollout.canary) if rollout.is_tried else None
@@ -458,9 +460,9 @@ class Lists:
             try:
                 if self._offer(name, at_once=at_once, anew=anew):
                     return
-            except ChangedError:
+            except OvertakenError:
                 anew = True  # the deltas that were written until then may lead to what is no longer offered
-        raise ChangedError(f"{self._place}: {name}: others go on writing it")
+        raise OvertakenError(f"{self._place}: {name}: others go on writing it")
 
     def _offer(self, name: str, *, at_once: bool, anew: bool) -> bool:
         """One try of `offer`; False where the record had to be changed.
@@ -556,7 +558,7 @@ class Lists:
             raise MissingError(f"{self._place}: {VERSIONS}/{name}/{serial}.ward is gone")
         return found.data
 
-    def _serial_of(self, found: Found | None) -> int:
+    def _serial_of(self, found: PlacedObject | None) -> int:
         """Serial of an artifact that is offered, by its header; 0 for none, and for what we have not signed:
         nodes do not go by that either."""
         if found is not None:
@@ -587,14 +589,16 @@ class Lists:
         if rollout.stable == serial:
             rollout.stable = version.serial
 
-    def _issue_again(self, rollout: Rollout, serial: int, above: int = 0) -> Version:
+    def _issue_again(self, rollout: Rollout, serial: int, above: int = 0) -> PublishedVersion:
         version = rollout.version(serial)
         if version is None:
             raise MissingError(f"{self._place}: {rollout.name}: serial {serial} is not kept")
         data = self._version(rollout.name, serial)
         return self._issue(rollout, data, structs.replace(version, released=False), above)
 
-    def _issue(self, rollout: Rollout, data: bytes, version: Version, above: int = 0) -> Version:
+    def _issue(
+        self, rollout: Rollout, data: bytes, version: PublishedVersion, above: int = 0
+    ) -> PublishedVersion:
         """Sign a version, with its own serial or one above all others, and keep it."""
         now = time.time()
         offered = [
@@ -614,7 +618,7 @@ class Lists:
             try:
                 self._put(f"{VERSIONS}/{rollout.name}/{serial}.ward", made, NEW)
                 break
-            except ChangedError:
+            except OvertakenError:
                 serial += 1  # of one that was killed before it had noted it
         version = structs.replace(version, serial=serial, at=now)
         rollout.versions.append(version)
@@ -667,10 +671,10 @@ class Lists:
                 return rollout
             try:
                 self._place.write(record_name(name), msgspec.json.encode(rollout), tag)
-            except ChangedError:
+            except OvertakenError:
                 continue
             return rollout
-        raise ChangedError(f"{self._place}: {name}: others go on writing it")
+        raise OvertakenError(f"{self._place}: {name}: others go on writing it")
 
 
 class MissingError(PlaceError):
@@ -678,8 +682,8 @@ class MissingError(PlaceError):
 
 
 def roll_back_published(
-    place: Place, config: Config, names: Sequence[str], *, why: str, who: str
-) -> list[Version]:
+    place: ListPlace, config: Config, names: Sequence[str], *, why: str, who: str
+) -> list[PublishedVersion]:
     """Have all nodes go back to the version before, of each of these lists.
 
     It waits for no lease: whoever leads finds the lists held. Nodes that poll have it a moment later.

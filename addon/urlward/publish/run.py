@@ -21,7 +21,7 @@ from urlward.lasting import fault_text
 from urlward.lists.source import read_artifact
 from urlward.publish.canaries import Sample, ask
 from urlward.publish.lease import Lease, LeaseLostError
-from urlward.publish.place import Place, PlaceError
+from urlward.publish.place import ListPlace, PlaceError
 from urlward.publish.rollout import Lists, MissingError, Rollout, read_rollouts
 from urlward.state.watch import Signature
 
@@ -72,7 +72,7 @@ class Publisher:
         lease: on the place.
     """
 
-    def __init__(self, config: Config, state: Path, place: Place) -> None:
+    def __init__(self, config: Config, state: Path, place: ListPlace) -> None:
         assert config.publish is not None
         self._config = config
         self._table = config.publish

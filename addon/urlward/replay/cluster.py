@@ -68,7 +68,7 @@ class SentList(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What is the same for all pieces.
+    """Task: the same for all pieces.
 
     Attributes:
         id: of the replay.
@@ -106,8 +106,8 @@ class Piece(NamedTuple):
 
 
 @dataclass
-class Counts:
-    """What pieces have come to.
+class PieceCounts:
+    """Counts of one piece or several.
 
     Attributes:
         tally: the counts; numbers of lines are those in a piece, with its index above them.
@@ -163,14 +163,14 @@ def pieces_of(log: Log, number: int) -> list[Piece]:
     ]
 
 
-def judge_piece(piece: Piece, task: Task) -> Counts:
+def judge_piece(piece: Piece, task: Task) -> PieceCounts:
     """Judge a piece of a log, in a worker.
 
     Raises:
         UrlwardError: it cannot be read.
     """
     judge = LogJudge(_matcher(task), task.now, task.clock, task.hashes)
-    counts = Counts()
+    counts = PieceCounts()
     lines, base = 0, piece.number << _INDEX
     with LogSource(piece.url, piece.part) as source:
         for block in line_blocks(source, piece.format, first=not piece.number):
@@ -202,9 +202,9 @@ def forget(id_: str) -> None:
     _loaded.pop(id_, None)
 
 
-def joined(some: Sequence[Counts]) -> Counts:
+def joined(some: Sequence[PieceCounts]) -> PieceCounts:
     """Counts of several, in a worker."""
-    found = Counts()
+    found = PieceCounts()
     for one in some:
         found.tally.merge(one.tally)
         found.lines |= one.lines
@@ -300,7 +300,9 @@ def _sent(one: LoadedList) -> SentList:
     return SentList(one.name, data, one.key.secret, one.guarded)
 
 
-def _gathered(client: "Client", pieces: Sequence[Piece], task: "Future[Any]", progress: Progress) -> Counts:
+def _gathered(
+    client: "Client", pieces: Sequence[Piece], task: "Future[Any]", progress: Progress
+) -> PieceCounts:
     from distributed import as_completed
 
     futures: dict[Any, int] = {
@@ -320,7 +322,7 @@ def _gathered(client: "Client", pieces: Sequence[Piece], task: "Future[Any]", pr
             progress(f"cluster: piece {number} of {len(pieces)}", done / total)
         (last,) = level
         try:
-            counts: Counts = last.result()
+            counts: PieceCounts = last.result()
         except Exception:  # noqa: BLE001 - said below
             _fail(last)
         return counts

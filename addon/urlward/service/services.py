@@ -42,7 +42,7 @@ from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend
 from urlward.state.folder import DAMAGED, damaged_lately
 
 if TYPE_CHECKING:
-    from urlward.fleet.nodes import Nodes
+    from urlward.fleet.nodes import FleetNodes
 
 logger = logging.getLogger("urlward.records")
 
@@ -86,7 +86,7 @@ class Services:
         self._measures = Exposition(
             config.feed, state, expected=config.workers, recorder=self._recorder_state, fleet=self._figures
         )
-        self._nodes: Nodes | None = None
+        self._nodes: FleetNodes | None = None
         self.recorder = Recorder(
             config.records,
             state,
@@ -187,16 +187,16 @@ class Services:
 
     async def _share(self) -> None:
         """Be one of several nodes: say how this one is, see how the others are, and share what is decided."""
-        from urlward.fleet.connection import Connection, seal_of  # an extra, which few have
+        from urlward.fleet.connection import FleetConnection, seal_of  # an extra, which few have
         from urlward.fleet.decisions import SharedDecisions
         from urlward.fleet.kinds import all_kinds
-        from urlward.fleet.nodes import Nodes, said_of
+        from urlward.fleet.nodes import FleetNodes, said_of
 
         fleet = self._config.fleet
         assert fleet is not None
         seal = await asyncio.to_thread(seal_of, fleet, self._config.key)
-        connection = Connection(fleet, seal, who=f"{fleet.node}-service", tell=self._away)
-        self._nodes = Nodes(
+        connection = FleetConnection(fleet, seal, who=f"{fleet.node}-service", tell=self._away)
+        self._nodes = FleetNodes(
             connection,
             lambda at: said_of(status_of(self._measures), release(), os.getloadavg()[0], at),
         )

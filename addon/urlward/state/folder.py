@@ -561,6 +561,12 @@ def sealed_in(stored: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**fields, "sealed": b64decode(stored[name], validate=True)}
 
 
+def opened_out(fields: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
+    """Fields of one for another node to make its own of: what is ``sealed`` in plain text under a name, and
+    nothing that is under this node's key."""
+    return {key: value for key, value in fields.items() if key not in ("sealed", "digest")} | {name: text}
+
+
 def check_times(*times: object) -> None:
     """Check times of one that `read_kept` reads, seconds since 1970-01-01 UTC.
 

@@ -58,7 +58,7 @@ _SECURE, _INDETERMINATE = 5, 2
 """`enum sec_status` of Unbound."""
 
 
-class Filter:
+class NameFilter:
     """Which names may be listed; any, where no filter is there.
 
     Args:
@@ -156,10 +156,10 @@ def _chacha20(data, key, nonce):
 
 
 class Hook:
-    """What all threads of Unbound share."""
+    """State that all threads of Unbound share."""
 
     def __init__(self, folder):
-        self.filter = Filter()
+        self.filter = NameFilter()
         self._folder = folder
         self._header = b""
         self._bad = b""
@@ -193,7 +193,7 @@ class Hook:
             data = header + file.read()
         key = unhexlify((self._folder / KEY).read_bytes().strip())
         try:
-            self.filter = Filter(unsealed(data, key))
+            self.filter = NameFilter(unsealed(data, key))
         except (ValueError, struct.error) as e:
             self._bad = header if len(header) == _HEADER.size and len(data) > len(header) else b""
             raise ValueError(str(e)) from e
