@@ -40,6 +40,7 @@ from urlward.policy.allows import TemporaryAllows, add_allow, current_allows, en
 from urlward.policy.own import OwnEntry, add_own, draft, line_of, own_entries, remove_own
 from urlward.records.holds import current_holds, hold, release
 from urlward.state.audit import read_audit, verify
+from urlward.state.audit_view import Change
 from urlward.state.folder import StateError, local_key, made_folder
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
@@ -665,3 +666,10 @@ def test_a_state_folder_of_another_release_stops_nothing_else(tmp_path: Path) ->
     shared = SharedDecisions(connection, tmp_path, [])
     with pytest.raises(UrlwardError, match="another version"):
         shared._look()
+
+
+def test_what_is_done_with_a_published_list_is_not_done_with_the_feed_of_that_name(tmp_path: Path) -> None:
+    (kind,) = (one for one in all_kinds(tmp_path, SEAL, Config(), print) if one.name == "rollback")
+    fields = {"feed": "phish", "why": "w"}
+    assert kind.word(Change(0, 1, "", "released", "Ann", fields)) == ("phish", True)
+    assert kind.word(Change(0, 1, "", "released", "Ann", fields | {"published": "/srv/lists"}))[0] == ""
