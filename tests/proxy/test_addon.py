@@ -575,7 +575,7 @@ def test_the_script_has_one_addon() -> None:
     ids=["files", "for no days", "no files", "no records"],
 )
 async def test_urls_of_known_files_are_learned_where_that_is_configured(
-    text: str, learns: bool, tmp_path: Path
+    text: str, learns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     records = 'state = "state"\n[records]\n[records.days]\nblocks = 1\noperations = 1\n'
     (tmp_path / "urlward.toml").write_text(text.format(records=records))
@@ -586,6 +586,8 @@ async def test_urls_of_known_files_are_learned_where_that_is_configured(
         assert urlward.learner is urlward.guard.learner
         if urlward.learner is not None:
             urlward.learner.learn(Match("listed.example/a", "hotline", "H-7", "", "R-1"))
+        urlward.running()
         urlward.done()
         await urlward.close()
+    assert ("files: without [records]" in caplog.text) is (text == "[files]\n")
     assert len(list(tmp_path.glob("state/learn/*"))) == learns, "what was handed on is written"

@@ -173,6 +173,7 @@ class Urlward:
         self._service: Service | None = None
         self.recording: Recording | None = None
         self.learner: Learner | None = None
+        self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
         self.pool = Pool()
@@ -296,6 +297,10 @@ class Urlward:
             logger.error("no list is loaded (option urlward_list): every request is refused")
         if ctx.options.urlward_monitor:
             logger.warning("monitor: nothing is blocked, what would be is logged")
+        if self._unrecorded and is_first():
+            logger.warning(
+                "files: without [records] a known file is a line in the log: no alarm, nothing learned"
+            )
         for name, safe in (("connection_strategy", "lazy"), ("rawtcp", False)):
             if getattr(ctx.options, name) != safe:
                 value = str(safe).lower()
@@ -667,6 +672,7 @@ class Urlward:
 
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
+        self._unrecorded = config.files is not None and config.records is None
         if config.records is None or self.recording is not None:
             return
         try:
