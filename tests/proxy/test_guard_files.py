@@ -62,7 +62,7 @@ def met(g: Guard, verdict: Verdict = LISTED, file: KnownFile = FILE) -> int | No
     context, request = make_context(), for_host("plain.example", "/a/picture.jpg")
     names = g.answer(request, context)
     assert isinstance(names, Names)
-    answer = g.known_file(verdict, file, request, names, context.client)
+    answer = g.known_file(verdict, file, names, context.client, request)
     return None if answer is None else answer.status
 
 
@@ -106,7 +106,7 @@ def test_the_page_has_the_reference_of_the_event_and_the_group(
     context, request = of(SCHOOL), for_host("plain.example", "/a/picture.jpg")
     names = g.answer(request, context)
     assert isinstance(names, Names)
-    answer = g.known_file(LISTED, FILE, request, names, context.client)
+    answer = g.known_file(LISTED, FILE, names, context.client, request)
     assert answer is not None
     assert told[0].reference.encode() in answer.body
     assert b"Example School" in answer.body
@@ -122,9 +122,10 @@ def test_the_folder_of_a_stream_is_learned() -> None:
 def test_a_head_of_our_own_path_is_answered() -> None:
     head = read_request_head(b"GET /a HTTP/1.1\r\nHost: plain.example\r\n\r\n")
     names = Names(("plain.example",), (80,), "", "/a")
-    answer = guard().known_file(LISTED, FILE, head, names, make_context().client)
-    assert answer is not None
-    assert answer.status == 451
+    for request in (head, None):
+        answer = guard().known_file(LISTED, FILE, names, make_context().client, request)
+        assert answer is not None
+        assert (answer.status, b"Reference" in answer.body) == (451, True)
 
 
 def test_it_is_one_line_without_the_url(caplog: pytest.LogCaptureFixture) -> None:

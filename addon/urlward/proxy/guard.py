@@ -464,9 +464,9 @@ class Guard:
         self,
         verdict: Verdict,
         found: KnownFile,
-        request: http.Request | RequestHead,
         names: Names,
         client: Client,
+        request: http.Request | RequestHead | None = None,
     ) -> BlockResponse | None:
         """Log a response that is a known file, and have its URL learned where its action says so. Never
         raises.
@@ -475,9 +475,9 @@ class Guard:
             verdict: of `Matcher.check_file` or `Matcher.file_verdict`; or of a classifier, which blocks
                 nothing (``monitor``, without a list).
             found: the file, with the action that is configured.
-            request: whose response it is.
             names: that the request passed under.
             client: whose it is.
+            request: whose response it is; None where it is not at hand.
 
         Returns:
             The response in its place, where nothing of it has been sent; where something has, the connection
@@ -597,16 +597,17 @@ class Guard:
         return self._page(hit, view, request, client)
 
     def _page(
-        self, hit: Hit, view: View, request: http.Request | RequestHead, client: Client
+        self, hit: Hit, view: View, request: http.Request | RequestHead | None, client: Client
     ) -> BlockResponse:
-        """The block page for a hit."""
+        """The block page for a hit, as the client wants it where that is known."""
         verdict, reference, page = hit.verdict, hit.reference, self.pages.get(view.page, self.page)
+        head, accept, language = False, "", ""
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
             accept, language = (
                 request.get(name).decode("latin-1") for name in (b"accept", b"accept-language")
             )
-        else:
+        elif request is not None:
             head = request.data.method == b"HEAD"
             accept, language = (request.headers.get(name, "") for name in ("accept", "accept-language"))
         try:
