@@ -40,6 +40,8 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
     metrics.requests("match", "block")
     metrics.blocked("one", "phishing")
     metrics.check(3e-6)
+    metrics.looks_at_files = True
+    metrics.matched("one", "pdq")
     exposition.take("worker", metrics.snapshot())
     return exposition, metrics
 

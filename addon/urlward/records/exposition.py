@@ -32,12 +32,15 @@ from urlward.records.event import KINDS
 from urlward.records.metrics import (
     BUCKETS,
     ERRORS,
+    HASHED,
+    INSPECTED,
     MAX_STORES,
     NONE,
     SETTLED,
     SHARED,
     STAGES,
     TROUBLES,
+    UNLEARNED,
     VERDICTS,
     Bounded,
     Counts,
@@ -55,7 +58,7 @@ from urlward.state.folder import StateError
 ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
-    "clock-set", "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
+    "clock-set", "refused-list", "rules-removed", "rules-wrong", "known-file", "learned-full", *TROUBLES,
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -214,6 +217,22 @@ def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> 
         yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
     for key in _OF_FLEET:
         yield _histogram(key, total)
+
+
+def of_files(total: Counts) -> Iterator[Metric]:
+    """Bodies that were looked at, and known files among them."""
+    counts = _of(total, "files")
+    texts = (
+        "Bodies whose digests were looked up.",
+        "Bytes of these.",
+        "Known files whose URL was not learned, as there were too many.",
+    )
+    for what, text in zip((*HASHED, UNLEARNED), texts, strict=True):
+        yield _counter(f"urlward_files_{what}", text, (), {(): counts.get((what,), 0.0)})
+    inspected: Rows = {(what,): counts.get((what,), 0.0) for what in INSPECTED}
+    text = "Copies of pictures and video for the inspector, by what came of them."
+    yield _counter("urlward_files_inspected", text, ("outcome",), inspected)
+    yield _counter("urlward_files_matches", "Known files.", ("list", "algorithm"), _of(total, "matches"))
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
@@ -589,6 +608,13 @@ class Exposition(Collector):
             found |= {(kind, number): why for kind, why in snapshot.troubles.items()}
         return found
 
+    def known_files(self) -> dict[str, float]:
+        """Known files that all workers have met, by the list that they are on."""
+        found: dict[str, float] = {}
+        for (list_, _), count in _of(self._sums.total(), "matches").items():
+            found[list_] = found.get(list_, 0.0) + count
+        return found
+
     def feeds(self) -> list[FeedFigures]:
         """Figures of the feeds, good for `FIGURES_FOR`."""
         now = self._steady()
@@ -609,6 +635,8 @@ class Exposition(Collector):
         yield from of_workers(total, live, now)
         if (fleet := self._fleet()) is not None:
             yield from of_fleet(total, live, fleet)
+        if any(snapshot.looks_at_files for snapshot in live):
+            yield from of_files(total)
         if (rules := self.rules()) is not None:
             yield from of_rules(rules)
         yield from of_feeds(self.feeds(), now)

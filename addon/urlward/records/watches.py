@@ -1,4 +1,4 @@
-"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic."""
+"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic, and known files."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows
 from urlward.records.event import Kind
-from urlward.records.metrics import TROUBLES, RulesFacts
+from urlward.records.metrics import NONE, TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
 
@@ -22,6 +22,9 @@ logger = logging.getLogger("urlward.records")
 
 LOOK = 2.0
 """Seconds between two looks."""
+
+FILES_AGAIN = 600.0
+"""Seconds until a list's known files are an alarm again; those between are counted in that one."""
 
 AT_START = 60.0
 """Seconds before the first look in which what happened is told too: these processes were starting then."""
@@ -40,6 +43,7 @@ class Watches:
         refused: by list, why what its file has now is not in force; None where no worker says.
         rules: how a gateway's rules are; None where no worker says.
         troubles: what workers say of traffic, by kind and worker.
+        known: how many known files workers have met, by list.
         alarm: raises and ends an alarm.
         clock: seconds since 1970-01-01 UTC.
     """
@@ -53,6 +57,7 @@ class Watches:
         refused: Callable[[], Mapping[str, str] | None] = lambda: None,
         rules: Callable[[], RulesFacts | None] = lambda: None,
         troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        known: Callable[[], Mapping[str, float]] = dict,
         alarm: Tell = lambda *_, **__: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,6 +68,8 @@ class Watches:
         self._rules = rules
         self._look_for_troubles = troubles
         self._troubles: Mapping[tuple[str, str], str] = {}
+        self._known = known
+        self._met: dict[str, tuple[float, float]] = {}
         self._alarm = alarm
         self._clock = clock
         self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
@@ -79,6 +86,7 @@ class Watches:
             self.look_at_lists()
             self.look_at_rules()
             self.look_at_traffic()
+            self.look_at_files()
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
@@ -134,6 +142,19 @@ class Watches:
             end, text = TROUBLES[kind]
             self._alarm(end, f"worker {worker}: {text}, or that worker has ended", whose=worker)
         self._troubles = found
+
+    def look_at_files(self) -> None:
+        """Look once at the workers' reports of known files, in the thread that receives them."""
+        now = self._clock()
+        for name, count in self._known().items():
+            before, at = self._met.get(name, (0.0, -FILES_AGAIN))
+            if count > before and not 0 <= now - at < FILES_AGAIN:
+                self._met[name] = count, now
+                named = "" if name == NONE else name
+                text = (
+                    f"known files of {f'list {name}' if named else 'a classifier'}: {count - before:.0f} met"
+                )
+                self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
 
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:
         facts, now = store.facts(), self._clock()

@@ -22,6 +22,7 @@ from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
@@ -110,8 +111,12 @@ class Services:
             rules=self._measures.rules,
             troubles=self._measures.troubles,
             alarm=self.recorder.alarm,
+            known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
+        if self._config.files is not None and (days := self._config.files.learn_days):
+            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+            found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
