@@ -494,7 +494,7 @@ def _compile(args: argparse.Namespace) -> int:
     _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
-    entries = parse(data).meta["entries"]
+    entries = parse(data).entries
     print(
         f"{args.output}: {counted(entries, 'entry')}, "
         f"{counted(report.entries - entries, 'equal one')} left out, {counted(report.bad, 'bad line')}, "
@@ -521,7 +521,7 @@ def _info(args: argparse.Namespace) -> int:
         "serial": header.serial,
         "created": _date(header.created),
         "key": header.key_id.hex(),
-        "entries": meta["entries"],
+        "entries": artifact.entries,
         "kinds": meta["counts"],
         "categories": {name or "(none)": count for name, count in meta["by_category"].items()},
         "bytes": header.size,

@@ -29,6 +29,9 @@ NAME_START = "\3"
 NETWORK_START = "\4"
 _POSITIONS = 5
 
+SEALED = 28
+"""Bytes that sealing adds: nonce and tag."""
+
 SEGMENT_LETTERS = 4
 """Letters of a path segment."""
 
@@ -143,6 +146,11 @@ class Tokens(dict[str, str]):
                 self.clear()
             self[text] = letters
         return letters
+
+
+def mark_of(digest: bytes) -> int:
+    """The number that a keyed digest is sorted and found by where rows are many: its first 8 bytes."""
+    return int.from_bytes(digest[:8], "little")
 
 
 def derived(secret: bytes, use: bytes, size: int = 32) -> bytes:

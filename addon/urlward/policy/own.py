@@ -21,6 +21,7 @@ from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import DamagedError, EntryError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
+from urlward.engine.telling import tells_digest
 from urlward.engine.url import is_address
 from urlward.policy.allows import allowed_by
 from urlward.policy.reasons import names, reason_of
@@ -155,7 +156,9 @@ def draft(
             raise UrlwardError("expires: a date such as 2027-01-31") from e
     if note:
         note = reason_of(note)
-        if names(entry.host, note):
+        if entry.kind is Kind.FILE and tells_digest(note, entry.path):
+            raise UrlwardError("note: has a digest in it, and is kept as it is: say it without")
+        if entry.kind is not Kind.FILE and names(entry.host, note):
             raise UrlwardError("note: names the host, and is kept as it is: say it without")
     return Draft(line, entry, category, note, expires)
 
@@ -401,9 +404,11 @@ def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
 
 
 def _digest(entry: Entry, key: Key) -> str:
-    """Tells an entry from others, whatever its id, category and last day."""
+    """Tells an entry from others, whatever its id, category, last day and distance."""
     plain = entry._replace(params=frozenset(), id="", category="", expires=0)
-    return key.digest(f"o{plain!r}{sorted(entry.params)}").hex()
+    # As it has been written since before there were distances: what is kept has such a digest.
+    said = ", ".join(f"{name}={value!r}" for name, value in plain._asdict().items() if name != "distance")
+    return key.digest(f"oEntry({said}){sorted(entry.params)}").hex()
 
 
 def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:

@@ -247,7 +247,7 @@ class Lists:
             return False
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
-        header, entries = artifact.header, artifact.meta["entries"]
+        header, entries = artifact.header, artifact.entries
         fetched = PublishedVersion(
             header.serial, content, entries, 0.0, header.valid_until, protected=protected
         )
