@@ -235,6 +235,8 @@ def of_files(total: Counts) -> Iterator[Metric]:
     text = "Copies of pictures and video for the inspector, by what came of them."
     yield _counter("urlward_files_inspected", text, ("outcome",), inspected)
     yield _counter("urlward_files_matches", "Known files.", ("list", "algorithm"), _of(total, "matches"))
+
+
 OFFERS = ("offered", "tried", "held")
 """States of a published list: the same for all, another for canaries, and nothing new."""
 

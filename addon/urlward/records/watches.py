@@ -165,6 +165,7 @@ class Watches:
                     f"known files of {f'list {name}' if named else 'a classifier'}: {count - before:.0f} met"
                 )
                 self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
+
     def look_at_publishing(self) -> None:
         """Look once at what a publisher says of itself, in the thread of its event loop."""
         found = dict(self._look_at_publisher())
