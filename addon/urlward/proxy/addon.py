@@ -682,6 +682,7 @@ class Urlward:
         except UrlwardError as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self.recording = Recording(config.records, state, key.secret, worker_name())
+        self.recording.metrics.looks_at_files = config.files is not None
         if config.files is not None and config.files.learn_days:
             self.learner = Learner(state, key, partial(self.recording.metrics.files, UNLEARNED))
 
