@@ -15,7 +15,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.records import database as module
 from urlward.records import sql
 from urlward.records.database import Database, open_database
-from urlward.records.event import KINDS
+from urlward.records.event import KINDS, PERSONAL
 from urlward.records.holds import held_references, hold
 from urlward.records.jsonl_store import open_jsonl
 from urlward.records.retention import (
@@ -83,7 +83,14 @@ def test_days_of_each_kind() -> None:
         *("block", "would-block", "cut", "would-cut", "file", "objection"),
     }
     assert days_of(DaysTable()) == {}
-    assert set(days_of(DaysTable(blocks=1))) == {"block", "would-block", "cut", "would-cut", "file", "objection"}
+    assert set(days_of(DaysTable(blocks=1))) == {
+        "block",
+        "would-block",
+        "cut",
+        "would-cut",
+        "file",
+        "objection",
+    }
 
 
 async def test_nothing_is_ever_older_than_it_may_be(database: Database, tmp_path: Path) -> None:
