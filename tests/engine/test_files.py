@@ -214,13 +214,11 @@ def test_lists_under_several_keys() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 100, 5000])
 def test_every_row_is_found_and_nothing_else(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_table, "_NEAR", 2)  # so that some buckets have more
     found = matcher(*(file_line("sha1", n, id=n) for n in range(count)))
-    for near in (4, 0):  # where most are, and where none is
-        monkeypatch.setattr(engine_table, "_NEAR", near)
-        found = Matcher([load(build((file_line("sha1", n, id=n) for n in range(count)), key()), key())])
-        for n in range(0, count, max(count // 50, 1)):
-            assert found.check_file({"sha1": digest("sha1", n)}).entry == str(n)
-            assert found.check_file({"sha1": digest("sha1", count + n)}) is PASS
+    for n in range(0, count, max(count // 50, 1)):
+        assert found.check_file({"sha1": digest("sha1", n)}).entry == str(n)
+        assert found.check_file({"sha1": digest("sha1", count + n)}) is PASS
 
 
 # -- pictures

@@ -17,6 +17,7 @@ from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, List
 from urlward.engine.loaded import LoadedList
 from urlward.engine.perceptual import PerceptualList
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
+from urlward.engine.table import FileTable
 from urlward.engine.url import (
     DEFAULT_PORTS,
     Reading,
@@ -93,6 +94,7 @@ class Matcher:
         alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
         self._none_begins = alone.isdisjoint if alone is not None else None
         self._of_files = [(li, li.files) for li in self.lists if li.files is not None]
+        self._exact = [(algorithm, groups) for algorithm in EXACT if (groups := self._keyed_files(algorithm))]
         self.file_algorithms = frozenset(
             algorithm
             for _, files in self._of_files
@@ -330,10 +332,9 @@ class Matcher:
             decide: likewise.
         """
         told = PASS
-        for algorithm in EXACT:
+        for algorithm, groups in self._exact:
             digest = digests.get(algorithm)
-            found = self._found_file(algorithm, digest, now) if digest is not None else ()
-            if found:
+            if digest is not None and (found := _found_file(groups, algorithm, digest, now)):
                 verdict = decide(self._excused(found))
                 if verdict.blocked:
                     return verdict
@@ -341,17 +342,13 @@ class Matcher:
                     told = verdict
         return told
 
-    def _found_file(self, algorithm: str, digest: bytes, now: float) -> list[Verdict]:
-        found: list[Verdict] = []
-        text = file_text(algorithm, digest.hex())
-        last, keyed = None, b""
+    def _keyed_files(self, algorithm: str) -> "_KeyedFiles":
+        """The lists that have digests of an algorithm, by their keys."""
+        by_key: dict[bytes, tuple[Key, list[tuple[LoadedList, FileTable]]]] = {}
         for li, files in self._of_files:
             if algorithm in files.algorithms:
-                if li.key is not last:
-                    last, keyed = li.key, li.key.digest(text)
-                for row in files.matching(FilePool.EXACT, keyed):
-                    _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
-        return found
+                by_key.setdefault(li.key.id, (li.key, []))[1].append((li, files))
+        return list(by_key.values())
 
     def perceptual(self) -> list[PerceptualList]:
         """The PDQ digests that each list blocks, in plain form, for a process that looks at pictures.
@@ -520,6 +517,21 @@ class Matcher:
                     shape = li.table.shape(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(li.verdict(row), shape, ports, now, found)
+
+
+type _KeyedFiles = Sequence[tuple[Key, Sequence[tuple[LoadedList, FileTable]]]]
+
+
+def _found_file(groups: _KeyedFiles, algorithm: str, digest: bytes, now: float) -> list[Verdict]:
+    """The verdicts of entries with a digest."""
+    found: list[Verdict] = []
+    text = file_text(algorithm, digest.hex())
+    for key, lists in groups:
+        keyed = key.digest(text)
+        for li, files in lists:
+            for row in files.matching(FilePool.EXACT, keyed):
+                _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
+    return found
 
 
 class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):

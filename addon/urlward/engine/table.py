@@ -4,9 +4,10 @@
 and `perceptual_list` its PDQ digests, for a process that looks at pictures.
 """
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Generator
-from math import isqrt
+from collections.abc import Generator, Sequence
+from itertools import accumulate, pairwise
 
 from urlward.engine.artifact import Artifact, Section, networks, unpack
 from urlward.engine.compiler import FilePool
@@ -147,6 +148,8 @@ class FileTable:
         "_marks",
         "_pools",
         "_sealed",
+        "_shift",
+        "_starts",
         "algorithms",
         "rows",
         "shape_numbers",
@@ -163,11 +166,9 @@ class FileTable:
         self._id_ends = unpack("I", sections[Section.FILE_ID_ENDS])
         self._ids = sections[Section.FILE_IDS]
         self._sealed = sections[Section.PERCEPTUAL]
-        self._pools: list[tuple[int, int, int]] = []
-        self.rows = 0
-        for count in said["rows"]:
-            self._pools.append((self.rows, self.rows + count, _NEAR * isqrt(count)))
-            self.rows += count
+        self._shift, self._starts = 0, array("I")
+        self._pools = list(pairwise(accumulate(said["rows"], initial=0)))
+        self.rows = sum(said["rows"])
 
     def check(self) -> Generator[None]:
         """Check as `RowTable.check`, and that the rows are in order, without which none would be found.
@@ -177,12 +178,30 @@ class FileTable:
         """
         yield from _check_words(self._ids)
         yield from _check_numbers(self.shape_numbers, len(self.shapes))
-        for low, high, _ in self._pools:
+        for low, high in self._pools:
             for start in range(low, high, _CHECK_MARKS):
                 marks = self._marks[start : min(start + _CHECK_MARKS + 1, high)].tolist()
                 if marks != sorted(marks):
                     raise DamagedError("the digests of files are not in order")
                 yield
+        yield from self._fill_buckets()
+
+    def _fill_buckets(self) -> Generator[None]:
+        """Note where the digests begin that have the same first bits. Keyed digests are as good as drawn by
+        lot, so few have, and a search among a million begins among some."""
+        (low, high), marks = self._pools[FilePool.EXACT], self._marks
+        bits = (high - low >> _BUCKET_BITS).bit_length()
+        shift, starts, at = 64 - bits, array("I", [low]), low
+        for bucket in range(1, 1 << bits):
+            first, near = bucket << shift, min(at + _NEAR, high)
+            at = bisect_left(marks, first, at, near)
+            if at == near:
+                at = bisect_left(marks, first, at, high)
+            starts.append(at)
+            if not bucket % _FILLED:
+                yield
+        starts.append(high)
+        self._shift, self._starts = shift, starts
 
     def digest(self, row: int) -> bytes:
         """The 16-byte digest of a row's text."""
@@ -196,25 +215,28 @@ class FileTable:
         """The list body's reference for a row, or empty."""
         return _id(self._ids, self._id_ends, row)
 
-    def matching(self, pool: FilePool, digest: bytes) -> list[int]:
+    def matching(self, pool: FilePool, digest: bytes) -> Sequence[int]:
         """The rows of a pool that have this digest."""
-        return [row for row in self.marked(pool, mark_of(digest)) if self.digest(row) == digest]
+        rows = self.marked(pool, mark_of(digest))
+        return [row for row in rows if self.digest(row) == digest] if rows else rows
 
     def marked(self, pool: FilePool, mark: int) -> range:
         """The rows of a pool whose digest has this mark; one, if any, but by a chance of 1 in 2^64."""
-        low, high, near = self._pools[pool]
-        marks = self._marks
-        # Keyed digests are as good as drawn by lot: of how many, it is known about where each stands.
-        at = low + ((high - low) * mark >> 64)
-        start, stop = max(at - near, low), min(at + near, high)
-        if (start > low and marks[start - 1] >= mark) or (stop < high and marks[stop] < mark):
-            start, stop = low, high
-        start = stop = bisect_left(marks, mark, start, stop)
+        marks, starts = self._marks, self._starts
+        if starts and pool is FilePool.EXACT:
+            bucket = mark >> self._shift
+            low, high = starts[bucket], starts[bucket + 1]
+        else:
+            low, high = self._pools[pool]
+        at = bisect_left(marks, mark, low, high)
+        if at == high or marks[at] != mark:
+            return _NOTHING
+        stop = at + 1
         while stop < high and marks[stop] == mark:
             stop += 1
-        return range(start, stop)
+        return range(at, stop)
 
-    def excusing(self, key: Key, digest: bytes) -> list[int]:
+    def excusing(self, key: Key, digest: bytes) -> Sequence[int]:
         """The rows that excuse a listed PDQ digest."""
         return self.matching(FilePool.EXCUSED, key.digest(file_text(PDQ, digest.hex())))
 
@@ -232,14 +254,21 @@ class FileTable:
         Raises:
             DamagedError: as `listed`.
         """
-        low, high, _ = self._pools[FilePool.LISTED]
+        low, high = self._pools[FilePool.LISTED]
         digests, distances = digests_and_distances(unseal_records(key, self._sealed))
         return PerceptualList(name, serial, digests, distances, self._marks[low:high])
 
 
-_NEAR = 4
-"""Square roots of a number of rows within which one stands of where it would on average; one in a billion
-does not, and is found all the same."""
+_NOTHING = range(0)
+
+_BUCKET_BITS = 3
+"""Logarithm of the rows that a bucket has on average, among which one is found in two or three steps."""
+
+_NEAR = 64
+"""Rows of a bucket at most, but for one in very many."""
+
+_FILLED = 1 << 10
+"""Buckets filled in a step, about 1 ms."""
 
 _CHECK_MARKS = 1 << 13
 """Rows whose order is checked in a step, about 1 ms."""
