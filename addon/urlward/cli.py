@@ -45,6 +45,7 @@ from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
 from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_records_commands
+from urlward.commands.report import add_report_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
 from urlward.commands.trust import (
@@ -201,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     add_support_command(command)
     add_assignment_commands(command)
     add_who_command(command)
+    add_report_commands(command)
     add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)

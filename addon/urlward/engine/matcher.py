@@ -166,15 +166,15 @@ class Matcher:
         if not states or (not self._floating and all(state is QUIET for state in states)):
             return PASS
         passed: Verdict | None = None
-        rest = states
+        rest = not_allowed = states
         work = Work()
         readings = target_readings(target, work)
         queries = _Queries(work)
         for reading in readings:
-            if reading.shorter and not rest:
+            considered = rest if reading.shorter else not_allowed if reading.respelled else states
+            if not considered:
                 continue
             work.spend(len(reading.path) // _COMPARED, reading.path.count("/") // _SEGMENTS_A_TEXT)
-            considered = rest if reading.shorter else states
             verdicts = self._check_reading(considered, reading, queries, ports, now, decide)
             if len(readings) == 1 or verdicts[-1].blocked:
                 return _told(verdicts)
@@ -182,6 +182,7 @@ class Matcher:
                 # Excused as written, a host is so under what is left of it; no other is. A path sequence says
                 # nothing of the host, nor of what stands before it in the path.
                 rest = [s for s, v in zip(states, verdicts, strict=True) if not _excuses_all(v)]
+                not_allowed = [s for s, v in zip(states, verdicts, strict=True) if v.action != "allow"]
             verdict = _told(verdicts)
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict

@@ -1,4 +1,4 @@
-"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic."""
+"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic, and known files."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows
 from urlward.records.event import Kind
-from urlward.records.metrics import TROUBLES, RulesFacts
+from urlward.records.metrics import NONE, PUBLISHING, TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
 
@@ -22,6 +22,9 @@ logger = logging.getLogger("urlward.records")
 
 LOOK = 2.0
 """Seconds between two looks."""
+
+FILES_AGAIN = 600.0
+"""Seconds until a list's known files are an alarm again; those between are counted in that one."""
 
 AT_START = 60.0
 """Seconds before the first look in which what happened is told too: these processes were starting then."""
@@ -40,6 +43,9 @@ class Watches:
         refused: by list, why what its file has now is not in force; None where no worker says.
         rules: how a gateway's rules are; None where no worker says.
         troubles: what workers say of traffic, by kind and worker.
+        known: how many known files workers have met, by list.
+        publishing: what a publisher says is wrong, by kind and what it is about.
+        resting: whether another publisher looks after the feeds.
         alarm: raises and ends an alarm.
         clock: seconds since 1970-01-01 UTC.
     """
@@ -53,6 +59,9 @@ class Watches:
         refused: Callable[[], Mapping[str, str] | None] = lambda: None,
         rules: Callable[[], RulesFacts | None] = lambda: None,
         troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        known: Callable[[], Mapping[str, float]] = dict,
+        publishing: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        resting: Callable[[], bool] = lambda: False,
         alarm: Tell = lambda *_, **__: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,6 +72,11 @@ class Watches:
         self._rules = rules
         self._look_for_troubles = troubles
         self._troubles: Mapping[tuple[str, str], str] = {}
+        self._known = known
+        self._met: dict[str, tuple[float, float]] = {}
+        self._look_at_publisher = publishing
+        self._not_published: Mapping[tuple[str, str], str] = {}
+        self._resting = resting
         self._alarm = alarm
         self._clock = clock
         self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
@@ -79,11 +93,15 @@ class Watches:
             self.look_at_lists()
             self.look_at_rules()
             self.look_at_traffic()
+            self.look_at_files()
+            self.look_at_publishing()
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
         """Look once. The first look emits nothing of what was there before these processes (`AT_START`)."""
-        for feed, store in self._feeds:
+        if self._resting():
+            self._seen.clear()  # what another has left undone is no news
+        for feed, store in () if self._resting() else self._feeds:
             try:
                 self._look_at(feed, store)
             except UrlwardError as e:
@@ -134,6 +152,31 @@ class Watches:
             end, text = TROUBLES[kind]
             self._alarm(end, f"worker {worker}: {text}, or that worker has ended", whose=worker)
         self._troubles = found
+
+    def look_at_files(self) -> None:
+        """Look once at the workers' reports of known files, in the thread that receives them."""
+        now = self._clock()
+        for name, count in self._known().items():
+            before, at = self._met.get(name, (0.0, -FILES_AGAIN))
+            if count > before and not 0 <= now - at < FILES_AGAIN:
+                self._met[name] = count, now
+                named = "" if name == NONE else name
+                text = (
+                    f"known files of {f'list {name}' if named else 'a classifier'}: {count - before:.0f} met"
+                )
+                self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
+
+    def look_at_publishing(self) -> None:
+        """Look once at what a publisher says of itself, in the thread of its event loop."""
+        found = dict(self._look_at_publisher())
+        for (kind, about), why in found.items():
+            if self._not_published.get((kind, about)) != why:
+                self._alarm(kind, f"publish: {why}", whose=about)
+        for kind, about in self._not_published.keys() - found.keys():
+            if kind in PUBLISHING:  # the others end by themselves
+                end, text = PUBLISHING[kind]
+                self._alarm(end, f"publish: {about}: {text}", whose=about)
+        self._not_published = found
 
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:
         facts, now = store.facts(), self._clock()
