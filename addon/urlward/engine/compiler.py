@@ -444,7 +444,8 @@ class Compiler:
         look = (int(Kind.FILE), Flag.ALLOW if allow else 0, number, entry.expires, 0)
         shape = self._file_shapes.setdefault(look, len(self._file_shapes))
         digest = self._key.digest(file_text(algorithm, entry.path))
-        self._files.append(FileRow(pool, mark_of(digest), digest, shape, kept, entry.id, algorithm))
+        row = (pool, mark_of(digest), digest, shape, kept, entry.id, algorithm)
+        self._files.append(tuple.__new__(FileRow, row))
 
     def _finish_files(self, shapes: list[Shape], numbers: Sequence[int]) -> CompiledFiles:
         # A named tuple's own constructor takes twice as long, a million times over.

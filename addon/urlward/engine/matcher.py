@@ -5,8 +5,9 @@ host without an entry is only looked at for path sequences. Nothing here changes
 caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
+from binascii import hexlify
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -335,7 +336,16 @@ class Matcher:
         told = PASS
         for algorithm, groups in self._exact:
             digest = digests.get(algorithm)
-            if digest is not None and (found := _found_file(groups, algorithm, digest, now)):
+            if digest is None:
+                continue
+            text = hexlify(digest)
+            found: list[Verdict] = []
+            for keyed_of, lists in groups:
+                keyed = keyed_of(text)
+                for rows_with, li, files in lists:
+                    for row in rows_with(keyed):
+                        _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
+            if found:
                 verdict = decide(self._excused(found))
                 if verdict.blocked:
                     return verdict
@@ -349,7 +359,10 @@ class Matcher:
         for li, files in self._of_files:
             if algorithm in files.algorithms:
                 by_key.setdefault(li.key.id, (li.key, []))[1].append((li, files))
-        return list(by_key.values())
+        return [
+            (key.behind(file_text(algorithm, "")), [(files.exact, li, files) for li, files in lists])
+            for key, lists in by_key.values()
+        ]
 
     def perceptual(self) -> list[PerceptualList]:
         """The PDQ digests that each list blocks, in plain form, for a process that looks at pictures.
@@ -520,19 +533,13 @@ class Matcher:
                         _judge(li.verdict(row), shape, ports, now, found)
 
 
-type _KeyedFiles = Sequence[tuple[Key, Sequence[tuple[LoadedList, FileTable]]]]
-
-
-def _found_file(groups: _KeyedFiles, algorithm: str, digest: bytes, now: float) -> list[Verdict]:
-    """The verdicts of entries with a digest."""
-    found: list[Verdict] = []
-    text = file_text(algorithm, digest.hex())
-    for key, lists in groups:
-        keyed = key.digest(text)
-        for li, files in lists:
-            for row in files.matching(FilePool.EXACT, keyed):
-                _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
-    return found
+type _KeyedFiles = Sequence[
+    tuple[
+        Callable[[bytes], bytes],
+        Sequence[tuple[Callable[[bytes], Sequence[int]], LoadedList, FileTable]],
+    ]
+]
+"""Keyed digests of a key, and the lists under it with what finds their rows: bound once, not at each file."""
 
 
 class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):

@@ -166,9 +166,9 @@ class FileTable:
         self._id_ends = unpack("I", sections[Section.FILE_ID_ENDS])
         self._ids = sections[Section.FILE_IDS]
         self._sealed = sections[Section.PERCEPTUAL]
-        self._shift, self._starts = 0, array("I")
         self._pools = list(pairwise(accumulate(said["rows"], initial=0)))
         self.rows = sum(said["rows"])
+        self._shift, self._starts = 64, array("I", self._pools[FilePool.EXACT])
 
     def check(self) -> Generator[None]:
         """Check as `RowTable.check`, and that the rows are in order, without which none would be found.
@@ -215,30 +215,33 @@ class FileTable:
         """The list body's reference for a row, or empty."""
         return _id(self._ids, self._id_ends, row)
 
-    def matching(self, pool: FilePool, digest: bytes) -> Sequence[int]:
-        """The rows of a pool that have this digest."""
-        rows = self.marked(pool, mark_of(digest))
-        return [row for row in rows if self.digest(row) == digest] if rows else rows
+    def exact(self, digest: bytes) -> Sequence[int]:
+        """The rows of `FilePool.EXACT` that have this digest."""
+        mark, marks, starts = int.from_bytes(digest[:8], "little"), self._marks, self._starts
+        bucket = mark >> self._shift
+        end = starts[bucket + 1]
+        at = bisect_left(marks, mark, starts[bucket], end)
+        if at == end or marks[at] != mark:
+            return ()
+        found = []
+        while at < end and marks[at] == mark:
+            if self.digest(at) == digest:
+                found.append(at)
+            at += 1
+        return found
 
     def marked(self, pool: FilePool, mark: int) -> range:
         """The rows of a pool whose digest has this mark; one, if any, but by a chance of 1 in 2^64."""
-        marks, starts = self._marks, self._starts
-        if starts and pool is FilePool.EXACT:
-            bucket = mark >> self._shift
-            low, high = starts[bucket], starts[bucket + 1]
-        else:
-            low, high = self._pools[pool]
-        at = bisect_left(marks, mark, low, high)
-        if at == high or marks[at] != mark:
-            return _NOTHING
-        stop = at + 1
-        while stop < high and marks[stop] == mark:
+        low, high = self._pools[pool]
+        start = stop = bisect_left(self._marks, mark, low, high)
+        while stop < high and self._marks[stop] == mark:
             stop += 1
-        return range(at, stop)
+        return range(start, stop)
 
     def excusing(self, key: Key, digest: bytes) -> Sequence[int]:
         """The rows that excuse a listed PDQ digest."""
-        return self.matching(FilePool.EXCUSED, key.digest(file_text(PDQ, digest.hex())))
+        keyed = key.digest(file_text(PDQ, digest.hex()))
+        return [row for row in self.marked(FilePool.EXCUSED, mark_of(keyed)) if self.digest(row) == keyed]
 
     def listed(self, key: Key, row: int) -> tuple[bytes, int]:
         """The PDQ digest of a row of `FilePool.LISTED` in plain form, and the distance up to which it blocks.
@@ -256,10 +259,13 @@ class FileTable:
         """
         low, high = self._pools[FilePool.LISTED]
         digests, distances = digests_and_distances(unseal_records(key, self._sealed))
-        return PerceptualList(name, serial, digests, distances, self._marks[low:high])
+        return PerceptualList(name, serial, digests, distances, array("Q", self._marks[low:high]))
 
+    def release(self) -> None:
+        """Let go of the artifact's bytes, when nothing uses the table any more."""
+        nothing = memoryview(b"")
+        self._digests = self._marks = self._id_ends = self._ids = self._sealed = self.shape_numbers = nothing
 
-_NOTHING = range(0)
 
 _BUCKET_BITS = 3
 """Logarithm of the rows that a bucket has on average, among which one is found in two or three steps."""
