@@ -21,8 +21,9 @@ from urlward.feeds.source import Reason
 from urlward.feeds.status import STATES
 from urlward.page.words import SHIPPED, read_texts
 from urlward.records.event import KINDS
-from urlward.records.exposition import ALARMS
-from urlward.records.metrics import TROUBLES
+from urlward.records.exposition import ALARMS, OFFERS
+from urlward.records.metrics import PUBLISHING, TROUBLES
+from urlward.state.audit_view import TOPICS
 
 HERE = Path(handler.__file__).parent
 ROOT = HERE.parent
@@ -218,7 +219,10 @@ REASONS = {
 def test_words_that_scripts_rely_on_are_translated():
     states = {*STATES, "open", "granted", "declined", "pass", "monitor"}
     words = states | set(KINDS) | {kind.label for kind in Kind} | set(ALARMS)
-    words |= {*TROUBLES, *(end for end, _ in TROUBLES.values()), *get_args(Reason), *REASONS}
+    words |= {*OFFERS, *(action for actions in TOPICS.values() for action in actions)}
+    for troubles in (TROUBLES, PUBLISHING):
+        words |= {*troubles, *(end for end, _ in troubles.values())}
+    words |= {*get_args(Reason), *REASONS}
     assert {word for word in words if f"term.{word}" not in ENGLISH} == set()
 
 
@@ -233,6 +237,8 @@ SPOKEN = [
     *said(ROOT / "objections/objections.py", "UrlwardError"),
     *said(ROOT / "policy/own.py", "UrlwardError"),
     *said(ROOT / "feeds/rollback.py", "UrlwardError"),
+    *said(ROOT / "publish/rollout.py", "UrlwardError"),
+    *said(ROOT / "publish/desk.py", "UrlwardError"),
     *(one for one in said(HERE / "editing.py", "EditError") if one[1] != "X: X"),  # of another module
     *said(ROOT / "records/event.py", "ReferenceTextError"),
     *said(ROOT / "state/people.py", "UrlwardError"),

@@ -584,6 +584,8 @@ async def test_urls_of_known_files_are_learned_where_that_is_configured(
         assert urlward.guard is not None
         assert (urlward.guard.learner is not None) is learns
         assert urlward.learner is urlward.guard.learner
+        if urlward.recording is not None:
+            assert urlward.recording.metrics.looks_at_files is ("[files]" in text)
         if urlward.learner is not None:
             urlward.learner.learn(Match("listed.example/a", "hotline", "H-7", "", "R-1"))
         urlward.running()

@@ -72,10 +72,14 @@ _FOREIGN = (
 )
 _OPERATORS = "For operators only: you are in as a viewer."
 
+ROLLOUTS = "/rollouts"
+"""Page that is only there where lists are published."""
+
 NAVIGATION = (
     ("/", "now.title"),
     ("/history", "history.title"),
     ("/lists", "lists.title"),
+    (ROLLOUTS, "rollouts.title"),
     ("/own", "own.title"),
     ("/configuration", "edit.title"),
     ("/events", "events.title"),
@@ -408,7 +412,11 @@ class Base(RequestHandler):
                 here=path,
                 back=self.request.uri if self.request.method in ("GET", "HEAD") else path,
                 languages=languages().values(),
-                navigation=[(to, name) for to, name in NAVIGATION if self.may(to, "GET")],
+                navigation=[
+                    (to, name)
+                    for to, name in NAVIGATION
+                    if self.may(to, "GET") and (to != ROLLOUTS or self.sources.publishes)
+                ],
                 node=self.context.node,
                 visitor=self.visitor(),
                 may=self.may,

@@ -210,7 +210,8 @@ def _looking(
 
 
 def _prepare(facts: Facts, in_force: Artifact | None, now: float) -> None:
-    facts.since = facts.since or now
+    # What a clock that ran ahead has noted would keep a feed from being stale until then.
+    facts.since, facts.last_success = min(facts.since or now, now), min(facts.last_success, now)
     facts.last_attempt = now
     if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
         facts.accepted = None

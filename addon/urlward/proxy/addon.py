@@ -48,7 +48,7 @@ from urlward.policy.policy import Policy
 from urlward.process import keep_private
 from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
-from urlward.proxy.authority import expiry_trouble
+from urlward.proxy.authority import validity_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
@@ -419,14 +419,15 @@ class Urlward:
                 self._judged = in_force
 
     async def _watch_authority(self) -> None:
-        """Warn before the certificate of the interception authority expires."""
+        """Warn before the certificate of interception's authority expires, and where it is not valid yet."""
         said, tls = "", ctx.master.addons.get("tlsconfig")
         while is_first() and ctx.options.urlward_intercept != "none":
             store = getattr(tls, "certstore", None)
             if store is None:
                 return  # mitmproxy decrypts nothing here
-            until = store.default_ca.notafter.timestamp()
-            why = expiry_trouble(until, time.time())
+            authority = store.default_ca
+            until = authority.notafter.timestamp()
+            why = validity_trouble(authority.notbefore.timestamp(), until, time.time())
             if why != said:
                 logger.error("%s", why or "the authority's certificate is good for long")
             said = why
@@ -691,6 +692,7 @@ class Urlward:
         except UrlwardError as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self.recording = Recording(config.records, state, key.secret, worker_name())
+        self.recording.metrics.looks_at_files = config.files is not None
         if config.files is not None and config.files.learn_days:
             self.learner = Learner(state, key, partial(self.recording.metrics.files, UNLEARNED))
 

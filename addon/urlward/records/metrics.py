@@ -50,6 +50,12 @@ TROUBLES = {
 """Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too, and has the kind of
 what ends that alarm, and its text."""
 
+PUBLISHING = {
+    "publish": ("published", "is published again"),
+    "rollout-held": ("rollout-released", "no longer held"),
+}
+"""Likewise of what a publisher says."""
+
 SETTLED = ("settled", "late", "away")
 """What has come of DNS answers whose addresses other nodes were to have first."""
 

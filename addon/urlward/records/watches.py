@@ -14,7 +14,7 @@ from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows
 from urlward.records.event import Kind
-from urlward.records.metrics import NONE, TROUBLES, RulesFacts
+from urlward.records.metrics import NONE, PUBLISHING, TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
 
@@ -44,6 +44,8 @@ class Watches:
         rules: how a gateway's rules are; None where no worker says.
         troubles: what workers say of traffic, by kind and worker.
         known: how many known files workers have met, by list.
+        publishing: what a publisher says is wrong, by kind and what it is about.
+        resting: whether another publisher looks after the feeds.
         alarm: raises and ends an alarm.
         clock: seconds since 1970-01-01 UTC.
     """
@@ -58,6 +60,8 @@ class Watches:
         rules: Callable[[], RulesFacts | None] = lambda: None,
         troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
         known: Callable[[], Mapping[str, float]] = dict,
+        publishing: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        resting: Callable[[], bool] = lambda: False,
         alarm: Tell = lambda *_, **__: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -70,6 +74,9 @@ class Watches:
         self._troubles: Mapping[tuple[str, str], str] = {}
         self._known = known
         self._met: dict[str, tuple[float, float]] = {}
+        self._look_at_publisher = publishing
+        self._not_published: Mapping[tuple[str, str], str] = {}
+        self._resting = resting
         self._alarm = alarm
         self._clock = clock
         self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
@@ -87,11 +94,14 @@ class Watches:
             self.look_at_rules()
             self.look_at_traffic()
             self.look_at_files()
+            self.look_at_publishing()
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
         """Look once. The first look emits nothing of what was there before these processes (`AT_START`)."""
-        for feed, store in self._feeds:
+        if self._resting():
+            self._seen.clear()  # what another has left undone is no news
+        for feed, store in () if self._resting() else self._feeds:
             try:
                 self._look_at(feed, store)
             except UrlwardError as e:
@@ -155,6 +165,18 @@ class Watches:
                     f"known files of {f'list {name}' if named else 'a classifier'}: {count - before:.0f} met"
                 )
                 self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
+
+    def look_at_publishing(self) -> None:
+        """Look once at what a publisher says of itself, in the thread of its event loop."""
+        found = dict(self._look_at_publisher())
+        for (kind, about), why in found.items():
+            if self._not_published.get((kind, about)) != why:
+                self._alarm(kind, f"publish: {why}", whose=about)
+        for kind, about in self._not_published.keys() - found.keys():
+            if kind in PUBLISHING:  # the others end by themselves
+                end, text = PUBLISHING[kind]
+                self._alarm(end, f"publish: {about}: {text}", whose=about)
+        self._not_published = found
 
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:
         facts, now = store.facts(), self._clock()

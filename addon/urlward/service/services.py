@@ -28,7 +28,13 @@ from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
-from urlward.records.exposition import Exposition, FleetFigures, release
+from urlward.records.exposition import (
+    Exposition,
+    FleetFigures,
+    PublishedList,
+    PublishFigures,
+    release,
+)
 from urlward.records.holds import held_references
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
@@ -44,6 +50,8 @@ from urlward.state.folder import DAMAGED, damaged_lately
 
 if TYPE_CHECKING:
     from urlward.fleet.nodes import FleetNodes
+    from urlward.publish.desk import RolloutDesk
+    from urlward.publish.run import Publisher
 
 logger = logging.getLogger("urlward.records")
 
@@ -62,6 +70,7 @@ class Services:
         list_format: of the filter's sources.
         reloads: of the filter.
         refresh: has a feed of a name refreshed, from any thread.
+        publisher: that looks after the feeds; None where this is a filter's process.
 
     Attributes:
         recorder: takes the events.
@@ -75,6 +84,7 @@ class Services:
         list_format: str = AUTO,
         reloads: Reloads | None = None,
         refresh: Callable[[str], object] = lambda _: None,
+        publisher: "Publisher | None" = None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -84,9 +94,11 @@ class Services:
         self._list_format = list_format
         self._reloads = reloads
         self._refresh = refresh
+        self._publisher = publisher
         self._measures = Exposition(
-            config.feed, state, expected=config.workers, recorder=self._recorder_state, fleet=self._figures
-        )
+            config.feed, state, expected=config.workers if publisher is None else 0,
+            recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
+        )  # fmt: skip
         self._nodes: FleetNodes | None = None
         self.recorder = Recorder(
             config.records,
@@ -110,6 +122,8 @@ class Services:
             refused=self._measures.refused_lists,
             rules=self._measures.rules,
             troubles=self._measures.troubles,
+            publishing=dict if self._publisher is None else self._publisher.troubles,
+            resting=self._is_resting,
             alarm=self.recorder.alarm,
             known=self._measures.known_files,
         )
@@ -215,6 +229,30 @@ class Services:
         text = f"fleet: {why or 'Valkey is back'}"
         self.recorder.alarm("fleet" if why else "fleet-back", text, whose="records")
 
+    def _is_resting(self) -> bool:
+        """Whether another publisher looks after the feeds."""
+        return self._publisher is not None and not self._publisher.leads
+
+    def _desk(self) -> "RolloutDesk | None":
+        if self._config.publish is None or self._config.publish.to is None:
+            return None
+        from urlward.publish.desk import RolloutDesk  # which few need
+
+        return RolloutDesk(self._config, self._state)
+
+    def _publishing(self) -> PublishFigures | None:
+        publisher = self._publisher
+        if publisher is None:
+            return None
+        lists = [
+            PublishedList(
+                name, rollout.state, rollout.stable, rollout.canary, rollout.entries,
+                rollout.observed(self._config), publisher.last_success.get(name, 0.0),
+            )
+            for name, rollout in sorted(publisher.rollouts.copy().items())
+        ]  # fmt: skip
+        return PublishFigures(publisher.leads, lists if publisher.leads else [], dict(publisher.failures))
+
     def _figures(self) -> FleetFigures | None:
         if self._config.fleet is None:
             return None
@@ -256,6 +294,9 @@ class Services:
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             reloads=self._reloads,
             nodes=self._fleet_rows if self._config.fleet is not None else None,
+            rollouts=self._desk(),
+            resting=self._is_resting,
+            filters=self._publisher is None,
             metrics=measures.render,
             snapshots=measures.snapshots,
             total=measures.total,
