@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
 from mitmproxy.connection import Client
@@ -95,6 +95,9 @@ from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
 
+if TYPE_CHECKING:
+    from urlward.proxy.known_files import KnownFiles
+
 logger = logging.getLogger("urlward")
 
 RECHECK = 0.25
@@ -149,6 +152,7 @@ class Urlward:
         service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
         learner: has URLs of known files learned; None where none are, or nothing is recorded.
+        files: inspects responses; None where no known files are looked for.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
         probing: notices who reads the lists out; None before the options are read.
@@ -173,6 +177,7 @@ class Urlward:
         self._service: Service | None = None
         self.recording: Recording | None = None
         self.learner: Learner | None = None
+        self.files: KnownFiles | None = None
         self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
@@ -287,6 +292,11 @@ class Urlward:
             recording=self.recording,
             learner=self.learner,
         )
+        self.files = None
+        if config.files is not None:
+            from urlward.proxy.known_files import KnownFiles
+
+            self.files = KnownFiles(config.files)
         if self._running:
             self._start_watch()
 
