@@ -208,7 +208,7 @@ def test_known_files_are_an_alarm_of_their_list_now_and_then(tmp_path: Path) -> 
     then = "urlward events --kind file"
     assert said == [
         ("known-file", f"known files of list hotline: 2 met; {then}", "hotline", "hotline"),
-        ("known-file", f"known files of a classifier: 1 met; {then}", "none", ""),
+        ("known-file", f"a classifier has found 1; {then}", "none", ""),
     ]
     met["hotline"] = 3.0
     watches.look_at_files()

@@ -160,10 +160,8 @@ class Watches:
             before, at = self._met.get(name, (0.0, -FILES_AGAIN))
             if count > before and not 0 <= now - at < FILES_AGAIN:
                 self._met[name] = count, now
-                named = "" if name == NONE else name
-                text = (
-                    f"known files of {f'list {name}' if named else 'a classifier'}: {count - before:.0f} met"
-                )
+                named, met = "" if name == NONE else name, round(count - before)
+                text = f"known files of list {name}: {met} met" if named else f"a classifier has found {met}"
                 self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
 
     def look_at_publishing(self) -> None:
