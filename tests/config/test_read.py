@@ -303,6 +303,7 @@ def test_a_hook_needs_steering(path: Path) -> None:
     assert error(path, hook).startswith("gateway.hook.folder: a hook hands answers to a filter that steers")
     path.write_text("[gateway]\nsteer = true\n" + hook)
     assert read_config(path).gateway.hook.folder == str(path.parent / "hook")
+    assert error(path, "[gateway.hook]\ndnstap = true\n").startswith("gateway.hook.dnstap: name the folder")
     assert "a path of 90 bytes at most" in error(path, f'[gateway.hook]\nfolder = "/{"x" * 90}"\n')
 
 

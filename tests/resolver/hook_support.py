@@ -175,9 +175,9 @@ class Resolver:
 
 @asynccontextmanager
 async def resolving(
-    kind: str, folder: Path, hook: Path, upstream: Upstream, **values: Any
+    kind: str, folder: Path, known: Path, upstream: Upstream, **values: Any
 ) -> AsyncIterator[Resolver]:
-    """Run a resolver with a hook that knows its folder, in front of an authority."""
+    """Run a resolver with a hook that knows its folder, in front of an authority; `values` as in `KINDS`."""
     port = free_port()
     command = KINDS[kind](folder, port, upstream.port, **values)
     if shutil.which(command[0]) is None:
@@ -186,7 +186,7 @@ async def resolving(
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(hook), "URLWARD_HOOKS": str(HOOKS)},
+            env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(known), "URLWARD_HOOKS": str(HOOKS)},
         )  # fmt: skip
     resolver = Resolver(port, process, log)
     try:

@@ -213,10 +213,13 @@ def _dns_problems(config: Config) -> Iterator[Problem]:
 
 def _hook_problems(config: Config) -> Iterator[Problem]:
     """A hook has addresses steered, so there must be steering."""
-    if config.gateway.hook.folder is not None and not config.gateway.steer:
+    hook = config.gateway.hook
+    if hook.folder is not None and not config.gateway.steer:
         yield Problem(
             "gateway.hook.folder", "a hook hands answers to a filter that steers: set gateway.steer"
         )
+    if hook.dnstap and hook.folder is None:
+        yield Problem("gateway.hook.dnstap", "name the folder of its socket: gateway.hook.folder")
 
 
 def describe(error: ValidationError) -> str:

@@ -37,14 +37,17 @@ _MOST_FOLDER = 90
 
 
 class HookTable(Table):
-    """``[gateway.hook]``: steering from a resolver that is there, by a hook in it.
+    """``[gateway.hook]``: steering from a resolver that is there, by a hook in it or by dnstap.
 
     Attributes:
         folder: where the hook finds the socket and the filter that urlward puts there; no hook where absent.
+        dnstap: whether resolvers tell of answers when they have sent them, and no hook waits: then the socket
+            ``dnstap`` is there instead.
         settle: milliseconds that the hook waits for urlward before an answer goes on, or fails.
     """
 
     folder: FileName | None = None
+    dnstap: bool = False
     settle: Annotated[int, Field(ge=1, le=1_000)] = 5
 
     @property

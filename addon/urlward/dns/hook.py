@@ -18,7 +18,6 @@ With ``S`` all addresses of the answer are steered, and what cannot be changed a
 import asyncio
 import logging
 import re
-import socket
 import struct
 import time
 from collections.abc import Callable, Coroutine
@@ -38,6 +37,7 @@ import dns.rrset
 from urlward.dns.answers import error
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
+from urlward.dns.resolver_socket import ResolverSocket
 from urlward.dns.wire import (
     AAAA,
     CNAME,
@@ -57,7 +57,6 @@ from urlward.dns.wire import (
     records_in,
     scan,
 )
-from urlward.proxy.acceptor import Acceptor, Transports
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -74,7 +73,7 @@ _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', r
 """Matches content, with a space before it, that stands in a zone file for what it is."""
 
 
-class HookServer:
+class HookServer(ResolverSocket):
     """Server at a hook's socket.
 
     Args:
@@ -87,37 +86,11 @@ class HookServer:
     def __init__(
         self, answers: Answers, faults: Faults, settle: float, late: Callable[[], None] = lambda: None
     ) -> None:
+        super().__init__(lambda: _Hook(self))
         self.answers = answers
         self.faults = faults
         self._settle = settle
         self._late = late
-        self._acceptors: list[Acceptor] = []
-        self._hooks: set[_Hook] = set()
-
-    async def serve(self, one: socket.socket) -> Acceptor:
-        """Take hooks' connections from a bound socket.
-
-        Raises:
-            OSError: another process listens there.
-        """
-        made = Acceptor(Transports(lambda: _Hook(self)).take, one)
-        self._acceptors.append(made)
-        return made
-
-    def end(self) -> None:
-        """Stop; hooks connect to another worker."""
-        for acceptor in self._acceptors:
-            acceptor.close()
-        for hook in tuple(self._hooks):
-            hook.close()
-
-    def opened(self, hook: "_Hook") -> None:
-        """A hook has connected."""
-        self._hooks.add(hook)
-
-    def closed(self, hook: "_Hook") -> None:
-        """A hook's connection has ended."""
-        self._hooks.discard(hook)
 
     def replied(self, since: float) -> None:
         """A reply has left to what came at a time by `time.monotonic`."""
@@ -139,16 +112,12 @@ class _Hook(asyncio.Protocol):
         """Called by the event loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._server.opened(self)
+        self._server.opened(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop. What is being steered will be: the answer may have gone on."""
-        self._server.closed(self)
-
-    def close(self) -> None:
-        """End the connection."""
-        if self._transport is not None:
-            self._transport.close()
+        assert self._transport is not None
+        self._server.closed(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -157,7 +126,8 @@ class _Hook(asyncio.Protocol):
                 self._take(frame)
         except Exception as e:  # noqa: BLE001 - the hook does what it is to do without this filter
             self._server.faults.say(e, "an answer from a hook is not judged")
-            self.close()
+            assert self._transport is not None
+            self._transport.close()
 
     def _take(self, frame: bytes) -> None:
         since = time.monotonic()

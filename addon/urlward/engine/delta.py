@@ -27,7 +27,7 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Buffer, Mapping, Sequence
+from collections.abc import Buffer, Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from operator import sub
 from typing import Any
@@ -51,7 +51,6 @@ if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-from collections.abc import Iterable
 
 VERSION = 2
 MOST = 1 << 32
@@ -90,7 +89,14 @@ class DeltaError(UrlwardError):
     """A delta that cannot be made, or not be applied; the full artifact is the remedy."""
 
 
-def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
+type Told = Callable[[str, float], object]
+"""Called with what is being done and the share of it that is, from 0 to 1."""
+
+_CHUNK = 1 << 22
+"""Bytes that are compressed between two times that it is called."""
+
+
+def make_delta(old: Artifact, new: Artifact, key: Key, progress: Told = lambda *_: None) -> bytes:
     """Make the delta from one artifact to another.
 
     Takes some seconds at a million entries, and about ten times as much memory as an artifact has bytes.
@@ -99,6 +105,7 @@ def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
         old: the artifact to be replaced.
         new: the one to come.
         key: that both were compiled under.
+        progress: told how far it is.
 
     Raises:
         WrongKeyError: one of them was compiled under another key.
@@ -111,27 +118,33 @@ def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
     if old.header.checksum == new.header.checksum:
         raise DeltaError("no delta: both artifacts are the same")
     try:
-        prefix, form = (_form(artifact, old, key) for artifact in (old, new))
+        forms: list[bytes] = []
+        for artifact in (old, new):
+            progress("reading", len(forms) / 2)
+            forms.append(_form(artifact, old, key))
     except _CONTRADICTIONS as e:
         raise DeltaError("no delta: an artifact contradicts itself") from e
+    prefix, form = forms
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: _LEVEL,
         zstd.CompressionParameter.enable_long_distance_matching: 1,
         zstd.CompressionParameter.window_log: _window(old.header.size + new.header.size),
     }
-    frame = zstd.compress(form, options=options, zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix)
+    frame = _compressed(form, prefix, options, progress)
     head = _HEADER.pack(_MAGIC, VERSION, new.header.size, key.id, old.header.checksum)
     delta = head + key.seal(frame)
     if len(delta) > WORTH * new.header.size:
         raise DeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {new.header.size}")
     try:
-        apply_delta(old, delta, key)
+        apply_delta(old, delta, key, progress=lambda _, share: progress("checking", share))
     except DeltaError as e:
         raise DeltaError(f"no delta: an artifact is not as this release writes them: {e}") from e
     return delta
 
 
-def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> bytes:
+def apply_delta(
+    old: Artifact, delta: Buffer, key: Key, most: int = MOST, progress: Told = lambda *_: None
+) -> bytes:
     """Make the new artifact of the old one, and see that it is whole.
 
     A delta that was made to do harm can do no more than fail: whatever it makes has a bounded size, and the
@@ -142,6 +155,7 @@ def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> byt
         delta: what `make_delta` made.
         key: that both were made under.
         most: bytes that the new artifact may have.
+        progress: told how far it is.
 
     Raises:
         WrongKeyError: `old` was compiled under another key.
@@ -172,13 +186,30 @@ def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> byt
     except DamagedError as e:
         raise DeltaError("it does not open under its key: fetch it again") from e
     try:
-        form = _opened(frame, _form(old, old, key), size)
+        progress("making", 0)
+        prefix = _form(old, old, key)
+        progress("making", 1 / 4)
+        form = _opened(frame, prefix, size)
+        progress("making", 2 / 4)
         made = _artifact(form, old, key)
+        progress("making", 3 / 4)
         if parse(made).header.size != size:
             raise ValueError
     except _CONTRADICTIONS as e:
         raise DeltaError("what it makes is not the new artifact: fetch the full artifact") from e
     return made
+
+
+def _compressed(form: bytes, prefix: bytes, options: dict[int, int], progress: Told) -> bytes:
+    """One frame of a form, by its prefix."""
+    known = zstd.ZstdDict(prefix, is_raw=True).as_prefix
+    compressor = zstd.ZstdCompressor(options=options, zstd_dict=known)
+    compressor.set_pledged_input_size(len(form))
+    view, parts = memoryview(form), []
+    for start in range(0, len(view), _CHUNK):
+        progress("compressing", start / len(view))
+        parts.append(compressor.compress(view[start : start + _CHUNK]))
+    return b"".join([*parts, compressor.flush()])
 
 
 def _window(size: int) -> int:

@@ -18,6 +18,8 @@ from mitmproxy import ctx
 from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
 from urlward.dns import hook_filter
+from urlward.dns.aliases import Aliases
+from urlward.dns.dnstap import DnstapServer
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.hook import HookServer
@@ -25,6 +27,7 @@ from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
+from urlward.dns.resolver_socket import ResolverSocket
 from urlward.dns.server import DnsServer, lead_to, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
@@ -241,7 +244,7 @@ class Steering:
         )
         self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
-        self._hooks: HookServer | None = None
+        self._hooks: ResolverSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._joining: list[asyncio.Task[None]] = []
         self._stopping = False
@@ -320,8 +323,9 @@ class Steering:
         )
         await self._join()
         hook = hook_address(self._gateway)
-        if hook is not None and self._hooks is None:
-            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.seconds, self._late)
+        # What resolvers tell by dnstap has to meet in one place.
+        if hook is not None and self._hooks is None and (is_first() or not self._gateway.hook.dnstap):
+            self._hooks = self._resolver_socket()
             await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -329,6 +333,14 @@ class Steering:
         self._forwarders.append(forwarders)
         self._servers.append(server)
         return server
+
+    def _resolver_socket(self) -> ResolverSocket:
+        """Server for the resolvers of this machine."""
+        hook = self._gateway.hook
+        if not hook.dnstap:
+            return HookServer(self._answers, self._faults, hook.seconds, self._late)
+        aliases = Aliases(self._gateway.dns.remember, lambda host: bool(self._judge.find((host,))))
+        return DnstapServer(self._answers, aliases, self._faults)
 
     async def _join(self) -> None:
         """Wait until this node steers what others do."""
@@ -362,7 +374,7 @@ class Steering:
             work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
-            if self._gateway.hook.folder is not None:
+            if self._gateway.hook.folder is not None and not self._gateway.hook.dnstap:
                 work.append(partial(self._follow, self._filter))
         elif self._gateway.fail != "open":
             work.append(self._await_networks)
