@@ -392,12 +392,16 @@ def test_what_an_alarm_says_of_known_files_is_translated(tmp_path: Path):
     texts: list[str] = []
     met = {"hotline": 2.0, "none": 1.0}
     watches = Watches(
-        [], tmp_path, lambda *_, **__: None, known=lambda: met, alarm=lambda _, text, **__: texts.append(text)
+        [],
+        tmp_path,
+        lambda *_, **__: None,
+        known=lambda: (met, 3.0),
+        alarm=lambda _, text, **__: texts.append(text),
     )
     watches.look_at_files()
     learning = Learning(Config(), tmp_path, local_key(tmp_path), 7, lambda _, text: texts.append(text))
     learning._tell(Learned([], False, 1), 0.0)
-    assert len(texts) == 3
+    assert len(texts) == 4
     for text in texts:
         for tag in ("es", "fil"):
             shown = languages()[tag].message(text)
