@@ -680,12 +680,13 @@ class Exposition(Collector):
             found |= {(kind, number): why for kind, why in snapshot.troubles.items()}
         return found
 
-    def known_files(self) -> dict[str, float]:
-        """Known files that all workers have met, by the list that they are on."""
-        found: dict[str, float] = {}
-        for (list_, _), count in _of(self._sums.total(), "matches").items():
+    def known_files(self) -> tuple[dict[str, float], float]:
+        """Known files that all workers have met, by the list that they are on; and how many have not been
+        handed on to be learned, as there were too many."""
+        total, found = self._sums.total(), dict[str, float]()
+        for (list_, _), count in _of(total, "matches").items():
             found[list_] = found.get(list_, 0.0) + count
-        return found
+        return found, total.get(("files", UNLEARNED), 0.0)
 
     def feeds(self) -> list[FeedFigures]:
         """Figures of the feeds, good for `FIGURES_FOR`; none where another publisher looks after them."""

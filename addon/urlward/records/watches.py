@@ -43,7 +43,7 @@ class Watches:
         refused: by list, why what its file has now is not in force; None where no worker says.
         rules: how a gateway's rules are; None where no worker says.
         troubles: what workers say of traffic, by kind and worker.
-        known: how many known files workers have met, by list.
+        known: how many known files workers have met, by list, and how many were too many to be learned.
         publishing: what a publisher says is wrong, by kind and what it is about.
         resting: whether another publisher looks after the feeds.
         alarm: raises and ends an alarm.
@@ -59,7 +59,7 @@ class Watches:
         refused: Callable[[], Mapping[str, str] | None] = lambda: None,
         rules: Callable[[], RulesFacts | None] = lambda: None,
         troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
-        known: Callable[[], Mapping[str, float]] = dict,
+        known: Callable[[], tuple[Mapping[str, float], float]] = lambda: ({}, 0.0),
         publishing: Callable[[], Mapping[tuple[str, str], str]] = dict,
         resting: Callable[[], bool] = lambda: False,
         alarm: Tell = lambda *_, **__: None,
@@ -73,7 +73,7 @@ class Watches:
         self._look_for_troubles = troubles
         self._troubles: Mapping[tuple[str, str], str] = {}
         self._known = known
-        self._met: dict[str, tuple[float, float]] = {}
+        self._met: dict[tuple[str, str], tuple[float, float]] = {}
         self._look_at_publisher = publishing
         self._not_published: Mapping[tuple[str, str], str] = {}
         self._resting = resting
@@ -155,16 +155,24 @@ class Watches:
 
     def look_at_files(self) -> None:
         """Look once at the workers' reports of known files, in the thread that receives them."""
-        now = self._clock()
-        for name, count in self._known().items():
-            before, at = self._met.get(name, (0.0, -FILES_AGAIN))
-            if count > before and not 0 <= now - at < FILES_AGAIN:
-                self._met[name] = count, now
+        known, unlearned = self._known()
+        for name, count in known.items():
+            if met := self._since("known-file", name, count):
                 named = "" if name == NONE else name
-                text = (
-                    f"known files of {f'list {name}' if named else 'a classifier'}: {count - before:.0f} met"
-                )
+                text = f"known files of list {name}: {met} met" if named else f"a classifier has found {met}"
                 self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
+        if left := self._since("learned-full", "", unlearned):
+            text = "known files: more than are learned of one host, or by one worker, in a day"
+            self._alarm("learned-full", f"{text}, {left} times; see whose (urlward own reveal), and list it")
+
+    def _since(self, alarm: str, of: str, count: float) -> int:
+        """How often something has happened since that was an alarm; 0 where that is not due."""
+        now = self._clock()
+        before, at = self._met.get((alarm, of), (0.0, -FILES_AGAIN))
+        if count <= before or 0 <= now - at < FILES_AGAIN:
+            return 0
+        self._met[alarm, of] = count, now
+        return round(count - before)
 
     def look_at_publishing(self) -> None:
         """Look once at what a publisher says of itself, in the thread of its event loop."""
