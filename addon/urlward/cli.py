@@ -415,7 +415,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
             from urlward.gateway.steering import Steering
 
             with located(config):
-                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
+                addons.append(steering := Steering(gateway, fleet=config.fleet))
                 steering.check(modes, port)
         elif takes is not None:
             from urlward.gateway.canary import Heartbeat
