@@ -48,6 +48,7 @@ from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
+from urlward.state.included import LastIncluded
 
 if TYPE_CHECKING:
     from urlward.fleet.nodes import FleetNodes
@@ -120,6 +121,7 @@ class Services:
 
     def beside(self) -> dict[str, Beside]:
         """Functions to run while events are taken, by name."""
+        included = LastIncluded(self._config, self._state)
         watches = Watches(
             self._config.feed,
             self._state,
@@ -129,6 +131,7 @@ class Services:
             troubles=self._measures.troubles,
             publishing=dict if self._publisher is None else self._publisher.troubles,
             resting=self._is_resting,
+            lost=lambda: included.lost,
             alarm=self.recorder.alarm,
             known=self._measures.known_files,
         )
