@@ -32,6 +32,7 @@ from urlward.records.event import KINDS
 from urlward.records.metrics import (
     BUCKETS,
     ERRORS,
+    HOOKED,
     MAX_STORES,
     NONE,
     SETTLED,
@@ -214,6 +215,18 @@ def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> 
         yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
     for key in _OF_FLEET:
         yield _histogram(key, total)
+
+
+def of_resolvers(total: Counts, live: Sequence[Snapshot]) -> Iterator[Metric]:
+    """What resolvers hand over or tell of, where some can."""
+    connected = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
+    if not connected:
+        return
+    rows: Rows = {(outcome,): 0.0 for outcome in HOOKED} | _of(total, "hooked")
+    text = "Answers that resolvers handed over by a hook, or told of by dnstap."
+    yield _counter("urlward_hook_answers", text, ("outcome",), rows)
+    text = "Connections of resolvers now."
+    yield _gauge("urlward_hook_connections", text, (), [((), float(sum(connected)))])
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
@@ -609,6 +622,7 @@ class Exposition(Collector):
         yield from of_workers(total, live, now)
         if (fleet := self._fleet()) is not None:
             yield from of_fleet(total, live, fleet)
+        yield from of_resolvers(total, live)
         if (rules := self.rules()) is not None:
             yield from of_rules(rules)
         yield from of_feeds(self.feeds(), now)

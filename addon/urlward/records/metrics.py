@@ -53,6 +53,9 @@ what ends that alarm, and its text."""
 SETTLED = ("settled", "late", "away")
 """What has come of DNS answers whose addresses other nodes were to have first."""
 
+HOOKED = ("passed", "steered", "replaced", "unread")
+"""What has come of answers that a resolver handed over, or told of."""
+
 SHARED = ("sent", "received", "offered", "refused")
 """Ways of addresses between nodes."""
 
@@ -242,14 +245,15 @@ class Metrics:
         collected: how long the garbage collector took, seconds.
         settle: how long a DNS answer has waited for other nodes, seconds.
         shares: whether this worker shares with other nodes.
+        resolvers: gives how many connections of resolvers there are; None where none can connect.
     """
 
     __slots__ = (
-        "_blocks", "_errors", "_failed_reloads", "_fleet", "_histograms", "_in_force", "_longest",
+        "_blocks", "_errors", "_failed_reloads", "_fleet", "_histograms", "_hooked", "_in_force", "_longest",
         "_longest_before", "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused",
         "_requests", "_rules", "_troubles", "_would_blocks",
-        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "settle",
-        "shares", "started",
+        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "resolvers",
+        "settle", "shares", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -276,6 +280,8 @@ class Metrics:
         self.settle = self._histograms["settle"].add
         self._fleet = dict.fromkeys((*SETTLED, *SHARED), 0)
         self.shares = False
+        self._hooked = dict.fromkeys(HOOKED, 0)
+        self.resolvers: Callable[[], int] | None = None
 
     def requests(self, stage: str, verdict: str) -> None:
         """Count judged requests.
@@ -300,6 +306,10 @@ class Metrics:
     def fleet(self, what: str, number: int = 1) -> None:
         """Count what passes between nodes, by one of `SETTLED` or `SHARED`."""
         self._fleet[what] += number
+
+    def hooked(self, what: str) -> None:
+        """Count an answer that a resolver handed over or told of, by one of `HOOKED`."""
+        self._hooked[what] += 1
 
     def connections(self, change: int) -> None:
         """Count a client's connection that has opened (1) or closed (-1)."""
@@ -387,6 +397,8 @@ class Metrics:
             "canary": self.canary,
             "authority": self.authority,
             "fleet": dict(self._fleet) if self.shares else {},
+            "hooked": dict(self._hooked) if self.resolvers is not None else {},
+            "resolvers": None if self.resolvers is None else self.resolvers(),
         }
 
 
@@ -420,6 +432,7 @@ class Snapshot:
         canary: when the canary has last come through; 0 where it has not.
         authority: when the certificate of the filter's authority ends; 0 where this worker does not say.
         shares: whether it shares with other nodes.
+        resolvers: connections of resolvers; None where none can connect.
         told: whether one before this was sent over another connection.
         said: the snapshot itself.
     """
@@ -436,6 +449,7 @@ class Snapshot:
     canary: float = 0.0
     authority: float = 0.0
     shares: bool = False
+    resolvers: int | None = None
     told: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
 
@@ -477,6 +491,8 @@ class _Said(msgspec.Struct):
     canary: _Number = 0.0
     authority: _Number = 0.0
     fleet: dict[str, _Number] = {}
+    hooked: dict[str, _Number] = {}
+    resolvers: _Number | None = None
     told: bool = False
 
 
@@ -506,6 +522,7 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
         canary=said.canary,
         authority=said.authority,
         shares=bool(said.fleet),
+        resolvers=None if said.resolvers is None else int(said.resolvers),
         told=said.told,
         said=data,
     )
@@ -529,6 +546,7 @@ def _counts(said: _Said, labels: Labels) -> Counts:
     for kind, count in said.errors.items():
         add(found, {("errors", labels.error(kind)): count})
     found |= {("fleet", name): said.fleet[name] for name in (*SETTLED, *SHARED) if name in said.fleet}
+    found |= {("hooked", name): said.hooked[name] for name in HOOKED if name in said.hooked}
     found |= {("failed_reloads",): said.failed_reloads, ("opened",): said.opened, ("dropped",): said.dropped}
     for name, bounds in BUCKETS.items():
         histogram = said.histograms.get(name)

@@ -138,6 +138,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
     silence, recorder = exposition.silence(), exposition.recorder()
     live, feeds = exposition.live(), exposition.feeds()
     alive, rules = health_of(exposition), exposition.rules()
+    hooks = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
     filters = ready([s.lists for s in live], feeds, recorder, exposition.troubles(), rules)
     return {
         "version": VERSION,
@@ -156,6 +157,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "dropped": exposition.dropped(),
         "hour": exposition.last_hour(),
         "connections": sum(snapshot.open for snapshot in live),
+        "resolvers": None if not hooks else sum(hooks),
         "canary": _time(min((snapshot.canary for snapshot in live), default=0.0)),
         "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
