@@ -12,6 +12,7 @@ from urlward.config import (
     ConfigError,
     DnsTable,
     FeedTable,
+    FilesTable,
     FleetTable,
     GatewayTable,
     GroupTable,
@@ -145,6 +146,9 @@ users = "users.txt"
 [probing]
 slow = true
 
+[files]
+action = "alert"
+
 [fleet]
 url = "valkeys://valkey.example:6380"
 user = "filter"
@@ -223,6 +227,7 @@ def test_every_key(path: Path) -> None:
         ),
         proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
+        files=FilesTable(action="alert"),
         pages={"school": PageTable(operator="Example School")},
         page=PageTable(
             operator="Example School",

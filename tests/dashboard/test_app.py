@@ -31,11 +31,12 @@ from urlward.records.store import EventQuery
 
 PAGES = (
     "/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit",
-    *EDITING,
+    "/rollouts", *EDITING,
 )  # fmt: skip
 FORMS = (
     "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
     "/people", "/people/remove", "/people/role",
+    "/rollouts/rollback", "/rollouts/release", "/rollouts/promote",
 )  # fmt: skip
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 SECRET_URL = "http://secret.example/listed-page?q=1"

@@ -51,6 +51,7 @@ class FeedTable(Table):
         columns: for formats with columns: which column holds what.
         delimiter: between columns.
         category: of entries that have none.
+        take: categories of the source's own that are taken; those that its format says where not given.
         interval: seconds between two refreshes.
         poll: seconds between two looks at whether its server has another artifact; none where not given.
         jitter: share of `interval` by which each moves at random, so that not all clients come at once.
@@ -87,6 +88,7 @@ class FeedTable(Table):
     columns: dict[str, str] = Field(default={})
     delimiter: Annotated[str, SHAREABLE, Field(min_length=1, max_length=1)] = ","
     category: str = ""
+    take: tuple[str, ...] = Field(default=(), strict=False)
     interval: Annotated[Seconds, Field(ge=1, le=30 * 24 * HOUR)] = 6 * HOUR
     poll: Annotated[Seconds, Field(ge=0.5, le=HOUR)] | None = None
     jitter: Annotated[Share, Field(le=0.5)] = 0.1

@@ -160,6 +160,7 @@ def recipe(feed: "FeedTable", key: Key) -> str:
         VERSION, key.id.hex(), feed.url, feed.path, feed.format, feed.columns, feed.delimiter, feed.category,
         feed.key,
     ]  # fmt: skip
+    parts += [list(feed.take)] if feed.take else []  # what others are made of stays as it was
     return _hash(key, json.dumps(parts).encode()).hexdigest()
 
 

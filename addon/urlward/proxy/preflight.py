@@ -258,8 +258,10 @@ class Preflight:
             return
         if find_spec("valkey") is None:
             yield Problem("fleet", "the extra is missing: pip install 'urlward[fleet]'")
-        if fleet.password_file is not None and (problem := _readable(fleet.password_file)) is not None:
-            yield Problem("fleet.password_file", problem)
+        for name in ("password_file", "sentinel_password_file"):
+            file = getattr(fleet, name)
+            if file is not None and (problem := _readable(file)) is not None:
+                yield Problem(f"fleet.{name}", problem)
         if fleet.ca is not None and (text := _authorities_problem(fleet.ca)):
             yield Problem("fleet.ca", text)
         if text := _wrong(lambda: context(None, fleet.certificate, fleet.key)):
@@ -389,7 +391,7 @@ def _is_of(other: Path, store: Path) -> bool:
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
     options = feed.columns, feed.delimiter, feed.category
-    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options))):
+    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options, take=feed.take))):
         key, _, text = text.partition(": ")
         yield {"column": "columns"}.get(key, key), text
     if feed.max_errors is not None:
