@@ -319,8 +319,7 @@ class Steering:
         )
         await self._join()
         hook = hook_address(self._gateway)
-        # What resolvers tell by dnstap has to meet in one place.
-        if hook is not None and self._hooks is None and (is_first() or not self._gateway.hook.dnstap):
+        if hook is not None and self._hooks is None and self._serves_resolvers:
             self._hooks = self._resolver_socket()
             await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
@@ -330,13 +329,23 @@ class Steering:
         self._servers.append(server)
         return server
 
+    @property
+    def _serves_resolvers(self) -> bool:
+        """Whether resolvers can connect to this worker; what they tell by dnstap has to meet in one place."""
+        hook = self._gateway.hook
+        return hook.folder is not None and (is_first() or not hook.dnstap)
+
     def _resolver_socket(self) -> ResolverSocket:
         """Server for the resolvers of this machine."""
         hook = self._gateway.hook
         if not hook.dnstap:
-            return HookServer(self._answers, self._faults, hook.seconds, self._late)
+            return HookServer(self._answers, self._faults, hook.seconds, self._late, self._hooked)
         aliases = Aliases(self._gateway.dns.remember, lambda host: bool(self._judge.find((host,))))
-        return DnstapServer(self._answers, aliases, self._faults)
+        return DnstapServer(self._answers, aliases, self._faults, self._hooked)
+
+    def _connections(self) -> int:
+        """Count of those that resolvers have."""
+        return 0 if self._hooks is None else self._hooks.connections
 
     async def _join(self) -> None:
         """Wait until this node steers what others do."""
@@ -357,6 +366,7 @@ class Steering:
             )
             if addon.recording is not None:
                 addon.recording.metrics.shares = self._shared is not None
+                addon.recording.metrics.resolvers = self._connections if self._serves_resolvers else None
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
                 self._policy.named = addon.recording.named
@@ -435,6 +445,11 @@ class Steering:
         """Count a reply that a hook has not waited for."""
         if (metrics := self._metrics()) is not None:
             metrics.error("late")
+
+    def _hooked(self, outcome: str) -> None:
+        """Count an answer that a resolver handed over or told of."""
+        if (metrics := self._metrics()) is not None:
+            metrics.hooked(outcome)
 
     def _tell(self, kind: str, why: str) -> None:
         """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""
