@@ -10,9 +10,21 @@ import pytest
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds import learn
-from urlward.feeds.learn import A_DAY, FOLDER, OF_HOST, Learner, Learning, Match, draft_of
+from urlward.feeds.learn import (
+    A_DAY,
+    AGAIN,
+    FOLDER,
+    OF_HOST,
+    TOGETHER,
+    Learner,
+    Learning,
+    Match,
+    draft_of,
+    leads_to,
+)
 from urlward.feeds.setup import make_keeper
 from urlward.policy.own import LEARNED, add_own, draft, line_of, own_entries
+from urlward.samples import PROTECTED
 from urlward.state.folder import DAMAGED, StateError, local_key
 
 NOW = 1_800_000_000.0
@@ -93,6 +105,7 @@ def test_nothing_on_the_way_names_it(worker: Worker, state: Path) -> None:
 def test_the_same_url_is_one_request_and_one_entry(worker: Worker, state: Path) -> None:
     for _ in range(3):
         worker.learn(MATCH)
+        worker.now += AGAIN
     worker.close()
     assert len(requests(state)) == 1
     service = Service(state)
@@ -116,14 +129,24 @@ def test_a_host_has_only_so_many_in_a_day(worker: Worker, state: Path) -> None:
     assert (worker.refused, len(requests(state))) == (5, OF_HOST + 2)
 
 
-def test_hosts_are_counted_up_to_a_number(
-    worker: Worker, state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(learn, "HOSTS", 2)
-    for n in range(4):
-        worker.learn(MATCH._replace(url=f"{n % 3}.example/{n}"))
+def test_what_many_ask_for_at_once_counts_once(worker: Worker, state: Path) -> None:
+    """Until its entry is in force; a file that is met often leaves room for others of its host."""
+    written: list[str] = []
+    worker._write = lambda match, name: written.append(match.url)  # type: ignore[method-assign]
+    for _ in range(3 * OF_HOST):
+        worker.learn(MATCH)
+        worker.now += AGAIN / OF_HOST
+    for n in range(OF_HOST - 1):
+        worker.learn(MATCH._replace(url=f"listed.example/{n}"))
     worker.close()
-    assert (worker.refused, len(requests(state))) == (1, 3)
+    assert (worker.refused, written.count(MATCH.url), len(written)) == (0, 3, OF_HOST + 2)
+
+
+def test_a_worker_has_only_so_many_in_a_day(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learn, "OF_WORKER", 2)
+    for n in range(3):
+        worker.learn(MATCH._replace(url=f"{n}.example/"))
+    assert worker.refused == 1
 
 
 def test_what_nobody_takes_does_not_fill_the_disk(
@@ -185,6 +208,67 @@ def test_what_is_sealed_and_no_match_is_set_aside(state: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("address", "learned"),
+    [("192.0.2.7", True), ("2001:db8::7", True), ("192.0.2.8", False), ("", True)],
+)
+def test_a_host_that_does_not_lead_there_is_not_learned(
+    address: str, learned: bool, worker: Worker, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or a client could have anybody's page blocked, from a server of its own."""
+    worker.learn(MATCH._replace(address=address))
+    worker.learn(MATCH._replace(url="192.0.2.8/a", address="192.0.2.8"))
+    worker.close()
+    service = Service(state)
+    addresses = {"listed.example": ("192.0.2.7", "2001:db8::7"), "192.0.2.8": ("192.0.2.8",)}
+    service.leads_to = lambda host, asked: asked in addresses[host]
+    service.look()
+    assert len(own_entries(state)) == 1 + learned
+    assert requests(state) == []
+    assert ("its host is not where the file came from" in caplog.text) is not learned
+    assert "listed.example" not in caplog.text
+
+
+def test_a_protected_host_is_not_learned(
+    worker: Worker, state: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = next(line.split()[0] for line in PROTECTED.read_text().splitlines() if line[:1].isalpha())
+    worker.learn(MATCH._replace(url=f"{host}/a"))
+    worker.learn(MATCH)
+    worker.close()
+    Service(state).look()
+    assert len(own_entries(state)) == 1
+    assert "its host is protected" in caplog.text
+    assert host not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "leads"),
+    [
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "192.0.2.7", False),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("[2001:db8::7]", "2001:db8:0::7", True),
+        ("nobody.invalid", "192.0.2.7", False),
+        ("a..b", "192.0.2.7", False),
+    ],
+)
+def test_where_a_name_leads(host: str, address: str, leads: bool) -> None:
+    assert leads_to(host, address) is leads
+
+
+def test_many_are_taken_in_turns(worker: Worker, state: Path) -> None:
+    for n in range(TOGETHER + 1):
+        worker.learn(MATCH._replace(url=f"{n}.example/"))
+    worker.close()
+    service = Service(state)
+    service.look()
+    assert (len(own_entries(state)), len(requests(state))) == (TOGETHER, 1)
+    service.look()
+    assert (len(own_entries(state)), len(requests(state))) == (TOGETHER + 1, 0)
+
+
+@pytest.mark.parametrize(
     ("url", "folder", "line"),
     [
         ("listed.example/", False, "http://listed.example/"),
@@ -197,9 +281,10 @@ def test_what_is_sealed_and_no_match_is_set_aside(state: Path) -> None:
     ],
 )
 def test_what_is_learned_of_a_url(url: str, folder: bool, line: str) -> None:
-    made = draft_of(MATCH._replace(url=url, folder=folder), 1, NOW)
-    assert made.entry == draft(line).entry
-    assert made.expires == "2027-01-16"
+    for port, attribute in ((0, ""), (80, " port=80"), (8080, " port=8080")):
+        made = draft_of(MATCH._replace(url=url, folder=folder, port=port), 1, NOW)
+        assert made.entry == draft(line + attribute).entry
+        assert made.expires == "2027-01-16"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +304,8 @@ def test_a_url_that_cannot_be_an_entry_is_said_without_it(
 ) -> None:
     worker.learn(MATCH._replace(url="secret..example:x/"))
     worker.close()
-    Service(state).look()
+    service = Service(state)
+    service.look()
     assert own_entries(state) == requests(state) == []
     assert "known files: a URL is not learned: not a URL or host" in caplog.text
     assert "secret" not in caplog.text

@@ -94,7 +94,7 @@ async def test_what_becomes_of_it(
     assert json.loads(event.detail)["action"] == becomes
     assert len(event.digest) == 32
     assert "plain.example" not in repr(event)
-    learned = [Match(URL, "hotline", "H-7", "csam", event.reference)] * (becomes != "alert")
+    learned = [Match(URL, "hotline", "H-7", "csam", event.reference, port=80)] * (becomes != "alert")
     assert learner.matches == learned
     assert (g.counts.blocked, g.counts.would_block) == ((1, 0) if becomes == "cut" else (0, 1))
 
@@ -111,6 +111,24 @@ def test_the_page_has_the_reference_of_the_event_and_the_group(
     assert told[0].reference.encode() in answer.body
     assert b"Example School" in answer.body
     assert told[0].group == "school"
+
+
+@pytest.mark.parametrize(
+    ("mode", "tls", "address", "port"),
+    [
+        ("transparent", False, "192.0.2.66", 80),
+        ("transparent", True, "192.0.2.66", 0),
+        ("regular", False, "192.0.2.66", 80),
+        ("reverse:http://192.0.2.66", False, "", 80),
+    ],
+)
+def test_what_vouches_for_the_host_is_learned_with_it(mode: str, tls: bool, address: str, port: int) -> None:
+    learner = Learned()
+    context = make_context(mode)
+    context.client.tls = tls
+    names = Names(("plain.example",), (443 if tls else 80,), "192.0.2.66", "/a")
+    guard(learner=learner).known_file(LISTED, FILE, names, context.client)
+    assert [(match.address, match.port) for match in learner.matches] == [(address, port)]
 
 
 def test_the_folder_of_a_stream_is_learned() -> None:

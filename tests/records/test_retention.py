@@ -15,7 +15,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.records import database as module
 from urlward.records import sql
 from urlward.records.database import Database, open_database
-from urlward.records.event import KINDS, PERSONAL
+from urlward.records.event import KINDS
 from urlward.records.holds import held_references, hold
 from urlward.records.jsonl_store import open_jsonl
 from urlward.records.retention import (

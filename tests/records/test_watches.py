@@ -194,12 +194,12 @@ def test_an_allow_of_the_start_is_told(tmp_path: Path) -> None:
 def test_known_files_are_an_alarm_of_their_list_now_and_then(tmp_path: Path) -> None:
     said: list[tuple[str, str, str, str]] = []
     met: dict[str, float] = {}
-    now = [NOW]
+    now, left = [NOW], [0.0]
 
-    def alarm(kind: str, text: str, *, whose: str, list: str) -> None:  # noqa: A002 - the event's field
+    def alarm(kind: str, text: str, whose: str = "", list: str = "") -> None:  # noqa: A002 - the event's field
         said.append((kind, text, whose, list))
 
-    watches = Watches([], tmp_path, Told(), known=lambda: met, alarm=alarm, clock=lambda: now[0])
+    watches = Watches([], tmp_path, Told(), known=lambda: (met, left[0]), alarm=alarm, clock=lambda: now[0])
     watches.look_at_files()
     assert said == []
     met |= {"hotline": 2.0, "none": 1.0}
@@ -208,7 +208,7 @@ def test_known_files_are_an_alarm_of_their_list_now_and_then(tmp_path: Path) -> 
     then = "urlward events --kind file"
     assert said == [
         ("known-file", f"known files of list hotline: 2 met; {then}", "hotline", "hotline"),
-        ("known-file", f"known files of a classifier: 1 met; {then}", "none", ""),
+        ("known-file", f"a classifier has found 1; {then}", "none", ""),
     ]
     met["hotline"] = 3.0
     watches.look_at_files()
@@ -221,3 +221,8 @@ def test_known_files_are_an_alarm_of_their_list_now_and_then(tmp_path: Path) -> 
     met["hotline"], now[0] = 8.0, NOW - 86_400
     watches.look_at_files()
     assert len(said) == 4, "a clock that was set back keeps none from being said"
+    left[0] = 7.0
+    for _ in range(2):
+        watches.look_at_files()
+    text = "known files: more than are learned of one host, or by one worker, in a day, 7 times; "
+    assert said[4:] == [("learned-full", f"{text}see whose (urlward own reveal), and list it", "", "")]

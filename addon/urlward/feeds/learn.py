@@ -6,24 +6,32 @@ the state folder; nothing of the way waits for it. The service process makes own
 others.
 
 Whoever has a server can serve a known file under any number of URLs, so the number of what is learned is
-bounded: of one host by each worker, in all by the service process.
+bounded: of one host by each worker, in all by the service process. A client that chooses address and Host
+field could have a page of anybody's host learned, from a server of its own: so a name counts only where it
+leads to that address, and no host is learned of that feeds may not block whole.
 """
 
 import asyncio
 import json
 import logging
 import os
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, UrlwardError
+from urlward.engine.url import is_address
 from urlward.feeds.own import own_feed
+from urlward.feeds.setup import protecting
+from urlward.policy.allows import allowed_by
 from urlward.policy.own import Draft, Learned, draft, learn_own
 from urlward.regular import read_regular
 from urlward.state.folder import locked, made_folder, set_aside, write_private
@@ -39,14 +47,23 @@ FOLDER = "learn"
 OF_HOST = 100
 """URLs of one host that a worker hands on in a day."""
 
-HOSTS = 10_000
-"""Hosts that are counted for that; of more in a day, nothing is handed on."""
-
 A_DAY = 1_000
 """URLs that are learned within a day in all."""
 
+OF_WORKER = 2 * A_DAY
+"""URLs that a worker hands on in a day."""
+
+AGAIN = 60.0
+"""Seconds until a worker hands the same URL on again: somebody may have removed its entry."""
+
 WAITING = 1_000
 """Requests that wait in the folder, or in a worker for its disk."""
+
+TOGETHER = 64
+"""Requests that are taken at once."""
+
+LOOKUPS = 16
+"""Names that are looked up at a time."""
 
 LOOK = 0.25
 """Seconds between two looks at the folder."""
@@ -70,6 +87,8 @@ class Match(NamedTuple):
         entry: its id there.
         category: likewise, or empty.
         reference: of the event.
+        address: that was connected to, where the client named it; empty where the filter looked the host up.
+        port: that the entry is for, so that no TLS is decrypted because of it; 0 for all.
         folder: whether all in and below the URL's folder is meant, as of a stream that comes in segments.
     """
 
@@ -78,7 +97,14 @@ class Match(NamedTuple):
     entry: str
     category: str
     reference: str
+    address: str = ""
+    port: int = 0
     folder: bool = False
+
+    @property
+    def host(self) -> str:
+        """Host of the URL."""
+        return self.url.partition("/")[0]
 
 
 class Learner:
@@ -105,52 +131,52 @@ class Learner:
         self._refused = refused
         self._clock = clock
         self._thread = ThreadPoolExecutor(1, "learn")
-        self._waiting = 0
+        self._room = BoundedSemaphore(WAITING)
         self._day = 0
-        self._of_hosts: dict[str, int] = {}
+        self._of_hosts: dict[bytes, int] = {}
+        self._handed: dict[bytes, float] = {}
 
     def learn(self, match: Match) -> None:
-        """Hand a match on."""
-        if self._waiting >= WAITING or not self._counts(match.url.partition("/")[0]):
+        """Hand a match on, unless it was a moment ago."""
+        now = self._clock()
+        if (day := int(now) // _DAY) != self._day:
+            self._day, self._of_hosts, self._handed = day, {}, {}
+        url, host = self._key.digest(f"l{match.url}"), self._key.digest(f"l{match.host}")
+        before, count = self._handed.get(url), self._of_hosts.get(host, 0)
+        if before is not None and now - before < AGAIN:
+            return
+        is_new = before is None
+        if is_new and (count >= OF_HOST or len(self._handed) >= OF_WORKER):
             self._refused()
             return
-        self._waiting += 1
+        if not self._room.acquire(blocking=False):
+            self._refused()
+            return
+        self._handed[url], self._of_hosts[host] = now, count + is_new
         try:
-            self._thread.submit(self._write, match)
+            self._thread.submit(self._write, match, url.hex())
         except RuntimeError:  # no thread can be had, or it is the end
-            self._waiting -= 1
+            self._room.release()
             self._refused()
 
     def close(self) -> None:
         """Write what has been handed on."""
         self._thread.shutdown()
 
-    def _counts(self, host: str) -> bool:
-        """Count a URL of a host; whether it is one of those that are handed on."""
-        if (day := int(self._clock()) // _DAY) != self._day:
-            self._day, self._of_hosts = day, {}
-        host = self._key.digest(f"l{host}").hex()[:16]
-        count = self._of_hosts.get(host, 0)
-        if count >= OF_HOST or (not count and len(self._of_hosts) >= HOSTS):
-            return False
-        self._of_hosts[host] = count + 1
-        return True
-
-    def _write(self, match: Match) -> None:
+    def _write(self, match: Match, name: str) -> None:
+        # The same URL is one request, however often and by whichever worker it is met.
         try:
             with locked(made_folder(self._folder, self._state)):
                 if len(os.listdir(self._folder)) >= WAITING:  # noqa: PTH208 - no object for each of many
                     self._refused()
                     return
-                # The same URL is one request, however often it is met.
-                name = self._key.digest(f"l{match.url}").hex() + _SUFFIX
                 sealed = self._key.seal(json.dumps(match).encode())
-                write_private(self._folder / name, sealed, self._state)
+                write_private(self._folder / f"{name}{_SUFFIX}", sealed, self._state)
         except Exception as e:  # noqa: BLE001 - its text could name the URL
             text = str(e) if isinstance(e, UrlwardError) else type(e).__name__
             logger.error("known files: a URL is not learned: %s", text)
         finally:
-            self._waiting -= 1
+            self._room.release()
 
 
 @dataclass
@@ -163,6 +189,7 @@ class Learning:
         key: its local key.
         days: that an entry is in force.
         alarm: takes an alarm's kind and text, in any thread.
+        leads_to: whether a host has an address, by the machine's resolver.
         clock: seconds since 1970-01-01 UTC.
     """
 
@@ -171,7 +198,9 @@ class Learning:
     key: Key
     days: int
     alarm: Callable[[str, str], Any]
+    leads_to: Callable[[str, str], bool] = field(default_factory=lambda: leads_to)
     clock: Callable[[], float] = time.time
+    _protects: Callable[[str], bool] | None = None
     _cleaned: float = float("-inf")
     _told: float = float("-inf")
     _compiles: bool = False
@@ -189,11 +218,12 @@ class Learning:
             UrlwardError: it cannot be learned, or not be put in force; it is tried again by the next look.
         """
         folder = self.state / FOLDER
-        paths = sorted(folder.glob(f"*{_SUFFIX}")) if folder.is_dir() else []
+        paths = sorted(folder.glob(f"*{_SUFFIX}"))[:TOGETHER] if folder.is_dir() else []
         now, monotonic = self.clock(), time.monotonic()
         if not paths and not self._compiles and monotonic - self._cleaned < CLEAN:
             return
-        drafts = [made for made in map(self._draft, paths) if made is not None]
+        matches = [match for match in map(self._read, paths) if match is not None]
+        drafts = [made for made in map(self._draft, self._genuine(matches)) if made is not None]
         learned = learn_own(self.state, self.key, drafts, A_DAY, now=now)
         self._cleaned = monotonic
         self._compiles |= learned.changed
@@ -206,17 +236,42 @@ class Learning:
                 raise UrlwardError(f"known files: {outcome.text}; what was learned is not in force yet")
             self._compiles = False
 
-    def _draft(self, path: Path) -> Draft | None:
-        """The entry that a request asks for; None where it is none, which the log says."""
+    def _read(self, path: Path) -> Match | None:
+        """A request; None where it is none, which the log says."""
         try:
-            return draft_of(Match(*json.loads(self.key.unseal(read_regular(path)))), self.days, self.clock())
+            match = Match(*json.loads(self.key.unseal(read_regular(path))))
+            match.url.encode("latin-1")
         except FileNotFoundError:
             return None
-        except (DamagedError, OSError, ValueError, TypeError, RecursionError):
+        except (DamagedError, OSError, ValueError, TypeError, AttributeError, RecursionError):
             set_aside(self.state, path, "not a request under the local key", "its URL is not learned")
+            return None
+        return match
+
+    def _genuine(self, matches: Sequence[Match]) -> list[Match]:
+        """Those whose host is the one that served the file, and may be blocked without anybody's word."""
+        if self._protects is None and matches:
+            self._protects = protecting(self.config)
+        asked = {(match.host, match.address) for match in matches if match.address}
+        with ThreadPoolExecutor(LOOKUPS, "learn") as threads:
+            leads = dict(zip(asked, threads.map(lambda one: self.leads_to(*one), asked), strict=True))
+        genuine = []
+        for match in matches:
+            if not leads.get((match.host, match.address), True):
+                logger.warning("known files: a URL is not learned: its host is not where the file came from")
+            elif self._protects is not None and self._protects(match.host):
+                logger.warning("known files: a URL is not learned: its host is protected (urlward own add)")
+            else:
+                genuine.append(match)
+        return genuine
+
+    def _draft(self, match: Match) -> Draft | None:
+        """The entry that a match asks for; None where there is none, which the log says."""
+        try:
+            return draft_of(match, self.days, self.clock())
         except UrlwardError as e:
             logger.error("known files: a URL is not learned: %s", e)
-        return None
+            return None
 
     def _tell(self, learned: Learned, now: float) -> None:
         if learned.added:
@@ -242,13 +297,26 @@ def draft_of(match: Match, days: int, now: float) -> Draft:
     Raises:
         UrlwardError: its URL cannot be an entry.
     """
-    host, _, path = match.url.partition("/")
+    path = match.url.partition("/")[2]
     # The folder of a page at the root would be the whole host.
-    meant: Any = "below" if match.folder and "/" in path.partition("?")[0] else "page"
-    url, expires = f"http://{host}/{path}", f"{datetime.fromtimestamp(now + days * _DAY, UTC):%Y-%m-%d}"
+    is_folder = match.folder and "/" in path.partition("?")[0]
+    line = allowed_by(f"http://{match.host}/{path}", folder=is_folder).line.removeprefix("@@")
+    line += f" port={match.port}" * bool(match.port)
+    expires = f"{datetime.fromtimestamp(now + days * _DAY, UTC):%Y-%m-%d}"
     note = f"list {match.list}, entry {match.entry}, reference {match.reference}"
     try:
-        return draft(url, meant, category=match.category, note=note, expires=expires)
+        return draft(line, category=match.category, note=note, expires=expires)
     except UrlwardError:
         # Whatever a list or a category is called, or an id has in it.
-        return draft(url, meant, note=f"reference {match.reference}", expires=expires)
+        return draft(line, note=f"reference {match.reference}", expires=expires)
+
+
+def leads_to(host: str, address: str) -> bool:
+    """Whether a host has an address, by the machine's resolver."""
+    if is_address(host):
+        return ip_address(host.strip("[]")) == ip_address(address)
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return ip_address(address) in {ip_address(str(each[4][0]).partition("%")[0]) for each in found}

@@ -491,8 +491,20 @@ class Guard:
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
             if self.learner is not None and action != "alert" and (url := hit.url()) is not None:
-                listed = verdict.list, verdict.entry, verdict.category
-                self.learner.learn(Match(url, *listed, reference, found.folder))
+                self.learner.learn(
+                    Match(
+                        url,
+                        verdict.list,
+                        verdict.entry,
+                        verdict.category,
+                        reference,
+                        # Where the client has chosen it, its Host field may name another's host.
+                        "" if isinstance(client.proxy_mode, mode_specs.ReverseMode) else names.address,
+                        # That a file came without TLS is no reason to decrypt its host.
+                        0 if client.tls else hit.destination_port,
+                        found.folder,
+                    )
+                )
             return self._page(hit, view, request, client) if is_cut else None
         except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of its record
             self._log.failure(e, client, action)
