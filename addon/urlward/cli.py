@@ -70,7 +70,7 @@ from urlward.config.tables import split_address
 from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
-from urlward.lines import plain
+from urlward.lines import plain, say
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.source import BadLine, ErrorBudget, SourceError, left_out, read_artifact, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST, given_path
@@ -78,6 +78,8 @@ from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
 from urlward.regular import given_fd
+from urlward.state.folder import state_folder
+from urlward.state.included import LastIncluded
 from urlward.state.keys import key_beside, new_key_file, read_key
 from urlward.units import counted
 
@@ -255,6 +257,8 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
 
     config, steer = settings.config, settings.steer
     _preflight(args, settings)
+    if lost := _lost(config):
+        say(f"configuration: {lost}", warning=True)
     if settings.unshared and workers > 1:
         raise UrlwardError(f"workers: mode {settings.unshared[0]} works with one only")
     prepare_authority(settings)
@@ -348,7 +352,20 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
         raise settings.config.refused(*problems)
     if args.check:
         print("configuration ok")
+        if text := _lost(settings.config) or _last_included(settings.config).absent:
+            print(text)
     return bool(args.check)
+
+
+def _last_included(config: Config) -> LastIncluded:
+    return LastIncluded(config, state_folder(config.state))
+
+
+def _lost(config: Config) -> str:
+    """Words where the file of ``include`` that need not be there was lost."""
+    with suppress(UrlwardError):  # who keeps the state folder says so
+        return _last_included(config).lost
+    return ""
 
 
 def _gateway_problems(settings: "Settings", flags: Sequence[str]) -> Iterator[Problem]:
@@ -415,7 +432,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
             from urlward.gateway.steering import Steering
 
             with located(config):
-                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
+                addons.append(steering := Steering(gateway, fleet=config.fleet))
                 steering.check(modes, port)
         elif takes is not None:
             from urlward.gateway.canary import Heartbeat

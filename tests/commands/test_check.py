@@ -1,5 +1,6 @@
 """``urlward check`` with a configuration: as the filter would decide, for whom and when, and why."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -192,3 +193,77 @@ def test_the_format_that_is_said(tmp_path: Path) -> None:
 def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "urlward", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# -- files
+
+
+CONTENT = b"an invented file"
+SHA1, MD5 = hashlib.sha1(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def listed(config: Path) -> Path:
+    """A file that the list has for everybody by one digest, and for pupils at their lessons by another."""
+    lines = f"sha1:{SHA1} category=games id=C-4\nmd5:{MD5} category=ads id=C-5\n"
+    (config.parent / "list.txt").write_text(LIST + lines)
+    path = config.parent / "a file"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_file_by_its_digests(check: Check, listed: Path) -> None:
+    other = listed.with_name("other")
+    other.write_bytes(CONTENT + b".")
+    code, text = check("--file", str(listed), "--file", str(other), "http://unlisted.example/")
+    assert code == 1
+    assert text.splitlines()[-3:] == [
+        "pass   http://unlisted.example/",
+        f"block  {listed}  kind=file algorithm=sha1 digest={SHA1} id=C-4 category=games list=list",
+        f"pass   {other}",
+    ]
+    assert check("--file", str(other))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("client", "at", "verdict", "algorithm"),
+    [
+        ("192.0.2.5", LESSON, "block", "sha1"),
+        ("192.0.2.5", BREAK, "block", "md5"),
+        ("198.51.100.1", BREAK, "block", "sha1"),
+    ],
+)
+def test_a_file_for_whom_and_when(
+    check: Check, listed: Path, client: str, at: str, verdict: str, algorithm: str
+) -> None:
+    _, text = check("--file", str(listed), "--client", client, "--at", at, "--json", "--explain")
+    found = json.loads(text.splitlines()[-1])
+    assert (found["file"], found["verdict"], found["algorithm"]) == (str(listed), verdict, algorithm)
+    explanation = found["explanation"]
+    assert (explanation["verdict"], explanation["decided"]["host"]) == (verdict, algorithm)
+    assert {one["host"] for one in (explanation["decided"], *explanation["others"])} == {"sha1", "md5"}
+    assert "protected" not in explanation
+
+
+@pytest.mark.parametrize("name", ["nothing there", "."])
+def test_a_file_that_cannot_be_read_is_an_error_and_the_next_is_looked_at(
+    check: Check, listed: Path, name: str
+) -> None:
+    code, text = check("--file", str(listed.parent / name), "--file", str(listed))
+    assert code == 2
+    assert f"error  {listed.parent / name}  " in text
+    assert "algorithm=sha1" in text
+    assert "Traceback" not in text
+
+
+def test_pictures_are_said_not_to_be_looked_at(check: Check, listed: Path, config: Path) -> None:
+    (config.parent / "list.txt").write_text(LIST + f"pdq:{'0f' * 32}\n")
+    code, text = check("--file", str(listed))
+    assert code == 0
+    assert "pictures (pdq) are not looked at" in text
+
+
+def test_neither_a_url_nor_a_file(check: Check) -> None:
+    code, text = check()
+    assert code == 2
+    assert "a URL is needed, or a file: --file PATH" in text

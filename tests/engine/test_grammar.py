@@ -118,6 +118,14 @@ def test_files(line: str, expected: Entry) -> None:
     assert entry(f"  {line}\t # a comment") == expected
 
 
+@pytest.mark.parametrize("subject", [f"sha256:{MD5 * 2}", f"md5:{MD5}", f"pdq:{PDQ}"])
+@pytest.mark.parametrize(
+    "attributes", ["", " id=A-1", " category=CSAM", "\tid=A-1   category=csam \n", f" id={MD5}"]
+)
+def test_the_short_way_of_plain_lines_reads_as_the_long_one(subject: str, attributes: str) -> None:
+    assert entry(subject + attributes) == entry(f"{subject}{attributes} note=x")
+
+
 def test_an_id_or_category_that_has_a_digest_in_it_is_left_out() -> None:
     for said in (MD5, f"file-{MD5[:12].upper()}", f"{MD5[4:8]}-{MD5[8:12]}:{MD5[12:16]}", "0a" * 20):
         found = entry(f"md5:{MD5} id={said} category={said.replace(':', '.')}")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from obstacles import audit_on_a_full_disk
+from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.policy import own
@@ -73,6 +74,9 @@ def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
         ({"text": "a.example", "note": "as of a.example"}, "note: names the host"),
         ({"text": "http://a.example/x", "note": "see http://b.example/"}, "has a URL in it"),
         ({"text": "a.example", "note": "two\nlines"}, "one line"),
+        ({"text": f"md5:{'0123456789abcdef' * 2}", "note": "of 0123456789AB"}, "note: has a digest in it"),
+        ({"text": f"md5:{'0123456789abcdef' * 2}", "meant": "page"}, "not a URL"),
+        ({"text": f"@@pdq:{'0f' * 32} distance=3"}, "distance goes with no exception"),
     ],
 )
 def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
@@ -139,6 +143,35 @@ def test_the_same_is_added_once(tmp_path: Path) -> None:
     add(state, "@@http://listed.example/a?x=1&y=2")
     with pytest.raises(UrlwardError, match="no own entry"):
         remove_own(state, "o-1", "over", "ann", now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("line", "digest"),
+    [
+        ("listed.example", "a3a6bbf621e3eb6c69c65f9ce3d4637c"),
+        (
+            "@@http://listed.example/a?x=1&y=2 nocase port=81 subdomains",
+            "b1d53285bf218a26973a18b382893682",
+        ),
+    ],
+)
+def test_what_is_kept_is_known_again_whatever_entries_come_to_have(line: str, digest: str) -> None:
+    assert own._digest(parse_line(line)[0], Key(bytes(range(32)))) == digest, "those in own.json are such"
+
+
+def test_a_file_is_an_own_entry_as_any(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    id_ = add(state, f"pdq:{'0f' * 32} distance=10", note="case 7")
+    with pytest.raises(UrlwardError, match=f"it is there already: {id_}"):
+        add(state, f"pdq:{'0F' * 32}")
+    add(state, f"@@pdq:{'0f' * 32}")
+    add(state, f"md5:{'0123456789abcdef' * 2}", category="csam", expires="2030-01-31")
+    assert [(one.action, one.kind) for one in own_entries(state)] == [
+        ("block", "file"), ("allow", "file"), ("block", "file"),
+    ]  # fmt: skip
+    assert all(b"0f0f0f" not in path.read_bytes() for path in state.rglob("*") if path.is_file())
+    line = f"pdq:{'0f' * 32} distance=10 id={id_}"
+    assert reveal_own(state, local_key(state), id_, "ben", now=NOW) == line
 
 
 def test_a_comment_hides_no_attribute(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import pytest
 
+from proxy import test_forward as forward
 from proxy.test_relay import ENDED, Case, get, ok
 from urlward.config import FilesTable
 from urlward.files.body import Inspection, Seen, facts_of
@@ -38,7 +39,7 @@ class Copy:
 
 
 class Looking(Case):
-    """A relay whose responses are inspected, and are broken off where they are `KNOWN`, or begin so.
+    """A relay whose responses are inspected, and broken off where they are as long as what is known.
 
     Args:
         pictures: as in the configuration.
@@ -47,15 +48,19 @@ class Looking(Case):
 
     def __init__(self, pictures: str = "off", known: int = 0) -> None:
         super().__init__()
+        self.look(pictures, known)
+
+    def look(self, pictures: str, known: int = 0) -> None:
+        """Inspect what comes from now on."""
         self.known = {len(KNOWN), 5, known}
         self.table = FilesTable.model_validate({"types": ("*",), "pictures": pictures})
-        self.heads: list[ResponseHead] = []
+        self.responses: list[ResponseHead] = []
         self.copies: list[Copy] = []
         self.relay.inspect = self._inspect
 
     def _inspect(self, pending: Pending, head: ResponseHead) -> Inspected | None:
         assert pending.request is not None
-        self.heads.append(head)
+        self.responses.append(head)
         facts = facts_of(head.status, head.fields, head.length)
         if facts is None:
             return None
@@ -169,7 +174,7 @@ def test_responses_before_one_that_is_known_arrive() -> None:
 def test_responses_after_one_that_passes_follow() -> None:
     case = Looking().client(get("/a") + get("/b")).server(response(OTHER + b"!") + ok())
     assert case.got == response(OTHER + b"!") + ok()
-    assert len(case.heads) == 2
+    assert len(case.responses) == 2
     assert case.ends.asked == ["connect"]
 
 
@@ -193,7 +198,7 @@ def test_what_precedes_a_response_arrives_as_it_came() -> None:
 def test_what_has_no_body_is_not_inspected(method: str, answer: bytes) -> None:
     case = Looking().client(get(method=method)).server(answer)
     assert case.got == answer
-    assert not case.heads
+    assert not case.responses
     case.client(get()).server(response(b"12345"))
     assert case.got == answer + SHOWN
 
@@ -303,6 +308,30 @@ def test_what_is_only_told_holds_nothing_up() -> None:
     assert case.ends.asked == ["connect"]
     case.client(get("/b")).server(ok())
     assert case.got == response(PICTURE) + ok()
+
+
+class Forwarding(forward.Case, Looking):
+    """The same of an explicit proxy."""
+
+    def __init__(self, pictures: str) -> None:
+        forward.Case.__init__(self)
+        self.look(pictures)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_connection_that_has_ended_meanwhile_is_not_kept(ends: bool) -> None:
+    case = Forwarding("cut").client(forward.get("http://a.test/"))
+    case.server(response(PICTURE))
+    if ends:
+        case.relay.server_ended()
+    case.client(forward.get("http://b.test/"))
+    assert [each.host for each in case.ends.opened] == ["a.test"]
+    case.copies[0].hear(None)
+    case.later()
+    assert case.ends.client == forward.via(response(PICTURE))
+    assert [each.host for each in case.ends.opened] == ["a.test", "b.test"]
+    assert [each.host for each in case.ends.kept] == ([] if ends else ["a.test"])
+    assert case.server(ok()).ends.client == forward.via(response(PICTURE)) + forward.via(ok())
 
 
 def test_a_client_that_leaves_waits_for_nothing() -> None:

@@ -478,6 +478,13 @@ def test_udp_is_not_in_the_way_of_tcp() -> None:
             f'{FLEET}password_file = "none"\nuser = "x"',
             "6: fleet.password_file: none: No such file or directory",
         ),
+        (
+            FLEET.replace("url", "sentinels").replace(
+                '"valkeys://valkey.example"', '["valkeys://valkey.example"]'
+            )
+            + 'sentinel_password_file = "none"',
+            "6: fleet.sentinel_password_file: none: No such file or directory",
+        ),
         (f'{FLEET}ca = "two"', "6: fleet.ca: 'two': no CA certificates in PEM form"),
         (f'{FLEET}certificate = "two"', "6: fleet.certificate: 'two': no certificate and key"),
         (FLEET.replace("fleet.key", "two"), "5: fleet.seal: two: a key file holds 64 hexadecimal digits"),

@@ -4,6 +4,7 @@ import msgspec
 
 from urlward.records.metrics import (
     BUCKETS,
+    HOOKED,
     MAX_CATEGORIES,
     MAX_LISTS,
     MAX_PAIRS,
@@ -116,6 +117,20 @@ def test_a_path_that_is_not_text_keeps_nothing_else_from_being_reported() -> Non
     said = msgspec.json.decode(msgspec.json.encode(metrics.snapshot()))
     assert said["refused"] == {"one": r"l\udcffst.txt: empty"}
     assert said["troubles"] == {"users": r"us\udcffers: No such file"}
+
+
+def test_resolvers_are_told_of_where_some_can_connect() -> None:
+    metrics = Metrics(0.0)
+    assert (metrics.snapshot()["resolvers"], metrics.snapshot()["hooked"]) == (None, {})
+    connections = 3
+    metrics.resolvers = lambda: connections
+    for outcome in HOOKED:
+        metrics.hooked(outcome)
+    found = read_snapshot(metrics.snapshot(), Labels())
+    assert found.resolvers == 3
+    assert [found.counts["hooked", outcome] for outcome in HOOKED] == [1, 1, 1, 1]
+    connections = 0
+    assert read_snapshot(metrics.snapshot(), Labels()).resolvers == 0
 
 
 def test_what_passes_between_nodes_is_told_where_there_are_some() -> None:

@@ -45,6 +45,18 @@ def test_all_is_well(tmp_path: Path) -> None:
     assert "sqlite        5         0  up" in text
     assert "not " not in text
     assert "stall        4 ms" in text
+    assert (found["resolvers"], "resolvers" in text) == (None, False), "none where none can connect"
+
+
+def test_resolvers_that_are_connected(tmp_path: Path) -> None:
+    exposition = made(tmp_path, RecorderState())
+    for worker, connections in (("a", 2), ("b", 0)):
+        metrics = Metrics(NOW)
+        metrics.resolvers = lambda connections=connections: connections  # type: ignore[misc]
+        exposition.take(worker, metrics.snapshot())
+    found = status_of(exposition, now=NOW)
+    assert found["resolvers"] == 2
+    assert "resolvers    2 connections" in "\n".join(lines(found))
 
 
 def test_what_is_wrong_is_said(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import struct
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +62,20 @@ def tapped(message: bytes, kind: int = CLIENT_RESPONSE, zone: str | None = None)
 
 
 class Told(Urlward):
-    """The side of urlward: lists in force, a kernel that takes notes, and dnstap's socket.
-
-    Attributes:
-        counts: what has come of responses.
-    """
+    """The side of urlward: lists in force, a kernel that takes notes, and dnstap's socket."""
 
     def __init__(self, folder: Path, text: str, **dns_values: Any) -> None:
         super().__init__(folder, text, 1.0, "open", **dns_values)
-        self.counts: Counter[str] = Counter()
 
-    def count(self, outcome: str) -> None:
-        self.counts[outcome] += 1
+    @property
+    def path(self) -> Path:
+        """The socket."""
+        return self.folder / "dnstap"
 
     async def start(self) -> None:
         aliases = Aliases(1_000, lambda host: bool(self.judge.find((host,))))
         self.taps = DnstapServer(self.answers, aliases, self.faults, self.count)
-        for one in open_sockets(Address(str(self.folder / "dnstap"), 0, "unix")):
+        for one in open_sockets(Address(str(self.path), 0, "unix")):
             await self.taps.serve(one)
 
     def stop(self) -> None:
@@ -93,12 +89,11 @@ class Sender:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def to(cls, urlward: Urlward, *, greets: bool = True) -> "Sender":
-        made = cls(*await asyncio.open_unix_connection(urlward.folder / "dnstap"))
-        if greets:
-            made.writer.write(READY_FRAME)
-            assert await made.reader.readexactly(12 + 8 + len(CONTENT_TYPE)) == control(ACCEPT, CONTENT_TYPE)
-            made.writer.write(START_FRAME)
+    async def to(cls, path: Path) -> "Sender":
+        made = cls(*await asyncio.open_unix_connection(path))
+        made.writer.write(READY_FRAME)
+        assert await made.reader.readexactly(12 + 8 + len(CONTENT_TYPE)) == control(ACCEPT, CONTENT_TYPE)
+        made.writer.write(START_FRAME)
         return made
 
     def tell(self, *frames: bytes) -> None:

@@ -32,7 +32,7 @@ async def urlward(tmp_path: Path) -> AsyncIterator[Told]:
 
 
 async def test_answers_that_have_left(urlward: Told) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(PLAIN), tapped(BLOCKED), tapped(answer("blocked.example")))
     await sender.end()
     # The client keeps it for as long as it was told, and nothing can be said against that.
@@ -53,14 +53,14 @@ async def test_answers_that_have_left(urlward: Told) -> None:
 )
 async def test_kinds_of_records(urlward: Told, record: str) -> None:
     name, _, kind, data = record.split(" ", 3)
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(answer(name, record, kind=kind)))
     await sender.end()
     assert urlward.kernel.followed == [([data.split('"')[-2] if '"' in data else data], 60 + MARGIN)]
 
 
 async def test_times_are_believed_up_to_a_week(urlward: Told) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(answer("blocked.example", "blocked.example 2000000 A 203.0.113.1")))
     await sender.end()
     assert urlward.kernel.followed[0][1] == MOST_TTL + MARGIN
@@ -69,7 +69,7 @@ async def test_times_are_believed_up_to_a_week(urlward: Told) -> None:
 async def test_more_addresses_than_an_answer_of_ours_would_have(urlward: Told) -> None:
     """The client has all of them, so that none may be left out."""
     lines = [f"blocked.example 60 A 203.0.113.{n}" for n in range(200)]
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(answer("blocked.example", *lines)))
     await sender.end()
     assert len(urlward.kernel.followed[0][0]) == 200
@@ -77,7 +77,7 @@ async def test_more_addresses_than_an_answer_of_ours_would_have(urlward: Told) -
 
 async def test_monitoring_ends_nothing(urlward: Told) -> None:
     urlward.policy.monitor = True
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(BLOCKED))
     await sender.end()
     assert urlward.kernel.addresses == {"203.0.113.1"}
@@ -85,7 +85,7 @@ async def test_monitoring_ends_nothing(urlward: Told) -> None:
 
 
 async def test_names_are_remembered_for_a_list_to_come(urlward: Told, tmp_path: Path) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(PLAIN))
     await sender.end()
     urlward.keeper = keep(tmp_path, LIST + "plain.example\n")
@@ -94,7 +94,7 @@ async def test_names_are_remembered_for_a_list_to_come(urlward: Told, tmp_path: 
 
 
 async def test_an_alias_that_a_resolver_follows_in_two_steps(urlward: Told) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(
         tapped(
             answer("paged.example", "paged.example 600 CNAME cdn.other.test."), RESOLVER_RESPONSE, "example."
@@ -113,7 +113,7 @@ async def test_a_server_says_nothing_of_others_names(urlward: Told) -> None:
     forged = answer("evil.test", "evil.test 60 CNAME blocked.example.", "blocked.example 60 A 198.51.100.1")
     beside = dns.message.from_wire(answer("evil.test", "evil.test 60 A 198.51.100.2"))
     beside.additional.append(dns.rrset.from_text("blocked.example.", 60, "IN", "A", "198.51.100.3"))
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(forged, RESOLVER_RESPONSE, "evil.test."), tapped(beside.to_wire(), RESOLVER_RESPONSE))
     await sender.end()
     assert urlward.kernel.followed == []
@@ -129,11 +129,12 @@ async def test_a_server_says_nothing_of_others_names(urlward: Told) -> None:
         BLOCKED[:4] + b"\0\2" + BLOCKED[6:],
         BLOCKED[:4] + b"\0\0" + BLOCKED[6:],
     ],
+    ids=["empty", "short", "cut", "a query", "two questions", "no question"],
 )
 async def test_an_answer_that_nobody_can_read_is_said_and_passed_over(
     urlward: Told, message: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(message), tapped(BLOCKED))
     await sender.end()
     assert len(urlward.kernel.followed) == 1
@@ -146,8 +147,8 @@ async def test_an_answer_that_nobody_can_read_is_said_and_passed_over(
 async def test_nonsense_ends_that_connection_with_one_line(
     urlward: Told, nonsense: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    other = await Sender.to(urlward)
-    sender = await Sender.to(urlward)
+    other = await Sender.to(urlward.path)
+    sender = await Sender.to(urlward.path)
     sender.writer.write(nonsense)
     assert await sender.ended() == b""
     lines = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
@@ -160,7 +161,7 @@ async def test_nonsense_ends_that_connection_with_one_line(
 
 async def test_a_kernel_that_refuses(urlward: Told, caplog: pytest.LogCaptureFixture) -> None:
     urlward.kernel.fault = NftError("no room")
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.tell(tapped(BLOCKED))
     await until(lambda: urlward.kernel.refused, "the kernel")
     urlward.kernel.fault = None
@@ -172,7 +173,7 @@ async def test_a_kernel_that_refuses(urlward: Told, caplog: pytest.LogCaptureFix
 
 async def test_a_resolver_that_goes_and_comes_back(urlward: Told) -> None:
     for _ in 1, 2, 3:
-        sender = await Sender.to(urlward)
+        sender = await Sender.to(urlward.path)
         sender.tell(tapped(BLOCKED))
         await until(lambda: urlward.counts["steered"], "the answer")
         urlward.counts.clear()
@@ -182,7 +183,7 @@ async def test_a_resolver_that_goes_and_comes_back(urlward: Told) -> None:
 
 
 async def test_several_resolvers_at_once(urlward: Told) -> None:
-    senders = [await Sender.to(urlward) for _ in range(8)]
+    senders = [await Sender.to(urlward.path) for _ in range(8)]
     for n, sender in enumerate(senders):
         name = f"n{n}.blocked.example"
         for _ in range(50):
@@ -199,7 +200,7 @@ async def test_several_resolvers_at_once(urlward: Told) -> None:
 async def test_what_is_too_much_waits_in_the_resolver(urlward: Told) -> None:
     """Memory stays bounded: the socket is not read on while the kernel takes its time."""
     urlward.kernel.gate = asyncio.Event()
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     frame = data_frame(tapped(BLOCKED))
     many = 200_000
     sender.writer.write(frame * many)
@@ -216,7 +217,7 @@ async def test_what_is_too_much_waits_in_the_resolver(urlward: Told) -> None:
 
 async def test_others_have_their_turn_meanwhile(urlward: Told) -> None:
     """However much a resolver tells, the loop comes back between two pieces."""
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.writer.write(data_frame(tapped(PLAIN)) * 5_000)
     await until(lambda: urlward.counts["passed"], "the first")
     rounds = 0
@@ -228,13 +229,13 @@ async def test_others_have_their_turn_meanwhile(urlward: Told) -> None:
 
 
 async def test_it_ends_with_its_worker(urlward: Told) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     urlward.taps.end()
     assert await sender.ended() == b""
     assert isinstance(urlward.taps, DnstapServer)
 
 
 async def test_a_goodbye_is_answered(urlward: Told) -> None:
-    sender = await Sender.to(urlward)
+    sender = await Sender.to(urlward.path)
     sender.writer.write(control(STOP))
     assert await sender.ended() == control(FINISH)

@@ -21,7 +21,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def telling(kind: str, folder: Path, urlward: Told) -> AsyncIterator[tuple[Resolver, Upstream]]:
     upstream = await Upstream(Zone(ZONE)).start()
     try:
-        tap = urlward.folder / "dnstap"
+        tap = urlward.path
         async with resolving(kind, folder, urlward.folder, upstream, hook=False, tap=tap) as resolver:
             await until(lambda: urlward.taps.connections, "the resolver's dnstap")
             yield resolver, upstream
@@ -57,7 +57,7 @@ async def test_a_resolver_goes_on_without_urlward_and_tells_again_once_it_is_bac
         await resolver.ask("blocked.example")
         await until(lambda: urlward.kernel.told, "the address")
         urlward.stop()
-        (urlward.folder / "dnstap").unlink()
+        urlward.path.unlink()
         assert (await resolver.ask("plain.example")).answer
         await urlward.start()
         try:

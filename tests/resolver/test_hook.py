@@ -81,6 +81,15 @@ async def test_what_is_steered(urlward: Urlward) -> None:
     assert urlward.kernel.addresses == {"203.0.113.1"}
 
 
+async def test_answers_are_counted(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'
+    await hook.ask(answer("plain.example", "plain.example 60 A 192.0.2.1"))
+    await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    await hook.ask(answer("blocked.example", record, kind="HTTPS"))
+    assert urlward.counts == {"passed": 1, "steered": 1, "replaced": 1}
+
+
 async def test_what_must_not_go_as_it_is(urlward: Urlward) -> None:
     hook = await Hook.to(urlward)
     record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'

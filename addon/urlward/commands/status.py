@@ -74,6 +74,8 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
         return
     yield f"{'workers':13}{workers['reporting']} of {workers['expected']} report"
     yield f"{'connections':13}{status['connections']}"
+    if status.get("resolvers") is not None:
+        yield f"{'resolvers':13}{status['resolvers']} connections"
     yield f"{'stall':13}{status['stall'] * 1000:.0f} ms at most in the last minute"
     yield (
         f"{'last hour':13}{hour['judged']} judged, {hour['blocked']} blocked, "

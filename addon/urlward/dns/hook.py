@@ -63,6 +63,7 @@ logger = logging.getLogger("urlward.gateway")
 _ADDRESS_SIZES = (0, 4, 16)
 _TEXT = 128
 _PASS = framed(b"P")
+_OUTCOMES = {ord("P"): "passed", ord("S"): "steered", ord("R"): "replaced"}
 _MOST = 32
 """Records that an answer with addresses of a listed name may have, and twice that with what is beside it.
 Whoever runs such a name could send more, and have hooks go on without a reply while they are rewritten."""
@@ -81,19 +82,27 @@ class HookServer(ResolverSocket):
         faults: are told what goes wrong.
         settle: seconds after which a hook waits no longer.
         late: called for each reply that came later.
+        count: told of each reply: ``passed``, ``steered`` or ``replaced``.
     """
 
     def __init__(
-        self, answers: Answers, faults: Faults, settle: float, late: Callable[[], None] = lambda: None
+        self,
+        answers: Answers,
+        faults: Faults,
+        settle: float,
+        late: Callable[[], None] = lambda: None,
+        count: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(lambda: _Hook(self))
         self.answers = answers
         self.faults = faults
         self._settle = settle
         self._late = late
+        self._count = count
 
-    def replied(self, since: float) -> None:
+    def replied(self, reply: bytes, since: float) -> None:
         """A reply has left to what came at a time by `time.monotonic`."""
+        self._count(_OUTCOMES[reply[2]])
         if time.monotonic() - since > self._settle:
             self._late()
 
@@ -196,7 +205,7 @@ class _Hook(asyncio.Protocol):
         self._write(framed(status + self._written(message)), since)
 
     def _write(self, reply: bytes, since: float) -> None:
-        self._server.replied(since)
+        self._server.replied(reply, since)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(reply)
 

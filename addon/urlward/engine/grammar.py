@@ -74,6 +74,10 @@ _PLAIN_LINE = re.compile(
     r"(?:(/\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]+))?"
     r")(?:[ \t]+id=([A-Za-z0-9._:\-]{1,128}))?(?:[ \t]+category=([A-Za-z0-9._\-]{1,64}))?\s*"
 ).fullmatch
+_PLAIN_FILE = re.compile(
+    r"(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}|md5:[0-9a-f]{32}|pdq:[0-9a-f]{64})"
+    r"(?:[ \t]+id=([A-Za-z0-9._:\-]{1,128}))?(?:[ \t]+category=([A-Za-z0-9._\-]{1,64}))?\s*"
+).fullmatch
 # Stricter than for a request, where a client may send anything: an entry is meant to match.
 _ENTRY_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
@@ -193,7 +197,7 @@ def _plain(line: str) -> Entry | None:
     """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
     match = _PLAIN_LINE(line)
     if match is None:
-        return None
+        return _plain_file(line)
     sink, host, page_host, path, star, query, id_, category = match.groups("")
     params = _NO_PARAMS
     if host:
@@ -213,6 +217,21 @@ def _plain(line: str) -> Entry | None:
         id_, category = without_telling(id_, category, host, path, params)
     # A named tuple's own constructor takes twice as long, a million times over.
     return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0))
+
+
+def _plain_file(line: str) -> Entry | None:
+    """As `_plain`, of a file; None too where something is wrong with it."""
+    match = _PLAIN_FILE(line)
+    if match is None:
+        return None
+    subject, id_, category = match.groups("")
+    algorithm, _, digest = subject.partition(":")
+    distance = DISTANCE if algorithm == PDQ else 0
+    if digest in _OF_NOTHING or (distance and _is_flat(digest, distance)):
+        return None
+    id_, category = without_telling_file(id_, category.lower(), digest)
+    entry = (Kind.FILE, algorithm, digest, _NO_PARAMS, False, id_, category, 0, 0, False, False, distance)
+    return tuple.__new__(Entry, entry)
 
 
 def _without_comment(line: str) -> str:
@@ -337,6 +356,12 @@ def _file(algorithm: str, digest: str) -> Entry:
     return Entry(Kind.FILE, algorithm, digest, distance=DISTANCE if algorithm == PDQ else 0)
 
 
+def _is_flat(digest: str, distance: int) -> bool:
+    """Whether a picture of one colour is as near to a PDQ digest."""
+    set_bits = int(digest, 16).bit_count()
+    return min(set_bits, 8 * ALGORITHMS[PDQ] - set_bits) <= distance
+
+
 def _check_file(entry: Entry, allow: bool) -> Entry:
     """A file entry with the distance that it asks for; an exception has none.
 
@@ -345,8 +370,7 @@ def _check_file(entry: Entry, allow: bool) -> Entry:
     """
     if allow or entry.host != PDQ:
         return entry._replace(distance=0)
-    set_bits = int(entry.path, 16).bit_count()
-    if min(set_bits, 8 * ALGORITHMS[PDQ] - set_bits) <= entry.distance:
+    if _is_flat(entry.path, entry.distance):
         raise _Fault(
             0, len(PDQ) + 1, "pictures of one colour would be as near to it", "a smaller distance=, or none"
         )

@@ -249,7 +249,7 @@ class LoadedList:
         action, kind, category = self._file_said[files.shape_numbers[row]]
         entry = files.id(row) or files.digest(row)[:8].hex()
         rank = Kind.FILE << RANK_BITS | STRENGTHS[algorithm]
-        return Verdict(action, kind, entry, category, self.name, rank)
+        return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
     def lists_below(self, letters: str, below: int) -> bool:
         """Whether a page, prefix or parameter entry is on the host with these letters."""
@@ -321,6 +321,8 @@ class LoadedList:
             self.floating.pop()
             yield
         self.artifact = self.artifact._replace(sections=())
+        if self.files is not None:
+            self.files.release()
         del self.table, self.files, self._groups
 
     def _build(self) -> Generator[None]:

@@ -5,8 +5,9 @@ host without an entry is only looked at for path sequences. Nothing here changes
 caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
+from binascii import hexlify
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -17,6 +18,7 @@ from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, List
 from urlward.engine.loaded import LoadedList
 from urlward.engine.perceptual import PerceptualList
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
+from urlward.engine.table import FileTable
 from urlward.engine.url import (
     DEFAULT_PORTS,
     Reading,
@@ -93,6 +95,7 @@ class Matcher:
         alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
         self._none_begins = alone.isdisjoint if alone is not None else None
         self._of_files = [(li, li.files) for li in self.lists if li.files is not None]
+        self._exact = [(algorithm, groups) for algorithm in EXACT if (groups := self._keyed_files(algorithm))]
         self.file_algorithms = frozenset(
             algorithm
             for _, files in self._of_files
@@ -331,9 +334,17 @@ class Matcher:
             decide: likewise.
         """
         told = PASS
-        for algorithm in EXACT:
+        for algorithm, groups in self._exact:
             digest = digests.get(algorithm)
-            found = self._found_file(algorithm, digest, now) if digest is not None else ()
+            if digest is None:
+                continue
+            text = hexlify(digest)
+            found: list[Verdict] = []
+            for keyed_of, lists in groups:
+                keyed = keyed_of(text)
+                for rows_with, li, files in lists:
+                    for row in rows_with(keyed):
+                        _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
             if found:
                 verdict = decide(self._excused(found))
                 if verdict.blocked:
@@ -342,17 +353,16 @@ class Matcher:
                     told = verdict
         return told
 
-    def _found_file(self, algorithm: str, digest: bytes, now: float) -> list[Verdict]:
-        found: list[Verdict] = []
-        text = file_text(algorithm, digest.hex())
-        last, keyed = None, b""
+    def _keyed_files(self, algorithm: str) -> "_KeyedFiles":
+        """The lists that have digests of an algorithm, by their keys."""
+        by_key: dict[bytes, tuple[Key, list[tuple[LoadedList, FileTable]]]] = {}
         for li, files in self._of_files:
             if algorithm in files.algorithms:
-                if li.key is not last:
-                    last, keyed = li.key, li.key.digest(text)
-                for row in files.matching(FilePool.EXACT, keyed):
-                    _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
-        return found
+                by_key.setdefault(li.key.id, (li.key, []))[1].append((li, files))
+        return [
+            (key.behind(file_text(algorithm, "")), [(files.exact, li, files) for li, files in lists])
+            for key, lists in by_key.values()
+        ]
 
     def perceptual(self) -> list[PerceptualList]:
         """The PDQ digests that each list blocks, in plain form, for a process that looks at pictures.
@@ -521,6 +531,15 @@ class Matcher:
                     shape = li.table.shape(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(li.verdict(row), shape, ports, now, found)
+
+
+type _KeyedFiles = Sequence[
+    tuple[
+        Callable[[bytes], bytes],
+        Sequence[tuple[Callable[[bytes], Sequence[int]], LoadedList, FileTable]],
+    ]
+]
+"""Keyed digests of a key, and the lists under it with what finds their rows: bound once, not at each file."""
 
 
 class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):

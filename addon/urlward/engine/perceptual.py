@@ -5,6 +5,7 @@ distance, and no keyed digest will do. Only the process that looks at pictures o
 by it which entry a picture is like opens one block, to see whether an exception has the same digest.
 """
 
+from array import array
 from collections.abc import Iterator
 from itertools import batched
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class PerceptualList(NamedTuple):
     serial: int
     digests: bytes
     distances: bytes
-    rows: memoryview
+    rows: "array[int]"
 
     def near(self, digest: bytes) -> Iterator[tuple[int, int]]:
         """The rows whose digest a picture's is as near to as they say, each with the distance.

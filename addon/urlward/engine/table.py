@@ -4,9 +4,10 @@
 and `perceptual_list` its PDQ digests, for a process that looks at pictures.
 """
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Generator
-from math import isqrt
+from collections.abc import Generator, Sequence
+from itertools import accumulate, pairwise
 
 from urlward.engine.artifact import Artifact, Section, networks, unpack
 from urlward.engine.compiler import FilePool
@@ -147,6 +148,8 @@ class FileTable:
         "_marks",
         "_pools",
         "_sealed",
+        "_shift",
+        "_starts",
         "algorithms",
         "rows",
         "shape_numbers",
@@ -163,11 +166,9 @@ class FileTable:
         self._id_ends = unpack("I", sections[Section.FILE_ID_ENDS])
         self._ids = sections[Section.FILE_IDS]
         self._sealed = sections[Section.PERCEPTUAL]
-        self._pools: list[tuple[int, int, int]] = []
-        self.rows = 0
-        for count in said["rows"]:
-            self._pools.append((self.rows, self.rows + count, _NEAR * isqrt(count)))
-            self.rows += count
+        self._pools = list(pairwise(accumulate(said["rows"], initial=0)))
+        self.rows = sum(said["rows"])
+        self._shift, self._starts = 64, array("I", self._pools[FilePool.EXACT])
 
     def check(self) -> Generator[None]:
         """Check as `RowTable.check`, and that the rows are in order, without which none would be found.
@@ -177,12 +178,30 @@ class FileTable:
         """
         yield from _check_words(self._ids)
         yield from _check_numbers(self.shape_numbers, len(self.shapes))
-        for low, high, _ in self._pools:
+        for low, high in self._pools:
             for start in range(low, high, _CHECK_MARKS):
                 marks = self._marks[start : min(start + _CHECK_MARKS + 1, high)].tolist()
                 if marks != sorted(marks):
                     raise DamagedError("the digests of files are not in order")
                 yield
+        yield from self._fill_buckets()
+
+    def _fill_buckets(self) -> Generator[None]:
+        """Note where the digests begin that have the same first bits. Keyed digests are as good as drawn by
+        lot, so few have, and a search among a million begins among some."""
+        (low, high), marks = self._pools[FilePool.EXACT], self._marks
+        bits = (high - low >> _BUCKET_BITS).bit_length()
+        shift, starts, at = 64 - bits, array("I", [low]), low
+        for bucket in range(1, 1 << bits):
+            first, near = bucket << shift, min(at + _NEAR, high)
+            at = bisect_left(marks, first, at, near)
+            if at == near:
+                at = bisect_left(marks, first, at, high)
+            starts.append(at)
+            if not bucket % _FILLED:
+                yield
+        starts.append(high)
+        self._shift, self._starts = shift, starts
 
     def digest(self, row: int) -> bytes:
         """The 16-byte digest of a row's text."""
@@ -196,27 +215,33 @@ class FileTable:
         """The list body's reference for a row, or empty."""
         return _id(self._ids, self._id_ends, row)
 
-    def matching(self, pool: FilePool, digest: bytes) -> list[int]:
-        """The rows of a pool that have this digest."""
-        return [row for row in self.marked(pool, mark_of(digest)) if self.digest(row) == digest]
+    def exact(self, digest: bytes) -> Sequence[int]:
+        """The rows of `FilePool.EXACT` that have this digest."""
+        mark, marks, starts = int.from_bytes(digest[:8], "little"), self._marks, self._starts
+        bucket = mark >> self._shift
+        end = starts[bucket + 1]
+        at = bisect_left(marks, mark, starts[bucket], end)
+        if at == end or marks[at] != mark:
+            return ()
+        found = []
+        while at < end and marks[at] == mark:
+            if self.digest(at) == digest:
+                found.append(at)
+            at += 1
+        return found
 
     def marked(self, pool: FilePool, mark: int) -> range:
         """The rows of a pool whose digest has this mark; one, if any, but by a chance of 1 in 2^64."""
-        low, high, near = self._pools[pool]
-        marks = self._marks
-        # Keyed digests are as good as drawn by lot: of how many, it is known about where each stands.
-        at = low + ((high - low) * mark >> 64)
-        start, stop = max(at - near, low), min(at + near, high)
-        if (start > low and marks[start - 1] >= mark) or (stop < high and marks[stop] < mark):
-            start, stop = low, high
-        start = stop = bisect_left(marks, mark, start, stop)
-        while stop < high and marks[stop] == mark:
+        low, high = self._pools[pool]
+        start = stop = bisect_left(self._marks, mark, low, high)
+        while stop < high and self._marks[stop] == mark:
             stop += 1
         return range(start, stop)
 
-    def excusing(self, key: Key, digest: bytes) -> list[int]:
+    def excusing(self, key: Key, digest: bytes) -> Sequence[int]:
         """The rows that excuse a listed PDQ digest."""
-        return self.matching(FilePool.EXCUSED, key.digest(file_text(PDQ, digest.hex())))
+        keyed = key.digest(file_text(PDQ, digest.hex()))
+        return [row for row in self.marked(FilePool.EXCUSED, mark_of(keyed)) if self.digest(row) == keyed]
 
     def listed(self, key: Key, row: int) -> tuple[bytes, int]:
         """The PDQ digest of a row of `FilePool.LISTED` in plain form, and the distance up to which it blocks.
@@ -232,14 +257,24 @@ class FileTable:
         Raises:
             DamagedError: as `listed`.
         """
-        low, high, _ = self._pools[FilePool.LISTED]
+        low, high = self._pools[FilePool.LISTED]
         digests, distances = digests_and_distances(unseal_records(key, self._sealed))
-        return PerceptualList(name, serial, digests, distances, self._marks[low:high])
+        return PerceptualList(name, serial, digests, distances, array("Q", self._marks[low:high]))
+
+    def release(self) -> None:
+        """Let go of the artifact's bytes, when nothing uses the table any more."""
+        nothing = memoryview(b"")
+        self._digests = self._marks = self._id_ends = self._ids = self._sealed = self.shape_numbers = nothing
 
 
-_NEAR = 4
-"""Square roots of a number of rows within which one stands of where it would on average; one in a billion
-does not, and is found all the same."""
+_BUCKET_BITS = 3
+"""Logarithm of the rows that a bucket has on average, among which one is found in two or three steps."""
+
+_NEAR = 64
+"""Rows of a bucket at most, but for one in very many."""
+
+_FILLED = 1 << 10
+"""Buckets filled in a step, about 1 ms."""
 
 _CHECK_MARKS = 1 << 13
 """Rows whose order is checked in a step, about 1 ms."""

@@ -40,13 +40,17 @@ _MAGIC: Final = (
     (re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL).match, "image/heic"),
     (re.compile(rb"BM.{4}\0{4}", re.DOTALL).match, "image/bmp"),
     (re.compile(rb"II\*\0|MM\0\*").match, "image/tiff"),
-    (re.compile(rb".{4}(?:ftyp|styp|moof|sidx)", re.DOTALL).match, "video/mp4"),
+    (re.compile(rb".{4}ftyp", re.DOTALL).match, "video/mp4"),
+    (re.compile(rb".{4}(?:styp|moof|sidx)", re.DOTALL).match, "video/iso.segment"),
     (re.compile(rb"\x1a\x45\xdf\xa3").match, "video/webm"),
     (re.compile(rb"G.{187}G", re.DOTALL).match, "video/mp2t"),
     (re.compile(rb"%PDF-").match, "application/pdf"),
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
 """What bodies begin with."""
+
+SEGMENTS: Final = frozenset({"video/iso.segment", "video/mp2t"})
+"""Media types of the pieces in which streams come (DASH, HLS)."""
 
 _NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
 """Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours."""

@@ -255,6 +255,30 @@ class Checker:
             found.update(kind=verdict.kind, id=verdict.entry, category=verdict.category, list=verdict.list)
         return found
 
+    def check_file(self, digests: Mapping[str, bytes]) -> dict[str, Any]:
+        """Check a file by its digests; the result has the names of ``--json``, but for the file's own."""
+        verdict = self._matcher.check_file(digests, self._now, self._decide)
+        found: dict[str, Any] = {"verdict": verdict.action}
+        if verdict.action != "pass":
+            algorithm = verdict.algorithm
+            found.update(
+                kind=verdict.kind, algorithm=algorithm, digest=digests[algorithm].hex(), id=verdict.entry,
+                category=verdict.category, list=verdict.list,
+            )  # fmt: skip
+        return found
+
+    def explain_file(self, digests: Mapping[str, bytes]) -> Explanation:
+        """Explain the decision on a file, whose digests are in the place of hosts."""
+        found: dict[str, list[Verdict]] = {}
+
+        def note(verdicts: list[Verdict]) -> Verdict:
+            in_time = self._in_time(verdicts)
+            found[verdicts[0].algorithm] = in_time
+            return decide(in_time)._replace(action="pass")  # so that the others are looked up too
+
+        self._matcher.check_file(digests, self._now, note)
+        return explain(self._policy or Policy(Config()), found, self._client, self._now)
+
     def explain(self, url: str) -> tuple[Explanation, bool]:
         """Explain the decision on a URL, and whether its host is protected.
 

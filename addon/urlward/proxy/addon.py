@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
 from mitmproxy.connection import Client
@@ -25,7 +25,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
-from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
+from urlward.config import Config, FleetTable, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
@@ -95,6 +95,11 @@ from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
 
+if TYPE_CHECKING:
+    from urlward.fleet.connection import FleetConnection
+    from urlward.fleet.throttles import SharedProbing
+    from urlward.proxy.known_files import KnownFiles
+
 logger = logging.getLogger("urlward")
 
 RECHECK = 0.25
@@ -149,6 +154,7 @@ class Urlward:
         service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
         learner: has URLs of known files learned; None where none are, or nothing is recorded.
+        files: inspects responses; None where no known files are looked for.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
         probing: notices who reads the lists out; None before the options are read.
@@ -161,6 +167,7 @@ class Urlward:
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
         keep_source: whether they are connected to from the client's address instead, in transparent mode.
+        fleet: connection of this process to the Valkey of several nodes; None where this one is alone.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
@@ -173,12 +180,16 @@ class Urlward:
         self._service: Service | None = None
         self.recording: Recording | None = None
         self.learner: Learner | None = None
+        self.files: KnownFiles | None = None
         self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
         self.pool = Pool()
         self.ports: set[int] = set()
         self.probing: Probing | None = None
+        self.fleet: FleetConnection | None = None
+        self._shared_probing: SharedProbing | None = None
+        self._joined = False
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
         self._others = True
@@ -270,7 +281,14 @@ class Urlward:
             self._service = service_of(
                 config, path, {each.name: getattr(options, each.option) for each in OF_ADDON}
             )
-        self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
+        if config.fleet is not None and self.fleet is None:
+            self._share(config.fleet, config)
+        pacer = Pacer(self.live, self.handler)
+        self.probing = Probing(
+            config.probing, self._tell_of_probe, pacer.hold, shared=self._shared_probing
+        )  # fmt: skip
+        if self._shared_probing is not None:
+            self._shared_probing.throttle = self.probing
         self.guard = Guard(
             self._matcher,
             pages.pop(""),
@@ -287,6 +305,11 @@ class Urlward:
             recording=self.recording,
             learner=self.learner,
         )
+        self.files = None
+        if config.files is not None:
+            from urlward.proxy.known_files import KnownFiles
+
+            self.files = KnownFiles(config.files)
         if self._running:
             self._start_watch()
 
@@ -310,6 +333,7 @@ class Urlward:
         self._start_watch()
         if self.recording is not None:
             self._after.append(self._begin(self.recording.run(self._count_open)))
+        self.join_fleet()
         self._judged = self._in_force()
         self._start("looking after connections", self.live.look_after)
         self._start("cutting what is listed", self._cut_listed)
@@ -349,12 +373,43 @@ class Urlward:
         if self.recording is not None:
             self.recording.metrics.rules(rules)
 
+    def _share(self, fleet: FleetTable, config: Config) -> None:
+        """Count what clients draw with other nodes.
+
+        Raises:
+            OptionsError: nothing can be sealed for them, or the extra is missing.
+        """
+        try:
+            from urlward.fleet.connection import FleetConnection, seal_of  # an extra, which few have
+            from urlward.fleet.throttles import SharedProbing
+
+            seal = seal_of(fleet, config.key)
+        except ImportError as e:
+            raise exceptions.OptionsError(
+                "urlward: fleet: needs the extra: pip install 'urlward[fleet]'"
+            ) from e
+        except UrlwardError as e:
+            raise exceptions.OptionsError(f"urlward: {e}") from e
+        name, tell = f"{fleet.node}-{worker_name()}", partial(self.trouble, "fleet")
+        self.fleet = FleetConnection(fleet, seal, who=name, tell=tell)
+        self._shared_probing = SharedProbing(self.fleet, config.probing)
+
+    def join_fleet(self) -> None:
+        """Connect to the other nodes' Valkey; whoever shares something has said so before."""
+        if self._joined or self.fleet is None or self._shared_probing is None:
+            return
+        self._joined = True
+        # Until the very end: DNS is answered for a while after `done`.
+        self._after.append(self._begin(lasting("fleet", self.fleet.run)))
+        self._start("shared throttles", self._shared_probing.run)
+
     def _tell_of_probe(self, probe: Probe) -> None:
         what = f"block pages of more than {probe.entries - 1} entries within {in_words(probe.window)}"
         slowed = ", slowed" * probe.slowed
         client = self.recording.named(probe.client) if self.recording is not None else probe.client
-        logger.warning("probing client=%s: %s%s", client, what, slowed)
-        if self.recording is not None:
+        where = f", noticed by node {probe.node}" * bool(probe.node)
+        logger.warning("probing client=%s: %s%s%s", client, what, slowed, where)
+        if self.recording is not None and not probe.node:
             # Alarms are kept for longer than what is of a person.
             self.recording.alarm(
                 "probing", f"a client draws {what}{slowed}; the log says which, as privacy lets it"

@@ -333,7 +333,7 @@ class Guard:
 
     def _verdict(self, names: Names, client: Client) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
-        matcher, now, judge = self.matcher(), self.clock(), self._decide(client)
+        matcher, now, judge = self.matcher(), self.clock(), self.rule_for(client)
         if names.target:
             verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
@@ -366,12 +366,12 @@ class Guard:
         """The policy that applies to a client now."""
         return EVERYONE if self.policy is None else self.policy.view(client.peername[0], self.clock())
 
-    def _decide(self, client: Client) -> Decide:
+    def rule_for(self, client: Client) -> Decide:
         """The decision rule that applies to a client, from matching entries to a verdict."""
         return decide if self.policy is None else partial(_decide_for, self._view, client)
 
     def _check_address(self, address: str, port: int, client: Client) -> Verdict:
-        return self.matcher().check_address(address, (port,), self.clock(), self._decide(client))
+        return self.matcher().check_address(address, (port,), self.clock(), self.rule_for(client))
 
     def _only_told(self, verdict: Verdict) -> bool:
         """Whether a listed destination passes all the same, and is only logged."""

@@ -258,8 +258,10 @@ class Preflight:
             return
         if find_spec("valkey") is None:
             yield Problem("fleet", "the extra is missing: pip install 'urlward[fleet]'")
-        if fleet.password_file is not None and (problem := _readable(fleet.password_file)) is not None:
-            yield Problem("fleet.password_file", problem)
+        for name in ("password_file", "sentinel_password_file"):
+            file = getattr(fleet, name)
+            if file is not None and (problem := _readable(file)) is not None:
+                yield Problem(f"fleet.{name}", problem)
         if fleet.ca is not None and (text := _authorities_problem(fleet.ca)):
             yield Problem("fleet.ca", text)
         if text := _wrong(lambda: context(None, fleet.certificate, fleet.key)):

@@ -461,9 +461,6 @@ class HttpRelay:
             return
         if self._done or self._mute:
             return
-        if self._awaited:
-            self._response_held += data
-            return
         if self._response_held:
             data = self._response_held + data
             self._response_held = b""
@@ -908,8 +905,10 @@ class HttpRelay:
         then, self._then = self._then, None
         self.ends.hold_server(held=False)
         if awaited:
-            if then is not None and self._in_turn:
+            if then is not None and self._in_turn and self._response is not None and self._response.done:
+                # Its end is the end of this response's connection, and the next may have another.
                 self._leave_behind()
+                then = None
             self.server_data(b"")
         if then is not None:
             then()

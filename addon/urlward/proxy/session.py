@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from math import inf
 from time import perf_counter
@@ -283,6 +284,9 @@ class Session:
     def _take_requests(self) -> None:
         self._place = Place(self._context)
         relay = ForwardRelay(self, self._admit) if self._to_proxy else HttpRelay(self, self._judge)
+        files = self._mode.addon.files
+        if files is not None:
+            relay.inspect = partial(files.inspection, self._guard, self.client)
         self._begin_relay(relay)
         data, self._data = self._data, b""
         relay.client_data(data)

@@ -33,6 +33,7 @@ ENDS = {
     "clock-settled": "clock-set",
     "list-back": "refused-list",
     "rules-right": "rules-wrong",
+    "included-back": "included",
 } | {end: kind for kind, (end, _) in (*TROUBLES.items(), *PUBLISHING.items())}
 """What is told like an alarm and is the end of one, and of which."""
 

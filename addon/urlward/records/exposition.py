@@ -33,6 +33,7 @@ from urlward.records.metrics import (
     BUCKETS,
     ERRORS,
     HASHED,
+    HOOKED,
     INSPECTED,
     MAX_STORES,
     NONE,
@@ -60,7 +61,7 @@ ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
     "clock-set", "refused-list", "rules-removed", "rules-wrong", "known-file", "learned-full", *TROUBLES,
-    *PUBLISHING, "lease-lost",
+    *PUBLISHING, "lease-lost", "included",
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -219,6 +220,18 @@ def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> 
         yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
     for key in _OF_FLEET:
         yield _histogram(key, total)
+
+
+def of_resolvers(total: Counts, live: Sequence[Snapshot]) -> Iterator[Metric]:
+    """What resolvers hand over or tell of, where some can."""
+    connected = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
+    if not connected:
+        return
+    rows: Rows = {(outcome,): 0.0 for outcome in HOOKED} | _of(total, "hooked")
+    text = "Answers that resolvers handed over by a hook, or told of by dnstap."
+    yield _counter("urlward_hook_answers", text, ("outcome",), rows)
+    text = "Connections of resolvers now."
+    yield _gauge("urlward_hook_connections", text, (), [((), float(sum(connected)))])
 
 
 def of_files(total: Counts) -> Iterator[Metric]:
@@ -714,6 +727,7 @@ class Exposition(Collector):
         yield from of_workers(total, live, now)
         if (fleet := self._fleet()) is not None:
             yield from of_fleet(total, live, fleet)
+        yield from of_resolvers(total, live)
         if any(snapshot.looks_at_files for snapshot in live):
             yield from of_files(total)
         if (publishing := self._publishing()) is not None:

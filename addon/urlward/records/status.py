@@ -144,6 +144,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
     live, feeds = exposition.live(), exposition.feeds()
     alive, filters = health_of(exposition), readiness_of(exposition)
     rules, publishing = exposition.rules(), exposition.publishing()
+    hooks = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
     return {
         "version": VERSION,
         "running": True,
@@ -161,6 +162,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "dropped": exposition.dropped(),
         "hour": exposition.last_hour(),
         "connections": sum(snapshot.open for snapshot in live),
+        "resolvers": None if not hooks else sum(hooks),
         "canary": _time(min((snapshot.canary for snapshot in live), default=0.0)),
         "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),

@@ -46,6 +46,7 @@ class Watches:
         known: how many known files workers have met, by list, and how many were too many to be learned.
         publishing: what a publisher says is wrong, by kind and what it is about.
         resting: whether another publisher looks after the feeds.
+        lost: why an included file of the configuration is missed; empty where none is.
         alarm: raises and ends an alarm.
         clock: seconds since 1970-01-01 UTC.
     """
@@ -62,6 +63,7 @@ class Watches:
         known: Callable[[], tuple[Mapping[str, float], float]] = lambda: ({}, 0.0),
         publishing: Callable[[], Mapping[tuple[str, str], str]] = dict,
         resting: Callable[[], bool] = lambda: False,
+        lost: Callable[[], str] = str,
         alarm: Tell = lambda *_, **__: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +79,8 @@ class Watches:
         self._look_at_publisher = publishing
         self._not_published: Mapping[tuple[str, str], str] = {}
         self._resting = resting
+        self._look_for_lost = lost
+        self._lost = ""
         self._alarm = alarm
         self._clock = clock
         self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
@@ -111,6 +115,7 @@ class Watches:
         except UrlwardError as e:
             logger.error("records: %s", e)
         self._look_at_damaged()
+        self._look_at_included()
         self._look_at_audit()
 
     def look_at_lists(self) -> None:
@@ -226,6 +231,20 @@ class Watches:
         for name in sorted(found - self._damaged):
             self._say("alarm", {"alarm": "set-aside", "text": f"damaged, and set aside: {name}"})
         self._damaged = found
+
+    def _look_at_included(self) -> None:
+        try:
+            found = self._look_for_lost()
+        except UrlwardError as e:
+            logger.error("records: %s", e)
+            return
+        if found and not self._lost:
+            self._alarm("included", f"configuration: {found}", whose="configuration")
+        elif self._lost and not found:
+            self._alarm(
+                "included-back", "configuration: the included file is there again", whose="configuration"
+            )
+        self._lost = found
 
     def _look_at_audit(self) -> None:
         """Keep the audit log's head in every store, so that not even who has the key changes it unseen.

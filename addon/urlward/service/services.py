@@ -16,6 +16,7 @@ from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.editing import Reloads
+from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
@@ -47,6 +48,7 @@ from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
+from urlward.state.included import LastIncluded
 
 if TYPE_CHECKING:
     from urlward.fleet.nodes import FleetNodes
@@ -56,6 +58,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("urlward.records")
 
 HOUR = 3_600.0
+
+GUESSES = HOUR
+"""Seconds for which wrong guesses of the dashboard's tokens are shared with other nodes."""
 
 type Beside = Callable[[], Awaitable[None]]
 
@@ -100,6 +105,7 @@ class Services:
             recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
         )  # fmt: skip
         self._nodes: FleetNodes | None = None
+        self._attempts = WrongGuesses()
         self.recorder = Recorder(
             config.records,
             state,
@@ -115,6 +121,7 @@ class Services:
 
     def beside(self) -> dict[str, Beside]:
         """Functions to run while events are taken, by name."""
+        included = LastIncluded(self._config, self._state)
         watches = Watches(
             self._config.feed,
             self._state,
@@ -124,6 +131,7 @@ class Services:
             troubles=self._measures.troubles,
             publishing=dict if self._publisher is None else self._publisher.troubles,
             resting=self._is_resting,
+            lost=lambda: included.lost,
             alarm=self.recorder.alarm,
             known=self._measures.known_files,
         )
@@ -193,7 +201,9 @@ class Services:
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         await asyncio.to_thread(mend_sqlite, self._state / FILE, TABLE)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = DashboardSettings(self._state, admin.token_file, self._records.node, self._config.file)
+        settings = DashboardSettings(
+            self._state, admin.token_file, self._records.node, self._config.file, attempts=self._attempts
+        )
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
@@ -210,6 +220,7 @@ class Services:
         from urlward.fleet.decisions import SharedDecisions
         from urlward.fleet.kinds import all_kinds
         from urlward.fleet.nodes import FleetNodes, said_of
+        from urlward.fleet.throttles import SharedNotices
 
         fleet = self._config.fleet
         assert fleet is not None
@@ -221,9 +232,14 @@ class Services:
         )
         kinds = all_kinds(self._state, self._key, self._config, self._refresh)
         decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
+        if self._config.admin is not None:
+            self._attempts.tell = SharedNotices(connection, "guesses", GUESSES, self._guessed_elsewhere).tell
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.run())
             tasks.create_task(decisions.run())
+
+    def _guessed_elsewhere(self, address: str, _: str, ago: float) -> None:
+        self._attempts.wrong_elsewhere(address, time.monotonic() - ago)
 
     def _away(self, why: str) -> None:
         text = f"fleet: {why or 'Valkey is back'}"
