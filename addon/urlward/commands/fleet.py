@@ -128,6 +128,11 @@ def lines(nodes: "list[FleetNode]") -> list[str]:
     rows = [_row(node) for node in nodes]
     table = columns([_COLUMNS, *rows], [n for n, name in enumerate(_COLUMNS) if name in _NUMBERS])
     wrong = [f"node {node.name}: alarm: {alarm}" for node in nodes for alarm in node.alarms]
+    wrong += [
+        f"node {node.name}: two nodes have this name: give each its own (fleet.node)"
+        for node in nodes
+        if node.twin
+    ]
     wrong += [f"node {node.name}: list {one} is behind" for node in nodes for one in node.behind]
     return [*table, *([""] if wrong else []), *wrong]
 

@@ -33,6 +33,7 @@ ENDS = {
     "clock-settled": "clock-set",
     "list-back": "refused-list",
     "rules-right": "rules-wrong",
+    "twin-gone": "twin-node",
 } | {end: kind for kind, (end, _) in TROUBLES.items()}
 """What is told like an alarm and is the end of one, and of which."""
 

@@ -55,7 +55,7 @@ from urlward.state.folder import StateError
 ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
-    "clock-set", "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
+    "clock-set", "refused-list", "rules-removed", "rules-wrong", "twin-node", *TROUBLES,
 )  # fmt: skip
 
 _HISTOGRAMS = {
