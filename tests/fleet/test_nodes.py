@@ -13,8 +13,9 @@ from companion import Companion
 from conftest import run_command, wait_for
 from fleet.nodes import SEAL
 from fleet.servers import HAS_VALKEY, Server, until
+from urlward.commands import doctor, gateway
 from urlward.commands.fleet import add_fleet_commands
-from urlward.config import FleetTable
+from urlward.config import FleetTable, GatewayTable, read_config
 from urlward.engine.digest import Key, format_key
 from urlward.fleet.connection import FleetConnection, seal_of
 from urlward.fleet.nodes import FleetNodes, NodeReport, nodes_of, read_nodes
@@ -188,6 +189,48 @@ def test_status_of_nodes_that_run(
     finally:
         made.process.kill()
         made.process.wait()
+
+
+def test_doctor_and_status_say_how_the_fleet_is(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "gw1"
+    folder.mkdir()
+    (folder / "fleet.key").write_bytes(format_key(b"k" * 32))
+    made = Companion("urlward.service.process", folder, config(server, "gw1"))
+    settings = read_config(made.config).model_copy(
+        update={
+            "state": str(made.state),
+            "gateway": GatewayTable.model_validate({"hook": {"folder": str(folder / "hook")}}),
+        }
+    )
+
+    def said(look: Callable[..., Any]) -> list[tuple[str, str]]:
+        return [(one.state, one.text) for one in look(settings)]
+
+    try:
+        wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+        # No worker reports.
+        assert said(doctor._fleet) == [
+            ("ok", "Valkey is reached; 0 of 1 nodes are up"),
+            ("wrong", "node gw1 is failing"),
+            ("ok", "0 of 0 DNS answers did not wait for all nodes"),
+        ]
+        assert said(doctor._hook) == [("note", f"{folder}/hook/socket: nobody listens")]
+        assert gateway._shared(settings) == {
+            "fleet": ask(made.state, "status")["fleet"],
+            "hook": {"connected": None, "late": None},
+        }
+        assert ask(made.state, "status")["fleet"]["nodes"] == {"up": 0, "failing": 1, "away": 0}
+        server.kill()
+        wait_for(lambda: not ask(made.state, "status")["fleet"]["up"], "the word that it is away")
+        why = f"127.0.0.1:{server.port}: Connection refused"
+        assert said(doctor._fleet) == [("wrong", f"Valkey is away: {why}")]
+        wait_for(lambda: ask(made.state, "status")["fleet"]["why"] == why, "the reason")
+    finally:
+        made.process.kill()
+        made.process.wait()
+    assert gateway._shared(settings) == {"fleet": None, "hook": {"connected": None, "late": None}}
 
 
 def test_both_nodes_of_one_name_raise_an_alarm(server: Server, tmp_path: Path) -> None:

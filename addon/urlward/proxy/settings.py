@@ -100,8 +100,8 @@ class Settings:
 
 def hook_address(gateway: GatewayTable) -> Address | None:
     """The address where a hook in a resolver connects; None where there is none."""
-    folder = gateway.hook.folder
-    return None if folder is None else Address(str(Path(folder) / "socket"), 0, "unix")
+    path = gateway.hook.socket
+    return None if path is None else Address(str(path), 0, "unix")
 
 
 def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) -> Service | None:

@@ -15,7 +15,7 @@ from urlward.config import FeedTable
 from urlward.engine.dates import time_text
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition, FeedFigures, feed_figures
-from urlward.records.metrics import OTHER, ListFacts, RulesFacts
+from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
 
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
@@ -126,13 +126,16 @@ def readiness_of(exposition: Exposition) -> Health:
     return ready(lists, exposition.feeds(), exposition.recorder(), exposition.troubles(), exposition.rules())
 
 
-def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
+def status_of(
+    exposition: Exposition, *, node: str = "", now: float | None = None, hooks: int | None = None
+) -> dict[str, Any]:
     """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
     Args:
         exposition: of all workers.
         node: the machine's name.
         now: seconds since 1970-01-01 UTC, if not the time.
+        hooks: how many hooks of resolvers are connected; None where there is no socket for them.
     """
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
@@ -160,10 +163,26 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
         "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
+        "fleet": _fleet(exposition),
+        "hook": None if hooks is None else {"connected": hooks, "late": _late_hooks(exposition)},
         "alarms": dict(recorder.alarms),
         "healthy": alive.as_json(),
         "ready": filters.as_json(),
     }
+
+
+def _fleet(exposition: Exposition) -> dict[str, Any] | None:
+    figures = exposition.fleet()
+    if figures is None:
+        return None
+    live, total = exposition.live(), exposition.total()
+    answers = {name: round(total.get(("fleet", name), 0)) for name in SETTLED}
+    up = figures.has_valkey(live)
+    return {"up": up, "why": figures.why, "nodes": dict(figures.nodes), "answers": answers}
+
+
+def _late_hooks(exposition: Exposition) -> int:
+    return round(exposition.total().get(("errors", "late"), 0))
 
 
 def status_alone(feeds: Sequence[FeedTable], state: Path, now: float) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
+from urlward.process import connections_at
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition, FleetFigures, release
@@ -98,7 +99,7 @@ class Services:
             self._open_store,
             measures=self._measures,
             answers={
-                "status": lambda: status_of(self._measures, node=self._records.node),
+                "status": lambda: status_of(self._measures, node=self._records.node, hooks=self._hooks()),
                 "metrics": lambda: {"text": self._measures.render().decode()},
                 "inside": inside,
             },
@@ -236,7 +237,13 @@ class Services:
             return None
         if self._nodes is None:
             return FleetFigures(False, {})
-        return FleetFigures(self._nodes.connection.up, self._nodes.counts())
+        connection = self._nodes.connection
+        return FleetFigures(connection.up, self._nodes.counts(), connection.why)
+
+    def _hooks(self) -> int | None:
+        """How many hooks of resolvers are connected; None where none is configured."""
+        path = self._config.gateway.hook.socket
+        return None if path is None else connections_at(path) or 0
 
     def _fleet_rows(self) -> list[Row] | None:
         from urlward.fleet.nodes import row_of
