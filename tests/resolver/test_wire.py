@@ -70,6 +70,7 @@ def test_a_chain_of_names() -> None:
         (),
         20,
         False,
+        60,
     )
 
 

@@ -109,7 +109,9 @@ class DnstapServer(ResolverSocket):
             raise WireError
         question = read_question(data)
         read = scan(data, question)
-        return [read] if tapped.kind == CLIENT_RESPONSE else self._aliases.take(read, tapped.zone)
+        if tapped.kind == CLIENT_RESPONSE:
+            return [self._aliases.told(read)]
+        return self._aliases.take(read, tapped.zone)
 
 
 def _leads(read: Scan) -> bool:
