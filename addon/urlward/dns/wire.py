@@ -231,6 +231,27 @@ def _scan(data: bytes, question: Question) -> Scan:
     )
 
 
+def services(data: bytes, question: Question) -> set[bytes]:
+    """The contents of a message's HTTPS and SVCB records, of its answer and additional sections.
+
+    No name in them is compressed (RFC 9460 section 2.2); where one is, the content is like no other.
+
+    Args:
+        data: that `scan` can read.
+        question: of it.
+    """
+    answers, authorities, additionals = _COUNTS(data, 6)
+    found, at = set(), question.end
+    for number in range(answers + authorities + additionals):
+        at = _behind(data, at)
+        kind, _, _, length = _RECORD(data, at)
+        start = at + 10
+        at = start + length
+        if kind in _SERVICES and not answers <= number < answers + authorities:
+            found.add(data[start - 10 : start - 8] + data[start:at])
+    return found
+
+
 def records_in(data: bytes) -> int:
     """How many records a message says that it has."""
     return sum(_COUNTS(data, 6))
