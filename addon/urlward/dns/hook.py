@@ -56,6 +56,7 @@ from urlward.dns.wire import (
     read_question,
     records_in,
     scan,
+    services,
 )
 
 logger = logging.getLogger("urlward.gateway")
@@ -225,7 +226,7 @@ def _may_go(answer: bytes, told: bytes) -> bool:
     """Whether an answer leads nowhere that what replaces it does not, all of which is steered."""
     question = read_question(answer)
     before, after = scan(answer, question), scan(told, question)
-    if before.service and not _services(answer) <= _services(told):
+    if before.service and not services(answer, question) <= services(told, read_question(told)):
         return False
     return _addresses(before) <= _addresses(after)
 
@@ -234,12 +235,6 @@ def _addresses(read: Scan) -> set[bytes]:
     four = {read.four[i : i + 4] for i in range(0, len(read.four), 4)}
     six = {read.six[i : i + 16] for i in range(0, len(read.six), 16)}
     return four | six | {address for _, address in read.beside if address}
-
-
-def _services(data: bytes) -> set[dns.rdata.Rdata]:
-    message = dns.message.from_wire(data, keyring=False, ignore_trailing=True)
-    rrsets = (*message.answer, *message.additional)
-    return {rdata for rrset in rrsets if rrset.rdtype in (SVCB, HTTPS) for rdata in rrset}
 
 
 def from_text(data: bytes) -> bytes:
