@@ -160,18 +160,17 @@ class Sandbox:
         from urlward.files.decode import frames
         from urlward.files.pdq import digests_of
 
-        code = 1
+        seen = False
         try:
             data, *beginnings = map(_content, fds)
             for frame in frames(data, media, beginnings):
                 digests, quality = digests_of(frame.pixels)
                 os.write(out, Seen(PDQ, frame.at, quality, digests).written())
-                code = 0
+                seen = True
                 if self._classifier is not None:
                     os.write(out, _scored(self._classifier, frame).written())
-        except Exception:  # noqa: BLE001, S110 - a decoder may raise anything; what was seen before it counts
-            pass
-        sys.exit(code)
+        except Exception:  # noqa: BLE001 - a decoder may raise anything; what was seen before it counts
+            sys.exit(0 if seen else 1)
 
 
 def _scored(classifier: Classifier, frame: "Frame") -> Seen:
