@@ -87,7 +87,12 @@ def _seen(fd: int, media: str) -> list[Seen]:
         ours.settimeout(DEADLINE + 10)
         process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
             module_command(_MODULE),
-            env={**os.environ, "PYTHONMALLOC": "default"},
+            env={
+                **os.environ,
+                "PYTHONMALLOC": "default",
+                "OPENBLAS_NUM_THREADS": "1",
+                "OMP_NUM_THREADS": "1",
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
