@@ -12,6 +12,7 @@ from urlward.config import (
     ConfigError,
     DnsTable,
     FeedTable,
+    FilesTable,
     FleetTable,
     GatewayTable,
     GroupTable,
@@ -145,6 +146,9 @@ users = "users.txt"
 [probing]
 slow = true
 
+[files]
+action = "alert"
+
 [fleet]
 url = "valkeys://valkey.example:6380"
 user = "filter"
@@ -223,6 +227,7 @@ def test_every_key(path: Path) -> None:
         ),
         proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
+        files=FilesTable(action="alert"),
         pages={"school": PageTable(operator="Example School")},
         page=PageTable(
             operator="Example School",
@@ -298,6 +303,7 @@ def test_a_hook_needs_steering(path: Path) -> None:
     assert error(path, hook).startswith("gateway.hook.folder: a hook hands answers to a filter that steers")
     path.write_text("[gateway]\nsteer = true\n" + hook)
     assert read_config(path).gateway.hook.folder == str(path.parent / "hook")
+    assert error(path, "[gateway.hook]\ndnstap = true\n").startswith("gateway.hook.dnstap: name the folder")
     assert "a path of 90 bytes at most" in error(path, f'[gateway.hook]\nfolder = "/{"x" * 90}"\n')
 
 

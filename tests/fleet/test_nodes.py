@@ -75,9 +75,11 @@ def test_a_node_is_as_it_said_lately() -> None:
         "b": said(100.0, ok=False, alarms=["store-down"]),
         "a": said(99.0, lists={"hotline": 9}),
         "c": said(90.0, lists={"hotline": 12}),
+        "d": said(9_000.0),
     }
-    a, b, c = nodes_of(rows, 100.0)
+    a, b, c, d = nodes_of(rows, 100.0)
     assert [(one.name, one.state) for one in (a, b, c)] == [("a", "up"), ("b", "failing"), ("c", "away")]
+    assert d.state == "away", "it has said nothing since Valkey's clock was set back"
     assert (a.behind, b.behind, c.behind) == ((), ("hotline",), ()), "not behind one that is away"
     assert (c.silent, b.alarms) == (10.0, ("store-down",))
 

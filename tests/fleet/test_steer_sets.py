@@ -425,6 +425,25 @@ async def test_a_time_without_an_end_keeps_nothing_else_from_being_loaded(server
         await b.end()
 
 
+async def test_what_valkey_had_under_a_clock_that_ran_ahead_is_not_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is waited for by it, nor does the stream grow until the clock is there again."""
+    monkeypatch.setattr(steer_sets, "SWEEP", 0.1)
+    monkeypatch.setattr(steer_sets, "MOST_KEPT", 100)
+    async with fleet(server.url, "a") as (a,):
+        receivers, log = map(a.connection.name, ("receivers", "log"))
+        year = int(server.run("TIME")[0]) + 365 * 86_400
+        server.run("ZADD", receivers, year, "gone")
+        for _ in range(1_000):
+            server.run("XADD", log, f"{year * 1000}-*", "k", "x")
+        await until(lambda: server.run("ZCARD", receivers) == 1 and server.run("XLEN", log) < 500)
+        a.shared._receivers = {"gone": float(year)}
+        assert a.shared._awaited() == set()
+        await a.steer(ONE)
+        assert server.run("XLEN", log) > 1
+
+
 async def test_what_stays_for_ever_is_offered_once(server: Server) -> None:
     async with fleet(server.url, "a", "b") as (a, b):
         for node in (a, b):

@@ -81,22 +81,29 @@ def test_several_nodes_and_hooks(tmp_path: Path) -> None:
     for what, number in (("settled", 40), ("late", 2), ("away", 1)):
         metrics.fleet(what, number)
     metrics.error("late")
+    connected = 2
+    metrics.resolvers = lambda: connected
     exposition.take("b", metrics.snapshot())
-    found = json.loads(json.dumps(status_of(exposition, now=NOW, hooks=2)))
+    other = Metrics(NOW)
+    other.resolvers = lambda: 1
+    exposition.take("c", other.snapshot())
+    found = json.loads(json.dumps(status_of(exposition, now=NOW)))
     assert found["fleet"] == {
         "up": True, "why": "", "nodes": nodes, "answers": {"settled": 40, "late": 2, "away": 1},
     }  # fmt: skip
-    assert found["hook"] == {"connected": 2, "late": 1}
+    assert found["hook"] == {"connected": 3, "late": 1}
     text = [*lines(found)]
     assert "fleet        Valkey is there; nodes: 3 up, 1 away; 2 of 43 DNS answers were late" in text
-    assert "hook         2 connections of resolvers, 1 replies were late" in text
+    assert "hook         3 connections of resolvers, 1 replies were late" in text
 
     figures = FleetFigures(up=False, nodes={}, why="127.0.0.1:6379: Connection refused")
-    found = status_of(exposition, now=NOW, hooks=0)
+    connected = 0
+    exposition.take("b", metrics.snapshot())
+    found = status_of(exposition, now=NOW)
     text = [*lines(found)]
     away = "fleet        Valkey is away: 127.0.0.1:6379: Connection refused; no node is known; "
     assert f"{away}2 of 43 DNS answers were late" in text
-    assert "hook         0 connections of resolvers, 1 replies were late" in text
+    assert "hook         1 connection of resolvers, 1 replies were late" in text
 
 
 def test_a_worker_without_valkey_is_told(tmp_path: Path) -> None:

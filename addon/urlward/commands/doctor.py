@@ -103,7 +103,7 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         config: read from it.
     """
     looks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "configuration": lambda: _configuration(path),
+        "configuration": lambda: _configuration(path, config),
         "clock": lambda: _clock(config),
         "DNS": lambda: _names(config),
         "ports": lambda: _ports(config),
@@ -122,7 +122,10 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
             yield _wrong(about, str(e))
 
 
-def _configuration(path: Path | None) -> Iterator[Finding]:
+def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
+    from urlward.state.folder import state_folder
+    from urlward.state.included import LastIncluded
+
     about = "configuration"
     if path is None:
         yield _note(about, f"none given, and there is no {SYSTEM}", "urlward init writes one")
@@ -131,6 +134,8 @@ def _configuration(path: Path | None) -> Iterator[Finding]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if done.returncode == 0:
         yield _ok(about, f"{path} can be used")
+        if lost := LastIncluded(config, state_folder(config.state)).lost:
+            yield _wrong(about, lost, "put it back, or an empty file, or take it out of include")
         return
     said = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
     for line in said or [f"urlward: run --check ends with {done.returncode}"]:

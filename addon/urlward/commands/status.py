@@ -13,9 +13,10 @@ from urlward.lines import columns
 from urlward.units import in_words
 
 _LISTS = ("list", "entries", "serial", "age")
+_PUBLISHED = ("list", "entries", "for all", "for canaries", "state")
 _FEEDS = ("feed", "entries", "serial", "last success", "next run", "state")
 _STORES = ("store", "written", "failures", "state")
-_NUMBERS = ("entries", "serial", "written", "failures")
+_NUMBERS = ("entries", "serial", "for all", "for canaries", "written", "failures")
 
 
 def add_status_commands(command: Command) -> None:
@@ -68,6 +69,9 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
 def _running(status: Mapping[str, Any]) -> Iterator[str]:
     workers, hour = status["workers"], status["hour"]
     yield f"{'node':13}{status['node'] or '-'}"
+    if status["publish"]:
+        yield from _publishing(status["publish"])
+        return
     yield f"{'workers':13}{workers['reporting']} of {workers['expected']} report"
     yield f"{'connections':13}{status['connections']}"
     yield f"{'stall':13}{status['stall'] * 1000:.0f} ms at most in the last minute"
@@ -82,6 +86,19 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(
             _LISTS,
             [(li["name"], str(li["entries"]), str(li["serial"]), _ago(li["age"])) for li in status["lists"]],
+        )
+
+
+def _publishing(publish: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{'publisher':13}{'leads' if publish['leads'] else 'waits: another leads, or may'}"
+    if publish["lists"]:
+        yield ""
+        yield from _table(
+            _PUBLISHED,
+            [
+                (each["name"], str(each["entries"]), str(each["stable"]), str(each["canary"]), each["state"])
+                for each in publish["lists"]
+            ],
         )
 
 

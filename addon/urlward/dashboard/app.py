@@ -13,7 +13,7 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, support
+from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, rollouts, support
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Route
@@ -102,10 +102,11 @@ ROUTES = (
     Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
     *(
         Route(f"/api/{name}", api.Shown, get="viewer", more={"name": name})
-        for name in ("lists", "hits", "feeds", "alarms", "objections", "nodes")
+        for name in ("lists", "hits", "feeds", "alarms", "objections", "nodes", "rollouts")
     ),
     *edit_pages.ROUTES,
     *own_pages.ROUTES,
+    *rollouts.ROUTES,
 )
 """All that the dashboard serves, and who may use it."""
 

@@ -140,7 +140,8 @@ def _report(connection: FleetConnection, name: bytes, sealed: bytes | None) -> N
 def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
     """Nodes by what they have said, as of a time by Valkey's clock."""
     newest: dict[str, int] = {}
-    silent = {name: max(now - said.at, 0.0) for name, said in rows.items()}
+    # Valkey's clock may have been set back since: what a node says lies never far ahead.
+    silent = {name: abs(now - said.at) for name, said in rows.items()}
     for name, said in rows.items():
         for one, serial in said.lists.items() if silent[name] < AWAY_AFTER else ():
             newest[one] = max(serial, newest.get(one, 0))

@@ -18,6 +18,8 @@ from mitmproxy import ctx
 from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
 from urlward.dns import hook_filter
+from urlward.dns.aliases import Aliases
+from urlward.dns.dnstap import DnstapServer
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.hook import HookServer
@@ -25,6 +27,7 @@ from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
+from urlward.dns.resolver_socket import ResolverSocket
 from urlward.dns.server import DnsServer, lead_to, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
@@ -239,7 +242,7 @@ class Steering:
         )
         self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
-        self._hooks: HookServer | None = None
+        self._hooks: ResolverSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._joining: asyncio.Task[None] | None = None
         self._stopping = False
@@ -316,8 +319,8 @@ class Steering:
         )
         await self._join()
         hook = hook_address(self._gateway)
-        if hook is not None and self._hooks is None:
-            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.seconds, self._late)
+        if hook is not None and self._hooks is None and self._serves_resolvers:
+            self._hooks = self._resolver_socket()
             await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -325,6 +328,24 @@ class Steering:
         self._forwarders.append(forwarders)
         self._servers.append(server)
         return server
+
+    @property
+    def _serves_resolvers(self) -> bool:
+        """Whether resolvers can connect to this worker; what they tell by dnstap has to meet in one place."""
+        hook = self._gateway.hook
+        return hook.folder is not None and (is_first() or not hook.dnstap)
+
+    def _resolver_socket(self) -> ResolverSocket:
+        """Server for the resolvers of this machine."""
+        hook = self._gateway.hook
+        if not hook.dnstap:
+            return HookServer(self._answers, self._faults, hook.seconds, self._late, self._hooked)
+        aliases = Aliases(self._gateway.dns.remember, lambda host: bool(self._judge.find((host,))))
+        return DnstapServer(self._answers, aliases, self._faults, self._hooked)
+
+    def _connections(self) -> int:
+        """Count of those that resolvers have."""
+        return 0 if self._hooks is None else self._hooks.connections
 
     async def _join(self) -> None:
         """Wait until this node steers what others do."""
@@ -345,6 +366,7 @@ class Steering:
             )
             if addon.recording is not None:
                 addon.recording.metrics.shares = self._shared is not None
+                addon.recording.metrics.resolvers = self._connections if self._serves_resolvers else None
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
                 self._policy.named = addon.recording.named
@@ -358,7 +380,7 @@ class Steering:
             work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
-            if self._gateway.hook.folder is not None:
+            if self._gateway.hook.folder is not None and not self._gateway.hook.dnstap:
                 work.append(partial(self._follow, self._filter))
         elif self._gateway.fail != "open":
             work.append(self._await_networks)
@@ -423,6 +445,11 @@ class Steering:
         """Count a reply that a hook has not waited for."""
         if (metrics := self._metrics()) is not None:
             metrics.error("late")
+
+    def _hooked(self, outcome: str) -> None:
+        """Count an answer that a resolver handed over or told of."""
+        if (metrics := self._metrics()) is not None:
+            metrics.hooked(outcome)
 
     def _tell(self, kind: str, why: str) -> None:
         """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""

@@ -30,6 +30,7 @@ from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, entries_text
+from urlward.feeds.learn import Learner
 from urlward.feeds.setup import (
     listed_objections,
     make_keeper,
@@ -47,7 +48,7 @@ from urlward.policy.policy import Policy
 from urlward.process import keep_private
 from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
-from urlward.proxy.authority import expiry_trouble
+from urlward.proxy.authority import validity_trouble
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
@@ -89,7 +90,7 @@ from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
-from urlward.records.metrics import RulesFacts
+from urlward.records.metrics import UNLEARNED, RulesFacts
 from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
@@ -97,6 +98,7 @@ from urlward.units import in_words
 if TYPE_CHECKING:
     from urlward.fleet.connection import FleetConnection
     from urlward.fleet.throttles import SharedProbing
+    from urlward.proxy.known_files import KnownFiles
 
 logger = logging.getLogger("urlward")
 
@@ -151,6 +153,8 @@ class Urlward:
         neighbours: tells MAC addresses, where the policy asks for them.
         service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
+        learner: has URLs of known files learned; None where none are, or nothing is recorded.
+        files: inspects responses; None where no known files are looked for.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
         probing: notices who reads the lists out; None before the options are read.
@@ -175,6 +179,9 @@ class Urlward:
         self.service: Child | None = None
         self._service: Service | None = None
         self.recording: Recording | None = None
+        self.learner: Learner | None = None
+        self.files: KnownFiles | None = None
+        self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
         self.pool = Pool()
@@ -296,7 +303,13 @@ class Urlward:
             counts=self.guard.counts if self.guard is not None else Counts(),
             canary=self.canary,
             recording=self.recording,
+            learner=self.learner,
         )
+        self.files = None
+        if config.files is not None:
+            from urlward.proxy.known_files import KnownFiles
+
+            self.files = KnownFiles(config.files)
         if self._running:
             self._start_watch()
 
@@ -307,6 +320,10 @@ class Urlward:
             logger.error("no list is loaded (option urlward_list): every request is refused")
         if ctx.options.urlward_monitor:
             logger.warning("monitor: nothing is blocked, what would be is logged")
+        if self._unrecorded and is_first():
+            logger.warning(
+                "files: without [records] a known file is a line in the log: no alarm, nothing learned"
+            )
         for name, safe in (("connection_strategy", "lazy"), ("rawtcp", False)):
             if getattr(ctx.options, name) != safe:
                 value = str(safe).lower()
@@ -402,6 +419,8 @@ class Urlward:
         """Flush what is still to be recorded, and stop recording; after `done`."""
         if self.recording is not None:
             await self.recording.close()
+        if self.learner is not None:
+            await asyncio.to_thread(self.learner.close)
         for task in self._after:
             task.cancel()
         if self._after:
@@ -445,14 +464,15 @@ class Urlward:
                 self._judged = in_force
 
     async def _watch_authority(self) -> None:
-        """Warn before the certificate of the interception authority expires."""
+        """Warn before the certificate of interception's authority expires, and where it is not valid yet."""
         said, tls = "", ctx.master.addons.get("tlsconfig")
         while is_first() and ctx.options.urlward_intercept != "none":
             store = getattr(tls, "certstore", None)
             if store is None:
                 return  # mitmproxy decrypts nothing here
-            until = store.default_ca.notafter.timestamp()
-            why = expiry_trouble(until, time.time())
+            authority = store.default_ca
+            until = authority.notafter.timestamp()
+            why = validity_trouble(authority.notbefore.timestamp(), until, time.time())
             if why != said:
                 logger.error("%s", why or "the authority's certificate is good for long")
             said = why
@@ -708,14 +728,18 @@ class Urlward:
 
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
+        self._unrecorded = config.files is not None and config.records is None
         if config.records is None or self.recording is not None:
             return
         try:
             state = state_folder(config.state)
-            secret = local_key(state).secret
+            key = local_key(state)
         except UrlwardError as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
-        self.recording = Recording(config.records, state, secret, worker_name())
+        self.recording = Recording(config.records, state, key.secret, worker_name())
+        self.recording.metrics.looks_at_files = config.files is not None
+        if config.files is not None and config.files.learn_days:
+            self.learner = Learner(state, key, partial(self.recording.metrics.files, UNLEARNED))
 
     def _start_watch(self) -> None:
         """Watch the lists that were configured last, and stop watching the ones before."""

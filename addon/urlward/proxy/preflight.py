@@ -391,7 +391,7 @@ def _is_of(other: Path, store: Path) -> bool:
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
     options = feed.columns, feed.delimiter, feed.category
-    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options))):
+    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options, take=feed.take))):
         key, _, text = text.partition(": ")
         yield {"column": "columns"}.get(key, key), text
     if feed.max_errors is not None:

@@ -99,7 +99,7 @@ class Settings:
 
 
 def hook_address(gateway: GatewayTable) -> Address | None:
-    """The address where a hook in a resolver connects; None where there is none."""
+    """The address where a hook in a resolver connects, or its dnstap; None where there is none."""
     path = gateway.hook.socket
     return None if path is None else Address(str(path), 0, "unix")
 

@@ -15,6 +15,7 @@ This process imports neither the configuration nor mitmproxy: what is to be star
 (`urlward.plan`).
 """
 
+import json
 import os
 import select
 import signal
@@ -345,6 +346,8 @@ class Supervisor:
             self._give_up(new)
             self._say_of_reload(f"{why}; what runs stays")
             return
+        if _loses_file(before.text, plan.text):
+            say_of("reload: the last file of `include` is gone: what it had is in force no more")
         say_of(f"reload: replacing {len(self._workers)} workers")
         self._hand_sockets(0, new)
         for number in range(plan.workers):
@@ -476,6 +479,16 @@ def spawn(
         # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
         process_group=0,
     )
+
+
+def _loses_file(before: str, now: str) -> bool:
+    """Whether the last file that a configuration includes was there and is not any more, by its texts as
+    `urlward.config.sources.Sources` has them."""
+    try:
+        had, has = (json.loads(text or "[]") for text in (before, now))
+        return len(had) > 1 and len(has) > 1 and had[-1] is not None and has[-1] is None
+    except (ValueError, TypeError, KeyError):
+        return False  # of a release that writes another form
 
 
 def _end_all(children: Sequence[Child], number: int, within: float) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import structs
@@ -85,6 +86,7 @@ class PublishedVersion(msgspec.Struct):
         until: when the feed's own list ends, likewise; 0 for never.
         released: whether it was offered to all.
         protected: hosts that are protected, and it would block whole.
+        taken_back: whether somebody went back from it, so that nobody goes back to it but by its serial.
     """
 
     serial: int
@@ -94,6 +96,7 @@ class PublishedVersion(msgspec.Struct):
     until: int = 0
     released: bool = False
     protected: int = 0
+    taken_back: bool = False
 
 
 class HeldRollout(msgspec.Struct):
@@ -123,6 +126,7 @@ class Rollout(msgspec.Struct):
         waited: seconds for which one of them has not.
         waiting: why.
         before: counters of each canary as it came into force there.
+        latest: counters of each canary as they were seen last.
         restarts: times that each has begun anew since.
         held: why it is held.
     """
@@ -137,6 +141,7 @@ class Rollout(msgspec.Struct):
     waited: float = 0.0
     waiting: str = ""
     before: dict[str, Sample] = {}
+    latest: dict[str, Sample] = {}
     restarts: dict[str, int] = {}
     held: HeldRollout | None = None
 
@@ -154,10 +159,39 @@ class Rollout(msgspec.Struct):
         """Whether canaries have a version that others have not yet."""
         return self.held is None and self.canary != self.stable
 
+    @property
+    def state(self) -> Literal["offered", "tried", "held"]:
+        """State in a word: the same is offered to all, another to canaries, or nothing new."""
+        if self.held is not None:
+            return "held"
+        return "tried" if self.is_tried else "offered"
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of the version for all."""
+        version = self.version(self.stable)
+        return 0 if version is None else version.entries
+
+    @property
+    def waits_for_all(self) -> PublishedVersion | None:
+        """The version that may be promoted: that canaries have, or that a guard has held; None for none."""
+        if self.is_tried:
+            return self.version(self.canary)
+        if self.held is None or self.held.who:
+            return None
+        stable = self.content(self.stable)
+        withdrawn = [each for each in self.versions if not each.released and each.content != stable]
+        return withdrawn[-1] if withdrawn else None
+
+    def observed(self, config: Config) -> float:
+        """Share of its time for which every canary has had the version that is tried."""
+        assert config.publish is not None
+        return min(self.watched / config.publish.observe, 1.0) if self.is_tried else 0.0
+
     def try_on_canaries(self, serial: int) -> None:
         """Offer a version to canaries."""
         self.canary, self.watched, self.waited, self.waiting = serial, 0.0, 0.0, ""
-        self.before, self.restarts = {}, {}
+        self.before, self.latest, self.restarts = {}, {}, {}
 
     def offer_to_all(self, serial: int) -> None:
         """Offer a version to all."""
@@ -178,13 +212,15 @@ def record_name(name: str) -> str:
 
 
 def read_rollouts(place: ListPlace) -> list[Rollout]:
-    """Read the records of all lists.
+    """Read the records of all lists, also of those that are offered and whose record is gone.
 
     Raises:
         PlaceError: the place cannot be used.
     """
-    names = [name for name in place.names(CONTROL) if name.endswith(".json") and f"{CONTROL}/{name}" != LEASE]
-    found = [_read(place, name.removesuffix(".json"))[0] for name in names]
+    records = [name for name in place.names(CONTROL) if f"{CONTROL}/{name}" != LEASE]
+    names = {name.removesuffix(".json") for name in records if name.endswith(".json")}
+    names |= {name.removesuffix(".ward") for name in place.names(STABLE) if name.endswith(".ward")}
+    found = [_read(place, name)[0] for name in sorted(names)]
     return [rollout for rollout in found if rollout.versions or rollout.held is not None]
 
 
@@ -247,7 +283,7 @@ class Lists:
             return False
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
-        header, entries = artifact.header, artifact.meta["entries"]
+        header, entries = artifact.header, artifact.entries
         fetched = PublishedVersion(
             header.serial, content, entries, 0.0, header.valid_until, protected=protected
         )
@@ -350,7 +386,7 @@ class Lists:
                 state = f" (its feed: {sample.state})" if sample.state else ""
                 waiting = f"{url}: has serial {sample.serial} in force{state}"
                 continue
-            before = rollout.before.setdefault(url, sample)
+            before, rollout.latest[url] = rollout.before.setdefault(url, sample), sample
             if has_begun_anew(before, sample):
                 rollout.before[url] = sample
                 rollout.restarts[url] = rollout.restarts.get(url, 0) + 1
@@ -366,23 +402,28 @@ class Lists:
         Args:
             name: of the list.
             why, who: for the record.
-            serial: of the version; where not given the last that all had before the newest.
+            serial: of the version; where not given the last that all had before the newest, and that nobody
+                has gone back from.
 
         Returns:
             That version, as it is issued anew.
 
         Raises:
-            UrlwardError: there is none.
+            UrlwardError: there is none, or somebody else has held the list in the same moment.
         """
         issued: list[PublishedVersion] = []
+        seen: list[HeldRollout | None] = []
 
         def change(rollout: Rollout) -> bool:
+            seen.append(rollout.held)
+            if rollout.held is not None and rollout.held != seen[0]:
+                raise UrlwardError(f"{name}: held in the same moment: {rollout.held.reason}: look first")
             newest = rollout.content(rollout.canary)
             found = [
                 version
                 for version in rollout.versions
                 if (
-                    version.released and version.content != newest
+                    version.released and not version.taken_back and version.content != newest
                     if serial is None
                     else version.serial == serial
                 )
@@ -391,6 +432,9 @@ class Lists:
                 kept = ", ".join(str(version.serial) for version in rollout.versions) or "none"
                 raise UrlwardError(f"{name}: no such version is kept; there are: {kept}")
             version = self._issue_again(rollout, found[-1].serial)
+            for each in rollout.versions:
+                if each.content in (newest, version.content):
+                    each.taken_back = each.content != version.content
             rollout.held = HeldRollout(why, who, time.time())
             rollout.offer_to_all(version.serial)
             issued[:] = [version]
@@ -427,14 +471,11 @@ class Lists:
         offered: list[PublishedVersion] = []
 
         def change(rollout: Rollout) -> bool:
-            version = rollout.version(rollout.canary) if rollout.is_tried else None
-            if version is None and rollout.held is not None and not rollout.held.who:
-                withdrawn = [version for version in rollout.versions if not version.released]
-                withdrawn = [v for v in withdrawn if v.content != rollout.content(rollout.stable)]
-                if withdrawn:
-                    version = self._issue_again(rollout, withdrawn[-1].serial)
+            version = rollout.waits_for_all
             if version is None:
                 raise UrlwardError(f"{name}: no version waits to be offered to all")
+            if rollout.held is not None:
+                version = self._issue_again(rollout, version.serial)
             rollout.held = None
             rollout.offer_to_all(version.serial)
             offered[:] = [version]
@@ -688,9 +729,13 @@ class Lists:
                 rollout.token = self._lease.token
             if not change(rollout):
                 return rollout
+            data = msgspec.json.encode(rollout)
             try:
-                self._place.write(record_name(name), msgspec.json.encode(rollout), tag)
+                self._place.write(record_name(name), data, tag)
             except OvertakenError:
+                found = self._place.read(record_name(name))
+                if found is not None and found.data == data:
+                    return rollout  # by ourselves: the answer to a write was lost
                 continue
             return rollout
         raise OvertakenError(f"{self._place}: {name}: others go on writing it")

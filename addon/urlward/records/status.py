@@ -7,14 +7,14 @@ text.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
 from urlward.engine.dates import time_text
 from urlward.records.delivery import RecorderState
-from urlward.records.exposition import Exposition, FeedFigures, feed_figures
+from urlward.records.exposition import Exposition, FeedFigures, PublishFigures, feed_figures
 from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
 
 REPORT_WITHIN = 5.0
@@ -76,6 +76,8 @@ def ready(
     recorder: RecorderState,
     troubles: Mapping[tuple[str, str], str] | None = None,
     rules: RulesFacts | None = None,
+    *,
+    filters: bool = True,
 ) -> Health:
     """Check readiness: whether traffic is filtered and recorded as it should be.
 
@@ -86,10 +88,11 @@ def ready(
         rules: of a gateway; None where there is none.
         troubles: what workers say of traffic, by kind and worker; of these, that the canary does not come
             through counts.
+        filters: whether there is to be any worker, which a publisher has none of.
     """
     workers = list(lists)
     empty = sum(not any(facts.entries for facts in in_force) for in_force in workers)
-    without = ["no worker has reported"] if not workers else []
+    without = ["no worker has reported"] if filters and not workers else []
     without += [f"{empty} of {len(workers)} workers have none"] if empty else []
     known = [{facts.name for facts in in_force} for in_force in workers]
 
@@ -122,26 +125,26 @@ def health_of(exposition: Exposition) -> Health:
 
 def readiness_of(exposition: Exposition) -> Health:
     """Readiness for ``/readyz``."""
-    lists = [snapshot.lists for snapshot in exposition.live()]
-    return ready(lists, exposition.feeds(), exposition.recorder(), exposition.troubles(), exposition.rules())
+    return ready(
+        [snapshot.lists for snapshot in exposition.live()], exposition.feeds(), exposition.recorder(),
+        exposition.troubles(), exposition.rules(), filters=exposition.publishing() is None,
+    )  # fmt: skip
 
 
-def status_of(
-    exposition: Exposition, *, node: str = "", now: float | None = None, hooks: int | None = None
-) -> dict[str, Any]:
+def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
     """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
     Args:
         exposition: of all workers.
         node: the machine's name.
         now: seconds since 1970-01-01 UTC, if not the time.
-        hooks: how many hooks of resolvers are connected; None where there is no socket for them.
     """
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
     live, feeds = exposition.live(), exposition.feeds()
-    alive, rules = health_of(exposition), exposition.rules()
-    filters = ready([s.lists for s in live], feeds, recorder, exposition.troubles(), rules)
+    alive, filters = health_of(exposition), readiness_of(exposition)
+    rules, publishing = exposition.rules(), exposition.publishing()
+    hooks = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
     return {
         "version": VERSION,
         "running": True,
@@ -163,8 +166,9 @@ def status_of(
         "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
         "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
+        "publish": publishing and _publishing(publishing),
         "fleet": _fleet(exposition),
-        "hook": None if hooks is None else {"connected": hooks, "late": _late_hooks(exposition)},
+        "hook": {"connected": sum(hooks), "late": _late_hooks(exposition)} if hooks else None,
         "alarms": dict(recorder.alarms),
         "healthy": alive.as_json(),
         "ready": filters.as_json(),
@@ -228,6 +232,14 @@ def _lists(found: Sequence[ListFacts], now: float) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _publishing(figures: PublishFigures) -> dict[str, Any]:
+    return {
+        "leads": figures.leads,
+        "lists": [asdict(one) | {"last_success": _time(one.last_success)} for one in figures.lists],
+        "failures": dict(figures.failures),
+    }
 
 
 def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:

@@ -23,13 +23,19 @@ from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
-from urlward.process import connections_at
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
-from urlward.records.exposition import Exposition, FleetFigures, release
+from urlward.records.exposition import (
+    Exposition,
+    FleetFigures,
+    PublishedList,
+    PublishFigures,
+    release,
+)
 from urlward.records.holds import held_references
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
@@ -42,9 +48,12 @@ from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
+from urlward.state.included import LastIncluded
 
 if TYPE_CHECKING:
     from urlward.fleet.nodes import FleetNodes
+    from urlward.publish.desk import RolloutDesk
+    from urlward.publish.run import Publisher
 
 logger = logging.getLogger("urlward.records")
 
@@ -66,6 +75,7 @@ class Services:
         list_format: of the filter's sources.
         reloads: of the filter.
         refresh: has a feed of a name refreshed, from any thread.
+        publisher: that looks after the feeds; None where this is a filter's process.
 
     Attributes:
         recorder: takes the events.
@@ -79,6 +89,7 @@ class Services:
         list_format: str = AUTO,
         reloads: Reloads | None = None,
         refresh: Callable[[str], object] = lambda _: None,
+        publisher: "Publisher | None" = None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -88,9 +99,11 @@ class Services:
         self._list_format = list_format
         self._reloads = reloads
         self._refresh = refresh
+        self._publisher = publisher
         self._measures = Exposition(
-            config.feed, state, expected=config.workers, recorder=self._recorder_state, fleet=self._figures
-        )
+            config.feed, state, expected=config.workers if publisher is None else 0,
+            recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
+        )  # fmt: skip
         self._nodes: FleetNodes | None = None
         self._attempts = WrongGuesses()
         self.recorder = Recorder(
@@ -99,7 +112,7 @@ class Services:
             self._open_store,
             measures=self._measures,
             answers={
-                "status": lambda: status_of(self._measures, node=self._records.node, hooks=self._hooks()),
+                "status": lambda: status_of(self._measures, node=self._records.node),
                 "metrics": lambda: {"text": self._measures.render().decode()},
                 "inside": inside,
             },
@@ -108,6 +121,7 @@ class Services:
 
     def beside(self) -> dict[str, Beside]:
         """Functions to run while events are taken, by name."""
+        included = LastIncluded(self._config, self._state)
         watches = Watches(
             self._config.feed,
             self._state,
@@ -115,9 +129,16 @@ class Services:
             refused=self._measures.refused_lists,
             rules=self._measures.rules,
             troubles=self._measures.troubles,
+            publishing=dict if self._publisher is None else self._publisher.troubles,
+            resting=self._is_resting,
+            lost=lambda: included.lost,
             alarm=self.recorder.alarm,
+            known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
+        if self._config.files is not None and (days := self._config.files.learn_days):
+            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+            found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
@@ -232,6 +253,30 @@ class Services:
         text = f"fleet: {why or 'Valkey is back'}"
         self.recorder.alarm("fleet" if why else "fleet-back", text, whose="records")
 
+    def _is_resting(self) -> bool:
+        """Whether another publisher looks after the feeds."""
+        return self._publisher is not None and not self._publisher.leads
+
+    def _desk(self) -> "RolloutDesk | None":
+        if self._config.publish is None or self._config.publish.to is None:
+            return None
+        from urlward.publish.desk import RolloutDesk  # which few need
+
+        return RolloutDesk(self._config, self._state)
+
+    def _publishing(self) -> PublishFigures | None:
+        publisher = self._publisher
+        if publisher is None:
+            return None
+        lists = [
+            PublishedList(
+                name, rollout.state, rollout.stable, rollout.canary, rollout.entries,
+                rollout.observed(self._config), publisher.last_success.get(name, 0.0),
+            )
+            for name, rollout in sorted(publisher.rollouts.copy().items())
+        ]  # fmt: skip
+        return PublishFigures(publisher.leads, lists if publisher.leads else [], dict(publisher.failures))
+
     def _figures(self) -> FleetFigures | None:
         if self._config.fleet is None:
             return None
@@ -239,11 +284,6 @@ class Services:
             return FleetFigures(False, {})
         connection = self._nodes.connection
         return FleetFigures(connection.up, self._nodes.counts(), connection.why)
-
-    def _hooks(self) -> int | None:
-        """How many hooks of resolvers are connected; None where none is configured."""
-        path = self._config.gateway.hook.socket
-        return None if path is None else connections_at(path) or 0
 
     def _fleet_rows(self) -> list[Row] | None:
         from urlward.fleet.nodes import row_of
@@ -279,6 +319,9 @@ class Services:
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             reloads=self._reloads,
             nodes=self._fleet_rows if self._config.fleet is not None else None,
+            rollouts=self._desk(),
+            resting=self._is_resting,
+            filters=self._publisher is None,
             metrics=measures.render,
             snapshots=measures.snapshots,
             total=measures.total,
