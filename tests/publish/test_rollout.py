@@ -365,10 +365,14 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
     (rollout,) = read_rollouts(place)
     assert rollout.held is not None
     assert (rollout.held.who, rollout.held.reason) == ("Ann", "wrong")
-    # And again, to the one before that; or forth, by its serial.
+    # And again, to the one before that, never to one that was taken back; or forth, by its serial.
     assert lists.roll_back("phish", why="that too", who="Ann").serial == 5
+    assert content(place) == content_of(LISTS[0])
+    with pytest.raises(UrlwardError, match="no such version"):
+        lists.roll_back("phish", why="none before", who="Ann")
+    assert lists.roll_back("phish", why="the last", who="Ann", serial=3).serial == 6
     assert content(place) == content_of(LISTS[2])
-    assert lists.roll_back("phish", why="the first", who="Ann", serial=1).serial == 6
+    assert lists.roll_back("phish", why="the first", who="Ann", serial=1).serial == 7
     assert content(place) == content_of(LISTS[0])
     with pytest.raises(UrlwardError, match="no such version"):
         lists.roll_back("phish", why="none", who="Ann", serial=9)
@@ -377,6 +381,44 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
         lists.release("phish")
     assert lists.publish("phish", LISTS[3])
     assert content(place) == content_of(LISTS[3])
+
+
+def test_two_who_go_back_in_the_same_moment(tmp_path: Path) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+    place.at = place.writes + 1  # the record, behind the version
+    place.happens = lambda: roll_back_published(Folder(tmp_path), config, ["phish"], why="it", who="Bob")
+    with pytest.raises(UrlwardError, match="phish: held in the same moment: it"):
+        lists.roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content_of(LISTS[1])
+    # Whoever publishes meanwhile is in nobody's way.
+    lists.release("phish")
+    place.at = place.writes + 1
+    place.happens = lambda: lists.publish("phish", LISTS[3])
+    Lists(place, config).roll_back("phish", why="wrong", who="Ann")
+    assert content(place) == content_of(LISTS[1])
+
+
+def test_a_list_goes_back_once_where_the_answer_to_a_write_was_lost(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    lists = leading(Folder(tmp_path), config)
+    for data in LISTS[:3]:
+        lists.publish("phish", data)
+
+    class Deaf(Folder):
+        """Tries a write again whose answer was lost, as libraries for buckets do."""
+
+        def write(self, name: str, data: bytes, over: str) -> str:
+            tag = super().write(name, data, over)
+            return super().write(name, data, over) if name.endswith("phish.json") else tag
+
+    Lists(Deaf(tmp_path), config).roll_back("phish", why="wrong", who="Ann")
+    place = Folder(tmp_path)
+    assert content(place) == content_of(LISTS[1])
+    (rollout,) = read_rollouts(place)
+    assert rollout.held is not None
 
 
 def test_to_go_back_waits_for_no_delta_and_none_leads_to_what_is_taken_back(tmp_path: Path) -> None:

@@ -100,10 +100,8 @@ class Settings:
 
 def hook_address(gateway: GatewayTable) -> Address | None:
     """The address where a hook in a resolver connects, or its dnstap; None where there is none."""
-    hook = gateway.hook
-    if hook.folder is None:
-        return None
-    return Address(str(Path(hook.folder) / ("dnstap" if hook.dnstap else "socket")), 0, "unix")
+    path = gateway.hook.socket
+    return None if path is None else Address(str(path), 0, "unix")
 
 
 def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) -> Service | None:
