@@ -4,6 +4,7 @@ import pytest
 
 from resolver.test_hook import answer
 from urlward.dns.aliases import Aliases
+from urlward.dns.resolved import MARGIN
 from urlward.dns.wire import Scan, read_question, scan
 
 
@@ -80,12 +81,58 @@ def test_a_target_in_the_same_response(aliases: Aliases) -> None:
     assert take(aliases, "t.test", "t.test 60 A 192.0.2.2") == [({"a.test", "b.test", "t.test"}, 1, 60)]
 
 
+def test_what_clients_are_told_and_ask_for_by_its_own_name(aliases: Aliases, clock: Clock) -> None:
+    alone = read("t.test", "t.test 60 A 192.0.2.1")
+    assert aliases.told(alone) is alone
+    whole = aliases.told(read("a.test", "a.test 600 CNAME t.test.", "t.test 60 A 192.0.2.1"))
+    assert whole.hosts == ("a.test", "t.test")
+    assert aliases.told(alone) == alone._replace(hosts=("t.test", "a.test"))
+    clock.now += 600 + MARGIN + 1
+    assert aliases.told(alone) == alone
+
+
+def test_services_of_another_name(aliases: Aliases) -> None:
+    """Browsers ask for its addresses."""
+    record = "a.test 600 HTTPS 1 svc.other.test. alpn=h2"
+    aliases.told(read("a.test", record, kind="HTTPS"))
+    alone = read("svc.other.test", "svc.other.test 60 A 192.0.2.1")
+    assert aliases.told(alone).hosts == ("svc.other.test", "a.test")
+    record = "b.test 600 HTTPS 0 alias.other.test."
+    assert take(aliases, "b.test", record, zone="test", kind="HTTPS") == []
+    assert take(aliases, "alias.other.test", "alias.other.test 60 A 192.0.2.1", zone="other.test") == [
+        ({"alias.other.test", "b.test"}, 1, 60)
+    ]
+
+
 def test_what_is_over_counts_no_more(aliases: Aliases, clock: Clock) -> None:
     take(aliases, "a.test", "a.test 50 CNAME t.test.")
-    clock.now += 60
+    clock.now += 50 + MARGIN - 1  # clients keep names for longer than they may
+    assert take(aliases, "t.test", "t.test 60 A 192.0.2.1") == [({"a.test", "t.test"}, 1, 60)]
+    clock.now += 2
     assert take(aliases, "t.test", "t.test 60 A 192.0.2.1") == [({"t.test"}, 1, 60)]
     clock.now += 60
     assert take(aliases, "b.test", "b.test 600 CNAME t.test.") == []
+
+
+def test_an_alias_that_lasts_longer_than_the_address(aliases: Aliases, clock: Clock) -> None:
+    """A resolver that has it asks for the address alone."""
+    lines = ("a.test 86400 CNAME t.test.", "t.test 60 A 192.0.2.1")
+    take(aliases, "a.test", *lines, zone="test")
+    aliases.told(read("b.test", "b.test 86400 CNAME t.test.", lines[1]))
+    clock.now += 80_000
+    assert take(aliases, "t.test", lines[1], zone="test") == [({"a.test", "b.test", "t.test"}, 1, 60)]
+
+
+def test_a_name_that_is_no_alias_any_more(aliases: Aliases, clock: Clock) -> None:
+    take(aliases, "a.test", "a.test 60 CNAME t.test.")
+    assert take(aliases, "a.test", "a.test 60 A 192.0.2.9") == [({"a.test"}, 1, 60)]
+    clock.now += 60 + MARGIN + 1
+    assert take(aliases, "t.test", "t.test 60 A 192.0.2.1") == [({"t.test"}, 1, 60)]
+
+
+def test_the_root_leads_nowhere(aliases: Aliases) -> None:
+    aliases.told(read("a.test", "a.test 600 HTTPS 1 . alpn=h2", kind="HTTPS"))
+    assert "" not in aliases._sources
 
 
 def test_circles_end(aliases: Aliases) -> None:

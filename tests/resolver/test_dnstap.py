@@ -159,6 +159,13 @@ async def test_nonsense_ends_that_connection_with_one_line(
     assert len(urlward.kernel.followed) == 1
 
 
+async def test_what_came_before_nonsense_counts(urlward: Told) -> None:
+    sender = await Sender.to(urlward.path)
+    sender.writer.write(data_frame(tapped(BLOCKED)) + data_frame(b"\xff"))
+    await sender.ended()
+    assert urlward.kernel.told == {"203.0.113.1"}
+
+
 async def test_a_kernel_that_refuses(urlward: Told, caplog: pytest.LogCaptureFixture) -> None:
     urlward.kernel.fault = NftError("no room")
     sender = await Sender.to(urlward.path)

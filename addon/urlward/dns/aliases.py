@@ -1,17 +1,18 @@
-"""Aliases that a resolver follows: puts together the answers that clients get from the responses that it got.
+"""Aliases, which a name leads to another by: puts together what is told of the two at different times.
 
 A resolver asks for an alias (CNAME) and for the name that it leads to one after the other, in any order, and
-at times that are hours apart, while it has one of the two. So which names lead to which, and the addresses of
-each, are kept for as long as the resolver may have them.
+at times that are hours apart, while it has one of the two; so do resolvers in clients, and browsers where an
+HTTPS record names another host. So which names lead to which, and the addresses of each that a resolver has,
+are kept for as long as somebody may have them: names in clients, for longer than they may.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from cachetools import LRUCache
 
-from urlward.dns.resolved import MOST_TTL
+from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.dns.wire import Scan
 
 _MOST_NAMES = 16
@@ -43,6 +44,14 @@ class Aliases:
         self._sources: LRUCache[str, dict[str, float]] = LRUCache(names)
         """Until when which names lead to one, directly or by others."""
 
+    def told(self, read: Scan) -> Scan:
+        """Take note of a response to a client; returns it with the names that have led the client to it."""
+        if len(read.chain) == 1 and not read.service and read.chain[0] not in self._sources:
+            return read  # as nearly all
+        now = self._clock()
+        sources = self._note(read, read.chain[:_MOST_STEPS], now)
+        return read._replace(hosts=_once(*read.hosts, *sources))
+
     def take(self, read: Scan, zone: str) -> list[Scan]:
         """Take note of a response to a resolver; returns what clients may get by it.
 
@@ -50,24 +59,35 @@ class Aliases:
             read: what it says.
             zone: of the server that sent it, whose word on names that are not below does not count.
         """
-        read = _in_zone(read, zone)
         now = self._clock()
-        until = now + min(read.ttl, MOST_TTL)
+        if read.service:
+            self._note(read, read.chain[:1], now)
+        read = _in_zone(read, zone)
         chain = read.chain[:_MOST_STEPS]
-        sources = [name for name, ends in self._sources.get(chain[0], {}).items() if ends > now]
         for name, target in pairwise(chain):
-            self._targets[name] = until, target
-        whole = self._followed(chain, now)
-        for n in range(1, len(whole)):
-            self._lead((*sources, *whole[:n]), whole[n], until, now)
-        if read.four or read.six or len(chain) == 1:
+            self._targets[name] = now + min(read.leads, MOST_TTL), target
+        is_whole = bool(read.four or read.six or len(chain) == 1)
+        whole = chain if is_whole else self._followed(chain, now)
+        sources = self._note(read._replace(service=False), whole, now)
+        if is_whole:
             for host in chain:
-                self._keep(host, read, until)
+                self._keep(host, read, now + min(read.ttl, MOST_TTL))
             return [read._replace(hosts=_once(*sources, *read.hosts))]
         named = read._replace(hosts=_once(*sources, *whole))
         return [told for host in whole[len(chain) - 1 :] for told in self._with_addresses(named, host, now)]
 
-    def _followed(self, chain: tuple[str, ...], now: float) -> list[str]:
+    def _note(self, read: Scan, chain: Sequence[str], now: float) -> list[str]:
+        """Note which names of a response lead to which; returns those that lead to the first."""
+        until = now + min(read.leads, MOST_TTL) + MARGIN
+        sources = [name for name, ends in self._sources.get(chain[0], {}).items() if ends > now]
+        for n in range(1, len(chain)):
+            self._lead((*sources, *chain[:n]), chain[n], until, now)
+        if read.service:
+            for target in [host for host in read.hosts if host and host not in chain][:_MOST_STEPS]:
+                self._lead((*sources, *chain), target, until, now)
+        return sources
+
+    def _followed(self, chain: Sequence[str], now: float) -> Sequence[str]:
         """A chain, and what its last name leads to as far as is known."""
         whole = list(chain)
         while len(whole) < _MOST_STEPS:

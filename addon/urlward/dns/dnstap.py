@@ -61,14 +61,12 @@ class DnstapServer(ResolverSocket):
         try:
             while not stream.ended and (data := await reader.read(_PIECE)):
                 before = stream.started
-                work = [one for frame in stream.feed(data) for one in self._work(frame)]
+                await self._act(stream, data)
                 if stream.started and not before:
                     logger.info("dnstap: a resolver tells of its answers (%d connections)", self.connections)
                 if stream.reply:
                     writer.write(stream.reply)
                     stream.reply = b""
-                # Even what is there already is read only when others have had their turn.
-                await asyncio.gather(asyncio.sleep(0), *work)
         except OSError:
             pass  # it has gone
         except Exception as e:  # noqa: BLE001 - one resolver must not end what others tell
@@ -80,6 +78,20 @@ class DnstapServer(ResolverSocket):
                 await writer.wait_closed()
         if stream.started:
             logger.info("dnstap: a resolver has gone (%d connections)", self.connections)
+
+    async def _act(self, stream: FrameStream, data: bytes) -> None:
+        """Act on what a resolver says.
+
+        Raises:
+            DnstapError: that ends with what is not to be read.
+        """
+        work: list[Coroutine[Any, Any, None]] = []
+        try:
+            for frame in stream.feed(data):
+                work += self._work(frame)
+        finally:
+            # Even what is there already is read only when others have had their turn.
+            await asyncio.gather(asyncio.sleep(0), *work)
 
     def _work(self, frame: bytes) -> list[Coroutine[Any, Any, None]]:
         """What is to be done about a frame.
@@ -109,7 +121,9 @@ class DnstapServer(ResolverSocket):
             raise WireError
         question = read_question(data)
         read = scan(data, question)
-        return [read] if tapped.kind == CLIENT_RESPONSE else self._aliases.take(read, tapped.zone)
+        if tapped.kind == CLIENT_RESPONSE:
+            return [self._aliases.told(read)]
+        return self._aliases.take(read, tapped.zone)
 
 
 def _leads(read: Scan) -> bool:

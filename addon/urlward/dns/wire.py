@@ -85,6 +85,7 @@ class Scan(NamedTuple):
         beside: other hosts of the additional section, and addresses of one family.
         ttl: the shortest time of the records that have led to an address, in seconds.
         service: whether there is an HTTPS or SVCB record.
+        leads: the shortest time of those that lead to another name: that of an address may be shorter.
     """
 
     hosts: tuple[str, ...]
@@ -94,6 +95,7 @@ class Scan(NamedTuple):
     beside: tuple[tuple[str, bytes], ...]
     ttl: int
     service: bool
+    leads: int
 
 
 def read_question(data: bytes) -> Question:
@@ -162,7 +164,7 @@ def _scan(data: bytes, question: Question) -> Scan:
     aliases: dict[str, str] = {}
     beside: list[tuple[str, bytes]] = []
     four = six = b""
-    ttl = _MOST_TTL
+    ttl = leads = _MOST_TTL
     service = False
     size = len(data)
     for number in range(answers + authorities + additionals):
@@ -202,6 +204,7 @@ def _scan(data: bytes, question: Question) -> Scan:
                 six += data[start:at]
         elif kind in _SERVICES:
             service = True
+            leads = min(leads, life)
             target, behind = _name(data, start + 2)
             hosts.append(target)
             known.add(target)
@@ -209,6 +212,7 @@ def _scan(data: bytes, question: Question) -> Scan:
             four += hint4
             six += hint6
         else:
+            leads = min(leads, life)
             target, _ = _name(data, start)
             hosts.append(target)
             known.add(target)
@@ -223,7 +227,29 @@ def _scan(data: bytes, question: Question) -> Scan:
         tuple(beside),
         ttl if ttl < _MOST_TTL else 0,
         service,
+        leads if leads < _MOST_TTL else 0,
     )
+
+
+def services(data: bytes, question: Question) -> set[bytes]:
+    """The contents of a message's HTTPS and SVCB records, of its answer and additional sections.
+
+    No name in them is compressed (RFC 9460 section 2.2); where one is, the content is like no other.
+
+    Args:
+        data: that `scan` can read.
+        question: of it.
+    """
+    answers, authorities, additionals = _COUNTS(data, 6)
+    found, at = set(), question.end
+    for number in range(answers + authorities + additionals):
+        at = _behind(data, at)
+        kind, _, _, length = _RECORD(data, at)
+        start = at + 10
+        at = start + length
+        if kind in _SERVICES and not answers <= number < answers + authorities:
+            found.add(data[start - 10 : start - 8] + data[start:at])
+    return found
 
 
 def records_in(data: bytes) -> int:
