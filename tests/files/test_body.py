@@ -78,7 +78,7 @@ class Inspector:
     def __init__(self) -> None:
         self.copies: list[Copy] = []
 
-    def offer(self, media: str, size: int | None, found: Hear) -> Copy:
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
         self.copies.append(Copy(media, size, found))
         return self.copies[-1]
 

@@ -75,7 +75,7 @@ class Looking(Case):
     def alike(self, found: Found, seen: Seen) -> BlockResponse | None:
         return PAGE
 
-    def offer(self, media: str, size: int | None, found: Hear) -> Copy:
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
         self.copies.append(Copy(found))
         return self.copies[-1]
 

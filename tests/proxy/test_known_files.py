@@ -311,7 +311,7 @@ class Inspector:
         self.answers = [*answers]
         self.copies: list[Copy] = []
 
-    def offer(self, media: str, size: int | None, found: Hear) -> Copy:
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
         assert (media, size) == ("image", len(OTHER))
         self.copies.append(Copy(found, self.answers))
         return self.copies[-1]

@@ -236,6 +236,7 @@ class Inspection[Answer]:
         algorithms: of the digests of a whole file, as hashlib calls them.
         judge: decides on them.
         inspector: looks at pictures; None where nobody does.
+        place: where the body is from, for the inspector (`Inspector.offer`).
 
     Attributes:
         answer: what the response is answered with in its place; None while it may go on.
@@ -245,8 +246,8 @@ class Inspection[Answer]:
     """
 
     __slots__ = (
-        "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media", "_size",
-        "_table", "_unpacker", "answer", "behind", "changed", "over",
+        "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media",
+        "_place", "_size", "_table", "_unpacker", "answer", "behind", "changed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -256,6 +257,7 @@ class Inspection[Answer]:
         algorithms: Collection[str],
         judge: Judge[Answer],
         inspector: Inspector | None = None,
+        place: str = "",
     ) -> None:
         self.answer: Answer | None = None
         self.over = self.behind = False
@@ -264,6 +266,7 @@ class Inspection[Answer]:
         self._table = table
         self._judge = judge
         self._inspector = inspector
+        self._place = place
         self._unpacker = _Unpacker(facts.codings)
         self._hashes: dict[str, Any] = {
             name: hashlib.new(name, usedforsecurity=False) for name in algorithms if not facts.part
@@ -340,7 +343,7 @@ class Inspection[Answer]:
         if self._inspector is not None and (found := format_of(head)) is not None:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
-            self._copy = self._inspector.offer(kind, facts.size, self._heard) if wanted else None
+            self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
             self._awaits = self._copy is not None and table.pictures == "cut"
         self._look_at(head)
 

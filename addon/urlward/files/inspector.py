@@ -18,9 +18,7 @@ there lacks, in a file
 Lists are read from the run folder, where what workers have in force lies. There is room for a number of
 pictures, and for as many pieces of video; what more comes is passed over at once.
 
-On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and what of ``[files]`` it
-goes by: ``processes``, ``deadline``, ``queue``, ``video``, ``classifier``, ``classifier_threshold`` and
-``strictly``.
+On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and members of `Wanted`.
 """
 
 import asyncio
