@@ -256,11 +256,61 @@ def test_a_file_that_cannot_be_read_is_an_error_and_the_next_is_looked_at(
     assert "Traceback" not in text
 
 
-def test_pictures_are_said_not_to_be_looked_at(check: Check, listed: Path, config: Path) -> None:
+@pytest.fixture
+def photograph(config: Path) -> Path:
+    """An invented picture, of which another size is listed."""
+    pytest.importorskip("pdqhash")
+    from files.pictures import picture, written
+
+    made = picture(1)
+    small = made.resize((320, 240))
+    pdqhash, np = pytest.importorskip("pdqhash"), pytest.importorskip("numpy")
+    vector, _ = pdqhash.compute(np.asarray(small.convert("RGB")))
+    digest = np.packbits(np.asarray(vector, np.uint8)).tobytes().hex()
+    (config.parent / "list.txt").write_text(LIST + f"pdq:{digest} category=games id=C-6\n")
+    path = config.parent / "photograph.jpeg"
+    path.write_bytes(written(made, quality=40))
+    return path
+
+
+def test_a_picture_that_is_like_a_listed_one(check: Check, photograph: Path, config: Path) -> None:
+    from files.pictures import picture, written
+
+    other = photograph.with_name("other.png")
+    other.write_bytes(written(picture(2), "PNG"))
+    code, text = check("--file", str(photograph), "--json", "--explain", "--file", str(other))
+    found, unlike = map(json.loads, text.splitlines()[-2:])
+    assert (code, found["verdict"], found["algorithm"], found["id"]) == (1, "block", "pdq", "C-6")
+    assert 0 <= found["distance"] <= 31
+    assert f"pdq:{found['digest']} " in (config.parent / "list.txt").read_text()
+    assert found["explanation"]["decided"]["host"] == "pdq"
+    assert (unlike["verdict"], "distance" in unlike) == ("pass", False)
+    _, text = check("--file", str(photograph), "--client", "192.0.2.5", "--at", BREAK)
+    assert text.splitlines()[-1] == f"pass   {photograph}"
+    # What `digest` says is what is excused.
+    with (config.parent / "list.txt").open("a") as lines:
+        lines.write(f"@@pdq:{found['digest']}\n")
+    assert "allow" in check("--file", str(photograph))[1]
+
+
+def test_a_picture_that_cannot_be_decoded_is_said(check: Check, photograph: Path) -> None:
+    photograph.write_bytes(photograph.read_bytes()[:600])
+    code, text = check("--file", str(photograph))
+    assert code == 0
+    assert "its pictures cannot be decoded" in text
+
+
+def test_without_the_extra_pictures_are_said_not_to_be_compared(
+    check: Check, listed: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (config.parent / "list.txt").write_text(LIST + f"pdq:{'0f' * 32}\n")
+    assert check("--file", str(listed))[0] == 0  # no picture
+    listed.write_bytes(b"\xff\xd8\xff" + bytes(500))
+    monkeypatch.setattr("urlward.files.sandbox.MODULE", "urlward.nothing")
     code, text = check("--file", str(listed))
     assert code == 0
-    assert "pictures (pdq) are not looked at" in text
+    assert "pictures are not compared" in text
+    assert "Traceback" not in text
 
 
 def test_neither_a_url_nor_a_file(check: Check) -> None:

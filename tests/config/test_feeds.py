@@ -118,7 +118,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paused=True,
     )
     assert own == FeedTable(name="mine", path=str(folder / "own.txt"))
-    elsewhere = {"path", "password_env", "token_file", "token_env"}
+    elsewhere = {"path", "password_env", "token_file", "token_env", "exchange"}
     assert phishing.model_fields_set | elsewhere == set(FeedTable.model_fields)
 
 

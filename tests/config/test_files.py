@@ -26,7 +26,8 @@ def test_all_keys(tmp_path: Path) -> None:
     file.write_text(
         '[files]\nexact = false\nmax_size = "1MB"\ntypes = ["image/png", "video/*", "*"]\naction = "alert"\n'
         'pictures = "cut"\nlearn_days = 3\nmax_picture = "2MB"\nvideo = false\nprocesses = 2\n'
-        'deadline = "2s"\nqueue = 7\nclassifier = "institute.model:score"\nclassifier_threshold = 0.5\n'
+        'sandbox = false\ndeadline = "2s"\nqueue = 7\n'
+        'classifier = "institute.model:score"\nclassifier_threshold = 0.5\n'
     )
     assert read_config(file).files == FilesTable(
         exact=False,
@@ -38,6 +39,7 @@ def test_all_keys(tmp_path: Path) -> None:
         max_picture=2 << 20,
         video=False,
         processes=2,
+        sandbox=False,
         deadline=2.0,
         queue=7,
         classifier="institute.model:score",

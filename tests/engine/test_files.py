@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import date
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.support import (
     CREATED,
@@ -14,6 +16,7 @@ from engine.support import (
     build,
     compile_lines,
     digest,
+    examples,
     file_line,
     key,
     load_lines,
@@ -234,6 +237,61 @@ def test_every_row_is_found_and_nothing_else(count: int, monkeypatch: pytest.Mon
     for n in range(0, count, max(count // 50, 1)):
         assert found.check_file({"sha1": digest("sha1", n)}).entry == str(n)
         assert found.check_file({"sha1": digest("sha1", count + n)}) is PASS
+
+
+# -- against entries in plain text, each tried on each file
+
+
+@st.composite
+def listings(draw: st.DrawFn) -> list[list[tuple[str, int, bool, int, str]]]:
+    """Two lists of entries: algorithm, number of the file, whether it excuses, last day, id."""
+    entry = st.tuples(
+        st.sampled_from(["sha256", "sha1", "md5", PDQ]),
+        st.integers(0, 5),
+        st.booleans(),
+        st.sampled_from([0, 5]),
+    )
+    return [
+        [(*one, f"{name}{n}") for n, one in enumerate(draw(st.lists(entry, max_size=12)))] for name in "ab"
+    ]
+
+
+def line_of(entry: tuple[str, int, bool, int, str]) -> str:
+    algorithm, number, excuses, last, id_ = entry
+    more = {"id": id_} | ({"expires": date(1970, 1, 1 + last)} if last else {})
+    return ("@@" if excuses else "") + file_line(algorithm, number, **more)
+
+
+@given(listings(), st.dictionaries(st.sampled_from(EXACT), st.integers(0, 6)), st.sampled_from([0, 5, 6]))
+@examples(400)
+def test_a_file_has_the_verdict_that_its_entries_say(
+    listed: list[list[tuple[str, int, bool, int, str]]], file: dict[str, int], day: int
+) -> None:
+    lists = [
+        load(build(map(line_of, entries), under, name), under)
+        for entries, name, under in zip(listed, "ab", (key(), Key(OTHER_SECRET)), strict=True)
+    ]
+    found = Matcher(lists)
+    entries = [entry for some in listed for entry in some if not entry[3] or day <= entry[3]]
+
+    def actions(algorithm: str, number: int) -> set[bool]:
+        return {excuses for name, of, excuses, *_ in entries if (name, of) == (algorithm, number)}
+
+    said = [actions(*digest_of) for digest_of in file.items()]
+    expected = "block" if {False} in said else "allow" if any(said) else "pass"
+    digests = {algorithm: digest(algorithm, number) for algorithm, number in file.items()}
+    verdict = found.check_file(digests, day * DAY)
+    assert verdict.action == expected
+    if verdict.action != "pass":
+        assert verdict.entry in {
+            e[4] for e in entries if e[:2] == (verdict.algorithm, file[verdict.algorithm])
+        }
+    for pictures in found.perceptual():
+        for row, _ in pictures.near(digest(PDQ, 1)):
+            here = [e for e in listed["ab".index(pictures.name)] if e[:3] == (PDQ, 1, False)]
+            counts = any(not e[3] or day <= e[3] for e in here)
+            expected = "pass" if not counts else "allow" if True in actions(PDQ, 1) else "block"
+            assert found.file_verdict(pictures.name, row, day * DAY).action == expected
 
 
 # -- pictures

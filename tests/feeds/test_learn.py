@@ -202,9 +202,11 @@ def test_what_is_no_request_is_set_aside_and_the_others_are_learned(
 
 def test_what_is_sealed_and_no_match_is_set_aside(state: Path) -> None:
     (state / FOLDER).mkdir(parents=True)
-    (state / FOLDER / "1.sealed").write_bytes(local_key(state).seal(b"[1, 2]"))
+    for n, row in enumerate((b"[1, 2]", b"{}", b'["a.example/", "", "", null, ""]', b"[", b'["\xff"]')):
+        (state / FOLDER / f"{n}.sealed").write_bytes(local_key(state).seal(row))
     Service(state).look()
     assert requests(state) == own_entries(state) == []
+    assert len(list((state / DAMAGED).iterdir())) == 5
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_a_host_that_does_not_lead_there_is_not_learned(
     service.look()
     assert len(own_entries(state)) == 1 + learned
     assert requests(state) == []
-    assert ("its host is not where the file came from" in caplog.text) is not learned
+    assert ("known files: 1 not learned: the host is not where the" in caplog.text) is not learned
     assert "listed.example" not in caplog.text
 
 
@@ -237,7 +239,7 @@ def test_a_protected_host_is_not_learned(
     worker.close()
     Service(state).look()
     assert len(own_entries(state)) == 1
-    assert "its host is protected" in caplog.text
+    assert "known files: 1 not learned: the host is protected" in caplog.text
     assert host not in caplog.text
 
 
@@ -251,6 +253,8 @@ def test_a_protected_host_is_not_learned(
         ("[2001:db8::7]", "2001:db8:0::7", True),
         ("nobody.invalid", "192.0.2.7", False),
         ("a..b", "192.0.2.7", False),
+        ("localhost", "no address", False),
+        ("127.0.0.1", "no address", False),
     ],
 )
 def test_where_a_name_leads(host: str, address: str, leads: bool) -> None:

@@ -3,9 +3,15 @@
 import io
 from collections.abc import Sequence
 
-import av
-import numpy as np
-from PIL import Image
+import pytest
+
+# Of the extra files, which not all who run tests have.
+av = pytest.importorskip("av")
+pytest.importorskip("pdqhash")
+pytest.importorskip("threatexchange")
+
+import numpy as np  # noqa: E402
+from PIL import Image  # noqa: E402
 
 
 def picture(seed: int, size: tuple[int, int] = (640, 480)) -> Image.Image:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from threatexchange.signal_type.pdq.pdq_hasher import pdq_from_bytes
-from threatexchange.signal_type.pdq.signal import PdqSignal
 
 from files.pictures import picture, written
 from urlward.files.pdq import CONFIDENT, MOST_MATCHES, QUALITY, Index, digests_of
@@ -13,6 +11,8 @@ from urlward.files.seen import DIGEST, TURNS
 
 
 def test_a_digest_is_that_of_threatexchange() -> None:
+    from threatexchange.signal_type.pdq.pdq_hasher import pdq_from_bytes
+
     image = picture(1)
     theirs, quality = pdq_from_bytes(written(image, "PNG"))
     ours = digests_of(np.asarray(image))
@@ -21,6 +21,8 @@ def test_a_digest_is_that_of_threatexchange() -> None:
 
 
 def test_thresholds_are_those_of_threatexchange() -> None:
+    from threatexchange.signal_type.pdq.signal import PdqSignal
+
     assert (PdqSignal.QUALITY_THRESHOLD, PdqSignal.get_index_cls().get_match_threshold()) == (
         QUALITY,
         CONFIDENT,

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy import test_forward as forward
-from proxy.test_relay import ENDED, Case, get, ok
+from proxy.test_relay import ENDED, PIECES, WEBSOCKET, Case, get, ok
 from urlward.config import FilesTable
 from urlward.files.body import Inspection, Seen, facts_of
 from urlward.files.inspection import Found, Hear
@@ -73,7 +75,7 @@ class Looking(Case):
     def alike(self, found: Found, seen: Seen) -> BlockResponse | None:
         return PAGE
 
-    def offer(self, media: str, size: int | None, found: Hear) -> Copy:
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
         self.copies.append(Copy(found))
         return self.copies[-1]
 
@@ -230,11 +232,16 @@ def test_an_origin_that_breaks_off_a_response_without_a_length(as_tls: bool) -> 
     assert case.got == SHOWN
 
 
-def test_chunks_that_are_none_pass_to_their_end() -> None:
-    data = response(OTHER, "chunked")[:-5] + b"no size\r\n" + OTHER
+def test_what_comes_before_chunks_that_are_none_is_judged() -> None:
+    """Nobody knows when a client takes such a response for whole: its tail does not wait for the end."""
+    data = response(OTHER + b"!", "chunked")[:-5] + b"no size\r\n"
     case = Looking().client(get()).server(*pieces(data, 5000))
-    case.relay.server_ended()
     assert case.got == data
+    assert case.server(OTHER).got == data + OTHER
+    data = response(KNOWN, "chunked")[:-5] + b"no size\r\n"
+    case = Looking().client(get()).server(*pieces(data, 5000))
+    assert case.ends.asked[-1:] == ["close"]
+    assert len(case.got) <= len(data) - TAIL
 
 
 def test_a_body_that_takes_time_is_looked_at_in_turns() -> None:
@@ -352,3 +359,97 @@ def test_what_is_inspected_is_let_go_of() -> None:
     case.later()
     assert case.relay._inspection is None
     assert not hasattr(inspection.changed, "__self__")
+
+
+# -- the invariant
+
+PARTS = st.sampled_from(
+    [
+        ok(),
+        ok("x" * 400),
+        ok("x" * 40_000),
+        response(OTHER, "chunked")[:30_000],
+        response(b"12345678" * 100, "chunked", size=3),
+        response(gzip.compress(bytes(3 << 20)), more="Content-Encoding: gzip\r\n"),
+        response(b"not gzip" * 100, more="Content-Encoding: gzip\r\n"),
+        b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 1-5/9\r\nContent-Length: 5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\n\r\n",
+        b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 408 Timeout\r\nContent-Length: 0\r\n\r\n",
+        b"5\r\nhello\r\n",
+        b"0\r\n\r\n",
+        b"x" * 40,
+        b"x" * 20_000,
+        b"\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"",
+    ]
+)
+
+
+ASKED = PIECES.filter(lambda piece: piece != WEBSOCKET)
+"""What is behind a refused upgrade is read while its response comes, and answered by whether that has."""
+
+
+def played(case: Case, steps: list[tuple[str, bytes]]) -> tuple[bytes, bytes, list[str], list[str]]:
+    """What comes of what is sent: to the client, to the origin, and asked of the connections."""
+    for side, piece in steps:
+        if side == "client":
+            case.client(piece)
+        elif piece:
+            case.server(piece)
+        else:
+            case.relay.server_ended()
+        if isinstance(case, Looking):
+            case.later()
+    case.relay.server_ended()
+    asked = [each for each in case.ends.asked if each not in ("hold server", "go on with server")]
+    return re.sub(rb"Date: [^\r]*", b"", case.ends.client), case.ends.server, asked, case.ends.refusals
+
+
+FORWARDED = st.sampled_from(
+    [
+        forward.get("http://a.test/1"),
+        forward.get("http://b.test:8080/2"),
+        forward.get("http://a.test/listed"),
+        forward.get("http://a.test/3", "Content-Length: 5\r\n", "POST"),
+        forward.get("http://a.test/4", minor=0),
+        forward.get("http://a.test/5", "Connection: close\r\n"),
+        forward.get("http://a.test/6", method="HEAD"),
+        b"hello",
+        b"GET ",
+        b"\r\n",
+    ]
+)
+
+
+def is_the_same(unseen: tuple[bytes, bytes, list[str], list[str]], seen: tuple[Any, ...]) -> bool:
+    """Whether what came is; of what is broken off for another reason, the tail is lost."""
+    tail = unseen[0][len(seen[0]) :] if unseen[3] else b""
+    return (seen[0] + tail, *seen[1:]) == unseen and len(tail) <= TAIL + 40_000
+
+
+@given(
+    st.lists(st.one_of(ASKED.map(lambda p: ("client", p)), PARTS.map(lambda p: ("server", p))), max_size=14)
+)
+def test_whoever_looks_changes_nothing_of_what_is_not_known(steps: list[tuple[str, bytes]]) -> None:
+    looking = Looking()
+    looking.known = {-1}
+    assert is_the_same(played(Case(), steps), played(looking, steps))
+
+
+@given(
+    st.lists(
+        st.one_of(FORWARDED.map(lambda p: ("client", p)), PARTS.map(lambda p: ("server", p))), max_size=14
+    )
+)
+def test_nor_of_what_an_explicit_proxy_sends_on(steps: list[tuple[str, bytes]]) -> None:
+    looking, plain = Forwarding("off"), forward.Case()
+    looking.known = {-1}
+    assert is_the_same(played(plain, steps), played(looking, steps))
+    assert looking.sent == plain.sent
+    assert (looking.ends.opened, looking.ends.kept) == (plain.ends.opened, plain.ends.kept)

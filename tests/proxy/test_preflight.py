@@ -519,3 +519,19 @@ def test_a_configuration_in_utf_16(tmp_path: Path) -> None:
     path.write_bytes('state = "state"\n'.encode("utf-16"))
     with pytest.raises(ConfigError, match=r"urlward\.toml: UTF-16: save it as UTF-8"):
         read_config(path)
+
+
+def test_pictures_need_the_extra(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"av"}
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name in missing else object())
+    text = 'list = ["list.txt"]\n[files]\npictures = "alert"\n'
+    assert refused(text) == [
+        "urlward.toml:3: files.pictures: the extra is missing: pip install 'urlward[files]'"
+    ]
+    text = 'list = ["list.txt"]\n[files]\nclassifier = "institute.model:score"\n'
+    assert refused(text) == [
+        "urlward.toml:3: files.classifier: the extra is missing: pip install 'urlward[files]'"
+    ]
+    missing.clear()
+    missing.add("institute")
+    assert refused(text) == ["urlward.toml:3: files.classifier: there is no such package"]

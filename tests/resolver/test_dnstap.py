@@ -129,6 +129,7 @@ async def test_a_server_says_nothing_of_others_names(urlward: Told) -> None:
         BLOCKED[:4] + b"\0\2" + BLOCKED[6:],
         BLOCKED[:4] + b"\0\0" + BLOCKED[6:],
     ],
+    ids=["empty", "short", "cut", "a query", "two questions", "no question"],
 )
 async def test_an_answer_that_nobody_can_read_is_said_and_passed_over(
     urlward: Told, message: bytes, caplog: pytest.LogCaptureFixture

@@ -156,6 +156,7 @@ def test_the_last_of_several_counts_and_others_are_passed_over() -> None:
         b"\x08\xff",
         b"\x0a\x05abc",
     ],
+    ids=range(19),  # a message has an id that is another in each process
 )
 def test_what_is_no_message(frame: bytes) -> None:
     with pytest.raises(DnstapError):

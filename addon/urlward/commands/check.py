@@ -14,12 +14,12 @@ from typing import Any
 
 from urlward.commands.arguments import Command
 from urlward.config import Config, configured
-from urlward.engine.entry import PDQ
 from urlward.engine.errors import UrlwardError
-from urlward.engine.matcher import EXACT
+from urlward.engine.matcher import EXACT, Matcher
+from urlward.engine.perceptual import PerceptualList
 from urlward.library import Filter
 from urlward.lines import plain
-from urlward.lists.explain import Checker, Explanation, parse_time
+from urlward.lists.explain import Alike, Checker, Explanation, parse_time
 from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST, given_path
 from urlward.policy.allows import Allow, current_allows
@@ -114,20 +114,41 @@ def _check(args: argparse.Namespace) -> int:
         found = checker.check(url)
         explained = checker.explain(url) if args.explain and "error" not in found else None
         worst = max(worst, _tell(url, found, args, *(explained or (None,))))
-    algorithms = loaded.keeper.matcher.file_algorithms
-    for path in args.file:
-        try:
-            digests = _digests(path, algorithms)
-        except OSError as e:
-            found = {"file": str(path), "verdict": "error", "error": e.strerror or str(e)}
+    for path, digests, alike, error in _files(args.file, loaded.keeper.matcher):
+        if error:
+            found = {"file": str(path), "verdict": "error", "error": error}
             worst = max(worst, _tell(str(path), found, args))
             continue
-        found = {"file": str(path), **checker.check_file(digests)}
-        explanation = checker.explain_file(digests) if args.explain else None
+        found = {"file": str(path), **checker.check_file(digests, alike)}
+        explanation = checker.explain_file(digests, alike) if args.explain else None
         worst = max(worst, _tell(str(path), found, args, explanation))
-    if args.file and PDQ in algorithms:
-        print("digests of pictures (pdq) are not looked at here: their distance is", file=sys.stderr)
     return worst
+
+
+def _files(
+    paths: Sequence[Path], matcher: Matcher
+) -> Iterator[tuple[Path, Mapping[str, bytes], Sequence[Alike], str]]:
+    """Each file's digests, the listed pictures that its own are like, and why it cannot be read."""
+    pictures = matcher.perceptual() if paths else []
+    for path in paths:
+        try:
+            digests = _digests(path, matcher.file_algorithms)
+            yield path, digests, _alike(path, pictures), ""
+        except OSError as e:
+            yield path, {}, (), e.strerror or str(e)
+
+
+def _alike(path: Path, pictures: Sequence[PerceptualList]) -> Sequence[Alike]:
+    if not pictures:
+        return ()
+    # With numpy, which nothing else here needs.
+    from urlward.files.local import LookError, alike_in
+
+    try:
+        return alike_in(path, pictures) or ()
+    except LookError as e:
+        print(f"{plain(str(path))}: {e}", file=sys.stderr)
+        return ()
 
 
 def _tell(
@@ -151,8 +172,8 @@ def _tell(
         explained = {} if explanation is None else {"explanation": {**explanation.as_json(), **more}}
         print(json.dumps({**found, **explained}))
     else:
-        names = ("kind", "algorithm", "digest", "id", "category", "list")
-        detail = " ".join(f"{name}={found[name]}" for name in names if found.get(name))
+        names = ("kind", "algorithm", "digest", "distance", "id", "category", "list")
+        detail = " ".join(f"{name}={found[name]}" for name in names if found.get(name, "") != "")
         print(f"{found['verdict']:5}  {plain(what)}  {detail or found.get('error', '')}".rstrip())
         if explanation is not None:
             print(explanation.as_text())

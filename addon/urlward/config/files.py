@@ -40,6 +40,7 @@ class FilesTable(Table):
             decoded.
         video: whether key frames of videos are compared too.
         processes: that decode pictures, each in a sandbox.
+        sandbox: whether that needs all of the sandbox; else it is done with what of it the machine has.
         deadline: seconds that decoding and comparing one picture may take.
         queue: pictures that may wait for that; more are passed over, and counted.
         classifier: ``package:function`` of an institution's own, called in the sandbox; empty for none.
@@ -59,6 +60,7 @@ class FilesTable(Table):
     max_picture: Annotated[Bytes, Field(ge=1 << 10, le=1 << 28)] = 16 << 20
     video: bool = True
     processes: Annotated[int, Field(ge=1, le=64)] = 1
+    sandbox: bool = True
     deadline: Annotated[Seconds, Field(gt=0, le=60)] = 5.0
     queue: Annotated[int, Field(ge=1, le=10_000)] = 64
     classifier: Annotated[str, AfterValidator(_function)] = ""

@@ -1,6 +1,7 @@
 """``[gateway]``: interception of a network's traffic."""
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -49,6 +50,11 @@ class HookTable(Table):
     folder: FileName | None = None
     dnstap: bool = False
     settle: Annotated[int, Field(ge=1, le=1_000)] = 5
+
+    @property
+    def socket(self) -> Path | None:
+        """Where the hook, or dnstap, connects; None for neither."""
+        return None if self.folder is None else Path(self.folder) / ("dnstap" if self.dnstap else "socket")
 
     @property
     def seconds(self) -> float:

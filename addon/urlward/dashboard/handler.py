@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_signed_value
 
 from urlward.dashboard.language import Language, language_of, languages
@@ -47,6 +48,12 @@ EVERY = 12.0
 """Seconds after which one more is let."""
 
 MAX_ADDRESSES = 10_000
+
+SENDING = 4
+"""Long answers, such as exports, that are sent at a time; others wait for their turn."""
+
+UNREAD = 30.0
+"""Seconds for which nothing of such an answer may be read by whoever asked for it."""
 
 logger = logging.getLogger("urlward.records")
 
@@ -241,6 +248,7 @@ class HandlerContext:
         steady: seconds that never go back.
         attempts: to guess a token.
         bundling: held while a bundle for support is made.
+        sending: held while much is sent, which is made as it is read.
     """
 
     sources: LiveSources
@@ -257,6 +265,7 @@ class HandlerContext:
     steady: Callable[[], float]
     attempts: WrongGuesses
     bundling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
 
 
 class Base(RequestHandler):
@@ -397,6 +406,24 @@ class Base(RequestHandler):
         """Answer with JSON."""
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(value) + "\n")
+
+    async def send(self, parts: AsyncIterator[str]) -> None:
+        """Answer with what may be long, as it is read; the connection is closed where it is not, or where the
+        rest cannot be had: half of it must not look like all of it."""
+        async with self.context.sending:
+            try:
+                async for part in parts:
+                    self.write(part)
+                    await asyncio.wait_for(self.flush(), UNREAD)
+            except StreamClosedError:
+                return
+            except TimeoutError:
+                self.detach().close()
+            except UrlwardError as e:
+                if not self._headers_written:
+                    raise
+                logger.error("admin: an answer was broken off: %s", e)
+                self.detach().close()
 
     @property
     def language(self) -> Language:

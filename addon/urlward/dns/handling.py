@@ -37,6 +37,10 @@ class Answers:
             self._faults.say(e, "a query is asked of a resolver, whatever a list says")
             return None
 
+    def has_entry(self, host: str) -> bool:
+        """Whether a host has an entry of any kind. Never raises."""
+        return bool(self._judge.find((host,)))
+
     async def own(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes | None:
         """The response to a query that the filter itself answers; see `DnsPolicy.own_answer`. Never raises.
 

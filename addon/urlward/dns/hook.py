@@ -73,6 +73,8 @@ _MOST = 32
 Whoever runs such a name could send more, and have hooks go on without a reply while they are rewritten."""
 
 _LEADING = frozenset(str(kind) for kind in (A, AAAA, CNAME, DNAME, SVCB, HTTPS))
+_ADDRESSES = frozenset(map(str, (A, AAAA)))
+_ASKS_WAY = frozenset((A, AAAA, SVCB, HTTPS))
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
 _ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
@@ -153,9 +155,11 @@ class _Hook(asyncio.Protocol):
         client = str(ip_address(frame[1 : 1 + size])) if size else ""
         data = frame[1 + size :]
         self._written = uncompressed
+        left_out = False
         if frame[0] & _TEXT:
             self._written = to_text
             try:
+                data, left_out = shortened(data)
                 data = from_text(data)
             except (ValueError, dns.exception.DNSException):
                 # Such as a listed name's own servers can have sent it: nobody can tell where it leads.
@@ -166,6 +170,10 @@ class _Hook(asyncio.Protocol):
         answers = self._server.answers
         reason = answers.reason(question)
         if reason is None:
+            if question.type in _ASKS_WAY and _is_long(data) and answers.has_entry(question.host):
+                # To read 4,000 addresses takes as long as a hook waits.
+                self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
+                return
             try:
                 read = scan(data, question)
             except WireError:
@@ -175,7 +183,8 @@ class _Hook(asyncio.Protocol):
             if not found:
                 self._write(_PASS, since)
                 return
-            if (read.four or read.six or read.service) and _is_long(data):
+            leads = bool(read.four or read.six or read.service)
+            if (leads and _is_long(data)) or (left_out and (leads or read.beside or len(read.chain) > 1)):
                 self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
                 return
             work: Coroutine[Any, Any, bytes | None] = answers.steer(
@@ -241,20 +250,40 @@ def _addresses(read: Scan) -> set[bytes]:
     return four | six | {address for _, address in read.beside if address}
 
 
+def shortened(data: bytes) -> tuple[bytes, bool]:
+    """Lines as `from_text` takes them, but of an answer with more records than are handled only as many as
+    tell what it speaks of: each takes so long to read that thousands would keep all traffic waiting.
+
+    Returns:
+        The lines, and whether any are left out.
+
+    Raises:
+        ValueError: they are none, or speak of more than can be read in time.
+    """
+    first, *lines = data.decode("latin-1").split("\n")
+    records = [line.split(" ", 4) for line in lines]
+    if any(len(record) < 5 for record in records):
+        raise ValueError("not a record")
+    leading = [record for record in records if record[0] != "2" and record[3] in _LEADING]
+    if len(records) <= 2 * _MOST and len(leading) <= _MOST:
+        return data, False
+    # Of the addresses of a name one says as much as all.
+    read = {tuple(record[1:2] if record[3] in _ADDRESSES else record): record for record in leading}
+    if len(read) > _MOST:
+        raise ValueError("more names than are read")
+    return "\n".join((first, *map(" ".join, read.values()))).encode("latin-1"), True
+
+
 def from_text(data: bytes) -> bytes:
     """The DNS message that lines of text stand for.
 
     The first has the question's name and type and the response code, each other the section (1 to 3), owner,
-    TTL, type and content of a record; numbers stand for types, the content is as in a zone file. Of an answer
-    with more records that lead somewhere than are handled, no more are read than show that.
+    TTL, type and content of a record; numbers stand for types, the content is as in a zone file.
 
     Raises:
         ValueError, dns.exception.DNSException: they stand for none.
     """
-    first, *lines = data.decode("latin-1").splitlines()
-    leading = [line for line in lines if line[:2] == "1 " and line.split(" ", 4)[3] in _LEADING]
-    if len(leading) > _MOST:
-        lines = leading[: _MOST + 1]
+    first, *lines = data.decode("latin-1").split("\n")
     name, kind, code = first.split(" ")
     message = dns.message.make_response(
         dns.message.make_query(name, dns.rdatatype.RdataType(int(kind))), recursion_available=True

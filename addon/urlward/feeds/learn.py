@@ -12,7 +12,6 @@ leads to that address, and no host is learned of that feeds may not block whole.
 """
 
 import asyncio
-import json
 import logging
 import os
 import socket
@@ -25,6 +24,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
 
 from urlward.engine.digest import Key
 from urlward.engine.errors import DamagedError, UrlwardError
@@ -53,8 +54,8 @@ A_DAY = 1_000
 OF_WORKER = 2 * A_DAY
 """URLs that a worker hands on in a day."""
 
-AGAIN = 60.0
-"""Seconds until a worker hands the same URL on again: somebody may have removed its entry."""
+AGAIN = 600.0
+"""Seconds until a worker hands the same URL on again: it may not have been learned, or have been removed."""
 
 WAITING = 1_000
 """Requests that wait in the folder, or in a worker for its disk."""
@@ -105,6 +106,9 @@ class Match(NamedTuple):
     def host(self) -> str:
         """Host of the URL."""
         return self.url.partition("/")[0]
+
+
+_READ = msgspec.json.Decoder(Match)
 
 
 class Learner:
@@ -170,7 +174,7 @@ class Learner:
                 if len(os.listdir(self._folder)) >= WAITING:  # noqa: PTH208 - no object for each of many
                     self._refused()
                     return
-                sealed = self._key.seal(json.dumps(match).encode())
+                sealed = self._key.seal(msgspec.json.encode(match))
                 write_private(self._folder / f"{name}{_SUFFIX}", sealed, self._state)
         except Exception as e:  # noqa: BLE001 - its text could name the URL
             text = str(e) if isinstance(e, UrlwardError) else type(e).__name__
@@ -239,14 +243,12 @@ class Learning:
     def _read(self, path: Path) -> Match | None:
         """A request; None where it is none, which the log says."""
         try:
-            match = Match(*json.loads(self.key.unseal(read_regular(path))))
-            match.url.encode("latin-1")
+            return _READ.decode(self.key.unseal(read_regular(path)))
         except FileNotFoundError:
             return None
-        except (DamagedError, OSError, ValueError, TypeError, AttributeError, RecursionError):
+        except (DamagedError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
             set_aside(self.state, path, "not a request under the local key", "its URL is not learned")
             return None
-        return match
 
     def _genuine(self, matches: Sequence[Match]) -> list[Match]:
         """Those whose host is the one that served the file, and may be blocked without anybody's word."""
@@ -255,14 +257,15 @@ class Learning:
         asked = {(match.host, match.address) for match in matches if match.address}
         with ThreadPoolExecutor(LOOKUPS, "learn") as threads:
             leads = dict(zip(asked, threads.map(lambda one: self.leads_to(*one), asked), strict=True))
-        genuine = []
-        for match in matches:
-            if not leads.get((match.host, match.address), True):
-                logger.warning("known files: a URL is not learned: its host is not where the file came from")
-            elif self._protects is not None and self._protects(match.host):
-                logger.warning("known files: a URL is not learned: its host is protected (urlward own add)")
-            else:
-                genuine.append(match)
+        foreign = [match for match in matches if not leads.get((match.host, match.address), True)]
+        others = [match for match in matches if match not in foreign]
+        genuine = [match for match in others if self._protects is None or not self._protects(match.host)]
+        for count, why in (
+            (len(foreign), "the host is not where the file came from"),
+            (len(others) - len(genuine), "the host is protected (urlward own add)"),
+        ):
+            if count:
+                logger.warning("known files: %d not learned: %s", count, why)
         return genuine
 
     def _draft(self, match: Match) -> Draft | None:
@@ -313,10 +316,10 @@ def draft_of(match: Match, days: int, now: float) -> Draft:
 
 def leads_to(host: str, address: str) -> bool:
     """Whether a host has an address, by the machine's resolver."""
-    if is_address(host):
-        return ip_address(host.strip("[]")) == ip_address(address)
     try:
+        if is_address(host):
+            return ip_address(host.strip("[]")) == ip_address(address)
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+        return ip_address(address) in {ip_address(str(each[4][0])) for each in found}
+    except (OSError, ValueError):
         return False
-    return ip_address(address) in {ip_address(str(each[4][0]).partition("%")[0]) for each in found}

@@ -372,6 +372,8 @@ def take(look: Look) -> Unchanged | Candidate:
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
     source, note = origin(feed), ""
+    if feed.exchange is not None:
+        return _by_exchange(look, source)
     if feed.delta and look.body_is_known and look.facts.kind == "artifact":
         by_delta, note = _by_delta(look, source)
         if by_delta is not None:
@@ -422,6 +424,14 @@ def _body(look: Look, fd: int) -> Unchanged | Candidate:
             return look.body(fd)
     finally:
         os.close(fd)
+
+
+def _by_exchange(look: Look, source: FeedOrigin) -> Unchanged | Candidate:
+    # Its clients are imported where there is one alone.
+    from urlward.feeds.exchange import SUFFIX, fetched
+
+    path = look.ward.with_name(f"{look.feed.name}{SUFFIX}")
+    return _body(look, fetched(look.feed, source, path, look.key, keeps=look.keeps))
 
 
 def _whole(look: Look, source: FeedOrigin) -> Unchanged | Candidate:

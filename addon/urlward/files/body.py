@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import Copy, Found, Inspector
+from urlward.files.media import HEAD, Format, format_of
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -24,32 +25,33 @@ _STEPS: Final = 16
 _MOST_CODINGS: Final = 3
 """Content codings of a body, one in another; browsers take more, and servers use one."""
 
-_FIRST: Final = 189
-"""Bytes by which a body is told: two packets of an MPEG transport stream begin in them."""
-
 UNKNOWN: Final = "application/octet-stream"
 """Media type of a body that has no Content-Type."""
 
-_PACKET: Final = 188
-_MAGIC: Final = (
-    (re.compile(rb"\xff\xd8\xff").match, "image/jpeg"),
-    (re.compile(rb"\x89PNG\r\n\x1a\n").match, "image/png"),
-    (re.compile(rb"GIF8[79]a").match, "image/gif"),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL).match, "image/webp"),
+_DECODED: Final = {
+    Format.JPEG: "image/jpeg",
+    Format.PNG: "image/png",
+    Format.WEBP: "image/webp",
+    Format.GIF: "image/gif",
+    Format.MP4: "video/mp4",
+    Format.WEBM: "video/webm",
+    Format.TS: "video/mp2t",
+}
+_OTHERS: Final = (
     (re.compile(rb".{4}ftyp(?:avif|avis)", re.DOTALL).match, "image/avif"),
     (re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL).match, "image/heic"),
     (re.compile(rb"BM.{4}\0{4}", re.DOTALL).match, "image/bmp"),
     (re.compile(rb"II\*\0|MM\0\*").match, "image/tiff"),
-    (re.compile(rb".{4}ftyp", re.DOTALL).match, "video/mp4"),
-    (re.compile(rb".{4}(?:styp|moof|sidx)", re.DOTALL).match, "video/iso.segment"),
-    (re.compile(rb"\x1a\x45\xdf\xa3").match, "video/webm"),
-    (re.compile(rb"G.{187}G", re.DOTALL).match, "video/mp2t"),
     (re.compile(rb"%PDF-").match, "application/pdf"),
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
-"""What bodies begin with."""
+"""What bodies that nobody decodes begin with."""
 
-SEGMENTS: Final = frozenset({"video/iso.segment", "video/mp2t"})
+_OF_SEGMENTS: Final = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
+"""Types of the box that a segment of a stream begins with, and no file."""
+
+_SEGMENT: Final = "video/iso.segment"
+SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
 """Media types of the pieces in which streams come (DASH, HLS)."""
 
 _NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
@@ -110,8 +112,13 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
 
 
 def media_of(head: bytes) -> str:
-    """Media type of what begins with these bytes, `_FIRST` or all that there are; empty where none knows."""
-    return next((media for begins, media in _MAGIC if begins(head)), "")
+    """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
+    found = format_of(head)
+    if found is Format.MP4 and head[4:8] in _OF_SEGMENTS:
+        return _SEGMENT
+    if found is not None:
+        return _DECODED[found]
+    return next((media for begins, media in _OTHERS if begins(head)), "")
 
 
 class _Layer:
@@ -229,6 +236,7 @@ class Inspection[Answer]:
         algorithms: of the digests of a whole file, as hashlib calls them.
         judge: decides on them.
         inspector: looks at pictures; None where nobody does.
+        place: where the body is from, for the inspector (`Inspector.offer`).
 
     Attributes:
         answer: what the response is answered with in its place; None while it may go on.
@@ -238,8 +246,8 @@ class Inspection[Answer]:
     """
 
     __slots__ = (
-        "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media", "_size",
-        "_table", "_unpacker", "answer", "behind", "changed", "over",
+        "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media",
+        "_place", "_size", "_table", "_unpacker", "answer", "behind", "changed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -249,6 +257,7 @@ class Inspection[Answer]:
         algorithms: Collection[str],
         judge: Judge[Answer],
         inspector: Inspector | None = None,
+        place: str = "",
     ) -> None:
         self.answer: Answer | None = None
         self.over = self.behind = False
@@ -257,6 +266,7 @@ class Inspection[Answer]:
         self._table = table
         self._judge = judge
         self._inspector = inspector
+        self._place = place
         self._unpacker = _Unpacker(facts.codings)
         self._hashes: dict[str, Any] = {
             name: hashlib.new(name, usedforsecurity=False) for name in algorithms if not facts.part
@@ -318,7 +328,7 @@ class Inspection[Answer]:
             self._look_at(piece)
             return
         self._head += piece
-        if len(self._head) >= _FIRST:
+        if len(self._head) >= HEAD:
             self._begin(self._head)
 
     def _begin(self, head: bytes) -> None:
@@ -330,10 +340,10 @@ class Inspection[Answer]:
         if not (looked_at(facts.media, table) or (media and looked_at(media, table))):
             self._give_up()
             return
-        kind = self._media.partition("/")[0]
-        fits = kind == "image" and (facts.size or 0) <= table.max_picture
-        if self._inspector is not None and (fits or (kind == "video" and table.video)):
-            self._copy = self._inspector.offer(kind, facts.size, self._heard)
+        if self._inspector is not None and (found := format_of(head)) is not None:
+            wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
+            kind = "video" if found.is_video else "image"
+            self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
             self._awaits = self._copy is not None and table.pictures == "cut"
         self._look_at(head)
 

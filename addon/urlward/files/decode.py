@@ -27,8 +27,8 @@ LEAST_SIDE = 32
 MOST_PIXELS = 64_000_000
 """Pixels of what is decoded whole; a JPEG picture is scaled as it is decoded."""
 
-MOST_FRAMES = 8
-"""Pictures of an animation, or key frames of a video or of a piece of one."""
+MOST_PICTURES, MOST_FRAMES = 8, 16
+"""Pictures of an animation that are looked at, and key frames of a video or of a piece of one."""
 
 GAP = 1.0
 """Seconds between two key frames that are looked at, at least."""
@@ -130,7 +130,7 @@ def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
         _check(*image.size)
         if min(image.size) < LEAST_SIDE:
             return
-        for number in range(MOST_FRAMES):
+        for number in range(MOST_PICTURES):
             try:
                 image.seek(2**number - 1)
             except EOFError:

@@ -25,8 +25,9 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
-from urlward.config import Config, FleetTable, ObjectionsTable, PageTable, Problem, read_config
+from urlward.config import Config, FilesTable, FleetTable, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
+from urlward.engine.digest import derived
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, entries_text
@@ -39,6 +40,7 @@ from urlward.feeds.setup import (
     tell_of_categories,
 )
 from urlward.lasting import lasting
+from urlward.lists.run_folder import inherited
 from urlward.lists.source import ErrorBudget
 from urlward.options import OF_ADDON
 from urlward.page.words import BlockPageError
@@ -96,6 +98,7 @@ from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
 
 if TYPE_CHECKING:
+    from urlward.files.inspection import Inspector
     from urlward.fleet.connection import FleetConnection
     from urlward.fleet.throttles import SharedProbing
     from urlward.proxy.known_files import KnownFiles
@@ -154,6 +157,7 @@ class Urlward:
         service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
         learner: has URLs of known files learned; None where none are, or nothing is recorded.
+        inspector: looks at pictures in them, in a process of its own; None where nobody does.
         files: inspects responses; None where no known files are looked for.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
@@ -181,6 +185,7 @@ class Urlward:
         self.recording: Recording | None = None
         self.learner: Learner | None = None
         self.files: KnownFiles | None = None
+        self.inspector: Inspector | None = None
         self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
@@ -309,9 +314,31 @@ class Urlward:
         if config.files is not None:
             from urlward.proxy.known_files import KnownFiles
 
-            self.files = KnownFiles(config.files)
+            self.files = KnownFiles(config.files, *self._inspected(config.files))
         if self._running:
             self._start_watch()
+
+    def _inspected(self, files: FilesTable) -> "tuple[Inspector, bytes] | tuple[()]":
+        """The inspector, and what it knows places by; nothing where there is none."""
+        run = inherited() if is_worker() else None
+        if run is None or not files.inspects:
+            return ()
+        from urlward.files.inspection import Inspector
+
+        if self.inspector is None:
+            self.inspector = Inspector(
+                run.path,
+                lambda: self._matcher().lists if self.keeper is not None else (),
+                most=files.queue,
+                max_size=files.max_picture,
+                deadline=files.deadline,
+                count=self._count_picture,
+            )
+        return self.inspector, derived(run.secret, b"urlward place")
+
+    def _count_picture(self, what: str) -> None:
+        if self.recording is not None:
+            self.recording.metrics.files(what)
 
     def running(self) -> None:
         """Start looking after the lists. Not a coroutine: that would break a script's live reload."""
@@ -337,6 +364,8 @@ class Urlward:
         self._judged = self._in_force()
         self._start("looking after connections", self.live.look_after)
         self._start("cutting what is listed", self._cut_listed)
+        if self.inspector is not None:
+            self._start("talking to the inspector", self.inspector.run)
         self._start("the authority's certificate", self._watch_authority)
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
@@ -346,6 +375,8 @@ class Urlward:
     def done(self) -> None:
         """Stop."""
         self._running = False
+        if self.inspector is not None:
+            self.inspector.close()
         for task in self._tasks:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):

@@ -1,6 +1,7 @@
 """Known files in responses: which bodies are inspected, and what becomes of what is found in them."""
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Final
 
 from urlward.config import FilesTable
@@ -11,7 +12,7 @@ from urlward.files.inspection import Found, Inspector
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import ResponseHead
-from urlward.proxy.names import Client
+from urlward.proxy.names import Client, Names
 from urlward.proxy.relay import Pending
 from urlward.records.metrics import HASHED
 from urlward.records.worker import FileAction, KnownFile
@@ -28,11 +29,13 @@ class KnownFiles:
     Args:
         table: the configuration.
         inspector: looks at pictures; None where nobody does.
+        secret: for keyed digests of places, which all workers have.
     """
 
-    def __init__(self, table: FilesTable, inspector: Inspector | None = None) -> None:
+    def __init__(self, table: FilesTable, inspector: Inspector | None = None, secret: bytes = b"") -> None:
         self._table = table
         self._inspector = inspector if table.inspects else None
+        self._secret = secret
 
     def inspection(
         self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
@@ -58,11 +61,19 @@ class KnownFiles:
             facts = facts_of(head.status, head.fields, head.length) if exact or inspector else None
             if facts is None:
                 return None
-            return Inspection(facts, table, exact, _Response(table, guard, client, pending), inspector)
+            judge = _Response(table, guard, client, pending)
+            place = self._place(pending.names) if inspector is not None and table.video else ""
+            return Inspection(facts, table, exact, judge, inspector, place)
         except Exception as e:
             if guard.failed(e, client):
                 return None
             raise
+
+    def _place(self, names: Names) -> str:
+        """Keyed digest of the folder that a response is from: what segments of a stream lack is there."""
+        folder = names.target.partition("?")[0].rpartition("/")[0]
+        text = "\n".join([*names.hosts, folder]).encode("latin-1", "replace")
+        return blake2b(text, key=self._secret, digest_size=16).hexdigest()
 
 
 class _Response:

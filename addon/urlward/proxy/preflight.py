@@ -40,6 +40,9 @@ from urlward.regular import open_regular, read_regular
 from urlward.state.folder import NAMES, state_folder
 from urlward.state.keys import read_key
 
+PICTURES = ("threatexchange", "pdqhash", "numpy", "PIL", "av")
+"""Packages of the extra for pictures."""
+
 _TCP = frozenset(("tcp",))
 _ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
 
@@ -109,6 +112,7 @@ class Preflight:
         yield from self._feeds()
         yield from self._records()
         yield from self._fleet()
+        yield from self._files()
         yield from self._dashboard()
         yield from self._pages()
         yield from self._authority()
@@ -269,6 +273,16 @@ class Preflight:
         if fleet.seal is not None:
             seal = Path(fleet.seal)
             yield from self._usable("fleet.seal", lambda: read_key(seal))
+
+    def _files(self) -> Iterator[Problem]:
+        files = self._config.files
+        if files is None or not files.inspects:
+            return
+        if not all(map(find_spec, PICTURES)):
+            key = "files.pictures" if files.pictures != "off" else "files.classifier"
+            yield Problem(key, "the extra is missing: pip install 'urlward[files]'")
+        elif files.classifier and find_spec(files.classifier.partition(":")[0].partition(".")[0]) is None:
+            yield Problem("files.classifier", "there is no such package")
 
     def _dashboard(self) -> Iterator[Problem]:
         """Check the operator's own token; that of the state folder is made anew where it is damaged."""

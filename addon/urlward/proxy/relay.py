@@ -527,6 +527,8 @@ class HttpRelay:
                     position = size
                 if self._inspection is not None:
                     self._look_into(self._inspection, body, data[begin:position])
+                    if self._lost_place and self._inspection is not None:
+                        self._settled(self._inspection)  # nobody knows when the client takes it for whole
                     if self._done:
                         return
             if body.done:

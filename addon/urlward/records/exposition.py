@@ -61,7 +61,7 @@ ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
     "clock-set", "refused-list", "rules-removed", "rules-wrong", "known-file", "learned-full", *TROUBLES,
-    *PUBLISHING, "lease-lost", "included",
+    *PUBLISHING, "lease-lost", "included", "twin-node",
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -196,16 +196,22 @@ class FleetFigures:
     Attributes:
         up: whether the recording process has Valkey.
         nodes: how many are in each state.
+        why: Valkey is away, as far as is known.
     """
 
     up: bool
     nodes: Mapping[str, int]
+    why: str = ""
+
+    def has_valkey(self, live: Sequence[Snapshot]) -> bool:
+        """Whether every process has Valkey."""
+        return self.up and not any("fleet" in snapshot.troubles for snapshot in live)
 
 
 def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> Iterator[Metric]:
     """What passes between nodes, and how many there are."""
     sharing = [snapshot for snapshot in live if snapshot.shares]
-    up = float(figures.up and not any("fleet" in snapshot.troubles for snapshot in live))
+    up = float(figures.has_valkey(live))
     yield _gauge("urlward_fleet_up", "1 where every process has the fleet's Valkey.", (), [((), up)])
     nodes = [((state,), float(count)) for state, count in figures.nodes.items()]
     yield _gauge("urlward_fleet_nodes", "Nodes in each state.", ("state",), nodes)
@@ -679,6 +685,10 @@ class Exposition(Collector):
                 found[name] = min(why, found.get(name, why))
         return found if live else None
 
+    def fleet(self) -> FleetFigures | None:
+        """Figures of several nodes; None where this one is alone."""
+        return self._fleet()
+
     def rules(self) -> RulesFacts | None:
         """State of a gateway's rules, from the worker that knows of most restorations; None where none
         says."""
@@ -725,7 +735,7 @@ class Exposition(Collector):
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
         yield from of_filter(release(), reporting, self.expected)
         yield from of_workers(total, live, now)
-        if (fleet := self._fleet()) is not None:
+        if (fleet := self.fleet()) is not None:
             yield from of_fleet(total, live, fleet)
         yield from of_resolvers(total, live)
         if any(snapshot.looks_at_files for snapshot in live):

@@ -229,6 +229,7 @@ class Services:
         self._nodes = FleetNodes(
             connection,
             lambda at: said_of(status_of(self._measures), release(), os.getloadavg()[0], at),
+            partial(self._twin, fleet.node),
         )
         kinds = all_kinds(self._state, self._key, self._config, self._refresh)
         decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
@@ -240,6 +241,13 @@ class Services:
 
     def _guessed_elsewhere(self, address: str, _: str, ago: float) -> None:
         self._attempts.wrong_elsewhere(address, time.monotonic() - ago)
+
+    def _twin(self, name: str, there: bool) -> None:
+        if there:
+            text = f"another node is called {name} as well: say another name in fleet.node"
+            self.recorder.alarm("twin-node", f"fleet: {text}")
+        else:
+            self.recorder.alarm("twin-gone", f"fleet: no other node is called {name} any more")
 
     def _away(self, why: str) -> None:
         text = f"fleet: {why or 'Valkey is back'}"
@@ -274,7 +282,8 @@ class Services:
             return None
         if self._nodes is None:
             return FleetFigures(False, {})
-        return FleetFigures(self._nodes.connection.up, self._nodes.counts())
+        connection = self._nodes.connection
+        return FleetFigures(connection.up, self._nodes.counts(), connection.why)
 
     def _fleet_rows(self) -> list[Row] | None:
         from urlward.fleet.nodes import row_of

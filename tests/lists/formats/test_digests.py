@@ -178,6 +178,13 @@ def test_columns_in_any_order_and_a_category_of_ones_choice() -> None:
     assert converted("threatexchange", text, "INVESTIGATION_SEED")[0] == [f"md5:{MD5}"]
 
 
+def test_a_kind_and_a_signal_a_line() -> None:
+    text = f"pdq {PDQ}\nvideo_md5  {MD5.upper()}\n"
+    found = [f"pdq:{PDQ}", f"md5:{MD5}"]
+    assert converted("threatexchange", text)[0] == converted("auto", text.replace("  ", " "))[0] == found
+    assert converted("threatexchange", f"{text}raw_text some words\nmd5 x\n")[0] == found
+
+
 def test_what_is_no_export_of_threatexchange() -> None:
     with pytest.raises(FormatError, match="no columns signal_type and signal_str"):
         converted("threatexchange", f"md5,id\n{MD5},1\n")

@@ -56,7 +56,8 @@ def read_projectvic(file: BinaryIO, options: FormatOptions) -> Iterator[Found | 
 
 
 def read_threatexchange(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
-    """See `Format.read`: CSV as ``threatexchange dataset --csv`` writes it."""
+    """See `Format.read`: CSV as ``threatexchange dataset --csv`` writes it, or a kind and a signal a line, as
+    its exchange of local files reads them."""
     columns: dict[str, int] = {}
     taken = options.take or CATEGORIES["threatexchange"]
     for row in rows(file):
@@ -64,6 +65,10 @@ def read_threatexchange(file: BinaryIO, options: FormatOptions) -> Iterator[Foun
             yield row
             continue
         number, values = row
+        if not columns and len(values) == 1 and " " in values[0].strip():
+            kind, _, signal = values[0].strip().partition(" ")
+            yield _found(kind, signal.strip(), number, options.category)
+            continue
         if not columns:
             columns = {value.strip().lower(): at for at, value in enumerate(values)}
             if not {"signal_type", "signal_str"} <= columns.keys():
@@ -73,11 +78,14 @@ def read_threatexchange(file: BinaryIO, options: FormatOptions) -> Iterator[Foun
         if get("category") not in taken:
             yield Skipped(number, 1, _NOT_CHOSEN, unsupported=True)
             continue
-        try:
-            subject = _signal(get("signal_type"), get("signal_str"))
-            yield Found(subject + attributes("", options.category), number)
-        except (UrlError, NotTakenError) as e:
-            yield not_taken(number, 1, e)
+        yield _found(get("signal_type"), get("signal_str"), number, options.category)
+
+
+def _found(kind: str, signal: str, number: int, category: str) -> Found | Skipped:
+    try:
+        return Found(_signal(kind, signal) + attributes("", category), number)
+    except (UrlError, NotTakenError) as e:
+        return not_taken(number, 1, e)
 
 
 def _signal(kind: str, text: str) -> str:

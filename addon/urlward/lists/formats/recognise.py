@@ -31,6 +31,7 @@ _URLHAUS_JSON = re.compile(r'\{\s*"\d+"\s*:\s*\[\s*\{').match
 _PROJECT_VIC = re.compile(
     r'\{\s*"@?odata\.(?:context|metadata)"\s*:\s*"[^"]*(?:VICSDATAMODEL|ProjectVic)', re.IGNORECASE
 ).match
+_SIGNAL = re.compile(r"(?:pdq|(?:photo_|video_)?md5|sha1|sha256) [0-9A-Fa-f]{32,64}").fullmatch
 _MEMBER = re.compile(r'"([^"\\]+)"\s*:')
 _ADBLOCK_HEADER = re.compile(r"\[(?:adblock|ublock|adguard)\b[^\]]*\]\s*", re.IGNORECASE).fullmatch
 _ADBLOCK_ONLY = re.compile(
@@ -232,6 +233,8 @@ def _by_marks(lines: Sequence[str], content: Sequence[str], *, has_entries: bool
     if "phish_id" in columns and "url" in columns:
         return "phishtank"
     if "signal_type" in columns and "signal_str" in columns:
+        return "threatexchange"
+    if all(map(_SIGNAL, content)):
         return "threatexchange"
     of_files = any(map(digest_named, columns)) and not any(
         _URL_FIELD(field.strip().strip('"')) for row in content for field in row.split(",")
