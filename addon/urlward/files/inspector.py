@@ -35,7 +35,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
@@ -55,6 +55,9 @@ logger = logging.getLogger("urlward")
 
 PLACES, BEGINNINGS = 256, 4
 """Places whose beginnings are remembered, and how many of each."""
+
+MOST_REMEMBERED: Final = 32 << 20
+"""Bytes of them all; most have a few thousand."""
 
 NICE = 10
 
@@ -392,6 +395,7 @@ class Inspector:
         self._queue = Queue(wanted.queue)
         self._sandboxes = [Sandbox(wanted, self._queue) for _ in range(wanted.processes)]
         self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
+        self._remembered = 0
         self._fault_said = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -460,11 +464,18 @@ class Inspector:
         there = self._beginnings.setdefault(place, deque())
         self._beginnings.move_to_end(place)
         there.extend(fds)
+        self._remembered += sum(map(_size, fds))
         while len(there) > BEGINNINGS:
-            os.close(there.popleft())
-        if len(self._beginnings) > PLACES:
-            for fd in self._beginnings.popitem(last=False)[1]:
-                os.close(fd)
+            self._forget_beginning(there)
+        while self._beginnings and (len(self._beginnings) > PLACES or self._remembered > MOST_REMEMBERED):
+            _, oldest = self._beginnings.popitem(last=False)
+            while oldest:
+                self._forget_beginning(oldest)
+
+    def _forget_beginning(self, of: deque[int]) -> None:
+        fd = of.popleft()
+        self._remembered -= _size(fd)
+        os.close(fd)
 
     def beginnings(self, place: str) -> list[int]:
         """Beginnings that content of a place may lack, the caller's to close."""
@@ -476,6 +487,10 @@ class Inspector:
         if now - self._fault_said >= FAULT_AGAIN:
             self._fault_said = now
             logger.error("files: the classifier %s fails: there is no score", self.wanted.classifier)
+
+
+def _size(fd: int) -> int:
+    return os.fstat(fd).st_size
 
 
 async def _serve(folder: Path, wanted: Wanted, channel: int | None) -> None:
