@@ -51,6 +51,9 @@ class Judge:
         self.seen.append(seen)
         return "listed" if digests["sha256"] == self.listed else None
 
+    def so_far(self, digests: Mapping[str, bytes], seen: Seen) -> str | None:
+        return "listed" if digests["sha256"] == self.listed else None
+
     def unseen(self) -> None:
         self.without_room = True
 
@@ -248,6 +251,19 @@ def test_what_is_not_looked_at_takes_no_room() -> None:
     room = Room(0)
     one = inspection(Judge(), {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
     assert fed(one, brotli.compress(b"<html>" * 1_000)).over
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_what_rests_behind_its_content_is_found(coding: str) -> None:
+    judge = Judge(PICTURE)
+    one = inspection(judge, {"Content-Type": "image/png", "Content-Encoding": coding})
+    fed(one, CODINGS[coding](PICTURE))
+    one.rest()
+    assert (one.answer, one.over) == ("listed", True)
+    one = inspection(judge)
+    fed(one, PICTURE[:-1]).rest()
+    assert not one.over
+    assert ended(fed(one, PICTURE[-1:])).answer == "listed"
 
 
 def test_several_members() -> None:

@@ -72,6 +72,8 @@ class Looking(Case):
     def exact(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
         return PAGE if seen.size in self.known else None
 
+    so_far = exact
+
     def alike(self, found: Found, seen: Seen) -> BlockResponse | None:
         return PAGE
 
@@ -310,6 +312,17 @@ def test_what_rests_is_broken_off_all_the_same() -> None:
     assert len(case.got) <= len(data) - TAIL
 
 
+@pytest.mark.parametrize("framing", ["chunked", "unbounded"])
+def test_an_origin_that_rests_before_it_says_that_this_was_all(framing: str) -> None:
+    data = response(KNOWN, framing)
+    case = Looking().client(get()).server(*pieces(data.removesuffix(b"0\r\n\r\n"), 1 << 14))
+    begun = case.got
+    assert case.rested().got == begun
+    assert len(begun) <= len(data) - TAIL
+    assert case.ends.asked == ["connect", "break off", "close"]
+    assert not case.ends.passes
+
+
 def test_what_goes_on_does_not_rest() -> None:
     case = Looking().client(get()).server(response(OTHER, "chunked")[:1000])
     case.ends.passes = False
@@ -332,14 +345,14 @@ def test_the_last_bytes_wait_however_long_they_take() -> None:
 
 
 def test_a_client_that_is_slow_does_not_get_the_end() -> None:
-    case = Looking().client(get()).server(response(KNOWN, "chunked")[:-5])
+    case = Looking().client(get()).server(response(OTHER + b"!", "chunked")[:-5])
     begun = case.got
     case.ends.behind = True
     for _ in range(3):
         case.relay.pass_tail()
     assert case.got == begun
     case.ends.behind = False
-    assert len(case.rested().got) > len(begun)
+    assert case.rested().got == response(OTHER + b"!", "chunked")[:-5]
 
 
 def test_what_waits_is_a_few_pieces() -> None:

@@ -253,6 +253,9 @@ class Judge[Answer](Protocol):
     def exact(self, digests: Mapping[str, bytes], seen: Seen) -> Answer | None:
         """Decide on a body's digests, by algorithm."""
 
+    def so_far(self, digests: Mapping[str, bytes], seen: Seen) -> Answer | None:
+        """Decide on the digests of what has come of a body, which may be all of it."""
+
     def alike(self, found: Found, seen: Seen) -> Answer | None:
         """Decide on what the inspector has found."""
 
@@ -356,6 +359,12 @@ class Inspection[Answer]:
         if not self._ended:
             self._ended = True
             self.work()
+
+    def rest(self) -> None:
+        """Nothing follows for now: what has come may be all, and its receiver may take it for that."""
+        if self._hashes and self._head is None and not self.behind:
+            digests = {name: each.copy().digest() for name, each in self._hashes.items()}
+            self._conclude(self._judge.so_far(digests, self._seen))
 
     def drop(self) -> None:
         """Nobody waits for the body any more."""

@@ -80,7 +80,9 @@ def is_told(head: bytes) -> bool:
     Args:
         head: its first bytes.
     """
-    return len(head) >= HEAD or (len(head) >= _TELLING and head[0] != _SYNC)
+    if len(head) < _TELLING:
+        return False
+    return len(head) >= HEAD or head[0] != _SYNC or format_of(head) is not None
 
 
 class Splitter:

@@ -99,11 +99,19 @@ class _Response:
             if guard.recording is not None:
                 for what, number in zip(HASHED, (1, seen.size), strict=True):
                     guard.recording.metrics.files(what, number)
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let it pass
+            return self._fault(e)
+        return self.so_far(digests, seen)
+
+    def so_far(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
+        """Decide on the digests of what has come of a body."""
+        guard = self._guard
+        try:
             verdict = guard.matcher().check_file(digests, guard.clock(), guard.rule_for(self._client))
             if not verdict.listed:
                 return None
             return self._known(verdict, verdict.algorithm, self._table.action, seen)
-        except Exception as e:  # noqa: BLE001 - no fault of ours may let it pass
+        except Exception as e:  # noqa: BLE001 - as above
             return self._fault(e)
 
     def alike(self, found: Found, seen: Seen) -> BlockResponse | None:

@@ -1008,12 +1008,17 @@ class HttpRelay:
         """Send what waits of a response on where its origin rests, which may say one thing at a time, and
         nobody knows that it is not all. The end of it waits in any case."""
         self._passing = False
-        if self._inspection is None or not self._tail or self._awaited:
+        inspection = self._inspection
+        if inspection is None or not self._tail or self._awaited:
             return
         if not (self._tail_rests and self._may_rest()):
             self._pass_later()
             return
-        self._send_tail()
+        inspection.rest()
+        if inspection.answer is not None:
+            self._break_off(inspection.answer)
+        else:
+            self._send_tail()
 
     def _may_rest(self) -> bool:
         """Whether the response may not be at its end, and it is the origin that rests."""
