@@ -218,7 +218,7 @@ def test_who_is_at_the_socket_for_hooks(tmp_path: Path) -> None:
             waits.connect(str(path))  # whom nobody has accepted
             assert said() == [("note", "no resolver is connected")]
             accepted = server.accept()[0]
-            assert said() == [("ok", "1 connection of resolvers")]
+            assert said() == [("ok", "connections of resolvers: 1")]
             accepted.close()
             assert said() == [("note", "no resolver is connected")]
     assert [*doctor._hook(Config())] == []

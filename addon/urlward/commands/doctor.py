@@ -376,8 +376,6 @@ def _fleet(config: Config) -> Iterator[Finding]:
 
 def _hook(config: Config) -> Iterator[Finding]:
     """The socket for hooks in resolvers."""
-    from urlward.commands.status import hook_text
-
     about, path = "hook", config.gateway.hook.socket
     if path is None:
         return
@@ -388,7 +386,7 @@ def _hook(config: Config) -> Iterator[Finding]:
         advice = "a hook connects with its first answer for a name that may be listed; urlward help resolvers"
         yield _note(about, f"{path}: no resolver is connected", advice)
     else:
-        yield _ok(about, f"{path}: {hook_text(connected)}")
+        yield _ok(about, f"{path}: connections of resolvers: {connected}")
     status = _told(config)
     if status is not None and (hook := status.get("hook")) and hook["late"]:
         advice = "where that is many: a machine with more time, or a higher gateway.hook.settle"

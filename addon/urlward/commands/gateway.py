@@ -4,12 +4,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from urlward.commands.arguments import DONE, Command, subcommand
+from urlward.commands.status import fleet_text, hook_text
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError, located
@@ -17,6 +18,9 @@ from urlward.options import given_path, given_text
 from urlward.process import connections_at
 
 NOT_FILTERED = 1
+
+_WORDS: dict[str, Callable[[Any], str]] = {"fleet": fleet_text, "hook": hook_text}
+"""Words on values that have some of their own."""
 
 
 def add_gateway_commands(command: Command) -> None:
@@ -193,7 +197,8 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(shown))
     else:
         for name, value in shown.items():
-            print(f"{name.replace('_', ' '):20}{_words(value)}")
+            words = _WORDS.get(name, _words) if value else _words
+            print(f"{name.replace('_', ' '):20}{words(value)}")
     places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address")
     comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
