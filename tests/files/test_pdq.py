@@ -81,3 +81,12 @@ def test_the_closest_come_first_and_not_all() -> None:
 def test_lists_of_one_digest(distances: bytes) -> None:
     digest = np.random.default_rng(4).bytes(DIGEST)
     assert [match.distance for match in Index(digest, distances, [0]).search(_asked(digest))] == [0]
+
+
+def test_a_search_has_no_threads() -> None:
+    """Beside traffic they wait for a processor, and a search of 0.1 ms takes 20."""
+    import faiss
+
+    faiss.omp_set_num_threads(4)
+    Index(bytes(DIGEST), b"\x1f", [0])
+    assert faiss.omp_get_max_threads() == 1

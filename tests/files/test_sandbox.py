@@ -60,12 +60,13 @@ def box(
     memory: int = 768 << 20,
     folder: Path | None = None,
     strictly: bool = True,
+    prefix: Sequence[str] = (),
 ) -> Iterator[Box]:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(folder or "")]))
     with theirs:
         process = subprocess.Popen(
-            module_command("urlward.files.sandbox"),
+            [*prefix, *module_command("urlward.files.sandbox")],
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             pass_fds=[theirs.fileno()],
@@ -346,6 +347,16 @@ def test_who_decodes_has_no_rights(tries: Path) -> None:
     assert {int(found[each][0], 16) for each in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
     if os.geteuid() == 0:
         assert "0" not in found["Uid"] + found["Gid"] + found["Groups"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_service_of_a_user_with_a_capability_is_confined_too() -> None:
+    """As the unit starts a gateway's."""
+    caps = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps]
+    with box(prefix=user) as made:
+        assert made.said == {"ready": True}
+        assert made.look(Format.JPEG, written(picture(3)))[0] == DONE
 
 
 def test_a_classifier_gets_pixels_and_gives_a_score(tries: Path) -> None:

@@ -73,7 +73,7 @@ _MOST = 32
 Whoever runs such a name could send more, and have hooks go on without a reply while they are rewritten."""
 
 _LEADING = frozenset(str(kind) for kind in (A, AAAA, CNAME, DNAME, SVCB, HTTPS))
-_ADDRESSES = frozenset(map(str, (A, AAAA)))
+_ADDRESS_TEXTS = frozenset(map(str, (A, AAAA)))
 _ASKS_WAY = frozenset((A, AAAA, SVCB, HTTPS))
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
 _ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
@@ -268,7 +268,7 @@ def shortened(data: bytes) -> tuple[bytes, bool]:
     if len(records) <= 2 * _MOST and len(leading) <= _MOST:
         return data, False
     # Of the addresses of a name one says as much as all.
-    read = {tuple(record[1:2] if record[3] in _ADDRESSES else record): record for record in leading}
+    read = {tuple(record[1:2] if record[3] in _ADDRESS_TEXTS else record): record for record in leading}
     if len(read) > _MOST:
         raise ValueError("more names than are read")
     return "\n".join((first, *map(" ".join, read.values()))).encode("latin-1"), True

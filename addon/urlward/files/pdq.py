@@ -74,8 +74,10 @@ class Index:
     """
 
     def __init__(self, digests: bytes, distances: bytes, rows: Sequence[int]) -> None:
+        import faiss
         from threatexchange.signal_type.pdq.pdq_faiss_matcher import PDQFlatHashIndex, PDQMultiHashIndex
 
+        faiss.omp_set_num_threads(1)  # traffic has the other processors, and threads would wait for them
         listed = np.frombuffer(digests, np.uint8).reshape(-1, DIGEST)
         self._distances = np.frombuffer(distances, np.uint8)
         self._rows = rows
