@@ -76,7 +76,7 @@ _LEADING = frozenset(str(kind) for kind in (A, AAAA, CNAME, DNAME, SVCB, HTTPS))
 _ADDRESS_TEXTS = frozenset(map(str, (A, AAAA)))
 _ASKS_WAY = frozenset((A, AAAA, SVCB, HTTPS))
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
-_ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA)
+_ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
 """Matches content, with a space before it, that stands in a zone file for what it is."""
 
@@ -309,7 +309,7 @@ def _content(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
     Raises:
         ValueError, dns.exception.DNSException: it has such signs where it is more than a name, or is none.
     """
-    if kind in _NAMES or kind in _ADDRESS_TYPES:
+    if kind in _NAMES or kind in _ADDRESSES:
         make: Callable[..., dns.rdata.Rdata] = dns.rdata.get_rdata_class(dns.rdataclass.IN, kind)
         return make(dns.rdataclass.IN, kind, dns.name.from_text(text) if kind in _NAMES else text)
     if not _PLAIN(f" {text}"):
