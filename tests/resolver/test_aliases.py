@@ -166,6 +166,20 @@ def test_however_many_lead_to_one_those_that_are_listed_stay(aliases: Aliases) -
     assert len(hosts) <= 18
 
 
+def test_hundreds_of_listed_names_that_share_a_host_are_not_all_looked_up_each_time(clock: Clock) -> None:
+    asked: list[str] = []
+    aliases = Aliases(100, lambda host: (asked.append(host), host.startswith("listed"))[1], clock)
+    for n in range(200):
+        take(aliases, f"listed{n}.test", f"listed{n}.test 600 CNAME cdn.test.")
+    asked.clear()
+    for n in range(100):
+        take(aliases, f"n{n}.test", f"n{n}.test 600 CNAME cdn.test.")
+    assert len(asked) <= 100 * 32
+    ((hosts, _, _),) = take(aliases, "cdn.test", "cdn.test 60 A 192.0.2.1")
+    assert {f"listed{n}.test" for n in range(200)} <= hosts
+    assert len(hosts) <= 257
+
+
 def test_listed_ones_are_bounded_too(aliases: Aliases) -> None:
     for n in range(300):
         take(aliases, f"listed{n}.test", f"listed{n}.test 600 CNAME cdn.test.")

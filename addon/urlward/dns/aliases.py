@@ -8,7 +8,7 @@ are kept for as long as somebody may have them: names in clients, for longer tha
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from cachetools import LRUCache
 
@@ -19,6 +19,10 @@ _MOST_NAMES = 16
 """Names that lead to one, besides those that are listed: they count only where a list comes to name them."""
 
 _MOST_LISTED = 256
+_LOOKED_AT = 32
+"""Names that are looked at for some to drop, each time that others come to lead there: to look each one up in
+the lists takes its time, where hundreds that are listed share a host."""
+
 _MOST_STEPS = 16
 
 
@@ -119,13 +123,14 @@ class Aliases:
         for name in names:
             # The one told last is the last to go.
             known[name] = max(until, known.pop(name, 0.0))
-        if len(known) > _MOST_NAMES:
-            for name in [one for one, ends in known.items() if ends <= now or not self._is_listed(one)]:
-                if len(known) <= _MOST_NAMES:
-                    break
-                del known[name]
-            while len(known) > _MOST_LISTED:
-                del known[next(iter(known))]
+        for name in list(islice(known, _LOOKED_AT)):
+            if len(known) <= _MOST_NAMES:
+                return
+            ends = known.pop(name)
+            if ends > now and self._is_listed(name):
+                known[name] = ends  # the last to be looked at again
+        while len(known) > _MOST_LISTED:
+            del known[next(iter(known))]
 
 
 def _in_zone(read: Scan, zone: str) -> Scan:
