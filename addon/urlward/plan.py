@@ -84,6 +84,7 @@ class Plan(NamedTuple):
         steer: whether workers answer DNS, as those of no other filter here may.
         watch: interfaces of a gateway whose rules in the kernel are watched; None where there are none.
         text: of the configuration, a character a byte; empty where there is none.
+        served: where the service process listens.
     """
 
     workers: int
@@ -94,6 +95,7 @@ class Plan(NamedTuple):
     steer: bool = False
     watch: Sequence[str] | None = None
     text: str = ""
+    served: Sequence[Address] = ()
 
     def written(self) -> bytes:
         """As JSON, for another process."""
@@ -107,7 +109,8 @@ class Plan(NamedTuple):
             ValueError, TypeError, KeyError: it makes no sense.
         """
         found = {name: value for name, value in json.loads(data).items() if name in cls._fields}
-        found["addresses"] = [Address(*each) for each in found["addresses"]]
+        for name in {"addresses", *found} & {"addresses", "served"}:
+            found[name] = [Address(*each) for each in found[name]]
         if service := found.get("service"):
             found["service"] = Service(*service)
         return cls(**found)
