@@ -45,6 +45,7 @@ from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
 from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_records_commands
+from urlward.commands.report import add_report_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
 from urlward.commands.trust import (
@@ -203,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add_support_command(command)
     add_assignment_commands(command)
     add_who_command(command)
+    add_report_commands(command)
     add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)
@@ -210,7 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     add_files_command(command)
     add_completion_command(command, _parser)
-    command("demo", _demo, "Show it all on this machine, without root or network.")
+    demo = command("demo", _demo, "Show it all on this machine, without root or network.")
+    demo.add_argument("--files", action="store_true", help="known files, by an invented picture")
     helping = command("help", _help, "Show the documentation: its topics, or one of them.")
     helping.add_argument("topic", nargs="?", metavar="TOPIC", help="page to show (the topics)")
     return parser
@@ -270,6 +273,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
         watch=_watched(settings, check=plans() == FIRST),
         text=config.text.decode("latin-1"),
         served=settings.served,
+        inspector=settings.inspector,
     )
 
 
@@ -431,7 +435,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
             from urlward.gateway.steering import Steering
 
             with located(config):
-                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
+                addons.append(steering := Steering(gateway, fleet=config.fleet))
                 steering.check(modes, port)
         elif takes is not None:
             from urlward.gateway.canary import Heartbeat
@@ -510,7 +514,7 @@ def _compile(args: argparse.Namespace) -> int:
     _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
-    entries = parse(data).meta["entries"]
+    entries = parse(data).entries
     print(
         f"{args.output}: {counted(entries, 'entry')}, "
         f"{counted(report.entries - entries, 'equal one')} left out, {counted(report.bad, 'bad line')}, "
@@ -537,7 +541,7 @@ def _info(args: argparse.Namespace) -> int:
         "serial": header.serial,
         "created": _date(header.created),
         "key": header.key_id.hex(),
-        "entries": meta["entries"],
+        "entries": artifact.entries,
         "kinds": meta["counts"],
         "categories": {name or "(none)": count for name, count in meta["by_category"].items()},
         "bytes": header.size,
@@ -579,10 +583,10 @@ def _script(_: argparse.Namespace) -> int:
     return OK
 
 
-def _demo(_: argparse.Namespace) -> int:
-    from urlward.demo import demo
+def _demo(args: argparse.Namespace) -> int:
+    from urlward.demo import demo, demo_files
 
-    demo()
+    (demo_files if args.files else demo)()
     return OK
 
 

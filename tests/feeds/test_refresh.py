@@ -21,7 +21,7 @@ from urlward.feeds import feed as feeds_feed
 from urlward.feeds import store as feed_store
 from urlward.feeds.feed import Feed as ItsFeed
 from urlward.feeds.feed import Outcome, Own
-from urlward.feeds.status import status
+from urlward.feeds.status import alarms, status
 from urlward.feeds.store import BusyError
 from urlward.state.folder import StateError
 
@@ -108,6 +108,18 @@ def test_a_new_text_counts_what_it_changes(text: Feed, site: Server) -> None:
     assert outcome.text == f"22 entries fetched, serial {text.now:.0f}, +5 -3"
     assert text.blocks("h24.example")
     assert not text.blocks("h1.example")
+
+
+def test_a_clock_that_ran_ahead_keeps_no_feed_from_being_stale(text: Feed, site: Server) -> None:
+    year = 365 * 86_400
+    text.now += year
+    assert text.refresh().state == "unchanged"
+    text.now -= year
+    with site.fault("500"):
+        assert text.refresh().state == "failed"
+    until = text.now + text.table.stale_limit
+    assert "stale" not in alarms(text.table, text.facts, text.store.header(), until)
+    assert "stale" in alarms(text.table, text.facts, text.store.header(), until + 1)
 
 
 def test_serials_rise_whatever_the_clock_does(text: Feed, site: Server) -> None:

@@ -296,6 +296,33 @@ def test_no_more_streams_than_the_origin_takes() -> None:
     assert [case.body[stream] for stream in streams] == [b"/%d" % i for i in range(5)]
 
 
+@pytest.mark.parametrize("rises", [True, False])
+def test_a_connection_that_takes_no_streams(rises: bool) -> None:
+    """It may be meant for a moment (RFC 9113 section 5.1.2), and another connection be better off."""
+    case = Case()
+    stream = case.ask("/a")
+    server = case.find()
+    server.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+    server.flush()
+    del server.over[1]
+    server.reset(1, ErrorCodes.REFUSED_STREAM)
+    other = case.ask("/b")
+    for now in (0.0, 4.0):
+        case.http2.origin.touch(now)
+    assert (list(server.heads), server.closed, case.asking) == ([1], False, [])
+    if rises:
+        server.h2.update_settings({SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+        server.flush()
+        case.http2.origin.touch(5.0)
+    else:
+        case.http2.origin.touch(5.0)
+        case.loop.run()
+        assert server.closed
+        server = case.find()
+    server.serve()
+    assert (case.body[stream], case.body[other], len(case.servers)) == (b"/a", b"/b", 1 + (not rises))
+
+
 def test_a_status_in_trailers_or_in_a_head_alone(case: Case) -> None:
     first, second = case.ask("/a", method="POST", end=False), case.ask("/b")
     server = case.find()

@@ -3,6 +3,8 @@
 import datetime
 import ipaddress
 import ssl
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -93,8 +95,9 @@ def certificates(store: CertStore) -> Certificates:
     return made(store)
 
 
-def made(store: CertStore, **changes: Any) -> Certificates:
-    return Certificates(options(**changes), store.default_ca._cert, store.default_privatekey)  # type: ignore[arg-type]
+def made(store: CertStore, clock: Callable[[], float] = time.time, **changes: Any) -> Certificates:
+    authority = store.default_ca._cert, store.default_privatekey
+    return Certificates(options(**changes), *authority, clock=clock)  # type: ignore[arg-type]
 
 
 # -- what clients are shown
@@ -120,6 +123,24 @@ def test_a_certificate_for_a_name(certificates: Certificates, trusting: ssl.SSLC
     days = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     assert days < datetime.timedelta(days=202)
     assert days > datetime.timedelta(days=30)
+
+
+@pytest.mark.parametrize("days", [-10_000, -3, 250, 10_000], ids=lambda days: f"{days} days")
+def test_a_certificate_is_valid_however_long_the_filter_runs_and_however_its_clock_is_set(
+    store: CertStore, trusting: ssl.SSLContext, days: int
+) -> None:
+    now = time.time()
+    moment = now - 86_400 * days
+    certificates = made(store, lambda: moment)
+    before = certificates.context("plain.example", http2=True)
+    assert certificates.context("plain.example", http2=True) is before, "one host costs one signature"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        with_client(before, trusting, "plain.example")
+    moment = now
+    with_client(certificates.context("plain.example", http2=True), trusting, "plain.example")
+    after = certificates.context("plain.example", http2=True)
+    moment += 3_600
+    assert certificates.context("plain.example", http2=True) is after, "sessions are resumed under it"
 
 
 def test_a_client_without_a_name(certificates: Certificates, trusting: ssl.SSLContext) -> None:

@@ -46,9 +46,13 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
     metrics.lists([ListFacts("one", 3, 10, int(NOW) - 7200)])
     metrics.rules(RulesFacts())
     metrics.shares = True
+    metrics.resolvers = lambda: 2
+    metrics.hooked("steered")
     metrics.requests("match", "block")
     metrics.blocked("one", "phishing")
     metrics.check(3e-6)
+    metrics.looks_at_files = True
+    metrics.matched("one", "pdq")
     exposition.take("worker", metrics.snapshot())
     return exposition, metrics
 

@@ -10,11 +10,14 @@ from types import SimpleNamespace
 import dns.edns
 import dns.message
 import dns.rcode
+import dns.rdata
+import dns.rdatatype
 import dns.rrset
 import pytest
 
 from gateway.dns_support import until
 from resolver.hook_support import LIST, Urlward, loaded
+from urlward.dns import hook as dns_hook
 from urlward.dns.hook import from_text, to_text
 from urlward.dns.hooks import FOLDER
 from urlward.gateway.errors import NftError
@@ -81,6 +84,33 @@ async def test_what_is_steered(urlward: Urlward) -> None:
     assert urlward.kernel.addresses == {"203.0.113.1"}
 
 
+@pytest.mark.parametrize(
+    ("content", "outcome"),
+    [
+        ("1 . alpn=h2 ipv4hint=203.0.113.3", b"S"),
+        ("1 . alpn=h3 ipv4hint=203.0.113.3", b"R"),
+        ("1 . alpn=h2 ech=AAT+DQAA", b"R"),
+        ("1 other.example. alpn=h2", b"R"),
+    ],
+)
+async def test_services_that_lead_nowhere_else_may_go(urlward: Urlward, content: str, outcome: bytes) -> None:
+    hook = await Hook.to(urlward)
+    for section in "answer", "additional":
+        message = dns.message.from_wire(answer("blocked.example", "blocked.example 60 A 203.0.113.1"))
+        rrset = dns.rrset.from_text("blocked.example.", 60, "IN", "HTTPS", content)
+        getattr(message, section).append(rrset)
+        assert (await hook.ask(message.to_wire()))[0] == outcome
+
+
+async def test_answers_are_counted(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'
+    await hook.ask(answer("plain.example", "plain.example 60 A 192.0.2.1"))
+    await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    await hook.ask(answer("blocked.example", record, kind="HTTPS"))
+    assert urlward.counts == {"passed": 1, "steered": 1, "replaced": 1}
+
+
 async def test_what_must_not_go_as_it_is(urlward: Urlward) -> None:
     hook = await Hook.to(urlward)
     record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'
@@ -114,6 +144,11 @@ async def test_signs_of_zone_files_in_names(urlward: Urlward, sign: str) -> None
         "blocked.example. 65 0\n1 blocked.example. 60 65 1 (a. ech=AAAA",
         "blocked.example. 1 0\n1 blocked.example. 60 1 203.0.113.1\n1 a. 60 1 xxxx",
         "no such line",
+        "blocked.example. 1 0\n1 blocked.example.",
+        "blocked.example. 1 0\n1 blocked.example. 60 1 203.0.113.1\n",
+        "blocked.example. 1 0\n"
+        + "1 blocked.example. 60 1 203.0.113.1\n" * 64
+        + "3 other.example. 60 1 203.0.113.2",
     ],
 )
 async def test_text_that_nobody_can_read_does_not_go(urlward: Urlward, text: str) -> None:
@@ -165,6 +200,61 @@ async def test_what_would_take_longer_than_a_hook_waits_is_not_begun(
     assert len(urlward.kernel.addresses) == (count if outcome == b"S" else 0)
     if outcome == b"R":
         assert told == b"2" if text else dns.message.from_wire(told).rcode() == dns.rcode.SERVFAIL
+
+
+@pytest.mark.parametrize(
+    ("name", "leads", "outcome"),
+    [
+        ("plain.example", "1 192.0.2.1", b"P"),
+        ("plain.example", "5 blocked.example.", b"R"),
+        ("many.blocked.example", "1 203.0.113.1", b"R"),
+        ("many.blocked.example", "", b"P"),
+    ],
+)
+async def test_thousands_of_records_that_lead_nowhere_are_not_read(
+    urlward: Urlward, name: str, leads: str, outcome: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever runs a name that the filter takes for listed had a worker read one answer for a second."""
+    read: list[str] = []
+
+    def noted(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
+        read.append(text)
+        return content(kind, text)
+
+    content = dns_hook._content
+    monkeypatch.setattr(dns_hook, "_content", noted)
+    texts = [f'1 {name}. 60 16 "{n}"' for n in range(1_200)]
+    lines = [f"{name}. 255 0", *texts, *([f"1 {name}. 60 {leads}"] if leads else [])]
+    status, told = await (await Hook.to(urlward)).ask("\n".join(lines).encode(), text=True)
+    assert (status, told) == (outcome, b"2" if outcome == b"R" else b"")
+    assert len(read) == bool(leads)
+    assert urlward.kernel.addresses == set()
+
+
+@pytest.mark.parametrize("text", [False, True])
+async def test_thousands_of_addresses_of_a_listed_name_are_not_read(
+    urlward: Urlward, text: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That took as long as a hook waits, so that the answer went on, its addresses not steered."""
+    data, read = answer("blocked.example"), []
+    if text:
+        content = dns_hook._content
+
+        def noted(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
+            read.append(text)
+            return content(kind, text)
+
+        monkeypatch.setattr(dns_hook, "_content", noted)
+        lines = [f"1 blocked.example. 60 1 198.18.{n >> 8}.{n & 255}" for n in range(1_500)]
+        data = "\n".join(("blocked.example. 1 0", *lines)).encode()
+    else:
+        monkeypatch.setattr(dns_hook, "scan", lambda *_: pytest.fail("read"))
+        message = dns.message.from_wire(data)
+        texts = [f"198.18.{n >> 8}.{n & 255}" for n in range(4_000)]
+        message.answer.append(dns.rrset.from_text("blocked.example.", 60, "IN", "A", *texts))
+        data = message.to_wire(max_size=65535)
+    status, _ = await (await Hook.to(urlward)).ask(data, text=text)
+    assert (status, len(read), urlward.kernel.addresses) == (b"R", text, set())
 
 
 async def test_text(urlward: Urlward) -> None:

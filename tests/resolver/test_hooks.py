@@ -15,6 +15,7 @@ import pytest
 
 from gateway.dns_support import Upstream, keep, until
 from resolver.hook_support import KINDS, LIST, Resolver, Urlward, Zone, resolving
+from urlward.dns.hook import HookServer
 
 ZONE = {
     "plain.example": ["3600 A 192.0.2.1"],
@@ -371,6 +372,18 @@ async def test_a_name_that_is_listed_since_unbound_has_it(tmp_path: Path) -> Non
         await until_true(handed_over)
         assert "203.0.113.9" in urlward.kernel.addresses
         assert longest(await resolver.ask("later.example")) <= 300
+
+
+async def test_unbound_with_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has one connection, and hands an answer over once."""
+    opened: list[object] = []
+    monkeypatch.setattr(HookServer, "opened", lambda _, hook: opened.append(hook))
+    async with running("unbound", tmp_path, options={"more": "    num-threads: 4"}) as (resolver, urlward, _):
+        names = [f"{n}.blocked.example" for n in range(40)]
+        for name in names:
+            await resolver.ask(name)
+        assert urlward.asked == names
+        assert 1 <= len(opened) <= 4
 
 
 async def test_an_answer_too_long_to_be_handed_over_does_not_go(kind: str, tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def _publish(args: argparse.Namespace) -> int:
     if args.once:
         well = asyncio.run(publisher.once(lambda line: print(line, flush=True)))
         return DONE if well else WRONG
+    from urlward.logs import LineHandler
     from urlward.service.inside import last_lines
-    from urlward.service.process import LineHandler
 
     log = logging.getLogger("urlward")
     log.addHandler(LineHandler())

@@ -80,6 +80,7 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
         f"{hour['would_block']} would be blocked, {hour['errors']} errors "
         "(or since the start, if that was later)"
     )
+    yield from shared_lines(status)
     if status["lists"]:
         yield ""
         yield from _table(
@@ -99,6 +100,32 @@ def _publishing(publish: Mapping[str, Any]) -> Iterator[str]:
                 for each in publish["lists"]
             ],
         )
+
+
+def shared_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Lines on the fleet and the hooks of resolvers, where there are some; of a version before, none."""
+    if fleet := status.get("fleet"):
+        yield f"{'fleet':13}{fleet_text(fleet)}"
+    if hook := status.get("hook"):
+        yield f"{'hook':13}{hook_text(hook['connected'])}, {hook['late']} replies were late"
+
+
+def fleet_text(fleet: Mapping[str, Any]) -> str:
+    """Words on a status' ``fleet``."""
+    valkey = "Valkey is there" if fleet["up"] else f"Valkey is away{': ' * bool(fleet['why'])}{fleet['why']}"
+    states = [f"{count} {state}" for state, count in fleet["nodes"].items() if count]
+    answers, late = sum(fleet["answers"].values()), fleet["answers"]["late"]
+    return f"{valkey}; {nodes_text(states)}; {late} of {answers} DNS answers were late"
+
+
+def nodes_text(states: Sequence[str]) -> str:
+    """Words on how many nodes are in each state."""
+    return f"nodes: {', '.join(states)}" if states else "no node is known"
+
+
+def hook_text(connected: int) -> str:
+    """Words on how many hooks are connected."""
+    return f"{connected} connection{'s' * (connected != 1)} of resolvers"
 
 
 def _records(status: Mapping[str, Any]) -> Iterator[str]:

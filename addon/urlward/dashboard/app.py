@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
 from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, rollouts, support
-from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
+from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Route
 from urlward.dashboard.sources import AdminError
@@ -41,6 +41,7 @@ class DashboardSettings:
         config: the filter's configuration file.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
+        attempts: to guess a token.
     """
 
     state: Path
@@ -49,6 +50,7 @@ class DashboardSettings:
     config: Path | None = None
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
+    attempts: WrongGuesses = field(default_factory=WrongGuesses)
 
 
 class _Static(StaticFileHandler):
@@ -122,7 +124,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
         sources, known, sessions, Access(ROUTES), AuditTrail(state), state, settings.config, token_file,
-        executor, settings.node, settings.clock, settings.steady,
+        executor, settings.node, settings.clock, settings.steady, settings.attempts,
     )  # fmt: skip
     shared = {"context": context}
     routes: list[Any] = [

@@ -101,9 +101,14 @@ NAVIGATION = (
 
 
 class WrongGuesses:
-    """Counter of wrong guesses by address: a leaky bucket."""
+    """Counter of wrong guesses by address: a leaky bucket.
+
+    Attributes:
+        tell: is told of each address that has guessed wrong here, for other nodes to count it.
+    """
 
     def __init__(self) -> None:
+        self.tell: Callable[[str], None] = lambda _: None
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def wait(self, address: str, now: float) -> float:
@@ -116,7 +121,17 @@ class WrongGuesses:
         return max(0.0, self._level(address, now) - (BURST - 1) * EVERY)
 
     def wrong(self, address: str, now: float) -> None:
-        """Count a wrong guess."""
+        """Count a wrong guess at this node."""
+        self.wrong_elsewhere(address, now)
+        self.tell(address)
+
+    def wrong_elsewhere(self, address: str, now: float) -> None:
+        """Count a wrong guess at another node.
+
+        Args:
+            address: whose guess.
+            now: when it was, by the clock of `wait`.
+        """
         self._full_at[address] = now + self._level(address, now) + EVERY
         self._full_at.move_to_end(address)
         # An address that was pushed out has had ten thousand others after it.
@@ -248,7 +263,7 @@ class HandlerContext:
     node: str
     clock: Callable[[], float]
     steady: Callable[[], float]
-    attempts: WrongGuesses = field(default_factory=WrongGuesses)
+    attempts: WrongGuesses
     bundling: asyncio.Lock = field(default_factory=asyncio.Lock)
     sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
 

@@ -33,6 +33,7 @@ from operator import sub
 from typing import Any
 
 from urlward.engine.artifact import (
+    ALWAYS,
     HEADER_SIZE,
     Artifact,
     Section,
@@ -44,6 +45,7 @@ from urlward.engine.artifact import (
 )
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, DamagedError, UrlwardError
+from urlward.engine.perceptual import seal_records, unseal_records
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -62,7 +64,12 @@ COMPRESSED = 100
 
 _MAGIC = b"URLWDLT\n"
 _HEADER = struct.Struct("<8sH6xQ8s16s")
-_TABLE = 8 * len(Section)
+_COUNT = slice(12, 16)
+"""Where an artifact's header has its number of sections."""
+
+_COUNTS = (ALWAYS, len(Section))
+"""Numbers of sections that an artifact can have: without files, and with."""
+
 _LEVEL = 9  # a third less than level 3 in the same time; higher ones take longer for little
 
 _CONTRADICTIONS = (
@@ -106,7 +113,7 @@ def make_delta(old: Artifact, new: Artifact, key: Key, progress: Told = lambda *
     """
     for artifact in (old, new):
         check_key(artifact.header, key)
-        if len(artifact.sections) != len(Section):
+        if len(artifact.sections) not in _COUNTS:
             raise DeltaError("no delta: an artifact has sections that this release does not know")
     if old.header.checksum == new.header.checksum:
         raise DeltaError("no delta: both artifacts are the same")
@@ -230,15 +237,21 @@ def _opened(frame: bytes, prefix: bytes, most: int) -> bytes:
 def _form(artifact: Artifact, base: Artifact, key: Key) -> bytes:
     """The bytes of an artifact's form, with the numbers of shapes that another has."""
     sections: list[Buffer] = list(artifact.sections)
-    sections[Section.SHAPES] = _renumbered(
-        artifact.sections[Section.SHAPES], artifact.meta, _shape_numbers(artifact.meta, base.meta)
-    )
-    ends = unpack("I", artifact.sections[Section.ID_ENDS])
-    sections[Section.ID_ENDS] = bytes(map(sub, ends, chain((0,), ends)))  # no id has as many as 256 letters
+    for section, shapes_of in _SHAPES.items():
+        if section < len(sections):
+            said, categories = shapes_of(artifact.meta)
+            numbers = _shape_numbers(said, categories, *shapes_of(base.meta))
+            sections[section] = _renumbered(artifact.sections[section], said, numbers)
+    for section in _ID_ENDS:
+        if section < len(sections):
+            ends = unpack("I", artifact.sections[section])
+            # No id has as many as 256 letters.
+            sections[section] = bytes(map(sub, ends, chain((0,), ends)))
     for section in _PAIRS:
         sections[section] = _gaps(artifact.sections[section])
-    for section in _SEALED:
-        sections[section] = key.unseal(bytes(artifact.sections[section]))
+    for section, (_, unseal) in _SEALED.items():
+        if section < len(sections):
+            sections[section] = unseal(key, artifact.sections[section])
     table = section_table(len(memoryview(section)) for section in sections)
     return b"".join([artifact.header.raw, table, *sections])
 
@@ -250,26 +263,59 @@ def _artifact(form: bytes, base: Artifact, key: Key) -> bytes:
         _CONTRADICTIONS: it is none.
     """
     view = memoryview(form)
-    start = HEADER_SIZE + _TABLE
+    count = int.from_bytes(view[_COUNT], "little")
+    start = HEADER_SIZE + 8 * count
     ends = unpack("Q", view[HEADER_SIZE:start])
     if list(ends) != sorted(ends) or ends[-1] != len(view) - start:
         raise ValueError
     stored = [view[start + a : start + b] for a, b in pairwise((0, *ends))]
     sections: list[Buffer] = list(stored)
     meta = json.loads(bytes(stored[Section.META]))
-    own = {number: shape for shape, number in _shape_numbers(meta, base.meta).items()}
-    sections[Section.SHAPES] = _renumbered(stored[Section.SHAPES], meta, own)
-    sections[Section.ID_ENDS] = pack(array("I", accumulate(stored[Section.ID_ENDS])))
+    for section, shapes_of in _SHAPES.items():
+        if section < count:
+            said, categories = shapes_of(meta)
+            numbers = _shape_numbers(said, categories, *shapes_of(base.meta))
+            own = {number: shape for shape, number in numbers.items()}
+            sections[section] = _renumbered(stored[section], said, own)
+    for section in _ID_ENDS:
+        if section < count:
+            sections[section] = pack(array("I", accumulate(stored[section])))
     for section in _PAIRS:
         sections[section] = _totals(stored[section])
-    for section in _SEALED:
-        sections[section] = key.seal(bytes(stored[section]))
+    for section, (seal, _) in _SEALED.items():
+        if section < count:
+            sections[section] = seal(key, bytes(stored[section]))
     table = section_table(len(memoryview(section)) for section in sections)
     return b"".join([view[:HEADER_SIZE], table, *sections])
 
 
 _PAIRS = (Section.GROUPS, Section.PARAM_ROWS)
-_SEALED = (Section.NETWORKS, Section.SIEVE)
+_ID_ENDS = (Section.ID_ENDS, Section.FILE_ID_ENDS)
+
+
+def _shapes(meta: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a META says of shapes, and the categories that they have."""
+    return meta, meta["categories"]
+
+
+def _file_shapes(meta: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Likewise, of files; none where it has none."""
+    return meta.get("files", {"shapes": []}), meta["categories"]
+
+
+_SHAPES = {Section.SHAPES: _shapes, Section.FILE_SHAPES: _file_shapes}
+
+
+def _unseal(key: Key, sealed: memoryview) -> bytes:
+    return key.unseal(bytes(sealed))
+
+
+_SEALED = {
+    Section.NETWORKS: (Key.seal, _unseal),
+    Section.SIEVE: (Key.seal, _unseal),
+    Section.PERCEPTUAL: (seal_records, unseal_records),
+}
+"""Sections that are sealed, with what seals and what opens each."""
 
 
 def _gaps(section: Buffer) -> bytes:
@@ -286,26 +332,27 @@ def _totals(section: Buffer) -> bytes:
     return pack(numbers)
 
 
-def _shape_numbers(meta: dict[str, Any], base: dict[str, Any]) -> dict[int, int]:
+def _shape_numbers(
+    said: dict[str, Any], categories: list[str], of_base: dict[str, Any], categories_of_base: list[str]
+) -> dict[int, int]:
     """For each shape of a META its number in another, or one behind those: equal in words, not in numbers."""
-    known = {shape: number for number, shape in enumerate(_shapes_in_words(base))}
-    shapes = enumerate(_shapes_in_words(meta))
+    known = {shape: number for number, shape in enumerate(_in_words(of_base, categories_of_base))}
+    shapes = enumerate(_in_words(said, categories))
     return {number: known.setdefault(shape, len(known)) for number, shape in shapes}
 
 
-def _shapes_in_words(meta: dict[str, Any]) -> list[Sequence[object]]:
-    categories = meta["categories"]
+def _in_words(said: dict[str, Any], categories: list[str]) -> list[Sequence[object]]:
     return [
         (kind, flags, categories[category], expires, port)
-        for kind, flags, category, expires, port in meta["shapes"]
+        for kind, flags, category, expires, port in said["shapes"]
     ]
 
 
-def _renumbered(section: memoryview, meta: dict[str, Any], numbers: Mapping[int, int]) -> Buffer:
+def _renumbered(section: memoryview, said: dict[str, Any], numbers: Mapping[int, int]) -> Buffer:
     """The section of the rows' shapes with other numbers."""
     if all(number == other for number, other in numbers.items()):
         return section
-    typecode = "H" if meta["shape_bytes"] == 2 else "I"
+    typecode = "H" if said["shape_bytes"] == 2 else "I"
     return pack(array(typecode, map(numbers.__getitem__, unpack(typecode, section))))
 
 
@@ -322,4 +369,6 @@ def changes(old: Artifact, new: Artifact) -> tuple[int, int]:
 
 
 def _marks(artifact: Artifact) -> Iterable[int]:
-    return unpack("Q", artifact.sections[Section.DIGESTS])[::2]
+    sections = artifact.sections
+    of_files = sections[Section.FILES] if len(sections) > Section.FILES else b""
+    return chain(unpack("Q", sections[Section.DIGESTS])[::2], unpack("Q", of_files)[::2])

@@ -82,6 +82,9 @@ KEPT = 120.0
 SWEEP = 30.0
 """Seconds between two times that what has ended is removed from Valkey."""
 
+MOST_KEPT = 100_000
+"""Batches that the stream keeps at most: after a clock that ran ahead, none is older than `KEPT` for long."""
+
 A_BATCH = 1_000
 """Addresses of one batch, beyond which another begins."""
 
@@ -184,7 +187,7 @@ class SharedSteerSet:
         self._look = asyncio.Event()
         self._merging = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._swept = 0.0
+        self._swept = -math.inf
         self._loads = False
         self._said: set[str] = set()
         self._names = {
@@ -311,8 +314,13 @@ class SharedSteerSet:
     # --- who is to be waited for
 
     def _awaited(self) -> set[str]:
-        since = self._connection.now() - LEASE
-        return {node for node, at in self._receivers.items() if at > since and node != self._connection.node}
+        now = self._connection.now()
+        # Both ways: Valkey's clock may have been set back since a node has said something last.
+        return {
+            node
+            for node, at in self._receivers.items()
+            if abs(now - at) < LEASE and node != self._connection.node
+        }
 
     async def _attend(self) -> None:
         """Show that this node takes what others share, and see who else does."""
@@ -329,10 +337,13 @@ class SharedSteerSet:
         commands: list[Sequence[str | bytes | int | float]] = []
         if self._first and self.ready.is_set():
             commands.append(("ZADD", receivers, now, self._connection.node))
-            if now >= self._swept + SWEEP:
-                self._swept = now
+            if time.monotonic() >= self._swept + SWEEP:
+                self._swept = time.monotonic()
                 commands.append(("ZREMRANGEBYSCORE", receivers, "-inf", now - 10 * LEASE))
+                commands.append(("ZREMRANGEBYSCORE", receivers, now + 10 * LEASE, "+inf"))
                 commands.append(("ZREMRANGEBYSCORE", self._names["steered"], "-inf", now - SLACK))
+                commands.append(("XTRIM", self._names["log"], "MAXLEN", "~", MOST_KEPT))
+
         found = await self._connection.ask(
             *commands,
             ("HGET", self._names["loaded"], self._connection.node),
@@ -344,9 +355,7 @@ class SharedSteerSet:
         pairs = zip(rows[::2], rows[1::2], strict=True)
         self._receivers = {node.decode(errors="replace"): float(at) for node, at in pairs}
         if self._loads and token is not None and token != self._token.encode():
-            self._say(
-                f"another node is called {self._connection.node} as well: say another name in fleet.node"
-            )
+            # Another node has this one's name, as `urlward.fleet.nodes` tells: neither waits in vain.
             await self._connection.ask(self._loaded())
 
     def _loaded(self) -> tuple[str, ...]:

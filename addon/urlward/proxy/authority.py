@@ -46,13 +46,19 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
     return True
 
 
-def expiry_trouble(until: float, now: float) -> str:
-    """Warning about the end of an authority's certificate; empty where that is far.
+def validity_trouble(since: float, until: float, now: float) -> str:
+    """Warning about the days of an authority's certificate; empty where it is valid, and its end is far.
 
     Args:
-        until: when it ends, seconds since 1970-01-01 UTC.
+        since: when it begins, seconds since 1970-01-01 UTC.
+        until: when it ends, likewise.
         now: likewise.
     """
+    if now < since:
+        return (
+            f"the authority's certificate begins at {time_text(since)}: the clock is wrong, or was as it was "
+            "made, and clients refuse what is decrypted"
+        )
     if until - now > EXPIRES_SOON:
         return ""
     when = time_text(until)

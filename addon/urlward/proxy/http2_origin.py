@@ -340,7 +340,8 @@ class Http2Origin(Multiplexed):
             self._silent()
         elif self._lanes or self.active:
             self.active, self._since = 0.0, now
-        elif now - self._since >= _KEPT_FOR:
+        elif now - self._since >= (_KEPT_FOR if self._most else _QUIET_FOR):
+            # Of one that takes no stream at all, another may: those that wait connect anew.
             self._end()
 
     def _silent(self) -> None:

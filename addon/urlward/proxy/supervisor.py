@@ -46,7 +46,9 @@ from urlward.proxy import notify
 from urlward.proxy.child import (
     BACKOFF,
     END_WITHIN,
+    INSPECTOR,
     LOOK,
+    SERVICE,
     Attention,
     Child,
     channel,
@@ -97,6 +99,7 @@ class Supervisor:
         """Sockets of the service process."""
         self._workers: dict[int, Child] = {}
         self._service: Child | None = None
+        self._inspector: Child | None = None
         self._leaving: list[Child] = []
         self._coming: Child | None = None
         """A worker that is to take another's place."""
@@ -140,7 +143,9 @@ class Supervisor:
                 for number in range(1, self._plan.workers):
                     self._workers[number] = self._worker(number)
                 if self._plan.service is not None:
-                    self._service = self._started(self._plan.service)
+                    self._service = self._started(self._plan.service, SERVICE)
+                if (inspector := self._planned_inspector()) is not None:
+                    self._inspector = self._started(inspector, INSPECTOR)
                 notify.ready()
                 while not self._stopping:
                     fails = [each.fails for each in self._workers.values() if each.ready and each.lives]
@@ -249,6 +254,8 @@ class Supervisor:
             self._workers[number] = self._look_after(worker)
         if self._service is not None:
             self._service = self._look_after(self._service)
+        if self._inspector is not None:
+            self._inspector = self._look_after(self._inspector)
         self._see_off()
         self._share_out()
         self._tell_of_rules()
@@ -272,7 +279,7 @@ class Supervisor:
         workers = self._of_workers()
         poll = select.poll()  # unlike select(), it takes descriptors of any number
         by_fd: dict[int, Child] = {}
-        for child in (*workers, *filter(None, [self._service])):
+        for child in (*workers, *self._beside_workers()):
             if child.channel is not None:
                 by_fd[child.channel.fileno()] = child
                 poll.register(child.channel, select.POLLIN)
@@ -283,6 +290,16 @@ class Supervisor:
 
     def _of_workers(self) -> list[Child]:
         return [*self._workers.values(), *self._leaving, *filter(None, [self._coming])]
+
+    def _beside_workers(self) -> list[Child]:
+        return [*filter(None, [self._inspector, self._service])]
+
+    def _planned_inspector(self) -> Service | None:
+        """The inspector, as it is to be started: what it looks for is in the run folder."""
+        inspector = self._plan.inspector
+        if inspector is None or self._run is None:
+            return None
+        return inspector._replace(request={**inspector.request, "folder": str(self._run.path)})
 
     def _is_of_use(self) -> bool:
         """Whether any worker lives; where none does for long, the service manager may do better."""
@@ -378,9 +395,16 @@ class Supervisor:
             self._service = None
             yield from self._let_go(service, END_WITHIN, REPLACED)
         if plan.service is not None:
-            while (made := self._tried(plan.service)) is None:
+            while (made := self._tried(plan.service, SERVICE)) is None:
                 yield
             self._service = made
+        if (looking := self._inspector) is not None:
+            self._inspector = None
+            yield from self._let_go(looking, STOP_WITHIN)
+        if (inspector := self._planned_inspector()) is not None:
+            while (made := self._tried(inspector, INSPECTOR)) is None:
+                yield
+            self._inspector = made
         self._listeners.keep(plan.addresses)
         self._held.keep(plan.served)
         self._say_of_reload("done")
@@ -416,26 +440,27 @@ class Supervisor:
         new.signal(signal.SIGKILL)
         self._leaving.append(new)
 
-    def _started(self, service: Service) -> Child:
-        """Start the service process.
+    def _started(self, service: Service, name: str) -> Child:
+        """Start a process beside the workers.
 
         Raises:
             OSError: there is no process for it, or no descriptor.
         """
-        for address in self._plan.served:
+        served = self._plan.served if name == SERVICE else ()
+        for address in served:
             with suppress(UrlwardError):  # it tries by itself then, and says so
                 self._held.open([address], 1)
-        return start_service(service, self._held.of(0, self._plan.served))
+        return start_service(service, name, self._held.of(0, served))
 
-    def _tried(self, service: Service) -> Child | None:
-        """The service process; None where it cannot be started now."""
+    def _tried(self, service: Service, name: str) -> Child | None:
+        """A process beside the workers; None where it cannot be started now."""
         now = time.monotonic()
         if now < self._again:
             return None
         try:
-            return self._started(service)
+            return self._started(service, name)
         except OSError as e:
-            say_of(f"service: no process for it: {e.strerror or e}; tried again")
+            say_of(f"{name}: no process for it: {e.strerror or e}; tried again")
             self._again = now + BACKOFF[-1]
             return None
 
@@ -463,7 +488,7 @@ class Supervisor:
         notify.stopping()
         self._listeners.close()
         self._held.close()
-        workers, beside = self._of_workers(), [*filter(None, [self._service])]
+        workers, beside = self._of_workers(), self._beside_workers()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.
         _end_all(beside, signal.SIGTERM, END_WITHIN)

@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import os
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,10 @@ _SESSIONS: Final = 1000
 _LONGEST_NAME: Final = 63
 _BEFORE, _AFTER = datetime.timedelta(days=2), datetime.timedelta(days=199)
 """How long before now and after it a certificate is valid (browsers take no more than 200 days)."""
+
+_RENEWED: Final = 86_400.0
+"""Seconds for which a certificate is shown. A filter may run for longer than one is valid, and may have begun
+under a clock that has been set since, by years where the machine keeps no time of its own."""
 
 # OpenSSL's texts for these (x509_vfy.h) have the name in Python's words, which may stand nowhere.
 _MISMATCHES = {62: "hostname mismatch", 64: "IP address mismatch"}
@@ -155,6 +160,7 @@ class Certificates:
         authority: its certificate.
         key: of that.
         chain: PEM with the certificates that clients need besides, or empty.
+        clock: seconds since 1970-01-01 UTC.
     """
 
     def __init__(
@@ -163,6 +169,7 @@ class Certificates:
         authority: x509.Certificate,
         key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey,
         chain: bytes = b"",
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._authority = authority
         self._key = key
@@ -170,7 +177,9 @@ class Certificates:
         self._chain = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in above)
         self._options = options
         self._ec = ec.generate_private_key(ec.SECP256R1())
-        self._contexts: LRUCache[tuple[bool, tuple[str, ...]], ssl.SSLContext] = LRUCache(_LEAVES)
+        self._clock = clock
+        self._contexts: LRUCache[tuple[bool, tuple[str, ...]], tuple[float, ssl.SSLContext]]
+        self._contexts = LRUCache(_LEAVES)
 
     def context(self, *names: str, http2: bool = False) -> ssl.SSLContext:
         """The context for a client that calls its origin by these names or addresses.
@@ -182,12 +191,14 @@ class Certificates:
         Raises:
             ValueError: a certificate cannot have such a name.
         """
-        found = self._contexts.get((http2, names))
-        if found is None:
-            found = self._contexts[http2, names] = self._make(names, http2=http2)
-        return found
+        now = self._clock()
+        made, context = self._contexts.get((http2, names), (0.0, None))
+        if context is None or abs(now - made) >= _RENEWED:
+            context = self._make(names, now, http2=http2)
+            self._contexts[http2, names] = now, context
+        return context
 
-    def _make(self, names: tuple[str, ...], *, http2: bool) -> ssl.SSLContext:
+    def _make(self, names: tuple[str, ...], now: float, *, http2: bool) -> ssl.SSLContext:
         options = self._options
         context = _context(
             ssl.PROTOCOL_TLS_SERVER,
@@ -198,7 +209,7 @@ class Certificates:
         context.set_alpn_protocols([*(["h2"] if http2 else []), "http/1.1", "http/1.0"])
         # OpenSSL takes the one whose algorithm the client knows. The authority's own key is mitmproxy's way.
         for key in (self._key, self._ec):
-            self._load(context, self._leaf(names, key), key)
+            self._load(context, self._leaf(names, key, now), key)
         return context
 
     def _load(
@@ -220,9 +231,9 @@ class Certificates:
             os.close(file)
 
     def _leaf(
-        self, names: tuple[str, ...], key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+        self, names: tuple[str, ...], key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, now: float
     ) -> x509.Certificate:
-        now = datetime.datetime.now(datetime.UTC)
+        moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
         common = names[0] if names[0] and len(names[0]) <= _LONGEST_NAME else ""
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else []
         authority = self._authority
@@ -237,8 +248,8 @@ class Certificates:
             .subject_name(x509.Name(subject))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - _BEFORE)
-            .not_valid_after(now + _AFTER)
+            .not_valid_before(moment - _BEFORE)
+            .not_valid_after(moment + _AFTER)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             # RFC 5280 section 4.2.1.6: critical where the subject is empty.
             .add_extension(

@@ -86,6 +86,7 @@ class PublishedVersion(msgspec.Struct):
         until: when the feed's own list ends, likewise; 0 for never.
         released: whether it was offered to all.
         protected: hosts that are protected, and it would block whole.
+        taken_back: whether somebody went back from it, so that nobody goes back to it but by its serial.
     """
 
     serial: int
@@ -95,6 +96,7 @@ class PublishedVersion(msgspec.Struct):
     until: int = 0
     released: bool = False
     protected: int = 0
+    taken_back: bool = False
 
 
 class HeldRollout(msgspec.Struct):
@@ -281,7 +283,7 @@ class Lists:
             return False
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
-        header, entries = artifact.header, artifact.meta["entries"]
+        header, entries = artifact.header, artifact.entries
         fetched = PublishedVersion(
             header.serial, content, entries, 0.0, header.valid_until, protected=protected
         )
@@ -400,23 +402,28 @@ class Lists:
         Args:
             name: of the list.
             why, who: for the record.
-            serial: of the version; where not given the last that all had before the newest.
+            serial: of the version; where not given the last that all had before the newest, and that nobody
+                has gone back from.
 
         Returns:
             That version, as it is issued anew.
 
         Raises:
-            UrlwardError: there is none.
+            UrlwardError: there is none, or somebody else has held the list in the same moment.
         """
         issued: list[PublishedVersion] = []
+        seen: list[HeldRollout | None] = []
 
         def change(rollout: Rollout) -> bool:
+            seen.append(rollout.held)
+            if rollout.held is not None and rollout.held != seen[0]:
+                raise UrlwardError(f"{name}: held in the same moment: {rollout.held.reason}: look first")
             newest = rollout.content(rollout.canary)
             found = [
                 version
                 for version in rollout.versions
                 if (
-                    version.released and version.content != newest
+                    version.released and not version.taken_back and version.content != newest
                     if serial is None
                     else version.serial == serial
                 )
@@ -425,6 +432,9 @@ class Lists:
                 kept = ", ".join(str(version.serial) for version in rollout.versions) or "none"
                 raise UrlwardError(f"{name}: no such version is kept; there are: {kept}")
             version = self._issue_again(rollout, found[-1].serial)
+            for each in rollout.versions:
+                if each.content in (newest, version.content):
+                    each.taken_back = each.content != version.content
             rollout.held = HeldRollout(why, who, time.time())
             rollout.offer_to_all(version.serial)
             issued[:] = [version]
@@ -543,11 +553,34 @@ class Lists:
             self._lease.check()
         self._place.write(path, data, tag)
 
+    def _remove(self, name: str, path: str) -> None:
+        """Delete an object of a list.
+
+        Few stores delete on a condition, so it is looked at just before whether another has led since.
+
+        Raises:
+            LeaseLostError: one has.
+        """
+        if self._lease is not None:  # else it is an operator's command, which waits for none
+            self._check_leads(self.rollout(name))
+        self._place.remove(path)
+
+    def _check_leads(self, rollout: Rollout) -> None:
+        """Check that nobody has led since, as far as a list's record says.
+
+        Raises:
+            LeaseLostError: somebody has.
+        """
+        if self._lease is not None:
+            self._lease.check()
+            if rollout.token > self._lease.token:
+                raise LeaseLostError(f"{self._place}: another publisher has led since: nothing is written")
+
     def _remove_deltas(self, name: str, channel: str, but: Collection[str]) -> None:
         """Delete the deltas of a list, but those of some names."""
         for other in self._place.names(channel):
             if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in but:
-                self._place.remove(f"{channel}/{other}")
+                self._remove(name, f"{channel}/{other}")
 
     def _put_deltas(
         self,
@@ -671,7 +704,7 @@ class Lists:
         for name in self._place.names(f"{VERSIONS}/{rollout.name}"):
             serial = name.removesuffix(".ward")
             if serial.isdecimal() and int(serial) < newest and int(serial) not in kept:
-                self._place.remove(f"{VERSIONS}/{rollout.name}/{name}")
+                self._remove(rollout.name, f"{VERSIONS}/{rollout.name}/{name}")
 
     def _key(self, id_: bytes) -> Key | None:
         """Key that an artifact was compiled under; None where it is not here, so that there are no deltas."""
@@ -692,17 +725,17 @@ class Lists:
         for _ in range(_TRIES):
             rollout, tag = _read(self._place, name)
             if self._lease is not None:
-                self._lease.check()
-                if rollout.token > self._lease.token:
-                    raise LeaseLostError(
-                        f"{self._place}: another publisher has led since: nothing is written"
-                    )
+                self._check_leads(rollout)
                 rollout.token = self._lease.token
             if not change(rollout):
                 return rollout
+            data = msgspec.json.encode(rollout)
             try:
-                self._place.write(record_name(name), msgspec.json.encode(rollout), tag)
+                self._place.write(record_name(name), data, tag)
             except OvertakenError:
+                found = self._place.read(record_name(name))
+                if found is not None and found.data == data:
+                    return rollout  # by ourselves: the answer to a write was lost
                 continue
             return rollout
         raise OvertakenError(f"{self._place}: {name}: others go on writing it")

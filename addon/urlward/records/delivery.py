@@ -34,6 +34,7 @@ ENDS = {
     "list-back": "refused-list",
     "rules-right": "rules-wrong",
     "included-back": "included",
+    "twin-gone": "twin-node",
 } | {end: kind for kind, (end, _) in (*TROUBLES.items(), *PUBLISHING.items())}
 """What is told like an alarm and is the end of one, and of which."""
 

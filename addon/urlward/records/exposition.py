@@ -32,6 +32,9 @@ from urlward.records.event import KINDS
 from urlward.records.metrics import (
     BUCKETS,
     ERRORS,
+    HASHED,
+    HOOKED,
+    INSPECTED,
     MAX_STORES,
     NONE,
     PUBLISHING,
@@ -39,6 +42,7 @@ from urlward.records.metrics import (
     SHARED,
     STAGES,
     TROUBLES,
+    UNLEARNED,
     VERDICTS,
     Bounded,
     Counts,
@@ -56,8 +60,8 @@ from urlward.state.folder import StateError
 ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
-    "clock-set", "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
-    *PUBLISHING, "lease-lost", "included",
+    "clock-set", "refused-list", "rules-removed", "rules-wrong", "known-file", "learned-full", *TROUBLES,
+    *PUBLISHING, "lease-lost", "included", "twin-node",
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -192,16 +196,22 @@ class FleetFigures:
     Attributes:
         up: whether the recording process has Valkey.
         nodes: how many are in each state.
+        why: Valkey is away, as far as is known.
     """
 
     up: bool
     nodes: Mapping[str, int]
+    why: str = ""
+
+    def has_valkey(self, live: Sequence[Snapshot]) -> bool:
+        """Whether every process has Valkey."""
+        return self.up and not any("fleet" in snapshot.troubles for snapshot in live)
 
 
 def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> Iterator[Metric]:
     """What passes between nodes, and how many there are."""
     sharing = [snapshot for snapshot in live if snapshot.shares]
-    up = float(figures.up and not any("fleet" in snapshot.troubles for snapshot in live))
+    up = float(figures.has_valkey(live))
     yield _gauge("urlward_fleet_up", "1 where every process has the fleet's Valkey.", (), [((), up)])
     nodes = [((state,), float(count)) for state, count in figures.nodes.items()]
     yield _gauge("urlward_fleet_nodes", "Nodes in each state.", ("state",), nodes)
@@ -216,6 +226,34 @@ def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> 
         yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
     for key in _OF_FLEET:
         yield _histogram(key, total)
+
+
+def of_resolvers(total: Counts, live: Sequence[Snapshot]) -> Iterator[Metric]:
+    """What resolvers hand over or tell of, where some can."""
+    connected = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
+    if not connected:
+        return
+    rows: Rows = {(outcome,): 0.0 for outcome in HOOKED} | _of(total, "hooked")
+    text = "Answers that resolvers handed over by a hook, or told of by dnstap."
+    yield _counter("urlward_hook_answers", text, ("outcome",), rows)
+    text = "Connections of resolvers now."
+    yield _gauge("urlward_hook_connections", text, (), [((), float(sum(connected)))])
+
+
+def of_files(total: Counts) -> Iterator[Metric]:
+    """Bodies that were looked at, and known files among them."""
+    counts = _of(total, "files")
+    texts = (
+        "Bodies whose digests were looked up.",
+        "Bytes of these.",
+        "Known files whose URL was not learned, as there were too many.",
+    )
+    for what, text in zip((*HASHED, UNLEARNED), texts, strict=True):
+        yield _counter(f"urlward_files_{what}", text, (), {(): counts.get((what,), 0.0)})
+    inspected: Rows = {(what,): counts.get((what,), 0.0) for what in INSPECTED}
+    text = "Copies of pictures and video for the inspector, by what came of them."
+    yield _counter("urlward_files_inspected", text, ("outcome",), inspected)
+    yield _counter("urlward_files_matches", "Known files.", ("list", "algorithm"), _of(total, "matches"))
 
 
 OFFERS = ("offered", "tried", "held")
@@ -647,6 +685,10 @@ class Exposition(Collector):
                 found[name] = min(why, found.get(name, why))
         return found if live else None
 
+    def fleet(self) -> FleetFigures | None:
+        """Figures of several nodes; None where this one is alone."""
+        return self._fleet()
+
     def rules(self) -> RulesFacts | None:
         """State of a gateway's rules, from the worker that knows of most restorations; None where none
         says."""
@@ -660,6 +702,14 @@ class Exposition(Collector):
             number = worker.rsplit("-", 2)[0]  # without what tells it from the one before it
             found |= {(kind, number): why for kind, why in snapshot.troubles.items()}
         return found
+
+    def known_files(self) -> tuple[dict[str, float], float]:
+        """Known files that all workers have met, by the list that they are on; and how many have not been
+        handed on to be learned, as there were too many."""
+        total, found = self._sums.total(), dict[str, float]()
+        for (list_, _), count in _of(total, "matches").items():
+            found[list_] = found.get(list_, 0.0) + count
+        return found, total.get(("files", UNLEARNED), 0.0)
 
     def feeds(self) -> list[FeedFigures]:
         """Figures of the feeds, good for `FIGURES_FOR`; none where another publisher looks after them."""
@@ -685,8 +735,11 @@ class Exposition(Collector):
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
         yield from of_filter(release(), reporting, self.expected)
         yield from of_workers(total, live, now)
-        if (fleet := self._fleet()) is not None:
+        if (fleet := self.fleet()) is not None:
             yield from of_fleet(total, live, fleet)
+        yield from of_resolvers(total, live)
+        if any(snapshot.looks_at_files for snapshot in live):
+            yield from of_files(total)
         if (publishing := self._publishing()) is not None:
             yield from of_publisher(publishing)
         if (rules := self.rules()) is not None:

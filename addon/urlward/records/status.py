@@ -15,7 +15,7 @@ from urlward.config import FeedTable
 from urlward.engine.dates import time_text
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition, FeedFigures, PublishFigures, feed_figures
-from urlward.records.metrics import OTHER, ListFacts, RulesFacts
+from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
 
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
@@ -144,6 +144,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
     live, feeds = exposition.live(), exposition.feeds()
     alive, filters = health_of(exposition), readiness_of(exposition)
     rules, publishing = exposition.rules(), exposition.publishing()
+    hooks = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
     return {
         "version": VERSION,
         "running": True,
@@ -166,10 +167,26 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
         "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
         "publish": publishing and _publishing(publishing),
+        "fleet": _fleet(exposition),
+        "hook": {"connected": sum(hooks), "late": _late_hooks(exposition)} if hooks else None,
         "alarms": dict(recorder.alarms),
         "healthy": alive.as_json(),
         "ready": filters.as_json(),
     }
+
+
+def _fleet(exposition: Exposition) -> dict[str, Any] | None:
+    figures = exposition.fleet()
+    if figures is None:
+        return None
+    live, total = exposition.live(), exposition.total()
+    answers = {name: round(total.get(("fleet", name), 0)) for name in SETTLED}
+    up = figures.has_valkey(live)
+    return {"up": up, "why": figures.why, "nodes": dict(figures.nodes), "answers": answers}
+
+
+def _late_hooks(exposition: Exposition) -> int:
+    return round(exposition.total().get(("errors", "late"), 0))
 
 
 def status_alone(feeds: Sequence[FeedTable], state: Path, now: float) -> dict[str, Any]:

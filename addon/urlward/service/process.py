@@ -32,8 +32,9 @@ from urlward.config import AdminTable, Config, ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.updates import Feeds
 from urlward.lasting import lasting
-from urlward.lines import finish, say
+from urlward.lines import finish
 from urlward.lists.formats import AUTO
+from urlward.logs import LineHandler
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.service.inside import last_lines
@@ -65,14 +66,6 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
         | {name: tuple(asked[name]) for name in ("list", "trust") if name in asked}
     )
     return config, state_folder(asked.get("state") or config.state)
-
-
-class LineHandler(logging.Handler):
-    """Log handler with one line a message, as the filter writes them: to standard error from WARNING on."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a message."""
-        say(record.getMessage().split("\n", 1)[0], warning=record.levelno >= logging.WARNING)
 
 
 LOCK = "records.lock"

@@ -16,12 +16,14 @@ from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.editing import Reloads
+from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
@@ -57,6 +59,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("urlward.records")
 
 HOUR = 3_600.0
+
+GUESSES = HOUR
+"""Seconds for which wrong guesses of the dashboard's tokens are shared with other nodes."""
 
 type Beside = Callable[[], Awaitable[None]]
 
@@ -104,6 +109,7 @@ class Services:
             recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
         )  # fmt: skip
         self._nodes: FleetNodes | None = None
+        self._attempts = WrongGuesses()
         self.recorder = Recorder(
             config.records,
             state,
@@ -131,8 +137,12 @@ class Services:
             resting=self._is_resting,
             lost=lambda: included.lost,
             alarm=self.recorder.alarm,
+            known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
+        if self._config.files is not None and (days := self._config.files.learn_days):
+            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+            found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
@@ -195,7 +205,9 @@ class Services:
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         await asyncio.to_thread(mend_sqlite, self._state / FILE, TABLE)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = DashboardSettings(self._state, admin.token_file, self._records.node, self._config.file)
+        settings = DashboardSettings(
+            self._state, admin.token_file, self._records.node, self._config.file, attempts=self._attempts
+        )
         server = serve(make_app(sources, settings), admin.listen, self._held)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
@@ -212,6 +224,7 @@ class Services:
         from urlward.fleet.decisions import SharedDecisions
         from urlward.fleet.kinds import all_kinds
         from urlward.fleet.nodes import FleetNodes, said_of
+        from urlward.fleet.throttles import SharedNotices
 
         fleet = self._config.fleet
         assert fleet is not None
@@ -220,12 +233,25 @@ class Services:
         self._nodes = FleetNodes(
             connection,
             lambda at: said_of(status_of(self._measures), release(), os.getloadavg()[0], at),
+            partial(self._twin, fleet.node),
         )
         kinds = all_kinds(self._state, self._key, self._config, self._refresh)
         decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
+        if self._config.admin is not None:
+            self._attempts.tell = SharedNotices(connection, "guesses", GUESSES, self._guessed_elsewhere).tell
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.run())
             tasks.create_task(decisions.run())
+
+    def _guessed_elsewhere(self, address: str, _: str, ago: float) -> None:
+        self._attempts.wrong_elsewhere(address, time.monotonic() - ago)
+
+    def _twin(self, name: str, there: bool) -> None:
+        if there:
+            text = f"another node is called {name} as well: say another name in fleet.node"
+            self.recorder.alarm("twin-node", f"fleet: {text}")
+        else:
+            self.recorder.alarm("twin-gone", f"fleet: no other node is called {name} any more")
 
     def _away(self, why: str) -> None:
         text = f"fleet: {why or 'Valkey is back'}"
@@ -260,7 +286,8 @@ class Services:
             return None
         if self._nodes is None:
             return FleetFigures(False, {})
-        return FleetFigures(self._nodes.connection.up, self._nodes.counts())
+        connection = self._nodes.connection
+        return FleetFigures(connection.up, self._nodes.counts(), connection.why)
 
     def _fleet_rows(self) -> list[Row] | None:
         from urlward.fleet.nodes import row_of

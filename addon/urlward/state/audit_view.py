@@ -20,7 +20,17 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     "own": ("own-added", "own-removed", "own-revealed"),
     "configuration": ("edited",),
     "people": ("person-added", "person-removed", "person-role", "person-token"),
-    "records": ("held", "released", "adopted", "formula", "purge", "purged", "support-bundle", "who"),
+    "records": (
+        "held",
+        "released",
+        "adopted",
+        "formula",
+        "purge",
+        "purged",
+        "support-bundle",
+        "who",
+        "file-report",
+    ),
     "log": ("begun-anew", "head-anew", "taken-over"),
 }
 """Actions of lines, by what they are about; those with a feed are about lists, whatever the action."""

@@ -78,7 +78,7 @@ NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
         "dashboard.toml", DAMAGED, "decisions.json", "feeds", "history.db", "holds.json", KEY_FILE, KEY_COPY,
-        "lists", "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json",
+        "learn", "lists", "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json",
         "records.lock", "records.run", "records.sock", "retention.json", "spool", "trust", "versions",
     )
 )  # fmt: skip

@@ -155,6 +155,30 @@ def _chacha20(data, key, nonce):
         crypto.EVP_CIPHER_CTX_free(context)
 
 
+class OfThread:
+    """State of one of Unbound's threads.
+
+    Not `threading.local`: but for the main one these are no threads of Python's, and what that keeps would be
+    gone with each call.
+    """
+
+    def __init__(self):
+        self.connection = self.poll = None
+        self.failures, self.away_until = 0, 0.0
+        self.done = None
+
+
+_of_threads = {}
+
+
+def of_thread():
+    """State of the thread that this is called in."""
+    ident = threading.get_ident()
+    if (found := _of_threads.get(ident)) is None:
+        found = _of_threads[ident] = OfThread()
+    return found
+
+
 class Hook:
     """State that all threads of Unbound share."""
 
@@ -165,7 +189,6 @@ class Hook:
         self._bad = b""
         self._look_at = 0.0
         self._lock = threading.Lock()
-        self._of_thread = threading.local()
         self._said = {}
         self._went_on = 0
 
@@ -223,16 +246,16 @@ class Hook:
         """
         if len(message) > _MOST:
             return b"R", _failure(message)  # whoever runs a listed name can have it so
-        own = self._of_thread
+        own = of_thread()
         now = time.monotonic()
-        if now >= getattr(own, "away_until", 0.0):
+        if now >= own.away_until:
             try:
                 frame = bytes([len(client)]) + client + message
                 reply = self._exchange(own, struct.pack(">H", len(frame)) + frame, now + self.filter.settle)
                 own.failures = 0
                 return reply
             except (OSError, ValueError):
-                own.failures = getattr(own, "failures", 0) + 1
+                own.failures += 1
                 if own.failures >= FAILURES:
                     own.away_until = now + LOOK
                 self._close(own)
@@ -240,7 +263,7 @@ class Hook:
         return None
 
     def _exchange(self, own, frame, until):
-        connection = getattr(own, "connection", None)
+        connection = own.connection
         if connection is not None and own.poll.poll(0):
             self._close(own)  # it has ended, as where urlward has been restarted
             connection = None
@@ -265,7 +288,7 @@ class Hook:
 
     @staticmethod
     def _close(own):
-        connection, own.connection = getattr(own, "connection", None), None
+        connection, own.connection = own.connection, None
         if connection is not None:
             connection.close()
 
@@ -331,7 +354,6 @@ def ttl_of(message):
 
 
 hook = Hook(FOLDER)
-_state = threading.local()
 
 
 def may_list(qname, rep):
@@ -439,7 +461,7 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
 def leaves(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
     """An answer is about to leave: one that `operate` has not seen (as an expired one) is handed over."""
     try:
-        if rep is None or getattr(_state, "done", None) == int(rep.this) or not may_list(qinfo.qname, rep):
+        if rep is None or of_thread().done == int(rep.this) or not may_list(qinfo.qname, rep):
             return True
         if not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode))):
             _empty(rep)
@@ -463,7 +485,7 @@ def _may_leave(reply):
 def operate(id, event, qstate, qdata):
     """Called by Unbound for each step of a query."""
     if event in (MODULE_EVENT_NEW, MODULE_EVENT_PASS):
-        _state.done = None
+        of_thread().done = None
         qstate.ext_state[id] = MODULE_WAIT_MODULE
         return True
     if event != MODULE_EVENT_MODDONE:
@@ -478,7 +500,7 @@ def operate(id, event, qstate, qdata):
         hook.bug(e)
         _fail(qstate)
     # Where there is no message, an expired one may leave.
-    _state.done = int(qstate.return_msg.rep.this) if qstate.return_msg else None
+    of_thread().done = int(qstate.return_msg.rep.this) if qstate.return_msg else None
     return True
 
 
