@@ -780,7 +780,6 @@ class TestArguments:
             ["run", "--workers", "many"],
             ["compile", "x"],
             ["compile", "-o", "x"],
-            ["check"],
             ["info"],
             ["keygen"],
         ],

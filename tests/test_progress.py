@@ -2,12 +2,21 @@
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from conftest import run_command
+from lists.support import key_file
+from publish.publish_support import listed
 from urlward import progress
-from urlward.progress import progress_bar, silent
+from urlward.commands import audit_records, delta
+from urlward.engine import delta as engine_delta
+from urlward.progress import Progress, progress_bar, silent
+from urlward.state.audit import append
 
 
 class Terminal(io.StringIO):
@@ -47,3 +56,51 @@ def test_none_where_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
     with progress_bar() as tell:
         assert tell is silent
+
+
+class Told(list[tuple[str, float]]):
+    """What a command has told a bar."""
+
+    @contextmanager
+    def bar(self) -> Iterator[Progress]:
+        yield lambda what, share: self.append((what, share))
+
+
+@pytest.fixture
+def bar(monkeypatch: pytest.MonkeyPatch) -> Told:
+    made = Told()
+    for command in (delta, audit_records):
+        monkeypatch.setattr(command, "progress_bar", made.bar)
+    return made
+
+
+def test_deltas_and_patches_say_how_far_they_are(
+    bar: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_file(tmp_path / "key")
+    old, new = (tmp_path / f"{n}.ward" for n in range(2))
+    old.write_bytes(listed(range(150), 1))
+    new.write_bytes(listed(range(151), 2))
+    monkeypatch.setattr(engine_delta, "_CHUNK", 1 << 10)
+    given = ("-o", tmp_path / "delta", "--key", tmp_path / "key")
+    assert run_command(delta.add_delta_commands, "delta", old, new, *given) == 0
+    assert list(dict.fromkeys(what for what, _ in bar)) == ["reading", "compressing", "checking"]
+    shares = [share for what, share in bar if what == "compressing"]
+    assert len(shares) > 3
+    assert shares == sorted(shares)
+    bar.clear()
+    given = ("-o", tmp_path / "made.ward", "--key", tmp_path / "key")
+    assert run_command(delta.add_delta_commands, "patch", old, tmp_path / "delta", *given) == 0
+    assert (tmp_path / "made.ward").read_bytes() == new.read_bytes()
+    assert {what for what, _ in bar} == {"making"}
+    assert [share for _, share in bar] == sorted(share for _, share in bar)
+
+
+def test_the_verification_of_the_audit_log_says_how_far_it_is(bar: Told, tmp_path: Path) -> None:
+    for n in range(20):
+        append(tmp_path, "anna", "allowed", n, why="x")
+    assert run_command(audit_records.add_audit_commands, "audit", "verify", "--state", tmp_path) == 0
+    assert [what for what, _ in bar] == ["verifying"] * 20
+    shares = [share for _, share in bar]
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 1

@@ -45,6 +45,7 @@ from urlward.commands.objections import add_objection_commands
 from urlward.commands.own import add_own_commands
 from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_records_commands
+from urlward.commands.report import add_report_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
 from urlward.commands.trust import (
@@ -69,7 +70,7 @@ from urlward.config.tables import split_address
 from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
-from urlward.lines import plain
+from urlward.lines import plain, say
 from urlward.lists.build import compile_sources, name_of, told, write_in_kind
 from urlward.lists.source import BadLine, ErrorBudget, SourceError, left_out, read_artifact, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON, TRUST, given_path
@@ -77,6 +78,8 @@ from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.progress import progress_bar
 from urlward.regular import given_fd
+from urlward.state.folder import state_folder
+from urlward.state.included import LastIncluded
 from urlward.state.keys import key_beside, new_key_file, read_key
 from urlward.units import counted
 
@@ -201,6 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     add_support_command(command)
     add_assignment_commands(command)
     add_who_command(command)
+    add_report_commands(command)
     add_import_commands(command)
     add_gateway_commands(command)
     add_lab_commands(command)
@@ -208,7 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     add_files_command(command)
     add_completion_command(command, _parser)
-    command("demo", _demo, "Show it all on this machine, without root or network.")
+    demo = command("demo", _demo, "Show it all on this machine, without root or network.")
+    demo.add_argument("--files", action="store_true", help="known files, by an invented picture")
     helping = command("help", _help, "Show the documentation: its topics, or one of them.")
     helping.add_argument("topic", nargs="?", metavar="TOPIC", help="page to show (the topics)")
     return parser
@@ -253,6 +258,8 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
 
     config, steer = settings.config, settings.steer
     _preflight(args, settings)
+    if lost := _lost(config):
+        say(f"configuration: {lost}", warning=True)
     if settings.unshared and workers > 1:
         raise UrlwardError(f"workers: mode {settings.unshared[0]} works with one only")
     prepare_authority(settings)
@@ -265,6 +272,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
         steer=steer,
         watch=_watched(settings, check=plans() == FIRST),
         text=config.text.decode("latin-1"),
+        inspector=settings.inspector,
     )
 
 
@@ -346,7 +354,20 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
         raise settings.config.refused(*problems)
     if args.check:
         print("configuration ok")
+        if text := _lost(settings.config) or _last_included(settings.config).absent:
+            print(text)
     return bool(args.check)
+
+
+def _last_included(config: Config) -> LastIncluded:
+    return LastIncluded(config, state_folder(config.state))
+
+
+def _lost(config: Config) -> str:
+    """Words where the file of ``include`` that need not be there was lost."""
+    with suppress(UrlwardError):  # who keeps the state folder says so
+        return _last_included(config).lost
+    return ""
 
 
 def _gateway_problems(settings: "Settings", flags: Sequence[str]) -> Iterator[Problem]:
@@ -413,7 +434,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
             from urlward.gateway.steering import Steering
 
             with located(config):
-                addons.append(steering := Steering(gateway, fleet=config.fleet, key=config.key))
+                addons.append(steering := Steering(gateway, fleet=config.fleet))
                 steering.check(modes, port)
         elif takes is not None:
             from urlward.gateway.canary import Heartbeat
@@ -492,7 +513,7 @@ def _compile(args: argparse.Namespace) -> int:
     _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
-    entries = parse(data).meta["entries"]
+    entries = parse(data).entries
     print(
         f"{args.output}: {counted(entries, 'entry')}, "
         f"{counted(report.entries - entries, 'equal one')} left out, {counted(report.bad, 'bad line')}, "
@@ -519,7 +540,7 @@ def _info(args: argparse.Namespace) -> int:
         "serial": header.serial,
         "created": _date(header.created),
         "key": header.key_id.hex(),
-        "entries": meta["entries"],
+        "entries": artifact.entries,
         "kinds": meta["counts"],
         "categories": {name or "(none)": count for name, count in meta["by_category"].items()},
         "bytes": header.size,
@@ -561,10 +582,10 @@ def _script(_: argparse.Namespace) -> int:
     return OK
 
 
-def _demo(_: argparse.Namespace) -> int:
-    from urlward.demo import demo
+def _demo(args: argparse.Namespace) -> int:
+    from urlward.demo import demo, demo_files
 
-    demo()
+    (demo_files if args.files else demo)()
     return OK
 
 

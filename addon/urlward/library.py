@@ -6,7 +6,7 @@ import selectors
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,6 +143,24 @@ class Filter:
         return self._decided(
             client, at, lambda now, rule: self.keeper.matcher.check_host(host, ports, now, rule)
         )
+
+    def check_file(
+        self,
+        digests: Mapping[str, bytes],
+        client: str | None = None,
+        at: datetime | float | None = None,
+    ) -> Verdict:
+        """Decide on a file by its digests.
+
+        Args:
+            digests: of the whole file, by algorithm: ``sha256``, ``sha1``, ``md5``.
+            client: as for `check`.
+            at: as for `check`.
+
+        Raises:
+            UrlwardError: the filter was loaded before a fork.
+        """
+        return self._decided(client, at, lambda now, rule: self.keeper.matcher.check_file(digests, now, rule))
 
     def reload(self) -> None:
         """Read the lists again now, and wait until they are in force.

@@ -59,10 +59,11 @@ class Address(NamedTuple):
 
 
 class Service(NamedTuple):
-    """The service process, as it is to be started.
+    """The service process, or another beside the workers, as it is to be started.
 
     Attributes:
-        request: what it is told (`urlward.service.process`), besides who starts it.
+        request: what it is told (`urlward.service.process`, `urlward.files.inspector`), besides who starts
+            it.
         timeout: seconds of silence after which it is taken to hang; 0 for never.
         text: of the configuration that is in force, a character a byte; where empty, it reads the file.
     """
@@ -84,6 +85,7 @@ class Plan(NamedTuple):
         steer: whether workers answer DNS, as those of no other filter here may.
         watch: interfaces of a gateway whose rules in the kernel are watched; None where there are none.
         text: of the configuration, a character a byte; empty where there is none.
+        inspector: the process that looks at pictures; None where nobody does.
     """
 
     workers: int
@@ -94,6 +96,7 @@ class Plan(NamedTuple):
     steer: bool = False
     watch: Sequence[str] | None = None
     text: str = ""
+    inspector: Service | None = None
 
     def written(self) -> bytes:
         """As JSON, for another process."""
@@ -108,6 +111,7 @@ class Plan(NamedTuple):
         """
         found = {name: value for name, value in json.loads(data).items() if name in cls._fields}
         found["addresses"] = [Address(*each) for each in found["addresses"]]
-        if service := found.get("service"):
-            found["service"] = Service(*service)
+        for name in ("service", "inspector"):
+            if service := found.get(name):
+                found[name] = Service(*service)
         return cls(**found)

@@ -28,6 +28,9 @@ _RATIOS = (
 _SLOWEST = (Case.CLOSE, "squid", 3.0)
 """Likewise, and how many times its 99th percentile urlward's may be."""
 
+_HASHED = (Case.DOWNLOAD, "urlward-files", 0.8)
+"""Likewise, where the download is hashed, over where it is not."""
+
 _NAMES = {"squid": "Squid's", "squidguard": "Squid's with squidGuard", "mitmdump": "stock mitmproxy's"}
 
 _FULL, _IDLE = 0.9, 0.05
@@ -106,6 +109,12 @@ def goals(result: dict[str, Any]) -> list[Goal]:
             name += ", per second of CPU, as the load's core was the limit for both" if held else ""
             value = _ratio(above, below, "per_cpu_s" if held else rate(case))
         found.append(_goal(name, "times", limit, value, full, least=True))
+    case, hashing, limit = _HASHED
+    above, below = find(rows, hashing, case), find(rows, SUBJECT, case)
+    value = _ratio(above, below, rate(case)) if above and below else None
+    found.append(
+        _goal(f"{case}: rate with digests listed over without", "times", limit, value, full, least=True)
+    )
     case, peer, limit = _SLOWEST
     above, below = find(rows, SUBJECT, case), find(rows, peer, case)
     slow = _ratio(above, below, "p99_ms") if above and below else None

@@ -1,4 +1,4 @@
-"""Resolvers with urlward's hook in them beside the same without, and urlward's side.
+"""Resolvers with urlward's hook in them, or its dnstap, beside the same without, and urlward's side.
 
 Answers are counted for each second of processor time of the process in question, which what else the machine
 does changes little.
@@ -26,6 +26,8 @@ import dns.rrset
 from benchmarks.engine.machine import describe
 from benchmarks.readme import README, rewrite
 from benchmarks.resolver.servers import HOOKS, KINDS
+
+from urlward.dns.frame_stream import CLIENT_RESPONSE, CONTENT_TYPE, RESOLVER_RESPONSE
 
 _RESULTS = Path(__file__).with_name("results.json")
 _NAMES = 20_000
@@ -105,14 +107,16 @@ def _urlward(folder: Path) -> Iterator["subprocess.Popen[str]"]:
 
 
 def _resolver(kind: str, folder: Path, passes: int, rounds: int) -> dict[str, Any]:
-    """Answers a second without the hook and with it, in turns; all come from the resolver's cache."""
-    found: dict[str, list[float]] = {"off": [], "on": []}
+    """Answers a second without the hook, with it and with dnstap, in turns; all come from the resolver's
+    cache."""
+    found: dict[str, list[float]] = {"off": [], "on": [], "tap": []}
     for _ in range(rounds):
         for way, answers in found.items():
             place = folder / f"{kind}-{way}"
             place.mkdir(exist_ok=True)
             more = {"knot": "cache.size = 100 * MB"}.get(kind, "")
-            command = KINDS[kind](place, _RESOLVER, _AUTHORITY, hook=way == "on", more=more)
+            tap = folder / "hook" / "dnstap" if way == "tap" else None
+            command = KINDS[kind](place, _RESOLVER, _AUTHORITY, hook=way == "on", tap=tap, more=more)
             with _process(folder, command, 0) as pid:
                 _until_it_answers()
                 _dnsperf(folder, 1)
@@ -121,10 +125,14 @@ def _resolver(kind: str, folder: Path, passes: int, rounds: int) -> dict[str, An
                 answers.append(count / (_taken(pid) - before))
     return {
         **{way: round(statistics.median(answers)) for way, answers in found.items()},
-        "ratio": round(
-            statistics.median(on / off for off, on in zip(found["off"], found["on"], strict=True)), 2
-        ),
+        "ratio": _ratio(found, "on"),
+        "tap_ratio": _ratio(found, "tap"),
     }
+
+
+def _ratio(found: dict[str, list[float]], way: str) -> float:
+    ratios = (one / off for off, one in zip(found["off"], found[way], strict=True))
+    return round(statistics.median(ratios), 2)
 
 
 def _until_it_answers() -> None:
@@ -168,15 +176,49 @@ def _urlward_side(
         before = _taken(pid)
         count = _handed_over(folder, some, seconds)
         found[what] = round(count / (_taken(pid) - before))
+    for what, kind in (("told", CLIENT_RESPONSE), ("told_asked", RESOLVER_RESPONSE)):
+        before = _taken(pid)
+        count = _told(folder, names, kind, seconds)
+        found[what] = round(count / (_taken(pid) - before))
     return found
+
+
+def _told(folder: Path, names: list[str], kind: int, seconds: int) -> int:
+    """Answers that a resolver tells of by dnstap, as fast as they are taken."""
+    frames = []
+    for i, name in enumerate(names[:2_000]):
+        message = _answer(name, i)
+        inner = struct.pack(">BBBB", 0x08, kind, 0x72, len(message)) + message  # type, response_message
+        outer = struct.pack(">BB", 0x72, len(inner)) + inner + b"\x78\x01"  # message, type
+        frames.append(struct.pack(">I", len(outer)) + outer)
+    field = struct.pack(">II", 1, len(CONTENT_TYPE)) + CONTENT_TYPE
+    ready, start, stop = (
+        struct.pack(">III", 0, 4 + len(field) * (code != 3), code) + field * (code != 3) for code in (4, 2, 3)
+    )
+    until, rounds = time.monotonic() + seconds, 0
+    with socket.socket(socket.AF_UNIX) as one:
+        one.connect(str(folder / "hook" / "dnstap"))
+        one.sendall(ready)
+        one.recv(4096)
+        one.sendall(start)
+        while time.monotonic() < until:
+            one.sendall(b"".join(frames))
+            rounds += 1
+        one.sendall(stop)
+        one.recv(4096)  # when all is taken
+    return rounds * len(frames)
+
+
+def _answer(name: str, number: int) -> bytes:
+    message = dns.message.make_response(dns.message.make_query(name, "A"))
+    message.answer.append(dns.rrset.from_text(f"{name}.", 3600, "IN", "A", f"203.0.113.{number & 255}"))
+    return message.to_wire()
 
 
 def _handed_over(folder: Path, names: list[str], seconds: int) -> int:
     frames = []
     for i, name in enumerate(names[:2_000]):
-        message = dns.message.make_response(dns.message.make_query(name, "A"))
-        message.answer.append(dns.rrset.from_text(f"{name}.", 3600, "IN", "A", f"203.0.113.{i & 255}"))
-        data = b"\0" + message.to_wire()
+        data = b"\0" + _answer(name, i)
         frames.append(struct.pack(">H", len(data)) + data)
     counts = [0] * _CONNECTIONS
     until = time.monotonic() + seconds
@@ -201,12 +243,13 @@ def _handed_over(folder: Path, names: list[str], seconds: int) -> int:
 def report(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     rows = [
-        "| answers a second of processor time, 1 % listed | without the hook | with it | ratio |",
-        "|---|---|---|---|",
+        "| answers a second of processor time, 1 % listed | alone | hook | ratio | dnstap | ratio |",
+        "|---|---|---|---|---|---|",
     ]
     names = {"unbound": "Unbound", "powerdns": "PowerDNS Recursor", "knot": "Knot Resolver"}
     rows += [
-        f"| {names[kind]} | {found['off']:,} | {found['on']:,} | {found['ratio']} |"
+        f"| {names[kind]} | {found['off']:,} | {found['on']:,} | {found['ratio']} "
+        + (f"| {found['tap']:,} | {found['tap_ratio']} |" if "tap" in found else "| - | - |")
         for kind, found in result["resolvers"].items()
     ]
     side = result["urlward"]
@@ -216,6 +259,12 @@ def report(result: dict[str, Any]) -> str:
         f"{side['listed']:,} that are (without the kernel's part): {side['listed'] * _LISTED:,} answers of "
         f"resolvers of which 1 % are. {result['machine']['cpu']}, {result['date']}.",
     ]
+    if "told" in side:
+        rows += [
+            "",
+            f"By dnstap it takes {side['told']:,} of answers to clients, of which 1 % are listed, and "
+            f"{side['told_asked']:,} where the resolver tells of what it asks (without the kernel's part).",
+        ]
     return "\n".join(rows)
 
 

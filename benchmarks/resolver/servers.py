@@ -1,6 +1,7 @@
 """Resolvers on the loopback, with urlward's hook in them or without: their files and command lines.
 
 Each forwards to one authority. A hook takes its folder from `URLWARD_HOOK`, and scripts from `URLWARD_HOOKS`.
+With `tap`, a receiver's socket, they tell of answers by dnstap: of those to clients, or that they get.
 """
 
 from pathlib import Path
@@ -14,10 +15,17 @@ def unbound(
     upstream: int,
     *,
     hook: bool = True,
+    tap: Path | None = None,
     more: str = "",
     modules: str = "python iterator",
 ) -> list[str]:
     """Command line of Unbound."""
+    tells = f"""\
+dnstap:
+    dnstap-enable: yes
+    dnstap-socket-path: "{tap}"
+    dnstap-log-client-response-messages: yes
+"""
     python = f'python:\n    python-script: "{HOOKS / "unbound.py"}"\n' if hook else ""
     config = folder / "unbound.conf"
     config.write_text(f"""\
@@ -35,6 +43,7 @@ server:
     module-config: "{modules if hook else "iterator"}"
 {more}
 {python}
+{tells if tap else ""}
 remote-control:
     control-enable: no
 forward-zone:
@@ -44,8 +53,18 @@ forward-zone:
     return ["/usr/sbin/unbound", "-d", "-c", str(config)]
 
 
-def powerdns(folder: Path, port: int, upstream: int, *, hook: bool = True, more: str = "") -> list[str]:
+def powerdns(
+    folder: Path, port: int, upstream: int, *, hook: bool = True, tap: Path | None = None, more: str = ""
+) -> list[str]:
     """Command line of PowerDNS Recursor."""
+    tells = f"""\
+  dnstap_framestream_servers:
+    - servers: ["{tap}"]
+      logQueries: false
+      logResponses: true
+      queueNotifyThreshold: 1
+      reopenInterval: 1
+"""
     script = f"  lua_dns_script: {HOOKS / 'powerdns.lua'}" if hook else ""
     config = folder / "recursor.yml"
     config.write_text(f"""\
@@ -66,12 +85,16 @@ dnssec:
   validation: "off"
 logging:
   loglevel: 6
+{tells if tap else ""}
 """)
     return ["/usr/sbin/pdns_recursor", f"--config-dir={folder}"]
 
 
-def knot(folder: Path, port: int, upstream: int, *, hook: bool = True, more: str = "") -> list[str]:
+def knot(
+    folder: Path, port: int, upstream: int, *, hook: bool = True, tap: Path | None = None, more: str = ""
+) -> list[str]:
     """Command line of Knot Resolver."""
+    tells = f"modules = {{ dnstap = {{ socket_path = '{tap}', client = {{ log_responses = true }} }} }}"
     module = f"package.path = '{HOOKS}/?.lua;' .. package.path\nmodules.load('urlward')" if hook else ""
     config = folder / "kresd.conf"
     config.write_text(f"""\
@@ -84,6 +107,7 @@ modules.unload('priming')
 policy.add(policy.all(policy.FORWARD('127.0.0.1@{upstream}')))
 {more}
 {module}
+{tells if tap else ""}
 """)
     return ["/usr/sbin/kresd", "-n", "-q", "-c", str(config), str(folder)]
 

@@ -1,4 +1,5 @@
-"""Urlward's side of a hook, as a process: lists, the socket, and a kernel that takes all at once."""
+"""Urlward's side of a hook and of dnstap, as a process: lists, the sockets, and a kernel that takes all at
+once."""
 
 import asyncio
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from urlward.config import GatewayTable
 from urlward.dns import hook_filter
+from urlward.dns.aliases import Aliases
+from urlward.dns.dnstap import DnstapServer
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.hook import HookServer
@@ -24,6 +27,9 @@ from urlward.proxy.listeners import open_sockets
 class _Kernel:
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:  # noqa: ARG002
         return len(list(addresses))
+
+    async def follow(self, addresses: Iterable[str], seconds: int) -> None:
+        pass
 
     async def prove(self, addresses: Iterable[IPv4Address | IPv6Address], seconds: int) -> None:
         pass
@@ -46,9 +52,14 @@ async def main(folder: Path) -> None:
         nonlocal late
         late += 1
 
-    server = HookServer(Answers(judge, policy, Resolved(100_000), faults), faults, settle, count)
-    for one in open_sockets(Address(str(hook / "socket"), 0, "unix")):
-        await server.serve(one)
+    answers = Answers(judge, policy, Resolved(100_000), faults)
+    aliases = Aliases(100_000, lambda host: bool(judge.find((host,))))
+    for name, server in (
+        ("socket", HookServer(answers, faults, settle, count)),
+        ("dnstap", DnstapServer(answers, aliases, faults)),
+    ):
+        for one in open_sockets(Address(str(hook / name), 0, "unix")):
+            await server.serve(one)
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     print(late, flush=True)

@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,9 +103,14 @@ class Tail:
 
     def __init__(self, store: AssignmentStore, path: Path) -> None:
         self.source = store.source("csv", "csv", str(path))
-        self.pause = lambda: True
+        self.wait: Callable[[float], bool] = lambda _: True
         self.looks: Iterator[Imported] = follow(
-            store, self.source, path, ReadOptions(), clock=lambda: START / 1000, pause=lambda: self.pause()
+            store,
+            self.source,
+            path,
+            ReadOptions(),
+            clock=lambda: START / 1000,
+            wait=lambda seconds: self.wait(seconds),
         )
 
     def rows(self, looks: int = 1) -> int:
@@ -147,15 +152,14 @@ def test_following_goes_on_when_the_store_does(
     path.write_text(HEADER + rows(1))
     tail = Tail(sqlite_store, path)
     assert tail.rows() == 1
-    pauses = 0
+    waits: list[float] = []
 
     def refuse(*_: object) -> None:
         raise AssignmentError("the server is gone")
 
-    def pause() -> bool:
-        nonlocal pauses
-        pauses += 1
-        if pauses == 2 * importing.AGAIN:
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        if waits.count(importing.AGAIN) == 2:
             monkeypatch.setattr(AssignmentStore, "write", write)
         return True
 
@@ -164,7 +168,7 @@ def test_following_goes_on_when_the_store_does(
     path.rename(tmp_path / "a.csv.1")
     path.write_text(HEADER + rows(3))
     monkeypatch.setattr(AssignmentStore, "write", refuse)
-    tail.pause = pause
+    tail.wait = wait
     assert tail.rows() == 1
     (tmp_path / "a.csv.1").unlink()
     assert tail.rows() == 1

@@ -253,7 +253,7 @@ def test_following_renews_it_too(store: AssignmentStore, tmp_path: Path) -> None
     export(path, "fixed")
     looks = follow(
         store, store.source("fixed", "csv", str(path)), path, ReadOptions(),
-        clock=lambda: at(now[0]) / 1000, pause=lambda: True,
+        clock=lambda: at(now[0]) / 1000, wait=lambda _: True,
     )  # fmt: skip
     next(looks)
     now[0] = 200 * DAYS

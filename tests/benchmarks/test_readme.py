@@ -27,6 +27,7 @@ def _more(*names: str | int) -> Callable[[Any], None]:
 
 
 CHANGES: dict[str, Callable[[Any], None]] = {
+    "digests.report": _more("unlisted_us"),
     "fleet.report": _more("answers", 0, "p99"),
     "gateway.report": _more("dns", "first_connections", "escaped"),
     "lists.report": _doubled,

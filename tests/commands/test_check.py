@@ -1,5 +1,6 @@
 """``urlward check`` with a configuration: as the filter would decide, for whom and when, and why."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -192,3 +193,127 @@ def test_the_format_that_is_said(tmp_path: Path) -> None:
 def _command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "urlward", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+# -- files
+
+
+CONTENT = b"an invented file"
+SHA1, MD5 = hashlib.sha1(CONTENT).hexdigest(), hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def listed(config: Path) -> Path:
+    """A file that the list has for everybody by one digest, and for pupils at their lessons by another."""
+    lines = f"sha1:{SHA1} category=games id=C-4\nmd5:{MD5} category=ads id=C-5\n"
+    (config.parent / "list.txt").write_text(LIST + lines)
+    path = config.parent / "a file"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_file_by_its_digests(check: Check, listed: Path) -> None:
+    other = listed.with_name("other")
+    other.write_bytes(CONTENT + b".")
+    code, text = check("--file", str(listed), "--file", str(other), "http://unlisted.example/")
+    assert code == 1
+    assert text.splitlines()[-3:] == [
+        "pass   http://unlisted.example/",
+        f"block  {listed}  kind=file algorithm=sha1 digest={SHA1} id=C-4 category=games list=list",
+        f"pass   {other}",
+    ]
+    assert check("--file", str(other))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("client", "at", "verdict", "algorithm"),
+    [
+        ("192.0.2.5", LESSON, "block", "sha1"),
+        ("192.0.2.5", BREAK, "block", "md5"),
+        ("198.51.100.1", BREAK, "block", "sha1"),
+    ],
+)
+def test_a_file_for_whom_and_when(
+    check: Check, listed: Path, client: str, at: str, verdict: str, algorithm: str
+) -> None:
+    _, text = check("--file", str(listed), "--client", client, "--at", at, "--json", "--explain")
+    found = json.loads(text.splitlines()[-1])
+    assert (found["file"], found["verdict"], found["algorithm"]) == (str(listed), verdict, algorithm)
+    explanation = found["explanation"]
+    assert (explanation["verdict"], explanation["decided"]["host"]) == (verdict, algorithm)
+    assert {one["host"] for one in (explanation["decided"], *explanation["others"])} == {"sha1", "md5"}
+    assert "protected" not in explanation
+
+
+@pytest.mark.parametrize("name", ["nothing there", "."])
+def test_a_file_that_cannot_be_read_is_an_error_and_the_next_is_looked_at(
+    check: Check, listed: Path, name: str
+) -> None:
+    code, text = check("--file", str(listed.parent / name), "--file", str(listed))
+    assert code == 2
+    assert f"error  {listed.parent / name}  " in text
+    assert "algorithm=sha1" in text
+    assert "Traceback" not in text
+
+
+@pytest.fixture
+def photograph(config: Path) -> Path:
+    """An invented picture, of which another size is listed."""
+    pytest.importorskip("pdqhash")
+    from files.pictures import picture, written
+
+    made = picture(1)
+    small = made.resize((320, 240))
+    pdqhash, np = pytest.importorskip("pdqhash"), pytest.importorskip("numpy")
+    vector, _ = pdqhash.compute(np.asarray(small.convert("RGB")))
+    digest = np.packbits(np.asarray(vector, np.uint8)).tobytes().hex()
+    (config.parent / "list.txt").write_text(LIST + f"pdq:{digest} category=games id=C-6\n")
+    path = config.parent / "photograph.jpeg"
+    path.write_bytes(written(made, quality=40))
+    return path
+
+
+def test_a_picture_that_is_like_a_listed_one(check: Check, photograph: Path, config: Path) -> None:
+    from files.pictures import picture, written
+
+    other = photograph.with_name("other.png")
+    other.write_bytes(written(picture(2), "PNG"))
+    code, text = check("--file", str(photograph), "--json", "--explain", "--file", str(other))
+    found, unlike = map(json.loads, text.splitlines()[-2:])
+    assert (code, found["verdict"], found["algorithm"], found["id"]) == (1, "block", "pdq", "C-6")
+    assert 0 <= found["distance"] <= 31
+    assert f"pdq:{found['digest']} " in (config.parent / "list.txt").read_text()
+    assert found["explanation"]["decided"]["host"] == "pdq"
+    assert (unlike["verdict"], "distance" in unlike) == ("pass", False)
+    _, text = check("--file", str(photograph), "--client", "192.0.2.5", "--at", BREAK)
+    assert text.splitlines()[-1] == f"pass   {photograph}"
+    # What `digest` says is what is excused.
+    with (config.parent / "list.txt").open("a") as lines:
+        lines.write(f"@@pdq:{found['digest']}\n")
+    assert "allow" in check("--file", str(photograph))[1]
+
+
+def test_a_picture_that_cannot_be_decoded_is_said(check: Check, photograph: Path) -> None:
+    photograph.write_bytes(photograph.read_bytes()[:600])
+    code, text = check("--file", str(photograph))
+    assert code == 0
+    assert "its pictures cannot be decoded" in text
+
+
+def test_without_the_extra_pictures_are_said_not_to_be_compared(
+    check: Check, listed: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "list.txt").write_text(LIST + f"pdq:{'0f' * 32}\n")
+    assert check("--file", str(listed))[0] == 0  # no picture
+    listed.write_bytes(b"\xff\xd8\xff" + bytes(500))
+    monkeypatch.setattr("urlward.files.sandbox.MODULE", "urlward.nothing")
+    code, text = check("--file", str(listed))
+    assert code == 0
+    assert "pictures are not compared" in text
+    assert "Traceback" not in text
+
+
+def test_neither_a_url_nor_a_file(check: Check) -> None:
+    code, text = check()
+    assert code == 2
+    assert "a URL is needed, or a file: --file PATH" in text

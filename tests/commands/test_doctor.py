@@ -14,6 +14,7 @@ from conftest import free_port, listening
 from urlward import cli
 from urlward.commands import doctor
 from urlward.commands.doctor import Finding
+from urlward.config import Config
 from urlward.gateway.ca import authority
 
 RESOLV = "look at /etc/resolv.conf, and the feed's url"
@@ -197,3 +198,27 @@ def test_a_gateways_kernel(
     kernel = found(capsys, config, 1)["kernel"]
     assert "net.ipv4.ip_forward is 0" in [each.text for each in kernel]
     assert kernel[-1].advice == "sudo urlward doctor"
+
+
+def test_who_is_at_the_socket_for_hooks(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    config = Config.model_validate(
+        {"gateway": {"hook": {"folder": str(tmp_path)}}, "state": str(tmp_path / "state")}
+    )
+
+    def said() -> list[tuple[str, str]]:
+        return [(one.state, one.text.removeprefix(f"{path}: ")) for one in doctor._hook(config)]
+
+    assert said() == [("note", "nobody listens")]
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        assert said() == [("note", "nobody listens")]
+        server.listen()
+        with socket.socket(socket.AF_UNIX) as waits:
+            waits.connect(str(path))  # whom nobody has accepted
+            assert said() == [("note", "no resolver is connected")]
+            accepted = server.accept()[0]
+            assert said() == [("ok", "1 connection of resolvers")]
+            accepted.close()
+            assert said() == [("note", "no resolver is connected")]
+    assert [*doctor._hook(Config())] == []

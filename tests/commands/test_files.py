@@ -11,6 +11,7 @@ import pytest
 from conftest import run_command
 from docs.documents import DOCS, ROOT
 from urlward.commands.files import add_files_command
+from urlward.commands.publish import LOOK
 from urlward.config import SYSTEM, read_config
 from urlward.dns.hooks import NAMES as HOOKS
 from urlward.engine.errors import UrlwardError
@@ -65,6 +66,35 @@ def settings(unit: Path) -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in unit.read_text().splitlines() if re.match("[A-Z]", line))
 
 
+def test_the_unit_of_a_publisher(urlward: Callable[..., int], tmp_path: Path) -> None:
+    assert urlward(tmp_path) == 0
+    units = tmp_path / "systemd"
+    unit, proxy = settings(units / "urlward-publish.service"), settings(units / "urlward.service")
+    program = Path(sys.executable).with_name("urlward")
+    assert unit["ExecStart"] == f"{program} publish --config /etc/urlward/publisher.toml"
+    assert unit["ConditionPathExists"] == "/etc/urlward/publisher.toml", "of one that is not wanted"
+    assert (unit["Type"], unit["NotifyAccess"], unit["Restart"]) == ("notify", "main", "always")
+    assert int(unit["WatchdogSec"]) > 2 * LOOK
+    own = {
+        "Description",
+        "Wants",
+        "ExecStart",
+        "ExecReload",
+        "WatchdogSec",
+        "User",
+        "Group",
+        "StateDirectory",
+    }
+    own |= {"TimeoutStartSec", "LimitNOFILE"}
+    confined = {name: value for name, value in proxy.items() if name not in own}
+    assert confined.items() <= unit.items(), "as the filter is"
+    assert len(confined) > 25
+    user = unit["User"]
+    assert user != proxy["User"], "the filter has no business with the key that signs"
+    assert f"u {user} " in (units / f"sysusers.d/{user}.conf").read_text()
+    assert unit["StateDirectory"] == user
+
+
 def test_units_of_a_proxy(urlward: Callable[..., int], tmp_path: Path) -> None:
     assert urlward(tmp_path) == 0
     units = tmp_path / "systemd"
@@ -90,6 +120,7 @@ def test_units_start_what_they_are_told(urlward: Callable[..., int], tmp_path: P
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze")
 def test_systemd_takes_them(urlward: Callable[..., int], tmp_path: Path) -> None:
     assert urlward(tmp_path) == 0
-    units = [tmp_path / "systemd" / f"urlward.{kind}" for kind in ("service", "socket")]
+    names = ("urlward.service", "urlward.socket", "urlward-publish.service")
+    units = [tmp_path / "systemd" / name for name in names]
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

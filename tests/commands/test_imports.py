@@ -57,6 +57,21 @@ def test_lines_go_out_and_reasons_to_standard_error(imports: Import) -> None:
     ]
 
 
+def test_categories_of_the_source_that_are_taken(imports: Import) -> None:
+    path = DATA / "projectvic.json"
+    code, out, err = imports(path, "--max-errors", 2)
+    assert (code, len(out.splitlines())) == (0, 4)
+    assert f"{path}: read as format projectvic" in err
+    assert f"{path}:2:1: not taken: of a category that is not taken (--take)" in err
+    for chosen, count in (("2", 2), ("0", 1)):
+        assert (
+            len(imports("--format", "projectvic", path, "--take", chosen, "--max-errors", 2).out.splitlines())
+            == count
+        )
+    both = imports("--format", "projectvic", path, "--take", "0", "--take", "1", "--max-errors", 2)
+    assert len(both.out.splitlines()) == 5
+
+
 def test_progress(imports: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, float]] = []
     monkeypatch.setattr(

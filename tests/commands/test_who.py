@@ -1,5 +1,6 @@
 import argparse
 import json
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -360,7 +361,7 @@ def test_follow(
     path.write_text(f"address,from,to,subscriber\n{A},{at(0)},{at(100)},anna\n")
     left = iter([True, True, False])
 
-    def wait() -> bool:
+    def wait(_: float) -> bool:
         with path.open("a") as file:
             file.write(f"{A},{at(100)},{at(200)},berta\n")
         return next(left)
@@ -375,7 +376,7 @@ def test_following_something_else_says_so(
 ) -> None:
     path = tmp_path / "nat.log"
     path.write_text("Nov 18 16:01:00 cgn-1 sshd[77]: closed\n")
-    monkeypatch.setattr(assignment_commands, "_wait", lambda: False)
+    monkeypatch.setattr(assignment_commands, "_wait", lambda _: False)
     assert urlward("assignments", "follow", "cgn", path) == 0
     out = capsys.readouterr().out
     assert out == f"{path}: 0 rows, 0 not understood, nothing of the format cgn yet\n"
@@ -405,7 +406,11 @@ def test_radacct(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_following_radacct_goes_on_when_its_database_does(
-    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    urlward: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with closing(sqlite3.connect(tmp_path / "radius.db")) as radius:
         radius.execute(
@@ -424,11 +429,13 @@ def test_following_radacct_goes_on_when_its_database_does(
         return step != ""
 
     monkeypatch.setattr(assignment_commands, "_wait", wait)
+    caplog.set_level(logging.INFO)
     assert urlward("assignments", "follow", "radacct", url) == 0
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert out.splitlines() == [f"sqlite:///{tmp_path}/radius.db: 0 rows, 0 not understood"] * 2
-    assert err.endswith("; tried again each 30 s\n")
-    assert err.count("\n") == 1
+    assert caplog.messages[-1] == f"{url}: read on"
+    (failed,) = (one.message for one in caplog.records if one.levelname == "ERROR")
+    assert failed.endswith("; tried again each half a minute")
 
 
 def test_import_says_which_rows_are_not_understood(

@@ -13,6 +13,7 @@ format = "csv"
 columns = { url = "URL", id = "Reference" }
 delimiter = ";"
 category = "phishing"
+take = ["1", "2"]
 interval = "30m"
 jitter = 0.2
 poll = "2s"
@@ -89,6 +90,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         columns={"url": "URL", "id": "Reference"},
         delimiter=";",
         category="phishing",
+        take=("1", "2"),
         interval=1800.0,
         poll=2.0,
         jitter=0.2,
@@ -116,7 +118,7 @@ def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paused=True,
     )
     assert own == FeedTable(name="mine", path=str(folder / "own.txt"))
-    elsewhere = {"path", "password_env", "token_file", "token_env"}
+    elsewhere = {"path", "password_env", "token_file", "token_env", "exchange"}
     assert phishing.model_fields_set | elsewhere == set(FeedTable.model_fields)
 
 

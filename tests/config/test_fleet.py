@@ -27,6 +27,11 @@ def test_one_url_or_several() -> None:
         ({"service": "x"}, "service is given without sentinels"),
         ({"url": ["valkey://192.0.2.1", "valkeys://192.0.2.2"]}, "one of them for all"),
         ({"user": "x"}, "user is given without password_file"),
+        ({"sentinel_password_file": "x"}, "sentinel_password_file is given without sentinels"),
+        (
+            {"url": (), "sentinels": ["valkey://127.0.0.1"], "sentinel_user": "x"},
+            "sentinel_user is given without sentinel_password_file",
+        ),
         ({"ca": "x"}, "ca says nothing without valkeys://"),
         ({"url": "valkeys://127.0.0.1", "key": "x"}, "key is given without certificate"),
         ({"node": "a b"}, "no spaces"),

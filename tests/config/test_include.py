@@ -1,13 +1,16 @@
 """Files that a configuration includes."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from urlward.config import ConfigError, config_of, read_config
+from urlward.config import ConfigError, config_of, read_config, sources
 from urlward.config.sources import Sources, read_sources
+from urlward.regular import open_given
 
 MAIN = (
     'include = ["more/feeds.toml", "own.toml"]\nlist = ["a.txt"]\n[[feed]]\nname = "one"\npath = "one.txt"\n'
@@ -145,3 +148,25 @@ def test_a_text_in_place_of_a_files_is_checked_before_it_is_written(path: Path) 
     with pytest.raises(ConfigError, match=r"own\.toml:1: feed\.0: "):
         config_of(Sources(changed))
     assert not (path.parent / "own.toml").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_a_file_that_only_its_owner_may_read_says_who_that_is(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As whoever has no business in the service's folder meets it, with the configuration of a package."""
+    own = path.parent / "own.toml"
+    own.touch()
+    os.chown(own, 65_534, 65_534)
+
+    def refuse(asked: Path) -> BinaryIO:
+        if asked == own:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked)
+        return open_given(asked)
+
+    monkeypatch.setattr(sources, "open_given", refuse)
+    (line,) = lines(path)
+    assert line == (
+        "own.toml: Permission denied: urlward.toml includes it, so only root or nobody can use that "
+        "configuration here"
+    )

@@ -12,6 +12,7 @@ from urlward.config import (
     ConfigError,
     DnsTable,
     FeedTable,
+    FilesTable,
     FleetTable,
     GatewayTable,
     GroupTable,
@@ -111,6 +112,7 @@ remember = 50
 [gateway.hook]
 folder = "hook"
 settle = 10
+dnstap = true
 [gateway.canary]
 name = "here.example.invalid"
 addresses = ["198.51.100.252"]
@@ -144,6 +146,9 @@ users = "users.txt"
 
 [probing]
 slow = true
+
+[files]
+action = "alert"
 
 [fleet]
 url = "valkeys://valkey.example:6380"
@@ -223,6 +228,7 @@ def test_every_key(path: Path) -> None:
         ),
         proxy=ProxyTable(users=str(folder / "users.txt")),
         probing=ProbingTable(slow=True),
+        files=FilesTable(action="alert"),
         pages={"school": PageTable(operator="Example School")},
         page=PageTable(
             operator="Example School",
@@ -258,7 +264,7 @@ def test_every_key(path: Path) -> None:
                 max_ttl=60,
                 remember=50,
             ),
-            hook=HookTable(folder=str(folder / "hook"), settle=10),
+            hook=HookTable(folder=str(folder / "hook"), settle=10, dnstap=True),
             canary=CanaryTable(name="here.example.invalid", addresses=("198.51.100.252",)),
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),
@@ -298,6 +304,7 @@ def test_a_hook_needs_steering(path: Path) -> None:
     assert error(path, hook).startswith("gateway.hook.folder: a hook hands answers to a filter that steers")
     path.write_text("[gateway]\nsteer = true\n" + hook)
     assert read_config(path).gateway.hook.folder == str(path.parent / "hook")
+    assert error(path, "[gateway.hook]\ndnstap = true\n").startswith("gateway.hook.dnstap: name the folder")
     assert "a path of 90 bytes at most" in error(path, f'[gateway.hook]\nfolder = "/{"x" * 90}"\n')
 
 

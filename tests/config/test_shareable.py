@@ -11,8 +11,8 @@ from urlward.config.tables import SHAREABLE, Shareable, Table
 
 SHARED = {
     "Config.max_errors", "FeedTable.name", "FeedTable.format", "FeedTable.delimiter", "FeedTable.max_errors",
-    "FleetTable.prefix", "PageTable.default_language", "ProxyTable.connect_ports", "ProxyTable.ports",
-    "ScheduleTable.zone", "StoreTable.facility",
+    "FilesTable.types", "FleetTable.prefix", "PageTable.default_language", "ProxyTable.connect_ports",
+    "ProxyTable.ports", "ScheduleTable.zone", "StoreTable.facility",
 }  # fmt: skip
 """Keys with texts that leave. Whoever adds one has thought about what operators write there."""
 

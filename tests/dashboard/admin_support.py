@@ -134,6 +134,7 @@ class MadeUp(LiveSources):
         self.absent = False
         self.quiet = False
         """Whether nothing has happened, and nothing is configured."""
+        self.unpublished = False
         self.folder = tempfile.TemporaryDirectory(prefix="urlward-made-up-")
         self.config = Path(self.folder.name) / "urlward.toml"
         self.config.write_text(EDITED)
@@ -370,6 +371,49 @@ class MadeUp(LiveSources):
             },
             {"name": "gw3", "state": "away", "silent": 3_720, "connections": 0, "lists": {}, **same},
         ]  # fmt: skip
+
+    @property
+    def publishes(self) -> bool:
+        return not self.unpublished
+
+    def rollouts(self) -> Row:
+        if self.unpublished:
+            raise NotConfiguredError("Nothing is published from here: there is no [publish] with a place.")
+        if self.quiet:
+            return {"place": "/srv/lists", "leader": "", "lists": []}
+        node = "https://node1.example:8443"
+        versions = [
+            {"serial": n, "entries": 800 + n, "at": "2026-11-25T08:00:00Z", "released": n < 9, "protected": 0}
+            for n in (9, 8, 7)
+        ]
+        well = {
+            "name": "hotline", "state": "offered", "stable": 9, "canary": 9, "entries": 809, "held": None,
+            "can_promote": False, "watched": 0, "observe": 1800, "waiting": "", "max_rise": 2.0,
+            "canaries": [], "versions": versions,
+        }  # fmt: skip
+        counted = {
+            "url": node, "has": True, "requests": 91_000, "blocks": {"now": 12, "usual": 0.0021},
+            "faults": {"now": 0, "usual": 0.0}, "objections": {"now": 1, "usual": 0.00001},
+        }  # fmt: skip
+        waits = f"{node}: has serial 8 in force (its feed: failed)"
+        reason = f"{node}: 899 blocks of 1900 requests, where 0.00% was usual"
+        guard = {"reason": reason, "who": "", "at": "2026-11-25T08:00:00Z"}
+        return {"place": "/srv/lists", "leader": "publisher1:4711:0a1b2c3d", "lists": [
+            well,
+            {
+                **well, "name": "phishing", "state": "tried", "stable": 8, "can_promote": True,
+                "watched": 900, "waiting": waits,
+                "canaries": [counted, counted | {"url": "https://node2.example:8443", "has": False}],
+            },
+            {**well, "name": "malware", "state": "held", "can_promote": True, "held": guard},
+            {**well, "name": "games", "state": "held", "held": guard | {"reason": "wrong", "who": "Ann"}},
+        ]}  # fmt: skip
+
+    def act_on_rollout(self, act: str, name: str, serial: int | None, why: str, who: str) -> str:
+        if name == "none":
+            raise AdminError(f"{name}: no list of that name is published")
+        self.told.append(("rollout", act, name, serial, why, who))
+        return f"{name}: done"
 
     def alarms(self) -> list[Row]:
         if self.quiet:

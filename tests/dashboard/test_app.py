@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ import pytest
 import urllib3
 from tornado.httpclient import AsyncHTTPClient
 
+from conftest import wait_for
 from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, serving
+from urlward.dashboard import api, handler
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import AdminError, EventPage
@@ -31,11 +34,12 @@ from urlward.records.store import EventQuery
 
 PAGES = (
     "/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit",
-    *EDITING,
+    "/rollouts", *EDITING,
 )  # fmt: skip
 FORMS = (
     "/login", "/logout", "/check", "/allows", "/allows/end", "/feeds/refresh", "/feeds/accept", "/objections",
     "/people", "/people/remove", "/people/role",
+    "/rollouts/rollback", "/rollouts/release", "/rollouts/promote",
 )  # fmt: skip
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 SECRET_URL = "http://secret.example/listed-page?q=1"
@@ -363,6 +367,27 @@ def test_events_are_exported_whole(inside: Browser):
     assert len(lines) == EVENTS / 10
 
 
+def test_many_rows_are_written_some_at_a_time(
+    inside: Browser, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
+):
+    """All of a hundred thousand own entries, in one piece, kept everybody waiting for a second."""
+    rows = [{"id": f"o-{n}", "note": "x"} for n in range(2 * api.ROWS + 7)]
+    monkeypatch.setattr(sources, "own", lambda: rows)
+    longest, dumps = [], json.dumps
+
+    def counted(value: Any, **more: Any) -> str:
+        longest.append(len(value) if isinstance(value, list) else 0)
+        return dumps(value, **more)
+
+    monkeypatch.setattr(api.json, "dumps", counted)
+    answer = inside.get("/api/own", headers=BEARER)
+    assert answer.headers["Content-Type"] == "application/json"
+    assert json.loads(answer.data) == rows
+    assert max(longest) <= api.ROWS
+    monkeypatch.setattr(sources, "own", lambda: rows[: api.ROWS])
+    assert json.loads(inside.get("/api/own", headers=BEARER).data) == rows[: api.ROWS]
+
+
 def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sources: MadeUp):
     whole = sources.events
 
@@ -376,6 +401,39 @@ def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sourc
         inside.get("/events.csv")
     sources.absent, sources.events = True, whole  # type: ignore[method-assign]
     assert inside.get("/events.csv").status == 404
+
+
+def test_exports_that_nobody_reads_are_few_and_end(
+    site: Site, inside: Browser, sources: MadeUp, monkeypatch: pytest.MonkeyPatch
+):
+    """A hundred of them by whoever has a token kept everybody else waiting."""
+    whole, asked = sources.events, list[EventQuery]()
+
+    def counted(wanted: EventQuery) -> EventPage:
+        asked.append(wanted)
+        return whole(wanted)
+
+    monkeypatch.setattr(sources, "events", counted)
+    monkeypatch.setattr(handler, "UNREAD", 1.0)
+    host, port = site.origin.removeprefix("http://").split(":")
+    request = f"GET /events.csv HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n"
+    unread = []
+    try:
+        for _ in range(2 * handler.SENDING):
+            unread.append(one := socket.socket())
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            one.connect((host, int(port)))
+            one.sendall(request.encode())
+        wait_for(lambda: sum(not one.before for one in asked) >= handler.SENDING, "their turn")
+        assert inside.get("/healthz").status == 200
+        # Their time is over before it is the others' turn, and then this one's.
+        assert len(inside.get("/events.csv?kind=cut").data.splitlines()) == EVENTS / 5 + 1
+        data = b"".join(iter(partial(unread[0].recv, 1 << 16), b""))
+        assert data.count(b"\n") < EVENTS, "it was broken off, and is not taken for whole"
+        assert not data.endswith(b"0\r\n\r\n")
+    finally:
+        for one in unread:
+            one.close()
 
 
 def test_an_address_of_scripts_that_there_is_nothing_at(browser: Browser) -> None:

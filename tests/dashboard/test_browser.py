@@ -18,7 +18,7 @@ pytestmark = NEEDS_CHROMIUM
 
 PAGES = (
     "/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit",
-    *EDITING,
+    "/rollouts", *EDITING,
 )  # fmt: skip
 WIDTHS = (390, 1280)
 
@@ -195,7 +195,14 @@ def test_a_viewer_sees_no_button(chromium: Any, site: Site):
     page.wait_for_url(f"{site.origin}/")
     assert "Vic, viewer" in page.get_by_role("banner").inner_text()
     assert page.get_by_role("link", name="People").count() == 0
-    for path, buttons in (("/lists", 0), ("/allows", 0), ("/objections", 0), ("/events", 1), ("/check", 1)):
+    for path, buttons in (
+        ("/lists", 0),
+        ("/rollouts", 0),
+        ("/allows", 0),
+        ("/objections", 0),
+        ("/events", 1),
+        ("/check", 1),
+    ):
         page.goto(site.origin + path)
         assert page.locator("main").get_by_role("button").count() == buttons, path
     context.close()
@@ -247,6 +254,33 @@ def test_a_feed_is_fetched_and_a_refused_list_accepted(page: Any, site: Site, so
     assert [told[:2] for told in sources.told[-2:]] == [("refresh", "hotline"), ("accept", "phishing")]
     assert page.get_by_role("button", name="Accept the refused list of phishing").count() == 0
     sources.refused = True
+
+
+def test_a_published_list_is_rolled_back_released_and_offered(page: Any, site: Site, sources: MadeUp):
+    page.goto(f"{site.origin}/rollouts")
+    games = page.get_by_role("article", name="games")
+    assert "Held by Ann: wrong" in games.inner_text()
+    games.get_by_label("Why").first.fill("mended")
+    games.get_by_role("button", name="Release games").click()
+    page.get_by_text("The list is released").wait_for()
+    phishing = page.get_by_role("article", name="phishing")
+    assert "12; 0.21 % of requests before" in phishing.inner_text()
+    assert "Does not have it in force yet." in phishing.inner_text()
+    phishing.get_by_label("Why").first.fill("as it should be")
+    phishing.get_by_role("button", name="Offer phishing to all").click()
+    page.get_by_text("The version is offered to all.").wait_for()
+    hotline = page.get_by_role("article", name="hotline")
+    hotline.get_by_label("Version").select_option("7")
+    hotline.get_by_label("Why").fill("half the web")
+    hotline.get_by_role("button", name="Roll hotline back on all nodes").click()
+    page.get_by_text("All nodes have the earlier version").wait_for()
+    who = "Ann (dashboard)"
+    assert sources.told[-3:] == [
+        ("rollout", "release", "games", None, "mended", who),
+        ("rollout", "promote", "phishing", None, "as it should be", who),
+        ("rollout", "rollback", "hotline", 7, "half the web", who),
+    ]
+    assert page.complaints == []
 
 
 def test_what_is_found_is_exported(page: Any, site: Site):
@@ -507,6 +541,10 @@ def test_without_scripts_all_is_there(chromium: Any, session: Any, site: Site):
     page.get_by_label("URL").fill("http://blocked.example/")
     page.get_by_role("button", name="Check").click()
     page.get_by_role("heading", name="Verdict: block").wait_for()
+    page.get_by_role("link", name="Rollouts").click()
+    page.get_by_role("article", name="games").get_by_label("Why").first.fill("mended")
+    page.get_by_role("button", name="Release games").click()
+    page.get_by_text("The list is released").wait_for()
     context.close()
 
 

@@ -13,16 +13,22 @@ from jinja2 import Environment, nodes
 
 from dashboard.admin_support import MadeUp, Site, serving
 from dashboard.test_app import Browser
+from urlward.config import Config
 from urlward.dashboard import handler
 from urlward.dashboard.handler import NAVIGATION
 from urlward.dashboard.language import TEXTS, Language, language_of, languages
 from urlward.engine.entry import Kind
+from urlward.feeds.learn import Learning
 from urlward.feeds.source import Reason
 from urlward.feeds.status import STATES
 from urlward.page.words import SHIPPED, read_texts
+from urlward.policy.own import Learned
 from urlward.records.event import KINDS
-from urlward.records.exposition import ALARMS
-from urlward.records.metrics import TROUBLES
+from urlward.records.exposition import ALARMS, OFFERS
+from urlward.records.metrics import PUBLISHING, TROUBLES
+from urlward.records.watches import Watches
+from urlward.state.audit_view import TOPICS
+from urlward.state.folder import local_key
 
 HERE = Path(handler.__file__).parent
 ROOT = HERE.parent
@@ -218,7 +224,10 @@ REASONS = {
 def test_words_that_scripts_rely_on_are_translated():
     states = {*STATES, "open", "granted", "declined", "pass", "monitor"}
     words = states | set(KINDS) | {kind.label for kind in Kind} | set(ALARMS)
-    words |= {*TROUBLES, *(end for end, _ in TROUBLES.values()), *get_args(Reason), *REASONS}
+    words |= {*OFFERS, *(action for actions in TOPICS.values() for action in actions)}
+    for troubles in (TROUBLES, PUBLISHING):
+        words |= {*troubles, *(end for end, _ in troubles.values())}
+    words |= {*get_args(Reason), *REASONS}
     assert {word for word in words if f"term.{word}" not in ENGLISH} == set()
 
 
@@ -233,6 +242,8 @@ SPOKEN = [
     *said(ROOT / "objections/objections.py", "UrlwardError"),
     *said(ROOT / "policy/own.py", "UrlwardError"),
     *said(ROOT / "feeds/rollback.py", "UrlwardError"),
+    *said(ROOT / "publish/rollout.py", "UrlwardError"),
+    *said(ROOT / "publish/desk.py", "UrlwardError"),
     *(one for one in said(HERE / "editing.py", "EditError") if one[1] != "X: X"),  # of another module
     *said(ROOT / "records/event.py", "ReferenceTextError"),
     *said(ROOT / "state/people.py", "UrlwardError"),
@@ -375,3 +386,24 @@ def test_no_text_stands_in_a_script(path: Path):
     literals = re.findall(r'"([^"\n]*)"|`([^`]*)`', re.sub(r"(?m)//.*$", "", path.read_text()))
     sentences = [text for pair in literals for text in pair if re.match(r"[A-Z][a-z]|.*[a-z]\.$", text)]
     assert [text for text in sentences if text != "Etc/UTC"] == []
+
+
+def test_what_an_alarm_says_of_known_files_is_translated(tmp_path: Path):
+    texts: list[str] = []
+    met = {"hotline": 2.0, "none": 1.0}
+    watches = Watches(
+        [],
+        tmp_path,
+        lambda *_, **__: None,
+        known=lambda: (met, 3.0),
+        alarm=lambda _, text, **__: texts.append(text),
+    )
+    watches.look_at_files()
+    learning = Learning(Config(), tmp_path, local_key(tmp_path), 7, lambda _, text: texts.append(text))
+    learning._tell(Learned([], False, 1), 0.0)
+    assert len(texts) == 4
+    for text in texts:
+        for tag in ("es", "fil"):
+            shown = languages()[tag].message(text)
+            assert "<span" not in shown, text
+            assert shown != text

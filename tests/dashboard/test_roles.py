@@ -21,6 +21,8 @@ PATHS = {
     "/configuration/(feed|group|rule|schedule)": "/configuration/feed",
     "/feeds/(pause|resume|rollback|release)": "/feeds/pause",
     "/own/(remove|reveal)": "/own/reveal",
+    "/rollouts/(rollback|release|promote)": "/rollouts/release",
+    "/api/rollouts/([^/]{1,64})/(rollback|release|promote)": "/api/rollouts/hotline/release",
     "/api/configuration/(feed|group|rule|schedule)": "/api/configuration/feed",
     "/api/feeds/([^/]{1,64})/(pause|resume|rollback|release|versions)": "/api/feeds/hotline/versions",
     "/api/own/([^/]{1,64})/(remove|reveal)": "/api/own/o-0000002a/reveal",
@@ -186,6 +188,30 @@ def test_a_viewer_sees_no_client_and_no_destination(site: Site, viewer: Browser,
     found = json.loads(viewer.get("/api/events?limit=1").data)["events"][0]
     assert not hidden & found.keys()
     assert hidden <= json.loads(operator.get("/api/events?limit=1").data)["events"][0].keys()
+
+
+def test_a_viewer_sees_no_machine_of_a_rollout(viewer: Browser, operator: Browser):
+    for path in ("/rollouts", "/api/rollouts"):
+        mine, theirs = operator.get(path).data.decode(), viewer.get(path).data.decode()
+        for hidden in ("node1.example", "node2.example", "/srv/lists", "publisher1"):
+            assert hidden in mine
+            assert hidden not in theirs
+        for shown in ("phishing", "canary 2", "canary: 899 blocks of 1900 requests", "canary: has serial 8"):
+            assert shown in theirs, shown
+
+
+def test_a_page_of_rollouts_is_there_where_lists_are_published(site: Site, operator: Browser):
+    sources: Any = site.sources
+    assert b'href="/rollouts"' in operator.get("/lists").data
+    sources.unpublished = True
+    try:
+        assert b'href="/rollouts"' not in operator.get("/lists").data
+        assert b"Nothing is published from here" in operator.get("/rollouts").data
+        assert operator.get("/api/rollouts").status == 404
+    finally:
+        sources.unpublished = False
+    answer = operator.form("/rollouts", "/rollouts/release", name="none", why="x")
+    assert (answer.status, b"no list of that name is published" in answer.data) == (400, True)
 
 
 def test_a_viewer_reads_no_objection(viewer: Browser, operator: Browser):

@@ -223,6 +223,27 @@ def test_a_reload_may_change_the_number_of_workers_and_where_they_listen(
             connect(first)
 
 
+def test_a_reload_says_that_an_included_file_is_gone(tmp_path: Path) -> None:
+    """What it had was in force without a word, and is so no more."""
+    config, own = tmp_path / "urlward.toml", tmp_path / "own.toml"
+    config.write_text(f'state = "{tmp_path}/state"\ninclude = ["own.toml"]\n')
+    own.write_text("[[rule]]\naction = 'monitor'\n")
+    gone = "the last file of `include` is gone"
+    with running(tmp_path, "--config", str(config)) as proxy:
+        assert get(proxy.port, "http://blocked.example/").status != 451
+        proxy.process.send_signal(RELOAD)
+        wait_for(lambda: "reload: done" in proxy.log(), "the reload", 120)
+        assert gone not in proxy.log()
+        own.unlink()
+        proxy.process.send_signal(RELOAD)
+        wait_for(lambda: proxy.log().count("reload: done") == 2, "the next", 120)
+        assert proxy.log().count(gone) == 1
+        assert get(proxy.port, "http://blocked.example/").status == 451
+        proxy.process.send_signal(RELOAD)
+        wait_for(lambda: proxy.log().count("reload: done") == 3, "one more", 120)
+        assert proxy.log().count(gone) == 1, "it is known"
+
+
 def test_what_is_under_way_outlives_a_reload(tmp_path: Path) -> None:
     def slow(connection: socket.socket) -> None:
         connection.recv(65536)

@@ -1,4 +1,4 @@
-"""``urlward run --steer`` with a hook in the resolver that clients have."""
+"""``urlward run --steer`` with a hook in the resolver that clients have, or its dnstap."""
 
 import os
 import shutil
@@ -8,23 +8,25 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.query
 import pytest
 
 from conftest import wait_for
-from e2e.steer_support import RESOLVER_PORT, address, elements, get, resolving, steering, while_alive
+from e2e.steer_support import MANY, RESOLVER_PORT, address, elements, get, resolving, steering, while_alive
 from e2e.test_modes import may_make_namespaces
-from gateway.network import IPV4, Network
+from gateway.network import IPV4, Network, first_line
+from gateway.test_rules import echo
 from resolver.hook_support import HOOKS, KINDS
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
 
 @contextmanager
-def unbound(net: Network, folder: Path, hook: Path) -> Iterator[None]:
-    """Unbound on the gateway, which forwards to the world's resolver."""
+def unbound(net: Network, folder: Path, known: Path, **values: Any) -> Iterator[None]:
+    """Unbound on the gateway, which forwards to the world's resolver; `values` as in `KINDS`."""
     if shutil.which("unbound") is None:
         pytest.skip("needs unbound")
     more = f"""\
@@ -36,8 +38,8 @@ forward-zone:
     name: "example."
     forward-addr: {IPV4.resolver}@{RESOLVER_PORT}
 """
-    command = [*net.gateway.prefix, *KINDS["unbound"](folder, 5399, RESOLVER_PORT, more=more)]
-    env = {"PATH": os.environ["PATH"], "URLWARD_HOOK": str(hook), "URLWARD_HOOKS": str(HOOKS)}
+    command = [*net.gateway.prefix, *KINDS["unbound"](folder, 5399, RESOLVER_PORT, more=more, **values)]
+    env = {"PATH": os.environ["PATH"], "URLWARD_HOOK": str(known), "URLWARD_HOOKS": str(HOOKS)}
     with (folder / "unbound.log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -86,3 +88,53 @@ def test_the_resolver_that_is_there(tmp_path: Path) -> None:
             )
             for i in range(20, 60):
                 while_alive(net, lambda i=i: steered(f"n{i}.blocked.example"))  # type: ignore[misc]
+
+
+def is_cut(s: socket.socket) -> bool:
+    try:
+        return not echo(s)
+    except ConnectionResetError:
+        return True
+
+
+def test_a_resolver_that_tells_when_it_has_answered(tmp_path: Path) -> None:
+    """A first connection passes, and is cut."""
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    with resolving(tmp_path, "tapped") as net:
+        tables = f'[gateway.hook]\nfolder = "{hook}"\ndnstap = true\n'
+        with (
+            steering(net, tmp_path, more=f'never = ["{IPV4.lan}"]', dns_more=tables) as proxy,
+            unbound(net, tmp_path, hook, hook=False, tap=hook / "dnstap"),
+        ):
+            assert [one.name for one in hook.iterdir()] == ["dnstap"]
+            assert hook.joinpath("dnstap").stat().st_mode & 0o777 == 0o660
+
+            def cut(name: str) -> None:
+                assert address(ask(net, name)) == IPV4.origin
+                with net.client.connect(IPV4.origin, 80) as first:
+                    wait_for(lambda: IPV4.origin in elements(net, "steer4"), "the address")
+                    if first_line(first).startswith("origin "):
+                        wait_for(lambda: is_cut(first), "the end of the first connection")
+
+            with net.client.connect(IPV4.other, 80) as unlisted:
+                assert first_line(unlisted).startswith("origin ")
+                assert address(ask(net, "plain.example")) == IPV4.other
+                with net.client.connect(IPV4.origin, 80) as older:
+                    assert first_line(older).startswith("origin ")
+                    cut("blocked.example")
+                    wait_for(lambda: is_cut(older), "the end of the older connection")
+                assert echo(unlisted)
+            while_alive(net, lambda: get(net, IPV4.origin, "blocked.example") == 451)
+
+            # The worker that it tells dies: another does the same.
+            children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children")
+            os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+            names = (f"n{i}.blocked.example" for i in range(MANY))
+            before = set(elements(net, "steer4"))
+
+            def told_again() -> bool:
+                ask(net, next(names))
+                return set(elements(net, "steer4")) > before
+
+            wait_for(told_again, "what another worker is told")

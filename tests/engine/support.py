@@ -1,5 +1,6 @@
 """What the engine's tests share: keys, one-line compiling, hypothesis settings."""
 
+import hashlib
 import os
 from collections.abc import Iterable
 
@@ -8,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiled, Compiler
 from urlward.engine.digest import Key
+from urlward.engine.entry import ALGORITHMS
 from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
@@ -34,6 +36,18 @@ def examples(count: int) -> settings:
 def key() -> Key:
     """A key with empty caches, always of the same secret."""
     return Key(SECRET)
+
+
+def digest(algorithm: str, number: int) -> bytes:
+    """An invented file's digest; PDQ digests of two numbers differ in about half of their bits."""
+    material = f"{algorithm} {number}".encode()
+    return hashlib.blake2b(material, digest_size=ALGORITHMS[algorithm]).digest()
+
+
+def file_line(algorithm: str, number: int, **attributes: object) -> str:
+    """A line that lists an invented file."""
+    more = (f"{name}={value}" for name, value in attributes.items())
+    return " ".join([f"{algorithm}:{digest(algorithm, number).hex()}", *more])
 
 
 def compile_lines(lines: Iterable[str], under: Key) -> Compiled:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.support import CREATED, OTHER_SECRET, SECRET, build, compile_lines, examples
+from engine.support import CREATED, OTHER_SECRET, SECRET, build, compile_lines, digest, examples, file_line
 from urlward.engine import artifact
 from urlward.engine.artifact import (
     HEADER_SIZE,
@@ -56,6 +56,12 @@ def golden() -> bytes:
     return build(LINES, Key(SECRET), "golden")
 
 
+def with_files() -> bytes:
+    """The same with digests of files."""
+    files = [file_line("md5", 1, id=16), file_line("sha256", 1), file_line("pdq", 1, category="csam")]
+    return build([*LINES, *files, f"@@{file_line('pdq', 1)}"], Key(SECRET), "golden")
+
+
 def repaired(data: bytes) -> bytes:
     """The same bytes under a checksum that fits them, as whoever forges a file would write it."""
     forged = bytearray(data)
@@ -94,6 +100,11 @@ def use(data: bytes) -> None:
         matcher.check_host(host)
         matcher.lists_below(host)
         matcher.check_address(host.strip("[]"))
+    for algorithm in ("md5", "sha256"):
+        matcher.check_file({algorithm: digest(algorithm, 1)})
+    for pictures in matcher.perceptual():
+        for row, distance in pictures.near(digest("pdq", 1)):
+            matcher.file_verdict("golden", row, distance=distance)
     list(loaded.release())
 
 
@@ -376,7 +387,7 @@ def test_a_trie_too_deep_for_the_stack_is_refused(letters: int) -> None:
 def test_forged_sections_load_and_work_or_are_damaged(
     section: Section, changes: list[tuple[float, int, bytes]]
 ) -> None:
-    data = golden()
+    data = with_files()
     content = bytearray(parse(data).sections[section])
     for where, removed, added in changes:
         at = int(where * (len(content) + 1))
@@ -396,12 +407,21 @@ JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(sorted(parse(golden()).meta)), JSON, min_size=1, max_size=2))
+META = parse(build([file_line("md5", 1)], Key(SECRET))).meta
+
+
+@given(
+    st.dictionaries(st.sampled_from(sorted(META)), JSON, max_size=2),
+    st.dictionaries(st.sampled_from(sorted(META["files"])), JSON, max_size=2),
+)
 @examples(500)
-def test_forged_meta_sections_load_and_work_or_are_damaged(change: dict[str, object]) -> None:
-    meta = json.dumps(parse(golden()).meta | change).encode()
+def test_forged_meta_sections_load_and_work_or_are_damaged(
+    change: dict[str, object], of_files: dict[str, object]
+) -> None:
+    meta = parse(with_files()).meta
+    lie = meta | {"files": meta["files"] | of_files} | change
     try:
-        use(forge(golden(), {Section.META: meta}))
+        use(forge(with_files(), {Section.META: json.dumps(lie).encode()}))
     except ArtifactError:
         return
 

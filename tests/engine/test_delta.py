@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.reference import Rule
-from engine.support import CREATED, OTHER_SECRET, build, compile_lines, examples, key
+from engine.support import CREATED, OTHER_SECRET, build, compile_lines, examples, file_line, key
 from engine.test_artifact import LINES, forge, repaired
 from engine.test_matcher_reference import SHAPES, rules, shapes
 from urlward.engine import delta as engine_delta
@@ -24,6 +24,7 @@ from urlward.engine.artifact import HEADER_SIZE, Section, dump, parse, section_t
 from urlward.engine.delta import MOST, DeltaError
 from urlward.engine.digest import Key
 from urlward.engine.errors import WrongKeyError
+from urlward.engine.perceptual import sealed_size
 from urlward.engine.table import RowTable
 
 if sys.version_info >= (3, 14):
@@ -33,6 +34,15 @@ else:
 
 # Both lists have these, so that a delta of short lists is worth it.
 FILLER = [f"filler{n}.example" for n in range(150)]
+
+# More of them than are sealed together would be another test: `LISTS` has it.
+FILES = [
+    file_line("md5", 1, category="phishing"),
+    file_line("sha256", 1, id="f1"),
+    file_line("pdq", 1, id="f2", distance=5),
+    f"@@{file_line('pdq', 2)}",
+    file_line("sha1", 1, category="other"),
+]
 
 IDS = st.sampled_from(["all", "all", "some", "none"])
 
@@ -75,10 +85,17 @@ def apply_delta(old: bytes, delta: Buffer, under: Key, most: int = MOST) -> byte
     return engine_delta.apply_delta(parse(old), delta, under, most)
 
 
-OLD_LINES = [*FILLER, *LINES[::2], "http://sub.test/dir/page?a=1&b=2 id=16", "*/two/three/* id=17"]
+OLD_LINES = [
+    *FILLER,
+    *LINES[::2],
+    *FILES[1:],
+    "http://sub.test/dir/page?a=1&b=2 id=16",
+    "*/two/three/* id=17",
+]
 NEW_LINES = [
     *FILLER[2:],
     *LINES[1:],
+    *FILES[:-1],
     "http://sub.test/dir/page?a=1&b=3&c=4 id=18",
     "203.0.113.7 category=new",
 ]
@@ -109,6 +126,13 @@ LISTS = {
     "others": ["*/one/three/*", "192.0.2.2", "192.0.2.0/24", "other.* category=a", "@@a.test"],
     "no ids": [line.replace(" id=", " note=") for line in PAGES],
     "the longest id": [f"a.test id={'x' * 128}", "b.test id=y"],
+    "files": [file_line("sha256", n, id=f"f{n}") for n in range(9)] + [file_line("pdq", n) for n in range(5)],
+    "other files": [
+        *(file_line("sha256", n, id=f"f{n}", category="b" if n % 2 else "a") for n in range(3, 12)),
+        *(file_line("pdq", n, distance=n) for n in range(3, 9)),
+        f"@@{file_line('pdq', 1)}",
+        "a.test category=c",
+    ],
     "nothing": [],
 }
 
@@ -118,6 +142,13 @@ LISTS = {
 def test_every_section(old: str, new: str) -> None:
     before, after = issue(FILLER + LISTS[old]), issue(FILLER + LISTS[new], 2)
     assert apply_delta(before, make_delta(before, after, key()), key()) == after
+
+
+def test_pictures_beyond_one_sealed_block() -> None:
+    lines = [file_line("pdq", n, distance=n % 60) for n in range(3000)]
+    before, after = issue(lines[:-500]), issue(lines[300:], 2)
+    for old, new in ((before, after), (after, before)):
+        assert apply_delta(old, make_delta(old, new, key()), key()) == new
 
 
 def test_header_and_signature_come_as_they_were() -> None:
@@ -246,6 +277,9 @@ PATTERNS = len(parse(OLD).sections[Section.SHARED])
         (Section.NETWORKS, b"not sealed"),
         (Section.NETWORKS, bytes(12) + ChaCha20Poly1305(key()._seal).encrypt(bytes(12), b"[]", key().id)),
         (Section.SIEVE, b""),
+        (Section.FILE_SHAPES, b"\xff" * 2 * len(FILES[1:])),
+        (Section.FILE_ID_ENDS, b"\xff" * 4 * len(FILES[1:])),
+        (Section.PERCEPTUAL, bytes(sealed_size(1))),
     ],
 )
 def test_an_artifact_that_contradicts_itself(section: Section, content: bytes) -> None:
@@ -405,7 +439,7 @@ def test_sections_do_not_overlap() -> None:
     meta = bytes(parse(NEW).sections[Section.META])
     rest = random.Random(1).randbytes(50_000) + bytes(4 << 20)
     end = len(meta) + len(rest)
-    ends = [len(meta), *[end, 0] * 7]
+    ends = [len(meta), *[end, 0] * 9, end]
     form = b"".join([NEW[:HEADER_SIZE], *(n.to_bytes(8, "little") for n in ends), meta, rest])
     with memory_below(4 * len(form)):
         refused(forged(packed(form), len(form)), "not the new artifact")
@@ -422,7 +456,7 @@ def sections_of(form: bytes) -> list[bytes]:
     [
         [0] * len(Section),
         [1 << 63] * len(Section),
-        [10_000, 0] * (len(Section) // 2) + [10_000],
+        [10_000, 0] * (len(Section) // 2 - 1) + [10_000] * 2,
         list(range(len(Section))),
     ],
 )

@@ -7,7 +7,7 @@ from urlward.engine.entry import Kind, canonical_network, strip_www
 
 def test_kinds_from_the_most_specific() -> None:
     assert [kind.label for kind in sorted(Kind, reverse=True)] == [
-        *["params", "page", "prefix", "host", "domain", "path", "name", "address", "network"]
+        *["file", "params", "page", "prefix", "host", "domain", "path", "name", "address", "network"]
     ]
 
 

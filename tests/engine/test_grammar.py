@@ -89,6 +89,51 @@ def test_lines_without_an_entry(line: str) -> None:
     assert parse_line(line) == ()
 
 
+MD5, PDQ = "0123456789abcdef" * 2, "0f" * 32
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"md5:{MD5}", Entry(Kind.FILE, "md5", MD5)),
+        (f"MD5:{MD5.upper()}", Entry(Kind.FILE, "md5", MD5)),
+        (f"sha1:{MD5}01234567", Entry(Kind.FILE, "sha1", f"{MD5}01234567")),
+        (f"sha256:{MD5 * 2}", Entry(Kind.FILE, "sha256", MD5 * 2)),
+        (f"pdq:{PDQ}", Entry(Kind.FILE, "pdq", PDQ, distance=31)),
+        (f"pdq:{PDQ} distance=0", Entry(Kind.FILE, "pdq", PDQ)),
+        (f"pdq:{PDQ} id=7 distance=63", Entry(Kind.FILE, "pdq", PDQ, id="7", distance=63)),
+        (
+            f"md5:{MD5} id=7 category=csam expires=1970-01-02 note=x",
+            Entry(Kind.FILE, "md5", MD5, id="7", category="csam", expires=1),
+        ),
+        (f"@@md5:{MD5}", Entry(Kind.FILE, "md5", MD5, allow=True)),
+        (f"@@pdq:{PDQ}", Entry(Kind.FILE, "pdq", PDQ, allow=True)),
+        # What says so little that others would be near can be excused all the same.
+        (f"@@pdq:{'0' * 64}", Entry(Kind.FILE, "pdq", "0" * 64, allow=True)),
+        (f"pdq:{'0' * 60}ffff distance=15", Entry(Kind.FILE, "pdq", f"{'0' * 60}ffff", distance=15)),
+    ],
+)
+def test_files(line: str, expected: Entry) -> None:
+    assert entry(line) == expected
+    assert entry(f"  {line}\t # a comment") == expected
+
+
+@pytest.mark.parametrize("subject", [f"sha256:{MD5 * 2}", f"md5:{MD5}", f"pdq:{PDQ}"])
+@pytest.mark.parametrize(
+    "attributes", ["", " id=A-1", " category=CSAM", "\tid=A-1   category=csam \n", f" id={MD5}"]
+)
+def test_the_short_way_of_plain_lines_reads_as_the_long_one(subject: str, attributes: str) -> None:
+    assert entry(subject + attributes) == entry(f"{subject}{attributes} note=x")
+
+
+def test_an_id_or_category_that_has_a_digest_in_it_is_left_out() -> None:
+    for said in (MD5, f"file-{MD5[:12].upper()}", f"{MD5[4:8]}-{MD5[8:12]}:{MD5[12:16]}", "0a" * 20):
+        found = entry(f"md5:{MD5} id={said} category={said.replace(':', '.')}")
+        assert (found.id, found.category) == ("", "")
+    for said in (MD5[:11], "6f9619ff-8b86-d011-b42d-00c04fc964ff", "1234567890123456"):
+        assert entry(f"md5:{MD5} id={said}").id == said
+
+
 def test_a_hosts_line_names_several_hosts_and_leaves_out_its_own() -> None:
     hosts = parse_line("127.0.0.1  localhost a.test localhost.localdomain www.b.test id=7  # c")
     assert [(e.kind, e.host, e.id) for e in hosts] == [
@@ -200,7 +245,7 @@ def test_limits_that_hold(word: str) -> None:
 
 # -- faults
 
-ATTRIBUTES = "attributes are id=, category=, expires=, port=, note=, nocase, subdomains"
+ATTRIBUTES = "attributes are id=, category=, expires=, port=, distance=, note=, nocase, subdomains"
 
 
 @pytest.mark.parametrize(
@@ -276,6 +321,23 @@ ATTRIBUTES = "attributes are id=, category=, expires=, port=, note=, nocase, sub
         ('http://example.test/a"', 22, "a quote that nothing closes"),
         ('example.test note="a b', 19, "a quote that nothing closes"),
         ("a" * (MAX_LINE + 1), MAX_LINE, "line is longer"),
+        ("md5:", 5, "a digest of md5 is 32 hexadecimal digits"),
+        (f"md5:{MD5[:-1]}g", 5, "a digest of md5 is 32 hexadecimal digits"),
+        (f"@@sha1:{MD5}", 8, "a digest of sha1 has 40 hexadecimal digits, not 32"),
+        (f"pdq:{PDQ}00", 5, "a digest of pdq has 64 hexadecimal digits, not 66"),
+        ("md5:d41d8cd98f00b204e9800998ecf8427e", 5, "the digest of an empty file"),
+        ("sha1:da39a3ee5e6b4b0d3255bfef95601890afd80709", 6, "the digest of an empty file"),
+        (f"pdq:{'0' * 64}", 5, "pictures of one colour"),
+        (f"pdq:{'f' * 64} distance=0", 5, "pictures of one colour"),
+        (f"pdq:{'0' * 60}ffff distance=16", 5, "pictures of one colour"),
+        (f"pdq:{PDQ} distance=64", 79, "distance is a number from 0 to 63"),
+        (f"pdq:{PDQ} distance=-1", 79, "distance is a number from 0 to 63"),
+        (f"md5:{MD5} distance=1", 38, "distance goes with pdq"),
+        ("||pdq^ distance=1", 8, "distance goes with pdq"),
+        (f"@@pdq:{PDQ} distance=1", 72, "distance goes with no exception"),
+        (f"md5:{MD5} port=80", 38, "port goes with no file"),
+        (f"md5:{MD5} nocase", 38, "nocase goes with"),
+        (f"md5:{MD5} subdomains", 38, "subdomains goes with"),
     ],
 )
 def test_fault(line: str, column: int, reason: str) -> None:

@@ -773,6 +773,14 @@ def test_what_is_allowed_with_escaped_dots_does_not_allow_where_they_lead() -> N
     assert found.check("p.test", "/ok/x%u002e/a+b").action == "allow"
 
 
+@pytest.mark.parametrize("spelled", ["/a%20b/", "/a+b/"])
+def test_an_allowed_path_sequence_allows_what_it_is_to_origins_that_spell_it_otherwise(spelled: str) -> None:
+    found = matcher("p.test", f"@@*{spelled}*")
+    assert found.check("p.test", f"{spelled}c").action == "allow"
+    assert found.check("p.test", f"/c.html{spelled}c").blocked, "to some, the rest of a file is none"
+    assert found.check("p.test", f"{spelled}../c").blocked
+
+
 @pytest.mark.parametrize("target", ["/listed.html/ok/x/", "/listed.html/ok/x/.", "/listed.html/ok/x/y;z"])
 def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it(target: str) -> None:
     found = matcher("http://p.test/listed.html", "@@*/ok/x/*")

@@ -47,6 +47,20 @@ def test_it_is_a_list_as_any(config: Config) -> None:
     assert verdict(config, "other.example")[0] == "block"
 
 
+def test_files_are_in_it(config: Config, tmp_path: Path) -> None:
+    digests = {"md5": bytes(range(16))}
+    (tmp_path / "list.txt").write_text(f"md5:{digests['md5'].hex()} id=feed\n")
+    excused = add(config, f"@@md5:{digests['md5'].hex()}")
+    keeper = make_keeper([tmp_path / "list.txt"], config)
+    keeper.load()
+    found = keeper.matcher.check_file(digests, time.time())
+    assert (found.action, found.list, found.entry) == ("allow", "own-entries", excused)
+    remove_from_own(config, tmp_path / "state", excused, "over", "ann")
+    keeper = make_keeper([tmp_path / "list.txt"], config)
+    keeper.load()
+    assert keeper.matcher.check_file(digests, time.time()).entry == "feed"
+
+
 def test_rules_name_it(config: Config, tmp_path: Path) -> None:
     from urlward.config import RuleTable
 

@@ -78,10 +78,10 @@ def test_a_recipe_is_of_all_that_an_artifact_is_made_of() -> None:
         {"columns": {"url": "a"}},
         {"category": "c"},
     )
-    changes += ({"delimiter": ";"}, {"key": "k"})
+    changes += ({"delimiter": ";"}, {"key": "k"}, {"take": ("2",)})
     made = {recipe(FEED.model_copy(update=change), KEY) for change in changes}
     made |= {recipe(FEED, KEY), recipe(FEED, Key(OTHER_SECRET))}
-    assert len(made) == 8
+    assert len(made) == 9
     assert recipe(FEED.model_copy(update={"interval": 60.0, "timeout": 1.0}), KEY) == recipe(FEED, KEY)
 
 

@@ -35,14 +35,19 @@ class Server:
         folder: for its files.
         options: of its command line, besides.
         port: where it listens; 0 for one that is free.
+        sentinel: lines of its configuration, of a Sentinel.
+        listens: the line of it that says the port.
     """
 
-    def __init__(self, folder: Path, *options: str, port: int = 0, sentinel: str = "") -> None:
+    def __init__(
+        self, folder: Path, *options: str, port: int = 0, sentinel: str = "", listens: str = "port {port}"
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = port or free_port()
         self._options = options
         self._sentinel = sentinel
+        self._listens = listens.format(port=self.port)
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
@@ -54,7 +59,7 @@ class Server:
         if self._sentinel:
             path = self.folder / "sentinel.conf"
             if not path.exists():
-                path.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n{self._sentinel}")
+                path.write_text(f"{self._listens}\nbind 127.0.0.1\ndir {self.folder}\n{self._sentinel}")
             command = ["valkey-sentinel", str(path)]
         else:
             command = [

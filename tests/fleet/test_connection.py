@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from conftest import free_port
 from fleet.nodes import Node, meet
 from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
-from urlward.config import FleetTable
+from proxy.test_probing import client
+from urlward.config import FleetTable, ProbingTable
 from urlward.docs import FOLDER
 from urlward.engine.digest import Key
-from urlward.fleet import connection
+from urlward.engine.verdict import Verdict
+from urlward.fleet import connection, throttles
 from urlward.fleet.connection import FleetConnection, StreamEntry
 from urlward.fleet.nodes import FleetNodes, NodeReport
+from urlward.fleet.throttles import SharedProbing
+from urlward.proxy.probing import Probing
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
@@ -129,6 +134,33 @@ async def test_streams_and_channels_are_followed_over_a_restart(server: Server) 
     assert [entry.fields for entry in taken] == [{b"n": b"1"}, {b"n": b"2"}]
 
 
+async def test_who_begins_is_listening_already(server: Server) -> None:
+    """Else what is published after a look, and before that, would be heard by nobody."""
+    heard: list[bytes] = []
+    reached: list[object] = []
+
+    def prepare(made: FleetConnection, *, follows: bool = False) -> None:
+        async def begin() -> None:
+            reached.append(await made.ask(("PUBLISH", made.name("news"), "x")))
+
+        async def take(_: list[StreamEntry]) -> None:
+            pass
+
+        for number in range(20):
+            made.listen(made.name(f"other-{number}"), heard.append)
+        made.listen(made.name("news"), heard.append)
+        if follows:
+            made.follow(made.name("log"), take)
+        made.on_begin(begin)
+
+    async with connected(table(server), prepare=prepare):
+        await until(lambda: reached)
+    async with connected(table(server), prepare=lambda made: prepare(made, follows=True)):
+        await until(lambda: len(reached) == 2)
+        await until(lambda: len(heard) == 2)
+    assert reached == [[1], [1]]
+
+
 async def test_a_bug_of_who_takes_does_not_end_it(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     taken: list[StreamEntry] = []
 
@@ -236,15 +268,24 @@ async def test_a_user_and_its_password(server: Server, tmp_path: Path) -> None:
         assert told == [f"127.0.0.1:{server.port}: the user or the password is refused"]
 
 
-async def test_the_documented_user_may_do_all_that_is_needed(server: Server, tmp_path: Path) -> None:
-    """That a node steers, takes what others steer, and shows how it is."""
+async def test_the_documented_user_may_do_all_that_is_needed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a node steers, takes what others steer, shows how it is, and counts what clients draw."""
     (line,) = re.findall("^ACL SETUSER .*", (FOLDER / "fleet.md").read_text(), re.MULTILINE)
     assert server.run(*line.replace("PASSWORD", "word").split()) == "OK"
     (tmp_path / "password").write_text("word")
     nodes = [Node(server.url, name) for name in ("a", "b")]
+    monkeypatch.setattr(throttles, "MOST_CLIENTS", 1)
     user = {"user": "urlward", "password_file": str(tmp_path / "password")}
+    limits = ProbingTable(entries=2)
+    probings, shareds = [], []
     for node in nodes:
         node.connection._table = table(server, **user)
+        shared = SharedProbing(node.connection, limits)
+        shared.throttle = Probing(limits, lambda _: None, lambda *_: None, shared=shared)
+        probings.append(shared.throttle)
+        shareds.append(shared)
         FleetNodes(node.connection, lambda at: NodeReport(at, True, "1", {}, 0, 0, 0, 0.0, []))
         node.start()
     try:
@@ -253,6 +294,15 @@ async def test_the_documented_user_may_do_all_that_is_needed(server: Server, tmp
         await meet(*nodes)
         await nodes[0].steer("192.0.2.1")
         assert nodes[1].kernel.has("192.0.2.1")
+        for address, entries in (("192.0.2.7", "abc"), ("192.0.2.8", "a")):
+            for entry in entries:
+                probings[0].drew(client(address), Verdict("block", entry=entry, list="test"))
+        running = asyncio.ensure_future(shareds[0].run())
+        await until(
+            lambda: len(server.run("KEYS", "*drawn-*")) == server.run("ZCARD", "{urlward}:drawers") == 1
+        )
+        await until(lambda: "192.0.2.7" in probings[1]._drawn)
+        running.cancel()
         server.run("FLUSHALL")
         await until(
             lambda: server.run("ZCARD", "{urlward}:steered") and server.run("HLEN", "{urlward}:nodes")
@@ -324,6 +374,87 @@ async def test_sentinel_names_the_server_before_and_after_a_failover(tmp_path: P
             await until(lambda: c.up)
             assert await c.ask(("GET", c.name("x"))) == [b"1"]
             assert replica.run("ROLE")[0] == b"master"
+
+
+WATCH = "sentinel monitor mymaster 127.0.0.1 {port} 1\n"
+USER = "user default off\nuser asker on >s3cret-word resetchannels +sentinel|get-master-addr-by-name\n"
+
+
+async def test_sentinels_with_a_user_of_their_own(server: Server, tmp_path: Path) -> None:
+    """And a password; the server wants another."""
+    server.run("CONFIG", "SET", "requirepass", "other-word")
+    words = {"own": "other-word\n", "sentinel": "s3cret-word\n"}
+    for name, word in words.items():
+        (tmp_path / name).write_text(word)
+    own = {"password_file": str(tmp_path / "own")}
+    given = {"sentinel_user": "asker", "sentinel_password_file": str(tmp_path / "sentinel")}
+    sentinel = Server(tmp_path / "s", sentinel=WATCH.format(port=server.port) + USER).start()
+    try:
+        good = FleetTable(sentinels=(sentinel.url,), node="a", **own, **given)
+        async with connected(good) as (c, told):
+            assert await c.ask(("PING",)) == [b"PONG"]
+            assert told == []
+        for wrong in ({}, given | {"sentinel_password_file": str(tmp_path / "own")}):
+            table = FleetTable(sentinels=(sentinel.url,), node="a", **own, **wrong)
+            async with connected(table, waits=False) as (_, told):
+                await until(lambda told=told: told)
+                assert told == [f"127.0.0.1:{sentinel.port}: the user or the password is refused"]
+        missing = given | {"sentinel_password_file": str(tmp_path / "none")}
+        table = FleetTable(sentinels=(sentinel.url,), node="a", **own, **missing)
+        async with connected(table, waits=False) as (_, told):
+            await until(lambda: told)
+            assert told == [f"{tmp_path}/none: No such file or directory"]
+    finally:
+        sentinel.kill()
+
+
+async def test_sentinels_with_a_password_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "sentinel").write_text("s3cret-word")
+    watch = WATCH.format(port=server.port) + "requirepass s3cret-word\n"
+    sentinel = Server(tmp_path / "s", sentinel=watch).start()
+    try:
+        given = {"sentinel_password_file": str(tmp_path / "sentinel")}
+        async with connected(FleetTable(sentinels=(sentinel.url,), node="a", **given)) as (c, _):
+            assert await c.ask(("PING",)) == [b"PONG"]
+    finally:
+        sentinel.kill()
+
+
+async def test_sentinels_over_tls(tmp_path: Path) -> None:
+    """With certificates of both, and the server likewise."""
+    certificates(tmp_path)
+    files = {name: str(tmp_path / name) for name in ("ca.pem", "own.pem", "own.key")}
+    options = {
+        "tls-cert-file": files["own.pem"],
+        "tls-key-file": files["own.key"],
+        "tls-ca-cert-file": files["ca.pem"],
+    }
+    port = free_port()
+    server = Server(
+        tmp_path / "tls",
+        "--tls-port",
+        str(port),
+        *(part for name, file in options.items() for part in (f"--{name}", file)),
+    ).start()
+    lines = "".join(f"{name} {file}\n" for name, file in options.items())
+    (tmp_path / "sentinel").write_text("s3cret-word")
+    sentinel = Server(
+        tmp_path / "s", sentinel=WATCH.format(port=port) + lines + USER + "tls-replication yes\n",
+        listens="port 0\ntls-port {port}",
+    ).start()  # fmt: skip
+    try:
+        url = (f"valkeys://127.0.0.1:{sentinel.port}",)
+        word = {"sentinel_user": "asker", "sentinel_password_file": str(tmp_path / "sentinel")}
+        own = {"certificate": files["own.pem"], "key": files["own.key"]}
+        good = FleetTable(sentinels=url, node="a", ca=files["ca.pem"], **own, **word)
+        async with connected(good) as (c, _):
+            assert await c.ask(("PING",)) == [b"PONG"]
+        async with connected(FleetTable(sentinels=url, node="a", **own, **word), waits=False) as (_, told):
+            await until(lambda: told)
+            assert "certificate: " in told[0]
+    finally:
+        sentinel.kill()
+        server.kill()
 
 
 async def test_a_cluster_is_asked_where_the_slot_is(tmp_path: Path) -> None:

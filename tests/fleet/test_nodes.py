@@ -13,8 +13,9 @@ from companion import Companion
 from conftest import run_command, wait_for
 from fleet.nodes import SEAL
 from fleet.servers import HAS_VALKEY, Server, until
+from urlward.commands import doctor, gateway
 from urlward.commands.fleet import add_fleet_commands
-from urlward.config import FleetTable
+from urlward.config import FleetTable, GatewayTable, read_config
 from urlward.engine.digest import Key, format_key
 from urlward.fleet.connection import FleetConnection, seal_of
 from urlward.fleet.nodes import FleetNodes, NodeReport, nodes_of, read_nodes
@@ -55,9 +56,11 @@ def config(server: Server, node: str, more: str = "") -> str:
 
 
 @asynccontextmanager
-async def node(server: Server, name: str, key: Key = SEAL, **more: Any) -> AsyncIterator[FleetNodes]:
+async def node(
+    server: Server, name: str, key: Key = SEAL, twin: Callable[[bool], None] = lambda _: None, **more: Any
+) -> AsyncIterator[FleetNodes]:
     connection = FleetConnection(FleetTable(url=(server.url,), node=name), key)
-    made = FleetNodes(connection, lambda at: said(at, **more))
+    made = FleetNodes(connection, lambda at: said(at, **more), twin)
     running = asyncio.ensure_future(connection.run())
     try:
         yield made
@@ -91,6 +94,39 @@ async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server
     found = server.run("HGETALL", "{urlward}:nodes")
     assert len(found) == 4
     assert b"hotline" not in b"".join(found)
+
+
+async def test_two_nodes_of_one_name_are_told_until_there_is_one(
+    server: Server, urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = seal_of(FleetTable(url=(server.url,), seal=str(tmp_path / "fleet.key")), None)
+    told: list[tuple[str, bool]] = []
+
+    def twin(which: str) -> Callable[[bool], None]:
+        return lambda there: told.append((which, there))
+
+    async with node(server, "a", key, twin=twin("first")) as first:
+        await until(lambda: first.latest)
+        # The process before has left its word, which is one of another process: that alone is no twin.
+        before = await first.connection.ask(("HGET", first.connection.name("nodes"), "a"))
+    async with node(server, "a", key, twin=twin("second")) as second:
+        looks: list[int] = []
+        second._describe = lambda at: looks.append(1) or said(at)  # type: ignore[func-returns-value]
+        await until(lambda: len(looks) > 3)
+        assert told == []
+        assert before is not None
+        async with node(server, "a", key, twin=twin("third")):
+            await until(lambda: {("second", True), ("third", True)} <= {*told})
+            await until(lambda: second.latest is not None and second.latest[0].twin)
+            assert second.counts() == {"up": 0, "failing": 1, "away": 0}
+            assert await asyncio.to_thread(urlward) == 1
+            assert (
+                "node a: two nodes have this name: give each its own (fleet.node)\n"
+                in capsys.readouterr().out
+            )
+        await until(lambda: ("second", False) in told)
+        await until(lambda: second.latest is not None and second.latest[0].state == "up")
+    assert sorted(told) == [("second", False), ("second", True), ("third", True)]
 
 
 async def test_what_makes_no_sense_is_no_node(server: Server) -> None:
@@ -155,6 +191,69 @@ def test_status_of_nodes_that_run(
     finally:
         made.process.kill()
         made.process.wait()
+
+
+def test_doctor_and_status_say_how_the_fleet_is(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "gw1"
+    folder.mkdir()
+    (folder / "fleet.key").write_bytes(format_key(b"k" * 32))
+    made = Companion("urlward.service.process", folder, config(server, "gw1"))
+    settings = read_config(made.config).model_copy(
+        update={
+            "state": str(made.state),
+            "gateway": GatewayTable.model_validate({"hook": {"folder": str(folder / "hook")}}),
+        }
+    )
+
+    def said(look: Callable[..., Any]) -> list[tuple[str, str]]:
+        return [(one.state, one.text) for one in look(settings)]
+
+    try:
+        wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+        # No worker reports.
+        assert said(doctor._fleet) == [
+            ("ok", "Valkey is reached; 0 of 1 nodes are up"),
+            ("wrong", "node gw1 is failing"),
+            ("ok", "0 of 0 DNS answers did not wait for all nodes"),
+        ]
+        assert said(doctor._hook) == [("note", f"{folder}/hook/socket: nobody listens")]
+        assert gateway._shared(settings) == {
+            "fleet": ask(made.state, "status")["fleet"],
+            "hook": {"connected": None, "late": None},
+        }
+        assert ask(made.state, "status")["fleet"]["nodes"] == {"up": 0, "failing": 1, "away": 0}
+        server.kill()
+        wait_for(lambda: not ask(made.state, "status")["fleet"]["up"], "the word that it is away")
+        why = f"127.0.0.1:{server.port}: Connection refused"
+        assert said(doctor._fleet) == [("wrong", f"Valkey is away: {why}")]
+        wait_for(lambda: ask(made.state, "status")["fleet"]["why"] == why, "the reason")
+    finally:
+        made.process.kill()
+        made.process.wait()
+    assert gateway._shared(settings) == {"fleet": None, "hook": {"connected": None, "late": None}}
+
+
+def test_both_nodes_of_one_name_raise_an_alarm(server: Server, tmp_path: Path) -> None:
+    made = []
+    try:
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            folder.mkdir()
+            (folder / "fleet.key").write_bytes(format_key(b"k" * 32))
+            made.append(Companion("urlward.service.process", folder, config(server, "gw1")))
+        wait_for(lambda: all((one.state / "records.sock").exists() for one in made), "the processes")
+        text = "fleet: another node is called gw1 as well: say another name in fleet.node"
+        for one in made:
+            wait_for(lambda one=one: ask(one.state, "status")["alarms"].get("twin-node") == text, "the alarm")
+        made[0].process.kill()
+        made[0].process.wait()
+        wait_for(lambda: "twin-node" not in ask(made[1].state, "status")["alarms"], "its end")
+    finally:
+        for one in made:
+            one.process.kill()
+            one.process.wait()
 
 
 def test_all_is_well(server: Server, urlward: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

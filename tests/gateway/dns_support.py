@@ -138,6 +138,7 @@ class Kernel:
 
     Attributes:
         steered: calls, as (addresses, seconds).
+        followed: the same of `follow`.
         cuts: addresses of calls.
         networks: as last listed.
         fault: raised where it is set.
@@ -149,6 +150,7 @@ class Kernel:
 
     def __init__(self) -> None:
         self.steered: list[tuple[list[str], int]] = []
+        self.followed: list[tuple[list[str], int]] = []
         self.cuts: list[list[str]] = []
         self.networks: list[str] = []
         self.listings: list[bool] = []
@@ -165,6 +167,11 @@ class Kernel:
     def addresses(self) -> set[str]:
         return {address for addresses, _ in self.steered for address in addresses}
 
+    @property
+    def told(self) -> set[str]:
+        """Addresses that are followed."""
+        return {address for addresses, _ in self.followed for address in addresses}
+
     async def _pass(self) -> None:
         if self.gate is not None:
             self.waiting += 1
@@ -177,6 +184,10 @@ class Kernel:
         await self._pass()
         self.steered.append((list(addresses), seconds))
         return len(self.steered[-1][0])
+
+    async def follow(self, addresses: Iterable[str], seconds: int) -> None:
+        await self._pass()
+        self.followed.append((list(addresses), seconds))
 
     async def cut(self, addresses: Iterable[str]) -> None:
         await self._pass()

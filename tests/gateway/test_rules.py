@@ -4,7 +4,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -449,6 +449,41 @@ def test_connections_that_the_kernel_has_forgotten(net: Network, f: Family) -> N
         with pytest.raises(ConnectionResetError):
             echo(ours)
         assert echo(other)
+
+
+@contextmanager
+def back_by_another_way(net: Network) -> Iterator[None]:
+    """Have what origins answer come to the client past the gateway."""
+    world, client = net.world.name, net.client.name
+    mac = "02:00:00:00:00:01"
+    for arguments in (
+        f"-n {world} link add back0 type veth peer name back0 address {mac} netns {client}",
+        f"-n {client} link set back0 up",
+        f"-n {world} link set back0 up",
+        *(f"-n {world} neigh add {f.client} lladdr {mac} dev back0 nud permanent" for f in (IPV4, IPV6)),
+        *(f"-n {world} -{f.version} route add {f.client} dev back0" for f in (IPV4, IPV6)),
+    ):
+        subprocess.run(["ip", *arguments.split()], check=True, capture_output=True)
+    for name in ("all", "back0"):
+        net.client.sysctl(f"net.ipv4.conf.{name}.rp_filter", "0")
+    try:
+        yield
+    finally:
+        subprocess.run(["ip", "-n", world, "link", "del", "back0"], check=True, capture_output=True)
+
+
+@families
+def test_a_connection_whose_answers_come_by_another_way_ends(net: Network, f: Family) -> None:
+    """The kernel takes it for no connection, and it would hang: neither led to the filter nor let through."""
+    net.up()
+    with back_by_another_way(net):
+        ours, _ = connected(net, f.origin)
+        with ours:
+            assert echo(ours)
+            net.add(f.of("steer"), f.origin)
+            with pytest.raises(ConnectionResetError):
+                echo(ours)
+        assert net.says(f.origin).startswith("filter ")
 
 
 @families

@@ -233,6 +233,40 @@ async def test_cut(steer_set: SteerSet, nft: Watched) -> None:
     assert {key for key, left in held(nft, "cutting").items() if left > 900} == {"tcp", "udp"}
 
 
+async def test_what_clients_know_already_is_steered_and_cut_once(steer_set: SteerSet, nft: Watched) -> None:
+    for _ in 1, 2, 3:
+        await steer_set.follow(["192.0.2.1", "127.0.0.1", "nonsense"], 3_600)
+    assert nft.changes == 2, "one to cut, one to steer"
+    assert held(nft, "steer4")["192.0.2.1"] >= 3_600
+    assert held(nft, "cut4")["192.0.2.1"] == pytest.approx(CUT_FOR, abs=5)
+    assert set(held(nft, "cutting")) == {"tcp", "udp"}
+    assert set(held(nft, "cut4")) == {"192.0.2.1"}
+
+    # Whoever steers it, older connections pass it by.
+    await steer_set.steer(["192.0.2.2"], 3_600)
+    assert "192.0.2.2" not in held(nft, "cut4")
+    await steer_set.follow(["192.0.2.2"], 3_600)
+    assert "192.0.2.2" in held(nft, "cut4")
+
+    # The kernel has lost it, and so has the filter.
+    nft.run("flush set inet urlward cut4; flush set inet urlward steer4")
+    steer_set.forget()
+    await steer_set.follow(["192.0.2.2"], 3_600)
+    assert set(held(nft, "cut4")) == set(held(nft, "steer4")) == {"192.0.2.2"}
+
+
+async def test_a_full_set_of_what_is_cut_does_not_keep_an_address_from_being_steered(
+    steer_set: SteerSet, nft: Watched
+) -> None:
+    await steer_set.cut([f"192.0.2.{n}" for n in range(1, 5)])
+    with pytest.raises(SetFullError):
+        await steer_set.follow(["192.0.2.9"], 3_600)
+    assert set(held(nft, "steer4")) == {"192.0.2.9"}
+    nft.run("flush set inet urlward cut4")
+    await steer_set.follow(["192.0.2.9"], 3_600)
+    assert set(held(nft, "cut4")) == {"192.0.2.9"}, "made good"
+
+
 async def test_listed_networks_replace_each_other(steer_set: SteerSet, nft: Watched) -> None:
     await steer_set.list_networks(["192.0.2.0/24", "192.0.2.7", "198.51.100.7", "2001:db8::/32"], cut=True)
     assert len(keys(nft, "listed4")) == 2

@@ -20,6 +20,7 @@ from mitmproxy.test import taddons
 
 from conftest import free_port, rounds
 from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
+from resolver.dnstap_support import Sender, tapped
 from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError
 from urlward.gateway import steering
@@ -64,6 +65,7 @@ async def running(
     monkeypatch: pytest.MonkeyPatch,
     text: str = LIST,
     system: Path | None = None,
+    metrics: Metrics | None = None,
     **values: Any,
 ) -> AsyncIterator[Rig]:
     monkeypatch.setattr(
@@ -91,7 +93,11 @@ async def running(
         server.running()
         assert await server.setup_servers()
         urlward.running()
-        addon.running()
+        with monkeypatch.context() as patched:
+            if metrics is not None:
+                recording = SimpleNamespace(metrics=metrics, hit_by_dns=print, logs=True, named=str)
+                patched.setattr(urlward, "recording", recording)
+            addon.running()
         rig = Rig(folder, upstream, tctx, addon)
         yield rig
         for instance in server.servers:
@@ -360,6 +366,35 @@ def test_a_resolver_that_is_this_filter() -> None:
         Steering(table, Kernel())  # type: ignore[arg-type]
 
 
+async def test_a_resolver_tells_by_dnstap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steering, "RECHECK", 0.02)
+    folder = tmp_path / "hook"
+    folder.mkdir()
+    hook, metrics = HookTable(folder=str(folder), dnstap=True), Metrics(0.0)
+    async with running(tmp_path, monkeypatch, metrics=metrics, hook=hook) as rig:
+        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        assert metrics.snapshot()["resolvers"] == 0
+        sender = await Sender.to(folder / "dnstap")
+        answer = records("60 A 203.0.113.7")(dns.message.make_query("blocked.example", "A"))
+        assert isinstance(answer, bytes)
+        sender.tell(tapped(answer))
+        await until(lambda: rig.kernel.followed, "the address")
+        said = metrics.snapshot()
+        assert (said["resolvers"], said["hooked"]["steered"]) == (1, 1)
+        assert [one.name for one in folder.iterdir()] == ["dnstap"], "no filter that nobody needs"
+        monkeypatch.undo()
+    assert await sender.ended() == b"", "closed with the filter"
+
+
+async def test_only_the_first_worker_takes_dnstap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What resolvers tell has to meet."""
+    monkeypatch.setattr(steering, "is_first", lambda: False)
+    hook, metrics = HookTable(folder=str(tmp_path), dnstap=True), Metrics(0.0)
+    async with running(tmp_path, monkeypatch, metrics=metrics, hook=hook):
+        assert not (tmp_path / "dnstap").exists()
+        assert metrics.snapshot()["resolvers"] is None
+
+
 async def test_a_hook_in_a_resolver(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -367,8 +402,9 @@ async def test_a_hook_in_a_resolver(
     monkeypatch.setattr(steering, "RECHECK", 0.02)
     folder = tmp_path / "hook"
     folder.mkdir()
-    hook = HookTable(folder=str(folder))
-    async with running(tmp_path, monkeypatch, hook=hook) as rig:
+    hook, metrics = HookTable(folder=str(folder)), Metrics(0.0)
+    async with running(tmp_path, monkeypatch, metrics=metrics, hook=hook) as rig:
+        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
         await until((folder / "filter").exists, "the filter")
         reader, writer = await asyncio.open_unix_connection(folder / "socket")
         query = dns.message.make_query("blocked.example", "A")
@@ -378,6 +414,8 @@ async def test_a_hook_in_a_resolver(
         size = int.from_bytes(await reader.readexactly(2))
         assert (await reader.readexactly(size))[:1] == b"S"
         assert rig.kernel.addresses == {"203.0.113.7"}
+        assert (metrics.snapshot()["resolvers"], metrics.snapshot()["hooked"]["steered"]) == (1, 1)
+        monkeypatch.setattr(rig.urlward, "recording", None)
 
         before = (folder / "filter").read_bytes()
         await rig.relist("other.example\n")

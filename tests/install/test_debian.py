@@ -168,6 +168,47 @@ def test_what_comes_with_it(machine: Machine) -> None:
     ]
 
 
+OF_PUBLISHER = ("publisher.toml", "phishing.txt", "lists.key", "body", "body.pub")
+PUBLISHER = """\
+[[feed]]
+name = "phishing"
+path = "/etc/urlward/phishing.txt"
+[publish]
+to = "/srv/lists"
+key = "lists.key"
+sign = "body"
+[records]
+privacy = "counts"
+days = { operations = 1 }
+"""
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_publisher_is_a_service_once_it_is_configured(machine: Machine) -> None:
+    unit = "urlward-publish.service"
+    assert machine.run("systemctl", "is-enabled", unit, code=None) == "disabled\n"
+    assert machine.run("systemctl", "is-active", unit, code=None) == "inactive\n"
+    folder = machine.root / "etc/urlward"
+    (folder / "publisher.toml").write_text(PUBLISHER)
+    (folder / "phishing.txt").write_text("phish.example\n")
+    machine.run("urlward", "keygen", "-o", "/etc/urlward/lists.key")
+    machine.run("urlward", "keygen", "--signing", "-o", "/etc/urlward/body")
+    machine.run("chgrp", "urlward-publish", "/etc/urlward/lists.key", "/etc/urlward/body")
+    machine.run("chmod", "0640", "/etc/urlward/lists.key", "/etc/urlward/body")
+    machine.run("install", "-d", "-o", "urlward-publish", "-g", "urlward-publish", "/srv/lists")
+    machine.run("systemctl", "enable", "--now", unit)
+    wait_for(lambda: (machine.root / "srv/lists/stable/phishing.ward").exists(), "the list to be published")
+    assert "leads /srv/lists" in machine.run("systemctl", "status", unit)
+    state = ("--config", "/etc/urlward/publisher.toml", "--state", "/var/lib/urlward-publish")
+    wait_for(lambda: machine.succeeds("urlward", "status", *state), "all to be well")
+    process = machine.run("systemctl", "show", "-P", "MainPID", unit).strip()
+    user = machine.run("id", "-u", "urlward-publish").strip()
+    assert re.search(rf"^Uid:\s+{user}\s", machine.run("cat", f"/proc/{process}/status"), re.MULTILINE)
+    machine.run("/usr/lib/urlward/bin/python", "-c", "import s3fs")
+    machine.run("systemctl", "disable", "--now", unit)
+    machine.run("rm", "-r", "/srv/lists", *(f"/etc/urlward/{name}" for name in OF_PUBLISHER))
+
+
 @pytest.mark.usefixtures("installed")
 def test_nothing_names_the_place_where_it_was_built(machine: Machine) -> None:
     assert machine.run("grep", "-rlI", "debian/urlward/usr", "/usr/lib/urlward", code=1) == ""
@@ -217,6 +258,7 @@ def test_removed_it_is_over_and_what_is_the_operators_stays(machine: Machine) ->
 def test_purged_it_leaves_nothing(machine: Machine, before: set[str], installed: str) -> None:
     assert installed
     # As an operator leaves them.
+    (machine.root / "etc/systemd/system/urlward-publish.service.d").mkdir()
     (machine.root / "etc/urlward/lists.key").write_text("own")
     units = machine.root / "etc/systemd/system"
     for unit in ("urlward.service", "urlward-closed.service"):

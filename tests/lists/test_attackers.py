@@ -225,7 +225,17 @@ def test_before_it_the_thief_can_sign_all_and_even_rotate_to_himself() -> None:
 
 DICTIONARY = [f"{word}.example" for word in ("alpha", "bravo", "delta", "gamma")]
 LISTED = DICTIONARY[1]
-KEYED = (Section.DIGESTS, Section.BELOW, Section.LETTERS, Section.PARAMS, Section.NETWORKS, Section.SIEVE)
+KEYED = (
+    *(Section.DIGESTS, Section.BELOW, Section.LETTERS, Section.PARAMS, Section.NETWORKS, Section.SIEVE),
+    *(Section.FILES, Section.PERCEPTUAL),
+)
+
+
+def files(guess: str) -> list[str]:
+    """Lines that list an invented file by its digests."""
+    content = guess.encode()
+    digests = {name: hashlib.new(name, content).hexdigest() for name in ("md5", "sha1", "sha256")}
+    return [f"{name}:{digest}" for name, digest in (digests | {"pdq": digests["sha256"]}).items()]
 
 
 def texts(guess: str) -> Iterator[bytes]:
@@ -249,7 +259,7 @@ def unkeyed(text: bytes) -> Iterator[bytes]:
 
 
 def test_nothing_of_an_entry_that_can_be_computed_without_the_key_is_in_it() -> None:
-    data = compiled(LISTED, f"http://{LISTED}/{LISTED}", f"*/{LISTED}/x/*", "192.0.2.7 id=7")
+    data = compiled(LISTED, *files(LISTED), f"http://{LISTED}/{LISTED}", f"*/{LISTED}/x/*", "192.0.2.7 id=7")
     for guess in (*DICTIONARY, "192.0.2.7"):
         for text in texts(guess):
             found = [value for value in unkeyed(text) if value in data]
@@ -266,22 +276,25 @@ def keyed_windows(data: bytes) -> set[bytes]:
 
 
 def test_with_a_wrong_key_no_guess_looks_better_than_another() -> None:
-    target = compiled(LISTED)
+    target = compiled(LISTED, *files(LISTED))
     windows = keyed_windows(target)
-    assert windows & keyed_windows(compiled(LISTED)), "with the key, the right guess is seen"
+    for line in (LISTED, *files(LISTED)):
+        again = keyed_windows(compiled(line, *files("filler.example")))
+        assert windows & again, "with the key, the right guess is seen"
     for wrong in (b"\0" * 32, b"\xff" * 32, LIST_KEY.id * 4, SECRET[::-1]):
         for guess in DICTIONARY:
-            assert not windows & keyed_windows(compiled(guess, under=Key(wrong)))
+            assert not windows & keyed_windows(compiled(guess, *files(guess), under=Key(wrong)))
 
 
 def test_lists_of_one_shape_differ_in_keyed_bytes_alone() -> None:
     """So that whatever tells them apart takes the key."""
-    one, other = parse(compiled(DICTIONARY[0])), parse(compiled(DICTIONARY[1]))
+    one, other = (parse(compiled(guess, *files(guess))) for guess in DICTIONARY[:2])
     assert one.header.size == other.header.size
     assert one.meta == other.meta
     for section in set(Section) - set(KEYED):
         assert one.sections[section] == other.sections[section]
-    assert one.sections[Section.DIGESTS] != other.sections[Section.DIGESTS]
+    for section in (Section.DIGESTS, Section.FILES, Section.PERCEPTUAL):
+        assert one.sections[section] != other.sections[section]
 
 
 def test_a_wrong_key_opens_nothing() -> None:

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from obstacles import audit_on_a_full_disk
+from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.grammar import parse_line
+from urlward.policy import own
 from urlward.policy.own import (
+    LEARNED,
+    Learned,
     Meant,
     add_own,
     draft,
+    learn_own,
     line_of,
     own_entries,
     own_row,
@@ -69,6 +74,9 @@ def test_what_it_stands_for(text: str, meant: Meant, line: str) -> None:
         ({"text": "a.example", "note": "as of a.example"}, "note: names the host"),
         ({"text": "http://a.example/x", "note": "see http://b.example/"}, "has a URL in it"),
         ({"text": "a.example", "note": "two\nlines"}, "one line"),
+        ({"text": f"md5:{'0123456789abcdef' * 2}", "note": "of 0123456789AB"}, "note: has a digest in it"),
+        ({"text": f"md5:{'0123456789abcdef' * 2}", "meant": "page"}, "not a URL"),
+        ({"text": f"@@pdq:{'0f' * 32} distance=3"}, "distance goes with no exception"),
     ],
 )
 def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
@@ -137,6 +145,35 @@ def test_the_same_is_added_once(tmp_path: Path) -> None:
         remove_own(state, "o-1", "over", "ann", now=NOW)
 
 
+@pytest.mark.parametrize(
+    ("line", "digest"),
+    [
+        ("listed.example", "a3a6bbf621e3eb6c69c65f9ce3d4637c"),
+        (
+            "@@http://listed.example/a?x=1&y=2 nocase port=81 subdomains",
+            "b1d53285bf218a26973a18b382893682",
+        ),
+    ],
+)
+def test_what_is_kept_is_known_again_whatever_entries_come_to_have(line: str, digest: str) -> None:
+    assert own._digest(parse_line(line)[0], Key(bytes(range(32)))) == digest, "those in own.json are such"
+
+
+def test_a_file_is_an_own_entry_as_any(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    id_ = add(state, f"pdq:{'0f' * 32} distance=10", note="case 7")
+    with pytest.raises(UrlwardError, match=f"it is there already: {id_}"):
+        add(state, f"pdq:{'0F' * 32}")
+    add(state, f"@@pdq:{'0f' * 32}")
+    add(state, f"md5:{'0123456789abcdef' * 2}", category="csam", expires="2030-01-31")
+    assert [(one.action, one.kind) for one in own_entries(state)] == [
+        ("block", "file"), ("allow", "file"), ("block", "file"),
+    ]  # fmt: skip
+    assert all(b"0f0f0f" not in path.read_bytes() for path in state.rglob("*") if path.is_file())
+    line = f"pdq:{'0f' * 32} distance=10 id={id_}"
+    assert reveal_own(state, local_key(state), id_, "ben", now=NOW) == line
+
+
 def test_a_comment_hides_no_attribute(tmp_path: Path) -> None:
     with pytest.raises(UrlwardError, match="a comment"):
         add(tmp_path / "state", "listed.example # x")
@@ -152,3 +189,79 @@ def test_the_record_comes_first(tmp_path: Path) -> None:
     with audit_on_a_full_disk(), pytest.raises(StateError):
         remove_own(state, id_, "over", "ben", now=NOW)
     assert [one.id for one in own_entries(state)] == [id_]
+
+
+def learn(state: Path, *urls: str, most: int = 10, expires: str = "2027-01-20", now: float = NOW) -> Learned:
+    drafts = [draft(url, "page", note="list x, entry 1", expires=expires) for url in urls]
+    return learn_own(state, local_key(state), drafts, most, now=now)
+
+
+def test_what_is_learned_is_an_entry_as_any(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    operators = add(state, "http://listed.example/c")
+    found = learn(state, "http://listed.example/a", "http://listed.example/b?x=1", "http://listed.example/c")
+    assert [(one.who, one.kind, one.note, one.expires) for one in found.added] == [
+        (LEARNED, "page", "list x, entry 1", "2027-01-20"),
+        (LEARNED, "params", "list x, entry 1", "2027-01-20"),
+    ]  # fmt: skip
+    assert found[1:] == (True, 0)
+    assert [one.id for one in own_entries(state)] == [operators, *(one.id for one in found.added)]
+    assert reveal_own(state, local_key(state), found.added[0].id, "ben", now=NOW).startswith(
+        "http://listed.example/a id="
+    )
+    remove_own(state, found.added[0].id, "a false match", "ben", now=NOW)
+    told = [json.loads(text) for text in (state / "audit.jsonl").read_text().splitlines()]
+    assert [(one["action"], one["who"]) for one in told] == [
+        ("own-added", "ann"), ("own-added", LEARNED), ("own-added", LEARNED), ("own-revealed", "ben"),
+        ("own-removed", "ben"),
+    ]  # fmt: skip
+
+
+def test_the_same_is_learned_once(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    first = learn(state, "http://listed.example/a", "https://www.listed.example/a", "http://listed.example/a")
+    assert len(first.added) == 1
+    before = (state / "own.json").stat().st_mtime_ns
+    assert learn(state, "http://listed.example/a") == ([], False, 0)
+    assert (state / "own.json").stat().st_mtime_ns == before
+    assert own_entries(state) == first.added
+
+
+def test_only_so_many_are_learned_in_a_day(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    add(state, "operator.example")
+    urls = [f"http://listed.example/{n}" for n in range(5)]
+    assert (len((found := learn(state, *urls[:3], most=2)).added), found.left) == (2, 1)
+    assert learn(state, urls[3], most=2, now=NOW + 86_000)[1:] == (False, 1)
+    assert len(learn(state, urls[4], most=2, now=NOW + 86_400).added) == 1
+
+
+def test_nor_beyond_what_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own, "MOST", 2)
+    state = tmp_path / "state"
+    add(state, "operator.example")
+    found = learn(state, "http://listed.example/a", "http://listed.example/b")
+    assert (len(found.added), found.left) == (1, 1)
+
+
+def test_what_was_learned_goes_with_its_last_day(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (old,) = learn(state, "http://listed.example/a", expires="2027-01-15").added
+    mine = add(state, "http://listed.example/b", expires="2020-01-01")
+    end = NOW + 16 * 3_600  # of that day
+    assert learn(state, now=end - 1) == ([], False, 0)
+    again = learn(state, "http://listed.example/a", now=end)
+    assert again.changed
+    assert [one.id for one in own_entries(state)] == [mine, again.added[0].id]
+    told = [json.loads(text) for text in (state / "audit.jsonl").read_text().splitlines()]
+    assert [(one["action"], one["id"], one.get("why")) for one in told[2:]] == [
+        ("own-removed", old.id, "its last day is over"), ("own-added", again.added[0].id, None),
+    ]  # fmt: skip
+
+
+def test_the_record_of_what_is_learned_comes_first(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    add(state)
+    with audit_on_a_full_disk(), pytest.raises(StateError):
+        learn(state, "http://listed.example/a")
+    assert len(own_entries(state)) == 1

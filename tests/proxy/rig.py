@@ -62,7 +62,12 @@ class Rig:
         self._acceptors: list[Acceptor] = []
 
     async def start(
-        self, serve: Serve | int, spec: str = "reverse:http://127.0.0.1", *, tls: bool = False
+        self,
+        serve: Serve | int,
+        spec: str = "reverse:http://127.0.0.1",
+        *,
+        tls: bool = False,
+        http2: bool = False,
     ) -> None:
         """Begin to listen, before an origin of its own or at a port that there is already.
 
@@ -72,7 +77,7 @@ class Rig:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.authority / "origin.pem", self.authority / "origin.key")
-            if serve is answer_http2:
+            if http2 or serve is answer_http2:
                 context.set_alpn_protocols(["h2"])
         if isinstance(serve, int):
             self.origin_port = serve

@@ -26,6 +26,7 @@ from e2e.support import client_hello
 from proxy.driver import Driver, make_context
 from urlward import lasting
 from urlward.feeds.keeper import Keeper
+from urlward.feeds.learn import Match
 from urlward.proxy.addon import Urlward
 from urlward.proxy.layers import (
     CloseLayer,
@@ -561,3 +562,34 @@ def test_the_script_has_one_addon() -> None:
 
     (addon,) = script.addons
     assert isinstance(addon, Urlward)
+
+
+@pytest.mark.parametrize(
+    ("text", "learns"),
+    [
+        ("{records}[files]\n", True),
+        ("{records}[files]\nlearn_days = 0\n", False),
+        ("{records}", False),
+        ("[files]\n", False),
+    ],
+    ids=["files", "for no days", "no files", "no records"],
+)
+async def test_urls_of_known_files_are_learned_where_that_is_configured(
+    text: str, learns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = 'state = "state"\n[records]\n[records.days]\nblocks = 1\noperations = 1\n'
+    (tmp_path / "urlward.toml").write_text(text.format(records=records))
+    urlward = Urlward()
+    with loaded(urlward, tmp_path, urlward_config=str(tmp_path / "urlward.toml")):
+        assert urlward.guard is not None
+        assert (urlward.guard.learner is not None) is learns
+        assert urlward.learner is urlward.guard.learner
+        if urlward.recording is not None:
+            assert urlward.recording.metrics.looks_at_files is ("[files]" in text)
+        if urlward.learner is not None:
+            urlward.learner.learn(Match("listed.example/a", "hotline", "H-7", "", "R-1"))
+        urlward.running()
+        urlward.done()
+        await urlward.close()
+    assert ("files: without [records]" in caplog.text) is (text == "[files]\n")
+    assert len(list(tmp_path.glob("state/learn/*"))) == learns, "what was handed on is written"

@@ -38,6 +38,10 @@ def test_chunked(chunks: list[bytes], extension: bytes, trailers: bytes, size: i
     data = b"".join(b"%X%b\r\n%b\r\n" % (len(chunk), extension, chunk) for chunk in chunks)
     data += b"000" + extension + b"\r\n" + trailers + b"\r\n"
     for lenient in (False, True):
+        body = Chunked(lenient=lenient)
+        body.content = []
+        assert ends(body, data + more, size) == len(data)
+        assert b"".join(body.content) == b"".join(chunks)
         assert ends(Chunked(lenient=lenient), data + more, size) == len(data)
         assert ends(Chunked(lenient=lenient), data[:-1], size) == -1
 

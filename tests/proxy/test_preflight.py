@@ -478,6 +478,13 @@ def test_udp_is_not_in_the_way_of_tcp() -> None:
             f'{FLEET}password_file = "none"\nuser = "x"',
             "6: fleet.password_file: none: No such file or directory",
         ),
+        (
+            FLEET.replace("url", "sentinels").replace(
+                '"valkeys://valkey.example"', '["valkeys://valkey.example"]'
+            )
+            + 'sentinel_password_file = "none"',
+            "6: fleet.sentinel_password_file: none: No such file or directory",
+        ),
         (f'{FLEET}ca = "two"', "6: fleet.ca: 'two': no CA certificates in PEM form"),
         (f'{FLEET}certificate = "two"', "6: fleet.certificate: 'two': no certificate and key"),
         (FLEET.replace("fleet.key", "two"), "5: fleet.seal: two: a key file holds 64 hexadecimal digits"),
@@ -512,3 +519,19 @@ def test_a_configuration_in_utf_16(tmp_path: Path) -> None:
     path.write_bytes('state = "state"\n'.encode("utf-16"))
     with pytest.raises(ConfigError, match=r"urlward\.toml: UTF-16: save it as UTF-8"):
         read_config(path)
+
+
+def test_pictures_need_the_extra(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = {"av"}
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None if name in missing else object())
+    text = 'list = ["list.txt"]\n[files]\npictures = "alert"\n'
+    assert refused(text) == [
+        "urlward.toml:3: files.pictures: the extra is missing: pip install 'urlward[files]'"
+    ]
+    text = 'list = ["list.txt"]\n[files]\nclassifier = "institute.model:score"\n'
+    assert refused(text) == [
+        "urlward.toml:3: files.classifier: the extra is missing: pip install 'urlward[files]'"
+    ]
+    missing.clear()
+    missing.add("institute")
+    assert refused(text) == ["urlward.toml:3: files.classifier: there is no such package"]

@@ -68,6 +68,18 @@ class Ends:
     def hold_client(self, *, held: bool) -> None:
         self.asked.append("hold" if held else "go on")
 
+    def hold_server(self, *, held: bool) -> None:
+        self.asked.append("hold server" if held else "go on with server")
+
+    def inspect_later(self) -> None:
+        self.asked.append("inspect later")
+
+    def break_off(self) -> None:
+        self.asked += ["break off", "close"]
+
+    def reset_client(self, *, as_tls: bool) -> None:
+        self.asked += ["reset as TLS" if as_tls else "reset", "close"]
+
     def refused(self, stage: str) -> None:
         self.refusals.append(stage)
 

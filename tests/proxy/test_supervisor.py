@@ -496,10 +496,10 @@ def test_a_service_that_a_reload_cannot_start_is_tried_again(
     monkeypatch.setattr(supervisor, "BACKOFF", (0.0,))
     short = [OSError(11, "Resource temporarily unavailable")]
 
-    def started(service: Service) -> Child:
+    def started(service: Service, name: str = "service") -> Child:
         if short:
             raise short.pop()
-        return start_service(service)
+        return start_service(service, name)
 
     with supervised(supervisor_of(WORKER), Plan(1, [], service)) as made:
         before = made._service = start_service(service)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -23,9 +25,10 @@ from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import configured_keeper
 from urlward.publish import run as publish_run
+from urlward.publish.desk import RolloutDesk
 from urlward.publish.lease import Lease
 from urlward.publish.place import Folder
-from urlward.publish.rollout import Rollout, read_rollouts
+from urlward.publish.rollout import HeldRollout, Rollout, read_rollouts
 from urlward.publish.run import Publisher
 
 
@@ -118,7 +121,9 @@ def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pyt
 
 
 @contextmanager
-def publisher(config: Path) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
+def publisher(
+    config: Path, **environment: str
+) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
     """`urlward publish` as a process, and what waits for a line of it."""
     log = config.with_name(f"log{len(list(config.parent.glob('log*')))}")
     with log.open("w") as file:
@@ -127,6 +132,7 @@ def publisher(config: Path) -> "Iterator[tuple[subprocess.Popen[str], Callable[[
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **environment},
         )
 
     def said(text: str) -> None:
@@ -206,16 +212,26 @@ async def test_a_canary_decides_over_its_metrics(
         good = offered(place)
         counted(1)
         await until(lambda: record().before)
+        (one,) = RolloutDesk(read_config(config), tmp_path / "publisher", place).rows()["lists"][0][
+            "canaries"
+        ]
+        assert (one["has"], one["requests"], one["blocks"]["now"]) == (True, 0, 0)
         counted(900)
         await until(lambda: record().held)
         await until(lambda: record().canary > record().versions[-2].serial)
         assert offered(place) == good
+        await until(lambda: ("rollout-held", "phish") in publisher.troubles())
+        # What somebody holds is known to them, and no alarm.
+        desk = RolloutDesk(read_config(config), tmp_path / "publisher", place)
+        (row,) = desk.rows()["lists"]
+        assert (row["state"], row["can_promote"], row["held"]["who"]) == ("held", True, "")
+        assert "serial" in desk.act("rollback", "phish", why="wrong", who="Ann")
+        await until(lambda: publisher.rollouts["phish"].held == HeldRollout("wrong", "Ann", ANY))
+        assert publisher.troubles() == {}
     finally:
         task.cancel()
         await asyncio.wait([task])
-    held = record().held
-    assert held is not None
-    assert held.reason.startswith(f"{site.url('node')}: 899 blocks of")
+    assert row["held"]["reason"].startswith(f"{site.url('node')}: 899 blocks of")
 
 
 @pytest.mark.parametrize(

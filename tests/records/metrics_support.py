@@ -11,7 +11,13 @@ from urlward.config import FeedTable
 from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
 from urlward.records.delivery import RecorderState, StoreState
-from urlward.records.exposition import CONTENT_TYPE, Exposition, FleetFigures
+from urlward.records.exposition import (
+    CONTENT_TYPE,
+    Exposition,
+    FleetFigures,
+    PublishedList,
+    PublishFigures,
+)
 from urlward.records.metrics import ListFacts, Metrics, RulesFacts
 
 TOKEN = "a-token"
@@ -30,6 +36,9 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
         state,
         recorder=lambda: recorder,
         fleet=lambda: FleetFigures(True, {"up": 2, "failing": 0, "away": 0}),
+        publishing=lambda: PublishFigures(
+            True, [PublishedList("phish", "tried", 7, 8, 10, 0.5, NOW - 3)], {"phish": 1}
+        ),
         clock=lambda: NOW,
         steady=lambda: 0.0,  # a worker that says nothing more would not count after some seconds
     )
@@ -37,9 +46,13 @@ def full(state: Path) -> tuple[Exposition, Metrics]:
     metrics.lists([ListFacts("one", 3, 10, int(NOW) - 7200)])
     metrics.rules(RulesFacts())
     metrics.shares = True
+    metrics.resolvers = lambda: 2
+    metrics.hooked("steered")
     metrics.requests("match", "block")
     metrics.blocked("one", "phishing")
     metrics.check(3e-6)
+    metrics.looks_at_files = True
+    metrics.matched("one", "pdq")
     exposition.take("worker", metrics.snapshot())
     return exposition, metrics
 

@@ -11,18 +11,20 @@ from urlward.records.exposition import (
     of_filter,
     of_fleet,
     of_recorder,
+    of_resolvers,
     of_workers,
 )
 from urlward.records.metrics import BUCKETS, ListFacts, Snapshot
 
 
 def families() -> list[Metric]:
-    live = [Snapshot(lists=(ListFacts("one", 1, 2, 3),), shares=True)]
+    live = [Snapshot(lists=(ListFacts("one", 1, 2, 3),), shares=True, resolvers=1)]
     return list(
         chain(
             of_filter("1.0", 1, 1),
             of_workers({}, live, 10.0),
             of_fleet({}, live, FleetFigures(True, {"up": 1})),
+            of_resolvers({}, live),
             of_feeds([FeedFigures("f", "ok", valid_until=5, last_success=5.0)], 10.0),
             of_recorder(RecorderState(stores={"sqlite": StoreState()}), 0, 0.0),
         )
@@ -55,6 +57,15 @@ def test_a_histogram_adds_up() -> None:
     assert buckets == list(range(1, len(BUCKETS["check"]) + 2))
     assert [s.value for s in family.samples if s.name.endswith("_count")] == [buckets[-1]]
     assert family.samples[len(buckets) - 1].labels["le"] == "+Inf"
+
+
+def test_resolvers_of_all_workers() -> None:
+    live = [Snapshot(resolvers=2), Snapshot(), Snapshot(resolvers=1)]
+    found = {one.name: one for one in of_resolvers({("hooked", "steered"): 5.0}, live)}
+    assert [sample.value for sample in found["urlward_hook_connections"].samples] == [3]
+    values = {s.labels["outcome"]: s.value for s in found["urlward_hook_answers"].samples}
+    assert values == {"passed": 0, "steered": 5, "replaced": 0, "unread": 0}
+    assert not list(of_resolvers({}, [Snapshot()])), "none where none can connect"
 
 
 def test_valkey_is_there_where_every_process_has_it() -> None:

@@ -4,6 +4,7 @@ import msgspec
 
 from urlward.records.metrics import (
     BUCKETS,
+    HOOKED,
     MAX_CATEGORIES,
     MAX_LISTS,
     MAX_PAIRS,
@@ -118,6 +119,20 @@ def test_a_path_that_is_not_text_keeps_nothing_else_from_being_reported() -> Non
     assert said["troubles"] == {"users": r"us\udcffers: No such file"}
 
 
+def test_resolvers_are_told_of_where_some_can_connect() -> None:
+    metrics = Metrics(0.0)
+    assert (metrics.snapshot()["resolvers"], metrics.snapshot()["hooked"]) == (None, {})
+    connections = 3
+    metrics.resolvers = lambda: connections
+    for outcome in HOOKED:
+        metrics.hooked(outcome)
+    found = read_snapshot(metrics.snapshot(), Labels())
+    assert found.resolvers == 3
+    assert [found.counts["hooked", outcome] for outcome in HOOKED] == [1, 1, 1, 1]
+    connections = 0
+    assert read_snapshot(metrics.snapshot(), Labels()).resolvers == 0
+
+
 def test_what_passes_between_nodes_is_told_where_there_are_some() -> None:
     metrics = Metrics(0.0)
     assert metrics.snapshot()["fleet"] == {}
@@ -129,3 +144,29 @@ def test_what_passes_between_nodes_is_told_where_there_are_some() -> None:
     assert found.shares
     assert (found.counts["fleet", "late"], found.counts["fleet", "sent"]) == (1, 3)
     assert (found.counts["fleet", "settled"], found.counts["settle", "sum"]) == (0, 0.004)
+
+
+def test_bodies_are_counted_where_they_are_looked_at() -> None:
+    metrics = Metrics(0.0)
+    metrics.files("hashed")
+    assert metrics.snapshot()["files"] == metrics.snapshot()["matches"] == {}
+    metrics.looks_at_files = True
+    metrics.files("bytes", 5_000)
+    metrics.files("late")
+    metrics.matched("one", "sha256")
+    metrics.matched("one", "sha256")
+    metrics.matched("", "classifier")
+    metrics.matched("http://a.example/", "a.example")
+    assert "example" not in json.dumps(metrics.snapshot())
+    found = read_snapshot(metrics.snapshot(), Labels())
+    assert found.looks_at_files
+    assert {
+        key: count for key, count in found.counts.items() if key[0] in ("files", "matches") and count
+    } == {
+        ("files", "hashed"): 1,
+        ("files", "bytes"): 5_000,
+        ("files", "late"): 1,
+        ("matches", "one", "sha256"): 2,
+        ("matches", "none", "classifier"): 1,
+        ("matches", "other", "other"): 1,
+    }

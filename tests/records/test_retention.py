@@ -80,10 +80,17 @@ def test_days_of_each_kind() -> None:
     days = days_of(DaysTable(blocks=3, operations=9))
     assert set(days) == set(KINDS)
     assert {kind for kind, number in days.items() if number == 3} == {
-        *("block", "would-block", "cut", "would-cut", "objection"),
+        *("block", "would-block", "cut", "would-cut", "file", "objection"),
     }
     assert days_of(DaysTable()) == {}
-    assert set(days_of(DaysTable(blocks=1))) == {"block", "would-block", "cut", "would-cut", "objection"}
+    assert set(days_of(DaysTable(blocks=1))) == {
+        "block",
+        "would-block",
+        "cut",
+        "would-cut",
+        "file",
+        "objection",
+    }
 
 
 async def test_nothing_is_ever_older_than_it_may_be(database: Database, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ def good() -> dict[str, Any]:
     metrics.connections(1)
     metrics.lists([ListFacts("one", 3, 10, 99)])
     metrics.rules(RulesFacts(2, "nft", ("missing",)))
+    metrics.looks_at_files = True
+    metrics.files("hashed")
+    metrics.matched("one", "md5")
     found: dict[str, Any] = json.loads(json.dumps(metrics.snapshot()))
     return found
 
@@ -41,6 +44,8 @@ def test_it_is_taken_apart() -> None:
         ("would_blocks", "one", "phishing"),
         ("errors", "page"),
         ("opened",),
+        ("files", "hashed"),
+        ("matches", "one", "md5"),
         ("check", "0"),
     ]:
         assert found.counts[key] == 1, key

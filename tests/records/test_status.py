@@ -5,7 +5,7 @@ from typing import Any
 from urlward.commands.status import lines
 from urlward.config import FeedTable
 from urlward.records.delivery import RecorderState, StoreState
-from urlward.records.exposition import Exposition
+from urlward.records.exposition import Exposition, FleetFigures
 from urlward.records.metrics import ListFacts, Metrics
 from urlward.records.status import health_of, readiness_of, status_alone, status_of
 
@@ -23,8 +23,10 @@ def counted(*lists: ListFacts) -> dict[str, Any]:
     return metrics.snapshot()
 
 
-def made(state: Path, recorder: RecorderState, feeds: tuple[FeedTable, ...] = ()) -> Exposition:
-    exposition = Exposition(feeds, state, recorder=lambda: recorder, clock=lambda: NOW, steady=lambda: 0.0)
+def made(state: Path, recorder: RecorderState, feeds: tuple[FeedTable, ...] = (), **more: Any) -> Exposition:
+    exposition = Exposition(
+        feeds, state, recorder=lambda: recorder, clock=lambda: NOW, steady=lambda: 0.0, **more
+    )
     exposition.take("a", counted(ListFacts("one", 3, 10, int(NOW) - 7200)))
     return exposition
 
@@ -68,6 +70,54 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
 
 def test_an_alarm_alone_is_not_all_well(tmp_path: Path) -> None:
     assert not status_of(made(tmp_path, RecorderState(alarms={"probing": "x"})), now=NOW)["ok"]
+
+
+def test_several_nodes_and_hooks(tmp_path: Path) -> None:
+    nodes = {"up": 3, "failing": 0, "away": 1}
+    figures = FleetFigures(up=True, nodes=nodes)
+    exposition = made(tmp_path, RecorderState(), fleet=lambda: figures)
+    metrics = Metrics(NOW)
+    metrics.shares = True
+    for what, number in (("settled", 40), ("late", 2), ("away", 1)):
+        metrics.fleet(what, number)
+    metrics.error("late")
+    connected = 2
+    metrics.resolvers = lambda: connected
+    exposition.take("b", metrics.snapshot())
+    other = Metrics(NOW)
+    other.resolvers = lambda: 1
+    exposition.take("c", other.snapshot())
+    found = json.loads(json.dumps(status_of(exposition, now=NOW)))
+    assert found["fleet"] == {
+        "up": True, "why": "", "nodes": nodes, "answers": {"settled": 40, "late": 2, "away": 1},
+    }  # fmt: skip
+    assert found["hook"] == {"connected": 3, "late": 1}
+    text = [*lines(found)]
+    assert "fleet        Valkey is there; nodes: 3 up, 1 away; 2 of 43 DNS answers were late" in text
+    assert "hook         3 connections of resolvers, 1 replies were late" in text
+
+    figures = FleetFigures(up=False, nodes={}, why="127.0.0.1:6379: Connection refused")
+    connected = 0
+    exposition.take("b", metrics.snapshot())
+    found = status_of(exposition, now=NOW)
+    text = [*lines(found)]
+    away = "fleet        Valkey is away: 127.0.0.1:6379: Connection refused; no node is known; "
+    assert f"{away}2 of 43 DNS answers were late" in text
+    assert "hook         1 connection of resolvers, 1 replies were late" in text
+
+
+def test_a_worker_without_valkey_is_told(tmp_path: Path) -> None:
+    exposition = made(tmp_path, RecorderState(), fleet=lambda: FleetFigures(True, {"up": 1}))
+    metrics = Metrics(NOW)
+    metrics.trouble("fleet", "away")
+    exposition.take("b", metrics.snapshot())
+    assert not status_of(exposition, now=NOW)["fleet"]["up"]
+
+
+def test_a_node_that_is_alone_says_nothing_of_a_fleet(tmp_path: Path) -> None:
+    found = status_of(made(tmp_path, RecorderState()), now=NOW)
+    assert (found["fleet"], found["hook"]) == (None, None)
+    assert not [line for line in lines(found) if line.startswith(("fleet", "hook"))]
 
 
 def test_what_waits_in_workers_and_in_the_outbox_is_added(tmp_path: Path) -> None:

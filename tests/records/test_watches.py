@@ -10,7 +10,7 @@ from urlward.feeds.facts import Facts
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import add_allow, end_allow
 from urlward.records.metrics import RulesFacts
-from urlward.records.watches import Watches
+from urlward.records.watches import FILES_AGAIN, Watches
 
 NOW = 1_800_000_000.0
 FEED = FeedTable(name="body", url="http://127.0.0.1:1/list", stale_after=100.0)
@@ -189,3 +189,40 @@ def test_an_allow_of_the_start_is_told(tmp_path: Path) -> None:
         Watches([], tmp_path, told, clock=lambda: NOW).look()
         assert len(told.take()) == count
         end_allow(tmp_path, made.id, "done", "me", now=NOW)
+
+
+def test_known_files_are_an_alarm_of_their_list_now_and_then(tmp_path: Path) -> None:
+    said: list[tuple[str, str, str, str]] = []
+    met: dict[str, float] = {}
+    now, left = [NOW], [0.0]
+
+    def alarm(kind: str, text: str, whose: str = "", list: str = "") -> None:  # noqa: A002 - the event's field
+        said.append((kind, text, whose, list))
+
+    watches = Watches([], tmp_path, Told(), known=lambda: (met, left[0]), alarm=alarm, clock=lambda: now[0])
+    watches.look_at_files()
+    assert said == []
+    met |= {"hotline": 2.0, "none": 1.0}
+    for _ in range(2):
+        watches.look_at_files()
+    then = "urlward events --kind file"
+    assert said == [
+        ("known-file", f"known files of list hotline: 2 met; {then}", "hotline", "hotline"),
+        ("known-file", f"a classifier has found 1; {then}", "none", ""),
+    ]
+    met["hotline"] = 3.0
+    watches.look_at_files()
+    assert len(said) == 2, "they are not said one by one"
+    met["hotline"] = 7.0
+    now[0] += FILES_AGAIN
+    for _ in range(2):
+        watches.look_at_files()
+    assert said[2:] == [("known-file", f"known files of list hotline: 5 met; {then}", "hotline", "hotline")]
+    met["hotline"], now[0] = 8.0, NOW - 86_400
+    watches.look_at_files()
+    assert len(said) == 4, "a clock that was set back keeps none from being said"
+    left[0] = 7.0
+    for _ in range(2):
+        watches.look_at_files()
+    text = "known files: more than are learned of one host, or by one worker, in a day, 7 times; "
+    assert said[4:] == [("learned-full", f"{text}see whose (urlward own reveal), and list it", "", "")]

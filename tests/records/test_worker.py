@@ -11,7 +11,7 @@ from urlward.engine.verdict import Verdict
 from urlward.records.event import Event
 from urlward.records.outbox import Outbox, Position
 from urlward.records.privacy import UrlDigest
-from urlward.records.worker import Hit, Recording
+from urlward.records.worker import Hit, KnownFile, Recording
 
 NOW = 1_795_500_000_123_456_789
 
@@ -60,6 +60,54 @@ def test_kinds(tmp_path: Path, would: bool, cut: bool, kind: str) -> None:
     events.hit(Hit(Verdict("monitor"), "", 0, "tls", "peek", would=would, cut=cut))
     (event,) = said(events)
     assert (event.kind, event.verdict, event.digest) == (kind, "monitor", "")
+
+
+FILE = KnownFile("pdq", "cut", "image/jpeg", 4_000, distance=12, score=0.5, part="range", frame=2.00049)
+
+
+@pytest.mark.parametrize(
+    ("file", "detail"),
+    [
+        (KnownFile("md5", "learn"), {"algorithm": "md5", "action": "learn", "media": "", "size": 0}),
+        (
+            FILE,
+            {
+                "algorithm": "pdq", "action": "cut", "media": "image/jpeg", "size": 4_000, "distance": 12,
+                "part": "range", "frame": 2.0,
+            },
+        ),
+        (
+            KnownFile("classifier", "alert", "image/png" * 50, 4, score=0.98765),
+            {
+                "algorithm": "classifier", "action": "alert", "media": ("image/png" * 50)[:100], "size": 4,
+                "score": 0.988,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_a_known_file_has_its_match_and_no_url(
+    file: KnownFile, detail: dict[str, Any], tmp_path: Path
+) -> None:
+    events = made(tmp_path)
+    verdict = Verdict("block", "file", "H-7", "csam", "hotline")
+    events._serials = {"hotline": 9}
+    url = "listed.example/picture.jpg"
+    events.hit(Hit(verdict, "192.0.2.7", 40213, "http", "body", "R-1", lambda: url, cut=True, file=file))
+    (event,) = said(events)
+    assert (event.kind, event.stage, event.verdict, event.reference) == ("file", "body", "block", "R-1")
+    assert (event.list, event.serial, event.entry, event.category) == ("hotline", 9, "H-7", "csam")
+    assert (event.client, event.client_port, event.digest) == ("192.0.2.7", 40213, UrlDigest(SECRET)(url))
+    assert json.loads(event.detail) == detail
+    assert "listed.example" not in repr(event)
+    counted = events.metrics.snapshot()
+    assert (counted["matches"], counted["blocks"]) == ({"hotline": {file.algorithm: 1}}, {})
+
+
+def test_a_known_file_is_counted_where_no_person_is_recorded(tmp_path: Path) -> None:
+    events = made(tmp_path, privacy="counts")
+    events.hit(Hit(Verdict("block", list="hotline"), "192.0.2.7", 40213, "http", "body", file=FILE))
+    assert said(events) == []
+    assert events.metrics.snapshot()["matches"] == {"hotline": {"pdq": 1}}
 
 
 def test_privacy(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,6 +65,7 @@ class Urlward:
     Attributes:
         asked: names of the answers that were handed over.
         late: replies that came too late.
+        counts: what has come of answers.
     """
 
     def __init__(self, folder: Path, text: str, settle: float, fail: str, **dns_values: Any) -> None:
@@ -80,7 +82,11 @@ class Urlward:
         self.asked = self.answers.asked
         self.late = 0
         self.server: HookServer | None = None
+        self.counts: Counter[str] = Counter()
         self.write()
+
+    def count(self, outcome: str) -> None:
+        self.counts[outcome] += 1
 
     def write(self) -> None:
         """Write the filter of the lists in force."""
@@ -93,7 +99,7 @@ class Urlward:
         def late() -> None:
             self.late += 1
 
-        self.server = HookServer(self.answers, self.faults, self.settle, late)
+        self.server = HookServer(self.answers, self.faults, self.settle, late, self.count)
         for one in open_sockets(Address(str(self.folder / "socket"), 0, "unix")):
             await self.server.serve(one)
 
@@ -175,9 +181,9 @@ class Resolver:
 
 @asynccontextmanager
 async def resolving(
-    kind: str, folder: Path, hook: Path, upstream: Upstream, **values: Any
+    kind: str, folder: Path, known: Path, upstream: Upstream, **values: Any
 ) -> AsyncIterator[Resolver]:
-    """Run a resolver with a hook that knows its folder, in front of an authority."""
+    """Run a resolver with a hook that knows its folder, in front of an authority; `values` as in `KINDS`."""
     port = free_port()
     command = KINDS[kind](folder, port, upstream.port, **values)
     if shutil.which(command[0]) is None:
@@ -186,7 +192,7 @@ async def resolving(
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(hook), "URLWARD_HOOKS": str(HOOKS)},
+            env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(known), "URLWARD_HOOKS": str(HOOKS)},
         )  # fmt: skip
     resolver = Resolver(port, process, log)
     try:

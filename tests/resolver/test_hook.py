@@ -84,6 +84,33 @@ async def test_what_is_steered(urlward: Urlward) -> None:
     assert urlward.kernel.addresses == {"203.0.113.1"}
 
 
+@pytest.mark.parametrize(
+    ("content", "outcome"),
+    [
+        ("1 . alpn=h2 ipv4hint=203.0.113.3", b"S"),
+        ("1 . alpn=h3 ipv4hint=203.0.113.3", b"R"),
+        ("1 . alpn=h2 ech=AAT+DQAA", b"R"),
+        ("1 other.example. alpn=h2", b"R"),
+    ],
+)
+async def test_services_that_lead_nowhere_else_may_go(urlward: Urlward, content: str, outcome: bytes) -> None:
+    hook = await Hook.to(urlward)
+    for section in "answer", "additional":
+        message = dns.message.from_wire(answer("blocked.example", "blocked.example 60 A 203.0.113.1"))
+        rrset = dns.rrset.from_text("blocked.example.", 60, "IN", "HTTPS", content)
+        getattr(message, section).append(rrset)
+        assert (await hook.ask(message.to_wire()))[0] == outcome
+
+
+async def test_answers_are_counted(urlward: Urlward) -> None:
+    hook = await Hook.to(urlward)
+    record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'
+    await hook.ask(answer("plain.example", "plain.example 60 A 192.0.2.1"))
+    await hook.ask(answer("blocked.example", "blocked.example 3600 A 203.0.113.1"))
+    await hook.ask(answer("blocked.example", record, kind="HTTPS"))
+    assert urlward.counts == {"passed": 1, "steered": 1, "replaced": 1}
+
+
 async def test_what_must_not_go_as_it_is(urlward: Urlward) -> None:
     hook = await Hook.to(urlward)
     record = 'blocked.example 3600 HTTPS 1 . alpn="h2" ech=AAT+DQAA'

@@ -26,6 +26,7 @@ from urlward.dns.wire import (
     read_edns,
     read_question,
     scan,
+    services,
 )
 
 
@@ -70,6 +71,7 @@ def test_a_chain_of_names() -> None:
         (),
         20,
         False,
+        60,
     )
 
 
@@ -225,6 +227,22 @@ def test_no_more_hosts_than_can_be_looked_up(sections: tuple[int, int], kind: st
     more = crowd(*(2 * count for count in sections), kind=kind)
     with pytest.raises(WireError):
         scan(more, read_question(more))
+
+
+def test_contents_of_services() -> None:
+    records = ('1 . alpn="h2" ipv4hint=192.0.2.1', "0 other.example.")
+    message = answer(
+        question("a.example", "HTTPS"), "a.example 60 A 192.0.2.1", f"a.example 60 HTTPS {records[0]}"
+    )
+    add(message, f"b.a.example 60 SVCB {records[1]}", "b.a.example 60 AAAA 2001:db8::1", section="additional")
+    add(message, f"c.example 60 HTTPS {records[1]}", section="authority")
+    data = message.to_wire()
+
+    def content(kind: str, text: str) -> bytes:
+        type_ = dns.rdatatype.from_text(kind)
+        return type_.to_bytes(2) + dns.rdata.from_text("IN", type_, text).to_wire()
+
+    assert services(data, read_question(data)) == {content("HTTPS", records[0]), content("SVCB", records[1])}
 
 
 def test_many_addresses_of_one_host() -> None:

@@ -19,14 +19,18 @@ from records.recording import SECRET, block, events, records
 from urlward import lasting
 from urlward.config import Config, FeedTable, RecordsTable
 from urlward.config.records import StoreTable
+from urlward.engine.verdict import Verdict
+from urlward.feeds.learn import Learner, Match
 from urlward.feeds.store import FeedStore
+from urlward.policy.own import own_entries
 from urlward.records import writer
-from urlward.records.asking import SOCKET
+from urlward.records.asking import SOCKET, ask
 from urlward.records.outbox import OutboxError
 from urlward.records.stores import open_store
-from urlward.records.worker import Recording
+from urlward.records.worker import Hit, KnownFile, Recording
 from urlward.records.writer import processes
 from urlward.service import process
+from urlward.state.folder import local_key
 
 CONFIG = '[records]\nnode = "gw1"\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -194,3 +198,43 @@ async def test_what_waits_leaves_threads_for_all_else(
         await done.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+def _told(state: Path, kind: str) -> list[dict[str, Any]]:
+    """Details of the events of a kind in the store."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{state}/records.db?mode=ro", uri=True)) as db:
+            rows = db.execute("SELECT detail FROM events WHERE kind = ? ORDER BY id", (kind,))
+            return [json.loads(detail) for (detail,) in rows]
+    except sqlite3.OperationalError:
+        return []
+
+
+async def test_a_known_file_is_an_alarm_and_its_url_is_learned(tmp_path: Path) -> None:
+    with running(tmp_path, f"[files]\n{CONFIG}") as made:
+        made.serves()
+        state = made.state
+        worker = Recording(records(), state, local_key(state).secret)
+        task = asyncio.ensure_future(worker.run())
+        learner = Learner(state, local_key(state))
+        found = KnownFile("sha256", "cut", "image/jpeg", 5)
+        verdict = Verdict("block", "file", "H-7", "csam", "hotline")
+        worker.hit(Hit(verdict, "192.0.2.7", 4_000, "http", "body", "R-1", file=found))
+        learner.learn(Match("listed.example/a", "hotline", "H-7", "csam", "R-1"))
+
+        def known() -> bool:
+            alarms = [one["text"] for one in _told(state, "alarm") if one["alarm"] == "known-file"]
+            has_list = FeedStore(state, "own-entries").header() is not None
+            return bool(alarms and _told(state, "file") and has_list)
+
+        await asyncio.to_thread(wait_for, known, "the event, the alarm and the entry")
+        (entry,) = own_entries(state)
+        assert (entry.who, entry.category) == ("known files", "csam")
+        alarm = next(one["text"] for one in _told(state, "alarm") if one["alarm"] == "known-file")
+        assert alarm == "known files of list hotline: 1 met; urlward events --kind file"
+        assert ask(state, "status")["alarms"]["known-file"] == alarm
+        assert "listed.example" not in made.log()
+        await worker.close()
+        task.cancel()
+        learner.close()
+        assert made.end() == 0, made.log()

@@ -10,7 +10,7 @@ import urlward
 from urlward.regular import MOST_LINE
 from urlward.state import audit_view
 from urlward.state.audit import FILE, append
-from urlward.state.audit_view import TOPICS, Change, ChangeQuery, find_changes
+from urlward.state.audit_view import TOPICS, Change, ChangeQuery, change_of, find_changes, search_changes
 from urlward.state.folder import StateError
 
 NOW = 1_795_600_000.0
@@ -59,6 +59,29 @@ def test_the_newest_come_first_and_pages_follow_one_another(tmp_path: Path):
 def test_lines_are_found(tmp_path: Path, query: ChangeQuery, expected: tuple[int, ...]):
     write(tmp_path)
     assert lines(find_changes(tmp_path, query)) == list(expected)
+
+
+def test_a_search_looks_through_no_more_than_it_may_and_the_next_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path)
+    size, within = (tmp_path / FILE).stat().st_size, 2_000
+    monkeypatch.setattr(audit_view, "_BLOCK", 500)
+    looked: list[int] = []
+    monkeypatch.setattr(audit_view, "change_of", lambda *one: looked.append(1) or change_of(*one))
+    assert search_changes(tmp_path, ChangeQuery(who="nobody", within=within))[0] == []
+    assert len(looked) < 30 * (within + 1_000) / size
+    found, before, searches = [], None, 0
+    while before is not None or not searches:
+        page, before = search_changes(tmp_path, ChangeQuery(topics=("people",), within=within, before=before))
+        found += lines(page)
+        searches += 1
+    assert found == list(range(29, 0, -3))
+    assert searches > 2
+    # Where a page is full, what is left begins behind its last line.
+    page, before = search_changes(tmp_path, ChangeQuery(limit=5, within=within))
+    assert before == page[-1].at
+    assert search_changes(tmp_path, ChangeQuery(limit=30)) == (find_changes(tmp_path, ChangeQuery()), None)
 
 
 def test_a_page_does_not_shift_while_lines_are_added(tmp_path: Path):

@@ -622,8 +622,50 @@ def _told(path: Path) -> Iterator[None]:
 logger = logging.getLogger("urlward.records")
 
 
-AGAIN = 30
-"""Pauses after which `follow` tries again what has failed."""
+EVERY = 1.0
+"""Seconds between two looks at a file that is followed."""
+
+AGAIN = 30.0
+"""Seconds until what has failed is tried again."""
+
+
+def repeated[T](
+    what: str, look: Callable[[], tuple[T | None, bool]], every: float, wait: Callable[[float], bool]
+) -> Iterator[T]:
+    """Look again and again.
+
+    Args:
+        what: is looked at, for the log.
+        look: gives what there is, None for nothing, and whether there is more at once.
+        every: seconds between two looks.
+        wait: waits that many seconds; False to end.
+
+    Yields:
+        What each look has given.
+
+    Raises:
+        AssignmentError: the first look fails. Later, what fails is logged and tried again.
+    """
+    has_begun = has_failed = False
+    while True:
+        try:
+            found, is_more = look()
+        except AssignmentError as e:
+            if not has_begun:
+                raise
+            if not has_failed:
+                logger.error("%s; tried again each half a minute", e)
+            has_failed = True
+            if not wait(AGAIN):
+                return
+            continue
+        if found is not None:
+            if has_failed:
+                logger.info("%s: read on", what)
+            has_begun, has_failed = True, False
+            yield found
+        if not is_more and not wait(every):
+            return
 
 
 def follow(
@@ -633,7 +675,7 @@ def follow(
     options: ReadOptions,
     *,
     clock: Callable[[], float] = time.time,
-    pause: Callable[[], bool],
+    wait: Callable[[float], bool],
 ) -> Iterator[Imported]:
     """Read what is written to a file, also when it is renamed and begun anew, cut, or not there for a while.
 
@@ -643,52 +685,48 @@ def follow(
         path: of the file.
         options: how to read it.
         clock: seconds since 1970-01-01 UTC.
-        pause: waits for a while; False to end.
+        wait: as of `repeated`.
 
     Yields:
         What has been read of the file that has the path, after each look at it.
 
     Raises:
-        AssignmentError: the first look fails: the file is not of the source's format, or the store refuses.
-            Later, what fails is logged and tried again.
+        AssignmentError: as of `repeated`: the file is not of the source's format, or the store refuses.
     """
     reader: FileReader | None = None
-    has_begun = has_failed = False
+
+    def anew(why: str) -> None:
+        nonlocal reader
+        assert reader is not None
+        logger.info("%s: %s, read from its beginning", path, why)
+        reader.close()
+        reader = None
+
+    def look() -> tuple[Imported | None, bool]:
+        nonlocal reader
+        try:
+            if reader is not None and reader.is_cut:
+                anew("cut")
+            if reader is None and path.exists():
+                reader = FileReader(store, source, path, options, clock)
+            if reader is None:
+                return None, False
+            # Asked before reading: what was written to the old file till then is read too.
+            replaced = reader.is_replaced
+            done = reader.read()
+        except (AssignmentError, OSError) as e:
+            if reader is not None:
+                # Not closed: it may have been renamed, and this may be the only way to its end.
+                reader.begin_again()
+            if isinstance(e, AssignmentError):
+                raise
+            raise AssignmentError(f"{path}: {e.strerror or e}") from e
+        if replaced:
+            anew("another file")
+        return done, replaced
+
     try:
-        while True:
-            try:
-                if reader is None and path.exists():
-                    reader = FileReader(store, source, path, options, clock)
-                # Asked before reading: what was written to the old file till then is read too.
-                replaced = reader is not None and reader.is_replaced
-                done = reader.read() if reader is not None else None
-            except (AssignmentError, OSError) as e:
-                if not has_begun:
-                    raise
-                if not has_failed:
-                    reason = e if isinstance(e, AssignmentError) else f"{path}: {e.strerror or e}"
-                    logger.error("%s; tried again each half a minute", reason)
-                has_failed = True
-                if reader is not None:
-                    # Not closed: it may have been renamed, and this may be the only way to its end.
-                    reader.begin_again()
-                if not all(pause() for _ in range(AGAIN)):
-                    return
-                continue
-            if reader is not None and done is not None:
-                if has_failed:
-                    logger.info("%s: read on", path)
-                has_begun, has_failed = True, False
-                yield done
-                if replaced or reader.is_cut:
-                    logger.info(
-                        "%s: %s, read from its beginning", path, "another file" if replaced else "cut"
-                    )
-                    reader.close()
-                    reader = None
-                    continue
-            if not pause():
-                return
+        yield from repeated(str(path), look, EVERY, wait)
     finally:
         if reader is not None:
             reader.close()

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC
 from ipaddress import IPv4Network
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from urlward.assignments.interval import Source
     from urlward.assignments.store import AssignmentStore, KeepingNode
 
-_PAUSE = 1.0
 _PAUSE_SQL = 30.0
 _TAB = ("\\t", "tab")
 
@@ -262,7 +261,7 @@ def _fault(format_: str, done: "Imported", budget: ErrorBudget) -> str:
 
 
 def _follow(args: argparse.Namespace) -> int:
-    from urlward.assignments.importing import follow
+    from urlward.assignments.importing import follow, repeated
 
     options = _options(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -270,10 +269,16 @@ def _follow(args: argparse.Namespace) -> int:
     (name,) = args.files
     with store:
         if args.format == RADACCT:
-            return _follow_radacct(lambda: _radacct(store, keeper, Path(name), args, options))
+
+            def look() -> "tuple[tuple[str, Imported], bool]":
+                return _radacct(store, keeper, Path(name), args, options), False
+
+            for where, done in repeated(name, look, _PAUSE_SQL, _wait):
+                print(f"{where}: {done.rows} rows, {done.faulty} not understood", flush=True)
+            return DONE
         with _importing(store, args, name, keeper) as source:
             told, shown = -1, 0
-            for state in follow(store, source, Path(name), options, pause=_wait):
+            for state in follow(store, source, Path(name), options, wait=_wait):
                 # What has the path may be another file by now.
                 shown = min(shown, len(state.faults))
                 _tell_faults(f"{name}:", state.faults[shown:], 0)
@@ -287,26 +292,7 @@ def _follow(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _follow_radacct(read: "Callable[[], tuple[str, Imported]]") -> int:
-    """Read the table again and again; what fails later than the first time is said and tried again."""
-    has_begun = has_failed = False
-    while True:
-        try:
-            path, done = read()
-        except AssignmentError as e:
-            if not has_begun:
-                raise
-            if not has_failed:
-                print(f"urlward: {e}; tried again each {_PAUSE_SQL:g} s", file=sys.stderr, flush=True)
-            has_failed = True
-        else:
-            has_begun, has_failed = True, False
-            print(f"{path}: {done.rows} rows, {done.faulty} not understood", flush=True)
-        if not _wait(_PAUSE_SQL):
-            return DONE
-
-
-def _wait(seconds: float = _PAUSE) -> bool:
+def _wait(seconds: float) -> bool:
     time.sleep(seconds)
     return True
 

@@ -19,6 +19,7 @@ from urlward.config import configured
 from urlward.config.problem import SettingError
 from urlward.config.records import RecordsTable
 from urlward.engine.errors import UrlwardError
+from urlward.progress import progress_bar
 from urlward.records.event import detail_of
 from urlward.state.audit import FILE, AuditReport, Copy, read_audit, verify
 from urlward.state.audit_view import CHAIN, ChangeQuery, change_of, report_words
@@ -60,7 +61,8 @@ def _verify(args: argparse.Namespace) -> int:
     config = configured(args.config)[1]
     state = found_folder(args.state or state_folder(config.state))
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
-    report = verify(state, args.known or "", copies)
+    with progress_bar() as progress:
+        report = verify(state, args.known or "", copies, progress)
     print(json.dumps(_shown(report)) if args.json else "\n".join(report_words(state / FILE, report)))
     for error in errors:
         print(f"urlward: not compared with: {error}", file=sys.stderr)

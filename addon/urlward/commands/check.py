@@ -1,28 +1,36 @@
 """``urlward check``."""
 
 import argparse
+import hashlib
 import json
 import logging
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
 
 from urlward.commands.arguments import Command
 from urlward.config import Config, configured
 from urlward.engine.errors import UrlwardError
+from urlward.engine.matcher import EXACT, Matcher
+from urlward.engine.perceptual import PerceptualList
 from urlward.library import Filter
 from urlward.lines import plain
-from urlward.lists.explain import Checker, parse_time
+from urlward.lists.explain import Alike, Checker, Explanation, parse_time
 from urlward.lists.source import read_budget
 from urlward.options import FORMAT, KEY, LIST, MAX_ERRORS, TRUST, given_path
 from urlward.policy.allows import Allow, current_allows
 from urlward.progress import Progress, progress_bar, silent
+from urlward.regular import open_regular
 from urlward.samples import SAMPLE
 from urlward.state.folder import state_folder
 
 OK, BLOCKED, ERROR = 0, 1, 2
+
+_CHUNK = 1 << 20
 
 _PROTECTED = "no feed blocks this host whole, or has it decrypted: over HTTPS, pages on it pass"
 
@@ -35,7 +43,10 @@ def add_check_command(command: Command) -> None:
     check.add_argument("--at", metavar="TIME", help="when: 2027-01-31T08:30:00Z (now)")
     check.add_argument("--explain", action="store_true", help="which entry and rule decided")
     check.add_argument("--json", action="store_true", help="one JSON object a URL")
-    check.add_argument("urls", nargs="+", metavar="URL", help='"-" reads URLs from standard input')
+    check.add_argument(
+        "--file", action="append", default=[], type=given_path, metavar="PATH", help="a file, by its digests"
+    )
+    check.add_argument("urls", nargs="*", metavar="URL", help='"-" reads URLs from standard input')
 
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +100,8 @@ def _client(text: str | None) -> str:
 
 def _check(args: argparse.Namespace) -> int:
     client = _client(args.client)
+    if not args.urls and not args.file:
+        raise UrlwardError("a URL is needed, or a file: --file PATH")
     # What is left out of a list, and as what it is read.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     config = configuration(args)
@@ -99,20 +112,88 @@ def _check(args: argparse.Namespace) -> int:
     worst = OK
     for url in _urls(args.urls):
         found = checker.check(url)
-        worst = max(worst, {"block": BLOCKED, "error": ERROR}.get(found["verdict"], OK))
         explained = checker.explain(url) if args.explain and "error" not in found else None
-        if args.json:
-            if explained is not None:
-                found["explanation"] = {**explained[0].as_json(), "protected": explained[1]}
-            print(json.dumps(found))
+        worst = max(worst, _tell(url, found, args, *(explained or (None,))))
+    for path, digests, alike, error in _files(args.file, loaded.keeper.matcher):
+        if error:
+            found = {"file": str(path), "verdict": "error", "error": error}
+            worst = max(worst, _tell(str(path), found, args))
             continue
-        detail = " ".join(f"{k}={found[k]}" for k in ("kind", "id", "category", "list") if found.get(k))
-        print(f"{found['verdict']:5}  {plain(url)}  {detail or found.get('error', '')}".rstrip())
-        if explained is not None:
-            print(explained[0].as_text())
-            if explained[1]:
-                print(f"  protected   {_PROTECTED}")
+        found = {"file": str(path), **checker.check_file(digests, alike)}
+        explanation = checker.explain_file(digests, alike) if args.explain else None
+        worst = max(worst, _tell(str(path), found, args, explanation))
     return worst
+
+
+def _files(
+    paths: Sequence[Path], matcher: Matcher
+) -> Iterator[tuple[Path, Mapping[str, bytes], Sequence[Alike], str]]:
+    """Each file's digests, the listed pictures that its own are like, and why it cannot be read."""
+    pictures = matcher.perceptual() if paths else []
+    for path in paths:
+        try:
+            digests = _digests(path, matcher.file_algorithms)
+            yield path, digests, _alike(path, pictures), ""
+        except OSError as e:
+            yield path, {}, (), e.strerror or str(e)
+
+
+def _alike(path: Path, pictures: Sequence[PerceptualList]) -> Sequence[Alike]:
+    if not pictures:
+        return ()
+    # With numpy, which nothing else here needs.
+    from urlward.files.local import LookError, alike_in
+
+    try:
+        return alike_in(path, pictures) or ()
+    except LookError as e:
+        print(f"{plain(str(path))}: {e}", file=sys.stderr)
+        return ()
+
+
+def _tell(
+    what: str,
+    found: Mapping[str, Any],
+    args: argparse.Namespace,
+    explanation: Explanation | None = None,
+    protected: bool | None = None,
+) -> int:
+    """Print a decision; returns the exit code that it asks for.
+
+    Args:
+        what: the URL, or the file's path.
+        found: of `Checker`.
+        args: of the command line.
+        explanation: of the decision, where it is asked for.
+        protected: whether the URL's host is; None for a file.
+    """
+    if args.json:
+        more = {} if protected is None else {"protected": protected}
+        explained = {} if explanation is None else {"explanation": {**explanation.as_json(), **more}}
+        print(json.dumps({**found, **explained}))
+    else:
+        names = ("kind", "algorithm", "digest", "distance", "id", "category", "list")
+        detail = " ".join(f"{name}={found[name]}" for name in names if found.get(name, "") != "")
+        print(f"{found['verdict']:5}  {plain(what)}  {detail or found.get('error', '')}".rstrip())
+        if explanation is not None:
+            print(explanation.as_text())
+        if protected:
+            print(f"  protected   {_PROTECTED}")
+    return {"block": BLOCKED, "error": ERROR}.get(found["verdict"], OK)
+
+
+def _digests(path: Path, algorithms: Collection[str]) -> dict[str, bytes]:
+    """The digests of a file that lists have.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in EXACT if name in algorithms}
+    with open_regular(path) as file:
+        while chunk := file.read(_CHUNK):
+            for hashed in hashes.values():
+                hashed.update(chunk)
+    return {name: hashed.digest() for name, hashed in hashes.items()}
 
 
 def _allows(config: Config) -> Sequence[Allow]:

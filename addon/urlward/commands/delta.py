@@ -12,6 +12,7 @@ from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.lists.build import find_key, told, write_in_kind
 from urlward.lists.source import read_artifact
 from urlward.options import given_path
+from urlward.progress import progress_bar
 from urlward.state.keys import key_beside
 from urlward.units import counted
 
@@ -57,7 +58,8 @@ def _delta(args: argparse.Namespace) -> int:
         output /= f"{args.new.name}.{last}.delta"
     spare(output, args.old, args.new, key_file)
     try:
-        delta = make_delta(old, new, key)
+        with progress_bar() as progress:
+            delta = make_delta(old, new, key, progress)
     except DeltaError as e:
         raise UrlwardError(f"{args.new}: {e}") from e
     write_in_kind(output, delta)
@@ -72,7 +74,8 @@ def _patch(args: argparse.Namespace) -> int:
     delta = read_artifact(args.delta)
     spare(args.output, args.delta, key_file)
     try:
-        artifact = apply_delta(old, delta, key)
+        with progress_bar() as progress:
+            artifact = apply_delta(old, delta, key, progress=progress)
     except DeltaError as e:
         raise UrlwardError(f"{args.delta}: {e}") from e
     write_in_kind(args.output, artifact)

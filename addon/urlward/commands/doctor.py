@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from urlward.commands.arguments import DONE, WRONG, Command
@@ -23,7 +24,7 @@ from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
-from urlward.process import module_command
+from urlward.process import connections_at, module_command
 from urlward.units import in_words
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         config: read from it.
     """
     looks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "configuration": lambda: _configuration(path),
+        "configuration": lambda: _configuration(path, config),
         "clock": lambda: _clock(config),
         "DNS": lambda: _names(config),
         "ports": lambda: _ports(config),
@@ -110,6 +111,8 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         "certificate": lambda: _authority(config),
         "lists": lambda: _lists(config),
         "kernel": lambda: _kernel(config),
+        "fleet": lambda: _fleet(config),
+        "hook": lambda: _hook(config),
         "files": _descriptors,
     }
     for about, look in looks.items():
@@ -119,7 +122,10 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
             yield _wrong(about, str(e))
 
 
-def _configuration(path: Path | None) -> Iterator[Finding]:
+def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
+    from urlward.state.folder import state_folder
+    from urlward.state.included import LastIncluded
+
     about = "configuration"
     if path is None:
         yield _note(about, f"none given, and there is no {SYSTEM}", "urlward init writes one")
@@ -128,6 +134,8 @@ def _configuration(path: Path | None) -> Iterator[Finding]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if done.returncode == 0:
         yield _ok(about, f"{path} can be used")
+        if lost := LastIncluded(config, state_folder(config.state)).lost:
+            yield _wrong(about, lost, "put it back, or an empty file, or take it out of include")
         return
     said = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
     for line in said or [f"urlward: run --check ends with {done.returncode}"]:
@@ -332,6 +340,70 @@ def _kernel(config: Config) -> Iterator[Finding]:
         return
     Nft().check(rules(made.plan))
     yield _ok(about, "it takes the gateway's rules")
+
+
+def _fleet(config: Config) -> Iterator[Finding]:
+    """Valkey, asked from here, and the answers that did not wait for all nodes."""
+    if config.fleet is None or find_spec("valkey") is None:  # `run --check` says that it is missing
+        return
+    from urlward.commands.fleet import nodes_now
+    from urlward.fleet.connection import AwayError
+
+    about = "fleet"
+    try:
+        nodes = nodes_now(config)
+    except AwayError as e:
+        yield _wrong(about, f"Valkey is away: {e}", "see that it runs, and fleet.url, user and password")
+        return
+    up = sum(node.state == "up" for node in nodes)
+    yield _ok(about, f"Valkey is reached; {up} of {len(nodes)} nodes are up")
+    for node in nodes:
+        if node.twin:
+            yield _wrong(about, f"two nodes are called {node.name}", "give each its own fleet.node")
+        elif node.state != "up":
+            yield _wrong(about, f"node {node.name} is {node.state}", "urlward fleet status")
+    if (status := _told(config)) is None or not (fleet := status.get("fleet")):
+        return
+    answers, late = sum(fleet["answers"].values()), fleet["answers"]["late"]
+    text = f"{late} of {answers} DNS answers did not wait for all nodes"
+    if late:
+        yield _note(
+            about, text, "where that is many: a way to Valkey that is faster, or a higher fleet.settle"
+        )
+    else:
+        yield _ok(about, text)
+
+
+def _hook(config: Config) -> Iterator[Finding]:
+    """The socket for hooks in resolvers."""
+    from urlward.commands.status import hook_text
+
+    about, path = "hook", config.gateway.hook.socket
+    if path is None:
+        return
+    connected = connections_at(path)
+    if connected is None:
+        yield _note(about, f"{path}: nobody listens", "the filter does that: urlward run --steer")
+    elif not connected:
+        advice = "a hook connects with its first answer for a name that may be listed; urlward help resolvers"
+        yield _note(about, f"{path}: no resolver is connected", advice)
+    else:
+        yield _ok(about, f"{path}: {hook_text(connected)}")
+    status = _told(config)
+    if status is not None and (hook := status.get("hook")) and hook["late"]:
+        advice = "where that is many: a machine with more time, or a higher gateway.hook.settle"
+        yield _note(about, f"{hook['late']} replies came when the hook waited no more", advice)
+
+
+def _told(config: Config) -> dict[str, Any] | None:
+    """Status of the filter that runs; None where none does that records."""
+    from urlward.records.asking import NotRunningError, ask
+    from urlward.state.folder import state_folder
+
+    try:
+        return ask(state_folder(config.state), "status")
+    except NotRunningError:
+        return None
 
 
 def _descriptors() -> Iterator[Finding]:

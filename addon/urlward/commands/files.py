@@ -57,7 +57,7 @@ def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
     """Name, relative to the folder, and content of each."""
     from urlward.dns import hooks
     from urlward.docs import FOLDER
-    from urlward.gateway.service import proxy_files
+    from urlward.gateway.service import proxy_files, publisher_files
     from urlward.records.metrics_files import NAMES, read_file
     from urlward.samples import EXAMPLE, LISTS
 
@@ -66,7 +66,7 @@ def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
         yield f"lists/{path.name}", path.read_bytes()
     for path in sorted(FOLDER.glob("*.md")):
         yield f"docs/{path.name}", path.read_bytes()
-    for name, text in proxy_files(program).items():
+    for name, text in (proxy_files(program) | publisher_files(program)).items():
         yield f"systemd/{name}", text.encode()
     for name in hooks.NAMES:
         yield f"hooks/{name}", (hooks.FOLDER / name).read_bytes()

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from urlward.commands.arguments import DONE, WRONG, Command, caller, state_subcommand, subcommand
-from urlward.config import SYSTEM, configured
+from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
 from urlward.options import given_path
@@ -50,13 +50,12 @@ def _status(args: argparse.Namespace) -> int:
     path, config = configured(args.config)
     if config.fleet is None:
         raise UrlwardError(f"{path or 'no --config given'}: no [fleet]: this node is alone")
-    from urlward.fleet.connection import AwayError, FleetConnection, seal_of
-    from urlward.fleet.nodes import look_at_nodes, row_of
+    from urlward.fleet.connection import AwayError
+    from urlward.fleet.nodes import row_of
 
-    connection = FleetConnection(config.fleet, seal_of(config.fleet, config.key), who="status")
     nodes, why = [], ""
     try:
-        nodes = asyncio.run(look_at_nodes(connection, WITHIN))
+        nodes = nodes_now(config)
     except AwayError as e:
         why = str(e)
     ok = not why and all(node.state == "up" for node in nodes)
@@ -69,6 +68,21 @@ def _status(args: argparse.Namespace) -> int:
     else:
         print("\n".join(lines(nodes)))
     return DONE if ok else WRONG
+
+
+def nodes_now(config: Config) -> "list[FleetNode]":
+    """Ask Valkey for all nodes; there is a ``[fleet]``.
+
+    Raises:
+        AwayError: Valkey is away.
+        KeyFileError: the key is.
+    """
+    from urlward.fleet.connection import FleetConnection, seal_of
+    from urlward.fleet.nodes import look_at_nodes
+
+    assert config.fleet is not None
+    connection = FleetConnection(config.fleet, seal_of(config.fleet, config.key), who="status")
+    return asyncio.run(look_at_nodes(connection, WITHIN))
 
 
 def _roll_back(args: argparse.Namespace) -> int:
@@ -128,6 +142,11 @@ def lines(nodes: "list[FleetNode]") -> list[str]:
     rows = [_row(node) for node in nodes]
     table = columns([_COLUMNS, *rows], [n for n, name in enumerate(_COLUMNS) if name in _NUMBERS])
     wrong = [f"node {node.name}: alarm: {alarm}" for node in nodes for alarm in node.alarms]
+    wrong += [
+        f"node {node.name}: two nodes have this name: give each its own (fleet.node)"
+        for node in nodes
+        if node.twin
+    ]
     wrong += [f"node {node.name}: list {one} is behind" for node in nodes for one in node.behind]
     return [*table, *([""] if wrong else []), *wrong]
 

@@ -14,6 +14,7 @@ from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
 from urlward.gateway.errors import GatewayError, located
 from urlward.options import given_path, given_text
+from urlward.process import connections_at
 
 NOT_FILTERED = 1
 
@@ -186,6 +187,7 @@ def _status(args: argparse.Namespace) -> int:
             shown["firewalls"] = closed(
                 control.all_rules(nft), found.setup, found.interfaces, config.gateway.ports, families
             )
+    shown |= _shared(config)
     shown["sysctl"] = {name: sysctl(name) for name in FORWARDING.values()}
     if args.json:
         print(json.dumps(shown))
@@ -195,6 +197,23 @@ def _status(args: argparse.Namespace) -> int:
     places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address")
     comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
+
+
+def _shared(config: Config) -> dict[str, Any]:
+    """What the filter that runs says of the fleet, and who is at the socket for hooks in resolvers."""
+    from urlward.records.asking import NotRunningError, ask
+    from urlward.state.folder import state_folder
+
+    status: dict[str, Any] = {}
+    with suppress(NotRunningError):
+        status = ask(state_folder(config.state), "status")
+    shown: dict[str, Any] = {}
+    if config.fleet is not None:
+        shown["fleet"] = status.get("fleet")
+    if config.gateway.hook.socket is not None:
+        hook = status.get("hook") or {}
+        shown["hook"] = {"connected": connections_at(config.gateway.hook.socket), "late": hook.get("late")}
+    return shown
 
 
 def _words(value: Any) -> str:

@@ -68,11 +68,19 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FIELD=NAME",
-        help="name or number of the column with url, host, domain, path, id, category or expires",
+        help="name or number of the column with url, host, domain, path, id, category or expires; of files, "
+        "with md5, sha1, sha256, pdq or distance",
     )
     parser.add_argument("--delimiter", metavar="CHARACTER", default=",", help="between columns of CSV (,)")
     parser.add_argument(
         "--category", metavar="NAME", default="", help="of entries that the source gives none"
+    )
+    parser.add_argument(
+        "--take",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="category of the source's own that is taken, of projectvic or threatexchange (what is certain)",
     )
     parser.add_argument(
         "--white",
@@ -95,7 +103,7 @@ def format_of(args: argparse.Namespace) -> tuple[str, FormatOptions]:
             raise FormatError(f"column: {said!r} is not FIELD=NAME, once for each field")
         columns[field] = name
     delimiter = "\t" if args.delimiter in _TAB else args.delimiter
-    options = FormatOptions(columns, delimiter, args.category, args.white)
+    options = FormatOptions(columns, delimiter, args.category, args.white, tuple(args.take))
     format_named(args.format, options)
     return args.format, options
 

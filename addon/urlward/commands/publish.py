@@ -4,9 +4,6 @@ import argparse
 import asyncio
 import json
 import logging
-import signal
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +16,12 @@ from urlward.policy.reasons import reason_of
 from urlward.units import counted
 
 if TYPE_CHECKING:
+    from urlward.publish.desk import RolloutDesk
     from urlward.publish.place import ListPlace
-    from urlward.publish.rollout import Lists
+    from urlward.publish.run import Publisher
+
+LOOK = 1.0
+"""Seconds between two signs of life."""
 
 _TO = "folder, or s3://BUCKET/PREFIX (publish.to)"
 
@@ -36,12 +37,13 @@ def add_publish_commands(command: Command) -> None:
     of_rollout = rollout.add_subparsers(required=True, metavar="COMMAND")
     status = state_subcommand(of_rollout, "status", _status, "Exit code 1 where a list is held.")
     status.add_argument("--json", action="store_true", help="as a JSON array")
-    for name, function, text in (
-        ("rollback", _rollback, "Have all nodes go back to the version before, and hold it there."),
-        ("release", _release, "Publish a list again that is held, to canaries first."),
-        ("promote", _promote, "Offer to all what canaries have, or what a guard has held."),
+    for name, text in (
+        ("rollback", "Have all nodes go back to the version before, and hold it there."),
+        ("release", "Publish a list again that is held, to canaries first."),
+        ("promote", "Offer to all what canaries have, or what a guard has held."),
     ):
-        act = state_subcommand(of_rollout, name, function, text)
+        act = state_subcommand(of_rollout, name, _act, text)
+        act.set_defaults(act=name)
         act.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
         act.add_argument("name", metavar="LIST", help="name of the list")
         if name == "rollback":
@@ -63,53 +65,63 @@ def _read(args: argparse.Namespace) -> tuple[Config, Path, "ListPlace"]:
     to = args.to or config.publish.to
     if to is None:
         raise UrlwardError(f"{shown}: no destination: give one, or say publish.to")
+    config = config.model_copy(update={"publish": config.publish.model_copy(update={"to": to})})
     return config, state_folder(args.state or config.state), open_place(to)
 
 
 def _publish(args: argparse.Namespace) -> int:
+    from urlward.process import keep_private
     from urlward.publish.run import Publisher
 
+    keep_private()
     config, state, place = _read(args)
     publisher = Publisher(config, state, place)
     if args.once:
         well = asyncio.run(publisher.once(lambda line: print(line, flush=True)))
         return DONE if well else WRONG
+    from urlward.logs import LineHandler
+    from urlward.service.inside import last_lines
+
     log = logging.getLogger("urlward")
-    log.addHandler(_Lines())
+    log.addHandler(LineHandler())
+    log.addHandler(last_lines)
     log.setLevel(logging.INFO)
-
-    async def run() -> None:
-        task = asyncio.ensure_future(publisher.run())
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
-        loop.add_signal_handler(signal.SIGHUP, publisher.refresh_all)
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
-
-    asyncio.run(run())
+    asyncio.run(_serve(publisher, config, state))
     return DONE
 
 
-class _Lines(logging.Handler):
-    """Log handler with one line a message, to standard error from WARNING on."""
+async def _serve(publisher: "Publisher", config: Config, state: Path) -> None:
+    """Publish until SIGTERM, with signs of life for the service manager."""
+    from urlward.proxy import notify
+    from urlward.service.process import run
 
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a message."""
-        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        print(record.getMessage().split("\n", 1)[0], file=stream, flush=True)
+    async def tell() -> None:
+        notify.ready()
+        said = ""
+        while True:
+            notify.withhold(publisher.hangs)
+            if not publisher.hangs and said != publisher.words:
+                said = publisher.words
+                notify.status(said)
+            notify.alive()
+            await asyncio.sleep(LOOK)
+
+    telling = asyncio.ensure_future(tell())
+    try:
+        await run(config, state, publisher=publisher)
+    finally:
+        telling.cancel()
 
 
 def _status(args: argparse.Namespace) -> int:
-    import msgspec
-
     from urlward.publish.rollout import read_rollouts
     from urlward.publish.run import told
 
-    _, _, place = _read(args)
+    desk = _desk(args)
+    place = desk.place()
     found = read_rollouts(place)
     if args.json:
-        print(json.dumps(msgspec.to_builtins(found), indent=1))
+        print(json.dumps(desk.rows()["lists"], indent=1))
     for rollout in [] if args.json else found:
         print(f"{rollout.name}: {told(rollout)}")
         if rollout.waiting and rollout.is_tried:
@@ -121,34 +133,13 @@ def _status(args: argparse.Namespace) -> int:
     return WRONG if any(rollout.held is not None for rollout in found) else DONE
 
 
-def _rollback(args: argparse.Namespace) -> int:
-    lists, why = _acting(args, "rolled-back")
-    version = lists.roll_back(args.name, why=why, who=caller(), serial=args.serial)
-    print(f"{args.name}: serial {version.serial} for all, held until it is released")
+def _act(args: argparse.Namespace) -> int:
+    why, serial = reason_of(args.why), getattr(args, "serial", None)
+    print(_desk(args).act(args.act, args.name, why=why, who=caller(), serial=serial))
     return DONE
 
 
-def _release(args: argparse.Namespace) -> int:
-    lists, _ = _acting(args, "released")
-    lists.release(args.name)
-    print(f"{args.name}: no longer held; whoever publishes offers the feed's list again")
-    return DONE
+def _desk(args: argparse.Namespace) -> "RolloutDesk":
+    from urlward.publish.desk import RolloutDesk
 
-
-def _promote(args: argparse.Namespace) -> int:
-    lists, _ = _acting(args, "promoted")
-    version = lists.promote(args.name)
-    print(f"{args.name}: serial {version.serial} for all")
-    return DONE
-
-
-def _acting(args: argparse.Namespace, what: str) -> "tuple[Lists, str]":
-    """The lists that are published, and why something is done with one; the audit log has it before."""
-    from urlward.publish.rollout import Lists
-    from urlward.state.audit import append
-    from urlward.state.folder import made_folder
-
-    why, (config, state, place) = reason_of(args.why), _read(args)
-    lists = Lists(place, config)
-    append(made_folder(state), caller(), what, time.time(), feed=args.name, why=why, published=str(place))
-    return lists, why
+    return RolloutDesk(*_read(args))

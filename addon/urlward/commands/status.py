@@ -13,9 +13,10 @@ from urlward.lines import columns
 from urlward.units import in_words
 
 _LISTS = ("list", "entries", "serial", "age")
+_PUBLISHED = ("list", "entries", "for all", "for canaries", "state")
 _FEEDS = ("feed", "entries", "serial", "last success", "next run", "state")
 _STORES = ("store", "written", "failures", "state")
-_NUMBERS = ("entries", "serial", "written", "failures")
+_NUMBERS = ("entries", "serial", "for all", "for canaries", "written", "failures")
 
 
 def add_status_commands(command: Command) -> None:
@@ -68,6 +69,9 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
 def _running(status: Mapping[str, Any]) -> Iterator[str]:
     workers, hour = status["workers"], status["hour"]
     yield f"{'node':13}{status['node'] or '-'}"
+    if status["publish"]:
+        yield from _publishing(status["publish"])
+        return
     yield f"{'workers':13}{workers['reporting']} of {workers['expected']} report"
     yield f"{'connections':13}{status['connections']}"
     yield f"{'stall':13}{status['stall'] * 1000:.0f} ms at most in the last minute"
@@ -76,12 +80,52 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
         f"{hour['would_block']} would be blocked, {hour['errors']} errors "
         "(or since the start, if that was later)"
     )
+    yield from shared_lines(status)
     if status["lists"]:
         yield ""
         yield from _table(
             _LISTS,
             [(li["name"], str(li["entries"]), str(li["serial"]), _ago(li["age"])) for li in status["lists"]],
         )
+
+
+def _publishing(publish: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{'publisher':13}{'leads' if publish['leads'] else 'waits: another leads, or may'}"
+    if publish["lists"]:
+        yield ""
+        yield from _table(
+            _PUBLISHED,
+            [
+                (each["name"], str(each["entries"]), str(each["stable"]), str(each["canary"]), each["state"])
+                for each in publish["lists"]
+            ],
+        )
+
+
+def shared_lines(status: Mapping[str, Any]) -> Iterator[str]:
+    """Lines on the fleet and the hooks of resolvers, where there are some; of a version before, none."""
+    if fleet := status.get("fleet"):
+        yield f"{'fleet':13}{fleet_text(fleet)}"
+    if hook := status.get("hook"):
+        yield f"{'hook':13}{hook_text(hook['connected'])}, {hook['late']} replies were late"
+
+
+def fleet_text(fleet: Mapping[str, Any]) -> str:
+    """Words on a status' ``fleet``."""
+    valkey = "Valkey is there" if fleet["up"] else f"Valkey is away{': ' * bool(fleet['why'])}{fleet['why']}"
+    states = [f"{count} {state}" for state, count in fleet["nodes"].items() if count]
+    answers, late = sum(fleet["answers"].values()), fleet["answers"]["late"]
+    return f"{valkey}; {nodes_text(states)}; {late} of {answers} DNS answers were late"
+
+
+def nodes_text(states: Sequence[str]) -> str:
+    """Words on how many nodes are in each state."""
+    return f"nodes: {', '.join(states)}" if states else "no node is known"
+
+
+def hook_text(connected: int) -> str:
+    """Words on how many hooks are connected."""
+    return f"{connected} connection{'s' * (connected != 1)} of resolvers"
 
 
 def _records(status: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from urlward.commands.assignments import add_database_arguments, assignments_of,
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.policy.reasons import reason_of
-from urlward.records.event import HITS, parse_reference
+from urlward.records.event import HITS, Event, parse_reference
 from urlward.records.store import EventQuery
 from urlward.records.stores import searchable
 from urlward.state.audit import append
@@ -185,10 +185,19 @@ def _show(answers: "Sequence[WhoAnswer]", *, as_json: bool) -> None:
 
 
 def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
-    """Find the clients of a reference, in the first store that can be searched.
+    """Find the clients of a reference.
 
     Raises:
-        UrlwardError: there is no such store, or addresses are not kept whole.
+        UrlwardError: as `events_by`, or addresses are not kept whole.
+    """
+    return [*map(seen_in, events_by(config, state, reference, *sorted(HITS)))]
+
+
+def events_by(config: Config, state: Path, reference: str, *kinds: str) -> list[Event]:
+    """Find the events of a reference, in the first store that can be searched.
+
+    Raises:
+        UrlwardError: there is no such store.
         StoreError: it cannot be read.
     """
     # It brings SQLAlchemy, half a second of each command's start.
@@ -197,12 +206,17 @@ def seen_by(config: Config, state: Path, reference: str) -> list[Seen]:
     if (table := searchable(config.records)) is None:
         raise UrlwardError("reference: no store of events that can be searched is configured ([records])")
     with closing(open_database(table, state, make=False)) as store:
-        found = store.find(EventQuery(reference=reference, kinds=tuple(sorted(HITS))))
-    seen = []
-    for event in found:
-        try:
-            ip_address(event.client)
-        except ValueError as e:
-            raise UrlwardError("reference: the records keep no whole address of clients (privacy)") from e
-        seen.append(Seen(event.client, event.client_port, event.time))
-    return seen
+        return store.find(EventQuery(reference=reference, kinds=kinds))
+
+
+def seen_in(event: Event) -> Seen:
+    """The client of an event.
+
+    Raises:
+        UrlwardError: its address is not kept whole.
+    """
+    try:
+        ip_address(event.client)
+    except ValueError as e:
+        raise UrlwardError("reference: the records keep no whole address of clients (privacy)") from e
+    return Seen(event.client, event.client_port, event.time)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationEr
 from pydantic.fields import FieldInfo
 
 from urlward.config.feeds import FeedTable, check_names
+from urlward.config.files import FilesTable
 from urlward.config.fleet import FleetTable, fleet_problems
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.page import HelpLink, ObjectionsTable, PageTable
@@ -26,10 +27,10 @@ from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sourc
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
 
 __all__ = [
-    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FleetTable",
-    "GatewayTable", "GroupTable", "HelpLink", "HookTable", "ObjectionsTable", "PageTable", "ProbingTable",
-    "Problem", "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable", "RuleTable",
-    "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key", "read_config",
+    "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FilesTable",
+    "FleetTable", "GatewayTable", "GroupTable", "HelpLink", "HookTable", "ObjectionsTable", "PageTable",
+    "ProbingTable", "Problem", "ProxyTable", "PublishCanaryTable", "PublishTable", "RecordsTable",
+    "RuleTable", "ScheduleTable", "Use", "config_of", "configured", "describe", "is_key", "read_config",
 ]  # fmt: skip
 
 SYSTEM = Path("/etc/urlward/urlward.toml")
@@ -79,6 +80,7 @@ class Config(Table):
     objections: ObjectionsTable | None = None
     publish: PublishTable | None = None
     probing: ProbingTable = ProbingTable()
+    files: FilesTable | None = None
     proxy: ProxyTable = ProxyTable()
     fleet: FleetTable | None = None
     mitmproxy: dict[str, str | int | bool] = Field(default={})
@@ -211,10 +213,13 @@ def _dns_problems(config: Config) -> Iterator[Problem]:
 
 def _hook_problems(config: Config) -> Iterator[Problem]:
     """A hook has addresses steered, so there must be steering."""
-    if config.gateway.hook.folder is not None and not config.gateway.steer:
+    hook = config.gateway.hook
+    if hook.folder is not None and not config.gateway.steer:
         yield Problem(
             "gateway.hook.folder", "a hook hands answers to a filter that steers: set gateway.steer"
         )
+    if hook.dnstap and hook.folder is None:
+        yield Problem("gateway.hook.dnstap", "name the folder of its socket: gateway.hook.folder")
 
 
 def describe(error: ValidationError) -> str:

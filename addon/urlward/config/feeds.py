@@ -47,10 +47,12 @@ class FeedTable(Table):
         name: what the list is called in logs, verdicts and the state folder.
         url: where it is fetched from, or
         path: the file or folder that is watched.
+        exchange: the exchange of digests that is at the URL (`urlward.feeds.exchange`); none where not given.
         format: of its text (`urlward.lists.formats`); an artifact is known by itself.
         columns: for formats with columns: which column holds what.
         delimiter: between columns.
         category: of entries that have none.
+        take: categories of the source's own that are taken; those that its format says where not given.
         interval: seconds between two refreshes.
         poll: seconds between two looks at whether its server has another artifact; none where not given.
         jitter: share of `interval` by which each moves at random, so that not all clients come at once.
@@ -83,10 +85,12 @@ class FeedTable(Table):
     name: Annotated[Name, SHAREABLE]
     url: str | None = None
     path: FileName | None = None
+    exchange: Literal["ncmec", "stopncii", "tat"] | None = None
     format: Annotated[str, SHAREABLE] = "auto"
     columns: dict[str, str] = Field(default={})
     delimiter: Annotated[str, SHAREABLE, Field(min_length=1, max_length=1)] = ","
     category: str = ""
+    take: tuple[str, ...] = Field(default=(), strict=False)
     interval: Annotated[Seconds, Field(ge=1, le=30 * 24 * HOUR)] = 6 * HOUR
     poll: Annotated[Seconds, Field(ge=0.5, le=HOUR)] | None = None
     jitter: Annotated[Share, Field(le=0.5)] = 0.1
@@ -138,11 +142,24 @@ class FeedTable(Table):
             raise ValueError("poll and path are both given: a path is looked at every second as it is")
         if self.path is not None and (of_urls := sorted(given & {*_OF_URLS})):
             raise ValueError(f"{of_urls[0]} and path are both given: a path is not fetched")
+        if self.exchange is not None:
+            self._check_exchange(given)
         if self.url is not None:
             _check_url("url", self.url)
         if self.proxy is not None:
             _check_url("proxy", self.proxy)
         return self
+
+    def _check_exchange(self, given: set[str]) -> None:
+        for key in ("path", "poll"):
+            if key in given:
+                raise ValueError(f"exchange and {key} are both given: an exchange is asked at its url")
+        if self.format != "auto" or self.columns:
+            raise ValueError("exchange and format are both given: an exchange has its own")
+        if self.exchange == "stopncii" and not {"token_file", "token_env"} & given:
+            raise ValueError("exchange is given without token_file or token_env")
+        if self.exchange != "stopncii" and self.user is None:
+            raise ValueError("exchange is given without user")
 
 
 def check_names(feeds: tuple[FeedTable, ...]) -> tuple[FeedTable, ...]:

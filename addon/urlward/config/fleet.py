@@ -49,6 +49,9 @@ class FleetTable(Table):
         url: of the server, or of several of a Cluster; the first that answers tells the others.
         sentinels: URLs of Sentinels that say which server it is now, in place of `url`.
         service: what the Sentinels call it.
+        sentinel_user: of the Sentinels' access lists; ``default`` where absent.
+        sentinel_password_file: file with the password for the Sentinels, read anew with each connection; they
+            are asked without one where absent.
         user: of Valkey's access lists; ``default`` where absent.
         password_file: file with its password, read anew with each connection.
         ca: PEM file of the authorities that the server's certificate may be of; the system's otherwise.
@@ -64,6 +67,8 @@ class FleetTable(Table):
     url: Annotated[Urls, BeforeValidator(_several)] = ()
     sentinels: Urls = ()
     service: Annotated[str, Field(min_length=1, max_length=200)] = "mymaster"
+    sentinel_user: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    sentinel_password_file: FileName | None = None
     user: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     password_file: FileName | None = None
     ca: FileName | None = None
@@ -87,13 +92,16 @@ class FleetTable(Table):
     def _fits_together(self) -> Self:
         if bool(self.url) == bool(self.sentinels):
             raise ValueError("url or sentinels is needed, and one of them only")
-        if "service" in self.model_fields_set and not self.sentinels:
-            raise ValueError("service is given without sentinels")
+        for name in ("service", "sentinel_user", "sentinel_password_file"):
+            if name in self.model_fields_set and not self.sentinels:
+                raise ValueError(f"{name} is given without sentinels")
         schemes = {urlsplit(one).scheme for one in (*self.url, *self.sentinels)}
         if len(schemes) > 1:
             raise ValueError("valkey:// and valkeys:// are both given: one of them for all")
         if self.user is not None and self.password_file is None:
             raise ValueError("user is given without password_file")
+        if self.sentinel_user is not None and self.sentinel_password_file is None:
+            raise ValueError("sentinel_user is given without sentinel_password_file")
         if self.key is not None and self.certificate is None:
             raise ValueError("key is given without certificate")
         for name in ("ca", "certificate"):

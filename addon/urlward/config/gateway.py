@@ -1,6 +1,7 @@
 """``[gateway]``: interception of a network's traffic."""
 
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -37,15 +38,23 @@ _MOST_FOLDER = 90
 
 
 class HookTable(Table):
-    """``[gateway.hook]``: steering from a resolver that is there, by a hook in it.
+    """``[gateway.hook]``: steering from a resolver that is there, by a hook in it or by dnstap.
 
     Attributes:
         folder: where the hook finds the socket and the filter that urlward puts there; no hook where absent.
+        dnstap: whether resolvers tell of answers when they have sent them, and no hook waits: then the socket
+            ``dnstap`` is there instead.
         settle: milliseconds that the hook waits for urlward before an answer goes on, or fails.
     """
 
     folder: FileName | None = None
+    dnstap: bool = False
     settle: Annotated[int, Field(ge=1, le=1_000)] = 5
+
+    @property
+    def socket(self) -> Path | None:
+        """Where the hook, or dnstap, connects; None for neither."""
+        return None if self.folder is None else Path(self.folder) / ("dnstap" if self.dnstap else "socket")
 
     @property
     def seconds(self) -> float:

@@ -97,7 +97,7 @@ class DaysTable(Table):
     """``[records.days]``: how long records are kept; for ever where a number is absent and may be.
 
     Attributes:
-        blocks: of what clients met: block, would-block, cut, would-cut, objection.
+        blocks: of what clients met: block, would-block, cut, would-cut, file, objection.
         operations: of the filter itself: list, feed, alarm, allow, start, stop, gap.
         assignments: of who had an address when; needed before any is taken.
     """

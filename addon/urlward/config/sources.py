@@ -10,8 +10,10 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from pwd import getpwuid
 from typing import Any, NamedTuple
 
 from urlward.config.problem import ConfigError, Problem, key_of, lines_of_keys
@@ -170,7 +172,9 @@ def read_sources(path: Path) -> Sources:
     main = Source(path, _read(path))
     names = _included(main)
     last = len(names) - 1
-    return Sources([main, *(Source(each, _read(each, absent=n == last)) for n, each in enumerate(names))])
+    return Sources(
+        [main, *(Source(each, _read(each, by=path, absent=n == last)) for n, each in enumerate(names))]
+    )
 
 
 def _included(main: Source) -> list[Path]:
@@ -203,8 +207,13 @@ def _in_force() -> bytes | None:
         return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)  # others read from it too
 
 
-def _read(path: Path, *, absent: bool = False) -> bytes | None:
+def _read(path: Path, *, by: Path | None = None, absent: bool = False) -> bytes | None:
     """Read a file; None where it is not there and may be `absent`.
+
+    Args:
+        path: of it.
+        by: the file that includes it.
+        absent: whether it may be.
 
     Raises:
         ConfigError: unreadable, or too large.
@@ -216,11 +225,25 @@ def _read(path: Path, *, absent: bool = False) -> bytes | None:
         if absent:
             return None
         raise ConfigError(f"{path}: {e.strerror}") from e
+    except PermissionError as e:
+        raise ConfigError(f"{path}: {e.strerror}{_whose(path, by)}") from e
     except OSError as e:
         raise ConfigError(f"{path}: {e.strerror or e}") from e
     if len(data) > _MOST:
         raise ConfigError(f"{path}: more than {_MOST >> 20} MB: no configuration")
     return data
+
+
+def _whose(path: Path, by: Path | None) -> str:
+    """What to do about a file that this user may not read."""
+    if by is None:
+        return ""
+    for each in (path, *path.parents):
+        with suppress(OSError, KeyError):
+            owner = getpwuid(each.stat().st_uid).pw_name
+            others = f" or {owner}" if owner != "root" else ""
+            return f": {by} includes it, so only root{others} can use that configuration here"
+    return f": {by} includes it"
 
 
 def _parsed(source: Source) -> dict[str, Any]:

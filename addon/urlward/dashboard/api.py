@@ -1,6 +1,7 @@
 """JSON API of the dashboard, for scripts: ``Authorization: Bearer TOKEN``."""
 
 import json
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Any
 
@@ -8,6 +9,9 @@ from urlward.dashboard import asked
 from urlward.dashboard.handler import Base
 from urlward.dashboard.sources import AdminError, Now
 from urlward.records.event import Event, as_json
+
+ROWS = 1_000
+"""Rows that are written at a time."""
 
 _SERIES = ("seconds", "requests", "blocks", "latency", "stall")
 
@@ -62,8 +66,20 @@ class Shown(Api):
         self._name = name
 
     async def get(self) -> None:
-        """Return all of its data."""
-        self.write_json(await self.ask(getattr(self.sources, self._name)))
+        """Return all of its data; of many rows some at a time, since they are written on the event loop."""
+        found = await self.ask(getattr(self.sources, self._name))
+        if not isinstance(found, list) or len(found) <= ROWS:
+            self.write_json(found)
+            return
+
+        async def parts() -> AsyncIterator[str]:
+            for start in range(0, len(found), ROWS):
+                text = json.dumps(found[start : start + ROWS])[1:-1]
+                yield f", {text}" if start else f"[{text}"
+            yield "]\n"
+
+        self.set_header("Content-Type", "application/json")
+        await self.send(parts())
 
 
 class EventsApi(Api):

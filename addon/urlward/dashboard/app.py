@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, support
-from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions
+from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, rollouts, support
+from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Route
 from urlward.dashboard.sources import AdminError
@@ -42,6 +42,7 @@ class DashboardSettings:
         config: the filter's configuration file.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
+        attempts: to guess a token.
     """
 
     state: Path
@@ -50,6 +51,7 @@ class DashboardSettings:
     config: Path | None = None
     clock: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
+    attempts: WrongGuesses = field(default_factory=WrongGuesses)
 
 
 class _Static(StaticFileHandler):
@@ -100,10 +102,11 @@ ROUTES = (
     Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
     *(
         Route(f"/api/{name}", api.Shown, get="viewer", more={"name": name})
-        for name in ("lists", "hits", "feeds", "alarms", "objections", "nodes")
+        for name in ("lists", "hits", "feeds", "alarms", "objections", "nodes", "rollouts")
     ),
     *edit_pages.ROUTES,
     *own_pages.ROUTES,
+    *rollouts.ROUTES,
 )
 """All that the dashboard serves, and who may use it."""
 
@@ -122,7 +125,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
         sources, known, sessions, Access(ROUTES), AuditTrail(state), state, settings.config, token_file,
-        executor, settings.node, settings.clock, settings.steady,
+        executor, settings.node, settings.clock, settings.steady, settings.attempts,
     )  # fmt: skip
     shared = {"context": context}
     routes: list[Any] = [

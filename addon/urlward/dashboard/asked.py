@@ -204,6 +204,18 @@ def days(text: str) -> int | None:
     return int(text)
 
 
+def serial(text: str) -> int | None:
+    """Parse a list's serial; None for nothing.
+
+    Raises:
+        AdminError: none.
+    """
+    text = text.strip()
+    if text and not (text.isascii() and text.isdecimal() and len(text) <= 20):
+        raise AdminError("serial: a number")
+    return int(text) if text else None
+
+
 def grant(one: Callable[[str], str]) -> Grant | None:
     """Parse what to allow because of an objection; None where it is declined.
 

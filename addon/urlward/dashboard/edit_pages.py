@@ -131,11 +131,7 @@ async def do_to_feed(handler: Base, action: str, name: str, why: str, serial: st
         return await handler.ask(sources.editor.save, "feed", row["at"], values, who, seen=row["seen"])
     if action == "release":
         return await handler.ask(sources.release_feed, name, asked.why(why), who)
-    if serial and not (serial.isascii() and serial.isdecimal() and len(serial) <= 20):
-        raise AdminError("serial: a number")
-    return await handler.ask(
-        sources.roll_back_feed, name, int(serial) if serial else None, asked.why(why), who
-    )
+    return await handler.ask(sources.roll_back_feed, name, asked.serial(serial), asked.why(why), who)
 
 
 class ConfigurationApi(Api):

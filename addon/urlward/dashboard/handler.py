@@ -16,7 +16,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_signed_value
 
 from urlward.dashboard.language import Language, language_of, languages
@@ -47,6 +48,12 @@ EVERY = 12.0
 """Seconds after which one more is let."""
 
 MAX_ADDRESSES = 10_000
+
+SENDING = 4
+"""Long answers, such as exports, that are sent at a time; others wait for their turn."""
+
+UNREAD = 30.0
+"""Seconds for which nothing of such an answer may be read by whoever asked for it."""
 
 logger = logging.getLogger("urlward.records")
 
@@ -72,10 +79,14 @@ _FOREIGN = (
 )
 _OPERATORS = "For operators only: you are in as a viewer."
 
+ROLLOUTS = "/rollouts"
+"""Page that is only there where lists are published."""
+
 NAVIGATION = (
     ("/", "now.title"),
     ("/history", "history.title"),
     ("/lists", "lists.title"),
+    (ROLLOUTS, "rollouts.title"),
     ("/own", "own.title"),
     ("/configuration", "edit.title"),
     ("/events", "events.title"),
@@ -90,9 +101,14 @@ NAVIGATION = (
 
 
 class WrongGuesses:
-    """Counter of wrong guesses by address: a leaky bucket."""
+    """Counter of wrong guesses by address: a leaky bucket.
+
+    Attributes:
+        tell: is told of each address that has guessed wrong here, for other nodes to count it.
+    """
 
     def __init__(self) -> None:
+        self.tell: Callable[[str], None] = lambda _: None
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def wait(self, address: str, now: float) -> float:
@@ -105,7 +121,17 @@ class WrongGuesses:
         return max(0.0, self._level(address, now) - (BURST - 1) * EVERY)
 
     def wrong(self, address: str, now: float) -> None:
-        """Count a wrong guess."""
+        """Count a wrong guess at this node."""
+        self.wrong_elsewhere(address, now)
+        self.tell(address)
+
+    def wrong_elsewhere(self, address: str, now: float) -> None:
+        """Count a wrong guess at another node.
+
+        Args:
+            address: whose guess.
+            now: when it was, by the clock of `wait`.
+        """
         self._full_at[address] = now + self._level(address, now) + EVERY
         self._full_at.move_to_end(address)
         # An address that was pushed out has had ten thousand others after it.
@@ -222,6 +248,7 @@ class HandlerContext:
         steady: seconds that never go back.
         attempts: to guess a token.
         bundling: held while a bundle for support is made.
+        sending: held while much is sent, which is made as it is read.
     """
 
     sources: LiveSources
@@ -236,8 +263,9 @@ class HandlerContext:
     node: str
     clock: Callable[[], float]
     steady: Callable[[], float]
-    attempts: WrongGuesses = field(default_factory=WrongGuesses)
+    attempts: WrongGuesses
     bundling: asyncio.Lock = field(default_factory=asyncio.Lock)
+    sending: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SENDING))
 
 
 class Base(RequestHandler):
@@ -379,6 +407,24 @@ class Base(RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps(value) + "\n")
 
+    async def send(self, parts: AsyncIterator[str]) -> None:
+        """Answer with what may be long, as it is read; the connection is closed where it is not, or where the
+        rest cannot be had: half of it must not look like all of it."""
+        async with self.context.sending:
+            try:
+                async for part in parts:
+                    self.write(part)
+                    await asyncio.wait_for(self.flush(), UNREAD)
+            except StreamClosedError:
+                return
+            except TimeoutError:
+                self.detach().close()
+            except UrlwardError as e:
+                if not self._headers_written:
+                    raise
+                logger.error("admin: an answer was broken off: %s", e)
+                self.detach().close()
+
     @property
     def language(self) -> Language:
         """The language of this visitor: as chosen at a page's foot, else as the browser says."""
@@ -408,7 +454,11 @@ class Base(RequestHandler):
                 here=path,
                 back=self.request.uri if self.request.method in ("GET", "HEAD") else path,
                 languages=languages().values(),
-                navigation=[(to, name) for to, name in NAVIGATION if self.may(to, "GET")],
+                navigation=[
+                    (to, name)
+                    for to, name in NAVIGATION
+                    if self.may(to, "GET") and (to != ROLLOUTS or self.sources.publishes)
+                ],
                 node=self.context.node,
                 visitor=self.visitor(),
                 may=self.may,

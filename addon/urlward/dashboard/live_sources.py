@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
@@ -48,6 +48,9 @@ from urlward.records.stores import open_store
 from urlward.samples import SAMPLE
 from urlward.state.folder import local_key
 from urlward.state.watch import Signature
+
+if TYPE_CHECKING:
+    from urlward.publish.desk import Act, RolloutDesk
 
 ANSWER_WITHIN = 30.0
 """Seconds that a store has to answer the dashboard."""
@@ -371,6 +374,9 @@ class RecorderParts:
         healthy: whether all workers report.
         reloads: of the filter.
         nodes: of a fleet, as of `urlward.fleet.nodes.row_of`; gives None where Valkey has not answered yet.
+        rollouts: of the lists that are published.
+        resting: whether another publisher looks after the feeds.
+        filters: whether there are to be workers, which a publisher has none of.
     """
 
     finder: EventFinder | None = None
@@ -383,6 +389,9 @@ class RecorderParts:
     healthy: Callable[[], bool] | None = None
     reloads: Reloads | None = None
     nodes: Callable[[], list[Row] | None] | None = None
+    rollouts: "RolloutDesk | None" = None
+    resting: Callable[[], bool] = lambda: False
+    filters: bool = True
 
 
 class LiveSources:
@@ -508,6 +517,19 @@ class LiveSources:
             raise AdminError("The fleet's Valkey has not answered yet.")
         return rows
 
+    @property
+    def publishes(self) -> bool:
+        """Whether lists are published by this configuration."""
+        return self._parts.rollouts is not None
+
+    def rollouts(self) -> Row:
+        """Published lists, as `urlward.publish.desk.RolloutDesk.rows` has them."""
+        return self._desk().rows()
+
+    def act_on_rollout(self, act: str, name: str, serial: int | None, why: str, who: str) -> str:
+        """Do ``rollback``, ``release`` or ``promote`` to a published list; returns what to say of it."""
+        return self._desk().act(cast("Act", act), name, why=why, who=who, serial=serial)
+
     def health(self) -> bool:
         """Whether this process works."""
         return self._parts.healthy is None or self._parts.healthy()
@@ -531,7 +553,8 @@ class LiveSources:
         names = [] if rows else [Path(path).stem for path in paths]
         names += [name for name in feeds if name not in known]
         rows += [of_list(name, 0, None, 0, now=self._clock(), feeds=feeds) for name in names]
-        return [row | {"hits": None if hits is None else hits.get(row["name"], 0)} for row in rows]
+        more: Row = {"note": ""} if not self._parts.filters else {}
+        return [{**row, "hits": None if hits is None else hits.get(row["name"], 0), **more} for row in rows]
 
     def hits(self) -> dict[str, dict[str, int]]:
         """Blocks of the last day by ``list`` and by ``category``."""
@@ -575,7 +598,7 @@ class LiveSources:
     def alarms(self) -> list[Row]:
         """Each with ``time``, ``source``, ``alarm``, ``text`` and ``current``; the current ones first."""
         current: list[Row] = []
-        for feed in self._config.feed:
+        for feed in () if self._parts.resting() else self._config.feed:
             store = FeedStore(self._state, feed.name)
             facts = store.facts()
             for kind, text in alarms(feed, facts, store.header(), self._clock()).items():
@@ -674,6 +697,11 @@ class LiveSources:
         if self._parts.finder is None:
             raise NotConfiguredError(_NO_STORE)
         return self._parts.finder
+
+    def _desk(self) -> "RolloutDesk":
+        if self._parts.rollouts is None:
+            raise NotConfiguredError("Nothing is published from here: there is no [publish] with a place.")
+        return self._parts.rollouts
 
     def _book(self) -> ObjectionBook:
         if self._parts.objections is None:

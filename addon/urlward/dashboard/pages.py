@@ -8,19 +8,18 @@ import csv
 import io
 import json
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
-from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError
 
 from urlward.dashboard import asked
 from urlward.dashboard.asked import event_filter
 from urlward.dashboard.charts import charts_of
-from urlward.dashboard.handler import SESSION, Base, Visitor, iso, logger
+from urlward.dashboard.handler import SESSION, Base, Visitor, iso
 from urlward.dashboard.history import SPANS, by_minute, newest
 from urlward.dashboard.language import languages
 from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
@@ -69,25 +68,18 @@ class Page(Base):
             columns: of CSV.
             page: gives the text before a place (the empty one is the end), and the place before that.
         """
-        text, older = await page("")
         kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
-        self.set_header("Content-Type", kind)
-        self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
-        if form == "csv":
-            self.write(",".join(columns) + "\r\n")
-        try:
-            while True:
-                self.write(text)
-                await self.flush()
-                if not older:
-                    return
+
+        async def parts() -> AsyncIterator[str]:
+            text, older = await page("")
+            self.set_header("Content-Type", kind)
+            self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
+            yield (",".join(columns) + "\r\n" if form == "csv" else "") + text
+            while older:
                 text, older = await page(older)
-        except StreamClosedError:
-            return
-        except UrlwardError as e:
-            # Half a file must not look like a whole one.
-            logger.error("admin: an export was broken off: %s", e)
-            self.detach().close()
+                yield text
+
+        await self.send(parts())
 
 
 class NowPage(Page):

@@ -67,6 +67,10 @@ _HIDDEN: Row = {
 """Fields of an event that tell who was blocked, and what they asked for."""
 
 
+_URL = re.compile(r"https?://\S+?(?=: |$)")
+"""An address of a canary, in what a guard says."""
+
+
 class ViewerSources:
     """Sources as viewers may see them: events without addresses and digests, objections without their text.
 
@@ -85,9 +89,23 @@ class ViewerSources:
         found = self._sources.events(wanted)
         return EventPage([event | _HIDDEN for event in found.events], found.older)
 
+    def rollouts(self) -> Row:
+        """Published lists, without the names of machines and places."""
+        found = self._sources.rollouts()
+        return {**found, "place": "", "leader": "", "lists": [_without_nodes(row) for row in found["lists"]]}
+
     def objections(self) -> list[Row]:
         """Objections; people write in them who they are and what was blocked."""
         return [row | {"client": "", "message": ""} for row in self._sources.objections()]
+
+
+def _without_nodes(row: Row) -> Row:
+    """A published list with numbers in place of its canaries' addresses."""
+    held = row["held"]
+    if held and not held["who"]:
+        held = {**held, "reason": _URL.sub("canary", held["reason"])}
+    canaries = [{**one, "url": f"canary {n}"} for n, one in enumerate(row["canaries"], 1)]
+    return {**row, "held": held, "waiting": _URL.sub("canary", row["waiting"]), "canaries": canaries}
 
 
 def for_viewers(sources: LiveSources) -> LiveSources:

@@ -2,18 +2,30 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from urlward.dashboard.live_sources import Remembered
 from urlward.dashboard.sources import Row
 from urlward.state.audit import FILE, HEAD, verify
-from urlward.state.audit_view import TOPICS, Change, ChangeQuery, find_changes, report_words
+from urlward.state.audit_view import (
+    TOPICS,
+    Change,
+    ChangeQuery,
+    find_changes,
+    report_words,
+    search_changes,
+)
 from urlward.state.people import Role
 from urlward.state.watch import Signature
 
 BENEATH = 5
 """Lines beneath an action's page."""
+
+WITHIN = 16 << 20
+"""Bytes of the log that one search looks through: a second's work, so that many of them at a time, for what
+hardly any line has, leave threads for all else."""
 
 KNOWN_FOR = 3_600.0
 """Seconds that what is known of the log is good while it stays as it is."""
@@ -54,6 +66,8 @@ class AuditTrail:
     def find(self, query: ChangeQuery, role: Role) -> tuple[list[Row], str]:
         """Find lines, the newest first, and the ``before`` of the next page; empty where there is none.
 
+        A page may have fewer lines than were asked for: no more than `WITHIN` is looked through at a time.
+
         Returns:
             Rows with ``line`` (number, 0 for what is older than the chain), ``time`` (RFC 3339), ``action``
             (empty for a line that was cut short), ``topic``, ``who`` and ``detail`` (the other fields).
@@ -61,9 +75,8 @@ class AuditTrail:
         Raises:
             StateError: unreadable.
         """
-        found = find_changes(self._state, query)
-        older = str(found[-1].at) if len(found) == query.limit and found[-1].at else ""
-        return [_row(change, role) for change in found], older
+        found, left = search_changes(self._state, replace(query, within=WITHIN))
+        return [_row(change, role) for change in found], str(left or "")
 
     def latest(self, topic: str, role: Role, now: float) -> list[Row]:
         """The last lines about a topic, for the foot of the page where it is acted upon.
@@ -76,7 +89,7 @@ class AuditTrail:
         Raises:
             StateError: unreadable.
         """
-        query = ChangeQuery(topics=(topic,), limit=BENEATH)
+        query = ChangeQuery(topics=(topic,), limit=BENEATH, within=WITHIN)
         found = self._latest[topic].get(self._seen(), now, lambda: find_changes(self._state, query))
         return [_row(change, role) for change in found]
 

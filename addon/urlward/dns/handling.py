@@ -1,4 +1,5 @@
-"""Answer handling: what becomes of a resolver's answer, whether urlward or a hook in the resolver sends it.
+"""Answer handling: what becomes of a resolver's answer, whether urlward or a hook in the resolver sends it,
+or the resolver has sent it and says so.
 
 Nearly every answer is of names that no list says anything of, and passes as it is. For the others the
 addresses are steered, and what clients are told is the policy's (`urlward.dns.policy`).
@@ -83,6 +84,13 @@ class Answers:
             return await self._policy.answer(query, question, data, read, size)
         except Exception as e:  # noqa: BLE001 - as the operator says
             return self.despite(e, query, question, data, read.hosts)
+
+    async def follow(self, read: Scan) -> None:
+        """Steer the addresses of an answer that has left; see `DnsPolicy.follow`. Never raises."""
+        try:
+            await self._policy.follow(read)
+        except Exception as e:  # noqa: BLE001 - nothing can be withheld any more
+            self._faults.say(e, "addresses that clients have been told are not steered")
 
     def despite(
         self, fault: Exception, query: bytes, question: Question, data: bytes, hosts: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ With ``S`` all addresses of the answer are steered, and what cannot be changed a
 import asyncio
 import logging
 import re
-import socket
 import struct
 import time
 from collections.abc import Callable, Coroutine
@@ -35,9 +34,10 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from urlward.dns.answers import error
+from urlward.dns.answers import error, text_of
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
+from urlward.dns.resolver_socket import ResolverSocket
 from urlward.dns.wire import (
     AAAA,
     CNAME,
@@ -52,31 +52,36 @@ from urlward.dns.wire import (
     Scan,
     StreamMessages,
     WireError,
+    addresses_alone,
+    contents,
     framed,
     read_question,
     records_in,
     scan,
+    services,
+    spelt_out,
 )
-from urlward.proxy.acceptor import Acceptor, Transports
 
 logger = logging.getLogger("urlward.gateway")
 
 _ADDRESS_SIZES = (0, 4, 16)
 _TEXT = 128
 _PASS = framed(b"P")
+_OUTCOMES = {ord("P"): "passed", ord("S"): "steered", ord("R"): "replaced"}
 _MOST = 32
 """Records that an answer with addresses of a listed name may have, and twice that with what is beside it.
 Whoever runs such a name could send more, and have hooks go on without a reply while they are rewritten."""
 
 _LEADING = frozenset(str(kind) for kind in (A, AAAA, CNAME, DNAME, SVCB, HTTPS))
-_ADDRESSES = frozenset(map(str, (A, AAAA)))
+_ADDRESS_TEXTS = frozenset(map(str, (A, AAAA)))
 _ASKS_WAY = frozenset((A, AAAA, SVCB, HTTPS))
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
+_ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
 """Matches content, with a space before it, that stands in a zone file for what it is."""
 
 
-class HookServer:
+class HookServer(ResolverSocket):
     """Server at a hook's socket.
 
     Args:
@@ -84,45 +89,27 @@ class HookServer:
         faults: are told what goes wrong.
         settle: seconds after which a hook waits no longer.
         late: called for each reply that came later.
+        count: told of each reply: ``passed``, ``steered`` or ``replaced``.
     """
 
     def __init__(
-        self, answers: Answers, faults: Faults, settle: float, late: Callable[[], None] = lambda: None
+        self,
+        answers: Answers,
+        faults: Faults,
+        settle: float,
+        late: Callable[[], None] = lambda: None,
+        count: Callable[[str], None] = lambda _: None,
     ) -> None:
+        super().__init__(lambda: _Hook(self))
         self.answers = answers
         self.faults = faults
         self._settle = settle
         self._late = late
-        self._acceptors: list[Acceptor] = []
-        self._hooks: set[_Hook] = set()
+        self._count = count
 
-    async def serve(self, one: socket.socket) -> Acceptor:
-        """Take hooks' connections from a bound socket.
-
-        Raises:
-            OSError: another process listens there.
-        """
-        made = Acceptor(Transports(lambda: _Hook(self)).take, one)
-        self._acceptors.append(made)
-        return made
-
-    def end(self) -> None:
-        """Stop; hooks connect to another worker."""
-        for acceptor in self._acceptors:
-            acceptor.close()
-        for hook in tuple(self._hooks):
-            hook.close()
-
-    def opened(self, hook: "_Hook") -> None:
-        """A hook has connected."""
-        self._hooks.add(hook)
-
-    def closed(self, hook: "_Hook") -> None:
-        """A hook's connection has ended."""
-        self._hooks.discard(hook)
-
-    def replied(self, since: float) -> None:
+    def replied(self, reply: bytes, since: float) -> None:
         """A reply has left to what came at a time by `time.monotonic`."""
+        self._count(_OUTCOMES[reply[2]])
         if time.monotonic() - since > self._settle:
             self._late()
 
@@ -141,16 +128,12 @@ class _Hook(asyncio.Protocol):
         """Called by the event loop."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._server.opened(self)
+        self._server.opened(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop. What is being steered will be: the answer may have gone on."""
-        self._server.closed(self)
-
-    def close(self) -> None:
-        """End the connection."""
-        if self._transport is not None:
-            self._transport.close()
+        assert self._transport is not None
+        self._server.closed(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
@@ -159,7 +142,8 @@ class _Hook(asyncio.Protocol):
                 self._take(frame)
         except Exception as e:  # noqa: BLE001 - the hook does what it is to do without this filter
             self._server.faults.say(e, "an answer from a hook is not judged")
-            self.close()
+            assert self._transport is not None
+            self._transport.close()
 
     def _take(self, frame: bytes) -> None:
         since = time.monotonic()
@@ -235,7 +219,7 @@ class _Hook(asyncio.Protocol):
         self._write(framed(status + self._written(message)), since)
 
     def _write(self, reply: bytes, since: float) -> None:
-        self._server.replied(since)
+        self._server.replied(reply, since)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(reply)
 
@@ -255,7 +239,7 @@ def _may_go(answer: bytes, told: bytes) -> bool:
     """Whether an answer leads nowhere that what replaces it does not, all of which is steered."""
     question = read_question(answer)
     before, after = scan(answer, question), scan(told, question)
-    if before.service and not _services(answer) <= _services(told):
+    if before.service and not services(answer, question) <= services(told, read_question(told)):
         return False
     return _addresses(before) <= _addresses(after)
 
@@ -264,12 +248,6 @@ def _addresses(read: Scan) -> set[bytes]:
     four = {read.four[i : i + 4] for i in range(0, len(read.four), 4)}
     six = {read.six[i : i + 16] for i in range(0, len(read.six), 16)}
     return four | six | {address for _, address in read.beside if address}
-
-
-def _services(data: bytes) -> set[dns.rdata.Rdata]:
-    message = dns.message.from_wire(data, keyring=False, ignore_trailing=True)
-    rrsets = (*message.answer, *message.additional)
-    return {rdata for rrset in rrsets if rrset.rdtype in (SVCB, HTTPS) for rdata in rrset}
 
 
 def shortened(data: bytes) -> tuple[bytes, bool]:
@@ -290,7 +268,7 @@ def shortened(data: bytes) -> tuple[bytes, bool]:
     if len(records) <= 2 * _MOST and len(leading) <= _MOST:
         return data, False
     # Of the addresses of a name one says as much as all.
-    read = {tuple(record[1:2] if record[3] in _ADDRESSES else record): record for record in leading}
+    read = {tuple(record[1:2] if record[3] in _ADDRESS_TEXTS else record): record for record in leading}
     if len(read) > _MOST:
         raise ValueError("more names than are read")
     return "\n".join((first, *map(" ".join, read.values()))).encode("latin-1"), True
@@ -311,12 +289,15 @@ def from_text(data: bytes) -> bytes:
         dns.message.make_query(name, dns.rdatatype.RdataType(int(kind))), recursion_available=True
     )
     message.set_rcode(dns.rcode.Rcode(int(code)))
+    names: dict[str, dns.name.Name] = {}
     for line in lines:
         section, owner, ttl, type_, content = line.split(" ", 4)
-        rrset = dns.rrset.from_rdata(owner, int(ttl), _content(dns.rdatatype.RdataType(int(type_)), content))
+        if owner not in names:
+            names[owner] = dns.name.from_text(owner)
+        rdata = _content(dns.rdatatype.RdataType(int(type_)), content)
         message.find_rrset(
-            int(section), rrset.name, rrset.rdclass, rrset.rdtype, rrset.covers, create=True
-        ).update(rrset)
+            int(section), names[owner], rdata.rdclass, rdata.rdtype, rdata.covers(), create=True
+        ).add(rdata, int(ttl))
     return message.to_wire(max_size=LONGEST, want_shuffle=False)
 
 
@@ -328,9 +309,9 @@ def _content(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
     Raises:
         ValueError, dns.exception.DNSException: it has such signs where it is more than a name, or is none.
     """
-    if kind in _NAMES:
+    if kind in _NAMES or kind in _ADDRESSES:
         make: Callable[..., dns.rdata.Rdata] = dns.rdata.get_rdata_class(dns.rdataclass.IN, kind)
-        return make(dns.rdataclass.IN, kind, dns.name.from_text(text))
+        return make(dns.rdataclass.IN, kind, dns.name.from_text(text) if kind in _NAMES else text)
     if not _PLAIN(f" {text}"):
         raise ValueError("a sign that means something else in a zone file")
     return dns.rdata.from_text(dns.rdataclass.IN, kind, text)
@@ -342,6 +323,14 @@ def to_text(message: bytes) -> bytes:
     Raises:
         dns.exception.DNSException: dnspython does not read it.
     """
+    question = read_question(message)
+    if records := addresses_alone(message, question):
+        name, _ = dns.name.from_wire(message, HEADER)
+        shown = ((int.from_bytes(message[at + 6 : at + 10]), message[at + 3]) for at in records)
+        return f"{message[3] & 15}".encode() + b"".join(
+            f"\n1 {name} {life} {kind} {text_of(address)}".encode("latin-1")
+            for (life, kind), address in zip(shown, contents(message, records), strict=True)
+        )
     read = dns.message.from_wire(message, keyring=False)
     lines = [str(int(read.rcode()))]
     for number, section in enumerate((read.answer, read.authority, read.additional), 1):
@@ -361,6 +350,9 @@ def uncompressed(message: bytes) -> bytes:
         dns.exception.DNSException: dnspython does not read it.
     """
     question = read_question(message)
+    records = addresses_alone(message, question)
+    if records:
+        return spelt_out(message, question, records)
     read = dns.message.from_wire(message, keyring=False)
     file = BytesIO()
     counts = [

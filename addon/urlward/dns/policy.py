@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, Protocol
 
-import dns.ipv4
-import dns.ipv6
 from cachetools import TTLCache
 
 from urlward.config import GatewayTable
-from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page
+from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page, text_of
 from urlward.dns.judge import WHOLE, Judge
-from urlward.dns.resolved import MARGIN
+from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
@@ -104,6 +102,9 @@ class Steers(Protocol):
 
     async def steer(self, addresses: Iterable[str], seconds: int) -> int:
         """Redirect connections to addresses to the filter."""
+
+    async def follow(self, addresses: Iterable[str], seconds: int) -> None:
+        """Redirect connections to addresses that clients know already, and end what they have opened."""
 
     async def prove(self, addresses: Iterable[IPv4Address | IPv6Address], seconds: int) -> None:
         """Steer the canary's addresses."""
@@ -256,19 +257,38 @@ class DnsPolicy:
                 return absent(query, question, 0)
             raise
 
+    async def follow(self, read: Scan) -> None:
+        """Steer the addresses of an answer that a client has already, as it is, and end what is open to them.
+
+        Args:
+            read: what it says, of hosts some of which are listed.
+
+        Raises:
+            NftError: the addresses could not be steered.
+        """
+        _, steered = self._addresses(read, MOST)
+        if steered:
+            act = self._steer_set.steer if self.monitor else self._steer_set.follow
+            await act(steered, min(read.ttl, MOST_TTL) + MARGIN)
+
     def _has_entry(self, host: str) -> bool:
         return bool(self._judge.find((host,)))
 
-    def _addresses(self, read: Scan) -> tuple[set[str], list[str]]:
-        """The addresses that a response may contain, and those of them that are steered."""
+    def _addresses(self, read: Scan, most: int = MOST_ADDRESSES) -> tuple[set[str], list[str]]:
+        """The addresses that a response may contain, and those of them that are steered.
+
+        Args:
+            read: what it says.
+            most: addresses of each family.
+        """
         four, six = _texts(read.four, 4), _texts(read.six, 16)
         told, steered = {*four, *six}, []
         listed = next((host for host in read.hosts if self._judge.find((host,))), None)
         if listed is not None:
-            steered = self._quota.take(listed, four[:MOST_ADDRESSES] + six[:MOST_ADDRESSES])
+            steered = self._quota.take(listed, four[:most] + six[:most])
             told = set(steered)
         for host, address in read.beside:
-            text = _text(address)
+            text = text_of(address)
             if not self._judge.find((host,)):
                 told.add(text)
             elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,)):
@@ -300,11 +320,4 @@ def _keep_nothing(*_: object) -> None:
 
 
 def _texts(addresses: bytes, size: int) -> list[str]:
-    return [_text(addresses[i : i + size]) for i in range(0, len(addresses), size)]
-
-
-def _text(address: bytes) -> str:
-    """A name as dnspython writes it; empty for empty."""
-    if not address:
-        return ""
-    return dns.ipv4.inet_ntoa(address) if len(address) == 4 else dns.ipv6.inet_ntoa(address)
+    return [text_of(addresses[i : i + size]) for i in range(0, len(addresses), size)]

@@ -23,6 +23,9 @@ offset  bytes  content
 ...            the sections, in the order of `Section`
 ======  =====  =========================================================================
 
+Sections behind `Section.SIEVE` are there where the list has files, and releases that do not know them leave
+them out: what META says of files, besides its counts, is in a member of its own.
+
 A *row* is one record; rows of the anchored pool come first, then those of the floating pool. A *pattern*
 is what the automaton holds; rows that share one are its group, sorted by digest. Patterns are sorted and
 front-coded: letters shared with the one before, letters added, the letters.
@@ -40,7 +43,7 @@ from itertools import accumulate, batched, pairwise
 from operator import sub
 from typing import Any, NamedTuple
 
-from urlward.engine.compiler import MAX_PATTERN, Compiled
+from urlward.engine.compiler import MAX_PATTERN, Compiled, CompiledFiles, FilePool
 from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import (
@@ -50,6 +53,7 @@ from urlward.engine.errors import (
     TruncatedError,
     WrongKeyError,
 )
+from urlward.engine.perceptual import seal_records, sealed_size
 from urlward.engine.steps import exhaust
 
 MAGIC = b"URLWARD\n"
@@ -83,6 +87,15 @@ class Section(IntEnum):
     PARAMS = 12  # 16 bytes a digest
     NETWORKS = 13  # sealed JSON: the addresses and networks
     SIEVE = 14  # sealed: `urlward.engine.sieve`
+    FILES = 15  # 16 bytes a file, in the order of `urlward.engine.compiler.FileRow`
+    FILE_SHAPES = 16  # 2 or 4 bytes a file (meta: files, shape_bytes)
+    FILE_ID_ENDS = 17  # 4 bytes a file: end of its id; empty where none has one
+    FILE_IDS = 18  # ASCII
+    PERCEPTUAL = 19  # sealed in blocks: `urlward.engine.perceptual`
+
+
+ALWAYS = Section.SIEVE + 1
+"""Sections that every artifact has."""
 
 
 class Header(NamedTuple):
@@ -112,6 +125,12 @@ class Artifact(NamedTuple):
     header: Header
     meta: dict[str, Any]
     sections: tuple[memoryview, ...]
+
+    @property
+    def entries(self) -> int:
+        """Number of entries."""
+        files = self.meta.get("files")
+        return int(self.meta["entries"]) + (sum(files["rows"]) if files else 0)
 
 
 def dump(
@@ -151,9 +170,10 @@ def dump(
     prefixes = [(n, n.rpartition("/")[2]) for n in compiled.networks if "/" in n]
     lengths = sorted({int(length) for n, length in prefixes if "." in n})
     lengths6 = sorted({int(length) for n, length in prefixes if ":" in n})
-    meta = {
+    meta: dict[str, Any] = {
         "name": name,
-        "entries": sum(compiled.counts.values()),
+        # Without files: a release that knows none finds no more entries than rows.
+        "entries": sum(compiled.counts.values()) - len(compiled.files.rows),
         "counts": dict(sorted(compiled.counts.items())),
         "by_category": dict(sorted(compiled.by_category.items())),
         "categories": compiled.categories,
@@ -164,6 +184,9 @@ def dump(
         "prefixes4": lengths,
         "prefixes6": lengths6,
     }
+    files, further = _files(compiled.files, key)
+    if files:
+        meta["files"] = files
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
         b"".join(anchored.digests) + b"".join(floating_rows.digests),
@@ -180,8 +203,30 @@ def dump(
         b"".join(params),
         key.seal(json.dumps(compiled.networks, separators=(",", ":")).encode()),
         key.seal(compiled.sieve),
+        *further,
     ]
     return _write(sections, key, (serial, created, valid_from, valid_until))
+
+
+def _files(files: CompiledFiles, key: Key) -> tuple[dict[str, Any], list[bytes]]:
+    """What META says of a list's files, and their sections; nothing where there are none."""
+    if not files.rows:
+        return {}, []
+    pools, _, digests, shapes, records, ids, _ = zip(*files.rows, strict=True)
+    shape_type = "H" if len(files.shapes) < 1 << 16 else "I"
+    said = {
+        "rows": [pools.count(pool) for pool in FilePool],
+        "algorithms": files.algorithms,
+        "shapes": [list(shape) for shape in files.shapes],
+        "shape_bytes": array(shape_type).itemsize,
+    }
+    return said, [
+        b"".join(digests),
+        pack(array(shape_type, shapes)),
+        pack(array("I", accumulate(map(len, ids))) if any(ids) else array("I")),
+        "".join(ids).encode("ascii"),
+        seal_records(key, b"".join(records)),
+    ]
 
 
 def _write(sections: Sequence[bytes], key: Key, issue: tuple[int, int, int, int]) -> bytes:
@@ -256,7 +301,7 @@ def parsing(data: Buffer) -> Generator[None, None, Artifact]:
         raise DamagedError("its checksum does not fit its content: copy or fetch it again")
     if any(header.signature) and not any(header.signer):
         raise DamagedError("it has a signature and no signer: copy or fetch it again")
-    if not version or header_size != HEADER_SIZE or count < len(Section) or HEADER_SIZE + 8 * count > size:
+    if not version or header_size != HEADER_SIZE or count < ALWAYS or HEADER_SIZE + 8 * count > size:
         raise DamagedError("its section table does not fit its size")
     start = HEADER_SIZE + 8 * count
     ends = list(unpack("Q", view[HEADER_SIZE:start]))
@@ -267,7 +312,9 @@ def parsing(data: Buffer) -> Generator[None, None, Artifact]:
         meta = json.loads(bytes(sections[Section.META]))
         yield
         yield from _check_sizes(meta, sections)
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        if "files" in meta:
+            yield from _check_files(meta["files"], len(meta["categories"]), sections)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as e:
         raise DamagedError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
 
@@ -353,11 +400,34 @@ def _check_sizes(meta: dict[str, Any], sections: tuple[memoryview, ...]) -> Gene
     )
     # A list may give each entry a category of its own.
     for shapes in batched(meta["shapes"], _CHECKED):
-        fits = fits and _are_shapes(shapes, len(meta["categories"]))
+        fits = fits and _are_shapes(shapes, _OF_ROWS, len(meta["categories"]))
         yield
     words = meta["name"], *meta["categories"], *meta["counts"], *meta["by_category"]
     for some in batched(words, _CHECKED):
         fits = fits and _are_words(some)
+        yield
+    if not fits:
+        raise ValueError
+
+
+def _check_files(meta: dict[str, Any], categories: int, sections: tuple[memoryview, ...]) -> Generator[None]:
+    rows, algorithms = meta["rows"], meta["algorithms"]
+    if not _are_numbers(rows, 0xFFFFFFFF) or not isinstance(algorithms, dict):
+        raise ValueError
+    count = sum(rows)
+    fits = (
+        len(rows) == len(FilePool)
+        and meta["shape_bytes"] in (2, 4)
+        and len(sections[Section.FILES]) == count * DIGEST_SIZE
+        and len(sections[Section.FILE_SHAPES]) == count * meta["shape_bytes"]
+        and len(sections[Section.FILE_ID_ENDS]) in (0, count * 4)
+        and len(sections[Section.PERCEPTUAL]) == sealed_size(rows[FilePool.LISTED])
+        and isinstance(meta["shapes"], list)
+        and _are_words(algorithms)
+        and all(_are_numbers(counts, count) and len(counts) == 2 for counts in algorithms.values())
+    )
+    for shapes in batched(meta["shapes"], _CHECKED):
+        fits = fits and _are_shapes(shapes, _OF_FILES, categories)
         yield
     if not fits:
         raise ValueError
@@ -381,12 +451,13 @@ def _are_numbers(values: Any, most: int) -> bool:
     return isinstance(values, list) and all(type(n) is int and 0 <= n <= most for n in values)
 
 
-def _are_shapes(shapes: Iterable[Any], categories: int) -> bool:
+_OF_ROWS, _OF_FILES = range(Kind.FILE), range(Kind.FILE, Kind.FILE + 1)
+"""Kinds, and `MARKER`, that rows have, and files."""
+
+
+def _are_shapes(shapes: Iterable[Any], kinds: range, categories: int) -> bool:
     return all(
-        len(shape) == 5
-        and _are_numbers(shape, 0xFFFFFFFF)
-        and shape[0] <= max(Kind)
-        and shape[2] < categories
+        len(shape) == 5 and _are_numbers(shape, 0xFFFFFFFF) and shape[0] in kinds and shape[2] < categories
         for shape in shapes
     )
 

@@ -9,13 +9,15 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from enum import IntEnum
+from itertools import islice, zip_longest
 from operator import attrgetter, eq
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from urlward.engine.digest import SEGMENT_LETTERS, Key
-from urlward.engine.entry import Entry, Kind
+from urlward.engine.digest import SEGMENT_LETTERS, Key, mark_of
+from urlward.engine.entry import PDQ, Entry, Kind
+from urlward.engine.perceptual import record
 from urlward.engine.record import (
     MARKER,
     PAGE_KINDS,
@@ -25,6 +27,7 @@ from urlward.engine.record import (
     below_digest,
     domain_letters,
     domain_text,
+    file_text,
     host_letters,
     host_text,
     labels_of,
@@ -179,6 +182,50 @@ class Rows:
                 column[at] = value
 
 
+class FilePool(IntEnum):
+    """The parts that the rows of files are stored in, in order."""
+
+    EXACT = 0  # blocked and excused
+    LISTED = 1  # PDQ digests that pictures are compared with
+    EXCUSED = 2  # PDQ digests of exceptions, which excuse the same listed digest
+
+
+class FileRow(NamedTuple):
+    """One file entry; an artifact has them in this order.
+
+    Attributes:
+        pool: a `FilePool`.
+        mark: the keyed digest's first 8 bytes as a number: rows are found by it.
+        digest: keyed, of its text.
+        shape: number of its shape.
+        record: what is sealed of a PDQ digest that blocks; empty of others.
+        id: the list body's reference.
+        algorithm: one of `urlward.engine.entry.ALGORITHMS`.
+    """
+
+    pool: int
+    mark: int
+    digest: bytes
+    shape: int
+    record: bytes
+    id: str
+    algorithm: str
+
+
+class CompiledFiles(NamedTuple):
+    """File entries of a compiled list.
+
+    Attributes:
+        rows: in order, without duplicates.
+        shapes: what `FileRow.shape` points to.
+        algorithms: for each algorithm its entries that block, and those that excuse.
+    """
+
+    rows: list[FileRow]
+    shapes: list[Shape]
+    algorithms: dict[str, list[int]]
+
+
 class Compiled(NamedTuple):
     """A compiled list, not yet serialised.
 
@@ -192,6 +239,7 @@ class Compiled(NamedTuple):
         counts: entries by kind, `allow` in front where they allow.
         by_category: entries by category.
         duplicates: entries left out because an equal one was there.
+        files: the entries of kind FILE, which are among no rows.
     """
 
     rows: tuple[Rows, Rows]
@@ -203,6 +251,7 @@ class Compiled(NamedTuple):
     counts: Counter[str]
     by_category: Counter[str]
     duplicates: int
+    files: CompiledFiles
 
 
 class Compiler:
@@ -218,6 +267,8 @@ class Compiler:
         self._rows: tuple[list[Row], list[Row]] = ([], [])
         self._shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._shape_of: dict[tuple[object, ...], int] = {}
+        self._files: list[FileRow] = []
+        self._file_shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._categories: dict[str, int] = {"": 0}
         self._networks: dict[str, None] = {}
         self._params: list[Entry] = []
@@ -229,11 +280,14 @@ class Compiler:
 
     def __len__(self) -> int:
         """Entries taken so far."""
-        return len(self._rows[0]) + len(self._rows[1]) + len(self._params)
+        return len(self._rows[0]) + len(self._rows[1]) + len(self._params) + len(self._files)
 
     def add(self, entry: Entry) -> None:
         """Take an entry."""
-        kind, host, path, _, _, _, _, _, _, _, subdomains = entry
+        kind, host, path, _, _, _, _, _, _, _, subdomains, _ = entry
+        if kind is Kind.FILE:
+            self._add_file(entry)
+            return
         if (kind is Kind.PARAMS or kind in PAGE_KINDS) and is_address(host):
             # No name leads there: who asks for the page goes straight to the address.
             self._networks[host.strip("[]")] = None
@@ -284,10 +338,12 @@ class Compiler:
             row = Row(digest, marker, domain.count(".") + 1, _NOWHERE, (), "", letters)
             self._rows[PatternSet.ANCHORED].append(row)
         self._markers = set()
-        shapes, categories, numbers = _numbered(self._shapes, self._categories)
+        categories, taken = sorted(self._categories), len(self._files)  # the empty one first
+        shapes, numbers = _numbered(self._shapes, list(self._categories), categories)
+        files = self._finish_files(*_numbered(self._file_shapes, list(self._categories), categories))
         counts: Counter[str] = Counter()
         by_category: Counter[str] = Counter()
-        duplicates = 0
+        duplicates = taken - len(files.rows)
         pools: list[Rows] = []
         patterns: list[Patterns] = []
         done = 0
@@ -320,6 +376,10 @@ class Compiler:
             patterns.append(cut)
             done += len(unique)
             progress(done)
+        for number, times in Counter(row.shape for row in files.rows).items():
+            shape = files.shapes[number]
+            counts[("allow " if shape.allow else "") + Kind.FILE.label] += times
+            by_category[categories[shape.category]] += times
         listed = sorted(self._networks)
         self._networks = {}
         sieve = write_sieve(self._sieve_hosts, self._sieve_names, self._sieve_segments)
@@ -335,6 +395,7 @@ class Compiler:
             counts,
             by_category,
             duplicates,
+            files,
         )
 
     def _append(
@@ -347,7 +408,7 @@ class Compiler:
         below: bytes,
         more: tuple[bytes, ...] = (),
     ) -> None:
-        kind, _, _, _, allow, id_, category, expires, port, nocase, subdomains = entry
+        kind, _, _, _, allow, id_, category, expires, port, nocase, subdomains, _ = entry
         look: tuple[object, ...] = (kind, category)
         if allow or nocase or subdomains or expires or port or more:
             look = (kind, category, allow, nocase, subdomains, expires, port, not more)
@@ -372,6 +433,34 @@ class Compiler:
         )
         # A named tuple's own constructor takes twice as long, a million times over.
         self._rows[pool].append(tuple.__new__(Row, row))
+
+    def _add_file(self, entry: Entry) -> None:
+        algorithm, allow = entry.host, entry.allow
+        pool, kept = FilePool.EXACT, b""
+        if algorithm == PDQ:
+            pool = FilePool.EXCUSED if allow else FilePool.LISTED
+            kept = b"" if allow else record(bytes.fromhex(entry.path), entry.distance)
+        number = self._categories.setdefault(entry.category, len(self._categories))
+        look = (int(Kind.FILE), Flag.ALLOW if allow else 0, number, entry.expires, 0)
+        shape = self._file_shapes.setdefault(look, len(self._file_shapes))
+        digest = self._key.digest(file_text(algorithm, entry.path))
+        row = (pool, mark_of(digest), digest, shape, kept, entry.id, algorithm)
+        self._files.append(tuple.__new__(FileRow, row))
+
+    def _finish_files(self, shapes: list[Shape], numbers: Sequence[int]) -> CompiledFiles:
+        # A named tuple's own constructor takes twice as long, a million times over.
+        rows: list[FileRow] = sorted(
+            tuple.__new__(FileRow, (*row[:_FILE_SHAPE], numbers[row.shape], *row[_FILE_SHAPE + 1 :]))
+            for row in self._files
+        )
+        self._files = []
+        # Of some that differ in their ids alone the last stays.
+        behind = islice(rows, 1, None)
+        unique = [row for row, after in zip_longest(rows, behind) if not after or _said(row) != _said(after)]
+        algorithms: dict[str, list[int]] = {}
+        for row in unique:
+            algorithms.setdefault(row.algorithm, [0, 0])[shapes[row.shape].allow] += 1
+        return CompiledFiles(unique, shapes, dict(sorted(algorithms.items())))
 
     def _place(self, host: str, subdomains: bool) -> tuple[str, bytes]:
         """Letters of a host that a page is on, and which it is; many have more than one."""
@@ -404,20 +493,26 @@ class Compiler:
 
 
 def _numbered(
-    shapes: Iterable[tuple[int, int, int, int, int]], categories: Iterable[str]
-) -> tuple[list[Shape], list[str], list[int]]:
-    """Shapes and categories in an order independent of that of the entries, so that the artifacts of
-    nearly equal lists are nearly equal; and the new number of each shape."""
-    names = list(categories)
-    sorted_names = sorted(names)  # the empty one first
-    of_category = {name: number for number, name in enumerate(sorted_names)}
+    shapes: Iterable[tuple[int, int, int, int, int]], names: Sequence[str], categories: Sequence[str]
+) -> tuple[list[Shape], list[int]]:
+    """Shapes in an order independent of that of the entries, so that the artifacts of nearly equal lists are
+    nearly equal; and the new number of each.
+
+    Args:
+        shapes: with the numbers of categories in `names`.
+        names: of the categories, as they came.
+        categories: the same in the order that they get.
+    """
+    of_category = {name: number for number, name in enumerate(categories)}
     found = [Shape(*shape)._replace(category=of_category[names[shape[2]]]) for shape in shapes]
     sorted_shapes = sorted(found)
     of_shape = {shape: number for number, shape in enumerate(sorted_shapes)}
-    return sorted_shapes, sorted_names, [of_shape[shape] for shape in found]
+    return sorted_shapes, [of_shape[shape] for shape in found]
 
 
 _letters, _digest = attrgetter("letters"), attrgetter("digest")
+_said = attrgetter("pool", "digest", "shape", "record")
+_FILE_SHAPE = FileRow._fields.index("shape")
 
 
 def _without_duplicates(rows: list[Row]) -> list[Row]:

@@ -27,12 +27,13 @@ import json
 import struct
 import sys
 from array import array
-from collections.abc import Buffer, Mapping, Sequence
+from collections.abc import Buffer, Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, chain, pairwise
 from operator import sub
 from typing import Any
 
 from urlward.engine.artifact import (
+    ALWAYS,
     HEADER_SIZE,
     Artifact,
     Section,
@@ -44,12 +45,12 @@ from urlward.engine.artifact import (
 )
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, DamagedError, UrlwardError
+from urlward.engine.perceptual import seal_records, unseal_records
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-from collections.abc import Iterable
 
 VERSION = 2
 MOST = 1 << 32
@@ -63,7 +64,12 @@ COMPRESSED = 100
 
 _MAGIC = b"URLWDLT\n"
 _HEADER = struct.Struct("<8sH6xQ8s16s")
-_TABLE = 8 * len(Section)
+_COUNT = slice(12, 16)
+"""Where an artifact's header has its number of sections."""
+
+_COUNTS = (ALWAYS, len(Section))
+"""Numbers of sections that an artifact can have: without files, and with."""
+
 _LEVEL = 9  # a third less than level 3 in the same time; higher ones take longer for little
 
 _CONTRADICTIONS = (
@@ -83,7 +89,14 @@ class DeltaError(UrlwardError):
     """A delta that cannot be made, or not be applied; the full artifact is the remedy."""
 
 
-def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
+type Told = Callable[[str, float], object]
+"""Called with what is being done and the share of it that is, from 0 to 1."""
+
+_CHUNK = 1 << 22
+"""Bytes that are compressed between two times that it is called."""
+
+
+def make_delta(old: Artifact, new: Artifact, key: Key, progress: Told = lambda *_: None) -> bytes:
     """Make the delta from one artifact to another.
 
     Takes some seconds at a million entries, and about ten times as much memory as an artifact has bytes.
@@ -92,6 +105,7 @@ def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
         old: the artifact to be replaced.
         new: the one to come.
         key: that both were compiled under.
+        progress: told how far it is.
 
     Raises:
         WrongKeyError: one of them was compiled under another key.
@@ -99,32 +113,38 @@ def make_delta(old: Artifact, new: Artifact, key: Key) -> bytes:
     """
     for artifact in (old, new):
         check_key(artifact.header, key)
-        if len(artifact.sections) != len(Section):
+        if len(artifact.sections) not in _COUNTS:
             raise DeltaError("no delta: an artifact has sections that this release does not know")
     if old.header.checksum == new.header.checksum:
         raise DeltaError("no delta: both artifacts are the same")
     try:
-        prefix, form = (_form(artifact, old, key) for artifact in (old, new))
+        forms: list[bytes] = []
+        for artifact in (old, new):
+            progress("reading", len(forms) / 2)
+            forms.append(_form(artifact, old, key))
     except _CONTRADICTIONS as e:
         raise DeltaError("no delta: an artifact contradicts itself") from e
+    prefix, form = forms
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: _LEVEL,
         zstd.CompressionParameter.enable_long_distance_matching: 1,
         zstd.CompressionParameter.window_log: _window(old.header.size + new.header.size),
     }
-    frame = zstd.compress(form, options=options, zstd_dict=zstd.ZstdDict(prefix, is_raw=True).as_prefix)
+    frame = _compressed(form, prefix, options, progress)
     head = _HEADER.pack(_MAGIC, VERSION, new.header.size, key.id, old.header.checksum)
     delta = head + key.seal(frame)
     if len(delta) > WORTH * new.header.size:
         raise DeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {new.header.size}")
     try:
-        apply_delta(old, delta, key)
+        apply_delta(old, delta, key, progress=lambda _, share: progress("checking", share))
     except DeltaError as e:
         raise DeltaError(f"no delta: an artifact is not as this release writes them: {e}") from e
     return delta
 
 
-def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> bytes:
+def apply_delta(
+    old: Artifact, delta: Buffer, key: Key, most: int = MOST, progress: Told = lambda *_: None
+) -> bytes:
     """Make the new artifact of the old one, and see that it is whole.
 
     A delta that was made to do harm can do no more than fail: whatever it makes has a bounded size, and the
@@ -135,6 +155,7 @@ def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> byt
         delta: what `make_delta` made.
         key: that both were made under.
         most: bytes that the new artifact may have.
+        progress: told how far it is.
 
     Raises:
         WrongKeyError: `old` was compiled under another key.
@@ -165,13 +186,30 @@ def apply_delta(old: Artifact, delta: Buffer, key: Key, most: int = MOST) -> byt
     except DamagedError as e:
         raise DeltaError("it does not open under its key: fetch it again") from e
     try:
-        form = _opened(frame, _form(old, old, key), size)
+        progress("making", 0)
+        prefix = _form(old, old, key)
+        progress("making", 1 / 4)
+        form = _opened(frame, prefix, size)
+        progress("making", 2 / 4)
         made = _artifact(form, old, key)
+        progress("making", 3 / 4)
         if parse(made).header.size != size:
             raise ValueError
     except _CONTRADICTIONS as e:
         raise DeltaError("what it makes is not the new artifact: fetch the full artifact") from e
     return made
+
+
+def _compressed(form: bytes, prefix: bytes, options: dict[int, int], progress: Told) -> bytes:
+    """One frame of a form, by its prefix."""
+    known = zstd.ZstdDict(prefix, is_raw=True).as_prefix
+    compressor = zstd.ZstdCompressor(options=options, zstd_dict=known)
+    compressor.set_pledged_input_size(len(form))
+    view, parts = memoryview(form), []
+    for start in range(0, len(view), _CHUNK):
+        progress("compressing", start / len(view))
+        parts.append(compressor.compress(view[start : start + _CHUNK]))
+    return b"".join([*parts, compressor.flush()])
 
 
 def _window(size: int) -> int:
@@ -199,15 +237,21 @@ def _opened(frame: bytes, prefix: bytes, most: int) -> bytes:
 def _form(artifact: Artifact, base: Artifact, key: Key) -> bytes:
     """The bytes of an artifact's form, with the numbers of shapes that another has."""
     sections: list[Buffer] = list(artifact.sections)
-    sections[Section.SHAPES] = _renumbered(
-        artifact.sections[Section.SHAPES], artifact.meta, _shape_numbers(artifact.meta, base.meta)
-    )
-    ends = unpack("I", artifact.sections[Section.ID_ENDS])
-    sections[Section.ID_ENDS] = bytes(map(sub, ends, chain((0,), ends)))  # no id has as many as 256 letters
+    for section, shapes_of in _SHAPES.items():
+        if section < len(sections):
+            said, categories = shapes_of(artifact.meta)
+            numbers = _shape_numbers(said, categories, *shapes_of(base.meta))
+            sections[section] = _renumbered(artifact.sections[section], said, numbers)
+    for section in _ID_ENDS:
+        if section < len(sections):
+            ends = unpack("I", artifact.sections[section])
+            # No id has as many as 256 letters.
+            sections[section] = bytes(map(sub, ends, chain((0,), ends)))
     for section in _PAIRS:
         sections[section] = _gaps(artifact.sections[section])
-    for section in _SEALED:
-        sections[section] = key.unseal(bytes(artifact.sections[section]))
+    for section, (_, unseal) in _SEALED.items():
+        if section < len(sections):
+            sections[section] = unseal(key, artifact.sections[section])
     table = section_table(len(memoryview(section)) for section in sections)
     return b"".join([artifact.header.raw, table, *sections])
 
@@ -219,26 +263,59 @@ def _artifact(form: bytes, base: Artifact, key: Key) -> bytes:
         _CONTRADICTIONS: it is none.
     """
     view = memoryview(form)
-    start = HEADER_SIZE + _TABLE
+    count = int.from_bytes(view[_COUNT], "little")
+    start = HEADER_SIZE + 8 * count
     ends = unpack("Q", view[HEADER_SIZE:start])
     if list(ends) != sorted(ends) or ends[-1] != len(view) - start:
         raise ValueError
     stored = [view[start + a : start + b] for a, b in pairwise((0, *ends))]
     sections: list[Buffer] = list(stored)
     meta = json.loads(bytes(stored[Section.META]))
-    own = {number: shape for shape, number in _shape_numbers(meta, base.meta).items()}
-    sections[Section.SHAPES] = _renumbered(stored[Section.SHAPES], meta, own)
-    sections[Section.ID_ENDS] = pack(array("I", accumulate(stored[Section.ID_ENDS])))
+    for section, shapes_of in _SHAPES.items():
+        if section < count:
+            said, categories = shapes_of(meta)
+            numbers = _shape_numbers(said, categories, *shapes_of(base.meta))
+            own = {number: shape for shape, number in numbers.items()}
+            sections[section] = _renumbered(stored[section], said, own)
+    for section in _ID_ENDS:
+        if section < count:
+            sections[section] = pack(array("I", accumulate(stored[section])))
     for section in _PAIRS:
         sections[section] = _totals(stored[section])
-    for section in _SEALED:
-        sections[section] = key.seal(bytes(stored[section]))
+    for section, (seal, _) in _SEALED.items():
+        if section < count:
+            sections[section] = seal(key, bytes(stored[section]))
     table = section_table(len(memoryview(section)) for section in sections)
     return b"".join([view[:HEADER_SIZE], table, *sections])
 
 
 _PAIRS = (Section.GROUPS, Section.PARAM_ROWS)
-_SEALED = (Section.NETWORKS, Section.SIEVE)
+_ID_ENDS = (Section.ID_ENDS, Section.FILE_ID_ENDS)
+
+
+def _shapes(meta: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """What a META says of shapes, and the categories that they have."""
+    return meta, meta["categories"]
+
+
+def _file_shapes(meta: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Likewise, of files; none where it has none."""
+    return meta.get("files", {"shapes": []}), meta["categories"]
+
+
+_SHAPES = {Section.SHAPES: _shapes, Section.FILE_SHAPES: _file_shapes}
+
+
+def _unseal(key: Key, sealed: memoryview) -> bytes:
+    return key.unseal(bytes(sealed))
+
+
+_SEALED = {
+    Section.NETWORKS: (Key.seal, _unseal),
+    Section.SIEVE: (Key.seal, _unseal),
+    Section.PERCEPTUAL: (seal_records, unseal_records),
+}
+"""Sections that are sealed, with what seals and what opens each."""
 
 
 def _gaps(section: Buffer) -> bytes:
@@ -255,26 +332,27 @@ def _totals(section: Buffer) -> bytes:
     return pack(numbers)
 
 
-def _shape_numbers(meta: dict[str, Any], base: dict[str, Any]) -> dict[int, int]:
+def _shape_numbers(
+    said: dict[str, Any], categories: list[str], of_base: dict[str, Any], categories_of_base: list[str]
+) -> dict[int, int]:
     """For each shape of a META its number in another, or one behind those: equal in words, not in numbers."""
-    known = {shape: number for number, shape in enumerate(_shapes_in_words(base))}
-    shapes = enumerate(_shapes_in_words(meta))
+    known = {shape: number for number, shape in enumerate(_in_words(of_base, categories_of_base))}
+    shapes = enumerate(_in_words(said, categories))
     return {number: known.setdefault(shape, len(known)) for number, shape in shapes}
 
 
-def _shapes_in_words(meta: dict[str, Any]) -> list[Sequence[object]]:
-    categories = meta["categories"]
+def _in_words(said: dict[str, Any], categories: list[str]) -> list[Sequence[object]]:
     return [
         (kind, flags, categories[category], expires, port)
-        for kind, flags, category, expires, port in meta["shapes"]
+        for kind, flags, category, expires, port in said["shapes"]
     ]
 
 
-def _renumbered(section: memoryview, meta: dict[str, Any], numbers: Mapping[int, int]) -> Buffer:
+def _renumbered(section: memoryview, said: dict[str, Any], numbers: Mapping[int, int]) -> Buffer:
     """The section of the rows' shapes with other numbers."""
     if all(number == other for number, other in numbers.items()):
         return section
-    typecode = "H" if meta["shape_bytes"] == 2 else "I"
+    typecode = "H" if said["shape_bytes"] == 2 else "I"
     return pack(array(typecode, map(numbers.__getitem__, unpack(typecode, section))))
 
 
@@ -291,4 +369,6 @@ def changes(old: Artifact, new: Artifact) -> tuple[int, int]:
 
 
 def _marks(artifact: Artifact) -> Iterable[int]:
-    return unpack("Q", artifact.sections[Section.DIGESTS])[::2]
+    sections = artifact.sections
+    of_files = sections[Section.FILES] if len(sections) > Section.FILES else b""
+    return chain(unpack("Q", sections[Section.DIGESTS])[::2], unpack("Q", of_files)[::2])

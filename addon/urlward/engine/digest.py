@@ -8,7 +8,7 @@ BLAKE2b's personalisation, so that a digest made for one use says nothing about 
 import re
 from binascii import Error as BinasciiError
 from binascii import b2a_base64, unhexlify
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from copy import copy
 from hashlib import blake2b
 
@@ -28,6 +28,9 @@ PATH_END = "\2"
 NAME_START = "\3"
 NETWORK_START = "\4"
 _POSITIONS = 5
+
+SEALED = 28
+"""Bytes that sealing adds: nonce and tag."""
 
 SEGMENT_LETTERS = 4
 """Letters of a path segment."""
@@ -77,14 +80,21 @@ class Key:
 
     def digests(self, beginning: str, ends: Iterable[str]) -> list[bytes]:
         """The digests of texts with the same beginning, at which each of them is looked at once."""
+        digest_of = self.behind(beginning)
+        return [digest_of(end.encode("latin-1")) for end in ends]
+
+    def behind(self, beginning: str) -> Callable[[bytes], bytes]:
+        """What makes the digests of texts with the same beginning, which is not empty: of each the bytes that
+        follow it. The key's own block is worked through once."""
         begun = self._record.copy()
         begun.update(beginning.encode("latin-1"))
-        found = []
-        for end in ends:
+
+        def digest_of(end: bytes) -> bytes:
             h = begun.copy()
-            h.update(end.encode("latin-1"))
-            found.append(h.digest())
-        return found
+            h.update(end)
+            return h.digest()
+
+        return digest_of
 
     def seal(self, data: bytes) -> bytes:
         """Encrypt for whoever holds the key (ChaCha20-Poly1305, RFC 8439).
@@ -143,6 +153,11 @@ class Tokens(dict[str, str]):
                 self.clear()
             self[text] = letters
         return letters
+
+
+def mark_of(digest: bytes) -> int:
+    """The number that a keyed digest is sorted and found by where rows are many: its first 8 bytes."""
+    return int.from_bytes(digest[:8], "little")
 
 
 def derived(secret: bytes, use: bytes, size: int = 32) -> bytes:

@@ -1,5 +1,6 @@
 """Entries: what a list says to block or to allow."""
 
+from collections.abc import Mapping
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import NamedTuple
@@ -17,6 +18,7 @@ class Kind(IntEnum):
     PREFIX = 7
     PAGE = 8
     PARAMS = 9
+    FILE = 10
 
     @property
     def label(self) -> str:
@@ -27,6 +29,15 @@ class Kind(IntEnum):
 LABELS = {int(kind): kind.label for kind in Kind}
 """The word for each kind."""
 
+PDQ = "pdq"
+"""The perceptual digest among `ALGORITHMS`: of like pictures it is like, and it is compared by distance."""
+
+ALGORITHMS: Mapping[str, int] = {"sha256": 32, "sha1": 20, "md5": 16, PDQ: 32}
+"""Algorithms of the digests that a file is listed by, and their bytes; what says most of a file first."""
+
+DISTANCE = 31
+"""Bits by which a picture's PDQ digest may differ from a listed one where the entry does not say."""
+
 
 class Entry(NamedTuple):
     """List entry: one thing to block, or to allow.
@@ -34,8 +45,8 @@ class Entry(NamedTuple):
     Attributes:
         kind: which of the fields below count.
         host: canonical host; for NAME the labels before the suffix, for ADDRESS and NETWORK the
-            network in CIDR form, for PATH empty.
-        path: canonical path; for PREFIX and PATH with its last slash.
+            network in CIDR form, for PATH empty, for FILE one of `ALGORITHMS`.
+        path: canonical path; for PREFIX and PATH with its last slash, for FILE the digest in hexadecimal.
         params: for PARAMS, the parameters that must be there, in comparable spelling.
         allow: True for an ``@@`` entry.
         id: the list body's own reference, or empty.
@@ -44,6 +55,7 @@ class Entry(NamedTuple):
         port: the only port it matches; 0 for any.
         nocase: letters of the path and the parameters compare without regard to case (ASCII).
         subdomains: a page, prefix or parameter entry also matches on every subdomain.
+        distance: bits by which a PDQ digest that it blocks may differ from its own.
     """
 
     kind: Kind
@@ -57,6 +69,7 @@ class Entry(NamedTuple):
     port: int = 0
     nocase: bool = False
     subdomains: bool = False
+    distance: int = 0
 
 
 def canonical_network(text: str) -> IPv4Network | IPv6Network:

@@ -4,14 +4,23 @@ The grammar is described for its users in ``docs/lists.md``. Reading is strict: 
 be meant in two ways is refused with a hint, because a wrong guess blocks somebody else's page.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from urlward.engine.entry import Entry, Kind, canonical_network, strip_www
+from urlward.engine.entry import (
+    ALGORITHMS,
+    DISTANCE,
+    PDQ,
+    Entry,
+    Kind,
+    canonical_network,
+    strip_www,
+)
 from urlward.engine.errors import EntryError, UrlError
-from urlward.engine.telling import without_telling
+from urlward.engine.telling import without_telling, without_telling_file
 from urlward.engine.url import (
     DEFAULT_PORTS,
     byte_string,
@@ -65,12 +74,25 @@ _PLAIN_LINE = re.compile(
     r"(?:(/\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]+))?"
     r")(?:[ \t]+id=([A-Za-z0-9._:\-]{1,128}))?(?:[ \t]+category=([A-Za-z0-9._\-]{1,64}))?\s*"
 ).fullmatch
+_PLAIN_FILE = re.compile(
+    r"(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}|md5:[0-9a-f]{32}|pdq:[0-9a-f]{64})"
+    r"(?:[ \t]+id=([A-Za-z0-9._:\-]{1,128}))?(?:[ \t]+category=([A-Za-z0-9._\-]{1,64}))?\s*"
+).fullmatch
 # Stricter than for a request, where a client may send anything: an entry is meant to match.
 _ENTRY_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 _FLAGS = ("nocase", "subdomains")
+
+MOST_DISTANCE = 63
+"""Bits at most by which a PDQ digest may differ: of two pictures that have nothing in common about 128 do."""
+
+_HEX = re.compile(r"[0-9A-Fa-f]+").fullmatch
+_OF_NOTHING = frozenset(
+    hashlib.new(name, usedforsecurity=False).hexdigest() for name in ALGORITHMS if name != PDQ
+)
+"""Digests of a file without a byte: lists have them by mistake, and nothing is said by them."""
 
 
 def _id(value: str) -> str:
@@ -101,11 +123,18 @@ def _expires(value: str) -> int:
     return day
 
 
+def _distance(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or len(value) > 3 or int(value) > MOST_DISTANCE:
+        raise ValueError(f"distance is a number from 0 to {MOST_DISTANCE}")
+    return int(value)
+
+
 _ATTRIBUTES: dict[str, Callable[[str], str | int]] = {
     "id": _id,
     "category": _category,
     "expires": _expires,
     "port": _port,
+    "distance": _distance,
     "note": str,
 }
 
@@ -160,7 +189,7 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
         e.offset += 2 * allow
         raise
     if len(words) == 1 and not allow:
-        return (entry,)
+        return (_check_file(entry, allow) if entry.kind is Kind.FILE else entry,)
     return (_attributes(entry, list(enumerate(words))[1:], allow),)
 
 
@@ -168,7 +197,7 @@ def _plain(line: str) -> Entry | None:
     """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
     match = _PLAIN_LINE(line)
     if match is None:
-        return None
+        return _plain_file(line)
     sink, host, page_host, path, star, query, id_, category = match.groups("")
     params = _NO_PARAMS
     if host:
@@ -187,7 +216,22 @@ def _plain(line: str) -> Entry | None:
     if id_ or category:
         id_, category = without_telling(id_, category, host, path, params)
     # A named tuple's own constructor takes twice as long, a million times over.
-    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False))
+    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0))
+
+
+def _plain_file(line: str) -> Entry | None:
+    """As `_plain`, of a file; None too where something is wrong with it."""
+    match = _PLAIN_FILE(line)
+    if match is None:
+        return None
+    subject, id_, category = match.groups("")
+    algorithm, _, digest = subject.partition(":")
+    distance = DISTANCE if algorithm == PDQ else 0
+    if digest in _OF_NOTHING or (distance and _is_flat(digest, distance)):
+        return None
+    id_, category = without_telling_file(id_, category.lower(), digest)
+    entry = (Kind.FILE, algorithm, digest, _NO_PARAMS, False, id_, category, 0, 0, False, False, distance)
+    return tuple.__new__(Entry, entry)
 
 
 def _without_comment(line: str) -> str:
@@ -241,6 +285,9 @@ def _subject(text: str) -> Entry:
         raise _Fault(0, 0, "nothing after @@")
     if "://" in text[:9]:
         return _url(text)
+    algorithm, colon, digest = text.partition(":")
+    if colon and algorithm.lower() in ALGORITHMS:
+        return _file(algorithm.lower(), digest)
     if text.startswith("*/"):
         return _path_sequence(text)
     if _IP_LIKE.fullmatch(text):
@@ -296,6 +343,40 @@ def _url(text: str) -> Entry:
     return Entry(Kind.PAGE, host, path, port=port)
 
 
+def _file(algorithm: str, digest: str) -> Entry:
+    digits = 2 * ALGORITHMS[algorithm]
+    at = len(algorithm) + 1
+    if not _HEX(digest):
+        raise _Fault(0, at, f"a digest of {algorithm} is {digits} hexadecimal digits")
+    if len(digest) != digits:
+        raise _Fault(0, at, f"a digest of {algorithm} has {digits} hexadecimal digits, not {len(digest)}")
+    digest = digest.lower()
+    if digest in _OF_NOTHING:
+        raise _Fault(0, at, "the digest of an empty file")
+    return Entry(Kind.FILE, algorithm, digest, distance=DISTANCE if algorithm == PDQ else 0)
+
+
+def _is_flat(digest: str, distance: int) -> bool:
+    """Whether a picture of one colour is as near to a PDQ digest."""
+    set_bits = int(digest, 16).bit_count()
+    return min(set_bits, 8 * ALGORITHMS[PDQ] - set_bits) <= distance
+
+
+def _check_file(entry: Entry, allow: bool) -> Entry:
+    """A file entry with the distance that it asks for; an exception has none.
+
+    Raises:
+        _Fault: a picture of one colour would be as near.
+    """
+    if allow or entry.host != PDQ:
+        return entry._replace(distance=0)
+    if _is_flat(entry.path, entry.distance):
+        raise _Fault(
+            0, len(PDQ) + 1, "pictures of one colour would be as near to it", "a smaller distance=, or none"
+        )
+    return entry
+
+
 def _path_sequence(text: str) -> Entry:
     if len(text) < 4 or not text.endswith("/*"):
         raise _Fault(0, 0, "a path on any host begins with */ and ends with /*", "*/gallery/one-two/*")
@@ -341,6 +422,7 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
         if equals and name in _ATTRIBUTES:
             if '"' in value:
                 value = value.strip('"')
+            _check_attribute(entry, name, i, allow)
             try:
                 values[name] = _ATTRIBUTES[name](value)
             except ValueError as e:
@@ -352,15 +434,26 @@ def _attributes(entry: Entry, words: list[tuple[int, str]], allow: bool) -> Entr
             known = ", ".join([f"{a}=" for a in _ATTRIBUTES] + list(_FLAGS))
             raise _Fault(i, 0, "not an attribute", f"attributes are {known}")
     values.pop("note", None)
-    values["id"], values["category"] = without_telling(
-        values.get("id", ""), values.get("category", ""), entry.host, entry.path, entry.params
-    )
+    id_, category = values.get("id", ""), values.get("category", "")
+    if entry.kind is Kind.FILE:
+        values["id"], values["category"] = without_telling_file(id_, category, entry.path)
+        return _check_file(entry._replace(**values), allow)
+    values["id"], values["category"] = without_telling(id_, category, entry.host, entry.path, entry.params)
     if values.get("port", entry.port) != entry.port and entry.port:
         raise _Fault(0, 0, "the URL and port= name different ports")
     if "nocase" in values:
         values["path"] = entry.path.lower()
         values["params"] = frozenset(param.lower() for param in entry.params)
     return entry._replace(**values)
+
+
+def _check_attribute(entry: Entry, name: str, word: int, allow: bool) -> None:
+    if name == "port" and entry.kind is Kind.FILE:
+        raise _Fault(word, 0, "port goes with no file: it is the same wherever it comes from")
+    if name == "distance" and (entry.kind is not Kind.FILE or entry.host != PDQ):
+        raise _Fault(word, 0, f"distance goes with {PDQ}, whose digests differ little where pictures do")
+    if name == "distance" and allow:
+        raise _Fault(word, 0, "distance goes with no exception: it excuses the listed digest that it names")
 
 
 def _check_flag(entry: Entry, name: str, word: int) -> None:

@@ -23,8 +23,8 @@ from urlward.engine.errors import DamagedError
 from urlward.engine.record import Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
-from urlward.engine.table import RowTable
-from urlward.engine.verdict import Action, Verdict
+from urlward.engine.table import FileTable, RowTable, file_table
+from urlward.engine.verdict import RANK_BITS, STRENGTHS, Action, Verdict
 
 SHARD = 1 << 14
 """Letters with which an anchored automaton is full, those that patterns share counted once; finishing it
@@ -74,6 +74,7 @@ class LoadedList:
         sieve: what could be listed at all.
         table: the flat part.
         ends: whether any entry expires.
+        files: the digests of files; None where it has none.
         floating: automata of path sequences; all are searched.
         pages_block: whether any page, prefix or parameter entry blocks.
         pages_end: whether any page, prefix or parameter entry expires or is for one port alone.
@@ -82,14 +83,17 @@ class LoadedList:
 
     __slots__ = (
         "_bounds",
+        "_file_said",
         "_forms",
         "_groups",
+        "_of_file_shape",
         "_of_shape",
         "_said",
         "_shards",
         "_summaries",
         "artifact",
         "ends",
+        "files",
         "floating",
         "floating_nocase",
         "floating_row",
@@ -120,6 +124,7 @@ class LoadedList:
         self.guarded = guarded
         self.serial = artifact.header.serial
         self.table = RowTable(artifact)
+        self.files = file_table(artifact)
         self.prefixes4: list[int] = artifact.meta["prefixes4"]
         self.prefixes6: list[int] = artifact.meta["prefixes6"]
         self.floating_row: int = artifact.meta["floating_row"]
@@ -128,7 +133,8 @@ class LoadedList:
         # There may be as many shapes as entries, but few of them differ in more than category, date or port.
         unlike = {(s.kind, s.flags, s.expires > 0, s.port > 0) for s in self.table.shapes}
         pages = [each for each in unlike if each[0] >= Kind.PREFIX]
-        self.ends = any(expires for _, _, expires, _ in unlike)
+        of_files = self.files.shapes if self.files is not None else ()
+        self.ends = any(expires for _, _, expires, _ in unlike) or any(shape.expires for shape in of_files)
         self.has_names = any(kind == Kind.NAME for kind, *_ in unlike)
         self.has_pages = bool(pages)
         self.pages_block = any(not flags & Flag.ALLOW for _, flags, _, _ in pages)
@@ -139,22 +145,31 @@ class LoadedList:
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
         self._said: list[tuple[Action, str, str]] = []
+        self._file_said: list[tuple[Action, str, str]] = []
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._of_shape = Counter[int]()
+        self._of_file_shape = Counter[int]()
         self._summaries: dict[int, Group] = {}
         self._forms: dict[frozenset[tuple[int, int]], frozenset[tuple[int, int]]] = {}
 
     @property
     def entries(self) -> int:
         """Number of entries."""
-        return int(self.artifact.meta["entries"])
+        return self.artifact.entries
 
     def expired(self, now: float) -> int:
         """Number of entries that have expired, at a number of seconds since 1970-01-01 UTC."""
         if not self.ends:
             return 0
-        over = {number for number, shape in enumerate(self.table.shapes) if shape.is_over(now)}
-        return sum(self._of_shape[number] for number in over)
+        counted = [(self.table.shapes, self._of_shape)]
+        if self.files is not None:
+            counted.append((self.files.shapes, self._of_file_shape))
+        return sum(
+            of_shape[number]
+            for shapes, of_shape in counted
+            for number, shape in enumerate(shapes)
+            if shape.is_over(now)
+        )
 
     def shard(self, letters: str) -> ahocorasick.Automaton | None:
         """The one anchored automaton that has every pattern these letters can begin with."""
@@ -223,8 +238,17 @@ class LoadedList:
         number = table.shape_numbers[row]
         action, kind, category = self._said[number]
         entry = table.id(row) or table.digest(row)[:8].hex()
-        rank = table.shapes[number].kind << 17 | table.lengths[row]
+        rank = table.shapes[number].kind << RANK_BITS | table.lengths[row]
         # A named tuple's own constructor takes three times as long.
+        return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+
+    def file_verdict(self, row: int, algorithm: str) -> Verdict:
+        """Verdict of a row of `files` on a file that has its digest of this algorithm."""
+        files = self.files
+        assert files is not None
+        action, kind, category = self._file_said[files.shape_numbers[row]]
+        entry = files.id(row) or files.digest(row)[:8].hex()
+        rank = Kind.FILE << RANK_BITS | STRENGTHS[algorithm]
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
     def lists_below(self, letters: str, below: int) -> bool:
@@ -297,7 +321,9 @@ class LoadedList:
             self.floating.pop()
             yield
         self.artifact = self.artifact._replace(sections=())
-        del self.table, self._groups
+        if self.files is not None:
+            self.files.release()
+        del self.table, self.files, self._groups
 
     def _build(self) -> Generator[None]:
         sections = self.artifact.sections
@@ -305,17 +331,10 @@ class LoadedList:
         letters = bytes(sections[Section.LETTERS]).decode("latin-1")
         yield
         yield from self.table.check()
-        categories = self.artifact.meta["categories"]
-        for some in batched(self.table.shapes, _COUNTED):
-            self._said += [
-                ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category])
-                for s in some
-            ]
-            yield
-        if self.ends:
-            for first in range(0, self.table.rows, _COUNTED):
-                self._of_shape.update(self.table.shape_numbers[first : first + _COUNTED])
-                yield
+        yield from self._say(self.table, self._said, self._of_shape)
+        if self.files is not None:
+            yield from self.files.check()
+            yield from self._say(self.files, self._file_said, self._of_file_shape)
         split = self.artifact.meta["floating_pattern"]
         position, row, at = 0, 0, 0
         groups = self._groups
@@ -373,6 +392,22 @@ class LoadedList:
             rows = range(groups[at], groups[at + 1])
             if len(rows) > _COUNTED:  # as of a host with very many pages, whose first request is not to wait
                 self._summaries[rows.start] = yield from self._summarise(rows)
+
+    def _say(
+        self, table: RowTable | FileTable, said: list[tuple[Action, str, str]], of_shape: Counter[int]
+    ) -> Generator[None]:
+        """Put a table's shapes in words, and count their rows where any expires."""
+        categories = self.artifact.meta["categories"]
+        for some in batched(table.shapes, _COUNTED):
+            said += [
+                ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category])
+                for s in some
+            ]
+            yield
+        if self.ends:
+            for first in range(0, table.rows, _COUNTED):
+                of_shape.update(table.shape_numbers[first : first + _COUNTED])
+                yield
 
     @staticmethod
     def _finish(into: list[ahocorasick.Automaton], shard: ahocorasick.Automaton) -> Generator[None]:

@@ -5,16 +5,20 @@ host without an entry is only looked at for path sequences. Nothing here changes
 caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
+from binascii import hexlify
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
+from urlward.engine.compiler import FilePool
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
-from urlward.engine.entry import Kind
+from urlward.engine.entry import ALGORITHMS, PDQ, Kind
 from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
 from urlward.engine.loaded import LoadedList
-from urlward.engine.record import Flag, Shape, page_text, param_text, path_text, prefix_text
+from urlward.engine.perceptual import PerceptualList
+from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
+from urlward.engine.table import FileTable
 from urlward.engine.url import (
     DEFAULT_PORTS,
     Reading,
@@ -46,6 +50,9 @@ _ROW, _SEQUENCE = 32, 64
 
 _SLASHES = ("/", "\\")
 
+EXACT = tuple(algorithm for algorithm in ALGORITHMS if algorithm != PDQ)
+"""Algorithms whose digests are compared as a whole, those that say most of a file first."""
+
 HOSTS = 1 << 16
 """Hosts with an entry, and addresses, whose state is kept."""
 
@@ -60,6 +67,8 @@ class Matcher:
 
     Attributes:
         lists: as given.
+        file_algorithms: those by whose digests a file is listed, of `urlward.engine.entry.ALGORITHMS`; none
+            where no file need be looked at.
         identity: tells one matcher from another without keeping it, and its lists, in memory.
 
     A host, path or query passed in is a byte string as it came off the wire: a ``str`` whose
@@ -85,6 +94,14 @@ class Matcher:
         # The common case asks one set in one call.
         alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
         self._none_begins = alone.isdisjoint if alone is not None else None
+        self._of_files = [(li, li.files) for li in self.lists if li.files is not None]
+        self._exact = [(algorithm, groups) for algorithm in EXACT if (groups := self._keyed_files(algorithm))]
+        self.file_algorithms = frozenset(
+            algorithm
+            for _, files in self._of_files
+            for algorithm, (blocking, _) in files.algorithms.items()
+            if blocking
+        )
         self._floating_allows = [
             shape for li in self.lists for shape in li.table.shapes if shape.kind == Kind.PATH and shape.allow
         ]
@@ -150,15 +167,15 @@ class Matcher:
         if not states or (not self._floating and all(state is QUIET for state in states)):
             return PASS
         passed: Verdict | None = None
-        rest = states
+        rest = not_allowed = states
         work = Work()
         readings = target_readings(target, work)
         queries = _Queries(work)
         for reading in readings:
-            if reading.shorter and not rest:
+            considered = rest if reading.shorter else not_allowed if reading.respelled else states
+            if not considered:
                 continue
             work.spend(len(reading.path) // _COMPARED, reading.path.count("/") // _SEGMENTS_A_TEXT)
-            considered = rest if reading.shorter else states
             verdicts = self._check_reading(considered, reading, queries, ports, now, decide)
             if len(readings) == 1 or verdicts[-1].blocked:
                 return _told(verdicts)
@@ -166,6 +183,7 @@ class Matcher:
                 # Excused as written, a host is so under what is left of it; no other is. A path sequence says
                 # nothing of the host, nor of what stands before it in the path.
                 rest = [s for s, v in zip(states, verdicts, strict=True) if not _excuses_all(v)]
+                not_allowed = [s for s, v in zip(states, verdicts, strict=True) if v.action != "allow"]
             verdict = _told(verdicts)
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict
@@ -304,6 +322,99 @@ class Matcher:
             _judge(rule.verdict, rule.shape, ports, now, found)
         return decide(self._excused(found)) if found else PASS
 
+    def check_file(self, digests: Mapping[str, bytes], now: float = 0.0, decide: Decide = decide) -> Verdict:
+        """Decide on a file by its digests; `Verdict.algorithm` says by which.
+
+        An ``@@`` entry excuses the one digest that it names, so a file that is listed by others too stays
+        blocked. PDQ digests are like each other, and not looked up: `perceptual` is for those.
+
+        Args:
+            digests: of the whole file, by algorithm; others than `file_algorithms` need not be there.
+            now: as of `check_request`.
+            decide: likewise.
+        """
+        told = PASS
+        for algorithm, groups in self._exact:
+            digest = digests.get(algorithm)
+            if digest is None:
+                continue
+            text = hexlify(digest)
+            found: list[Verdict] = []
+            for keyed_of, lists in groups:
+                keyed = keyed_of(text)
+                for rows_with, li, files in lists:
+                    for row in rows_with(keyed):
+                        _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
+            if found:
+                verdict = decide(self._excused(found))
+                if verdict.blocked:
+                    return verdict
+                if told is PASS or (verdict.action == "monitor" and told.action != "monitor"):
+                    told = verdict
+        return told
+
+    def _keyed_files(self, algorithm: str) -> "_KeyedFiles":
+        """The lists that have digests of an algorithm, by their keys."""
+        by_key: dict[bytes, tuple[Key, list[tuple[LoadedList, FileTable]]]] = {}
+        for li, files in self._of_files:
+            if algorithm in files.algorithms:
+                by_key.setdefault(li.key.id, (li.key, []))[1].append((li, files))
+        return [
+            (key.behind(file_text(algorithm, "")), [(files.exact, li, files) for li, files in lists])
+            for key, lists in by_key.values()
+        ]
+
+    def perceptual(self) -> list[PerceptualList]:
+        """The PDQ digests that each list blocks, in plain form, for a process that looks at pictures.
+
+        Raises:
+            DamagedError: a list's do not open under its key.
+        """
+        return [
+            files.perceptual(li.key, li.name, li.serial)
+            for li, files in self._of_files
+            if files.algorithms.get(PDQ, [0])[0]
+        ]
+
+    def file_verdict(
+        self,
+        list_name: str,
+        row: int,
+        now: float = 0.0,
+        decide: Decide = decide,
+        *,
+        distance: int = 0,
+    ) -> Verdict:
+        """Decide on a picture that is near to a listed one.
+
+        An ``@@`` entry excuses the listed digest that it names, however near the picture is.
+
+        Args:
+            list_name: of the list.
+            row: of `PerceptualList.rows`, perhaps of another issue of the list; what is not on it any more
+                passes.
+            now: as of `check_request`.
+            decide: likewise.
+            distance: between the two; an entry that asks for less passes.
+
+        Raises:
+            DamagedError: the digest does not open under its list's key.
+        """
+        found: list[Verdict] = []
+        digest = b""
+        for li, files in self._of_files:
+            for at in files.marked(FilePool.LISTED, row) if li.name == list_name else ():
+                listed, most = files.listed(li.key, at)
+                if distance <= most:
+                    digest = listed
+                    _judge(li.file_verdict(at, PDQ), files.shape(at), (), now, found)
+        if not found:
+            return PASS
+        for li, files in self._of_files:
+            for at in files.excusing(li.key, digest):
+                _judge(li.file_verdict(at, PDQ), files.shape(at), (), now, found)
+        return decide(self._excused(found))
+
     def _excused(self, found: list[Verdict]) -> list[Verdict]:
         """All that is found but what guarded lists excuse themselves from: an exception in one of them counts
         against its own entries alone, and not at all where another list has an entry."""
@@ -420,6 +531,15 @@ class Matcher:
                     shape = li.table.shape(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(li.verdict(row), shape, ports, now, found)
+
+
+type _KeyedFiles = Sequence[
+    tuple[
+        Callable[[bytes], bytes],
+        Sequence[tuple[Callable[[bytes], Sequence[int]], LoadedList, FileTable]],
+    ]
+]
+"""Keyed digests of a key, and the lists under it with what finds their rows: bound once, not at each file."""
 
 
 class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):

@@ -169,5 +169,10 @@ def network_text(network: str) -> str:
     return f"a{network}"
 
 
+def file_text(algorithm: str, digest: str) -> str:
+    """Text of a file entry; `digest` is in lower-case hexadecimal."""
+    return f"s{algorithm}:{digest}"
+
+
 PAGE_KINDS = frozenset({int(Kind.PAGE), int(Kind.PREFIX), int(Kind.PARAMS)})
 """Kinds that need the path: a host that has only these is listed below host level."""

@@ -1,4 +1,4 @@
-"""Telling identifiers: ids and categories that would give away the host, path or parameter of their entry.
+"""Telling identifiers: ids and categories that would give away their entry's host, path, parameter or digest.
 
 What a list says of entries is in artifacts, logs and metrics and on block pages as it is, where no entry may
 be. Tables have been taken for lists whose column of ids was the URL, or was made of it by a program that put
@@ -20,6 +20,12 @@ too many."""
 SHORTEST_RUN = 8
 """Letters and digits of a host that an identifier may not have in it without what stood between them."""
 
+DIGITS = 12
+"""Digits of a file's digest that an identifier may not have in it."""
+
+_DIGEST = re.compile(r"[0-9a-f]{32}").search
+"""Of what has so many digits in a row, the shortest digest that a file is listed by."""
+
 _APART = str.maketrans({chr(n): "-" for n in range(128) if not chr(n).isalnum()})
 _MANY = re.compile("-{2,}")
 _OTHER = re.compile(r"[^0-9a-z]+")
@@ -34,6 +40,26 @@ def without_telling(id_: str, category: str, host: str, path: str, params: froze
         "" if tells(id_, host, path, params, words=True) else id_,
         "" if tells(category, host, path, params, words=False) else category,
     )
+
+
+def without_telling_file(id_: str, category: str, digest: str) -> tuple[str, str]:
+    """An id and a category of a file, each empty where it tells the digest or has another one, as of a table
+    whose column of ids is another digest of the same file."""
+    return "" if tells_digest(id_, digest) else id_, "" if tells_digest(category, digest) else category
+
+
+def tells_digest(said: str, digest: str) -> bool:
+    """Whether an identifier has a digest in it, or a part of this one.
+
+    Args:
+        said: the identifier, ASCII.
+        digest: of the entry, in lower-case hexadecimal.
+    """
+    said = said.lower()
+    if len(said) < DIGITS:
+        return False
+    run = _OTHER.sub("", said)
+    return bool(_DIGEST(said)) or any(run[at : at + DIGITS] in digest for at in range(len(run) - DIGITS + 1))
 
 
 def tells(said: str, host: str, path: str, params: frozenset[str], *, words: bool) -> bool:

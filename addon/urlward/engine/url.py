@@ -454,17 +454,20 @@ class Reading(NamedTuple):
         path: in the form in which paths of entries are canonical; a slash that the origin keeps inside a
             segment stays escaped.
         query: as sent.
-        shorter: whether the target has more that is left out here, or is spelt in another way for an origin
-            that takes the two for one. What allows the whole allows this too, unless it is a path sequence,
-            which may be in what is left out. Never where there are dot segments.
+        shorter: whether the target has more that is left out here. What allows the whole allows this too,
+            unless it is a path sequence, which may be in what is left out. Never where there are dot
+            segments.
         script: whether what is left out may make another page of it: what is behind a script, or behind an
             escaped mark where there is no file. To an entry with parameters `path` is its page.
+        respelled: whether the target is spelt in another way here, for an origin that takes the two for one.
+            What allows it as it was sent allows this too. Never where there are dot segments.
     """
 
     path: str
     query: str
     shorter: bool = False
     script: bool = False
+    respelled: bool = False
 
 
 def is_plain_path(path: str) -> bool:
@@ -558,7 +561,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not has_path_behind(query)
     ):
         # A named tuple's own constructor takes twice as long.
-        reading = tuple.__new__(Reading, (path, query, False, False))
+        reading = tuple.__new__(Reading, (path, query, False, False, False))
         return _with_files([reading], work or Work()) if _MAY_BE_A_FILE(path) else (reading,)
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
@@ -569,16 +572,22 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         readings += _up_to_escaped_mark(text, work)
     readings = tuple(dict.fromkeys(readings))
     ends = () if target.isascii() else (*_without_blanks(target), *_without_blanks(target, _first_word))
-    others = dict.fromkeys(ends) | _respelled(target, narrowed, *ends)
-    if others:
+    respelled = _respelled(target, narrowed)
+    cut = [text for text in (*ends, *_respelled(*ends)) if text not in respelled] if ends else []
+    if respelled or cut:
         found = dict.fromkeys(readings)
-        for text in others:
-            more = _with_files(_in_every_way(text, work), work)
-            found.update(dict.fromkeys([reading._replace(shorter=True) for reading in more]))
+        for text in respelled:
+            found.update(
+                {r._replace(respelled=True): None for r in _with_files(_in_every_way(text, work), work)}
+            )
+        for text in cut:
+            found.update(
+                {r._replace(shorter=True): None for r in _with_files(_in_every_way(text, work), work)}
+            )
         readings = tuple(found)
     if _DOT_SEGMENT(_unescape(narrowed.partition("?")[0])):
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
-        return tuple([reading._replace(shorter=False) for reading in readings])
+        return tuple([reading._replace(shorter=False, respelled=False) for reading in readings])
     return readings
 
 

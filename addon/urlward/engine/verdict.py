@@ -3,7 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
+from urlward.engine.entry import ALGORITHMS, PDQ
+
 Action = Literal["block", "allow", "monitor", "pass"]
+
+
+RANK_BITS = 17
+"""Bits of a rank behind the kind: labels or segments, or of a file `STRENGTHS`."""
+
+STRENGTHS: Mapping[str, int] = {name: 1 if name == PDQ else 8 * size for name, size in ALGORITHMS.items()}
+"""How much a digest of an algorithm says of a file; none the same as another."""
 
 
 class Verdict(NamedTuple):
@@ -28,6 +37,12 @@ class Verdict(NamedTuple):
     list: str = ""
     rank: int = 0
     doubtful: bool = False
+
+    @property
+    def algorithm(self) -> str:
+        """Of the digest that a file is listed by; empty of other entries."""
+        strength = self.rank & ((1 << RANK_BITS) - 1)
+        return next((a for a in STRENGTHS if self.kind == "file" and STRENGTHS[a] == strength), "")
 
     @property
     def blocked(self) -> bool:

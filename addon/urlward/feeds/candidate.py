@@ -111,7 +111,7 @@ def compile_text(
             budget=allowed,
             issue=Issue(serial=serial),
             format=feed.format,
-            options=FormatOptions(feed.columns, feed.delimiter, feed.category),
+            options=FormatOptions(feed.columns, feed.delimiter, feed.category, take=feed.take),
             progress=progress,
         )
     except SourceError as e:
@@ -151,9 +151,9 @@ def _compare(data: Buffer, path: Path, *, count: bool) -> tuple[bool, int, int]:
         before = read_artifact(path)
         old = parse(before)
     except UrlwardError:
-        return False, new.meta["entries"], 0
+        return False, new.entries, 0
     if old.header.key_id != new.header.key_id:
-        return False, new.meta["entries"], old.meta["entries"]
+        return False, new.entries, old.entries
     # All but serial, dates and signature: the same list is the same bytes.
     equal = memoryview(before)[HEADER_SIZE:] == memoryview(data)[HEADER_SIZE:]
     return equal, *(changes(old, new) if count else (0, 0))
@@ -301,7 +301,7 @@ class Look:
     @property
     def before(self) -> int | None:
         """Number of entries that the candidate's is compared with."""
-        return None if self.in_force is None or self.moved else self.in_force.meta["entries"]
+        return None if self.in_force is None or self.moved else self.in_force.entries
 
     @property
     def body_is_known(self) -> bool:
@@ -381,7 +381,7 @@ class Look:
         return Candidate(
             made.data,
             artifact.header,
-            artifact.meta["entries"],
+            artifact.entries,
             "text",
             digest or f"folder {artifact.header.checksum.hex()}",
             said.validators,
@@ -414,7 +414,7 @@ class Look:
         mark = header.checksum.hex()
         if self.in_force is not None and header.checksum == self.in_force.header.checksum:
             return Unchanged(mark, said.validators, said.fresh_for)
-        entries = artifact.meta["entries"]
+        entries = artifact.entries
         return Candidate(data, header, entries, "artifact", mark, said.validators, said.fresh_for)
 
     def kept(self, header: Header) -> bytes | None:

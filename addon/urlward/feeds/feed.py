@@ -8,6 +8,7 @@ for it is told how it went, and never has a byte of a body.
 import logging
 import random as random_module
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -25,7 +26,7 @@ from urlward.lists.build import name_of
 from urlward.lists.source import ChangingError, ErrorBudget
 from urlward.lists.worker import ask
 from urlward.progress import Progress, silent
-from urlward.state.folder import StateError
+from urlward.state.folder import StateError, other_owner
 
 if TYPE_CHECKING:
     from urlward.config import Config, FeedTable
@@ -149,7 +150,8 @@ class Feed:
         turns: int | None = None,
         progress: Progress = silent,
     ) -> Outcome:
-        """Refresh the store once, in a process of its own.
+        """Refresh the store once, in a process of its own, which is the state folder's owner's: what root may
+        read and a service may not is read for none of its feeds, whoever has written their tables.
 
         Args:
             wait: while another process is at it.
@@ -171,6 +173,7 @@ class Feed:
                 progress(what, said)
 
         request = self.request(wait=wait, first=first, progress=progress is not silent)
+        owner = other_owner(self._state)
         try:
             answer = ask(
                 MODULE,
@@ -179,8 +182,12 @@ class Feed:
                 self._started,
                 computes=self.path is not None,
                 passed=[] if turns is None else [turns],
+                owner=owner,
             )
         except OSError as e:
+            if owner is not None and isinstance(e, PermissionError):
+                who = f"{self._state} belongs to {owner.name}, who may not start {sys.executable}"
+                raise StateError(f"{who}: use the urlward of their service") from e
             return self._not_done(e)
         finally:
             self._process = None
@@ -200,7 +207,10 @@ class Feed:
         """
         request = self.request(wait=False, first=False, progress=False)
         try:
-            answer = ask(MODULE, {**request, "attempt": True}, computes=self.path is not None)
+            answer = ask(
+                MODULE, {**request, "attempt": True}, computes=self.path is not None,
+                owner=other_owner(self._state),
+            )  # fmt: skip
         except OSError as e:
             text = e.strerror or type(e).__name__
             return Outcome("failed", f"system: {text}", 0.0, "system", text)

@@ -104,6 +104,7 @@ def fetch(
     validators: Validators = NO_VALIDATORS,
     *,
     headers: Mapping[str, str] = MappingProxyType({}),
+    body: bytes | None = None,
 ) -> Answer:
     """Fetch a feed, if it has changed.
 
@@ -114,12 +115,13 @@ def fetch(
         validators: of what is there already, from the answer that gave it.
         headers: fields that are sent too, wherever a redirect leads; nothing secret. With a ``Range``, the
             body may be that part (206, RFC 9110, section 15.3.7) or the whole: the server decides.
+        body: of a form, which is sent with POST, and to no other place; None for a GET.
 
     Raises:
         FetchError: there is none, or not within the limits.
     """
     try:
-        return _Exchange(origin, validators, headers).run()
+        return _Exchange(origin, validators, headers, body).run()
     except (HTTPException, HTTPError):
         # What their releases refuse, and where, differs; a server has a hand in it.
         raise FetchError("a URL or an answer that is not HTTP", "protocol") from None
@@ -129,12 +131,15 @@ def fetch(
 
 
 class _Exchange:
-    def __init__(self, origin: FeedOrigin, validators: Validators, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, origin: FeedOrigin, validators: Validators, headers: Mapping[str, str], form: bytes | None
+    ) -> None:
         self._origin = origin
+        self._form = form
         self._validators = validators
         self._headers = headers
         self._url = parse(origin.url, "the feed's URL")
-        self._credentials = credentials(origin, self._url)
+        self._credentials = credentials(origin, self._url, sent=form is not None)
         self._proxy: Url | None = None
         self._proxy_fields: dict[str, str] = {}
         if origin.proxy is not None:
@@ -161,6 +166,8 @@ class _Exchange:
                     return self._unchanged(url, response)
                 if response.status not in _REDIRECTS:
                     return self._answer(url, response)
+                if self._form is not None:
+                    raise FetchError(f"{peer(url)}: a redirect of what is sent is not followed", "redirect")
                 location = response.headers.get("location")
             target = _target(url, location)
             if at_home and place(target) != place(url):
@@ -181,11 +188,13 @@ class _Exchange:
                 fields["If-None-Match"] = known.etag
             if parse_date(known.last_modified):
                 fields["If-Modified-Since"] = known.last_modified
+        if self._form is not None:
+            fields["Content-Type"] = "application/x-www-form-urlencoded"
         return {**fields, **self._credentials} if at_home else fields
 
     @contextmanager
     def _get(self, url: Url, fields: Mapping[str, str], tls: ssl.SSLContext) -> Iterator[HTTPResponse]:
-        """Send a GET and yield its response, whose body can be read until the deadline."""
+        """Send the request and yield its response, whose body can be read until the deadline."""
         within = Deadline(self._origin.connect_timeout, peer(url), "no connection", within=self._deadline)
         try:
             connection = self._connection(url, tls)
@@ -200,7 +209,12 @@ class _Exchange:
             with self._deadline.cutting(connection.sock):
                 try:
                     connection.request(
-                        "GET", target, headers=fields, preload_content=False, decode_content=False
+                        "GET" if self._form is None else "POST",
+                        target,
+                        body=self._form,
+                        headers=fields,
+                        preload_content=False,
+                        decode_content=False,
                     )
                     response = connection.getresponse()
                 except _FAILURES as e:
@@ -270,7 +284,8 @@ class _Exchange:
         status, fields = response.status, response.headers
         if status in (404, 410):
             return Answer("absent", None, 0, NO_VALIDATORS, fresh_for(fields), url.url)
-        if status != 200 and not (status == 206 and "Range" in self._headers):
+        made = status == 201 and self._form is not None
+        if status != 200 and not made and not (status == 206 and "Range" in self._headers):
             reason, words = _STATUSES.get(status, ("server" if status >= 500 else "status", ""))
             message = f"{peer(url)}: status {status}" + (f": {words}" if words else "")
             raise FetchError(message, reason, retry_after=retry_after(fields), status=status)
@@ -398,15 +413,20 @@ def parse_proxy(text: str) -> tuple[Url, dict[str, str]]:
     return bare, {"Proxy-Authorization": _basic(unquote(user), unquote(password))}
 
 
-def credentials(origin: FeedOrigin, url: Url) -> dict[str, str]:
-    """Header field with the credentials.
+def credentials(origin: FeedOrigin, url: Url, *, sent: bool = False) -> dict[str, str]:
+    """Header fields with the credentials.
+
+    Args:
+        origin: has them.
+        url: where they are sent.
+        sent: whether something is sent besides, which may have some in it.
 
     Raises:
         FetchError: not usable, or anyone on the way could read it ("secret").
     """
     given = [origin.user, origin.password, origin.token, origin.client_cert, origin.client_key]
     wrong = ""
-    if all(value is None for value in given):
+    if all(value is None for value in given) and not origin.fields and not sent:
         return {}
     if url.scheme == "http" and (origin.proxy is not None or not _is_loopback(place(url)[1])):
         wrong = "credentials are not sent without TLS: use https"
@@ -417,6 +437,8 @@ def credentials(origin: FeedOrigin, url: Url) -> dict[str, str]:
             wrong = "both a token and a user are given"
         elif not _TOKEN.fullmatch(origin.token):
             wrong = "the token is empty or has characters that none has"
+    elif not all(_TOKEN.fullmatch(value) for _, value in origin.fields):
+        wrong = "a key is empty or has characters that none has"
     elif origin.user is None and origin.password is not None:
         wrong = "a password without a user"
     elif ":" in (origin.user or ""):
@@ -426,7 +448,7 @@ def credentials(origin: FeedOrigin, url: Url) -> dict[str, str]:
     if origin.token is not None:
         return {"Authorization": f"Bearer {origin.token}"}
     if origin.user is None:
-        return {}
+        return dict(origin.fields)
     try:
         return {"Authorization": _basic(origin.user, origin.password or "")}
     except UnicodeEncodeError:

@@ -216,7 +216,7 @@ def _prepare(facts: Facts, in_force: Artifact | None, now: float) -> None:
     if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
         facts.accepted = None
     if in_force is not None:
-        facts.serial, facts.entries = in_force.header.serial, in_force.meta["entries"]
+        facts.serial, facts.entries = in_force.header.serial, in_force.entries
 
 
 def _refresh(look: Look, store: FeedStore, random: Random) -> Outcome:
@@ -276,7 +276,7 @@ def _count(look: Look, found: Candidate) -> tuple[int, int]:
     if look.in_force is None:
         return found.entries, 0
     if look.in_force.header.key_id != found.header.key_id:
-        return found.entries, look.in_force.meta["entries"]
+        return found.entries, look.in_force.entries
     return changes(look.in_force, parse(found.data))
 
 
@@ -372,6 +372,8 @@ def take(look: Look) -> Unchanged | Candidate:
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
     source, note = origin(feed), ""
+    if feed.exchange is not None:
+        return _by_exchange(look, source)
     if feed.delta and look.body_is_known and look.facts.kind == "artifact":
         by_delta, note = _by_delta(look, source)
         if by_delta is not None:
@@ -398,14 +400,14 @@ def _own_entries(look: Look) -> Unchanged | Candidate:
     before = look.in_force
     serial = max(int(look.now), (before.header.serial if before is not None else 0) + 1)
     data = compiled(look.state, look.key, serial, look.now)
-    if before is not None and before.meta["entries"] and not (look.state / OWN_FILE).exists():
+    if before is not None and before.entries and not (look.state / OWN_FILE).exists():
         # Whoever removes the last one leaves a file without entries.
         raise RefusedError("absent", f"{OWN_FILE} is gone, or was damaged: what was compiled of it stays")
     artifact = parse(data)
-    entries = artifact.meta["entries"]
+    entries = artifact.entries
     if before is None or before.header.key_id != look.key.id:
         counts = entries, 0
-    elif (counts := changes(before, artifact)) == (0, 0) and before.meta["entries"] == entries:
+    elif (counts := changes(before, artifact)) == (0, 0) and before.entries == entries:
         return Unchanged("", None)
     return Candidate(data, artifact.header, entries, "text", "", None, counts=counts)
 
@@ -422,6 +424,14 @@ def _body(look: Look, fd: int) -> Unchanged | Candidate:
             return look.body(fd)
     finally:
         os.close(fd)
+
+
+def _by_exchange(look: Look, source: FeedOrigin) -> Unchanged | Candidate:
+    # Its clients are imported where there is one alone.
+    from urlward.feeds.exchange import SUFFIX, fetched
+
+    path = look.ward.with_name(f"{look.feed.name}{SUFFIX}")
+    return _body(look, fetched(look.feed, source, path, look.key, keeps=look.keeps))
 
 
 def _whole(look: Look, source: FeedOrigin) -> Unchanged | Candidate:

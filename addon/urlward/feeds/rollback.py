@@ -74,7 +74,7 @@ def roll_back(
         # Told first: whatever fails from here on, nothing is in force that the record does not have.
         append(
             state, who, "rolled-back", now,
-            feed=feed.name, why=why, serial=held.serial, before=before, entries=artifact.meta["entries"],
+            feed=feed.name, why=why, serial=held.serial, before=before, entries=artifact.entries,
         )  # fmt: skip
         facts.held, facts.refused, facts.accepted = held, None, None
         store.write_facts(facts)
@@ -82,7 +82,7 @@ def roll_back(
             os.utime(wanted[0].path)  # so that it is kept longest
         store.write_artifact(bytes(data))
         facts.added = facts.removed = 0
-        facts.serial, facts.entries = held.serial, artifact.meta["entries"]
+        facts.serial, facts.entries = held.serial, artifact.entries
         facts.last_change = now
         store.write_facts(facts)
     return held

@@ -101,6 +101,7 @@ class FeedOrigin:
         url: of http or https, without user information.
         user: for basic authentication (RFC 7617), with `password`.
         token: for bearer authentication (RFC 6750), in place of `user`.
+        fields: further header fields with credentials, in place of both.
         client_cert: file of a certificate and its chain, PEM.
         client_key: file of its key, PEM; where not given, it is in the same file.
         ca: file of CAs to trust in place of the system's, PEM.
@@ -115,6 +116,7 @@ class FeedOrigin:
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    fields: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     client_cert: str | None = None
     client_key: str | None = None
     ca: str | None = None
@@ -160,6 +162,8 @@ def recipe(feed: "FeedTable", key: Key) -> str:
         VERSION, key.id.hex(), feed.url, feed.path, feed.format, feed.columns, feed.delimiter, feed.category,
         feed.key,
     ]  # fmt: skip
+    parts += [feed.exchange] if feed.exchange else []
+    parts += [list(feed.take)] if feed.take else []  # what others are made of stays as it was
     return _hash(key, json.dumps(parts).encode()).hexdigest()
 
 

@@ -39,7 +39,7 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
     return {
         "name": feed.name,
         "state": state_of(feed, facts, found, has_list=in_force is not None),
-        "entries": in_force.meta["entries"] if in_force else 0,
+        "entries": in_force.entries if in_force else 0,
         "serial": in_force.header.serial if in_force else 0,
         "valid_until": _time(in_force.header.valid_until if in_force else 0),
         "last_attempt": _time(facts.last_attempt),

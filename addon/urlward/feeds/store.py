@@ -38,7 +38,7 @@ from urlward.state.watch import Signature
 FEEDS, LISTS = "feeds", "lists"
 """Folders of a state folder: of configured feeds, and of lists that are named on the command line."""
 
-_SUFFIXES = (".ward", ".json")
+_SUFFIXES = (".ward", ".json", ".exchange")
 
 VERSIONS = 5
 """Earlier artifacts of a feed that are kept."""

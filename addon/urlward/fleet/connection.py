@@ -246,7 +246,7 @@ class FleetConnection:
 
     async def _named(self, host: str, port: int) -> tuple[str, int]:
         """Address of the server that a Sentinel names."""
-        link = await self._opened(host, port, authenticate=False)
+        link = await self._opened(host, port, sentinel=True)
         try:
             (found,) = await link.ask(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._table.service))
         finally:
@@ -277,12 +277,18 @@ class FleetConnection:
             raise
         return link
 
-    async def _opened(self, host: str, port: int, *, authenticate: bool = True) -> "_Link":
+    async def _opened(self, host: str, port: int, *, sentinel: bool = False) -> "_Link":
         table = self._table
+        user, file = (
+            (table.sentinel_user, table.sentinel_password_file)
+            if sentinel
+            else (table.user, table.password_file)
+        )
         # Silence is no fault: `_beat` sees to it that there is somebody.
         options: dict[str, Any] = {"host": host, "port": port, "protocol": 2, "socket_timeout": None}
-        if authenticate:
-            options |= {"client_name": self._who, "username": table.user, "password": _password(table)}
+        options |= {"username": user, "password": _password(file)}
+        if not sentinel:  # which may not know the command
+            options["client_name"] = self._who
         if table.tls:
             options |= {
                 "ssl_ca_certs": table.ca, "ssl_certfile": table.certificate,
@@ -327,20 +333,32 @@ class FleetConnection:
         """
         while True:
             self._lost_epoch.clear()
+            listening = asyncio.Event()
             work = [link.broken(), self._beat(link)]
-            if self._takers:
-                work.append(self._follow(link))
             if self._listeners:
-                work.append(self._listen(link))
-            if not self._takers:
-                work += self._all_begins()
+                work.append(self._listen(link, listening))
+            else:
+                listening.set()
+            if self._takers:
+                work.append(self._follow(link, listening))
+            else:
+                work += self._all_begins(listening)
             if await _first_of(work, self._lost_epoch):
                 what = "has lost its data, or its clock was set"
                 logger.warning("fleet: Valkey %s; it is given anew what this node has", what)
                 await self._begin(link)
 
-    def _all_begins(self) -> list[Coroutine[Any, Any, None]]:
-        return [_guarded(act) for act in self._begins]
+    def _all_begins(self, listening: asyncio.Event) -> list[Coroutine[Any, Any, None]]:
+        """What is done whenever Valkey is there again, each once the channels are listened to.
+
+        What is published between a look and then would be heard by nobody.
+        """
+
+        async def begin(act: Callable[[], Awaitable[None]]) -> None:
+            await listening.wait()
+            await _guarded(act)
+
+        return [begin(act) for act in self._begins]
 
     async def _beat(self, link: "_Link") -> None:
         while True:
@@ -353,7 +371,7 @@ class FleetConnection:
             if found[1] != self._epoch or abs(self._ahead - before) > CLOCK_SET:
                 self._lost_epoch.set()
 
-    async def _follow(self, link: "_Link") -> None:
+    async def _follow(self, link: "_Link", listening: asyncio.Event) -> None:
         """Follow the streams, and begin."""
         streams = [*self._takers]
         # Before anything is begun, so that nothing falls between what is read then and what comes later.
@@ -362,7 +380,7 @@ class FleetConnection:
             return
         at = {stream: found[0][0] if found else b"0-0" for stream, found in zip(streams, last, strict=True)}
         own = await self._opened(*link.place)
-        beginning = asyncio.gather(*self._all_begins())
+        beginning = asyncio.gather(*self._all_begins(listening))
         try:
             while True:
                 command = (
@@ -392,14 +410,16 @@ class FleetConnection:
                 await beginning
             await own.close()
 
-    async def _listen(self, link: "_Link") -> None:
-        """Listen to the channels."""
+    async def _listen(self, link: "_Link", listening: asyncio.Event) -> None:
+        """Listen to the channels; set the event once that is so."""
         own = await self._opened(*link.place)
         try:
             await own.send(("SUBSCRIBE", *self._listeners))
             while True:
                 kind, channel, data = await own.read()
-                if kind == b"message":
+                if kind == b"subscribe" and data == len(self._listeners):
+                    listening.set()
+                elif kind == b"message":
                     try:
                         self._listeners[channel.decode()](data)
                     except Exception as e:  # noqa: BLE001 - a bug of ours must not end the connection
@@ -562,16 +582,16 @@ def _place(url: str, port: int) -> tuple[str, int]:
     return parts.hostname or "", parts.port or port
 
 
-def _password(table: FleetTable) -> str | None:
-    if table.password_file is None:
+def _password(file: str | None) -> str | None:
+    if file is None:
         return None
     try:
-        data = read_regular(Path(table.password_file))[:MOST_PASSWORD]
+        data = read_regular(Path(file))[:MOST_PASSWORD]
         return data.decode().strip()
     except OSError as e:
-        raise AwayError(f"{table.password_file}: {e.strerror or e}") from e
+        raise AwayError(f"{file}: {e.strerror or e}") from e
     except UnicodeDecodeError as e:
-        raise AwayError(f"{table.password_file}: not text") from e
+        raise AwayError(f"{file}: not text") from e
 
 
 @contextmanager

@@ -2,9 +2,13 @@
 
 It is sealed as all else is: names of lists are nobody's business. A node that says nothing is shown as away,
 for `FORGET` seconds.
+
+Two nodes of one name write over each other. Each process says a random number of its own, and finds another's
+in its place again and again.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -19,6 +23,13 @@ BEAT = 1.0
 
 AWAY_AFTER = 4.0
 """Seconds without a word after which a node is away."""
+
+TWIN_AFTER = 2
+"""Words of another process in this one's place after which another node has its name: one alone is of the
+process before."""
+
+TWIN_GONE_AFTER = 4
+"""Looks in a row without one after which none has it any more."""
 
 FORGET = 7 * 86_400.0
 """Seconds after which it is no more one of them."""
@@ -43,6 +54,7 @@ class FleetNode(NamedTuple):
         judged, blocked: in the last hour.
         load: of the machine, in the last minute.
         alarms: kinds of those that last.
+        twin: whether another node says that it is this one.
     """
 
     name: str
@@ -56,6 +68,7 @@ class FleetNode(NamedTuple):
     blocked: int
     load: float
     alarms: tuple[str, ...]
+    twin: bool = False
 
 
 class NodeReport(msgspec.Struct, frozen=True):
@@ -64,6 +77,7 @@ class NodeReport(msgspec.Struct, frozen=True):
     Attributes:
         at: when it has said so, by Valkey's clock.
         ok: whether all is as it should be.
+        process: random number of the process that says so.
     """
 
     at: float
@@ -75,6 +89,8 @@ class NodeReport(msgspec.Struct, frozen=True):
     blocked: int
     load: float
     alarms: list[str]
+    process: str = ""
+    twin: bool = False
 
 
 def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> NodeReport:
@@ -106,13 +122,19 @@ async def read_nodes(connection: FleetConnection) -> list[FleetNode] | None:
         return None
     rows: dict[str, NodeReport] = {}
     for name, sealed in zip(found[0][::2], found[0][1::2], strict=True):
-        # What makes no sense is a later version's, or nobody's.
-        with suppress(DamagedError, ValueError):
-            # With its name, so that nobody without the key has it stand for another node.
-            node, said = msgspec.json.decode(connection.seal.unseal(sealed), type=tuple[str, NodeReport])
-            if node.encode() == name:
-                rows[node] = said
+        if (said := _report(connection, name, sealed)) is not None:
+            rows[name.decode()] = said
     return nodes_of(rows, connection.now())
+
+
+def _report(connection: FleetConnection, name: bytes, sealed: bytes | None) -> NodeReport | None:
+    """What a node has said; None for nothing, and for what makes no sense: a later version's, or nobody's."""
+    with suppress(DamagedError, ValueError):
+        # With its name, so that nobody without the key has it stand for another node.
+        node, said = msgspec.json.decode(connection.seal.unseal(sealed or b""), type=tuple[str, NodeReport])
+        if node.encode() == name:
+            return said
+    return None
 
 
 def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
@@ -126,7 +148,7 @@ def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
     return [
         FleetNode(
             name,
-            "away" if silent[name] >= AWAY_AFTER else "up" if said.ok else "failing",
+            "away" if silent[name] >= AWAY_AFTER else "up" if said.ok and not said.twin else "failing",
             silent[name],
             said.version,
             said.lists,
@@ -136,6 +158,7 @@ def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
             said.blocked,
             said.load,
             tuple(said.alarms),
+            said.twin,
         )
         for name, said in sorted(rows.items())
     ]
@@ -147,15 +170,26 @@ class FleetNodes:
     Args:
         connection: of this process.
         describe: what this node says of itself at a time.
+        twin: is told once that another node has this one's name, and once that none has it any more.
 
     Attributes:
         latest: all nodes as they were last seen; None where none could be asked yet.
     """
 
-    def __init__(self, connection: FleetConnection, describe: Callable[[float], NodeReport]) -> None:
+    def __init__(
+        self,
+        connection: FleetConnection,
+        describe: Callable[[float], NodeReport],
+        twin: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self.latest: list[FleetNode] | None = None
         self.connection = connection
         self._describe = describe
+        self._tell_of_twin = twin
+        self._process = os.urandom(8).hex()
+        self._twin = False
+        self._looks = 0
+        """Looks in a row that found one, while there is no twin, and that found none, while there is."""
         connection.on_begin(self._say_always)
 
     def counts(self) -> dict[str, int]:
@@ -167,8 +201,14 @@ class FleetNodes:
         connection = self.connection
         key = connection.name("nodes")
         while True:
-            said = msgspec.json.encode((connection.node, self._describe(connection.now())))
-            await connection.ask(("HSET", key, connection.node, connection.seal.seal(said)))
+            described = self._describe(connection.now())
+            report = msgspec.structs.replace(described, process=self._process, twin=self._twin)
+            said = msgspec.json.encode((connection.node, report))
+            before = await connection.ask(
+                ("HGET", key, connection.node), ("HSET", key, connection.node, connection.seal.seal(said))
+            )
+            if before is not None:
+                self._look_for_twin(_report(connection, connection.node.encode(), before[0]))
             found = await read_nodes(connection)
             if found is not None:
                 gone = [node.name for node in found if node.silent > FORGET]
@@ -176,6 +216,14 @@ class FleetNodes:
                     await connection.ask(("HDEL", key, *gone))
                 self.latest = [node for node in found if node.name not in gone]
             await asyncio.sleep(BEAT)
+
+    def _look_for_twin(self, said: NodeReport | None) -> None:
+        """Look at what was in this node's place before it has said something."""
+        other = said is not None and said.process != self._process
+        self._looks = self._looks + 1 if other is not self._twin else 0
+        if self._looks >= (TWIN_GONE_AFTER if self._twin else TWIN_AFTER):
+            self._looks, self._twin = 0, not self._twin
+            self._tell_of_twin(self._twin)
 
 
 async def look_at_nodes(connection: FleetConnection, within: float) -> list[FleetNode]:

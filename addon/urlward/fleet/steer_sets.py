@@ -355,9 +355,7 @@ class SharedSteerSet:
         pairs = zip(rows[::2], rows[1::2], strict=True)
         self._receivers = {node.decode(errors="replace"): float(at) for node, at in pairs}
         if self._loads and token is not None and token != self._token.encode():
-            self._say(
-                f"another node is called {self._connection.node} as well: say another name in fleet.node"
-            )
+            # Another node has this one's name, as `urlward.fleet.nodes` tells: neither waits in vain.
             await self._connection.ask(self._loaded())
 
     def _loaded(self) -> tuple[str, ...]:

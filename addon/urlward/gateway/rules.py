@@ -77,6 +77,7 @@ _CHAINS = (
         "names",
         "to_origins",
         "missed",
+        "comes_again",
         "from_origins",
     ),
     *("known", "open", "cut_to", "end_to", "cut_from", "end_from", "strangers", SETUP, LISTED_DIGEST),

@@ -1,4 +1,5 @@
-"""systemd service: the files that ``urlward gateway install`` writes, and those of a proxy alone."""
+"""systemd services: the files that ``urlward gateway install`` writes, those of a proxy alone, and those of a
+publisher."""
 
 import os
 import pwd
@@ -24,8 +25,8 @@ CLOSED = UNIT.with_name("urlward-closed.service")
 
 USER = Path("/etc/sysusers.d/urlward.conf")
 
-NAME = "urlward"
-"""The service's user."""
+NAME, PUBLISHER = "urlward", "urlward-publish"
+"""Users of the services, the second of which is called as its user is."""
 
 _SOCKET = Path("/etc/systemd/system/sockets.target.wants/urlward.socket")
 """There where the socket of a proxy is enabled."""
@@ -93,15 +94,30 @@ def proxy_files(command: Path | None = None) -> dict[str, str]:
     }
 
 
+def publisher_files(command: Path | None = None) -> dict[str, str]:
+    """Files for systemd of a publisher, as `proxy_files`.
+
+    Raises:
+        GatewayError: a path that a unit cannot name.
+    """
+    command = _nameable(command or _command())
+    values = {"user": PUBLISHER, "lists": "/srv/lists"}
+    state, config = STATE.with_name(PUBLISHER), SYSTEM.with_name("publisher.toml")
+    return {
+        f"{PUBLISHER}.service": _rendered(f"{PUBLISHER}.service", command, config, state, **values),
+        f"sysusers.d/{PUBLISHER}.conf": _rendered("sysusers-publish.conf", command, config, state, **values),
+    }
+
+
 def _nameable(path: Path) -> Path:
     if any(c.isspace() or c in "%\\\"'$;" for c in str(path)):
         raise GatewayError(f"{path}: a service cannot use a path with such letters in it")
     return path
 
 
-def _rendered(template: str, command: Path, config: Path, **values: object) -> str:
+def _rendered(template: str, command: Path, config: Path, state: Path = STATE, **values: object) -> str:
     found = _environment().get_template(f"{template}.j2")
-    return found.render(command=command, config=config, state=STATE, **values)
+    return found.render(command=command, config=config, state=state, **values)
 
 
 def install(made: Mapping[Path, str], prefix: Path) -> Iterator[Path]:

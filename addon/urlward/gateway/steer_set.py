@@ -312,6 +312,8 @@ class SteerSet:
         self._beat_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-beat")
         self._until: LRUCache[Element, float] = LRUCache(min(2 * gateway.max_addresses, _CACHED))
         """Expiry of each element in the kernel, by the clock of `monotonic`."""
+        self._followed: LRUCache[str, float] = LRUCache(_CACHED)
+        """Until when what was cut has stayed steered since, by the same clock."""
         self.on_full: Callable[[int], None] = lambda _: None
         self.share: Callable[[list[bytes], int], Awaitable[None] | None] = lambda *_: None
         self.share_cut: Callable[[list[bytes], int], None] = lambda *_: None
@@ -359,6 +361,33 @@ class SteerSet:
         if shared is not None:
             await shared
         return len(wanted)
+
+    async def follow(self, addresses: Iterable[str], seconds: int) -> None:
+        """Steer addresses that clients know already, and end what they have opened to them meanwhile.
+
+        Connections to what has been steered since are filtered, so this ends them once.
+
+        Args:
+            addresses: as `steer` takes them.
+            seconds: likewise.
+
+        Raises:
+            SetFullError: as `steer`, `cut`.
+            NftError: likewise.
+        """
+        addresses = tuple(addresses)
+        # What has less left than `MARGIN` may have been evicted.
+        steady = monotonic() + MARGIN
+        ends = [one for one in addresses if self._followed.get(one, 0.0) < steady]
+        try:
+            if ends:
+                await self.cut(ends)  # in force with the steering, so that nothing is opened in between
+        finally:
+            await self.steer(addresses, seconds)
+        for one in addresses:
+            address = plain(one)
+            if address is not None:
+                self._followed[one] = self._until.get((_of(STEERED, address), address), 0.0)
 
     async def _lengthen(
         self, elements: Sequence[Element], seconds: int, more: int, *, many: bool = False
@@ -594,6 +623,7 @@ class SteerSet:
     def forget(self) -> None:
         """Forget what the kernel is believed to hold, so that all is checked anew."""
         self._until.clear()
+        self._followed.clear()
 
     async def chains(self, *names: str) -> list[dict[str, Any]]:
         """A listing of chains (`libnftables-json(5)`).

@@ -18,6 +18,8 @@ from mitmproxy import ctx
 from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
 from urlward.dns import hook_filter
+from urlward.dns.aliases import Aliases
+from urlward.dns.dnstap import DnstapServer
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.hook import HookServer
@@ -25,6 +27,7 @@ from urlward.dns.judge import Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Newly, Resolved
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
+from urlward.dns.resolver_socket import ResolverSocket
 from urlward.dns.server import DnsServer, lead_to, make_service
 from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
@@ -38,11 +41,12 @@ from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
 from urlward.proxy.settings import hook_address
-from urlward.proxy.workers import Worker, is_first, worker_name
+from urlward.proxy.workers import Worker, is_first
 from urlward.records.metrics import Metrics
 from urlward.state.watch import Signature
 
 if TYPE_CHECKING:
+    from urlward.fleet.connection import FleetConnection
     from urlward.fleet.steer_sets import SharedSteerSet
 
 logger = logging.getLogger("urlward.gateway")
@@ -211,12 +215,10 @@ class Steering:
         gateway: the configuration.
         steer_set: the kernel's sets; made where not given.
         fleet: by which other nodes steer the same; None where there are none.
-        key: file of the lists' key.
 
     Raises:
         NftError: nftables is not to be had here.
         SettingError: there is no resolver to ask.
-        KeyFileError: nothing can be sealed for other nodes.
     """
 
     def __init__(
@@ -224,7 +226,6 @@ class Steering:
         gateway: GatewayTable,
         steer_set: SteerSet | None = None,
         fleet: FleetTable | None = None,
-        key: str | None = None,
     ) -> None:
         port = gateway.dns.port
         self._gateway = gateway
@@ -241,9 +242,9 @@ class Steering:
         )
         self._forwarders: list[tuple[Forwarder, Forwarder]] = []
         self._servers: list[DnsServer] = []
-        self._hooks: HookServer | None = None
+        self._hooks: ResolverSocket | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._joining: list[asyncio.Task[None]] = []
+        self._joining: asyncio.Task[None] | None = None
         self._stopping = False
         self._steer_set.on_full = self._full
         self._said_full = ""
@@ -252,7 +253,8 @@ class Steering:
         """Set once the kernel has been told that this worker lives."""
         self._listed = asyncio.Event()
         """Set once the kernel has the networks that are listed."""
-        self._shared = None if fleet is None else self._share(fleet, key)
+        self._fleet = fleet
+        self._shared: SharedSteerSet | None = None
         self._rules_gone = False
         self._rules_restored = 0
         """How many times they have been put back under this filter."""
@@ -260,25 +262,19 @@ class Steering:
         """How many times they have come back."""
         self._restored = 0
 
-    def _share(self, fleet: FleetTable, key: str | None) -> "SharedSteerSet":
+    def _share(self, connection: "FleetConnection", settle: int) -> None:
         """Have other nodes steer what this one does."""
-        from urlward.fleet.connection import FleetConnection, seal_of
         from urlward.fleet.steer_sets import SharedSteerSet
 
-        name = f"{fleet.node}-{worker_name()}"
-        self._connection = FleetConnection(
-            fleet, seal_of(fleet, key), who=name, tell=partial(self._tell, "fleet")
-        )
-        shared = SharedSteerSet(
-            self._connection,
+        self._shared = SharedSteerSet(
+            connection,
             self._steer_set,
             first=is_first(),
-            settle=fleet.settle / 1000,
+            settle=settle / 1000,
             count=self._count,
             settled=self._settled,
         )
-        self._steer_set.share, self._steer_set.share_cut = shared.share, shared.cut
-        return shared
+        self._steer_set.share, self._steer_set.share_cut = self._shared.share, self._shared.cut
 
     def check(self, modes: Sequence[str], port: int) -> None:
         """See whether the kernel's rules lead to this filter.
@@ -299,6 +295,9 @@ class Steering:
             self._policy.monitor = self._listing.monitor = ctx.options.urlward_monitor
         if "urlward_on_error" in updated:
             self._policy.on_error = ctx.options.urlward_on_error
+        addon = ctx.master.addons.get("urlward")
+        if self._fleet is not None and self._shared is None and addon is not None and addon.fleet is not None:
+            self._share(addon.fleet, self._fleet.settle)
 
     async def listen(self, worker: Worker, host: str, port: int) -> DnsServer:
         """Answer DNS here, in place of mitmproxy's server of mode ``dns``.
@@ -320,8 +319,8 @@ class Steering:
         )
         await self._join()
         hook = hook_address(self._gateway)
-        if hook is not None and self._hooks is None:
-            self._hooks = HookServer(self._answers, self._faults, self._gateway.hook.seconds, self._late)
+        if hook is not None and self._hooks is None and self._serves_resolvers:
+            self._hooks = self._resolver_socket()
             await worker.serve(hook, self._hooks.serve)
         server = DnsServer(service, _LINGERS, self._stop)
         for kind in ("udp", "tcp"):
@@ -330,14 +329,32 @@ class Steering:
         self._servers.append(server)
         return server
 
+    @property
+    def _serves_resolvers(self) -> bool:
+        """Whether resolvers can connect to this worker; what they tell by dnstap has to meet in one place."""
+        hook = self._gateway.hook
+        return hook.folder is not None and (is_first() or not hook.dnstap)
+
+    def _resolver_socket(self) -> ResolverSocket:
+        """Server for the resolvers of this machine."""
+        hook = self._gateway.hook
+        if not hook.dnstap:
+            return HookServer(self._answers, self._faults, hook.seconds, self._late, self._hooked)
+        aliases = Aliases(self._gateway.dns.remember, lambda host: bool(self._judge.find((host,))))
+        return DnstapServer(self._answers, aliases, self._faults, self._hooked)
+
+    def _connections(self) -> int:
+        """Count of those that resolvers have."""
+        return 0 if self._hooks is None else self._hooks.connections
+
     async def _join(self) -> None:
         """Wait until this node steers what others do."""
         if self._shared is None:
             return
-        if not self._joining:
-            loop = asyncio.get_running_loop()
-            work = {"fleet": self._connection.run, "shared steer sets": self._shared.run}
-            self._joining = [loop.create_task(lasting(name, run)) for name, run in work.items()]
+        if self._joining is None:
+            ctx.master.addons.get("urlward").join_fleet()
+            work = lasting("shared steer sets", self._shared.run)
+            self._joining = asyncio.get_running_loop().create_task(work)
         await self._shared.ready.wait()
 
     def running(self) -> None:
@@ -349,6 +366,7 @@ class Steering:
             )
             if addon.recording is not None:
                 addon.recording.metrics.shares = self._shared is not None
+                addon.recording.metrics.resolvers = self._connections if self._serves_resolvers else None
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
                 self._policy.named = addon.recording.named
@@ -362,7 +380,7 @@ class Steering:
             work.append(self._follow_system)
         if is_first():
             work.append(partial(self._follow, self._networks))
-            if self._gateway.hook.folder is not None:
+            if self._gateway.hook.folder is not None and not self._gateway.hook.dnstap:
                 work.append(partial(self._follow, self._filter))
         elif self._gateway.fail != "open":
             work.append(self._await_networks)
@@ -380,8 +398,8 @@ class Steering:
         for task in self._tasks:
             task.cancel()
         await asyncio.sleep(max((server.lingering for server in self._servers), default=0.0))
-        for task in self._joining:
-            task.cancel()
+        if self._joining is not None:
+            self._joining.cancel()
         for server in self._servers:
             server.end()
         if self._hooks is not None:
@@ -427,6 +445,11 @@ class Steering:
         """Count a reply that a hook has not waited for."""
         if (metrics := self._metrics()) is not None:
             metrics.error("late")
+
+    def _hooked(self, outcome: str) -> None:
+        """Count an answer that a resolver handed over or told of."""
+        if (metrics := self._metrics()) is not None:
+            metrics.hooked(outcome)
 
     def _tell(self, kind: str, why: str) -> None:
         """Tell of a trouble (`urlward.records.metrics.TROUBLES`), or where there is no reason of its end."""

@@ -25,7 +25,7 @@ from urlward.lab.services import LabService, wait_until
 from urlward.lab.topology import EXEMPT, FILTERED_LINKS, GATEWAY, RESOLVER, inside, run
 from urlward.lists.build import write_atomically
 from urlward.process import module_command
-from urlward.proxy.child import SERVICE
+from urlward.proxy.child import MODULES
 
 _LINE = re.compile(r"(\S+) (block|would-block|cut|would-cut) ((?:\w+=\S+ ?)+)")
 _LISTENS = re.compile(r"listening on 0\.0\.0\.0:\d+ \(transparent\)")
@@ -268,7 +268,9 @@ class LabFilter:
         """Process numbers of its workers."""
         if self._service is None or self._service.process.poll() is not None:
             return []
-        return [pid for pid in children_of(self._service.process.pid) if not runs(pid, SERVICE)]
+        beside = MODULES.values()
+        children = children_of(self._service.process.pid)
+        return [pid for pid in children if not any(runs(pid, module) for module in beside)]
 
     def holds(self) -> Holds:
         """Resources that the filter's processes hold."""

@@ -24,6 +24,9 @@ _TIME = re.compile(
 _YEARS = range(1970, 2200)
 """Beyond, no entry's date reaches, and the arithmetic of time zones ends at 9999."""
 
+type Alike = tuple[str, int, int, bytes]
+"""Name of a list, row in it (`Matcher.file_verdict`), distance, and the listed digest in plain form."""
+
 _ON_A_HOST = ("allow", "block", "monitor", "pass")
 # A block under one host of a request counts, whatever another is excused for.
 _ACROSS_HOSTS = ("block", "monitor", "allow", "pass")
@@ -254,6 +257,44 @@ class Checker:
         if verdict.action != "pass":
             found.update(kind=verdict.kind, id=verdict.entry, category=verdict.category, list=verdict.list)
         return found
+
+    def check_file(self, digests: Mapping[str, bytes], alike: Sequence[Alike] = ()) -> dict[str, Any]:
+        """Check a file; the result has the names of ``--json``, but for the file's own.
+
+        Args:
+            digests: of the file, by algorithm.
+            alike: listed pictures that its own are like.
+        """
+        found = [(self._matcher.check_file(digests, self._now, self._decide), digests, 0)]
+        for list_name, row, distance, digest in alike:
+            near = self._matcher.file_verdict(list_name, row, self._now, self._decide, distance=distance)
+            found.append((near, {near.algorithm: digest}, distance))
+        verdict, of, distance = min(found, key=lambda one: _ACROSS_HOSTS.index(one[0].action))
+        said: dict[str, Any] = {"verdict": verdict.action}
+        if verdict.action != "pass":
+            algorithm = verdict.algorithm
+            said.update(
+                kind=verdict.kind, algorithm=algorithm, digest=of[algorithm].hex(), id=verdict.entry,
+                category=verdict.category, list=verdict.list,
+            )  # fmt: skip
+            if of is not digests:
+                said["distance"] = distance
+        return said
+
+    def explain_file(self, digests: Mapping[str, bytes], alike: Sequence[Alike] = ()) -> Explanation:
+        """Explain the decision of `check_file`; digests are in the place of hosts."""
+        found: dict[str, list[Verdict]] = {}
+
+        def note(verdicts: list[Verdict]) -> Verdict:
+            in_time, algorithm = self._in_time(verdicts), verdicts[0].algorithm
+            # Each picture is decided on by itself.
+            found[algorithm if algorithm not in found else f"{algorithm} {len(found)}"] = in_time
+            return decide(in_time)._replace(action="pass")  # so that the others are looked up too
+
+        self._matcher.check_file(digests, self._now, note)
+        for list_name, row, distance, _ in alike:
+            self._matcher.file_verdict(list_name, row, self._now, note, distance=distance)
+        return explain(self._policy or Policy(Config()), found, self._client, self._now)
 
     def explain(self, url: str) -> tuple[Explanation, bool]:
         """Explain the decision on a URL, and whether its host is protected.

@@ -148,10 +148,10 @@ class RunFolder:
                 beside = ours.with_suffix(".tmp")
                 try:
                     self._copy(path, beside)
-                    data = _mapped(beside)
+                    data = mapped(beside)
                     check(data)
                     if _begins(ours, bytes(data[:_HEADER_SIZE])):
-                        return _mapped(ours)
+                        return mapped(ours)
                     beside.replace(ours)
                     return data
                 finally:
@@ -168,7 +168,7 @@ class RunFolder:
         """Copy of an artifact that was mapped last, whatever has become of the artifact; None where there
         is none."""
         try:
-            return _mapped(self._copy_of(path))
+            return mapped(self._copy_of(path))
         except OSError:
             return None
 
@@ -231,8 +231,8 @@ def _chunk(path: Path, file: BinaryIO) -> bytes:
         raise unreadable(path, e) from e
 
 
-def _mapped(path: Path) -> memoryview:
-    """Map a file, to be read only."""
+def mapped(path: Path) -> memoryview:
+    """Map a file of a run folder, to be read only; it is replaced, and never changed."""
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return memoryview(b"")  # which cannot be mapped

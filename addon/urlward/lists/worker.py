@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from urlward.process import keep_private, module_command, told, used_by
+from urlward.state.folder import Owner
 
 LOOK, LOOKS = 5.0, 12
 """Seconds between two looks at such a process, and how many find no processor used by one that hangs."""
@@ -52,6 +53,7 @@ def ask(
     *,
     computes: bool = False,
     passed: Sequence[int] = (),
+    owner: Owner | None = None,
 ) -> dict[str, Any]:
     """Run a module in a process, and wait for its result.
 
@@ -62,6 +64,7 @@ def ask(
         started: called with the process, which may be killed.
         computes: whether it waits for no network, so that one that uses no processor hangs.
         passed: file descriptors that it has too.
+        owner: whom it runs as; this process's user where None.
 
     Returns:
         Its answer.
@@ -77,6 +80,7 @@ def ask(
         process_group=0,  # Ctrl-C is for us
         pass_fds=passed,
         env=_environment(),
+        **({} if owner is None else owner._asdict()),
     )
     line = b""
     progress, over = _Progress(process.pid), threading.Event()

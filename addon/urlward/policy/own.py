@@ -13,14 +13,15 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from urlward.engine.dates import time_text
+from urlward.engine.dates import parse_time, time_text
 from urlward.engine.digest import Key
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import DamagedError, EntryError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
+from urlward.engine.telling import tells_digest
 from urlward.engine.url import is_address
 from urlward.policy.allows import allowed_by
 from urlward.policy.reasons import names, reason_of
@@ -47,6 +48,13 @@ host with the subdomains."""
 
 MOST = 100_000
 """Own entries: more of them are a list, which has a file or a URL."""
+
+LEARNED = "known files"
+"""Who has added the entries that the filter learned (`urlward.feeds.learn`): the name of no person, which has
+a user's number or the dashboard behind it."""
+
+_OVER = "its last day is over"
+_DAY = 86_400
 
 _WIDEST = {4: 24, 6: 48}
 """Length of the prefix, by IP version, from which on a network is one that one site may have."""
@@ -148,7 +156,9 @@ def draft(
             raise UrlwardError("expires: a date such as 2027-01-31") from e
     if note:
         note = reason_of(note)
-        if names(entry.host, note):
+        if entry.kind is Kind.FILE and tells_digest(note, entry.path):
+            raise UrlwardError("note: has a digest in it, and is kept as it is: say it without")
+        if entry.kind is not Kind.FILE and names(entry.host, note):
             raise UrlwardError("note: names the host, and is kept as it is: say it without")
     return Draft(line, entry, category, note, expires)
 
@@ -204,31 +214,98 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
         UrlwardError: it is there already, or there are too many.
         StateError: the folder cannot be used.
     """
-    entry = made.entry
-    digest = _digest(entry, key)
     with locked(made_folder(state)):
         kept = own_entries(state)
-        same = next((one for one in kept if one.digest == digest), None)
-        if same is not None:
-            raise UrlwardError(f"it is there already: {same.id}")
-        if len(kept) >= MOST:
-            raise UrlwardError(f"there are {MOST} own entries: make a list of them")
-        ids = {one.id for one in kept}
-        # So long that nodes of a fleet do not give the same to two entries.
-        id_ = next(one for one in iter(lambda: f"o-{secrets.token_hex(6)}", "") if one not in ids)
-        line = f"{made.line} id={id_}"
-        line += f" category={made.category}" if made.category else ""
-        line += f" expires={made.expires}" if made.expires else ""
-        if parse_line(line)[0].id != id_:
-            raise UrlwardError("not an entry: it has a comment; say it as a note")
-        added = OwnEntry(
-            id_, int(now), who, "allow" if entry.allow else "block", entry.kind.label, made.category,
-            made.note, made.expires, digest, key.seal(line.encode()),
-        )  # fmt: skip
+        added = _made(made, {one.digest: one for one in kept}, key, who, now)
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
         tell_own(state, now, who, "own-added", added)
         write_own(state, [*kept, added])
     return added
+
+
+class Learned(NamedTuple):
+    """Outcome of `learn_own`.
+
+    Attributes:
+        added: entries that are new.
+        changed: whether any was added, or removed because it is over.
+        left: drafts for which there was no room.
+    """
+
+    added: list[OwnEntry]
+    changed: bool
+    left: int
+
+
+def learn_own(state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now: float) -> Learned:
+    """Add entries that the filter has learned, and remove those of them that are over. What is there already
+    stays as it is.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        drafts: of `draft`, each with a last day.
+        most: of them that are added within a day.
+        now: seconds since 1970-01-01 UTC.
+
+    Raises:
+        UrlwardError: the entries cannot be read.
+        StateError: the folder cannot be used.
+    """
+    with locked(made_folder(state)):
+        before = own_entries(state)
+        over = {one.id for one in before if one.who == LEARNED and _is_over(one, now)}
+        kept = [one for one in before if one.id not in over]
+        known = {one.digest: one for one in kept}
+        room = most - sum(one.who == LEARNED and one.created > now - _DAY for one in kept)
+        added, left = list[OwnEntry](), 0
+        for made in drafts:
+            if _digest(made.entry, key) in known:
+                continue
+            if len(added) >= room or len(known) >= MOST:
+                left += 1
+                continue
+            one = _made(made, known, key, LEARNED, now)
+            known[one.digest] = one
+            added.append(one)
+        for one in before:
+            if one.id in over:
+                tell_own(state, now, LEARNED, "own-removed", one, why=_OVER)
+        for one in added:
+            tell_own(state, now, LEARNED, "own-added", one)
+        if added or over:
+            write_own(state, [*kept, *added])
+    return Learned(added, bool(added or over), left)
+
+
+def _is_over(entry: OwnEntry, now: float) -> bool:
+    return bool(entry.expires) and parse_time(entry.expires, whole_day=True) <= now
+
+
+def _made(made: Draft, known: Mapping[str, OwnEntry], key: Key, who: str, now: float) -> OwnEntry:
+    """Make an entry beside others, which are known by their digests.
+
+    Raises:
+        UrlwardError: it is there already, or there are too many.
+    """
+    entry = made.entry
+    digest = _digest(entry, key)
+    if (same := known.get(digest)) is not None:
+        raise UrlwardError(f"it is there already: {same.id}")
+    if len(known) >= MOST:
+        raise UrlwardError(f"there are {MOST} own entries: make a list of them")
+    ids = {one.id for one in known.values()}
+    # So long that nodes of a fleet do not give the same to two entries.
+    id_ = next(one for one in iter(lambda: f"o-{secrets.token_hex(6)}", "") if one not in ids)
+    line = f"{made.line} id={id_}"
+    line += f" category={made.category}" if made.category else ""
+    line += f" expires={made.expires}" if made.expires else ""
+    if parse_line(line)[0].id != id_:
+        raise UrlwardError("not an entry: it has a comment; say it as a note")
+    return OwnEntry(
+        id_, int(now), who, "allow" if entry.allow else "block", entry.kind.label, made.category,
+        made.note, made.expires, digest, key.seal(line.encode()),
+    )  # fmt: skip
 
 
 def remove_own(state: Path, id_: str, why: str, who: str, *, now: float) -> OwnEntry:
@@ -327,9 +404,11 @@ def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
 
 
 def _digest(entry: Entry, key: Key) -> str:
-    """Tells an entry from others, whatever its id, category and last day."""
+    """Tells an entry from others, whatever its id, category, last day and distance."""
     plain = entry._replace(params=frozenset(), id="", category="", expires=0)
-    return key.digest(f"o{plain!r}{sorted(entry.params)}").hex()
+    # As it has been written since before there were distances: what is kept has such a digest.
+    said = ", ".join(f"{name}={value!r}" for name, value in plain._asdict().items() if name != "distance")
+    return key.digest(f"oEntry({said}){sorted(entry.params)}").hex()
 
 
 def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:

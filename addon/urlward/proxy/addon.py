@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mitmproxy import addonmanager, command, ctx, exceptions, http
 from mitmproxy.connection import Client
@@ -25,11 +25,13 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
-from urlward.config import Config, ObjectionsTable, PageTable, Problem, read_config
+from urlward.config import Config, FilesTable, FleetTable, ObjectionsTable, PageTable, Problem, read_config
 from urlward.config.tables import split_address
+from urlward.engine.digest import derived
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, entries_text
+from urlward.feeds.learn import Learner
 from urlward.feeds.setup import (
     listed_objections,
     make_keeper,
@@ -38,6 +40,7 @@ from urlward.feeds.setup import (
     tell_of_categories,
 )
 from urlward.lasting import lasting
+from urlward.lists.run_folder import inherited
 from urlward.lists.source import ErrorBudget
 from urlward.options import OF_ADDON
 from urlward.page.words import BlockPageError
@@ -89,10 +92,16 @@ from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
-from urlward.records.metrics import RulesFacts
+from urlward.records.metrics import UNLEARNED, RulesFacts
 from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
+
+if TYPE_CHECKING:
+    from urlward.files.inspection import Inspector
+    from urlward.fleet.connection import FleetConnection
+    from urlward.fleet.throttles import SharedProbing
+    from urlward.proxy.known_files import KnownFiles
 
 logger = logging.getLogger("urlward")
 
@@ -147,6 +156,9 @@ class Urlward:
         neighbours: tells MAC addresses, where the policy asks for them.
         service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
+        learner: has URLs of known files learned; None where none are, or nothing is recorded.
+        inspector: looks at pictures in them, in a process of its own; None where nobody does.
+        files: inspects responses; None where no known files are looked for.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
         probing: notices who reads the lists out; None before the options are read.
@@ -159,6 +171,7 @@ class Urlward:
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
         keep_source: whether they are connected to from the client's address instead, in transparent mode.
+        fleet: connection of this process to the Valkey of several nodes; None where this one is alone.
         page_addresses: of this machine, where hosts listed whole are said to be; no connection is made there.
     """
 
@@ -170,11 +183,18 @@ class Urlward:
         self.service: Child | None = None
         self._service: Service | None = None
         self.recording: Recording | None = None
+        self.learner: Learner | None = None
+        self.files: KnownFiles | None = None
+        self.inspector: Inspector | None = None
+        self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
         self.pool = Pool()
         self.ports: set[int] = set()
         self.probing: Probing | None = None
+        self.fleet: FleetConnection | None = None
+        self._shared_probing: SharedProbing | None = None
+        self._joined = False
         self.page_addresses: frozenset[str] = frozenset()
         self.canary = CanaryMark()
         self._others = True
@@ -266,7 +286,14 @@ class Urlward:
             self._service = service_of(
                 config, path, {each.name: getattr(options, each.option) for each in OF_ADDON}
             )
-        self.probing = Probing(config.probing, self._tell_of_probe, Pacer(self.live, self.handler).hold)
+        if config.fleet is not None and self.fleet is None:
+            self._share(config.fleet, config)
+        pacer = Pacer(self.live, self.handler)
+        self.probing = Probing(
+            config.probing, self._tell_of_probe, pacer.hold, shared=self._shared_probing
+        )  # fmt: skip
+        if self._shared_probing is not None:
+            self._shared_probing.throttle = self.probing
         self.guard = Guard(
             self._matcher,
             pages.pop(""),
@@ -281,9 +308,37 @@ class Urlward:
             counts=self.guard.counts if self.guard is not None else Counts(),
             canary=self.canary,
             recording=self.recording,
+            learner=self.learner,
         )
+        self.files = None
+        if config.files is not None:
+            from urlward.proxy.known_files import KnownFiles
+
+            self.files = KnownFiles(config.files, *self._inspected(config.files))
         if self._running:
             self._start_watch()
+
+    def _inspected(self, files: FilesTable) -> "tuple[Inspector, bytes] | tuple[()]":
+        """The inspector, and what it knows places by; nothing where there is none."""
+        run = inherited() if is_worker() else None
+        if run is None or not files.inspects:
+            return ()
+        from urlward.files.inspection import Inspector
+
+        if self.inspector is None:
+            self.inspector = Inspector(
+                run.path,
+                lambda: self._matcher().lists if self.keeper is not None else (),
+                most=files.queue,
+                max_size=files.max_picture,
+                deadline=files.deadline,
+                count=self._count_picture,
+            )
+        return self.inspector, derived(run.secret, b"urlward place")
+
+    def _count_picture(self, what: str) -> None:
+        if self.recording is not None:
+            self.recording.metrics.files(what)
 
     def running(self) -> None:
         """Start looking after the lists. Not a coroutine: that would break a script's live reload."""
@@ -292,6 +347,10 @@ class Urlward:
             logger.error("no list is loaded (option urlward_list): every request is refused")
         if ctx.options.urlward_monitor:
             logger.warning("monitor: nothing is blocked, what would be is logged")
+        if self._unrecorded and is_first():
+            logger.warning(
+                "files: without [records] a known file is a line in the log: no alarm, nothing learned"
+            )
         for name, safe in (("connection_strategy", "lazy"), ("rawtcp", False)):
             if getattr(ctx.options, name) != safe:
                 value = str(safe).lower()
@@ -301,9 +360,12 @@ class Urlward:
         self._start_watch()
         if self.recording is not None:
             self._after.append(self._begin(self.recording.run(self._count_open)))
+        self.join_fleet()
         self._judged = self._in_force()
         self._start("looking after connections", self.live.look_after)
         self._start("cutting what is listed", self._cut_listed)
+        if self.inspector is not None:
+            self._start("talking to the inspector", self.inspector.run)
         self._start("the authority's certificate", self._watch_authority)
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
@@ -313,6 +375,8 @@ class Urlward:
     def done(self) -> None:
         """Stop."""
         self._running = False
+        if self.inspector is not None:
+            self.inspector.close()
         for task in self._tasks:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):
@@ -340,12 +404,43 @@ class Urlward:
         if self.recording is not None:
             self.recording.metrics.rules(rules)
 
+    def _share(self, fleet: FleetTable, config: Config) -> None:
+        """Count what clients draw with other nodes.
+
+        Raises:
+            OptionsError: nothing can be sealed for them, or the extra is missing.
+        """
+        try:
+            from urlward.fleet.connection import FleetConnection, seal_of  # an extra, which few have
+            from urlward.fleet.throttles import SharedProbing
+
+            seal = seal_of(fleet, config.key)
+        except ImportError as e:
+            raise exceptions.OptionsError(
+                "urlward: fleet: needs the extra: pip install 'urlward[fleet]'"
+            ) from e
+        except UrlwardError as e:
+            raise exceptions.OptionsError(f"urlward: {e}") from e
+        name, tell = f"{fleet.node}-{worker_name()}", partial(self.trouble, "fleet")
+        self.fleet = FleetConnection(fleet, seal, who=name, tell=tell)
+        self._shared_probing = SharedProbing(self.fleet, config.probing)
+
+    def join_fleet(self) -> None:
+        """Connect to the other nodes' Valkey; whoever shares something has said so before."""
+        if self._joined or self.fleet is None or self._shared_probing is None:
+            return
+        self._joined = True
+        # Until the very end: DNS is answered for a while after `done`.
+        self._after.append(self._begin(lasting("fleet", self.fleet.run)))
+        self._start("shared throttles", self._shared_probing.run)
+
     def _tell_of_probe(self, probe: Probe) -> None:
         what = f"block pages of more than {probe.entries - 1} entries within {in_words(probe.window)}"
         slowed = ", slowed" * probe.slowed
         client = self.recording.named(probe.client) if self.recording is not None else probe.client
-        logger.warning("probing client=%s: %s%s", client, what, slowed)
-        if self.recording is not None:
+        where = f", noticed by node {probe.node}" * bool(probe.node)
+        logger.warning("probing client=%s: %s%s%s", client, what, slowed, where)
+        if self.recording is not None and not probe.node:
             # Alarms are kept for longer than what is of a person.
             self.recording.alarm(
                 "probing", f"a client draws {what}{slowed}; the log says which, as privacy lets it"
@@ -355,6 +450,8 @@ class Urlward:
         """Flush what is still to be recorded, and stop recording; after `done`."""
         if self.recording is not None:
             await self.recording.close()
+        if self.learner is not None:
+            await asyncio.to_thread(self.learner.close)
         for task in self._after:
             task.cancel()
         if self._after:
@@ -662,14 +759,18 @@ class Urlward:
 
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
+        self._unrecorded = config.files is not None and config.records is None
         if config.records is None or self.recording is not None:
             return
         try:
             state = state_folder(config.state)
-            secret = local_key(state).secret
+            key = local_key(state)
         except UrlwardError as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
-        self.recording = Recording(config.records, state, secret, worker_name())
+        self.recording = Recording(config.records, state, key.secret, worker_name())
+        self.recording.metrics.looks_at_files = config.files is not None
+        if config.files is not None and config.files.learn_days:
+            self.learner = Learner(state, key, partial(self.recording.metrics.files, UNLEARNED))
 
     def _start_watch(self) -> None:
         """Watch the lists that were configured last, and stop watching the ones before."""

@@ -51,8 +51,11 @@ END_WITHIN = 15.0
 PATIENCE = 3
 """Times as long as a worker may the service process be silent: no traffic waits for it."""
 
-SERVICE = "urlward.service.process"
-"""The module that it runs."""
+SERVICE, INSPECTOR = "service", "inspector"
+"""Names of the processes beside the workers."""
+
+MODULES = {SERVICE: "urlward.service.process", INSPECTOR: "urlward.files.inspector"}
+"""The modules that they run."""
 
 _BUSY = 0.75
 """Of its timeout, so much has a process to have computed that is in a circle. One that is only busy, with a
@@ -265,8 +268,12 @@ def in_force(text: str) -> Iterator[tuple[dict[str, str], list[int]]]:
         os.close(fd)
 
 
-def start_service(service: Service) -> Child:
-    """Start the service process.
+def start_service(service: Service, name: str = SERVICE) -> Child:
+    """Start the service process, or another one beside the workers.
+
+    Args:
+        service: how it is to be started.
+        name: its, of `MODULES`.
 
     Raises:
         OSError: there is no process for it, or no descriptor.
@@ -274,12 +281,12 @@ def start_service(service: Service) -> Child:
     ours, theirs = channel()
     # Its memory is used in bursts, and is a quarter faster with Python's own allocator.
     environment = {**os.environ, "PYTHONMALLOC": "default"}
-    for name in FOR_THE_MAIN_PROCESS:
-        environment.pop(name, None)
+    for variable in FOR_THE_MAIN_PROCESS:
+        environment.pop(variable, None)
     try:
         with theirs, held_back(), in_force(service.text) as (more, fds):
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                module_command(SERVICE),
+                module_command(MODULES[name]),
                 env=environment | more,
                 stdin=subprocess.PIPE,
                 pass_fds=[theirs.fileno(), *fds],
@@ -293,7 +300,7 @@ def start_service(service: Service) -> Child:
     assert process.stdin is not None
     with suppress(OSError), process.stdin as pipe:
         pipe.write(json.dumps(request).encode() + b"\n")
-    return Child("service", lambda: start_service(service), process, ours, service.timeout)
+    return Child(name, lambda: start_service(service, name), process, ours, service.timeout)
 
 
 def start_within(timeout: int) -> float:

@@ -37,9 +37,9 @@ _PROBES: Final = {
 }
 """When a peer that is silent, or takes nothing, counts as gone (tcp(7))."""
 
-BEHIND, CONNECTING, HELD, SLOWED, LATER = 1, 2, 4, 8, 32
+BEHIND, CONNECTING, HELD, SLOWED, LATER, INSPECTED = 1, 2, 4, 8, 32, 64
 """Why a connection is not read: the other one takes no more; that is being opened; a request waits for the
-one before it; the client is slowed; what has come is yet to be looked at."""
+one before it; the client is slowed; what has come is yet to be looked at; or a response, to be inspected."""
 
 _NOT_STARTED: Final = 16
 

@@ -4,6 +4,7 @@ A body is not read, only counted: `feed` is given what has arrived and says how 
 """
 
 import re
+from collections.abc import Iterator
 from typing import Final, Self
 
 MAX_LINE: Final = 1 << 13
@@ -86,6 +87,15 @@ def is_heeded(trailer: bytes) -> bool:
     return bool(_OF_WEIGHT(trailer) or is_request_line(trailer + b"\n"))
 
 
+def _content_of(run: bytes) -> Iterator[bytes]:
+    """What the chunks of a run of small ones hold."""
+    position = 0
+    while position < len(run):
+        size = int(run[position : position + 1], 16)
+        yield run[position + 3 : position + 3 + size]
+        position += size + 5
+
+
 class FramingError(Exception):
     """A body that another reader could read differently."""
 
@@ -126,12 +136,16 @@ class Chunked:
     Args:
         lenient: whether a size may be any, with blanks around it, and a trailer be named as any field. For
             responses: nothing is judged by them.
+
+    Attributes:
+        content: gets what the chunks hold, piece by piece; None where nobody reads it.
     """
 
-    __slots__ = ("_chunk", "_left", "_lenient", "_line", "_room", "_trailers", "done")
+    __slots__ = ("_chunk", "_left", "_lenient", "_line", "_room", "_trailers", "content", "done")
 
     def __init__(self, *, lenient: bool = False) -> None:
         self.done = False
+        self.content: list[bytes] | None = None
         self._lenient = lenient
         self._chunk = _LENIENT_CHUNK if lenient else _CHUNK
         # Bytes of data that are left in the chunk, and of the line break behind them.
@@ -146,6 +160,8 @@ class Chunked:
         while position < end:
             if self._left > 2:
                 step = min(self._left - 2, end - position)
+                if self.content is not None:
+                    self.content.append(data[position : position + step])
                 position += step
                 self._left -= step
             elif self._left:
@@ -157,6 +173,8 @@ class Chunked:
                 if not self._line and not self._trailers:
                     run = _SMALL_CHUNKS(data, position)
                     if run is not None:
+                        if self.content is not None:
+                            self.content += _content_of(run[0])
                         position = run.end()
                         continue
                 newline = data.find(b"\n", position)

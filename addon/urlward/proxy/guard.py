@@ -25,6 +25,7 @@ from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
+from urlward.feeds.learn import Learner, Match
 from urlward.lines import place_of
 from urlward.policy.policy import Policy, View
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference, plain
@@ -32,7 +33,7 @@ from urlward.proxy.head import RequestHead
 from urlward.proxy.names import NO_NAMES, Client, Context, Names, Place, names_of, names_of_tls
 from urlward.proxy.probing import Probing
 from urlward.records.privacy import name_in_log
-from urlward.records.worker import Hit, Recording, canonical_url
+from urlward.records.worker import Hit, KnownFile, Recording, canonical_url
 
 TlsDecision = Literal["relay", "intercept", "refuse"]
 Review = Literal["passes", "cut", "told"]
@@ -82,6 +83,14 @@ class DecisionLog:
 
     def block(self, hit: Hit) -> None:
         """Log a hit that is blocked, or would be."""
+        self._hit(hit, f"{'would-' * hit.would}{'cut' if hit.cut else 'block'}")
+
+    def file(self, hit: Hit) -> None:
+        """Log a response that was a known file."""
+        assert hit.file is not None
+        self._hit(hit, "file", f" algorithm={hit.file.algorithm} action={hit.file.action}")
+
+    def _hit(self, hit: Hit, word: str, more: str = "") -> None:
         if hit.would:
             self.counts.would_block += 1
         else:
@@ -93,10 +102,10 @@ class DecisionLog:
         verdict = hit.verdict
         _log(
             logging.INFO,
-            f"%s {'would-' * hit.would}{'cut' if hit.cut else 'block'} "
-            "client=%s list=%s entry=%s category=%s reference=%s%s",
-            timestamp(self.clock()), self._peer(hit.client, hit.client_port), verdict.list, verdict.entry,
-            verdict.category or "-", hit.reference, f" group={hit.group}" * bool(hit.group),
+            f"%s {word} client=%s list=%s entry=%s category=%s reference=%s%s%s",
+            timestamp(self.clock()), self._peer(hit.client, hit.client_port), verdict.list or "-",
+            verdict.entry or "-", verdict.category or "-", hit.reference,
+            f" group={hit.group}" * bool(hit.group), more,
         )  # fmt: skip
 
     def _peer(self, address: str, port: int) -> str:
@@ -193,6 +202,7 @@ class Guard:
         counts: so far, to go on with.
         canary: a host that is always blocked.
         recording: takes what is to be kept and counted; None where nothing is.
+        learner: has URLs of known files learned; None where none are.
         clock: seconds since 1970-01-01 UTC.
     """
 
@@ -210,6 +220,7 @@ class Guard:
     counts: Counts = field(default_factory=Counts)
     canary: CanaryMark = field(default_factory=CanaryMark)
     recording: Recording | None = None
+    learner: Learner | None = None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
@@ -322,7 +333,7 @@ class Guard:
 
     def _verdict(self, names: Names, client: Client) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
-        matcher, now, judge = self.matcher(), self.clock(), self._decide(client)
+        matcher, now, judge = self.matcher(), self.clock(), self.rule_for(client)
         if names.target:
             verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
@@ -355,12 +366,12 @@ class Guard:
         """The policy that applies to a client now."""
         return EVERYONE if self.policy is None else self.policy.view(client.peername[0], self.clock())
 
-    def _decide(self, client: Client) -> Decide:
+    def rule_for(self, client: Client) -> Decide:
         """The decision rule that applies to a client, from matching entries to a verdict."""
         return decide if self.policy is None else partial(_decide_for, self._view, client)
 
     def _check_address(self, address: str, port: int, client: Client) -> Verdict:
-        return self.matcher().check_address(address, (port,), self.clock(), self._decide(client))
+        return self.matcher().check_address(address, (port,), self.clock(), self.rule_for(client))
 
     def _only_told(self, verdict: Verdict) -> bool:
         """Whether a listed destination passes all the same, and is only logged."""
@@ -448,6 +459,56 @@ class Guard:
     def untrusted(self, reason: str, client: Client) -> None:
         """Log that an origin's certificate was refused, for OpenSSL's reason."""
         self._log.untrusted(reason, client)
+
+    def known_file(
+        self,
+        verdict: Verdict,
+        found: KnownFile,
+        names: Names,
+        client: Client,
+        request: http.Request | RequestHead | None = None,
+    ) -> BlockResponse | None:
+        """Log a response that is a known file, and have its URL learned where its action says so. Never
+        raises.
+
+        Args:
+            verdict: of `Matcher.check_file` or `Matcher.file_verdict`; or of a classifier, which blocks
+                nothing (``monitor``, without a list).
+            found: the file, with the action that is configured.
+            names: that the request passed under.
+            client: whose it is.
+            request: whose response it is; None where it is not at hand.
+
+        Returns:
+            The response in its place, where nothing of it has been sent; where something has, the connection
+            is to be cut. None where it goes on.
+        """
+        action = "alert" if self._only_told(verdict) else found.action
+        is_cut, reference = action == "cut", ""
+        try:
+            view = self._view(client)
+            hit = self._hit(verdict, names, client, view, cut=True, would=not is_cut)
+            hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
+            self._log.file(hit)
+            if self.learner is not None and action != "alert" and (url := hit.url()) is not None:
+                self.learner.learn(
+                    Match(
+                        url,
+                        verdict.list,
+                        verdict.entry,
+                        verdict.category,
+                        reference,
+                        # Where the client has chosen it, its Host field may name another's host.
+                        "" if isinstance(client.proxy_mode, mode_specs.ReverseMode) else names.address,
+                        # That a file came without TLS is no reason to decrypt its host.
+                        0 if client.tls else hit.destination_port,
+                        found.folder,
+                    )
+                )
+            return self._page(hit, view, request, client) if is_cut else None
+        except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of its record
+            self._log.failure(e, client, action)
+            return plain(451, f"Blocked. Reference: {reference}", head=False) if is_cut else None
 
     def failed(self, error: Exception, client: Client) -> bool:
         """Log an error of the filter in the layers around; True if `on_error` lets pass."""
@@ -543,15 +604,22 @@ class Guard:
             return self._tell(verdict, names, client)
         view = self._view(client)
         hit = self._hit(verdict, names, client, view)
-        reference, page = hit.reference, self.pages.get(view.page, self.page)
         self._log.block(hit)
         self._drew(client, verdict)
+        return self._page(hit, view, request, client)
+
+    def _page(
+        self, hit: Hit, view: View, request: http.Request | RequestHead | None, client: Client
+    ) -> BlockResponse:
+        """The block page for a hit, as the client wants it where that is known."""
+        verdict, reference, page = hit.verdict, hit.reference, self.pages.get(view.page, self.page)
+        head, accept, language = False, "", ""
         if isinstance(request, RequestHead):
             head = request.method == b"HEAD"
             accept, language = (
                 request.get(name).decode("latin-1") for name in (b"accept", b"accept-language")
             )
-        else:
+        elif request is not None:
             head = request.data.method == b"HEAD"
             accept, language = (request.headers.get(name, "") for name in ("accept", "accept-language"))
         try:

@@ -40,6 +40,9 @@ from urlward.regular import open_regular, read_regular
 from urlward.state.folder import NAMES, state_folder
 from urlward.state.keys import read_key
 
+PICTURES = ("threatexchange", "pdqhash", "numpy", "PIL", "av")
+"""Packages of the extra for pictures."""
+
 _TCP = frozenset(("tcp",))
 _ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
 
@@ -109,6 +112,7 @@ class Preflight:
         yield from self._feeds()
         yield from self._records()
         yield from self._fleet()
+        yield from self._files()
         yield from self._dashboard()
         yield from self._pages()
         yield from self._authority()
@@ -258,8 +262,10 @@ class Preflight:
             return
         if find_spec("valkey") is None:
             yield Problem("fleet", "the extra is missing: pip install 'urlward[fleet]'")
-        if fleet.password_file is not None and (problem := _readable(fleet.password_file)) is not None:
-            yield Problem("fleet.password_file", problem)
+        for name in ("password_file", "sentinel_password_file"):
+            file = getattr(fleet, name)
+            if file is not None and (problem := _readable(file)) is not None:
+                yield Problem(f"fleet.{name}", problem)
         if fleet.ca is not None and (text := _authorities_problem(fleet.ca)):
             yield Problem("fleet.ca", text)
         if text := _wrong(lambda: context(None, fleet.certificate, fleet.key)):
@@ -267,6 +273,16 @@ class Preflight:
         if fleet.seal is not None:
             seal = Path(fleet.seal)
             yield from self._usable("fleet.seal", lambda: read_key(seal))
+
+    def _files(self) -> Iterator[Problem]:
+        files = self._config.files
+        if files is None or not files.inspects:
+            return
+        if not all(map(find_spec, PICTURES)):
+            key = "files.pictures" if files.pictures != "off" else "files.classifier"
+            yield Problem(key, "the extra is missing: pip install 'urlward[files]'")
+        elif files.classifier and find_spec(files.classifier.partition(":")[0].partition(".")[0]) is None:
+            yield Problem("files.classifier", "there is no such package")
 
     def _dashboard(self) -> Iterator[Problem]:
         """Check the operator's own token; that of the state folder is made anew where it is damaged."""
@@ -389,7 +405,7 @@ def _is_of(other: Path, store: Path) -> bool:
 def _feed_problems(feed: FeedTable) -> Iterator[tuple[str, str]]:
     """Problems that would keep a feed from being fetched, whatever its server says: key and text."""
     options = feed.columns, feed.delimiter, feed.category
-    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options))):
+    if text := _wrong(lambda: format_named(feed.format, FormatOptions(*options, take=feed.take))):
         key, _, text = text.partition(": ")
         yield {"column": "columns"}.get(key, key), text
     if feed.max_errors is not None:

@@ -10,7 +10,8 @@ import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Protocol
 
 from urlward.proxy.block_page import BlockResponse, on_wire, plain
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
@@ -28,6 +29,9 @@ from urlward.proxy.head import (
     without_upgrade,
 )
 from urlward.proxy.names import Names
+
+if TYPE_CHECKING:
+    from urlward.files.body import Inspection
 
 LINGER: Final = 2.0
 """Seconds that a client's sending is read and dropped behind an answer."""
@@ -107,6 +111,18 @@ class HttpEnds(Ends, Protocol):
         """Close both in a while, or when the client has ended: it may still be sending, and a connection
         that is closed on unread data is reset, which can take the answer with it (RFC 9112 section 9.6)."""
 
+    def hold_server(self, *, held: bool) -> None:
+        """Stop reading from the origin, or go on."""
+
+    def inspect_later(self) -> None:
+        """Have `HttpRelay.inspect_on` called in the client's next turn."""
+
+    def break_off(self) -> None:
+        """Close both connections, so that the client cannot take it for the end of a response."""
+
+    def reset_client(self, *, as_tls: bool) -> None:
+        """Close the client's connection, as `urlward.proxy.connection.Connection.reset`."""
+
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for any client's later request."""
 
@@ -144,9 +160,14 @@ class _NoEnds:
     def hold_client(self, *, held: bool) -> None:
         """Do nothing."""
 
+    def reset_client(self, *, as_tls: bool) -> None:
+        """Do nothing."""
+
+    hold_server = hold_client
     turn_is_over = has_way = client_is_behind
     send_server = keep_server = refused = broken = exchange = send_client
     end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
+    inspect_later = break_off = connect
 
 
 NO_ENDS: Final = _NoEnds()
@@ -176,6 +197,16 @@ _LIKE_INTERIM = re.compile(_HEAD + rb"\S*\s+0*1\d\d(?!\d)", re.DOTALL).match
 type Judge = Callable[[RequestHead], Names | BlockResponse | None]
 """What a request is answered with, or the names that it passed under; None where that is not known yet, and
 it is to be asked again. Never raises."""
+
+
+type Inspected = Inspection[BlockResponse]
+"""Inspection of a response's body, with what the client gets in the place of one that must not pass."""
+
+type Inspect = Callable[[Pending, ResponseHead], Inspected | None]
+"""Chooses the inspection of the body of a response; None for none. Never raises."""
+
+TAIL: Final = 1 << 14
+"""Last bytes of a response under inspection, as it goes to the client, that wait for what is found."""
 
 
 class _UnreadError(Exception):
@@ -216,6 +247,8 @@ class Pending:
     """Whether any of its response has come."""
     body_begun: bool = False
     """Whether any of its body has been sent on."""
+    request: RequestHead | None = None
+    """Its head, where its response may be inspected."""
 
     @property
     def unasked(self) -> bool:
@@ -234,11 +267,13 @@ class HttpRelay:
         ends: the connections.
         judge: decides on each request.
         pending: requests under way, the oldest first.
+        inspect: chooses the responses whose bodies are inspected; None where none is.
     """
 
     ends: HttpEnds
     judge: Judge
     pending: deque[Pending] = field(default_factory=deque)
+    inspect: Inspect | None = None
     _heads: int = 0
     _requests: int = 0
     """Number of requests that have passed."""
@@ -278,6 +313,19 @@ class HttpRelay:
     _interim: int = 0
     """Bytes of the interim responses that have come before it."""
     _server_ended: bool = False
+    _inspection: Inspected | None = None
+    """Of the response that is being received."""
+    _tail: deque[bytes] = field(default_factory=deque)
+    """Bytes of that response that wait for what is found."""
+    _tail_size: int = 0
+    _shown: bool = False
+    """Whether any of it has been sent to the client."""
+    _awaited: bool = False
+    """Whether all of it has come, and what follows it waits, too."""
+    _inspecting: bool = False
+    """Whether `inspect_on` is about to be called."""
+    _then: Callable[[], None] | None = None
+    """What the origin's end calls for, once that is known."""
     _answer: bytes | None = None
     """Ours, waiting for its turn."""
     _last: bool = False
@@ -420,7 +468,7 @@ class HttpRelay:
         parts: list[bytes] = []
         start = position = 0
         size = len(data)
-        while position < size:
+        while position < size or (self._response is not None and self._response.done):
             body = self._response
             if body is None:
                 if not self.pending:
@@ -432,8 +480,7 @@ class HttpRelay:
                         self._response_held = data[position:]
                         break
                     if not said:
-                        if position:
-                            self.ends.send_client(_joined(parts, data, start, position))
+                        self._pass_on(_joined(parts, data, start, position))
                         self.ends.refused("match")
                         self._finish()
                         return
@@ -447,6 +494,10 @@ class HttpRelay:
                     self._response_seen = size - position
                     break
                 self._response_seen = 0
+                if self._inspection is not None:
+                    if before := _joined(parts, data, start, position):
+                        self.ends.send_client(before)
+                    parts, start = [], position
                 if head and (shown := self._incoming(head)) is not head:
                     parts += data[start : end - len(head)], shown
                     start = end
@@ -467,13 +518,25 @@ class HttpRelay:
                     continue
                 self._interim = 0
             if not body.done:
+                begin = position
                 try:
                     position = body.feed(data, position)
                 except FramingError:
                     # Whatever it is, the client can make of it what it can.
                     self._lose_place()
                     position = size
+                if self._inspection is not None:
+                    self._look_into(self._inspection, body, data[begin:position])
+                    if self._lost_place and self._inspection is not None:
+                        self._settled(self._inspection)  # nobody knows when the client takes it for whole
+                    if self._done:
+                        return
             if body.done:
+                if self._inspection is not None and not self._settled(self._inspection):
+                    if self._done:
+                        return
+                    self._response_held = data[position:]
+                    break
                 self._response = None
                 answered = self.pending.popleft()
                 if not self.pending and (
@@ -481,7 +544,7 @@ class HttpRelay:
                     or self._close_after
                     or (self._client_ended and not (self._in_turn and self._held))
                 ):
-                    self.ends.send_client(_joined(parts, data, start, position))
+                    self._pass_on(_joined(parts, data, start, position))
                     if self._close_after and self._body is not None and not self._client_ended:
                         # Its body may still come, but what the origin makes of it does not reach the client.
                         self._mute = True
@@ -495,8 +558,7 @@ class HttpRelay:
                         self._mute = True
                         break
                     self._leave_behind()
-        if position:
-            self.ends.send_client(_joined(parts, data, start, position))
+        self._pass_on(_joined(parts, data, start, position))
         if self._refused_switch:
             self._refused_switch = False
             self._read_held()
@@ -509,7 +571,7 @@ class HttpRelay:
 
     def server_ended(self) -> None:
         """The origin will send no more."""
-        if self._server_ended or self._done:
+        if self._server_ended or self._done or self._is_to_wait(self.server_ended):
             return
         self._server_ended = True
         if self._switched:
@@ -528,6 +590,16 @@ class HttpRelay:
         else:
             # On a connection that has served before, clients try again by themselves where that is safe.
             self._finish()
+
+    def server_broke(self, *, as_tls: bool) -> None:
+        """The connection to the origin has broken in the midst of a response that only its end would end.
+
+        Args:
+            as_tls: as `urlward.proxy.connection.Connection.reset`.
+        """
+        if not (self._done or self._is_to_wait(partial(self.server_broke, as_tls=as_tls))):
+            # A clean end would say that this is all there is.
+            self.ends.reset_client(as_tls=as_tls)
 
     def _refuse_response(self, before: bytes) -> None:
         """Answer in place of an origin's response.
@@ -665,6 +737,8 @@ class HttpRelay:
         kept = None if self._server == "open" and not self._in_turn else head
         expects = fields.expects and fields.length != 0
         self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects)
+        if self.inspect is not None:
+            self._sending.request = head
         self.pending.append(self._sending)
         self._requests += 1
         if fields.length != 0:
@@ -779,6 +853,8 @@ class HttpRelay:
             self._response = Counted(head.length)
         else:
             self._response = Empty()
+        if self.inspect is not None and head.length != 0:
+            self._begin_inspection(self.inspect(pending, head))
         if pending.websocket:
             self._switching = False
             self._refused_switch = True
@@ -810,6 +886,151 @@ class HttpRelay:
             self.pending[0].begun = True
         self._relay_until_close()
         self._deaf = self._lost_place = True
+
+    # -- inspection of responses
+
+    def inspect_on(self) -> None:
+        """More is known of the response under inspection, or there is time to look at more of it."""
+        self._inspecting = False
+        inspection = self._inspection
+        if inspection is None or self._done:
+            return
+        if inspection.behind:
+            inspection.work()
+        if not self._may_go_on(inspection):
+            return
+        if inspection.over:
+            self._release()
+        elif self._awaited:
+            return
+        awaited, self._awaited = self._awaited, False
+        then, self._then = self._then, None
+        self.ends.hold_server(held=False)
+        if awaited:
+            if then is not None and self._in_turn and self._response is not None and self._response.done:
+                # Its end is the end of this response's connection, and the next may have another.
+                self._leave_behind()
+                then = None
+            self.server_data(b"")
+        if then is not None:
+            then()
+
+    def closed(self) -> None:
+        """The client's connection is closed."""
+        if self._inspection is not None:
+            self._be_done()
+
+    def _begin_inspection(self, inspection: Inspected | None) -> None:
+        if inspection is None:
+            return
+        self._inspection = inspection
+        self._shown = False
+        inspection.changed = self._inspect_later
+        if isinstance(self._response, Chunked):
+            self._response.content = []
+
+    def _look_into(self, inspection: Inspected, body: Body, data: bytes) -> None:
+        """Inspect what has come of a body."""
+        if isinstance(body, Chunked):
+            assert body.content is not None
+            data = b"".join(body.content)
+            body.content.clear()
+        inspection.feed(data)
+        if self._may_go_on(inspection) and inspection.over:
+            self._release()
+
+    def _settled(self, inspection: Inspected) -> bool:
+        """Whether a response that has come may go on, as a whole; otherwise it waits, or is broken off."""
+        if not self._awaited:
+            self._awaited = True
+            inspection.end()
+        if not self._may_go_on(inspection):
+            return False
+        if not inspection.over:
+            self.ends.hold_server(held=True)
+            return False
+        self._awaited = False
+        self._release()
+        return True
+
+    def _is_to_wait(self, then: Callable[[], None]) -> bool:
+        """Whether an end of the origin's waits for what is found in the response that it ends."""
+        inspection = self._inspection
+        if inspection is None:
+            return False
+        if not self._awaited and self._settled(inspection):
+            return False
+        if not self._done:
+            self._then = then
+        return True
+
+    def _may_go_on(self, inspection: Inspected) -> bool:
+        """Whether what has come has been looked at and passes; otherwise it is broken off, or looked at
+        later."""
+        if inspection.answer is not None:
+            self._break_off(inspection.answer)
+            return False
+        if inspection.behind:
+            if not self._inspecting:
+                self.ends.hold_server(held=True)
+                self._inspect_later()
+            return False
+        if not inspection.holds:
+            self._send_tail()
+        return True
+
+    def _inspect_later(self) -> None:
+        if not self._inspecting:
+            self._inspecting = True
+            self.ends.inspect_later()
+
+    def _pass_on(self, data: bytes) -> None:
+        """Send what has come of responses, if anything has, but for the tail of one under inspection."""
+        if not data:
+            return
+        if self._inspection is None or not self._inspection.holds:
+            self._shown = True
+            self.ends.send_client(data)
+            return
+        tail = self._tail
+        tail.append(data)
+        self._tail_size += len(data)
+        while self._tail_size - len(tail[0]) >= TAIL:
+            self._tail_size -= len(tail[0])
+            self._shown = True
+            self.ends.send_client(tail.popleft())
+
+    def _send_tail(self) -> None:
+        if self._tail:
+            data = b"".join(self._tail)
+            self._tail.clear()
+            self._tail_size = 0
+            self._shown = True
+            self.ends.send_client(data)
+
+    def _release(self) -> None:
+        """Inspect the response no further."""
+        self._send_tail()
+        self._drop_inspection()
+
+    def _drop_inspection(self) -> None:
+        inspection, self._inspection = self._inspection, None
+        if inspection is not None:
+            inspection.drop()
+            self._tail.clear()
+            self._tail_size = 0
+
+    def _break_off(self, answer: BlockResponse) -> None:
+        """The response must not arrive whole.
+
+        Args:
+            answer: in its place, where none of it has been sent.
+        """
+        if self._shown:
+            self._be_done()
+            self.ends.break_off()
+        else:
+            self._fail(answer)
 
     # -- answers and ends
 
@@ -845,13 +1066,18 @@ class HttpRelay:
         self._finish()
 
     def _finish(self) -> None:
-        self._done = self._deaf = True
-        self.pending.clear()
-        self._held.clear()
-        self._early.clear()
+        self._be_done()
         if self._client_ended:
             self.ends.close()
         else:
             self.ends.close_server()
             self.ends.end_client()
             self.ends.linger()
+
+    def _be_done(self) -> None:
+        self._done = self._deaf = True
+        self.pending.clear()
+        self._held.clear()
+        self._early.clear()
+        self._then = None
+        self._drop_inspection()

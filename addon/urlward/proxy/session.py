@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from math import inf
 from time import perf_counter
@@ -20,7 +21,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
-from urlward.proxy.connection import BEHIND, CONNECTING, HELD, LATER, SLOWED, Connection
+from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection
 from urlward.proxy.first_bytes import HTTP, Decision
 from urlward.proxy.forward import ForwardRelay
 from urlward.proxy.guard import Guard
@@ -283,6 +284,9 @@ class Session:
     def _take_requests(self) -> None:
         self._place = Place(self._context)
         relay = ForwardRelay(self, self._admit) if self._to_proxy else HttpRelay(self, self._judge)
+        files = self._mode.addon.files
+        if files is not None:
+            relay.inspect = partial(files.inspection, self._guard, self.client)
         self._begin_relay(relay)
         data, self._data = self._data, b""
         relay.client_data(data)
@@ -609,6 +613,32 @@ class Session:
         """Stop reading from the client, or go on."""
         (self._client.pause if held else self._client.resume)(HELD)
 
+    def hold_server(self, *, held: bool) -> None:
+        """Stop reading from the origin, or go on."""
+        if self._server is not None:
+            (self._server.pause if held else self._server.resume)(INSPECTED)
+
+    def inspect_later(self) -> None:
+        """Have the relay look at more of a response in the client's next turn."""
+        self._mode.poller.later(self.share, self._inspect_on)
+
+    def _inspect_on(self) -> None:
+        relay = self._relay
+        if isinstance(relay, HttpRelay):
+            try:
+                relay.inspect_on()
+            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+                self.broken(e)
+
+    def break_off(self) -> None:
+        """Close both connections, so that the client cannot take it for the end of a response."""
+        self.reset_client(as_tls=False)
+        self.leave_server()
+
+    def reset_client(self, *, as_tls: bool) -> None:
+        """Close the client's connection so that it cannot take it for the end of a response."""
+        self._client.reset(as_tls=as_tls)
+
     def keep_server(self, origin: Origin) -> None:
         """Return an idle connection to an origin to the pool, for a later request."""
         server, self._server, self.send_server = self._server, None, nothing
@@ -741,7 +771,7 @@ class Session:
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
         if self._over:
-            if isinstance(self._relay, Http2):
+            if isinstance(self._relay, Http2 | HttpRelay):
                 self._relay.closed()
             if self._server is None:
                 # Not before: what the origin still has to take has its time limits.
@@ -754,8 +784,7 @@ class Session:
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
         elif broken and self._relay.unbounded:
-            # A clean end would say that this is all there is.
-            self._client.reset(as_tls=cut_off)
+            self._relay.server_broke(as_tls=cut_off)
         else:
             self._relay.server_ended()
             if self._relay.endless:

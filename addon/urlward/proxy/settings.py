@@ -61,6 +61,23 @@ class Settings:
         return service_of(self.config, path, {**options, "trust": self.trust, "list": self.lists})
 
     @property
+    def inspector(self) -> Service | None:
+        """The process that looks at pictures; None where nobody does."""
+        files = self.config.files
+        if files is None or not files.inspects:
+            return None
+        asked = {
+            "processes": files.processes,
+            "deadline": files.deadline,
+            "queue": files.queue,
+            "video": files.video,
+            "classifier": files.classifier,
+            "threshold": files.classifier_threshold,
+            "strictly": files.sandbox,
+        }
+        return Service(asked, PATIENCE * _timeout_of(self.config))
+
+    @property
     def addresses(self) -> list[Address]:
         """Listening addresses of the modes whose sockets can be inherited."""
         found: dict[Address, None] = {}
@@ -99,9 +116,9 @@ class Settings:
 
 
 def hook_address(gateway: GatewayTable) -> Address | None:
-    """The address where a hook in a resolver connects; None where there is none."""
-    folder = gateway.hook.folder
-    return None if folder is None else Address(str(Path(folder) / "socket"), 0, "unix")
+    """The address where a hook in a resolver connects, or its dnstap; None where there is none."""
+    path = gateway.hook.socket
+    return None if path is None else Address(str(path), 0, "unix")
 
 
 def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) -> Service | None:
@@ -116,5 +133,9 @@ def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) ->
         return None
     asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format")}
     asked["list"] = [str(Path(each).absolute()) for each in options["list"]]
-    timeout = WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout
-    return Service({"config": str(path), **asked}, PATIENCE * timeout, config.text.decode("latin-1"))
+    timeout = PATIENCE * _timeout_of(config)
+    return Service({"config": str(path), **asked}, timeout, config.text.decode("latin-1"))
+
+
+def _timeout_of(config: Config) -> int:
+    return WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout

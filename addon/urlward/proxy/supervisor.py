@@ -15,6 +15,7 @@ This process imports neither the configuration nor mitmproxy: what is to be star
 (`urlward.plan`).
 """
 
+import json
 import os
 import select
 import signal
@@ -45,7 +46,9 @@ from urlward.proxy import notify
 from urlward.proxy.child import (
     BACKOFF,
     END_WITHIN,
+    INSPECTOR,
     LOOK,
+    SERVICE,
     Attention,
     Child,
     channel,
@@ -94,6 +97,7 @@ class Supervisor:
         self._listeners = Listeners(given())
         self._workers: dict[int, Child] = {}
         self._service: Child | None = None
+        self._inspector: Child | None = None
         self._leaving: list[Child] = []
         self._coming: Child | None = None
         """A worker that is to take another's place."""
@@ -138,6 +142,8 @@ class Supervisor:
                     self._workers[number] = self._worker(number)
                 if self._plan.service is not None:
                     self._service = start_service(self._plan.service)
+                if (inspector := self._planned_inspector()) is not None:
+                    self._inspector = start_service(inspector, INSPECTOR)
                 notify.ready()
                 while not self._stopping:
                     fails = [each.fails for each in self._workers.values() if each.ready and each.lives]
@@ -246,6 +252,8 @@ class Supervisor:
             self._workers[number] = self._look_after(worker)
         if self._service is not None:
             self._service = self._look_after(self._service)
+        if self._inspector is not None:
+            self._inspector = self._look_after(self._inspector)
         self._see_off()
         self._share_out()
         self._tell_of_rules()
@@ -269,7 +277,7 @@ class Supervisor:
         workers = self._of_workers()
         poll = select.poll()  # unlike select(), it takes descriptors of any number
         by_fd: dict[int, Child] = {}
-        for child in (*workers, *filter(None, [self._service])):
+        for child in (*workers, *self._beside_workers()):
             if child.channel is not None:
                 by_fd[child.channel.fileno()] = child
                 poll.register(child.channel, select.POLLIN)
@@ -280,6 +288,16 @@ class Supervisor:
 
     def _of_workers(self) -> list[Child]:
         return [*self._workers.values(), *self._leaving, *filter(None, [self._coming])]
+
+    def _beside_workers(self) -> list[Child]:
+        return [*filter(None, [self._inspector, self._service])]
+
+    def _planned_inspector(self) -> Service | None:
+        """The inspector, as it is to be started: what it looks for is in the run folder."""
+        inspector = self._plan.inspector
+        if inspector is None or self._run is None:
+            return None
+        return inspector._replace(request={**inspector.request, "folder": str(self._run.path)})
 
     def _is_of_use(self) -> bool:
         """Whether any worker lives; where none does for long, the service manager may do better."""
@@ -345,6 +363,8 @@ class Supervisor:
             self._give_up(new)
             self._say_of_reload(f"{why}; what runs stays")
             return
+        if _loses_file(before.text, plan.text):
+            say_of("reload: the last file of `include` is gone: what it had is in force no more")
         say_of(f"reload: replacing {len(self._workers)} workers")
         self._hand_sockets(0, new)
         for number in range(plan.workers):
@@ -373,9 +393,16 @@ class Supervisor:
             self._service = None
             yield from self._let_go(service, END_WITHIN, REPLACED)
         if plan.service is not None:
-            while (made := self._tried(plan.service)) is None:
+            while (made := self._tried(plan.service, SERVICE)) is None:
                 yield
             self._service = made
+        if (looking := self._inspector) is not None:
+            self._inspector = None
+            yield from self._let_go(looking, STOP_WITHIN)
+        if (inspector := self._planned_inspector()) is not None:
+            while (made := self._tried(inspector, INSPECTOR)) is None:
+                yield
+            self._inspector = made
         self._listeners.keep(plan.addresses)
         self._say_of_reload("done")
 
@@ -410,15 +437,15 @@ class Supervisor:
         new.signal(signal.SIGKILL)
         self._leaving.append(new)
 
-    def _tried(self, service: Service) -> Child | None:
-        """The service process; None where it cannot be started now."""
+    def _tried(self, service: Service, name: str) -> Child | None:
+        """A process beside the workers; None where it cannot be started now."""
         now = time.monotonic()
         if now < self._again:
             return None
         try:
-            return start_service(service)
+            return start_service(service, name)
         except OSError as e:
-            say_of(f"service: no process for it: {e.strerror or e}; tried again")
+            say_of(f"{name}: no process for it: {e.strerror or e}; tried again")
             self._again = now + BACKOFF[-1]
             return None
 
@@ -445,7 +472,7 @@ class Supervisor:
     def _end(self) -> None:
         notify.stopping()
         self._listeners.close()
-        workers, beside = self._of_workers(), [*filter(None, [self._service])]
+        workers, beside = self._of_workers(), self._beside_workers()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.
         _end_all(beside, signal.SIGTERM, END_WITHIN)
@@ -476,6 +503,16 @@ def spawn(
         # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
         process_group=0,
     )
+
+
+def _loses_file(before: str, now: str) -> bool:
+    """Whether the last file that a configuration includes was there and is not any more, by its texts as
+    `urlward.config.sources.Sources` has them."""
+    try:
+        had, has = (json.loads(text or "[]") for text in (before, now))
+        return len(had) > 1 and len(has) > 1 and had[-1] is not None and has[-1] is None
+    except (ValueError, TypeError, KeyError):
+        return False  # of a release that writes another form
 
 
 def _end_all(children: Sequence[Child], number: int, within: float) -> None:

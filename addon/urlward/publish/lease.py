@@ -160,6 +160,17 @@ class Lease:
         return f"{self._place}: another publisher{who} leads, or may: nothing is written here any more"
 
 
+def leader_of(place: ListPlace) -> str:
+    """Who holds a place's lease, as it was written last: a machine and a process; empty for nobody.
+
+    Raises:
+        PlaceError: the place cannot be used.
+    """
+    found = place.read(NAME)
+    record = None if found is None else _parse(found.data)
+    return "" if record is None or record.free else record.holder
+
+
 def _parse(data: bytes) -> _Record | None:
     """Parse a lease; None for what is none, in whose place another may be written."""
     try:

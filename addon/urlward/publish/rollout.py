@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import structs
@@ -125,6 +126,7 @@ class Rollout(msgspec.Struct):
         waited: seconds for which one of them has not.
         waiting: why.
         before: counters of each canary as it came into force there.
+        latest: counters of each canary as they were seen last.
         restarts: times that each has begun anew since.
         held: why it is held.
     """
@@ -139,6 +141,7 @@ class Rollout(msgspec.Struct):
     waited: float = 0.0
     waiting: str = ""
     before: dict[str, Sample] = {}
+    latest: dict[str, Sample] = {}
     restarts: dict[str, int] = {}
     held: HeldRollout | None = None
 
@@ -156,10 +159,39 @@ class Rollout(msgspec.Struct):
         """Whether canaries have a version that others have not yet."""
         return self.held is None and self.canary != self.stable
 
+    @property
+    def state(self) -> Literal["offered", "tried", "held"]:
+        """State in a word: the same is offered to all, another to canaries, or nothing new."""
+        if self.held is not None:
+            return "held"
+        return "tried" if self.is_tried else "offered"
+
+    @property
+    def entries(self) -> int:
+        """Number of entries of the version for all."""
+        version = self.version(self.stable)
+        return 0 if version is None else version.entries
+
+    @property
+    def waits_for_all(self) -> PublishedVersion | None:
+        """The version that may be promoted: that canaries have, or that a guard has held; None for none."""
+        if self.is_tried:
+            return self.version(self.canary)
+        if self.held is None or self.held.who:
+            return None
+        stable = self.content(self.stable)
+        withdrawn = [each for each in self.versions if not each.released and each.content != stable]
+        return withdrawn[-1] if withdrawn else None
+
+    def observed(self, config: Config) -> float:
+        """Share of its time for which every canary has had the version that is tried."""
+        assert config.publish is not None
+        return min(self.watched / config.publish.observe, 1.0) if self.is_tried else 0.0
+
     def try_on_canaries(self, serial: int) -> None:
         """Offer a version to canaries."""
         self.canary, self.watched, self.waited, self.waiting = serial, 0.0, 0.0, ""
-        self.before, self.restarts = {}, {}
+        self.before, self.latest, self.restarts = {}, {}, {}
 
     def offer_to_all(self, serial: int) -> None:
         """Offer a version to all."""
@@ -180,13 +212,15 @@ def record_name(name: str) -> str:
 
 
 def read_rollouts(place: ListPlace) -> list[Rollout]:
-    """Read the records of all lists.
+    """Read the records of all lists, also of those that are offered and whose record is gone.
 
     Raises:
         PlaceError: the place cannot be used.
     """
-    names = [name for name in place.names(CONTROL) if name.endswith(".json") and f"{CONTROL}/{name}" != LEASE]
-    found = [_read(place, name.removesuffix(".json"))[0] for name in names]
+    records = [name for name in place.names(CONTROL) if f"{CONTROL}/{name}" != LEASE]
+    names = {name.removesuffix(".json") for name in records if name.endswith(".json")}
+    names |= {name.removesuffix(".ward") for name in place.names(STABLE) if name.endswith(".ward")}
+    found = [_read(place, name)[0] for name in sorted(names)]
     return [rollout for rollout in found if rollout.versions or rollout.held is not None]
 
 
@@ -249,7 +283,7 @@ class Lists:
             return False
         key = self._key(artifact.header.key_id)
         protected = 0 if key is None else protected_listed(data, key, protected_hosts(self._config))
-        header, entries = artifact.header, artifact.meta["entries"]
+        header, entries = artifact.header, artifact.entries
         fetched = PublishedVersion(
             header.serial, content, entries, 0.0, header.valid_until, protected=protected
         )
@@ -352,7 +386,7 @@ class Lists:
                 state = f" (its feed: {sample.state})" if sample.state else ""
                 waiting = f"{url}: has serial {sample.serial} in force{state}"
                 continue
-            before = rollout.before.setdefault(url, sample)
+            before, rollout.latest[url] = rollout.before.setdefault(url, sample), sample
             if has_begun_anew(before, sample):
                 rollout.before[url] = sample
                 rollout.restarts[url] = rollout.restarts.get(url, 0) + 1
@@ -437,14 +471,11 @@ class Lists:
         offered: list[PublishedVersion] = []
 
         def change(rollout: Rollout) -> bool:
-            version = rollout.version(rollout.canary) if rollout.is_tried else None
-            if version is None and rollout.held is not None and not rollout.held.who:
-                withdrawn = [version for version in rollout.versions if not version.released]
-                withdrawn = [v for v in withdrawn if v.content != rollout.content(rollout.stable)]
-                if withdrawn:
-                    version = self._issue_again(rollout, withdrawn[-1].serial)
+            version = rollout.waits_for_all
             if version is None:
                 raise UrlwardError(f"{name}: no version waits to be offered to all")
+            if rollout.held is not None:
+                version = self._issue_again(rollout, version.serial)
             rollout.held = None
             rollout.offer_to_all(version.serial)
             offered[:] = [version]
@@ -522,11 +553,34 @@ class Lists:
             self._lease.check()
         self._place.write(path, data, tag)
 
+    def _remove(self, name: str, path: str) -> None:
+        """Delete an object of a list.
+
+        Few stores delete on a condition, so it is looked at just before whether another has led since.
+
+        Raises:
+            LeaseLostError: one has.
+        """
+        if self._lease is not None:  # else it is an operator's command, which waits for none
+            self._check_leads(self.rollout(name))
+        self._place.remove(path)
+
+    def _check_leads(self, rollout: Rollout) -> None:
+        """Check that nobody has led since, as far as a list's record says.
+
+        Raises:
+            LeaseLostError: somebody has.
+        """
+        if self._lease is not None:
+            self._lease.check()
+            if rollout.token > self._lease.token:
+                raise LeaseLostError(f"{self._place}: another publisher has led since: nothing is written")
+
     def _remove_deltas(self, name: str, channel: str, but: Collection[str]) -> None:
         """Delete the deltas of a list, but those of some names."""
         for other in self._place.names(channel):
             if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in but:
-                self._place.remove(f"{channel}/{other}")
+                self._remove(name, f"{channel}/{other}")
 
     def _put_deltas(
         self,
@@ -650,7 +704,7 @@ class Lists:
         for name in self._place.names(f"{VERSIONS}/{rollout.name}"):
             serial = name.removesuffix(".ward")
             if serial.isdecimal() and int(serial) < newest and int(serial) not in kept:
-                self._place.remove(f"{VERSIONS}/{rollout.name}/{name}")
+                self._remove(rollout.name, f"{VERSIONS}/{rollout.name}/{name}")
 
     def _key(self, id_: bytes) -> Key | None:
         """Key that an artifact was compiled under; None where it is not here, so that there are no deltas."""
@@ -671,11 +725,7 @@ class Lists:
         for _ in range(_TRIES):
             rollout, tag = _read(self._place, name)
             if self._lease is not None:
-                self._lease.check()
-                if rollout.token > self._lease.token:
-                    raise LeaseLostError(
-                        f"{self._place}: another publisher has led since: nothing is written"
-                    )
+                self._check_leads(rollout)
                 rollout.token = self._lease.token
             if not change(rollout):
                 return rollout

@@ -7,9 +7,11 @@ own; what they bring to the state folder is what is published. Who does not lead
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from urlward.config import Config, FeedTable
 from urlward.engine.dates import time_text
@@ -24,6 +26,7 @@ from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import ListPlace, PlaceError
 from urlward.publish.rollout import Lists, MissingError, Rollout, read_rollouts
 from urlward.state.watch import Signature
+from urlward.units import in_words
 
 logger = logging.getLogger("urlward.lists")
 
@@ -39,25 +42,56 @@ AGAIN = 60.0
 SAID_AGAIN = 3_600.0
 """Seconds after which a fault or a held list is said again."""
 
+FAILED, HELD, LOST, WAITS = "publish", "rollout-held", "lease-lost", "waits"
+"""Kinds of what is wrong: alarms (`urlward.records.metrics.PUBLISHING`), but that another leads."""
 
-class _Said:
-    """Lines that are said when they come up, and then now and then."""
+LOST_FOR = 3_600.0
+"""Seconds for which the loss of the lease is told."""
+
+HUNG = 900.0
+"""Seconds that one step may take, such as the deltas of a large list on a slow store; whoever takes longer
+keeps the lease, and publishes nothing."""
+
+
+class _Trouble(NamedTuple):
+    text: str
+    since: float
+    said: float
+
+
+class _Troubles:
+    """What is wrong: logged when it comes up, and then now and then. Thread-safe."""
 
     def __init__(self) -> None:
-        self._said: dict[str, tuple[str, float]] = {}
+        self._known: dict[tuple[str, str], _Trouble] = {}
 
-    def error(self, about: str, text: str) -> None:
+    def say(self, kind: str, about: str, text: str) -> None:
         """Log an error about something."""
         now = time.monotonic()
-        known, at = self._said.get(about, ("", 0.0))
-        if known != text or now - at >= SAID_AGAIN:
-            self._said[about] = text, now
+        known = self._known.get((kind, about))
+        if known is None or known.text != text or now - known.said >= SAID_AGAIN:
+            self._known[kind, about] = _Trouble(text, known.since if known else now, now)
             logger.error("publish: %s", text)
 
-    def over(self, about: str) -> None:
-        """Log that nothing is wrong any more."""
-        if self._said.pop(about, None) is not None:
+    def over(self, kind: str, about: str) -> None:
+        """Log that nothing of that kind is wrong any more."""
+        if self._known.pop((kind, about), None) is not None:
             logger.info("publish: %s: well again", about)
+
+    def forget(self, kinds: Collection[str]) -> None:
+        """Forget what another publisher looks after from here on."""
+        for kind, about in list(self._known):
+            if kind in kinds:
+                self._known.pop((kind, about), None)
+
+    def lasting(self) -> dict[tuple[str, str], str]:
+        """Texts of what is wrong now, by kind and what it is about."""
+        now = time.monotonic()
+        return {
+            key: trouble.text
+            for key, trouble in list(self._known.items())
+            if key[0] != LOST or now - trouble.since < LOST_FOR
+        }
 
 
 class Publisher:
@@ -70,6 +104,10 @@ class Publisher:
 
     Attributes:
         lease: on the place.
+        leads: whether it publishes, and no other.
+        rollouts: records of the lists that it looks after, as they were when it looked last.
+        last_success: when nothing stood in the way of each list last, seconds since 1970-01-01 UTC.
+        failures: how often something did.
     """
 
     def __init__(self, config: Config, state: Path, place: ListPlace) -> None:
@@ -80,7 +118,12 @@ class Publisher:
         self._place = place
         self.lease = Lease(place, config.publish.lease)
         self._lists = Lists(place, config, self.lease)
-        self._said = _Said()
+        self.leads = False
+        self.rollouts: dict[str, Rollout] = {}
+        self.last_success: dict[str, float] = {}
+        self.failures: Counter[str] = Counter()
+        self._troubles = _Troubles()
+        self._stepped = time.monotonic()
         self._is_prepared = False
         self._feeds: Feeds | None = None
         self._published: dict[str, Signature | None] = {}
@@ -90,14 +133,18 @@ class Publisher:
         try:
             while True:
                 await self._lead()
+                self.leads = True
                 logger.info("publish: leads %s, with token %d", self._place, self.lease.token)
                 self._feeds = Feeds(self._config, self._state)
                 feeding = asyncio.ensure_future(self._feeds.run())
                 try:
                     await self._follow(feeding)
                 except LeaseLostError as e:
-                    self._said.error(str(self._place), str(e))
+                    self._troubles.forget((LOST,))
+                    self._troubles.say(LOST, str(self._place), str(e))
                 finally:
+                    self.leads = False
+                    self._troubles.forget((FAILED, HELD))
                     feeding.cancel()
                     with suppress(asyncio.CancelledError):
                         await feeding
@@ -108,6 +155,33 @@ class Publisher:
         """Refresh every feed as soon as possible, where this one leads."""
         if self._feeds is not None:
             self._feeds.refresh_all()
+
+    def refresh(self, name: str) -> None:
+        """Refresh a feed as soon as possible, likewise."""
+        if self._feeds is not None:
+            self._feeds.refresh(name)
+
+    def troubles(self) -> Mapping[tuple[str, str], str]:
+        """What is wrong now, by the kind of its alarm and what it is about; whoever holds a list knows it."""
+
+        def is_wrong(kind: str, about: str) -> bool:
+            held = self.rollouts[about].held if kind == HELD else None
+            return kind != WAITS and (held is None or not held.who)
+
+        return {key: text for key, text in self._troubles.lasting().items() if is_wrong(*key)}
+
+    @property
+    def words(self) -> str:
+        """What it does, in a line."""
+        if self.leads:
+            return f"leads {self._place}"
+        return next(reversed(self._troubles.lasting().values()), "starts")
+
+    @property
+    def hangs(self) -> str:
+        """Why it is of no use, such as a store that never answers; empty where it is."""
+        took = time.monotonic() - self._stepped
+        return f"{self._place}: nothing has come of a step for {in_words(took)}" if took > HUNG else ""
 
     async def once(self, told: Callable[[str], None]) -> bool:
         """Refresh and publish each feed once; returns whether all went well.
@@ -154,12 +228,19 @@ class Publisher:
         place = str(self._place)
         while True:
             try:
-                if await asyncio.to_thread(self._try_to_lead):
-                    self._said.over(place)
+                leads = await asyncio.to_thread(self._try_to_lead)
+                self._troubles.over(FAILED, place)
+                if leads:
+                    self._troubles.over(WAITS, place)
                     return
-                self._said.error(place, f"{place}: {self.lease.other} leads: this one waits for it to end")
-            except (PlaceError, LeaseLostError) as e:
-                self._said.error(place, str(e))
+                self._troubles.say(
+                    WAITS, place, f"{place}: {self.lease.other} leads: this one waits for it to end"
+                )
+            except LeaseLostError as e:
+                self._troubles.say(WAITS, place, str(e))
+            except PlaceError as e:
+                self._troubles.say(FAILED, place, str(e))
+            self._stepped = time.monotonic()
             await asyncio.sleep(LOOK)
 
     def _try_to_lead(self) -> bool:
@@ -194,6 +275,7 @@ class Publisher:
                 looked, due = now, now + LOOK_CANARIES
             for table in self._config.feed:
                 well &= await asyncio.to_thread(self._tend, table, elapsed if looks else None)
+                self._stepped = time.monotonic()
             wait = LOOK if well else min(2 * wait, AGAIN)
             await asyncio.sleep(wait)
         await feeding
@@ -215,8 +297,11 @@ class Publisher:
         except LeaseLostError:
             raise
         except Exception as e:  # noqa: BLE001 - what is wrong with one list is in no other's way
-            self._said.error(table.name, f"list {table.name}: {fault_text(e)}")
+            self.failures[table.name] += 1
+            self._troubles.say(FAILED, table.name, f"list {table.name}: {fault_text(e)}")
             return False
+        self._troubles.over(FAILED, table.name)
+        self.last_success[table.name] = time.time()
         return True
 
     def _publish(self, table: FeedTable) -> str:
@@ -225,7 +310,7 @@ class Publisher:
             return "nothing to publish yet"
         is_new = self._lists.publish(table.name, read_artifact(path))
         self._lists.offer(table.name)
-        rollout = self._lists.rollout(table.name)
+        rollout = self.rollouts[table.name] = self._lists.rollout(table.name)
         if not is_new:
             return f"as published: {told(rollout)}"
         return f"published: {told(rollout)}"
@@ -242,10 +327,12 @@ class Publisher:
             rollout = self._lists.rollout(name)
         elif rollout.source == "":
             self._published.pop(name, None)  # released, or never published
+        if rollout.versions or rollout.held is not None:
+            self.rollouts[name] = rollout
         if rollout.held is not None:
-            self._said.error(name, f"list {name}: {told(rollout)}")
+            self._troubles.say(HELD, name, f"list {name}: {told(rollout)}")
         else:
-            self._said.over(name)
+            self._troubles.over(HELD, name)
 
     def _samples(self, name: str) -> dict[str, Sample | str]:
         found: dict[str, Sample | str] = {}

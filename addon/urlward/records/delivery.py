@@ -17,7 +17,7 @@ from threading import Thread
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
-from urlward.records.metrics import TROUBLES
+from urlward.records.metrics import PUBLISHING, TROUBLES
 from urlward.records.outbox import Next, Outbox, OutboxError, Position
 from urlward.records.store import ReplacedError, Store
 
@@ -33,7 +33,9 @@ ENDS = {
     "clock-settled": "clock-set",
     "list-back": "refused-list",
     "rules-right": "rules-wrong",
-} | {end: kind for kind, (end, _) in TROUBLES.items()}
+    "included-back": "included",
+    "twin-gone": "twin-node",
+} | {end: kind for kind, (end, _) in (*TROUBLES.items(), *PUBLISHING.items())}
 """What is told like an alarm and is the end of one, and of which."""
 
 CHUNK = 2_000

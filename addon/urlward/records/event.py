@@ -8,17 +8,17 @@ An event never holds a URL, a host or a path. Requests that pass leave none. An 
 ``id``                32 hexadecimal digits, unique, in order of time (UUID version 7, RFC 9562 section 5.7)
 ``time``              UTC with milliseconds, RFC 3339
 ``kind``              ``block``; ``cut``, a connection under way; ``would-block`` and ``would-cut``, what
-                      passed although it is listed, since it is only to be told of; ``list``, one in force
-                      changed; ``feed``, a refresh; ``alarm``; ``allow``; ``objection``; ``audit``, a head of
-                      the audit log; ``start`` and ``stop`` of a worker or of the process that records;
-                      ``gap``, events may be missing
+                      passed although it is listed, since it is only to be told of; ``file``, a response
+                      that was a known file; ``list``, one in force changed; ``feed``, a refresh; ``alarm``;
+                      ``allow``; ``objection``; ``audit``, a head of the audit log; ``start`` and ``stop`` of
+                      a worker or of the process that records; ``gap``, events may be missing
 ``node``              the machine
 ``client``            address, as the privacy level leaves it (`urlward.records.privacy`)
 ``client_port``       its source port (RFC 6302), where the address is whole
 ``protocol``          ``http``, ``tls``, ``tcp``, ``dns``
 ``destination``       address
 ``destination_port``  likewise
-``stage``             that decided: ``dns``, ``peek`` (TLS ClientHello), ``match`` (HTTP)
+``stage``             that decided: ``dns``, ``peek`` (TLS ClientHello), ``match`` (HTTP), ``body``
 ``list``              by name
 ``serial``            of that list
 ``entry``             its id
@@ -29,7 +29,9 @@ An event never holds a URL, a host or a path. Requests that pass leave none. An 
 ``group``             that the client is in
 ``detail``            an object, by kind: ``list`` and ``feed`` have ``entries``, ``added``, ``removed``;
                       ``alarm`` has ``alarm`` and ``text``; ``gap`` has ``since``, ``until``, ``text``;
-                      ``audit`` has ``line``, ``hash`` and ``time`` of the last line, and ``counter``
+                      ``audit`` has ``line``, ``hash`` and ``time`` of the last line, and ``counter``;
+                      ``file`` has ``algorithm``, ``action`` (``cut``, ``learn``, ``alert``), ``media``,
+                      ``size`` (bytes), and where they apply ``distance``, ``score``, ``part``, ``frame`` (s)
 ====================  ===================================================================================
 """
 
@@ -48,12 +50,12 @@ from urlward.engine.errors import UrlwardError
 VERSION = 1
 
 Kind = Literal[
-    "block", "would-block", "cut", "would-cut", "list", "feed", "alarm", "allow", "objection",
+    "block", "would-block", "cut", "would-cut", "file", "list", "feed", "alarm", "allow", "objection",
     "audit", "start", "stop", "gap",
 ]  # fmt: skip
 
 KINDS: tuple[str, ...] = get_args(Kind)
-HITS: frozenset[str] = frozenset(("block", "would-block", "cut", "would-cut"))
+HITS: frozenset[str] = frozenset(("block", "would-block", "cut", "would-cut", "file"))
 """Kinds of what was listed: the ones that a reference is made for."""
 
 VERSIONS: frozenset[str] = frozenset(("list", "feed"))

@@ -32,12 +32,17 @@ from urlward.records.event import KINDS
 from urlward.records.metrics import (
     BUCKETS,
     ERRORS,
+    HASHED,
+    HOOKED,
+    INSPECTED,
     MAX_STORES,
     NONE,
+    PUBLISHING,
     SETTLED,
     SHARED,
     STAGES,
     TROUBLES,
+    UNLEARNED,
     VERDICTS,
     Bounded,
     Counts,
@@ -55,7 +60,8 @@ from urlward.state.folder import StateError
 ALARMS = (
     "store-down", "spool-damaged", "dropped", "refused", "probing", "set-aside",
     "descriptors", "ports", "missing", "stale", "expiring", "expired", "store-lagging", "store-replaced",
-    "clock-set", "refused-list", "rules-removed", "rules-wrong", *TROUBLES,
+    "clock-set", "refused-list", "rules-removed", "rules-wrong", "known-file", "learned-full", *TROUBLES,
+    *PUBLISHING, "lease-lost", "included", "twin-node",
 )  # fmt: skip
 
 _HISTOGRAMS = {
@@ -190,16 +196,22 @@ class FleetFigures:
     Attributes:
         up: whether the recording process has Valkey.
         nodes: how many are in each state.
+        why: Valkey is away, as far as is known.
     """
 
     up: bool
     nodes: Mapping[str, int]
+    why: str = ""
+
+    def has_valkey(self, live: Sequence[Snapshot]) -> bool:
+        """Whether every process has Valkey."""
+        return self.up and not any("fleet" in snapshot.troubles for snapshot in live)
 
 
 def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> Iterator[Metric]:
     """What passes between nodes, and how many there are."""
     sharing = [snapshot for snapshot in live if snapshot.shares]
-    up = float(figures.up and not any("fleet" in snapshot.troubles for snapshot in live))
+    up = float(figures.has_valkey(live))
     yield _gauge("urlward_fleet_up", "1 where every process has the fleet's Valkey.", (), [((), up)])
     nodes = [((state,), float(count)) for state, count in figures.nodes.items()]
     yield _gauge("urlward_fleet_nodes", "Nodes in each state.", ("state",), nodes)
@@ -214,6 +226,101 @@ def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> 
         yield _counter(f"urlward_fleet_{name}", text, (label,), rows)
     for key in _OF_FLEET:
         yield _histogram(key, total)
+
+
+def of_resolvers(total: Counts, live: Sequence[Snapshot]) -> Iterator[Metric]:
+    """What resolvers hand over or tell of, where some can."""
+    connected = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
+    if not connected:
+        return
+    rows: Rows = {(outcome,): 0.0 for outcome in HOOKED} | _of(total, "hooked")
+    text = "Answers that resolvers handed over by a hook, or told of by dnstap."
+    yield _counter("urlward_hook_answers", text, ("outcome",), rows)
+    text = "Connections of resolvers now."
+    yield _gauge("urlward_hook_connections", text, (), [((), float(sum(connected)))])
+
+
+def of_files(total: Counts) -> Iterator[Metric]:
+    """Bodies that were looked at, and known files among them."""
+    counts = _of(total, "files")
+    texts = (
+        "Bodies whose digests were looked up.",
+        "Bytes of these.",
+        "Known files whose URL was not learned, as there were too many.",
+    )
+    for what, text in zip((*HASHED, UNLEARNED), texts, strict=True):
+        yield _counter(f"urlward_files_{what}", text, (), {(): counts.get((what,), 0.0)})
+    inspected: Rows = {(what,): counts.get((what,), 0.0) for what in INSPECTED}
+    text = "Copies of pictures and video for the inspector, by what came of them."
+    yield _counter("urlward_files_inspected", text, ("outcome",), inspected)
+    yield _counter("urlward_files_matches", "Known files.", ("list", "algorithm"), _of(total, "matches"))
+
+
+OFFERS = ("offered", "tried", "held")
+"""States of a published list: the same for all, another for canaries, and nothing new."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedList:
+    """Figures of a list that is published.
+
+    Attributes:
+        name: of it.
+        state: one of `OFFERS`.
+        stable, canary: serials that are offered to all and to canaries; 0 for none.
+        entries: of the one for all.
+        observed: share of its time for which canaries have had the one that is tried.
+        last_success: when nothing stood in its way last, seconds since 1970-01-01 UTC; 0 for never.
+    """
+
+    name: str
+    state: str
+    stable: int = 0
+    canary: int = 0
+    entries: int = 0
+    observed: float = 0.0
+    last_success: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishFigures:
+    """Figures of a publisher.
+
+    Attributes:
+        leads: whether it publishes, and no other.
+        lists: that it publishes; none where another does.
+        failures: how often something stood in the way, by list.
+    """
+
+    leads: bool
+    lists: Sequence[PublishedList]
+    failures: Mapping[str, int]
+
+
+def of_publisher(figures: PublishFigures) -> Iterator[Metric]:
+    """State of a publisher and of its lists."""
+    lists, by_list = figures.lists, ("list",)
+    yield _gauge("urlward_publish_leads", "1 where it leads.", (), [((), float(figures.leads))])
+    serials = [
+        ((one.name, channel), float(serial))
+        for one in lists
+        for channel, serial in (("stable", one.stable), ("canary", one.canary))
+    ]
+    labels = ("list", "channel")
+    yield _gauge("urlward_publish_serial", "Serial that is offered; 0 for none.", labels, serials)
+    entries = [((one.name,), float(one.entries)) for one in lists]
+    yield _gauge("urlward_publish_entries", "Entries of the list that all have.", by_list, entries)
+    states = [((one.name, state), float(one.state == state)) for one in lists for state in OFFERS]
+    text = "1 for the state that it is in."
+    yield _gauge("urlward_publish_state", text, ("list", "state"), states)
+    observed = [((one.name,), one.observed) for one in lists]
+    text = "Share of its time for which canaries have had the list that is tried."
+    yield _gauge("urlward_publish_observed_ratio", text, by_list, observed)
+    last = [((one.name,), one.last_success) for one in lists if one.last_success]
+    text = "When nothing stood in its way last."
+    yield _gauge("urlward_publish_last_success_timestamp_seconds", text, by_list, last)
+    failures: Rows = {(name,): float(count) for name, count in figures.failures.items()}
+    yield _counter("urlward_publish_failures", "Times that something stood in its way.", by_list, failures)
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
@@ -484,6 +591,7 @@ class Exposition(Collector):
         expected: how many workers there should be.
         recorder: gives what the recorder says of itself.
         fleet: gives the figures of several nodes; None where there is one.
+        publishing: gives those of a publisher; None where this is none.
         clock: seconds since 1970-01-01 UTC.
         steady: seconds that never go back.
 
@@ -500,6 +608,7 @@ class Exposition(Collector):
         expected: int = 1,
         recorder: Callable[[], RecorderState] = RecorderState,
         fleet: Callable[[], FleetFigures | None] = lambda: None,
+        publishing: Callable[[], PublishFigures | None] = lambda: None,
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -509,6 +618,7 @@ class Exposition(Collector):
         self._state = state
         self._recorder = recorder
         self._fleet = fleet
+        self._publishing = publishing
         self._clock = clock
         self._steady = steady
         self._sums = Sums()
@@ -575,6 +685,10 @@ class Exposition(Collector):
                 found[name] = min(why, found.get(name, why))
         return found if live else None
 
+    def fleet(self) -> FleetFigures | None:
+        """Figures of several nodes; None where this one is alone."""
+        return self._fleet()
+
     def rules(self) -> RulesFacts | None:
         """State of a gateway's rules, from the worker that knows of most restorations; None where none
         says."""
@@ -589,12 +703,26 @@ class Exposition(Collector):
             found |= {(kind, number): why for kind, why in snapshot.troubles.items()}
         return found
 
+    def known_files(self) -> tuple[dict[str, float], float]:
+        """Known files that all workers have met, by the list that they are on; and how many have not been
+        handed on to be learned, as there were too many."""
+        total, found = self._sums.total(), dict[str, float]()
+        for (list_, _), count in _of(total, "matches").items():
+            found[list_] = found.get(list_, 0.0) + count
+        return found, total.get(("files", UNLEARNED), 0.0)
+
     def feeds(self) -> list[FeedFigures]:
-        """Figures of the feeds, good for `FIGURES_FOR`."""
-        now = self._steady()
+        """Figures of the feeds, good for `FIGURES_FOR`; none where another publisher looks after them."""
+        now, publishing = self._steady(), self._publishing()
+        if publishing is not None and not publishing.leads:
+            return []
         if self._figures is None or now - self._figures[0] >= FIGURES_FOR:
             self._figures = now, feed_figures(self._feeds, self._state, self._clock())
         return self._figures[1]
+
+    def publishing(self) -> PublishFigures | None:
+        """Figures of the publisher; None where this is none."""
+        return self._publishing()
 
     def recorder(self) -> RecorderState:
         """State of the recorder."""
@@ -607,8 +735,13 @@ class Exposition(Collector):
         reporting = sum(silent <= SILENT_AFTER for silent in self.silence().values())
         yield from of_filter(release(), reporting, self.expected)
         yield from of_workers(total, live, now)
-        if (fleet := self._fleet()) is not None:
+        if (fleet := self.fleet()) is not None:
             yield from of_fleet(total, live, fleet)
+        yield from of_resolvers(total, live)
+        if any(snapshot.looks_at_files for snapshot in live):
+            yield from of_files(total)
+        if (publishing := self._publishing()) is not None:
+            yield from of_publisher(publishing)
         if (rules := self.rules()) is not None:
             yield from of_rules(rules)
         yield from of_feeds(self.feeds(), now)

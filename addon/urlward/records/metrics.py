@@ -50,11 +50,36 @@ TROUBLES = {
 """Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too, and has the kind of
 what ends that alarm, and its text."""
 
+PUBLISHING = {
+    "publish": ("published", "is published again"),
+    "rollout-held": ("rollout-released", "no longer held"),
+}
+"""Likewise of what a publisher says."""
+
 SETTLED = ("settled", "late", "away")
 """What has come of DNS answers whose addresses other nodes were to have first."""
 
+HOOKED = ("passed", "steered", "replaced", "unread")
+"""What has come of answers that a resolver handed over, or told of."""
+
 SHARED = ("sent", "received", "offered", "refused")
 """Ways of addresses between nodes."""
+
+HASHED = ("hashed", "bytes")
+"""What is counted of bodies whose exact digests are looked up: how many, and their bytes."""
+
+INSPECTED = ("done", "dropped", "late", "failed")
+"""What has come of copies of pictures and video: looked at; no room for them; not within the deadline; no
+picture that can be read."""
+
+UNLEARNED = "unlearned"
+"""Counted: known files whose URL was not handed on to be learned, as there were too many."""
+
+FILES = (*HASHED, *INSPECTED, UNLEARNED)
+"""What is counted of bodies that are looked at."""
+
+ALGORITHMS = ("sha256", "sha1", "md5", "pdq", "classifier")
+"""Ways to tell a known file."""
 
 MAX_LISTS = 128
 MAX_CATEGORIES = 64
@@ -242,14 +267,17 @@ class Metrics:
         collected: how long the garbage collector took, seconds.
         settle: how long a DNS answer has waited for other nodes, seconds.
         shares: whether this worker shares with other nodes.
+        looks_at_files: whether bodies are looked at.
+        resolvers: gives how many connections of resolvers there are; None where none can connect.
     """
 
     __slots__ = (
-        "_blocks", "_errors", "_failed_reloads", "_fleet", "_histograms", "_in_force", "_longest",
-        "_longest_before", "_newest", "_newest_before", "_open", "_origins", "_queue", "_refused",
-        "_requests", "_rules", "_troubles", "_would_blocks",
-        "added", "authority", "canary", "check", "collected", "dropped", "opened", "reload", "settle",
-        "shares", "started",
+        "_blocks", "_errors", "_failed_reloads", "_files", "_fleet", "_histograms", "_hooked", "_in_force",
+        "_longest", "_longest_before", "_matches", "_newest", "_newest_before", "_open", "_origins", "_queue",
+        "_refused", "_requests", "_rules", "_troubles", "_would_blocks",
+        "added", "authority", "canary", "check", "collected", "dropped", "looks_at_files", "opened", "reload",
+        "resolvers",
+        "settle", "shares", "started",
     )  # fmt: skip
 
     def __init__(self, started: float) -> None:
@@ -276,6 +304,11 @@ class Metrics:
         self.settle = self._histograms["settle"].add
         self._fleet = dict.fromkeys((*SETTLED, *SHARED), 0)
         self.shares = False
+        self._hooked = dict.fromkeys(HOOKED, 0)
+        self.resolvers: Callable[[], int] | None = None
+        self._files = dict.fromkeys(FILES, 0)
+        self._matches: dict[tuple[str, str], int] = {}
+        self.looks_at_files = False
 
     def requests(self, stage: str, verdict: str) -> None:
         """Count judged requests.
@@ -300,6 +333,24 @@ class Metrics:
     def fleet(self, what: str, number: int = 1) -> None:
         """Count what passes between nodes, by one of `SETTLED` or `SHARED`."""
         self._fleet[what] += number
+
+    def hooked(self, what: str) -> None:
+        """Count an answer that a resolver handed over or told of, by one of `HOOKED`."""
+        self._hooked[what] += 1
+
+    def files(self, what: str, number: int = 1) -> None:
+        """Count what becomes of bodies that are looked at, by one of `FILES`."""
+        self._files[what] += number
+
+    def matched(self, list_: str, algorithm: str) -> None:
+        """Count a known file.
+
+        Args:
+            list_: that it is on; empty for none.
+            algorithm: one of `ALGORITHMS`.
+        """
+        key = self._origins.lists(list_ or NONE), algorithm if algorithm in ALGORITHMS else OTHER
+        self._matches[key] = self._matches.get(key, 0) + 1
 
     def connections(self, change: int) -> None:
         """Count a client's connection that has opened (1) or closed (-1)."""
@@ -387,6 +438,10 @@ class Metrics:
             "canary": self.canary,
             "authority": self.authority,
             "fleet": dict(self._fleet) if self.shares else {},
+            "hooked": dict(self._hooked) if self.resolvers is not None else {},
+            "resolvers": None if self.resolvers is None else self.resolvers(),
+            "files": dict(self._files) if self.looks_at_files else {},
+            "matches": _nested(self._matches),
         }
 
 
@@ -420,6 +475,8 @@ class Snapshot:
         canary: when the canary has last come through; 0 where it has not.
         authority: when the certificate of the filter's authority ends; 0 where this worker does not say.
         shares: whether it shares with other nodes.
+        resolvers: connections of resolvers; None where none can connect.
+        looks_at_files: whether it looks at bodies.
         told: whether one before this was sent over another connection.
         said: the snapshot itself.
     """
@@ -436,6 +493,8 @@ class Snapshot:
     canary: float = 0.0
     authority: float = 0.0
     shares: bool = False
+    resolvers: int | None = None
+    looks_at_files: bool = False
     told: bool = False
     said: Mapping[str, Any] = field(default_factory=dict)
 
@@ -445,6 +504,7 @@ class Labels:
 
     def __init__(self) -> None:
         self.stage, self.verdict, self.error = among(STAGES), among(VERDICTS), among(ERRORS)
+        self.algorithm = among(ALGORITHMS)
         self.origins = BlockLabels()
 
 
@@ -477,6 +537,10 @@ class _Said(msgspec.Struct):
     canary: _Number = 0.0
     authority: _Number = 0.0
     fleet: dict[str, _Number] = {}
+    hooked: dict[str, _Number] = {}
+    resolvers: _Number | None = None
+    files: dict[str, _Number] = {}
+    matches: dict[str, dict[str, _Number]] = {}
     told: bool = False
 
 
@@ -506,6 +570,8 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
         canary=said.canary,
         authority=said.authority,
         shares=bool(said.fleet),
+        resolvers=None if said.resolvers is None else int(said.resolvers),
+        looks_at_files=bool(said.files),
         told=said.told,
         said=data,
     )
@@ -528,7 +594,12 @@ def _counts(said: _Said, labels: Labels) -> Counts:
                 add(found, {(name, *labels.origins(list_, category)): count})
     for kind, count in said.errors.items():
         add(found, {("errors", labels.error(kind)): count})
+    for list_, row in said.matches.items():
+        for algorithm, count in row.items():
+            add(found, {("matches", labels.origins.lists(list_), labels.algorithm(algorithm)): count})
     found |= {("fleet", name): said.fleet[name] for name in (*SETTLED, *SHARED) if name in said.fleet}
+    found |= {("hooked", name): said.hooked[name] for name in HOOKED if name in said.hooked}
+    found |= {("files", name): said.files[name] for name in FILES if name in said.files}
     found |= {("failed_reloads",): said.failed_reloads, ("opened",): said.opened, ("dropped",): said.dropped}
     for name, bounds in BUCKETS.items():
         histogram = said.histograms.get(name)

@@ -78,8 +78,10 @@ LEVEL_AGAIN = 10_000
 
 OVER_AFTER = {
     "store-replaced": 3_600.0, "dropped": 3_600.0, "spool-damaged": 3_600.0, "rules-removed": 300.0,
+    "known-file": 3_600.0, "learned-full": 3_600.0,
+    "lease-lost": 3_600.0,
 }  # fmt: skip
-"""Seconds that an alarm lasts which says that something was lost, and which nothing ends."""
+"""Seconds that an alarm lasts which says that something has happened, and which nothing ends."""
 
 MAX_ALARM = 40
 """Characters of an alarm's kind."""

@@ -7,15 +7,15 @@ text.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
 from urlward.engine.dates import time_text
 from urlward.records.delivery import RecorderState
-from urlward.records.exposition import Exposition, FeedFigures, feed_figures
-from urlward.records.metrics import OTHER, ListFacts, RulesFacts
+from urlward.records.exposition import Exposition, FeedFigures, PublishFigures, feed_figures
+from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
 
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
@@ -76,6 +76,8 @@ def ready(
     recorder: RecorderState,
     troubles: Mapping[tuple[str, str], str] | None = None,
     rules: RulesFacts | None = None,
+    *,
+    filters: bool = True,
 ) -> Health:
     """Check readiness: whether traffic is filtered and recorded as it should be.
 
@@ -86,10 +88,11 @@ def ready(
         rules: of a gateway; None where there is none.
         troubles: what workers say of traffic, by kind and worker; of these, that the canary does not come
             through counts.
+        filters: whether there is to be any worker, which a publisher has none of.
     """
     workers = list(lists)
     empty = sum(not any(facts.entries for facts in in_force) for in_force in workers)
-    without = ["no worker has reported"] if not workers else []
+    without = ["no worker has reported"] if filters and not workers else []
     without += [f"{empty} of {len(workers)} workers have none"] if empty else []
     known = [{facts.name for facts in in_force} for in_force in workers]
 
@@ -122,8 +125,10 @@ def health_of(exposition: Exposition) -> Health:
 
 def readiness_of(exposition: Exposition) -> Health:
     """Readiness for ``/readyz``."""
-    lists = [snapshot.lists for snapshot in exposition.live()]
-    return ready(lists, exposition.feeds(), exposition.recorder(), exposition.troubles(), exposition.rules())
+    return ready(
+        [snapshot.lists for snapshot in exposition.live()], exposition.feeds(), exposition.recorder(),
+        exposition.troubles(), exposition.rules(), filters=exposition.publishing() is None,
+    )  # fmt: skip
 
 
 def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
@@ -137,8 +142,9 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
     live, feeds = exposition.live(), exposition.feeds()
-    alive, rules = health_of(exposition), exposition.rules()
-    filters = ready([s.lists for s in live], feeds, recorder, exposition.troubles(), rules)
+    alive, filters = health_of(exposition), readiness_of(exposition)
+    rules, publishing = exposition.rules(), exposition.publishing()
+    hooks = [snapshot.resolvers for snapshot in live if snapshot.resolvers is not None]
     return {
         "version": VERSION,
         "running": True,
@@ -160,10 +166,27 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
         "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
+        "publish": publishing and _publishing(publishing),
+        "fleet": _fleet(exposition),
+        "hook": {"connected": sum(hooks), "late": _late_hooks(exposition)} if hooks else None,
         "alarms": dict(recorder.alarms),
         "healthy": alive.as_json(),
         "ready": filters.as_json(),
     }
+
+
+def _fleet(exposition: Exposition) -> dict[str, Any] | None:
+    figures = exposition.fleet()
+    if figures is None:
+        return None
+    live, total = exposition.live(), exposition.total()
+    answers = {name: round(total.get(("fleet", name), 0)) for name in SETTLED}
+    up = figures.has_valkey(live)
+    return {"up": up, "why": figures.why, "nodes": dict(figures.nodes), "answers": answers}
+
+
+def _late_hooks(exposition: Exposition) -> int:
+    return round(exposition.total().get(("errors", "late"), 0))
 
 
 def status_alone(feeds: Sequence[FeedTable], state: Path, now: float) -> dict[str, Any]:
@@ -209,6 +232,14 @@ def _lists(found: Sequence[ListFacts], now: float) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _publishing(figures: PublishFigures) -> dict[str, Any]:
+    return {
+        "leads": figures.leads,
+        "lists": [asdict(one) | {"last_success": _time(one.last_success)} for one in figures.lists],
+        "failures": dict(figures.failures),
+    }
 
 
 def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic."""
+"""Watches: emit events for changes of feeds, allows, lists, gateway rules and traffic, and known files."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ from urlward.feeds.status import alarms
 from urlward.feeds.store import FeedStore
 from urlward.policy.allows import current_allows
 from urlward.records.event import Kind
-from urlward.records.metrics import TROUBLES, RulesFacts
+from urlward.records.metrics import NONE, PUBLISHING, TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
 from urlward.state.folder import damaged_lately
 
@@ -22,6 +22,9 @@ logger = logging.getLogger("urlward.records")
 
 LOOK = 2.0
 """Seconds between two looks."""
+
+FILES_AGAIN = 600.0
+"""Seconds until a list's known files are an alarm again; those between are counted in that one."""
 
 AT_START = 60.0
 """Seconds before the first look in which what happened is told too: these processes were starting then."""
@@ -40,6 +43,10 @@ class Watches:
         refused: by list, why what its file has now is not in force; None where no worker says.
         rules: how a gateway's rules are; None where no worker says.
         troubles: what workers say of traffic, by kind and worker.
+        known: how many known files workers have met, by list, and how many were too many to be learned.
+        publishing: what a publisher says is wrong, by kind and what it is about.
+        resting: whether another publisher looks after the feeds.
+        lost: why an included file of the configuration is missed; empty where none is.
         alarm: raises and ends an alarm.
         clock: seconds since 1970-01-01 UTC.
     """
@@ -53,6 +60,10 @@ class Watches:
         refused: Callable[[], Mapping[str, str] | None] = lambda: None,
         rules: Callable[[], RulesFacts | None] = lambda: None,
         troubles: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        known: Callable[[], tuple[Mapping[str, float], float]] = lambda: ({}, 0.0),
+        publishing: Callable[[], Mapping[tuple[str, str], str]] = dict,
+        resting: Callable[[], bool] = lambda: False,
+        lost: Callable[[], str] = str,
         alarm: Tell = lambda *_, **__: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -63,6 +74,13 @@ class Watches:
         self._rules = rules
         self._look_for_troubles = troubles
         self._troubles: Mapping[tuple[str, str], str] = {}
+        self._known = known
+        self._met: dict[tuple[str, str], tuple[float, float]] = {}
+        self._look_at_publisher = publishing
+        self._not_published: Mapping[tuple[str, str], str] = {}
+        self._resting = resting
+        self._look_for_lost = lost
+        self._lost = ""
         self._alarm = alarm
         self._clock = clock
         self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
@@ -79,11 +97,15 @@ class Watches:
             self.look_at_lists()
             self.look_at_rules()
             self.look_at_traffic()
+            self.look_at_files()
+            self.look_at_publishing()
             await asyncio.sleep(LOOK)
 
     def look(self) -> None:
         """Look once. The first look emits nothing of what was there before these processes (`AT_START`)."""
-        for feed, store in self._feeds:
+        if self._resting():
+            self._seen.clear()  # what another has left undone is no news
+        for feed, store in () if self._resting() else self._feeds:
             try:
                 self._look_at(feed, store)
             except UrlwardError as e:
@@ -93,6 +115,7 @@ class Watches:
         except UrlwardError as e:
             logger.error("records: %s", e)
         self._look_at_damaged()
+        self._look_at_included()
         self._look_at_audit()
 
     def look_at_lists(self) -> None:
@@ -135,6 +158,39 @@ class Watches:
             self._alarm(end, f"worker {worker}: {text}, or that worker has ended", whose=worker)
         self._troubles = found
 
+    def look_at_files(self) -> None:
+        """Look once at the workers' reports of known files, in the thread that receives them."""
+        known, unlearned = self._known()
+        for name, count in known.items():
+            if met := self._since("known-file", name, count):
+                named = "" if name == NONE else name
+                text = f"known files of list {name}: {met} met" if named else f"a classifier has found {met}"
+                self._alarm("known-file", f"{text}; urlward events --kind file", whose=name, list=named)
+        if left := self._since("learned-full", "", unlearned):
+            text = "known files: more than are learned of one host, or by one worker, in a day"
+            self._alarm("learned-full", f"{text}, {left} times; see whose (urlward own reveal), and list it")
+
+    def _since(self, alarm: str, of: str, count: float) -> int:
+        """How often something has happened since that was an alarm; 0 where that is not due."""
+        now = self._clock()
+        before, at = self._met.get((alarm, of), (0.0, -FILES_AGAIN))
+        if count <= before or 0 <= now - at < FILES_AGAIN:
+            return 0
+        self._met[alarm, of] = count, now
+        return round(count - before)
+
+    def look_at_publishing(self) -> None:
+        """Look once at what a publisher says of itself, in the thread of its event loop."""
+        found = dict(self._look_at_publisher())
+        for (kind, about), why in found.items():
+            if self._not_published.get((kind, about)) != why:
+                self._alarm(kind, f"publish: {why}", whose=about)
+        for kind, about in self._not_published.keys() - found.keys():
+            if kind in PUBLISHING:  # the others end by themselves
+                end, text = PUBLISHING[kind]
+                self._alarm(end, f"publish: {about}: {text}", whose=about)
+        self._not_published = found
+
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:
         facts, now = store.facts(), self._clock()
         header = store.header()
@@ -175,6 +231,20 @@ class Watches:
         for name in sorted(found - self._damaged):
             self._say("alarm", {"alarm": "set-aside", "text": f"damaged, and set aside: {name}"})
         self._damaged = found
+
+    def _look_at_included(self) -> None:
+        try:
+            found = self._look_for_lost()
+        except UrlwardError as e:
+            logger.error("records: %s", e)
+            return
+        if found and not self._lost:
+            self._alarm("included", f"configuration: {found}", whose="configuration")
+        elif self._lost and not found:
+            self._alarm(
+                "included-back", "configuration: the included file is there again", whose="configuration"
+            )
+        self._lost = found
 
     def _look_at_audit(self) -> None:
         """Keep the audit log's head in every store, so that not even who has the key changes it unseen.

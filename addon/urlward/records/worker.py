@@ -30,6 +30,9 @@ MAX_TEXT = 1_000
 REPORT = 1.0
 """Seconds between two snapshots of what is counted."""
 
+_MAX_MEDIA = 100
+"""Characters of a media type."""
+
 _KINDS: dict[tuple[bool, bool], Kind] = {
     (False, False): "block",
     (True, False): "would-block",
@@ -37,6 +40,51 @@ _KINDS: dict[tuple[bool, bool], Kind] = {
     (True, True): "would-cut",
 }
 """By whether it passes, and whether it was under way."""
+
+
+FileAction = Literal["cut", "learn", "alert"]
+"""What becomes of a response that is a known file: its connection is cut and its URL learned, its URL alone
+is learned, or neither."""
+
+
+class KnownFile(NamedTuple):
+    """Known file, as it was met in a response. It holds nothing of the content.
+
+    Attributes:
+        algorithm: one of `urlward.records.metrics.ALGORITHMS`.
+        action: what becomes of it.
+        media: its media type, by its first bytes.
+        size: bytes that were looked at.
+        distance: bits in which a perceptual digest differs from the listed one.
+        score: of a classifier.
+        part: which part of a body it was, such as ``range``; empty for the whole.
+        frame: seconds from the start of a video; None where it is none.
+        folder: whether its URL's folder is learned, as of a stream in segments, and not the URL alone.
+    """
+
+    algorithm: str
+    action: FileAction
+    media: str = ""
+    size: int = 0
+    distance: int = 0
+    score: float = 0.0
+    part: str = ""
+    frame: float | None = None
+    folder: bool = False
+
+    def detail(self) -> str:
+        """The detail of its event, as JSON."""
+        found: dict[str, Any] = {"algorithm": self.algorithm, "action": self.action}
+        found |= {"media": self.media[:_MAX_MEDIA], "size": self.size}
+        if self.algorithm == "pdq":
+            found["distance"] = self.distance
+        if self.algorithm == "classifier":
+            found["score"] = round(self.score, 3)
+        if self.part:
+            found["part"] = self.part
+        if self.frame is not None:
+            found["frame"] = round(self.frame, 3)
+        return json.dumps(found, separators=(",", ":"))
 
 
 class Hit(NamedTuple):
@@ -55,13 +103,14 @@ class Hit(NamedTuple):
         would: whether it passes, since it is only to be said.
         cut: whether it was under way when it was listed.
         group: that the client is in, or empty.
+        file: the known file that the response was; None where its names were listed.
     """
 
     verdict: Verdict
     client: str
     client_port: int
     protocol: Literal["http", "tls", "tcp", "dns"]
-    stage: Literal["dns", "peek", "match"]
+    stage: Literal["dns", "peek", "match", "body"]
     reference: str = ""
     url: Callable[[], str | None] = lambda: None
     destination: str = ""
@@ -69,6 +118,7 @@ class Hit(NamedTuple):
     would: bool = False
     cut: bool = False
     group: str = ""
+    file: KnownFile | None = None
 
 
 class Recording:
@@ -147,10 +197,14 @@ class Recording:
             logger.error("records: the metrics cannot be told: %s", type(e).__name__)
 
     def hit(self, hit: Hit) -> None:
-        """Record a block or cut, or one that would be; only counted where nothing of a person is kept."""
+        """Record a block or cut, one that would be, or a known file; only counted where nothing of a person
+        is kept."""
         try:
             verdict = hit.verdict
-            self.metrics.blocked(verdict.list, verdict.category, would=hit.would)
+            if hit.file is None:
+                self.metrics.blocked(verdict.list, verdict.category, would=hit.would)
+            else:
+                self.metrics.matched(verdict.list, hit.file.algorithm)
             if self._privacy.keeps_persons:
                 serial = self._serials.get(verdict.list, 0)
                 # Not a closure, which takes an object for each name in it.
@@ -163,7 +217,7 @@ class Recording:
         return Event(
             event_id(now, os.urandom(RANDOM)),
             milliseconds,
-            _KINDS[hit.would, hit.cut],
+            _KINDS[hit.would, hit.cut] if hit.file is None else "file",
             self._node,
             self._privacy.client(hit.client, milliseconds),
             hit.client_port if self._privacy.keeps_ports else 0,
@@ -179,6 +233,7 @@ class Recording:
             hit.reference,
             "" if (url := hit.url()) is None else self._digest(url),
             hit.group,
+            "" if hit.file is None else hit.file.detail(),
         )
 
     def hit_by_dns(self, verdict: Verdict, host: str, client: str, reference: str) -> None:

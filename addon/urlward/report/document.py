@@ -1,4 +1,4 @@
-"""Report document of a lab run or of a replayed log: its content, and its two files.
+"""Report document of a lab run, a replayed log or a known file: its content, and its two files.
 
 A report is plain values: a verdict in words, facts, and sections of tables and plots. Whoever makes one
 decides what may stand in it; nothing here looks at URLs. `write_report` writes ``report.json`` for
@@ -88,7 +88,7 @@ class ReportSection:
 
 @dataclass(frozen=True, slots=True)
 class ReportDocument:
-    """Report of a lab run or a replay.
+    """Report of a lab run, a replay or a known file.
 
     Attributes:
         title: such as "Lab run: smoke".
@@ -119,8 +119,13 @@ def check_folder(folder: Path) -> None:
     check_place(folder / PAGE_FILE, lambda there: _GENERATOR in there, "no report")
 
 
-def write_report(folder: Path, report: ReportDocument) -> Path:
+def write_report(folder: Path, report: ReportDocument, mode: int = 0o644) -> Path:
     """Write both files into a folder, which is made where it is not there.
+
+    Args:
+        folder: for them.
+        report: it.
+        mode: of the files.
 
     Returns:
         The page.
@@ -132,9 +137,9 @@ def write_report(folder: Path, report: ReportDocument) -> Path:
     check_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / JSON_FILE, _json(report).encode())
+        write_atomically(folder / JSON_FILE, _json(report).encode(), mode)
         page = folder / PAGE_FILE
-        write_atomically(page, _page(report).encode("utf-8", "replace"))
+        write_atomically(page, _page(report).encode("utf-8", "replace"), mode)
     except OSError as e:
         raise UrlwardError(f"{folder}: the report cannot be written: {e.strerror or e}") from e
     return page

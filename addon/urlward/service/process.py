@@ -20,24 +20,28 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urlward.config import AdminTable, Config, ConfigError, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.updates import Feeds
 from urlward.lasting import lasting
-from urlward.lines import finish, say
+from urlward.lines import finish
 from urlward.lists.formats import AUTO
+from urlward.logs import LineHandler
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.service.inside import last_lines
 from urlward.state.audit import mend_audit
 from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
+
+if TYPE_CHECKING:
+    from urlward.publish.run import Publisher
+    from urlward.service.services import Services
 
 logger = logging.getLogger("urlward.records")
 
@@ -59,14 +63,6 @@ def read_asked(asked: Mapping[str, Any]) -> tuple[Config, Path]:
         | {name: tuple(asked[name]) for name in ("list", "trust") if name in asked}
     )
     return config, state_folder(asked.get("state") or config.state)
-
-
-class LineHandler(logging.Handler):
-    """Log handler with one line a message, as the filter writes them: to standard error from WARNING on."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a message."""
-        say(record.getMessage().split("\n", 1)[0], warning=record.levelno >= logging.WARNING)
 
 
 LOCK = "records.lock"
@@ -132,6 +128,7 @@ async def run(
     channel: int | None = None,
     list_format: str = AUTO,
     reloads: Reloads | None = None,
+    publisher: "Publisher | None" = None,
 ) -> None:
     """Serve until SIGTERM, or `REPLACED`.
 
@@ -141,16 +138,18 @@ async def run(
         channel: descriptor on which to say that this process lives.
         list_format: of the filter's sources.
         reloads: of the filter.
+        publisher: that looks after the feeds where this is no filter's process.
 
     Raises:
         ConfigError: there is nothing to do.
         StateError: the state folder cannot be used.
+        UrlwardError: of the publisher.
     """
     if config.records is None and not config.feed:
         raise ConfigError("neither [[feed]] nor [records] in the configuration: there is nothing to do")
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     loop.set_default_executor(ThreadPoolExecutor(THREADS, "service"))
-    feeds = Feeds(config, state)
+    feeds = publisher or Feeds(config, state)
     if channel is not None:
         beat(loop, channel)
     if reloads is not None:
@@ -168,47 +167,35 @@ async def run(
     made_folder(state)
     await asyncio.to_thread(mend_audit, state, time.time())
     feeding = asyncio.ensure_future(feeds.run())
+    feeding.add_done_callback(lambda _: stop.set())  # it ends by a fault alone
+
+    def services() -> "Services":
+        from urlward.service.services import Services  # a third of the memory, which few need
+
+        return Services(
+            config, state, local_key(state), list_format, reloads,
+            lambda name: loop.call_soon_threadsafe(feeds.refresh, name), publisher,
+        )  # fmt: skip
+
+    async def record() -> None:
+        """Record until stopped, once no other process does so in the state folder."""
+        async with _only_one(state, stop):
+            if not stop.is_set():
+                await _record(services, stop, replaced)
+
     try:
         if config.records is not None:
-            record = partial(_record_alone, config, state, stop, replaced, list_format, reloads, feeds)
             await lasting("records", record, stop=stop)
         await stop.wait()
     finally:
         feeding.cancel()
+        with suppress(asyncio.CancelledError):
+            await feeding
 
 
-async def _record_alone(
-    config: Config,
-    state: Path,
-    stop: asyncio.Event,
-    replaced: asyncio.Event,
-    list_format: str,
-    reloads: Reloads | None,
-    feeds: Feeds,
-) -> None:
-    """Record until stopped, once no other process does so in the state folder."""
-    async with _only_one(state, stop):
-        if not stop.is_set():
-            await _record(config, state, stop, replaced, list_format, reloads, feeds)
-
-
-async def _record(
-    config: Config,
-    state: Path,
-    stop: asyncio.Event,
-    replaced: asyncio.Event,
-    list_format: str,
-    reloads: Reloads | None,
-    feeds: Feeds,
-) -> None:
-    from urlward.service.services import Services  # a third of the memory, which feeds alone do not need
-
-    loop = asyncio.get_running_loop()
-    services = Services(
-        config, state, local_key(state), list_format, reloads,
-        lambda name: loop.call_soon_threadsafe(feeds.refresh, name),
-    )  # fmt: skip
-    await services.recorder.run(stop, services.beside(), replaced=replaced)
+async def _record(services: "Callable[[], Services]", stop: asyncio.Event, replaced: asyncio.Event) -> None:
+    made = services()
+    await made.recorder.run(stop, made.beside(), replaced=replaced)
 
 
 @asynccontextmanager

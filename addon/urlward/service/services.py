@@ -16,18 +16,26 @@ from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
 from urlward.dashboard.editing import Reloads
+from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
+from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
-from urlward.records.exposition import Exposition, FleetFigures, release
+from urlward.records.exposition import (
+    Exposition,
+    FleetFigures,
+    PublishedList,
+    PublishFigures,
+    release,
+)
 from urlward.records.holds import held_references
 from urlward.records.privacy import Privacy
 from urlward.records.recorder import Recorder
@@ -40,13 +48,19 @@ from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
+from urlward.state.included import LastIncluded
 
 if TYPE_CHECKING:
     from urlward.fleet.nodes import FleetNodes
+    from urlward.publish.desk import RolloutDesk
+    from urlward.publish.run import Publisher
 
 logger = logging.getLogger("urlward.records")
 
 HOUR = 3_600.0
+
+GUESSES = HOUR
+"""Seconds for which wrong guesses of the dashboard's tokens are shared with other nodes."""
 
 type Beside = Callable[[], Awaitable[None]]
 
@@ -61,6 +75,7 @@ class Services:
         list_format: of the filter's sources.
         reloads: of the filter.
         refresh: has a feed of a name refreshed, from any thread.
+        publisher: that looks after the feeds; None where this is a filter's process.
 
     Attributes:
         recorder: takes the events.
@@ -74,6 +89,7 @@ class Services:
         list_format: str = AUTO,
         reloads: Reloads | None = None,
         refresh: Callable[[str], object] = lambda _: None,
+        publisher: "Publisher | None" = None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -83,10 +99,13 @@ class Services:
         self._list_format = list_format
         self._reloads = reloads
         self._refresh = refresh
+        self._publisher = publisher
         self._measures = Exposition(
-            config.feed, state, expected=config.workers, recorder=self._recorder_state, fleet=self._figures
-        )
+            config.feed, state, expected=config.workers if publisher is None else 0,
+            recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
+        )  # fmt: skip
         self._nodes: FleetNodes | None = None
+        self._attempts = WrongGuesses()
         self.recorder = Recorder(
             config.records,
             state,
@@ -102,6 +121,7 @@ class Services:
 
     def beside(self) -> dict[str, Beside]:
         """Functions to run while events are taken, by name."""
+        included = LastIncluded(self._config, self._state)
         watches = Watches(
             self._config.feed,
             self._state,
@@ -109,9 +129,16 @@ class Services:
             refused=self._measures.refused_lists,
             rules=self._measures.rules,
             troubles=self._measures.troubles,
+            publishing=dict if self._publisher is None else self._publisher.troubles,
+            resting=self._is_resting,
+            lost=lambda: included.lost,
             alarm=self.recorder.alarm,
+            known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
+        if self._config.files is not None and (days := self._config.files.learn_days):
+            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+            found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
         if self._config.admin is not None:
@@ -174,7 +201,9 @@ class Services:
         await asyncio.to_thread(mend_token, self._state / admin.token_file, self._state)
         await asyncio.to_thread(mend_sqlite, self._state / FILE, TABLE)
         sources = LiveSources(self._config, self._state, self._parts(), list_format=self._list_format)
-        settings = DashboardSettings(self._state, admin.token_file, self._records.node, self._config.file)
+        settings = DashboardSettings(
+            self._state, admin.token_file, self._records.node, self._config.file, attempts=self._attempts
+        )
         server = serve(make_app(sources, settings), admin.listen)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
@@ -191,6 +220,7 @@ class Services:
         from urlward.fleet.decisions import SharedDecisions
         from urlward.fleet.kinds import all_kinds
         from urlward.fleet.nodes import FleetNodes, said_of
+        from urlward.fleet.throttles import SharedNotices
 
         fleet = self._config.fleet
         assert fleet is not None
@@ -199,23 +229,61 @@ class Services:
         self._nodes = FleetNodes(
             connection,
             lambda at: said_of(status_of(self._measures), release(), os.getloadavg()[0], at),
+            partial(self._twin, fleet.node),
         )
         kinds = all_kinds(self._state, self._key, self._config, self._refresh)
         decisions = SharedDecisions(connection, self._state, kinds, partial(self.recorder.alarm, "decision"))
+        if self._config.admin is not None:
+            self._attempts.tell = SharedNotices(connection, "guesses", GUESSES, self._guessed_elsewhere).tell
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(connection.run())
             tasks.create_task(decisions.run())
 
+    def _guessed_elsewhere(self, address: str, _: str, ago: float) -> None:
+        self._attempts.wrong_elsewhere(address, time.monotonic() - ago)
+
+    def _twin(self, name: str, there: bool) -> None:
+        if there:
+            text = f"another node is called {name} as well: say another name in fleet.node"
+            self.recorder.alarm("twin-node", f"fleet: {text}")
+        else:
+            self.recorder.alarm("twin-gone", f"fleet: no other node is called {name} any more")
+
     def _away(self, why: str) -> None:
         text = f"fleet: {why or 'Valkey is back'}"
         self.recorder.alarm("fleet" if why else "fleet-back", text, whose="records")
+
+    def _is_resting(self) -> bool:
+        """Whether another publisher looks after the feeds."""
+        return self._publisher is not None and not self._publisher.leads
+
+    def _desk(self) -> "RolloutDesk | None":
+        if self._config.publish is None or self._config.publish.to is None:
+            return None
+        from urlward.publish.desk import RolloutDesk  # which few need
+
+        return RolloutDesk(self._config, self._state)
+
+    def _publishing(self) -> PublishFigures | None:
+        publisher = self._publisher
+        if publisher is None:
+            return None
+        lists = [
+            PublishedList(
+                name, rollout.state, rollout.stable, rollout.canary, rollout.entries,
+                rollout.observed(self._config), publisher.last_success.get(name, 0.0),
+            )
+            for name, rollout in sorted(publisher.rollouts.copy().items())
+        ]  # fmt: skip
+        return PublishFigures(publisher.leads, lists if publisher.leads else [], dict(publisher.failures))
 
     def _figures(self) -> FleetFigures | None:
         if self._config.fleet is None:
             return None
         if self._nodes is None:
             return FleetFigures(False, {})
-        return FleetFigures(self._nodes.connection.up, self._nodes.counts())
+        connection = self._nodes.connection
+        return FleetFigures(connection.up, self._nodes.counts(), connection.why)
 
     def _fleet_rows(self) -> list[Row] | None:
         from urlward.fleet.nodes import row_of
@@ -251,6 +319,9 @@ class Services:
             objections=ObjectionBook(self._state, self._key) if self._config.objections is not None else None,
             reloads=self._reloads,
             nodes=self._fleet_rows if self._config.fleet is not None else None,
+            rollouts=self._desk(),
+            resting=self._is_resting,
+            filters=self._publisher is None,
             metrics=measures.render,
             snapshots=measures.snapshots,
             total=measures.total,

@@ -38,6 +38,7 @@ from typing import Any
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import KeyFileError, UrlwardError
+from urlward.progress import Progress, silent
 from urlward.regular import MOST_LINE, open_regular, regular_fd
 from urlward.state.folder import (
     StateError,
@@ -425,7 +426,9 @@ def read_audit(state: Path) -> Iterator[dict[str, Any] | None]:
         yield parsed_line(line)
 
 
-def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditReport:
+def verify(
+    state: Path, known: str = "", copies: Sequence[Copy] = (), progress: Progress = silent
+) -> AuditReport:
     """Verify the whole log as it is when this is called; changes nothing, and nobody waits for it: what a
     worker or an operator has to write meanwhile is written behind.
 
@@ -433,6 +436,7 @@ def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditRe
         state: the state folder.
         known: a ``hash`` that a line of the log is known to have, in hexadecimal.
         copies: of its heads, that were kept elsewhere.
+        progress: told how far it is.
 
     Raises:
         StateError: unreadable, or no such folder.
@@ -441,7 +445,7 @@ def verify(state: Path, known: str = "", copies: Sequence[Copy] = ()) -> AuditRe
         with locked(state):
             key = kept_key(state)
             head, unsigned = None, ""
-            lines = _lines_now(stack, state / FILE)
+            lines = _lines_now(stack, state / FILE, progress)
             if os.path.lexists(state / HEAD):
                 try:
                     head = _read_head(state, key, stays=True) if key is not None else None
@@ -639,12 +643,13 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from _lines_now(stack, path)
 
 
-def _lines_now(stack: ExitStack, path: Path) -> Iterator[bytes]:
+def _lines_now(stack: ExitStack, path: Path, progress: Progress = silent) -> Iterator[bytes]:
     """A log's lines as of this call, whatever is appended or put in its place before they are read.
 
     Args:
         stack: closes the file.
         path: of it.
+        progress: told how much of it is read.
     """
     try:
         file = stack.enter_context(open_regular(path))
@@ -653,14 +658,16 @@ def _lines_now(stack: ExitStack, path: Path) -> Iterator[bytes]:
         return iter(())
     except OSError as e:
         raise _unreadable(path, e) from e
-    return _first_lines(path, file, size)
+    return _first_lines(path, file, size, progress)
 
 
-def _first_lines(path: Path, file: BufferedReader, left: int) -> Iterator[bytes]:
+def _first_lines(path: Path, file: BufferedReader, size: int, progress: Progress) -> Iterator[bytes]:
+    left = size
     try:
         while left and (line := file.readline(min(MOST_LINE, left))):
             left -= len(line)
             yield line
+            progress("verifying", 1 - left / size)
     except OSError as e:
         raise _unreadable(path, e) from e
 

@@ -20,7 +20,17 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
     "own": ("own-added", "own-removed", "own-revealed"),
     "configuration": ("edited",),
     "people": ("person-added", "person-removed", "person-role", "person-token"),
-    "records": ("held", "released", "adopted", "formula", "purge", "purged", "support-bundle", "who"),
+    "records": (
+        "held",
+        "released",
+        "adopted",
+        "formula",
+        "purge",
+        "purged",
+        "support-bundle",
+        "who",
+        "file-report",
+    ),
     "log": ("begun-anew", "head-anew", "taken-over"),
 }
 """Actions of lines, by what they are about; those with a feed are about lists, whatever the action."""
@@ -70,6 +80,7 @@ class ChangeQuery:
         until: likewise; before then.
         before: `Change.at` of a line; those above it alone.
         limit: lines at most.
+        within: bytes of the log that are looked through, about; all of it where None.
     """
 
     topics: tuple[str, ...] = ()
@@ -79,6 +90,7 @@ class ChangeQuery:
     until: float | None = None
     before: int | None = None
     limit: int = 50
+    within: int | None = None
 
     def takes(self, change: Change) -> bool:
         """Whether a line is one of those."""
@@ -97,21 +109,33 @@ def find_changes(state: Path, query: ChangeQuery) -> list[Change]:
     Raises:
         StateError: unreadable.
     """
+    return search_changes(state, query)[0]
+
+
+def search_changes(state: Path, query: ChangeQuery) -> tuple[list[Change], int | None]:
+    """As `find_changes`, with the `ChangeQuery.before` of what is left to look through; None for nothing.
+
+    Raises:
+        StateError: unreadable.
+    """
     found: list[Change] = []
+    begin = None
     try:
         with open_regular(state / FILE) as file:
             for at, line in _lines_backwards(file, query.before):
+                begin = at + len(line) if begin is None else begin
                 parsed = parsed_line(line)
                 change = Change(at, 0, "", "", "", {}) if parsed is None else change_of(parsed, at)
                 if query.takes(change):
                     found.append(change)
-                    if len(found) >= query.limit:
-                        break
+                is_enough = query.within is not None and begin - at >= query.within
+                if len(found) >= query.limit or is_enough:
+                    return found, at or None
     except FileNotFoundError:
-        return []
+        return [], None
     except OSError as e:
         raise unusable(state / FILE, e) from e
-    return found
+    return found, None
 
 
 def change_of(parsed: Mapping[str, Any], at: int = 0) -> Change:

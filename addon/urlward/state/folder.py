@@ -22,7 +22,8 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from pwd import getpwuid
+from typing import Any, NamedTuple
 
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
@@ -77,7 +78,7 @@ NAMES = frozenset(
     (
         "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
         "dashboard.toml", DAMAGED, "decisions.json", "feeds", "history.db", "holds.json", KEY_FILE, KEY_COPY,
-        "lists", "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json",
+        "learn", "lists", "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json",
         "records.lock", "records.run", "records.sock", "retention.json", "spool", "trust", "versions",
     )
 )  # fmt: skip
@@ -480,6 +481,42 @@ def give_to_owner_of(folder: Path, file: int | Path) -> None:
     if os.geteuid() == 0:
         owner = folder.stat()
         os.chown(file, owner.st_uid, owner.st_gid)
+
+
+class Owner(NamedTuple):
+    """Owner of a folder, as a process of theirs is started (`subprocess.Popen`).
+
+    Attributes:
+        user, group: their numbers.
+        extra_groups: numbers of all groups that they are in.
+    """
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+    @property
+    def name(self) -> str:
+        """Their name; their number where there is none."""
+        try:
+            return getpwuid(self.user).pw_name
+        except KeyError:
+            return str(self.user)
+
+
+def other_owner(folder: Path) -> Owner | None:
+    """Owner of a folder whom root is to act as: it is somebody else's, such as a service's; else None."""
+    try:
+        status = folder.stat()
+    except OSError:
+        return None  # whoever uses it says so
+    if os.geteuid() != 0 or status.st_uid == 0:
+        return None
+    try:
+        known = getpwuid(status.st_uid)
+    except KeyError:
+        return Owner(status.st_uid, status.st_gid, [])
+    return Owner(known.pw_uid, known.pw_gid, os.getgrouplist(known.pw_name, known.pw_gid))
 
 
 def _synchronise(folder: Path) -> None:

@@ -1,16 +1,19 @@
 """urlward, and the proxy that it is an addon of without it."""
 
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar, override
 
 from benchmarks.proxy.material import BIN
-from benchmarks.proxy.plan import LOAD_CORE, PROXY_CORE, Case
+from benchmarks.proxy.plan import DOWNLOADS, LOAD_CORE, PROXY_CORE, Case
 from benchmarks.proxy.proxies.base import Proxy, Without
 from benchmarks.proxy.site import EXPLICIT
 
 from urlward.lists.build import write_atomically
+
+DIGESTS = 1_000_000
 
 
 class _Mitm(Proxy):
@@ -79,6 +82,37 @@ class TwoWorkers(Urlward):
         },
         "see urlward",
     )  # fmt: skip
+
+
+class KnownFiles(Urlward):
+    """The subject with digests on a list, so that what is downloaded is hashed."""
+
+    name = "urlward-files"
+    title = "urlward, known files"
+    note = f"with `[files]` and a second list, of {DIGESTS:,} SHA-256 digests"
+    without: ClassVar[Without] = dict.fromkeys(set(Case) - DOWNLOADS, "see urlward")
+
+    @override
+    def prepare(self) -> None:
+        super().prepare()
+        self._config.write_text("[files]\n")
+        source = self._digests.with_suffix(".txt")
+        source.write_text("".join(f"sha256:{number:064x} id=F-{number}\n" for number in range(DIGESTS)))
+        compiled = [str(source), "-o", str(self._digests), "--key", str(self.material.key)]
+        command = [str(BIN / "urlward"), "compile", *compiled, "--name", "files"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    @override
+    def command(self) -> list[str]:
+        return [*super().command(), "--list", str(self._digests), "--config", str(self._config)]
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "urlward.toml"
+
+    @property
+    def _digests(self) -> Path:
+        return self.folder / "files.ward"
 
 
 class Mitmdump(_Mitm):

@@ -23,6 +23,8 @@ SAMPLES = [
     ("phishtank.json", "phishtank", 3, 3, 0, 1),
     ("table.jsonl", "jsonl", 3, 3, 3, 0),
     ("table.json", "json", 3, 3, 1, 0),
+    ("projectvic.json", "projectvic", 3, 4, 2, 2),
+    ("threatexchange.csv", "threatexchange", 3, 3, 1, 3),
     ("policy.rpz", "rpz", 13, 13, 5, 7),
     ("squidguard", "squidguard", 12, 17, 1, 1),
 ]

@@ -30,6 +30,8 @@ LISTS = Path(SAMPLE).parent
         ("table.json", "json"),
         ("table.jsonl", "jsonl"),
         ("policy.rpz", "rpz"),
+        ("projectvic.json", "projectvic"),
+        ("threatexchange.csv", "threatexchange"),
     ],
 )
 def test_samples_are_recognised(name: str, format_: str) -> None:
@@ -77,6 +79,16 @@ def test_lists_of_the_grammar_stay() -> None:
         ("url,x\na.example\n", "grammar"),
         ("url\nhttp://a.example/\n", "grammar"),
         ("when,what\n1,2\n", "grammar"),
+        (f"id,SHA-1,MD5\n7,{'0' * 40},\n", "csv"),
+        (f"md5,size\n{'a' * 32},7\n", "csv"),
+        (f"link,md5\nhttp://a.example/x,{'a' * 32}\n", "grammar"),
+        (f'[{{"sha256": "{"a" * 64}"}}]', "json"),
+        (f'{{"md5": "{"a" * 32}"}}\n', "jsonl"),
+        # Whether the page is listed or what is found there, only its publisher knows.
+        (f'[{{"link": "http://a.example/", "md5": "{"a" * 32}"}}]', "grammar"),
+        (f'{{"link": "http://a.example/", "md5": "{"a" * 32}"}}\n', "grammar"),
+        (f"md5:{'a' * 32}\nsha1:{'b' * 40} id=7\n", "grammar"),
+        ('{"odata.metadata": "x", "value": []}', "grammar"),
         ('[{"x": 1}]', "grammar"),
         ('[{"url": "http://a.example/"}]', "json"),
         ('{"host": "a.example"}\n', "jsonl"),

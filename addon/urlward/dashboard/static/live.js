@@ -7,7 +7,8 @@ function inUse(section) {
   return (
     section.contains(document.activeElement) ||
     section.querySelector("details[open]") !== null ||
-    [...section.querySelectorAll("input")].some((input) => input.value !== input.defaultValue)
+    [...section.querySelectorAll("input")].some((input) => input.value !== input.defaultValue) ||
+    [...section.querySelectorAll("select")].some((select) => select.selectedIndex > 0)
   );
 }
 

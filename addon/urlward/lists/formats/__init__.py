@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
-from urlward.lists.formats import adblock, csv_json, exports, hosts, native, squidguard, urls
+from urlward.lists.formats import adblock, csv_json, digests, exports, hosts, native, squidguard, urls
 from urlward.lists.formats.format import (
     DEFAULTS,
     FIELDS,
@@ -85,6 +85,12 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
         "csv": _of_files(csv_json.read_csv, "CSV with columns of your naming", is_table=True),
         "json": _of_files(csv_json.read_json, "JSON array of objects", is_table=True, may_be_json=True),
         "jsonl": _of_files(csv_json.read_json_lines, "JSON Lines", is_table=True),
+        "projectvic": _of_files(
+            digests.read_projectvic, "Project VIC or CAID export, JSON", may_be_json=True
+        ),
+        "threatexchange": _of_files(
+            digests.read_threatexchange, "digests as ThreatExchange's tools write CSV"
+        ),
         "squidguard": Format(squidguard.read, squidguard.parts, "squidGuard or ufdbGuard folder"),
         "squidguard-domains": _of_files(squidguard.read_domains, "squidGuard file domains, of any name"),
         "squidguard-urls": _of_files(squidguard.read_urls, "squidGuard file urls, of any name"),
@@ -105,12 +111,16 @@ def format_named(name: str, options: FormatOptions) -> Format:
     if name == AUTO and (options.columns or options.delimiter != ","):
         what = "column" if options.columns else "delimiter"
         raise FormatError(f"{what}: needs a format to be said, such as csv")
+    if name == AUTO and options.take:
+        raise FormatError("take: needs a format to be said, such as projectvic")
     if options.columns and not found.is_table:
         raise FormatError(f"column: format {name} has no columns to name")
     if options.delimiter != "," and name != "csv":
         raise FormatError(f"delimiter: format {name} has none")
     if options.white != "skip" and name != "squidguard":
         raise FormatError(f"white: format {name} has no folders that allow")
+    if options.take and name not in digests.CATEGORIES:
+        raise FormatError(f"take: format {name} has no categories of its own to choose from")
     return found
 
 

@@ -12,9 +12,11 @@ from typing import Any, BinaryIO
 import ijson
 
 from urlward.csv_rows import csv_rows
+from urlward.engine.entry import PDQ
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.format import (
+    DIGESTS,
     FIELDS,
     FormatError,
     FormatOptions,
@@ -31,7 +33,7 @@ from urlward.lists.formats.stream import (
     stream_of,
     text_lines,
 )
-from urlward.lists.formats.write import attributes, domain, host_alone, page
+from urlward.lists.formats.write import attributes, domain, file_digest, host_alone, page
 
 _CHUNK = 1 << 16
 _ESCAPE = re.compile(
@@ -80,6 +82,19 @@ def object_members(stream: SourceStream) -> Iterator[tuple[str, Any]]:
     if stream.first() != b"{":
         raise FormatError("not a JSON object")
     return _whole(ijson.kvitems(_WellFormed(stream), ""))
+
+
+def member_items(stream: SourceStream, where: str) -> Iterator[Any]:
+    """Iterate over the items of an array in a JSON object.
+
+    Args:
+        stream: of the object.
+        where: the array's items as `ijson` names them, such as ``value.item``.
+
+    Raises:
+        FormatError: not whole, or not JSON.
+    """
+    return _whole(ijson.items(_WellFormed(stream), where))
 
 
 def _whole[T](items: Iterator[T]) -> Iterator[T]:
@@ -151,14 +166,14 @@ class _WellFormed:
 
 
 NAMES = ("url", "host", "domain")
-"""The fields of which one says what to block."""
+"""The fields of which one says what address to block; `DIGESTS` are what else can be said."""
 
 type Get = Callable[[str], str]
 """A field of `FIELDS` to its value in a record, empty where it has none."""
 
 
-def found(get: Get, number: int, category: str) -> Found | Skipped:
-    """Convert a record to a line of the grammar.
+def found(get: Get, number: int, category: str) -> Iterator[Found | Skipped]:
+    """Convert a record to lines of the grammar: one for what it says of an address, and one for each digest.
 
     Args:
         get: gives its fields.
@@ -167,9 +182,31 @@ def found(get: Get, number: int, category: str) -> Found | Skipped:
     """
     try:
         more = attributes(get("id"), get("category") or category, get("expires"))
-        return Found(_entry(get) + more, number)
-    except (UrlError, NotTakenError) as e:
-        return not_taken(number, 1, e)
+    except NotTakenError as e:
+        yield not_taken(number, 1, e)
+        return
+    digests = [algorithm for algorithm in DIGESTS if get(algorithm).lower() not in _NO_DIGEST]
+    if not digests or any(map(get, NAMES)):
+        try:
+            yield Found(_entry(get) + more, number)
+        except (UrlError, NotTakenError) as e:
+            yield not_taken(number, 1, e)
+    for algorithm in digests:
+        try:
+            yield Found(file_digest(algorithm, get(algorithm)) + _distance(get, algorithm) + more, number)
+        except NotTakenError as e:
+            yield not_taken(number, 1, e)
+
+
+_NO_DIGEST = frozenset({"", "-", "null", "none", "n/a"})
+"""Values of a column that say that a file has no such digest."""
+
+
+def _distance(get: Get, algorithm: str) -> str:
+    distance = get("distance") if algorithm == PDQ else ""
+    if distance and not (distance.isascii() and distance.isdecimal()):
+        raise NotTakenError("distance is a number", unsupported=False)
+    return f" distance={distance}" if distance else ""
 
 
 def _entry(get: Get) -> str:
@@ -185,7 +222,7 @@ def _entry(get: Get) -> str:
     name = get("domain")
     if name:
         return domain(name)
-    raise NotTakenError("no url, host or domain in it", unsupported=False)
+    raise NotTakenError("no url, host, domain or digest in it", unsupported=False)
 
 
 def read_csv(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
@@ -200,7 +237,7 @@ def read_csv(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped
         elif columns is None:
             columns = columns_of(row[1], options.columns)
         else:
-            yield found(getter(row[1], columns), row[0], options.category)
+            yield from found(getter(row[1], columns), row[0], options.category)
 
 
 def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, int]:
@@ -215,7 +252,12 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
     """
     names = [name.strip().lower() for name in header]
     columns = {}
-    for field, name in (wanted or {name: name for name in FIELDS if name in names}).items():
+    if not wanted:
+        names = [digest_named(name) or name for name in names]
+        # A table of addresses that has digests too is of what was found there: it lists the addresses.
+        addresses = any(name in NAMES for name in names)
+        wanted = {name: name for name in FIELDS if name in names and not (addresses and name in DIGESTS)}
+    for field, name in wanted.items():
         if name.strip().lower() not in names:
             # What stands in the first line may be an entry.
             raise FormatError(f"line 1 names no column {name!r}: --column {field}=NAME, or its number")
@@ -224,9 +266,18 @@ def columns_of(header: Sequence[str], wanted: Mapping[str, str]) -> dict[str, in
     return columns
 
 
+_SEPARATORS = str.maketrans("", "", " -_")
+
+
+def digest_named(name: str) -> str:
+    """The algorithm whose digests a column of this name has, in lower case, such as sha-256; or empty."""
+    plain = name.translate(_SEPARATORS)
+    return plain if plain in DIGESTS else ""
+
+
 def _check_columns(columns: Mapping[str, object]) -> None:
-    if not any(name in columns for name in NAMES):
-        raise FormatError("no column that says what to block: --column url=NAME (or host=, domain=)")
+    if not any(name in columns for name in (*NAMES, *DIGESTS)):
+        raise FormatError("no column that says what to block: --column url=NAME (or host=, domain=, sha256=)")
 
 
 def getter(row: Sequence[str], columns: Mapping[str, int]) -> Get:
@@ -289,14 +340,14 @@ def read_json_lines(file: BinaryIO, options: FormatOptions) -> Iterator[Found | 
         except (RecursionError, ValueError):
             yield Skipped(number, 1, "not JSON that can be read")
         else:
-            yield found_in(record, columns, number, options.category)
+            yield from found_in(_of_one_kind(record, options), columns, number, options.category)
 
 
 def read_json(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
     """See `Format.read`."""
     columns = _members(options)
     for number, record in enumerate(array_items(stream_of(file)), 1):
-        yield found_in(record, columns, number, options.category)
+        yield from found_in(_of_one_kind(record, options), columns, number, options.category)
 
 
 def _members(options: FormatOptions) -> Mapping[str, str]:
@@ -305,8 +356,17 @@ def _members(options: FormatOptions) -> Mapping[str, str]:
     return columns
 
 
-def found_in(record: object, columns: Mapping[str, str], number: int, category: str) -> Found | Skipped:
-    """Convert a JSON object to a line of the grammar.
+def _of_one_kind(record: object, options: FormatOptions) -> object:
+    """A record without its digests, where it has an address and nobody has said that both count."""
+    if options.columns or not isinstance(record, dict) or not any(record.get(name) for name in NAMES):
+        return record
+    return {name: value for name, value in record.items() if name not in DIGESTS}
+
+
+def found_in(
+    record: object, columns: Mapping[str, str], number: int, category: str
+) -> Iterator[Found | Skipped]:
+    """Convert a JSON object to lines of the grammar.
 
     Args:
         record: the object, if it is one.
@@ -315,7 +375,7 @@ def found_in(record: object, columns: Mapping[str, str], number: int, category: 
         category: where it has none of its own.
     """
     if not isinstance(record, dict):
-        return Skipped(number, 1, "not a JSON object")
+        return iter((Skipped(number, 1, "not a JSON object"),))
     return found(lambda field: _member(record, columns.get(field, "")), number, category)
 
 

@@ -45,7 +45,7 @@ def _urlhaus_csv(stream: SourceStream, category: str) -> Iterator[Found | Skippe
         if "url" in names:
             columns = columns_of(names, {key: name for key, name in _URLHAUS.items() if name in names})
         elif not is_comment:
-            yield found(getter(values, columns), number, category)
+            yield from found(getter(values, columns), number, category)
 
 
 def _urlhaus_json(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
@@ -54,7 +54,7 @@ def _urlhaus_json(stream: SourceStream, category: str) -> Iterator[Found | Skipp
         records = value if isinstance(value, list) else [value]
         for record in records:
             named = {"id": id_, **record} if isinstance(record, dict) else record
-            yield found_in(named, _URLHAUS, number, category)
+            yield from found_in(named, _URLHAUS, number, category)
 
 
 def read_phishtank(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
@@ -81,7 +81,7 @@ def _phishtank_csv(stream: SourceStream, category: str) -> Iterator[Found | Skip
         elif 0 <= verified < len(values) and values[verified] == "no":
             yield Skipped(number, 1, _NOT_VERIFIED, unsupported=True)
         else:
-            yield found(getter(values, columns), number, category)
+            yield from found(getter(values, columns), number, category)
 
 
 def _phishtank_json(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
@@ -89,4 +89,4 @@ def _phishtank_json(stream: SourceStream, category: str) -> Iterator[Found | Ski
         if isinstance(record, dict) and record.get("verified") == "no":
             yield Skipped(number, 1, _NOT_VERIFIED, unsupported=True)
         else:
-            yield found_in(record, _PHISHTANK, number, category)
+            yield from found_in(record, _PHISHTANK, number, category)

@@ -6,11 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
 
+from urlward.engine.entry import ALGORITHMS
 from urlward.engine.errors import UrlError, UrlwardError
 
-FIELDS = ("url", "host", "domain", "path", "id", "category", "expires")
+DIGESTS = tuple(ALGORITHMS)
+"""What a column of a table can be that lists files: a digest of each algorithm."""
+
+FIELDS = ("url", "host", "domain", "path", *DIGESTS, "distance", "id", "category", "expires")
 """What a column of a table can be: a page, a host alone, a host with its subdomains, a path on the
-host, and an entry's attributes."""
+host, a file's digest, and an entry's attributes."""
 
 
 WHITE = ("skip", "allow", "block")
@@ -86,6 +90,8 @@ class FormatOptions:
         delimiter: between the columns of CSV; one character.
         category: of entries that the source gives none.
         white: what becomes of a squidGuard folder that allows: one of `WHITE`.
+        take: the categories that are taken of a source that has its own
+            (`urlward.lists.formats.digests.CATEGORIES`); empty for those that there say.
 
     Raises:
         FormatError: a field that is unknown, a delimiter that is not one character, or another `white`.
@@ -95,6 +101,7 @@ class FormatOptions:
     delimiter: str = ","
     category: str = ""
     white: str = "skip"
+    take: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, column in self.columns.items():

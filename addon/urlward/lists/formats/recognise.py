@@ -9,7 +9,7 @@ of another tool can look like one: ``banner.gif`` in an AdBlock list is any URL 
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import BinaryIO
 
@@ -17,8 +17,8 @@ from urlward.encoding import without_bom
 from urlward.engine.entry import Entry
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
-from urlward.lists.formats.csv_json import NAMES
-from urlward.lists.formats.format import FormatError, FormatOptions, Found, Read, Skipped
+from urlward.lists.formats.csv_json import NAMES, digest_named
+from urlward.lists.formats.format import DIGESTS, FormatError, FormatOptions, Found, Read, Skipped
 from urlward.lists.formats.stream import SourceStream
 
 SNIFFED = 4096
@@ -28,6 +28,10 @@ GRAMMAR = "grammar"
 
 _JSON_ARRAY = re.compile(r"\[\s*\{").match
 _URLHAUS_JSON = re.compile(r'\{\s*"\d+"\s*:\s*\[\s*\{').match
+_PROJECT_VIC = re.compile(
+    r'\{\s*"@?odata\.(?:context|metadata)"\s*:\s*"[^"]*(?:VICSDATAMODEL|ProjectVic)', re.IGNORECASE
+).match
+_SIGNAL = re.compile(r"(?:pdq|(?:photo_|video_)?md5|sha1|sha256) [0-9A-Fa-f]{32,64}").fullmatch
 _MEMBER = re.compile(r'"([^"\\]+)"\s*:')
 _ADBLOCK_HEADER = re.compile(r"\[(?:adblock|ublock|adguard)\b[^\]]*\]\s*", re.IGNORECASE).fullmatch
 _ADBLOCK_ONLY = re.compile(
@@ -196,16 +200,26 @@ def _as_json(text: str, lines: Sequence[str]) -> str:
     if _JSON_ARRAY(text):
         if "phish_id" in names:
             return "phishtank"
-        return "json" if any(name in NAMES for name in names) else ""
+        return "json" if _lists(names, text) else ""
     if _URLHAUS_JSON(text):
         return "urlhaus" if "url" in names else ""
+    if _PROJECT_VIC(text):
+        return "projectvic"
     if text.startswith("{") and lines:
         try:
             first = json.loads(lines[0])
         except (ValueError, RecursionError):
             return ""
-        return "jsonl" if any(name in first for name in NAMES) else ""
+        return "jsonl" if _lists(first, text) else ""
     return ""
+
+
+def _lists(names: Iterable[str], text: str) -> bool:
+    """Whether members of these names say what is listed. Digests beside a URL are of what is found there:
+    which of the two a source lists must be said."""
+    return any(name in NAMES for name in names) or (
+        any(name in DIGESTS for name in names) and "://" not in text
+    )
 
 
 def _by_marks(lines: Sequence[str], content: Sequence[str], *, has_entries: bool) -> str:
@@ -218,7 +232,14 @@ def _by_marks(lines: Sequence[str], content: Sequence[str], *, has_entries: bool
     columns = [column.strip().strip('"').lower() for column in content[0].split(",")]
     if "phish_id" in columns and "url" in columns:
         return "phishtank"
-    is_header = any(column in NAMES for column in columns) and all(map(_COLUMN, columns))
+    if "signal_type" in columns and "signal_str" in columns:
+        return "threatexchange"
+    if all(map(_SIGNAL, content)):
+        return "threatexchange"
+    of_files = any(map(digest_named, columns)) and not any(
+        _URL_FIELD(field.strip().strip('"')) for row in content for field in row.split(",")
+    )
+    is_header = (of_files or any(column in NAMES for column in columns)) and all(map(_COLUMN, columns))
     if is_header and all("," in row for row in content):
         return "csv"
     if any(map(_ZONE, content)) and any(map(_POLICY, content)):

@@ -9,6 +9,7 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
+from urlward.engine.entry import ALGORITHMS
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES
 from urlward.engine.url import byte_string, canonical_host, is_address, split_authority, split_url
@@ -24,6 +25,7 @@ _PLAIN_NAME = re.compile(r"(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullm
 _HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=:[/\\]{2})").match
 _WEB = ("http", "https", "ws", "wss")
+_HEX = re.compile(r"[0-9A-Fa-f]+").fullmatch
 _UNSAFE = re.compile(r"[^!$%&'()+,\-./0-9:;<=>?@A-Z\[\\\]^_`a-z{|}~]")
 _DOTS = frozenset({".", ".."})
 _SLASHES = re.compile(r"//+")
@@ -106,6 +108,18 @@ def page(url: str) -> str:
     if port == 0:
         raise NotTakenError("port 0", unsupported=False)
     return f"{name or 'http'}://{canonical_host(host)}{'' if port is None else f':{port}'}{_escaped(target)}"
+
+
+def file_digest(algorithm: str, digest: str) -> str:
+    """Line for a file.
+
+    Raises:
+        NotTakenError: not a digest of the algorithm.
+    """
+    if not _HEX(digest) or len(digest) != 2 * ALGORITHMS[algorithm]:
+        digits = 2 * ALGORITHMS[algorithm]
+        raise NotTakenError(f"a digest of {algorithm} has {digits} hexadecimal digits", unsupported=False)
+    return f"{algorithm}:{digest.lower()}"
 
 
 def prefix(host: str, path: str) -> str:

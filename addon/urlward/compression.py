@@ -1,0 +1,127 @@
+"""Decoders of compressed data, piece by piece and with a bound on what one piece becomes."""
+
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any, Final
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+DAMAGED: Final = (zlib.error, zstd.ZstdError)
+"""What `Decoder.decompress` raises where the data is not what it should be."""
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_SKIPPABLE = b"\x2a\x4d\x18"  # behind a first byte of 0x50 to 0x5f (RFC 8878, section 3.1.2)
+_WINDOW = 27
+"""128 MiB, all that ``zstd --ultra`` uses."""
+
+_HTTP_WINDOW = 23
+"""8 MiB, all that a content coding may use (RFC 9659)."""
+
+
+class _Zlib:
+    """zlib's decoder in the shape of zstd's."""
+
+    def __init__(self, bits: int) -> None:
+        self._z = zlib.decompressobj(bits)
+
+    @property
+    def eof(self) -> bool:
+        return self._z.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._z.unconsumed_tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._z.unused_data
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return self._z.decompress(self._z.unconsumed_tail + data, max_length)
+
+
+class _Deflate(_Zlib):
+    """The content coding of that name: a zlib stream, or what is inside one, which some servers send."""
+
+    def __init__(self) -> None:
+        super().__init__(zlib.MAX_WBITS)
+        self._head: bytes | None = b""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        if self._head is not None:
+            data = self._head + data
+            if len(data) < 2:
+                self._head = data
+                return b""
+            self._head = None
+            if data[0] & 0xF != zlib.DEFLATED or (data[0] << 8 | data[1]) % 31:  # RFC 1950 section 2.2
+                self._z = zlib.decompressobj(-zlib.MAX_WBITS)
+        return super().decompress(data, max_length)
+
+
+class _Brotli:
+    """Brotli's decoder in the shape of zstd's; a piece may be larger than was asked for, by 32 KiB or so."""
+
+    unused_data = b""
+
+    def __init__(self) -> None:
+        import brotli
+
+        self._brotli: Any = brotli.Decompressor()
+        self._error: type[Exception] = brotli.error
+        self._full = False
+        """Whether there may be more of what went in: that alone does not say so once all is taken."""
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._brotli.is_finished())
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._full and bool(self._brotli.can_accept_more_data())
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        try:
+            found = bytes(self._brotli.process(data, output_buffer_limit=max_length))
+        except self._error as e:
+            raise zlib.error from e
+        self._full = len(found) >= max_length
+        return found
+
+
+type Decoder = _Zlib | _Brotli | zstd.ZstdDecompressor
+"""Decoder of one gzip member, zstd frame or the like; others may follow it."""
+
+
+def gzip_decoder() -> Decoder:
+    """Make a decoder of one gzip member (RFC 1952)."""
+    return _Zlib(zlib.MAX_WBITS | 16)
+
+
+def zstd_decoder(window: int = _WINDOW) -> Decoder:
+    """Make a decoder of one zstd frame (RFC 8878) with a window of at most so many bits."""
+    return zstd.ZstdDecompressor(options={int(zstd.DecompressionParameter.window_log_max): window})
+
+
+def decoder_for(head: bytes) -> Callable[[], Decoder] | None:
+    """Choose the decoder for data by its first four bytes, or more; None where it is neither."""
+    if head.startswith(_GZIP):
+        return gzip_decoder
+    if head.startswith(_ZSTD) or (head[1:4] == _SKIPPABLE and head[0] >> 4 == 5):
+        return zstd_decoder
+    return None
+
+
+CONTENT_CODINGS: Final[dict[str, Callable[[], Decoder]]] = {
+    "gzip": gzip_decoder,
+    "x-gzip": gzip_decoder,
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": lambda: zstd_decoder(_HTTP_WINDOW),
+}
+"""Decoders of the content codings of HTTP that browsers take."""

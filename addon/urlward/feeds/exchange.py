@@ -1,0 +1,319 @@
+"""Exchanges of digests: databases that members of a hotline or of an industry ask for what has changed.
+
+The clients are those of Meta's ``threatexchange`` (extra ``files``), which know what each exchange's answers
+mean and in which steps it is asked; each request is made as of any feed (`urlward.feeds.fetch`). An exchange
+says what is new and what is gone, and may take hours to tell all of it. So what it has said is kept beside
+the feed's artifact, sealed under the local key, with the place to go on from; whatever ends a fetch, the next
+one goes on there.
+
+It runs in a process that ends with the refresh.
+"""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import blake2b
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
+from xml.etree import ElementTree as ET
+
+from urlward.engine.dates import time_text
+from urlward.engine.digest import Key
+from urlward.engine.errors import DamagedError, UrlError
+from urlward.feeds.fetch import fetch, parse, peer
+from urlward.feeds.guards import RefusedError
+from urlward.feeds.source import FeedOrigin, FetchError
+from urlward.lists import memfd
+from urlward.lists.formats.format import DIGESTS, NotTakenError
+from urlward.lists.formats.write import attributes, file_digest, page
+from urlward.regular import read_regular
+from urlward.state.folder import locked, write_private
+
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
+
+SUFFIX = ".exchange"
+"""Of the file in the state folder that has what an exchange has said."""
+
+_VERSION = 1
+_MOST = 1 << 32
+"""Bytes of what is kept at most."""
+
+_WRITE = 300.0
+"""Seconds between two times that what an exchange says is kept, while it says more."""
+
+_STALE = 30 * 86_400
+"""Seconds after which StopNCII is asked for everything again."""
+
+type Update = tuple[dict[str, list[str] | None], Any]
+"""Names of entries to their subjects in the grammar, None for those that are gone; and where to go on."""
+
+
+class Exchange(NamedTuple):
+    """One kind of exchange.
+
+    Attributes:
+        category: of its entries, where the feed says none.
+        updates: what has changed since a place that it gave, or all that there is where that is None.
+        names: whether an entry's name is a reference that may be said.
+    """
+
+    category: str
+    updates: Callable[[FeedOrigin, Any], Iterator[Update]]
+    names: bool = False
+
+
+class Kept(NamedTuple):
+    """What an exchange has said so far.
+
+    Attributes:
+        place: to go on from; None at the beginning.
+        entries: by name.
+    """
+
+    place: Any
+    entries: dict[str, list[str]]
+
+
+def fetched(feed: "FeedTable", origin: FeedOrigin, path: Path, key: Key, *, keeps: bool) -> int:
+    """Ask an exchange what has changed; returns a descriptor of memory with all that it lists, as lines of
+    the grammar. The caller closes it.
+
+    Args:
+        feed: whose `exchange` names it.
+        origin: of it.
+        path: of what is kept of it.
+        key: that this is sealed under.
+        keeps: whether anything is kept.
+
+    Raises:
+        FetchError: it could not be asked for all; what it has said is kept.
+        RefusedError: it says more than the feed's `max_size`.
+        StateError: that cannot be written.
+    """
+    exchange = EXCHANGES[str(feed.exchange)]
+    of = blake2b(repr((feed.exchange, feed.url, feed.user)).encode(), digest_size=16).hexdigest()
+    kept = _read(path, key, of, str(feed.exchange))
+    place, entries = kept
+    size, written = sum(map(_size, entries.values())), time.monotonic()
+    try:
+        for changed, reached in _answers(exchange, origin, place):
+            for name, subjects in changed.items():
+                size -= _size(entries.pop(name, ()))
+                if subjects:
+                    entries[name] = subjects
+                    size += _size(subjects)
+            place = reached
+            if size > feed.max_size:
+                raise RefusedError("too-large", f"more than max_size, {feed.max_size} bytes")
+            if keeps and time.monotonic() > written + _WRITE:
+                _write(path, key, of, Kept(place, entries))
+                written = time.monotonic()
+    finally:
+        if keeps:
+            _write(path, key, of, Kept(place, entries))
+    return _lines(entries, exchange, feed.category or exchange.category)
+
+
+def _size(subjects: Sequence[str]) -> int:
+    return sum(map(len, subjects))
+
+
+def _answers(exchange: Exchange, origin: FeedOrigin, place: Any) -> Iterator[Update]:
+    where = peer(parse(origin.url, "the feed's URL"))
+    try:
+        yield from exchange.updates(origin, place)
+    except FetchError:
+        raise
+    except ImportError as e:
+        text = f"an exchange needs the extra `files`, which is not installed: {e.name} is not there"
+        raise FetchError(text, "settings") from None
+    except Exception:  # noqa: BLE001 - whatever the client makes of it, and its text quotes the answer
+        raise FetchError(f"{where}: an answer that is none of this exchange", "protocol") from None
+
+
+def _lines(entries: Mapping[str, list[str]], exchange: Exchange, category: str) -> int:
+    fd = memfd.new()
+    try:
+        with os.fdopen(fd, "wb", closefd=False) as file:
+            for name in sorted(entries):
+                more = attributes(name if exchange.names else "", category)
+                for subject in entries[name]:
+                    file.write(f"{subject}{more}\n".encode())
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _read(path: Path, key: Key, of: str, exchange: str) -> Kept:
+    """What is kept; nothing where that is of another exchange, damaged, or too old to go on from."""
+    with suppress(OSError, DamagedError, ValueError, KeyError, TypeError, zlib.error):
+        said = json.loads(zlib.decompress(key.unseal(read_regular(path, _MOST))))
+        stale = exchange == "stopncii" and said["at"] + _STALE < time.time()
+        if said["version"] == _VERSION and said["of"] == of and not stale:
+            return Kept(said["place"], dict(said["entries"]))
+    return Kept(None, {})
+
+
+def _write(path: Path, key: Key, of: str, kept: Kept) -> None:
+    said = {"version": _VERSION, "of": of, "at": int(time.time()), **kept._asdict()}
+    data = key.seal(zlib.compress(json.dumps(said, separators=(",", ":")).encode(), 1))
+    with locked(path.parent):
+        write_private(path, data, path.parent.parent)
+
+
+def _asked(
+    origin: FeedOrigin,
+    url: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    form: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The body of an answer.
+
+    Args:
+        origin: how it is asked, with all credentials.
+        url: what is asked for.
+        params: of the URL.
+        form: what is sent.
+
+    Raises:
+        FetchError: there is none.
+    """
+    if params:
+        url += ("&" if "?" in url else "?") + urlencode(params)
+    body = None if form is None else urlencode(form).encode()
+    answer = fetch(replace(origin, url=url), body=body)
+    if answer.fd is None:
+        raise FetchError(f"{peer(parse(url, 'the URL'))}: status 404 or 410: no such exchange", "status")
+    with os.fdopen(answer.fd, "rb") as file:
+        return file.read()
+
+
+def _subjects(digests: Mapping[str, str | None]) -> list[str]:
+    """Subjects of the digests that entries can have, by algorithm; others are left out."""
+    found = []
+    for algorithm in DIGESTS:
+        with suppress(NotTakenError):
+            if digest := digests.get(algorithm):
+                found.append(file_digest(algorithm, digest.strip()))
+    return found
+
+
+def _ncmec(origin: FeedOrigin, place: Any) -> Iterator[Update]:
+    """NCMEC's hash sharing API: https://report.cybertip.org/hashsharing/v2/documentation.pdf."""
+    from threatexchange.exchanges.clients.ncmec import hash_api
+    from threatexchange.exchanges.impl import ncmec_api
+
+    base = origin.url.rstrip("/")
+
+    class Client(hash_api.NCMECHashAPI):
+        def get_entries(
+            self, *, start_timestamp: int = 0, end_timestamp: int = 0, next_: str = ""
+        ) -> hash_api.GetEntriesResponse:
+            # In UTC, which is where its own goes by the machine's time zone.
+            times = {"from": time_text(start_timestamp), "to": time_text(end_timestamp)}
+            asked = (base + next_, {}) if next_ else (f"{base}/{self.VERSION}/entries", times)
+            root = ET.fromstring(_asked(origin, *asked))  # noqa: S314 - expat bounds what entities make
+            for element in root.iter():
+                element.tag = element.tag.rpartition("}")[2]
+            if root.tag != "queryResult":  # as a page is that is XML too, which would say that nothing is new
+                raise ValueError
+            return hash_api.GetEntriesResponse.from_xml(hash_api._XMLWrapper(root), int(time.time()))
+
+    class Api(ncmec_api.NCMECSignalExchangeAPI):
+        def get_client(self, environment: Any) -> hash_api.NCMECHashAPI:
+            return Client(self._username, self._password, environment)
+
+    checkpoint = None
+    if place is not None:
+        since, paging = place
+        checkpoint = ncmec_api.NCMECCheckpoint(since, paging and ncmec_api._NCMECPagingInfo(*paging))
+    environment: Any = SimpleNamespace(value=base)
+    collab = ncmec_api.NCMECCollabConfig(name="urlward", environment=environment)
+    for delta in Api(collab, origin.user or "", origin.password or "").fetch_iter((), checkpoint):
+        now, page_ = delta.checkpoint, delta.checkpoint.paging_info
+        paging = None if page_ is None else [page_.paging_url, page_.paging_end_ts, page_.paging_url_ts]
+        changed = {
+            name: None if entry is None or entry.deleted else _subjects(entry.fingerprints)
+            for name, entry in delta.updates.items()
+        }
+        yield changed, [now.get_entries_max_ts, paging]
+
+
+def _stopncii(origin: FeedOrigin, place: Any) -> Iterator[Update]:
+    """StopNCII.org. What somebody has withdrawn is told by its status."""
+    from threatexchange.exchanges.clients.stopncii.api import (
+        StopNCIIAPI,
+        StopNCIICaseStatus,
+        StopNCIIEndpoint,
+        StopNCIISignalType,
+    )
+
+    function_key, comma, subscription_key = (origin.token or "").partition(",")
+    if not comma:
+        raise FetchError("token: needs the keys of function and subscription, a comma between", "secret")
+    fields = {"x-functions-key": function_key, "Ocp-Apim-Subscription-Key": subscription_key}
+    asked = replace(origin, token=None, fields=tuple(fields.items()))
+    base = origin.url.rstrip("/")
+
+    class Client(StopNCIIAPI):
+        def _get(self, endpoint: StopNCIIEndpoint, **params: Any) -> Any:
+            return json.loads(_asked(asked, f"{base}/{endpoint.value}", params))
+
+    algorithms = {StopNCIISignalType.ImagePDQ: "pdq", StopNCIISignalType.VideoMD5: "md5"}
+    gone = (StopNCIICaseStatus.Withdrawn, StopNCIICaseStatus.Deleted)
+    client = Client(subscription_key, function_key, base_url_override=base)
+    for answer in client.fetch_hashes_iter(StopNCIIAPI.DEFAULT_START_TIME if place is None else place):
+        changed: dict[str, list[str] | None] = {}
+        for record in answer.hashRecords:
+            name, subjects = f"{record.signalType.value} {record.hashValue}", list[str]()
+            if record.signalType in algorithms:
+                subjects = _subjects({algorithms[record.signalType]: record.hashValue})
+            elif record.signalType == StopNCIISignalType.URL:
+                with suppress(NotTakenError, UrlError):
+                    subjects = [page(record.hashValue)]
+            changed[name] = None if record.hashStatus in gone else subjects
+        yield changed, answer.nextSetTimestamp
+
+
+def _tat(origin: FeedOrigin, place: Any) -> Iterator[Update]:
+    """Tech Against Terrorism: https://terrorismanalytics.org/docs/hash-list-v1."""
+    from threatexchange.exchanges.clients.techagainstterrorism.api import TATEndpoint, TATHashListAPI
+
+    bare = replace(origin, user=None, password=None)
+
+    class Client(TATHashListAPI):
+        BASE_URL = origin.url.rstrip("/") + "/"
+
+        def _get(self, full_url: str | None = None, auth_token: str | None = None, **params: Any) -> Any:
+            return json.loads(_asked(replace(bare, token=auth_token), str(full_url), params))
+
+        def _post(self, endpoint: TATEndpoint, data: Any = None) -> Any:
+            return json.loads(_asked(bare, self.BASE_URL + endpoint.value, form=data))
+
+    client = Client(origin.user or "", origin.password or "")
+    for answer in client.fetch_hashes_iter(place or ""):
+        changed: dict[str, list[str] | None] = {}
+        for entry in answer.results:
+            algorithm = entry.algorithm.lower().replace("-", "")
+            name = f"{algorithm} {entry.hash_digest}"
+            changed[name] = None if entry.deleted else _subjects({algorithm: entry.hash_digest})
+        place = answer.checkpoint or place
+        yield changed, place
+
+
+EXCHANGES: Mapping[str, Exchange] = {
+    "ncmec": Exchange("csam", _ncmec, names=True),
+    "stopncii": Exchange("ncii", _stopncii),
+    "tat": Exchange("terrorism", _tat),
+}
+"""Exchanges by what a feed calls them (`urlward.config.feeds.FeedTable`)."""

@@ -1,0 +1,1 @@
+"""Known files: bodies of responses, compared with digests that lists have."""

@@ -1,0 +1,409 @@
+"""Inspection of one body: its content, hashed as it passes, and copied where somebody looks at pictures.
+
+Sans-IO: content comes in piece by piece, with its transfer coding undone. Content codings are undone here, in
+steps that take a few milliseconds, so that a body that grows a thousandfold holds nobody up. The first bytes
+say what a body is, beside its Content-Type: neither a wrong name nor a missing one hides a picture.
+"""
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+
+from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
+from urlward.config import FilesTable
+from urlward.files.inspection import Copy, Found, Inspector
+from urlward.files.media import HEAD, Format, format_of
+
+_PIECE: Final = 1 << 16
+"""Bytes that one step decompresses to at most."""
+
+_STEPS: Final = 16
+"""Steps that are made at once: some 3 ms where they are full."""
+
+_MOST_CODINGS: Final = 3
+"""Content codings of a body, one in another; browsers take more, and servers use one."""
+
+UNKNOWN: Final = "application/octet-stream"
+"""Media type of a body that has no Content-Type."""
+
+_DECODED: Final = {
+    Format.JPEG: "image/jpeg",
+    Format.PNG: "image/png",
+    Format.WEBP: "image/webp",
+    Format.GIF: "image/gif",
+    Format.MP4: "video/mp4",
+    Format.WEBM: "video/webm",
+    Format.TS: "video/mp2t",
+}
+_OTHERS: Final = (
+    (re.compile(rb".{4}ftyp(?:avif|avis)", re.DOTALL).match, "image/avif"),
+    (re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL).match, "image/heic"),
+    (re.compile(rb"BM.{4}\0{4}", re.DOTALL).match, "image/bmp"),
+    (re.compile(rb"II\*\0|MM\0\*").match, "image/tiff"),
+    (re.compile(rb"%PDF-").match, "application/pdf"),
+    (re.compile(rb"PK\x03\x04").match, "application/zip"),
+)
+"""What bodies that nobody decodes begin with."""
+
+_OF_SEGMENTS: Final = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
+"""Types of the box that a segment of a stream begins with, and no file."""
+
+_SEGMENT: Final = "video/iso.segment"
+SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
+"""Media types of the pieces in which streams come (DASH, HLS)."""
+
+_NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
+"""Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours."""
+
+_GRPC: Final = "application/grpc"
+
+_RANGE: Final = re.compile(rb"\s*bytes\s+0-(\d{1,19})/(\d{1,19})\s*", re.IGNORECASE).fullmatch
+
+
+class BodyFacts(NamedTuple):
+    """What a response's head says of its body.
+
+    Attributes:
+        media: its media type, in small letters.
+        codings: makers of decoders, in the order in which they are applied.
+        size: bytes of content; None where nothing says how many.
+        part: whether it is only a part of a file.
+    """
+
+    media: str
+    codings: tuple[Callable[[], Decoder], ...]
+    size: int | None
+    part: bool
+
+
+def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | None) -> BodyFacts | None:
+    """What a response's head says of its body; None where that is not looked at.
+
+    Args:
+        status: its code.
+        fields: of its head.
+        length: of the body as it is sent; None or below 0 where that is not known.
+    """
+    media = coding = b""
+    whole = status != 206
+    for name, value in fields:
+        match name.lower():
+            case b"content-type":
+                media = media or value
+            case b"content-encoding":
+                coding += b"," + value
+            case b"content-range" if not whole:
+                found = _RANGE(value)
+                whole = found is not None and int(found[1]) + 1 == int(found[2])
+    kind = media.partition(b";")[0].strip(b" \t").lower().decode("latin-1") or UNKNOWN
+    names = [part.strip(" \t") for part in coding.lower().decode("latin-1").split(",")]
+    codings = [name for name in names if name not in ("", "identity")]
+    if (
+        kind in _NEVER
+        or kind.startswith(_GRPC)
+        or len(codings) > _MOST_CODINGS
+        or not CONTENT_CODINGS.keys() >= set(codings)
+    ):
+        return None
+    size = length if length is not None and length >= 0 and not codings else None
+    return BodyFacts(kind, tuple(CONTENT_CODINGS[name] for name in reversed(codings)), size, not whole)
+
+
+def media_of(head: bytes) -> str:
+    """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
+    found = format_of(head)
+    if found is Format.MP4 and head[4:8] in _OF_SEGMENTS:
+        return _SEGMENT
+    if found is not None:
+        return _DECODED[found]
+    return next((media for begins, media in _OTHERS if begins(head)), "")
+
+
+class _Layer:
+    """One content coding, undone."""
+
+    __slots__ = ("_decoder", "_members", "_new", "_rest", "full")
+
+    def __init__(self, new: Callable[[], Decoder]) -> None:
+        self._new = new
+        self._decoder: Decoder | None = new()
+        """None behind the last member."""
+        self._members = 0
+        self._rest = b""
+        self.full = False
+        """Whether more comes out before more goes in."""
+
+    def step(self, data: bytes) -> bytes:
+        """Decompress up to `_PIECE` bytes.
+
+        Raises:
+            Exception: one of `DAMAGED`.
+        """
+        decoder = self._decoder
+        if decoder is None:
+            return b""
+        if decoder.eof:
+            data, self._rest = self._rest + data, b""
+            decoder = self._decoder = self._new()
+        try:
+            found = decoder.decompress(data, _PIECE)
+        except DAMAGED:
+            if not self._members:
+                raise
+            self._decoder, self.full = None, False  # what browsers pass over
+            return b""
+        if decoder.eof:
+            self._members += 1
+            self._rest = decoder.unused_data
+            self.full = bool(self._rest)
+        else:
+            self.full = len(found) >= _PIECE or not decoder.needs_input
+        return found
+
+
+class _Unpacker:
+    """Content of a body, its content codings undone in steps."""
+
+    __slots__ = ("_layers", "_waiting")
+
+    def __init__(self, codings: Iterable[Callable[[], Decoder]]) -> None:
+        self._layers = [_Layer(new) for new in codings]
+        self._waiting: deque[bytes] = deque()
+
+    def put(self, data: bytes) -> None:
+        """Add what follows."""
+        self._waiting.append(data)
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is yet to be undone."""
+        return bool(self._waiting) or any(layer.full for layer in self._layers)
+
+    def step(self) -> bytes:
+        """Make one step; what comes out of it, perhaps nothing.
+
+        Raises:
+            Exception: one of `DAMAGED`.
+        """
+        return self._step(len(self._layers) - 1)
+
+    def _step(self, level: int) -> bytes:
+        if level < 0:
+            return self._waiting.popleft() if self._waiting else b""
+        layer = self._layers[level]
+        if layer.full:
+            return layer.step(b"")
+        data = self._step(level - 1)
+        return layer.step(data) if data else b""
+
+
+class Seen(NamedTuple):
+    """What was seen of a body.
+
+    Attributes:
+        media: its media type, by its first bytes or by what its head says.
+        size: bytes of its content that have come.
+        part: whether it is only a part of a file.
+    """
+
+    media: str
+    size: int
+    part: bool
+
+
+class Judge[Answer](Protocol):
+    """Decides on what was found; None where the body may go on. No method raises."""
+
+    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> Answer | None:
+        """Decide on a body's digests, by algorithm."""
+
+    def alike(self, found: Found, seen: Seen) -> Answer | None:
+        """Decide on what the inspector has found."""
+
+
+def _nobody() -> None:
+    """Is told for whoever is not there any more."""
+
+
+class Inspection[Answer]:
+    """Inspection of one body.
+
+    Args:
+        facts: what its head says.
+        table: the configuration.
+        algorithms: of the digests of a whole file, as hashlib calls them.
+        judge: decides on them.
+        inspector: looks at pictures; None where nobody does.
+        place: where the body is from, for the inspector (`Inspector.offer`).
+
+    Attributes:
+        answer: what the response is answered with in its place; None while it may go on.
+        over: whether all is known: the body may go on unseen, or must not.
+        behind: whether `work` has to be called before more is fed.
+        changed: called when `answer` or `over` has changed and nobody has called.
+    """
+
+    __slots__ = (
+        "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media",
+        "_place", "_size", "_table", "_unpacker", "answer", "behind", "changed", "over",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        facts: BodyFacts,
+        table: FilesTable,
+        algorithms: Collection[str],
+        judge: Judge[Answer],
+        inspector: Inspector | None = None,
+        place: str = "",
+    ) -> None:
+        self.answer: Answer | None = None
+        self.over = self.behind = False
+        self.changed: Callable[[], None] = _nobody
+        self._facts = facts
+        self._table = table
+        self._judge = judge
+        self._inspector = inspector
+        self._place = place
+        self._unpacker = _Unpacker(facts.codings)
+        self._hashes: dict[str, Any] = {
+            name: hashlib.new(name, usedforsecurity=False) for name in algorithms if not facts.part
+        }
+        self._head: bytes | None = b""
+        """First bytes, until what it is has been told by them."""
+        self._media = facts.media
+        self._size = 0
+        self._copy: Copy | None = None
+        self._awaits = False
+        """Whether the inspector's answer decides whether the body may go on."""
+        self._ended = False
+
+    @property
+    def holds(self) -> bool:
+        """Whether the last bytes of the body must not go on before it is `over`."""
+        return not self.over and bool(self._head is not None or self._hashes or self._awaits)
+
+    @property
+    def _seen(self) -> Seen:
+        return Seen(self._media, self._size, self._facts.part)
+
+    def feed(self, content: bytes) -> None:
+        """Take content that follows."""
+        if content and not (self.over or self._ended):
+            self._unpacker.put(content)
+            self.work()
+
+    def work(self) -> None:
+        """Look at some of what has come."""
+        try:
+            for _ in range(_STEPS):
+                if self.over or not self._unpacker.behind:
+                    break
+                if piece := self._unpacker.step():
+                    self._take(piece)
+            self.behind = not self.over and self._unpacker.behind
+        except DAMAGED:
+            # What has come may be all that there is, and browsers show it.
+            self._ended, self.behind = True, False
+        if self._ended and not (self.over or self.behind):
+            self._finish()
+
+    def end(self) -> None:
+        """That was all."""
+        if not self._ended:
+            self._ended = True
+            self.work()
+
+    def drop(self) -> None:
+        """Nobody waits for the body any more."""
+        self.changed = _nobody
+        if not self._ended:
+            self._give_up()
+
+    def _take(self, piece: bytes) -> None:
+        if self._head is None:
+            self._look_at(piece)
+            return
+        self._head += piece
+        if len(self._head) >= HEAD:
+            self._begin(self._head)
+
+    def _begin(self, head: bytes) -> None:
+        """Tell by the first bytes whether, and by whom, the body is looked at."""
+        self._head = None
+        table, facts = self._table, self._facts
+        media = media_of(head)
+        self._media = media or facts.media
+        if not (looked_at(facts.media, table) or (media and looked_at(media, table))):
+            self._give_up()
+            return
+        if self._inspector is not None and (found := format_of(head)) is not None:
+            wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
+            kind = "video" if found.is_video else "image"
+            self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
+            self._awaits = self._copy is not None and table.pictures == "cut"
+        self._look_at(head)
+
+    def _look_at(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size > self._table.max_size:
+            self._hashes.clear()
+        for each in self._hashes.values():
+            each.update(piece)
+        if self._copy is not None:
+            if self._size > self._table.max_picture and self._media.startswith("image/"):
+                self._copy.drop()
+                self._leave_copy()
+            else:
+                self._copy.write(piece)
+        self.over = not self._hashes and self._copy is None
+
+    def _finish(self) -> None:
+        """All has come, and has been looked at."""
+        if self._head is not None:
+            self._begin(self._head)
+        if self._hashes:
+            digests = {name: each.digest() for name, each in self._hashes.items()}
+            self._hashes.clear()
+            self._conclude(self._judge.exact(digests, self._seen))
+        if self._copy is not None:
+            self._copy.end()
+        self.over = not self._awaits
+
+    def _conclude(self, answer: Answer | None) -> None:
+        """Note an answer, if there is one."""
+        if answer is not None:
+            self.answer = answer
+            self._give_up()
+
+    def _give_up(self) -> None:
+        self.over, self.behind = True, False
+        self._hashes.clear()
+        if self._copy is not None:
+            self._copy.drop()
+            self._leave_copy()
+
+    def _leave_copy(self) -> None:
+        self._copy, self._awaits = None, False
+
+    def _heard(self, found: Found | None) -> None:
+        """Take what the inspector says."""
+        over = self.over
+        if found is None:
+            self._leave_copy()
+            self.over = over or not self._hashes
+        else:
+            answer = self._judge.alike(found, self._seen)
+            if not over:
+                self._conclude(answer)
+        if self.over and not over:
+            self.changed()
+
+
+def looked_at(media: str, table: FilesTable) -> bool:
+    """Whether bodies of a media type are looked at."""
+    return any(
+        each in ("*", media) or (each.endswith("/*") and media.startswith(each[:-1])) for each in table.types
+    )

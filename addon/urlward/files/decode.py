@@ -1,0 +1,197 @@
+"""Pictures, and key frames of video, as arrays of a size that is enough to compare them.
+
+It runs in a process that is confined (`urlward.files.confine`) and ends at a deadline: what it is given may
+be made to break it.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from urlward.files.media import Format
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIDE = 512
+"""Pixels of an array's longer side at most: PDQ takes an eighth of that."""
+
+LEAST_SIDE = 32
+"""Pixels of a picture's shorter side, below which it is not looked at, as an icon is not."""
+
+MOST_PIXELS = 64_000_000
+"""Pixels of what is decoded whole; a JPEG picture is scaled as it is decoded."""
+
+MOST_PICTURES, MOST_FRAMES = 8, 16
+"""Pictures of an animation that are looked at, and key frames of a video or of a piece of one."""
+
+GAP = 1.0
+"""Seconds between two key frames that are looked at, at least."""
+
+_PICTURES = {Format.JPEG: "JPEG", Format.PNG: "PNG", Format.WEBP: "WEBP", Format.GIF: "GIF"}
+_DEMUXERS = {Format.MP4: "mp4", Format.WEBM: "matroska", Format.TS: "mpegts"}
+
+
+class Frame(NamedTuple):
+    """One picture.
+
+    Attributes:
+        at: seconds from the beginning of a video; 0 in a picture.
+        pixels: height, width and three colours, a byte each.
+    """
+
+    at: float
+    pixels: "NDArray[np.uint8]"
+
+
+class TooLargeError(Exception):
+    """It has more pixels than are decoded."""
+
+
+def prepare(*, video: bool) -> None:
+    """Load all that decodes, before the process can open no file any more.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+
+    Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
+    # What has come of a picture is shown, and so looked at.
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    for media, name in _PICTURES.items():
+        made = io.BytesIO()
+        Image.new("RGB", (LEAST_SIDE, LEAST_SIDE)).save(made, name)
+        _try(made, media)
+    if video:
+        for media, name in _DEMUXERS.items():
+            _try(_sample(name), media)
+
+
+def _try(made: io.BytesIO, media: Format) -> None:
+    """Decode a sample, since libraries import some of their modules as they are first used."""
+    if not any(frames(made.getvalue(), media, [])):
+        raise ImportError(f"{media} is not decoded")
+
+
+def _sample(muxer: str) -> io.BytesIO:
+    """A video of one black frame."""
+    import av
+    import av.logging
+
+    av.logging.set_level(None)
+    made = io.BytesIO()
+    with av.open(made, "w", format=muxer) as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width = stream.height = LEAST_SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.thread_count = 1  # a process with threads is not forked
+        black = np.zeros((LEAST_SIDE * 3 // 2, LEAST_SIDE), np.uint8)
+        frame = av.VideoFrame.from_ndarray(black, format="yuv420p")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return made
+
+
+def frames(data: bytes, media: Format, beginnings: "list[bytes]") -> Iterator[Frame]:
+    """Decode what is to be looked at, one after another.
+
+    Args:
+        data: the content.
+        media: its format.
+        beginnings: of a segment of MP4, which lacks its own: those that it may have. Each is tried.
+
+    Raises:
+        TooLargeError: too many pixels.
+        Exception: whatever a decoder raises that makes nothing of it.
+    """
+    if not media.is_video:
+        yield from _pictures(io.BytesIO(data), _PICTURES[media])
+        return
+    for beginning in beginnings or [b""]:
+        found = False
+        with suppress(*([Exception] if len(beginnings) > 1 else [])):
+            for frame in _key_frames(io.BytesIO(beginning + data), _DEMUXERS[media]):
+                found = True
+                yield frame
+        if found:
+            return
+
+
+def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
+    """The first picture, and of an animation some that follow, ever further apart."""
+    with Image.open(file, formats=[name]) as image:
+        image.draft("RGB", (SIDE, SIDE))
+        _check(*image.size)
+        if min(image.size) < LEAST_SIDE:
+            return
+        for number in range(MOST_PICTURES):
+            try:
+                image.seek(2**number - 1)
+            except EOFError:
+                return
+            yield Frame(0.0, _pixels(image))
+
+
+def _pixels(image: Image.Image) -> "NDArray[np.uint8]":
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    colours = image if image.mode == "RGB" else image.convert("RGB")
+    scale = SIDE / max(colours.size)
+    if scale < 1:
+        size = max(round(colours.width * scale), 1), max(round(colours.height * scale), 1)
+        colours = colours.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
+    return np.asarray(colours)
+
+
+def _check(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise TooLargeError
+
+
+def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
+    import av
+
+    with av.open(file, format=demuxer) as container:
+        stream = container.streams.video[0]
+        context: Any = stream.codec_context
+        _check(context.width, context.height)
+        context.thread_count = 1
+        context.skip_frame = "NONKEY"
+        length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        gap = max(GAP, length / MOST_FRAMES)
+        for decoded in islice(_decoded(container, stream, gap), MOST_FRAMES):
+            _check(decoded.width, decoded.height)
+            if min(decoded.width, decoded.height) < LEAST_SIDE:
+                return
+            scale = min(SIDE / max(decoded.width, decoded.height), 1.0)
+            small = decoded.reformat(
+                width=max(round(decoded.width * scale), 1),
+                height=max(round(decoded.height * scale), 1),
+                format="rgb24",
+                threads=1,
+            )
+            yield Frame(max(float(decoded.time or 0.0), 0.0), small.to_ndarray())
+
+
+def _decoded(container: Any, stream: Any, gap: float) -> Iterator[Any]:
+    """Key frames that are at least so many seconds apart; what lies between is not decoded."""
+    import av
+
+    last = None
+    for packet in container.demux(stream):
+        if packet.size and not packet.is_keyframe:
+            continue
+        if packet.size and packet.pts is not None:
+            at = float(packet.pts * packet.time_base)
+            if last is not None and 0 <= at - last < gap:
+                continue
+            last = at
+        # One that is damaged costs itself alone. The last packet is empty, and brings what is held back.
+        with suppress(av.error.FFmpegError):
+            yield from packet.decode()

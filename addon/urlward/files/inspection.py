@@ -1,0 +1,409 @@
+"""Inspection of pictures and video elsewhere: what a worker hands over, and what it hears.
+
+A worker decodes nothing. It offers a copy of what passes to the inspector (`urlward.files.inspector`), which
+answers when it can, or not at all; nothing here blocks, and what there is no room for is passed over and
+counted. A copy is in memory of its own, which the inspector is handed. A video is handed over piece by piece,
+as it comes: so one that never ends is looked at as well.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from urlward.engine.entry import PDQ
+from urlward.engine.loaded import LoadedList
+from urlward.files.media import HEAD, MOST_BEGINNING, Format, Splitter, format_of
+from urlward.files.seen import DROPPED, FAILED, LATE
+from urlward.lists import memfd
+
+SOCKET: Final = "inspector"
+"""Name of the inspector's socket in the run folder."""
+
+LOOK: Final = 0.25
+"""Seconds between two looks at whether the inspector is there, and has the lists that are in force."""
+
+PIECE: Final = 2 << 20
+"""Bytes of a video from which on it is handed over."""
+
+PIECE_SECONDS, LEAST_PIECE = 4.0, 64 << 10
+"""Seconds after which a piece is handed over that has so many bytes."""
+
+GRACE: Final = 5.0
+"""Seconds beyond two deadlines that an answer may take."""
+
+MOST_MESSAGE: Final = 1 << 16
+
+CLASSIFIER: Final = "classifier"
+"""What `Found` has for an algorithm where a classifier says it."""
+
+_ROOM: Final = 2 << 20
+"""Bytes of room for each picture that may wait, on its way to the inspector."""
+
+
+class Found(NamedTuple):
+    """Match of a picture, or of a frame, with a listed digest; or what a classifier makes of it.
+
+    Attributes:
+        list: name of the list; empty for the classifier.
+        row: of the digest in it (`urlward.engine.matcher.Matcher.file_verdict`).
+        distance: bits in which the digests differ.
+        algorithm: ``pdq``, or ``classifier``.
+        frame: seconds from the beginning of a video; 0 in a picture.
+        score: the classifier's, 0 to 1.
+    """
+
+    list: str
+    row: int
+    distance: int
+    algorithm: str = PDQ
+    frame: float = 0.0
+    score: float = 0.0
+
+
+type Hear = Callable[[Found | None], None]
+"""Is told of each match, in the event loop; with None once, when no more will be said. After `Copy.drop` of
+nothing."""
+
+
+class Copy:
+    """Copy of one body, on its way to the inspector. No method raises or waits.
+
+    Args:
+        inspector: where it goes.
+        found: hears of what is found.
+        place: keyed digest of where it is from; empty where nobody says.
+    """
+
+    __slots__ = (
+        "_asked", "_began", "_beginning", "_begins", "_ended", "_fd", "_found", "_head", "_inspector",
+        "_media", "_place", "_size", "_splitter",
+    )  # fmt: skip
+
+    def __init__(self, inspector: "Inspector", found: Hear, place: str) -> None:
+        self._inspector = inspector
+        self._found: Hear | None = found
+        self._place = place
+        self._head = b""
+        self._media: Format | None = None
+        self._splitter: Splitter | None = None
+        """Of a video that is handed over in pieces."""
+        self._beginning = b""
+        """What each piece begins with."""
+        self._begins = True
+        """Whether that may go on."""
+        self._fd = -1
+        self._size = 0
+        self._began = 0.0
+        self._asked = 0
+        """Pieces that are to be answered."""
+        self._ended = False
+
+    def write(self, content: bytes) -> None:
+        """Add the content that follows, its codings undone."""
+        try:
+            if self._media is None and not self._ended:
+                self._head += content
+                if len(self._head) < HEAD:
+                    return
+                content = self._tell()
+            self._take(content)
+        except OSError:
+            self._give_up(DROPPED)
+
+    def end(self) -> None:
+        """That was all."""
+        try:
+            if self._media is None and not self._ended:
+                self._take(self._tell())
+            if self._splitter is not None:
+                self._add(self._splitter.rest())
+            self._end()
+        except OSError:
+            self._give_up(DROPPED)
+
+    def drop(self) -> None:
+        """It is not to be looked at any more."""
+        self._found = None
+        self._ended = True
+        self._close()
+
+    def hear(self, found: Found | None) -> None:
+        """Take an answer; None is the last one on a piece."""
+        if found is None:
+            self._asked -= 1
+        if self._found is not None and (found is not None or (self._ended and not self._asked)):
+            self._found(found)
+
+    def _tell(self) -> bytes:
+        """Tell the format by the first bytes, and give them back."""
+        head, self._head = self._head, b""
+        self._media = format_of(head)
+        if self._media is None:
+            self._give_up(FAILED)
+        elif self._media.is_video:
+            self._splitter = Splitter(self._media)
+            self._begins = self._media is not Format.TS
+        return head
+
+    def _take(self, content: bytes) -> None:
+        if self._splitter is None:
+            self._add(content)
+            return
+        first, *others = self._splitter.take(content)
+        self._add(first)
+        for part in others:
+            self._begins = False
+            if self._size >= PIECE or (
+                self._size >= LEAST_PIECE and time.monotonic() - self._began >= PIECE_SECONDS
+            ):
+                self._hand_over()
+            self._add(part)
+
+    def _add(self, content: bytes) -> None:
+        if self._ended or not content:
+            return
+        if self._fd < 0:
+            self._fd = memfd.new()
+            self._began = time.monotonic()
+            if not self._begins:
+                self._write(self._beginning)
+        elif self._begins and self._splitter is not None and self._size > MOST_BEGINNING:
+            self._splitter, self._beginning = None, b""
+        if self._begins and self._splitter is not None:
+            self._beginning += content
+        self._write(content)
+
+    def _write(self, content: bytes) -> None:
+        assert self._media is not None
+        if self._ended:
+            return
+        if self._size + len(content) > self._inspector.max_size:
+            if self._media.is_video:
+                self._end()  # what has come of it
+            else:
+                self._give_up(FAILED)
+        elif not self._inspector.reserve(len(content)):
+            self._give_up(DROPPED)
+        else:
+            memfd.write(self._fd, content)
+            self._size += len(content)
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._is_beginning():
+            self._inspector.begins(self._place, self._fd)
+        elif self._size:
+            self._hand_over()
+        self._close()
+        if not self._asked:
+            self._over()
+
+    def _is_beginning(self) -> bool:
+        """Whether it is what the segments of a stream lack, and nothing else."""
+        boxes = self._splitter.boxes if self._splitter is not None else ()
+        return bool(self._place) and b"moov" in boxes and not {b"moof", b"mdat"}.intersection(boxes)
+
+    def _hand_over(self) -> None:
+        """Hand over the piece that there is."""
+        assert self._media is not None
+        lacks = (
+            self._media is Format.MP4 and self._splitter is not None and b"moov" not in self._splitter.boxes
+        )
+        self._asked += self._inspector.ask(self, self._media, self._fd, self._place if lacks else "")
+        self._close()
+
+    def _give_up(self, how: str) -> None:
+        if self._ended:
+            return
+        self._inspector.count(how)
+        self._ended = True
+        self._close()
+        if not self._asked:
+            self._over()
+
+    def _over(self) -> None:
+        """Tell that no more will be said, to whoever is not in the middle of `write`."""
+        asyncio.get_running_loop().call_soon(self._tell_end)
+
+    def _tell_end(self) -> None:
+        if self._found is not None:
+            self._found(None)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._inspector.reserve(-self._size)
+            self._fd, self._size = -1, 0
+
+
+class _Asked(NamedTuple):
+    """Question that is to be answered.
+
+    Attributes:
+        copy: whose it is.
+        until: when that is too late, on a clock that does not go back.
+    """
+
+    copy: Copy
+    until: float
+
+
+class Inspector:
+    """What a worker has of the inspector process.
+
+    Args:
+        folder: the run folder.
+        lists: gives those in force.
+        most: pictures that may wait for the inspector.
+        max_size: bytes of a picture, or of a piece of video.
+        deadline: seconds for one.
+        count: is told what becomes of each, one of `urlward.records.metrics.INSPECTED`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        lists: Callable[[], Sequence[LoadedList]],
+        *,
+        most: int,
+        max_size: int,
+        deadline: float,
+        count: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.max_size = max_size
+        self.count = count
+        self._path = folder / SOCKET
+        self._lists = lists
+        self._told: list[tuple[str, str, str]] = []
+        self._patience = 2 * deadline + GRACE
+        self._room = most * _ROOM + max_size
+        self._channel: socket.socket | None = None
+        self._asked: OrderedDict[int, _Asked] = OrderedDict()
+        self._number = 0
+
+    def offer(self, media: str, size: int | None, found: Hear, place: str = "") -> Copy | None:
+        """Begin a copy.
+
+        Args:
+            media: ``image`` or ``video``, by the body's first bytes.
+            size: bytes of content that it is said to have; None where nothing is said.
+            found: hears of what is found, also while more is coming.
+            place: keyed digest of where it is from: segments of a stream lack what others there have.
+
+        Returns:
+            None where there is no room, or the inspector is not there, which is counted.
+        """
+        if self._channel is None or self._room < min(size or 1, PIECE if media == "video" else self.max_size):
+            self.count(DROPPED)
+            return None
+        return Copy(self, found, place)
+
+    async def run(self) -> None:
+        """Keep the connection to the inspector, until cancelled."""
+        while True:
+            if self._channel is None:
+                self._connect()
+            if self._channel is not None:
+                self._tell_lists()
+            now = time.monotonic()
+            while self._asked and next(iter(self._asked.values())).until <= now:
+                self._answered(next(iter(self._asked)), LATE)
+            await asyncio.sleep(LOOK)
+
+    def close(self) -> None:
+        """End the connection to the inspector."""
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel.close()
+            self._channel, self._told = None, []
+        for number in [*self._asked]:
+            self._answered(number, DROPPED)
+
+    def reserve(self, size: int) -> bool:
+        """Take bytes of the room for copies, or give them back where they are below 0; False where there is
+        too little."""
+        if size > self._room:
+            return False
+        self._room -= size
+        return True
+
+    def ask(self, copy: Copy, media: Format, fd: int, place: str) -> bool:
+        """Ask what a piece looks like; False where that cannot be, which is counted."""
+        self._number += 1
+        said = {"look": self._number, "format": media} | ({"place": place} if place else {})
+        if not self._send(said, [fd]):
+            self.count(DROPPED)
+            return False
+        self._asked[self._number] = _Asked(copy, time.monotonic() + self._patience)
+        return True
+
+    def begins(self, place: str, fd: int) -> None:
+        """Say what segments of a place lack."""
+        self._send({"begins": place}, [fd])
+
+    def _connect(self) -> None:
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        channel.setblocking(False)
+        try:
+            channel.connect(str(self._path))
+        except OSError:  # it is not there yet, or not any more
+            channel.close()
+            return
+        self._channel = channel
+        asyncio.get_running_loop().add_reader(channel, self._hear)
+
+    def _tell_lists(self) -> None:
+        lists = [
+            (each.name, each.artifact.header.checksum.hex(), each.key.secret.hex())
+            for each in self._lists()
+            if PDQ in each.artifact.meta.get("files", {}).get("algorithms", {})
+        ]
+        if lists != self._told and self._send({"lists": lists}):
+            self._told = lists
+
+    def _send(self, said: Mapping[str, object], fds: Sequence[int] = ()) -> bool:
+        """Say something; False where the inspector is not there, or has no room."""
+        if self._channel is None:
+            return False
+        try:
+            socket.send_fds(self._channel, [json.dumps(said).encode()], fds)
+        except OSError:
+            return False
+        return True
+
+    def _hear(self) -> None:
+        assert self._channel is not None
+        try:
+            data = self._channel.recv(MOST_MESSAGE)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        said = json.loads(data)
+        if "done" in said:
+            self._answered(said["done"], said["how"])
+        elif "found" in said and (asked := self._asked.get(said["found"])) is not None:
+            asked.copy.hear(_found_in(said))
+
+    def _answered(self, number: int, how: str) -> None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            self.count(how)
+            asked.copy.hear(None)
+
+
+def _found_in(said: Mapping[str, Any]) -> Found:
+    if "score" in said:
+        return Found("", 0, 0, CLASSIFIER, said["at"], said["score"])
+    return Found(said["list"], said["row"], said["distance"], PDQ, said["at"])

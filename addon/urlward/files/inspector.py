@@ -1,0 +1,508 @@
+"""Inspector: the process that compares pictures and video with the digests of lists, beside the filter.
+
+It decodes nothing itself (`urlward.files.sandbox`), and no worker waits for it (`urlward.files.inspection`).
+Workers connect to a socket in the run folder that keeps the bounds of messages, each a JSON object:
+
+===============================================  =====================================================
+a worker says                                    it says
+===============================================  =====================================================
+``lists``: those in force that have PDQ          ``found``: that number, with ``list``, ``row``,
+digests, each as name, checksum and key          ``distance``, ``at``; or with ``score`` and ``at``
+``look``: a number, with ``format``, and the     ``done``: that number, with ``how``; once for each
+content in a file; of MP4 with ``place``, for
+which beginnings are remembered
+``begins``: a place, with what other content
+there lacks, in a file
+===============================================  =====================================================
+
+Lists are read from the run folder, where what workers have in force lies. There is room for a number of
+pictures, and for as many pieces of video; what more comes is passed over at once.
+
+On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and members of `Wanted`.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from urlward.engine.artifact import HEADER_SIZE, parse, read_header
+from urlward.engine.digest import Key
+from urlward.engine.errors import UrlwardError
+from urlward.engine.table import perceptual_list
+from urlward.files.inspection import MOST_MESSAGE, SOCKET
+from urlward.files.media import Format
+from urlward.files.pdq import QUALITY, Index, Match
+from urlward.files.sandbox import started
+from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, Seen, seen_in
+from urlward.lists.run_folder import mapped
+from urlward.logs import LineHandler
+from urlward.process import beat, keep_private, taken_channel, told
+from urlward.units import counted
+
+logger = logging.getLogger("urlward")
+
+PLACES, BEGINNINGS = 256, 4
+"""Places whose beginnings are remembered, and how many of each."""
+
+NICE = 10
+
+BACKOFF = (0.0, 0.5, 2.0, 10.0, 60.0)
+"""Seconds before a sandbox is started again, after one end in a row and more."""
+
+STEADY = 30.0
+"""Seconds that it has to live for its end not to count as one in a row."""
+
+GRACE = 5.0
+"""Seconds beyond its deadline after which a sandbox that has not answered is ended."""
+
+FAULT_AGAIN = 60.0
+"""Seconds between two log lines on a classifier that fails."""
+
+
+class Wanted(NamedTuple):
+    """What the inspector is configured to do.
+
+    Attributes:
+        processes: sandboxes.
+        deadline: seconds for a picture.
+        queue: pictures that may wait, and pieces of video.
+        video: whether that is decoded.
+        classifier: ``package:function``, or empty.
+        threshold: the score from which on it is told.
+        strictly: whether sandboxes have to be confined in every way.
+    """
+
+    processes: int = 1
+    deadline: float = 5.0
+    queue: int = 64
+    video: bool = True
+    classifier: str = ""
+    threshold: float = 0.9
+    strictly: bool = True
+
+
+class Job(NamedTuple):
+    """Content to be looked at.
+
+    Attributes:
+        media: its format.
+        fds: of files with the content, and with beginnings that it may lack.
+        told: hears what became of it, and what was seen.
+        until: when it is not worth looking at any more, on a clock that does not go back.
+    """
+
+    media: Format
+    fds: Sequence[int]
+    told: Callable[[str, list[Seen]], None]
+    until: float
+
+    def over(self, how: str, seen: "list[Seen] | None" = None) -> None:
+        """Close the files, and tell."""
+        for fd in self.fds:
+            os.close(fd)
+        self.told(how, seen or [])
+
+
+class Queue:
+    """Content that waits, pictures before video; of each there is room for so many."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pictures: deque[Job] = deque()
+        self._video: deque[Job] = deque()
+
+    def put(self, job: Job) -> bool:
+        """Add a job at the end; False where there is no room."""
+        waiting = self._video if job.media.is_video else self._pictures
+        if len(waiting) >= self._most:
+            return False
+        waiting.append(job)
+        return True
+
+    def get(self) -> Job | None:
+        """Take the next one that is still worth it."""
+        while waiting := self._pictures or self._video:
+            job = waiting.popleft()
+            if time.monotonic() < job.until:
+                return job
+            job.over(LATE)
+        return None
+
+
+class Sandbox:
+    """A sandbox, and its replacement when it ends.
+
+    Args:
+        wanted: how it is configured.
+        queue: where its jobs come from.
+    """
+
+    def __init__(self, wanted: Wanted, queue: Queue) -> None:
+        self._wanted = wanted
+        self._queue = queue
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._job: Job | None = None
+        self._ready = False
+        self._started = 0.0
+        self._failures = 0
+        self._late: asyncio.TimerHandle | None = None
+        self.refused = ""
+        """Why there is none; empty where there is, or is to be."""
+
+    def start(self) -> None:
+        """Start it."""
+        loop = asyncio.get_running_loop()
+        self._started = time.monotonic()
+        wanted = self._wanted
+        try:
+            self._process, ours = started(
+                deadline=wanted.deadline,
+                video=wanted.video,
+                classifier=wanted.classifier,
+                strictly=wanted.strictly,
+            )
+        except OSError as e:
+            logger.error("files: no process for a sandbox: %s; tried again", e.strerror or e)
+            loop.call_later(BACKOFF[-1], self.start)
+            return
+        ours.setblocking(False)
+        self._channel = ours
+        loop.add_reader(ours, self._hear)
+
+    def pump(self) -> None:
+        """Take the next job, if there is one and none under way."""
+        while self._ready and self._job is None and (job := self._queue.get()) is not None:
+            assert self._channel is not None
+            try:
+                socket.send_fds(self._channel, [json.dumps({"format": job.media}).encode()], job.fds)
+            except OSError:
+                job.over(DROPPED)  # it has ended, as is heard next
+                continue
+            self._job = job
+            self._late = asyncio.get_running_loop().call_later(self._wanted.deadline + GRACE, self._kill)
+
+    def end(self) -> None:
+        """End it for good."""
+        self._ready = False
+        if self._channel is not None:
+            asyncio.get_running_loop().remove_reader(self._channel)
+            self._channel.close()
+            self._channel = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _hear(self) -> None:
+        assert self._channel is not None
+        try:
+            data = self._channel.recv(2 * MOST_RECORDS)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._ended()
+        elif self._job is None:
+            said = json.loads(data)
+            self._ready, self.refused = "ready" in said, said.get("refused", "")
+            if self.refused:
+                logger.error("files: pictures are not looked at: %s", self.refused)
+        else:
+            how, _, records = data.partition(b"\n")
+            self._over(how.decode(), list(seen_in(records)))
+        self.pump()
+
+    def _over(self, how: str, seen: "list[Seen] | None" = None) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        job, self._job = self._job, None
+        if job is not None:
+            job.over(how, seen)
+
+    def _ended(self) -> None:
+        self.end()
+        self._over(FAILED)
+        if self.refused:
+            while (job := self._queue.get()) is not None:
+                job.over(DROPPED)
+            return
+        self._failures = 0 if time.monotonic() - self._started > STEADY else self._failures + 1
+        wait = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+        logger.error("files: a sandbox has ended; another is started in %.1f s", wait)
+        asyncio.get_running_loop().call_later(wait, self.start)
+
+
+class Lists:
+    """Indexes of the lists that workers have in force, by the checksum of the artifact.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._indexes: dict[str, Index | None] = {}
+        """None while it is made."""
+        self._lock = asyncio.Lock()
+
+    def get(self, checksum: str) -> Index | None:
+        """An index, where it is there."""
+        return self._indexes.get(checksum)
+
+    def keep(self, checksums: set[str]) -> None:
+        """Forget all others."""
+        for gone in self._indexes.keys() - checksums:
+            del self._indexes[gone]
+
+    async def make(self, name: str, checksum: str, key: bytes) -> None:
+        """Make the index of a list, where it is not there."""
+        if checksum in self._indexes:
+            return
+        self._indexes[checksum] = None
+        index = None
+        async with self._lock:
+            start = time.monotonic()
+            try:
+                index = await asyncio.to_thread(self._made, checksum, key)
+            except (UrlwardError, OSError, MemoryError) as e:
+                logger.error("files: list %s: pictures are not compared with it: %s", name, e)
+        if index is None:
+            self._indexes.pop(checksum, None)  # the one that is in its place now will be told, or is damaged
+        elif checksum in self._indexes:
+            self._indexes[checksum] = index
+            digests, seconds = counted(len(index), "digest"), time.monotonic() - start
+            logger.info("files: list %s: pictures are compared with %s, after %.1f s", name, digests, seconds)
+
+    def _made(self, checksum: str, key: bytes) -> Index | None:
+        for path in self._folder.glob("*.ward"):
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                if read_header(file.read(HEADER_SIZE)).checksum.hex() != checksum:
+                    continue
+                listed = perceptual_list(parse(mapped(path)), Key(key))
+                if listed is not None:
+                    return Index(listed.digests, listed.distances, listed.rows)
+        return None
+
+
+class Worker:
+    """Connection of a worker.
+
+    Args:
+        inspector: whose it is.
+        channel: to the worker.
+    """
+
+    def __init__(self, inspector: "Inspector", channel: socket.socket) -> None:
+        self._inspector = inspector
+        self._channel = channel
+        self.lists: dict[str, str] = {}
+        """Names by checksum."""
+
+    def hear(self) -> None:
+        """Take in what it says."""
+        try:
+            data, fds, _, _ = socket.recv_fds(self._channel, MOST_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, fds = b"", []
+        if not data:
+            self._inspector.gone(self)
+            return
+        said = json.loads(data)
+        if "lists" in said:
+            self.lists = {checksum: name for name, checksum, _ in said["lists"]}
+            self._inspector.take_lists(said["lists"])
+        elif "begins" in said:
+            self._inspector.remember(said["begins"], fds)
+        elif "look" in said:
+            beginnings = self._inspector.beginnings(said["place"]) if "place" in said else []
+            told = partial(self._looked, said["look"])
+            until = time.monotonic() + 2 * self._inspector.wanted.deadline
+            self._inspector.take(Job(Format(said["format"]), [*fds, *beginnings], told, until))
+
+    def _looked(self, number: int, how: str, seen: list[Seen]) -> None:
+        task = asyncio.get_running_loop().create_task(self._compare(number, how, seen))
+        self._inspector.tasks.add(task)
+        task.add_done_callback(self._inspector.tasks.discard)
+
+    async def _compare(self, number: int, how: str, seen: list[Seen]) -> None:
+        asked = [each for each in seen if each.kind == PDQ and each.value >= QUALITY]
+        for checksum, name in [*self.lists.items()] if asked else ():
+            index = self._inspector.lists.get(checksum)
+            if index is None:
+                continue
+            for match in await asyncio.to_thread(index.search, b"".join(each.digests for each in asked)):
+                self._tell_of(number, name, match, asked[match.query].at)
+        scores = [
+            each for each in seen if each.kind == SCORE and each.value >= self._inspector.wanted.threshold
+        ]
+        if scores:
+            highest = max(scores, key=lambda each: each.value)
+            self.tell({"found": number, "score": highest.value, "at": highest.at})
+        if any(each.kind == FAULT for each in seen):
+            self._inspector.classifier_fails()
+        self.tell({"done": number, "how": how})
+
+    def _tell_of(self, number: int, name: str, match: Match, at: float) -> None:
+        self.tell({"found": number, "list": name, "row": match.row, "distance": match.distance, "at": at})
+
+    def tell(self, message: Mapping[str, object]) -> None:
+        """Say something to it, unless it has ended or does not listen."""
+        with suppress(OSError):
+            self._channel.send(json.dumps(message).encode())
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+
+class Inspector:
+    """The inspector.
+
+    Args:
+        folder: the run folder.
+        wanted: how it is configured.
+    """
+
+    def __init__(self, folder: Path, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self.lists = Lists(folder)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._path = folder / SOCKET
+        self._workers: set[Worker] = set()
+        self._queue = Queue(wanted.queue)
+        self._sandboxes = [Sandbox(wanted, self._queue) for _ in range(wanted.processes)]
+        self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
+        self._fault_said = float("-inf")
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until stopped.
+
+        Raises:
+            OSError: the socket cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.setblocking(False)
+            beside = self._path.with_suffix(".new")
+            beside.unlink(missing_ok=True)
+            listening.bind(str(beside))
+            listening.listen(64)
+            beside.replace(self._path)  # in place of one that was there before
+            loop.add_reader(listening, self._accept, listening)
+            for sandbox in self._sandboxes:
+                sandbox.start()
+            try:
+                await stop.wait()
+            finally:
+                loop.remove_reader(listening)
+                for sandbox in self._sandboxes:
+                    sandbox.end()
+                for worker in [*self._workers]:
+                    self.gone(worker)
+
+    def _accept(self, listening: socket.socket) -> None:
+        with suppress(OSError):
+            channel, _ = listening.accept()
+            channel.setblocking(False)
+            worker = Worker(self, channel)
+            self._workers.add(worker)
+            asyncio.get_running_loop().add_reader(channel, worker.hear)
+
+    def gone(self, worker: Worker) -> None:
+        """Forget a worker that has ended."""
+        self._workers.discard(worker)
+        asyncio.get_running_loop().remove_reader(worker._channel)
+        worker.close()
+        self._forget_lists()
+
+    def take_lists(self, lists: Sequence[tuple[str, str, str]]) -> None:
+        """Have the indexes of lists made."""
+        self._forget_lists()
+        for name, checksum, key in lists:
+            task = asyncio.get_running_loop().create_task(self.lists.make(name, checksum, bytes.fromhex(key)))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def _forget_lists(self) -> None:
+        self.lists.keep({checksum for worker in self._workers for checksum in worker.lists})
+
+    def take(self, job: Job) -> None:
+        """Take content to look at."""
+        refused = all(sandbox.refused for sandbox in self._sandboxes)
+        if refused or not self._queue.put(job):
+            job.over(DROPPED)
+            return
+        for sandbox in self._sandboxes:
+            sandbox.pump()
+
+    def remember(self, place: str, fds: Sequence[int]) -> None:
+        """Remember a beginning that other content of a place lacks."""
+        there = self._beginnings.setdefault(place, deque())
+        self._beginnings.move_to_end(place)
+        there.extend(fds)
+        while len(there) > BEGINNINGS:
+            os.close(there.popleft())
+        if len(self._beginnings) > PLACES:
+            for fd in self._beginnings.popitem(last=False)[1]:
+                os.close(fd)
+
+    def beginnings(self, place: str) -> list[int]:
+        """Beginnings that content of a place may lack, the caller's to close."""
+        return [os.dup(fd) for fd in reversed(self._beginnings.get(place, ()))]
+
+    def classifier_fails(self) -> None:
+        """Say that the classifier has failed."""
+        now = time.monotonic()
+        if now - self._fault_said >= FAULT_AGAIN:
+            self._fault_said = now
+            logger.error("files: the classifier %s fails: there is no score", self.wanted.classifier)
+
+
+async def _serve(folder: Path, wanted: Wanted, channel: int | None) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for end in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(end, stop.set)
+    if channel is not None:
+        beat(loop, channel)
+    await Inspector(folder, wanted).run(stop)
+
+
+def main() -> None:
+    """Run as a process; what it is to do comes on standard input."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    keep_private()
+    os.nice(NICE)  # traffic comes first
+    asked = told(signal.SIGTERM)
+    log = logging.getLogger("urlward")
+    log.setLevel(logging.INFO)
+    log.addHandler(LineHandler())
+    wanted = Wanted(**{name: asked[name] for name in Wanted._fields if name in asked})
+    try:
+        asyncio.run(_serve(Path(asked["folder"]), wanted, taken_channel(asked)))
+    except OSError as e:
+        logger.error("files: the inspector cannot serve: %s", e.strerror or e)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

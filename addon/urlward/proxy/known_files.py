@@ -1,0 +1,148 @@
+"""Known files in responses: which bodies are inspected, and what becomes of what is found in them."""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Final
+
+from urlward.config import FilesTable
+from urlward.engine.entry import PDQ
+from urlward.engine.verdict import Verdict
+from urlward.files.body import SEGMENTS, Inspection, Seen, facts_of
+from urlward.files.inspection import Found, Inspector
+from urlward.proxy.block_page import BlockResponse, plain
+from urlward.proxy.guard import Guard
+from urlward.proxy.head import ResponseHead
+from urlward.proxy.names import Client, Names
+from urlward.proxy.relay import Pending
+from urlward.records.metrics import HASHED
+from urlward.records.worker import FileAction, KnownFile
+
+CLASSIFIER: Final = "classifier"
+
+_SUSPECTED: Final = Verdict("monitor", "file")
+"""Verdict on what a classifier takes for something."""
+
+
+class KnownFiles:
+    """Inspection of responses.
+
+    Args:
+        table: the configuration.
+        inspector: looks at pictures; None where nobody does.
+        secret: for keyed digests of places, which all workers have.
+    """
+
+    def __init__(self, table: FilesTable, inspector: Inspector | None = None, secret: bytes = b"") -> None:
+        self._table = table
+        self._inspector = inspector if table.inspects else None
+        self._secret = secret
+
+    def inspection(
+        self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
+    ) -> Inspection[BlockResponse] | None:
+        """Choose the inspection of a response's body; None for none.
+
+        Args:
+            guard: decides.
+            client: whose response it is.
+            pending: its request.
+            head: its own.
+
+        Raises:
+            Exception: the filter's own, where no response may pass because of one.
+        """
+        try:
+            algorithms = guard.matcher().file_algorithms
+            if not algorithms:
+                return None
+            table = self._table
+            exact = algorithms - {PDQ} if table.exact else ()
+            inspector = self._inspector if PDQ in algorithms or table.classifier else None
+            facts = facts_of(head.status, head.fields, head.length) if exact or inspector else None
+            if facts is None:
+                return None
+            judge = _Response(table, guard, client, pending)
+            place = self._place(pending.names) if inspector is not None and table.video else ""
+            return Inspection(facts, table, exact, judge, inspector, place)
+        except Exception as e:
+            if guard.failed(e, client):
+                return None
+            raise
+
+    def _place(self, names: Names) -> str:
+        """Keyed digest of the folder that a response is from: what segments of a stream lack is there."""
+        folder = names.target.partition("?")[0].rpartition("/")[0]
+        text = "\n".join([*names.hosts, folder]).encode("latin-1", "replace")
+        return blake2b(text, key=self._secret, digest_size=16).hexdigest()
+
+
+class _Response:
+    """Judge of one response (`urlward.files.body.Judge`)."""
+
+    __slots__ = ("_client", "_guard", "_pending", "_table", "_told")
+
+    def __init__(self, table: FilesTable, guard: Guard, client: Client, pending: Pending) -> None:
+        self._table = table
+        self._guard = guard
+        self._client = client
+        self._pending = pending
+        self._told: set[tuple[str, str]] = set()
+        """Entries that it was told of, of which a video may have a frame each second."""
+
+    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
+        """Decide on a body's digests."""
+        guard = self._guard
+        try:
+            if guard.recording is not None:
+                for what, number in zip(HASHED, (1, seen.size), strict=True):
+                    guard.recording.metrics.files(what, number)
+            verdict = guard.matcher().check_file(digests, guard.clock(), guard.rule_for(self._client))
+            if not verdict.listed:
+                return None
+            return self._known(verdict, verdict.algorithm, self._table.action, seen)
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let it pass
+            return self._fault(e)
+
+    def alike(self, found: Found, seen: Seen) -> BlockResponse | None:
+        """Decide on what the inspector has found."""
+        guard, pictures = self._guard, self._table.pictures
+        try:
+            if found.algorithm == CLASSIFIER:
+                return self._known(_SUSPECTED, CLASSIFIER, "alert", seen, found)
+            if pictures == "off":
+                return None
+            verdict = guard.matcher().file_verdict(
+                found.list, found.row, guard.clock(), guard.rule_for(self._client), distance=found.distance
+            )
+            return self._known(verdict, PDQ, pictures, seen, found) if verdict.listed else None
+        except Exception as e:  # noqa: BLE001 - as above
+            return self._fault(e)
+
+    def _fault(self, error: Exception) -> BlockResponse | None:
+        """Log an error of the filter; the response in the place of this one, where that must not pass."""
+        if self._guard.failed(error, self._client):
+            return None
+        return plain(503, "The filter could not decide on this response.", head=False)
+
+    def _known(
+        self, verdict: Verdict, algorithm: str, action: FileAction, seen: Seen, found: Found | None = None
+    ) -> BlockResponse | None:
+        """Have it said, and learned; the response in its place, where it must not pass."""
+        entry = verdict.list, verdict.entry
+        if entry in self._told:
+            return None
+        self._told.add(entry)
+        moving = seen.media.startswith("video/")
+        known = KnownFile(
+            algorithm,
+            action,
+            seen.media,
+            seen.size,
+            distance=found.distance if found is not None else 0,
+            score=found.score if found is not None else 0.0,
+            part="range" if seen.part else "",
+            frame=found.frame if found is not None and moving else None,
+            folder=seen.media in SEGMENTS,
+        )
+        pending = self._pending
+        return self._guard.known_file(verdict, known, pending.names, self._client, pending.request)

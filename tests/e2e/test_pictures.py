@@ -1,0 +1,161 @@
+"""Pictures and streams that look like listed ones, through a whole filter."""
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import wait_for
+from e2e.support import Filter, RawOrigin, connect, running
+from files.pictures import picture, video, written
+from urlward.files.pdq import digests_of
+from urlward.files.seen import DIGEST
+
+SMALL = (320, 240)
+
+
+def _listed() -> str:
+    digest = digests_of(np.asarray(picture(5, SMALL)))[0][:DIGEST].hex()
+    return f"pdq:{digest}  id=known-5  category=pictures\n"
+
+
+class Origin:
+    """An origin that serves files, and streams that have no end."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.streams: dict[str, bytes] = {}
+        self.ended = threading.Event()
+        """That a stream's connection has been closed by the filter."""
+
+    def serve(self, connection: socket.socket) -> None:
+        stream = connection.makefile("rb")
+        while line := stream.readline():
+            path = line.split()[1].decode()
+            while stream.readline().strip():
+                pass
+            if path in self.streams:
+                self._stream(connection, self.streams[path])
+                return
+            body = self.files.get(path, b"")
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\n"
+                + f"Content-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+
+    def _stream(self, connection: socket.socket, begins: bytes) -> None:
+        """Send a video, and then go on with what says nothing, until nobody listens."""
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp2t\r\nConnection: close\r\n\r\n")
+        nothing = (b"\x47\x1f\xff\x10" + bytes(184)) * 100
+        try:
+            connection.sendall(begins)
+            while not self.ended.wait(0.02):
+                connection.sendall(nothing)
+        except OSError:
+            self.ended.set()
+
+
+@pytest.fixture
+def origin() -> Iterator[tuple[Origin, RawOrigin]]:
+    made = Origin()
+    with RawOrigin(made.serve) as raw:
+        yield made, raw
+        made.ended.set()
+
+
+def _configured(folder: Path, more: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "urlward.toml"
+    file.write_text(
+        f'state = "{folder}/state"\n[records]\n[records.days]\nblocks = 1\noperations = 1\n'
+        f'[files]\npictures = "cut"\ndeadline = "30s"\n{more}'
+    )
+    return file
+
+
+def _asks(proxy: Filter, raw: RawOrigin) -> Callable[[str], bytes]:
+    def ask(path: str) -> bytes:
+        """All that comes of a response, until it is whole or cut."""
+        with connect(proxy.port) as connection:
+            connection.sendall(
+                f"GET http://pictures.example:{raw.port}{path} HTTP/1.1\r\n"
+                f"Host: pictures.example:{raw.port}\r\nConnection: close\r\n\r\n".encode()
+            )
+            found = b""
+            try:
+                while data := connection.recv(1 << 16):
+                    found += data
+            except ConnectionResetError:
+                pass
+            return found
+
+    return ask
+
+
+def test_a_picture_that_looks_like_a_listed_one_does_not_arrive(
+    tmp_path: Path, origin: tuple[Origin, RawOrigin]
+) -> None:
+    made, raw = origin
+    known, other = written(picture(5, (800, 600)), quality=70), written(picture(6, (800, 600)))
+    made.files = {"/known.jpg": known, "/other.jpg": other}
+    file = _configured(tmp_path)
+    with running(tmp_path, "--config", str(file), "--workers", "2", text=_listed()) as proxy:
+        wait_for(lambda: "pictures are compared with 1 digest" in proxy.log(), "the inspector")
+        ask = _asks(proxy, raw)
+        assert ask("/other.jpg").endswith(other)
+        assert known not in ask("/known.jpg")
+        assert ask("/other.jpg").endswith(other)
+        # Its URL is learned, so that the next request gets the block page.
+        wait_for(lambda: ask("/known.jpg").startswith(b"HTTP/1.1 451"), "the URL to be blocked")
+        assert ask("/other.jpg").endswith(other)
+
+
+def test_a_stream_that_has_no_end_is_cut_where_it_shows_a_listed_picture(
+    tmp_path: Path, origin: tuple[Origin, RawOrigin]
+) -> None:
+    made, raw = origin
+    shown = [picture(n, SMALL) for n in range(3, 9)]
+    made.streams = {"/live": video(shown, "mpegts", "mpeg2video")}
+    with running(tmp_path, "--config", str(_configured(tmp_path)), text=_listed()) as proxy:
+        wait_for(lambda: "pictures are compared with 1 digest" in proxy.log(), "the inspector")
+        _asks(proxy, raw)("/live")
+        # Its end has come by the filter: the client has waited for more.
+        wait_for(made.ended.is_set, "the end of the origin's stream")
+        wait_for(lambda: "known files: 1 learned" in proxy.log(), "its folder to be learned")
+
+
+def test_a_reload_replaces_the_inspector_and_an_end_leaves_nothing(
+    tmp_path: Path, origin: tuple[Origin, RawOrigin]
+) -> None:
+    made, raw = origin
+    made.files = {"/known.jpg": written(picture(5, (800, 600)))}
+    with running(tmp_path, "--config", str(_configured(tmp_path)), text=_listed()) as proxy:
+
+        def inspectors() -> list[int]:
+            children = (
+                Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
+            )
+            return [
+                int(each)
+                for each in children
+                if b"urlward.files.inspector" in Path(f"/proc/{each}/cmdline").read_bytes()
+            ]
+
+        wait_for(lambda: proxy.log().count("pictures are compared with 1 digest") == 1, "the inspector")
+        [before] = inspectors()
+        sandboxes = Path(f"/proc/{before}/task/{before}/children").read_text().split()
+        assert len(sandboxes) == 1
+        proxy.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: "reload: done" in proxy.log(), "the reload")
+        wait_for(lambda: proxy.log().count("pictures are compared with 1 digest") >= 2, "another inspector")
+        [after] = inspectors()
+        assert after != before
+        assert not any(Path(f"/proc/{each}").exists() for each in (before, *sandboxes))
+        assert made.files["/known.jpg"] not in _asks(proxy, raw)("/known.jpg")
+        proxy.stop()
+        wait_for(lambda: not Path(f"/proc/{after}").exists(), "the inspector's end")

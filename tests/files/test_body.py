@@ -1,0 +1,414 @@
+"""Inspection of a body: whatever its pieces and codings are, one digest; and what says nothing is let go."""
+
+import gzip
+import hashlib
+import sys
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import brotli
+import pytest
+
+from urlward.config import FilesTable
+from urlward.files.body import Inspection, Seen, facts_of, media_of
+from urlward.files.inspection import Found, Hear
+from urlward.files.media import HEAD
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 300
+VIDEO = b"\0\0\0\x18ftypisom" + b"\0" * 500
+FOUND = Found("known", 3, 12)
+
+CODINGS: Mapping[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+    "gzip, br": lambda data: brotli.compress(gzip.compress(data)),
+}
+
+
+class Judge:
+    """Blocks one digest, and what the inspector finds in one list."""
+
+    def __init__(self, listed: bytes = b"\0none") -> None:
+        self.listed = hashlib.sha256(listed).digest()
+        self.digests: list[Mapping[str, bytes]] = []
+        self.found: list[Found] = []
+        self.seen: list[Seen] = []
+
+    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> str | None:
+        self.digests.append(digests)
+        self.seen.append(seen)
+        return "listed" if digests["sha256"] == self.listed else None
+
+    def alike(self, found: Found, seen: Seen) -> str | None:
+        self.found.append(found)
+        self.seen.append(seen)
+        return "alike" if found.list == "known" else None
+
+
+class Copy:
+    def __init__(self, media: str, size: int | None, hear: Hear) -> None:
+        self.offered = media, size
+        self.hear = hear
+        self.content = b""
+        self.state = ""
+
+    def write(self, content: bytes) -> None:
+        assert not self.state
+        self.content += content
+
+    def end(self) -> None:
+        assert not self.state
+        self.state = "ended"
+
+    def drop(self) -> None:
+        self.state = "dropped"
+
+
+class Inspector:
+    def __init__(self) -> None:
+        self.copies: list[Copy] = []
+
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
+        self.copies.append(Copy(media, size, found))
+        return self.copies[-1]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def inspection(
+    judge: Judge,
+    fields: Mapping[str, str] | None = None,
+    *,
+    status: int = 200,
+    length: int | None = None,
+    inspector: Inspector | None = None,
+    algorithms: tuple[str, ...] = ("sha256",),
+    **table: Any,
+) -> Inspection[str]:
+    said = [
+        (name.encode(), value.encode()) for name, value in (fields or {"Content-Type": "image/png"}).items()
+    ]
+    facts = facts_of(status, said, length)
+    assert facts is not None
+    return Inspection(facts, FilesTable(**table), algorithms, judge, inspector)
+
+
+def fed(one: Inspection[str], data: bytes, size: int = 1 << 16) -> Inspection[str]:
+    for at in range(0, len(data), size):
+        one.feed(data[at : at + size])
+        while one.behind:
+            one.work()
+    return one
+
+
+def ended(one: Inspection[str]) -> Inspection[str]:
+    one.end()
+    while one.behind:
+        one.work()
+    return one
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("size", [1, 100, 1 << 20])
+def test_a_listed_body_is_found_in_any_coding_and_pieces(coding: str, size: int) -> None:
+    judge = Judge(PICTURE)
+    fields = {"Content-Type": "image/png", "Content-Encoding": coding}
+    one = fed(inspection(judge, fields), CODINGS[coding](PICTURE), size)
+    assert one.holds
+    assert not one.over
+    assert ended(one).answer == "listed"
+    assert one.over
+    assert not one.holds
+    assert judge.seen == [Seen("image/png", len(PICTURE), part=False)]
+
+
+def test_digests_of_all_algorithms_that_are_asked_for() -> None:
+    judge = Judge()
+    algorithms = ("sha256", "sha1", "md5")
+    assert ended(fed(inspection(judge, algorithms=algorithms), PICTURE)).answer is None
+    assert judge.digests == [{name: hashlib.new(name, PICTURE).digest() for name in algorithms}]
+
+
+@pytest.mark.parametrize("size", [0, 1, 399, 400, 401])
+def test_a_short_body(size: int) -> None:
+    judge = Judge(PICTURE[:size])
+    one = ended(fed(inspection(judge), PICTURE[:size], 7))
+    assert (one.answer, one.over) == ("listed", True)
+
+
+def test_a_body_that_grows_a_thousandfold_is_looked_at_in_steps() -> None:
+    content = b"\x89PNG\r\n\x1a\n" + b"\0" * (48 << 20)
+    judge = Judge(content)
+    one = inspection(judge, {"Content-Type": "image/png", "Content-Encoding": "gzip"})
+    one.feed(gzip.compress(content))
+    steps = 0
+    while one.behind:
+        one.work()
+        steps += 1
+    assert steps >= 40
+    assert one.holds
+    assert ended(one).answer == "listed"
+
+
+def test_a_body_that_has_come_as_a_whole_is_judged_once_all_of_it_was_looked_at() -> None:
+    content = b"\x89PNG\r\n\x1a\n" + b"\0" * (8 << 20)
+    one = inspection(Judge(content), {"Content-Type": "image/png", "Content-Encoding": "gzip"})
+    one.feed(gzip.compress(content))
+    one.end()
+    assert (one.behind, one.over, one.answer) == (True, False, None)
+    assert ended(one).answer == "listed"
+
+
+def test_too_large_a_body_passes() -> None:
+    judge = Judge(PICTURE)
+    one = inspection(judge, max_size=1 << 10)
+    one.feed(PICTURE[: 1 << 10])
+    assert one.holds
+    one.feed(PICTURE[1 << 10 : (1 << 10) + 1])
+    assert one.over
+    assert not one.holds
+    assert ended(one).answer is None
+    assert not judge.digests
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
+def test_a_damaged_body_passes(coding: str) -> None:
+    data = CODINGS[coding](PICTURE)
+    one = inspection(Judge(PICTURE), {"Content-Type": "image/png", "Content-Encoding": coding})
+    fed(one, data[: len(data) // 2] + b"\xff" * 200 + data[len(data) // 2 :])
+    assert ended(one).answer is None
+    assert one.over
+
+
+def test_a_body_cut_short_behind_its_content_is_found() -> None:
+    fields = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    one = fed(inspection(Judge(PICTURE), fields), gzip.compress(PICTURE)[:-8])
+    assert ended(one).answer == "listed"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_body_whose_checksum_alone_is_wrong_is_found(coding: str) -> None:
+    data = CODINGS[coding](PICTURE)
+    last = 8 if coding == "gzip" else 4
+    one = inspection(Judge(PICTURE), {"Content-Type": "image/png", "Content-Encoding": coding})
+    fed(fed(one, data[:-last]), b"\xff" * last)
+    assert ended(one).answer == "listed"
+
+
+@pytest.mark.parametrize("more", [b"\0" * 512, b"what browsers pass over", gzip.compress(b"", mtime=0)])
+def test_what_stands_behind_compressed_content(more: bytes) -> None:
+    fields = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    one = fed(inspection(Judge(PICTURE), fields), gzip.compress(PICTURE) + more)
+    assert ended(one).answer == "listed"
+
+
+def test_several_members() -> None:
+    fields = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    data = gzip.compress(PICTURE[:5000]) + gzip.compress(PICTURE[5000:])
+    assert ended(fed(inspection(Judge(PICTURE), fields), data, 333)).answer == "listed"
+
+
+def test_members_without_content_do_not_hold_anybody_up() -> None:
+    one = inspection(Judge(PICTURE), {"Content-Type": "image/png", "Content-Encoding": "gzip"})
+    one.feed(gzip.compress(b"") * 1000 + gzip.compress(PICTURE))
+    assert one.behind
+    assert ended(one).answer == "listed"
+
+
+@pytest.mark.parametrize(
+    ("media", "content", "looked"),
+    [
+        ("image/png", b"what is none " * 20, True),
+        ("IMAGE/PNG; q=1", b"what is none " * 20, True),
+        ("text/html", PICTURE, True),  # browsers show what it is, not what it is called
+        ("text/html", b"<p>" * 200, False),
+        ("", b"anything" * 30, True),
+        ("text/plain", VIDEO, True),
+        ("text/plain", b"%PDF-1.7\n" * 30, True),
+        ("application/json", b"{}", False),
+    ],
+)
+def test_what_is_looked_at_by_its_name_or_its_first_bytes(media: str, content: bytes, looked: bool) -> None:
+    fields = {"Content-Type": media} if media else {"Content-Length": "1"}
+    one = fed(inspection(Judge(content), fields), content)
+    assert one.over is (not looked and len(content) >= HEAD)
+    assert ended(one).answer == ("listed" if looked else None)
+
+
+def test_all_types() -> None:
+    one = fed(inspection(Judge(b"{}"), {"Content-Type": "application/json"}, types=("*",)), b"{}")
+    assert ended(one).answer == "listed"
+
+
+@pytest.mark.parametrize(
+    ("status", "fields"),
+    [
+        (200, {"Content-Type": "text/event-stream"}),
+        (200, {"Content-Type": "multipart/x-mixed-replace; boundary=x"}),
+        (206, {"Content-Type": "Multipart/ByteRanges; boundary=x"}),
+        (200, {"Content-Type": "application/grpc+proto"}),
+        (200, {"Content-Encoding": "compress"}),
+        (200, {"Content-Encoding": "gzip, dcb"}),
+        (200, {"Content-Encoding": "gzip, gzip, gzip, gzip"}),
+    ],
+)
+def test_what_is_never_looked_at(status: int, fields: dict[str, str]) -> None:
+    said = [(name.encode(), value.encode()) for name, value in fields.items()]
+    assert facts_of(status, said, None) is None
+
+
+@pytest.mark.parametrize(
+    ("content_range", "part"),
+    [
+        ("bytes 0-99/100", False),
+        ("BYTES 0-99/100", False),
+        ("bytes 0-98/100", True),
+        ("bytes 1-99/100", True),
+        ("bytes 0-99/*", True),
+        ("nonsense", True),
+        ("", True),
+    ],
+)
+def test_a_part_is_hashed_where_it_is_the_whole(content_range: str, part: bool) -> None:
+    fields = {"Content-Type": "image/png", "Content-Range": content_range}
+    if not content_range:
+        del fields["Content-Range"]
+    judge = Judge(PICTURE)
+    one = ended(fed(inspection(judge, fields, status=206), PICTURE))
+    assert one.answer == (None if part else "listed")
+    assert len(judge.digests) == (not part)
+
+
+def test_a_range_that_nobody_asked_for_says_nothing() -> None:
+    fields = {"Content-Type": "image/png", "Content-Range": "bytes 5-9/10"}
+    assert ended(fed(inspection(Judge(PICTURE), fields), PICTURE)).answer == "listed"
+
+
+@pytest.mark.parametrize(
+    ("head", "media"),
+    [
+        (b"\xff\xd8\xff\xe0", "image/jpeg"),
+        (b"GIF89a", "image/gif"),
+        (b"RIFF\n\0\0\0WEBPVP8 ", "image/webp"),
+        (b"RIFF\n\0\0\0WAVEfmt ", ""),
+        (b"\0\0\0\x1cftypavif", "image/avif"),
+        (b"\0\0\0\x1cftypheic", "image/heic"),
+        (b"\0\0\0\x1cftypiso5", "video/mp4"),
+        (b"\0\0\0\x1cstypmsdh", "video/iso.segment"),
+        (b"\0\n\0\x1cmoof", "video/iso.segment"),
+        (b"\0\0\0\x08wide\0\0\0\0mdat", "video/mp4"),
+        (b"\x1a\x45\xdf\xa3", "video/webm"),
+        ((b"G" + b"\n" * 187) * 3, "video/mp2t"),
+        (b"G" + b"\n" * 400, ""),
+        (b"PK\x03\x04", "application/zip"),
+        (b"", ""),
+    ],
+)
+def test_first_bytes(head: bytes, media: str) -> None:
+    assert media_of(head) == media
+
+
+def test_a_picture_goes_to_the_inspector_as_it_is() -> None:
+    inspector = Inspector()
+    fields = {"Content-Type": "text/html", "Content-Encoding": "br"}
+    one = inspection(Judge(), fields, length=7, inspector=inspector, pictures="alert")
+    ended(fed(one, brotli.compress(PICTURE), 50))
+    (copy,) = inspector.copies
+    assert copy.offered == ("image", None)
+    assert (copy.content, copy.state) == (PICTURE, "ended")
+    assert one.over, "nobody waits for what is only told"
+
+
+def test_what_is_found_when_the_body_has_gone_on_is_told_all_the_same() -> None:
+    inspector, judge, called = Inspector(), Judge(), list[str]()
+    one = inspection(judge, length=len(PICTURE), inspector=inspector, pictures="learn")
+    ended(fed(one, PICTURE))
+    one.changed = lambda: called.append("changed")
+    assert inspector.copies[0].offered == ("image", len(PICTURE))
+    one.drop()
+    inspector.copies[0].hear(FOUND)
+    inspector.copies[0].hear(None)
+    assert judge.found == [FOUND]
+    assert one.answer is None
+    assert not called
+
+
+@pytest.mark.parametrize("found", [FOUND, FOUND._replace(list="")])
+def test_a_picture_that_may_be_cut_waits_for_what_is_found(found: Found) -> None:
+    inspector, called = Inspector(), list[str]()
+    one = inspection(Judge(), inspector=inspector, pictures="cut")
+    one.changed = lambda: called.append("changed")
+    ended(fed(one, PICTURE))
+    assert not one.over
+    assert one.holds
+    (copy,) = inspector.copies
+    copy.hear(found)
+    if found is FOUND:
+        assert (one.answer, copy.state) == ("alike", "dropped")
+    else:
+        assert not one.over
+        copy.hear(None)
+        assert one.answer is None
+    assert one.over
+    assert called == ["changed"]
+
+
+def test_a_picture_whose_first_bytes_have_yet_to_come_may_be_one() -> None:
+    one = inspection(Judge(), algorithms=(), inspector=Inspector(), pictures="cut")
+    fed(one, PICTURE[:10])
+    assert one.holds
+    assert not ended(one).over, "its copy is looked at"
+
+
+def test_video_is_cut_while_it_is_under_way() -> None:
+    inspector, called = Inspector(), list[str]()
+    one = inspection(Judge(), inspector=inspector, pictures="cut", max_size=1 << 10)
+    one.changed = lambda: called.append("changed")
+    fed(one, VIDEO + b"x" * 5000)
+    assert not one.over, "it may be larger than what is hashed"
+    (copy,) = inspector.copies
+    assert copy.offered == ("video", None)
+    copy.hear(FOUND)
+    assert (one.answer, one.over, copy.state, called) == ("alike", True, "dropped", ["changed"])
+
+
+def test_what_the_inspector_gives_up_is_hashed_to_its_end() -> None:
+    inspector = Inspector()
+    one = inspection(Judge(PICTURE), inspector=inspector, pictures="cut")
+    fed(one, PICTURE[:1000])
+    inspector.copies[0].hear(None)
+    assert not one.over
+    assert ended(fed(one, PICTURE[1000:])).answer == "listed"
+
+
+@pytest.mark.parametrize("length", [None, 5000])
+def test_too_large_a_picture_is_not_decoded(length: int | None) -> None:
+    inspector = Inspector()
+    one = inspection(Judge(PICTURE), length=length, inspector=inspector, pictures="cut", max_picture=1 << 10)
+    assert ended(fed(one, PICTURE, 500)).answer == "listed", "but hashed"
+    assert [copy.state for copy in inspector.copies] == ["dropped"] * (length is None)
+
+
+def test_video_is_left_alone_where_it_is_not_wanted() -> None:
+    inspector = Inspector()
+    ended(fed(inspection(Judge(), inspector=inspector, pictures="cut", video=False), VIDEO))
+    assert not inspector.copies
+
+
+def test_nobody_waits_for_a_body_any_more() -> None:
+    inspector = Inspector()
+    one = fed(inspection(Judge(), inspector=inspector, pictures="cut"), PICTURE)
+    one.drop()
+    assert inspector.copies[0].state == "dropped"
+    assert one.over

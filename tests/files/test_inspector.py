@@ -1,0 +1,392 @@
+"""The inspector: real processes, from a worker's copy of a body to what it hears."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import textwrap
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from files.pictures import FRAGMENTED, picture, video, written
+from urlward.engine.digest import Key
+from urlward.engine.loaded import LoadedList, load
+from urlward.files import inspection
+from urlward.files.inspection import Found, Inspector
+from urlward.files.pdq import digests_of
+from urlward.files.seen import DIGEST
+from urlward.lists.build import compile_sources
+from urlward.process import module_command
+
+KEY = Key(b"k" * 32)
+WITHIN = 30.0
+
+
+def pdq(image: Image.Image) -> str:
+    return digests_of(np.asarray(image))[0][:DIGEST].hex()
+
+
+def listed(
+    folder: Path, *images: Image.Image, name: str = "pictures", serial: int = 1, more: str = ""
+) -> LoadedList:
+    """A list of pictures, with its artifact in a folder as a run folder has it."""
+    source = folder / f"{name}.txt"
+    lines = [f"pdq:{pdq(image)}  id=p{n}" for n, image in enumerate(images)]
+    source.write_text("\n".join([*lines, "http://listed.example/"]) + "\n")
+    data, _ = compile_sources([source], KEY, name=name, now=float(serial))
+    (folder / f"{name}.ward").write_bytes(data)
+    return load(data, KEY)
+
+
+@contextmanager
+def inspecting(folder: Path, **wanted: object) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        module_command("urlward.files.inspector"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(folder)])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.write(
+            json.dumps({"parent": os.getpid(), "folder": str(folder), "deadline": 20.0} | wanted)
+        )
+        process.stdin.close()
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+async def said(process: "subprocess.Popen[str]", text: str) -> str:
+    """Read what it says up to a line with a text."""
+    assert process.stdout is not None
+    while line := await asyncio.to_thread(process.stdout.readline):
+        if text in line:
+            return line
+    raise AssertionError(f"it has ended, and has not said {text!r}")
+
+
+class Worker:
+    """A worker, as far as the inspector knows it."""
+
+    def __init__(self, folder: Path, lists: Callable[[], list[LoadedList]], **given: float) -> None:
+        self.counted: Counter[str] = Counter()
+        given = {"most": 64, "max_size": 16 << 20, "deadline": 20.0} | given
+        self.inspector = Inspector(folder, lists, count=lambda what: self.counted.update([what]), **given)  # type: ignore[arg-type]
+
+    async def look(
+        self, data: bytes, media: str = "image", *, size: int = 50_000, place: str = ""
+    ) -> list[Found]:
+        """What is found in a body that comes in parts of this size."""
+        found, over = self.begin()
+        copy = self.inspector.offer(media, len(data), found, place)
+        assert copy is not None
+        for at in range(0, len(data), size):
+            copy.write(data[at : at + size])
+            await asyncio.sleep(0)
+        copy.end()
+        return await asyncio.wait_for(over, WITHIN)
+
+    def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[Found]]]":
+        said: list[Found] = []
+        over: asyncio.Future[list[Found]] = asyncio.get_running_loop().create_future()
+        return (lambda each: over.set_result(said) if each is None else said.append(each)), over
+
+    async def until(self, what: Callable[[], object]) -> None:
+        until = time.monotonic() + WITHIN
+        while not what():
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def working(
+    folder: Path, lists: Callable[[], list[LoadedList]] | None = None, **given: float
+) -> AsyncIterator[Worker]:
+    made = Worker(folder, lists or list, **given)
+    task = asyncio.ensure_future(made.inspector.run())
+    try:
+        await made.until(lambda: made.inspector._channel)
+        yield made
+    finally:
+        task.cancel()
+        made.inspector.close()
+
+
+async def test_a_picture_that_is_changed_is_found_in_the_list_that_has_it(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1), picture(2)), listed(tmp_path, picture(3), name="others")]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "list others: pictures are compared with 1 digest")
+            small = picture(2).resize((320, 240))
+            [found] = await worker.look(written(small, quality=60))
+            assert (found.list, found.algorithm, found.frame) == ("pictures", "pdq", 0)
+            assert found.distance <= 31
+            assert await worker.look(written(picture(4))) == []
+            assert [each.list for each in await worker.look(written(picture(3), "PNG"))] == ["others"]
+    assert worker.counted == {"done": 3}
+
+
+async def test_what_is_found_is_an_entry_to_the_matcher(tmp_path: Path) -> None:
+    from urlward.engine.matcher import Matcher
+
+    loaded = listed(tmp_path, picture(1), picture(2))
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 2 digests")
+            [found] = await worker.look(written(picture(2)))
+    verdict = Matcher([loaded]).file_verdict(found.list, found.row, distance=found.distance)
+    assert (verdict.action, verdict.entry, verdict.list) == ("block", "p1", "pictures")
+
+
+async def test_lists_that_change_are_taken(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            lists[:] = [listed(tmp_path, picture(2), picture(3), serial=2)]
+            await said(process, "compared with 2 digests")
+            assert await worker.look(written(picture(1))) == []
+            assert await worker.look(written(picture(3)))
+
+
+async def test_a_list_whose_artifact_is_gone_is_tried_again_when_it_is_there(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    artifact = tmp_path / "pictures.ward"
+    beside = artifact.rename(tmp_path / "elsewhere")
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            assert await worker.look(written(picture(1))) == []
+            beside.rename(artifact)
+            async with working(tmp_path, lambda: lists):  # another worker says it again
+                await said(process, "compared with 1 digest")
+            assert await worker.look(written(picture(1)))
+
+
+async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1)), listed(tmp_path, picture(2), name="good")]
+    artifact = tmp_path / "pictures.ward"
+    data = bytearray(artifact.read_bytes())
+    data[-1] ^= 1
+    artifact.write_bytes(data)
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            assert "pictures are not compared with it" in await said(process, "list pictures")
+            await said(process, "list good: pictures are compared with 1 digest")
+            assert [each.list for each in await worker.look(written(picture(2)))] == ["good"]
+
+
+@pytest.mark.parametrize(
+    ("muxer", "codec", "options"),
+    [
+        ("mp4", "libx264", {}),
+        ("mp4", "libx264", FRAGMENTED),
+        ("webm", "libvpx", {"cluster_time_limit": "1000"}),
+        ("mpegts", "mpeg2video", {}),
+    ],
+)
+async def test_a_video_that_has_no_end_is_found_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, muxer: str, codec: str, options: dict[str, str]
+) -> None:
+    monkeypatch.setattr(inspection, "PIECE", 40_000)
+    loaded = listed(tmp_path, picture(7, (320, 240)))
+    data = video([picture(n, (320, 240)) for n in range(9)], muxer, codec, options=options)
+    pieces = bool(options) or muxer == "mpegts"
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            heard: list[Found | None] = []
+            copy = worker.inspector.offer("video", None, heard.append)
+            assert copy is not None
+            for at in range(0, len(data), 8_192):
+                copy.write(data[at : at + 8_192])
+            if pieces:  # before it has ended
+                await worker.until(lambda: worker.counted["done"] > 1)
+                assert None not in heard
+            copy.end()
+            await worker.until(lambda: None in heard)
+    assert heard[-1] is None
+    assert {each.list for each in heard[:-1] if each} == {"pictures"}
+    assert bool(worker.counted["done"] > 1) is pieces
+    assert worker.counted["done"] == worker.counted.total()
+
+
+async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
+    tmp_path: Path,
+) -> None:
+    loaded = listed(tmp_path, picture(2, (320, 240)))
+    shown = [picture(n, (320, 240)) for n in range(3)]
+    data = video(shown, "mp4", "libx264", options=FRAGMENTED)
+    places = [at - 4 for at in range(len(data)) if data.startswith(b"moof", at)]
+    segments = [data[at:to] for at, to in zip(places, [*places[1:], len(data)], strict=True)]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            assert await worker.look(data[: places[0]], "video", place="a") == []
+            assert worker.counted == {}
+            assert await worker.look(segments[2], "video", place="b") == []
+            assert worker.counted == {"failed": 1}
+            assert await worker.look(segments[2], "video", place="a")
+            assert await worker.look(segments[0], "video", place="a") == []
+
+
+async def test_where_the_inspector_is_not_there_nothing_is_taken(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, list)
+    assert worker.inspector.offer("image", 100, lambda _: None) is None
+    assert worker.counted == {"dropped": 1}
+
+
+async def test_an_inspector_that_is_killed_is_waited_for_by_nobody(
+    tmp_path: Path,
+) -> None:
+    loaded = listed(tmp_path, picture(1))
+    (tmp_path / "slow.py").write_text("import time\ndef score(pixels):\n    time.sleep(3600)\n")
+    with inspecting(tmp_path, classifier="slow:score", deadline=60.0) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            found, over = worker.begin()
+            copy = worker.inspector.offer("image", 100, found)
+            assert copy is not None
+            copy.write(written(picture(1)))
+            copy.end()
+            process.send_signal(signal.SIGKILL)
+            assert await asyncio.wait_for(over, WITHIN) == []
+            assert worker.counted == {"dropped": 1}
+            with inspecting(tmp_path) as another:
+                await said(another, "compared with 1 digest")
+                await worker.until(lambda: worker.inspector._channel)
+                assert await worker.look(written(picture(1)))
+
+
+async def test_what_there_is_no_room_for_is_passed_over_at_once(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\ndef score(pixels):\n    time.sleep(3600)\n")
+    with inspecting(tmp_path, classifier="slow:score", deadline=2.0, queue=2):
+        async with working(tmp_path) as worker:
+            begun = [asyncio.ensure_future(worker.look(written(picture(1)))) for _ in range(8)]
+            await worker.until(lambda: worker.counted["dropped"] >= 5)
+            await asyncio.gather(*begun)
+    # One is under way and two wait, or all that wait came before the first was taken.
+    assert worker.counted["late"] in (2, 3)
+    assert worker.counted.total() == 8
+
+
+async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path) -> None:
+    with inspecting(tmp_path):
+        async with working(tmp_path, most=1, max_size=1 << 20) as worker:
+            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+            for copy in copies:
+                assert copy is not None
+                copy.write(b"\xff\xd8\xff" + bytes(900_000))
+            assert worker.counted == {"dropped": 8 - 3}
+            for copy in copies:
+                assert copy is not None
+                copy.drop()
+            assert worker.inspector.reserve(3 << 20)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"no picture at all" * 100, b"\xff\xd8\xff" + bytes(2 << 20)])
+async def test_what_is_no_picture_or_too_large_is_over_at_its_end(tmp_path: Path, data: bytes) -> None:
+    with inspecting(tmp_path):
+        async with working(tmp_path, max_size=1 << 20) as worker:
+            assert await worker.look(data) == []
+    assert worker.counted == {"failed": 1}
+
+
+async def test_after_a_drop_nothing_is_said(tmp_path: Path) -> None:
+    loaded = listed(tmp_path, picture(1))
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            heard: list[Found | None] = []
+            for ends in (False, True):
+                copy = worker.inspector.offer("image", None, heard.append)
+                assert copy is not None
+                copy.write(written(picture(1)))
+                if ends:
+                    copy.end()
+                copy.drop()
+                copy.write(b"more")
+                copy.end()
+            assert await worker.look(written(picture(1)))
+    assert heard == []
+    assert worker.counted == {"done": 2}
+
+
+async def test_a_score_is_told_from_the_threshold_on(tmp_path: Path) -> None:
+    code = "def score(pixels):\n    return pixels.mean() / 255\n"
+    (tmp_path / "bright.py").write_text(code)
+    with inspecting(tmp_path, classifier="bright:score", threshold=0.5):
+        async with working(tmp_path) as worker:
+            bright, dark = (Image.new("RGB", (64, 64), (level,) * 3) for level in (204, 51))
+            [found] = await worker.look(written(bright, "PNG"))
+            assert (found.list, found.algorithm, round(found.score, 3)) == ("", "classifier", 0.8)
+            assert await worker.look(written(dark, "PNG")) == []
+
+
+async def test_a_classifier_that_fails_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text("def score(pixels):\n    raise ValueError\n")
+    loaded = listed(tmp_path, picture(1))
+    with inspecting(tmp_path, classifier="wrong:score") as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            for _ in range(3):
+                assert [each.algorithm for each in await worker.look(written(picture(1)))] == ["pdq"]
+            await said(process, "files: the classifier wrong:score fails: there is no score")
+            process.terminate()
+            assert "fails" not in process.stdout.read()  # type: ignore[union-attr]
+
+
+async def test_a_classifier_that_is_not_there_leaves_pictures_alone_and_says_so(tmp_path: Path) -> None:
+    with inspecting(tmp_path, classifier="nowhere:score") as process:
+        async with working(tmp_path) as worker:
+            await said(process, "files: pictures are not looked at: files.classifier: nowhere:score")
+            assert await worker.look(written(picture(1))) == []
+    assert worker.counted == {"dropped": 1}
+
+
+async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
+    loaded = listed(tmp_path, picture(1))
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            assert await worker.look(written(picture(1)))
+            [child] = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(child), signal.SIGKILL)
+            await said(process, "files: a sandbox has ended")
+            assert await worker.look(written(picture(1)))
+
+
+async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path: Path) -> None:
+    """What hangs and what breaks: others have their turn, in a second sandbox and between them."""
+    code = """
+        import ctypes, time
+
+        def score(pixels):
+            if pixels[..., 0].min() > 250:
+                time.sleep(3600)
+            if pixels[..., 1].min() > 250:
+                ctypes.string_at(0)
+            return 0
+    """
+    (tmp_path / "trap.py").write_text(textwrap.dedent(code))
+    loaded = listed(tmp_path, picture(1))
+    hangs, breaks = (written(Image.new("RGB", (64, 64), colour), "PNG") for colour in ("#ff0000", "#00ff00"))
+    with inspecting(tmp_path, classifier="trap:score", deadline=3.0, processes=2, queue=100) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            bodies = [hangs, breaks, written(picture(1)), breaks, hangs, written(picture(1))]
+            found = await asyncio.gather(*map(worker.look, bodies))
+    assert [bool(each) for each in found] == [False, False, True, False, False, True]
+    assert worker.counted == {"late": 2, "failed": 2, "done": 2}

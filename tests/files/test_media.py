@@ -1,0 +1,92 @@
+"""Formats by their bytes, and where video is cut."""
+
+import numpy as np
+import pytest
+
+from files.pictures import FRAGMENTED, picture, video, written
+from urlward.files.media import HEAD, Format, Splitter, format_of
+
+
+@pytest.mark.parametrize(
+    ("name", "media"),
+    [("JPEG", Format.JPEG), ("PNG", Format.PNG), ("GIF", Format.GIF), ("WEBP", Format.WEBP)],
+)
+def test_pictures_are_told_by_their_first_bytes(name: str, media: Format) -> None:
+    assert format_of(written(picture(1), name)[:HEAD]) is media
+
+
+@pytest.mark.parametrize(
+    ("muxer", "codec", "media"),
+    [("mp4", "mpeg4", Format.MP4), ("webm", "libvpx", Format.WEBM), ("mpegts", "mpeg2video", Format.TS)],
+)
+def test_video_is_told_by_its_first_bytes(muxer: str, codec: str, media: Format) -> None:
+    assert format_of(video([picture(1, (64, 48))], muxer, codec)[:HEAD]) is media
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\xff",
+        b"<html>",
+        b"RIFF\0\0\0\0WAVE",
+        b"G" + bytes(300),
+        b"\0\0\0\x20ftypavif",
+        b"BM" + bytes(60),
+    ],
+)
+def test_what_is_not_decoded_is_told_too(head: bytes) -> None:
+    assert format_of(head) is None
+
+
+def _split(media: Format, data: bytes, sizes: list[int]) -> tuple[list[bytes], Splitter]:
+    """The pieces into which data falls that comes in parts of these sizes, in turn."""
+    splitter, pieces, at, turn = Splitter(media), [b""], 0, 0
+    while at < len(data):
+        size = sizes[turn % len(sizes)]
+        first, *others = splitter.take(data[at : at + size])
+        pieces[-1] += first
+        pieces += others
+        at, turn = at + size, turn + 1
+    pieces[-1] += splitter.rest()
+    return pieces, splitter
+
+
+@pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5], [4096]])
+def test_fragmented_mp4_is_cut_at_each_fragment(sizes: list[int]) -> None:
+    data = video([picture(n, (64, 48)) for n in range(4)], options=FRAGMENTED)
+    pieces, splitter = _split(Format.MP4, data, sizes)
+    assert b"".join(pieces) == data
+    assert len(pieces) == 1 + data.count(b"moof") == 5
+    assert all(piece[4:8] == b"moof" for piece in pieces[1:])
+    assert {b"ftyp", b"moov", b"moof", b"mdat"} <= splitter.boxes
+
+
+@pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5]])
+def test_webm_is_cut_at_each_cluster(sizes: list[int]) -> None:
+    cluster = b"\x1f\x43\xb6\x75"
+    data = b"\x1a\x45\xdf\xa3begins" + cluster + b"one\x1f\x43" + cluster + b"two\x1f\x43\xb6"
+    pieces, _ = _split(Format.WEBM, data, sizes)
+    assert pieces == [b"\x1a\x45\xdf\xa3begins", cluster + b"one\x1f\x43", cluster + b"two\x1f\x43\xb6"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\0\0\0\x08free" + b"\0\0\0\0mdat" + b"\0\0\0\x10moof" + bytes(8),  # one that goes on to the end
+        b"\0\0\0\x04free" + b"\0\0\0\x10moof" + bytes(8),  # shorter than its own head
+        b"\0\0\0\x01free" + bytes(8) + b"\0\0\0\x10moof" + bytes(8),
+        b"\0\0\0\x01mdat" + (1 << 62).to_bytes(8) + b"\0\0\0\x10moof" + bytes(8),
+    ],
+)
+def test_boxes_that_lie_of_their_size_end_the_cutting_and_lose_nothing(data: bytes) -> None:
+    for sizes in ([1], [1 << 10], [3, 8]):
+        assert _split(Format.MP4, data, sizes)[0] == [data]
+
+
+def test_any_bytes_are_split_without_loss() -> None:
+    rng = np.random.default_rng(7)
+    for media in (Format.MP4, Format.WEBM, Format.TS):
+        for _ in range(50):
+            data = rng.integers(0, 256, 500, dtype=np.uint8).tobytes()
+            assert b"".join(_split(media, data, [int(rng.integers(1, 60))])[0]) == data

@@ -1,0 +1,438 @@
+"""The sandbox, and the confinement of what decodes in it: real processes, real decoders."""
+
+import io
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import wait_for
+from files.pictures import FRAGMENTED, picture, video, written
+from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
+from urlward.files.media import Format
+from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
+from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, PDQ, SCORE, Seen, seen_in
+from urlward.lists import memfd
+from urlward.process import module_command
+
+HEADERS = {
+    "x86_64": Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+    "aarch64": Path("/usr/include/asm-generic/unistd.h"),
+}
+
+
+class Box:
+    """A sandbox."""
+
+    def __init__(self, channel: socket.socket, said: dict[str, object], process: int) -> None:
+        self.channel = channel
+        self.said = said
+        self.process = process
+
+    def look(self, media: Format, data: bytes, beginnings: Sequence[bytes] = ()) -> tuple[str, list[Seen]]:
+        fds = []
+        for each in (data, *beginnings):
+            fds.append(memfd.new())
+            memfd.write(fds[-1], each)
+        socket.send_fds(self.channel, [json.dumps({"format": media}).encode()], fds)
+        for fd in fds:
+            os.close(fd)
+        how, _, records = self.channel.recv(1 << 20).partition(b"\n")
+        return how.decode(), list(seen_in(records))
+
+
+@contextmanager
+def box(
+    classifier: str = "",
+    *,
+    deadline: float = 20.0,
+    memory: int = 768 << 20,
+    folder: Path | None = None,
+    strictly: bool = True,
+    prefix: Sequence[str] = (),
+) -> Iterator[Box]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", ""), str(folder or "")]))
+    with theirs:
+        process = subprocess.Popen(
+            [*prefix, *module_command("urlward.files.sandbox")],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": path},
+            stdin=subprocess.PIPE,
+            pass_fds=[theirs.fileno()],
+        )
+        asked = {
+            "parent": os.getpid(),
+            "channel": theirs.fileno(),
+            "deadline": deadline,
+            "memory": memory,
+            "video": True,
+            "classifier": classifier,
+            "strictly": strictly,
+        }
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pipe.write(json.dumps(asked).encode())
+    try:
+        with ours:
+            yield Box(ours, json.loads(ours.recv(1 << 16)), process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[Box]:
+    with box(deadline=3.0) as made:
+        assert made.said == {"ready": True}
+        yield made
+
+
+def distance(one: bytes, other: bytes) -> int:
+    return (int.from_bytes(one[:DIGEST]) ^ int.from_bytes(other[:DIGEST])).bit_count()
+
+
+def digest(image: Image.Image) -> bytes:
+    found, quality = digests_of(np.asarray(image))
+    assert quality >= QUALITY
+    return found
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_a_picture_is_decoded_and_hashed(sandbox: Box, name: str) -> None:
+    image = picture(3)
+    how, [seen] = sandbox.look(Format(name.lower()), written(image, name))
+    assert (how, seen.kind, seen.at) == (DONE, PDQ, 0)
+    assert distance(seen.digests, digest(image)) <= CONFIDENT
+
+
+def test_a_picture_that_is_turned_has_the_digest_of_what_it_was(sandbox: Box) -> None:
+    image = picture(3)
+    _, [seen] = sandbox.look(Format.PNG, written(image.transpose(Image.Transpose.ROTATE_90), "PNG"))
+    turns = [seen.digests[at : at + DIGEST] for at in range(0, len(seen.digests), DIGEST)]
+    assert distance(turns[0], digest(image)) > 60
+    assert min(distance(each, digest(image)) for each in turns) <= 31
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "I;16", "1", "CMYK"])
+def test_pictures_of_all_modes_are_looked_at(sandbox: Box, mode: str) -> None:
+    image = picture(3)
+    if mode == "I;16":
+        changed = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) << 8)
+    else:
+        changed = image.convert(mode)
+    name = "JPEG" if mode == "CMYK" else "PNG"
+    how, [seen] = sandbox.look(Format(name.lower()), written(changed, name))
+    assert how == DONE
+    assert distance(seen.digests, digest(image)) <= 40
+
+
+def test_of_an_animation_some_pictures_are_looked_at(sandbox: Box) -> None:
+    shown = [picture(n, (160, 120)) for n in range(20)]
+    data = written(shown[0], "GIF", save_all=True, append_images=shown[1:])
+    _, seen = sandbox.look(Format.GIF, data)
+    assert [min(range(20), key=lambda n: distance(each.digests, digest(shown[n]))) for each in seen] == [
+        0,
+        1,
+        3,
+        7,
+        15,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("media", "muxer", "codec", "options"),
+    [
+        (Format.MP4, "mp4", "mpeg4", {}),
+        (Format.MP4, "mp4", "libx264", FRAGMENTED),
+        (Format.WEBM, "webm", "libvpx", {}),
+        (Format.TS, "mpegts", "libx264", {}),
+    ],
+)
+def test_key_frames_of_video_are_looked_at(
+    sandbox: Box, media: Format, muxer: str, codec: str, options: dict[str, str]
+) -> None:
+    shown = [picture(n, (320, 240)) for n in range(3)]
+    how, seen = sandbox.look(media, video(shown, muxer, codec, options=options))
+    assert how == DONE
+    for number, image in enumerate(shown):
+        best = min(seen, key=lambda each: distance(each.digests, digest(image)))
+        assert distance(best.digests, digest(image)) <= 31
+        assert abs(best.at - 2 * number) <= 1
+
+
+def test_a_segment_is_looked_at_with_the_beginning_that_it_lacks(sandbox: Box) -> None:
+    shown = [picture(n, (320, 240)) for n in range(3)]
+    data = video(shown, "mp4", "libx264", options=FRAGMENTED)
+    other = video([picture(9, (64, 48))], "mp4", "mpeg4", options=FRAGMENTED)
+    first = data.index(b"moof") - 4
+    segment = data[data.index(b"moof", first + 8) - 4 :]
+    assert sandbox.look(Format.MP4, segment)[0] == FAILED
+    how, seen = sandbox.look(Format.MP4, segment, [other[: other.index(b"moof") - 4], data[:first]])
+    assert how == DONE
+    assert any(distance(each.digests, digest(shown[1])) <= 31 for each in seen)
+
+
+def _bomb(side: int) -> bytes:
+    return written(Image.new("1", (side, side)), "PNG")
+
+
+def _long_gif() -> bytes:
+    """A GIF of thousands of large frames, each some bytes long."""
+    made = io.BytesIO()
+    frames = [Image.new("P", (4_000, 4_000), n % 2) for n in range(2)]
+    frames[0].save(made, "GIF", save_all=True, append_images=frames[1:], loop=0)
+    data = made.getvalue()
+    second = data.rindex(b"\x21\xf9")
+    return data[:-1] + data[second:-1] * 200 + b";"
+
+
+MALICIOUS: dict[str, Callable[[], tuple[Format, bytes]]] = {
+    "bomb": lambda: (Format.PNG, _bomb(10_000)),
+    "bomb that fits": lambda: (Format.PNG, _bomb(7_900)),
+    "animation without an end": lambda: (Format.GIF, _long_gif()),
+    "nothing": lambda: (Format.JPEG, b""),
+    "garbage": lambda: (Format.WEBM, np.random.default_rng(1).bytes(300_000)),
+    "another format": lambda: (Format.JPEG, written(picture(1), "PNG")),
+    "a picture for a video": lambda: (Format.MP4, written(picture(1), "JPEG")),
+    "a video for a picture": lambda: (Format.GIF, video([picture(1, (64, 48))])),
+}
+
+
+@pytest.mark.parametrize("kind", MALICIOUS)
+def test_malicious_files_cost_themselves_alone(sandbox: Box, kind: str) -> None:
+    how, seen = sandbox.look(*MALICIOUS[kind]())
+    assert how in (DONE, FAILED, LATE)
+    assert all(each.kind == PDQ for each in seen)
+    assert sandbox.look(Format.JPEG, written(picture(3)))[0] == DONE
+
+
+def test_files_of_all_formats_that_are_cut_and_changed_stop_nothing(sandbox: Box) -> None:
+    rng = np.random.default_rng(5)
+    files = [
+        *(
+            (Format(name.lower()), written(picture(2, (160, 120)), name))
+            for name in ("JPEG", "PNG", "WEBP", "GIF")
+        ),
+        (Format.MP4, video([picture(2, (64, 48))])),
+        (Format.MP4, video([picture(2, (64, 48))], "mp4", "libx264", options=FRAGMENTED)),
+        (Format.WEBM, video([picture(2, (64, 48))], "webm", "libvpx")),
+        (Format.TS, video([picture(2, (64, 48))], "mpegts", "mpeg2video")),
+    ]
+    ends = set()
+    for turn in range(104):
+        media, data = files[turn % len(files)]
+        if turn % 3 == 0:
+            media = [*Format][turn // 3 % len(Format)]  # it lies about what it is
+        changed = bytearray(data[: int(rng.integers(1, len(data)))] if turn % 2 else data)
+        for at in rng.integers(0, len(changed), 1 + turn % 20):
+            changed[at] = int(rng.integers(0, 256))
+        ends.add(sandbox.look(media, bytes(changed))[0])
+    assert ends <= {DONE, FAILED}
+    assert sandbox.look(Format.JPEG, written(picture(3)))[0] == DONE
+
+
+# -- confinement
+
+TRIES = """
+    import ctypes, mmap, os, socket, threading
+
+    SECRET = open(__file__).read()
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def tried(work):
+        try:
+            work()
+        except (OSError, RuntimeError) as e:
+            return 1
+        return 0
+
+    def called(name, *given):
+        if getattr(libc, name)(*given) < 0:
+            raise OSError(ctypes.get_errno(), name)
+
+    TRIES = [
+        lambda: open("/etc/passwd"),
+        lambda: open("/tmp/left", "w"),
+        lambda: os.listdir("/"),
+        lambda: os.stat("/etc"),
+        lambda: socket.socket(),
+        lambda: socket.socketpair(),
+        lambda: os.fork(),
+        lambda: threading.Thread(target=print).start(),
+        lambda: os.execv("/bin/true", ["true"]),
+        lambda: os.kill(os.getppid(), 0),
+        lambda: os.memfd_create("x"),
+        lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC),
+        lambda: called("ptrace", 16, os.getppid(), 0, 0),
+        lambda: called("unshare", 0x10000000),
+        lambda: called("prctl", 4, 1, 0, 0, 0),
+        lambda: os.setuid(0),
+        lambda: os.ioctl(0, 0) if hasattr(os, "ioctl") else called("ioctl", 0, 0x5401, 0),
+    ]
+
+    def score(pixels):
+        return sum(map(tried, TRIES)) / len(TRIES)
+
+    def shape(pixels):
+        return pixels[..., 0].mean() / 255 if pixels.dtype == "uint8" and pixels.shape == (384, 512, 3) else 9
+
+    def raising(pixels):
+        raise ValueError("no")
+
+    def endless(pixels):
+        while True:
+            pass
+
+    def greedy(pixels):
+        return len(bytearray(4 << 30))
+
+    def quitting(pixels):
+        os._exit(0)
+
+    def crashing(pixels):
+        ctypes.string_at(0)
+"""
+
+
+@pytest.fixture
+def tries(tmp_path: Path) -> Path:
+    (tmp_path / "toy.py").write_text(textwrap.dedent(TRIES))
+    return tmp_path
+
+
+def test_what_decodes_reaches_no_file_no_network_and_no_other_program(tries: Path) -> None:
+    with box("toy:score", folder=tries) as made:
+        how, seen = made.look(Format.JPEG, written(picture(3)))
+    assert how == DONE
+    assert [each.value for each in seen if each.kind == SCORE] == [1.0]
+
+
+def test_without_confinement_it_would(tries: Path) -> None:
+    """That the test above can fail."""
+    code = "import toy; print(toy.tried(toy.TRIES[0]), toy.tried(toy.TRIES[4]), toy.tried(toy.TRIES[10]))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tries, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.split() == ["0", "0", "0"]
+
+
+def test_who_decodes_has_no_rights(tries: Path) -> None:
+    with box("toy:endless", folder=tries, deadline=60) as made:
+        fd = memfd.new()
+        memfd.write(fd, written(picture(3)))
+        socket.send_fds(made.channel, [json.dumps({"format": "jpeg"}).encode()], [fd])
+        os.close(fd)
+        children = Path(f"/proc/{made.process}/task/{made.process}/children")
+        wait_for(children.read_text, "the process that decodes")
+        status = Path(f"/proc/{children.read_text().strip()}/status")
+
+        def facts() -> dict[str, list[str]]:
+            lines = (line.partition(":\t") for line in status.read_text().splitlines())
+            return {name: value.split() for name, _, value in lines}
+
+        wait_for(lambda: facts()["Seccomp"] == ["2"], "its filter of system calls")
+        found = facts()
+    assert found["NoNewPrivs"] == ["1"]
+    assert {int(found[each][0], 16) for each in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
+    if os.geteuid() == 0:
+        assert "0" not in found["Uid"] + found["Gid"] + found["Groups"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_a_service_of_a_user_with_a_capability_is_confined_too() -> None:
+    """As the unit starts a gateway's."""
+    caps = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps]
+    with box(prefix=user) as made:
+        assert made.said == {"ready": True}
+        assert made.look(Format.JPEG, written(picture(3)))[0] == DONE
+
+
+def test_a_classifier_gets_pixels_and_gives_a_score(tries: Path) -> None:
+    image = picture(3)
+    with box("toy:shape", folder=tries) as made:
+        _, seen = made.look(Format.PNG, written(image, "PNG"))
+    [score] = [each.value for each in seen if each.kind == SCORE]
+    assert abs(score - np.asarray(image)[..., 0].mean() / 255) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "kinds"),
+    [
+        ("raising", DONE, [PDQ, FAULT]),
+        ("endless", LATE, [PDQ]),
+        ("greedy", DONE, [PDQ, FAULT]),
+        ("quitting", DONE, [PDQ]),
+        ("crashing", FAILED, [PDQ]),
+    ],
+)
+def test_a_classifier_that_fails_costs_its_own_score_alone(
+    tries: Path, name: str, how: str, kinds: list[bytes]
+) -> None:
+    with box(f"toy:{name}", folder=tries, deadline=1.5) as made:
+        found, seen = made.look(Format.JPEG, written(picture(3)))
+        assert (found, [each.kind for each in seen]) == (how, kinds)
+        assert made.look(Format.JPEG, written(picture(3)))[0] == how
+
+
+@pytest.mark.parametrize("name", ["toy:missing", "nowhere:score", "toy:SECRET"])
+def test_a_classifier_that_is_not_there_is_said(tries: Path, name: str) -> None:
+    with box(name, folder=tries) as made:
+        assert re.fullmatch(
+            rf"files\.classifier: {name}: \w+Error as it is imported", str(made.said["refused"])
+        )
+
+
+def test_nothing_is_left_of_a_job(sandbox: Box) -> None:
+    for _ in range(3):
+        sandbox.look(Format.JPEG, written(picture(3)))
+    assert not Path(f"/proc/{sandbox.process}/task/{sandbox.process}/children").read_text()
+    assert len([*Path(f"/proc/{sandbox.process}/task").iterdir()]) == 1
+    assert len([*Path(f"/proc/{sandbox.process}/fd").iterdir()]) == 4
+
+
+def test_the_numbers_of_system_calls_are_those_of_the_kernel() -> None:
+    seen = 0
+    for machine, header in HEADERS.items():
+        if header.exists():
+            seen += 1
+            text = header.read_text()
+            for name, number in {**ALLOWED[machine], **NOT_EXECUTABLE[machine]}.items():
+                real = re.search(rf"#define __NR(?:3264)?_{name}\s+(?:__NR3264_\w+|{number})\b", text)
+                assert real, (machine, name)
+                if "3264_" in real[0].split()[-1]:
+                    assert re.search(rf"#define __NR3264_{name} {number}\b", text), (machine, name)
+    assert seen or platform.system() != "Linux"
+
+
+def test_a_machine_of_which_nothing_is_known_is_refused() -> None:
+    with pytest.raises(ConfineError, match="riscv64"):
+        filter_of("riscv64")
+    code = """if True:
+        from urlward.files import confine
+        confine.platform.machine = lambda: "riscv64"
+        try:
+            confine.confine(confine.Limits(1 << 30, 5))
+        except confine.ConfineError as e:
+            print(e)
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "riscv64" in found.stdout
+
+
+def test_records_that_are_forged_are_passed_over() -> None:
+    good = Seen(SCORE, 1.0, 0.5)
+    bad = [Seen(SCORE, float("nan"), 0.5), Seen(SCORE, 1.0, float("inf")), Seen(SCORE, -1.0, 0.5)]
+    records = b"".join(each.written() for each in (good, *bad, good)) + b"half"
+    assert [each[:3] for each in seen_in(records)] == [good[:3], good[:3]]

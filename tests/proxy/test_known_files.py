@@ -1,0 +1,389 @@
+"""Known files through a front, with real sockets: over every protocol none arrives whole, and others do."""
+
+import asyncio
+import gzip
+import hashlib
+import logging
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from random import Random
+from typing import Any, NamedTuple
+
+import pytest
+import tomli_w
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived, StreamReset
+
+from proxy.rig import GET, LONG, Rig, reset, until
+from urlward.config import FilesTable
+from urlward.engine.matcher import Matcher
+from urlward.files.body import Inspection
+from urlward.files.inspection import Found, Hear
+from urlward.proxy.guard import Guard
+from urlward.proxy.known_files import KnownFiles
+from urlward.proxy.session import Session
+from urlward.records.worker import KnownFile
+
+KNOWN = b"\xff\xd8\xff" + Random(1).randbytes(300_000)
+OTHER = KNOWN[:-1] + b"!"
+SMALL = KNOWN[:300]
+ZERO = b"\0" * (14 << 20)  # as gzip, less than what waits at most
+FILES = {"/known": KNOWN, "/other": OTHER, "/small": SMALL, "/zero": ZERO}
+LISTED = [
+    "http://paged.example/listed",
+    *(f"sha256:{hashlib.sha256(each).hexdigest()} id=F-{len(each)}" for each in (KNOWN, SMALL)),
+]
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An origin: a query says in which way."""
+    with suppress(asyncio.IncompleteReadError, OSError):
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            path, _, way = head.split(b" ")[1].decode().partition("?")
+            content, more = FILES[path], "Content-Type: image/jpeg\r\n"
+            if way == "gzip":
+                content, more = gzip.compress(content), f"{more}Content-Encoding: gzip\r\n"
+            if way == "chunked":
+                writer.write(f"HTTP/1.1 200 OK\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode())
+                for at in range(0, len(content), 5000):
+                    chunk = content[at : at + 5000]
+                    writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                writer.write(b"0\r\n\r\n")
+            elif way in ("unbounded", "cut-off"):
+                writer.write(f"HTTP/1.1 200 OK\r\n{more}\r\n".encode() + content)
+                if way == "cut-off":  # without close_notify, as many servers do
+                    while writer.transport.get_write_buffer_size():
+                        await asyncio.sleep(0.005)
+                    writer.transport.abort()
+                break
+            elif way == "half":
+                writer.write(f"HTTP/1.1 200 OK\r\n{more}Content-Length: {len(content)}\r\n\r\n".encode())
+                writer.write(content[: len(content) // 2])
+            else:
+                writer.write(
+                    f"HTTP/1.1 200 OK\r\n{more}Content-Length: {len(content)}\r\n\r\n".encode() + content
+                )
+            await writer.drain()
+    writer.close()
+
+
+async def serve_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The same over HTTP/2."""
+    one = H2Connection(H2Configuration(client_side=False))
+    one.initiate_connection()
+    writer.write(one.data_to_send())
+    waiting: dict[int, bytes] = {}
+    with suppress(OSError):
+        while data := await reader.read(1 << 16):
+            for event in one.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    path, _, way = dict(event.headers)[b":path"].decode().partition("?")
+                    fields = [(":status", "200"), ("content-type", "image/jpeg")]
+                    waiting[event.stream_id] = FILES[path]
+                    if way == "gzip":
+                        waiting[event.stream_id] = gzip.compress(FILES[path])
+                        fields.append(("content-encoding", "gzip"))
+                    one.send_headers(event.stream_id, fields)
+                elif isinstance(event, StreamReset):
+                    waiting.pop(event.stream_id, None)
+            for stream, rest in list(waiting.items()):
+                while rest and (room := min(one.local_flow_control_window(stream), 1 << 14, len(rest))):
+                    one.send_data(stream, rest[:room])
+                    rest = rest[room:]
+                waiting[stream] = rest
+                if not rest:
+                    one.end_stream(stream)
+                    del waiting[stream]
+            writer.write(one.data_to_send())
+    one._frame_dispatch_table.clear()
+    writer.close()
+
+
+class Got(NamedTuple):
+    """What curl has got: its exit code, the status and the body."""
+
+    code: int
+    status: int
+    body: bytes
+
+
+async def curl(rig: Rig, path: str, way: str) -> Got:
+    """Ask for a file, through the filter."""
+    arguments: Sequence[str] = {
+        "reverse": (f"http://127.0.0.1:{rig.port}{path}",),
+        "regular": ("-x", f"http://127.0.0.1:{rig.port}", f"http://plain.example:{rig.origin_port}{path}"),
+        "tls": ("--http1.1", "--connect-to", f"::127.0.0.1:{rig.port}", f"https://paged.example{path}"),
+        "h2": ("--http2", "--connect-to", f"::127.0.0.1:{rig.port}", f"https://paged.example{path}"),
+    }[way.removesuffix(" to h2")]
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sk", "-m", str(LONG), "-w", "%{stderr}%{http_code}", *arguments,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    body, status = await process.communicate()
+    assert process.returncode is not None
+    return Got(process.returncode, int(status), body)
+
+
+WAYS = {
+    "reverse": "reverse:http://127.0.0.1",
+    "regular": "regular",
+    "tls": "transparent",
+    "h2": "transparent",
+    "h2 to h2": "transparent",
+}
+
+RESET, PARTIAL, STREAM = 56, 18, 92
+"""Exit codes of curl where a connection is reset, a body ends too early, a stream is reset."""
+
+
+async def looking(rig: Rig, way: str, *lines: str, **files: Any) -> None:
+    """A front that looks for known files."""
+    config = rig.authority.parent / f"{id(rig)}.toml"
+    config.write_text(tomli_w.dumps({"files": files}))
+    rig.tctx.options.update(urlward_http2=way.startswith("h2"), urlward_config=str(config))
+    to_http2 = way.endswith("to h2")
+    await rig.start(
+        serve_http2 if to_http2 else serve, WAYS[way], tls=way[:2] in ("tl", "h2"), http2=to_http2
+    )
+    rig.lead()
+    await rig.relist(*(lines or LISTED))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_known_file_does_not_arrive(rig: Rig, way: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "urlward")
+    await looking(rig, way)
+    for more in ["", "?gzip"] if way == "h2 to h2" else ["", "?chunked", "?gzip", "?unbounded"]:
+        got = await curl(rig, f"/known{more}", way)
+        assert got.code in (RESET, PARTIAL, STREAM), more
+        assert len(got.body) < len(KNOWN)
+        got = await curl(rig, f"/other{more}", way)
+        assert (got.code, got.status) == (0, 200)
+        assert (gzip.decompress(got.body) if more == "?gzip" else got.body) == OTHER
+        page = await curl(rig, f"/small{more}", way)
+        assert (page.code, page.status) == (0, 451), more
+        assert SMALL not in page.body
+    assert "file client=" in caplog.text
+    assert "entry=F-" in caplog.text
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", ["tls", "h2"])
+async def test_one_whose_end_is_an_end_inside_tls(rig: Rig, way: str) -> None:
+    """Clients bear that an origin does not say so, and get all there is; of what is known they do not."""
+    await looking(rig, way)
+    got = await curl(rig, "/other?cut-off", way)
+    assert (got.code, got.body) == (RESET if way == "tls" else 0, OTHER)
+    got = await curl(rig, "/known?cut-off", way)
+    assert got.code in (RESET, STREAM)
+    assert len(got.body) < len(KNOWN)
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", ["reverse", "regular", "h2 to h2"])
+async def test_a_body_that_grows_is_looked_at_in_turns(
+    rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[Session] = []
+    later = Session.inspect_later
+
+    def noted(self: Session) -> None:
+        turns.append(self)
+        later(self)
+
+    monkeypatch.setattr(Session, "inspect_later", noted)
+    await looking(rig, way, LISTED[0], f"sha256:{hashlib.sha256(ZERO).hexdigest()}")
+    got = await curl(rig, "/zero?gzip", way)
+    assert (got.code, got.status) == (0, 451)
+    assert len(turns) >= 10
+    got = await curl(rig, "/other?gzip", way)
+    assert gzip.decompress(got.body) == OTHER
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", ["reverse", "regular"])
+async def test_a_connection_serves_on(rig: Rig, way: str) -> None:
+    await looking(rig, way)
+    reader, writer = await rig.connect()
+    target = b"" if way == "reverse" else b"http://plain.example:%d" % rig.origin_port
+    for path in (b"/other", b"/other?chunked", b"/other"):
+        writer.write(b"GET %b%b HTTP/1.1\r\nHost: plain.example\r\n\r\n" % (target, path))
+        async with asyncio.timeout(LONG):
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            if b"chunked" in path:
+                body = b""
+                while not body.endswith(b"\r\n0\r\n\r\n"):
+                    body += await reader.readline()
+                assert len(body) > len(OTHER)
+            else:
+                assert await reader.readexactly(len(OTHER)) == OTHER
+    writer.close()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("how", ["alert", "monitor", "excused", "listed no more"])
+async def test_one_that_passes(rig: Rig, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    known = Guard.known_file
+
+    def noted(self: Guard, verdict: Any, file: KnownFile, *more: Any) -> Any:
+        told.append(f"{verdict.action} {file.algorithm} {file.media} {file.size}")
+        return known(self, verdict, file, *more)
+
+    monkeypatch.setattr(Guard, "known_file", noted)
+    lines = [*LISTED, *(f"@@{line.partition(' ')[0]}" for line in LISTED[1:])] if how == "excused" else LISTED
+    await looking(rig, "reverse", *lines, action="alert" if how == "alert" else "cut")
+    if how == "monitor":
+        rig.tctx.options.update(urlward_monitor=True)
+    elif how == "listed no more":
+        await rig.relist("http://paged.example/listed", f"sha256:{'0' * 64}")
+    assert await curl(rig, "/known", "reverse") == (0, 200, KNOWN)
+    assert told == ([f"block sha256 image/jpeg {len(KNOWN)}"] if how in ("alert", "monitor") else [])
+    await rig.settled()
+
+
+@pytest.mark.parametrize("on_error", ["block", "pass"])
+@pytest.mark.parametrize("where", ["file_algorithms", "check_file"])
+async def test_a_fault_of_ours(
+    rig: Rig, on_error: str, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError("quotes a secret")
+
+    await looking(rig, "reverse")
+    rig.tctx.options.update(urlward_on_error=on_error)
+    matcher = rig.addon.keeper.matcher  # type: ignore[union-attr]
+    if where == "check_file":
+        monkeypatch.setattr(Matcher, where, fails)
+    else:
+        monkeypatch.delattr(matcher, where)
+    got = await curl(rig, "/other", "reverse")
+    if on_error == "pass":
+        assert got == (0, 200, OTHER)
+    else:
+        assert got.code
+        assert len(got.body) < len(OTHER)
+    assert " error client=" in caplog.text
+    assert "secret" not in caplog.text
+    await rig.settled()
+
+
+@pytest.mark.parametrize("how", ["no table", "no digests", "no exact ones"])
+async def test_nothing_is_looked_at(rig: Rig, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Inspection, "__init__")  # whatever is made fails
+    if how == "no table":
+        await rig.start(serve)
+        await rig.relist(*LISTED)
+        assert rig.addon.files is None
+    else:
+        lines = LISTED if how == "no exact ones" else LISTED[:1]
+        await looking(rig, "reverse", *lines, exact=how != "no exact ones")
+    assert await curl(rig, "/known", "reverse") == (0, 200, KNOWN)
+    await rig.settled()
+
+
+class Copy:
+    def __init__(self, hear: Hear, answers: list[Found | None]) -> None:
+        self.hear = hear
+        self.content = b""
+        self.ended = self.dropped = False
+        self._answers = answers
+
+    def write(self, content: bytes) -> None:
+        self.content += content
+
+    def end(self) -> None:
+        self.ended = True
+        for answer in self._answers:
+            asyncio.get_running_loop().call_soon(self.hear, answer)
+
+    def drop(self) -> None:
+        self.dropped = True
+
+
+class Inspector:
+    """Answers what it is told to, of the first list's first row."""
+
+    def __init__(self, *answers: Found | None) -> None:
+        self.answers = [*answers]
+        self.copies: list[Copy] = []
+
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
+        assert (media, size) == ("image", len(OTHER))
+        self.copies.append(Copy(found, self.answers))
+        return self.copies[-1]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+PDQ = f"pdq:{'5a' * 32} id=P-1"
+
+
+async def inspected(rig: Rig, pictures: str, inspector: Inspector, **files: Any) -> tuple[str, int]:
+    """A front with an inspector, and the list and row of its one picture."""
+    await looking(rig, "reverse", "http://paged.example/listed", PDQ)
+    rig.addon.files = KnownFiles(FilesTable.model_validate({"pictures": pictures, **files}), inspector)
+    assert rig.addon.keeper is not None
+    (one,) = rig.addon.keeper.matcher.perceptual()
+    return one.name, int(one.rows[0])
+
+
+@pytest.mark.parametrize("pictures", ["cut", "alert"])
+async def test_a_picture_that_looks_like_a_listed_one(
+    rig: Rig, pictures: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "urlward")
+    inspector = Inspector()
+    name, row = await inspected(rig, pictures, inspector)
+    inspector.answers = [Found(name, row, 12), Found(name, row, 14), None]
+    got = await curl(rig, "/other", "reverse")
+    if pictures == "cut":
+        assert got.code == RESET
+        assert len(got.body) < len(OTHER)
+    else:
+        assert got == (0, 200, OTHER)
+        await until(lambda: "entry=P-1" in caplog.text)
+    assert inspector.copies[0].content == OTHER
+    assert caplog.text.count("entry=P-1") == 1, "of a picture it is said once"
+    inspector.answers = [None]
+    assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
+    inspector.answers = [Found(name, row, 90), None]
+    assert await curl(rig, "/other", "reverse") == (0, 200, OTHER), "farther than its entry allows"
+    await rig.settled()
+
+
+async def test_what_a_classifier_says_is_told_alone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "urlward")
+    inspector = Inspector(Found("", -1, 0, "classifier", score=0.97), None)
+    await inspected(rig, "cut", inspector, classifier="institute:score")
+    assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
+    assert "algorithm=classifier action=alert" in caplog.text
+    await rig.settled()
+
+
+async def test_a_client_that_leaves_in_the_midst_of_a_picture(rig: Rig) -> None:
+    inspector = Inspector()
+    await inspected(rig, "cut", inspector)
+    _, writer = await rig.connect()
+    writer.write(GET % b"other?half")
+    await until(lambda: inspector.copies and inspector.copies[0].content)
+    reset(writer)
+    await until(lambda: inspector.copies[0].dropped)
+    await rig.settled()
+
+
+async def test_a_client_that_leaves_while_its_picture_is_looked_at(rig: Rig) -> None:
+    inspector = Inspector()
+    name, row = await inspected(rig, "cut", inspector)
+    _, writer = await rig.connect()
+    writer.write(GET % b"other")
+    await until(lambda: inspector.copies and inspector.copies[0].ended)
+    reset(writer)
+    await until(lambda: not list(rig.addon.live))
+    inspector.copies[0].hear(Found(name, row, 1))
+    inspector.copies[0].hear(None)
+    await rig.settled()

@@ -1,0 +1,75 @@
+"""dnstap of the real resolvers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from gateway.dns_support import Upstream, until
+from resolver.dnstap_support import Told
+from resolver.hook_support import KINDS, LIST, Resolver, Zone, resolving
+from resolver.test_hooks import ZONE, until_true
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@asynccontextmanager
+async def telling(kind: str, folder: Path, urlward: Told) -> AsyncIterator[tuple[Resolver, Upstream]]:
+    upstream = await Upstream(Zone(ZONE)).start()
+    try:
+        tap = urlward.path
+        async with resolving(kind, folder, urlward.folder, upstream, hook=False, tap=tap) as resolver:
+            await until(lambda: urlward.taps.connections, "the resolver's dnstap")
+            yield resolver, upstream
+    finally:
+        upstream.close()
+
+
+async def test_answers_are_steered_after_they_have_left(kind: str, tmp_path: Path) -> None:
+    urlward = Told(tmp_path, LIST)
+    await urlward.start()
+    try:
+        async with telling(kind, tmp_path, urlward) as (resolver, _):
+            for name in "plain.example", "blocked.example", "host.sub.blocked.example":
+                await resolver.ask(name)
+            await resolver.ask("blocked.example", "AAAA")
+            await resolver.ask("alias.example")
+            await resolver.ask("paged.example")
+            wanted = {"203.0.113.1", "2001:db8:1::1", "203.0.113.5", "203.0.113.6"}
+            await until(lambda: wanted <= urlward.kernel.told, "the addresses")
+            assert "192.0.2.1" not in urlward.kernel.told
+            assert urlward.counts["passed"]
+            assert not urlward.counts["unread"]
+    finally:
+        urlward.stop()
+
+
+async def test_a_resolver_goes_on_without_urlward_and_tells_again_once_it_is_back(
+    kind: str, tmp_path: Path
+) -> None:
+    urlward = Told(tmp_path, LIST)
+    await urlward.start()
+    async with telling(kind, tmp_path, urlward) as (resolver, _):
+        await resolver.ask("blocked.example")
+        await until(lambda: urlward.kernel.told, "the address")
+        urlward.stop()
+        urlward.path.unlink()
+        assert (await resolver.ask("plain.example")).answer
+        await urlward.start()
+        try:
+            numbers = iter(range(10_000))
+
+            async def told() -> bool:
+                # Each name once: PowerDNS tells of what it asks, and asks for none again that it has.
+                await resolver.ask(f"n{next(numbers)}.example")
+                return bool(urlward.taps.connections)
+
+            await until_true(told)
+            await resolver.ask("host.sub.blocked.example")
+            await until(lambda: "203.0.113.6" in urlward.kernel.told, "another address")
+        finally:
+            urlward.stop()

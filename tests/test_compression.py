@@ -1,0 +1,118 @@
+import gzip
+import sys
+import zlib
+
+import brotli
+import pytest
+
+from urlward.compression import (
+    CONTENT_CODINGS,
+    DAMAGED,
+    Decoder,
+    decoder_for,
+    gzip_decoder,
+    zstd_decoder,
+)
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+CONTENT = b"a.test\n" * 10_000
+MEMBERS = {"gzip": gzip.compress(CONTENT), "zstd": zstd.compress(CONTENT)}
+NEW = {"gzip": gzip_decoder, "zstd": zstd_decoder}
+BLOCK = 1 << 15
+"""Bytes of a block that Brotli makes whole."""
+RAW = zlib.compressobj(wbits=-15)
+CODED = {
+    **MEMBERS,
+    "x-gzip": MEMBERS["gzip"],
+    "deflate": zlib.compress(CONTENT),
+    "br": brotli.compress(CONTENT),
+}
+
+
+def all_of(decoder: Decoder, data: bytes, size: int, more: int = 0) -> bytes:
+    found = [decoder.decompress(data, size)]
+    while not decoder.eof and not decoder.needs_input:
+        found.append(decoder.decompress(b"", size))
+    assert all(len(piece) <= size + more for piece in found)
+    return b"".join(found)
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_one_and_what_is_behind_it(kind: str, size: int) -> None:
+    decoder = NEW[kind]()
+    assert all_of(decoder, MEMBERS[kind] + b"more", size) == CONTENT
+    assert decoder.eof
+    assert decoder.unused_data == b"more"
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_a_part_wants_more(kind: str) -> None:
+    decoder = NEW[kind]()
+    assert CONTENT.startswith(all_of(decoder, MEMBERS[kind][:-3], 1000))
+    assert decoder.needs_input
+    assert not decoder.eof
+
+
+@pytest.mark.parametrize("kind", MEMBERS)
+def test_damaged(kind: str) -> None:
+    with pytest.raises(DAMAGED):
+        NEW[kind]().decompress(b"no such magic", 1000)
+
+
+@pytest.mark.parametrize(
+    ("head", "new"),
+    [
+        (MEMBERS["gzip"], gzip_decoder),
+        (MEMBERS["zstd"], zstd_decoder),
+        (b"\x50\x2a\x4d\x18", zstd_decoder),
+        (b"\x5f\x2a\x4d\x18", zstd_decoder),
+        (b"\x60\x2a\x4d\x18", None),
+        (b"\x1f", None),
+        (b"", None),
+        (b"a.test\n", None),
+    ],
+)
+def test_what_needs_which(head: bytes, new: object) -> None:
+    assert decoder_for(head) is new
+
+
+@pytest.mark.parametrize("coding", CONTENT_CODINGS)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_content_codings(coding: str, size: int) -> None:
+    """Byte by byte as in one piece, and never more at a time than is asked for."""
+    decoder = CONTENT_CODINGS[coding]()
+    data, found = CODED[coding], b""
+    for at in range(0, len(data), size):
+        assert not decoder.eof
+        found += all_of(decoder, data[at : at + size], 999, more=BLOCK if coding == "br" else 0)
+    assert found == CONTENT
+    assert decoder.eof
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_deflate_without_the_format_around_it(size: int) -> None:
+    packed = RAW.copy()
+    data, decoder = packed.compress(CONTENT) + packed.flush(), CONTENT_CODINGS["deflate"]()
+    pieces = [all_of(decoder, data[at : at + size], 1 << 20) for at in range(0, len(data), size)]
+    assert b"".join(pieces) == CONTENT
+
+
+@pytest.mark.parametrize("coding", CONTENT_CODINGS)
+def test_a_damaged_content_coding(coding: str) -> None:
+    decoder = CONTENT_CODINGS[coding]()
+    with pytest.raises(DAMAGED):
+        decoder.decompress(b"\xff" * 640, 1 << 16)
+
+
+def test_a_content_coding_with_a_window_that_no_browser_takes() -> None:
+    options = {zstd.CompressionParameter.window_log: 27, zstd.CompressionParameter.content_size_flag: 0}
+    packer = zstd.ZstdCompressor(options=options)
+    large = packer.compress(CONTENT) + packer.flush()
+    assert all_of(zstd_decoder(), large, 1 << 20) == CONTENT
+    with pytest.raises(DAMAGED):
+        CONTENT_CODINGS["zstd"]().decompress(large, 1 << 20)
