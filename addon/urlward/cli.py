@@ -212,7 +212,8 @@ def _parser() -> argparse.ArgumentParser:
     command("script", _script, 'Print the path for mitmdump -s "$(urlward script)".')
     add_files_command(command)
     add_completion_command(command, _parser)
-    command("demo", _demo, "Show it all on this machine, without root or network.")
+    demo = command("demo", _demo, "Show it all on this machine, without root or network.")
+    demo.add_argument("--files", action="store_true", help="known files, by an invented picture")
     helping = command("help", _help, "Show the documentation: its topics, or one of them.")
     helping.add_argument("topic", nargs="?", metavar="TOPIC", help="page to show (the topics)")
     return parser
@@ -581,10 +582,10 @@ def _script(_: argparse.Namespace) -> int:
     return OK
 
 
-def _demo(_: argparse.Namespace) -> int:
-    from urlward.demo import demo
+def _demo(args: argparse.Namespace) -> int:
+    from urlward.demo import demo, demo_files
 
-    demo()
+    (demo_files if args.files else demo)()
     return OK
 
 

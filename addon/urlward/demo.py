@@ -1,21 +1,28 @@
 """``urlward demo``: the whole filter on one machine, without root or network.
 
 An origin with a listed and unlisted pages, the filter in front of it as a process of its own, and a
-client that asks for both, over HTTP and HTTPS. All names are reserved ones (RFC 6761) and all
-traffic stays on 127.0.0.1.
+client that asks for both, over HTTP and HTTPS. With ``--files`` the origin has a known file, which is an
+invented picture, and the list its digest. All names are reserved ones (RFC 6761) and all traffic stays on
+127.0.0.1.
 """
 
+import hashlib
 import http.client
+import io
 import ipaddress
+import json
+import random
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,30 +41,50 @@ LISTED = "http://news.demo.test/listed-page.html"
 LATER = "http://shop.demo.test/added-later"
 WAIT = 60.0
 
+_PIECE, _PAUSE = 16_384, 0.02
+"""Bytes that the origin sends at a time, and seconds between two: as over a network."""
+
+_KINDS = {".png": "image/png", ".jpg": "image/jpeg"}
+_SIDES = 320, 240
+"""Width and height of the invented pictures."""
+
 
 class _Response(NamedTuple):
-    """Response to one of the demo's requests."""
+    """Response to one of the demo's requests; `size` is of what has arrived of its body, `whole` whether that
+    is all of it."""
 
     status: int
     reference: str
     issuer: str
+    size: int = 0
+    whole: bool = True
 
 
 class _WebServer:
-    """Web server for the demo's hosts that remembers the requests."""
+    """Web server for the demo's hosts that remembers the requests.
 
-    def __init__(self, context: ssl.SSLContext | None) -> None:
+    Args:
+        context: of TLS; None without.
+        files: bodies by paths; other paths have one and the same.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None, files: Mapping[str, bytes] | None = None) -> None:
         self.asked: list[str] = []
         asked = self.asked
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 asked.append(f"{self.headers['Host']}{self.path}")
-                body = b"content of the page\n"
+                body = (files or {}).get(self.path, b"content of the page\n")
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
+                if kind := _KINDS.get(Path(self.path).suffix):
+                    self.send_header("Content-Type", kind)
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):  # the filter has cut it off
+                    for begin in range(0, len(body), _PIECE):
+                        self.wfile.write(body[begin : begin + _PIECE])
+                        time.sleep(_PAUSE)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -154,6 +181,173 @@ def demo() -> None:
     print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward run --list FILE`, and `urlward help`.")
 
 
+def demo_files() -> None:
+    """Run the demo of known files and print what happens and why.
+
+    Raises:
+        UrlwardError: a step did not do what it should.
+    """
+    start = time.monotonic()
+    known, other = _picture(1), _picture(2)
+    alike, digest = _reencoded(known)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="urlward-demo-")))
+        _say("An origin with an invented picture, and a list with its digest.")
+        files = {"/known.png": known, "/moved.png": known, "/other.png": other, "/smaller.jpg": alike}
+        origin = _WebServer(None, {path: body for path, body in files.items() if body})
+        stack.callback(origin.close)
+        lines = [f"sha256:{hashlib.sha256(known).hexdigest()} id=DEMO-1 category=demo"]
+        lines += [f"pdq:{digest} id=DEMO-2 category=demo"] * bool(digest)
+        (folder / "demo.txt").write_text("\n".join(lines) + "\n")
+        port = free_port()
+        config = folder / "urlward.toml"
+        config.write_text(
+            f'state = "state"\nlist = ["demo.txt"]\nmode = ["reverse:http://127.0.0.1:{origin.port}@127.0.0.1:'
+            f'{port}"]\n\n[files]\naction = "cut"\npictures = "{"learn" if digest else "off"}"\n\n[records]\n'
+            "[records.days]\nblocks = 1\noperations = 1\n"
+        )
+        for line in (*lines, "", *config.read_text().splitlines()):
+            print(f"      {line}")
+
+        _say("The filter in front of it.")
+        stack.enter_context(filtering(f"--config={config}", f"--confdir={folder / 'ca'}"))
+
+        def ask(path: str) -> _Response:
+            return get(port, HOSTS[0], path)
+
+        _say("A picture that no list knows, and one that one does")
+        _expect_file(ask("/other.png"), "/other.png", other, "no list has its digest")
+        _expect_cut(ask("/known.png"), "/known.png", known)
+
+        _say("The same again: its URL was learned, so that the origin is not asked")
+        _expect_learned(origin, ask, "/known.png")
+
+        _say("The same bytes under another name, as when a page has moved")
+        _expect_cut(ask("/moved.png"), "/moved.png", known)
+
+        _say("The same picture, half as large, as JPEG: its bytes are others, it looks the same")
+        if digest:
+            _expect_file(ask("/smaller.jpg"), "/smaller.jpg", alike, "compared beside the traffic (PDQ)")
+            _expect_learned(origin, ask, "/smaller.jpg")
+        else:
+            print("      left out: it needs the extra files, `pip install 'urlward[files]'`")
+
+        _show_known(config, folder, {"DEMO-1", "DEMO-2"} if digest else {"DEMO-1"})
+    print(f"\nDone in {time.monotonic() - start:.1f} s. Next: `urlward help files`.")
+
+
+def _show_known(config: Path, folder: Path, entries: set[str]) -> None:
+    """Show what is recorded of the known files, what was learned, and a report."""
+    _say("What is recorded: neither the file nor its URL")
+    events: list[dict[str, Any]] = []
+    newest: dict[str, dict[str, Any]] = {}
+    end = time.monotonic() + WAIT
+    while not entries <= newest.keys():
+        if time.monotonic() > end:
+            raise UrlwardError("demo: the known files are not recorded")
+        time.sleep(0.1)
+        said = _urlward("events", "--kind", "file", "--json", "--config", str(config)).stdout
+        events = [json.loads(line) for line in said.splitlines()]
+        newest = {event["entry"]: event for event in events[::-1]}
+    print(f"      {len(events)} events of kind file; the newest of each entry:")
+    for event in newest.values():
+        detail = event["detail"]
+        far = f", distance {detail['distance']} of 256" if "distance" in detail else ""
+        print(
+            f"      {event['reference']}  list {event['list']}, entry {event['entry']}, "
+            f"{detail['algorithm']}{far}: {detail['action']}"
+        )
+
+    _say("What was learned: own entries, which you may remove")
+    for line in _urlward("own", "list", "--config", str(config)).stdout.splitlines():
+        print(f"      {line}")
+
+    _say("A report for a hotline")
+    done = _urlward(
+        "report", "file", events[-1]["reference"], "-o", str(folder / "report"), "--why", "the demo",
+        "--config", str(config),
+    )  # fmt: skip
+    if done.returncode:
+        raise UrlwardError(f"demo: {done.stderr.strip()}")
+    found = json.loads((folder / "report/report.json").read_text())["data"]["events"][0]
+    print(f"      {', '.join(found)}")
+
+
+def _expect_file(answer: _Response, path: str, body: bytes, why: str) -> None:
+    _show(answer, path, f"{answer.size} of {len(body)} bytes: {why}")
+    if answer.status != 200 or answer.size != len(body):
+        raise UrlwardError(f"demo: {path} did not pass")
+
+
+def _expect_cut(answer: _Response, path: str, body: bytes) -> None:
+    is_page = answer.status == 451  # nothing of it had left when all had come
+    what = "the block page in its place" if is_page else f"{answer.size} of {len(body)} bytes"
+    _show(answer, path, f"{what}: entry DEMO-1 has its SHA-256")
+    if not is_page and (answer.whole or answer.size >= len(body)):
+        raise UrlwardError(f"demo: {path} was not cut")
+
+
+def _expect_learned(origin: _WebServer, ask: Callable[[str], _Response], path: str) -> None:
+    begun = time.monotonic()
+    while True:
+        before = len(origin.asked)
+        answer = ask(path)
+        if answer.status == 451 and len(origin.asked) == before:
+            break
+        if time.monotonic() - begun > WAIT:
+            raise UrlwardError(f"demo: {path} was not learned")
+        time.sleep(1)
+    _show(answer, path, f"an own entry, {time.monotonic() - begun:.1f} s later; reference {answer.reference}")
+
+
+def _show(answer: _Response, path: str, why: str) -> None:
+    shown = "blocked" if answer.status == 451 else "passed" if answer.whole else "cut"
+    print(f"      {f'{shown} ({answer.status})':14} http://{HOSTS[0]}{path}\n{'':21}{why}", flush=True)
+
+
+def _picture(seed: int) -> bytes:
+    """An invented picture: discs on a slope, with some noise; as PNG."""
+    width, height = _SIDES
+    chance = random.Random(seed)
+    discs = [
+        (
+            chance.randrange(width),
+            chance.randrange(height),
+            chance.randrange(15, 70) ** 2,
+            chance.randrange(256),
+        )
+        for _ in range(25)
+    ]
+    rows = bytearray()
+    for y in range(height):
+        rows.append(0)  # no filter (PNG specification, third edition, section 9)
+        for x in range(width):
+            light = x * 255 // width
+            for left, top, radius, shade in discs:
+                if (x - left) ** 2 + (y - top) ** 2 < radius:
+                    light = shade
+            rows.append(min(255, light + chance.randrange(8)))
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(bytes(rows))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _reencoded(picture: bytes) -> tuple[bytes, str]:
+    """A picture at half the size as JPEG, and its PDQ digest; empty without the extra ``files``."""
+    try:
+        from PIL import Image
+        from threatexchange.signal_type.pdq.signal import PdqSignal
+    except ImportError:
+        return b"", ""
+    made = io.BytesIO()
+    width, height = _SIDES
+    Image.open(io.BytesIO(picture)).resize((width // 2, height // 2)).save(made, "JPEG", quality=60)
+    return made.getvalue(), PdqSignal.hash_from_bytes(picture)
+
+
 def _show_artifact(folder: Path, source: Path) -> None:
     artifact = folder / "demo.ward"
     done = _urlward("compile", str(source), "-o", str(artifact))
@@ -230,8 +424,13 @@ def get(port: int, host: str, target: str, *, tls: bool = False) -> _Response:
         connection.sendall(request.encode())
         response = http.client.HTTPResponse(connection)
         response.begin()
-        found = re.search(r"Reference: (\S+)", response.read().decode())
-        return _Response(response.status, found[1] if found else "", issuer)
+        body = b""
+        with suppress(OSError):  # cut off
+            while piece := response.read1():
+                body += piece
+        found = re.search(rb"Reference: ([0-9A-Z-]+)", body)
+        reference, whole = found[1].decode() if found else "", not response.length
+        return _Response(response.status, reference, issuer, len(body), whole)
 
 
 def _expect(status: int, url: str, answer: _Response, why: str) -> None:

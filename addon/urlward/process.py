@@ -221,9 +221,8 @@ def connections_at(path: Path) -> int | None:
     except OSError:
         return None
     for line in lines:
-        _, _, _, flags, _, state, inode, *rest = line.split(maxsplit=7)
+        _, _, _, flags, _, state, _, *rest = line.split(maxsplit=7)
         if rest == [name]:
             listens |= bool(int(flags, 16) & _LISTENS)
-            # One that nobody has accepted yet has no inode.
-            number += state == _CONNECTED and inode != b"0"
+            number += state == _CONNECTED  # one that nobody has accepted yet is still connecting
     return number if listens else None

@@ -397,3 +397,49 @@ def test_who_looks_at_few_partitions(store: AssignmentStore) -> None:
             )
         )
     assert locked == days
+
+
+def test_times_over_decades_make_no_partitions_without_end(
+    store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MOST_PARTITIONS", 3)
+    taken(store, *(whole(A, n * DAYS, n * DAYS + 50, f"on {n}") for n in range(2)))
+    before = named(store)
+    with pytest.raises(AssignmentError, match="there would be more than 3 partitions"):
+        taken(store, *(whole(A, n * 365 * DAYS, n * 365 * DAYS + 50, "x") for n in range(1, 9)), name="far")
+    assert named(store) == before, "all or nothing"
+    # What fits is taken as before.
+    taken(store, whole(B, 2 * DAYS, 2 * DAYS + 50, "second"), name="near")
+    assert held(store, B, 2 * DAYS + 10) == ["second"]
+    assert len(named(store)) == 3
+
+
+def test_a_partition_takes_no_more_locks_than_is_said(store: AssignmentStore) -> None:
+    wanted = {partition_of(cell_of(START + n * DAY, START + n * DAY + 50)) for n in range(20)}
+    with store.engine.begin() as connection:
+        partitions.make_partitions(connection, ())
+        # One lock may be held in several modes.
+        count = text(
+            "SELECT count(DISTINCT (locktype, database, relation, classid, objid, objsubid,"
+            " transactionid::text)) FROM pg_locks WHERE pid = pg_backend_pid()"
+        )
+        before = connection.scalar(count)
+        partitions.make_partitions(connection, wanted)
+        after = connection.scalar(count)
+    assert 0 < after - before <= len(wanted) * partitions.LOCKS + 10
+
+
+def test_a_database_of_before_for_which_there_are_too_few_locks(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_by_version(3, "postgresql", tmp_path, url)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(partitions, "LOCKS", 1_000_000)
+        told = "not brought to version 4: .* too few locks: set max_locks_per_transaction = [0-9]+ there"
+        with pytest.raises(AssignmentError, match=told):
+            AssignmentStore(url)
+    with psycopg.connect(url) as server:
+        (kind,) = server.execute("SELECT relkind FROM pg_class WHERE relname = 'assignments'").fetchone()
+    assert kind == "r", "as it was"
+    with closing(AssignmentStore(url)) as store:
+        assert named(store)

@@ -306,7 +306,7 @@ def test_without_the_extra_pictures_are_said_not_to_be_compared(
     (config.parent / "list.txt").write_text(LIST + f"pdq:{'0f' * 32}\n")
     assert check("--file", str(listed))[0] == 0  # no picture
     listed.write_bytes(b"\xff\xd8\xff" + bytes(500))
-    monkeypatch.setattr("urlward.files.local._MODULE", "urlward.nothing")
+    monkeypatch.setattr("urlward.files.sandbox.MODULE", "urlward.nothing")
     code, text = check("--file", str(listed))
     assert code == 0
     assert "pictures are not compared" in text

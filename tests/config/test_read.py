@@ -112,6 +112,7 @@ remember = 50
 [gateway.hook]
 folder = "hook"
 settle = 10
+dnstap = true
 [gateway.canary]
 name = "here.example.invalid"
 addresses = ["198.51.100.252"]
@@ -263,7 +264,7 @@ def test_every_key(path: Path) -> None:
                 max_ttl=60,
                 remember=50,
             ),
-            hook=HookTable(folder=str(folder / "hook"), settle=10),
+            hook=HookTable(folder=str(folder / "hook"), settle=10, dnstap=True),
             canary=CanaryTable(name="here.example.invalid", addresses=("198.51.100.252",)),
         ),
         records=RecordsTable(node="gw1", days=DaysTable(blocks=30, operations=365)),

@@ -1,11 +1,13 @@
 """Feeds of artifacts: deltas, signatures, serials and dates, over a real server."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.support import digest, file_line
 from feeds.feed_support import Feed, Server, feed, hosts
 from lists.support import OTHER_SECRET, SECRET
 from urlward.engine.artifact import dump, parse, reissue
@@ -13,6 +15,8 @@ from urlward.engine.compiler import Compiler
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.grammar import parse_line
+from urlward.engine.loaded import load
+from urlward.engine.matcher import Matcher
 from urlward.engine.signing import SigningKey, make_rotation, sign_artifact
 from urlward.feeds import feed as feeds_feed
 
@@ -27,10 +31,15 @@ DAY = 86_400
 
 
 def issue(
-    serial: int, *numbers: int, signer: SigningKey | None = None, start: int = 0, until: int = 0
+    serial: int,
+    *numbers: int,
+    signer: SigningKey | None = None,
+    start: int = 0,
+    until: int = 0,
+    files: Sequence[str] = (),
 ) -> bytes:
     compiler = Compiler(KEY)
-    for line in hosts(*numbers).splitlines():
+    for line in (*hosts(*numbers).splitlines(), *files):
         for entry in parse_line(line):
             compiler.add(entry)
     data = dump(
@@ -81,6 +90,31 @@ def test_a_delta_comes_first(body: Feed, site: Server) -> None:
     assert outcome.text == "201 entries fetched, serial 2, +2 -1, by delta"
     assert asked(site) == ["200 /feed.1.delta"]
     assert body.store.path.read_bytes() == SECOND
+
+
+def test_digests_of_files_come_by_delta_and_signed(tmp_path: Path, site: Server) -> None:
+    lines = [file_line(name, n, id=f"{name}-{n}") for n in range(100) for name in ("sha256", "pdq")]
+    first = issue(1, *range(50), signer=SIGNER, files=lines)
+    second = issue(2, *range(50), signer=SIGNER, files=[*lines[2:], file_line("sha256", 200, id="new")])
+    one = feed(
+        tmp_path,
+        url=site.url(),
+        key=str(tmp_path / "lists.key"),
+        trust=(str(SIGNER.public),),
+        max_shrink=1.0,
+    )
+    site.put("feed", first)
+    assert one.refresh().text == "250 entries fetched, serial 1, +250 -0"
+    site.put("feed.1.delta", delta(first, second))
+    site.put("feed", second)
+    assert one.refresh().text == "249 entries fetched, serial 2, +1 -2, by delta"
+    found = Matcher([load(one.store.path.read_bytes(), KEY)])
+    assert [found.check_file({"sha256": digest("sha256", n)}).entry for n in (0, 1, 200)] == [
+        "",
+        "sha256-1",
+        "new",
+    ]
+    assert len(found.perceptual()[0].rows) == 99
 
 
 def test_after_a_delta_the_whole_is_not_fetched_to_learn_that_it_is_the_same(

@@ -197,6 +197,15 @@ def test_a_body_cut_short_behind_its_content_is_found() -> None:
     assert ended(one).answer == "listed"
 
 
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_body_whose_checksum_alone_is_wrong_is_found(coding: str) -> None:
+    data = CODINGS[coding](PICTURE)
+    last = 8 if coding == "gzip" else 4
+    one = inspection(Judge(PICTURE), {"Content-Type": "image/png", "Content-Encoding": coding})
+    fed(fed(one, data[:-last]), b"\xff" * last)
+    assert ended(one).answer == "listed"
+
+
 @pytest.mark.parametrize("more", [b"\0" * 512, b"what browsers pass over", gzip.compress(b"", mtime=0)])
 def test_what_stands_behind_compressed_content(more: bytes) -> None:
     fields = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
@@ -353,6 +362,13 @@ def test_a_picture_that_may_be_cut_waits_for_what_is_found(found: Found) -> None
         assert one.answer is None
     assert one.over
     assert called == ["changed"]
+
+
+def test_a_picture_whose_first_bytes_have_yet_to_come_may_be_one() -> None:
+    one = inspection(Judge(), algorithms=(), inspector=Inspector(), pictures="cut")
+    fed(one, PICTURE[:10])
+    assert one.holds
+    assert not ended(one).over, "its copy is looked at"
 
 
 def test_video_is_cut_while_it_is_under_way() -> None:

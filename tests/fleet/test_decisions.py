@@ -37,7 +37,16 @@ from urlward.objections.objections import (
 )
 from urlward.policy import own
 from urlward.policy.allows import TemporaryAllows, add_allow, current_allows, end_allow, expire_allows
-from urlward.policy.own import OwnEntry, add_own, draft, line_of, own_entries, remove_own
+from urlward.policy.own import (
+    LEARNED,
+    OwnEntry,
+    add_own,
+    draft,
+    learn_own,
+    line_of,
+    own_entries,
+    remove_own,
+)
 from urlward.records.holds import current_holds, hold, release
 from urlward.state.audit import read_audit, verify
 from urlward.state.audit_view import Change
@@ -157,6 +166,28 @@ async def test_own_entries_holds_and_objections_are_shared(tmp_path: Path, serve
         assert (decided.who, decided.why) == ("Bob", "it is listed")
         said = {line["action"]: line.get("node") for line in a.audit()}
         assert said["objection-declined"] == said["own-removed"] == said["released"] == "b"
+
+
+async def test_what_one_node_has_learned_is_on_the_others_until_it_is_over(
+    tmp_path: Path, server: Server
+) -> None:
+    now = time.time()
+    today = time.strftime("%Y-%m-%d", time.gmtime(now))
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        learned = draft("http://listed.example/known.jpg", note="reference R", expires=today)
+        learn_own(a.state, a.key, [learned], 10, now=now)
+        await until(b.owned)
+        (there,) = own_entries(b.state)
+        assert (there.who, there.note, there.expires) == (LEARNED, "reference R", today)
+        assert b.audit()[-1]["who"] == LEARNED
+        # Each looks by itself, and neither brings back what the other has removed.
+        assert learn_own(b.state, b.key, [], 10, now=now + 86_400).changed
+        await until(lambda: not a.owned())
+        assert not learn_own(a.state, a.key, [], 10, now=now + 86_400).changed
+        for node in (a, b):
+            node.shared._merging.set()
+        await asyncio.sleep(0.3)
+        assert a.owned() == b.owned() == []
 
 
 async def test_nothing_is_told_twice(tmp_path: Path, server: Server) -> None:

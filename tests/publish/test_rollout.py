@@ -244,6 +244,48 @@ def test_who_led_before_writes_nothing_any_more_wherever_it_was_held_up(tmp_path
     assert at >= 5
 
 
+class Listed(Watched):
+    """Likewise as names are asked for, of which some are to be deleted."""
+
+    def names(self, folder: str) -> list[str]:
+        self.writes += 1
+        if self.writes - 1 == self.at:
+            self.happens()
+        return super().names(folder)
+
+    def write(self, name: str, data: bytes, over: str) -> str:
+        return Folder.write(self, name, data, over)
+
+
+def test_who_led_before_deletes_nothing_of_who_leads(tmp_path: Path) -> None:
+    refused = 0
+    for at in range(100):
+        folder = tmp_path / str(at)
+        place, config, clock = Listed(folder), configured(tmp_path, keep=2), Clock()
+        old = leading(place, config, Clock())
+        for text in LISTS[:3]:
+            old.publish("phish", text)
+        left: set[Path] = set()
+
+        def happens(
+            place: Listed = place, config: Config = config, clock: Clock = clock, left: set[Path] = left
+        ) -> None:
+            take_over(place, config, clock)
+            Lists(place, config).roll_back("phish", why="wrong", who="Ann")
+            left.update(path for path in place._path.rglob("*") if path.is_file())
+
+        place.happens, place.writes, place.at = happens, 0, at
+        try:
+            old.publish("phish", LISTS[3])
+        except (LeaseLostError, OvertakenError):
+            refused += 1
+        if place.at == at:
+            break
+        assert {path for path in left if not path.exists()} == set()
+    assert at >= 3
+    assert refused
+
+
 def test_a_new_leader_has_said_so_before_there_is_anything_new(tmp_path: Path) -> None:
     place, config, clock = Watched(tmp_path), configured(tmp_path), Clock()
     old = leading(place, config, Clock())

@@ -35,6 +35,13 @@ PERSONAL = ("network", "subscriber")
 PARTITIONS_AT_ONCE = 32
 """Made or dropped in one transaction: each takes several of the server's locks."""
 
+MOST_PARTITIONS = 10_000
+"""Made by imports, some four years' in all classes: the server's planner and each of its connections know of
+all. Times over decades are of a clock or a column that is wrong."""
+
+LOCKS = 6
+"""The server's locks that making one takes until the transaction ends; a few for all come on top."""
+
 _SHIFT = 40
 _DAY_MS = 86_400_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -174,6 +181,25 @@ def make_partitions(connection: Connection, wanted: Iterable[Stretch]) -> None:
             connection.execute(text(statement))
     if new and not mine:
         connection.execute(text("RESET ROLE"))
+
+
+def lacking_locks(connection: Connection, wanted: Iterable[Stretch]) -> str:
+    """Why partitions cannot be made in one transaction, for want of locks; empty where they can.
+
+    A server has room for ``max_locks_per_transaction`` of each connection that it allows, together.
+    """
+    count = len({*wanted})
+    each, connections = (
+        int(connection.execute(text(f"SHOW {name}")).scalar_one())
+        for name in ("max_locks_per_transaction", "max_connections")
+    )
+    needed = -(-count * LOCKS // connections)
+    if needed <= each:
+        return ""
+    return (
+        f"{count} partitions are made at once, for which PostgreSQL has too few locks: set "
+        f"max_locks_per_transaction = {needed} there, restart it, and open them again; afterwards {each} do"
+    )
 
 
 def missing_owner(connection: Connection) -> str:

@@ -33,7 +33,7 @@ from sqlalchemy import (
 )
 
 from urlward.assignments.interval import FOREVER, AssignmentError
-from urlward.assignments.partitions import PERSONAL, Stretch, make_partitions, partitions_of
+from urlward.assignments.partitions import PERSONAL, Stretch, lacking_locks, make_partitions, partitions_of
 from urlward.config.records import ASSIGNMENTS
 from urlward.records import sql
 from urlward.records.sql import (
@@ -307,6 +307,9 @@ def _to_4(connection: Connection) -> None:
     roles."""
     if connection.dialect.name != "postgresql":
         return
+    # Before anything is locked for long.
+    if why := lacking_locks(connection, _old_partitions(connection, "assignments")):
+        raise StoreError(f"its assignments are not brought to version 4: {why}")
     size, owner = connection.execute(
         text(
             "SELECT pg_relation_size(oid), quote_ident(pg_get_userbyid(relowner)) FROM pg_class"
@@ -345,7 +348,7 @@ def _to_4(connection: Connection) -> None:
     ).all()
     for privilege, role in granted:
         connection.execute(text(f"GRANT {privilege} ON assignments TO {role}"))
-    make_partitions(connection, _old_partitions(connection))
+    make_partitions(connection, _old_partitions(connection, "assignments_before"))
     connection.execute(
         text(f"INSERT INTO assignments ({columns}) SELECT {columns} FROM assignments_before")  # noqa: S608
     )
@@ -358,13 +361,13 @@ def _to_4(connection: Connection) -> None:
     connection.execute(delete(unwiped).where(unwiped.c.part == PART))
 
 
-def _old_partitions(connection: Connection) -> set[Stretch]:
+def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     """Partitions for all rows from before there were any, found by a look at each cell alone."""
     return partitions_of(
         connection.scalars(
             text(
-                "WITH RECURSIVE cells AS (SELECT min(cell) AS cell FROM assignments_before"
-                " UNION ALL SELECT (SELECT min(b.cell) FROM assignments_before b WHERE b.cell > cells.cell)"
+                f"WITH RECURSIVE cells AS (SELECT min(cell) AS cell FROM {table}"  # noqa: S608 - our own
+                f" UNION ALL SELECT (SELECT min(b.cell) FROM {table} b WHERE b.cell > cells.cell)"
                 " FROM cells WHERE cells.cell IS NOT NULL)"
                 " SELECT cell FROM cells WHERE cell IS NOT NULL"
             )

@@ -35,6 +35,7 @@ from urlward.assignments.interval import (
     places_of,
 )
 from urlward.assignments.partitions import (
+    MOST_PARTITIONS,
     PARTITIONS_AT_ONCE,
     PartitionGone,
     Stretch,
@@ -401,7 +402,11 @@ class AssignmentStore:
         return new
 
     def _have_partitions(self, cells: Iterable[int]) -> None:
-        """Have the partitions of some cells, in a transaction of their own, where there are partitions."""
+        """Have the partitions of some cells, in a transaction of their own, where there are partitions.
+
+        Raises:
+            AssignmentError: there would be too many.
+        """
         if isinstance(self.database, Path):
             return
         wanted = partitions_of(cells)
@@ -410,6 +415,11 @@ class AssignmentStore:
         with self.reading() as connection:
             self._partitions = {*stretches(connection)}
         new = sorted(wanted - self._partitions)
+        if len(self._partitions) + len(new) > MOST_PARTITIONS:
+            raise AssignmentError(
+                "not imported: its times lie on so many days that there would be more than "
+                f"{MOST_PARTITIONS} partitions: see that its times are read right, and delete what is old"
+            )
         for at in range(0, len(new), PARTITIONS_AT_ONCE):
             self.locking(partial(make_partitions, wanted=new[at : at + PARTITIONS_AT_ONCE]))
         self._partitions |= wanted

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import dns.edns
 import dns.flags
+import dns.ipv4
+import dns.ipv6
 import dns.message
 import dns.name
 import dns.rcode
@@ -29,8 +31,12 @@ from urlward.dns.wire import (
     A,
     Edns,
     Question,
+    addresses_alone,
+    contents,
     host_of,
     read_edns,
+    read_question,
+    shortened,
 )
 
 ANY, RRSIG = 255, 46
@@ -43,6 +49,13 @@ _NOBODY = dns.name.from_text("nobody.invalid.")
 _ADDRESSES = (A, AAAA)
 _SERVICES = (SVCB, HTTPS)
 _COPIED_FLAGS = dns.flags.RD | dns.flags.CD
+
+
+def text_of(address: bytes) -> str:
+    """An address as dnspython writes it; empty for empty."""
+    if not address:
+        return ""
+    return dns.ipv4.inet_ntoa(address) if len(address) == 4 else dns.ipv6.inet_ntoa(address)
 
 
 def error(query: bytes, code: int, question: Question | None = None) -> bytes:
@@ -152,6 +165,14 @@ def changed(
     Raises:
         dns.exception.DNSException: not a message that dnspython reads.
     """
+    question = read_question(answer)
+    records = addresses_alone(answer, question)
+    if (
+        records
+        and len(answer) <= size
+        and all(text_of(address) in keep for address in contents(answer, records))
+    ):
+        return shortened(answer, records, max_ttl)
     message = dns.message.from_wire(answer, keyring=False, ignore_trailing=True)
     message.tsig = None  # it would not hold for what is changed
     max_ttl = min((max_ttl, *(rrset.ttl for rrset in message.answer)))

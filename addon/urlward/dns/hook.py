@@ -34,7 +34,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
-from urlward.dns.answers import error
+from urlward.dns.answers import error, text_of
 from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.resolver_socket import ResolverSocket
@@ -52,11 +52,14 @@ from urlward.dns.wire import (
     Scan,
     StreamMessages,
     WireError,
+    addresses_alone,
+    contents,
     framed,
     read_question,
     records_in,
     scan,
     services,
+    spelt_out,
 )
 
 logger = logging.getLogger("urlward.gateway")
@@ -70,9 +73,10 @@ _MOST = 32
 Whoever runs such a name could send more, and have hooks go on without a reply while they are rewritten."""
 
 _LEADING = frozenset(str(kind) for kind in (A, AAAA, CNAME, DNAME, SVCB, HTTPS))
-_ADDRESSES = frozenset(map(str, (A, AAAA)))
+_ADDRESS_TEXTS = frozenset(map(str, (A, AAAA)))
 _ASKS_WAY = frozenset((A, AAAA, SVCB, HTTPS))
 _NAMES = (dns.rdatatype.CNAME, dns.rdatatype.DNAME, dns.rdatatype.NS, dns.rdatatype.PTR)
+_ADDRESSES = (dns.rdatatype.A, dns.rdatatype.AAAA)
 _PLAIN = re.compile(r'(?:[^"();\\]|\\.|(?<=[ =])"(?:[^"\\]|\\.)*"(?![^ ]))*+', re.DOTALL).fullmatch
 """Matches content, with a space before it, that stands in a zone file for what it is."""
 
@@ -264,7 +268,7 @@ def shortened(data: bytes) -> tuple[bytes, bool]:
     if len(records) <= 2 * _MOST and len(leading) <= _MOST:
         return data, False
     # Of the addresses of a name one says as much as all.
-    read = {tuple(record[1:2] if record[3] in _ADDRESSES else record): record for record in leading}
+    read = {tuple(record[1:2] if record[3] in _ADDRESS_TEXTS else record): record for record in leading}
     if len(read) > _MOST:
         raise ValueError("more names than are read")
     return "\n".join((first, *map(" ".join, read.values()))).encode("latin-1"), True
@@ -285,12 +289,15 @@ def from_text(data: bytes) -> bytes:
         dns.message.make_query(name, dns.rdatatype.RdataType(int(kind))), recursion_available=True
     )
     message.set_rcode(dns.rcode.Rcode(int(code)))
+    names: dict[str, dns.name.Name] = {}
     for line in lines:
         section, owner, ttl, type_, content = line.split(" ", 4)
-        rrset = dns.rrset.from_rdata(owner, int(ttl), _content(dns.rdatatype.RdataType(int(type_)), content))
+        if owner not in names:
+            names[owner] = dns.name.from_text(owner)
+        rdata = _content(dns.rdatatype.RdataType(int(type_)), content)
         message.find_rrset(
-            int(section), rrset.name, rrset.rdclass, rrset.rdtype, rrset.covers, create=True
-        ).update(rrset)
+            int(section), names[owner], rdata.rdclass, rdata.rdtype, rdata.covers(), create=True
+        ).add(rdata, int(ttl))
     return message.to_wire(max_size=LONGEST, want_shuffle=False)
 
 
@@ -302,9 +309,9 @@ def _content(kind: dns.rdatatype.RdataType, text: str) -> dns.rdata.Rdata:
     Raises:
         ValueError, dns.exception.DNSException: it has such signs where it is more than a name, or is none.
     """
-    if kind in _NAMES:
+    if kind in _NAMES or kind in _ADDRESSES:
         make: Callable[..., dns.rdata.Rdata] = dns.rdata.get_rdata_class(dns.rdataclass.IN, kind)
-        return make(dns.rdataclass.IN, kind, dns.name.from_text(text))
+        return make(dns.rdataclass.IN, kind, dns.name.from_text(text) if kind in _NAMES else text)
     if not _PLAIN(f" {text}"):
         raise ValueError("a sign that means something else in a zone file")
     return dns.rdata.from_text(dns.rdataclass.IN, kind, text)
@@ -316,6 +323,14 @@ def to_text(message: bytes) -> bytes:
     Raises:
         dns.exception.DNSException: dnspython does not read it.
     """
+    question = read_question(message)
+    if records := addresses_alone(message, question):
+        name, _ = dns.name.from_wire(message, HEADER)
+        shown = ((int.from_bytes(message[at + 6 : at + 10]), message[at + 3]) for at in records)
+        return f"{message[3] & 15}".encode() + b"".join(
+            f"\n1 {name} {life} {kind} {text_of(address)}".encode("latin-1")
+            for (life, kind), address in zip(shown, contents(message, records), strict=True)
+        )
     read = dns.message.from_wire(message, keyring=False)
     lines = [str(int(read.rcode()))]
     for number, section in enumerate((read.answer, read.authority, read.additional), 1):
@@ -335,6 +350,9 @@ def uncompressed(message: bytes) -> bytes:
         dns.exception.DNSException: dnspython does not read it.
     """
     question = read_question(message)
+    records = addresses_alone(message, question)
+    if records:
+        return spelt_out(message, question, records)
     read = dns.message.from_wire(message, keyring=False)
     file = BytesIO()
     counts = [

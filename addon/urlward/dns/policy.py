@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, Protocol
 
-import dns.ipv4
-import dns.ipv6
 from cachetools import TTLCache
 
 from urlward.config import GatewayTable
-from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page
+from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page, text_of
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
@@ -290,7 +288,7 @@ class DnsPolicy:
             steered = self._quota.take(listed, four[:most] + six[:most])
             told = set(steered)
         for host, address in read.beside:
-            text = _text(address)
+            text = text_of(address)
             if not self._judge.find((host,)):
                 told.add(text)
             elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,)):
@@ -322,11 +320,4 @@ def _keep_nothing(*_: object) -> None:
 
 
 def _texts(addresses: bytes, size: int) -> list[str]:
-    return [_text(addresses[i : i + size]) for i in range(0, len(addresses), size)]
-
-
-def _text(address: bytes) -> str:
-    """A name as dnspython writes it; empty for empty."""
-    if not address:
-        return ""
-    return dns.ipv4.inet_ntoa(address) if len(address) == 4 else dns.ipv6.inet_ntoa(address)
+    return [text_of(addresses[i : i + size]) for i in range(0, len(addresses), size)]

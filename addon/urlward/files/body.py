@@ -305,8 +305,7 @@ class Inspection[Answer]:
                     self._take(piece)
             self.behind = not self.over and self._unpacker.behind
         except DAMAGED:
-            # No digest is made of a part; a picture may be one all the same.
-            self._hashes.clear()
+            # What has come may be all that there is, and browsers show it.
             self._ended, self.behind = True, False
         if self._ended and not (self.over or self.behind):
             self._finish()

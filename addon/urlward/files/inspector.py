@@ -45,16 +45,14 @@ from urlward.engine.table import perceptual_list
 from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
 from urlward.files.media import Format
 from urlward.files.pdq import QUALITY, Index, Match
+from urlward.files.sandbox import started
 from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, Seen, seen_in
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
-from urlward.process import beat, keep_private, module_command, taken_channel, told
+from urlward.process import beat, keep_private, taken_channel, told
 from urlward.units import counted
 
 logger = logging.getLogger("urlward")
-
-SANDBOX = "urlward.files.sandbox"
-"""The module that decodes."""
 
 PLACES, BEGINNINGS = 64, 4
 """Places whose beginnings are remembered, and how many of each."""
@@ -63,9 +61,6 @@ NICE = 10
 
 OOM_SCORE = "500"
 """By how much sooner the kernel ends it than others where memory is short, of 1,000 (proc(5))."""
-
-MEMORY = 768 << 20
-"""Bytes that decoding may take."""
 
 BACKOFF = (0.0, 0.5, 2.0, 10.0, 60.0)
 """Seconds before a sandbox is started again, after one end in a row and more."""
@@ -188,42 +183,20 @@ class Sandbox:
     def start(self) -> None:
         """Start it."""
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
         self._started = time.monotonic()
+        wanted = self._wanted
         try:
-            with theirs:
-                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                    module_command(SANDBOX),
-                    env={
-                        **os.environ,
-                        "PYTHONMALLOC": "default",
-                        "OPENBLAS_NUM_THREADS": "1",
-                        "OMP_NUM_THREADS": "1",
-                    },
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=[theirs.fileno()],
-                    process_group=0,
-                )
-                request = {
-                    "parent": os.getpid(),
-                    "channel": theirs.fileno(),
-                    "deadline": self._wanted.deadline,
-                    "memory": MEMORY,
-                    "video": self._wanted.video,
-                    "classifier": self._wanted.classifier,
-                    "strictly": self._wanted.strictly,
-                }
-                assert self._process.stdin is not None
-                with suppress(OSError), self._process.stdin as pipe:
-                    pipe.write(json.dumps(request).encode())
+            self._process, ours = started(
+                deadline=wanted.deadline,
+                video=wanted.video,
+                classifier=wanted.classifier,
+                strictly=wanted.strictly,
+            )
         except OSError as e:
-            ours.close()
             logger.error("files: no process for a sandbox: %s; tried again", e.strerror or e)
             loop.call_later(BACKOFF[-1], self.start)
             return
+        ours.setblocking(False)
         self._channel = ours
         loop.add_reader(ours, self._hear)
 

@@ -1,26 +1,20 @@
 """A file of this machine, looked at as one that passes through is: decoded in a sandbox, and compared."""
 
 import json
-import os
 import socket
-import subprocess
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from urlward.engine.errors import UrlwardError
 from urlward.engine.perceptual import SIZE, PerceptualList
 from urlward.files.media import HEAD, format_of
+from urlward.files.sandbox import started
 from urlward.files.seen import DONE, MOST_RECORDS, PDQ, Seen, seen_in
-from urlward.process import module_command
 from urlward.regular import open_regular
 
 DEADLINE = 60.0
 """Seconds for which a file is decoded; somebody waits for it."""
-
-_MEMORY = 768 << 20
-_MODULE = "urlward.files.sandbox"
 
 
 class LookError(UrlwardError):
@@ -82,31 +76,13 @@ def _not_installed(error: ImportError) -> LookError:
 
 def _seen(fd: int, media: str) -> list[Seen]:
     """What a sandbox of its own sees in a file."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
+    try:
+        process, ours = started(deadline=DEADLINE, video=True)
+    except OSError as e:
+        raise LookError(f"pictures are not compared: {e.strerror}") from e
+    with ours:
         ours.settimeout(DEADLINE + 10)
-        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            module_command(_MODULE),
-            env={
-                **os.environ,
-                "PYTHONMALLOC": "default",
-                "OPENBLAS_NUM_THREADS": "1",
-                "OMP_NUM_THREADS": "1",
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-        )
         try:
-            request = {
-                "parent": os.getpid(), "channel": theirs.fileno(), "deadline": DEADLINE, "memory": _MEMORY,
-                "video": True, "classifier": "", "strictly": True,
-            }  # fmt: skip
-            theirs.close()
-            assert process.stdin is not None
-            with suppress(OSError), process.stdin as pipe:
-                pipe.write(json.dumps(request).encode())
             said = json.loads(ours.recv(MOST_RECORDS) or b"{}")
             if "ready" not in said:
                 raise LookError(f"pictures are not compared: {said.get('refused', 'no sandbox starts')}")

@@ -20,16 +20,18 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from urlward.files.confine import ConfineError, Limits, confine
 from urlward.files.media import Format
 from urlward.files.seen import DONE, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, Seen
-from urlward.process import keep_private, told
+from urlward.process import keep_private, module_command, told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,9 +41,54 @@ if TYPE_CHECKING:
 
 type Classifier = Callable[["NDArray[np.uint8]"], float]
 
+MODULE = "urlward.files.sandbox"
+MEMORY = 768 << 20
+"""Bytes of memory that decoding may take, with what the decoders themselves do."""
+
+_ENVIRONMENT = {"PYTHONMALLOC": "default", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
 MOST_MESSAGE = 1 << 16
 
 _FDS = 1 + 8
+
+
+def started(
+    *, deadline: float, video: bool, classifier: str = "", strictly: bool = True
+) -> tuple["subprocess.Popen[bytes]", socket.socket]:
+    """Start a sandbox; returns its process, and the socket over which it first says whether it is ready.
+
+    Args:
+        deadline: seconds for a job.
+        video: whether it decodes video too.
+        classifier: of an institution; empty for none.
+        strictly: as of `Sandbox`.
+
+    Raises:
+        OSError: there is no process.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                module_command(MODULE),
+                env={**os.environ, **_ENVIRONMENT},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,
+            )
+            request = {
+                "parent": os.getpid(), "channel": theirs.fileno(), "deadline": deadline, "memory": MEMORY,
+                "video": video, "classifier": classifier, "strictly": strictly,
+            }  # fmt: skip
+            assert process.stdin is not None
+            with suppress(OSError), process.stdin as pipe:
+                pipe.write(json.dumps(request).encode())
+    except BaseException:
+        ours.close()
+        raise
+    return process, ours
 
 
 def classifier_of(name: str) -> Classifier | None:

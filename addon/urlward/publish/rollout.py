@@ -553,11 +553,34 @@ class Lists:
             self._lease.check()
         self._place.write(path, data, tag)
 
+    def _remove(self, name: str, path: str) -> None:
+        """Delete an object of a list.
+
+        Few stores delete on a condition, so it is looked at just before whether another has led since.
+
+        Raises:
+            LeaseLostError: one has.
+        """
+        if self._lease is not None:  # else it is an operator's command, which waits for none
+            self._check_leads(self.rollout(name))
+        self._place.remove(path)
+
+    def _check_leads(self, rollout: Rollout) -> None:
+        """Check that nobody has led since, as far as a list's record says.
+
+        Raises:
+            LeaseLostError: somebody has.
+        """
+        if self._lease is not None:
+            self._lease.check()
+            if rollout.token > self._lease.token:
+                raise LeaseLostError(f"{self._place}: another publisher has led since: nothing is written")
+
     def _remove_deltas(self, name: str, channel: str, but: Collection[str]) -> None:
         """Delete the deltas of a list, but those of some names."""
         for other in self._place.names(channel):
             if other.startswith(f"{name}.ward.") and other.endswith(".delta") and other not in but:
-                self._place.remove(f"{channel}/{other}")
+                self._remove(name, f"{channel}/{other}")
 
     def _put_deltas(
         self,
@@ -681,7 +704,7 @@ class Lists:
         for name in self._place.names(f"{VERSIONS}/{rollout.name}"):
             serial = name.removesuffix(".ward")
             if serial.isdecimal() and int(serial) < newest and int(serial) not in kept:
-                self._place.remove(f"{VERSIONS}/{rollout.name}/{name}")
+                self._remove(rollout.name, f"{VERSIONS}/{rollout.name}/{name}")
 
     def _key(self, id_: bytes) -> Key | None:
         """Key that an artifact was compiled under; None where it is not here, so that there are no deltas."""
@@ -702,11 +725,7 @@ class Lists:
         for _ in range(_TRIES):
             rollout, tag = _read(self._place, name)
             if self._lease is not None:
-                self._lease.check()
-                if rollout.token > self._lease.token:
-                    raise LeaseLostError(
-                        f"{self._place}: another publisher has led since: nothing is written"
-                    )
+                self._check_leads(rollout)
                 rollout.token = self._lease.token
             if not change(rollout):
                 return rollout

@@ -1,0 +1,43 @@
+"""``urlward demo``: each step does what it says."""
+
+import re
+
+import pytest
+
+from urlward import demo
+
+
+def test_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    demo.demo()
+    out = capsys.readouterr().out
+    assert out.count("blocked (451)") == 4
+    assert "Done in " in out
+
+
+def shown(capsys: pytest.CaptureFixture[str]) -> str:
+    demo.demo_files()
+    out = capsys.readouterr().out
+    assert "http://news.demo.test/other.png\n" in out
+    for name in ("known", "moved"):
+        assert re.search(rf"/{name}\.png\n +[^\n]*: entry DEMO-1 has its SHA-256\n", out)
+    assert re.search(r"blocked \(451\) +http://news\.demo\.test/known\.png\n +an own entry, ", out)
+    assert re.search(r"[0-9A-Z-]{14}  list demo, entry DEMO-1, sha256: cut\n", out)
+    assert re.search(r"o-[0-9a-f]{12}  blocks a page demo, until [0-9-]{10} .* known files: list demo", out)
+    assert "digest, " in out.partition("A report for a hotline")[2]
+    return out
+
+
+def test_known_files_without_the_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_reencoded", lambda _: (b"", ""))
+    out = shown(capsys)
+    assert "left out: it needs the extra files" in out
+    assert "smaller.jpg" not in out
+
+
+def test_known_files(capsys: pytest.CaptureFixture[str]) -> None:
+    out = shown(capsys)
+    assert "passed (200)   http://news.demo.test/smaller.jpg" in out
+    assert re.search(r"blocked \(451\) +http://news\.demo\.test/smaller\.jpg\n +an own entry, ", out)
+    assert re.search(r"[0-9A-Z-]{14}  list demo, entry DEMO-2, pdq, distance [1-9][0-9] of 256: learn\n", out)
