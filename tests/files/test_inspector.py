@@ -19,10 +19,13 @@ from PIL import Image
 from files.pictures import FRAGMENTED, picture, video, written
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
-from urlward.files import inspection
+from urlward.files import inspection, inspector
 from urlward.files.inspection import Found, Inspector
+from urlward.files.inspector import Job
+from urlward.files.media import Format
 from urlward.files.pdq import digests_of
 from urlward.files.seen import DIGEST
+from urlward.lists import memfd
 from urlward.lists.build import compile_sources
 from urlward.process import module_command
 
@@ -241,6 +244,31 @@ async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
             assert worker.counted == {"failed": 1}
             assert await worker.look(segments[2], "video", place="a")
             assert await worker.look(segments[0], "video", place="a") == []
+            # One that is no beginning, but as large as a video, is not kept.
+            huge = data[: places[0]] + (100_000).to_bytes(4) + b"free" + bytes(99_992)
+            assert await worker.look(huge, "video", place="c") == []
+            assert await worker.look(segments[2], "video", place="c") == []
+
+
+def test_what_waits_has_room_in_bytes_and_pictures_go_first() -> None:
+    fds, queue = [memfd.new() for _ in range(6)], inspector.Queue(4)
+    told: list[str] = []
+    until = time.monotonic() + 60
+
+    def job(number: int, media: Format, size: int, until: float = until) -> Job:
+        os.ftruncate(fds[number], size)
+        return Job(media, [fds[number]], lambda how, _: told.append(how), until)
+
+    first, second, third = job(0, Format.TS, 6 << 20), job(1, Format.JPEG, 9 << 20), job(2, Format.PNG, 1)
+    late, fourth = job(3, Format.PNG, 1, time.monotonic()), job(4, Format.TS, 2 << 20)
+    assert [queue.put(each) for each in (first, second, third, fourth)] == [True, True, False, True]
+    assert not queue.put(job(5, Format.TS, 1 << 20))  # beside eight there is no room
+    assert queue.get() is second
+    assert [queue.put(each) for each in (late, third)] == [True, True]
+    assert [queue.get(), queue.get(), queue.get(), queue.get()] == [third, first, fourth, None]
+    assert told == ["late"]
+    for fd in (*fds[:3], *fds[4:]):
+        os.close(fd)
 
 
 async def test_where_the_inspector_is_not_there_nothing_is_taken(tmp_path: Path) -> None:
