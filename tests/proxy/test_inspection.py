@@ -269,6 +269,16 @@ def test_what_comes_while_a_response_is_looked_at_waits() -> None:
     assert case.ends.asked[-3:] == ENDED
 
 
+def test_an_origin_is_read_on_when_the_end_of_a_body_comes_before_its_turn() -> None:
+    data = response(gzip.compress(b"\0" * (3 << 19)), more="Content-Encoding: gzip\r\n")
+    case = Looking().client(get("/a") + get("/b")).server(data[:-1])
+    assert case.ends.asked == ["connect", "hold server", "inspect later"]
+    case.server(data[-1:])
+    assert case.got == data
+    assert case.ends.asked[-1] == "go on with server"
+    assert case.later().server(ok()).got == data + ok()
+
+
 PICTURE = b"\xff\xd8\xff" + b"p" * (1 << 16)
 
 

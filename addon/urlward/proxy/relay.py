@@ -322,6 +322,8 @@ class HttpRelay:
     """Whether any of it has been sent to the client."""
     _awaited: bool = False
     """Whether all of it has come, and what follows it waits, too."""
+    _server_held: bool = False
+    """Whether nothing is read of the origin meanwhile."""
     _inspecting: bool = False
     """Whether `inspect_on` is about to be called."""
     _then: Callable[[], None] | None = None
@@ -905,7 +907,7 @@ class HttpRelay:
             return
         awaited, self._awaited = self._awaited, False
         then, self._then = self._then, None
-        self.ends.hold_server(held=False)
+        self._hold_server(held=False)
         if awaited:
             if then is not None and self._in_turn and self._response is not None and self._response.done:
                 # Its end is the end of this response's connection, and the next may have another.
@@ -947,7 +949,7 @@ class HttpRelay:
         if not self._may_go_on(inspection):
             return False
         if not inspection.over:
-            self.ends.hold_server(held=True)
+            self._hold_server(held=True)
             return False
         self._awaited = False
         self._release()
@@ -971,13 +973,17 @@ class HttpRelay:
             self._break_off(inspection.answer)
             return False
         if inspection.behind:
-            if not self._inspecting:
-                self.ends.hold_server(held=True)
-                self._inspect_later()
+            self._hold_server(held=True)
+            self._inspect_later()
             return False
         if not inspection.holds:
             self._send_tail()
         return True
+
+    def _hold_server(self, *, held: bool) -> None:
+        if held is not self._server_held:
+            self._server_held = held
+            self.ends.hold_server(held=held)
 
     def _inspect_later(self) -> None:
         if not self._inspecting:
@@ -1012,6 +1018,7 @@ class HttpRelay:
         """Inspect the response no further."""
         self._send_tail()
         self._drop_inspection()
+        self._hold_server(held=False)
 
     def _drop_inspection(self) -> None:
         inspection, self._inspection = self._inspection, None
