@@ -157,6 +157,22 @@ def test_a_server_has_no_say_on_names_outside_its_zone(aliases: Aliases) -> None
     ]
 
 
+def test_a_server_has_no_say_on_where_a_name_outside_its_zone_leads(aliases: Aliases) -> None:
+    """Not even where it says that it leads back: its addresses would count as the other name's."""
+    take(aliases, "listed.test", "listed.test 60 A 192.0.2.3", zone="test")
+    lines = (
+        "evil.test 600 CNAME listed.test.",
+        "listed.test 600 CNAME b.evil.test.",
+        "b.evil.test 60 A 192.0.2.9",
+    )
+    assert take(aliases, "evil.test", *lines, zone="evil.test") == [({"evil.test", "listed.test"}, 1, 60)]
+    assert take(aliases, "b.evil.test", "b.evil.test 60 A 192.0.2.9", zone="evil.test") == [
+        ({"b.evil.test"}, 1, 60)
+    ]
+    (told,) = aliases.take(read("c.test", "c.test 600 CNAME listed.test."), "c.test")
+    assert told.four == bytes((192, 0, 2, 3))
+
+
 def test_however_many_lead_to_one_those_that_are_listed_stay(aliases: Aliases) -> None:
     take(aliases, "listed.test", "listed.test 600 CNAME cdn.test.")
     for n in range(1_000):

@@ -146,10 +146,10 @@ def _in_zone(read: Scan, zone: str) -> Scan:
     if not said(read.hosts[0]):
         return read  # it was asked all the same: this resolver means something else by a zone
     hosts = tuple(filter(said, read.hosts))
-    if said(read.chain[-1]):
+    end = next((n for n, host in enumerate(read.chain) if not said(host)), None)
+    if end is None:
         return read._replace(hosts=hosts)
-    # The resolver asks for what the first name outside leads to.
-    end = next(n for n, host in enumerate(read.chain) if not said(host))
+    # The resolver asks for what the first name outside leads to, even where that leads back here.
     return read._replace(hosts=hosts, chain=read.chain[: end + 1], four=b"", six=b"")
 
 
