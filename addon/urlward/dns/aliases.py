@@ -87,7 +87,7 @@ class Aliases:
         for n in range(1, len(chain)):
             self._lead((*sources, *chain[:n]), chain[n], until, now)
         if read.service:
-            for target in [host for host in read.hosts if host and host not in chain][:_MOST_STEPS]:
+            for target in [host for host in read.targets if host and host not in chain][:_MOST_STEPS]:
                 self._lead((*sources, *chain), target, until, now)
         return sources
 
