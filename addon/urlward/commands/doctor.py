@@ -24,7 +24,7 @@ from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
-from urlward.process import connections_at, module_command
+from urlward.process import module_command
 from urlward.units import in_words
 
 if TYPE_CHECKING:
@@ -379,16 +379,16 @@ def _hook(config: Config) -> Iterator[Finding]:
     about, path = "hook", config.gateway.hook.socket
     if path is None:
         return
-    connected = connections_at(path)
-    if connected is None:
-        yield _note(about, f"{path}: nobody listens", "the filter does that: urlward run --steer")
-    elif not connected:
+    hook = (_told(config) or {}).get("hook")
+    if hook is None:
+        yield _note(about, f"{path}: nobody listens", "urlward run --steer does, and says so with [records]")
+        return
+    if not hook["connected"]:
         advice = "a hook connects with its first answer for a name that may be listed; urlward help resolvers"
         yield _note(about, f"{path}: no resolver is connected", advice)
     else:
-        yield _ok(about, f"{path}: connections of resolvers: {connected}")
-    status = _told(config)
-    if status is not None and (hook := status.get("hook")) and hook["late"]:
+        yield _ok(about, f"{path}: connections of resolvers: {hook['connected']}")
+    if hook["late"]:
         advice = "where that is many: a machine with more time, or a higher gateway.hook.settle"
         yield _note(about, f"{hook['late']} replies came when the hook waited no more", advice)
 
