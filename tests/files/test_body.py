@@ -5,13 +5,14 @@ import hashlib
 import sys
 import zlib
 from collections.abc import Callable, Mapping
+from random import Random
 from typing import Any
 
 import brotli
 import pytest
 
 from urlward.config import FilesTable
-from urlward.files.body import Inspection, Seen, facts_of, media_of
+from urlward.files.body import Inspection, Room, Seen, facts_of, media_of
 from urlward.files.inspection import Found, Hear
 from urlward.files.media import HEAD
 
@@ -43,11 +44,15 @@ class Judge:
         self.digests: list[Mapping[str, bytes]] = []
         self.found: list[Found] = []
         self.seen: list[Seen] = []
+        self.without_room = False
 
     def exact(self, digests: Mapping[str, bytes], seen: Seen) -> str | None:
         self.digests.append(digests)
         self.seen.append(seen)
         return "listed" if digests["sha256"] == self.listed else None
+
+    def unseen(self) -> None:
+        self.without_room = True
 
     def alike(self, found: Found, seen: Seen) -> str | None:
         self.found.append(found)
@@ -94,6 +99,7 @@ def inspection(
     length: int | None = None,
     inspector: Inspector | None = None,
     algorithms: tuple[str, ...] = ("sha256",),
+    room: Room | None = None,
     **table: Any,
 ) -> Inspection[str]:
     said = [
@@ -101,7 +107,7 @@ def inspection(
     ]
     facts = facts_of(status, said, length)
     assert facts is not None
-    return Inspection(facts, FilesTable(**table), algorithms, judge, inspector)
+    return Inspection(facts, FilesTable(**table), algorithms, judge, inspector, room=room)
 
 
 def fed(one: Inspection[str], data: bytes, size: int = 1 << 16) -> Inspection[str]:
@@ -211,6 +217,37 @@ def test_what_stands_behind_compressed_content(more: bytes) -> None:
     fields = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
     one = fed(inspection(Judge(PICTURE), fields), gzip.compress(PICTURE) + more)
     assert ended(one).answer == "listed"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(("coding", "count"), [("br", 1), ("zstd", 1), ("zstd, br", 2), ("gzip", 0)])
+def test_decoders_that_take_much_memory_are_few(coding: str, count: int, ends: bool) -> None:
+    data = PICTURE[:8] + Random(1).randbytes(400_000)
+    for each in coding.split(", "):
+        data = CODINGS[each](data)
+    room, judges = Room(4), [Judge() for _ in range(5)]
+    fields = {"Content-Type": "image/png", "Content-Encoding": coding}
+    begun = [inspection(judge, fields, room=room) for judge in judges]
+    assert room.left == 4, "what has not begun takes none"
+    for one in begun:
+        fed(one, data[:-10])
+    fits = min(4 // count, 5) if count else 5
+    assert [judge.without_room for judge in judges] == [False] * fits + [True] * (5 - fits)
+    assert [one.over for one in begun] == [judge.without_room for judge in judges]
+    assert room.left == 4 - count * fits
+    if ends:
+        for one in begun:
+            one.feed(data[-10:])
+            one.end()
+    del one
+    begun *= ends
+    assert room.left == 4
+
+
+def test_what_is_not_looked_at_takes_no_room() -> None:
+    room = Room(0)
+    one = inspection(Judge(), {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
+    assert fed(one, brotli.compress(b"<html>" * 1_000)).over
 
 
 def test_several_members() -> None:

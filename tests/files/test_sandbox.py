@@ -22,7 +22,7 @@ from files.pictures import FRAGMENTED, picture, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
 from urlward.files.media import Format
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
-from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, PDQ, SCORE, Seen, seen_in
+from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, Seen, seen_in
 from urlward.lists import memfd
 from urlward.process import module_command
 
@@ -436,3 +436,9 @@ def test_records_that_are_forged_are_passed_over() -> None:
     bad = [Seen(SCORE, float("nan"), 0.5), Seen(SCORE, 1.0, float("inf")), Seen(SCORE, -1.0, 0.5)]
     records = b"".join(each.written() for each in (good, *bad, good)) + b"half"
     assert [each[:3] for each in seen_in(records)] == [good[:3], good[:3]]
+
+
+def test_more_records_than_there_can_be_are_passed_over() -> None:
+    """Each costs a search in all lists, while others wait."""
+    record = Seen(PDQ, 1.0, 100.0, bytes(8 * DIGEST)).written()
+    assert len(list(seen_in(record * 200))) == 2 * MOST_FRAMES

@@ -54,6 +54,12 @@ _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
 """Media types of the pieces in which streams come (DASH, HLS)."""
 
+_LARGE: Final = frozenset({"br", "zstd"})
+"""Codings whose decoders remember up to 16 MiB of what has passed, of which a few bytes may make all."""
+
+MOST_LARGE: Final = 32
+"""Such codings that are undone at a time, but for the first bytes of a body."""
+
 _NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
 """Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours."""
 
@@ -70,12 +76,14 @@ class BodyFacts(NamedTuple):
         codings: makers of decoders, in the order in which they are applied.
         size: bytes of content; None where nothing says how many.
         part: whether it is only a part of a file.
+        large: how many of the codings take much memory.
     """
 
     media: str
     codings: tuple[Callable[[], Decoder], ...]
     size: int | None
     part: bool
+    large: int = 0
 
 
 def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | None) -> BodyFacts | None:
@@ -105,7 +113,8 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
     if kind in _NEVER or kind.startswith(_GRPC) or len(codings) > _MOST_CODINGS:
         return None
     size = length if length is not None and length >= 0 and not codings else None
-    return BodyFacts(kind, tuple(CONTENT_CODINGS[name] for name in reversed(codings)), size, not whole)
+    undone = tuple(CONTENT_CODINGS[name] for name in reversed(codings))
+    return BodyFacts(kind, undone, size, not whole, sum(name in _LARGE for name in codings))
 
 
 def media_of(head: bytes) -> str:
@@ -196,6 +205,34 @@ class _Unpacker:
         return layer.step(data) if data else b""
 
 
+class Room:
+    """Room for codings that take much memory, of all bodies of a worker.
+
+    Args:
+        most: how many are undone at a time.
+    """
+
+    def __init__(self, most: int = MOST_LARGE) -> None:
+        self.left = most
+
+    def take(self, count: int) -> "_Taken | None":
+        """Take some, until what is returned is freed; None where there is too little."""
+        return _Taken(self, count) if count <= self.left else None
+
+
+class _Taken:
+    """Part of a room, which whoever has it gives back by being freed, however that comes about."""
+
+    __slots__ = ("_count", "_room")
+
+    def __init__(self, room: Room, count: int) -> None:
+        self._room, self._count = room, count
+        room.left -= count
+
+    def __del__(self) -> None:
+        self._room.left += self._count
+
+
 class Seen(NamedTuple):
     """What was seen of a body.
 
@@ -219,6 +256,9 @@ class Judge[Answer](Protocol):
     def alike(self, found: Found, seen: Seen) -> Answer | None:
         """Decide on what the inspector has found."""
 
+    def unseen(self) -> None:
+        """Count a body that there is no room for."""
+
 
 def _nobody() -> None:
     """Is told for whoever is not there any more."""
@@ -234,6 +274,7 @@ class Inspection[Answer]:
         judge: decides on them.
         inspector: looks at pictures; None where nobody does.
         place: where the body is from, for the inspector (`Inspector.offer`).
+        room: for its codings; None where that has no bound.
 
     Attributes:
         answer: what the response is answered with in its place; None while it may go on.
@@ -244,7 +285,7 @@ class Inspection[Answer]:
 
     __slots__ = (
         "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media",
-        "_place", "_size", "_table", "_unpacker", "answer", "behind", "changed", "over",
+        "_place", "_room", "_size", "_table", "_taken", "_unpacker", "answer", "behind", "changed", "over",
     )  # fmt: skip
 
     def __init__(
@@ -255,6 +296,7 @@ class Inspection[Answer]:
         judge: Judge[Answer],
         inspector: Inspector | None = None,
         place: str = "",
+        room: Room | None = None,
     ) -> None:
         self.answer: Answer | None = None
         self.over = self.behind = False
@@ -264,6 +306,8 @@ class Inspection[Answer]:
         self._judge = judge
         self._inspector = inspector
         self._place = place
+        self._room = room
+        self._taken: _Taken | None = None
         self._unpacker = _Unpacker(facts.codings)
         self._hashes: dict[str, Any] = {
             name: hashlib.new(name, usedforsecurity=False) for name in algorithms if not facts.part
@@ -336,6 +380,12 @@ class Inspection[Answer]:
         if not (looked_at(facts.media, table) or (media and looked_at(media, table))):
             self._give_up()
             return
+        if self._room is not None and facts.large:
+            self._taken = self._room.take(facts.large)
+            if self._taken is None:
+                self._judge.unseen()
+                self._give_up()
+                return
         if self._inspector is not None and (found := format_of(head)) is not None:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
@@ -368,6 +418,7 @@ class Inspection[Answer]:
         if self._copy is not None:
             self._copy.end()
         self.over = not self._awaits
+        self._free()
 
     def _conclude(self, answer: Answer | None) -> None:
         """Note an answer, if there is one."""
@@ -378,9 +429,14 @@ class Inspection[Answer]:
     def _give_up(self) -> None:
         self.over, self.behind = True, False
         self._hashes.clear()
+        self._free()
         if self._copy is not None:
             self._copy.drop()
             self._leave_copy()
+
+    def _free(self) -> None:
+        """Let go of what nothing more is undone with."""
+        self._unpacker, self._taken = _Unpacker(()), None
 
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False

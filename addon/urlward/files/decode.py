@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from urlward.files.media import Format
+from urlward.files.seen import MOST_FRAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,8 +28,8 @@ LEAST_SIDE = 32
 MOST_PIXELS = 64_000_000
 """Pixels of what is decoded whole; a JPEG picture is scaled as it is decoded."""
 
-MOST_PICTURES, MOST_FRAMES = 8, 16
-"""Pictures of an animation that are looked at, and key frames of a video or of a piece of one."""
+MOST_PICTURES = 8
+"""Pictures of an animation that are looked at; of a video, or of a piece of one, `MOST_FRAMES`."""
 
 GAP = 1.0
 """Seconds between two key frames that are looked at, at least."""

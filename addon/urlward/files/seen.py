@@ -5,6 +5,7 @@ Whoever reads it takes it for forged: a file may have taken over the process tha
 
 import struct
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 TURNS, DIGEST = 8, 32
@@ -16,6 +17,9 @@ it has too many pixels, or its process was ended by the kernel for what it tried
 
 PDQ, SCORE, FAULT = b"d", b"s", b"f"
 """Kinds of records: digests, the score of a classifier, and that it failed."""
+
+MOST_FRAMES = 16
+"""Pictures or frames that are looked at at most, each of which has digests and perhaps a score."""
 
 MOST_RECORDS = 1 << 16
 """Bytes of records."""
@@ -45,9 +49,9 @@ class Seen(NamedTuple):
 
 
 def seen_in(records: bytes) -> Iterator[Seen]:
-    """Read records; half of one at the end, and what makes no sense, is left out."""
+    """Read records; half of one at the end, what makes no sense, and more than there can be is left out."""
     whole = len(records) // _RECORD.size * _RECORD.size
-    for record in _RECORD.iter_unpack(records[:whole]):
+    for record in islice(_RECORD.iter_unpack(records[:whole]), 2 * MOST_FRAMES):
         seen = Seen(*record)
         # Comparisons with what is no number are false.
         if 0 <= seen.at < _LAST and 0 <= seen.value <= _HIGHEST:

@@ -7,8 +7,9 @@ from typing import Final
 from urlward.config import FilesTable
 from urlward.engine.entry import PDQ
 from urlward.engine.verdict import Verdict
-from urlward.files.body import SEGMENTS, Inspection, Seen, facts_of
+from urlward.files.body import SEGMENTS, Inspection, Room, Seen, facts_of
 from urlward.files.inspection import Found, Inspector
+from urlward.files.seen import DROPPED
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import ResponseHead
@@ -36,6 +37,7 @@ class KnownFiles:
         self._table = table
         self._inspector = inspector if table.inspects else None
         self._secret = secret
+        self._room = Room()
 
     def inspection(
         self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
@@ -63,7 +65,7 @@ class KnownFiles:
                 return None
             judge = _Response(table, guard, client, pending)
             place = self._place(pending.names) if inspector is not None and table.video else ""
-            return Inspection(facts, table, exact, judge, inspector, place)
+            return Inspection(facts, table, exact, judge, inspector, place, self._room)
         except Exception as e:
             if guard.failed(e, client):
                 return None
@@ -117,6 +119,11 @@ class _Response:
             return self._known(verdict, PDQ, pictures, seen, found) if verdict.listed else None
         except Exception as e:  # noqa: BLE001 - as above
             return self._fault(e)
+
+    def unseen(self) -> None:
+        """Count a body that there is no room for."""
+        if self._guard.recording is not None:
+            self._guard.recording.metrics.files(DROPPED)
 
     def _fault(self, error: Exception) -> BlockResponse | None:
         """Log an error of the filter; the response in the place of this one, where that must not pass."""
