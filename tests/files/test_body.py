@@ -258,14 +258,18 @@ def test_all_types() -> None:
         (200, {"Content-Type": "multipart/x-mixed-replace; boundary=x"}),
         (206, {"Content-Type": "Multipart/ByteRanges; boundary=x"}),
         (200, {"Content-Type": "application/grpc+proto"}),
-        (200, {"Content-Encoding": "compress"}),
-        (200, {"Content-Encoding": "gzip, dcb"}),
         (200, {"Content-Encoding": "gzip, gzip, gzip, gzip"}),
     ],
 )
 def test_what_is_never_looked_at(status: int, fields: dict[str, str]) -> None:
     said = [(name.encode(), value.encode()) for name, value in fields.items()]
     assert facts_of(status, said, None) is None
+
+
+@pytest.mark.parametrize("coding", ["none", "utf-8", "compress", "gzip, dcb"])
+def test_of_a_coding_that_browsers_do_not_know_what_they_show_is_compared(coding: str) -> None:
+    fields = {"Content-Type": "image/png", "Content-Encoding": coding}
+    assert ended(fed(inspection(Judge(PICTURE), fields), PICTURE)).answer == "listed"
 
 
 @pytest.mark.parametrize(
@@ -317,6 +321,23 @@ def test_a_range_that_nobody_asked_for_says_nothing() -> None:
 )
 def test_first_bytes(head: bytes, media: str) -> None:
     assert media_of(head) == media
+
+
+@pytest.mark.parametrize("content", [b"{'n': 1234567}\n", b"data of no kind"])
+def test_a_few_bytes_say_that_a_body_is_not_looked_at(content: bytes) -> None:
+    one = inspection(Judge(), {"Content-Type": "application/json"})
+    one.feed(content)
+    assert one.over, "what it is told live arrives at once"
+
+
+def test_a_stream_of_packets_is_told_by_several() -> None:
+    one = inspection(Judge(), {"Content-Type": "text/plain"})
+    one.feed((b"G" + bytes(187)) * 2)
+    assert not one.over
+    one.feed((b"G" + bytes(187)) * 2)
+    assert not one.over
+    assert ended(one).over
+    assert one._media == "video/mp2t"
 
 
 def test_a_picture_goes_to_the_inspector_as_it_is() -> None:

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import mmap
 import os
 import signal
+import socket
 import subprocess
 import textwrap
 import time
@@ -322,6 +324,52 @@ async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path)
                 assert copy is not None
                 copy.drop()
             assert worker.inspector.reserve(3 << 20)
+
+
+@contextmanager
+def hanging(folder: Path) -> Iterator[socket.socket]:
+    """An inspector that takes in nothing."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(folder / inspection.SOCKET))
+        listening.listen()
+        yield listening
+
+
+async def test_what_is_handed_over_takes_room_until_it_is_answered(tmp_path: Path) -> None:
+    with hanging(tmp_path):
+        async with working(tmp_path, most=1, max_size=1 << 20) as worker:
+            for _ in range(8):
+                copy = worker.inspector.offer("image", None, lambda _: None)
+                assert copy is not None
+                copy.write(b"\xff\xd8\xff" + bytes(900_000))
+                copy.end()
+            assert worker.counted == {"dropped": 8 - 3}
+            worker.inspector.close()
+            assert worker.inspector.reserve(3 << 20)
+
+
+async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
+    """Whoever decodes it may be taken over by it, and others read it too."""
+    begins = b"\0\0\0\x10ftypiso5iso5" + b"\0\0\0\x08moov"
+    with hanging(tmp_path) as listening:
+        async with working(tmp_path) as worker:
+            channel, _ = listening.accept()
+            with channel:
+                for data in (b"\xff\xd8\xff" + bytes(1_000), begins):
+                    copy = worker.inspector.offer("video", None, lambda _: None, "place")
+                    assert copy is not None
+                    copy.write(data)
+                    copy.end()
+                said = dict[str, bytes]()
+                while len(said) < 2:
+                    text, [fd], _, _ = socket.recv_fds(channel, 1 << 16, 1)
+                    said[next(iter(json.loads(text)))] = os.pread(fd, 1 << 16, 0)
+                    with pytest.raises(PermissionError):
+                        os.pwrite(fd, b"x", 0)
+                    with pytest.raises(PermissionError):
+                        mmap.mmap(fd, 4, mmap.MAP_SHARED)
+                    os.close(fd)
+    assert said == {"look": b"\xff\xd8\xff" + bytes(1_000), "begins": begins}
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"no picture at all" * 100, b"\xff\xd8\xff" + bytes(2 << 20)])

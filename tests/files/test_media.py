@@ -84,6 +84,30 @@ def test_boxes_that_lie_of_their_size_end_the_cutting_and_lose_nothing(data: byt
         assert _split(Format.MP4, data, sizes)[0] == [data]
 
 
+@pytest.mark.parametrize(
+    ("media", "unit"), [(Format.WEBM, b"\x1f\x43\xb6\x75"), (Format.MP4, b"\0\0\0\x08moof")]
+)
+def test_what_could_be_cut_without_end_is_a_few_pieces(media: Format, unit: bytes) -> None:
+    data = unit * 5_000
+    splitter = Splitter(media)
+    parts = splitter.take(data)
+    assert len(parts) <= 17
+    assert b"".join(parts) + splitter.rest() == data
+
+
+def test_boxes_without_end_take_no_memory() -> None:
+    splitter = Splitter(Format.MP4)
+    for number in range(1_000):
+        splitter.take(b"\0\0\0\x08" + number.to_bytes(4))
+    assert not splitter.boxes
+
+
+def test_more_boxes_than_a_video_has_are_one_piece() -> None:
+    splitter = Splitter(Format.MP4)
+    assert splitter.take(b"\0\0\0\x08free" * 5_000 + b"\0\0\0\x08moof")[1:] == []
+    assert not splitter.boxes - {b"free"}
+
+
 def test_any_bytes_are_split_without_loss() -> None:
     rng = np.random.default_rng(7)
     for media in (Format.MP4, Format.WEBM, Format.TS):

@@ -94,6 +94,13 @@ class Looking(Case):
             self.relay.inspect_on()
         return self
 
+    def rested(self) -> Self:
+        """Some time passes."""
+        while self.ends.passes:
+            self.ends.passes = False
+            self.relay.pass_tail()
+        return self
+
 
 _PAGE = re.compile(rb"HTTP/1\.1 451 [^\0]*\r\n\r\nknown\n")
 
@@ -277,6 +284,77 @@ def test_an_origin_is_read_on_when_the_end_of_a_body_comes_before_its_turn() -> 
     assert case.got == data
     assert case.ends.asked[-1] == "go on with server"
     assert case.later().server(ok()).got == data + ok()
+
+
+@pytest.mark.parametrize("size", [1_100_000, 3 << 19])
+def test_the_origin_is_read_on_where_all_has_been_looked_at_before_its_turn(size: int) -> None:
+    """The last look, at the end of the body, does what the first has left for a turn."""
+    data = response(gzip.compress(bytes(size)), more="Content-Encoding: gzip\r\n")
+    case = Looking().client(get("/a") + get("/b")).server(data)
+    assert case.got == data
+    assert case.ends.asked == ["connect", "hold server", "inspect later", "go on with server"]
+    assert case.later().server(ok()).got == data + ok()
+
+
+@pytest.mark.parametrize("framing", ["chunked", "unbounded"])
+def test_what_an_origin_says_now_and_then_arrives(framing: str) -> None:
+    more = "Content-Type: application/octet-stream\r\n"
+    head = f"HTTP/1.1 200 OK\r\n{more}".encode()
+    head += b"Transfer-Encoding: chunked\r\n\r\n" if framing == "chunked" else b"\r\n"
+    said = b"5\r\nfirst\r\n", b"6\r\nsecond\r\n"
+    case = Looking().client(get()).server(head + said[0])
+    assert case.got == b""
+    assert case.rested().got == head + said[0]
+    assert case.server(said[1]).got == head + said[0]
+    assert case.rested().got == head + b"".join(said)
+    assert not case.ends.passes
+
+
+def test_what_rests_is_broken_off_all_the_same() -> None:
+    data = response(KNOWN, "chunked")
+    case = Looking().client(get()).server(data[:1000]).rested()
+    assert case.got == data[:1000]
+    case.server(data[1000:])
+    assert case.ends.asked == ["connect", "break off", "close"]
+    assert len(case.got) <= len(data) - TAIL
+
+
+def test_what_goes_on_does_not_rest() -> None:
+    case = Looking().client(get()).server(response(OTHER, "chunked")[:1000])
+    case.ends.passes = False
+    case.server(b"x")
+    case.relay.pass_tail()
+    assert (case.got, case.ends.passes) == (b"", True)
+    case.relay.pass_tail()
+    assert case.got
+
+
+def test_the_last_bytes_wait_however_long_they_take() -> None:
+    data = response(KNOWN)
+    case = Looking().client(get())
+    case.server(data[:-TAIL])
+    for _ in range(3):
+        case.relay.pass_tail()
+    assert len(case.got) <= len(data) - TAIL * 2
+    case = Looking().client(get()).server(data[: -TAIL - 1]).rested()
+    assert case.got == data[: -TAIL - 1], "these are not the last"
+
+
+def test_a_client_that_is_slow_does_not_get_the_end() -> None:
+    case = Looking().client(get()).server(response(KNOWN, "chunked")[:-5])
+    begun = case.got
+    case.ends.behind = True
+    for _ in range(3):
+        case.relay.pass_tail()
+    assert case.got == begun
+    case.ends.behind = False
+    assert len(case.rested().got) > len(begun)
+
+
+def test_what_waits_is_a_few_pieces() -> None:
+    case = Looking().client(get()).server(*pieces(response(OTHER)[:10_000], 1))
+    assert len(case.relay._tail) <= 64
+    assert case.rested().got == response(OTHER)[:10_000]
 
 
 PICTURE = b"\xff\xd8\xff" + b"p" * (1 << 16)

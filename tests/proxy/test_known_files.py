@@ -58,6 +58,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                         await asyncio.sleep(0.005)
                     writer.transport.abort()
                 break
+            elif way == "begun":
+                writer.write(f"HTTP/1.1 200 OK\r\n{more}Transfer-Encoding: chunked\r\n\r\n5\r\n".encode())
+                writer.write(content[:5] + b"\r\n")
             elif way == "half":
                 writer.write(f"HTTP/1.1 200 OK\r\n{more}Content-Length: {len(content)}\r\n\r\n".encode())
                 writer.write(content[: len(content) // 2])
@@ -221,6 +224,33 @@ async def test_a_connection_serves_on(rig: Rig, way: str) -> None:
             else:
                 assert await reader.readexactly(len(OTHER)) == OTHER
     writer.close()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("size", [1_100_000, 3 << 19])
+async def test_a_connection_serves_on_behind_what_took_two_looks(
+    rig: Rig, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, "/zero", bytes(size))
+    await looking(rig, "reverse")
+    reader, writer = await rig.connect()
+    for _ in range(2):
+        writer.write(GET % b"zero?gzip")
+        async with asyncio.timeout(LONG):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(len(gzip.compress(bytes(size)))) == gzip.compress(bytes(size))
+    writer.close()
+    await rig.settled()
+
+
+async def test_what_an_origin_says_now_and_then_arrives(rig: Rig) -> None:
+    await looking(rig, "reverse")
+    reader, writer = await rig.connect()
+    writer.write(GET % b"other?begun")
+    async with asyncio.timeout(LONG):
+        await reader.readuntil(b"\r\n\r\n5\r\n")
+        assert await reader.readexactly(7) == OTHER[:5] + b"\r\n"
+    reset(writer)
     await rig.settled()
 
 

@@ -24,6 +24,8 @@ class Ends:
         self.refusals: list[str] = []
         self.behind = self.over = False
         """Whether the client has yet to take something; whether it has had its turn."""
+        self.passes = False
+        """Whether what waits of a response is to be looked at later."""
 
     def send_client(self, data: bytes) -> None:
         assert data
@@ -73,6 +75,9 @@ class Ends:
 
     def inspect_later(self) -> None:
         self.asked.append("inspect later")
+
+    def pass_later(self) -> None:
+        self.passes = True
 
     def break_off(self) -> None:
         self.asked += ["break off", "close"]

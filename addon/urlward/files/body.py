@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import Copy, Found, Inspector
-from urlward.files.media import HEAD, Format, format_of
+from urlward.files.media import Format, format_of, is_told
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -100,12 +100,9 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
     kind = media.partition(b";")[0].strip(b" \t").lower().decode("latin-1") or UNKNOWN
     names = [part.strip(" \t") for part in coding.lower().decode("latin-1").split(",")]
     codings = [name for name in names if name not in ("", "identity")]
-    if (
-        kind in _NEVER
-        or kind.startswith(_GRPC)
-        or len(codings) > _MOST_CODINGS
-        or not CONTENT_CODINGS.keys() >= set(codings)
-    ):
+    if not CONTENT_CODINGS.keys() >= set(codings):
+        codings = []  # browsers undo none where there is one that they do not know
+    if kind in _NEVER or kind.startswith(_GRPC) or len(codings) > _MOST_CODINGS:
         return None
     size = length if length is not None and length >= 0 and not codings else None
     return BodyFacts(kind, tuple(CONTENT_CODINGS[name] for name in reversed(codings)), size, not whole)
@@ -327,7 +324,7 @@ class Inspection[Answer]:
             self._look_at(piece)
             return
         self._head += piece
-        if len(self._head) >= HEAD:
+        if is_told(self._head):
             self._begin(self._head)
 
     def _begin(self, head: bytes) -> None:

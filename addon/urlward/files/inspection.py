@@ -43,7 +43,7 @@ CLASSIFIER: Final = "classifier"
 """What `Found` has for an algorithm where a classifier says it."""
 
 ROOM: Final = 2 << 20
-"""Bytes of room for each picture that may wait: so many in all, whatever each of them has."""
+"""Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
 
 MOST_LACKED: Final = 64 << 10
 """Bytes of what segments of a stream lack; it is some hundred to some thousand of them."""
@@ -202,6 +202,7 @@ class Copy:
             return
         self._ended = True
         if self._is_beginning():
+            memfd.seal(self._fd)
             self._inspector.begins(self._place, self._fd)
         elif self._size:
             self._hand_over()
@@ -221,7 +222,9 @@ class Copy:
         lacks = (
             self._media is Format.MP4 and self._splitter is not None and b"moov" not in self._splitter.boxes
         )
-        self._asked += self._inspector.ask(self, self._media, self._fd, self._place if lacks else "")
+        memfd.seal(self._fd)  # who decodes it, and may be taken over, is not the only one who reads it
+        place = self._place if lacks else ""
+        self._asked += self._inspector.ask(self, self._media, self._fd, self._size, place)
         self._close()
 
     def _give_up(self, how: str) -> None:
@@ -254,10 +257,12 @@ class _Asked(NamedTuple):
     Attributes:
         copy: whose it is.
         until: when that is too late, on a clock that does not go back.
+        size: bytes of the content, which takes of the room for copies until then.
     """
 
     copy: Copy
     until: float
+    size: int
 
 
 class Inspector:
@@ -339,14 +344,15 @@ class Inspector:
         self._room -= size
         return True
 
-    def ask(self, copy: Copy, media: Format, fd: int, place: str) -> bool:
+    def ask(self, copy: Copy, media: Format, fd: int, size: int, place: str) -> bool:
         """Ask what a piece looks like; False where that cannot be, which is counted."""
         self._number += 1
         said = {"look": self._number, "format": media} | ({"place": place} if place else {})
         if not self._send(said, [fd]):
             self.count(DROPPED)
             return False
-        self._asked[self._number] = _Asked(copy, time.monotonic() + self._patience)
+        self._asked[self._number] = _Asked(copy, time.monotonic() + self._patience, size)
+        self._room -= size
         return True
 
     def begins(self, place: str, fd: int) -> None:
@@ -403,6 +409,7 @@ class Inspector:
     def _answered(self, number: int, how: str) -> None:
         asked = self._asked.pop(number, None)
         if asked is not None:
+            self._room += asked.size
             self.count(how)
             asked.copy.hear(None)
 

@@ -11,8 +11,16 @@ from enum import StrEnum
 HEAD = 400
 """Bytes of a body by which its format is told; fewer where it ends before."""
 
+_TELLING = 12
+"""Bytes by which each format is told but a transport stream, which has a byte in each packet."""
+
 MOST_BEGINNING = 1 << 20
 """Bytes of what each piece of a stream begins with; where there are more it is one piece."""
+
+_MOST_PARTS = 16
+"""Parts into which what comes at once is split at most: more would be work without end, and no video."""
+_SOME_BOXES, _LEAST_BOX = 256, 128
+"""Boxes in what comes at once, and bytes of it for each further one; where there are more it is one piece."""
 
 _PACKET, _SYNC = 188, 0x47
 """Size of a packet of an MPEG transport stream, and its first byte (ISO/IEC 13818-1, 2.4.3.2)."""
@@ -66,6 +74,15 @@ def format_of(head: bytes) -> Format | None:
     return None
 
 
+def is_told(head: bytes) -> bool:
+    """Whether the format of a body that begins so is told by that, however it goes on.
+
+    Args:
+        head: its first bytes.
+    """
+    return len(head) >= HEAD or (len(head) >= _TELLING and head[0] != _SYNC)
+
+
 class Splitter:
     """Splits a video, as its bytes come, where another piece of it may begin.
 
@@ -73,7 +90,7 @@ class Splitter:
         media: its format.
 
     Attributes:
-        boxes: types of the boxes of an MP4 file so far.
+        boxes: types of the boxes of an MP4 file so far, of those that one may begin with.
     """
 
     def __init__(self, media: Format) -> None:
@@ -108,11 +125,12 @@ class Splitter:
     def _clusters(self, data: bytes) -> list[bytes]:
         keep = next((n for n in (3, 2, 1) if data.endswith(_CLUSTER[:n])), 0)
         self._held = data[len(data) - keep :]
-        first, *others = data[: len(data) - keep].split(_CLUSTER)
+        first, *others = data[: len(data) - keep].split(_CLUSTER, _MOST_PARTS)
         return [first, *(_CLUSTER + each for each in others)]
 
     def _boxed(self, data: bytes) -> list[bytes]:
-        parts, begin, at = [], 0, 0
+        parts, begin, at = list[bytes](), 0, 0
+        most = _SOME_BOXES + len(data) // _LEAST_BOX
         self._held = b""
         while at < len(data):
             if self._left < 0:
@@ -129,10 +147,12 @@ class Splitter:
                 break
             if size == 1:
                 size = int.from_bytes(data[at + _BOX : at + _LARGE_BOX])
-            if kind == b"moof":
+            if kind == b"moof" and len(parts) < _MOST_PARTS:
                 parts.append(data[begin:at])
                 begin = at
-            self.boxes.add(kind)
+            if kind in _BEGINNINGS:
+                self.boxes.add(kind)
+            most -= 1
             # One of no size goes on to the end, and so does whatever is none.
-            self._left = size if size >= length else -1
+            self._left = size if size >= length and most > 0 else -1
         return [*parts, data[begin:]]

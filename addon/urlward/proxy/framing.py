@@ -103,20 +103,20 @@ class FramingError(Exception):
 class Counted:
     """Body of a given length, more than 0."""
 
-    __slots__ = ("_left", "done")
+    __slots__ = ("done", "left")
 
     def __init__(self, length: int) -> None:
-        self._left = length
+        self.left = length
         self.done = False
 
     def feed(self, data: bytes, position: int) -> int:
         """Count what has arrived; see `Body`."""
         here = len(data) - position
-        if here < self._left:
-            self._left -= here
+        if here < self.left:
+            self.left -= here
             return len(data)
         self.done = True
-        return position + self._left
+        return position + self.left
 
 
 class Unbounded:

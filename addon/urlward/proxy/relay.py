@@ -117,6 +117,9 @@ class HttpEnds(Ends, Protocol):
     def inspect_later(self) -> None:
         """Have `HttpRelay.inspect_on` called in the client's next turn."""
 
+    def pass_later(self) -> None:
+        """Have `HttpRelay.pass_tail` called in a while."""
+
     def break_off(self) -> None:
         """Close both connections, so that the client cannot take it for the end of a response."""
 
@@ -167,7 +170,7 @@ class _NoEnds:
     turn_is_over = has_way = client_is_behind
     send_server = keep_server = refused = broken = exchange = send_client
     end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
-    inspect_later = break_off = connect
+    inspect_later = pass_later = break_off = connect
 
 
 NO_ENDS: Final = _NoEnds()
@@ -207,6 +210,12 @@ type Inspect = Callable[[Pending, ResponseHead], Inspected | None]
 
 TAIL: Final = 1 << 14
 """Last bytes of a response under inspection, as it goes to the client, that wait for what is found."""
+
+REST: Final = 1.0
+"""Seconds after which what waits of a response goes on, where no more has come of it since."""
+
+_MOST_PARTS: Final = 64
+"""Parts in which these wait: an origin may send a byte at a time."""
 
 
 class _UnreadError(Exception):
@@ -318,6 +327,10 @@ class HttpRelay:
     _tail: deque[bytes] = field(default_factory=deque)
     """Bytes of that response that wait for what is found."""
     _tail_size: int = 0
+    _tail_rests: bool = False
+    """Whether nothing has come since it was last looked at whether anything does."""
+    _passing: bool = False
+    """Whether `pass_tail` is about to be called."""
     _shown: bool = False
     """Whether any of it has been sent to the client."""
     _awaited: bool = False
@@ -990,6 +1003,29 @@ class HttpRelay:
             self._inspecting = True
             self.ends.inspect_later()
 
+    def pass_tail(self) -> None:
+        """Send what waits of a response on where its origin rests, which may say one thing at a time, and
+        nobody knows that it is not all. The end of it waits in any case."""
+        self._passing = False
+        if self._inspection is None or not self._tail or self._awaited:
+            return
+        if not (self._tail_rests and self._may_rest()):
+            self._pass_later()
+            return
+        self._send_tail()
+
+    def _may_rest(self) -> bool:
+        """Whether the response may not be at its end, and it is the origin that rests."""
+        body = self._response
+        at_end = isinstance(body, Counted) and body.left <= TAIL
+        return not (at_end or self._server_held or self.ends.client_is_behind())
+
+    def _pass_later(self) -> None:
+        self._tail_rests = True
+        if not self._passing:
+            self._passing = True
+            self.ends.pass_later()
+
     def _pass_on(self, data: bytes) -> None:
         """Send what has come of responses, if anything has, but for the tail of one under inspection."""
         if not data:
@@ -999,8 +1035,15 @@ class HttpRelay:
             self.ends.send_client(data)
             return
         tail = self._tail
+        if len(tail) >= _MOST_PARTS:
+            data = b"".join((*tail, data))
+            tail.clear()
+            self._tail_size = 0
         tail.append(data)
         self._tail_size += len(data)
+        self._tail_rests = False
+        if not self._passing:
+            self._pass_later()
         while self._tail_size - len(tail[0]) >= TAIL:
             self._tail_size -= len(tail[0])
             self._shown = True
@@ -1018,7 +1061,6 @@ class HttpRelay:
         """Inspect the response no further."""
         self._send_tail()
         self._drop_inspection()
-        self._hold_server(held=False)
 
     def _drop_inspection(self) -> None:
         inspection, self._inspection = self._inspection, None
@@ -1026,6 +1068,7 @@ class HttpRelay:
             inspection.drop()
             self._tail.clear()
             self._tail_size = 0
+            self._hold_server(held=False)
 
     def _break_off(self, answer: BlockResponse) -> None:
         """The response must not arrive whole.

@@ -32,7 +32,7 @@ from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, Ends, HttpRelay, Origin
+from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
 from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
@@ -64,6 +64,7 @@ class Mode:
         loop: the event loop.
         poller: of the sockets of all modes: a client has one share of the processor for all of them.
         lingering: closes connections that may still be sending behind an answer.
+        resting: has what waits of a response go on, where its origin rests.
     """
 
     def __init__(self, spec: mode_specs.ProxyMode, addon: Urlward) -> None:
@@ -72,6 +73,7 @@ class Mode:
         self.loop = running_loop()
         self.poller = self.loop.poller
         self.lingering = Delay(LINGER)
+        self.resting = Delay(REST)
 
     @property
     def keeps_source(self) -> bool:
@@ -150,9 +152,9 @@ class Session:
 
     __slots__ = (
         "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_lookup",
-        "_mode", "_opening", "_origin", "_over", "_place", "_relay", "_server", "_shaking", "_shared",
-        "_since", "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client", "send_server",
-        "share",
+        "_mode", "_opening", "_origin", "_over", "_passes", "_place", "_relay", "_server", "_shaking",
+        "_shared", "_since", "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client",
+        "send_server", "share",
     )  # fmt: skip
 
     def __init__(
@@ -188,6 +190,7 @@ class Session:
         """Whether the client's connection is closed, and nothing comes of what it is asked."""
         self._since = time.monotonic()
         self._lingers: list[Task] | None = None
+        self._passes: list[Task] | None = None
         self._opening: Opening | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
@@ -622,6 +625,18 @@ class Session:
         """Have the relay look at more of a response in the client's next turn."""
         self._mode.poller.later(self.share, self._inspect_on)
 
+    def pass_later(self) -> None:
+        """Have the relay send what waits of a response in a while."""
+        self._passes = self._mode.resting.call(self._pass_tail)
+
+    def _pass_tail(self) -> None:
+        relay = self._relay
+        if isinstance(relay, HttpRelay):
+            try:
+                relay.pass_tail()
+            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+                self.broken(e)
+
     def _inspect_on(self) -> None:
         relay = self._relay
         if isinstance(relay, HttpRelay):
@@ -796,8 +811,9 @@ class Session:
         self._relay = _REST
         self._place = None
         self.send_client = self.send_server = nothing
-        if self._lingers is not None:
-            self._lingers.clear()
+        for waits in (self._lingers, self._passes):
+            if waits is not None:
+                waits.clear()
 
     # -- as a member of `Live`
 
