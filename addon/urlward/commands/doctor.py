@@ -394,13 +394,13 @@ def _hook(config: Config) -> Iterator[Finding]:
 
 
 def _told(config: Config) -> dict[str, Any] | None:
-    """Status of the filter that runs; None where none does that records."""
-    from urlward.records.asking import NotRunningError, ask
+    """Status of the filter that runs; None where none does that records, or it does not answer."""
+    from urlward.records.asking import ask
     from urlward.state.folder import state_folder
 
     try:
         return ask(state_folder(config.state), "status")
-    except NotRunningError:
+    except UrlwardError:
         return None
 
 

@@ -205,11 +205,16 @@ def _status(args: argparse.Namespace) -> int:
 
 def _shared(config: Config) -> dict[str, Any]:
     """What the filter that runs says of the fleet, and who is at the socket for hooks in resolvers."""
-    from urlward.records.asking import NotRunningError, ask
+    from urlward.engine.errors import UrlwardError
+    from urlward.records.asking import ask
     from urlward.state.folder import state_folder
 
+    if config.fleet is None and config.gateway.hook.socket is None:
+        return {}
     status: dict[str, Any] = {}
-    with suppress(NotRunningError):
+    with suppress(
+        UrlwardError
+    ):  # none that records runs, or it does not answer, which is no matter of the rules
         status = ask(state_folder(config.state), "status")
     shown: dict[str, Any] = {}
     if config.fleet is not None:
