@@ -13,6 +13,7 @@ from urlward.commands.arguments import DONE, Command, subcommand
 from urlward.commands.status import fleet_text, hook_text
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.errors import GatewayError, located
 from urlward.options import given_path, given_text
 
@@ -205,7 +206,6 @@ def _status(args: argparse.Namespace) -> int:
 
 def _shared(config: Config) -> dict[str, Any]:
     """What the filter that runs says of the fleet, and who is at the socket for hooks in resolvers."""
-    from urlward.engine.errors import UrlwardError
     from urlward.records.asking import ask
     from urlward.state.folder import state_folder
 
