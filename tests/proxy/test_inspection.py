@@ -96,9 +96,10 @@ class Looking(Case):
 
     def rested(self) -> Self:
         """Some time passes."""
-        while self.ends.passes:
-            self.ends.passes = False
-            self.relay.pass_tail()
+        for _ in range(2):
+            if self.ends.passes:
+                self.ends.passes = False
+                self.relay.pass_tail()
         return self
 
 
@@ -494,6 +495,8 @@ def played(case: Case, steps: list[tuple[str, bytes]]) -> tuple[bytes, bytes, li
             case.relay.server_ended()
         if isinstance(case, Looking):
             case.later()
+            if len(piece) % 2:
+                case.rested()
     case.relay.server_ended()
     asked = [each for each in case.ends.asked if each not in ("hold server", "go on with server")]
     return re.sub(rb"Date: [^\r]*", b"", case.ends.client), case.ends.server, asked, case.ends.refusals

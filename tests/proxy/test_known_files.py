@@ -386,6 +386,32 @@ async def test_a_picture_that_looks_like_a_listed_one(
     await rig.settled()
 
 
+async def test_what_is_only_said_of_a_picture_is_cut_by_its_digest(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list has all digests of a file under one id, and a frame of a video is met before its end."""
+    inspector = Inspector()
+    name, row = await inspected(rig, "alert", inspector, action="cut")
+    await rig.relist("http://paged.example/listed", PDQ, f"sha256:{hashlib.sha256(OTHER).hexdigest()} id=P-1")
+    told: list[tuple[str, str]] = []
+    known = Guard.known_file
+
+    def noted(self: Guard, verdict: Any, found: KnownFile, *more: Any) -> Any:
+        told.append((found.algorithm, found.action))
+        return known(self, verdict, found, *more)
+
+    def write(self: Copy, content: bytes) -> None:
+        self.hear(Found(name, row, 1))
+
+    monkeypatch.setattr(Guard, "known_file", noted)
+    monkeypatch.setattr(Copy, "write", write)
+    got = await curl(rig, "/other", "reverse")
+    assert got.code
+    assert len(got.body) < len(OTHER)
+    assert told == [("pdq", "alert"), ("sha256", "cut")]
+    await rig.settled()
+
+
 async def test_what_a_classifier_says_is_told_alone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "urlward")
     inspector = Inspector(Found("", -1, 0, "classifier", score=0.97), None)

@@ -88,8 +88,9 @@ class _Response:
         self._guard = guard
         self._client = client
         self._pending = pending
-        self._told: set[tuple[str, str]] = set()
-        """Entries that it was told of, of which a video may have a frame each second."""
+        self._told: set[tuple[str, ...]] = set()
+        """Entries that it was told of, of which a video may have a frame each second, each with algorithm and
+        action: one id often stands for digests of all kinds, and what is only said of one cuts by another."""
 
     def exact(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
         """Decide on a body's digests."""
@@ -135,7 +136,7 @@ class _Response:
         self, verdict: Verdict, algorithm: str, action: FileAction, seen: Seen, found: Found | None = None
     ) -> BlockResponse | None:
         """Have it said, and learned; the response in its place, where it must not pass."""
-        entry = verdict.list, verdict.entry
+        entry = verdict.list, verdict.entry, verdict.action, algorithm
         if entry in self._told:
             return None
         self._told.add(entry)
