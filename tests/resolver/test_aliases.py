@@ -152,9 +152,19 @@ def test_a_server_has_no_say_on_names_outside_its_zone(aliases: Aliases) -> None
     assert take(aliases, "listed.test", "listed.test 60 A 192.0.2.3", zone="test") == [
         ({"a.evil.test", "listed.test"}, 1, 60)
     ]
-    assert take(aliases, "notevil.test", "notevil.test 60 A 192.0.2.1", zone="evil.test") == [
-        ({"notevil.test"}, 1, 60)
-    ]
+
+
+def test_a_server_answers_no_question_that_it_cannot_have_been_asked(aliases: Aliases) -> None:
+    """PowerDNS tells of a response before it has compared its question with what it has asked."""
+    forged = "listed.test", "listed.test 60 A 192.0.2.1"
+    assert take(aliases, *forged, zone="evil.test") == []
+    assert take(aliases, "notevil.test", "notevil.test 60 A 192.0.2.1", zone="evil.test") == []
+    record = "listed.test 600 HTTPS 1 a.evil.test. alpn=h2"
+    assert take(aliases, "listed.test", record, zone="evil.test", kind="HTTPS") == []
+    assert take(aliases, "listed.test", "listed.test 600 CNAME b.evil.test.", zone="evil.test") == []
+    for name in ("a.evil.test", "b.evil.test"):
+        assert take(aliases, name, f"{name} 60 A 192.0.2.1", zone="evil.test") == [({name}, 1, 60)]
+    assert take(aliases, *forged, zone="test") == [({"listed.test"}, 1, 60)]
 
 
 def test_a_server_has_no_say_on_where_a_name_outside_its_zone_leads(aliases: Aliases) -> None:

@@ -63,6 +63,8 @@ class Aliases:
             read: what it says.
             zone: of the server that sent it, whose word on names that are not below does not count.
         """
+        if not _is_of(read.hosts[0], zone):
+            return []  # the question, too, is as the server says: resolvers tell of it before they compare it
         now = self._clock()
         if read.service:
             self._note(read, read.chain[:1], now)
@@ -135,22 +137,16 @@ class Aliases:
 
 def _in_zone(read: Scan, zone: str) -> Scan:
     """A response without what its server has no say on, and what clients get from nobody."""
-    read = read._replace(beside=())
-    if not zone:
-        return read
-    below = f".{zone}"
-
-    def said(host: str) -> bool:
-        return host == zone or host.endswith(below)
-
-    if not said(read.hosts[0]):
-        return read  # it was asked all the same: this resolver means something else by a zone
-    hosts = tuple(filter(said, read.hosts))
-    end = next((n for n, host in enumerate(read.chain) if not said(host)), None)
+    read = read._replace(beside=(), hosts=tuple(host for host in read.hosts if _is_of(host, zone)))
+    end = next((n for n, host in enumerate(read.chain) if not _is_of(host, zone)), None)
     if end is None:
-        return read._replace(hosts=hosts)
+        return read
     # The resolver asks for what the first name outside leads to, even where that leads back here.
-    return read._replace(hosts=hosts, chain=read.chain[: end + 1], four=b"", six=b"")
+    return read._replace(chain=read.chain[: end + 1], four=b"", six=b"")
+
+
+def _is_of(host: str, zone: str) -> bool:
+    return not zone or host == zone or host.endswith(f".{zone}")
 
 
 def _once(*hosts: str) -> tuple[str, ...]:
