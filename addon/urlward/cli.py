@@ -272,6 +272,7 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
         steer=steer,
         watch=_watched(settings, check=plans() == FIRST),
         text=config.text.decode("latin-1"),
+        served=settings.served,
         inspector=settings.inspector,
     )
 

@@ -85,6 +85,7 @@ class Plan(NamedTuple):
         steer: whether workers answer DNS, as those of no other filter here may.
         watch: interfaces of a gateway whose rules in the kernel are watched; None where there are none.
         text: of the configuration, a character a byte; empty where there is none.
+        served: where the service process listens.
         inspector: the process that looks at pictures; None where nobody does.
     """
 
@@ -96,6 +97,7 @@ class Plan(NamedTuple):
     steer: bool = False
     watch: Sequence[str] | None = None
     text: str = ""
+    served: Sequence[Address] = ()
     inspector: Service | None = None
 
     def written(self) -> bytes:
@@ -110,7 +112,8 @@ class Plan(NamedTuple):
             ValueError, TypeError, KeyError: it makes no sense.
         """
         found = {name: value for name, value in json.loads(data).items() if name in cls._fields}
-        found["addresses"] = [Address(*each) for each in found["addresses"]]
+        for name in {"addresses", *found} & {"addresses", "served"}:
+            found[name] = [Address(*each) for each in found[name]]
         for name in ("service", "inspector"):
             if service := found.get(name):
                 found[name] = Service(*service)

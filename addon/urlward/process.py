@@ -1,4 +1,4 @@
-"""Process settings: the allocator, ending with the parent, privacy of memory, signals, heartbeats, sockets.
+"""Process settings: the allocator, ending with the parent, privacy of memory, signals and heartbeats.
 
 None of it outlasts an execve(2), so each process asks at its start.
 
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -202,27 +201,3 @@ def choose_allocator() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_MXFAST, 0)
-
-
-_LISTENS = 1 << 16
-_CONNECTED = b"03"
-"""Flag and state of a Unix socket (Linux: ``__SO_ACCEPTCON``, ``SS_CONNECTED``)."""
-
-
-def connections_at(path: Path) -> int | None:
-    """Number of connections that are accepted at a Unix socket in this network namespace (proc_pid_net(5)).
-
-    Returns:
-        None where nobody listens there.
-    """
-    name, listens, number = os.fsencode(path), False, 0
-    try:
-        lines = Path("/proc/net/unix").read_bytes().splitlines()[1:]
-    except OSError:
-        return None
-    for line in lines:
-        _, _, _, flags, _, state, _, *rest = line.split(maxsplit=7)
-        if rest == [name]:
-            listens |= bool(int(flags, 16) & _LISTENS)
-            number += state == _CONNECTED  # one that nobody has accepted yet is still connecting
-    return number if listens else None

@@ -10,7 +10,7 @@ def _shipped(name: str) -> Path:
 
 
 SAMPLE = _shipped("sample.txt")
-"""One entry of each kind."""
+"""One entry of each kind that a URL matches."""
 
 PROTECTED = _shipped("protected.txt")
 """Hosts and addresses that no feed may block whole."""

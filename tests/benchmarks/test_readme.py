@@ -28,6 +28,7 @@ def _more(*names: str | int) -> Callable[[Any], None]:
 
 CHANGES: dict[str, Callable[[Any], None]] = {
     "digests.report": _more("unlisted_us"),
+    "files.report": _more("pictures"),
     "fleet.report": _more("answers", 0, "p99"),
     "gateway.report": _more("dns", "first_connections", "escaped"),
     "lists.report": _doubled,

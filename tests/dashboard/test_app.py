@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -20,6 +21,7 @@ from urllib.parse import urlencode
 import pytest
 import urllib3
 from tornado.httpclient import AsyncHTTPClient
+from tornado.httpserver import _HTTPRequestContext
 
 from conftest import wait_for
 from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, serving
@@ -287,6 +289,19 @@ def test_wrong_tokens_are_told_and_never_keep_the_right_one_out(
     assert browser.form("/login", token="wrong").status == 429
     clock.steady += EVERY
     assert browser.form("/login", token="wrong").status == 401
+
+
+def test_wrong_tokens_of_a_network_that_one_client_may_have_count_together(
+    browser: Browser, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    numbers = count(1)
+    another = property(lambda _: f"2001:db8::{next(numbers):x}", lambda *_: None)
+    monkeypatch.setattr(_HTTPRequestContext, "remote_ip", another, raising=False)
+    for _ in range(BURST):
+        assert browser.get("/metrics", headers={"Authorization": "Bearer wrong"}).status == 401
+    assert browser.get("/metrics", headers={"Authorization": "Bearer wrong"}).status == 429
+    assert next(numbers) > BURST, "each from an address of its own"
+    assert "too many wrong tokens: script 2001:db8::/64" in caplog.text
 
 
 def test_a_check_shows_why(inside: Browser, sources: MadeUp):

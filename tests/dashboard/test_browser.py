@@ -497,7 +497,8 @@ def test_narrow_tables_are_tables_still(page: Any, site: Site, sources: MadeUp, 
 @pytest.mark.parametrize(
     ("state", "width", "scheme"),
     [
-        *(("busy", width, scheme) for width in WIDTHS for scheme in ("light", "dark")),
+        ("busy", 390, "light"),
+        ("busy", 1280, "dark"),
         ("quiet", 390, "dark"),
         ("quiet", 1280, "light"),
         ("absent", 390, "light"),

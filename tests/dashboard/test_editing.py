@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -142,9 +144,7 @@ def test_why_it_is_not_in_force_is_told(dashboard: Dashboard) -> None:
     before = path.read_text()
     path.write_text(before.replace("blocks = 30", "blocks = 0"))
     try:
-        os.kill(
-            int(Path(f"/proc/{service_of(dashboard)}/stat").read_text().rpartition(")")[2].split()[1]), 12
-        )
+        os.kill(parent_of(service_of(dashboard)), signal.SIGUSR2)
         wait_for(lambda: "records.days.blocks" in dashboard.overview()["said"], "what came of it")
         found = dashboard.overview()
         assert not found["in_force"]
@@ -156,21 +156,24 @@ def test_why_it_is_not_in_force_is_told(dashboard: Dashboard) -> None:
 
 
 def service_of(dashboard: Dashboard) -> int:
-    """Process id of who listens at the dashboard's port."""
+    """Process id of who listens at the dashboard's port, by a socket that its parent holds."""
     port = int(dashboard.origin.rpartition(":")[2])
     row = next(
         fields
         for fields in map(str.split, Path("/proc/net/tcp").read_text().splitlines()[1:])
         if fields[1].endswith(f":{port:04X}") and fields[3] == "0A"
     )
-    wanted = f"socket:[{row[9]}]"
+    wanted, found = f"socket:[{row[9]}]", set[int]()
     for fd in Path("/proc").glob("[0-9]*/fd/*"):
-        try:
+        with suppress(OSError):
             if str(fd.readlink()) == wanted:
-                return int(fd.parts[2])
-        except OSError:
-            continue
-    raise AssertionError("nobody listens")
+                found.add(int(fd.parts[2]))
+    (service,) = (pid for pid in found if parent_of(pid) in found)
+    return service
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_feed_is_rolled_back_and_released(proxy: Filter, dashboard: Dashboard) -> None:

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
@@ -189,6 +190,70 @@ def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
         os.kill(workers[1], signal.SIGKILL)
         wait_for(lambda: events(tmp_path, "--kind", "gap"), "the gap to be told")
         wait_for(lambda: get(proxy.port, blocked_url).status == 451, "the rest to serve")
+
+
+class Knocking(threading.Thread):
+    """Connects to an address again and again, and remembers whether it was refused."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__()
+        self.refused = self.taken = 0
+        self.port = port
+        self._end = threading.Event()
+
+    def run(self) -> None:
+        while not self._end.wait(0.01):
+            try:
+                connect(self.port).close()
+                self.taken += 1
+            except ConnectionRefusedError:
+                self.refused += 1
+
+    def end(self) -> None:
+        self._end.set()
+        self.join()
+
+
+def test_whoever_comes_to_the_dashboard_waits_for_the_process_that_takes_its_place(tmp_path: Path) -> None:
+    # It is known by its command.
+    with recorded(tmp_path, executes=True) as (proxy, admin):
+
+        def service() -> int:
+            main = proxy.process.pid
+            children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+            ours = [
+                pid
+                for pid in children
+                if b"urlward.service.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+            ]
+            return int(ours[0]) if ours else 0
+
+        def login() -> int:
+            with urllib3.PoolManager() as anew:  # no connection of before
+                return anew.request("GET", f"{admin}/login", timeout=60, retries=False).status
+
+        assert login() == 200
+        before = service()
+        os.kill(before, signal.SIGKILL)
+        wait_for(lambda: service() != before, "its end")
+        assert login() == 200
+        knocking = Knocking(int(admin.rpartition(":")[2]))
+        knocking.start()
+        try:
+            proxy.process.send_signal(signal.SIGUSR2)
+            wait_for(lambda: "reload: done" in proxy.log(), "the reload", 120)
+            assert login() == 200
+        finally:
+            knocking.end()
+        assert knocking.taken > 0
+        assert knocking.refused == 0
+        # Where there is to be no dashboard any more, nobody waits for it.
+        config = tmp_path / "urlward.toml"
+        config.write_text(config.read_text().partition("[admin]")[0])
+        proxy.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: proxy.log().count("reload: done") == 2, "the next", 120)
+        with pytest.raises(ConnectionRefusedError):
+            connect(knocking.port)
 
 
 def test_without_records_there_are_none(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.files import inspection, inspector
 from urlward.files.inspection import Found, Inspector
+from urlward.files.inspector import Job
+from urlward.files.media import Format
 from urlward.files.pdq import digests_of
 from urlward.files.seen import DIGEST
 from urlward.lists import memfd
@@ -244,6 +246,31 @@ async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
             assert worker.counted == {"failed": 1}
             assert await worker.look(segments[2], "video", place="a")
             assert await worker.look(segments[0], "video", place="a") == []
+            # One that is no beginning, but as large as a video, is not kept.
+            huge = data[: places[0]] + (100_000).to_bytes(4) + b"free" + bytes(99_992)
+            assert await worker.look(huge, "video", place="c") == []
+            assert await worker.look(segments[2], "video", place="c") == []
+
+
+def test_what_waits_has_room_in_bytes_and_pictures_go_first() -> None:
+    fds, queue = [memfd.new() for _ in range(6)], inspector.Queue(4)
+    told: list[str] = []
+    until = time.monotonic() + 60
+
+    def job(number: int, media: Format, size: int, until: float = until) -> Job:
+        os.ftruncate(fds[number], size)
+        return Job(media, [fds[number]], lambda how, _: told.append(how), until)
+
+    first, second, third = job(0, Format.TS, 6 << 20), job(1, Format.JPEG, 9 << 20), job(2, Format.PNG, 1)
+    late, fourth = job(3, Format.PNG, 1, time.monotonic()), job(4, Format.TS, 2 << 20)
+    assert [queue.put(each) for each in (first, second, third, fourth)] == [True, True, False, True]
+    assert not queue.put(job(5, Format.TS, 1 << 20))  # beside eight there is no room
+    assert queue.get() is second
+    assert [queue.put(each) for each in (late, third)] == [True, True]
+    assert [queue.get(), queue.get(), queue.get(), queue.get()] == [third, first, fourth, None]
+    assert told == ["late"]
+    for fd in (*fds[:3], *fds[4:]):
+        os.close(fd)
 
 
 async def test_where_the_inspector_is_not_there_nothing_is_taken(tmp_path: Path) -> None:
@@ -343,23 +370,6 @@ async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
                         mmap.mmap(fd, 4, mmap.MAP_SHARED)
                     os.close(fd)
     assert said == {"look": b"\xff\xd8\xff" + bytes(1_000), "begins": begins}
-
-
-async def test_beginnings_take_no_more_memory_than_they_may(tmp_path: Path) -> None:
-    one = inspector.Inspector(tmp_path, inspector.Wanted())
-    for number in range(100):
-        fd = memfd.new()
-        os.ftruncate(fd, 1 << 20)
-        one.remember(f"place {number % 90}", [fd])
-    kept = [one.beginnings(f"place {number}") for number in range(90)]
-    fds = [fd for each in kept for fd in each]
-    assert 0 < sum(os.fstat(fd).st_size for fd in fds) <= 32 << 20
-    assert kept[9], "the last one"
-    for fd in fds:
-        os.close(fd)
-    for each in one._beginnings.values():
-        for fd in each:
-            os.close(fd)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"no picture at all" * 100, b"\xff\xd8\xff" + bytes(2 << 20)])

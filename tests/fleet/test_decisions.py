@@ -1,5 +1,6 @@
 import asyncio
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -362,6 +363,38 @@ async def test_a_node_knows_after_a_restart_what_was_removed_meanwhile(
         await a.told(f"own:{second}", gone=True)
         async with Node(tmp_path, server.url, "b") as b:
             await until(lambda: not a.owned() and not b.owned())
+
+
+@pytest.mark.parametrize("files", [None, {"own.json", "allows.json"}], ids=["all", "some"])
+async def test_a_copy_of_an_earlier_day_that_is_put_back_while_a_node_runs_decides_nothing(
+    files: set[str] | None, tmp_path: Path, server: Server
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        nodes, now = (a, b), time.time()
+        id_, added = a.allow(), a.own()
+        hold(a.state, "K3-1", int(now) + 9_999, "court", "Ann", now=now)
+        await until(lambda: b.allows() and b.owned() and b.holds())
+        await b.told("hold:K3-1")
+        await until(lambda: (b.state / FILE).exists() and "K3-1" in (b.state / FILE).read_text())
+        shutil.copytree(b.state, tmp_path / "copy")
+        end_allow(a.state, id_, "over", "Ann", now=now)
+        remove_own(a.state, added, "wrong", "Ann", now=now)
+        release(a.state, "K3-1", "over", "Ann", now=now)
+        later = a.own("later.example")
+        await until(lambda: not (b.allows() or b.holds()) and b.owned() == ["later.example"])
+        await b.told(f"own:{later}")
+        await until(lambda: later in (kept := (b.state / FILE).read_text()) and kept.count('"over"') == 2)
+        for path in sorted((tmp_path / "copy").iterdir()):
+            if path.is_file() and (files is None or path.name in files):
+                shutil.copy2(path, b.state)
+        await until(lambda: not (b.allows() or b.holds()) and b.owned() == ["later.example"])
+        # What somebody decides from here on is.
+        remove_own(b.state, later, "too", "Bob", now=now)
+        again = b.own("again.example")
+        hold(b.state, "K3-1", int(now) + 9_999, "court", "Bob", now=now)
+        await until(lambda: all(one.owned() == ["again.example"] and one.holds() for one in nodes))
+        assert a.allows() == b.allows() == []
+        assert again in {one.id for one in own_entries(a.state)}
 
 
 async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: Server) -> None:

@@ -223,6 +223,10 @@ def test_doctor_and_status_say_how_the_fleet_is(
             "fleet": ask(made.state, "status")["fleet"],
             "hook": {"connected": None, "late": None},
         }
+        words = {name: gateway._WORDS[name](value) for name, value in gateway._shared(settings).items()}
+        assert words == {
+            "fleet": "Valkey is there; nodes: 1 failing; DNS answers late: 0 of 0", "hook": "nobody listens",
+        }  # fmt: skip
         assert ask(made.state, "status")["fleet"]["nodes"] == {"up": 0, "failing": 1, "away": 0}
         server.kill()
         wait_for(lambda: not ask(made.state, "status")["fleet"]["up"], "the word that it is away")

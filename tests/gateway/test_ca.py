@@ -3,6 +3,7 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -159,3 +160,28 @@ def test_what_root_makes_for_a_service_the_service_can_read(tmp_path: Path) -> N
     authority(folder, make=True)
     assert {path.stat().st_uid for path in folder.iterdir()} == {65534}
     assert (folder / "mitmproxy-ca.pem").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_root_makes_none_where_a_services_links_lead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, roots = tmp_path / "state", tmp_path / "roots"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    roots.write_text("root's")
+    link = folder / "mitmproxy-ca-cert.pem"
+    link.symlink_to(roots)
+    with pytest.raises(GatewayError, match=r"mitmproxy-ca-cert.pem: a link"):
+        authority(folder, make=True)
+    assert (roots.read_text(), roots.stat().st_uid) == ("root's", 0)
+    link.unlink()
+    really = ca.make_authority
+
+    def made_and_replaced(*given: Any) -> bool:
+        made = really(*given)
+        link.unlink()
+        link.symlink_to(roots)
+        return made
+
+    monkeypatch.setattr(ca, "make_authority", made_and_replaced)
+    authority(folder, make=True)
+    assert roots.stat().st_uid == 0

@@ -85,7 +85,9 @@ async def test_it_is_told_what_to_do_and_when(out: Path) -> None:
     async with running() as made:
         pid, request = json.loads((await lines(out, 1))[0])
         assert request.pop("channel") > 2
-        assert request == {"config": "some.toml", "key": "some.key", "parent": os.getpid()}
+        assert request == {
+            "config": "some.toml", "key": "some.key", "parent": os.getpid(), "sockets": [],
+        }  # fmt: skip
         made.reload()
         assert (await lines(out, 2))[1] == "refresh"
         assert alive(pid)

@@ -279,6 +279,16 @@ def test_what_comes_while_a_response_is_looked_at_waits() -> None:
     assert case.ends.asked[-3:] == ENDED
 
 
+def test_an_origin_is_read_on_when_the_end_of_a_body_comes_before_its_turn() -> None:
+    data = response(gzip.compress(b"\0" * (3 << 19)), more="Content-Encoding: gzip\r\n")
+    case = Looking().client(get("/a") + get("/b")).server(data[:-1])
+    assert case.ends.asked == ["connect", "hold server", "inspect later"]
+    case.server(data[-1:])
+    assert case.got == data
+    assert case.ends.asked[-1] == "go on with server"
+    assert case.later().server(ok()).got == data + ok()
+
+
 @pytest.mark.parametrize("size", [1_100_000, 3 << 19])
 def test_the_origin_is_read_on_where_all_has_been_looked_at_before_its_turn(size: int) -> None:
     """The last look, at the end of the body, does what the first has left for a turn."""

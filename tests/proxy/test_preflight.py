@@ -15,6 +15,7 @@ from urlward.config import Config, ConfigError, Problem, read_config
 from urlward.config.records import AdminTable
 from urlward.dashboard import handler
 from urlward.objections import objections
+from urlward.plan import Address, Plan
 from urlward.policy import allows
 from urlward.proxy import preflight, runner
 from urlward.proxy.preflight import Preflight
@@ -435,6 +436,35 @@ def problems(listen: tuple[str, int], *modes: str, **values: object) -> list[Pro
     )
     settings = Settings((), modes or ("regular",), listen, {"urlward_status": 451}, "", ())
     return list(Preflight(config, settings, ())._listeners())
+
+
+@pytest.mark.parametrize(
+    ("more", "options", "served"),
+    [
+        ({}, {}, []),
+        ({"admin": {"listen": "[::1]:8088"}}, {}, [("::1", 8088)]),
+        ({"admin": {"listen": "127.0.0.1:8088"}}, {"urlward_admin": "127.0.0.1:9"}, [("127.0.0.1", 9)]),
+        ({"admin": {"listen": "127.0.0.1:0"}}, {}, []),
+        (
+            {
+                "admin": {"listen": "127.0.0.1:8088"},
+                "objections": {"listen": "127.0.0.1:8089", "url": "https://o.example/"},
+            },
+            {},
+            [("127.0.0.1", 8089), ("127.0.0.1", 8088)],
+        ),
+    ],
+)
+def test_where_the_service_process_listens(
+    more: dict[str, object], options: dict[str, str], served: list[tuple[str, int]]
+) -> None:
+    """The supervisor holds these sockets for it."""
+    values = {"records": {"days": {"blocks": 1, "operations": 1}}, **more}
+    config = Config.model_validate(values, strict=False)
+    settings = Settings((), ("regular",), ("", 0), options, "", (), config=config)
+    assert settings.served == [Address(*each, "tcp") for each in served]
+    assert Settings((), ("regular",), ("", 0), options, "", ()).served == [], "without records there is none"
+    assert Plan.read(Plan(1, [], served=settings.served).written()).served == settings.served
 
 
 @pytest.mark.parametrize(

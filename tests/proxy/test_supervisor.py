@@ -21,6 +21,7 @@ from urlward.plan import Address, Plan, Service
 from urlward.process import used_by
 from urlward.proxy import child, supervisor
 from urlward.proxy.child import Child, is_hung, start_service, state_of
+from urlward.proxy.listeners import Sockets
 from urlward.proxy.supervisor import Supervisor
 
 WORKER = """
@@ -496,10 +497,10 @@ def test_a_service_that_a_reload_cannot_start_is_tried_again(
     monkeypatch.setattr(supervisor, "BACKOFF", (0.0,))
     short = [OSError(11, "Resource temporarily unavailable")]
 
-    def started(service: Service, name: str = "service") -> Child:
+    def started(service: Service, name: str, sockets: Sockets) -> Child:
         if short:
             raise short.pop()
-        return start_service(service, name)
+        return start_service(service, name, sockets)
 
     with supervised(supervisor_of(WORKER), Plan(1, [], service)) as made:
         before = made._service = start_service(service)

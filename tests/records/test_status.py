@@ -93,8 +93,8 @@ def test_several_nodes_and_hooks(tmp_path: Path) -> None:
     }  # fmt: skip
     assert found["hook"] == {"connected": 3, "late": 1}
     text = [*lines(found)]
-    assert "fleet        Valkey is there; nodes: 3 up, 1 away; 2 of 43 DNS answers were late" in text
-    assert "hook         3 connections of resolvers, 1 replies were late" in text
+    assert "fleet        Valkey is there; nodes: 3 up, 1 away; DNS answers late: 2 of 43" in text
+    assert "hook         connections of resolvers: 3; replies too late: 1" in text
 
     figures = FleetFigures(up=False, nodes={}, why="127.0.0.1:6379: Connection refused")
     connected = 0
@@ -102,8 +102,8 @@ def test_several_nodes_and_hooks(tmp_path: Path) -> None:
     found = status_of(exposition, now=NOW)
     text = [*lines(found)]
     away = "fleet        Valkey is away: 127.0.0.1:6379: Connection refused; no node is known; "
-    assert f"{away}2 of 43 DNS answers were late" in text
-    assert "hook         1 connection of resolvers, 1 replies were late" in text
+    assert f"{away}DNS answers late: 2 of 43" in text
+    assert "hook         connections of resolvers: 1; replies too late: 1" in text
 
 
 def test_a_worker_without_valkey_is_told(tmp_path: Path) -> None:

@@ -156,6 +156,51 @@ def test_traffic_that_is_not_filtered_is_an_alarm_until_it_is(tmp_path: Path) ->
     assert [(kind, whose) for kind, _, whose in said[2:]] == [("canary-back", "gw1-0")]
 
 
+def test_what_a_publisher_says_is_wrong_is_an_alarm_until_it_is_right(tmp_path: Path) -> None:
+    said: list[tuple[str, str, str]] = []
+    found: dict[tuple[str, str], str] = {}
+
+    def alarm(kind: str, text: str, *, whose: str) -> None:
+        said.append((kind, text, whose))
+
+    watches = Watches([], tmp_path, Told(), publishing=lambda: found, alarm=alarm)
+    watches.look_at_publishing()
+    assert said == []
+    found["publish", "phish"], found["lease-lost", "/srv/lists"] = "list phish: no room", "another leads"
+    for _ in range(2):
+        watches.look_at_publishing()
+    assert said == [
+        ("publish", "publish: list phish: no room", "phish"),
+        ("lease-lost", "publish: another leads", "/srv/lists"),
+    ]
+    found.clear()
+    watches.look_at_publishing()
+    assert said[2:] == [("published", "publish: phish: is published again", "phish")], (
+        "the other ends by itself"
+    )
+
+
+def test_feeds_that_another_publisher_looks_after_give_no_alarm(tmp_path: Path) -> None:
+    told, now, resting = Told(), [NOW], [True]
+    store = FeedStore(tmp_path, "body")
+    with store.locked():
+        store.write_facts(Facts(last_attempt=NOW, last_success=NOW, last_change=NOW, entries=3))
+    watches = Watches([FEED], tmp_path, told, resting=lambda: resting[0], clock=lambda: now[0])
+    for seconds in (0, 500, 500):
+        now[0] += seconds
+        watches.look()
+    # What the other has left undone here is no news either.
+    resting[0] = False
+    watches.look()
+    assert told.take() == []
+    with store.locked():
+        store.write_facts(Facts(last_attempt=now[0], last_success=now[0], last_change=NOW, entries=3))
+    watches.look()
+    now[0] += 500
+    watches.look()
+    assert [(kind, detail.get("alarm")) for kind, detail, _ in told.take()] == [("alarm", "stale")]
+
+
 def test_what_began_with_the_processes_is_told(tmp_path: Path) -> None:
     store = FeedStore(tmp_path, "body")
 

@@ -152,9 +152,35 @@ def test_a_server_has_no_say_on_names_outside_its_zone(aliases: Aliases) -> None
     assert take(aliases, "listed.test", "listed.test 60 A 192.0.2.3", zone="test") == [
         ({"a.evil.test", "listed.test"}, 1, 60)
     ]
-    assert take(aliases, "notevil.test", "notevil.test 60 A 192.0.2.1", zone="evil.test") == [
-        ({"notevil.test"}, 1, 60)
+
+
+def test_a_server_answers_no_question_that_it_cannot_have_been_asked(aliases: Aliases) -> None:
+    """PowerDNS tells of a response before it has compared its question with what it has asked."""
+    forged = "listed.test", "listed.test 60 A 192.0.2.1"
+    assert take(aliases, *forged, zone="evil.test") == []
+    assert take(aliases, "notevil.test", "notevil.test 60 A 192.0.2.1", zone="evil.test") == []
+    record = "listed.test 600 HTTPS 1 a.evil.test. alpn=h2"
+    assert take(aliases, "listed.test", record, zone="evil.test", kind="HTTPS") == []
+    assert take(aliases, "listed.test", "listed.test 600 CNAME b.evil.test.", zone="evil.test") == []
+    for name in ("a.evil.test", "b.evil.test"):
+        assert take(aliases, name, f"{name} 60 A 192.0.2.1", zone="evil.test") == [({name}, 1, 60)]
+    assert take(aliases, *forged, zone="test") == [({"listed.test"}, 1, 60)]
+
+
+def test_a_server_has_no_say_on_where_a_name_outside_its_zone_leads(aliases: Aliases) -> None:
+    """Not even where it says that it leads back: its addresses would count as the other name's."""
+    take(aliases, "listed.test", "listed.test 60 A 192.0.2.3", zone="test")
+    lines = (
+        "evil.test 600 CNAME listed.test.",
+        "listed.test 600 CNAME b.evil.test.",
+        "b.evil.test 60 A 192.0.2.9",
+    )
+    assert take(aliases, "evil.test", *lines, zone="evil.test") == [({"evil.test", "listed.test"}, 1, 60)]
+    assert take(aliases, "b.evil.test", "b.evil.test 60 A 192.0.2.9", zone="evil.test") == [
+        ({"b.evil.test"}, 1, 60)
     ]
+    (told,) = aliases.take(read("c.test", "c.test 600 CNAME listed.test."), "c.test")
+    assert told.four == bytes((192, 0, 2, 3))
 
 
 def test_however_many_lead_to_one_those_that_are_listed_stay(aliases: Aliases) -> None:
@@ -164,6 +190,20 @@ def test_however_many_lead_to_one_those_that_are_listed_stay(aliases: Aliases) -
     ((hosts, _, _),) = take(aliases, "cdn.test", "cdn.test 60 A 192.0.2.1")
     assert {"listed.test", "n999.test", "cdn.test"} <= hosts
     assert len(hosts) <= 18
+
+
+def test_hundreds_of_listed_names_that_share_a_host_are_not_all_looked_up_each_time(clock: Clock) -> None:
+    asked: list[str] = []
+    aliases = Aliases(100, lambda host: (asked.append(host), host.startswith("listed"))[1], clock)
+    for n in range(200):
+        take(aliases, f"listed{n}.test", f"listed{n}.test 600 CNAME cdn.test.")
+    asked.clear()
+    for n in range(100):
+        take(aliases, f"n{n}.test", f"n{n}.test 600 CNAME cdn.test.")
+    assert len(asked) <= 100 * 32
+    ((hosts, _, _),) = take(aliases, "cdn.test", "cdn.test 60 A 192.0.2.1")
+    assert {f"listed{n}.test" for n in range(200)} <= hosts
+    assert len(hosts) <= 257
 
 
 def test_listed_ones_are_bounded_too(aliases: Aliases) -> None:

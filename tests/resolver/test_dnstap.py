@@ -15,6 +15,7 @@ from resolver.hook_support import LIST
 from resolver.test_hook import answer
 from urlward.dns.dnstap import DnstapServer
 from urlward.dns.frame_stream import FORWARDER_RESPONSE, RESOLVER_RESPONSE
+from urlward.dns.policy import Quota
 from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.engine.steps import exhaust
 from urlward.gateway.errors import NftError
@@ -75,6 +76,26 @@ async def test_more_addresses_than_an_answer_of_ours_would_have(urlward: Told) -
     assert len(urlward.kernel.followed[0][0]) == 200
 
 
+async def test_a_site_has_no_more_addresses_for_telling_long_times(
+    urlward: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each counts for as long as it is steered: else a listed site's DNS could fill the kernel's set."""
+    monkeypatch.setattr("urlward.dns.policy.MOST", 2)
+    now = 1000.0
+    urlward.policy._quota = Quota(lambda: now)
+    sender = await Sender.to(urlward.path)
+    for n, life in enumerate((86_400, 60, 86_400)):
+        sender.tell(tapped(answer("blocked.example", f"blocked.example {life} A 203.0.113.{n}")))
+    await sender.end()
+    assert [told for told, _ in urlward.kernel.followed] == [["203.0.113.0"], ["203.0.113.1"]]
+    now += 60 + MARGIN
+    sender = await Sender.to(urlward.path)
+    for n in (3, 4):
+        sender.tell(tapped(answer("blocked.example", f"blocked.example 86400 A 203.0.113.{n}")))
+    await sender.end()
+    assert [told for told, _ in urlward.kernel.followed[2:]] == [["203.0.113.3"]]
+
+
 async def test_monitoring_ends_nothing(urlward: Told) -> None:
     urlward.policy.monitor = True
     sender = await Sender.to(urlward.path)
@@ -115,6 +136,15 @@ async def test_a_server_says_nothing_of_others_names(urlward: Told) -> None:
     beside.additional.append(dns.rrset.from_text("blocked.example.", 60, "IN", "A", "198.51.100.3"))
     sender = await Sender.to(urlward.path)
     sender.tell(tapped(forged, RESOLVER_RESPONSE, "evil.test."), tapped(beside.to_wire(), RESOLVER_RESPONSE))
+    await sender.end()
+    assert urlward.kernel.followed == []
+
+
+async def test_services_say_nothing_of_the_addresses_of_others_names(urlward: Told) -> None:
+    """A resolver passes on what anybody's HTTPS record says of the addresses of another's name."""
+    record = "evil.test 60 HTTPS 1 blocked.example. ipv4hint=198.51.100.1"
+    sender = await Sender.to(urlward.path)
+    sender.tell(tapped(answer("evil.test", record, kind="HTTPS")))
     await sender.end()
     assert urlward.kernel.followed == []
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import dns.message
 import pytest
 
 from gateway.dns_support import Upstream, until
@@ -17,9 +18,22 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+class _Pieces(Zone):
+    """Gives what it has of a name, and not of the one that it is an alias for."""
+
+    def __call__(self, query: dns.message.Message) -> bytes | None:
+        data = super().__call__(query)
+        assert data is not None
+        message = dns.message.from_wire(data)
+        del message.answer[1:]
+        return message.to_wire()
+
+
 @asynccontextmanager
-async def telling(kind: str, folder: Path, urlward: Told) -> AsyncIterator[tuple[Resolver, Upstream]]:
-    upstream = await Upstream(Zone(ZONE)).start()
+async def telling(
+    kind: str, folder: Path, urlward: Told, zone: Zone | None = None
+) -> AsyncIterator[tuple[Resolver, Upstream]]:
+    upstream = await Upstream(zone or Zone(ZONE)).start()
     try:
         tap = urlward.path
         async with resolving(kind, folder, urlward.folder, upstream, hook=False, tap=tap) as resolver:
@@ -44,6 +58,21 @@ async def test_answers_are_steered_after_they_have_left(kind: str, tmp_path: Pat
             assert "192.0.2.1" not in urlward.kernel.told
             assert urlward.counts["passed"]
             assert not urlward.counts["unread"]
+    finally:
+        urlward.stop()
+
+
+async def test_aliases_that_powerdns_follows_itself(tmp_path: Path) -> None:
+    """It tells of what it asks: of the alias, and of the other name where it does not have that yet."""
+    urlward = Told(tmp_path, LIST)
+    await urlward.start()
+    try:
+        zone = _Pieces(ZONE)
+        async with telling("powerdns", tmp_path, urlward, zone) as (resolver, upstream):
+            await resolver.ask("hosted.example")  # which nobody lists
+            assert "203.0.113.5" in str((await resolver.ask("paged.example")).answer)
+            assert upstream.asked.count("hosted.example") == 1, "it had that"
+            await until(lambda: "203.0.113.5" in urlward.kernel.told, "the address")
     finally:
         urlward.stop()
 

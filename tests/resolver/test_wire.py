@@ -65,6 +65,7 @@ def test_a_chain_of_names() -> None:
     )
     assert read == Scan(
         ("www.plain.example", "edge.cdn.example", "pool.cdn.example"),
+        (),
         ("www.plain.example", "edge.cdn.example", "pool.cdn.example"),
         ipaddress.ip_address("192.0.2.1").packed,
         ipaddress.ip_address("2001:db8::1").packed,
@@ -93,7 +94,7 @@ def test_names_that_lead_on() -> None:
         )
     )
     assert read.service
-    assert read.hosts == ("plain.example", "svc.example")
+    assert (read.hosts, read.targets) == (("plain.example",), ("svc.example",))
     assert (len(read.four), len(read.six), read.ttl) == (8, 16, 60)
 
 
@@ -107,6 +108,21 @@ def test_the_sections() -> None:
     assert (read.hosts, read.four, read.six) == (("plain.example",), b"\xc0\0\2\4", b"")
     assert read.beside == (("mail.example", b"\xc0\0\2\3"), ("mail.example", b""))
     assert (read.ttl, read.service) == (30, True)
+
+
+def test_what_is_said_of_where_a_service_leads() -> None:
+    """By its owner it counts for the owner alone, by the additional section for the target as well."""
+    response = answer(question("plain.example", "HTTPS"), "plain.example 60 HTTPS 0 svc.example.")
+    add(response, "svc.example 60 HTTPS 1 end.example. ipv4hint=192.0.2.1", section="additional")
+    add(response, "end.example 60 A 192.0.2.2", "x.example 60 A 192.0.2.9", section="additional")
+    read = scanned(response)
+    assert (read.hosts, read.targets) == (("plain.example",), ("svc.example", "end.example"))
+    assert read.four == b"\xc0\0\2\1\xc0\0\2\2"
+    assert read.beside == (
+        ("svc.example", b""),
+        ("end.example", b"\xc0\0\2\2"),
+        ("x.example", b"\xc0\0\2\x09"),
+    )
 
 
 def test_aliases_in_any_order() -> None:
@@ -340,7 +356,7 @@ def found(wire: bytes) -> tuple[set[str], set[str]]:
     four = {str(ipaddress.ip_address(read.four[i : i + 4])) for i in range(0, len(read.four), 4)}
     six = {str(ipaddress.ip_address(read.six[i : i + 16])) for i in range(0, len(read.six), 16)}
     beside = {str(ipaddress.ip_address(address)) for _, address in read.beside if address}
-    return set(read.hosts), four | six | beside
+    return {*read.hosts, *read.targets}, four | six | beside
 
 
 @given(MESSAGE)

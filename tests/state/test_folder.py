@@ -10,6 +10,7 @@ import pytest
 
 from urlward.engine.digest import format_key
 from urlward.engine.errors import KeyFileError
+from urlward.publish.place import NEW, Folder, PlaceError
 from urlward.state import keys
 from urlward.state.folder import (
     MOST_DAMAGED,
@@ -287,3 +288,28 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
 def test_no_folder_no_lock(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=f"^{tmp_path / 'no'}: No such file"), locked(tmp_path / "no"):
         pass
+
+
+@needs_root
+def test_a_link_in_place_of_what_root_made_gives_nothing_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose folder it is, and is not to be root, may be as quick."""
+    roots, state = tmp_path / "roots", tmp_path / "state"
+    roots.mkdir(0o700)
+    state.mkdir()
+    os.chown(state, 54_321, 54_322)
+    really = Path.mkdir
+
+    def made_and_replaced(path: Path, *given: int, **more: bool) -> None:
+        really(path, *given, **more)
+        if path.parent == state:
+            path.rmdir()
+            path.symlink_to(roots)
+
+    monkeypatch.setattr(Path, "mkdir", made_and_replaced)
+    made_folder(state / "feeds")
+    assert (roots.stat().st_uid, mode(roots)) == (0, 0o700)
+    with pytest.raises(PlaceError):
+        Folder(state).write("stable/a.ward", b"", NEW)
+    assert (roots.stat().st_uid, mode(roots)) == (0, 0o700)

@@ -24,7 +24,7 @@ from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
-from urlward.process import connections_at, module_command
+from urlward.process import module_command
 from urlward.units import in_words
 
 if TYPE_CHECKING:
@@ -376,33 +376,31 @@ def _fleet(config: Config) -> Iterator[Finding]:
 
 def _hook(config: Config) -> Iterator[Finding]:
     """The socket for hooks in resolvers."""
-    from urlward.commands.status import hook_text
-
     about, path = "hook", config.gateway.hook.socket
     if path is None:
         return
-    connected = connections_at(path)
-    if connected is None:
-        yield _note(about, f"{path}: nobody listens", "the filter does that: urlward run --steer")
-    elif not connected:
+    hook = (_told(config) or {}).get("hook")
+    if hook is None:
+        yield _note(about, f"{path}: nobody listens", "urlward run --steer does, and says so with [records]")
+        return
+    if not hook["connected"]:
         advice = "a hook connects with its first answer for a name that may be listed; urlward help resolvers"
         yield _note(about, f"{path}: no resolver is connected", advice)
     else:
-        yield _ok(about, f"{path}: {hook_text(connected)}")
-    status = _told(config)
-    if status is not None and (hook := status.get("hook")) and hook["late"]:
+        yield _ok(about, f"{path}: connections of resolvers: {hook['connected']}")
+    if hook["late"]:
         advice = "where that is many: a machine with more time, or a higher gateway.hook.settle"
         yield _note(about, f"{hook['late']} replies came when the hook waited no more", advice)
 
 
 def _told(config: Config) -> dict[str, Any] | None:
-    """Status of the filter that runs; None where none does that records."""
-    from urlward.records.asking import NotRunningError, ask
+    """Status of the filter that runs; None where none does that records, or it does not answer."""
+    from urlward.records.asking import ask
     from urlward.state.folder import state_folder
 
     try:
         return ask(state_folder(config.state), "status")
-    except NotRunningError:
+    except UrlwardError:
         return None
 
 

@@ -4,19 +4,23 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from urlward.commands.arguments import DONE, Command, subcommand
+from urlward.commands.status import fleet_text, hook_text
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.errors import GatewayError, located
 from urlward.options import given_path, given_text
-from urlward.process import connections_at
 
 NOT_FILTERED = 1
+
+_WORDS: dict[str, Callable[[Any], str]] = {"fleet": fleet_text, "hook": hook_text}
+"""Words on values that have some of their own."""
 
 
 def add_gateway_commands(command: Command) -> None:
@@ -193,7 +197,8 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps(shown))
     else:
         for name, value in shown.items():
-            print(f"{name.replace('_', ' '):20}{_words(value)}")
+            words = _WORDS.get(name, _words) if value else _words
+            print(f"{name.replace('_', ' '):20}{words(value)}")
     places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address")
     comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
@@ -201,18 +206,21 @@ def _status(args: argparse.Namespace) -> int:
 
 def _shared(config: Config) -> dict[str, Any]:
     """What the filter that runs says of the fleet, and who is at the socket for hooks in resolvers."""
-    from urlward.records.asking import NotRunningError, ask
+    from urlward.records.asking import ask
     from urlward.state.folder import state_folder
 
+    if config.fleet is None and config.gateway.hook.socket is None:
+        return {}
     status: dict[str, Any] = {}
-    with suppress(NotRunningError):
+    with suppress(
+        UrlwardError
+    ):  # none that records runs, or it does not answer, which is no matter of the rules
         status = ask(state_folder(config.state), "status")
     shown: dict[str, Any] = {}
     if config.fleet is not None:
         shown["fleet"] = status.get("fleet")
     if config.gateway.hook.socket is not None:
-        hook = status.get("hook") or {}
-        shown["hook"] = {"connected": connections_at(config.gateway.hook.socket), "late": hook.get("late")}
+        shown["hook"] = status.get("hook") or {"connected": None, "late": None}
     return shown
 
 

@@ -107,7 +107,7 @@ def shared_lines(status: Mapping[str, Any]) -> Iterator[str]:
     if fleet := status.get("fleet"):
         yield f"{'fleet':13}{fleet_text(fleet)}"
     if hook := status.get("hook"):
-        yield f"{'hook':13}{hook_text(hook['connected'])}, {hook['late']} replies were late"
+        yield f"{'hook':13}{hook_text(hook)}"
 
 
 def fleet_text(fleet: Mapping[str, Any]) -> str:
@@ -115,7 +115,7 @@ def fleet_text(fleet: Mapping[str, Any]) -> str:
     valkey = "Valkey is there" if fleet["up"] else f"Valkey is away{': ' * bool(fleet['why'])}{fleet['why']}"
     states = [f"{count} {state}" for state, count in fleet["nodes"].items() if count]
     answers, late = sum(fleet["answers"].values()), fleet["answers"]["late"]
-    return f"{valkey}; {nodes_text(states)}; {late} of {answers} DNS answers were late"
+    return f"{valkey}; {nodes_text(states)}; DNS answers late: {late} of {answers}"
 
 
 def nodes_text(states: Sequence[str]) -> str:
@@ -123,9 +123,11 @@ def nodes_text(states: Sequence[str]) -> str:
     return f"nodes: {', '.join(states)}" if states else "no node is known"
 
 
-def hook_text(connected: int) -> str:
-    """Words on how many hooks are connected."""
-    return f"{connected} connection{'s' * (connected != 1)} of resolvers"
+def hook_text(hook: Mapping[str, Any]) -> str:
+    """Words on a status' ``hook``; what is not known is None."""
+    connected, late = hook["connected"], hook["late"]
+    there = "nobody listens" if connected is None else f"connections of resolvers: {connected}"
+    return there if late is None else f"{there}; replies too late: {late}"
 
 
 def _records(status: Mapping[str, Any]) -> Iterator[str]:

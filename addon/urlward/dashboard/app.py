@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
@@ -19,7 +18,7 @@ from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Access, Route
 from urlward.dashboard.sources import AdminError
 from urlward.dashboard.trail import AuditTrail
-from urlward.records.bounded_server import BoundedServer
+from urlward.records.bounded_server import BoundedServer, Held
 from urlward.state.people import People, admit
 
 MAX_BODY = 64 << 10
@@ -146,13 +145,14 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     )
 
 
-def serve(app: Application, listen: str) -> HTTPServer:
+def serve(app: Application, listen: str, held: Held | None = None) -> HTTPServer:
     """Serve it on the event loop that runs, until the server is stopped.
 
     Args:
         app: of `make_app`.
         listen: ``HOST:PORT``, such as ``127.0.0.1:8088`` or ``[::1]:8088``. Over HTTP, browsers send the
             cookies to this machine only; others come through a proxy with HTTPS.
+        held: sockets that are there.
 
     Raises:
         AdminError: no such address, or one that is in use.
@@ -168,10 +168,9 @@ def serve(app: Application, listen: str) -> HTTPServer:
         body_timeout=MAX_IDLE,
     )
     try:
-        sockets = bind_sockets(port, host)
+        server.listen_at(host, port, held or {})
     except OSError as e:
         raise AdminError(f"admin: cannot listen on {listen}: {e.strerror or e}") from e
-    server.add_sockets(sockets)
     return server
 
 

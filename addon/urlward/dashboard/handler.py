@@ -36,6 +36,7 @@ from urlward.dashboard.sources import NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
+from urlward.records.network import network_of
 from urlward.regular import read_regular
 from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
 from urlward.state.people import People, Person, Role, may
@@ -345,7 +346,7 @@ class Base(RequestHandler):
             return person
         attempts, address, now = (
             self.context.attempts,
-            f"{way} {self.request.remote_ip}",
+            f"{way} {network_of(self.request.remote_ip or '')}",
             self.context.steady(),
         )
         self._wait = attempts.wait(address, now)

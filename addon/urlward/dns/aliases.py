@@ -8,7 +8,7 @@ are kept for as long as somebody may have them: names in clients, for longer tha
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from cachetools import LRUCache
 
@@ -19,6 +19,10 @@ _MOST_NAMES = 16
 """Names that lead to one, besides those that are listed: they count only where a list comes to name them."""
 
 _MOST_LISTED = 256
+_LOOKED_AT = 32
+"""Names that are looked at for some to drop, each time that others come to lead there: to look each one up in
+the lists takes its time, where hundreds that are listed share a host."""
+
 _MOST_STEPS = 16
 
 
@@ -59,6 +63,8 @@ class Aliases:
             read: what it says.
             zone: of the server that sent it, whose word on names that are not below does not count.
         """
+        if not _is_of(read.hosts[0], zone):
+            return []  # the question, too, is as the server says: resolvers tell of it before they compare it
         now = self._clock()
         if read.service:
             self._note(read, read.chain[:1], now)
@@ -83,7 +89,7 @@ class Aliases:
         for n in range(1, len(chain)):
             self._lead((*sources, *chain[:n]), chain[n], until, now)
         if read.service:
-            for target in [host for host in read.hosts if host and host not in chain][:_MOST_STEPS]:
+            for target in [host for host in read.targets if host and host not in chain][:_MOST_STEPS]:
                 self._lead((*sources, *chain), target, until, now)
         return sources
 
@@ -119,33 +125,28 @@ class Aliases:
         for name in names:
             # The one told last is the last to go.
             known[name] = max(until, known.pop(name, 0.0))
-        if len(known) > _MOST_NAMES:
-            for name in [one for one, ends in known.items() if ends <= now or not self._is_listed(one)]:
-                if len(known) <= _MOST_NAMES:
-                    break
-                del known[name]
-            while len(known) > _MOST_LISTED:
-                del known[next(iter(known))]
+        for name in list(islice(known, _LOOKED_AT)):
+            if len(known) <= _MOST_NAMES:
+                return
+            ends = known.pop(name)
+            if ends > now and self._is_listed(name):
+                known[name] = ends  # the last to be looked at again
+        while len(known) > _MOST_LISTED:
+            del known[next(iter(known))]
 
 
 def _in_zone(read: Scan, zone: str) -> Scan:
     """A response without what its server has no say on, and what clients get from nobody."""
-    read = read._replace(beside=())
-    if not zone:
+    read = read._replace(beside=(), hosts=tuple(host for host in read.hosts if _is_of(host, zone)))
+    end = next((n for n, host in enumerate(read.chain) if not _is_of(host, zone)), None)
+    if end is None:
         return read
-    below = f".{zone}"
+    # The resolver asks for what the first name outside leads to, even where that leads back here.
+    return read._replace(chain=read.chain[: end + 1], four=b"", six=b"")
 
-    def said(host: str) -> bool:
-        return host == zone or host.endswith(below)
 
-    if not said(read.hosts[0]):
-        return read  # it was asked all the same: this resolver means something else by a zone
-    hosts = tuple(filter(said, read.hosts))
-    if said(read.chain[-1]):
-        return read._replace(hosts=hosts)
-    # The resolver asks for what the first name outside leads to.
-    end = next(n for n, host in enumerate(read.chain) if not said(host))
-    return read._replace(hosts=hosts, chain=read.chain[: end + 1], four=b"", six=b"")
+def _is_of(host: str, zone: str) -> bool:
+    return not zone or host == zone or host.endswith(f".{zone}")
 
 
 def _once(*hosts: str) -> tuple[str, ...]:

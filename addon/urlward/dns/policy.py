@@ -2,11 +2,11 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, Protocol
 
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from urlward.config import GatewayTable
 from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page, text_of
@@ -34,7 +34,7 @@ MOST_RECORDS = 256
 which whoever runs a listed name may send, would keep all traffic waiting."""
 
 MOST = 512
-"""Addresses of one registrable domain in a `Quota`'s time."""
+"""Addresses of one registrable domain that are steered at a time."""
 
 _DOMAINS = 10_000
 
@@ -58,41 +58,47 @@ type Reason = Literal["listed", "off", "discovery", "canary"]
 class Quota:
     """Quota of addresses that one listed site may have steered.
 
-    Whoever runs a listed name answers with whatever addresses they like. Without a bound, a few answers would
-    fill the kernel's set, so that no other name could be steered, and lead any number of other people's
-    services here.
+    Whoever runs a listed name answers with whatever addresses they like, and by dnstap with whatever times.
+    Without a bound, a few answers would fill the kernel's set, so that no other name could be steered, and
+    lead any number of other people's services here. So an address counts for as long as it is steered.
 
     Args:
-        seconds: the time after which a domain may come with other addresses.
         clock: seconds.
     """
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._taken: TTLCache[str, set[str]] = TTLCache(_DOMAINS, seconds, clock)
-        self._said: TTLCache[str, bool] = TTLCache(_DOMAINS, seconds, clock)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._taken: LRUCache[str, dict[str, float]] = LRUCache(_DOMAINS)
+        """Until when each address counts, by domain."""
+        self._said: TTLCache[str, bool] = TTLCache(_DOMAINS, MARGIN, clock)
 
-    def take(self, host: str, addresses: Iterable[str]) -> list[str]:
+    def take(self, host: str, addresses: Sequence[str], seconds: float) -> list[str]:
         """Reserve addresses for a host; returns those that it may steer.
 
         Args:
             host: that is listed, in canonical form.
             addresses: as an answer gives them.
+            seconds: for which they are steered.
         """
         before = labels_before_suffix(host)
         # A public suffix that is listed itself stands for itself.
         domain = ".".join(host.split(".")[max(len(before) - 1, 0) :])
-        taken = self._taken.get(domain)
-        if taken is None:
-            taken = self._taken[domain] = set()
+        now = self._clock()
+        taken = self._taken.get(domain, {})
+        if len(taken) + len(addresses) > MOST:
+            taken = {address: until for address, until in taken.items() if until > now}
+        self._taken[domain] = taken
         allowed: list[str] = []
         for address in addresses:
             if address in taken or len(taken) < MOST:
-                taken.add(address)
+                taken[address] = max(taken.get(address, 0.0), now + seconds)
                 allowed.append(address)
             elif domain not in self._said:
                 self._said[domain] = True
                 logging.getLogger("urlward.gateway").warning(
-                    "a listed site has %d addresses: no more are steered, nor told, for a while", MOST
+                    "a listed site has %d addresses: no more are steered for a while, nor told where urlward "
+                    "has a say in that",
+                    MOST,
                 )
         return allowed
 
@@ -143,7 +149,7 @@ class DnsPolicy:
         self._listed_hosts = gateway.dns.listed_hosts
         self._canary = gateway.dns.canary
         self._max_ttl = gateway.dns.max_ttl
-        self._quota = Quota(gateway.dns.max_ttl + MARGIN)
+        self._quota = Quota()
         self._refused_ttl = min(gateway.dns.max_ttl, REFUSED_TTL)
         self._pages = tuple(map(ip_address, gateway.dns.page_addresses))
         self._canary_addresses = tuple(map(ip_address, gateway.canary.addresses))
@@ -238,10 +244,11 @@ class DnsPolicy:
             return data
         if records_in(data) > MOST_RECORDS:
             return error(query, SERVFAIL, question)
-        told, steered = self._addresses(read)
+        # The longest that any client is told, so that one answer after another renews nothing.
+        seconds = self._max_ttl + MARGIN
+        told, steered = self._addresses(read, seconds)
         if steered:
-            # The longest that any client is told, so that one answer after another renews nothing.
-            await self._steer_set.steer(steered, self._max_ttl + MARGIN)
+            await self._steer_set.steer(steered, seconds)
         try:
             return changed(
                 data,
@@ -266,32 +273,34 @@ class DnsPolicy:
         Raises:
             NftError: the addresses could not be steered.
         """
-        _, steered = self._addresses(read, MOST)
+        seconds = min(read.ttl, MOST_TTL) + MARGIN
+        _, steered = self._addresses(read, seconds, MOST)
         if steered:
             act = self._steer_set.steer if self.monitor else self._steer_set.follow
-            await act(steered, min(read.ttl, MOST_TTL) + MARGIN)
+            await act(steered, seconds)
 
     def _has_entry(self, host: str) -> bool:
         return bool(self._judge.find((host,)))
 
-    def _addresses(self, read: Scan, most: int = MOST_ADDRESSES) -> tuple[set[str], list[str]]:
+    def _addresses(self, read: Scan, seconds: int, most: int = MOST_ADDRESSES) -> tuple[set[str], list[str]]:
         """The addresses that a response may contain, and those of them that are steered.
 
         Args:
             read: what it says.
+            seconds: for which they are.
             most: addresses of each family.
         """
         four, six = _texts(read.four, 4), _texts(read.six, 16)
         told, steered = {*four, *six}, []
         listed = next((host for host in read.hosts if self._judge.find((host,))), None)
         if listed is not None:
-            steered = self._quota.take(listed, four[:most] + six[:most])
+            steered = self._quota.take(listed, four[:most] + six[:most], seconds)
             told = set(steered)
         for host, address in read.beside:
             text = text_of(address)
             if not self._judge.find((host,)):
                 told.add(text)
-            elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,)):
+            elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,), seconds):
                 told.add(text)
                 steered.append(text)
         return told, list(dict.fromkeys(filter(None, steered)))

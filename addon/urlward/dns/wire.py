@@ -82,18 +82,21 @@ class Scan(NamedTuple):
     """Names, addresses and lifetimes of a response.
 
     Attributes:
-        hosts: every host that owns a record of its answer section, or that one leads to, the question's
+        hosts: every host that owns a record of its answer section, or that an alias leads to, the question's
             first; empty for a name that is no host.
+        targets: those that HTTPS and SVCB records lead to. What such a record says of their addresses is its
+            owner's word, and a client that goes there asks for what it asked the owner for.
         chain: the question's host, and those that CNAMEs lead to from there.
-        four: IPv4 addresses of these hosts, 4 bytes each.
+        four: IPv4 addresses of these hosts, and as they tell of their targets, 4 bytes each.
         six: IPv6 addresses, 16 bytes each.
-        beside: other hosts of the additional section, and addresses of one family.
+        beside: other hosts of the additional section, targets too, and addresses of one family.
         ttl: the shortest time of the records that have led to an address, in seconds.
         service: whether there is an HTTPS or SVCB record.
         leads: the shortest time of those that lead to another name: that of an address may be shorter.
     """
 
     hosts: tuple[str, ...]
+    targets: tuple[str, ...]
     chain: tuple[str, ...]
     four: bytes
     six: bytes
@@ -166,6 +169,7 @@ def _scan(data: bytes, question: Question) -> Scan:
     first, _, at = question
     hosts = [first]
     known = {first}
+    targets: list[str] = []
     aliases: dict[str, str] = {}
     beside: list[tuple[str, bytes]] = []
     four = six = b""
@@ -182,7 +186,7 @@ def _scan(data: bytes, question: Question) -> Scan:
             raise WireError
         if kind not in _LEADING or answers <= number < answers + authorities:
             continue
-        if len(hosts) + len(beside) > MOST_NAMES:
+        if len(hosts) + len(targets) + len(beside) > MOST_NAMES:
             raise WireError
         # Of thousands of records that lead nowhere, each might have a name that takes long to read.
         is_first = data[begin] == 0xC0 and data[begin + 1] == HEADER
@@ -197,8 +201,9 @@ def _scan(data: bytes, question: Question) -> Scan:
             elif kind in _SERVICES:
                 service = True
                 beside.append((owner, b""))
-            continue
-        if owner != first:
+            if owner not in targets:
+                continue
+        elif owner != first:
             hosts.append(owner)
             known.add(owner)
         if kind == A:
@@ -211,14 +216,16 @@ def _scan(data: bytes, question: Question) -> Scan:
             service = True
             leads = min(leads, life)
             target, behind = _name(data, start + 2)
-            hosts.append(target)
-            known.add(target)
+            targets.append(target)
             hint4, hint6 = _hints(data, behind, at)
             four += hint4
             six += hint6
         else:
             leads = min(leads, life)
             target, _ = _name(data, start)
+            if owner not in known:
+                targets.append(target)
+                continue
             hosts.append(target)
             known.add(target)
             if kind == CNAME:
@@ -226,6 +233,7 @@ def _scan(data: bytes, question: Question) -> Scan:
     return Scan(
         # In the order they come, and each once.
         (first,) if len(hosts) == 1 else tuple(dict.fromkeys(hosts)),
+        tuple(dict.fromkeys(targets)),
         _chain(first, aliases) if aliases else (first,),
         four,
         six,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
-from urlward.engine.entry import ALGORITHMS, PDQ
+from urlward.engine.entry import ALGORITHMS, PDQ, Kind
 
 Action = Literal["block", "allow", "monitor", "pass"]
 
@@ -41,8 +41,10 @@ class Verdict(NamedTuple):
     @property
     def algorithm(self) -> str:
         """Of the digest that a file is listed by; empty of other entries."""
+        if self.kind != Kind.FILE.label:
+            return ""
         strength = self.rank & ((1 << RANK_BITS) - 1)
-        return next((a for a in STRENGTHS if self.kind == "file" and STRENGTHS[a] == strength), "")
+        return next((algorithm for algorithm, says in STRENGTHS.items() if says == strength), "")
 
     @property
     def blocked(self) -> bool:

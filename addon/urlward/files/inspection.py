@@ -42,8 +42,11 @@ MOST_MESSAGE: Final = 1 << 16
 CLASSIFIER: Final = "classifier"
 """What `Found` has for an algorithm where a classifier says it."""
 
-_ROOM: Final = 2 << 20
-"""Bytes of room for each picture that may wait, until the inspector has answered."""
+ROOM: Final = 2 << 20
+"""Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
+
+MOST_LACKED: Final = 64 << 10
+"""Bytes of what segments of a stream lack; it is some hundred to some thousand of them."""
 
 
 class Found(NamedTuple):
@@ -209,8 +212,9 @@ class Copy:
 
     def _is_beginning(self) -> bool:
         """Whether it is what the segments of a stream lack, and nothing else."""
-        boxes = self._splitter.boxes if self._splitter is not None else ()
-        return bool(self._place) and b"moov" in boxes and not {b"moof", b"mdat"}.intersection(boxes)
+        boxes = self._splitter.boxes if self._splitter is not None else set()
+        is_short = 0 < self._size <= MOST_LACKED
+        return bool(self._place) and is_short and b"moov" in boxes and not {b"moof", b"mdat"} & boxes
 
     def _hand_over(self) -> None:
         """Hand over the piece that there is."""
@@ -289,7 +293,7 @@ class Inspector:
         self._lists = lists
         self._told: list[tuple[str, str, str]] = []
         self._patience = 2 * deadline + GRACE
-        self._room = most * _ROOM + max_size
+        self._room = most * ROOM + max_size
         self._channel: socket.socket | None = None
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._number = 0

@@ -25,6 +25,7 @@ import asyncio
 import json
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -35,13 +36,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.table import perceptual_list
-from urlward.files.inspection import MOST_MESSAGE, SOCKET
+from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
 from urlward.files.media import Format
 from urlward.files.pdq import QUALITY, Index, Match
 from urlward.files.sandbox import started
@@ -53,13 +54,13 @@ from urlward.units import counted
 
 logger = logging.getLogger("urlward")
 
-PLACES, BEGINNINGS = 256, 4
+PLACES, BEGINNINGS = 64, 4
 """Places whose beginnings are remembered, and how many of each."""
 
-MOST_REMEMBERED: Final = 32 << 20
-"""Bytes of them all; most have a few thousand."""
-
 NICE = 10
+
+OOM_SCORE = "500"
+"""By how much sooner the kernel ends it than others where memory is short, of 1,000 (proc(5))."""
 
 BACKOFF = (0.0, 0.5, 2.0, 10.0, 60.0)
 """Seconds before a sandbox is started again, after one end in a row and more."""
@@ -111,6 +112,11 @@ class Job(NamedTuple):
     told: Callable[[str, list[Seen]], None]
     until: float
 
+    @property
+    def size(self) -> int:
+        """Bytes of the content."""
+        return os.fstat(self.fds[0]).st_size
+
     def over(self, how: str, seen: "list[Seen] | None" = None) -> None:
         """Close the files, and tell."""
         for fd in self.fds:
@@ -119,18 +125,26 @@ class Job(NamedTuple):
 
 
 class Queue:
-    """Content that waits, pictures before video; of each there is room for so many."""
+    """Content that waits, pictures before video.
+
+    Args:
+        most: pictures for which there is room, and pieces of video; each has `ROOM` bytes on average, though
+            one alone may have more.
+    """
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._room = {False: most * ROOM, True: most * ROOM}
+        """Bytes that are left for pictures, and for video."""
         self._pictures: deque[Job] = deque()
         self._video: deque[Job] = deque()
 
     def put(self, job: Job) -> bool:
         """Add a job at the end; False where there is no room."""
         waiting = self._video if job.media.is_video else self._pictures
-        if len(waiting) >= self._most:
+        if len(waiting) >= self._most or (waiting and self._room[job.media.is_video] < job.size):
             return False
+        self._room[job.media.is_video] -= job.size
         waiting.append(job)
         return True
 
@@ -138,6 +152,7 @@ class Queue:
         """Take the next one that is still worth it."""
         while waiting := self._pictures or self._video:
             job = waiting.popleft()
+            self._room[job.media.is_video] += job.size
             if time.monotonic() < job.until:
                 return job
             job.over(LATE)
@@ -395,7 +410,6 @@ class Inspector:
         self._queue = Queue(wanted.queue)
         self._sandboxes = [Sandbox(wanted, self._queue) for _ in range(wanted.processes)]
         self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
-        self._remembered = 0
         self._fault_said = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -464,18 +478,11 @@ class Inspector:
         there = self._beginnings.setdefault(place, deque())
         self._beginnings.move_to_end(place)
         there.extend(fds)
-        self._remembered += sum(map(_size, fds))
         while len(there) > BEGINNINGS:
-            self._forget_beginning(there)
-        while self._beginnings and (len(self._beginnings) > PLACES or self._remembered > MOST_REMEMBERED):
-            _, oldest = self._beginnings.popitem(last=False)
-            while oldest:
-                self._forget_beginning(oldest)
-
-    def _forget_beginning(self, of: deque[int]) -> None:
-        fd = of.popleft()
-        self._remembered -= _size(fd)
-        os.close(fd)
+            os.close(there.popleft())
+        if len(self._beginnings) > PLACES:
+            for fd in self._beginnings.popitem(last=False)[1]:
+                os.close(fd)
 
     def beginnings(self, place: str) -> list[int]:
         """Beginnings that content of a place may lack, the caller's to close."""
@@ -487,10 +494,6 @@ class Inspector:
         if now - self._fault_said >= FAULT_AGAIN:
             self._fault_said = now
             logger.error("files: the classifier %s fails: there is no score", self.wanted.classifier)
-
-
-def _size(fd: int) -> int:
-    return os.fstat(fd).st_size
 
 
 async def _serve(folder: Path, wanted: Wanted, channel: int | None) -> None:
@@ -505,6 +508,11 @@ async def _serve(folder: Path, wanted: Wanted, channel: int | None) -> None:
 def main() -> None:
     """Run as a process; what it is to do comes on standard input."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with suppress(OSError):
+        # Where memory is short this and its sandboxes go, and no worker; before nobody may write there.
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     keep_private()
     os.nice(NICE)  # traffic comes first
     asked = told(signal.SIGTERM)

@@ -178,6 +178,8 @@ class SharedDecisions:
         self._seen: dict[str, tuple[Signature | None, ...]] = {}
         self._known: dict[str, Known] = {}
         self._read = False
+        self._written: Signature | None = None
+        """Of the file, as this process has read or written it."""
         self._changed = False
         self._owing = True
         """Whether there may be something that Valkey has not been told."""
@@ -193,7 +195,7 @@ class SharedDecisions:
         self._failed = False
         """Whether there is one in Valkey that could not be taken."""
         self._saving = 0.0
-        """When the file may be written again after it could not be, by the clock of `monotonic`."""
+        """When the file may be written again, by the clock of `monotonic`."""
         self._said: set[str] = set()
         # Not the name alone: another node may have the same by mistake.
         self._process = f"{connection.node} {os.urandom(6).hex()}"
@@ -232,8 +234,12 @@ class SharedDecisions:
     def _look(self) -> None:
         """Find what has changed in this node's files."""
         now = self._clock()
-        if not self._read:
-            self._known = dict(self._load())
+        while not self._read or not self._is_as_written():
+            if self._read:
+                logger.warning("fleet: %s: as of another day: the other nodes know better", FILE)
+                self._know_nothing_later()
+            written = Signature.of(self._state / FILE)
+            self._known, self._written = dict(self._load()), written
             self._read = True
         for kind in self._kinds.values():
             signatures = tuple(Signature.of(path) for path in kind.files())
@@ -245,10 +251,24 @@ class SharedDecisions:
                 self._say(f"{kind.name}: not shared: {e}")
                 continue
             self._seen[kind.name] = signatures
+        if not self._is_as_written():
+            self._merged = False  # nothing of what has been found is told before the next look
+            return
         if abs(now - self._forgotten) >= FORGET_EVERY:
             self._forgotten = now
             self._forget(now)
         self._save()
+
+    def _is_as_written(self) -> bool:
+        """Whether the file is the one that this process has read or written last, or gone."""
+        return Signature.of(self._state / FILE) in (None, self._written)
+
+    def _know_nothing_later(self) -> None:
+        """Where a copy of an earlier day has been put back, what is in it is no decision of today: nothing is
+        told until all that is later has been taken."""
+        self._merged, self._lost = False, True
+        self._seen.clear()
+        self._saving = time.monotonic() + AGAIN  # more of it may be on its way, this process's own file too
 
     def _look_at(self, kind: RecordKind, now: float) -> None:
         records = kind.records()
@@ -263,6 +283,9 @@ class SharedDecisions:
             before = self._known.get(name)
             if before is not None and before.here == print_:
                 continue
+            if before is not None and before.gone is not None and kind.once:
+                before = None
+                self._know_nothing_later()
             try:
                 content = kind.content(record)
             except UrlwardError:
@@ -595,7 +618,7 @@ class SharedDecisions:
 
     def _save(self) -> None:
         self._owing |= self._changed
-        if not self._changed or time.monotonic() < self._saving:
+        if not self._changed or time.monotonic() < self._saving or not self._is_as_written():
             return
         rows = [
             {"name": name, **{k: v for k, v in asdict(known).items() if k != "told"}}
@@ -604,6 +627,7 @@ class SharedDecisions:
         try:
             with locked(made_folder(self._state)):
                 write_kept(self._state / FILE, _VERSION, "decisions", rows)
+                self._written = Signature.of(self._state / FILE)
         except UrlwardError as e:
             # What is decided is shared all the same: without the file a record counts from when it was made.
             self._saving = time.monotonic() + AGAIN

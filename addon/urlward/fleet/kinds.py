@@ -97,6 +97,7 @@ class RecordKind(ABC):
 
     Attributes:
         name: of the kind.
+        once: whether an id is given once, so that one that was removed is never a new decision.
         lasts: whether a record that is missing without a word of why is lost, and put back; else it has done
             what it was for.
         counts_from: member of the content with when it was made, in seconds.
@@ -105,6 +106,7 @@ class RecordKind(ABC):
 
     name: ClassVar[str]
     topic: ClassVar[str] = ""
+    once: ClassVar[bool] = False
     lasts: ClassVar[bool] = True
     counts_from: ClassVar[str] = "created"
 
@@ -258,7 +260,7 @@ class _Kept[T](RecordKind):
 class AllowKind(_Kept[Allow]):
     """Temporary allows."""
 
-    name, topic, file = "allow", "allows", allows.FILE
+    name, topic, once, file = "allow", "allows", True, allows.FILE
 
     @override
     def id_of(self, record: Allow) -> str:
@@ -300,7 +302,7 @@ class AllowKind(_Kept[Allow]):
 class OwnKind(_Kept[OwnEntry]):
     """Own entries."""
 
-    name, topic, file = "own", "own", own.FILE
+    name, topic, once, file = "own", "own", True, own.FILE
 
     @override
     def id_of(self, record: OwnEntry) -> str:

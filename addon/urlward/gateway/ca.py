@@ -159,7 +159,7 @@ def _give_to_owner(folder: Path) -> None:
     owner = folder.stat()
     if os.geteuid() == 0 and owner.st_uid != 0:
         for path in folder.glob(f"{NAME}-*"):
-            os.chown(path, owner.st_uid, owner.st_gid)
+            os.lchown(path, owner.st_uid, owner.st_gid)  # a link's target stays whose it is
 
 
 FILES = {"der": "urlward-ca.cer", "pem": "urlward-ca.pem", "p12": "urlward-ca.p12"}

@@ -1,5 +1,5 @@
-"""Rules of the table ``inet urlward``, as text for nft: pure, the same for the same plan; and the plan, from
-a configuration and a machine.
+"""Rules of the table ``inet urlward``, rendered from ``templates/rules.nft.j2``: pure, the same for the same
+plan; and the plan, from a configuration and a machine.
 
 What is to be filtered is redirected while a worker lives (the set ``alive``). While none does, ``fail`` says
 what becomes of it. ``open``: it passes, DNS goes straight to a resolver, and everything else never notices.

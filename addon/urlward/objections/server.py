@@ -29,7 +29,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import FullError, Objection, add_objection, normal_message
 from urlward.page.negotiation import choose_language, normal_tag
 from urlward.page.words import SHARED, BlockPageError, content_policy, encode, form_texts, load_texts
-from urlward.records.bounded_server import BoundedServer
+from urlward.records.bounded_server import BoundedServer, Held
 from urlward.records.event import ReferenceTextError, parse_reference
 from urlward.records.network import network_of, plain_address
 
@@ -357,7 +357,9 @@ class ObjectionHandler(RequestHandler):
         self.finish(page.body)
 
 
-def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer | None:
+def serve_objections(
+    desk: ObjectionDesk, table: ObjectionsTable, held: Held | None = None
+) -> HTTPServer | None:
     """Take objections on the configured address, in the running event loop; None where there is none.
 
     The caller ends it with ``stop()`` and ``await close_all_connections()``.
@@ -384,14 +386,20 @@ def serve_objections(desk: ObjectionDesk, table: ObjectionsTable) -> HTTPServer 
     )
     host, port = table.address
     try:
-        server.listen(port, host)
+        server.listen_at(host, port, held or {})
     except OSError as e:
         raise UrlwardError(f"objections.listen: {table.listen}: {e.strerror or e}") from e
     return server
 
 
 def start_objections(
-    config: Config, state: Path, key: Key, *, conceal: Conceal, taken: Callable[[Objection], None]
+    config: Config,
+    state: Path,
+    key: Key,
+    *,
+    conceal: Conceal,
+    taken: Callable[[Objection], None],
+    held: Held | None = None,
 ) -> HTTPServer | None:
     """As `serve_objections`, for a whole configuration; None where it says nothing of objections here.
 
@@ -402,7 +410,7 @@ def start_objections(
     if table is None or table.address is None:
         return None
     return serve_objections(
-        ObjectionDesk(table, config.page, state, key, conceal=conceal, taken=taken), table
+        ObjectionDesk(table, config.page, state, key, conceal=conceal, taken=taken), table, held
     )
 
 
@@ -413,6 +421,7 @@ async def take_objections(
     *,
     conceal: Conceal,
     taken: Callable[[Objection], None],
+    held: Held | None = None,
 ) -> None:
     """Take objections until cancelled.
 
@@ -422,11 +431,12 @@ async def take_objections(
         key: its local key.
         conceal: see there.
         taken: is told of each.
+        held: sockets that are there.
 
     Raises:
         UrlwardError: a text or the address cannot be used.
     """
-    server = start_objections(config, state, key, conceal=conceal, taken=taken)
+    server = start_objections(config, state, key, conceal=conceal, taken=taken, held=held)
     try:
         await asyncio.Future[None]()
     finally:

@@ -1,5 +1,6 @@
 """The certificate authority of interception, made under the operator's name, which users are to recognise."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,10 +37,13 @@ def make_authority(folder: Path, operator: str = "", key_size: int = KEY_SIZE) -
         Whether one was made.
 
     Raises:
-        OSError: the folder cannot be written to.
+        OSError: the folder cannot be written to, or has a link where a file is to be.
     """
     if (folder / CA_FILE).exists():
         return False
+    for path in folder.glob(f"{NAME}-*"):
+        if path.is_symlink():  # by which root would write wherever a service wants
+            raise OSError(errno.ELOOP, "a link, by which no authority is written", str(path))
     name = operator.strip()
     common = _cut(name, _LONGEST - len(_WHAT)) + _WHAT if name else None
     CertStore.create_store(folder, NAME, key_size, _cut(name, _LONGEST) or None, common)

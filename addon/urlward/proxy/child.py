@@ -19,6 +19,7 @@ from urlward.lines import say
 from urlward.lists import memfd
 from urlward.plan import Plan, Service
 from urlward.process import IN_FORCE, hold_requests, module_command, take_requests, used_by
+from urlward.proxy.listeners import Sockets
 from urlward.proxy.notify import FOR_THE_MAIN_PROCESS
 
 MAX_MESSAGE = 1 << 16
@@ -268,12 +269,13 @@ def in_force(text: str) -> Iterator[tuple[dict[str, str], list[int]]]:
         os.close(fd)
 
 
-def start_service(service: Service, name: str = SERVICE) -> Child:
+def start_service(service: Service, name: str = SERVICE, sockets: Sockets = ()) -> Child:
     """Start the service process, or another one beside the workers.
 
     Args:
-        service: how it is to be started.
+        service: as it is planned.
         name: its, of `MODULES`.
+        sockets: that are held for it, and outlive it: whoever connects meanwhile waits for the next one.
 
     Raises:
         OSError: there is no process for it, or no descriptor.
@@ -289,18 +291,20 @@ def start_service(service: Service, name: str = SERVICE) -> Child:
                 module_command(MODULES[name]),
                 env=environment | more,
                 stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno(), *fds],
+                pass_fds=[theirs.fileno(), *fds, *(one.fileno() for _, some in sockets for one in some)],
                 # Ctrl-C goes to the whole foreground group: it is ended in order.
                 process_group=0,
             )
-            request = {**service.request, "parent": os.getpid(), "channel": theirs.fileno()}
+            held = [[at.host, at.port, [one.fileno() for one in some]] for at, some in sockets]
+            told = {"parent": os.getpid(), "channel": theirs.fileno(), "sockets": held}
+            request = {**service.request, **told}
     except OSError:
         ours.close()
         raise
     assert process.stdin is not None
     with suppress(OSError), process.stdin as pipe:
         pipe.write(json.dumps(request).encode() + b"\n")
-    return Child(name, lambda: start_service(service, name), process, ours, service.timeout)
+    return Child(name, lambda: start_service(service, name, sockets), process, ours, service.timeout)
 
 
 def start_within(timeout: int) -> float:

@@ -30,6 +30,7 @@ from urlward.proxy.http2_frames import (
 )
 from urlward.proxy.http2_messages import MalformedError, chunk, last_chunk, read_response, request_fields
 from urlward.proxy.poller import Share
+from urlward.proxy.upstream import KEPT_FOR
 
 LEAST_WINDOW: Final = 1 << 12
 """Bytes of a response's body that may be on their way, or wait here, however many there are."""
@@ -45,9 +46,6 @@ MAX_LANES: Final = 32
 
 _FIRST_STREAMS: Final = 10
 """Streams that are begun before the origin has said how many it takes."""
-
-_KEPT_FOR: Final = 60.0
-"""Seconds that a connection without streams is kept."""
 
 _QUIET_FOR: Final = 5.0
 """Seconds of silence of a connection after which its origin is asked whether it is there, and in which it
@@ -340,7 +338,7 @@ class Http2Origin(Multiplexed):
             self._silent()
         elif self._lanes or self.active:
             self.active, self._since = 0.0, now
-        elif now - self._since >= (_KEPT_FOR if self._most else _QUIET_FOR):
+        elif now - self._since >= (KEPT_FOR if self._most else _QUIET_FOR):
             # Of one that takes no stream at all, another may: those that wait connect anew.
             self._end()
 

@@ -335,10 +335,10 @@ class HttpRelay:
     """Whether any of it has been sent to the client."""
     _awaited: bool = False
     """Whether all of it has come, and what follows it waits, too."""
+    _server_held: bool = False
+    """Whether nothing is read of the origin meanwhile."""
     _inspecting: bool = False
     """Whether `inspect_on` is about to be called."""
-    _server_held: bool = False
-    """Whether nothing is read of the origin, because of what is inspected."""
     _then: Callable[[], None] | None = None
     """What the origin's end calls for, once that is known."""
     _answer: bytes | None = None
@@ -986,23 +986,22 @@ class HttpRelay:
             self._break_off(inspection.answer)
             return False
         if inspection.behind:
-            if not self._inspecting:
-                self._hold_server(held=True)
-                self._inspect_later()
+            self._hold_server(held=True)
+            self._inspect_later()
             return False
         if not inspection.holds:
             self._send_tail()
         return True
 
+    def _hold_server(self, *, held: bool) -> None:
+        if held is not self._server_held:
+            self._server_held = held
+            self.ends.hold_server(held=held)
+
     def _inspect_later(self) -> None:
         if not self._inspecting:
             self._inspecting = True
             self.ends.inspect_later()
-
-    def _hold_server(self, *, held: bool) -> None:
-        if held != self._server_held:
-            self._server_held = held
-            self.ends.hold_server(held=held)
 
     def pass_tail(self) -> None:
         """Send what waits of a response on where its origin rests, which may say one thing at a time, and

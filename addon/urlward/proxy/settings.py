@@ -8,6 +8,7 @@ from typing import Any
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import WORKER_TIMEOUT, Config, GatewayTable
+from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON
 from urlward.plan import Address, Service
@@ -59,6 +60,17 @@ class Settings:
         """The service process that is needed beside the filter (`service_of`), by a file's path."""
         options = {each.name: self.options.get(each.option, each.initial) for each in OF_ADDON}
         return service_of(self.config, path, {**options, "trust": self.trust, "list": self.lists})
+
+    @property
+    def served(self) -> list[Address]:
+        """Listening addresses of that process."""
+        config = self.config
+        if config.records is None:
+            return []
+        found = [] if config.objections is None else [config.objections.address]
+        admin = self.options.get("urlward_admin") or (config.admin and config.admin.listen)
+        found.append(split_address(str(admin), lowest=0) if admin else None)
+        return [Address(*each, "tcp") for each in found if each is not None and each[1]]
 
     @property
     def inspector(self) -> Service | None:

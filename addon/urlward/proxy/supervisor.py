@@ -22,7 +22,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -95,6 +95,8 @@ class Supervisor:
         self._rules: Callable[[], RulesFacts | None] = lambda: None
         self._plan = Plan(1, (), timeout=_UNTOLD)
         self._listeners = Listeners(given())
+        self._held = Listeners()
+        """Sockets of the service process."""
         self._workers: dict[int, Child] = {}
         self._service: Child | None = None
         self._inspector: Child | None = None
@@ -141,9 +143,9 @@ class Supervisor:
                 for number in range(1, self._plan.workers):
                     self._workers[number] = self._worker(number)
                 if self._plan.service is not None:
-                    self._service = start_service(self._plan.service)
+                    self._service = self._started(self._plan.service, SERVICE)
                 if (inspector := self._planned_inspector()) is not None:
-                    self._inspector = start_service(inspector, INSPECTOR)
+                    self._inspector = self._started(inspector, INSPECTOR)
                 notify.ready()
                 while not self._stopping:
                     fails = [each.fails for each in self._workers.values() if each.ready and each.lives]
@@ -404,6 +406,7 @@ class Supervisor:
                 yield
             self._inspector = made
         self._listeners.keep(plan.addresses)
+        self._held.keep(plan.served)
         self._say_of_reload("done")
 
     def _say_of_reload(self, text: str) -> None:
@@ -437,13 +440,25 @@ class Supervisor:
         new.signal(signal.SIGKILL)
         self._leaving.append(new)
 
+    def _started(self, service: Service, name: str) -> Child:
+        """Start a process beside the workers.
+
+        Raises:
+            OSError: there is no process for it, or no descriptor.
+        """
+        served = self._plan.served if name == SERVICE else ()
+        for address in served:
+            with suppress(UrlwardError):  # it tries by itself then, and says so
+                self._held.open([address], 1)
+        return start_service(service, name, self._held.of(0, served))
+
     def _tried(self, service: Service, name: str) -> Child | None:
         """A process beside the workers; None where it cannot be started now."""
         now = time.monotonic()
         if now < self._again:
             return None
         try:
-            return start_service(service, name)
+            return self._started(service, name)
         except OSError as e:
             say_of(f"{name}: no process for it: {e.strerror or e}; tried again")
             self._again = now + BACKOFF[-1]
@@ -472,6 +487,7 @@ class Supervisor:
     def _end(self) -> None:
         notify.stopping()
         self._listeners.close()
+        self._held.close()
         workers, beside = self._of_workers(), self._beside_workers()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.

@@ -183,8 +183,13 @@ class Folder:
             with suppress(FileExistsError):
                 made = self._path / each
                 made.mkdir(mode)
-                made.chmod(mode)
-                give_to_owner_of(self._path, made)
+                # By what is open: whose folder it is may put a link in its place.
+                fd = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                try:
+                    os.fchmod(fd, mode)
+                    give_to_owner_of(self._path, fd)
+                finally:
+                    os.close(fd)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

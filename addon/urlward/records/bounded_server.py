@@ -8,8 +8,9 @@ very many pieces: between two of them the others have their turn.
 
 import asyncio
 import resource
+import socket
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -21,8 +22,12 @@ from tornado.httputil import (
     ResponseStartLine,
 )
 from tornado.iostream import IOStream
+from tornado.netutil import bind_sockets
 
 from urlward.records.network import network_of
+
+BACKLOG = 128
+"""Connections that may wait to be taken."""
 
 MOST = 256
 """Connections at a time, or a quarter of the descriptors where those are few."""
@@ -55,6 +60,10 @@ class _ByTurns(HTTPMessageDelegate):
         await asyncio.sleep(0)
 
 
+type Held = Mapping[tuple[str, int], Sequence[socket.socket]]
+"""Sockets that another process holds for this one and those after it, by host and port as configured."""
+
+
 class BoundedServer(HTTPServer):
     """HTTP server that takes no more than `MOST` connections at a time, and bodies by turns."""
 
@@ -63,6 +72,17 @@ class BoundedServer(HTTPServer):
         super().initialize(*args, **kwargs)
         self._open: dict[IOStream, str] = {}
         """Clients' networks by connection, the oldest first."""
+
+    def listen_at(self, host: str, port: int, held: Held) -> None:
+        """Listen at an address, on the sockets that are held where there are some.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        sockets = [one.dup() for one in held.get((host, port), ())]  # `stop` closes them
+        for one in sockets:
+            one.listen(BACKLOG)
+        self.add_sockets(sockets or bind_sockets(port, host, backlog=BACKLOG))
 
     def handle_stream(self, stream: IOStream, address: Any) -> None:
         """Called by Tornado with a new connection."""

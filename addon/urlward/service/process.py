@@ -2,9 +2,10 @@
 
 Whoever looks after the filter starts it, and it ends with that one. On standard input it is given one JSON
 object: ``config`` (path of the configuration file), ``parent`` (the process id of who starts it), ``channel``
-(a descriptor on which to say that it lives), and where they are not as configured ``key`` (path of the lists'
-key), ``state`` (the state folder), ``admin`` (where the dashboard is), ``list``, ``trust``, ``max_errors``
-and ``format`` (as the flags).
+(a descriptor on which to say that it lives), ``sockets`` (host, port and descriptors of each address that it
+listens on), and where they are not as configured ``key`` (path of the lists' key), ``state`` (the state
+folder), ``admin`` (where the dashboard is), ``list``, ``trust``, ``max_errors`` and ``format`` (as the
+flags).
 
 SIGHUP refreshes every feed now. SIGTERM ends it, when the stores have what is in the outbox, or have had time
 for it; feeds are left as they are. Where another one records in the state folder already it waits to take its
@@ -18,6 +19,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -41,6 +43,7 @@ from urlward.state.folder import local_key, made_folder, open_private, state_fol
 
 if TYPE_CHECKING:
     from urlward.publish.run import Publisher
+    from urlward.records.bounded_server import Held
     from urlward.service.services import Services
 
 logger = logging.getLogger("urlward.records")
@@ -129,6 +132,7 @@ async def run(
     list_format: str = AUTO,
     reloads: Reloads | None = None,
     publisher: "Publisher | None" = None,
+    held: "Held | None" = None,
 ) -> None:
     """Serve until SIGTERM, or `REPLACED`.
 
@@ -139,6 +143,7 @@ async def run(
         list_format: of the filter's sources.
         reloads: of the filter.
         publisher: that looks after the feeds where this is no filter's process.
+        held: sockets to listen on, which outlive this process.
 
     Raises:
         ConfigError: there is nothing to do.
@@ -174,7 +179,7 @@ async def run(
 
         return Services(
             config, state, local_key(state), list_format, reloads,
-            lambda name: loop.call_soon_threadsafe(feeds.refresh, name), publisher,
+            lambda name: loop.call_soon_threadsafe(feeds.refresh, name), publisher, held,
         )  # fmt: skip
 
     async def record() -> None:
@@ -229,12 +234,20 @@ def _lock(fd: int, path: Path) -> bool:
 
 
 async def _run_to_the_end(
-    config: Config, state: Path, channel: int | None, list_format: str, reloads: Reloads
+    config: Config, state: Path, channel: int | None, list_format: str, reloads: Reloads, held: "Held"
 ) -> None:
-    await run(config, state, channel, list_format, reloads)
+    await run(config, state, channel, list_format, reloads, held=held)
     finish()
     # Threads that wait for a feed or a store would be waited for; nothing is lost by ending them here.
     os._exit(0)
+
+
+def _taken(fd: int) -> socket.socket:
+    """A socket that the parent has passed, which no child inherits."""
+    one = socket.socket(fileno=fd)
+    one.set_inheritable(False)
+    one.setblocking(False)  # Python takes it to block, whatever it does
+    return one
 
 
 def main() -> None:
@@ -257,7 +270,8 @@ def main() -> None:
             config = config.model_copy(update={"admin": table.model_copy(update={"listen": asked["admin"]})})
         channel = taken_channel(asked)
         reloads = Reloads(asked["parent"], channel)
-        asyncio.run(_run_to_the_end(config, state, channel, asked.get("format", AUTO), reloads))
+        held = {(host, port): [_taken(fd) for fd in fds] for host, port, fds in asked.get("sockets", ())}
+        asyncio.run(_run_to_the_end(config, state, channel, asked.get("format", AUTO), reloads, held))
     except UrlwardError as e:
         logger.error("service: %s", e)
         sys.exit(2)

@@ -27,6 +27,7 @@ from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
+from urlward.records.bounded_server import Held
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import (
@@ -76,6 +77,7 @@ class Services:
         reloads: of the filter.
         refresh: has a feed of a name refreshed, from any thread.
         publisher: that looks after the feeds; None where this is a filter's process.
+        held: sockets to listen on.
 
     Attributes:
         recorder: takes the events.
@@ -90,6 +92,7 @@ class Services:
         reloads: Reloads | None = None,
         refresh: Callable[[str], object] = lambda _: None,
         publisher: "Publisher | None" = None,
+        held: Held | None = None,
     ) -> None:
         assert config.records is not None
         self._config = config
@@ -100,6 +103,7 @@ class Services:
         self._reloads = reloads
         self._refresh = refresh
         self._publisher = publisher
+        self._held = held
         self._measures = Exposition(
             config.feed, state, expected=config.workers if publisher is None else 0,
             recorder=self._recorder_state, fleet=self._figures, publishing=self._publishing,
@@ -204,7 +208,7 @@ class Services:
         settings = DashboardSettings(
             self._state, admin.token_file, self._records.node, self._config.file, attempts=self._attempts
         )
-        server = serve(make_app(sources, settings), admin.listen)
+        server = serve(make_app(sources, settings), admin.listen, self._held)
         logger.info("records: the dashboard is at http://%s/", admin.listen)
         try:
             while True:
@@ -304,6 +308,7 @@ class Services:
             self._key,
             conceal=conceal,
             taken=self._objected,
+            held=self._held,
         )
 
     def _objected(self, objection: Objection) -> None:

@@ -475,12 +475,17 @@ def unusable(path: Path, error: OSError) -> StateError:
 def give_to_owner_of(folder: Path, file: int | Path) -> None:
     """Give a file that root makes, and a service is to use, to the owner of its folder.
 
+    That one may have put a link in its place since, whose target stays whose it is.
+
     Raises:
         OSError: that cannot be.
     """
     if os.geteuid() == 0:
         owner = folder.stat()
-        os.chown(file, owner.st_uid, owner.st_gid)
+        if isinstance(file, int):
+            os.fchown(file, owner.st_uid, owner.st_gid)
+        else:
+            os.lchown(file, owner.st_uid, owner.st_gid)
 
 
 class Owner(NamedTuple):

@@ -1,4 +1,4 @@
-"""Result types and options of the readers of foreign formats."""
+"""Readers of foreign formats: their results and options, and the names that columns may have."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

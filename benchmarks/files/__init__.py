@@ -1,0 +1,1 @@
+"""Recall and false matches of pictures by PDQ, and what a comparison costs."""
