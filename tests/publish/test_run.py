@@ -173,6 +173,24 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
     assert lease["free"]
 
 
+def test_a_damaged_version_is_in_no_other_lists_way(config: Path, tmp_path: Path, site: Server) -> None:
+    for number in (200, 201):
+        (tmp_path / "phish.txt").write_text(hosts(*range(number)))
+        assert run(config, "publish", "--once") == 0
+    folder = site.folder / "www" / tmp_path.name
+    (folder / "stable/phish.ward").unlink()
+    (rollout,) = read_rollouts(Folder(folder))
+    (folder / f"versions/phish/{rollout.stable}.ward").write_bytes(b"damaged")
+    read = read_config(config)
+    publisher = Publisher(read, tmp_path / "publisher", Folder(folder))
+    assert publisher._try_to_lead()
+    try:
+        assert not publisher._tend(read.feed[0], 0.0)
+        assert list(publisher.troubles()) == [("publish", "phish")]
+    finally:
+        publisher.lease.release()
+
+
 async def test_a_canary_decides_over_its_metrics(
     config: Path, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch, compiles_here: None
 ) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from urlward.config import Config, FeedTable
 from urlward.engine.dates import time_text
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.feeds.feed import Feed
 from urlward.feeds.store import FeedStore
 from urlward.feeds.updates import Feeds
@@ -262,7 +262,8 @@ class Publisher:
         self._published.clear()
         for table in self._config.feed:
             self._lists.claim(table.name)
-            with suppress(MissingError):  # which publishing makes good
+            # Publishing makes good what is missing; what is damaged is in no other list's way, and said then.
+            with suppress(MissingError, ArtifactError):
                 self._lists.offer(table.name)
 
     async def _follow(self, feeding: "asyncio.Future[None]") -> None:
