@@ -20,6 +20,7 @@ from urlward.config import FeedTable
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.feeds import exchange
+from urlward.feeds.source import FeedOrigin, FetchError
 from urlward.state.folder import local_key
 
 pytest.importorskip("threatexchange")
@@ -318,6 +319,14 @@ def test_tech_against_terrorism(server: Server, tmp_path: Path) -> None:
     assert one.refresh().state == "new"
     assert server.asked[-1].query["after"] == "9,2"
     assert not has(one, "md5", 1)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://other.test/page/2", "http://member.test/page/2", "https://member.test:1/"]
+)
+def test_no_other_host_gets_the_credentials(url: str) -> None:
+    with pytest.raises(FetchError, match="another host"):
+        exchange._asked(FeedOrigin("https://member.test/x", token="secret"), url)
 
 
 # -- each way to go wrong

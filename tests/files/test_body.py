@@ -12,8 +12,8 @@ import brotli
 import pytest
 
 from urlward.config import FilesTable
-from urlward.files.body import Inspection, Room, Seen, facts_of, media_of
-from urlward.files.inspection import Found, Hear
+from urlward.files.body import BodySeen, Inspection, Room, facts_of, media_of
+from urlward.files.inspection import Hear, PictureFound
 from urlward.files.media import HEAD
 
 if sys.version_info >= (3, 14):
@@ -23,7 +23,7 @@ else:
 
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 300
 VIDEO = b"\0\0\0\x18ftypisom" + b"\0" * 500
-FOUND = Found("known", 3, 12)
+FOUND = PictureFound("known", 3, 12)
 
 CODINGS: Mapping[str, Callable[[bytes], bytes]] = {
     "identity": bytes,
@@ -42,28 +42,28 @@ class Judge:
     def __init__(self, listed: bytes = b"\0none") -> None:
         self.listed = hashlib.sha256(listed).digest()
         self.digests: list[Mapping[str, bytes]] = []
-        self.found: list[Found] = []
-        self.seen: list[Seen] = []
+        self.found: list[PictureFound] = []
+        self.seen: list[BodySeen] = []
         self.without_room = False
 
-    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> str | None:
+    def exact(self, digests: Mapping[str, bytes], seen: BodySeen) -> str | None:
         self.digests.append(digests)
         self.seen.append(seen)
         return "listed" if digests["sha256"] == self.listed else None
 
-    def so_far(self, digests: Mapping[str, bytes], seen: Seen) -> str | None:
+    def so_far(self, digests: Mapping[str, bytes], seen: BodySeen) -> str | None:
         return "listed" if digests["sha256"] == self.listed else None
 
     def unseen(self) -> None:
         self.without_room = True
 
-    def alike(self, found: Found, seen: Seen) -> str | None:
+    def alike(self, found: PictureFound, seen: BodySeen) -> str | None:
         self.found.append(found)
         self.seen.append(seen)
         return "alike" if found.list == "known" else None
 
 
-class Copy:
+class BodyCopy:
     def __init__(self, media: str, size: int | None, hear: Hear) -> None:
         self.offered = media, size
         self.hear = hear
@@ -84,10 +84,10 @@ class Copy:
 
 class Inspector:
     def __init__(self) -> None:
-        self.copies: list[Copy] = []
+        self.copies: list[BodyCopy] = []
 
-    def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:
-        self.copies.append(Copy(media, size, found))
+    def offer(self, media: str, size: int | None, found: Hear, place: str) -> BodyCopy:
+        self.copies.append(BodyCopy(media, size, found))
         return self.copies[-1]
 
     def close(self) -> None:
@@ -139,7 +139,7 @@ def test_a_listed_body_is_found_in_any_coding_and_pieces(coding: str, size: int)
     assert ended(one).answer == "listed"
     assert one.over
     assert not one.holds
-    assert judge.seen == [Seen("image/png", len(PICTURE), part=False)]
+    assert judge.seen == [BodySeen("image/png", len(PICTURE), part=False)]
 
 
 def test_digests_of_all_algorithms_that_are_asked_for() -> None:
@@ -419,7 +419,7 @@ def test_what_is_found_when_the_body_has_gone_on_is_told_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("found", [FOUND, FOUND._replace(list="")])
-def test_a_picture_that_may_be_cut_waits_for_what_is_found(found: Found) -> None:
+def test_a_picture_that_may_be_cut_waits_for_what_is_found(found: PictureFound) -> None:
     inspector, called = Inspector(), list[str]()
     one = inspection(Judge(), inspector=inspector, pictures="cut")
     one.changed = lambda: called.append("changed")

@@ -22,9 +22,9 @@ from files.pictures import FRAGMENTED, picture, video, written
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.files import inspection, inspector
-from urlward.files.inspection import Found, Inspector
+from urlward.files.inspection import Inspector, PictureFound
 from urlward.files.inspector import Job
-from urlward.files.media import Format
+from urlward.files.media import MediaFormat
 from urlward.files.pdq import digests_of
 from urlward.files.seen import DIGEST
 from urlward.lists import memfd
@@ -94,7 +94,7 @@ class Worker:
 
     async def look(
         self, data: bytes, media: str = "image", *, size: int = 50_000, place: str = ""
-    ) -> list[Found]:
+    ) -> list[PictureFound]:
         """What is found in a body that comes in parts of this size."""
         found, over = self.begin()
         copy = self.inspector.offer(media, len(data), found, place)
@@ -105,9 +105,9 @@ class Worker:
         copy.end()
         return await asyncio.wait_for(over, WITHIN)
 
-    def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[Found]]]":
-        said: list[Found] = []
-        over: asyncio.Future[list[Found]] = asyncio.get_running_loop().create_future()
+    def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[PictureFound]]]":
+        said: list[PictureFound] = []
+        over: asyncio.Future[list[PictureFound]] = asyncio.get_running_loop().create_future()
         return (lambda each: over.set_result(said) if each is None else said.append(each)), over
 
     async def until(self, what: Callable[[], object]) -> None:
@@ -213,7 +213,7 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
             await said(process, "compared with 1 digest")
-            heard: list[Found | None] = []
+            heard: list[PictureFound | None] = []
             copy = worker.inspector.offer("video", None, heard.append)
             assert copy is not None
             for at in range(0, len(data), 8_192):
@@ -257,14 +257,18 @@ def test_what_waits_has_room_in_bytes_and_pictures_go_first() -> None:
     told: list[str] = []
     until = time.monotonic() + 60
 
-    def job(number: int, media: Format, size: int, until: float = until) -> Job:
+    def job(number: int, media: MediaFormat, size: int, until: float = until) -> Job:
         os.ftruncate(fds[number], size)
         return Job(media, [fds[number]], lambda how, _: told.append(how), until)
 
-    first, second, third = job(0, Format.TS, 6 << 20), job(1, Format.JPEG, 9 << 20), job(2, Format.PNG, 1)
-    late, fourth = job(3, Format.PNG, 1, time.monotonic()), job(4, Format.TS, 2 << 20)
+    first, second, third = (
+        job(0, MediaFormat.TS, 6 << 20),
+        job(1, MediaFormat.JPEG, 9 << 20),
+        job(2, MediaFormat.PNG, 1),
+    )
+    late, fourth = job(3, MediaFormat.PNG, 1, time.monotonic()), job(4, MediaFormat.TS, 2 << 20)
     assert [queue.put(each) for each in (first, second, third, fourth)] == [True, True, False, True]
-    assert not queue.put(job(5, Format.TS, 1 << 20))  # beside eight there is no room
+    assert not queue.put(job(5, MediaFormat.TS, 1 << 20))  # beside eight there is no room
     assert queue.get() is second
     assert [queue.put(each) for each in (late, third)] == [True, True]
     assert [queue.get(), queue.get(), queue.get(), queue.get()] == [third, first, fourth, None]
@@ -385,7 +389,7 @@ async def test_after_a_drop_nothing_is_said(tmp_path: Path) -> None:
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
             await said(process, "compared with 1 digest")
-            heard: list[Found | None] = []
+            heard: list[PictureFound | None] = []
             for ends in (False, True):
                 copy = worker.inspector.offer("image", None, heard.append)
                 assert copy is not None

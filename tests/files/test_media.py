@@ -4,22 +4,31 @@ import numpy as np
 import pytest
 
 from files.pictures import FRAGMENTED, picture, video, written
-from urlward.files.media import HEAD, Format, Splitter, format_of
+from urlward.files.media import HEAD, MediaFormat, Splitter, format_of
 
 
 @pytest.mark.parametrize(
     ("name", "media"),
-    [("JPEG", Format.JPEG), ("PNG", Format.PNG), ("GIF", Format.GIF), ("WEBP", Format.WEBP)],
+    [
+        ("JPEG", MediaFormat.JPEG),
+        ("PNG", MediaFormat.PNG),
+        ("GIF", MediaFormat.GIF),
+        ("WEBP", MediaFormat.WEBP),
+    ],
 )
-def test_pictures_are_told_by_their_first_bytes(name: str, media: Format) -> None:
+def test_pictures_are_told_by_their_first_bytes(name: str, media: MediaFormat) -> None:
     assert format_of(written(picture(1), name)[:HEAD]) is media
 
 
 @pytest.mark.parametrize(
     ("muxer", "codec", "media"),
-    [("mp4", "mpeg4", Format.MP4), ("webm", "libvpx", Format.WEBM), ("mpegts", "mpeg2video", Format.TS)],
+    [
+        ("mp4", "mpeg4", MediaFormat.MP4),
+        ("webm", "libvpx", MediaFormat.WEBM),
+        ("mpegts", "mpeg2video", MediaFormat.TS),
+    ],
 )
-def test_video_is_told_by_its_first_bytes(muxer: str, codec: str, media: Format) -> None:
+def test_video_is_told_by_its_first_bytes(muxer: str, codec: str, media: MediaFormat) -> None:
     assert format_of(video([picture(1, (64, 48))], muxer, codec)[:HEAD]) is media
 
 
@@ -39,7 +48,7 @@ def test_what_is_not_decoded_is_told_too(head: bytes) -> None:
     assert format_of(head) is None
 
 
-def _split(media: Format, data: bytes, sizes: list[int]) -> tuple[list[bytes], Splitter]:
+def _split(media: MediaFormat, data: bytes, sizes: list[int]) -> tuple[list[bytes], Splitter]:
     """The pieces into which data falls that comes in parts of these sizes, in turn."""
     splitter, pieces, at, turn = Splitter(media), [b""], 0, 0
     while at < len(data):
@@ -55,7 +64,7 @@ def _split(media: Format, data: bytes, sizes: list[int]) -> tuple[list[bytes], S
 @pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5], [4096]])
 def test_fragmented_mp4_is_cut_at_each_fragment(sizes: list[int]) -> None:
     data = video([picture(n, (64, 48)) for n in range(4)], options=FRAGMENTED)
-    pieces, splitter = _split(Format.MP4, data, sizes)
+    pieces, splitter = _split(MediaFormat.MP4, data, sizes)
     assert b"".join(pieces) == data
     assert len(pieces) == 1 + data.count(b"moof") == 5
     assert all(piece[4:8] == b"moof" for piece in pieces[1:])
@@ -66,7 +75,7 @@ def test_fragmented_mp4_is_cut_at_each_fragment(sizes: list[int]) -> None:
 def test_webm_is_cut_at_each_cluster(sizes: list[int]) -> None:
     cluster = b"\x1f\x43\xb6\x75"
     data = b"\x1a\x45\xdf\xa3begins" + cluster + b"one\x1f\x43" + cluster + b"two\x1f\x43\xb6"
-    pieces, _ = _split(Format.WEBM, data, sizes)
+    pieces, _ = _split(MediaFormat.WEBM, data, sizes)
     assert pieces == [b"\x1a\x45\xdf\xa3begins", cluster + b"one\x1f\x43", cluster + b"two\x1f\x43\xb6"]
 
 
@@ -81,13 +90,13 @@ def test_webm_is_cut_at_each_cluster(sizes: list[int]) -> None:
 )
 def test_boxes_that_lie_of_their_size_end_the_cutting_and_lose_nothing(data: bytes) -> None:
     for sizes in ([1], [1 << 10], [3, 8]):
-        assert _split(Format.MP4, data, sizes)[0] == [data]
+        assert _split(MediaFormat.MP4, data, sizes)[0] == [data]
 
 
 @pytest.mark.parametrize(
-    ("media", "unit"), [(Format.WEBM, b"\x1f\x43\xb6\x75"), (Format.MP4, b"\0\0\0\x08moof")]
+    ("media", "unit"), [(MediaFormat.WEBM, b"\x1f\x43\xb6\x75"), (MediaFormat.MP4, b"\0\0\0\x08moof")]
 )
-def test_what_could_be_cut_without_end_is_a_few_pieces(media: Format, unit: bytes) -> None:
+def test_what_could_be_cut_without_end_is_a_few_pieces(media: MediaFormat, unit: bytes) -> None:
     data = unit * 5_000
     splitter = Splitter(media)
     parts = splitter.take(data)
@@ -96,21 +105,21 @@ def test_what_could_be_cut_without_end_is_a_few_pieces(media: Format, unit: byte
 
 
 def test_boxes_without_end_take_no_memory() -> None:
-    splitter = Splitter(Format.MP4)
+    splitter = Splitter(MediaFormat.MP4)
     for number in range(1_000):
         splitter.take(b"\0\0\0\x08" + number.to_bytes(4))
     assert not splitter.boxes
 
 
 def test_more_boxes_than_a_video_has_are_one_piece() -> None:
-    splitter = Splitter(Format.MP4)
+    splitter = Splitter(MediaFormat.MP4)
     assert splitter.take(b"\0\0\0\x08free" * 5_000 + b"\0\0\0\x08moof")[1:] == []
     assert not splitter.boxes - {b"free"}
 
 
 def test_any_bytes_are_split_without_loss() -> None:
     rng = np.random.default_rng(7)
-    for media in (Format.MP4, Format.WEBM, Format.TS):
+    for media in (MediaFormat.MP4, MediaFormat.WEBM, MediaFormat.TS):
         for _ in range(50):
             data = rng.integers(0, 256, 500, dtype=np.uint8).tobytes()
             assert b"".join(_split(media, data, [int(rng.integers(1, 60))])[0]) == data

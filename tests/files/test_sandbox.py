@@ -20,9 +20,9 @@ from PIL import Image
 from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
-from urlward.files.media import Format
+from urlward.files.media import MediaFormat
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
-from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, Seen, seen_in
+from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, FrameSeen, seen_in
 from urlward.lists import memfd
 from urlward.process import module_command
 
@@ -40,7 +40,9 @@ class Box:
         self.said = said
         self.process = process
 
-    def look(self, media: Format, data: bytes, beginnings: Sequence[bytes] = ()) -> tuple[str, list[Seen]]:
+    def look(
+        self, media: MediaFormat, data: bytes, beginnings: Sequence[bytes] = ()
+    ) -> tuple[str, list[FrameSeen]]:
         fds = []
         for each in (data, *beginnings):
             fds.append(memfd.new())
@@ -111,14 +113,14 @@ def digest(image: Image.Image) -> bytes:
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_a_picture_is_decoded_and_hashed(sandbox: Box, name: str) -> None:
     image = picture(3)
-    how, [seen] = sandbox.look(Format(name.lower()), written(image, name))
+    how, [seen] = sandbox.look(MediaFormat(name.lower()), written(image, name))
     assert (how, seen.kind, seen.at) == (DONE, PDQ, 0)
     assert distance(seen.digests, digest(image)) <= CONFIDENT
 
 
 def test_a_picture_that_is_turned_has_the_digest_of_what_it_was(sandbox: Box) -> None:
     image = picture(3)
-    _, [seen] = sandbox.look(Format.PNG, written(image.transpose(Image.Transpose.ROTATE_90), "PNG"))
+    _, [seen] = sandbox.look(MediaFormat.PNG, written(image.transpose(Image.Transpose.ROTATE_90), "PNG"))
     turns = [seen.digests[at : at + DIGEST] for at in range(0, len(seen.digests), DIGEST)]
     assert distance(turns[0], digest(image)) > 60
     assert min(distance(each, digest(image)) for each in turns) <= 31
@@ -132,7 +134,7 @@ def test_pictures_of_all_modes_are_looked_at(sandbox: Box, mode: str) -> None:
     else:
         changed = image.convert(mode)
     name = "JPEG" if mode == "CMYK" else "PNG"
-    how, [seen] = sandbox.look(Format(name.lower()), written(changed, name))
+    how, [seen] = sandbox.look(MediaFormat(name.lower()), written(changed, name))
     assert how == DONE
     assert distance(seen.digests, digest(image)) <= 40
 
@@ -140,7 +142,7 @@ def test_pictures_of_all_modes_are_looked_at(sandbox: Box, mode: str) -> None:
 def test_of_an_animation_some_pictures_are_looked_at(sandbox: Box) -> None:
     shown = [picture(n, (160, 120)) for n in range(20)]
     data = written(shown[0], "GIF", save_all=True, append_images=shown[1:])
-    _, seen = sandbox.look(Format.GIF, data)
+    _, seen = sandbox.look(MediaFormat.GIF, data)
     assert [min(range(20), key=lambda n: distance(each.digests, digest(shown[n]))) for each in seen] == [
         0,
         1,
@@ -153,14 +155,14 @@ def test_of_an_animation_some_pictures_are_looked_at(sandbox: Box) -> None:
 @pytest.mark.parametrize(
     ("media", "muxer", "codec", "options"),
     [
-        (Format.MP4, "mp4", "mpeg4", {}),
-        (Format.MP4, "mp4", "libx264", FRAGMENTED),
-        (Format.WEBM, "webm", "libvpx", {}),
-        (Format.TS, "mpegts", "libx264", {}),
+        (MediaFormat.MP4, "mp4", "mpeg4", {}),
+        (MediaFormat.MP4, "mp4", "libx264", FRAGMENTED),
+        (MediaFormat.WEBM, "webm", "libvpx", {}),
+        (MediaFormat.TS, "mpegts", "libx264", {}),
     ],
 )
 def test_key_frames_of_video_are_looked_at(
-    sandbox: Box, media: Format, muxer: str, codec: str, options: dict[str, str]
+    sandbox: Box, media: MediaFormat, muxer: str, codec: str, options: dict[str, str]
 ) -> None:
     shown = [picture(n, (320, 240)) for n in range(3)]
     how, seen = sandbox.look(media, video(shown, muxer, codec, options=options))
@@ -177,8 +179,8 @@ def test_a_segment_is_looked_at_with_the_beginning_that_it_lacks(sandbox: Box) -
     other = video([picture(9, (64, 48))], "mp4", "mpeg4", options=FRAGMENTED)
     first = data.index(b"moof") - 4
     segment = data[data.index(b"moof", first + 8) - 4 :]
-    assert sandbox.look(Format.MP4, segment)[0] == FAILED
-    how, seen = sandbox.look(Format.MP4, segment, [other[: other.index(b"moof") - 4], data[:first]])
+    assert sandbox.look(MediaFormat.MP4, segment)[0] == FAILED
+    how, seen = sandbox.look(MediaFormat.MP4, segment, [other[: other.index(b"moof") - 4], data[:first]])
     assert how == DONE
     assert any(distance(each.digests, digest(shown[1])) <= 31 for each in seen)
 
@@ -197,15 +199,15 @@ def _long_gif() -> bytes:
     return data[:-1] + data[second:-1] * 200 + b";"
 
 
-MALICIOUS: dict[str, Callable[[], tuple[Format, bytes]]] = {
-    "bomb": lambda: (Format.PNG, _bomb(10_000)),
-    "bomb that fits": lambda: (Format.PNG, _bomb(7_900)),
-    "animation without an end": lambda: (Format.GIF, _long_gif()),
-    "nothing": lambda: (Format.JPEG, b""),
-    "garbage": lambda: (Format.WEBM, np.random.default_rng(1).bytes(300_000)),
-    "another format": lambda: (Format.JPEG, written(picture(1), "PNG")),
-    "a picture for a video": lambda: (Format.MP4, written(picture(1), "JPEG")),
-    "a video for a picture": lambda: (Format.GIF, video([picture(1, (64, 48))])),
+MALICIOUS: dict[str, Callable[[], tuple[MediaFormat, bytes]]] = {
+    "bomb": lambda: (MediaFormat.PNG, _bomb(10_000)),
+    "bomb that fits": lambda: (MediaFormat.PNG, _bomb(7_900)),
+    "animation without an end": lambda: (MediaFormat.GIF, _long_gif()),
+    "nothing": lambda: (MediaFormat.JPEG, b""),
+    "garbage": lambda: (MediaFormat.WEBM, np.random.default_rng(1).bytes(300_000)),
+    "another format": lambda: (MediaFormat.JPEG, written(picture(1), "PNG")),
+    "a picture for a video": lambda: (MediaFormat.MP4, written(picture(1), "JPEG")),
+    "a video for a picture": lambda: (MediaFormat.GIF, video([picture(1, (64, 48))])),
 }
 
 
@@ -214,32 +216,32 @@ def test_malicious_files_cost_themselves_alone(sandbox: Box, kind: str) -> None:
     how, seen = sandbox.look(*MALICIOUS[kind]())
     assert how in (DONE, FAILED, LATE)
     assert all(each.kind == PDQ for each in seen)
-    assert sandbox.look(Format.JPEG, written(picture(3)))[0] == DONE
+    assert sandbox.look(MediaFormat.JPEG, written(picture(3)))[0] == DONE
 
 
 def test_files_of_all_formats_that_are_cut_and_changed_stop_nothing(sandbox: Box) -> None:
     rng = np.random.default_rng(5)
     files = [
         *(
-            (Format(name.lower()), written(picture(2, (160, 120)), name))
+            (MediaFormat(name.lower()), written(picture(2, (160, 120)), name))
             for name in ("JPEG", "PNG", "WEBP", "GIF")
         ),
-        (Format.MP4, video([picture(2, (64, 48))])),
-        (Format.MP4, video([picture(2, (64, 48))], "mp4", "libx264", options=FRAGMENTED)),
-        (Format.WEBM, video([picture(2, (64, 48))], "webm", "libvpx")),
-        (Format.TS, video([picture(2, (64, 48))], "mpegts", "mpeg2video")),
+        (MediaFormat.MP4, video([picture(2, (64, 48))])),
+        (MediaFormat.MP4, video([picture(2, (64, 48))], "mp4", "libx264", options=FRAGMENTED)),
+        (MediaFormat.WEBM, video([picture(2, (64, 48))], "webm", "libvpx")),
+        (MediaFormat.TS, video([picture(2, (64, 48))], "mpegts", "mpeg2video")),
     ]
     ends = set()
     for turn in range(104):
         media, data = files[turn % len(files)]
         if turn % 3 == 0:
-            media = [*Format][turn // 3 % len(Format)]  # it lies about what it is
+            media = [*MediaFormat][turn // 3 % len(MediaFormat)]  # it lies about what it is
         changed = bytearray(data[: int(rng.integers(1, len(data)))] if turn % 2 else data)
         for at in rng.integers(0, len(changed), 1 + turn % 20):
             changed[at] = int(rng.integers(0, 256))
         ends.add(sandbox.look(media, bytes(changed))[0])
     assert ends <= {DONE, FAILED}
-    assert sandbox.look(Format.JPEG, written(picture(3)))[0] == DONE
+    assert sandbox.look(MediaFormat.JPEG, written(picture(3)))[0] == DONE
 
 
 # -- confinement
@@ -313,7 +315,7 @@ def tries(tmp_path: Path) -> Path:
 
 def test_what_decodes_reaches_no_file_no_network_and_no_other_program(tries: Path) -> None:
     with box("toy:score", folder=tries) as made:
-        how, seen = made.look(Format.JPEG, written(picture(3)))
+        how, seen = made.look(MediaFormat.JPEG, written(picture(3)))
     assert how == DONE
     assert [each.value for each in seen if each.kind == SCORE] == [1.0]
 
@@ -356,13 +358,13 @@ def test_a_service_of_a_user_with_a_capability_is_confined_too() -> None:
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps]
     with box(prefix=user) as made:
         assert made.said == {"ready": True}
-        assert made.look(Format.JPEG, written(picture(3)))[0] == DONE
+        assert made.look(MediaFormat.JPEG, written(picture(3)))[0] == DONE
 
 
 def test_a_classifier_gets_pixels_and_gives_a_score(tries: Path) -> None:
     image = picture(3)
     with box("toy:shape", folder=tries) as made:
-        _, seen = made.look(Format.PNG, written(image, "PNG"))
+        _, seen = made.look(MediaFormat.PNG, written(image, "PNG"))
     [score] = [each.value for each in seen if each.kind == SCORE]
     assert abs(score - np.asarray(image)[..., 0].mean() / 255) < 0.02
 
@@ -381,9 +383,9 @@ def test_a_classifier_that_fails_costs_its_own_score_alone(
     tries: Path, name: str, how: str, kinds: list[bytes]
 ) -> None:
     with box(f"toy:{name}", folder=tries, deadline=1.5) as made:
-        found, seen = made.look(Format.JPEG, written(picture(3)))
+        found, seen = made.look(MediaFormat.JPEG, written(picture(3)))
         assert (found, [each.kind for each in seen]) == (how, kinds)
-        assert made.look(Format.JPEG, written(picture(3)))[0] == how
+        assert made.look(MediaFormat.JPEG, written(picture(3)))[0] == how
 
 
 @pytest.mark.parametrize("name", ["toy:missing", "nowhere:score", "toy:SECRET"])
@@ -396,7 +398,7 @@ def test_a_classifier_that_is_not_there_is_said(tries: Path, name: str) -> None:
 
 def test_nothing_is_left_of_a_job(sandbox: Box) -> None:
     for _ in range(3):
-        sandbox.look(Format.JPEG, written(picture(3)))
+        sandbox.look(MediaFormat.JPEG, written(picture(3)))
     assert not Path(f"/proc/{sandbox.process}/task/{sandbox.process}/children").read_text()
     assert len([*Path(f"/proc/{sandbox.process}/task").iterdir()]) == 1
     assert len([*Path(f"/proc/{sandbox.process}/fd").iterdir()]) == 4
@@ -432,13 +434,17 @@ def test_a_machine_of_which_nothing_is_known_is_refused() -> None:
 
 
 def test_records_that_are_forged_are_passed_over() -> None:
-    good = Seen(SCORE, 1.0, 0.5)
-    bad = [Seen(SCORE, float("nan"), 0.5), Seen(SCORE, 1.0, float("inf")), Seen(SCORE, -1.0, 0.5)]
+    good = FrameSeen(SCORE, 1.0, 0.5)
+    bad = [
+        FrameSeen(SCORE, float("nan"), 0.5),
+        FrameSeen(SCORE, 1.0, float("inf")),
+        FrameSeen(SCORE, -1.0, 0.5),
+    ]
     records = b"".join(each.written() for each in (good, *bad, good)) + b"half"
     assert [each[:3] for each in seen_in(records)] == [good[:3], good[:3]]
 
 
 def test_more_records_than_there_can_be_are_passed_over() -> None:
     """Each costs a search in all lists, while others wait."""
-    record = Seen(PDQ, 1.0, 100.0, bytes(8 * DIGEST)).written()
+    record = FrameSeen(PDQ, 1.0, 100.0, bytes(8 * DIGEST)).written()
     assert len(list(seen_in(record * 200))) == 2 * MOST_FRAMES

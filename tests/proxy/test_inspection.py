@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from proxy import test_forward as forward
 from proxy.test_relay import ENDED, PIECES, WEBSOCKET, Case, get, ok
 from urlward.config import FilesTable
-from urlward.files.body import Inspection, Seen, facts_of
-from urlward.files.inspection import Found, Hear
+from urlward.files.body import BodySeen, Inspection, facts_of
+from urlward.files.inspection import Hear, PictureFound
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import ResponseHead
 from urlward.proxy.relay import TAIL, Inspected, Pending
@@ -23,7 +23,7 @@ OTHER = b"other " * 50_000
 PAGE = plain(451, "known", head=False)
 SHOWN = b"Page"
 """Stands for the block page, which has the time in it."""
-FOUND = Found("list", 1, 5)
+FOUND = PictureFound("list", 1, 5)
 
 
 class Copy:
@@ -69,12 +69,12 @@ class Looking(Case):
         inspector = self if self.table.pictures != "off" else None
         return Inspection(facts, self.table, ("sha256",), self, inspector)
 
-    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
+    def exact(self, digests: Mapping[str, bytes], seen: BodySeen) -> BlockResponse | None:
         return PAGE if seen.size in self.known else None
 
     so_far = exact
 
-    def alike(self, found: Found, seen: Seen) -> BlockResponse | None:
+    def alike(self, found: PictureFound, seen: BodySeen) -> BlockResponse | None:
         return PAGE
 
     def offer(self, media: str, size: int | None, found: Hear, place: str) -> Copy:

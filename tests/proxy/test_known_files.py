@@ -20,7 +20,7 @@ from proxy.rig import GET, LONG, Rig, reset, until
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
-from urlward.files.inspection import Found, Hear
+from urlward.files.inspection import Hear, PictureFound
 from urlward.proxy.guard import Guard
 from urlward.proxy.known_files import KnownFiles
 from urlward.proxy.session import Session
@@ -316,7 +316,7 @@ async def test_nothing_is_looked_at(rig: Rig, how: str, monkeypatch: pytest.Monk
 
 
 class Copy:
-    def __init__(self, hear: Hear, answers: list[Found | None]) -> None:
+    def __init__(self, hear: Hear, answers: list[PictureFound | None]) -> None:
         self.hear = hear
         self.content = b""
         self.ended = self.dropped = False
@@ -337,7 +337,7 @@ class Copy:
 class Inspector:
     """Answers what it is told to, of the first list's first row."""
 
-    def __init__(self, *answers: Found | None) -> None:
+    def __init__(self, *answers: PictureFound | None) -> None:
         self.answers = [*answers]
         self.copies: list[Copy] = []
 
@@ -369,7 +369,7 @@ async def test_a_picture_that_looks_like_a_listed_one(
     caplog.set_level(logging.INFO, "urlward")
     inspector = Inspector()
     name, row = await inspected(rig, pictures, inspector)
-    inspector.answers = [Found(name, row, 12), Found(name, row, 14), None]
+    inspector.answers = [PictureFound(name, row, 12), PictureFound(name, row, 14), None]
     got = await curl(rig, "/other", "reverse")
     if pictures == "cut":
         assert got.code == RESET
@@ -381,7 +381,7 @@ async def test_a_picture_that_looks_like_a_listed_one(
     assert caplog.text.count("entry=P-1") == 1, "of a picture it is said once"
     inspector.answers = [None]
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
-    inspector.answers = [Found(name, row, 90), None]
+    inspector.answers = [PictureFound(name, row, 90), None]
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER), "farther than its entry allows"
     await rig.settled()
 
@@ -401,7 +401,7 @@ async def test_what_is_only_said_of_a_picture_is_cut_by_its_digest(
         return known(self, verdict, found, *more)
 
     def write(self: Copy, content: bytes) -> None:
-        self.hear(Found(name, row, 1))
+        self.hear(PictureFound(name, row, 1))
 
     monkeypatch.setattr(Guard, "known_file", noted)
     monkeypatch.setattr(Copy, "write", write)
@@ -414,7 +414,7 @@ async def test_what_is_only_said_of_a_picture_is_cut_by_its_digest(
 
 async def test_what_a_classifier_says_is_told_alone(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "urlward")
-    inspector = Inspector(Found("", -1, 0, "classifier", score=0.97), None)
+    inspector = Inspector(PictureFound("", -1, 0, "classifier", score=0.97), None)
     await inspected(rig, "cut", inspector, classifier="institute:score")
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
     assert "algorithm=classifier action=alert" in caplog.text
@@ -440,6 +440,6 @@ async def test_a_client_that_leaves_while_its_picture_is_looked_at(rig: Rig) -> 
     await until(lambda: inspector.copies and inspector.copies[0].ended)
     reset(writer)
     await until(lambda: not list(rig.addon.live))
-    inspector.copies[0].hear(Found(name, row, 1))
+    inspector.copies[0].hear(PictureFound(name, row, 1))
     inspector.copies[0].hear(None)
     await rig.settled()

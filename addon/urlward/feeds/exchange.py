@@ -55,7 +55,7 @@ type Update = tuple[dict[str, list[str] | None], Any]
 """Names of entries to their subjects in the grammar, None for those that are gone; and where to go on."""
 
 
-class Exchange(NamedTuple):
+class DigestExchange(NamedTuple):
     """One kind of exchange.
 
     Attributes:
@@ -69,7 +69,7 @@ class Exchange(NamedTuple):
     names: bool = False
 
 
-class Kept(NamedTuple):
+class ExchangeState(NamedTuple):
     """What an exchange has said so far.
 
     Attributes:
@@ -113,11 +113,11 @@ def fetched(feed: "FeedTable", origin: FeedOrigin, path: Path, key: Key, *, keep
             if size > feed.max_size:
                 raise RefusedError("too-large", f"more than max_size, {feed.max_size} bytes")
             if keeps and time.monotonic() > written + _WRITE:
-                _write(path, key, of, Kept(place, entries))
+                _write(path, key, of, ExchangeState(place, entries))
                 written = time.monotonic()
     finally:
         if keeps:
-            _write(path, key, of, Kept(place, entries))
+            _write(path, key, of, ExchangeState(place, entries))
     return _lines(entries, exchange, feed.category or exchange.category)
 
 
@@ -125,7 +125,7 @@ def _size(subjects: Sequence[str]) -> int:
     return sum(map(len, subjects))
 
 
-def _answers(exchange: Exchange, origin: FeedOrigin, place: Any) -> Iterator[Update]:
+def _answers(exchange: DigestExchange, origin: FeedOrigin, place: Any) -> Iterator[Update]:
     where = peer(parse(origin.url, "the feed's URL"))
     try:
         yield from exchange.updates(origin, place)
@@ -138,7 +138,7 @@ def _answers(exchange: Exchange, origin: FeedOrigin, place: Any) -> Iterator[Upd
         raise FetchError(f"{where}: an answer that is none of this exchange", "protocol") from None
 
 
-def _lines(entries: Mapping[str, list[str]], exchange: Exchange, category: str) -> int:
+def _lines(entries: Mapping[str, list[str]], exchange: DigestExchange, category: str) -> int:
     fd = memfd.new()
     try:
         with os.fdopen(fd, "wb", closefd=False) as file:
@@ -153,17 +153,17 @@ def _lines(entries: Mapping[str, list[str]], exchange: Exchange, category: str) 
     return fd
 
 
-def _read(path: Path, key: Key, of: str, exchange: str) -> Kept:
+def _read(path: Path, key: Key, of: str, exchange: str) -> ExchangeState:
     """What is kept; nothing where that is of another exchange, damaged, or too old to go on from."""
     with suppress(OSError, DamagedError, ValueError, KeyError, TypeError, zlib.error):
         said = json.loads(zlib.decompress(key.unseal(read_regular(path, _MOST))))
         stale = exchange == "stopncii" and said["at"] + _STALE < time.time()
         if said["version"] == _VERSION and said["of"] == of and not stale:
-            return Kept(said["place"], dict(said["entries"]))
-    return Kept(None, {})
+            return ExchangeState(said["place"], dict(said["entries"]))
+    return ExchangeState(None, {})
 
 
-def _write(path: Path, key: Key, of: str, kept: Kept) -> None:
+def _write(path: Path, key: Key, of: str, kept: ExchangeState) -> None:
     said = {"version": _VERSION, "of": of, "at": int(time.time()), **kept._asdict()}
     data = key.seal(zlib.compress(json.dumps(said, separators=(",", ":")).encode(), 1))
     with locked(path.parent):
@@ -181,19 +181,24 @@ def _asked(
 
     Args:
         origin: how it is asked, with all credentials.
-        url: what is asked for.
+        url: what is asked for; an answer may have named it, but no other host than the configured one.
         params: of the URL.
         form: what is sent.
 
     Raises:
         FetchError: there is none.
     """
+    where, base = parse(url, "where an answer goes on"), parse(origin.url, "the feed's URL")
+    if (where.scheme, where.host, where.port) != (base.scheme, base.host, base.port):
+        raise FetchError(
+            f"{peer(base)}: its answer goes on at another host, which gets no credentials", "protocol"
+        )
     if params:
         url += ("&" if "?" in url else "?") + urlencode(params)
     body = None if form is None else urlencode(form).encode()
     answer = fetch(replace(origin, url=url), body=body)
     if answer.fd is None:
-        raise FetchError(f"{peer(parse(url, 'the URL'))}: status 404 or 410: no such exchange", "status")
+        raise FetchError(f"{peer(where)}: status 404 or 410: no such exchange", "status")
     with os.fdopen(answer.fd, "rb") as file:
         return file.read()
 
@@ -311,9 +316,9 @@ def _tat(origin: FeedOrigin, place: Any) -> Iterator[Update]:
         yield changed, place
 
 
-EXCHANGES: Mapping[str, Exchange] = {
-    "ncmec": Exchange("csam", _ncmec, names=True),
-    "stopncii": Exchange("ncii", _stopncii),
-    "tat": Exchange("terrorism", _tat),
+EXCHANGES: Mapping[str, DigestExchange] = {
+    "ncmec": DigestExchange("csam", _ncmec, names=True),
+    "stopncii": DigestExchange("ncii", _stopncii),
+    "tat": DigestExchange("terrorism", _tat),
 }
 """Exchanges by what a feed calls them (`urlward.config.feeds.FeedTable`)."""

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
-from urlward.files.inspection import Copy, Found, Inspector
-from urlward.files.media import Format, format_of, is_told
+from urlward.files.inspection import BodyCopy, Inspector, PictureFound
+from urlward.files.media import MediaFormat, format_of, is_told
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -29,13 +29,13 @@ UNKNOWN: Final = "application/octet-stream"
 """Media type of a body that has no Content-Type."""
 
 _DECODED: Final = {
-    Format.JPEG: "image/jpeg",
-    Format.PNG: "image/png",
-    Format.WEBP: "image/webp",
-    Format.GIF: "image/gif",
-    Format.MP4: "video/mp4",
-    Format.WEBM: "video/webm",
-    Format.TS: "video/mp2t",
+    MediaFormat.JPEG: "image/jpeg",
+    MediaFormat.PNG: "image/png",
+    MediaFormat.WEBP: "image/webp",
+    MediaFormat.GIF: "image/gif",
+    MediaFormat.MP4: "video/mp4",
+    MediaFormat.WEBM: "video/webm",
+    MediaFormat.TS: "video/mp2t",
 }
 _OTHERS: Final = (
     (re.compile(rb".{4}ftyp(?:avif|avis)", re.DOTALL).match, "image/avif"),
@@ -120,7 +120,7 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
 def media_of(head: bytes) -> str:
     """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
     found = format_of(head)
-    if found is Format.MP4 and head[4:8] in _OF_SEGMENTS:
+    if found is MediaFormat.MP4 and head[4:8] in _OF_SEGMENTS:
         return _SEGMENT
     if found is not None:
         return _DECODED[found]
@@ -233,7 +233,7 @@ class _Taken:
         self._room.left += self._count
 
 
-class Seen(NamedTuple):
+class BodySeen(NamedTuple):
     """What was seen of a body.
 
     Attributes:
@@ -247,16 +247,16 @@ class Seen(NamedTuple):
     part: bool
 
 
-class Judge[Answer](Protocol):
+class BodyJudge[Answer](Protocol):
     """Decides on what was found; None where the body may go on. No method raises."""
 
-    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> Answer | None:
+    def exact(self, digests: Mapping[str, bytes], seen: BodySeen) -> Answer | None:
         """Decide on a body's digests, by algorithm."""
 
-    def so_far(self, digests: Mapping[str, bytes], seen: Seen) -> Answer | None:
+    def so_far(self, digests: Mapping[str, bytes], seen: BodySeen) -> Answer | None:
         """Decide on the digests of what has come of a body, which may be all of it."""
 
-    def alike(self, found: Found, seen: Seen) -> Answer | None:
+    def alike(self, found: PictureFound, seen: BodySeen) -> Answer | None:
         """Decide on what the inspector has found."""
 
     def unseen(self) -> None:
@@ -296,7 +296,7 @@ class Inspection[Answer]:
         facts: BodyFacts,
         table: FilesTable,
         algorithms: Collection[str],
-        judge: Judge[Answer],
+        judge: BodyJudge[Answer],
         inspector: Inspector | None = None,
         place: str = "",
         room: Room | None = None,
@@ -319,7 +319,7 @@ class Inspection[Answer]:
         """First bytes, until what it is has been told by them."""
         self._media = facts.media
         self._size = 0
-        self._copy: Copy | None = None
+        self._copy: BodyCopy | None = None
         self._awaits = False
         """Whether the inspector's answer decides whether the body may go on."""
         self._ended = False
@@ -330,8 +330,8 @@ class Inspection[Answer]:
         return not self.over and bool(self._head is not None or self._hashes or self._awaits)
 
     @property
-    def _seen(self) -> Seen:
-        return Seen(self._media, self._size, self._facts.part)
+    def _seen(self) -> BodySeen:
+        return BodySeen(self._media, self._size, self._facts.part)
 
     def feed(self, content: bytes) -> None:
         """Take content that follows."""
@@ -450,7 +450,7 @@ class Inspection[Answer]:
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False
 
-    def _heard(self, found: Found | None) -> None:
+    def _heard(self, found: PictureFound | None) -> None:
         """Take what the inspector says."""
         over = self.over
         if found is None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile
 
-from urlward.files.media import Format
+from urlward.files.media import MediaFormat
 from urlward.files.seen import MOST_FRAMES
 
 if TYPE_CHECKING:
@@ -34,8 +34,13 @@ MOST_PICTURES = 8
 GAP = 1.0
 """Seconds between two key frames that are looked at, at least."""
 
-_PICTURES = {Format.JPEG: "JPEG", Format.PNG: "PNG", Format.WEBP: "WEBP", Format.GIF: "GIF"}
-_DEMUXERS = {Format.MP4: "mp4", Format.WEBM: "matroska", Format.TS: "mpegts"}
+_PICTURES = {
+    MediaFormat.JPEG: "JPEG",
+    MediaFormat.PNG: "PNG",
+    MediaFormat.WEBP: "WEBP",
+    MediaFormat.GIF: "GIF",
+}
+_DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
 
 
 class Frame(NamedTuple):
@@ -74,7 +79,7 @@ def prepare(*, video: bool) -> None:
             _try(_sample(name), media)
 
 
-def _try(made: io.BytesIO, media: Format) -> None:
+def _try(made: io.BytesIO, media: MediaFormat) -> None:
     """Decode a sample, since libraries import some of their modules as they are first used."""
     if not any(frames(made.getvalue(), media, [])):
         raise ImportError(f"{media} is not decoded")
@@ -99,7 +104,7 @@ def _sample(muxer: str) -> io.BytesIO:
     return made
 
 
-def frames(data: bytes, media: Format, beginnings: "list[bytes]") -> Iterator[Frame]:
+def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterator[Frame]:
     """Decode what is to be looked at, one after another.
 
     Args:

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from urlward.engine.entry import PDQ
 from urlward.engine.loaded import LoadedList
-from urlward.files.media import HEAD, MOST_BEGINNING, Format, Splitter, format_of
+from urlward.files.media import HEAD, MOST_BEGINNING, MediaFormat, Splitter, format_of
 from urlward.files.seen import DROPPED, FAILED, LATE
 from urlward.lists import memfd
 
@@ -40,7 +40,7 @@ GRACE: Final = 5.0
 MOST_MESSAGE: Final = 1 << 16
 
 CLASSIFIER: Final = "classifier"
-"""What `Found` has for an algorithm where a classifier says it."""
+"""What `PictureFound` has for an algorithm where a classifier says it."""
 
 ROOM: Final = 2 << 20
 """Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
@@ -49,7 +49,7 @@ MOST_LACKED: Final = 64 << 10
 """Bytes of what segments of a stream lack; it is some hundred to some thousand of them."""
 
 
-class Found(NamedTuple):
+class PictureFound(NamedTuple):
     """Match of a picture, or of a frame, with a listed digest; or what a classifier makes of it.
 
     Attributes:
@@ -69,12 +69,12 @@ class Found(NamedTuple):
     score: float = 0.0
 
 
-type Hear = Callable[[Found | None], None]
-"""Is told of each match, in the event loop; with None once, when no more will be said. After `Copy.drop` of
-nothing."""
+type Hear = Callable[[PictureFound | None], None]
+"""Is told of each match, in the event loop; with None once, when no more will be said. After `BodyCopy.drop`
+of nothing."""
 
 
-class Copy:
+class BodyCopy:
     """Copy of one body, on its way to the inspector. No method raises or waits.
 
     Args:
@@ -93,7 +93,7 @@ class Copy:
         self._found: Hear | None = found
         self._place = place
         self._head = b""
-        self._media: Format | None = None
+        self._media: MediaFormat | None = None
         self._splitter: Splitter | None = None
         """Of a video that is handed over in pieces."""
         self._beginning = b""
@@ -136,7 +136,7 @@ class Copy:
         self._ended = True
         self._close()
 
-    def hear(self, found: Found | None) -> None:
+    def hear(self, found: PictureFound | None) -> None:
         """Take an answer; None is the last one on a piece."""
         if found is None:
             self._asked -= 1
@@ -151,7 +151,7 @@ class Copy:
             self._give_up(FAILED)
         elif self._media.is_video:
             self._splitter = Splitter(self._media)
-            self._begins = self._media is not Format.TS
+            self._begins = self._media is not MediaFormat.TS
         return head
 
     def _take(self, content: bytes) -> None:
@@ -220,7 +220,9 @@ class Copy:
         """Hand over the piece that there is."""
         assert self._media is not None
         lacks = (
-            self._media is Format.MP4 and self._splitter is not None and b"moov" not in self._splitter.boxes
+            self._media is MediaFormat.MP4
+            and self._splitter is not None
+            and b"moov" not in self._splitter.boxes
         )
         memfd.seal(self._fd)  # who decodes it, and may be taken over, is not the only one who reads it
         place = self._place if lacks else ""
@@ -260,7 +262,7 @@ class _Asked(NamedTuple):
         size: bytes of the content, which takes of the room for copies until then.
     """
 
-    copy: Copy
+    copy: BodyCopy
     until: float
     size: int
 
@@ -298,7 +300,7 @@ class Inspector:
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._number = 0
 
-    def offer(self, media: str, size: int | None, found: Hear, place: str = "") -> Copy | None:
+    def offer(self, media: str, size: int | None, found: Hear, place: str = "") -> BodyCopy | None:
         """Begin a copy.
 
         Args:
@@ -313,7 +315,7 @@ class Inspector:
         if self._channel is None or self._room < min(size or 1, PIECE if media == "video" else self.max_size):
             self.count(DROPPED)
             return None
-        return Copy(self, found, place)
+        return BodyCopy(self, found, place)
 
     async def run(self) -> None:
         """Keep the connection to the inspector, until cancelled."""
@@ -344,7 +346,7 @@ class Inspector:
         self._room -= size
         return True
 
-    def ask(self, copy: Copy, media: Format, fd: int, size: int, place: str) -> bool:
+    def ask(self, copy: BodyCopy, media: MediaFormat, fd: int, size: int, place: str) -> bool:
         """Ask what a piece looks like; False where that cannot be, which is counted."""
         self._number += 1
         said = {"look": self._number, "format": media} | ({"place": place} if place else {})
@@ -414,7 +416,7 @@ class Inspector:
             asked.copy.hear(None)
 
 
-def _found_in(said: Mapping[str, Any]) -> Found:
+def _found_in(said: Mapping[str, Any]) -> PictureFound:
     if "score" in said:
-        return Found("", 0, 0, CLASSIFIER, said["at"], said["score"])
-    return Found(said["list"], said["row"], said["distance"], PDQ, said["at"])
+        return PictureFound("", 0, 0, CLASSIFIER, said["at"], said["score"])
+    return PictureFound(said["list"], said["row"], said["distance"], PDQ, said["at"])

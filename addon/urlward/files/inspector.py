@@ -43,10 +43,10 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.table import perceptual_list
 from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
-from urlward.files.media import Format
-from urlward.files.pdq import QUALITY, Index, Match
+from urlward.files.media import MediaFormat
+from urlward.files.pdq import QUALITY, Index, PdqMatch
 from urlward.files.sandbox import started
-from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, Seen, seen_in
+from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen, seen_in
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
@@ -107,9 +107,9 @@ class Job(NamedTuple):
         until: when it is not worth looking at any more, on a clock that does not go back.
     """
 
-    media: Format
+    media: MediaFormat
     fds: Sequence[int]
-    told: Callable[[str, list[Seen]], None]
+    told: Callable[[str, list[FrameSeen]], None]
     until: float
 
     @property
@@ -117,7 +117,7 @@ class Job(NamedTuple):
         """Bytes of the content."""
         return os.fstat(self.fds[0]).st_size
 
-    def over(self, how: str, seen: "list[Seen] | None" = None) -> None:
+    def over(self, how: str, seen: "list[FrameSeen] | None" = None) -> None:
         """Close the files, and tell."""
         for fd in self.fds:
             os.close(fd)
@@ -159,7 +159,7 @@ class Queue:
         return None
 
 
-class Sandbox:
+class SandboxHandle:
     """A sandbox, and its replacement when it ends.
 
     Args:
@@ -248,7 +248,7 @@ class Sandbox:
             self._over(how.decode(), list(seen_in(records)))
         self.pump()
 
-    def _over(self, how: str, seen: "list[Seen] | None" = None) -> None:
+    def _over(self, how: str, seen: "list[FrameSeen] | None" = None) -> None:
         if self._late is not None:
             self._late.cancel()
         job, self._job = self._job, None
@@ -268,7 +268,7 @@ class Sandbox:
         asyncio.get_running_loop().call_later(wait, self.start)
 
 
-class Lists:
+class PictureLists:
     """Indexes of the lists that workers have in force, by the checksum of the artifact.
 
     Args:
@@ -320,7 +320,7 @@ class Lists:
         return None
 
 
-class Worker:
+class WorkerPeer:
     """Connection of a worker.
 
     Args:
@@ -328,7 +328,7 @@ class Worker:
         channel: to the worker.
     """
 
-    def __init__(self, inspector: "Inspector", channel: socket.socket) -> None:
+    def __init__(self, inspector: "InspectorProcess", channel: socket.socket) -> None:
         self._inspector = inspector
         self._channel = channel
         self.lists: dict[str, str] = {}
@@ -355,14 +355,14 @@ class Worker:
             beginnings = self._inspector.beginnings(said["place"]) if "place" in said else []
             told = partial(self._looked, said["look"])
             until = time.monotonic() + 2 * self._inspector.wanted.deadline
-            self._inspector.take(Job(Format(said["format"]), [*fds, *beginnings], told, until))
+            self._inspector.take(Job(MediaFormat(said["format"]), [*fds, *beginnings], told, until))
 
-    def _looked(self, number: int, how: str, seen: list[Seen]) -> None:
+    def _looked(self, number: int, how: str, seen: list[FrameSeen]) -> None:
         task = asyncio.get_running_loop().create_task(self._compare(number, how, seen))
         self._inspector.tasks.add(task)
         task.add_done_callback(self._inspector.tasks.discard)
 
-    async def _compare(self, number: int, how: str, seen: list[Seen]) -> None:
+    async def _compare(self, number: int, how: str, seen: list[FrameSeen]) -> None:
         asked = [each for each in seen if each.kind == PDQ and each.value >= QUALITY]
         for checksum, name in [*self.lists.items()] if asked else ():
             index = self._inspector.lists.get(checksum)
@@ -380,7 +380,7 @@ class Worker:
             self._inspector.classifier_fails()
         self.tell({"done": number, "how": how})
 
-    def _tell_of(self, number: int, name: str, match: Match, at: float) -> None:
+    def _tell_of(self, number: int, name: str, match: PdqMatch, at: float) -> None:
         self.tell({"found": number, "list": name, "row": match.row, "distance": match.distance, "at": at})
 
     def tell(self, message: Mapping[str, object]) -> None:
@@ -393,7 +393,7 @@ class Worker:
         self._channel.close()
 
 
-class Inspector:
+class InspectorProcess:
     """The inspector.
 
     Args:
@@ -403,12 +403,12 @@ class Inspector:
 
     def __init__(self, folder: Path, wanted: Wanted) -> None:
         self.wanted = wanted
-        self.lists = Lists(folder)
+        self.lists = PictureLists(folder)
         self.tasks: set[asyncio.Task[None]] = set()
         self._path = folder / SOCKET
-        self._workers: set[Worker] = set()
+        self._workers: set[WorkerPeer] = set()
         self._queue = Queue(wanted.queue)
-        self._sandboxes = [Sandbox(wanted, self._queue) for _ in range(wanted.processes)]
+        self._sandboxes = [SandboxHandle(wanted, self._queue) for _ in range(wanted.processes)]
         self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
         self._fault_said = float("-inf")
 
@@ -442,11 +442,11 @@ class Inspector:
         with suppress(OSError):
             channel, _ = listening.accept()
             channel.setblocking(False)
-            worker = Worker(self, channel)
+            worker = WorkerPeer(self, channel)
             self._workers.add(worker)
             asyncio.get_running_loop().add_reader(channel, worker.hear)
 
-    def gone(self, worker: Worker) -> None:
+    def gone(self, worker: WorkerPeer) -> None:
         """Forget a worker that has ended."""
         self._workers.discard(worker)
         asyncio.get_running_loop().remove_reader(worker._channel)
@@ -502,7 +502,7 @@ async def _serve(folder: Path, wanted: Wanted, channel: int | None) -> None:
         loop.add_signal_handler(end, stop.set)
     if channel is not None:
         beat(loop, channel)
-    await Inspector(folder, wanted).run(stop)
+    await InspectorProcess(folder, wanted).run(stop)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.engine.perceptual import SIZE, PerceptualList
 from urlward.files.media import HEAD, format_of
 from urlward.files.sandbox import started
-from urlward.files.seen import DONE, MOST_RECORDS, PDQ, Seen, seen_in
+from urlward.files.seen import DONE, MOST_RECORDS, PDQ, FrameSeen, seen_in
 from urlward.regular import open_regular
 
 DEADLINE = 60.0
@@ -74,7 +74,7 @@ def _not_installed(error: ImportError) -> LookError:
     return LookError(f"pictures are not compared: {error.name} is not there (the extra `files`)")
 
 
-def _seen(fd: int, media: str) -> list[Seen]:
+def _seen(fd: int, media: str) -> list[FrameSeen]:
     """What a sandbox of its own sees in a file."""
     try:
         process, ours = started(deadline=DEADLINE, video=True)

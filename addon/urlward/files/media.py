@@ -34,8 +34,8 @@ _STILL = frozenset({b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"})
 """Brands of pictures in that format, which are not decoded."""
 
 
-class Format(StrEnum):
-    """Format that is decoded."""
+class MediaFormat(StrEnum):
+    """MediaFormat that is decoded."""
 
     JPEG = "jpeg"
     PNG = "png"
@@ -48,29 +48,29 @@ class Format(StrEnum):
     @property
     def is_video(self) -> bool:
         """Whether it has key frames rather than pictures."""
-        return self in (Format.MP4, Format.WEBM, Format.TS)
+        return self in (MediaFormat.MP4, MediaFormat.WEBM, MediaFormat.TS)
 
 
-def format_of(head: bytes) -> Format | None:
-    """Format of a body that begins so; None where it is not decoded.
+def format_of(head: bytes) -> MediaFormat | None:
+    """MediaFormat of a body that begins so; None where it is not decoded.
 
     Args:
         head: its first `HEAD` bytes, or all.
     """
     if head.startswith(b"\xff\xd8\xff"):
-        return Format.JPEG
+        return MediaFormat.JPEG
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return Format.PNG
+        return MediaFormat.PNG
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return Format.GIF
+        return MediaFormat.GIF
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return Format.WEBP
+        return MediaFormat.WEBP
     if head.startswith(_EBML):
-        return Format.WEBM
+        return MediaFormat.WEBM
     if head[4:8] in _BEGINNINGS and not (head[4:8] == b"ftyp" and head[8:12] in _STILL):
-        return Format.MP4
+        return MediaFormat.MP4
     if len(head) > _PACKET and all(head[at] == _SYNC for at in range(0, min(len(head), HEAD), _PACKET)):
-        return Format.TS
+        return MediaFormat.TS
     return None
 
 
@@ -95,7 +95,7 @@ class Splitter:
         boxes: types of the boxes of an MP4 file so far, of those that one may begin with.
     """
 
-    def __init__(self, media: Format) -> None:
+    def __init__(self, media: MediaFormat) -> None:
         self.boxes: set[bytes] = set()
         self._media = media
         self._held = b""
@@ -111,11 +111,11 @@ class Splitter:
             a piece may begin.
         """
         match self._media:
-            case Format.TS:
+            case MediaFormat.TS:
                 return [b"", content]
-            case Format.WEBM:
+            case MediaFormat.WEBM:
                 return self._clusters(self._held + content)
-            case Format.MP4:
+            case MediaFormat.MP4:
                 return self._boxed(self._held + content)
         return [content]
 

@@ -26,7 +26,7 @@ MOST_MATCHES = 16
 """Rows that a search finds, the closest ones."""
 
 
-class Match(NamedTuple):
+class PdqMatch(NamedTuple):
     """Listed digest that a search has found.
 
     Attributes:
@@ -99,7 +99,7 @@ class Index:
     def __len__(self) -> int:
         return len(self._distances)
 
-    def search(self, digests: bytes) -> list[Match]:
+    def search(self, digests: bytes) -> list[PdqMatch]:
         """Find the rows that look like a picture.
 
         Args:
@@ -109,7 +109,7 @@ class Index:
             `MOST_MATCHES` at most, the closest first, each row once.
         """
         asked = np.frombuffer(digests, np.uint8).reshape(-1, DIGEST)
-        best: dict[int, Match] = {}
+        best: dict[int, PdqMatch] = {}
         for part, most in self._parts:
             ends, distances, places = part.faiss_index.range_search(asked, most + 1)
             queries = np.repeat(np.arange(len(asked)) // TURNS, np.diff(ends.astype(np.int64)))
@@ -118,5 +118,5 @@ class Index:
                 queries[near].tolist(), places[near].tolist(), distances[near].tolist(), strict=True
             ):
                 if place not in best or distance < best[place].distance:
-                    best[place] = Match(query, self._rows[place], int(distance))
+                    best[place] = PdqMatch(query, self._rows[place], int(distance))
         return sorted(best.values(), key=lambda match: match.distance)[:MOST_MATCHES]

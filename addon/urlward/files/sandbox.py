@@ -29,8 +29,8 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from urlward.files.confine import ConfineError, Limits, confine
-from urlward.files.media import Format
-from urlward.files.seen import DONE, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, Seen
+from urlward.files.media import MediaFormat
+from urlward.files.seen import DONE, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen
 from urlward.process import keep_private, module_command, told
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Sandbox:
             self._channel.send(answer)
 
     def _do(self, job: Mapping[str, Any], fds: Sequence[int]) -> bytes:
-        media = Format(job["format"])
+        media = MediaFormat(job["format"])
 
         def look(out: int) -> None:
             self._confined(out, lambda: self._look(fds, media, out))
@@ -203,7 +203,7 @@ class Sandbox:
             sys.exit(1)
         work()
 
-    def _look(self, fds: Sequence[int], media: Format, out: int) -> None:
+    def _look(self, fds: Sequence[int], media: MediaFormat, out: int) -> None:
         from urlward.files.decode import frames
         from urlward.files.pdq import digests_of
 
@@ -212,7 +212,7 @@ class Sandbox:
             data, *beginnings = map(_content, fds)
             for frame in frames(data, media, beginnings):
                 digests, quality = digests_of(frame.pixels)
-                os.write(out, Seen(PDQ, frame.at, quality, digests).written())
+                os.write(out, FrameSeen(PDQ, frame.at, quality, digests).written())
                 seen = True
                 if self._classifier is not None:
                     os.write(out, _scored(self._classifier, frame).written())
@@ -220,12 +220,12 @@ class Sandbox:
             sys.exit(0 if seen else 1)
 
 
-def _scored(classifier: Classifier, frame: "Frame") -> Seen:
+def _scored(classifier: Classifier, frame: "Frame") -> FrameSeen:
     """What a classifier says of a frame."""
     try:
-        return Seen(SCORE, frame.at, float(classifier(frame.pixels)))
+        return FrameSeen(SCORE, frame.at, float(classifier(frame.pixels)))
     except Exception:  # noqa: BLE001 - an institution's own
-        return Seen(FAULT, frame.at)
+        return FrameSeen(FAULT, frame.at)
 
 
 def _content(fd: int) -> bytes:

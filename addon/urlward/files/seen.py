@@ -28,7 +28,7 @@ _RECORD = struct.Struct(f"<cdd{TURNS * DIGEST}s")
 _LAST, _HIGHEST = 1e9, 100
 
 
-class Seen(NamedTuple):
+class FrameSeen(NamedTuple):
     """What was seen of a frame.
 
     Attributes:
@@ -48,11 +48,11 @@ class Seen(NamedTuple):
         return _RECORD.pack(*self)
 
 
-def seen_in(records: bytes) -> Iterator[Seen]:
+def seen_in(records: bytes) -> Iterator[FrameSeen]:
     """Read records; half of one at the end, what makes no sense, and more than there can be is left out."""
     whole = len(records) // _RECORD.size * _RECORD.size
     for record in islice(_RECORD.iter_unpack(records[:whole]), 2 * MOST_FRAMES):
-        seen = Seen(*record)
+        seen = FrameSeen(*record)
         # Comparisons with what is no number are false.
         if 0 <= seen.at < _LAST and 0 <= seen.value <= _HIGHEST:
             yield seen

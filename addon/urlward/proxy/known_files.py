@@ -7,8 +7,8 @@ from typing import Final
 from urlward.config import FilesTable
 from urlward.engine.entry import PDQ
 from urlward.engine.verdict import Verdict
-from urlward.files.body import SEGMENTS, Inspection, Room, Seen, facts_of
-from urlward.files.inspection import Found, Inspector
+from urlward.files.body import SEGMENTS, BodySeen, Inspection, Room, facts_of
+from urlward.files.inspection import Inspector, PictureFound
 from urlward.files.seen import DROPPED
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.guard import Guard
@@ -92,7 +92,7 @@ class _Response:
         """Entries that it was told of, of which a video may have a frame each second, each with algorithm and
         action: one id often stands for digests of all kinds, and what is only said of one cuts by another."""
 
-    def exact(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
+    def exact(self, digests: Mapping[str, bytes], seen: BodySeen) -> BlockResponse | None:
         """Decide on a body's digests."""
         guard = self._guard
         try:
@@ -103,7 +103,7 @@ class _Response:
             return self._fault(e)
         return self.so_far(digests, seen)
 
-    def so_far(self, digests: Mapping[str, bytes], seen: Seen) -> BlockResponse | None:
+    def so_far(self, digests: Mapping[str, bytes], seen: BodySeen) -> BlockResponse | None:
         """Decide on the digests of what has come of a body."""
         guard = self._guard
         try:
@@ -114,7 +114,7 @@ class _Response:
         except Exception as e:  # noqa: BLE001 - as above
             return self._fault(e)
 
-    def alike(self, found: Found, seen: Seen) -> BlockResponse | None:
+    def alike(self, found: PictureFound, seen: BodySeen) -> BlockResponse | None:
         """Decide on what the inspector has found."""
         guard, pictures = self._guard, self._table.pictures
         try:
@@ -141,7 +141,12 @@ class _Response:
         return plain(503, "The filter could not decide on this response.", head=False)
 
     def _known(
-        self, verdict: Verdict, algorithm: str, action: FileAction, seen: Seen, found: Found | None = None
+        self,
+        verdict: Verdict,
+        algorithm: str,
+        action: FileAction,
+        seen: BodySeen,
+        found: PictureFound | None = None,
     ) -> BlockResponse | None:
         """Have it said, and learned; the response in its place, where it must not pass."""
         entry = verdict.list, verdict.entry, verdict.action, algorithm
