@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,28 @@ def test_a_name_server_that_does_not_answer(
     monkeypatch.setattr(doctor, "NAMES_WITHIN", 0.05)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: time.sleep(1))
     assert found(capsys, config, 1)["DNS"][0].text == "hotline.example: no answer"
+
+
+def test_whether_pictures_can_be_looked_at(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = config.read_text()
+    config.write_text(f"{before}[files]\n")
+    assert "pictures" not in found(capsys, config, 0), "exact digests need nothing"
+
+    config.write_text(f'{before}[files]\npictures = "alert"\n')
+    assert found(capsys, config, 0)["pictures"] == [
+        Finding("pictures", "ok", "are decoded in a sandbox, and compared")
+    ]
+
+    config.write_text(f'{before}[files]\nclassifier = "json:no_such"\n')
+    [finding] = found(capsys, config, 1)["pictures"]
+    assert finding.text == "are not looked at: files.classifier: json:no_such: there is no such function"
+
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    [finding] = found(capsys, config, 1)["pictures"]
+    assert finding.text == "are not looked at: faiss is not there (the extra `files`)"
+    assert finding.advice == "pip install 'urlward[files]'"
 
 
 def test_too_few_descriptors(

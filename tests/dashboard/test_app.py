@@ -181,7 +181,7 @@ def test_each_answer_keeps_browsers_strict(browser: Browser, path: str):
 def test_alarms_are_seen_at_once(inside: Browser, sources: MadeUp):
     assert b">1 alarm</a>" not in inside.get("/").data
     sources.alarm = "stale"
-    assert b">1 alarm</a>: phishing" in inside.get("/").data
+    assert b">1 alarm</a>: phishing: stale<" in inside.get("/").data
 
 
 def test_nodes_of_a_fleet_are_shown(inside: Browser, sources: MadeUp):

@@ -436,6 +436,30 @@ async def test_a_classifier_that_is_not_there_leaves_pictures_alone_and_says_so(
     assert worker.counted == {"dropped": 1}
 
 
+async def test_a_classifier_that_its_package_does_not_have_is_said(tmp_path: Path) -> None:
+    (tmp_path / "other.py").write_text("def guess(pixels):\n    return 0.0\n")
+    with inspecting(tmp_path, classifier="other:score") as process:
+        await said(process, "files.classifier: other:score: there is no such function")
+
+
+@pytest.mark.parametrize("missing", ["numpy", "faiss", "threatexchange", "pdqhash", "av"])
+async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Path, missing: str) -> None:
+    (tmp_path / f"{missing}.py").write_text(f"raise ModuleNotFoundError('not there', name='{missing}')")
+    loaded = listed(tmp_path, picture(1))
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            if missing in ("numpy", "faiss", "threatexchange"):
+                text = f"pictures are not compared with it: {missing} is not there (the extra `files`)"
+                line = await said(process, text)
+                assert line.startswith("files: list ")
+            else:
+                await said(process, "the extra files is not installed")
+            assert await worker.look(written(picture(1))) == []
+        assert process.poll() is None, "it would be replaced, again and again"
+        process.terminate()
+        assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
+
+
 async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
     loaded = listed(tmp_path, picture(1))
     with inspecting(tmp_path) as process:

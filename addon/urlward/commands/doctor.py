@@ -113,6 +113,7 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         "kernel": lambda: _kernel(config),
         "fleet": lambda: _fleet(config),
         "hook": lambda: _hook(config),
+        "pictures": lambda: _pictures(config),
         "files": _descriptors,
     }
     for about, look in looks.items():
@@ -402,6 +403,21 @@ def _told(config: Config) -> dict[str, Any] | None:
         return ask(state_folder(config.state), "status")
     except UrlwardError:
         return None
+
+
+def _pictures(config: Config) -> Iterator[Finding]:
+    about, files = "pictures", config.files
+    if files is None or not (files.pictures != "off" or files.classifier):
+        return
+    from urlward.files.local import refusal
+
+    if why := refusal(files):
+        advice = (
+            "pip install 'urlward[files]'" if "extra" in why else "exact digests are compared all the same"
+        )
+        yield _wrong(about, f"are not looked at: {why}", advice)
+    else:
+        yield _ok(about, "are decoded in a sandbox, and compared")
 
 
 def _descriptors() -> Iterator[Finding]:

@@ -89,6 +89,12 @@ MOST_DISTANCE = 63
 """Bits at most by which a PDQ digest may differ: of two pictures that have nothing in common about 128 do."""
 
 _HEX = re.compile(r"[0-9A-Fa-f]+").fullmatch
+_OTHER_DIGEST = re.compile(
+    r"(?:sha-?[0-9]{1,3}(?:-[0-9]{3})?|md[0-9]|blake[0-9a-z]+|photodna|phash|tlsh|ssdeep|xxh[0-9]+|crc32"
+    r"|pdqf?|pdq_ocr|tmk|vpdq|video_md5|photo_md5):.*|(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}|[0-9a-f]{128})",
+    re.IGNORECASE,
+).fullmatch
+"""What somebody means for a digest, of an algorithm that is none of `ALGORITHMS`, or is not said."""
 _OF_NOTHING = frozenset(
     hashlib.new(name, usedforsecurity=False).hexdigest() for name in ALGORITHMS if name != PDQ
 )
@@ -288,6 +294,9 @@ def _subject(text: str) -> Entry:
     algorithm, colon, digest = text.partition(":")
     if colon and algorithm.lower() in ALGORITHMS:
         return _file(algorithm.lower(), digest)
+    if _OTHER_DIGEST(text):
+        hint = ", ".join(f"{name}:…" for name in ALGORITHMS)
+        raise _Fault(0, 0, "a digest of a file has its algorithm before it", hint)
     if text.startswith("*/"):
         return _path_sequence(text)
     if _IP_LIKE.fullmatch(text):

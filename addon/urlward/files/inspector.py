@@ -302,6 +302,9 @@ class PictureLists:
                 index = await asyncio.to_thread(self._made, checksum, key)
             except (UrlwardError, OSError, MemoryError) as e:
                 logger.error("files: list %s: pictures are not compared with it: %s", name, e)
+            except ImportError as e:
+                why = f"{e.name} is not there (the extra `files`)"
+                logger.error("files: list %s: pictures are not compared with it: %s", name, why)
         if index is None:
             self._indexes.pop(checksum, None)  # the one that is in its place now will be told, or is damaged
         elif checksum in self._indexes:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from urlward.config.files import FilesTable
 from urlward.engine.errors import UrlwardError
 from urlward.engine.perceptual import SIZE, PerceptualList
 from urlward.files.media import HEAD, format_of
@@ -68,6 +69,36 @@ def alike_in(path: Path, lists: Iterable[PerceptualList]) -> list[Alike] | None:
             at = listed.rows.index(match.row) * SIZE
             found.append(Alike(listed.name, match.row, match.distance, listed.digests[at : at + SIZE]))
     return found
+
+
+def refusal(files: FilesTable) -> str:
+    """Why no picture would be looked at as is configured; empty where pictures are.
+
+    Args:
+        files: the table.
+
+    Raises:
+        OSError: there is no process.
+    """
+    try:
+        from urlward.files.pdq import Index
+
+        Index(bytes(SIZE), bytes(1), (0,))
+    except ImportError as e:
+        return f"{e.name} is not there (the extra `files`)"
+    process, ours = started(
+        deadline=files.deadline, video=files.video, classifier=files.classifier, strictly=files.sandbox
+    )
+    with ours:
+        ours.settimeout(DEADLINE)
+        try:
+            said = json.loads(ours.recv(MOST_RECORDS) or b"{}")
+        except TimeoutError:
+            return "a sandbox has no answer in time"
+        finally:
+            process.kill()
+            process.wait()
+    return "" if "ready" in said else str(said.get("refused", "no sandbox starts"))
 
 
 def _not_installed(error: ImportError) -> LookError:

@@ -4,14 +4,14 @@ Digests, thresholds and the index are those of Meta's ``threatexchange`` (extra 
 an institution has made is met by the one made here.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from urlward.files.seen import DIGEST, TURNS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 QUALITY = 50
@@ -46,6 +46,8 @@ def prepare() -> None:
     Raises:
         ImportError: it is not installed.
     """
+    import numpy as np
+
     digests_of(np.zeros((64, 64, 3), np.uint8))
 
 
@@ -55,6 +57,7 @@ def digests_of(pixels: "NDArray[np.uint8]") -> tuple[bytes, float]:
     Args:
         pixels: height, width and three colours.
     """
+    import numpy as np
     import pdqhash
 
     vectors, quality = pdqhash.compute_dihedral(np.ascontiguousarray(pixels))
@@ -70,11 +73,13 @@ class Index:
         rows: numbers that name them (`urlward.engine.perceptual.PerceptualList`).
 
     Raises:
-        ImportError: ``threatexchange`` is not installed.
+        ImportError: ``threatexchange``, or what it needs, is not installed.
     """
 
     def __init__(self, digests: bytes, distances: bytes, rows: Sequence[int]) -> None:
+        logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of each way in which it tries to load
         import faiss
+        import numpy as np
         from threatexchange.signal_type.pdq.pdq_faiss_matcher import PDQFlatHashIndex, PDQMultiHashIndex
 
         faiss.omp_set_num_threads(1)  # traffic has the other processors, and threads would wait for them
@@ -93,6 +98,8 @@ class Index:
             self._add(PDQFlatHashIndex(), listed, ~close, int(self._distances.max()))
 
     def _add(self, part: Any, listed: "NDArray[np.uint8]", which: "NDArray[np.bool_]", most: int) -> None:
+        import numpy as np
+
         part.faiss_index.add_with_ids(np.ascontiguousarray(listed[which]), np.flatnonzero(which))
         self._parts.append((part, most))
 
@@ -108,6 +115,8 @@ class Index:
         Returns:
             `MOST_MATCHES` at most, the closest first, each row once.
         """
+        import numpy as np
+
         asked = np.frombuffer(digests, np.uint8).reshape(-1, DIGEST)
         best: dict[int, PdqMatch] = {}
         for part, most in self._parts:

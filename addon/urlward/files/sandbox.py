@@ -91,18 +91,23 @@ def started(
     return process, ours
 
 
+class NoClassifierError(Exception):
+    """A package without the function that is to be the classifier."""
+
+
 def classifier_of(name: str) -> Classifier | None:
     """Import ``package:function``; None from nothing.
 
     Raises:
+        NoClassifierError: the package has no such function.
         Exception: whatever it raises as it is imported.
     """
     if not name:
         return None
     module, _, function = name.partition(":")
-    found: Classifier = getattr(importlib.import_module(module), function)
-    if not callable(found):
-        raise TypeError(f"{name} is no function")
+    found: Classifier | None = getattr(importlib.import_module(module), function, None)
+    if found is None or not callable(found):
+        raise NoClassifierError
     return found
 
 
@@ -270,6 +275,8 @@ def main() -> None:
         _refuse(channel, f"{e}: the extra files is not installed")
     try:
         classifier = classifier_of(asked["classifier"])
+    except NoClassifierError:
+        _refuse(channel, f"files.classifier: {asked['classifier']}: there is no such function")
     except Exception as e:  # noqa: BLE001 - it is an institution's own
         _refuse(channel, f"files.classifier: {asked['classifier']}: {type(e).__name__} as it is imported")
     made = Sandbox(channel, asked["deadline"], asked["memory"], classifier, strictly=asked["strictly"])

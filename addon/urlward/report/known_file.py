@@ -15,7 +15,8 @@ PERSONAL = ("client", "client_port", "group")
 """Fields of an event that tell of a person, who is named on an order alone."""
 
 _ACTIONS = {
-    "cut": "The connection was cut before the file was whole, and its URL is blocked from then on.",
+    "cut": "The file did not arrive whole (its connection was cut, or the block page sent in its place), "
+    "and its URL is blocked from then on.",
     "learn": "The file has passed; its URL is blocked from then on.",
     "alert": "The file has passed, as configured.",
 }

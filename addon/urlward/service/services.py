@@ -20,7 +20,6 @@ from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
 from urlward.dashboard.sources import Row
-from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.learn import Learning
@@ -336,9 +335,9 @@ class Services:
         )
 
     def _alarms(self) -> list[Row]:
-        now = time_text(time.time())
+        # Since when they last is not kept; the recorded ones say it.
         return [
-            {"time": now, "source": "records", "alarm": kind, "text": text, "current": True}
+            {"time": "", "source": "records", "alarm": kind, "text": text, "current": True}
             for kind, text in {**self.recorder.alarms, **set_aside_alarm(self._records, self._state)}.items()
         ]
 
