@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 # Every day the same examples; in CI others each time (URLWARD_SEED tells which, so that they can be
-# had again), and by the engine's tests four times as many; `long` a hundred times those (engine/support.py).
+# had again), and by the engine's tests twice as many; `long` a hundred times those (engine/support.py).
 settings.register_profile("everyday", derandomize=True, **_COMMON)
 settings.register_profile("ci", print_blob=True, **_COMMON)
 settings.register_profile("long", print_blob=True, **_COMMON)

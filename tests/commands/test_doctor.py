@@ -77,8 +77,8 @@ def test_the_ports_of_a_gateway_are_those_that_it_takes(
 ) -> None:
     """Without `listen` it is at all addresses, and it answers DNS: both may be taken by somebody else."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+        port = free_port()  # which no connection has meanwhile
+        taken.bind(("127.0.0.1", port))
         lines = [line for line in config.read_text().splitlines() if not line.startswith("listen")]
         gateway = ["[gateway]", 'interfaces = ["lo"]', "steer = true", f"dns = {{ port = {port} }}"]
         config.write_text("\n".join([*lines, *gateway]))

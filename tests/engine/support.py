@@ -21,14 +21,14 @@ CREATED = 1_700_000_000
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "everyday")
 LONG = PROFILE == "long"
 """HYPOTHESIS_PROFILE=long tries other examples at each run, and a hundred times as many."""
-EVERYDAY_SHARE = 4
-"""In everyday runs, whose examples are the same ones each time, one in so many of them is tried."""
+SHARES = {"everyday": 4, "ci": 2}
+"""In a run of CI, whose examples are others each time, one in so many is tried; everyday the same ones."""
 
 
 def examples(count: int) -> settings:
-    """Settings for a property that `count` examples try in a run of CI."""
+    """Settings for a property that `count` examples are enough for."""
     return settings(
-        max_examples=count * 100 if LONG else count // EVERYDAY_SHARE if PROFILE == "everyday" else count,
+        max_examples=count * 100 if LONG else count // SHARES.get(PROFILE, 1),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
 

@@ -458,11 +458,16 @@ async def test_sentinels_over_tls(tmp_path: Path) -> None:
 
 
 async def test_a_cluster_is_asked_where_the_slot_is(tmp_path: Path) -> None:
-    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
-    with valkey(tmp_path / "1", *options) as one, valkey(tmp_path / "2", *options) as two:
+    # The other port of a node is by default one that some connection of this machine may have.
+    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-port")
+    first, second = free_port(), free_port()
+    with (
+        valkey(tmp_path / "1", *options, str(first)) as one,
+        valkey(tmp_path / "2", *options, str(second)) as two,
+    ):
         one.run("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
         two.run("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
-        one.run("CLUSTER", "MEET", "127.0.0.1", two.port)
+        one.run("CLUSTER", "MEET", "127.0.0.1", two.port, second)
         await until(lambda: all(b"cluster_state:ok" in each.run("CLUSTER", "INFO") for each in (one, two)))
         for each in (one, two):
             async with connected(FleetTable(url=(each.url,), node="a")) as (c, _):

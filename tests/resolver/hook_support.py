@@ -7,10 +7,9 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -209,11 +208,10 @@ async def resolving(
 
 
 def _answers(port: int) -> bool:
-    """Whether a socket is bound there."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        try:
-            one.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    time.sleep(0)
+    """Whether a socket is bound there, and connections are taken, which may come later."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, suppress(OSError):
+        one.bind(("127.0.0.1", port))
+        return False
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
     return False
