@@ -115,11 +115,12 @@ def _check(args: argparse.Namespace) -> int:
         explained = checker.explain(url) if args.explain and "error" not in found else None
         worst = max(worst, _tell(url, found, args, *(explained or (None,))))
     for path, digests, alike, error in _files(args.file, loaded.keeper.matcher):
-        if error:
+        found = {"file": str(path), **checker.check_file(digests, alike)}
+        if error and found["verdict"] != "block":
+            # What has not been looked at is not known to pass.
             found = {"file": str(path), "verdict": "error", "error": error}
             worst = max(worst, _tell(str(path), found, args))
             continue
-        found = {"file": str(path), **checker.check_file(digests, alike)}
         explanation = checker.explain_file(digests, alike) if args.explain else None
         worst = max(worst, _tell(str(path), found, args, explanation))
     return worst
@@ -128,27 +129,27 @@ def _check(args: argparse.Namespace) -> int:
 def _files(
     paths: Sequence[Path], matcher: Matcher
 ) -> Iterator[tuple[Path, Mapping[str, bytes], Sequence[Alike], str]]:
-    """Each file's digests, the listed pictures that its own are like, and why it cannot be read."""
+    """Each file's digests, the listed pictures that its own are like, and why it cannot be looked at."""
     pictures = matcher.perceptual() if paths else []
     for path in paths:
         try:
             digests = _digests(path, matcher.file_algorithms)
-            yield path, digests, _alike(path, pictures), ""
         except OSError as e:
             yield path, {}, (), e.strerror or str(e)
+            continue
+        yield path, digests, *_alike(path, pictures)
 
 
-def _alike(path: Path, pictures: Sequence[PerceptualList]) -> Sequence[Alike]:
+def _alike(path: Path, pictures: Sequence[PerceptualList]) -> tuple[Sequence[Alike], str]:
     if not pictures:
-        return ()
+        return (), ""
     # With numpy, which nothing else here needs.
     from urlward.files.local import LookError, alike_in
 
     try:
-        return alike_in(path, pictures) or ()
+        return alike_in(path, pictures) or (), ""
     except LookError as e:
-        print(f"{plain(str(path))}: {e}", file=sys.stderr)
-        return ()
+        return (), str(e)
 
 
 def _tell(
