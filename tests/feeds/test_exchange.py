@@ -321,6 +321,29 @@ def test_tech_against_terrorism(server: Server, tmp_path: Path) -> None:
     assert not has(one, "md5", 1)
 
 
+def test_an_exchange_that_never_ends_is_left(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "_LONGEST", 0.0)
+    (tmp_path / "password").write_text(SECRET)
+    one = feed(
+        tmp_path, exchange="tat", url=f"{server.url}/x", user="member",
+        password_file=str(tmp_path / "password"),
+    )  # fmt: skip
+    result = {
+        "hash_digest": of_hex("md5", 1), "algorithm": "MD5", "ideology": "all", "file_type": "mp4",
+        "deleted": False, "updated_on": 1.0, "created_on": "2026-01-01", "id": 1,
+    }  # fmt: skip
+    following = f"{server.url}/x/api/hash-list/v2/all?after=9"
+    said = {"count": 1, "next": following, "previous": None, "checkpoint": "9,2", "results": [result]}
+    server.answer = lambda asked: json.dumps({"token": "a-token"} if asked.method == "POST" else said)
+    outcome = one.refresh()
+    assert (outcome.state, outcome.reason) == ("failed", "timeout")
+    assert len(server.asked) == 2
+    one.refresh()
+    assert server.asked[-1].query["after"] == "9,2"
+
+
 @pytest.mark.parametrize(
     "url", ["https://other.test/page/2", "http://member.test/page/2", "https://member.test:1/"]
 )

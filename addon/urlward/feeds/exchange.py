@@ -45,6 +45,9 @@ _VERSION = 1
 _MOST = 1 << 32
 """Bytes of what is kept at most."""
 
+_LONGEST = 1_800.0
+"""Seconds that a fetch may go on, page after page; the next goes on where it was."""
+
 _WRITE = 300.0
 """Seconds between two times that what an exchange says is kept, while it says more."""
 
@@ -101,7 +104,8 @@ def fetched(feed: "FeedTable", origin: FeedOrigin, path: Path, key: Key, *, keep
     of = blake2b(repr((feed.exchange, feed.url, feed.user)).encode(), digest_size=16).hexdigest()
     kept = _read(path, key, of, str(feed.exchange))
     place, entries = kept
-    size, written = sum(map(_size, entries.values())), time.monotonic()
+    size, began = sum(map(_size, entries.values())), time.monotonic()
+    written = began
     try:
         for changed, reached in _answers(exchange, origin, place):
             for name, subjects in changed.items():
@@ -115,6 +119,11 @@ def fetched(feed: "FeedTable", origin: FeedOrigin, path: Path, key: Key, *, keep
             if keeps and time.monotonic() > written + _WRITE:
                 _write(path, key, of, ExchangeState(place, entries))
                 written = time.monotonic()
+            if time.monotonic() > began + _LONGEST:
+                where = peer(parse(origin.url, "the feed's URL"))
+                raise FetchError(
+                    f"{where}: has more after {_LONGEST / 60:.0f} minutes; asked on later", "timeout"
+                )
     finally:
         if keeps:
             _write(path, key, of, ExchangeState(place, entries))
