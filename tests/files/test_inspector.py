@@ -376,7 +376,11 @@ async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
     assert said == {"look": b"\xff\xd8\xff" + bytes(1_000), "begins": begins}
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"no picture at all" * 100, b"\xff\xd8\xff" + bytes(2 << 20)])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\xff", b"no picture at all" * 100, b"\xff\xd8\xff" + bytes(2 << 20)],
+    ids=["empty", "a byte", "no picture", "too large"],
+)
 async def test_what_is_no_picture_or_too_large_is_over_at_its_end(tmp_path: Path, data: bytes) -> None:
     with inspecting(tmp_path):
         async with working(tmp_path, max_size=1 << 20) as worker:

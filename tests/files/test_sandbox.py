@@ -354,7 +354,8 @@ def test_who_decodes_has_no_rights(tries: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 def test_a_service_of_a_user_with_a_capability_is_confined_too() -> None:
     """As the unit starts a gateway's."""
-    caps = ["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]
+    # With the second one it finds this checkout, wherever that is.
+    caps = [f"--{kind}-caps=+net_admin,+dac_read_search" for kind in ("inh", "ambient")]
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *caps]
     with box(prefix=user) as made:
         assert made.said == {"ready": True}
@@ -391,9 +392,8 @@ def test_a_classifier_that_fails_costs_its_own_score_alone(
 @pytest.mark.parametrize("name", ["toy:missing", "nowhere:score", "toy:SECRET"])
 def test_a_classifier_that_is_not_there_is_said(tries: Path, name: str) -> None:
     with box(name, folder=tries) as made:
-        assert re.fullmatch(
-            rf"files\.classifier: {name}: \w+Error as it is imported", str(made.said["refused"])
-        )
+        why = "ModuleNotFoundError as it is imported" if "nowhere" in name else "there is no such function"
+        assert made.said["refused"] == f"files.classifier: {name}: {why}"
 
 
 def test_nothing_is_left_of_a_job(sandbox: Box) -> None:
