@@ -72,6 +72,17 @@ def ids(some: list[Event]) -> list[str]:
     return [event.id for event in some]
 
 
+def test_what_a_store_is_being_given_is_known(made: Callable[..., Running]) -> None:
+    running = made()
+    seen: list[tuple[int, int]] = []
+    running.store.wait = lambda: seen.append((running.delivery.position.seq, running.delivery.reached.seq))
+    running.put(events(3))
+    end = running.outbox.news(Position()).last
+    wait_for(lambda: running.delivery.position == end, "all")
+    assert (0, end.seq) in seen
+    assert running.delivery.reached == end
+
+
 def test_a_store_gets_all_in_order(made: Callable[..., Running]) -> None:
     one = made()
     for n in range(0, 1000, 100):

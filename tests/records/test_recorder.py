@@ -421,9 +421,10 @@ async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind
     outbox.close()
 
 
-@pytest.mark.parametrize("behind", [True, False])
-def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: bool) -> None:
-    """What is dropped was made before, as is what comes while all that was found is written down."""
+@pytest.mark.parametrize(("behind", "given"), [(True, False), (True, True), (False, False)])
+def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: bool, given: bool) -> None:
+    """What is dropped was made before, as is what comes while all that was found is written down. What a
+    store is just being given is not dropped."""
     clock = count(1_000 * 10**9, 10**9)  # a second goes by with each look at it
     recorder = Recorder(records(spool=1 << 20), tmp_path, lambda *_: Kept(), clock=lambda: next(clock))
     outbox = recorder._outbox
@@ -434,12 +435,15 @@ def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: boo
         name="jsonl", place="jsonl", behind=behind, down=behind, dropped=0, refused=0,
         position=Position(all_of_it.file) if behind else all_of_it, look=lambda *_: None,
     )  # fmt: skip
+    store.reached = all_of_it if given else store.position
     recorder.deliveries = (store,)  # type: ignore[assignment]
     recorder._begun, recorder._end = True, Position(all_of_it.file)
     before = next(clock) // 10**6
     recorder._keep()
-    assert (store.dropped > 0) == behind
-    if behind:
+    assert (store.dropped > 0) == (behind and not given)
+    if given:
+        assert recorder._dropping_since == {}
+    elif behind:
         assert recorder._dropping_since["jsonl"] <= before
     else:
         (level,) = json.loads((tmp_path / LEVEL).read_text())["level"]

@@ -114,6 +114,7 @@ def test_most_are_such() -> None:
     st.integers(HEADER, len(WIRE)) | st.just(len(WIRE)),
 )
 @example([], len(WIRE))
+@example([(2, 5 << 3)], len(WIRE))
 def test_of_any_bytes_none_that_dnspython_does_not_read(changes: list[tuple[int, int]], size: int) -> None:
     data = bytearray(WIRE)
     for at, value in changes:

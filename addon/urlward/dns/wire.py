@@ -40,6 +40,7 @@ _FIRST = bytes((0xC0, HEADER))
 _SIZES = {A: 4, AAAA: 16}
 _HINT4, _HINT6 = 4, 6
 _MOST_TTL = 1 << 31
+_OPCODE = 0x78  # in the first octet of the flags: zeros for a query and what answers it
 _SERVICES = (SVCB, HTTPS)
 _LEADING = frozenset((A, AAAA, CNAME, DNAME, SVCB, HTTPS))
 
@@ -278,7 +279,7 @@ def addresses_alone(data: bytes, question: Question) -> list[int] | None:
         The offset of each address record, whose name is a pointer of 2 bytes; None for any other answer.
     """
     count, authorities, additionals = _COUNTS(data, 6)
-    if data[4:6] != b"\0\1" or not count or authorities or additionals > 1:
+    if data[2] & _OPCODE or data[4:6] != b"\0\1" or not count or authorities or additionals > 1:
         return None
     found, at = [], question.end
     for _ in range(count):

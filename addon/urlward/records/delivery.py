@@ -228,6 +228,8 @@ class Delivery:
         self._busy_since: float | None = None
         self._ends: deque[tuple[float, Position]] = deque()
         self._behind = False
+        self._given: Position | None = None
+        """Up to where it is being given what waits."""
         self._thread = Thread(target=self._deliver, name=f"records-{name}", daemon=True)
 
     def start(self, position: Position, *, down: bool) -> None:
@@ -248,6 +250,11 @@ class Delivery:
     def down(self) -> bool:
         """Whether the store has been reported down, and not yet back."""
         return self._alarms.down
+
+    @property
+    def reached(self) -> Position:
+        """Up to where it has all, or is just being given it, which is not to be counted as dropped."""
+        return self._given or self.position
 
     @property
     def behind(self) -> bool:
@@ -325,8 +332,12 @@ class Delivery:
             self.position = following.last
             self._idle()
             return False
-        if self._write(following.events):
-            self._delivered(following)
+        self._given = following.last
+        try:
+            if self._write(following.events):
+                self._delivered(following)
+        finally:
+            self._given = None
         return True
 
     def _idle(self) -> None:

@@ -489,7 +489,7 @@ class Recorder:
         lost = self._outbox.drop(
             int(self._records.spool * FULL),
             min(up_to, self._end),
-            {p: one.position for p, one in behind.items()},
+            {p: one.reached for p, one in behind.items()},
         )
         for place, count in lost.items():
             if count:
