@@ -1,4 +1,4 @@
-"""What takes its time, done all at once."""
+"""Slow work, done side by side."""
 
 import threading
 import time

@@ -73,7 +73,7 @@ class DigestExchange(NamedTuple):
 
 
 class ExchangeState(NamedTuple):
-    """What an exchange has said so far.
+    """Digests that an exchange has named so far, and the place to go on from.
 
     Attributes:
         place: to go on from; None at the beginning.

@@ -69,7 +69,7 @@ _RANGE: Final = re.compile(rb"\s*bytes\s+0-(\d{1,19})/(\d{1,19})\s*", re.IGNOREC
 
 
 class BodyFacts(NamedTuple):
-    """What a response's head says of its body.
+    """Facts of a body that its response's head tells.
 
     Attributes:
         media: its media type, in small letters.
@@ -234,7 +234,7 @@ class _Taken:
 
 
 class BodySeen(NamedTuple):
-    """What was seen of a body.
+    """Description of a body that has passed.
 
     Attributes:
         media: its media type, by its first bytes or by what its head says.

@@ -268,7 +268,7 @@ class _Asked(NamedTuple):
 
 
 class Inspector:
-    """What a worker has of the inspector process.
+    """Worker's connection to the inspector process.
 
     Args:
         folder: the run folder.

@@ -76,7 +76,7 @@ FAULT_AGAIN = 60.0
 
 
 class Wanted(NamedTuple):
-    """What the inspector is configured to do.
+    """Configuration of the inspector.
 
     Attributes:
         processes: sandboxes.

@@ -1,4 +1,4 @@
-"""What a sandbox says of a picture or a piece of video: what became of it, and a record for each thing seen.
+"""Answer of a sandbox on a picture or a piece of video: its outcome, and a record for each frame.
 
 Whoever reads it takes it for forged: a file may have taken over the process that wrote it.
 """
@@ -29,7 +29,7 @@ _LAST, _HIGHEST = 1e9, 100
 
 
 class FrameSeen(NamedTuple):
-    """What was seen of a frame.
+    """Record of a frame: its digests, or a score.
 
     Attributes:
         kind: `PDQ`, `SCORE` or `FAULT`.

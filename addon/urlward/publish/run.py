@@ -60,7 +60,7 @@ class _Trouble(NamedTuple):
 
 
 class _Troubles:
-    """What is wrong: logged when it comes up, and then now and then. Thread-safe."""
+    """Present troubles: logged when it comes up, and then now and then. Thread-safe."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Trouble] = {}
