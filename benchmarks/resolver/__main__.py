@@ -249,7 +249,7 @@ def report(result: dict[str, Any]) -> str:
     names = {"unbound": "Unbound", "powerdns": "PowerDNS Recursor", "knot": "Knot Resolver"}
     rows += [
         f"| {names[kind]} | {found['off']:,} | {found['on']:,} | {found['ratio']} "
-        + (f"| {found['tap']:,} | {found['tap_ratio']} |" if "tap" in found else "| - | - |")
+        f"| {found['tap']:,} | {found['tap_ratio']} |"
         for kind, found in result["resolvers"].items()
     ]
     side = result["urlward"]
@@ -259,12 +259,11 @@ def report(result: dict[str, Any]) -> str:
         f"{side['listed']:,} that are (without the kernel's part): {side['listed'] * _LISTED:,} answers of "
         f"resolvers of which 1 % are. {result['machine']['cpu']}, {result['date']}.",
     ]
-    if "told" in side:
-        rows += [
-            "",
-            f"By dnstap it takes {side['told']:,} of answers to clients, of which 1 % are listed, and "
-            f"{side['told_asked']:,} where the resolver tells of what it asks (without the kernel's part).",
-        ]
+    rows += [
+        "",
+        f"By dnstap it takes {side['told']:,} of answers to clients, of which 1 % are listed, and "
+        f"{side['told_asked']:,} where the resolver tells of what it asks (without the kernel's part).",
+    ]
     return "\n".join(rows)
 
 
