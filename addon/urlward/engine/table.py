@@ -6,8 +6,9 @@ and `perceptual_list` its PDQ digests, for a process that looks at pictures.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from itertools import accumulate, pairwise
+from typing import Any
 
 from urlward.engine.artifact import Artifact, Section, networks, unpack
 from urlward.engine.compiler import FilePool
@@ -31,7 +32,43 @@ _FEW = 64
 _OF_IDS = bytes(range(0x21, 0x7F))
 
 
-class RowTable:
+class _Attributes:
+    """Digest, shape and id of each row.
+
+    Args:
+        said: of the artifact's JSON part, what has ``shapes`` and ``shape_bytes``.
+        sections: with digests, numbers of shapes, ends of ids, and ids.
+
+    Attributes:
+        shapes: what rows have in common.
+        shape_numbers: for each row an index into `shapes`.
+    """
+
+    __slots__ = ("_digests", "_id_ends", "_ids", "shape_numbers", "shapes")
+
+    def __init__(self, said: Mapping[str, Any], sections: Sequence[memoryview]) -> None:
+        self.shapes = tuple(map(Shape._make, said["shapes"]))
+        self._digests, numbers, id_ends, self._ids = sections
+        self.shape_numbers = unpack("H" if said["shape_bytes"] == 2 else "I", numbers)
+        self._id_ends = unpack("I", id_ends)
+
+    def digest(self, row: int) -> bytes:
+        """The 16-byte digest of a row's text."""
+        return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
+
+    def shape(self, row: int) -> Shape:
+        """Shape of a row: its kind and attributes."""
+        return self.shapes[self.shape_numbers[row]]
+
+    def id(self, row: int) -> str:
+        """The list body's reference for a row, or empty."""
+        ends = self._id_ends
+        if not ends:
+            return ""
+        return str(self._ids[ends[row - 1] if row else 0 : ends[row]], "ascii")
+
+
+class RowTable(_Attributes):
     """Table of rows' attributes; a row is a number below `rows`.
 
     Attributes:
@@ -40,36 +77,16 @@ class RowTable:
             network.
         params: digests of further parameters, of all rows.
         rows: how many.
-        shapes: what rows have in common.
-        shape_numbers: for each row an index into `shapes`.
     """
 
-    __slots__ = (
-        "_digests",
-        "_id_ends",
-        "_ids",
-        "_param_rows",
-        "_params",
-        "_rows_with_params",
-        "below",
-        "lengths",
-        "params",
-        "rows",
-        "shape_numbers",
-        "shapes",
-    )
+    __slots__ = ("_param_rows", "_params", "_rows_with_params", "below", "lengths", "params", "rows")
 
     def __init__(self, artifact: Artifact) -> None:
         sections = artifact.sections
-        self.shapes = tuple(map(Shape._make, artifact.meta["shapes"]))
-        self._digests = sections[Section.DIGESTS]
-        self.shape_numbers = unpack(
-            "H" if artifact.meta["shape_bytes"] == 2 else "I", sections[Section.SHAPES]
-        )
+        parts = Section.DIGESTS, Section.SHAPES, Section.ID_ENDS, Section.IDS
+        super().__init__(artifact.meta, [sections[part] for part in parts])
         self.lengths = unpack("H", sections[Section.LENGTHS])
         self.below = unpack("I", sections[Section.BELOW])
-        self._id_ends = unpack("I", sections[Section.ID_ENDS])
-        self._ids = sections[Section.IDS]
         self._param_rows = unpack("I", sections[Section.PARAM_ROWS])
         self._rows_with_params = self._param_rows[::2]
         self._params = sections[Section.PARAMS]
@@ -90,18 +107,6 @@ class RowTable:
             yield
         if not fits:
             raise DamagedError(_OUTSIDE)
-
-    def digest(self, row: int) -> bytes:
-        """The 16-byte digest of a row's text."""
-        return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
-
-    def shape(self, row: int) -> Shape:
-        """Shape of a row: its kind and attributes."""
-        return self.shapes[self.shape_numbers[row]]
-
-    def id(self, row: int) -> str:
-        """The list body's reference for a row, or empty."""
-        return _id(self._ids, self._id_ends, row)
 
     def further_params(self, row: int) -> list[bytes]:
         """Digests of the parameters that must be there besides the one that found the row."""
@@ -131,40 +136,22 @@ class RowTable:
         return range(start, behind)
 
 
-class FileTable:
+class FileTable(_Attributes):
     """Table of files' attributes; a row is a number below `rows`.
 
     Attributes:
         algorithms: for each algorithm how many entries block, and how many excuse.
         rows: how many.
-        shapes: what rows have in common.
-        shape_numbers: for each row an index into `shapes`.
     """
 
-    __slots__ = (
-        "_digests",
-        "_id_ends",
-        "_ids",
-        "_marks",
-        "_pools",
-        "_sealed",
-        "_shift",
-        "_starts",
-        "algorithms",
-        "rows",
-        "shape_numbers",
-        "shapes",
-    )
+    __slots__ = ("_marks", "_pools", "_sealed", "_shift", "_starts", "algorithms", "rows")
 
     def __init__(self, artifact: Artifact) -> None:
         sections, said = artifact.sections, artifact.meta["files"]
         self.algorithms: dict[str, list[int]] = said["algorithms"]
-        self.shapes = tuple(map(Shape._make, said["shapes"]))
-        self.shape_numbers = unpack("H" if said["shape_bytes"] == 2 else "I", sections[Section.FILE_SHAPES])
-        self._digests = sections[Section.FILES]
+        parts = Section.FILES, Section.FILE_SHAPES, Section.FILE_ID_ENDS, Section.FILE_IDS
+        super().__init__(said, [sections[part] for part in parts])
         self._marks: memoryview[int] = unpack("Q", self._digests)[::2]
-        self._id_ends = unpack("I", sections[Section.FILE_ID_ENDS])
-        self._ids = sections[Section.FILE_IDS]
         self._sealed = sections[Section.PERCEPTUAL]
         self._pools = list(pairwise(accumulate(said["rows"], initial=0)))
         self.rows = sum(said["rows"])
@@ -202,18 +189,6 @@ class FileTable:
                 yield
         starts.append(high)
         self._shift, self._starts = shift, starts
-
-    def digest(self, row: int) -> bytes:
-        """The 16-byte digest of a row's text."""
-        return bytes(self._digests[row * DIGEST_SIZE : (row + 1) * DIGEST_SIZE])
-
-    def shape(self, row: int) -> Shape:
-        """Shape of a row: its kind and attributes."""
-        return self.shapes[self.shape_numbers[row]]
-
-    def id(self, row: int) -> str:
-        """The list body's reference for a row, or empty."""
-        return _id(self._ids, self._id_ends, row)
 
     def exact(self, digest: bytes) -> Sequence[int]:
         """The rows of `FilePool.EXACT` that have this digest."""
@@ -295,13 +270,6 @@ def _check_numbers(numbers: memoryview, behind: int) -> Generator[None]:
         if max(numbers[start : start + _CHECK_SLICE]) >= behind:
             raise DamagedError(_OUTSIDE)
         yield
-
-
-def _id(ids: memoryview, ends: memoryview, row: int) -> str:
-    if not ends:
-        return ""
-    start = ends[row - 1] if row else 0
-    return str(ids[start : ends[row]], "ascii")
 
 
 def file_table(artifact: Artifact) -> FileTable | None:

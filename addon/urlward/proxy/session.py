@@ -623,25 +623,18 @@ class Session:
 
     def inspect_later(self) -> None:
         """Have the relay look at more of a response in the client's next turn."""
-        self._mode.poller.later(self.share, self._inspect_on)
+        self._mode.poller.later(self.share, partial(self._have, HttpRelay.inspect_on))
 
     def pass_later(self) -> None:
         """Have the relay send what waits of a response in a while."""
-        self._passes = self._mode.resting.call(self._pass_tail)
+        self._passes = self._mode.resting.call(partial(self._have, HttpRelay.pass_tail))
 
-    def _pass_tail(self) -> None:
+    def _have(self, act: Callable[[HttpRelay], None]) -> None:
+        """Have the relay of requests do something, if it still is one."""
         relay = self._relay
         if isinstance(relay, HttpRelay):
             try:
-                relay.pass_tail()
-            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-                self.broken(e)
-
-    def _inspect_on(self) -> None:
-        relay = self._relay
-        if isinstance(relay, HttpRelay):
-            try:
-                relay.inspect_on()
+                act(relay)
             except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
                 self.broken(e)
 
