@@ -2,17 +2,14 @@
 
 import json
 import logging
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
-from lists.support import SECRET
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_guard_policy import SCHOOL, of
 from proxy.test_guard_policy import guard as with_policy
-from proxy.test_recording import TABLE
 from urlward.engine.verdict import Verdict
 from urlward.feeds.learn import Learner, Match
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
@@ -36,20 +33,6 @@ class Learned(Learner):
 
     def learn(self, match: Match) -> None:
         self.matches.append(match)
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Recording:
-    return Recording(TABLE, tmp_path, SECRET, "0")
-
-
-@pytest.fixture
-def told(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
-    found: list[Event] = []
-    monkeypatch.setattr(
-        recording.writer, "emit", lambda event: found.append(event() if callable(event) else event)
-    )
-    return found
 
 
 def guard(**changes: Any) -> Guard:

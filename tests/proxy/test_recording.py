@@ -10,7 +10,6 @@ from lists.support import SECRET
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_names import to
-from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.digest import Key
 from urlward.engine.verdict import Verdict
 from urlward.feeds.keeper import Keeper, Taken
@@ -20,22 +19,6 @@ from urlward.records.event import Event
 from urlward.records.worker import Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
-
-TABLE = RecordsTable(node="gw1", days=DaysTable(blocks=1, operations=1))
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Recording:
-    return Recording(TABLE, tmp_path, SECRET, "0")
-
-
-@pytest.fixture
-def told(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
-    found: list[Event] = []
-    monkeypatch.setattr(
-        recording.writer, "emit", lambda event: found.append(event() if callable(event) else event)
-    )
-    return found
 
 
 def guard(recording: Recording, **changes: Any) -> Guard:
