@@ -410,6 +410,24 @@ async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: S
         assert not any(line["action"] == "ended" for line in a.audit() + b.audit())
 
 
+async def test_what_is_over_leaves_valkey_though_it_is_read_there_first(
+    tmp_path: Path, server: Server
+) -> None:
+    async with Node(tmp_path, server.url, "a") as a:
+        name = f"allow:{a.allow(seconds=3_600)}"
+        await a.told(name)
+        decided = a.connection.name("decided")
+        async with a.shared._one:
+            found = await a.connection.ask(("HGET", decided, name))
+            assert found is not None
+            a.ahead = 4_000
+            assert expire_allows(a.state, time.time() + a.ahead) == 1
+            a.shared._look()
+            a.shared._take_each([(name, found[0])])
+        await until(lambda: server.run("HLEN", decided) == 0)
+        await until(lambda: not a.shared._known)
+
+
 async def test_a_node_forgets_objections_after_its_own_days(tmp_path: Path, server: Server) -> None:
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
         add_objection(a.state, a.key, "R", "text", client="", now=time.time() - 86_400 * 5)

@@ -142,7 +142,8 @@ def test_an_address_is_in_the_other_kernel_when_the_answer_is_read(pair: Pair) -
 
 
 def test_both_count_and_see_each_other(pair: Pair) -> None:
-    address(ask(pair.nets[0], "n50.blocked.example"))
+    for number, net in enumerate(pair.nets, 50):
+        address(ask(net, f"n{number}.blocked.example"))
 
     def metric(state: Path, name: str) -> float:
         text: str = ask_recorder(state, "metrics")["text"]
@@ -150,12 +151,13 @@ def test_both_count_and_see_each_other(pair: Pair) -> None:
             (float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0
         )
 
-    a, b = pair.states
-    wait_for(lambda: metric(a, 'urlward_fleet_answers_total{outcome="settled"}'), "an answer")
-    wait_for(lambda: metric(b, 'urlward_fleet_addresses_total{way="received"}'), "an address")
+    counted = (
+        'urlward_fleet_answers_total{outcome="settled"}', 'urlward_fleet_addresses_total{way="received"}',
+        'urlward_fleet_settle_seconds_bucket{le="+Inf"}', "urlward_fleet_up",
+    )  # fmt: skip
     for state in pair.states:
-        assert metric(state, 'urlward_fleet_settle_seconds_bucket{le="+Inf"}') > 0
-        assert metric(state, "urlward_fleet_up") == 1
+        for name in counted:
+            wait_for(lambda state=state, name=name: metric(state, name), name)
         wait_for(lambda state=state: metric(state, 'urlward_fleet_nodes{state="up"}') == 2, "both nodes")
 
 

@@ -489,8 +489,8 @@ class SharedDecisions:
         """Whether a record is later than what is here, and to be taken."""
         known = self._known.get(name)
         if known is not None and known.version >= shared.version:
-            # What is later here goes there.
-            known.told = known.version == shared.version
+            # What is later here goes there; what is over here is still to be taken away there.
+            known.told = known.version == shared.version and not self._is_done(name)
             self._owing |= not known.told
             return False
         if known is not None:
