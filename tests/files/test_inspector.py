@@ -4,6 +4,7 @@ import asyncio
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -328,6 +329,25 @@ async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path)
                 assert copy is not None
                 copy.drop()
             assert worker.inspector.reserve(3 << 20)
+
+
+async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "FILES_SHARE", -(-resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+    with inspecting(tmp_path):
+        async with working(tmp_path) as worker:
+            # Small ones, whose content is yet to come: a client may have a hundred on a connection.
+            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+            for copy in copies:
+                assert copy is not None
+                copy.write(b"\xff\xd8\xff" + bytes(500))
+            assert worker.counted == {"dropped": 8 - 3}
+            for copy in copies:
+                assert copy is not None
+                copy.drop()
+            worker.counted.clear()
+            for _ in range(8):
+                await worker.look(written(picture(1)))
+            assert worker.counted == {"done": 8}, "one after another there is room"
 
 
 @contextmanager
