@@ -487,7 +487,8 @@ class Guard:
         is_cut, reference = action == "cut", ""
         try:
             view = self._view(client)
-            hit = self._hit(verdict, names, client, view, cut=True, would=not is_cut)
+            said = verdict if is_cut else verdict._replace(action="monitor")  # what passes is not blocked
+            hit = self._hit(said, names, client, view, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
             if self.learner is not None and action != "alert" and (url := hit.url()) is not None:
