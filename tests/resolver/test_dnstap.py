@@ -13,8 +13,7 @@ from gateway.dns_support import keep, until
 from resolver.dnstap_support import FINISH, STOP, Sender, Told, control, data_frame, tapped
 from resolver.hook_support import LIST
 from resolver.test_hook import answer
-from urlward.dns.dnstap import DnstapServer
-from urlward.dns.frame_stream import FORWARDER_RESPONSE, RESOLVER_RESPONSE
+from urlward.dns.dnstap import FORWARDER_RESPONSE, RESOLVER_RESPONSE, DnstapServer
 from urlward.dns.policy import Quota
 from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.engine.steps import exhaust

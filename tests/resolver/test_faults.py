@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.dns.faults import Faults
+from urlward.dns.judge import Faults
 from urlward.gateway.errors import NftError
 
 

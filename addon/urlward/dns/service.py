@@ -13,9 +13,8 @@ from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
-from urlward.dns.judge import Found
+from urlward.dns.judge import Faults, Found
 from urlward.dns.policy import Reason
 from urlward.dns.upstream import DnsExchange, Forwarder
 from urlward.dns.wire import (

@@ -30,7 +30,7 @@ from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
-from urlward.dns.faults import Faults
+from urlward.dns.judge import Faults
 from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
