@@ -1,5 +1,5 @@
-"""Names resolved lately and their addresses, to steer them when a list comes to name them; and aliases, which a
-name leads to another.
+"""Names resolved lately and their addresses, to steer them when a list comes to name them; and aliases, by
+which one name leads to another.
 
 In memory, bounded, and no longer than a client may keep an answer. Entries are plain tuples of plain
 values, which the garbage collector need not look through. Of `cachetools`' caches, `LRUCache` costs least
