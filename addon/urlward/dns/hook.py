@@ -63,7 +63,6 @@ from urlward.dns.wire import (
 )
 from urlward.proxy.acceptor import Acceptor, Transports
 
-
 logger = logging.getLogger("urlward.gateway")
 
 

@@ -9,8 +9,8 @@
 - At the start: a feed without any artifact at once; one whose time has come while nothing ran within half a
   minute, since there may be many.
 
-Of refreshes that are under way so many compute at a time, while others wait for their servers: compiling takes
-memory and processors, waiting takes neither. A server that stalls would keep all other feeds from being
+Of refreshes that are under way so many compute at a time, while others wait for their servers: compiling
+takes memory and processors, waiting takes neither. A server that stalls would keep all other feeds from being
 refreshed if it took a turn.
 """
 
