@@ -10,8 +10,8 @@ import pytest
 from gateway.dns_support import LIST, Kernel, keep
 from urlward.dns.judge import Faults, Judge
 from urlward.dns.resolved import MARGIN, Resolved
-from urlward.gateway.errors import NftError
 from urlward.gateway.steering import Listing
+from urlward.gateway.table import NftError
 
 if TYPE_CHECKING:
     from urlward.feeds.keeper import Keeper

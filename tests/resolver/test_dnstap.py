@@ -17,7 +17,7 @@ from urlward.dns.dnstap import FORWARDER_RESPONSE, RESOLVER_RESPONSE, DnstapServ
 from urlward.dns.policy import Quota
 from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.engine.steps import exhaust
-from urlward.gateway.errors import NftError
+from urlward.gateway.table import NftError
 
 BLOCKED = answer("blocked.example", "blocked.example 3600 A 203.0.113.1")
 PLAIN = answer("plain.example", "plain.example 60 A 192.0.2.1")

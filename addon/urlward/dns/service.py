@@ -31,7 +31,7 @@ from urlward.dns.wire import (
     read_question,
     scan,
 )
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 
 logger = logging.getLogger("urlward.gateway")
 

@@ -7,8 +7,8 @@ own (`urlward.feeds.feed`). Whatever that is doing when it is killed, the state 
 
 A feed with ``poll`` is looked at every few seconds: the first bytes of its artifact, whose header names the
 serial and is replaced with it as a whole, are all the pointer that a list needs. A server that has nothing
-new answers 304, without a body. What is new is fetched and judged by an ordinary refresh; no list's text is ever
-asked for by a poll.
+new answers 304, without a body. What is new is fetched and judged by an ordinary refresh; no list's text is
+ever asked for by a poll.
 
 Of feeds one line is said for each list that is new, each failure, and the first answer of several that
 nothing has changed; of a list that the operator names each filter says what it has in force. An alarm is an

@@ -29,10 +29,10 @@ from urlward.dns.server import DnsServer, lead_to, make_service
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import BEAT, canary_of
-from urlward.gateway.errors import NoTableError
 from urlward.gateway.rules import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
+from urlward.gateway.table import NoTableError
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
