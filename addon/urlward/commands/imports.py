@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from urlward.commands.arguments import DONE, Command, spare
-from urlward.lists.build import written_atomically
+from urlward.engine.errors import EntryError
+from urlward.engine.grammar import parse_line
+from urlward.lists.build import check_place, written_atomically
 from urlward.lists.formats import (
     AUTO,
     FORMATS,
@@ -196,5 +198,17 @@ def _output(path: Path | None, sources: list[Path]) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     spare(path, *sources)
+    check_place(path, _is_list, "no list")
     with written_atomically(path, 0o600) as file:
         yield file
+
+
+def _is_list(data: bytes) -> bool:
+    """Whether a file that begins so has lines of the list grammar alone."""
+    *lines, last = data.decode("utf-8", "replace").split("\n")
+    try:
+        for line in lines or [last]:
+            parse_line(line)
+    except EntryError:
+        return False
+    return True

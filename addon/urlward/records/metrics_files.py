@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
-from urlward.lists.build import write_atomically
+from urlward.lists.build import check_place, write_atomically
 
 NAMES = ("urlward-alerts.yml", "urlward-dashboard.json", "urlward-scrape.yml")
 """None is a name that Prometheus or Grafana has for a file of the operator's."""
@@ -26,8 +26,11 @@ def write_files(folder: Path, target: str = TARGET) -> Iterator[Path]:
         target: HOST:PORT that Prometheus is to ask.
 
     Raises:
-        OSError: not writable.
+        SourceError: the folder has other files of these names, or is not writable.
+        OSError: it cannot be made.
     """
+    for name in NAMES:
+        check_place(folder / name, lambda there: b"urlward" in there, "nothing of urlward")
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         path = folder / name
