@@ -198,6 +198,7 @@ class FilesTable(Table):
         action: what follows an exact match: ``cut`` (and learn), ``learn`` or ``alert``.
         pictures: what follows a perceptual match in a picture or video; ``off`` for no such comparison.
         learn_days: days for which the URL of a match is an own entry; 0 for never.
+        learn_folders: whether of a stream in segments its folder is learned, and all that is in it.
         max_picture: bytes of a picture, or of what is looked at of a video at once, up to which it is
             decoded.
         video: whether key frames of videos are compared too.
@@ -219,6 +220,7 @@ class FilesTable(Table):
     action: Literal["cut", "learn", "alert"] = "cut"
     pictures: Literal["off", "alert", "learn", "cut"] = "off"
     learn_days: Annotated[int, Field(ge=0, le=366)] = 7
+    learn_folders: bool = False
     max_picture: Annotated[Bytes, Field(ge=1 << 10, le=1 << 28)] = 16 << 20
     video: bool = True
     processes: Annotated[int, Field(ge=1, le=64)] = 1
