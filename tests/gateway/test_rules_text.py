@@ -8,7 +8,7 @@ import pytest
 
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
-from urlward.gateway.rules import Plan, outdated, rules, setup_of
+from urlward.gateway.rules import RulesPlan, outdated, rules, setup_of
 from urlward.gateway.table import GatewayError
 
 DATA = Path(__file__).parent / "data"
@@ -44,8 +44,10 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-def plan(values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080) -> Plan:
-    return Plan(GatewayTable.model_validate({"interfaces": ("lan0",), **values}), listen, RESOLVERS, families)
+def plan(values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080) -> RulesPlan:
+    return RulesPlan(
+        GatewayTable.model_validate({"interfaces": ("lan0",), **values}), listen, RESOLVERS, families
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
