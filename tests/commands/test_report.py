@@ -11,7 +11,7 @@ from conftest import run_command
 from obstacles import audit_on_a_full_disk
 from urlward.assignments.interval import SightingKind
 from urlward.assignments.store import AssignmentStore
-from urlward.commands.report import add_report_commands
+from urlward.commands.who import add_report_commands
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.source import SourceError

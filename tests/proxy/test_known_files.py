@@ -5,10 +5,9 @@ import gzip
 import hashlib
 import logging
 import subprocess
-from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import tomli_w
@@ -26,6 +25,9 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.known_files import KnownFiles
 from urlward.proxy.session import Session
 from urlward.records.worker import KnownFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KNOWN = b"\xff\xd8\xff" + Random(1).randbytes(300_000)
 OTHER = KNOWN[:-1] + b"!"

@@ -28,7 +28,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import OrderedDict, deque
@@ -36,7 +35,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
@@ -51,6 +50,9 @@ from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.units import counted
+
+if TYPE_CHECKING:
+    import subprocess
 
 logger = logging.getLogger("urlward")
 

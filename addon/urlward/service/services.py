@@ -15,7 +15,6 @@ from urlward.assignments.retention import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
-from urlward.dashboard.editing import Reloads
 from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
@@ -27,6 +26,7 @@ from urlward.lists.formats import AUTO
 from urlward.logs import inside
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
+from urlward.plan import Reloads
 from urlward.records.bounded_server import Held
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
