@@ -169,6 +169,39 @@ async def test_lists_that_change_are_taken(tmp_path: Path) -> None:
             assert await worker.look(written(picture(3)))
 
 
+async def test_while_the_index_of_an_issue_is_made_the_one_before_serves(tmp_path: Path) -> None:
+    lists = inspector.PictureLists(tmp_path)
+    before = listed(tmp_path, picture(1)).artifact.header.checksum.hex()
+    await lists.make("pictures", before, KEY.secret)
+    first = lists.get("pictures", before)
+    after = listed(tmp_path, picture(2), picture(3), serial=2).artifact.header.checksum.hex()
+    lists.keep({after: "pictures"})
+    assert first is lists.get("pictures", after) is not None
+    assert lists.get("others", after) is None
+    await lists.make("pictures", after, KEY.secret)
+    second = lists.get("pictures", after)
+    assert second is not None
+    assert len(second) == 2
+    lists.keep({})
+    assert lists.get("pictures", after) is lists.get("pictures", before) is None
+
+
+async def test_an_issue_that_cannot_be_read_leaves_the_one_before(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            lists[:] = [listed(tmp_path, picture(1), picture(3), serial=2)]
+            artifact = tmp_path / "pictures.ward"
+            artifact.write_bytes(artifact.read_bytes()[:-1] + b"\0")
+            await said(process, "pictures are not compared with it")
+            assert [each.list for each in await worker.look(written(picture(1)))] == ["pictures"]
+            lists[:] = [listed(tmp_path, picture(2), name="others")]
+            await said(process, "list others: pictures are compared with 1 digest")
+            assert await worker.look(written(picture(1))) == [], "it is in force no more"
+            assert worker.counted == {"done": 2}
+
+
 async def test_a_list_whose_artifact_is_gone_is_tried_again_when_it_is_there(tmp_path: Path) -> None:
     lists = [listed(tmp_path, picture(1))]
     artifact = tmp_path / "pictures.ward"
@@ -176,6 +209,7 @@ async def test_a_list_whose_artifact_is_gone_is_tried_again_when_it_is_there(tmp
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: lists) as worker:
             assert await worker.look(written(picture(1))) == []
+            assert worker.counted == {"dropped": 1}, "nobody has looked whether it is listed"
             beside.rename(artifact)
             async with working(tmp_path, lambda: lists):  # another worker says it again
                 await said(process, "compared with 1 digest")

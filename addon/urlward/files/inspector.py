@@ -46,7 +46,18 @@ from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import QUALITY, Index, PdqMatch
 from urlward.files.sandbox import started
-from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen, seen_in
+from urlward.files.seen import (
+    DONE,
+    DROPPED,
+    FAILED,
+    FAULT,
+    LATE,
+    MOST_RECORDS,
+    PDQ,
+    SCORE,
+    FrameSeen,
+    seen_in,
+)
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
@@ -279,16 +290,24 @@ class PictureLists:
         self._folder = folder
         self._indexes: dict[str, Index | None] = {}
         """None while it is made."""
+        self._latest: dict[str, Index] = {}
+        """The one made last of each list, which serves until that of its next issue is there."""
         self._lock = asyncio.Lock()
 
-    def get(self, checksum: str) -> Index | None:
-        """An index, where it is there."""
-        return self._indexes.get(checksum)
+    def get(self, name: str, checksum: str) -> Index | None:
+        """Index of a list, or of the issue before while it is made; None where there is neither."""
+        return self._indexes.get(checksum) or self._latest.get(name)
 
-    def keep(self, checksums: set[str]) -> None:
-        """Forget all others."""
-        for gone in self._indexes.keys() - checksums:
+    def keep(self, lists: Mapping[str, str]) -> None:
+        """Forget all others.
+
+        Args:
+            lists: names by checksum.
+        """
+        for gone in self._indexes.keys() - lists.keys():
             del self._indexes[gone]
+        for over in self._latest.keys() - set(lists.values()):
+            del self._latest[over]
 
     async def make(self, name: str, checksum: str, key: bytes) -> None:
         """Make the index of a list, where it is not there."""
@@ -308,7 +327,7 @@ class PictureLists:
         if index is None:
             self._indexes.pop(checksum, None)  # the one that is in its place now will be told, or is damaged
         elif checksum in self._indexes:
-            self._indexes[checksum] = index
+            self._indexes[checksum] = self._latest[name] = index
             digests, seconds = counted(len(index), "digest"), time.monotonic() - start
             logger.info("files: list %s: pictures are compared with %s, after %.1f s", name, digests, seconds)
 
@@ -368,8 +387,9 @@ class WorkerPeer:
     async def _compare(self, number: int, how: str, seen: list[FrameSeen]) -> None:
         asked = [each for each in seen if each.kind == PDQ and each.value >= QUALITY]
         for checksum, name in [*self.lists.items()] if asked else ():
-            index = self._inspector.lists.get(checksum)
+            index = self._inspector.lists.get(name, checksum)
             if index is None:
+                how = DROPPED if how == DONE else how  # nobody has looked whether that list has it
                 continue
             for match in await asyncio.to_thread(index.search, b"".join(each.digests for each in asked)):
                 self._tell_of(number, name, match, asked[match.query].at)
@@ -465,7 +485,7 @@ class InspectorProcess:
             task.add_done_callback(self.tasks.discard)
 
     def _forget_lists(self) -> None:
-        self.lists.keep({checksum for worker in self._workers for checksum in worker.lists})
+        self.lists.keep({sum_: name for worker in self._workers for sum_, name in worker.lists.items()})
 
     def take(self, job: Job) -> None:
         """Take content to look at."""
