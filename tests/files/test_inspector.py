@@ -106,6 +106,13 @@ class Worker:
         copy.end()
         return await asyncio.wait_for(over, WITHIN)
 
+    async def look_for(self, channel: socket.socket, number: int) -> None:
+        """A picture that is answered at once by whoever has the other end."""
+        looking = asyncio.ensure_future(self.look(written(picture(1))))
+        await self.until(lambda: number in self.inspector._asked)
+        channel.sendall(json.dumps({"done": number, "how": "done"}).encode())
+        await looking
+
     def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[PictureFound]]]":
         said: list[PictureFound] = []
         over: asyncio.Future[list[PictureFound]] = asyncio.get_running_loop().create_future()
@@ -404,6 +411,33 @@ async def test_what_is_handed_over_takes_room_until_it_is_answered(tmp_path: Pat
             assert worker.counted == {"dropped": 8 - 3}
             worker.inspector.close()
             assert worker.inspector.reserve(3 << 20)
+
+
+async def test_nobody_waits_for_an_inspector_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "WAITS", 0.0)
+    with hanging(tmp_path) as listening:
+        async with working(tmp_path) as worker:
+            channel, _ = listening.accept()
+            with channel:
+                waited, heard = list[str](), list[PictureFound | None]()
+                copy = worker.inspector.offer("image", None, heard.append)
+                assert copy is not None
+                copy.waited = lambda: waited.append("waited")
+                copy.write(written(picture(1)))
+                assert not worker.inspector.is_behind
+                copy.end()
+                await worker.until(lambda: worker.inspector.is_behind)
+                assert (waited, heard) == (["waited"], [])
+                # It is behind until one answer has come in time.
+                channel.sendall(b'{"done": 1, "how": "done"}')
+                await worker.until(lambda: heard)
+                assert worker.inspector.is_behind
+                worker.inspector._waits = WITHIN
+                await worker.look_for(channel, 2)
+                assert not worker.inspector.is_behind
+                assert (waited, heard) == (["waited"], [None])
 
 
 async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
