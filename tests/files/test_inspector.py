@@ -552,6 +552,25 @@ async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Pat
         assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
 
 
+async def test_an_inspector_without_descriptors_drops_what_comes_and_goes_on(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            assert await worker.look(written(picture(1)))
+            before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            # Those that it has stay open.
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+            for place in ("", "place"):
+                assert await worker.look(written(picture(1)), place=place) == []
+            assert worker.counted == {"done": 1, "dropped": 2}
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            assert await worker.look(written(picture(1)))
+        process.terminate()
+        assert process.stdout is not None
+        assert not await asyncio.to_thread(process.stdout.read), "no traceback for each"
+
+
 async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
     loaded = listed(tmp_path, picture(1))
     with inspecting(tmp_path) as process:

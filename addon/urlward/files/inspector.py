@@ -371,6 +371,10 @@ class WorkerPeer:
         if "lists" in said:
             self.lists = {checksum: name for name, checksum, _ in said["lists"]}
             self._inspector.take_lists(said["lists"])
+        elif not fds:
+            # What came with it is lost: this process has no descriptor left for it.
+            if "look" in said:
+                self.tell({"done": said["look"], "how": DROPPED})
         elif "begins" in said:
             self._inspector.remember(said["begins"], fds)
         elif "look" in said:
@@ -508,8 +512,12 @@ class InspectorProcess:
                 os.close(fd)
 
     def beginnings(self, place: str) -> list[int]:
-        """Beginnings that content of a place may lack, the caller's to close."""
-        return [os.dup(fd) for fd in reversed(self._beginnings.get(place, ()))]
+        """Beginnings that content of a place may lack, the caller's to close; fewer where files run short."""
+        found = list[int]()
+        with suppress(OSError):
+            for fd in reversed(self._beginnings.get(place, ())):
+                found.append(os.dup(fd))
+        return found
 
     def classifier_fails(self) -> None:
         """Say that the classifier has failed."""

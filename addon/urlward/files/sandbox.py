@@ -142,8 +142,11 @@ class Sandbox:
 
         Raises:
             ConfineError: it is not to be had.
+            TimeoutError: it takes too long, on a machine that has too much to do: it may be had later.
         """
         how, said = self._run(lambda out: self._confined(out, lambda: None))
+        if how == LATE:
+            raise TimeoutError
         if how != DONE:
             raise ConfineError(said.decode("utf-8", "replace") or f"a confined process does nothing: {how}")
 
