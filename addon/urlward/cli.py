@@ -423,8 +423,8 @@ def _told_problems(error: UrlwardError) -> list[Problem]:
 
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """Addons that work with the kernel's rules, where there are some for this filter."""
-    from urlward.gateway.errors import NoRulesError, located
     from urlward.gateway.rules import redirected_port
+    from urlward.gateway.table import NoRulesError, located
     from urlward.proxy.workers import is_worker
 
     gateway = config.gateway

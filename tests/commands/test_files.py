@@ -15,7 +15,7 @@ from urlward.commands.publish import LOOK
 from urlward.config import SYSTEM, read_config
 from urlward.dns.hooks import NAMES as HOOKS
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.errors import GatewayError
+from urlward.gateway.table import GatewayError
 from urlward.records.metrics_files import NAMES
 
 

@@ -425,11 +425,11 @@ def test_a_machine_that_has_too_much_to_do_is_none_without_sandboxes(monkeypatch
         made = Sandbox(theirs, 1.0, MEMORY)
         monkeypatch.setattr(made, "_run", lambda _: (FAILED, b""))
         with pytest.raises(ConfineError):
-            made.check()
+            made.check([])
         # Whoever has started it hears that it ends, and starts another; a refusal would be for good.
         monkeypatch.setattr(made, "_run", lambda _: (LATE, b""))
         with pytest.raises(TimeoutError):
-            made.check()
+            made.check([])
 
 
 def test_a_machine_of_which_nothing_is_known_is_refused() -> None:

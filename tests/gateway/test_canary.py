@@ -27,9 +27,9 @@ from urlward.gateway.canary import (
     _socket,
     _way,
 )
-from urlward.gateway.errors import NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
+from urlward.gateway.table import NoTableError
 from urlward.proxy import notify
 from urlward.proxy.guard import CanaryMark
 

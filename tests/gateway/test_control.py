@@ -10,10 +10,10 @@ from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
 from urlward.gateway import control
-from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan, setup_of
 from urlward.gateway.system import NamespaceLock
+from urlward.gateway.table import GatewayError, NftError, NoTableError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

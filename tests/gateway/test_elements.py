@@ -10,10 +10,10 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.gateway import control, system
-from urlward.gateway.errors import NoTableError, SetFullError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
 from urlward.gateway.steer_set import Element, evict, lengthen, renew
+from urlward.gateway.table import NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

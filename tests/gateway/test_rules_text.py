@@ -8,8 +8,8 @@ import pytest
 
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.rules import Plan, outdated, rules, setup_of
+from urlward.gateway.table import GatewayError
 
 DATA = Path(__file__).parent / "data"
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300))

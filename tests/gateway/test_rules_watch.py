@@ -13,13 +13,13 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.gateway import control, rules_watch
-from urlward.gateway.errors import NftError
 from urlward.gateway.netlink import ChangedMeanwhileError, Message, Netlink, OverrunError, rules_changed
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
 from urlward.gateway.rules import Plan, rules
 from urlward.gateway.rules_watch import MOST, RulesWatch
 from urlward.gateway.steer_set import Listed
+from urlward.gateway.table import NftError
 from urlward.gateway.table_copy import NEVER, TableCopy
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

@@ -11,11 +11,10 @@ from gateway.inside import own_network
 from urlward.config import DnsTable, GatewayTable
 from urlward.gateway import control
 from urlward.gateway.canary import BEAT
-from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import Plan
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
-from urlward.gateway.table import CUT_FOR
+from urlward.gateway.table import CUT_FOR, GatewayError, NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

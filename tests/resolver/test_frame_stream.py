@@ -23,7 +23,7 @@ from resolver.dnstap_support import (
     tapped,
     varint,
 )
-from urlward.dns.frame_stream import (
+from urlward.dns.dnstap import (
     CLIENT_RESPONSE,
     CONTENT_TYPE,
     FORWARDER_RESPONSE,

@@ -30,9 +30,8 @@ from urlward.assignments.interval import (
     Source,
 )
 from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ReadingPosition, ended_row
-from urlward.encoding import BOM, other_encoding, without_bom
 from urlward.progress import Progress, silent
-from urlward.regular import regular_fd
+from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
 _MOST_KEPT = 300_000
 

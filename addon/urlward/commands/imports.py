@@ -22,7 +22,7 @@ from urlward.lists.formats import (
     checked,
     format_named,
 )
-from urlward.lists.formats.stream import SourceStream
+from urlward.lists.formats.format import SourceStream
 from urlward.lists.source import (
     BadLine,
     ErrorBudget,

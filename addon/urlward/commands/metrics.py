@@ -6,10 +6,9 @@ from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
 from urlward.config import Config, configured
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
-from urlward.regular import read_regular
+from urlward.regular import read_regular, without_bom
 
 TIMEOUT = 10.0
 _MOST = 16 << 20

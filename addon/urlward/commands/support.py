@@ -1,6 +1,6 @@
 """``urlward support``: a bundle for whoever helps, without secrets, entries and clients.
 
-Of the configuration it has what `urlward.config.shareable` lets out; every other text goes through the
+Of the configuration it has what `urlward.config.tables` lets out; every other text goes through the
 scrubber (`urlward.scrub`), which keeps this program's own words, numbers and the names of feeds and lists.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 from urlward.commands.arguments import DONE, Command, add_state_arguments
 from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, ConfigError, configured, is_key
-from urlward.config.shareable import shareable
+from urlward.config.tables import shareable
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.lasting import fault_text

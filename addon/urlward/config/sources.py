@@ -17,9 +17,8 @@ from pwd import getpwuid
 from typing import Any, NamedTuple
 
 from urlward.config.problem import ConfigError, Problem, key_of, lines_of_keys
-from urlward.encoding import other_encoding, without_bom
 from urlward.process import IN_FORCE
-from urlward.regular import open_given
+from urlward.regular import open_given, other_encoding, without_bom
 
 ARRAYS, TABLES = ("list", "feed", "group", "rule"), ("schedule", "pages")
 """Keys that an included file may have: arrays, which are joined, and tables, whose keys are."""

@@ -36,7 +36,7 @@ from urlward.dashboard.sources import NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 from urlward.regular import read_regular
 from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
 from urlward.state.people import People, Person, Role, may

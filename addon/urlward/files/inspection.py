@@ -39,6 +39,16 @@ PIECE_SECONDS, LEAST_PIECE = 4.0, 64 << 10
 GRACE: Final = 5.0
 """Seconds beyond two deadlines that an answer may take."""
 
+STEADY: Final = 30.0
+"""Seconds that a connection to the inspector has to last to count as one."""
+
+AWAY: Final = 60.0
+"""Seconds without such a connection from which on that is a trouble."""
+
+MINUTE: Final = 60.0
+MINUTES, SHARE = 3, 0.1
+"""In so many such spans in a row more than this share was passed over: that is a trouble."""
+
 MOST_MESSAGE: Final = 1 << 16
 
 CLASSIFIER: Final = "classifier"
@@ -275,6 +285,55 @@ class BodyCopy:
             self._fd, self._size = -1, 0
 
 
+class InspectionHealth:
+    """Whether what is handed over is looked at, as far as a worker knows.
+
+    Args:
+        tell: is told why not, where that has changed; of nothing where it is.
+        now: on a clock that does not go back.
+
+    Attributes:
+        said: what the inspector has last said of itself.
+    """
+
+    def __init__(self, tell: Callable[[str], None], now: float) -> None:
+        self.said = ""
+        self._tell = tell
+        self._told = ""
+        self._served = self._since = now
+        self._counts = {True: 0, False: 0}
+        """Since then, of what was looked at, and of what was not."""
+        self._bad = 0
+
+    def count(self, how: str) -> None:
+        """Count what has become of something."""
+        self._counts[how not in (DROPPED, LATE)] += 1
+
+    def look(self, now: float, connected: float | None) -> None:
+        """Tell of a change.
+
+        Args:
+            now: on the same clock.
+            connected: when the connection to the inspector has begun; None where there is none.
+        """
+        if connected is not None and now - connected >= STEADY:
+            self._served = now
+        if now - self._since >= MINUTE:
+            missed = self._counts[False]
+            self._bad = self._bad + 1 if missed > SHARE * (missed + self._counts[True]) else 0
+            self._since, self._counts = now, {True: 0, False: 0}
+        why = ""
+        if now - self._served >= AWAY:
+            why = "pictures are not looked at: no inspector serves"
+        elif self.said:
+            why = self.said
+        elif self._bad >= MINUTES:
+            why = "many pictures are passed over: more come than can be looked at in time (files.processes)"
+        if why != self._told:
+            self._told = why
+            self._tell(why)
+
+
 class _Asked(NamedTuple):
     """Question that is to be answered.
 
@@ -299,6 +358,7 @@ class Inspector:
         max_size: bytes of a picture, or of a piece of video.
         deadline: seconds for one.
         count: is told what becomes of each, one of `urlward.records.metrics.INSPECTED`.
+        trouble: is told why not all is looked at, where that has changed; of nothing where it is.
 
     Attributes:
         is_behind: whether an answer has taken too long to be waited for, and none has come in time since.
@@ -313,9 +373,11 @@ class Inspector:
         max_size: int,
         deadline: float,
         count: Callable[[str], None] = lambda _: None,
+        trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.max_size = max_size
-        self.count = count
+        self._count = count
+        self._health = InspectionHealth(trouble, time.monotonic())
         self.is_behind = False
         self._path = folder / SOCKET
         self._lists = lists
@@ -328,6 +390,7 @@ class Inspector:
         self._files = 0
         """Files that are open for copies."""
         self._channel: socket.socket | None = None
+        self._connected: float | None = None
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._number = 0
 
@@ -360,6 +423,7 @@ class Inspector:
                 self.is_behind |= self._awaited.popleft()[1].hurry()
             while self._asked and next(iter(self._asked.values())).until <= now:
                 self._answered(next(iter(self._asked)), LATE)
+            self._health.look(now, self._connected)
             await asyncio.sleep(LOOK)
 
     def close(self) -> None:
@@ -367,7 +431,7 @@ class Inspector:
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
-            self._channel, self._told, self.is_behind = None, [], False
+            self._channel, self._connected, self._told, self.is_behind = None, None, [], False
         for number in [*self._asked]:
             self._answered(number, DROPPED)
 
@@ -387,6 +451,11 @@ class Inspector:
         """Close a file of `new_file`."""
         os.close(fd)
         self._files -= 1
+
+    def count(self, how: str) -> None:
+        """Count what has become of something, one of `urlward.records.metrics.INSPECTED`."""
+        self._count(how)
+        self._health.count(how)
 
     def reserve(self, size: int) -> bool:
         """Take bytes of the room for copies, or give them back where they are below 0; False where there is
@@ -423,7 +492,7 @@ class Inspector:
         except OSError:  # it is not there yet, or not any more
             channel.close()
             return
-        self._channel = channel
+        self._channel, self._connected = channel, time.monotonic()
         asyncio.get_running_loop().add_reader(channel, self._hear)
 
     def _tell_lists(self) -> None:
@@ -459,6 +528,8 @@ class Inspector:
         said = json.loads(data)
         if "done" in said:
             self._answered(said["done"], said["how"])
+        elif "trouble" in said:
+            self._health.said = said["trouble"]
         elif "found" in said and (asked := self._asked.get(said["found"])) is not None:
             asked.copy.hear(_found_in(said))
 

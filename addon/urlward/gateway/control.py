@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
-from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.netlink import ACK, DUMP, REQUEST, answers, attributes, header
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
@@ -28,6 +27,8 @@ from urlward.gateway.table import (
     FAMILY_AND_NAME,
     LISTED,
     STEERED,
+    GatewayError,
+    NoTableError,
     Setup,
     interfaces_of,
 )

@@ -30,7 +30,6 @@ from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, split_address
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
 from urlward.gateway.system import (
@@ -61,6 +60,7 @@ from urlward.gateway.table import (
     NAT64_SEEN,
     SETUP,
     STEERED,
+    GatewayError,
     Setup,
 )
 

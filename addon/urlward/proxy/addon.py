@@ -333,6 +333,7 @@ class Urlward:
                 max_size=files.max_picture,
                 deadline=files.deadline,
                 count=self._count_picture,
+                trouble=partial(self.trouble, "pictures"),
             )
         return self.inspector, derived(run.secret, b"urlward place")
 

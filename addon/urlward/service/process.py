@@ -34,10 +34,9 @@ from urlward.feeds.updates import Feeds
 from urlward.lasting import lasting
 from urlward.lines import finish
 from urlward.lists.formats import AUTO
-from urlward.logs import LineHandler
+from urlward.logs import LineHandler, last_lines
 from urlward.plan import REPLACED
 from urlward.process import beat, keep_private, taken_channel, told
-from urlward.service.inside import last_lines
 from urlward.state.audit import mend_audit
 from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 

@@ -24,6 +24,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
+from urlward.logs import inside
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
 from urlward.records.bounded_server import Held
@@ -44,7 +45,6 @@ from urlward.records.status import health_of, readiness_of, status_of
 from urlward.records.store import Store, node_of
 from urlward.records.stores import searchable
 from urlward.records.watches import Watches
-from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
