@@ -45,7 +45,7 @@ _MESSAGE = 1
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _MOST_VARINT = 10
 _MOST_FIELDS = 64
-"""Fields of a message, of which the format has fifteen: to read tens of thousands would keep others waiting."""
+"""Fields of a message, of which the format has fifteen: tens of thousands would keep others waiting."""
 
 
 class DnstapError(UrlwardError):
