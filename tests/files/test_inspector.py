@@ -113,6 +113,13 @@ class Worker:
         copy.end()
         return await asyncio.wait_for(over, WITHIN)
 
+    async def look_for(self, channel: socket.socket, number: int) -> None:
+        """A picture that is answered at once by whoever has the other end."""
+        looking = asyncio.ensure_future(self.look(written(picture(1))))
+        await self.until(lambda: number in self.inspector._asked)
+        channel.sendall(json.dumps({"done": number, "how": "done"}).encode())
+        await looking
+
     def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[PictureFound]]]":
         said: list[PictureFound] = []
         over: asyncio.Future[list[PictureFound]] = asyncio.get_running_loop().create_future()
@@ -176,6 +183,41 @@ async def test_lists_that_change_are_taken(tmp_path: Path) -> None:
             assert await worker.look(written(picture(3)))
 
 
+async def test_while_the_index_of_an_issue_is_made_the_one_before_serves(tmp_path: Path) -> None:
+    lists = inspector.PictureLists(tmp_path, lambda *_: None)
+    before = listed(tmp_path, picture(1)).artifact.header.checksum.hex()
+    lists.make("pictures", before, KEY.secret)
+    await lists._making[before]
+    first = lists.get("pictures", before)
+    after = listed(tmp_path, picture(2), picture(3), serial=2).artifact.header.checksum.hex()
+    lists.keep({after: "pictures"})
+    assert first is lists.get("pictures", after) is not None
+    assert lists.get("others", after) is None
+    lists.make("pictures", after, KEY.secret)
+    await lists._making[after]
+    second = lists.get("pictures", after)
+    assert second is not None
+    assert len(second) == 2
+    lists.keep({})
+    assert lists.get("pictures", after) is lists.get("pictures", before) is None
+
+
+async def test_an_issue_that_cannot_be_read_leaves_the_one_before(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            lists[:] = [listed(tmp_path, picture(1), picture(3), serial=2)]
+            artifact = tmp_path / "pictures.ward"
+            artifact.write_bytes(artifact.read_bytes()[:-1] + b"\0")
+            await said(process, "pictures are not compared with it")
+            assert [each.list for each in await worker.look(written(picture(1)))] == ["pictures"]
+            lists[:] = [listed(tmp_path, picture(2), name="others")]
+            await said(process, "list others: pictures are compared with 1 digest")
+            assert await worker.look(written(picture(1))) == [], "it is in force no more"
+            assert worker.counted == {"done": 2}
+
+
 async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_path: Path) -> None:
     lists = [listed(tmp_path, picture(1))]
     artifact = tmp_path / "pictures.ward"
@@ -183,6 +225,7 @@ async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: lists) as worker:
             assert await worker.look(written(picture(1))) == []
+            assert worker.counted == {"dropped": 1}, "nobody has looked whether it is listed"
             await worker.until(lambda: worker.troubles)
             beside.rename(artifact)
             await said(process, "compared with 1 digest")
@@ -424,6 +467,33 @@ async def test_what_is_handed_over_takes_room_until_it_is_answered(tmp_path: Pat
             assert worker.inspector.reserve(3 << 20)
 
 
+async def test_nobody_waits_for_an_inspector_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "WAITS", 0.0)
+    with hanging(tmp_path) as listening:
+        async with working(tmp_path) as worker:
+            channel, _ = listening.accept()
+            with channel:
+                waited, heard = list[str](), list[PictureFound | None]()
+                copy = worker.inspector.offer("image", None, heard.append)
+                assert copy is not None
+                copy.waited = lambda: waited.append("waited")
+                copy.write(written(picture(1)))
+                assert not worker.inspector.is_behind
+                copy.end()
+                await worker.until(lambda: worker.inspector.is_behind)
+                assert (waited, heard) == (["waited"], [])
+                # It is behind until one answer has come in time.
+                channel.sendall(b'{"done": 1, "how": "done"}')
+                await worker.until(lambda: heard)
+                assert worker.inspector.is_behind
+                worker.inspector._waits = WITHIN
+                await worker.look_for(channel, 2)
+                assert not worker.inspector.is_behind
+                assert (waited, heard) == (["waited"], [None])
+
+
 async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
     """Whoever decodes it may be taken over by it, and others read it too."""
     begins = b"\0\0\0\x10ftypiso5iso5" + b"\0\0\0\x08moov"
@@ -540,6 +610,25 @@ async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Pat
         assert process.poll() is None, "it would be replaced, again and again"
         process.terminate()
         assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
+
+
+async def test_an_inspector_without_descriptors_drops_what_comes_and_goes_on(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            assert await worker.look(written(picture(1)))
+            before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            # Those that it has stay open.
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+            for place in ("", "place"):
+                assert await worker.look(written(picture(1)), place=place) == []
+            assert worker.counted == {"done": 1, "dropped": 2}
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            assert await worker.look(written(picture(1)))
+        process.terminate()
+        assert process.stdout is not None
+        assert not await asyncio.to_thread(process.stdout.read), "no traceback for each"
 
 
 async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:

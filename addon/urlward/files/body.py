@@ -240,11 +240,13 @@ class BodySeen(NamedTuple):
         media: its media type, by its first bytes or by what its head says.
         size: bytes of its content that have come.
         part: whether it is only a part of a file.
+        gone: whether all of it has gone on.
     """
 
     media: str
     size: int
     part: bool
+    gone: bool = False
 
 
 class BodyJudge[Answer](Protocol):
@@ -331,7 +333,7 @@ class Inspection[Answer]:
 
     @property
     def _seen(self) -> BodySeen:
-        return BodySeen(self._media, self._size, self._facts.part)
+        return BodySeen(self._media, self._size, self._facts.part, self.over)
 
     def feed(self, content: bytes) -> None:
         """Take content that follows."""
@@ -410,7 +412,9 @@ class Inspection[Answer]:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
             self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
-            self._awaits = self._copy is not None and table.pictures == "cut"
+            if self._copy is not None and table.pictures == "cut":
+                self._awaits = not self._inspector.is_behind
+                self._copy.waited = self._waited
         self._look_at(head)
 
     def _look_at(self, piece: bytes) -> None:
@@ -460,6 +464,13 @@ class Inspection[Answer]:
 
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False
+
+    def _waited(self) -> None:
+        """Have the end of the body go on: what is found in it later is learned alone."""
+        self._awaits = False
+        if self._ended and not self.over:
+            self.over = True
+            self.changed()
 
     def _heard(self, found: PictureFound | None) -> None:
         """Take what the inspector says."""
