@@ -4,6 +4,7 @@ import asyncio
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -89,8 +90,15 @@ class Worker:
 
     def __init__(self, folder: Path, lists: Callable[[], list[LoadedList]], **given: float) -> None:
         self.counted: Counter[str] = Counter()
+        self.troubles: list[str] = []
         given = {"most": 64, "max_size": 16 << 20, "deadline": 20.0} | given
-        self.inspector = Inspector(folder, lists, count=lambda what: self.counted.update([what]), **given)  # type: ignore[arg-type]
+        self.inspector = Inspector(
+            folder,
+            lists,
+            count=lambda what: self.counted.update([what]),
+            trouble=self.troubles.append,
+            **given,  # type: ignore[arg-type]
+        )
 
     async def look(
         self, data: bytes, media: str = "image", *, size: int = 50_000, place: str = ""
@@ -168,17 +176,30 @@ async def test_lists_that_change_are_taken(tmp_path: Path) -> None:
             assert await worker.look(written(picture(3)))
 
 
-async def test_a_list_whose_artifact_is_gone_is_tried_again_when_it_is_there(tmp_path: Path) -> None:
+async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_path: Path) -> None:
     lists = [listed(tmp_path, picture(1))]
     artifact = tmp_path / "pictures.ward"
     beside = artifact.rename(tmp_path / "elsewhere")
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: lists) as worker:
             assert await worker.look(written(picture(1))) == []
+            await worker.until(lambda: worker.troubles)
             beside.rename(artifact)
-            async with working(tmp_path, lambda: lists):  # another worker says it again
-                await said(process, "compared with 1 digest")
+            await said(process, "compared with 1 digest")
+            await worker.until(lambda: len(worker.troubles) > 1)
             assert await worker.look(written(picture(1)))
+    why = "list pictures: pictures are not compared with it: its artifact is not there"
+    assert worker.troubles == [why, ""]
+
+
+async def test_a_list_that_is_not_compared_and_is_not_in_force_any_more_is_no_trouble(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    (tmp_path / "pictures.ward").unlink()
+    with inspecting(tmp_path):
+        async with working(tmp_path, lambda: lists) as worker:
+            await worker.until(lambda: worker.troubles)
+            lists.clear()
+            await worker.until(lambda: worker.troubles[-1] == "")
 
 
 async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
@@ -362,6 +383,25 @@ async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path)
             assert worker.inspector.reserve(3 << 20)
 
 
+async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "FILES_SHARE", -(-resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+    with inspecting(tmp_path):
+        async with working(tmp_path) as worker:
+            # Small ones, whose content is yet to come: a client may have a hundred on a connection.
+            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+            for copy in copies:
+                assert copy is not None
+                copy.write(b"\xff\xd8\xff" + bytes(500))
+            assert worker.counted == {"dropped": 8 - 3}
+            for copy in copies:
+                assert copy is not None
+                copy.drop()
+            worker.counted.clear()
+            for _ in range(8):
+                await worker.look(written(picture(1)))
+            assert worker.counted == {"done": 8}, "one after another there is room"
+
+
 @contextmanager
 def hanging(folder: Path) -> Iterator[socket.socket]:
     """An inspector that takes in nothing."""
@@ -467,9 +507,14 @@ async def test_a_classifier_that_fails_is_said_once(tmp_path: Path) -> None:
 async def test_a_classifier_that_is_not_there_leaves_pictures_alone_and_says_so(tmp_path: Path) -> None:
     with inspecting(tmp_path, classifier="nowhere:score") as process:
         async with working(tmp_path) as worker:
-            await said(process, "files: pictures are not looked at: files.classifier: nowhere:score")
+            why = "pictures are not looked at: files.classifier: nowhere:score"
+            await said(process, f"files: {why}")
             assert await worker.look(written(picture(1))) == []
+            await worker.until(lambda: worker.troubles)
+            async with working(tmp_path) as later:  # whoever comes later is told too
+                await later.until(lambda: later.troubles)
     assert worker.counted == {"dropped": 1}
+    assert [each.startswith(why) for each in worker.troubles + later.troubles] == [True, True]
 
 
 async def test_a_classifier_that_its_package_does_not_have_is_said(tmp_path: Path) -> None:
@@ -491,6 +536,7 @@ async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Pat
             else:
                 await said(process, "the extra files is not installed")
             assert await worker.look(written(picture(1))) == []
+            await worker.until(lambda: any("extra" in each for each in worker.troubles))
         assert process.poll() is None, "it would be replaced, again and again"
         process.terminate()
         assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
@@ -506,6 +552,43 @@ async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
             os.kill(int(child), signal.SIGKILL)
             await said(process, "files: a sandbox has ended")
             assert await worker.look(written(picture(1)))
+    assert worker.troubles == []
+
+
+async def test_a_sandbox_that_ends_again_and_again_is_a_trouble(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    with inspecting(tmp_path, classifier="short:score"):
+        async with working(tmp_path) as worker:
+            await worker.until(lambda: worker.troubles)
+    assert worker.troubles == ["a sandbox ends again and again: pictures are hardly looked at"]
+
+
+def test_what_is_not_looked_at_is_a_trouble_as_long_as_it_is() -> None:
+    told: list[str] = []
+    health = inspection.InspectionHealth(told.append, 0.0)
+
+    def minute(at: float, connected: float | None, **counts: int) -> list[str]:
+        for how, count in counts.items():
+            for _ in range(count):
+                health.count(how)
+        health.look(at, connected)
+        taken, told[:] = [*told], []
+        return taken
+
+    assert minute(30, 0) == []
+    assert minute(89, 80) == []  # another in its place
+    [gone] = minute(90, 80)  # and another, none of which has lasted
+    assert "no inspector serves" in gone
+    assert minute(110, 80) == [""]
+    assert minute(165, None, dropped=2, done=9) == minute(400, 200, late=1, done=8) == []
+    [full] = minute(460, 200, failed=2, late=1)
+    assert "passed over" in full
+    assert minute(520, 200, dropped=1) == minute(580, 200, late=1, done=8) == []
+    health.said = "the classifier fails"
+    assert minute(590, 200) == ["the classifier fails"]
+    health.said = ""
+    assert minute(591, 200) == [full]
+    assert minute(640, 200) == [""]
 
 
 async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from gateway.network import (
 )
 from urlward.gateway import control
 from urlward.gateway import rules as rules_of_gateway
-from urlward.gateway.errors import NftError
 from urlward.gateway.firewalls import closed
 from urlward.gateway.rules import rules, setup_of
 from urlward.gateway.rules_watch import RulesWatch
+from urlward.gateway.table import NftError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

@@ -8,8 +8,8 @@ import pytest
 
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
-from urlward.gateway.errors import GatewayError
-from urlward.gateway.rules import Plan, outdated, rules, setup_of
+from urlward.gateway.rules import RulesPlan, outdated, rules, setup_of
+from urlward.gateway.table import GatewayError
 
 DATA = Path(__file__).parent / "data"
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300))
@@ -46,9 +46,9 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 
 def plan(
     values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080, shared: bool = False
-) -> Plan:
+) -> RulesPlan:
     table = GatewayTable.model_validate({"interfaces": ("lan0",), **values})
-    return Plan(table, listen, RESOLVERS, families, shared)
+    return RulesPlan(table, listen, RESOLVERS, families, shared)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)

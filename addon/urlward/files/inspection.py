@@ -7,8 +7,10 @@ as it comes: so one that never ends is looked at as well.
 """
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import socket
 import time
 from collections import OrderedDict
@@ -37,6 +39,16 @@ PIECE_SECONDS, LEAST_PIECE = 4.0, 64 << 10
 GRACE: Final = 5.0
 """Seconds beyond two deadlines that an answer may take."""
 
+STEADY: Final = 30.0
+"""Seconds that a connection to the inspector has to last to count as one."""
+
+AWAY: Final = 60.0
+"""Seconds without such a connection from which on that is a trouble."""
+
+MINUTE: Final = 60.0
+MINUTES, SHARE = 3, 0.1
+"""In so many such spans in a row more than this share was passed over: that is a trouble."""
+
 MOST_MESSAGE: Final = 1 << 16
 
 CLASSIFIER: Final = "classifier"
@@ -44,6 +56,10 @@ CLASSIFIER: Final = "classifier"
 
 ROOM: Final = 2 << 20
 """Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
+
+FILES_SHARE: Final = 8
+"""Part of the files that a process may have open which copies may be: connections need theirs, and a response
+over HTTP/2 has none of its own."""
 
 MOST_LACKED: Final = 64 << 10
 """Bytes of what segments of a stream lack; it is some hundred to some thousand of them."""
@@ -96,7 +112,7 @@ class BodyCopy:
         self._media: MediaFormat | None = None
         self._splitter: Splitter | None = None
         """Of a video that is handed over in pieces."""
-        self._beginning = b""
+        self._beginning = bytearray()
         """What each piece begins with."""
         self._begins = True
         """Whether that may go on."""
@@ -172,17 +188,17 @@ class BodyCopy:
         if self._ended or not content:
             return
         if self._fd < 0:
-            self._fd = memfd.new()
+            self._fd = self._inspector.new_file()
             self._began = time.monotonic()
             if not self._begins:
                 self._write(self._beginning)
         elif self._begins and self._splitter is not None and self._size > MOST_BEGINNING:
-            self._splitter, self._beginning = None, b""
+            self._splitter, self._beginning = None, bytearray()
         if self._begins and self._splitter is not None:
             self._beginning += content
         self._write(content)
 
-    def _write(self, content: bytes) -> None:
+    def _write(self, content: bytes | bytearray) -> None:
         assert self._media is not None
         if self._ended:
             return
@@ -248,9 +264,58 @@ class BodyCopy:
 
     def _close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            self._inspector.close_file(self._fd)
             self._inspector.reserve(-self._size)
             self._fd, self._size = -1, 0
+
+
+class InspectionHealth:
+    """Whether what is handed over is looked at, as far as a worker knows.
+
+    Args:
+        tell: is told why not, where that has changed; of nothing where it is.
+        now: on a clock that does not go back.
+
+    Attributes:
+        said: what the inspector has last said of itself.
+    """
+
+    def __init__(self, tell: Callable[[str], None], now: float) -> None:
+        self.said = ""
+        self._tell = tell
+        self._told = ""
+        self._served = self._since = now
+        self._counts = {True: 0, False: 0}
+        """Since then, of what was looked at, and of what was not."""
+        self._bad = 0
+
+    def count(self, how: str) -> None:
+        """Count what has become of something."""
+        self._counts[how not in (DROPPED, LATE)] += 1
+
+    def look(self, now: float, connected: float | None) -> None:
+        """Tell of a change.
+
+        Args:
+            now: on the same clock.
+            connected: when the connection to the inspector has begun; None where there is none.
+        """
+        if connected is not None and now - connected >= STEADY:
+            self._served = now
+        if now - self._since >= MINUTE:
+            missed = self._counts[False]
+            self._bad = self._bad + 1 if missed > SHARE * (missed + self._counts[True]) else 0
+            self._since, self._counts = now, {True: 0, False: 0}
+        why = ""
+        if now - self._served >= AWAY:
+            why = "pictures are not looked at: no inspector serves"
+        elif self.said:
+            why = self.said
+        elif self._bad >= MINUTES:
+            why = "many pictures are passed over: more come than can be looked at in time (files.processes)"
+        if why != self._told:
+            self._told = why
+            self._tell(why)
 
 
 class _Asked(NamedTuple):
@@ -277,6 +342,7 @@ class Inspector:
         max_size: bytes of a picture, or of a piece of video.
         deadline: seconds for one.
         count: is told what becomes of each, one of `urlward.records.metrics.INSPECTED`.
+        trouble: is told why not all is looked at, where that has changed; of nothing where it is.
     """
 
     def __init__(
@@ -288,15 +354,20 @@ class Inspector:
         max_size: int,
         deadline: float,
         count: Callable[[str], None] = lambda _: None,
+        trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.max_size = max_size
-        self.count = count
+        self._count = count
+        self._health = InspectionHealth(trouble, time.monotonic())
         self._path = folder / SOCKET
         self._lists = lists
         self._told: list[tuple[str, str, str]] = []
         self._patience = 2 * deadline + GRACE
         self._room = most * ROOM + max_size
+        self._files = 0
+        """Files that are open for copies."""
         self._channel: socket.socket | None = None
+        self._connected: float | None = None
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._number = 0
 
@@ -327,6 +398,7 @@ class Inspector:
             now = time.monotonic()
             while self._asked and next(iter(self._asked.values())).until <= now:
                 self._answered(next(iter(self._asked)), LATE)
+            self._health.look(now, self._connected)
             await asyncio.sleep(LOOK)
 
     def close(self) -> None:
@@ -334,9 +406,31 @@ class Inspector:
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
-            self._channel, self._told = None, []
+            self._channel, self._connected, self._told = None, None, []
         for number in [*self._asked]:
             self._answered(number, DROPPED)
+
+    def new_file(self) -> int:
+        """Open a file for a copy.
+
+        Raises:
+            OSError: there are too many.
+        """
+        if FILES_SHARE * self._files >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        fd = memfd.new()
+        self._files += 1
+        return fd
+
+    def close_file(self, fd: int) -> None:
+        """Close a file of `new_file`."""
+        os.close(fd)
+        self._files -= 1
+
+    def count(self, how: str) -> None:
+        """Count what has become of something, one of `urlward.records.metrics.INSPECTED`."""
+        self._count(how)
+        self._health.count(how)
 
     def reserve(self, size: int) -> bool:
         """Take bytes of the room for copies, or give them back where they are below 0; False where there is
@@ -369,7 +463,7 @@ class Inspector:
         except OSError:  # it is not there yet, or not any more
             channel.close()
             return
-        self._channel = channel
+        self._channel, self._connected = channel, time.monotonic()
         asyncio.get_running_loop().add_reader(channel, self._hear)
 
     def _tell_lists(self) -> None:
@@ -405,6 +499,8 @@ class Inspector:
         said = json.loads(data)
         if "done" in said:
             self._answered(said["done"], said["how"])
+        elif "trouble" in said:
+            self._health.said = said["trouble"]
         elif "found" in said and (asked := self._asked.get(said["found"])) is not None:
             asked.copy.hear(_found_in(said))
 
