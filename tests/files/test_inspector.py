@@ -293,13 +293,53 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
     assert worker.counted["done"] == worker.counted.total()
 
 
+@pytest.mark.parametrize(
+    ("muxer", "codec", "options"),
+    [
+        ("mp4", "libx264", FRAGMENTED),
+        ("webm", "libvpx", {"live": "1"}),
+        ("mpegts", "mpeg2video", {}),
+        ("mpegts", "libx264", {"tune": "zerolatency"}),
+    ],
+)
+async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
+    tmp_path: Path, muxer: str, codec: str, options: dict[str, str]
+) -> None:
+    """What follows it in the stream has not come when it is found."""
+    loaded = listed(tmp_path, picture(2, (320, 240)))
+    data = video([picture(n, (320, 240)) for n in (1, 2, 3)], muxer, codec, options=options)
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            heard: list[PictureFound | None] = []
+            copy = worker.inspector.offer("video", None, heard.append)
+            assert copy is not None
+            at = 0
+            while not heard:
+                assert at < len(data)
+                copy.write(data[at : at + 2_000])
+                at += 2_000
+                await asyncio.sleep(0.05)
+            copy.drop()
+    assert at < len(data) * 0.9
+    assert heard[0] is not None
+    assert heard[0].list == "pictures"
+
+
+@pytest.mark.parametrize(
+    ("muxer", "codec", "options", "unit", "head"),
+    [
+        ("mp4", "libx264", FRAGMENTED, b"moof", 4),
+        ("webm", "libvpx", {"cluster_time_limit": "1900"}, b"\x1f\x43\xb6\x75", 0),
+    ],
+)
 async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
-    tmp_path: Path,
+    tmp_path: Path, muxer: str, codec: str, options: dict[str, str], unit: bytes, head: int
 ) -> None:
     loaded = listed(tmp_path, picture(2, (320, 240)))
     shown = [picture(n, (320, 240)) for n in range(3)]
-    data = video(shown, "mp4", "libx264", options=FRAGMENTED)
-    places = [at - 4 for at in range(len(data)) if data.startswith(b"moof", at)]
+    data = video(shown, muxer, codec, options=options)
+    places = [at - head for at in range(len(data)) if data.startswith(unit, at)]
     segments = [data[at:to] for at, to in zip(places, [*places[1:], len(data)], strict=True)]
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:

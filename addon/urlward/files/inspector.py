@@ -9,7 +9,7 @@ a worker says                                    it says
 ``lists``: those in force that have PDQ          ``found``: that number, with ``list``, ``row``,
 digests, each as name, checksum and key          ``distance``, ``at``; or with ``score`` and ``at``
 ``look``: a number, with ``format``, and the     ``done``: that number, with ``how``; once for each
-content in a file; of MP4 with ``place``, for
+content in a file; perhaps with ``place``, for
 which beginnings are remembered
 ``begins``: a place, with what other content    ``trouble``: why not all is looked at; empty where it is
 there lacks, in a file
