@@ -23,6 +23,14 @@ def test_files(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.Captu
     assert urlward("files", "-o", str(tmp_path / "new")) == 0
 
 
+def test_files_of_others_are_not_overwritten(urlward: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / NAMES[1]).write_text("mine")
+    with pytest.raises(UrlwardError, match="there already, and nothing of urlward: it is not overwritten"):
+        urlward("files", "-o", str(tmp_path))
+    assert (tmp_path / NAMES[1]).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [NAMES[1]]
+
+
 def test_show(
     urlward: Callable[..., int],
     tmp_path: Path,

@@ -190,6 +190,15 @@ def test_nothing_of_others_is_written_over(state: Path) -> None:
     assert audited(state) == []
 
 
+def test_a_report_does_not_take_the_place_of_another(state: Path) -> None:
+    assert report(state, R1, *WHY) == 0
+    before = written(state)
+    with pytest.raises(SourceError, match="perhaps another report: it is not overwritten"):
+        report(state, R2, *WHY)
+    assert written(state) == before
+    assert len(audited(state)) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

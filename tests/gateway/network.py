@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -274,10 +274,10 @@ class Network:
     speakers: dict[str, Speaker] = field(default_factory=dict)
     keeps: bool = False
 
-    def up(self, alive: bool = True, **values: Any) -> RulesPlan:
+    def up(self, alive: bool = True, shared: bool = False, **values: Any) -> RulesPlan:
         """Rules in place of whatever is there, and a worker that lives or not."""
         self.down()
-        plan = self.plan(**values)
+        plan = replace(self.plan(**values), shared=shared)
         if plan.gateway.keep_source:
             self.gateway.do(deliver_here)
         self.nft.run(rules(plan))

@@ -17,10 +17,12 @@ from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, check_key, fi
 from urlward.engine.dates import time_text
 from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, SignatureError, UnsignedError, UrlwardError
+from urlward.engine.errors import ArtifactError, EntryError, SignatureError, UnsignedError, UrlwardError
+from urlward.engine.grammar import parse_line
 from urlward.engine.signing import check_signature, make_rotation, sign_artifact, signer_of
 from urlward.lists.build import (
     Issue,
+    check_place,
     compile_sources,
     find_key,
     name_of,
@@ -588,5 +590,17 @@ def _output(path: Path | None, sources: list[Path]) -> Iterator[BinaryIO]:
         sys.stdout.buffer.flush()
         return
     spare(path, *sources)
+    check_place(path, _is_list, "no list")
     with written_atomically(path, 0o600) as file:
         yield file
+
+
+def _is_list(data: bytes) -> bool:
+    """Whether a file that begins so has lines of the list grammar alone."""
+    *lines, last = data.decode("utf-8", "replace").split("\n")
+    try:
+        for line in lines or [last]:
+            parse_line(line)
+    except EntryError:
+        return False
+    return True

@@ -11,7 +11,7 @@ from pathlib import Path
 from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
 from urlward.config import Config, configured
 from urlward.engine.errors import UrlwardError
-from urlward.lists.build import write_atomically
+from urlward.lists.build import check_place, write_atomically
 from urlward.options import given_path
 from urlward.regular import read_regular, without_bom
 
@@ -135,8 +135,11 @@ def write_files(folder: Path, target: str = TARGET) -> Iterator[Path]:
         target: HOST:PORT that Prometheus is to ask.
 
     Raises:
-        OSError: not writable.
+        SourceError: the folder has other files of these names, or is not writable.
+        OSError: it cannot be made.
     """
+    for name in NAMES:
+        check_place(folder / name, lambda there: b"urlward" in there, "nothing of urlward")
     folder.mkdir(parents=True, exist_ok=True)
     for name in NAMES:
         path = folder / name

@@ -238,7 +238,12 @@ def add_report_commands(command: Command) -> None:
     on_file = subcommand(of_report, "file", _file, "Write what is known of a known file that was met.")
     on_file.add_argument("reference", metavar="REFERENCE", help="as the event and the block page have it")
     on_file.add_argument(
-        "-o", "--output", required=True, type=given_path, metavar="DIR", help="for report.html, report.json"
+        "-o",
+        "--output",
+        required=True,
+        type=given_path,
+        metavar="DIR",
+        help="a new one, for report.html, report.json",
     )
     on_file.add_argument("--why", required=True, metavar="TEXT", help="whom or what for; audited")
     on_file.add_argument(
@@ -258,7 +263,7 @@ def _file(args: argparse.Namespace) -> int:
     order = "" if args.order is None else reason_of(args.order)
     tolerance = read_tolerance(args.tolerance)
     config, state = assignments_of(args)
-    check_folder(args.output)
+    check_folder(args.output, replaces=False)  # somebody has told of that one, too
     asked = {"reference": reference, "why": why} | ({"order": order} if order else {})
     try:
         events = events_by(config, state, reference, "file")
@@ -274,7 +279,8 @@ def _file(args: argparse.Namespace) -> int:
         return WRONG
     node = events[0].node or (config.records.node if config.records is not None else "")
     prepared = Prepared(caller(), int(time.time() * 1000), why, node, order)
-    page = write_report(args.output, report_of(reference, events, prepared, learned, answers), PRIVATE)
+    made = report_of(reference, events, prepared, learned, answers)
+    page = write_report(args.output, made, PRIVATE, replaces=False)
     print(f"{page}: what is known of it; {page.with_suffix('.json').name} beside it is for programs")
     return DONE
 

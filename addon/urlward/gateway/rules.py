@@ -123,12 +123,14 @@ class RulesPlan:
         listen: port of the transparent proxy.
         resolvers: addresses and ports that DNS goes to while no worker lives; the first of each family.
         families: 4, 6 or both; those that are filtered.
+        shared: whether answers to what was routed here may come back by another gateway.
     """
 
     gateway: GatewayTable
     listen: int
     resolvers: tuple[tuple[Address, int], ...] = ()
     families: tuple[int, ...] = (4, 6)
+    shared: bool = False
 
     @property
     def intercepts(self) -> bool:
@@ -227,6 +229,7 @@ def rules(plan: RulesPlan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         exempt=bool(gateway.exempt),
         never=bool(gateway.never),
         steer=gateway.steer,
+        shared=plan.shared,
         closed=gateway.fail == "closed",
         ports=", ".join(map(str, sorted(set(gateway.ports)))),
         mss=gateway.mss,
@@ -413,7 +416,8 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         notes.append(
             "gateway.clients: no IPv6 network, but IPv6 is routed: what comes over it is not filtered"
         )
-    return Planned(RulesPlan(gateway, port, found, families), tuple(notes))
+    plan = RulesPlan(gateway, port, found, families, config.fleet is not None)
+    return Planned(plan, tuple(notes))
 
 
 def gateway_problems(

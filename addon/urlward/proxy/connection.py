@@ -359,7 +359,8 @@ class Connection:
         self.resume(BEHIND)
 
     def forget(self) -> None:
-        """Drop all references once nothing more will arrive."""
+        """Drop all references once nothing more will arrive, or is of use."""
+        self._owner = None
         self.detach()
         if self.tls is not None:
             self.tls.forget()

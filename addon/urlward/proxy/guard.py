@@ -351,8 +351,9 @@ class Guard:
             verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
             verdict = _gravest([matcher.check_host(h, names.ports, now, judge) for h in names.hosts])
-        if not verdict.blocked and names.address:
-            verdict = _gravest([matcher.check_address(names.address, names.ports, now, judge), verdict])
+        if names.address and not verdict.blocked:
+            of_address = matcher.check_address(names.address, names.ports, now, judge)
+            verdict = verdict if of_address is PASS else _gravest([of_address, verdict])
         return verdict
 
     def _measure(self, stage: str, verdict: Verdict, start: float, arrived: float = 0.0) -> None:
@@ -707,4 +708,5 @@ def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verd
 
 def _gravest(verdicts: list[Verdict]) -> Verdict:
     """The first verdict that blocks, else the first that is to be logged."""
-    return next((v for v in verdicts if v.blocked), next((v for v in verdicts if v.listed), PASS))
+    listed = [verdict for verdict in verdicts if verdict.listed]
+    return next((verdict for verdict in listed if verdict.blocked), listed[0]) if listed else PASS

@@ -559,7 +559,8 @@ class Session:
             else:
                 self._shared.leave(self)
         address = self._server.address
-        if address != self._origin.host:
+        # Under the address that it has led to before, the request has been judged.
+        if address not in (self._origin.host, self._place.address if self._place is not None else None):
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
                 self._place.reached(address)
             answer = self._listed(address)
@@ -716,7 +717,7 @@ class Session:
         server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             self._keep_ticket(server)
-            server.detach()
+            server.forget()
             # Nobody looks after it any more; what it has not taken yet, it may never take.
             server.abort() if server.waiting else server.close()
 
@@ -743,6 +744,11 @@ class Session:
         """Close both connections."""
         self._client.close()
         self.close_server()
+
+    def rest(self) -> None:
+        """A response is sent; a stream of the origin, which has brought it, brings no other."""
+        if isinstance(self._server, OriginLane):
+            self._relay.leave_server()
 
     def takes_more(self, *, surely: bool) -> bool:
         """Whether another request may follow, as `urlward.proxy.http2_frames.Exchange`."""
