@@ -6,7 +6,7 @@ It needs no lease: whoever leads goes by the records, and finds there what was d
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from urlward.config import Config
 from urlward.engine.dates import time_or_none
@@ -19,7 +19,6 @@ from urlward.state.audit import append
 from urlward.state.folder import made_folder
 
 Act = Literal["rollback", "release", "promote"]
-ACTS: tuple[Act, ...] = get_args(Act)
 
 _WRITTEN: dict[Act, str] = {"rollback": "rolled-back", "release": "released", "promote": "promoted"}
 """In the audit log."""
