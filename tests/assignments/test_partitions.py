@@ -417,16 +417,16 @@ def test_times_over_decades_make_no_partitions_without_end(
 def test_a_partition_takes_no_more_locks_than_is_said(store: AssignmentStore) -> None:
     wanted = {partition_of(cell_of(START + n * DAY, START + n * DAY + 50)) for n in range(20)}
     with store.engine.begin() as connection:
-        partitions.make_partitions(connection, ())
+        schema.make_partitions(connection, ())
         # One lock may be held in several modes.
         count = text(
             "SELECT count(DISTINCT (locktype, database, relation, classid, objid, objsubid,"
             " transactionid::text)) FROM pg_locks WHERE pid = pg_backend_pid()"
         )
         before = connection.scalar(count)
-        partitions.make_partitions(connection, wanted)
+        schema.make_partitions(connection, wanted)
         after = connection.scalar(count)
-    assert 0 < after - before <= len(wanted) * partitions.LOCKS + 10
+    assert 0 < after - before <= len(wanted) * schema.LOCKS + 10
 
 
 def test_a_database_of_before_for_which_there_are_too_few_locks(
