@@ -21,7 +21,7 @@ from feeds.test_updates import running
 from lists.support import key_file
 from obstacles import audit_on_a_full_disk
 from publish.publish_support import BODY, offered
-from urlward.commands.publish import add_publish_commands
+from urlward.commands.feeds import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import configured_keeper

@@ -1,4 +1,4 @@
-"""What an operator decides on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
+"""Decisions of an operator on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
 
 import argparse
 import json

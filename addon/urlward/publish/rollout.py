@@ -19,7 +19,7 @@ is to issue an earlier version anew.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -767,17 +767,3 @@ class Lists:
 
 class MissingError(PlaceError):
     """A version that is not there, though its record is."""
-
-
-def roll_back_published(
-    place: ListPlace, config: Config, names: Sequence[str], *, why: str, who: str
-) -> list[PublishedVersion]:
-    """Have all nodes go back to the version before, of each of these lists.
-
-    It waits for no lease: whoever leads finds the lists held. Nodes that poll have it a moment later.
-
-    Raises:
-        UrlwardError: as `Lists.roll_back`.
-    """
-    lists = Lists(place, config)
-    return [lists.roll_back(name, why=why, who=who) for name in names]
