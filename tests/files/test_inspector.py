@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import until
 from files.pictures import FRAGMENTED, picture, video, written
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
@@ -33,7 +34,6 @@ from urlward.lists.build import compile_sources
 from urlward.process import module_command
 
 KEY = Key(b"k" * 32)
-WITHIN = 30.0
 
 
 def pdq(image: Image.Image) -> str:
@@ -111,7 +111,8 @@ class Worker:
             copy.write(data[at : at + size])
             await asyncio.sleep(0)
         copy.end()
-        return await asyncio.wait_for(over, WITHIN)
+        await until(over.done, "what becomes of it")
+        return over.result()
 
     async def look_for(self, channel: socket.socket, number: int) -> None:
         """A picture that is answered at once by whoever has the other end."""
@@ -125,12 +126,6 @@ class Worker:
         over: asyncio.Future[list[PictureFound]] = asyncio.get_running_loop().create_future()
         return (lambda each: over.set_result(said) if each is None else said.append(each)), over
 
-    async def until(self, what: Callable[[], object]) -> None:
-        until = time.monotonic() + WITHIN
-        while not what():
-            assert time.monotonic() < until
-            await asyncio.sleep(0.02)
-
 
 @asynccontextmanager
 async def working(
@@ -139,7 +134,7 @@ async def working(
     made = Worker(folder, lists or list, **given)
     task = asyncio.ensure_future(made.inspector.run())
     try:
-        await made.until(lambda: made.inspector._channel)
+        await until(lambda: made.inspector._channel)
         yield made
     finally:
         task.cancel()
@@ -283,10 +278,10 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
             for at in range(0, len(data), 8_192):
                 copy.write(data[at : at + 8_192])
             if pieces:  # before it has ended
-                await worker.until(lambda: worker.counted["done"] > 1)
+                await until(lambda: worker.counted["done"] > 1)
                 assert None not in heard
             copy.end()
-            await worker.until(lambda: None in heard)
+            await until(lambda: None in heard)
     assert heard[-1] is None
     assert {each.list for each in heard[:-1] if each} == {"pictures"}
     assert bool(worker.counted["done"] > 1) is pieces
@@ -432,11 +427,12 @@ async def test_an_inspector_that_is_killed_is_waited_for_by_nobody(
             copy.write(written(picture(1)))
             copy.end()
             process.send_signal(signal.SIGKILL)
-            assert await asyncio.wait_for(over, WITHIN) == []
+            await until(over.done, "what becomes of it")
+            assert over.result() == []
             assert worker.counted == {"dropped": 1}
             with inspecting(tmp_path) as another:
                 await said(another, "compared with 1 digest")
-                await worker.until(lambda: worker.inspector._channel)
+                await until(lambda: worker.inspector._channel)
                 assert await worker.look(written(picture(1)))
 
 
@@ -445,7 +441,7 @@ async def test_what_there_is_no_room_for_is_passed_over_at_once(tmp_path: Path) 
     with inspecting(tmp_path, classifier="slow:score", deadline=2.0, queue=2):
         async with working(tmp_path) as worker:
             begun = [asyncio.ensure_future(worker.look(written(picture(1)))) for _ in range(8)]
-            await worker.until(lambda: worker.counted["dropped"] >= 5)
+            await until(lambda: worker.counted["dropped"] >= 5)
             await asyncio.gather(*begun)
     # One is under way and two wait, or all that wait came before the first was taken.
     assert worker.counted["late"] in (2, 3)
@@ -735,7 +731,7 @@ async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path:
     (tmp_path / "trap.py").write_text(textwrap.dedent(code))
     loaded = listed(tmp_path, picture(1))
     hangs, breaks = (written(Image.new("RGB", (64, 64), colour), "PNG") for colour in ("#ff0000", "#00ff00"))
-    with inspecting(tmp_path, classifier="trap:score", deadline=3.0, processes=2, queue=100) as process:
+    with inspecting(tmp_path, classifier="trap:score", deadline=6.0, processes=2, queue=100) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
             await said(process, "compared with 1 digest")
             bodies = [hangs, breaks, written(picture(1)), breaks, hangs, written(picture(1))]

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from conftest import nobody_listens
+from conftest import nobody_listens, until
 from e2e.support import client_hello
-from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset, until
+from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Streams, answer, closed, reset
 from urlward.proxy import connection, forward, front, upstream
 from urlward.proxy.connection import BEHIND, LOW, Connection, is_local
 from urlward.proxy.poller import READ, Poller
