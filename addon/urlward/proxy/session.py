@@ -14,7 +14,7 @@ from itertools import count
 from math import inf
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
@@ -24,7 +24,6 @@ from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreac
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection
 from urlward.proxy.first_bytes import HTTP, Decision, decide
 from urlward.proxy.forward import ForwardRelay
-from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
@@ -36,6 +35,9 @@ from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpRelay,
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
 from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
+
+if TYPE_CHECKING:
+    from urlward.proxy.guard import Guard
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
