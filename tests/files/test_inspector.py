@@ -524,7 +524,7 @@ async def test_nobody_waits_for_an_inspector_that_is_behind(
                 channel.sendall(b'{"done": 1, "how": "done"}')
                 await worker.until(lambda: heard)
                 assert worker.inspector.is_behind
-                worker.inspector._waits = WITHIN
+                worker.inspector._waits = 30.0
                 await worker.look_for(channel, 2)
                 assert not worker.inspector.is_behind
                 assert (waited, heard) == (["waited"], [None])
