@@ -597,6 +597,23 @@ async def test_a_score_is_told_from_the_threshold_on(tmp_path: Path) -> None:
             assert await worker.look(written(dark, "PNG")) == []
 
 
+async def test_no_sandbox_has_secrets_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("URLWARD_TEST_SECRET", "postgresql://u:p@db.example/records")
+    monkeypatch.setenv("URLWARD_TEST_MODEL", "of the classifier")
+    (tmp_path / "seen.py").write_text(
+        "import os\nHAS = [name in os.environ for name in ('URLWARD_TEST_SECRET', 'URLWARD_TEST_MODEL')]\n"
+        "def score(pixels):\n    return {(False, True): 0.8, (True, True): 0.9}[tuple(HAS)]\n"
+    )
+    with inspecting(
+        tmp_path, classifier="seen:score", threshold=0.5, without=["URLWARD_TEST_SECRET", "NONE"]
+    ):
+        async with working(tmp_path) as worker:
+            (found,) = await worker.look(written(picture(1)))
+            assert round(found.score, 3) == 0.8
+
+
 async def test_a_classifier_that_fails_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text("def score(pixels):\n    raise ValueError\n")
     loaded = listed(tmp_path, picture(1))

@@ -18,7 +18,8 @@ there lacks, in a file
 Lists are read from the run folder, where what workers have in force lies. There is room for a number of
 pictures, and for as many pieces of video; what more comes is passed over at once.
 
-On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and members of `Wanted`.
+On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, members of `Wanted`, and
+``without``, variables of the environment that hold what is secret: no sandbox has them.
 """
 
 import asyncio
@@ -653,6 +654,8 @@ def main() -> None:
     keep_private()
     os.nice(NICE)  # traffic comes first
     asked = told(signal.SIGTERM)
+    for name in asked.get("without", ()):
+        os.environ.pop(name, None)
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
     log.addHandler(LineHandler())
