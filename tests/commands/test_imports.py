@@ -12,7 +12,7 @@ import pytest
 
 from conftest import run_command
 from lists.support import HTML, PICTURE, SENTINEL, names_in
-from urlward.commands.imports import add_format_arguments, add_import_commands, format_of
+from urlward.commands.lists import add_format_arguments, add_import_commands, format_of
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import FormatError, FormatOptions
 
@@ -75,7 +75,7 @@ def test_categories_of_the_source_that_are_taken(imports: Import) -> None:
 def test_progress(imports: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, float]] = []
     monkeypatch.setattr(
-        "urlward.commands.imports.progress_bar",
+        "urlward.commands.lists.progress_bar",
         lambda: nullcontext(lambda what, share: said.append((what, share))),
     )
     path = tmp_path / "hosts.txt"
@@ -96,7 +96,7 @@ def test_no_progress_in_the_lines_of_a_terminal(
 ) -> None:
     began: list[bool] = []
     monkeypatch.setattr(
-        "urlward.commands.imports.progress_bar", lambda: nullcontext(lambda _what, _share: began.append(True))
+        "urlward.commands.lists.progress_bar", lambda: nullcontext(lambda _what, _share: began.append(True))
     )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     path = tmp_path / "hosts.txt"

@@ -8,9 +8,8 @@ import pytest
 from conftest import run_command
 from records.metrics_support import TOKEN, admin, full
 from urlward.commands import metrics as metrics_commands
-from urlward.commands.metrics import add_metrics_commands
+from urlward.commands.metrics import NAMES, add_metrics_commands
 from urlward.engine.errors import UrlwardError
-from urlward.records.metrics_files import NAMES
 
 
 @pytest.fixture

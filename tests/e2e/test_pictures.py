@@ -129,7 +129,7 @@ def test_a_stream_that_has_no_end_is_cut_where_it_shows_a_listed_picture(
         _asks(proxy, raw)("/live")
         # Its end has come by the filter: the client has waited for more.
         wait_for(made.ended.is_set, "the end of the origin's stream")
-        wait_for(lambda: "known files: 1 learned" in proxy.log(), "its folder to be learned")
+        wait_for(lambda: "known files: 1 learned" in proxy.log(), "its URL to be learned")
 
 
 def test_pictures_that_cannot_be_looked_at_are_an_alarm_until_they_can(tmp_path: Path) -> None:

@@ -7,14 +7,13 @@ import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
@@ -24,6 +23,9 @@ from conftest import free_port, wait_for
 from e2e import support
 from e2e.support import RECORDS, Filter, Nginx, connect, get, read_response, running, socks
 from urlward.records.asking import ask as asked
+
+if TYPE_CHECKING:
+    import subprocess
 
 CONFIG = """\
 state = "state"

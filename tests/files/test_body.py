@@ -248,9 +248,24 @@ def test_decoders_that_take_much_memory_are_few(coding: str, count: int, ends: b
 
 
 def test_what_is_not_looked_at_takes_no_room() -> None:
-    room = Room(0)
-    one = inspection(Judge(), {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
+    room, judge = Room(0), Judge()
+    one = inspection(judge, {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
     assert fed(one, brotli.compress(b"<html>" * 1_000)).over
+    assert not judge.without_room, "nothing was missed"
+
+
+@pytest.mark.parametrize("outer", ["br", "zstd"])
+def test_decoders_that_nothing_comes_out_of_are_few_too(outer: str) -> None:
+    # The name of a file in a gzip member's head (RFC 1952 section 2.3.1), which does not end.
+    data = CODINGS[outer](b"\x1f\x8b\x08\x08\0\0\0\0\0\3" + b"a" * 3_000_000)
+    room, judges = Room(2), [Judge() for _ in range(4)]
+    fields = {"Content-Type": "text/html", "Content-Encoding": f"gzip, {outer}"}
+    begun = [fed(inspection(judge, fields, room=room), data) for judge in judges]
+    assert room.left == 0
+    assert [judge.without_room for judge in judges] == [False, False, True, True]
+    assert [one.over for one in begun] == [False, False, True, True]
+    begun.clear()
+    assert room.left == 2
 
 
 @pytest.mark.parametrize("coding", CODINGS)

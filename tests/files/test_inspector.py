@@ -4,6 +4,7 @@ import asyncio
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -312,6 +313,38 @@ async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
             assert await worker.look(segments[2], "video", place="c") == []
 
 
+def test_a_beginning_is_remembered_while_something_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector, "PLACES", 2)
+    now, fds = 0.0, [memfd.new() for _ in range(4)]
+
+    def has(place: str) -> int:
+        found = beginnings.get(place)
+        for fd in found:
+            os.close(fd)
+        return len(found)
+
+    beginnings = inspector.Beginnings(lambda: now)
+    for n, place in enumerate(("watched", "left", "watched")):
+        beginnings.add(place, fds[n : n + 1])
+    now = inspector.FORGET - 1
+    beginnings.forget()
+    assert (has("watched"), has("left"), has("none")) == (2, 1, 0)
+    assert has("watched") == 2
+    beginnings.add("new", fds[3:])
+    assert (has("watched"), has("left"), has("new")) == (2, 0, 1), "the one that was lacked last stays"
+    now += inspector.FORGET - 1
+    assert has("watched") == 2
+    now += 1
+    beginnings.forget()
+    assert (has("watched"), has("new")) == (2, 0)
+    now += inspector.FORGET
+    beginnings.forget()
+    assert has("watched") == 0
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
 def test_what_waits_has_room_in_bytes_and_pictures_go_first() -> None:
     fds, queue = [memfd.new() for _ in range(6)], inspector.Queue(4)
     told: list[str] = []
@@ -388,6 +421,25 @@ async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path)
                 assert copy is not None
                 copy.drop()
             assert worker.inspector.reserve(3 << 20)
+
+
+async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "FILES_SHARE", -(-resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+    with inspecting(tmp_path):
+        async with working(tmp_path) as worker:
+            # Small ones, whose content is yet to come: a client may have a hundred on a connection.
+            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+            for copy in copies:
+                assert copy is not None
+                copy.write(b"\xff\xd8\xff" + bytes(500))
+            assert worker.counted == {"dropped": 8 - 3}
+            for copy in copies:
+                assert copy is not None
+                copy.drop()
+            worker.counted.clear()
+            for _ in range(8):
+                await worker.look(written(picture(1)))
+            assert worker.counted == {"done": 8}, "one after another there is room"
 
 
 @contextmanager

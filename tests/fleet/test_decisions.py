@@ -19,12 +19,11 @@ from urlward.config import Config, FeedTable, FleetTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
-from urlward.feeds.facts import Accepted, Refused
 from urlward.feeds.feed import Feed
 from urlward.feeds.rollback import release as release_feed
 from urlward.feeds.rollback import roll_back
 from urlward.feeds.status import accept
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Accepted, FeedStore, Refused
 from urlward.fleet import decisions
 from urlward.fleet.connection import FleetConnection
 from urlward.fleet.decisions import FILE, SharedDecisions

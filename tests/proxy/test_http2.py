@@ -97,6 +97,9 @@ class Origin:
         self.lane.abort()
         self.over = True
 
+    def rest(self) -> None:
+        """The connection stays."""
+
     def takes_more(self, *, surely: bool) -> bool:
         return self.relay.takes_more and not (surely and self.unread)
 

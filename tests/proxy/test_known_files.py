@@ -5,10 +5,9 @@ import gzip
 import hashlib
 import logging
 import subprocess
-from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import tomli_w
@@ -17,6 +16,7 @@ from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
 from proxy.rig import GET, LONG, Rig, reset, until
+from proxy.test_guard_files import Learned
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
@@ -25,6 +25,9 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.known_files import KnownFiles
 from urlward.proxy.session import Session
 from urlward.records.worker import KnownFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 KNOWN = b"\xff\xd8\xff" + Random(1).randbytes(300_000)
 OTHER = KNOWN[:-1] + b"!"
@@ -170,6 +173,36 @@ async def test_a_known_file_does_not_arrive(rig: Rig, way: str, caplog: pytest.L
         assert SMALL not in page.body
     assert "file client=" in caplog.text
     assert "entry=F-" in caplog.text
+    await rig.settled()
+
+
+@pytest.mark.parametrize("folders", [False, True])
+async def test_a_stream_s_folder_is_learned_where_that_is_wanted(
+    rig: Rig, folders: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host may keep everybody's files in it."""
+    segment = b"\0\0\0\x18styp" + bytes(500)
+    monkeypatch.setitem(FILES, "/everybodys/one.m4s", segment)
+    listed = f"sha256:{hashlib.sha256(segment).hexdigest()}"
+    await looking(rig, "reverse", LISTED[0], listed, learn_folders=folders)
+    rig.addon.guard.learner = learner = Learned()
+    assert (await curl(rig, "/everybodys/one.m4s", "reverse")).status == 451
+    assert [match.folder for match in learner.matches] == [folders]
+    await rig.settled()
+
+
+async def test_a_client_of_the_explicit_proxy_chooses_no_host(rig: Rig) -> None:
+    """It is asked for one host, by another's name, both of which may have one address."""
+    await looking(rig, "regular")
+    rig.addon.guard.learner = learner = Learned()
+    for host, learned in (
+        ("other.example", []),
+        (f"plain.example:{rig.origin_port}", ["plain.example/small"]),
+    ):
+        target = f"http://plain.example:{rig.origin_port}/small"
+        answer = await rig.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(), end=False)
+        assert answer.startswith(b"HTTP/1.1 451 ")
+        assert [match.url for match in learner.matches] == learned
     await rig.settled()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from urlward.service.process import Reloads
+from urlward.plan import Reloads
 
 
 @pytest.fixture

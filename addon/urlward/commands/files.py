@@ -55,10 +55,10 @@ def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
 
 def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
     """Name, relative to the folder, and content of each."""
+    from urlward.commands.metrics import NAMES, read_file
     from urlward.dns import hooks
     from urlward.docs import FOLDER
     from urlward.gateway.service import proxy_files, publisher_files
-    from urlward.records.metrics_files import NAMES, read_file
     from urlward.samples import EXAMPLE, LISTS
 
     yield EXAMPLE.name, EXAMPLE.read_bytes()

@@ -79,8 +79,7 @@ def _publish(args: argparse.Namespace) -> int:
     if args.once:
         well = asyncio.run(publisher.once(lambda line: print(line, flush=True)))
         return DONE if well else WRONG
-    from urlward.logs import LineHandler
-    from urlward.service.inside import last_lines
+    from urlward.logs import LineHandler, last_lines
 
     log = logging.getLogger("urlward")
     log.addHandler(LineHandler())

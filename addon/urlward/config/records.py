@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
+from urlward.config.proxy import ObjectionsTable
 from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table, Variable
 
 Privacy = Literal["full", "short", "digest", "counts"]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
-from urlward.feeds.facts import Accepted, Facts, Refused
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Accepted, Facts, FeedStore, Refused
 from urlward.lines import columns
 from urlward.lists.trust import TrustError, check_dates
 from urlward.state.audit import append

@@ -55,7 +55,7 @@ _LARGE: Final = frozenset({"br", "zstd"})
 """Codings whose decoders remember up to 16 MiB of what has passed, of which a few bytes may make all."""
 
 MOST_LARGE: Final = 32
-"""Such codings that are undone at a time, but for the first bytes of a body."""
+"""Such codings that are undone at a time, but for the first step, by which nearly all bodies are told."""
 
 _NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
 """Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours."""
@@ -344,6 +344,9 @@ class Inspection[Answer]:
                     break
                 if piece := self._unpacker.step():
                     self._take(piece)
+                # One that is not told at once may never be, however much its decoders remember meanwhile.
+                if self._head is not None and not self._has_room():
+                    break
             self.behind = not self.over and self._unpacker.behind
         except DAMAGED:
             # What has come may be all that there is, and browsers show it.
@@ -377,6 +380,18 @@ class Inspection[Answer]:
         if is_told(self._head):
             self._begin(self._head)
 
+    def _has_room(self) -> bool:
+        """Take the room that the codings need, or give the body up where there is none."""
+        large = self._facts.large
+        if self._room is None or not large or self._taken is not None:
+            return True
+        self._taken = self._room.take(large)
+        if self._taken is not None:
+            return True
+        self._judge.unseen()
+        self._give_up()
+        return False
+
     def _begin(self, head: bytes) -> None:
         """Tell by the first bytes whether, and by whom, the body is looked at."""
         self._head = None
@@ -386,12 +401,8 @@ class Inspection[Answer]:
         if not (looked_at(facts.media, table) or (media and looked_at(media, table))):
             self._give_up()
             return
-        if self._room is not None and facts.large:
-            self._taken = self._room.take(facts.large)
-            if self._taken is None:
-                self._judge.unseen()
-                self._give_up()
-                return
+        if not self._has_room():
+            return
         if self._inspector is not None and (found := format_of(head)) is not None:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"

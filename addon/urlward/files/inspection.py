@@ -7,8 +7,10 @@ as it comes: so one that never ends is looked at as well.
 """
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import socket
 import time
 from collections import OrderedDict
@@ -54,6 +56,10 @@ CLASSIFIER: Final = "classifier"
 
 ROOM: Final = 2 << 20
 """Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
+
+FILES_SHARE: Final = 8
+"""Part of the files that a process may have open which copies may be: connections need theirs, and a response
+over HTTP/2 has none of its own."""
 
 MOST_LACKED: Final = 64 << 10
 """Bytes of what segments of a stream lack; it is some hundred to some thousand of them."""
@@ -184,7 +190,7 @@ class BodyCopy:
         if self._ended or not content:
             return
         if self._fd < 0:
-            self._fd = memfd.new()
+            self._fd = self._inspector.new_file()
             if self._splitter is not None and self._handed is not None:
                 self._write(self._splitter.resumed(content))
         self._write(content)
@@ -247,7 +253,7 @@ class BodyCopy:
 
     def _close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            self._inspector.close_file(self._fd)
             self._inspector.reserve(-self._size)
             self._fd, self._size = -1, 0
 
@@ -347,6 +353,8 @@ class Inspector:
         self._told: list[tuple[str, str, str]] = []
         self._patience = 2 * deadline + GRACE
         self._room = most * ROOM + max_size
+        self._files = 0
+        """Files that are open for copies."""
         self._channel: socket.socket | None = None
         self._connected: float | None = None
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
@@ -390,6 +398,23 @@ class Inspector:
             self._channel, self._connected, self._told = None, None, []
         for number in [*self._asked]:
             self._answered(number, DROPPED)
+
+    def new_file(self) -> int:
+        """Open a file for a copy.
+
+        Raises:
+            OSError: there are too many.
+        """
+        if FILES_SHARE * self._files >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        fd = memfd.new()
+        self._files += 1
+        return fd
+
+    def close_file(self, fd: int) -> None:
+        """Close a file of `new_file`."""
+        os.close(fd)
+        self._files -= 1
 
     def count(self, how: str) -> None:
         """Count what has become of something, one of `urlward.records.metrics.INSPECTED`."""

@@ -131,7 +131,7 @@ class Splitter:
         """Bytes of which it is not known yet what they are."""
         self._left = 0
         """Bytes of the box or element that are still to come; -1 where what follows is none."""
-        self._beginning: bytes | None = b""
+        self._beginning: bytearray | None = bytearray()
         """What each piece begins with; None where that is too much, so that there is one piece."""
         self._begins = media is not MediaFormat.TS
         """Whether that may go on."""
@@ -188,7 +188,7 @@ class Splitter:
         if self._media is MediaFormat.TS:
             return b"".join(self._tables.values())
         is_inside = self._media is MediaFormat.WEBM and not content.startswith(_CLUSTER)
-        return (self._beginning or b"") + (_CLUSTER + _ENDLESS + self._time) * is_inside
+        return bytes(self._beginning or b"") + (_CLUSTER + _ENDLESS + self._time) * is_inside
 
     # Each gives the cuts, and where what has come ends that is known. The first cut is the beginning's end,
     # where that has come.

@@ -18,11 +18,10 @@ from typing import Any, ClassVar, NamedTuple, override
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Accepted, Held
 from urlward.feeds.refresh import ACCEPTED_FOR
 from urlward.feeds.rollback import release, roll_back
 from urlward.feeds.status import accept
-from urlward.feeds.store import FEEDS, FeedStore
+from urlward.feeds.store import FEEDS, Accepted, FeedStore, Held
 from urlward.objections import objections
 from urlward.objections.objections import Objection
 from urlward.policy import allows, own

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from urlward.encoding import without_bom
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, SignatureError, UnsignedError
@@ -37,7 +36,7 @@ from urlward.engine.signing import (
     signer_of,
 )
 from urlward.lists.source import SourceError
-from urlward.regular import open_given, read_regular, write_new
+from urlward.regular import open_given, read_regular, without_bom, write_new
 from urlward.state.folder import StateError, is_damage, set_aside
 from urlward.state.watch import Signature
 

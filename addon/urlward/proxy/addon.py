@@ -45,8 +45,6 @@ from urlward.lists.source import ErrorBudget
 from urlward.options import OF_ADDON
 from urlward.page.words import BlockPageError
 from urlward.plan import Service
-from urlward.policy.neighbours import Neighbours
-from urlward.policy.policy import Policy
 from urlward.process import keep_private
 from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
@@ -101,6 +99,8 @@ if TYPE_CHECKING:
     from urlward.files.inspection import Inspector
     from urlward.fleet.connection import FleetConnection
     from urlward.fleet.throttles import SharedProbing
+    from urlward.policy.neighbours import Neighbours
+    from urlward.policy.policy import Policy
     from urlward.proxy.known_files import KnownFiles
 
 logger = logging.getLogger("urlward")

@@ -110,6 +110,9 @@ class Exchange(Owner, Protocol):
     def cut(self) -> None:
         """Close both at once."""
 
+    def rest(self) -> None:
+        """A response is sent, and another request may follow."""
+
     def takes_more(self, *, surely: bool) -> bool:
         """Whether another request may follow.
 
@@ -503,7 +506,7 @@ class StreamLane(Connection):
         return stream
 
     def forget(self) -> None:
-        """Drop all references once nothing more will arrive."""
+        """Drop all references once nothing more will arrive, or is of use."""
         super().forget()
         self._exchange = None
 

@@ -254,7 +254,7 @@ def request_fields(head: bytes) -> tuple[Fields, int | None]:
 
 
 def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple[bytes, int | None]:
-    """Write the head of an origin's response as HTTP/1.1, the last of its connection.
+    """Write the head of an origin's response as HTTP/1.1.
 
     Args:
         fields: names and values.
@@ -300,7 +300,7 @@ def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple
         lines.append(b"transfer-encoding: chunked\r\n")
     if length is not None:
         lines.append(b"content-length: %d\r\n" % length)
-    return b"HTTP/1.1 %d \r\nconnection: close\r\n%b\r\n" % (status, b"".join(lines)), left
+    return b"HTTP/1.1 %d \r\n%b\r\n" % (status, b"".join(lines)), left
 
 
 class Chunks:

@@ -173,7 +173,7 @@ class _Response:
             score=found.score if found is not None else 0.0,
             part="range" if seen.part else "",
             frame=found.frame if found is not None and moving else None,
-            folder=seen.media in SEGMENTS,
+            folder=self._table.learn_folders and seen.media in SEGMENTS,
         )
         pending = self._pending
         return self._guard.known_file(verdict, known, pending.names, self._client, pending.request)

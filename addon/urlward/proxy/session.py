@@ -14,7 +14,7 @@ from itertools import count
 from math import inf
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
@@ -24,7 +24,6 @@ from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreac
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection
 from urlward.proxy.first_bytes import HTTP, Decision
 from urlward.proxy.forward import ForwardRelay
-from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
@@ -36,6 +35,9 @@ from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpRelay,
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
 from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
+
+if TYPE_CHECKING:
+    from urlward.proxy.guard import Guard
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
@@ -557,7 +559,8 @@ class Session:
             else:
                 self._shared.leave(self)
         address = self._server.address
-        if address != self._origin.host:
+        # Under the address that it has led to before, the request has been judged.
+        if address not in (self._origin.host, self._place.address if self._place is not None else None):
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
                 self._place.reached(address)
             answer = self._listed(address)
@@ -714,7 +717,7 @@ class Session:
         server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             self._keep_ticket(server)
-            server.detach()
+            server.forget()
             # Nobody looks after it any more; what it has not taken yet, it may never take.
             server.abort() if server.waiting else server.close()
 
@@ -741,6 +744,11 @@ class Session:
         """Close both connections."""
         self._client.close()
         self.close_server()
+
+    def rest(self) -> None:
+        """A response is sent; a stream of the origin, which has brought it, brings no other."""
+        if isinstance(self._server, OriginLane):
+            self._relay.leave_server()
 
     def takes_more(self, *, surely: bool) -> bool:
         """Whether another request may follow, as `urlward.proxy.http2_frames.Exchange`."""

@@ -102,7 +102,9 @@ class RolloutDesk:
         }
 
     def act(self, what: Act, name: str, *, why: str, who: str, serial: int | None = None) -> str:
-        """Roll a list back, release or promote it; the audit log has it before. Returns what to say of it.
+        """Roll a list back, release or promote it. Returns what to say of it.
+
+        The audit log has it before, and not where it is refused.
 
         Args:
             what: to do.
@@ -118,13 +120,16 @@ class RolloutDesk:
             raise UrlwardError(f"{name}: no list of that name is published")
         lists = Lists(place, self._config)
         known = {"feed": name, "why": why, "published": str(place)} | ({"serial": serial} if serial else {})
-        append(made_folder(self._state), who, _WRITTEN[what], time.time(), **known)
+
+        def tell() -> None:
+            append(made_folder(self._state), who, _WRITTEN[what], time.time(), **known)
+
         if what == "rollback":
-            version = lists.roll_back(name, why=why, who=who, serial=serial)
+            version = lists.roll_back(name, why=why, who=who, serial=serial, tell=tell)
             return f"{name}: serial {version.serial} for all, held until it is released"
         if what == "promote":
-            return f"{name}: serial {lists.promote(name).serial} for all"
-        lists.release(name)
+            return f"{name}: serial {lists.promote(name, tell).serial} for all"
+        lists.release(name, tell)
         return f"{name}: no longer held; whoever publishes offers the feed's list again"
 
 

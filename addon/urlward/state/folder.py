@@ -488,7 +488,7 @@ def give_to_owner_of(folder: Path, file: int | Path) -> None:
             os.lchown(file, owner.st_uid, owner.st_gid)
 
 
-class Owner(NamedTuple):
+class FolderOwner(NamedTuple):
     """Owner of a folder, as a process of theirs is started (`subprocess.Popen`).
 
     Attributes:
@@ -509,7 +509,7 @@ class Owner(NamedTuple):
             return str(self.user)
 
 
-def other_owner(folder: Path) -> Owner | None:
+def other_owner(folder: Path) -> FolderOwner | None:
     """Owner of a folder whom root is to act as: it is somebody else's, such as a service's; else None."""
     try:
         status = folder.stat()
@@ -520,8 +520,8 @@ def other_owner(folder: Path) -> Owner | None:
     try:
         known = getpwuid(status.st_uid)
     except KeyError:
-        return Owner(status.st_uid, status.st_gid, [])
-    return Owner(known.pw_uid, known.pw_gid, os.getgrouplist(known.pw_name, known.pw_gid))
+        return FolderOwner(status.st_uid, status.st_gid, [])
+    return FolderOwner(known.pw_uid, known.pw_gid, os.getgrouplist(known.pw_name, known.pw_gid))
 
 
 def _synchronise(folder: Path) -> None:
