@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,12 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
         os.close(answer.fd)
 
 
-async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Callable[[], None]) -> None:
+async def poll(
+    feed: "FeedTable",
+    in_force: Callable[[], Header | None],
+    ask: Callable[[], None],
+    settled: Callable[[], Awaitable[None]],
+) -> None:
     """Poll a feed until cancelled; a server that cannot be polled is tried seldom.
 
     What was there may have been a page of somebody else's (maintenance, a captive portal).
@@ -69,6 +74,7 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
         in_force: gives the header of the artifact in force.
         ask: has the feed refreshed; once for a header, since what a refresh refuses is there at the next look
             too, and servers that share a name need not have validators in common.
+        settled: waits for the end of a refresh that is under way, which may bring what was found.
     """
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
@@ -89,6 +95,9 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
             wait = min(2 * wait, max(MOST, feed.poll))  # its refreshes say what is wrong
             continue
         wait, said = feed.poll, ""
-        if found is not None and found not in (asked, in_force()):
+        if found is None or found in (asked, in_force()):
+            continue
+        await settled()
+        if found != in_force():
             asked = found
             ask()

@@ -277,7 +277,12 @@ class Updates:
             )
 
     async def _poll(self) -> None:
-        await poll(self.feed.table, self.feed.store.header, self.ask)
+        await poll(self.feed.table, self.feed.store.header, self.ask, self._settled)
+
+    async def _settled(self) -> None:
+        """Wait for the end of a refresh that is under way."""
+        async with self._one:
+            pass
 
     async def _watch_alarms(self) -> None:
         await asyncio.sleep(FIRST_ALARMS)
