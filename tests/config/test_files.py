@@ -25,7 +25,8 @@ def test_all_keys(tmp_path: Path) -> None:
     file = tmp_path / "urlward.toml"
     file.write_text(
         '[files]\nexact = false\nmax_size = "1MB"\ntypes = ["image/png", "video/*", "*"]\naction = "alert"\n'
-        'pictures = "cut"\nlearn_days = 3\nmax_picture = "2MB"\nvideo = false\nprocesses = 2\n'
+        'pictures = "cut"\nlearn_days = 3\nlearn_folders = true\nmax_picture = "2MB"\n'
+        "video = false\nprocesses = 2\n"
         'sandbox = false\ndeadline = "2s"\nqueue = 7\n'
         'classifier = "institute.model:score"\nclassifier_threshold = 0.5\n'
     )
@@ -36,6 +37,7 @@ def test_all_keys(tmp_path: Path) -> None:
         action="alert",
         pictures="cut",
         learn_days=3,
+        learn_folders=True,
         max_picture=2 << 20,
         video=False,
         processes=2,

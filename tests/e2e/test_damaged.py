@@ -5,11 +5,11 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import urllib3
@@ -25,6 +25,9 @@ from urlward.records.asking import ask
 from urlward.records.holds import hold
 from urlward.state.audit import verify
 from urlward.state.folder import local_key
+
+if TYPE_CHECKING:
+    import subprocess
 
 pytestmark = pytest.mark.long
 

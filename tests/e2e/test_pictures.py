@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ import pytest
 from conftest import wait_for
 from e2e.support import Filter, RawOrigin, children_of, command_of, connect, has_ended, running
 from files.pictures import picture, video, written
+from urlward.engine.errors import UrlwardError
 from urlward.files.pdq import digests_of
 from urlward.files.seen import DIGEST
+from urlward.records.asking import ask
 
 SMALL = (320, 240)
 
@@ -142,7 +145,25 @@ def test_a_stream_that_has_no_end_is_cut_where_it_shows_a_listed_picture(
         _asks(proxy, raw)("/live")
         # Its end has come by the filter: the client has waited for more.
         wait_for(made.ended.is_set, "the end of the origin's stream")
-        wait_for(lambda: "known files: 1 learned" in proxy.log(), "its folder to be learned")
+        wait_for(lambda: "known files: 1 learned" in proxy.log(), "its URL to be learned")
+
+
+def test_pictures_that_cannot_be_looked_at_are_an_alarm_until_they_can(tmp_path: Path) -> None:
+    file = _configured(tmp_path, 'classifier = "json:score"\n')
+
+    def status() -> dict[str, Any]:
+        try:
+            return ask(tmp_path / "state", "status")
+        except UrlwardError:
+            return {"alarms": {"pictures": "nobody says yet"}}
+
+    with running(tmp_path, "--config", str(file), text=_listed()) as proxy:
+        wait_for(lambda: "json:score" in status()["alarms"].get("pictures", ""), "the alarm")
+        assert status()["ready"]["ok"], "all else filters"
+        _configured(tmp_path)
+        proxy.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: "pictures" not in status()["alarms"], "its end")
+        wait_for(lambda: "pictures are looked at" in proxy.log(), "that to be said")
 
 
 def test_a_reload_replaces_the_inspector_and_an_end_leaves_nothing(

@@ -7,14 +7,13 @@ import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
@@ -36,6 +35,9 @@ from e2e.support import (
     socks,
 )
 from urlward.records.asking import ask as asked
+
+if TYPE_CHECKING:
+    import subprocess
 
 CONFIG = """\
 state = "state"

@@ -3,16 +3,19 @@
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from conftest import free_port, wait_for
 from e2e.support import ENDS_WITHIN, LIST, Filter, Nginx, children_of, get, has_ended, running, urlward
 from urlward.lists.run_folder import PREFIX
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 def workers_of(proxy: Filter) -> list[int]:

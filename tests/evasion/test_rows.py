@@ -3,14 +3,17 @@
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 
 from evasion.judge import Result, StreamResult, run, run_streams
 from evasion.lab import ENGINES, Lab, all_ways
 from evasion.rows import Row, StreamRow, load_rows, load_stream_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(1800)
 """The first test is all rows along all ways, on a machine that may have much else to do."""

@@ -22,6 +22,7 @@ from files.pictures import FRAGMENTED, picture, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
+from urlward.files.sandbox import MEMORY, Sandbox
 from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, FrameSeen, seen_in
 from urlward.lists import memfd
 from urlward.process import module_command
@@ -422,6 +423,19 @@ def test_the_numbers_of_system_calls_are_those_of_the_kernel() -> None:
                 if "3264_" in real[0].split()[-1]:
                     assert re.search(rf"#define __NR3264_{name} {number}\b", text), (machine, name)
     assert seen or platform.system() != "Linux"
+
+
+def test_a_machine_that_has_too_much_to_do_is_none_without_sandboxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        made = Sandbox(theirs, 1.0, MEMORY)
+        monkeypatch.setattr(made, "_run", lambda _: (FAILED, b""))
+        with pytest.raises(ConfineError):
+            made.check([])
+        # Whoever has started it hears that it ends, and starts another; a refusal would be for good.
+        monkeypatch.setattr(made, "_run", lambda _: (LATE, b""))
+        with pytest.raises(TimeoutError):
+            made.check([])
 
 
 def test_a_machine_of_which_nothing_is_known_is_refused() -> None:

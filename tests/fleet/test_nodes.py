@@ -91,6 +91,16 @@ def test_a_node_is_as_it_said_lately() -> None:
     assert (c.silent, b.alarms) == (10.0, ("store-down",))
 
 
+def test_own_entries_have_a_serial_on_each_node() -> None:
+    rows = {
+        "a": said(100.0, lists={"hotline": 9, "own-entries": 1_796_010_344}),
+        "b": said(100.0, lists={"hotline": 8, "own-entries": 1_796_010_349}),
+    }
+    a, b = nodes_of(rows, 100.0)
+    assert (a.behind, b.behind) == ((), ("hotline",)), "each has compiled the same entries"
+    assert a.lists["own-entries"] == 1_796_010_344
+
+
 async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server) -> None:
     async with node(server, "a") as a, node(server, "b", lists={"hotline": 8}) as b:
         for one in (a, b):

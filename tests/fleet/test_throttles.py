@@ -6,11 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from mitmproxy.connection import Client
 
 from companion import Companion
 from conftest import free_port, until, wait_for
@@ -26,6 +25,9 @@ from urlward.fleet import throttles
 from urlward.fleet.connection import FleetConnection
 from urlward.fleet.throttles import SharedNotices, SharedProbing
 from urlward.proxy.probing import Probe, Probing
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Client
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server")
 

@@ -16,9 +16,8 @@ import pytest
 
 from conftest import free_port, wait_for
 from urlward.config import DnsTable, GatewayTable
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
-from urlward.dns.judge import Judge
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolver_addresses import ResolverAddress, parse_resolver

@@ -11,10 +11,9 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward import cli
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.netlink import rules_changed
 from urlward.gateway.routing import PREFERENCE, TABLE, Routing, commands
-from urlward.gateway.table import MARK
+from urlward.gateway.table import MARK, GatewayError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

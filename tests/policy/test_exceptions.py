@@ -17,7 +17,7 @@ from urlward.engine.matcher import Matcher
 from urlward.feeds import keeper
 from urlward.feeds.keeper import Keeper
 from urlward.policy import allows as policy_allows
-from urlward.policy.allows import TemporaryAllows, add_allow, end_allow, read_allows
+from urlward.policy.allows import KEPT, TemporaryAllows, add_allow, end_allow
 from urlward.state.folder import StateError, locked, made_folder
 
 NOW = 1_800_000_000.0
@@ -138,6 +138,6 @@ async def test_whoever_holds_the_folder_when_an_allow_ends_holds_up_no_traffic(
     await asyncio.sleep(0.01)
     go_on.set()
     assert await holding
-    await until(lambda: not read_allows(state))
+    await until(lambda: not KEPT.read(state))
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

@@ -73,7 +73,8 @@ async def test_what_becomes_of_it(
     assert met(g, verdict, FILE._replace(action=action)) == (451 if becomes == "cut" else None)
     (event,) = told
     assert (event.kind, event.stage, event.list, event.entry) == ("file", "body", "hotline", "H-7")
-    assert (event.verdict, event.client, event.protocol) == (verdict.action, "192.0.2.1", "http")
+    assert event.verdict == ("block" if becomes == "cut" else "monitor"), "what happened"
+    assert (event.client, event.protocol) == ("192.0.2.1", "http")
     assert json.loads(event.detail)["action"] == becomes
     assert len(event.digest) == 32
     assert "plain.example" not in repr(event)
@@ -112,6 +113,69 @@ def test_what_vouches_for_the_host_is_learned_with_it(mode: str, tls: bool, addr
     names = Names(("plain.example",), (443 if tls else 80,), "192.0.2.66", "/a")
     guard(learner=learner).known_file(LISTED, FILE, names, context.client)
     assert [(match.address, match.port) for match in learner.matches] == [(address, port)]
+
+
+@pytest.mark.parametrize(
+    ("request_line", "length", "learned"),
+    [("GET", 0, True), ("POST", 0, False), ("POST", 5, False), ("GET", 5, False), ("TRACE", 0, False)],
+)
+def test_what_servers_give_back_is_not_learned(request_line: str, length: int, learned: bool) -> None:
+    """A client that sends a known file to a service that answers by it would have that blocked for all."""
+    learner = Learned()
+    head = read_request_head(
+        f"{request_line} /a HTTP/1.1\r\nHost: plain.example\r\nContent-Length: {length}\r\n\r\n".encode()
+    )
+    names = Names(("plain.example",), (80,), "192.0.2.66", "/a")
+    answer = guard(learner=learner).known_file(LISTED, FILE, names, make_context().client, head)
+    assert answer is not None, "it is cut all the same"
+    assert bool(learner.matches) is learned
+
+
+@pytest.mark.parametrize(
+    ("mode", "hosts", "learned"),
+    [
+        # Host field, absolute form or SNI, destination: of a CDN's address many hosts can be had.
+        ("regular", ("plain.example", "other.example"), False),
+        ("transparent", ("plain.example", "other.example", "192.0.2.66"), False),
+        ("regular", ("plain.example", "Plain.Example."), True),
+        ("regular", ("plain.example",), True),
+        ("transparent", ("plain.example", "192.0.2.66"), True),
+        ("transparent", ("192.0.2.66",), True),
+        ("transparent", ("192.0.2.7", "192.0.2.66"), True),  # which leads nowhere else, and so is not learned
+        ("transparent", ("plain.example", "plain.example", "192.0.2.66"), True),
+        ("reverse:http://origin.example", ("plain.example", "origin.example"), True),
+        ("reverse:http://origin.example", ("plain.example", "other.example", "origin.example"), False),
+    ],
+)
+def test_names_that_do_not_agree_are_not_learned(mode: str, hosts: tuple[str, ...], learned: bool) -> None:
+    """A client names a server of its own beside somebody's host that has the same address."""
+    learner = Learned()
+    names = Names(hosts, (80,), "192.0.2.66", "/a")
+    answer = guard(learner=learner).known_file(LISTED, FILE, names, make_context(mode).client)
+    assert answer is not None, "it is cut all the same"
+    assert bool(learner.matches) is learned
+
+
+@pytest.mark.parametrize(
+    ("target", "learned"),
+    [
+        ("/mine/../theirs", False),
+        ("/mine/%2e%2E/theirs", False),
+        ("/mine/..%2ftheirs", False),
+        ("/mine/%252e%252e%255ctheirs", False),
+        ("/mine/..;/theirs", False),
+        ("/mine/..", False),
+        ("/a/..b/.c/d..", True),
+        ("/a?to=/../b", True),
+        ("/a%20b/c;d", True),
+    ],
+)
+def test_what_is_learned_is_what_was_asked_for(target: str, learned: bool) -> None:
+    """A host that keeps many people's pages may lead a path with dot segments to whose it begins with."""
+    learner = Learned()
+    names = Names(("plain.example",), (80,), "192.0.2.66", target)
+    guard(learner=learner).known_file(LISTED, FILE, names, make_context().client)
+    assert bool(learner.matches) is learned
 
 
 def test_the_folder_of_a_stream_is_learned() -> None:

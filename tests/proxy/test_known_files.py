@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import logging
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from h2.events import RequestReceived, StreamReset
 
 from conftest import until
 from proxy.rig import GET, LONG, Rig, reset
+from proxy.test_guard_files import Learned
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
@@ -174,6 +175,36 @@ async def test_a_known_file_does_not_arrive(rig: Rig, way: str, caplog: pytest.L
     await rig.settled()
 
 
+@pytest.mark.parametrize("folders", [False, True])
+async def test_a_stream_s_folder_is_learned_where_that_is_wanted(
+    rig: Rig, folders: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host may keep everybody's files in it."""
+    segment = b"\0\0\0\x18styp" + bytes(500)
+    monkeypatch.setitem(FILES, "/everybodys/one.m4s", segment)
+    listed = f"sha256:{hashlib.sha256(segment).hexdigest()}"
+    await looking(rig, "reverse", LISTED[0], listed, learn_folders=folders)
+    rig.addon.guard.learner = learner = Learned()
+    assert (await curl(rig, "/everybodys/one.m4s", "reverse")).status == 451
+    assert [match.folder for match in learner.matches] == [folders]
+    await rig.settled()
+
+
+async def test_a_client_of_the_explicit_proxy_chooses_no_host(rig: Rig) -> None:
+    """It is asked for one host, by another's name, both of which may have one address."""
+    await looking(rig, "regular")
+    rig.addon.guard.learner = learner = Learned()
+    for host, learned in (
+        ("other.example", []),
+        (f"plain.example:{rig.origin_port}", ["plain.example/small"]),
+    ):
+        target = f"http://plain.example:{rig.origin_port}/small"
+        answer = await rig.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode(), end=False)
+        assert answer.startswith(b"HTTP/1.1 451 ")
+        assert [match.url for match in learner.matches] == learned
+    await rig.settled()
+
+
 @pytest.mark.parametrize("way", ["tls", "h2"])
 async def test_one_whose_end_is_an_end_inside_tls(rig: Rig, way: str) -> None:
     """Clients bear that an origin does not say so, and get all there is; of what is known they do not."""
@@ -318,6 +349,8 @@ async def test_nothing_is_looked_at(rig: Rig, how: str, monkeypatch: pytest.Monk
 
 
 class Copy:
+    waited: Callable[[], None]
+
     def __init__(self, hear: Hear, answers: list[PictureFound | None]) -> None:
         self.hear = hear
         self.content = b""
@@ -338,6 +371,8 @@ class Copy:
 
 class Inspector:
     """Answers what it is told to, of the first list's first row."""
+
+    is_behind = False
 
     def __init__(self, *answers: PictureFound | None) -> None:
         self.answers = [*answers]
@@ -385,6 +420,30 @@ async def test_a_picture_that_looks_like_a_listed_one(
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
     inspector.answers = [PictureFound(name, row, 90), None]
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER), "farther than its entry allows"
+    await rig.settled()
+
+
+async def test_a_picture_whose_answer_takes_long_arrives_and_is_learned(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = Inspector()
+    name, row = await inspected(rig, "cut", inspector)
+    told: list[tuple[str, str]] = []
+    known = Guard.known_file
+
+    def noted(self: Guard, verdict: Any, found: KnownFile, *more: Any) -> Any:
+        told.append((found.algorithm, found.action))
+        return known(self, verdict, found, *more)
+
+    monkeypatch.setattr(Guard, "known_file", noted)
+    asking = asyncio.ensure_future(curl(rig, "/other", "reverse"))
+    await until(lambda: inspector.copies and inspector.copies[0].ended)
+    (copy,) = inspector.copies
+    copy.waited()
+    assert await asking == (0, 200, OTHER)
+    copy.hear(PictureFound(name, row, 12))
+    copy.hear(None)
+    assert told == [("pdq", "learn")], "nobody is told that it was cut"
     await rig.settled()
 
 

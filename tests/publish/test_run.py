@@ -19,8 +19,9 @@ from feeds.feed_support import Feed, Server, hosts
 from feeds.test_take import asked
 from feeds.test_updates import running
 from lists.support import key_file
+from obstacles import audit_on_a_full_disk
 from publish.publish_support import BODY, offered
-from urlward.commands.publish import add_publish_commands
+from urlward.commands.feeds import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import configured_keeper
@@ -103,6 +104,28 @@ def test_nodes_follow_by_an_ordinary_feed(
     assert [json.loads(line)["action"] for line in audit.splitlines()][-2:] == ["rolled-back", "released"]
     for path in (site.folder / "www" / tmp_path.name).rglob("*"):
         assert not path.is_file() or b"h7.example" not in path.read_bytes()
+
+
+def test_the_audit_log_has_what_was_done_and_not_what_was_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = config.parent / "publisher/audit.jsonl"
+    assert run(config, "publish", "--once") == 0
+    for act in (
+        ("rollout promote", "phish"), ("rollout release", "phish"), ("rollout rollback", "phish"),
+        ("rollout rollback", "phish", "5"), ("rollout rollback", "none"),
+    ):  # fmt: skip
+        with pytest.raises(UrlwardError):
+            run(config, *act, "--why", "to see")
+    assert not log.exists() or "phish" not in log.read_text()
+    (config.parent / "phish.txt").write_text(hosts(*range(210)))
+    assert run(config, "publish", "--once") == 0
+    with audit_on_a_full_disk(), pytest.raises(UrlwardError):
+        run(config, "rollout rollback", "phish", "--why", "to see")
+    capsys.readouterr()
+    assert run(config, "rollout status") == 0, "what cannot be written down is not done"
+    assert run(config, "rollout rollback", "phish", "--why", "a mistake") == 0
+    assert [json.loads(line)["action"] for line in log.read_text().splitlines()] == ["rolled-back"]
 
 
 def test_who_checks_with_the_publishers_configuration_has_its_lists(config: Path) -> None:

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,12 +24,14 @@ from urlward.records import delivery, writer
 from urlward.records import recorder as module
 from urlward.records.asking import SOCKET
 from urlward.records.delivery import StoreState
-from urlward.records.event import Event
 from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
 from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
 from urlward.records.worker import Recording
 from urlward.records.writer import Mark, processes
 from urlward.state.folder import write_kept
+
+if TYPE_CHECKING:
+    from urlward.records.event import Event
 
 
 class Kept(Memory):

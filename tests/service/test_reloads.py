@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from conftest import until
-from urlward.service.process import Reloads
+from urlward.plan import Reloads
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
-from urlward.files.media import MediaFormat, format_of, is_told
+from urlward.files.media import MediaFormat, format_of, is_segment, is_told
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -47,9 +47,6 @@ _OTHERS: Final = (
 )
 """What bodies that nobody decodes begin with."""
 
-_OF_SEGMENTS: Final = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
-"""Types of the box that a segment of a stream begins with, and no file."""
-
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
 """Media types of the pieces in which streams come (DASH, HLS)."""
@@ -58,7 +55,7 @@ _LARGE: Final = frozenset({"br", "zstd"})
 """Codings whose decoders remember up to 16 MiB of what has passed, of which a few bytes may make all."""
 
 MOST_LARGE: Final = 32
-"""Such codings that are undone at a time, but for the first bytes of a body."""
+"""Such codings that are undone at a time, but for the first step, by which nearly all bodies are told."""
 
 _NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
 """Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours."""
@@ -120,7 +117,7 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
 def media_of(head: bytes) -> str:
     """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
     found = format_of(head)
-    if found is MediaFormat.MP4 and head[4:8] in _OF_SEGMENTS:
+    if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
     if found is not None:
         return _DECODED[found]
@@ -240,11 +237,13 @@ class BodySeen(NamedTuple):
         media: its media type, by its first bytes or by what its head says.
         size: bytes of its content that have come.
         part: whether it is only a part of a file.
+        gone: whether all of it has gone on.
     """
 
     media: str
     size: int
     part: bool
+    gone: bool = False
 
 
 class BodyJudge[Answer](Protocol):
@@ -331,7 +330,7 @@ class Inspection[Answer]:
 
     @property
     def _seen(self) -> BodySeen:
-        return BodySeen(self._media, self._size, self._facts.part)
+        return BodySeen(self._media, self._size, self._facts.part, self.over)
 
     def feed(self, content: bytes) -> None:
         """Take content that follows."""
@@ -347,6 +346,9 @@ class Inspection[Answer]:
                     break
                 if piece := self._unpacker.step():
                     self._take(piece)
+                # One that is not told at once may never be, however much its decoders remember meanwhile.
+                if self._head is not None and not self._has_room():
+                    break
             self.behind = not self.over and self._unpacker.behind
         except DAMAGED:
             # What has come may be all that there is, and browsers show it.
@@ -380,6 +382,18 @@ class Inspection[Answer]:
         if is_told(self._head):
             self._begin(self._head)
 
+    def _has_room(self) -> bool:
+        """Take the room that the codings need, or give the body up where there is none."""
+        large = self._facts.large
+        if self._room is None or not large or self._taken is not None:
+            return True
+        self._taken = self._room.take(large)
+        if self._taken is not None:
+            return True
+        self._judge.unseen()
+        self._give_up()
+        return False
+
     def _begin(self, head: bytes) -> None:
         """Tell by the first bytes whether, and by whom, the body is looked at."""
         self._head = None
@@ -389,17 +403,15 @@ class Inspection[Answer]:
         if not (looked_at(facts.media, table) or (media and looked_at(media, table))):
             self._give_up()
             return
-        if self._room is not None and facts.large:
-            self._taken = self._room.take(facts.large)
-            if self._taken is None:
-                self._judge.unseen()
-                self._give_up()
-                return
+        if not self._has_room():
+            return
         if self._inspector is not None and (found := format_of(head)) is not None:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
             self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
-            self._awaits = self._copy is not None and table.pictures == "cut"
+            if self._copy is not None and table.pictures == "cut":
+                self._awaits = not self._inspector.is_behind
+                self._copy.waited = self._waited
         self._look_at(head)
 
     def _look_at(self, piece: bytes) -> None:
@@ -449,6 +461,13 @@ class Inspection[Answer]:
 
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False
+
+    def _waited(self) -> None:
+        """Have the end of the body go on: what is found in it later is learned alone."""
+        self._awaits = False
+        if self._ended and not self.over:
+            self.over = True
+            self.changed()
 
     def _heard(self, found: PictureFound | None) -> None:
         """Take what the inspector says."""

@@ -10,6 +10,7 @@ name a client by no more than that privacy leaves of it, and none a URL, host or
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Literal
+from urllib.parse import unquote
 
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
@@ -30,7 +32,16 @@ from urlward.lines import place_of
 from urlward.policy.policy import Policy, View
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference, plain
 from urlward.proxy.head import RequestHead
-from urlward.proxy.names import NO_NAMES, Client, Context, Names, Place, names_of, names_of_tls
+from urlward.proxy.names import (
+    NO_NAMES,
+    Client,
+    Context,
+    Names,
+    Place,
+    as_address,
+    names_of,
+    names_of_tls,
+)
 from urlward.proxy.probing import Probing
 from urlward.records.privacy import name_in_log
 from urlward.records.worker import Hit, KnownFile, Recording, canonical_url
@@ -45,6 +56,8 @@ _SAID_AGAIN = 60.0
 
 _LONGEST = 10.0
 """Seconds that mitmproxy may have had a request before it is judged; more is a clock that was set."""
+
+_DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\;?#]|\Z)").search
 
 
 @dataclass(slots=True)
@@ -338,8 +351,9 @@ class Guard:
             verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
             verdict = _gravest([matcher.check_host(h, names.ports, now, judge) for h in names.hosts])
-        if not verdict.blocked and names.address:
-            verdict = _gravest([matcher.check_address(names.address, names.ports, now, judge), verdict])
+        if names.address and not verdict.blocked:
+            of_address = matcher.check_address(names.address, names.ports, now, judge)
+            verdict = verdict if of_address is PASS else _gravest([of_address, verdict])
         return verdict
 
     def _measure(self, stage: str, verdict: Verdict, start: float, arrived: float = 0.0) -> None:
@@ -487,10 +501,12 @@ class Guard:
         is_cut, reference = action == "cut", ""
         try:
             view = self._view(client)
-            hit = self._hit(verdict, names, client, view, cut=True, would=not is_cut)
+            said = verdict if is_cut else verdict._replace(action="monitor")  # what passes is not blocked
+            hit = self._hit(said, names, client, view, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
-            if self.learner is not None and action != "alert" and (url := hit.url()) is not None:
+            is_learned = action != "alert" and _stands_for_itself(request) and _is_plain(names, client)
+            if self.learner is not None and is_learned and (url := hit.url()) is not None:
                 self.learner.learn(
                     Match(
                         url,
@@ -520,10 +536,11 @@ class Guard:
         if whatever and shows_page:
             return "intercept", names
         start = perf_counter()
-        verdict = self._verdict(names, client)
+        quiet = self.matcher().is_quiet(names.hosts, names.address)
+        verdict = PASS if quiet else self._verdict(names, client)
         if self._metrics is not None:
             self._measure("peek", verdict, start)
-        looked_into = whatever or bool(self._lists_below(names, client))
+        looked_into = whatever or (not quiet and bool(self._lists_below(names, client)))
         if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
             relayed = self._relayed(verdict, names, client)
             return ("relay", relayed) if relayed is not None else ("refuse", names)
@@ -666,10 +683,31 @@ def _url(names: Names) -> str | None:
     return canonical_url(f"http://{readings[0]}{names.target or '/'}") if readings else None
 
 
+def _stands_for_itself(request: http.Request | RequestHead | None) -> bool:
+    """Whether the response would be anybody's who asks for the URL: other methods, or a body, have servers
+    give back what they are sent, under a URL that is everybody's."""
+    if isinstance(request, RequestHead):
+        return request.method == b"GET" and request.fields.length == 0
+    return request is None or (request.method == "GET" and not request.raw_content)
+
+
+def _is_plain(names: Names, client: Client) -> bool:
+    """Whether a request names one host and one page, which is the one that has answered. Of several hosts a
+    client may have chosen all but that one, and dot segments lead past it where an origin takes none out."""
+    if _DOT_SEGMENT(unquote(unquote(names.target.partition("?")[0], "latin-1"), "latin-1")):
+        return False
+    hosts = list(names.hosts)
+    if isinstance(client.proxy_mode, mode_specs.ReverseMode):
+        del hosts[-1:]  # the origin, as the operator has named it
+    named = {host_readings(host) for host in hosts if (as_address(host) or host) != names.address}
+    return len(named) <= 1
+
+
 def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verdict]) -> Verdict:
     return view(client).decide(found)
 
 
 def _gravest(verdicts: list[Verdict]) -> Verdict:
     """The first verdict that blocks, else the first that is to be logged."""
-    return next((v for v in verdicts if v.blocked), next((v for v in verdicts if v.listed), PASS))
+    listed = [verdict for verdict in verdicts if verdict.listed]
+    return next((verdict for verdict in listed if verdict.blocked), listed[0]) if listed else PASS
