@@ -221,10 +221,10 @@ async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_
         async with working(tmp_path, lambda: lists) as worker:
             assert await worker.look(written(picture(1))) == []
             assert worker.counted == {"dropped": 1}, "nobody has looked whether it is listed"
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
             beside.rename(artifact)
             await said(process, "compared with 1 digest")
-            await worker.until(lambda: len(worker.troubles) > 1)
+            await until(lambda: len(worker.troubles) > 1)
             assert await worker.look(written(picture(1)))
     why = "list pictures: pictures are not compared with it: its artifact is not there"
     assert worker.troubles == [why, ""]
@@ -235,9 +235,9 @@ async def test_a_list_that_is_not_compared_and_is_not_in_force_any_more_is_no_tr
     (tmp_path / "pictures.ward").unlink()
     with inspecting(tmp_path):
         async with working(tmp_path, lambda: lists) as worker:
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
             lists.clear()
-            await worker.until(lambda: worker.troubles[-1] == "")
+            await until(lambda: worker.troubles[-1] == "")
 
 
 async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
@@ -518,11 +518,11 @@ async def test_nobody_waits_for_an_inspector_that_is_behind(
                 copy.write(written(picture(1)))
                 assert not worker.inspector.is_behind
                 copy.end()
-                await worker.until(lambda: worker.inspector.is_behind)
+                await until(lambda: worker.inspector.is_behind)
                 assert (waited, heard) == (["waited"], [])
                 # It is behind until one answer has come in time.
                 channel.sendall(b'{"done": 1, "how": "done"}')
-                await worker.until(lambda: heard)
+                await until(lambda: heard)
                 assert worker.inspector.is_behind
                 worker.inspector._waits = 30.0
                 await worker.look_for(channel, 2)
@@ -616,7 +616,7 @@ async def test_a_classifier_that_is_not_there_leaves_pictures_alone_and_says_so(
             why = "pictures are not looked at: files.classifier: nowhere:score"
             await said(process, f"files: {why}")
             assert await worker.look(written(picture(1))) == []
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
             async with working(tmp_path) as later:  # whoever comes later is told too
                 await later.until(lambda: later.troubles)
     assert worker.counted == {"dropped": 1}
@@ -642,7 +642,7 @@ async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Pat
             else:
                 await said(process, "the extra files is not installed")
             assert await worker.look(written(picture(1))) == []
-            await worker.until(lambda: any("extra" in each for each in worker.troubles))
+            await until(lambda: any("extra" in each for each in worker.troubles))
         assert process.poll() is None, "it would be replaced, again and again"
         process.terminate()
         assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
@@ -684,7 +684,7 @@ async def test_a_sandbox_that_ends_again_and_again_is_a_trouble(tmp_path: Path) 
     (tmp_path / "short.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     with inspecting(tmp_path, classifier="short:score"):
         async with working(tmp_path) as worker:
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
     assert worker.troubles == ["a sandbox ends again and again: pictures are hardly looked at"]
 
 
