@@ -14,7 +14,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from conftest import run_command, wait_for
+from conftest import run_command, until, wait_for
 from feeds.feed_support import Feed, Server, hosts
 from feeds.test_take import asked
 from feeds.test_updates import running
@@ -143,15 +143,21 @@ def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pyt
         run(config, "publish", "--once")
 
 
+SOON = (
+    "import runpy; from urlward.publish import run; run.LOOK, run.LOOK_CANARIES = 0.2, 1.0; "
+    "runpy.run_module('urlward', run_name='__main__')"
+)
+
+
 @contextmanager
 def publisher(
     config: Path, **environment: str
 ) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
-    """`urlward publish` as a process, and what waits for a line of it."""
+    """`urlward publish` as a process that looks more often, and what waits for a line of it."""
     log = config.with_name(f"log{len(list(config.parent.glob('log*')))}")
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "urlward", "publish", "--config", config],
+            [sys.executable, "-P", "-c", SOON, "publish", "--config", config],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
@@ -234,11 +240,6 @@ async def test_a_canary_decides_over_its_metrics(
         text = f'urlward_list_serial{{list="phish"}} {record().canary}\n'
         text += f'urlward_requests_total{{stage="match",verdict="pass"}} {1000 + blocks}\n'
         site.put("node/metrics", f'{text}urlward_blocks_total{{list="phish",category=""}} {blocks}\n')
-
-    async def until(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.05)
 
     task = asyncio.ensure_future(publisher.run())
     try:
