@@ -9,7 +9,7 @@ a worker says                                    it says
 ``lists``: those in force that have PDQ          ``found``: that number, with ``list``, ``row``,
 digests, each as name, checksum and key          ``distance``, ``at``; or with ``score`` and ``at``
 ``look``: a number, with ``format``, and the     ``done``: that number, with ``how``; once for each
-content in a file; of MP4 with ``place``, for
+content in a file; perhaps with ``place``, for
 which beginnings are remembered
 ``begins``: a place, with what other content    ``trouble``: why not all is looked at; empty where it is
 there lacks, in a file
@@ -28,7 +28,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import OrderedDict, deque
@@ -36,7 +35,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
@@ -46,16 +45,33 @@ from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import QUALITY, Index, PdqMatch
 from urlward.files.sandbox import started
-from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen, seen_in
+from urlward.files.seen import (
+    DONE,
+    DROPPED,
+    FAILED,
+    FAULT,
+    LATE,
+    MOST_RECORDS,
+    PDQ,
+    SCORE,
+    FrameSeen,
+    seen_in,
+)
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.units import counted
 
+if TYPE_CHECKING:
+    import subprocess
+
 logger = logging.getLogger("urlward")
 
 PLACES, BEGINNINGS = 64, 4
 """Places whose beginnings are remembered, and how many of each."""
+
+FORGET, LOOK = 600.0, 60.0
+"""Seconds for which one is remembered that nothing lacks, and between two looks for such."""
 
 NICE = 10
 
@@ -309,18 +325,26 @@ class PictureLists:
         self._folder = folder
         self._trouble = trouble
         self._indexes: dict[str, Index] = {}
+        self._latest: dict[str, Index] = {}
+        """The one made last of each list, which serves until that of its next issue is there."""
         self._making: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
 
-    def get(self, checksum: str) -> Index | None:
-        """An index, where it is there."""
-        return self._indexes.get(checksum)
+    def get(self, name: str, checksum: str) -> Index | None:
+        """Index of a list, or of the issue before while it is made; None where there is neither."""
+        return self._indexes.get(checksum) or self._latest.get(name)
 
-    def keep(self, checksums: set[str]) -> None:
-        """Forget all others."""
-        for gone in self._indexes.keys() - checksums:
+    def keep(self, lists: Mapping[str, str]) -> None:
+        """Forget all others.
+
+        Args:
+            lists: names by checksum.
+        """
+        for gone in self._indexes.keys() - lists.keys():
             del self._indexes[gone]
-        for gone in self._making.keys() - checksums:
+        for over in self._latest.keys() - set(lists.values()):
+            del self._latest[over]
+        for gone in self._making.keys() - lists.keys():
             self._making.pop(gone).cancel()
             self._trouble(gone, "")
 
@@ -333,7 +357,7 @@ class PictureLists:
     async def _make(self, name: str, checksum: str, key: bytes) -> None:
         while (index := await self._tried(name, checksum, key)) is None:
             await asyncio.sleep(LIST_AGAIN)
-        self._indexes[checksum] = index
+        self._indexes[checksum] = self._latest[name] = index
         del self._making[checksum]
         self._trouble(checksum, "")
 
@@ -365,6 +389,51 @@ class PictureLists:
         return None
 
 
+class Beginnings:
+    """Beginnings that other content of a place lacks, such as segments of a stream, while they come.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._places: OrderedDict[str, tuple[float, deque[int]]] = OrderedDict()
+        """When each was lacked or came, the one that was so last at the end, and files."""
+
+    def add(self, place: str, fds: Sequence[int]) -> None:
+        """Remember one of a place."""
+        there = self._used(place)
+        there.extend(fds)
+        while len(there) > BEGINNINGS:
+            os.close(there.popleft())
+        if len(self._places) > PLACES:
+            self._drop()
+
+    def get(self, place: str) -> list[int]:
+        """Those of a place, the newest first, the caller's to close; fewer where files run short."""
+        found = list[int]()
+        if place in self._places:
+            with suppress(OSError):
+                for fd in reversed(self._used(place)):
+                    found.append(os.dup(fd))
+        return found
+
+    def forget(self) -> None:
+        """Forget those that nothing has lacked for a while."""
+        while self._places and next(iter(self._places.values()))[0] <= self._clock() - FORGET:
+            self._drop()
+
+    def _used(self, place: str) -> deque[int]:
+        _, there = self._places.pop(place, (0.0, deque[int]()))
+        self._places[place] = self._clock(), there
+        return there
+
+    def _drop(self) -> None:
+        for fd in self._places.popitem(last=False)[1][1]:
+            os.close(fd)
+
+
 class WorkerPeer:
     """Connection of a worker.
 
@@ -394,10 +463,14 @@ class WorkerPeer:
         if "lists" in said:
             self.lists = {checksum: name for name, checksum, _ in said["lists"]}
             self._inspector.take_lists(said["lists"])
+        elif not fds:
+            # What came with it is lost: this process has no descriptor left for it.
+            if "look" in said:
+                self.tell({"done": said["look"], "how": DROPPED})
         elif "begins" in said:
-            self._inspector.remember(said["begins"], fds)
+            self._inspector.beginnings.add(said["begins"], fds)
         elif "look" in said:
-            beginnings = self._inspector.beginnings(said["place"]) if "place" in said else []
+            beginnings = self._inspector.beginnings.get(said["place"]) if "place" in said else []
             told = partial(self._looked, said["look"])
             until = time.monotonic() + 2 * self._inspector.wanted.deadline
             self._inspector.take(Job(MediaFormat(said["format"]), [*fds, *beginnings], told, until))
@@ -410,8 +483,9 @@ class WorkerPeer:
     async def _compare(self, number: int, how: str, seen: list[FrameSeen]) -> None:
         asked = [each for each in seen if each.kind == PDQ and each.value >= QUALITY]
         for checksum, name in [*self.lists.items()] if asked else ():
-            index = self._inspector.lists.get(checksum)
+            index = self._inspector.lists.get(name, checksum)
             if index is None:
+                how = DROPPED if how == DONE else how  # nobody has looked whether that list has it
                 continue
             for match in await asyncio.to_thread(index.search, b"".join(each.digests for each in asked)):
                 self._tell_of(number, name, match, asked[match.query].at)
@@ -450,6 +524,7 @@ class InspectorProcess:
     def __init__(self, folder: Path, wanted: Wanted) -> None:
         self.wanted = wanted
         self.lists = PictureLists(folder, self._trouble)
+        self.beginnings = Beginnings()
         self.tasks: set[asyncio.Task[None]] = set()
         self._path = folder / SOCKET
         self._workers: set[WorkerPeer] = set()
@@ -458,7 +533,6 @@ class InspectorProcess:
             SandboxHandle(wanted, self._queue, partial(self._trouble, f"sandbox {number}"))
             for number in range(wanted.processes)
         ]
-        self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
         self._unknown = {f"sandbox {number}" for number in range(wanted.processes)}
         """Sandboxes of which nobody knows yet whether they serve: until then nothing is said."""
         self._troubles: dict[str, str] = {}
@@ -479,6 +553,7 @@ class InspectorProcess:
             listening.listen(64)
             beside.replace(self._path)  # in place of one that was there before
             loop.add_reader(listening, self._accept, listening)
+            self._tidy(loop)
             for sandbox in self._sandboxes:
                 sandbox.start()
             try:
@@ -489,6 +564,10 @@ class InspectorProcess:
                     sandbox.end()
                 for worker in [*self._workers]:
                     self.gone(worker)
+
+    def _tidy(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.beginnings.forget()
+        loop.call_later(LOOK, self._tidy, loop)
 
     def _accept(self, listening: socket.socket) -> None:
         with suppress(OSError):
@@ -513,7 +592,7 @@ class InspectorProcess:
             self.lists.make(name, checksum, bytes.fromhex(key))
 
     def _forget_lists(self) -> None:
-        self.lists.keep({checksum for worker in self._workers for checksum in worker.lists})
+        self.lists.keep({sum_: name for worker in self._workers for sum_, name in worker.lists.items()})
 
     def take(self, job: Job) -> None:
         """Take content to look at."""
@@ -523,21 +602,6 @@ class InspectorProcess:
             return
         for sandbox in self._sandboxes:
             sandbox.pump()
-
-    def remember(self, place: str, fds: Sequence[int]) -> None:
-        """Remember a beginning that other content of a place lacks."""
-        there = self._beginnings.setdefault(place, deque())
-        self._beginnings.move_to_end(place)
-        there.extend(fds)
-        while len(there) > BEGINNINGS:
-            os.close(there.popleft())
-        if len(self._beginnings) > PLACES:
-            for fd in self._beginnings.popitem(last=False)[1]:
-                os.close(fd)
-
-    def beginnings(self, place: str) -> list[int]:
-        """Beginnings that content of a place may lack, the caller's to close."""
-        return [os.dup(fd) for fd in reversed(self._beginnings.get(place, ()))]
 
     def scored(self, *, fails: bool) -> None:
         """Take note of a picture that the classifier was given, and whether it has failed."""
