@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_command
-from urlward.commands.own import add_own_commands
+from urlward.commands.decisions import add_own_commands
 from urlward.engine.errors import UrlwardError
 from urlward.policy.own import own_entries
 
@@ -33,7 +33,7 @@ def test_added_listed_revealed_and_removed(
     assert err == f"urlward: in {tmp_path}/state, for filters with that state folder\n"
     assert own("list") == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{row['id']}  blocks a domain games  ")
+    assert out.startswith(f"{row['id']}  blocks a domain (games)  ")
     assert "listed" not in out
     assert own("list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == row

@@ -11,7 +11,7 @@ from conftest import run_command
 from obstacles import audit_on_a_full_disk
 from urlward.assignments.interval import SightingKind
 from urlward.assignments.store import AssignmentStore
-from urlward.commands.report import add_report_commands
+from urlward.commands.who import add_report_commands
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.source import SourceError
@@ -188,6 +188,15 @@ def test_nothing_of_others_is_written_over(state: Path) -> None:
     with pytest.raises(SourceError, match="there already"):
         report(state, R1, *WHY)
     assert audited(state) == []
+
+
+def test_a_report_does_not_take_the_place_of_another(state: Path) -> None:
+    assert report(state, R1, *WHY) == 0
+    before = written(state)
+    with pytest.raises(SourceError, match="perhaps another report: it is not overwritten"):
+        report(state, R2, *WHY)
+    assert written(state) == before
+    assert len(audited(state)) == 1
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
-from proxy.rig import GET, LONG, Rig, reset, until
+from conftest import until
+from proxy.rig import GET, LONG, Rig, reset
 from proxy.test_guard_files import Learned
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from records.metrics_support import full
-from urlward.records.metrics_files import NAMES, read_file, write_files
+from urlward.commands.metrics import NAMES, read_file, write_files
 
 TESTS = Path(__file__).with_name("alert_tests.yml")
 METRIC = re.compile(r"\burlward_[a-z0-9_]+\b")

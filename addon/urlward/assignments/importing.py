@@ -27,7 +27,7 @@ from urlward.assignments.interval import (
     Place,
     Sighting,
     SightingKind,
-    Source,
+    SightingSource,
 )
 from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ReadingPosition, ended_row
 from urlward.progress import Progress, silent
@@ -384,7 +384,7 @@ class FileReader:
     def __init__(
         self,
         store: AssignmentStore,
-        source: Source,
+        source: SightingSource,
         path: Path,
         options: ReadOptions,
         clock: Callable[[], float],
@@ -578,7 +578,7 @@ class FileReader:
 
 def import_file(
     store: AssignmentStore,
-    source: Source,
+    source: SightingSource,
     path: Path,
     options: ReadOptions,
     clock: Callable[[], float],
@@ -669,7 +669,7 @@ def repeated[T](
 
 def follow(
     store: AssignmentStore,
-    source: Source,
+    source: SightingSource,
     path: Path,
     options: ReadOptions,
     *,

@@ -15,7 +15,7 @@ from urlward.config.tables import split_address
 from urlward.dashboard import api, edit_pages, operator_pages, pages
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
-from urlward.dashboard.roles import ANYBODY, Access, Route
+from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
 from urlward.dashboard.sources import AdminError
 from urlward.dashboard.trail import AuditTrail
 from urlward.records.bounded_server import BoundedServer, Held
@@ -122,7 +122,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     sessions = Sessions(state, known)
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
-        sources, known, sessions, Access(ROUTES), AuditTrail(state), state, settings.config, token_file,
+        sources, known, sessions, RolesNeeded(ROUTES), AuditTrail(state), state, settings.config, token_file,
         executor, settings.node, settings.clock, settings.steady, settings.attempts,
     )  # fmt: skip
     shared = {"context": context}

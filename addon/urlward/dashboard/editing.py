@@ -15,19 +15,20 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, get_args
+from typing import Any, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from urlward.config import Config, ConfigError, FeedTable, Use, config_of
 from urlward.config.edit import add, change, remove
 from urlward.config.policy import DAYS
-from urlward.config.sources import Source, Sources, read_sources
+from urlward.config.sources import ConfigFile, Sources, read_sources
 from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.dates import time_text
 from urlward.feeds.feed import Feed
 from urlward.lists import memfd
 from urlward.lists.build import write_atomically
 from urlward.lists.formats import AUTO, FORMATS
+from urlward.plan import Reloads
 from urlward.process import IN_FORCE, module_command
 from urlward.state.audit import append
 from urlward.state.folder import leave_newest, made_folder, write_private
@@ -174,25 +175,6 @@ _BY_FLAGS = ("list", "key", "max_errors", "trust")
 """Keys of the configuration that flags go before, and that matter to lists."""
 
 
-class EditError(AdminError):
-    """An edit that cannot be saved; the message has each problem on a line."""
-
-
-class Reloads(Protocol):
-    """Reloads of the filter that has started this process.
-
-    Attributes:
-        said: what the last one has said of it, in words; empty for nothing.
-        under_way: whether one was asked for of which nothing has been said.
-    """
-
-    said: str
-    under_way: bool
-
-    def ask(self) -> None:
-        """Ask for one, as SIGUSR2 does."""
-
-
 class Editor:
     """Editor of a configuration's files. Thread-safe.
 
@@ -283,7 +265,7 @@ class Editor:
             Its place, ``at``.
 
         Raises:
-            EditError: it does not fit; nothing is written.
+            AdminError: it does not fit; nothing is written.
             AdminError: likewise.
         """
         sources = self._seen_as(at, seen)
@@ -313,8 +295,8 @@ class Editor:
         """Fetch and judge what a feed would have with these values, and keep nothing: ``state``, ``text``.
 
         Raises:
-            EditError: the values do not fit, or another feed is being tried: each takes as long as its server
-                does, a thread of the dashboard's, and the memory of a list.
+            AdminError: the values do not fit, or another feed is being tried: each takes as long as its
+                server does, a thread of the dashboard's, and the memory of a list.
         """
         sources = self._sources()
         if at:
@@ -328,7 +310,7 @@ class Editor:
         name = values.get("name") or _row(sources, "feed", at)["values"].get("name")
         table: FeedTable = next(feed for feed in config.feed if feed.name == name)
         if not self._trying.acquire(blocking=False):
-            raise EditError("A feed is being tried already: try again in a moment.")
+            raise AdminError("A feed is being tried already: try again in a moment.")
         try:
             outcome = Feed(table.model_copy(update={"paused": False}), config, self._state).attempt()
         finally:
@@ -346,7 +328,7 @@ class Editor:
         try:
             text = edit((files[number].data or b"").decode())
         except ConfigError as e:
-            raise EditError(f"{files[number].path}: {e}") from e
+            raise AdminError(f"{files[number].path}: {e}") from e
         files[number] = files[number]._replace(data=text.encode())
         return Sources(files)
 
@@ -354,11 +336,11 @@ class Editor:
         """The files, if at a place there is still what somebody has seen there.
 
         Raises:
-            EditError: there is not.
+            AdminError: there is not.
         """
         sources = self._sources()
         if seen and seen != mark(sources, at):
-            raise EditError("The file was changed meanwhile: load the page anew.")
+            raise AdminError("The file was changed meanwhile: load the page anew.")
         return sources
 
     def _write(
@@ -372,15 +354,15 @@ class Editor:
     ) -> None:
         before = sources.files[number]
         if self._reloads is not None and self._reloads.under_way:
-            raise EditError("The filter is taking what was saved before into use: try again in a moment.")
+            raise AdminError("The filter is taking what was saved before into use: try again in a moment.")
         if problem := _unwritable(before.path):
-            raise EditError(problem)
+            raise AdminError(problem)
         made = self._edited(sources, number, edit)
         self._try(made)
         after = made.files[number].data or b""
         with self._lock:
             if self._sources().text != sources.text:
-                raise EditError("The file was changed meanwhile: load the page anew.")
+                raise AdminError("The file was changed meanwhile: load the page anew.")
             if after != before.data:
                 self._keep(before)
                 append(
@@ -394,7 +376,7 @@ class Editor:
         """Try a configuration as ``urlward run --check`` does.
 
         Raises:
-            EditError: it cannot be used.
+            AdminError: it cannot be used.
         """
         _checked(sources)
         command = module_command("urlward", "run", "--check", "--config", str(sources.path), *self._flags)
@@ -413,13 +395,13 @@ class Editor:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as e:
-            raise EditError(f"The configuration could not be tried: {type(e).__name__}") from e
+            raise AdminError(f"The configuration could not be tried: {type(e).__name__}") from e
         finally:
             os.close(fd)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
             said = [line.removeprefix("urlward: ") for line in lines]
-            raise EditError("\n".join(said) or f"run --check ends with {done.returncode}")
+            raise AdminError("\n".join(said) or f"run --check ends with {done.returncode}")
 
     @property
     def _flags(self) -> list[str]:
@@ -433,7 +415,7 @@ class Editor:
                 flags += [f"--{name.replace('_', '-')}={each}" for each in values]
         return flags
 
-    def _keep(self, source: Source) -> None:
+    def _keep(self, source: ConfigFile) -> None:
         """Keep a text as an earlier version."""
         if source.data is None:
             return
@@ -529,7 +511,7 @@ def _checked(sources: Sources) -> Config:
     try:
         return config_of(sources)
     except ConfigError as e:
-        raise EditError("\n".join(e.lines)) from e
+        raise AdminError("\n".join(e.lines)) from e
 
 
 def _unwritable(path: Path) -> str:

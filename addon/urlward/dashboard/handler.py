@@ -31,7 +31,7 @@ from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_s
 
 from urlward.dashboard.language import Language, language_of, languages
 from urlward.dashboard.live_sources import LiveSources
-from urlward.dashboard.roles import ANYBODY, Access, Needed, for_viewers
+from urlward.dashboard.roles import ANYBODY, Needed, RolesNeeded, for_viewers
 from urlward.dashboard.sources import NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
 from urlward.engine.errors import UrlwardError
@@ -255,7 +255,7 @@ class HandlerContext:
     sources: LiveSources
     people: People
     sessions: Sessions
-    access: Access
+    access: RolesNeeded
     trail: AuditTrail
     state: Path
     config: Path | None

@@ -37,7 +37,7 @@ _KNOWN = {NONE: "lists.no_name", OTHER: "history.others"}
 type Value = float | None
 
 
-class Line(NamedTuple):
+class ChartLine(NamedTuple):
     """Line of a chart.
 
     Attributes:
@@ -60,7 +60,7 @@ class Chart(NamedTuple):
 
     name: str
     unit: str
-    lines: Sequence[Line]
+    lines: Sequence[ChartLine]
 
 
 def charts_of(past: Past, *, whole: bool = False) -> list[Chart]:
@@ -72,14 +72,18 @@ def charts_of(past: Past, *, whole: bool = False) -> list[Chart]:
     """
     in_step, a_second = _IN_STEP, "now.a_second"
     found = [
-        Chart("requests", a_second, [Line("now.requests", past["requests"])]),
-        Chart("latency", "history.ms", [Line("history.p50", past["p50"]), Line("history.p99", past["p99"])]),
+        Chart("requests", a_second, [ChartLine("now.requests", past["requests"])]),
+        Chart(
+            "latency",
+            "history.ms",
+            [ChartLine("history.p50", past["p50"]), ChartLine("history.p99", past["p99"])],
+        ),
         Chart("lists", in_step, _chart_lines(past["lists"])),
         Chart("categories", in_step, _chart_lines(past["categories"])),
         Chart("dns", a_second, _chart_lines(past["dns"], "term.")),
-        Chart("errors", in_step, [Line("history.errors", past["errors"])]),
-        Chart("stall", "history.ms", [Line("now.stall", past["stall"])]),
-        Chart("connections", "history.most", [Line("now.connections", past["connections"])]),
+        Chart("errors", in_step, [ChartLine("history.errors", past["errors"])]),
+        Chart("stall", "history.ms", [ChartLine("now.stall", past["stall"])]),
+        Chart("connections", "history.most", [ChartLine("now.connections", past["connections"])]),
         Chart("feeds", "history.hours", _chart_lines({n: _hours(ages) for n, ages in past["feeds"].items()})),
     ]
     under_way = whole and past["counted"][-1] < 1
@@ -90,17 +94,17 @@ def _without_last(chart: Chart) -> Chart:
     return chart._replace(lines=[line._replace(values=[*line.values[:-1], None]) for line in chart.lines])
 
 
-def _chart_lines(values: Mapping[str, Sequence[Value]], prefix: str = "") -> list[Line]:
+def _chart_lines(values: Mapping[str, Sequence[Value]], prefix: str = "") -> list[ChartLine]:
     values = {_KNOWN.get(name, prefix + name): of_name for name, of_name in values.items()}
     names = list(values)
     if len(names) <= LINES:
-        return [Line(name, values[name]) for name in names]
+        return [ChartLine(name, values[name]) for name in names]
     first, others = names[: LINES - 1], names[LINES - 1 :]
     together = [
         None if all(value is None for value in step) else round(sum(value or 0 for value in step), 3)
         for step in zip(*(values[name] for name in others), strict=True)
     ]
-    return [*(Line(name, values[name]) for name in first), Line("history.others", together)]
+    return [*(ChartLine(name, values[name]) for name in first), ChartLine("history.others", together)]
 
 
 def _hours(ages: Sequence[Value]) -> list[Value]:

@@ -48,10 +48,6 @@ _MOST_FIELDS = 64
 """Fields of a message, of which the format has fifteen: tens of thousands would keep others waiting."""
 
 
-class DnstapError(UrlwardError):
-    """A stream that is not what a resolver sends."""
-
-
 class Tapped(NamedTuple):
     """Response that a resolver tells of.
 
@@ -87,7 +83,7 @@ class FrameStream:
         """The data frames that these bytes complete.
 
         Raises:
-            DnstapError: they are none, or not in their order.
+            UrlwardError: they are none, or not in their order.
         """
         data = self._data + data
         at, size = 0, len(data)
@@ -96,9 +92,9 @@ class FrameStream:
             begin = at + 4
             if length:
                 if not self.started or self.ended:
-                    raise DnstapError("a frame where none is expected")
+                    raise UrlwardError("a frame where none is expected")
                 if length > MOST_FRAME:
-                    raise DnstapError(f"a frame of {length} bytes")
+                    raise UrlwardError(f"a frame of {length} bytes")
                 if size < begin + length:
                     break
                 yield data[begin : begin + length]
@@ -107,7 +103,7 @@ class FrameStream:
                     break
                 (length,) = _NUMBER.unpack_from(data, begin)
                 if not 4 <= length <= _MOST_CONTROL:
-                    raise DnstapError(f"a control frame of {length} bytes")
+                    raise UrlwardError(f"a control frame of {length} bytes")
                 begin += 4
                 if size < begin + length:
                     break
@@ -120,20 +116,20 @@ class FrameStream:
         if kind == _READY and not self._accepted:
             types = _content_types(frame)
             if types and CONTENT_TYPE not in types:
-                raise DnstapError("a stream of something else than dnstap")
+                raise UrlwardError("a stream of something else than dnstap")
             self._accepted = True
             self.reply += _control(_ACCEPT, CONTENT_TYPE)
         elif kind == _START and self._accepted and not self.started:
             if _content_types(frame) != [CONTENT_TYPE]:
-                raise DnstapError("a stream of something else than dnstap")
+                raise UrlwardError("a stream of something else than dnstap")
             self.started = True
         elif kind == _START and not self._accepted:
-            raise DnstapError("a stream that begins without a handshake: have it be bidirectional")
+            raise UrlwardError("a stream that begins without a handshake: have it be bidirectional")
         elif kind == _STOP and self.started and not self.ended:
             self.ended = True
             self.reply += _control(_FINISH)
         else:
-            raise DnstapError("a control frame where none is expected")
+            raise UrlwardError("a control frame where none is expected")
 
 
 def _control(kind: int, content_type: bytes = b"") -> bytes:
@@ -145,11 +141,11 @@ def _content_types(frame: bytes) -> list[bytes]:
     found, at = [], 4
     while at < len(frame):
         if len(frame) < at + 8:
-            raise DnstapError("a control frame that ends early")
+            raise UrlwardError("a control frame that ends early")
         kind, length = _PAIR.unpack_from(frame, at)
         at += 8 + length
         if kind != _CONTENT_TYPE_FIELD or at > len(frame):
-            raise DnstapError("a control frame that ends early, or says what is not known")
+            raise UrlwardError("a control frame that ends early, or says what is not known")
         found.append(frame[at - length : at])
     return found
 
@@ -158,16 +154,16 @@ def read_tapped(frame: bytes) -> Tapped | None:
     """Read a frame; None for one that tells of no response, or of one to nobody here.
 
     Raises:
-        DnstapError: it cannot be read.
+        UrlwardError: it cannot be read.
     """
     outer = _fields(frame, {15: _VARINT, 14: _BYTES})
     message = outer.get(14)
     if outer.get(15) != _MESSAGE or not isinstance(message, bytes):
-        raise DnstapError("a frame that has no message")
+        raise UrlwardError("a frame that has no message")
     inner = _fields(message, {1: _VARINT, 11: _BYTES, 14: _BYTES})
     kind = inner.get(1)
     if not isinstance(kind, int):
-        raise DnstapError("a message that says nothing of its kind")
+        raise UrlwardError("a message that says nothing of its kind")
     response, zone = inner.get(14), inner.get(11, b"")
     if kind not in _KINDS or not isinstance(response, bytes):
         return None
@@ -178,7 +174,7 @@ def _zone(name: bytes) -> str:
     try:
         return host_of(name) if name else ""
     except (WireError, IndexError) as e:
-        raise DnstapError("a zone that is no name") from e
+        raise UrlwardError("a zone that is no name") from e
 
 
 def _fields(data: bytes, wanted: dict[int, int]) -> dict[int, int | bytes]:
@@ -189,14 +185,14 @@ def _fields(data: bytes, wanted: dict[int, int]) -> dict[int, int | bytes]:
         wanted: wire types by the fields' numbers; others are passed over.
 
     Raises:
-        DnstapError: it cannot be read.
+        UrlwardError: it cannot be read.
     """
     found: dict[int, int | bytes] = {}
     at, size, left = 0, len(data), _MOST_FIELDS
     value: int | bytes
     while at < size:
         if not left:
-            raise DnstapError("a message with too many fields")
+            raise UrlwardError("a message with too many fields")
         left -= 1
         tag = data[at]
         at += 1
@@ -213,12 +209,12 @@ def _fields(data: bytes, wanted: dict[int, int]) -> dict[int, int | bytes]:
             value = 0
             at += 4 if wire_type == _FOUR else 8
         else:
-            raise DnstapError("a field of a kind that is not known")
+            raise UrlwardError("a field of a kind that is not known")
         if at > size or not number:
-            raise DnstapError("a field that ends early, or has no number")
+            raise UrlwardError("a field that ends early, or has no number")
         if number in wanted:
             if wire_type != wanted[number]:
-                raise DnstapError("a field of another kind than it has")
+                raise UrlwardError("a field of another kind than it has")
             found[number] = value
     return found
 
@@ -230,7 +226,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << 7 * shift
         if byte < 0x80:
             return value, at + shift + 1
-    raise DnstapError("a number that does not end")
+    raise UrlwardError("a number that does not end")
 
 
 _PIECE = 16_384
@@ -296,7 +292,7 @@ class DnstapServer(ResolverSocket):
         """Act on what a resolver says.
 
         Raises:
-            DnstapError: that ends with what is not to be read.
+            UrlwardError: that ends with what is not to be read.
         """
         work: list[Coroutine[Any, Any, None]] = []
         try:
@@ -310,7 +306,7 @@ class DnstapServer(ResolverSocket):
         """What is to be done about a frame.
 
         Raises:
-            DnstapError: it cannot be read.
+            UrlwardError: it cannot be read.
         """
         tapped = read_tapped(frame)
         if tapped is None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
-from urlward.files.media import MediaFormat, format_of, is_told
+from urlward.files.media import MediaFormat, format_of, is_segment, is_told
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -46,9 +46,6 @@ _OTHERS: Final = (
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
 """What bodies that nobody decodes begin with."""
-
-_OF_SEGMENTS: Final = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
-"""Types of the box that a segment of a stream begins with, and no file."""
 
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
@@ -120,7 +117,7 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
 def media_of(head: bytes) -> str:
     """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
     found = format_of(head)
-    if found is MediaFormat.MP4 and head[4:8] in _OF_SEGMENTS:
+    if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
     if found is not None:
         return _DECODED[found]

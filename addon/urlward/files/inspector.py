@@ -7,9 +7,9 @@ Workers connect to a socket in the run folder that keeps the bounds of messages,
 a worker says                                    it says
 ===============================================  =====================================================
 ``lists``: those in force that have PDQ          ``found``: that number, with ``list``, ``row``,
-digests, each as name, checksum and key          ``distance``, ``at``; or with ``score`` and ``at``
+digests: a file with name, checksum and key each ``distance``, ``at``; or with ``score`` and ``at``
 ``look``: a number, with ``format``, and the     ``done``: that number, with ``how``; once for each
-content in a file; of MP4 with ``place``, for
+content in a file; perhaps with ``place``, for
 which beginnings are remembered
 ``begins``: a place, with what other content    ``trouble``: why not all is looked at; empty where it is
 there lacks, in a file
@@ -18,7 +18,8 @@ there lacks, in a file
 Lists are read from the run folder, where what workers have in force lies. There is room for a number of
 pictures, and for as many pieces of video; what more comes is passed over at once.
 
-On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and members of `Wanted`.
+On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, members of `Wanted`, and
+``without``, variables of the environment that hold what is secret: no sandbox has them.
 """
 
 import asyncio
@@ -28,7 +29,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import OrderedDict, deque
@@ -36,7 +36,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
@@ -63,10 +63,16 @@ from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.units import counted
 
+if TYPE_CHECKING:
+    import subprocess
+
 logger = logging.getLogger("urlward")
 
 PLACES, BEGINNINGS = 64, 4
 """Places whose beginnings are remembered, and how many of each."""
+
+FORGET, LOOK = 600.0, 60.0
+"""Seconds for which one is remembered that nothing lacks, and between two looks for such."""
 
 NICE = 10
 
@@ -384,6 +390,51 @@ class PictureLists:
         return None
 
 
+class Beginnings:
+    """Beginnings that other content of a place lacks, such as segments of a stream, while they come.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._places: OrderedDict[str, tuple[float, deque[int]]] = OrderedDict()
+        """When each was lacked or came, the one that was so last at the end, and files."""
+
+    def add(self, place: str, fds: Sequence[int]) -> None:
+        """Remember one of a place."""
+        there = self._used(place)
+        there.extend(fds)
+        while len(there) > BEGINNINGS:
+            os.close(there.popleft())
+        if len(self._places) > PLACES:
+            self._drop()
+
+    def get(self, place: str) -> list[int]:
+        """Those of a place, the newest first, the caller's to close; fewer where files run short."""
+        found = list[int]()
+        if place in self._places:
+            with suppress(OSError):
+                for fd in reversed(self._used(place)):
+                    found.append(os.dup(fd))
+        return found
+
+    def forget(self) -> None:
+        """Forget those that nothing has lacked for a while."""
+        while self._places and next(iter(self._places.values()))[0] <= self._clock() - FORGET:
+            self._drop()
+
+    def _used(self, place: str) -> deque[int]:
+        _, there = self._places.pop(place, (0.0, deque[int]()))
+        self._places[place] = self._clock(), there
+        return there
+
+    def _drop(self) -> None:
+        for fd in self._places.popitem(last=False)[1][1]:
+            os.close(fd)
+
+
 class WorkerPeer:
     """Connection of a worker.
 
@@ -410,17 +461,22 @@ class WorkerPeer:
             self._inspector.gone(self)
             return
         said = json.loads(data)
-        if "lists" in said:
-            self.lists = {checksum: name for name, checksum, _ in said["lists"]}
-            self._inspector.take_lists(said["lists"])
-        elif not fds:
+        if not fds:
             # What came with it is lost: this process has no descriptor left for it.
             if "look" in said:
                 self.tell({"done": said["look"], "how": DROPPED})
+            elif "lists" in said:
+                self._inspector.gone(self)  # it begins anew, with them
+        elif "lists" in said:
+            with os.fdopen(fds[0], "rb") as file:
+                file.seek(0)
+                lists = json.load(file)
+            self.lists = {checksum: name for name, checksum, _ in lists}
+            self._inspector.take_lists(lists)
         elif "begins" in said:
-            self._inspector.remember(said["begins"], fds)
+            self._inspector.beginnings.add(said["begins"], fds)
         elif "look" in said:
-            beginnings = self._inspector.beginnings(said["place"]) if "place" in said else []
+            beginnings = self._inspector.beginnings.get(said["place"]) if "place" in said else []
             told = partial(self._looked, said["look"])
             until = time.monotonic() + 2 * self._inspector.wanted.deadline
             self._inspector.take(Job(MediaFormat(said["format"]), [*fds, *beginnings], told, until))
@@ -474,6 +530,7 @@ class InspectorProcess:
     def __init__(self, folder: Path, wanted: Wanted) -> None:
         self.wanted = wanted
         self.lists = PictureLists(folder, self._trouble)
+        self.beginnings = Beginnings()
         self.tasks: set[asyncio.Task[None]] = set()
         self._path = folder / SOCKET
         self._workers: set[WorkerPeer] = set()
@@ -482,7 +539,6 @@ class InspectorProcess:
             SandboxHandle(wanted, self._queue, partial(self._trouble, f"sandbox {number}"))
             for number in range(wanted.processes)
         ]
-        self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
         self._unknown = {f"sandbox {number}" for number in range(wanted.processes)}
         """Sandboxes of which nobody knows yet whether they serve: until then nothing is said."""
         self._troubles: dict[str, str] = {}
@@ -503,6 +559,7 @@ class InspectorProcess:
             listening.listen(64)
             beside.replace(self._path)  # in place of one that was there before
             loop.add_reader(listening, self._accept, listening)
+            self._tidy(loop)
             for sandbox in self._sandboxes:
                 sandbox.start()
             try:
@@ -513,6 +570,10 @@ class InspectorProcess:
                     sandbox.end()
                 for worker in [*self._workers]:
                     self.gone(worker)
+
+    def _tidy(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.beginnings.forget()
+        loop.call_later(LOOK, self._tidy, loop)
 
     def _accept(self, listening: socket.socket) -> None:
         with suppress(OSError):
@@ -547,25 +608,6 @@ class InspectorProcess:
             return
         for sandbox in self._sandboxes:
             sandbox.pump()
-
-    def remember(self, place: str, fds: Sequence[int]) -> None:
-        """Remember a beginning that other content of a place lacks."""
-        there = self._beginnings.setdefault(place, deque())
-        self._beginnings.move_to_end(place)
-        there.extend(fds)
-        while len(there) > BEGINNINGS:
-            os.close(there.popleft())
-        if len(self._beginnings) > PLACES:
-            for fd in self._beginnings.popitem(last=False)[1]:
-                os.close(fd)
-
-    def beginnings(self, place: str) -> list[int]:
-        """Beginnings that content of a place may lack, the caller's to close; fewer where files run short."""
-        found = list[int]()
-        with suppress(OSError):
-            for fd in reversed(self._beginnings.get(place, ())):
-                found.append(os.dup(fd))
-        return found
 
     def scored(self, *, fails: bool) -> None:
         """Take note of a picture that the classifier was given, and whether it has failed."""
@@ -617,6 +659,8 @@ def main() -> None:
     keep_private()
     os.nice(NICE)  # traffic comes first
     asked = told(signal.SIGTERM)
+    for name in asked.get("without", ()):
+        os.environ.pop(name, None)
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
     log.addHandler(LineHandler())

@@ -15,7 +15,6 @@ from urlward.assignments.retention import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
-from urlward.dashboard.editing import Reloads
 from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
@@ -27,6 +26,7 @@ from urlward.lists.formats import AUTO
 from urlward.logs import inside
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
+from urlward.plan import Reloads
 from urlward.records.bounded_server import Held
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
@@ -139,8 +139,12 @@ class Services:
             known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
-        if self._config.files is not None and (days := self._config.files.learn_days):
-            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+        if self._publisher is None:
+            # What was learned before is removed when it is over, whatever is configured since.
+            days = self._config.files.learn_days if self._config.files is not None else 0
+            learning = Learning(
+                self._config, self._state, self._key, days, self.recorder.alarm, over=self._retention_clock
+            )
             found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments

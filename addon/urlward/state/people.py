@@ -1,7 +1,7 @@
 """People of the dashboard: who gets in, by which token, and in which role.
 
 ``people.json`` in the state folder has a name, a role and the SHA-256 of a token for each, never a token.
-Tokens are 32 random bytes, or as hard to guess (`urlward.state.people`): nobody finds one by trying, however
+Tokens are 32 random bytes, or as hard to guess (`urlward.state.token`): nobody finds one by trying, however
 fast its digest is computed, and a slow one, as passwords need, would only slow each request of a script down.
 Digests are compared in constant time.
 
@@ -16,60 +16,18 @@ import secrets
 import threading
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.regular import BOM, open_regular, without_bom
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, unusable, write_kept, write_private
+from urlward.state.folder import KeptFile, locked, made_folder, unusable
+from urlward.state.token import read_token, token_of
 from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.records")
-
-_SHORTEST = 20
-_DIFFERENT = 8
-_LONGEST = 4_096
-
-
-def read_token(path: Path) -> str:
-    """Read the token, made where there is none.
-
-    Raises:
-        UrlwardError: others can read it, or it could be guessed.
-        StateError: not readable, or not writable.
-    """
-    folder = made_folder(path.parent)
-    with locked(folder):
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
-    return token_of(path)
-
-
-def token_of(path: Path) -> str:
-    """Read the token in a file.
-
-    Raises:
-        UrlwardError: others can read it, or it could be guessed.
-        StateError: not readable.
-    """
-    try:
-        if path.stat().st_mode & 0o027:
-            raise UrlwardError(f"{path}: others can read it: chmod 600 {path}")
-        with open_regular(path) as file:
-            token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
-    except OSError as e:
-        raise unusable(path, e) from e
-    printable = all(0x21 <= byte <= 0x7E for byte in token)
-    if not _SHORTEST <= len(token) <= _LONGEST or len({*token}) < _DIFFERENT or not printable:
-        raise UrlwardError(
-            f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line, "
-            f"{_DIFFERENT} of them different; remove it, and a new one is made"
-        )
-    return token.decode("ascii")
-
 
 Role = Literal["viewer", "operator"]
 """What somebody may do: see, or also change. Each may what those before may."""
@@ -86,7 +44,6 @@ MAX_NAME = 64
 LONGEST_DAYS = 3_650
 
 _DAY = 86_400
-_VERSION = 1
 _NAME = re.compile(r"[^\W_](?:[\w.@'+-]| (?! )){0,63}(?<! )").fullmatch
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -169,7 +126,7 @@ def add_person(
         if len(people) >= MOST:
             raise UrlwardError(f"at most {MOST} people")
         _audit(state, now, who, "person-added", person)
-        _write(state, [*people, person])
+        _KEPT.write(state, [*people, person])
     return person, secret
 
 
@@ -202,7 +159,7 @@ def remove_person(state: Path, name: str, who: str, *, now: float, token_file: P
                 token_file.unlink(missing_ok=True)  # first: a start lets in who has one that was left
             except OSError as e:
                 raise unusable(token_file, e) from e
-        _write(state, [one for one in people if one is not person])
+        _KEPT.write(state, [one for one in people if one is not person])
     return person
 
 
@@ -222,7 +179,7 @@ def change_role(state: Path, name: str, role: str, who: str, *, now: float) -> P
         _keep_an_operator(people, person, now)
         changed = replace(person, role=wanted, grant=secrets.token_hex(8))
         _audit(state, now, who, "person-role", changed, before=person.role)
-        _write(state, [changed if one is person else one for one in people])
+        _KEPT.write(state, [changed if one is person else one for one in people])
     return changed
 
 
@@ -252,11 +209,11 @@ def admit(state: Path, token_file: Path, now: float) -> None:
         if admin is None:
             admin = Person(ADMIN, "operator", digest, int(now))
             _audit(state, now, "", "person-added", admin)
-            _write(state, [admin, *people])
+            _KEPT.write(state, [admin, *people])
         elif admin.digest != digest:
             changed = replace(admin, digest=digest, grant=secrets.token_hex(8))
             _audit(state, now, "", "person-token", changed)
-            _write(state, [changed if one is admin else one for one in people])
+            _KEPT.write(state, [changed if one is admin else one for one in people])
 
 
 class People:
@@ -302,11 +259,7 @@ def read_people(state: Path) -> list[Person]:
         UrlwardError: of another version of urlward.
         StateError: it cannot be read.
     """
-    then = (
-        "nobody gets in by a token: a restart lets in who has the one in admin.token, `urlward admin add` "
-        "others"
-    )
-    return read_kept(state / FILE, _VERSION, "people", _person, UrlwardError, then)
+    return _KEPT.read(state)
 
 
 def person_row(person: Person, now: float) -> dict[str, str | bool]:
@@ -361,8 +314,7 @@ def _keep_an_operator(people: Iterable[Person], leaving: Person, now: float) -> 
         raise UrlwardError(f"{leaving.name}: nobody else is an operator: add one before")
 
 
-def _person(stored: dict[str, Any]) -> Person:
-    person = Person(**stored)
+def _checked(person: Person) -> Person:
     texts = (person.name, person.digest, person.grant)
     if not all(isinstance(text, str) for text in texts) or not _DIGEST(person.digest) or not person.grant:
         raise ValueError("not a person")
@@ -371,8 +323,10 @@ def _person(stored: dict[str, Any]) -> Person:
     return person
 
 
-def _write(state: Path, people: Iterable[Person]) -> None:
-    write_kept(state / FILE, _VERSION, "people", [asdict(one) for one in people])
+_KEPT = KeptFile(
+    FILE, "people", Person, _checked,
+    "nobody gets in by a token: a restart lets in who has the one in admin.token, `urlward admin add` others",
+)  # fmt: skip
 
 
 def _audit(state: Path, now: float, who: str, action: str, person: Person, **more: str) -> None:
