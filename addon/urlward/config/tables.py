@@ -91,8 +91,7 @@ def place_name(name: str | None) -> str | None:
 
 
 class Shareable:
-    """Mark of a key whose text says nothing of anybody: a bundle for support has it
-    (`urlward.config.tables`)."""
+    """Mark of a key whose text says nothing of anybody: a bundle for support has it (`shareable`)."""
 
     __slots__ = ()
 
