@@ -16,9 +16,8 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, Nginx, running, status_of
+from e2e.support import Filter, Nginx, children_of, running, status_of
 from e2e.test_confidential import command, processes
-from e2e.test_workers import children_of
 from urlward.assignments.store import AssignmentStore
 from urlward.engine.digest import format_key
 from urlward.policy.allows import add_allow

@@ -18,8 +18,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
-from conftest import free_port, rounds
-from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
+from conftest import free_port, rounds, until
+from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records
 from resolver.dnstap_support import Sender, tapped
 from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError

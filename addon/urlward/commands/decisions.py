@@ -1,4 +1,4 @@
-"""What an operator decides on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
+"""Decisions of an operator on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ from urlward.policy.allows import (
     end_allow,
     expire_allows,
 )
-from urlward.policy.own import own_entries, own_row, reveal_own
+from urlward.policy.own import OwnEntry, own_entries, own_row, reveal_own
 from urlward.state.folder import found_folder, local_key, state_folder
 
 
@@ -94,7 +94,7 @@ def _add(args: argparse.Namespace) -> int:
         added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
     except UnsureError as e:
         raise UrlwardError(f"{e}; --sure adds it all the same") from e
-    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {added.action}s a {added.kind}")
+    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}")
     # A filter that runs as somebody else may have another, and would see nothing of it.
     print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
@@ -117,12 +117,19 @@ def _list(args: argparse.Namespace) -> int:
             print(json.dumps(row))
             continue
         until = f", until {entry.expires}" if entry.expires else ""
-        category = f" {entry.category}" if entry.category else ""
+        category = f" ({entry.category})" if entry.category else ""
         note = f": {entry.note}" if entry.note else ""
-        print(
-            f"{entry.id}  {entry.action}s a {entry.kind}{category}{until}  {row['created']} {entry.who}{note}"
-        )
+        print(f"{entry.id}  {_does(entry)}{category}{until}  {row['created']} {entry.who}{note}")
     return DONE
+
+
+_SAID = {"address": "an address", "params": "a page with parameters", "file": "a file by its digest"}
+"""Kinds of entries in words, where that is not the kind itself."""
+
+
+def _does(entry: OwnEntry) -> str:
+    """What an entry does, without what it names."""
+    return f"{entry.action}s {_SAID.get(entry.kind, f'a {entry.kind}')}"
 
 
 def _reveal(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
-from urlward.files.media import MediaFormat, format_of, is_told
+from urlward.files.media import MediaFormat, format_of, is_segment, is_told
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -46,9 +46,6 @@ _OTHERS: Final = (
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
 """What bodies that nobody decodes begin with."""
-
-_OF_SEGMENTS: Final = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
-"""Types of the box that a segment of a stream begins with, and no file."""
 
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
@@ -120,7 +117,7 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
 def media_of(head: bytes) -> str:
     """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
     found = format_of(head)
-    if found is MediaFormat.MP4 and head[4:8] in _OF_SEGMENTS:
+    if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
     if found is not None:
         return _DECODED[found]
@@ -240,11 +237,13 @@ class BodySeen(NamedTuple):
         media: its media type, by its first bytes or by what its head says.
         size: bytes of its content that have come.
         part: whether it is only a part of a file.
+        gone: whether all of it has gone on.
     """
 
     media: str
     size: int
     part: bool
+    gone: bool = False
 
 
 class BodyJudge[Answer](Protocol):
@@ -331,7 +330,7 @@ class Inspection[Answer]:
 
     @property
     def _seen(self) -> BodySeen:
-        return BodySeen(self._media, self._size, self._facts.part)
+        return BodySeen(self._media, self._size, self._facts.part, self.over)
 
     def feed(self, content: bytes) -> None:
         """Take content that follows."""
@@ -410,7 +409,9 @@ class Inspection[Answer]:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
             self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
-            self._awaits = self._copy is not None and table.pictures == "cut"
+            if self._copy is not None and table.pictures == "cut":
+                self._awaits = not self._inspector.is_behind
+                self._copy.waited = self._waited
         self._look_at(head)
 
     def _look_at(self, piece: bytes) -> None:
@@ -460,6 +461,13 @@ class Inspection[Answer]:
 
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False
+
+    def _waited(self) -> None:
+        """Have the end of the body go on: what is found in it later is learned alone."""
+        self._awaits = False
+        if self._ended and not self.over:
+            self.over = True
+            self.changed()
 
     def _heard(self, found: PictureFound | None) -> None:
         """Take what the inspector says."""

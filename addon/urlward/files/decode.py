@@ -112,7 +112,7 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     Args:
         data: the content.
         media: its format.
-        beginnings: of a segment of MP4, which lacks its own: those that it may have. Each is tried.
+        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried.
 
     Raises:
         TooLargeError: too many pixels.

@@ -133,7 +133,8 @@ class _Response:
             verdict = guard.matcher().file_verdict(
                 found.list, found.row, guard.clock(), guard.rule_for(self._client), distance=found.distance
             )
-            return self._known(verdict, PDQ, pictures, seen, found) if verdict.listed else None
+            action: FileAction = "learn" if pictures == "cut" and seen.gone else pictures
+            return self._known(verdict, PDQ, action, seen, found) if verdict.listed else None
         except Exception as e:  # noqa: BLE001 - as above
             return self._fault(e)
 
