@@ -324,7 +324,7 @@ async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
             end = data.rindex(b"moof") if muxer == "mp4" else len(data) * 8 // 10
             for at in range(0, end, 2_000):
                 copy.write(data[at : min(at + 2_000, end)])
-            await worker.until(lambda: heard)
+            await until(lambda: heard)
             copy.drop()
     assert heard[0] is not None
     assert heard[0].list == "pictures"
