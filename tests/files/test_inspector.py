@@ -490,6 +490,29 @@ async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: py
             assert worker.counted == {"done": 8}, "one after another there is room"
 
 
+def box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4) + kind + content
+
+
+async def test_what_pieces_of_a_video_begin_with_takes_room_for_as_long_as_it_is_kept(tmp_path: Path) -> None:
+    beginning = box(b"ftyp", b"isom" * 3) + box(b"moov", bytes(900_000))
+    piece = box(b"moof", bytes(100)) + box(b"mdat", bytes(1_000))
+    with inspecting(tmp_path):
+        async with working(tmp_path, most=1, max_size=1 << 20) as worker:
+            copies = [worker.inspector.offer("video", None, lambda _: None) for _ in range(6)]
+            for number, copy in enumerate(copies):
+                assert copy is not None
+                copy.write(beginning + piece)
+                # The piece is answered, no more comes, and the body goes on.
+                await until(lambda number=number: worker.counted.total() > number)  # type: ignore[misc]
+            assert worker.counted == {"failed": 2, "dropped": 4}
+            assert not worker.inspector.reserve(2 << 20)
+            for copy in copies:
+                assert copy is not None
+                copy.drop()
+            assert worker.inspector.reserve(3 << 20)
+
+
 @contextmanager
 def hanging(folder: Path) -> Iterator[socket.socket]:
     """An inspector that takes in nothing."""
