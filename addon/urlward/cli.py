@@ -20,19 +20,16 @@ from urlward.commands.admin import add_admin_commands
 from urlward.commands.arguments import subcommand
 from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.check import add_check_command, add_helper_commands
-from urlward.commands.completion import add_completion_command
 from urlward.commands.decisions import add_allow_commands, add_objection_commands, add_own_commands
 from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
-from urlward.commands.feeds import add_feed_commands
-from urlward.commands.files import add_files_command
+from urlward.commands.feeds import add_feed_commands, add_publish_commands
 from urlward.commands.fleet import add_fleet_commands
 from urlward.commands.gateway import add_gateway_commands
-from urlward.commands.init import add_init_command
+from urlward.commands.init import add_completion_command, add_files_command, add_init_command
 from urlward.commands.lab import add_lab_commands
 from urlward.commands.lists import add_compile_command, add_import_commands, add_list_commands
 from urlward.commands.metrics import add_metrics_commands
-from urlward.commands.publish import add_publish_commands
 from urlward.commands.records import add_audit_commands, add_records_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command

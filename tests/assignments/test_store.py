@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
 from urlward.assignments.interval import AssignmentError, SightingKind, SightingSource
-from urlward.assignments.partitions import SPANS, cell_of, cells_at
+from urlward.assignments.schema import SPANS, cell_of, cells_at
 from urlward.assignments.store import AssignmentStore, Changes, KeepingNode
 
 A = "198.51.100.7"

@@ -10,9 +10,9 @@ import pytest
 
 from conftest import run_command
 from docs.documents import DOCS, ROOT
-from urlward.commands.files import add_files_command
+from urlward.commands.feeds import LOOK
+from urlward.commands.init import add_files_command
 from urlward.commands.metrics import NAMES
-from urlward.commands.publish import LOOK
 from urlward.config import SYSTEM, read_config
 from urlward.dns.hooks import NAMES as HOOKS
 from urlward.engine.errors import UrlwardError

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conftest import wait_for
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds import learn
@@ -23,6 +24,7 @@ from urlward.feeds.learn import (
     leads_to,
 )
 from urlward.feeds.setup import make_keeper
+from urlward.policy import own
 from urlward.policy.own import LEARNED, add_own, draft, line_of, own_entries
 from urlward.samples import PROTECTED
 from urlward.state.folder import DAMAGED, StateError, local_key
@@ -367,6 +369,50 @@ def test_what_is_over_is_removed_though_nothing_is_met(
     service.look()
     assert own_entries(state) == []
     assert verdict(state, f"http://{MATCH.url}")[0] == "pass"
+
+
+def test_what_was_learned_goes_when_it_is_over_though_nothing_is_learned_any_more(
+    worker: Worker, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.learn(MATCH)
+    worker.close()
+    Service(state).look()
+    (learned,) = own_entries(state)
+    monkeypatch.setattr(learn, "TOGETHER", 1)
+    for n in range(3):
+        worker.now += 1
+        Learner(state, local_key(state)).learn(MATCH._replace(url=f"listed.example/{n}"))
+    wait_for(lambda: len(requests(state)) == 3, "what workers have handed on before")
+    mine = add_own(
+        state, local_key(state), draft("http://other.example/", expires="2026-01-01"), "ann", now=0.0
+    )
+    service = Service(state)
+    service.days = 0
+    service.look()
+    assert own_entries(state) == [learned, mine], "it is in force until then"
+    assert requests(state) == []
+    after = Service(state)
+    after.days = 0
+    after.clock = lambda: time.time() + 9 * 86_400
+    after.look()
+    assert own_entries(state) == [mine]
+    assert verdict(state, f"http://{MATCH.url}")[0] == "pass"
+
+
+def test_what_is_learned_leaves_room_for_what_operators_add(
+    worker: Worker, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "MOST", 4)
+    monkeypatch.setattr(own, "MOST_LEARNED", 2)
+    for n in range(9):
+        worker.learn(MATCH._replace(url=f"listed.example/{n}"))
+    worker.close()
+    service = Service(state)
+    service.look()
+    assert [one.who for one in own_entries(state)] == [LEARNED] * 2
+    assert [alarm for alarm, _ in service.alarms] == ["learned-full"]
+    for n in range(2):
+        add_own(state, local_key(state), draft(f"http://other.example/{n}"), "ann", now=time.time())
 
 
 def test_an_operators_entry_stays(worker: Worker, state: Path) -> None:

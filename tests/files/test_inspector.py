@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import until
 from files.pictures import FRAGMENTED, picture, video, written
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
@@ -33,7 +34,6 @@ from urlward.lists.build import compile_sources
 from urlward.process import module_command
 
 KEY = Key(b"k" * 32)
-WITHIN = 30.0
 
 
 def pdq(image: Image.Image) -> str:
@@ -111,18 +111,20 @@ class Worker:
             copy.write(data[at : at + size])
             await asyncio.sleep(0)
         copy.end()
-        return await asyncio.wait_for(over, WITHIN)
+        await until(over.done, "what becomes of it")
+        return over.result()
+
+    async def look_for(self, channel: socket.socket, number: int) -> None:
+        """A picture that is answered at once by whoever has the other end."""
+        looking = asyncio.ensure_future(self.look(written(picture(1))))
+        await until(lambda: number in self.inspector._asked)
+        channel.sendall(json.dumps({"done": number, "how": "done"}).encode())
+        await looking
 
     def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[PictureFound]]]":
         said: list[PictureFound] = []
         over: asyncio.Future[list[PictureFound]] = asyncio.get_running_loop().create_future()
         return (lambda each: over.set_result(said) if each is None else said.append(each)), over
-
-    async def until(self, what: Callable[[], object]) -> None:
-        until = time.monotonic() + WITHIN
-        while not what():
-            assert time.monotonic() < until
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -132,7 +134,7 @@ async def working(
     made = Worker(folder, lists or list, **given)
     task = asyncio.ensure_future(made.inspector.run())
     try:
-        await made.until(lambda: made.inspector._channel)
+        await until(lambda: made.inspector._channel)
         yield made
     finally:
         task.cancel()
@@ -186,6 +188,41 @@ async def test_lists_that_change_are_taken(tmp_path: Path) -> None:
             assert await worker.look(written(picture(3)))
 
 
+async def test_while_the_index_of_an_issue_is_made_the_one_before_serves(tmp_path: Path) -> None:
+    lists = inspector.PictureLists(tmp_path, lambda *_: None)
+    before = listed(tmp_path, picture(1)).artifact.header.checksum.hex()
+    lists.make("pictures", before, KEY.secret)
+    await lists._making[before]
+    first = lists.get("pictures", before)
+    after = listed(tmp_path, picture(2), picture(3), serial=2).artifact.header.checksum.hex()
+    lists.keep({after: "pictures"})
+    assert first is lists.get("pictures", after) is not None
+    assert lists.get("others", after) is None
+    lists.make("pictures", after, KEY.secret)
+    await lists._making[after]
+    second = lists.get("pictures", after)
+    assert second is not None
+    assert len(second) == 2
+    lists.keep({})
+    assert lists.get("pictures", after) is lists.get("pictures", before) is None
+
+
+async def test_an_issue_that_cannot_be_read_leaves_the_one_before(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            lists[:] = [listed(tmp_path, picture(1), picture(3), serial=2)]
+            artifact = tmp_path / "pictures.ward"
+            artifact.write_bytes(artifact.read_bytes()[:-1] + b"\0")
+            await said(process, "pictures are not compared with it")
+            assert [each.list for each in await worker.look(written(picture(1)))] == ["pictures"]
+            lists[:] = [listed(tmp_path, picture(2), name="others")]
+            await said(process, "list others: pictures are compared with 1 digest")
+            assert await worker.look(written(picture(1))) == [], "it is in force no more"
+            assert worker.counted == {"done": 2}
+
+
 async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_path: Path) -> None:
     lists = [listed(tmp_path, picture(1))]
     artifact = tmp_path / "pictures.ward"
@@ -193,10 +230,11 @@ async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: lists) as worker:
             assert await worker.look(written(picture(1))) == []
-            await worker.until(lambda: worker.troubles)
+            assert worker.counted == {"dropped": 1}, "nobody has looked whether it is listed"
+            await until(lambda: worker.troubles)
             beside.rename(artifact)
             await said(process, "compared with 1 digest")
-            await worker.until(lambda: len(worker.troubles) > 1)
+            await until(lambda: len(worker.troubles) > 1)
             assert await worker.look(written(picture(1)))
     why = "list pictures: pictures are not compared with it: its artifact is not there"
     assert worker.troubles == [why, ""]
@@ -207,9 +245,9 @@ async def test_a_list_that_is_not_compared_and_is_not_in_force_any_more_is_no_tr
     (tmp_path / "pictures.ward").unlink()
     with inspecting(tmp_path):
         async with working(tmp_path, lambda: lists) as worker:
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
             lists.clear()
-            await worker.until(lambda: worker.troubles[-1] == "")
+            await until(lambda: worker.troubles[-1] == "")
 
 
 async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
@@ -250,10 +288,10 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
             for at in range(0, len(data), 8_192):
                 copy.write(data[at : at + 8_192])
             if pieces:  # before it has ended
-                await worker.until(lambda: worker.counted["done"] > 1)
+                await until(lambda: worker.counted["done"] > 1)
                 assert None not in heard
             copy.end()
-            await worker.until(lambda: None in heard)
+            await until(lambda: None in heard)
     assert heard[-1] is None
     assert {each.list for each in heard[:-1] if each} == {"pictures"}
     assert bool(worker.counted["done"] > 1) is pieces
@@ -286,7 +324,7 @@ async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
             end = data.rindex(b"moof") if muxer == "mp4" else len(data) * 8 // 10
             for at in range(0, end, 2_000):
                 copy.write(data[at : min(at + 2_000, end)])
-            await worker.until(lambda: heard)
+            await until(lambda: heard)
             copy.drop()
     assert heard[0] is not None
     assert heard[0].list == "pictures"
@@ -398,11 +436,12 @@ async def test_an_inspector_that_is_killed_is_waited_for_by_nobody(
             copy.write(written(picture(1)))
             copy.end()
             process.send_signal(signal.SIGKILL)
-            assert await asyncio.wait_for(over, WITHIN) == []
+            await until(over.done, "what becomes of it")
+            assert over.result() == []
             assert worker.counted == {"dropped": 1}
             with inspecting(tmp_path) as another:
                 await said(another, "compared with 1 digest")
-                await worker.until(lambda: worker.inspector._channel)
+                await until(lambda: worker.inspector._channel)
                 assert await worker.look(written(picture(1)))
 
 
@@ -411,7 +450,7 @@ async def test_what_there_is_no_room_for_is_passed_over_at_once(tmp_path: Path) 
     with inspecting(tmp_path, classifier="slow:score", deadline=2.0, queue=2):
         async with working(tmp_path) as worker:
             begun = [asyncio.ensure_future(worker.look(written(picture(1)))) for _ in range(8)]
-            await worker.until(lambda: worker.counted["dropped"] >= 5)
+            await until(lambda: worker.counted["dropped"] >= 5)
             await asyncio.gather(*begun)
     # One is under way and two wait, or all that wait came before the first was taken.
     assert worker.counted["late"] in (2, 3)
@@ -471,6 +510,33 @@ async def test_what_is_handed_over_takes_room_until_it_is_answered(tmp_path: Pat
             assert worker.counted == {"dropped": 8 - 3}
             worker.inspector.close()
             assert worker.inspector.reserve(3 << 20)
+
+
+async def test_nobody_waits_for_an_inspector_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "WAITS", 0.0)
+    with hanging(tmp_path) as listening:
+        async with working(tmp_path) as worker:
+            channel, _ = listening.accept()
+            with channel:
+                waited, heard = list[str](), list[PictureFound | None]()
+                copy = worker.inspector.offer("image", None, heard.append)
+                assert copy is not None
+                copy.waited = lambda: waited.append("waited")
+                copy.write(written(picture(1)))
+                assert not worker.inspector.is_behind
+                copy.end()
+                await until(lambda: worker.inspector.is_behind)
+                assert (waited, heard) == (["waited"], [])
+                # It is behind until one answer has come in time.
+                channel.sendall(b'{"done": 1, "how": "done"}')
+                await until(lambda: heard)
+                assert worker.inspector.is_behind
+                worker.inspector._waits = 30.0
+                await worker.look_for(channel, 2)
+                assert not worker.inspector.is_behind
+                assert (waited, heard) == (["waited"], [None])
 
 
 async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
@@ -540,6 +606,23 @@ async def test_a_score_is_told_from_the_threshold_on(tmp_path: Path) -> None:
             assert await worker.look(written(dark, "PNG")) == []
 
 
+async def test_no_sandbox_has_secrets_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("URLWARD_TEST_SECRET", "postgresql://u:p@db.example/records")
+    monkeypatch.setenv("URLWARD_TEST_MODEL", "of the classifier")
+    (tmp_path / "seen.py").write_text(
+        "import os\nHAS = [name in os.environ for name in ('URLWARD_TEST_SECRET', 'URLWARD_TEST_MODEL')]\n"
+        "def score(pixels):\n    return {(False, True): 0.8, (True, True): 0.9}[tuple(HAS)]\n"
+    )
+    with inspecting(
+        tmp_path, classifier="seen:score", threshold=0.5, without=["URLWARD_TEST_SECRET", "NONE"]
+    ):
+        async with working(tmp_path) as worker:
+            (found,) = await worker.look(written(picture(1)))
+            assert round(found.score, 3) == 0.8
+
+
 async def test_a_classifier_that_fails_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "wrong.py").write_text("def score(pixels):\n    raise ValueError\n")
     loaded = listed(tmp_path, picture(1))
@@ -559,9 +642,9 @@ async def test_a_classifier_that_is_not_there_leaves_pictures_alone_and_says_so(
             why = "pictures are not looked at: files.classifier: nowhere:score"
             await said(process, f"files: {why}")
             assert await worker.look(written(picture(1))) == []
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
             async with working(tmp_path) as later:  # whoever comes later is told too
-                await later.until(lambda: later.troubles)
+                await until(lambda: later.troubles)
     assert worker.counted == {"dropped": 1}
     assert [each.startswith(why) for each in worker.troubles + later.troubles] == [True, True]
 
@@ -585,10 +668,29 @@ async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Pat
             else:
                 await said(process, "the extra files is not installed")
             assert await worker.look(written(picture(1))) == []
-            await worker.until(lambda: any("extra" in each for each in worker.troubles))
+            await until(lambda: any("extra" in each for each in worker.troubles))
         assert process.poll() is None, "it would be replaced, again and again"
         process.terminate()
         assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
+
+
+async def test_an_inspector_without_descriptors_drops_what_comes_and_goes_on(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            assert await worker.look(written(picture(1)))
+            before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            # Those that it has stay open.
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+            for place in ("", "place"):
+                assert await worker.look(written(picture(1)), place=place) == []
+            assert worker.counted == {"done": 1, "dropped": 2}
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            assert await worker.look(written(picture(1)))
+        process.terminate()
+        assert process.stdout is not None
+        assert not await asyncio.to_thread(process.stdout.read), "no traceback for each"
 
 
 async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
@@ -608,7 +710,7 @@ async def test_a_sandbox_that_ends_again_and_again_is_a_trouble(tmp_path: Path) 
     (tmp_path / "short.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     with inspecting(tmp_path, classifier="short:score"):
         async with working(tmp_path) as worker:
-            await worker.until(lambda: worker.troubles)
+            await until(lambda: worker.troubles)
     assert worker.troubles == ["a sandbox ends again and again: pictures are hardly looked at"]
 
 
@@ -655,7 +757,7 @@ async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path:
     (tmp_path / "trap.py").write_text(textwrap.dedent(code))
     loaded = listed(tmp_path, picture(1))
     hangs, breaks = (written(Image.new("RGB", (64, 64), colour), "PNG") for colour in ("#ff0000", "#00ff00"))
-    with inspecting(tmp_path, classifier="trap:score", deadline=3.0, processes=2, queue=100) as process:
+    with inspecting(tmp_path, classifier="trap:score", deadline=6.0, processes=2, queue=100) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
             await said(process, "compared with 1 digest")
             bodies = [hangs, breaks, written(picture(1)), breaks, hangs, written(picture(1))]

@@ -23,7 +23,7 @@ from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
 from urlward.gateway.rules import RulesPlan, rules
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 FILTER, INTERCEPT, DNS = 8080, 8090, 5353
 
 _ORIGINAL_DST = 80

@@ -18,8 +18,8 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
-from conftest import free_port, rounds
-from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
+from conftest import free_port, rounds, until
+from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records
 from resolver.dnstap_support import Sender, tapped
 from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError
@@ -301,6 +301,7 @@ async def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (policy.monitor, policy.on_error, policy.blocks_on_error) == (False, "block", True)
         rig.tctx.options.update(urlward_monitor=True)
         assert (policy.monitor, rig.addon._listing.monitor, policy.blocks_on_error) == (True, True, False)
+        assert rig.addon._steer_set.monitor, "of what other nodes cut"
         rig.tctx.options.update(urlward_monitor=False, urlward_on_error="pass")
         assert (policy.monitor, policy.on_error, policy.blocks_on_error) == (False, "pass", False)
 

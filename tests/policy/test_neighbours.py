@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import until
 from gateway.inside import own_network
 from urlward.engine.errors import UrlwardError
 from urlward.policy import neighbours
@@ -125,12 +126,9 @@ async def test_a_new_client_is_looked_for_soon(monkeypatch: pytest.MonkeyPatch) 
     known = Neighbours(read)
     watching = asyncio.create_task(known.watch())
     try:
-        async with asyncio.timeout(60):
-            while not reads:
-                await asyncio.sleep(0.001)
-            table["192.0.2.5"] = MAC
-            while known.mac("192.0.2.5") != MAC:
-                await asyncio.sleep(0.001)
+        await until(lambda: reads)
+        table["192.0.2.5"] = MAC
+        await until(lambda: known.mac("192.0.2.5") == MAC)
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.rig import until
+from conftest import until
 from urlward.proxy import runner
 from urlward.proxy.runner import FEW, Ready
 

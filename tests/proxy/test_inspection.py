@@ -3,6 +3,7 @@
 import gzip
 import re
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any, Self
 
 import pytest
@@ -52,6 +53,8 @@ class Looking(Case):
         super().__init__()
         self.look(pictures, known)
 
+    is_behind = False
+
     def look(self, pictures: str, known: int = 0) -> None:
         """Inspect what comes from now on."""
         self.known = {len(KNOWN), 5, known}
@@ -59,6 +62,8 @@ class Looking(Case):
         self.responses: list[ResponseHead] = []
         self.copies: list[Copy] = []
         self.relay.inspect = self._inspect
+        steps = cycle([*[False] * 31, True])  # as many in a turn as make a MiB
+        self.ends.turn_is_over = lambda: next(steps)
 
     def _inspect(self, pending: Pending, head: ResponseHead) -> Inspected | None:
         assert pending.request is not None

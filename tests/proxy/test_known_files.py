@@ -5,18 +5,24 @@ import gzip
 import hashlib
 import logging
 import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import brotli
 import pytest
 import tomli_w
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
-from proxy.rig import GET, LONG, Rig, reset, until
+from conftest import until
+from proxy.rig import GET, LONG, Rig, reset
 from proxy.test_guard_files import Learned
+from urlward.compression import _Brotli
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
@@ -26,14 +32,15 @@ from urlward.proxy.known_files import KnownFiles
 from urlward.proxy.session import Session
 from urlward.records.worker import KnownFile
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 KNOWN = b"\xff\xd8\xff" + Random(1).randbytes(300_000)
 OTHER = KNOWN[:-1] + b"!"
 SMALL = KNOWN[:300]
 ZERO = b"\0" * (14 << 20)  # as gzip, less than what waits at most
 FILES = {"/known": KNOWN, "/other": OTHER, "/small": SMALL, "/zero": ZERO}
+PACKED: Mapping[str, Callable[[bytes], bytes]] = {
+    "gzip": partial(gzip.compress, mtime=0),
+    "br": partial(brotli.compress, quality=1),
+}
 LISTED = [
     "http://paged.example/listed",
     *(f"sha256:{hashlib.sha256(each).hexdigest()} id=F-{len(each)}" for each in (KNOWN, SMALL)),
@@ -46,8 +53,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while head := await reader.readuntil(b"\r\n\r\n"):
             path, _, way = head.split(b" ")[1].decode().partition("?")
             content, more = FILES[path], "Content-Type: image/jpeg\r\n"
-            if way == "gzip":
-                content, more = gzip.compress(content, mtime=0), f"{more}Content-Encoding: gzip\r\n"
+            if way in PACKED:
+                content, more = PACKED[way](content), f"{more}Content-Encoding: {way}\r\n"
             if way == "chunked":
                 writer.write(f"HTTP/1.1 200 OK\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode())
                 for at in range(0, len(content), 5000):
@@ -88,9 +95,9 @@ async def serve_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
                     path, _, way = dict(event.headers)[b":path"].decode().partition("?")
                     fields = [(":status", "200"), ("content-type", "image/jpeg")]
                     waiting[event.stream_id] = FILES[path]
-                    if way == "gzip":
-                        waiting[event.stream_id] = gzip.compress(FILES[path])
-                        fields.append(("content-encoding", "gzip"))
+                    if way in PACKED:
+                        waiting[event.stream_id] = PACKED[way](FILES[path])
+                        fields.append(("content-encoding", way))
                     one.send_headers(event.stream_id, fields)
                 elif isinstance(event, StreamReset):
                     waiting.pop(event.stream_id, None)
@@ -239,6 +246,54 @@ async def test_a_body_that_grows_is_looked_at_in_turns(
     await rig.settled()
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_takes_long_is_undone_in_a_thread(
+    rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes of Brotli can keep whoever undoes them for a tenth of a second."""
+    decoder, where = _Brotli.decompress, list[bool]()
+
+    def noted(self: _Brotli, data: bytes, most: int) -> bytes:
+        where.append(threading.current_thread() is threading.main_thread())
+        return decoder(self, data, most)
+
+    monkeypatch.setattr(_Brotli, "decompress", noted)
+    await looking(rig, way, *LISTED, f"sha256:{hashlib.sha256(ZERO).hexdigest()}")
+    for path, known in (("/zero", True), ("/other", False), ("/known", True), ("/other", False)):
+        got = await curl(rig, f"{path}?br", way)
+        if not known:
+            assert (got.code, got.status, brotli.decompress(got.body)) == (0, 200, OTHER)
+        elif path == "/zero":
+            assert (got.code, got.status) == (0, 451), "nothing has left yet"
+        else:
+            assert got.code in (RESET, PARTIAL, STREAM)
+            assert len(got.body) < len(KNOWN)
+    assert len(where) > 50
+    assert not any(where)
+    await rig.settled()
+
+
+async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, begun, go_on = _Brotli.decompress, threading.Event(), threading.Event()
+
+    def slow(self: _Brotli, data: bytes, most: int) -> bytes:
+        assert threading.current_thread() is not threading.main_thread()
+        begun.set()
+        go_on.wait(LONG)
+        return decoder(self, data, most)
+
+    monkeypatch.setattr(_Brotli, "decompress", slow)
+    await looking(rig, "reverse")
+    _, writer = await rig.connect()
+    writer.write(GET % b"known?br")
+    await until(begun.is_set)
+    assert (await curl(rig, "/other", "reverse")).body == OTHER, "others are served meanwhile"
+    reset(writer)
+    await until(lambda: not list(rig.addon.live))
+    go_on.set()
+    await rig.settled()
+
+
 @pytest.mark.parametrize("way", ["reverse", "regular"])
 async def test_a_connection_serves_on(rig: Rig, way: str) -> None:
     await looking(rig, way)
@@ -350,6 +405,8 @@ async def test_nothing_is_looked_at(rig: Rig, how: str, monkeypatch: pytest.Monk
 
 
 class Copy:
+    waited: Callable[[], None]
+
     def __init__(self, hear: Hear, answers: list[PictureFound | None]) -> None:
         self.hear = hear
         self.content = b""
@@ -370,6 +427,8 @@ class Copy:
 
 class Inspector:
     """Answers what it is told to, of the first list's first row."""
+
+    is_behind = False
 
     def __init__(self, *answers: PictureFound | None) -> None:
         self.answers = [*answers]
@@ -417,6 +476,30 @@ async def test_a_picture_that_looks_like_a_listed_one(
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
     inspector.answers = [PictureFound(name, row, 90), None]
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER), "farther than its entry allows"
+    await rig.settled()
+
+
+async def test_a_picture_whose_answer_takes_long_arrives_and_is_learned(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = Inspector()
+    name, row = await inspected(rig, "cut", inspector)
+    told: list[tuple[str, str]] = []
+    known = Guard.known_file
+
+    def noted(self: Guard, verdict: Any, found: KnownFile, *more: Any) -> Any:
+        told.append((found.algorithm, found.action))
+        return known(self, verdict, found, *more)
+
+    monkeypatch.setattr(Guard, "known_file", noted)
+    asking = asyncio.ensure_future(curl(rig, "/other", "reverse"))
+    await until(lambda: inspector.copies and inspector.copies[0].ended)
+    (copy,) = inspector.copies
+    copy.waited()
+    assert await asking == (0, 200, OTHER)
+    copy.hear(PictureFound(name, row, 12))
+    copy.hear(None)
+    assert told == [("pdq", "learn")], "nobody is told that it was cut"
     await rig.settled()
 
 

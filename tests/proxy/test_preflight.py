@@ -236,9 +236,9 @@ def test_a_store_in_the_place_of_another_file(
 
 def test_no_name_of_the_state_folder_is_missing() -> None:
     files = (
-        allows.FILE, audit.FILE, audit.HEAD, asking.SOCKET, holds.FILE, store.NODE_FILE, objections.FILE,
-        outbox.FOLDER, process.LOCK, recorder.LEVEL, retention.CLOCK, schema.FILE, handler._FILE,
-        recorder.RUN, recorder.SPOOL, AdminTable().token_file,
+        allows.KEPT.file, audit.FILE, audit.HEAD, asking.SOCKET, holds.KEPT.file, store.NODE_FILE,
+        objections.FILE, outbox.FOLDER, process.LOCK, recorder.LEVEL, retention.CLOCK, schema.FILE,
+        handler._FILE, recorder.RUN, recorder.SPOOL, AdminTable().token_file,
     )  # fmt: skip
     assert set(files) <= NAMES
 
@@ -465,6 +465,16 @@ def test_where_the_service_process_listens(
     assert settings.served == [Address(*each, "tcp") for each in served]
     assert Settings((), ("regular",), ("", 0), options, "", ()).served == [], "without records there is none"
     assert Plan.read(Plan(1, [], served=settings.served).written()).served == settings.served
+
+
+def test_what_looks_at_pictures_is_told_which_variables_it_is_to_be_without() -> None:
+    store = {"kind": "postgresql", "url_env": "DATABASE"}
+    records = {"days": {"blocks": 1, "operations": 1}, "store": [store]}
+    values = {"records": records, "files": {"pictures": "alert"}}
+    config = Config.model_validate(values, strict=False)
+    inspector = Settings((), ("regular",), ("", 0), {}, "", (), config=config).inspector
+    assert inspector is not None
+    assert inspector.request["without"] == ["DATABASE"]
 
 
 @pytest.mark.parametrize(

@@ -14,17 +14,18 @@ from unittest.mock import ANY
 
 import pytest
 
-from conftest import run_command, wait_for
+from conftest import run_command, until, wait_for
 from feeds.feed_support import Feed, Server, hosts
 from feeds.test_take import asked
 from feeds.test_updates import running
 from lists.support import key_file
 from obstacles import audit_on_a_full_disk
 from publish.publish_support import BODY, offered
-from urlward.commands.publish import add_publish_commands
+from urlward.commands.feeds import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import configured_keeper
+from urlward.feeds.store import FeedStore
 from urlward.publish import run as publish_run
 from urlward.publish.desk import RolloutDesk
 from urlward.publish.lease import Lease
@@ -143,15 +144,21 @@ def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pyt
         run(config, "publish", "--once")
 
 
+SOON = (
+    "import runpy; from urlward.publish import run; run.LOOK, run.LOOK_CANARIES = 0.2, 1.0; "
+    "runpy.run_module('urlward', run_name='__main__')"
+)
+
+
 @contextmanager
 def publisher(
     config: Path, **environment: str
 ) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
-    """`urlward publish` as a process, and what waits for a line of it."""
+    """`urlward publish` as a process that looks more often, and what waits for a line of it."""
     log = config.with_name(f"log{len(list(config.parent.glob('log*')))}")
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "urlward", "publish", "--config", config],
+            [sys.executable, "-P", "-c", SOON, "publish", "--config", config],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
@@ -196,7 +203,10 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
     assert lease["free"]
 
 
-def test_a_damaged_version_is_in_no_other_lists_way(config: Path, tmp_path: Path, site: Server) -> None:
+@pytest.mark.parametrize("is_fetched", [True, False])
+def test_a_damaged_version_is_issued_anew_or_in_no_other_lists_way(
+    config: Path, tmp_path: Path, site: Server, is_fetched: bool
+) -> None:
     for number in (200, 201):
         (tmp_path / "phish.txt").write_text(hosts(*range(number)))
         assert run(config, "publish", "--once") == 0
@@ -206,10 +216,13 @@ def test_a_damaged_version_is_in_no_other_lists_way(config: Path, tmp_path: Path
     (folder / f"versions/phish/{rollout.stable}.ward").write_bytes(b"damaged")
     read = read_config(config)
     publisher = Publisher(read, tmp_path / "publisher", Folder(folder))
+    if not is_fetched:
+        FeedStore(tmp_path / "publisher", "phish").path.unlink()
     assert publisher._try_to_lead()
     try:
-        assert not publisher._tend(read.feed[0], 0.0)
-        assert list(publisher.troubles()) == [("publish", "phish")]
+        assert publisher._tend(read.feed[0], 0.0) == is_fetched
+        assert list(publisher.troubles()) == ([] if is_fetched else [("publish", "phish")])
+        assert (folder / "stable/phish.ward").exists() == is_fetched
     finally:
         publisher.lease.release()
 
@@ -234,11 +247,6 @@ async def test_a_canary_decides_over_its_metrics(
         text = f'urlward_list_serial{{list="phish"}} {record().canary}\n'
         text += f'urlward_requests_total{{stage="match",verdict="pass"}} {1000 + blocks}\n'
         site.put("node/metrics", f'{text}urlward_blocks_total{{list="phish",category=""}} {blocks}\n')
-
-    async def until(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.05)
 
     task = asyncio.ensure_future(publisher.run())
     try:

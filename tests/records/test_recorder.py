@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conftest import until
 from records.recording import SECRET, Memory, block, events, records
 from records.support import own_messages
 from records.test_upgrade import segment
@@ -89,12 +90,6 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's end may take longer than a second on a machine with other work, and that of a store."""
     monkeypatch.setattr(writer, "END_WITHIN", 60.0)
     monkeypatch.setattr(module, "STORES_WITHIN", 60.0)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_every_store_has_every_event(running: Running) -> None:

@@ -22,8 +22,8 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from conftest import free_port
-from gateway.dns_support import PATIENT, Kernel, Upstream, keep, until
+from conftest import free_port, until
+from gateway.dns_support import PATIENT, Kernel, Upstream, keep
 from urlward.config import DnsTable, GatewayTable
 from urlward.dns import hook_filter
 from urlward.dns.handling import Answers

@@ -9,7 +9,8 @@ import dns.message
 import dns.rrset
 import pytest
 
-from gateway.dns_support import keep, until
+from conftest import until
+from gateway.dns_support import keep
 from resolver.dnstap_support import FINISH, STOP, Sender, Told, control, data_frame, tapped
 from resolver.hook_support import LIST
 from resolver.test_hook import answer

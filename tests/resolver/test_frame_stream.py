@@ -155,8 +155,10 @@ def test_the_last_of_several_counts_and_others_are_passed_over() -> None:
         b"\x08" + b"\xff" * 11,
         b"\x08\xff",
         b"\x0a\x05abc",
+        field(2, 1) * 100 + field(15, 1) + field(14, field(1, 6) + field(14, MESSAGE)),
+        field(15, 1) + field(14, field(2, 1) * 100 + field(1, 6) + field(14, MESSAGE)),
     ],
-    ids=range(19),  # a message has an id that is another in each process
+    ids=range(21),  # a message has an id that is another in each process
 )
 def test_what_is_no_message(frame: bytes) -> None:
     with pytest.raises(UrlwardError):

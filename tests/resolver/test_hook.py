@@ -15,7 +15,7 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from gateway.dns_support import until
+from conftest import until
 from resolver.hook_support import LIST, Urlward, loaded
 from urlward.dns import hook as dns_hook
 from urlward.dns.hook import from_text, to_text

@@ -14,7 +14,8 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from gateway.dns_support import LIST, Rig, Upstream, records, serving, until
+from conftest import until
+from gateway.dns_support import LIST, Rig, Upstream, records, serving
 from urlward.dns import service as dns_service
 from urlward.dns.policy import MOST
 from urlward.dns.resolved import MARGIN

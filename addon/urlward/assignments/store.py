@@ -34,30 +34,28 @@ from urlward.assignments.interval import (
     ms_text,
     places_of,
 )
-from urlward.assignments.partitions import (
+from urlward.assignments.schema import (
     MOST_PARTITIONS,
     PARTITIONS_AT_ONCE,
+    TABLES,
     PartitionGone,
     Stretch,
+    assignments,
     cell_of,
     cells_at,
     check_owner,
-    locking,
-    make_partitions,
-    partitions_of,
-    stretches,
-    writing_partitions,
-)
-from urlward.assignments.schema import (
-    TABLES,
-    assignments,
     current,
     files,
     formulas,
     lengths,
+    locking,
+    make_partitions,
     open_engine,
+    partitions_of,
     sources,
+    stretches,
     told,
+    writing_partitions,
 )
 from urlward.lines import plain
 from urlward.records.sql import SqliteFiles, check_grant, copy_new, copy_or_replace, insert_new
@@ -425,7 +423,7 @@ class AssignmentStore:
         self._partitions |= wanted
 
     def locking[T](self, work: Callable[[Connection], T]) -> T:
-        """Do something to partitions in a transaction (`urlward.assignments.partitions.locking`)."""
+        """Do something to partitions in a transaction (`urlward.assignments.schema.locking`)."""
         with told(self.database):
             return locking(self.engine.begin, work)
 

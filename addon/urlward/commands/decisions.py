@@ -1,9 +1,10 @@
-"""What an operator decides on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
+"""Decisions of an operator on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
 
 import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from urlward.commands.arguments import (
@@ -69,14 +70,18 @@ def add_own_commands(command: Command) -> None:
     reveal.add_argument("id", metavar="ID", help="of the entry")
 
 
-def _config(args: argparse.Namespace) -> Config:
+_NO_OWN = "has no own entries"
+
+
+def _of_filter(args: argparse.Namespace, lacks: str = "") -> tuple[Config, Path]:
+    """Configuration and state folder of a filter; refused where it keeps none, and so lacks something."""
     path, config = configured(args.config)
-    if not (args.state or config.keeps_state):
+    if lacks and not (args.state or config.keeps_state):
         raise UrlwardError(
             f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with it "
-            "has no own entries: give the filter's own with --config, or its state folder with --state"
+            f"{lacks}: give the filter's own with --config, or its state folder with --state"
         )
-    return config
+    return config, state_folder(args.state or config.state)
 
 
 def _add(args: argparse.Namespace) -> int:
@@ -84,8 +89,7 @@ def _add(args: argparse.Namespace) -> int:
     from urlward.feeds.setup import protecting
     from urlward.policy.own import draft
 
-    config = _config(args)
-    state = state_folder(args.state or config.state)
+    config, state = _of_filter(args, _NO_OWN)
     made = draft(
         typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
         note=args.note, expires=args.expires,
@@ -103,9 +107,8 @@ def _add(args: argparse.Namespace) -> int:
 def _remove(args: argparse.Namespace) -> int:
     from urlward.feeds.own import remove_from_own
 
-    config = _config(args)
-    state = found_folder(state_folder(args.state or config.state))
-    removed = remove_from_own(config, state, args.id, args.why, caller())
+    config, state = _of_filter(args, _NO_OWN)
+    removed = remove_from_own(config, found_folder(state), args.id, args.why, caller())
     print(f"{removed.id}: removed")
     return DONE
 
@@ -156,8 +159,7 @@ def add_allow_commands(command: Command) -> None:
 def _allow(args: argparse.Namespace) -> int:
     _check_arguments(args)
     now = time.time()
-    path, config = configured(args.config)
-    state = state_folder(args.state or config.state)
+    _, state = _of_filter(args, "" if args.list or args.end is not None else "heeds no allow")
     if args.list:
         expire_allows(found_folder(state), now)
         for allow in current_allows(state, now):
@@ -166,11 +168,6 @@ def _allow(args: argparse.Namespace) -> int:
         ended = end_allow(state, args.end, args.why, caller(), now=now)
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
-        if not (args.state or config.keeps_state):
-            raise UrlwardError(
-                f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with "
-                "it heeds no allow: give the filter's own with --config, or its state folder with --state"
-            )
         made = add_allow(
             state, local_key(state), typed_url(args.url), duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,

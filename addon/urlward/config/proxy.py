@@ -1,7 +1,7 @@
-"""What clients meet: ``[proxy]`` and ``[probing]``, limits for clients of an explicit proxy, in the modes
-``regular`` and ``socks5``, and for clients that probe the block list; ``[page]`` and ``[objections]``, texts
-of the block page, its form, and the server that takes that; ``[files]``, known files, recognised by their
-digests.
+"""Limits and pages that clients meet: ``[proxy]`` and ``[probing]``, limits for clients of an explicit
+proxy, in the modes ``regular`` and ``socks5``, and for clients that probe the block list; ``[page]`` and
+``[objections]``, texts of the block page, its form, and the server that takes that; ``[files]``, known
+files, recognised by their digests.
 """
 
 import re

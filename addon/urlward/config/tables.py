@@ -6,7 +6,7 @@ declared `Shareable`; so what a new key holds stays until somebody has thought a
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from types import UnionType
@@ -38,8 +38,16 @@ def spelt(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+class _VariableName(str):
+    """Name of an environment variable that holds what is secret."""
+
+    __slots__ = ()
+
+
 Variable = Annotated[
-    str, spelt(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and _, no digit first")
+    str,
+    spelt(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and _, no digit first"),
+    AfterValidator(_VariableName),
 ]
 
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
@@ -83,8 +91,7 @@ def place_name(name: str | None) -> str | None:
 
 
 class Shareable:
-    """Mark of a key whose text says nothing of anybody: a bundle for support has it
-    (`urlward.config.tables`)."""
+    """Mark of a key whose text says nothing of anybody: a bundle for support has it (`shareable`)."""
 
     __slots__ = ()
 
@@ -98,22 +105,29 @@ Signer = Annotated[str, Field(min_length=1), AfterValidator(_signer)]
 """Public key, or the name of the file that has it or a rotation statement."""
 
 
-def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        try:
-            ip_network(value)
-        except ValueError as e:
-            raise ValueError(f"{value!r} is not a network, such as 192.0.2.0/24: {e}") from e
-    return values
+def _each(read: Callable[[str], object], what: str) -> AfterValidator:
+    """Validator of texts that can be read; `what` they are to be may tell why one cannot."""
+
+    def checked(values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                read(value)
+            except ValueError as e:
+                raise ValueError(f"{value!r} is not {what.format(e)}") from e
+        return values
+
+    return AfterValidator(checked)
 
 
-def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        try:
-            ip_address(value)
-        except ValueError as e:
-            raise ValueError(f"{value!r} is not an IP address") from e
-    return values
+def node_name(name: str) -> str:
+    """Check the name of a node.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not name.isascii() or not name.isprintable() or " " in name:
+        raise ValueError("a node's name has printable ASCII characters and no spaces")
+    return name
 
 
 _HOST_PORT = re.compile(
@@ -208,8 +222,22 @@ def resolved[T](value: T, folder: Path) -> T:
     return cast("T", made)
 
 
-Networks = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_networks)]
-Addresses = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_addresses)]
+def variables(value: object) -> Iterator[str]:
+    """Names of environment variables that a value of a configuration takes secrets from."""
+    if isinstance(value, _VariableName):
+        yield str(value)
+    elif isinstance(value, Table):
+        for name in type(value).model_fields:
+            yield from variables(getattr(value, name))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from variables(each)
+
+
+Networks = Annotated[
+    tuple[str, ...], Field(strict=False), _each(ip_network, "a network, such as 192.0.2.0/24: {}")
+]
+Addresses = Annotated[tuple[str, ...], Field(strict=False), _each(ip_address, "an IP address")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

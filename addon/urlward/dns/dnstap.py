@@ -44,6 +44,8 @@ _KINDS = frozenset((RESOLVER_RESPONSE, CLIENT_RESPONSE, FORWARDER_RESPONSE))
 _MESSAGE = 1
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 _MOST_VARINT = 10
+_MOST_FIELDS = 64
+"""Fields of a message, of which the format has fifteen: tens of thousands would keep others waiting."""
 
 
 class Tapped(NamedTuple):
@@ -186,9 +188,12 @@ def _fields(data: bytes, wanted: dict[int, int]) -> dict[int, int | bytes]:
         UrlwardError: it cannot be read.
     """
     found: dict[int, int | bytes] = {}
-    at, size = 0, len(data)
+    at, size, left = 0, len(data), _MOST_FIELDS
     value: int | bytes
     while at < size:
+        if not left:
+            raise UrlwardError("a message with too many fields")
+        left -= 1
         tag = data[at]
         at += 1
         if tag > 0x7F:

@@ -13,7 +13,7 @@ import os
 import resource
 import socket
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from urlward.engine.entry import PDQ
 from urlward.engine.loaded import LoadedList
 from urlward.files.media import HEAD, MediaFormat, Splitter, format_of
-from urlward.files.seen import DROPPED, FAILED, LATE
+from urlward.files.seen import DONE, DROPPED, FAILED, LATE
 from urlward.lists import memfd
 
 SOCKET: Final = "inspector"
@@ -53,6 +53,9 @@ MOST_MESSAGE: Final = 1 << 16
 
 CLASSIFIER: Final = "classifier"
 """What `PictureFound` has for an algorithm where a classifier says it."""
+
+WAITS: Final = 0.2
+"""Part of a picture's deadline for which the end of a body may wait for the answer."""
 
 ROOM: Final = 2 << 20
 """Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
@@ -97,14 +100,18 @@ class BodyCopy:
         inspector: where it goes.
         found: hears of what is found.
         place: keyed digest of where it is from; empty where nobody says.
+
+    Attributes:
+        waited: is called once where the answer takes so long after the end that nobody should wait for it.
     """
 
     __slots__ = (
         "_asked", "_ended", "_fd", "_found", "_handed", "_has_frames", "_head", "_inspector", "_media",
-        "_place", "_size", "_splitter",
+        "_place", "_size", "_splitter", "waited",
     )  # fmt: skip
 
     def __init__(self, inspector: "Inspector", found: Hear, place: str) -> None:
+        self.waited: Callable[[], None] = lambda: None
         self._inspector = inspector
         self._found: Hear | None = found
         self._place = place
@@ -142,6 +149,8 @@ class BodyCopy:
             if self._splitter is not None:
                 self._add(self._splitter.rest())
             self._end()
+            if self._asked:
+                self._inspector.awaited(self)
         except OSError:
             self._give_up(DROPPED)
 
@@ -150,6 +159,13 @@ class BodyCopy:
         self._found = None
         self._ended = True
         self._close()
+
+    def hurry(self) -> bool:
+        """Have nobody wait for the answer any longer; returns whether there was none yet."""
+        if self._found is None or not self._asked:
+            return False
+        self.waited()
+        return True
 
     def hear(self, found: PictureFound | None) -> None:
         """Take an answer; None is the last one on a piece."""
@@ -332,6 +348,9 @@ class Inspector:
         deadline: seconds for one.
         count: is told what becomes of each, one of `urlward.records.metrics.INSPECTED`.
         trouble: is told why not all is looked at, where that has changed; of nothing where it is.
+
+    Attributes:
+        is_behind: whether an answer has taken too long to be waited for, and none has come in time since.
     """
 
     def __init__(
@@ -348,10 +367,14 @@ class Inspector:
         self.max_size = max_size
         self._count = count
         self._health = InspectionHealth(trouble, time.monotonic())
+        self.is_behind = False
         self._path = folder / SOCKET
         self._lists = lists
         self._told: list[tuple[str, str, str]] = []
         self._patience = 2 * deadline + GRACE
+        self._waits = WAITS * deadline
+        self._awaited: deque[tuple[float, BodyCopy]] = deque()
+        """Copies whose end has come, and until when somebody may wait for the answer."""
         self._room = most * ROOM + max_size
         self._files = 0
         """Files that are open for copies."""
@@ -385,6 +408,8 @@ class Inspector:
             if self._channel is not None:
                 self._tell_lists()
             now = time.monotonic()
+            while self._awaited and self._awaited[0][0] <= now:
+                self.is_behind |= self._awaited.popleft()[1].hurry()
             while self._asked and next(iter(self._asked.values())).until <= now:
                 self._answered(next(iter(self._asked)), LATE)
             self._health.look(now, self._connected)
@@ -395,7 +420,7 @@ class Inspector:
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
-            self._channel, self._connected, self._told = None, None, []
+            self._channel, self._connected, self._told, self.is_behind = None, None, [], False
         for number in [*self._asked]:
             self._answered(number, DROPPED)
 
@@ -439,6 +464,10 @@ class Inspector:
         self._asked[self._number] = _Asked(copy, time.monotonic() + self._patience, size)
         self._room -= size
         return True
+
+    def awaited(self, copy: BodyCopy) -> None:
+        """Somebody may wait for the answer on a copy whose end has come."""
+        self._awaited.append((time.monotonic() + self._waits, copy))
 
     def begins(self, place: str, fd: int) -> None:
         """Say what segments of a place lack."""
@@ -513,6 +542,8 @@ class Inspector:
         if asked is not None:
             self._room += asked.size
             self.count(how)
+            if how in (DONE, FAILED) and time.monotonic() - (asked.until - self._patience) <= self._waits:
+                self.is_behind = False
             asked.copy.hear(None)
 
 

@@ -18,7 +18,8 @@ there lacks, in a file
 Lists are read from the run folder, where what workers have in force lies. There is room for a number of
 pictures, and for as many pieces of video; what more comes is passed over at once.
 
-On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and members of `Wanted`.
+On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, members of `Wanted`, and
+``without``, variables of the environment that hold what is secret: no sandbox has them.
 """
 
 import asyncio
@@ -45,7 +46,18 @@ from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import QUALITY, Index, PdqMatch
 from urlward.files.sandbox import started
-from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen, seen_in
+from urlward.files.seen import (
+    DONE,
+    DROPPED,
+    FAILED,
+    FAULT,
+    LATE,
+    MOST_RECORDS,
+    PDQ,
+    SCORE,
+    FrameSeen,
+    seen_in,
+)
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
@@ -314,18 +326,26 @@ class PictureLists:
         self._folder = folder
         self._trouble = trouble
         self._indexes: dict[str, Index] = {}
+        self._latest: dict[str, Index] = {}
+        """The one made last of each list, which serves until that of its next issue is there."""
         self._making: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
 
-    def get(self, checksum: str) -> Index | None:
-        """An index, where it is there."""
-        return self._indexes.get(checksum)
+    def get(self, name: str, checksum: str) -> Index | None:
+        """Index of a list, or of the issue before while it is made; None where there is neither."""
+        return self._indexes.get(checksum) or self._latest.get(name)
 
-    def keep(self, checksums: set[str]) -> None:
-        """Forget all others."""
-        for gone in self._indexes.keys() - checksums:
+    def keep(self, lists: Mapping[str, str]) -> None:
+        """Forget all others.
+
+        Args:
+            lists: names by checksum.
+        """
+        for gone in self._indexes.keys() - lists.keys():
             del self._indexes[gone]
-        for gone in self._making.keys() - checksums:
+        for over in self._latest.keys() - set(lists.values()):
+            del self._latest[over]
+        for gone in self._making.keys() - lists.keys():
             self._making.pop(gone).cancel()
             self._trouble(gone, "")
 
@@ -338,7 +358,7 @@ class PictureLists:
     async def _make(self, name: str, checksum: str, key: bytes) -> None:
         while (index := await self._tried(name, checksum, key)) is None:
             await asyncio.sleep(LIST_AGAIN)
-        self._indexes[checksum] = index
+        self._indexes[checksum] = self._latest[name] = index
         del self._making[checksum]
         self._trouble(checksum, "")
 
@@ -392,8 +412,13 @@ class Beginnings:
             self._drop()
 
     def get(self, place: str) -> list[int]:
-        """Those of a place, the newest first, the caller's to close."""
-        return [os.dup(fd) for fd in reversed(self._used(place))] if place in self._places else []
+        """Those of a place, the newest first, the caller's to close; fewer where files run short."""
+        found = list[int]()
+        if place in self._places:
+            with suppress(OSError):
+                for fd in reversed(self._used(place)):
+                    found.append(os.dup(fd))
+        return found
 
     def forget(self) -> None:
         """Forget those that nothing has lacked for a while."""
@@ -436,7 +461,13 @@ class WorkerPeer:
             self._inspector.gone(self)
             return
         said = json.loads(data)
-        if "lists" in said:
+        if not fds:
+            # What came with it is lost: this process has no descriptor left for it.
+            if "look" in said:
+                self.tell({"done": said["look"], "how": DROPPED})
+            elif "lists" in said:
+                self._inspector.gone(self)  # it begins anew, with them
+        elif "lists" in said:
             with os.fdopen(fds[0], "rb") as file:
                 file.seek(0)
                 lists = json.load(file)
@@ -458,8 +489,9 @@ class WorkerPeer:
     async def _compare(self, number: int, how: str, seen: list[FrameSeen]) -> None:
         asked = [each for each in seen if each.kind == PDQ and each.value >= QUALITY]
         for checksum, name in [*self.lists.items()] if asked else ():
-            index = self._inspector.lists.get(checksum)
+            index = self._inspector.lists.get(name, checksum)
             if index is None:
+                how = DROPPED if how == DONE else how  # nobody has looked whether that list has it
                 continue
             for match in await asyncio.to_thread(index.search, b"".join(each.digests for each in asked)):
                 self._tell_of(number, name, match, asked[match.query].at)
@@ -566,7 +598,7 @@ class InspectorProcess:
             self.lists.make(name, checksum, bytes.fromhex(key))
 
     def _forget_lists(self) -> None:
-        self.lists.keep({checksum for worker in self._workers for checksum in worker.lists})
+        self.lists.keep({sum_: name for worker in self._workers for sum_, name in worker.lists.items()})
 
     def take(self, job: Job) -> None:
         """Take content to look at."""
@@ -627,6 +659,8 @@ def main() -> None:
     keep_private()
     os.nice(NICE)  # traffic comes first
     asked = told(signal.SIGTERM)
+    for name in asked.get("without", ()):
+        os.environ.pop(name, None)
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
     log.addHandler(LineHandler())

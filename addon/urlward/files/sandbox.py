@@ -145,6 +145,7 @@ class Sandbox:
 
         Raises:
             ConfineError: it is not to be had, or they do not.
+            TimeoutError: it takes too long, as on a machine that has too much to do: it may be had later.
         """
         from urlward.files.decode import frames
         from urlward.files.pdq import digests_of
@@ -155,6 +156,8 @@ class Sandbox:
                     digests_of(frame.pixels)
 
         how, said = self._run(lambda out: self._confined(out, work))
+        if how == LATE:
+            raise TimeoutError
         if how != DONE:
             raise ConfineError(
                 said.decode("utf-8", "replace") or f"a confined process decodes nothing: {how}"

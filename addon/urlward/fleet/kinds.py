@@ -30,7 +30,7 @@ from urlward.policy.own import OwnEntry
 from urlward.records import holds
 from urlward.records.holds import Hold
 from urlward.state.audit_view import Change
-from urlward.state.folder import locked, made_folder
+from urlward.state.folder import KeptFile, locked, made_folder
 
 logger = logging.getLogger("urlward.fleet")
 
@@ -135,7 +135,7 @@ class RecordKind(ABC):
 
     def ends(self, content: Content) -> float:
         """When a record is over by itself, seconds since 1970-01-01 UTC."""
-        return float(content[self.counts_from]) + LONG
+        return float(content["until"]) if "until" in content else float(content[self.counts_from]) + LONG
 
     def word(self, change: Change) -> tuple[str, bool]:  # noqa: ARG002 - others look at it
         """Id of the record that a line of the audit log is of, and whether it was removed; empty for none."""
@@ -160,22 +160,32 @@ class RecordKind(ABC):
 
 
 class _Kept[T](RecordKind):
-    """Records in a file of the state folder."""
+    """Records in a file of the state folder.
 
-    file: ClassVar[str]
+    Attributes:
+        kept: that file.
+        id_name: attribute of a record with its id.
+        said: what a record says, its key opening it.
+        of: makes a record of this node's that says this, sealed under its key.
+    """
+
+    kept: ClassVar[KeptFile[Any]]
+    id_name: ClassVar[str] = "id"
+    said: ClassVar[Callable[[Any, Key], Content]]
+    of: ClassVar[Callable[[Content, Key], Any]]
 
     @override
     def files(self) -> Iterable[Path]:
-        return (self.state / self.file,)
+        return (self.state / self.kept.file,)
 
     @override
     def records(self) -> Mapping[str, T]:
-        return {self.id_of(one): one for one in self.read()}
+        return {self.id_of(one): one for one in self.kept.read(self.state)}
 
     @override
     def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
         with locked(made_folder(self.state)):
-            kept: list[T | None] = [*self.read()]
+            kept: list[T | None] = [*self.kept.read(self.state)]
             places = {self.id_of(one): n for n, one in enumerate(kept) if one is not None}
             results: list[str | Exception] = []
             is_other = False
@@ -188,7 +198,7 @@ class _Kept[T](RecordKind):
                     results.append(fingerprint(record))
                     is_other |= is_new
             if is_other:
-                self.write([one for one in kept if one is not None])
+                self.kept.write(self.state, [one for one in kept if one is not None])
         return results
 
     def _taken(
@@ -231,21 +241,18 @@ class _Kept[T](RecordKind):
         """Whether the record here is not to be replaced."""
         return False
 
-    @abstractmethod
     def id_of(self, record: T) -> str:
         """Id of a record."""
+        return str(getattr(record, self.id_name))
 
-    @abstractmethod
-    def read(self) -> Iterable[T]:
-        """All that are kept."""
+    @override
+    def content(self, record: T) -> Content:
+        return type(self).said(record, self.key)
 
-    @abstractmethod
-    def write(self, records: Iterable[T]) -> None:
-        """Replace all that are kept; the folder is locked."""
-
-    @abstractmethod
     def made(self, content: Content) -> T:
         """A record of this node's that says this."""
+        made: T = type(self).of(content, self.key)
+        return made
 
     @abstractmethod
     def tell(self, made: T, before: T | None, origin: DecidedBy, now: float) -> None:
@@ -259,31 +266,8 @@ class _Kept[T](RecordKind):
 class AllowKind(_Kept[Allow]):
     """Temporary allows."""
 
-    name, topic, once, file = "allow", "allows", True, allows.FILE
-
-    @override
-    def id_of(self, record: Allow) -> str:
-        return record.id
-
-    @override
-    def read(self) -> Iterable[Allow]:
-        return allows.read_allows(self.state)
-
-    @override
-    def write(self, records: Iterable[Allow]) -> None:
-        allows.write_allows(self.state, records)
-
-    @override
-    def content(self, record: Allow) -> Content:
-        return allows.allow_content(record, self.key)
-
-    @override
-    def made(self, content: Content) -> Allow:
-        return allows.allow_of(content, self.key)
-
-    @override
-    def ends(self, content: Content) -> float:
-        return float(content["until"])
+    name, topic, once, kept = "allow", "allows", True, allows.KEPT
+    said, of = allows.allow_content, allows.allow_of
 
     @override
     def word(self, change: Change) -> tuple[str, bool]:
@@ -301,27 +285,8 @@ class AllowKind(_Kept[Allow]):
 class OwnKind(_Kept[OwnEntry]):
     """Own entries."""
 
-    name, topic, once, file = "own", "own", True, own.FILE
-
-    @override
-    def id_of(self, record: OwnEntry) -> str:
-        return record.id
-
-    @override
-    def read(self) -> Iterable[OwnEntry]:
-        return own.own_entries(self.state)
-
-    @override
-    def write(self, records: Iterable[OwnEntry]) -> None:
-        own.write_own(self.state, records)
-
-    @override
-    def content(self, record: OwnEntry) -> Content:
-        return own.own_content(record, self.key)
-
-    @override
-    def made(self, content: Content) -> OwnEntry:
-        return own.own_of(content, self.key)
+    name, topic, once, kept = "own", "own", True, own.KEPT
+    said, of = own.own_content, own.own_of
 
     @override
     def ends(self, content: Content) -> float:
@@ -347,19 +312,7 @@ _NEVER = float(1 << 36)
 class HoldKind(_Kept[Hold]):
     """Holds of references."""
 
-    name, topic, file = "hold", "records", holds.FILE
-
-    @override
-    def id_of(self, record: Hold) -> str:
-        return record.reference
-
-    @override
-    def read(self) -> Iterable[Hold]:
-        return holds.read_holds(self.state)
-
-    @override
-    def write(self, records: Iterable[Hold]) -> None:
-        holds.write_holds(self.state, records)
+    name, topic, kept, id_name = "hold", "records", holds.KEPT, "reference"
 
     @override
     def content(self, record: Hold) -> Content:
@@ -368,10 +321,6 @@ class HoldKind(_Kept[Hold]):
     @override
     def made(self, content: Content) -> Hold:
         return holds.hold_of(content)
-
-    @override
-    def ends(self, content: Content) -> float:
-        return float(content["until"])
 
     @override
     def word(self, change: Change) -> tuple[str, bool]:
@@ -395,27 +344,8 @@ class HoldKind(_Kept[Hold]):
 class ObjectionKind(_Kept[Objection]):
     """Objections with their decisions; each node forgets them after the days that it keeps them for."""
 
-    name, file, lasts, counts_from = "objection", objections.FILE, False, "time"
-
-    @override
-    def id_of(self, record: Objection) -> str:
-        return record.id
-
-    @override
-    def read(self) -> Iterable[Objection]:
-        return objections.read_objections(self.state)
-
-    @override
-    def write(self, records: Iterable[Objection]) -> None:
-        objections.write_objections(self.state, records)
-
-    @override
-    def content(self, record: Objection) -> Content:
-        return objections.objection_content(record, self.key)
-
-    @override
-    def made(self, content: Content) -> Objection:
-        return objections.objection_of(content, self.key)
+    name, kept, lasts, counts_from = "objection", objections.KEPT, False, "time"
+    said, of = objections.objection_content, objections.objection_of
 
     @override
     def tell(self, made: Objection, before: Objection | None, origin: DecidedBy, now: float) -> None:

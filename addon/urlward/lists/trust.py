@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +73,7 @@ def read_signing_key(path: Path) -> SigningKey:
     Raises:
         KeyFileError: missing, unreadable or not a private key.
     """
-    try:
-        return parse_signing_key(read_key_file(path))
-    except KeyFileError as e:
-        raise _named(path, e) from e
+    return _read_key(path, parse_signing_key)
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -85,8 +82,12 @@ def read_public_key(path: Path) -> PublicKey:
     Raises:
         KeyFileError: missing, unreadable or not a public key.
     """
+    return _read_key(path, parse_public_key)
+
+
+def _read_key[T](path: Path, parse: Callable[[bytes], T]) -> T:
     try:
-        return parse_public_key(read_key_file(path))
+        return parse(read_key_file(path))
     except KeyFileError as e:
         raise _named(path, e) from e
 

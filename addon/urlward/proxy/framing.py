@@ -5,7 +5,7 @@ A body is not read, only counted: `feed` is given what has arrived and says how 
 
 import re
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
 MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
@@ -96,7 +96,7 @@ def _content_of(run: bytes) -> Iterator[bytes]:
         position += size + 5
 
 
-class FramingError(Exception):
+class FramingError(ValueError):
     """A body that another reader could read differently."""
 
 
@@ -143,6 +143,9 @@ class Chunked:
 
     __slots__ = ("_chunk", "_left", "_lenient", "_line", "_room", "_trailers", "content", "done")
 
+    bare: ClassVar = False
+    """Whether lines may end without CR."""
+
     def __init__(self, *, lenient: bool = False) -> None:
         self.done = False
         self.content: list[bytes] | None = None
@@ -165,10 +168,13 @@ class Chunked:
                 position += step
                 self._left -= step
             elif self._left:
-                if data[position] != (13 if self._left == 2 else 10):
+                if data[position] == 10 and (self.bare or self._left == 1):
+                    self._left = 0
+                elif data[position] == 13 and self._left == 2:
+                    self._left = 1
+                else:
                     raise FramingError("a chunk that is longer than its size")
                 position += 1
-                self._left -= 1
             else:
                 if not self._line and not self._trailers:
                     run = _SMALL_CHUNKS(data, position)
@@ -185,10 +191,16 @@ class Chunked:
                 if self._line:
                     line, self._line = self._line + line, b""
                 position = newline + 1
+                if self.bare and line[-1:] != b"\r":
+                    line += b"\r"
                 if self._trailers:
-                    self._read_trailer(line)
-                    if self.done:
+                    if line == b"\r":
+                        self.done = True
                         return position
+                    self._room -= len(line)
+                    if self._room < 0:
+                        raise FramingError("trailers without end")
+                    self.read_trailer(line)
                 else:
                     match = self._chunk(line)
                     if match is None or len(line) > MAX_LINE:
@@ -207,12 +219,9 @@ class Chunked:
         if len(self._line) > MAX_LINE:
             raise FramingError("a chunk's head or a trailer without end")
 
-    def _read_trailer(self, line: bytes) -> None:
-        if line == b"\r":
-            self.done = True
-            return
-        self._room -= len(line)
-        if self._room < 0 or _TRAILER(line) is None:
+    def read_trailer(self, line: bytes) -> None:
+        """Take a trailer, a line without its line feed."""
+        if _TRAILER(line) is None:
             raise FramingError("trailers that are none")
         if not self._lenient and is_heeded(line):
             raise FramingError("a trailer that another reader heeds")

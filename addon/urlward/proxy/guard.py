@@ -536,10 +536,11 @@ class Guard:
         if whatever and shows_page:
             return "intercept", names
         start = perf_counter()
-        verdict = self._verdict(names, client)
+        quiet = self.matcher().is_quiet(names.hosts, names.address)
+        verdict = PASS if quiet else self._verdict(names, client)
         if self._metrics is not None:
             self._measure("peek", verdict, start)
-        looked_into = whatever or bool(self._lists_below(names, client))
+        looked_into = whatever or (not quiet and bool(self._lists_below(names, client)))
         if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
             relayed = self._relayed(verdict, names, client)
             return ("relay", relayed) if relayed is not None else ("refuse", names)

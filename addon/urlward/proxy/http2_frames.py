@@ -523,9 +523,9 @@ class StreamLane(Connection):
             self._left -= len(part)
             whole = not self._left
         elif self._chunks is not None:
-            parts: list[bytes] = []
-            self._chunks.feed(data, position, parts)
-            part, whole, trailers = b"".join(parts), self._chunks.done, self._chunks.trailers
+            self._chunks.feed(data, position)
+            part, whole, trailers = b"".join(self._chunks.content), self._chunks.done, self._chunks.trailers
+            self._chunks.content.clear()
         if whole:
             self._mode, self._chunks = "head", None
         if part or whole:

@@ -22,7 +22,7 @@ from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection
-from urlward.proxy.first_bytes import HTTP, Decision
+from urlward.proxy.first_bytes import HTTP, Decision, decide
 from urlward.proxy.forward import ForwardRelay
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
@@ -34,7 +34,7 @@ from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
-from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
+from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
 
 if TYPE_CHECKING:
     from urlward.proxy.guard import Guard
@@ -249,8 +249,9 @@ class Session:
     def _first(self, data: bytes) -> None:
         self._data += data
         try:
-            decision = self._mode.addon.decide(
-                self._context, self._data, self._guard, for_origin=not self._to_proxy
+            others = self._mode.addon.relays_other
+            decision = decide(
+                self._context, self._data, self._guard, relays_other=others, for_origin=not self._to_proxy
             )
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
             if not self._guard.failed(e, self.client):
@@ -325,12 +326,16 @@ class Session:
         if self._over:
             return
         self._client.resume(HELD)
+        if self._socks is not None:
+            self._attempt(self._socks_data, b"")
+        else:
+            self._attempt(self._relay.go_on)
+
+    def _attempt(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Do what a connection waits for: no fault of ours may leave it hanging."""
         try:
-            if self._socks is not None:
-                self._socks_data(b"")
-            else:
-                self._relay.go_on()
-        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            act(*arguments)
+        except Exception as e:  # noqa: BLE001 - see there
             self.broken(e)
 
     # -- TLS with the client
@@ -408,7 +413,7 @@ class Session:
         if isinstance(relay, ForwardRelay):
             self._origin = relay.origin
             # What cannot be sent again needs one that is not about to be closed (RFC 9110 section 9.2.2).
-            kept = self._mode.addon.pool.take(self._kept_as(relay.origin)) if relay.repeatable else None
+            kept = self._mode.addon.pool.take(relay.origin) if relay.repeatable else None
             if kept is not None:
                 relay.reused = True
                 kept.belong(self)
@@ -636,10 +641,7 @@ class Session:
         """Have the relay of requests do something, if it still is one."""
         relay = self._relay
         if isinstance(relay, HttpRelay):
-            try:
-                act(relay)
-            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-                self.broken(e)
+            self._attempt(act, relay)
 
     def break_off(self) -> None:
         """Close both connections, so that the client cannot take it for the end of a response."""
@@ -655,14 +657,11 @@ class Session:
         server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             server.detach()
-            self._mode.addon.pool.keep(self._kept_as(origin), server)
+            self._mode.addon.pool.keep(origin, server)
 
     def has_way(self) -> bool:
         """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
-        return self._server is None or bool(self._source()) or self._server.has_address
-
-    def _kept_as(self, origin: Origin) -> Key:
-        return origin, self._source()
+        return self._server is None or self._server.has_address
 
     def _take_server(self, server: Connection) -> None:
         self._server = server
@@ -684,13 +683,9 @@ class Session:
         self._mode.poller.later(self.share, self._go_on)
 
     def _go_on(self) -> None:
-        if self._over:
-            return
-        self._client.resume(LATER)
-        try:
-            self._relay.read_on()
-        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-            self.broken(e)
+        if not self._over:
+            self._client.resume(LATER)
+            self._attempt(self._relay.read_on)
 
     def end_client(self) -> None:
         """Send the client no more."""
@@ -782,10 +777,7 @@ class Session:
         elif connection is self._server:
             self._server = None
             self.send_server = nothing
-            try:
-                self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
-            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-                self.broken(e)
+            self._attempt(self._server_lost, connection)
         if self._over:
             if isinstance(self._relay, Http2 | HttpRelay):
                 self._relay.closed()
@@ -794,13 +786,13 @@ class Session:
                 self._mode.addon.live.discard(self)
                 self._forget()
 
-    def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
+    def _server_lost(self, connection: Connection) -> None:
         if self._over:
             return
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
-        elif broken and self._relay.unbounded:
-            self._relay.server_broke(as_tls=cut_off)
+        elif connection.broken and self._relay.unbounded:
+            self._relay.server_broke(as_tls=connection.cut_off)
         else:
             self._relay.server_ended()
             if self._relay.endless:

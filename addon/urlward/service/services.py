@@ -139,8 +139,12 @@ class Services:
             known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
-        if self._config.files is not None and (days := self._config.files.learn_days):
-            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+        if self._publisher is None:
+            # What was learned before is removed when it is over, whatever is configured since.
+            days = self._config.files.learn_days if self._config.files is not None else 0
+            learning = Learning(
+                self._config, self._state, self._key, days, self.recorder.alarm, over=self._retention_clock
+            )
             found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments
