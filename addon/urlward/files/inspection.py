@@ -490,8 +490,23 @@ class Inspector:
             for each in self._lists()
             if PDQ in each.artifact.meta.get("files", {}).get("algorithms", {})
         ]
-        if lists != self._told and self._send({"lists": lists}):
+        if lists != self._told and self._send_lists(lists):
             self._told = lists
+
+    def _send_lists(self, lists: Sequence[tuple[str, str, str]]) -> bool:
+        """Say which lists are in force, however many there are; False where that has to be tried again."""
+        try:
+            fd = memfd.new()
+        except OSError:
+            return False
+        try:
+            memfd.write(fd, json.dumps(lists).encode())
+            memfd.seal(fd)
+            return self._send({"lists": len(lists)}, [fd])
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
 
     def _send(self, said: Mapping[str, object], fds: Sequence[int] = ()) -> bool:
         """Say something; False where the inspector is not there, or has no room."""
