@@ -117,6 +117,14 @@ def decoder_for(head: bytes) -> Callable[[], Decoder] | None:
     return None
 
 
+def _has_large_window(first: int) -> bool:
+    """Whether a stream of Brotli that begins so has a window of more than 512 KiB (RFC 7932 section 9.1).
+
+    Nothing comes out before it is full: 30 bytes fill one of 16 MiB, in 0.1 s.
+    """
+    return bool(first & 1) and first >> 1 & 7 > 2
+
+
 class ContentCoding(NamedTuple):
     """A content coding of HTTP.
 
@@ -124,12 +132,13 @@ class ContentCoding(NamedTuple):
         new: makes a decoder.
         step: bytes that are put in at a time where nobody may be held up: what nobody has made to be read,
             such as tables of codes that are never used, takes up to 2 ms, and what comes out may be nothing.
-        takes_long: whether some bytes hold up whoever undoes them all the same, so that a thread has to.
+        takes_long: says by the first byte of a stream whether some others hold up whoever undoes them all the
+            same, so that a thread has to; None where none do.
     """
 
     new: Callable[[], Decoder]
     step: int
-    takes_long: bool = False
+    takes_long: Callable[[int], bool] | None = None
 
 
 _GZIP_CODING = ContentCoding(gzip_decoder, 1 << 14)
@@ -138,8 +147,7 @@ CONTENT_CODINGS: Final = {
     "gzip": _GZIP_CODING,
     "x-gzip": _GZIP_CODING,
     "deflate": ContentCoding(_Deflate, 1 << 14),
-    # It gives nothing before its window is full, of 16 MiB perhaps: that is 0.1 s, of 30 bytes.
-    "br": ContentCoding(_Brotli, 1 << 14, takes_long=True),
+    "br": ContentCoding(_Brotli, 1 << 10, _has_large_window),
     "zstd": ContentCoding(lambda: zstd_decoder(_HTTP_WINDOW), 1 << 12),
 }
 """Content codings of HTTP that browsers take."""

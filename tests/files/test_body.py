@@ -314,9 +314,9 @@ class Counted:
     [
         ("gzip", gzip.compress(Random(1).randbytes(1 << 20)), 64),
         ("zstd", zstd.compress(Random(1).randbytes(1 << 20)), 256),
-        ("br", brotli.compress(Random(1).randbytes(1 << 20), quality=1), 64),
-        ("br", HARD_BROTLI, 6),
-        ("br, br", brotli.compress(HARD_BROTLI), 6),
+        ("br", brotli.compress(Random(1).randbytes(1 << 20), quality=1), 1024),
+        ("br", HARD_BROTLI, 96),
+        ("br, br", brotli.compress(HARD_BROTLI), 96),
         ("zstd, br, gzip", gzip.compress(brotli.compress(zstd.compress(bytes(8 << 20)))), 256),
     ],
 )
@@ -401,6 +401,19 @@ def test_what_takes_long_is_undone_in_a_thread(coding: str) -> None:
         one.work()
     assert done >= 2
     assert (one.answer, one.over, later.asked) == ("listed", True, [])
+
+
+@pytest.mark.parametrize("bits", range(10, 25))
+def test_brotli_with_a_small_window_takes_no_thread(bits: int) -> None:
+    """It is the window that may be full before anything comes out."""
+    one, later, _ = aside(Judge(PICTURE), "br")
+    one.feed(brotli.compress(PICTURE, lgwin=bits))
+    one.end()
+    assert bool(later.asked) is (bits > 19)
+    while one.behind:
+        later.do()
+        one.work()
+    assert one.answer == "listed"
 
 
 def test_what_a_thread_finds_damaged_ends_there() -> None:

@@ -1,10 +1,10 @@
 """Inspection of one body: its content, hashed as it passes, and copied where somebody looks at pictures.
 
 Sans-IO: content comes in piece by piece, with its transfer coding undone. Content codings are undone here,
-in steps of which each takes 3 ms at most, whatever its bytes are, and as many at once as the client has time
-for; what takes longer (Brotli) is undone in a thread. So neither a body that grows a thousandfold holds
-anybody up, nor one that is hard to read. The first bytes say what a body is, beside its Content-Type: neither
-a wrong name nor a missing one hides a picture.
+in steps of which each takes 6 ms at most, whatever its bytes are, and as many at once as the client has time
+for; what takes longer (Brotli with a large window) is undone in a thread. So neither a body that grows a
+thousandfold holds anybody up, nor one that is hard to read. The first bytes say what a body is, beside its
+Content-Type: neither a wrong name nor a missing one hides a picture.
 """
 
 import hashlib
@@ -22,6 +22,9 @@ from urlward.files.media import MediaFormat, format_of, is_segment, is_told
 
 _PIECE: Final = 1 << 15
 """Bytes that one step decompresses to, but for what Brotli has made beyond it."""
+
+_ASIDE: Final = 1 << 14
+"""Bytes that go to a thread at a time."""
 
 _MOST_CODINGS: Final = 3
 """Content codings of a body, one in another; browsers take more, and servers use one."""
@@ -134,16 +137,18 @@ class _Layer:
 
     Args:
         coding: which.
-        begin: has a step made in a thread; None where it is made here.
+        begin: has a step that takes long made in a thread; None where all are made here.
     """
 
-    __slots__ = ("_begin", "_begun", "_coding", "_decoder", "_full", "_members", "_waiting")
+    __slots__ = ("_aside", "_begin", "_begun", "_coding", "_decoder", "_full", "_members", "_waiting")
 
     def __init__(
         self, coding: ContentCoding, begin: Callable[[Callable[[], bytes]], Future[bytes]] | None
     ) -> None:
         self._coding = coding
         self._begin = begin
+        self._aside: bool | None = None
+        """Whether its steps are made there, which the first byte of a stream says."""
         self._begun: Future[bytes] | None = None
         """Step that is made in a thread."""
         self._decoder: Decoder | None = coding.new()
@@ -182,9 +187,10 @@ class _Layer:
                 found = begun.result()
             else:
                 if decoder.eof:
-                    decoder = self._decoder = self._coding.new()
+                    decoder, self._aside = self._coding.new(), None
+                    self._decoder = decoder
                 data = b"" if self._full else self._next()
-                if self._begin is not None:
+                if self._aside and self._begin is not None:
                     self._begun = self._begin(partial(decoder.decompress, data, _PIECE))
                     return b""
                 found = decoder.decompress(data, _PIECE)
@@ -204,8 +210,11 @@ class _Layer:
         return found
 
     def _next(self) -> bytes:
-        waiting, size = self._waiting, self._coding.step
+        waiting, coding = self._waiting, self._coding
         first = waiting[0]
+        if self._aside is None:
+            self._aside = bool(self._begin and coding.takes_long and coding.takes_long(first[0]))
+        size = _ASIDE if self._aside else coding.step
         if len(first) <= size:
             return bytes(waiting.popleft())
         waiting[0] = first[size:]
@@ -222,7 +231,7 @@ class _Unpacker:
         codings: Iterable[ContentCoding] = (),
         begin: Callable[[Callable[[], bytes]], Future[bytes]] | None = None,
     ) -> None:
-        self._layers = [_Layer(coding, begin if coding.takes_long else None) for coding in codings]
+        self._layers = [_Layer(coding, begin) for coding in codings]
 
     def put(self, data: bytes) -> None:
         """Add what follows, to one coding at least."""
