@@ -81,6 +81,11 @@ class SharedOrigin:
         self._waiting: list[Exchange] = []
 
     @property
+    def address(self) -> str:
+        """The IP address that the streams go to, empty where there is no connection for them."""
+        return self.http2.address if self.http2 is not None else ""
+
+    @property
     def room(self) -> int:
         """How many sessions there may be."""
         return MAX_STREAMS if self.http2 is not None else MAX_LANES
@@ -276,6 +281,11 @@ class Http2Origin(Multiplexed):
         connection.peer, self.peer = self, connection
 
     @property
+    def address(self) -> str:
+        """The origin's IP address."""
+        return self._connection.address
+
+    @property
     def free(self) -> bool:
         """Whether another stream may begin."""
         return len(self._lanes) < self._most
@@ -283,7 +293,7 @@ class Http2Origin(Multiplexed):
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
         lane = OriginLane(self._loop, self, session)
-        lane.address = self._connection.address
+        lane.address = self.address
         self._lanes.add(lane)
         return lane
 

@@ -303,6 +303,9 @@ class Session:
 
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
         assert self._place is not None
+        if self._shared is not None and self._server is None:
+            # To where other streams go now, wherever the one before has gone.
+            self._place.reached(self._shared.address)
         return self._guard.answer_head(head, self._place, self.client, arrived=self.active)
 
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
