@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from math import inf
 from typing import Any
 
@@ -11,7 +12,7 @@ from h2.connection import H2Connection
 from h2.events import ResponseReceived, StreamEnded
 
 from conftest import until
-from proxy.rig import LONG, Rig, Serve, answer_http2
+from proxy.rig import LONG, Rig, Serve, answer, answer_http2
 from urlward.proxy.guard import Guard
 from urlward.proxy.session import Session
 from urlward.proxy.tls import Origins
@@ -58,7 +59,7 @@ class Client:
 async def client_of(rig: Rig, serve: Serve) -> Client:
     rig.addon.http2 = True
     rig.lead()
-    await rig.start(serve, "regular", tls=True, http2=True)
+    await rig.start(serve, "regular", tls=True, http2=serve is not answer)
     client = Client(rig)
     await client.begin()
     return client
@@ -73,10 +74,31 @@ async def at(address: str, rig: Rig, serve: Serve) -> None:
     rig.lead((address, rig.origin_port))
 
 
+def members(rig: Rig) -> int:
+    return len(list(rig.addon.live))
+
+
 def is_shared(rig: Rig) -> bool:
     """Whether there is a connection for the streams of the only client."""
     (http2,) = (each._relay for each in rig.addon.live if isinstance(each, Session) and each.progress() < inf)
     return http2.origin.http2 is not None
+
+
+@pytest.mark.parametrize(("serve", "left"), [(answer_http2, 1), (answer, 5)])
+async def test_what_has_no_connection_to_keep_does_not_rest_for_long(
+    rig: Rig, serve: Serve, left: int
+) -> None:
+    """Each look at everything that is under way would look at it, with every client that has had a burst."""
+    client = await client_of(rig, serve)
+    assert await client.ask(streams=4) == "200"
+    now = time.monotonic()
+    await rig.addon.live.tick(now)
+    assert members(rig) == 5, "they have just been in use"
+    await rig.addon.live.tick(now + 5)
+    await until(lambda: members(rig) == left)
+    assert await client.ask() == "200"
+    client.close()
+    await rig.settled()
 
 
 async def test_a_stream_is_judged_under_the_address_that_it_goes_to(rig: Rig) -> None:

@@ -43,7 +43,7 @@ CREDIT: Final = 1 << 19
 
 MAX_LANES: Final = 32
 """Connections to an origin that speaks HTTP/1.1, for one client's connection, streams beyond wait for one;
-and sessions that rest until its next streams."""
+and sessions that rest until its next streams, for some seconds where they have no connection to keep."""
 
 _FIRST_STREAMS: Final = 10
 """Streams that are begun before the origin has said how many it takes."""
