@@ -187,14 +187,16 @@ async def http2_streams(rig: Rig, streams: Streams) -> None:
         client.send_headers(stream, [*head, (":path", path)], end_stream=True)
     client.send_headers(7, [(":method", "POST"), *head[1:], (":path", "/other")])
     found: dict[int, str] = {}
-    while not {1, 3, 5} <= found.keys():
+    while not {1, 3, 5, 9} <= found.keys():
+        if 5 in found and client.highest_outbound_stream_id < 9:
+            client.send_headers(9, [*head, (":path", "/other")], end_stream=True)  # on a session at rest
         writer.write(client.data_to_send())
         data = await asyncio.wait_for(reader.read(1 << 16), LONG)
         assert data
         for event in client.receive_data(data):
             if isinstance(event, ResponseReceived):
                 found[event.stream_id or 0] = str(event.headers[0][1])  # type: ignore[index]
-    assert (found[1], found[3], found[5]) == ("200", "451", "200")
+    assert (found[1], found[3], found[5], found[9]) == ("200", "451", "200", "200")
     client._frame_dispatch_table.clear()
 
 
