@@ -398,6 +398,18 @@ def test_what_an_origin_sent_before_it_broke_off() -> None:
     assert case.ends.asked == ["connect", *ENDED]
 
 
+def test_no_request_is_taken_where_a_body_is_to_come() -> None:
+    """Whatever its origin has answered."""
+    case = Case()
+    relay = case.relay
+    assert relay.takes_more
+    case.client(get(more="Content-Length: 3\r\n", method="POST") + b"ab")
+    assert not relay.takes_more
+    case.client(b"c")
+    case.server(ok())
+    assert relay.takes_more
+
+
 def test_a_client_that_takes_no_pages_gets_no_more() -> None:
     case = Case().client(get("/listed"))
     assert b"\r\nConnection: keep-alive\r\n" in case.ends.client

@@ -67,12 +67,14 @@ class ClientStream(Stream):
         request: its head.
         held: what follows that, before a lane has it.
         begun: whether a response has.
+        left: bytes of the body that are to come, if the head says how many; else none, or fewer.
     """
 
     lane: "Lane | None" = None
     request: Request = _NONE
     held: list[bytes] = field(default_factory=list)
     begun: bool = False
+    left: int = 0
 
 
 class Lane(StreamLane):
@@ -444,7 +446,9 @@ class Http2(Multiplexed):
             return
         if len(request.head) > _LONG_HEAD:
             self._budget.spend((len(request.head) - _LONG_HEAD) >> 10)
-        self._streams[number] = stream = ClientStream(number, ended=ended, request=request)
+        self._streams[number] = stream = ClientStream(
+            number, ended=ended, request=request, left=request.length
+        )
         if not ended:
             self._widen(stream, OF_NEW)
         self._waiting.append(stream)
@@ -454,6 +458,7 @@ class Http2(Multiplexed):
         if stream is None:
             return
         if event.data:
+            stream.left -= len(event.data)
             self._pass(stream, chunk(event.data) if stream.request.chunked else event.data)
         self._passed(stream)
 
@@ -464,6 +469,8 @@ class Http2(Multiplexed):
         fields: Any = event.headers
         try:
             end = last_chunk(fields)
+            if stream.left > 0:
+                raise MalformedError("a body that is too short")
         except MalformedError:
             self.ends.refused("match")
             self._budget.spend(ON_RESET)

@@ -61,6 +61,7 @@ class Request(NamedTuple):
         websocket: whether it asks for a WebSocket (RFC 8441).
         repeatable: whether it has no effect, nor a body, so that it may be sent twice.
         bodiless: whether there is nothing but the head of it.
+        length: of its body, as it says; 0 where it says none.
     """
 
     head: bytes
@@ -69,6 +70,7 @@ class Request(NamedTuple):
     websocket: bool = False
     repeatable: bool = False
     bodiless: bool = False
+    length: int = 0
 
 
 @lru_cache(_REMEMBERED)
@@ -99,7 +101,7 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
     lines: list[bytes] = []
     cookies: list[bytes] = []
     host: bytes | None = None
-    length = False
+    length: int | None = None
     regular = False
     for name, value in fields:
         odd = _NOT_A_VALUE(value)
@@ -129,9 +131,9 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
                     raise MalformedError("a TE other than trailers")
                 lines.append(b"connection: TE\r\n")
             case b"content-length":
-                if length or not _LENGTH(value):
+                if length is not None or not _LENGTH(value):
                     raise MalformedError("a Content-Length that is no number, or twice there")
-                length = True
+                length = int(value)
             case b"sec-websocket-key" if b":protocol" in pseudo:
                 continue  # HTTP/2 has none
         lines.append(b"%b: %b\r\n" % (name, value))
@@ -157,13 +159,16 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
         raise HeadError(501, "a protocol that is not spoken here")
     if cookies:
         lines.append(b"cookie: %b\r\n" % b"; ".join(cookies))
-    chunked = not (ended or length or protocol)
+    if ended and length:
+        # The rest would be looked for in what follows (RFC 9113 section 8.1.1).
+        raise MalformedError("a body that is too short")
+    chunked = not (ended or length is not None or protocol)
     if protocol:
         key = base64.b64encode(os.urandom(16))
         lines.append(b"connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-key: %b\r\n" % key)
     elif chunked:
         lines.append(b"transfer-encoding: chunked\r\n")
-    elif not length and method in _WITH_CONTENT:
+    elif length is None and method in _WITH_CONTENT:
         lines.append(b"content-length: 0\r\n")
     head = b"%b %b HTTP/1.1\r\nhost: %b\r\n%b\r\n" % (
         b"GET" if protocol else method,
@@ -172,7 +177,7 @@ def read_request(fields: Iterable[tuple[bytes, bytes]], *, ended: bool) -> Reque
         b"".join(lines),
     )
     repeatable = ended and method in REPEATABLE
-    return Request(head, method == b"HEAD", chunked, bool(protocol), repeatable, ended)
+    return Request(head, method == b"HEAD", chunked, bool(protocol), repeatable, ended, length or 0)
 
 
 def chunk(data: bytes) -> bytes:
