@@ -28,6 +28,7 @@ from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
 from urlward.files.inspection import Hear, PictureFound
 from urlward.proxy.guard import Guard
+from urlward.proxy.http2 import Lane
 from urlward.proxy.known_files import KnownFiles
 from urlward.proxy.session import Session
 from urlward.records.worker import KnownFile
@@ -180,6 +181,42 @@ async def test_a_known_file_does_not_arrive(rig: Rig, way: str, caplog: pytest.L
         assert SMALL not in page.body
     assert "file client=" in caplog.text
     assert "entry=F-" in caplog.text
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", ["h2", "h2 to h2"])
+async def test_each_of_one_session_s_responses_is_looked_into(
+    rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Streams after each other have one session, until one of them is cut."""
+    sessions: list[Session] = []
+    exchange = Session.exchange
+
+    def noted(self: Session, lane: Lane) -> None:
+        sessions.append(self)
+        exchange(self, lane)
+
+    monkeypatch.setattr(Session, "exchange", noted)
+    await looking(rig, way)
+    rig.addon.guard.learner = learner = Learned()
+    paths = ("/other?gzip", "/other", "/other?gzip", "/small", "/other", "/known?gzip", "/other", "/small")
+    process = await asyncio.create_subprocess_exec(
+        "curl", "-sk", "--http2", "-m", str(LONG), "-w", "%{stderr}%{http_code}/%{size_download} ",
+        "--connect-to", f"::127.0.0.1:{rig.port}", *(f"https://paged.example{path}" for path in paths),
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await process.communicate()
+    found = dict[str, list[tuple[int, int]]]()
+    for path, one in zip(paths, said.split(), strict=True):
+        status, _, size = one.partition(b"/")
+        found.setdefault(path, []).append((int(status), int(size)))
+    assert found["/other"] == [(200, len(OTHER))] * 3
+    assert len(set(found["/other?gzip"])) == 1
+    assert found["/known?gzip"][0][1] < len(PACKED["gzip"](KNOWN))
+    assert [status for status, _ in found["/small"]] == [451, 451]
+    urls = [match.url.partition("?")[0].rpartition("/")[2] for match in learner.matches]
+    assert urls == ["small", "known", "small"]
+    assert len(sessions) < len(paths)
     await rig.settled()
 
 
