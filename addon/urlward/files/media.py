@@ -122,11 +122,6 @@ class Splitter:
         self.boxes: set[bytes] = set()
         self.shows = False
         self._media = media
-        self._cuts_in = {
-            MediaFormat.TS: self._frames,
-            MediaFormat.MP4: self._fragments,
-            MediaFormat.WEBM: self._elements,
-        }[media]
         self._held = b""
         """Bytes of which it is not known yet what they are."""
         self._left = 0
@@ -195,8 +190,15 @@ class Splitter:
         is_inside = self._media is MediaFormat.WEBM and not content.startswith(_CLUSTER)
         return bytes(self._beginning or b"") + (_CLUSTER + _ENDLESS + self._time) * is_inside
 
-    # Each gives the cuts, and where what has come ends that is known. The first cut is the beginning's end,
-    # where that has come.
+    def _cuts_in(self, data: bytes) -> tuple[list[int], int]:
+        """The cuts, and where what has come ends that is known. The first cut is the beginning's end, where
+        that has come."""
+        match self._media:
+            case MediaFormat.TS:
+                return self._frames(data)
+            case MediaFormat.MP4:
+                return self._fragments(data)
+        return self._elements(data)
 
     def _frames(self, data: bytes) -> tuple[list[int], int]:
         end = len(data) // _PACKET * _PACKET
