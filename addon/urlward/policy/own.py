@@ -45,6 +45,9 @@ host with the subdomains."""
 MOST = 100_000
 """Own entries: more of them are a list, which has a file or a URL."""
 
+MOST_LEARNED = MOST // 2
+"""Those of them that the filter learned: whoever has it learn many keeps nobody from adding one."""
+
 LEARNED = "known files"
 """Who has added the entries that the filter learned (`urlward.feeds.learn`): the name of no person, which has
 a user's number or the dashboard behind it."""
@@ -256,7 +259,8 @@ def learn_own(
         gone = {one.id for one in before if one.who == LEARNED and _is_over(one, ends)}
         kept = [one for one in before if one.id not in gone]
         known = {one.digest: one for one in kept}
-        room = most - sum(one.who == LEARNED and one.created > now - _DAY for one in kept)
+        learned = [one.created for one in kept if one.who == LEARNED]
+        room = min(most - sum(created > now - _DAY for created in learned), MOST_LEARNED - len(learned))
         added, left = list[OwnEntry](), 0
         for made in drafts:
             if _digest(made.entry, key) in known:
