@@ -26,7 +26,7 @@ _PACKET, _SYNC = 188, 0x47
 """Size of a packet of an MPEG transport stream, and its first byte (ISO/IEC 13818-1, 2.4.3.2)."""
 _EBML, _CLUSTER = b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75"
 _BOX, _LARGE_BOX = 8, 16
-_BEGINNINGS = frozenset(
+BOXES = frozenset(
     {b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"emsg", b"prft", b"mdat", b"free", b"skip", b"wide"}
 )
 """Types of a box that a file of the ISO base media format, or a segment of one, begins with."""
@@ -67,7 +67,7 @@ def format_of(head: bytes) -> MediaFormat | None:
         return MediaFormat.WEBP
     if head.startswith(_EBML):
         return MediaFormat.WEBM
-    if head[4:8] in _BEGINNINGS and not (head[4:8] == b"ftyp" and head[8:12] in _STILL):
+    if head[4:8] in BOXES and not (head[4:8] == b"ftyp" and head[8:12] in _STILL):
         return MediaFormat.MP4
     if len(head) > _PACKET and all(head[at] == _SYNC for at in range(0, min(len(head), HEAD), _PACKET)):
         return MediaFormat.TS
@@ -152,7 +152,7 @@ class Splitter:
             if kind == b"moof" and len(parts) < _MOST_PARTS:
                 parts.append(data[begin:at])
                 begin = at
-            if kind in _BEGINNINGS:
+            if kind in BOXES:
                 self.boxes.add(kind)
             most -= 1
             # One of no size goes on to the end, and so does whatever is none.
