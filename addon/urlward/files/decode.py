@@ -31,6 +31,9 @@ MOST_PIXELS = 64_000_000
 MOST_PICTURES = 8
 """Pictures of an animation that are looked at; of a video, or of a piece of one, `MOST_FRAMES`."""
 
+_MOST_DECODED = 256
+"""Pictures of an animation whose last one is looked at: those before it have to be decoded for it."""
+
 GAP = 1.0
 """Seconds between two key frames that are looked at, at least."""
 
@@ -130,29 +133,54 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
 
 
 def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
-    """The first picture, and of an animation some that follow, ever further apart."""
+    """The first picture, and of an animation the others: all of a few, else some, ever further apart, and the
+    last one, which may be shown for longest."""
     with Image.open(file, formats=[name]) as image:
         image.draft("RGB", (SIDE, SIDE))
         _check(*image.size)
         if min(image.size) < LEAST_SIDE:
             return
-        for number in range(MOST_PICTURES):
-            try:
-                image.seek(2**number - 1)
-            except EOFError:
-                return
-            yield Frame(0.0, _pixels(image))
+        yield from islice(_shown(image), MOST_FRAMES)
+
+
+def _shown(image: Image.Image) -> Iterator[Frame]:
+    for number in _numbers(getattr(image, "n_frames", 1)):
+        try:
+            image.seek(number)
+        except EOFError:
+            return
+        yield Frame(0.0, _pixels(image))
+        if image.has_transparency_data:
+            # A digest is made of the colours alone; what is shown may be in what they are mixed with.
+            seen = _small(image.convert("RGBA"))
+            if seen.getchannel("A").getextrema() != (255, 255):
+                for ground in ("white", "black"):
+                    mixed = Image.alpha_composite(Image.new("RGBA", seen.size, ground), seen)
+                    yield Frame(0.0, _pixels(mixed))
+
+
+def _numbers(count: int) -> list[int]:
+    """Which pictures of an animation are looked at."""
+    if count <= MOST_PICTURES:
+        return list(range(count))
+    numbers = [2**n - 1 for n in range(MOST_PICTURES) if 2**n <= count]
+    if count <= _MOST_DECODED:
+        numbers[MOST_PICTURES - 1 :] = [count - 1]
+    return list(dict.fromkeys(numbers))
 
 
 def _pixels(image: Image.Image) -> "NDArray[np.uint8]":
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    colours = image if image.mode == "RGB" else image.convert("RGB")
-    scale = SIDE / max(colours.size)
-    if scale < 1:
-        size = max(round(colours.width * scale), 1), max(round(colours.height * scale), 1)
-        colours = colours.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(colours)
+    return np.asarray(_small(image if image.mode == "RGB" else image.convert("RGB")))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    scale = SIDE / max(image.size)
+    if scale >= 1:
+        return image
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
 def _check(width: int, height: int) -> None:
