@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import inspect
 import itertools
 import json
 import logging
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 # Every day the same examples; in CI others each time (URLWARD_SEED tells which, so that they can be
-# had again), and by the engine's tests twice as many; `long` a hundred times those (engine/support.py).
+# had again); `long` many more (engine/support.py).
 settings.register_profile("everyday", derandomize=True, **_COMMON)
 settings.register_profile("ci", print_blob=True, **_COMMON)
 settings.register_profile("long", print_blob=True, **_COMMON)
@@ -120,7 +122,17 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = 60.0) 
         waited = watch.seconds()
         if waited > timeout:
             pytest.fail(f"waited {timeout} s for {what}")
-        time.sleep(min(0.1, 0.02 + waited / 20))  # what is waited for needs the processor as well
+        time.sleep(min(0.1, 0.01 + waited / 20))  # what is waited for needs the processor as well
+
+
+async def until(condition: Callable[[], object], what: str = "that", timeout: float = 60.0) -> None:
+    """The same where a loop goes on meanwhile; the condition may be a coroutine function."""
+    watch = Stopwatch(timeout)
+    while not (await found if inspect.isawaitable(found := condition()) else found):
+        waited = watch.seconds()
+        if waited > timeout:
+            pytest.fail(f"waited {timeout} s for {what}")
+        await asyncio.sleep(min(0.1, 0.005 + waited / 20))
 
 
 class Stopwatch:
@@ -195,6 +207,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """One seed for all that is drawn at random; in CI it is printed."""
     if "URLWARD_SEED" in os.environ and config.getoption("--hypothesis-seed", None) is None:
         config.option.hypothesis_seed = os.environ["URLWARD_SEED"]
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where tests that take long are run alone, each process would read all others only to leave them out."""
+    if config.option.markexpr != "long" or collection_path.suffix != ".py":
+        return None
+    return b"mark.long" not in collection_path.read_bytes() or None
 
 
 def pytest_xdist_auto_num_workers() -> int:

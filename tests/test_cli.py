@@ -23,6 +23,7 @@ from conftest import wait_for
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward import cli
 from urlward.commands import check as check_commands
+from urlward.commands import lists
 from urlward.engine.artifact import parse
 from urlward.engine.digest import format_key
 from urlward.feeds import refresh as feed_refresh
@@ -223,7 +224,7 @@ class TestCompile:
         def interrupted(*_: object, **__: object) -> NoReturn:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(cli, "compile_sources", interrupted)
+        monkeypatch.setattr(lists, "compile_sources", interrupted)
         assert urlward("compile", source, "-o", output) == (130, "", "")
         assert names_in(output.parent) == []
 
@@ -528,7 +529,7 @@ class TestInfo:
         real = parse(artifact(["a.example"]))
         forged = real._replace(header=real.header._replace(created=2**64 - 1))
         output.write_bytes(artifact(["a.example"]))
-        monkeypatch.setattr(cli, "parse", lambda _: forged)
+        monkeypatch.setattr(lists, "parse", lambda _: forged)
         assert json.loads(urlward("info", "--json", output).out)["created"] == "-"
 
 

@@ -13,7 +13,7 @@ from conftest import run_command
 from lists.support import key_file
 from publish.publish_support import listed
 from urlward import progress
-from urlward.commands import audit_records, delta
+from urlward.commands import lists, records
 from urlward.engine import delta as engine_delta
 from urlward.progress import Progress, progress_bar, silent
 from urlward.state.audit import append
@@ -69,7 +69,7 @@ class Told(list[tuple[str, float]]):
 @pytest.fixture
 def bar(monkeypatch: pytest.MonkeyPatch) -> Told:
     made = Told()
-    for command in (delta, audit_records):
+    for command in (lists, records):
         monkeypatch.setattr(command, "progress_bar", made.bar)
     return made
 
@@ -83,14 +83,14 @@ def test_deltas_and_patches_say_how_far_they_are(
     new.write_bytes(listed(range(151), 2))
     monkeypatch.setattr(engine_delta, "_CHUNK", 1 << 10)
     given = ("-o", tmp_path / "delta", "--key", tmp_path / "key")
-    assert run_command(delta.add_delta_commands, "delta", old, new, *given) == 0
+    assert run_command(lists.add_list_commands, "delta", old, new, *given) == 0
     assert list(dict.fromkeys(what for what, _ in bar)) == ["reading", "compressing", "checking"]
     shares = [share for what, share in bar if what == "compressing"]
     assert len(shares) > 3
     assert shares == sorted(shares)
     bar.clear()
     given = ("-o", tmp_path / "made.ward", "--key", tmp_path / "key")
-    assert run_command(delta.add_delta_commands, "patch", old, tmp_path / "delta", *given) == 0
+    assert run_command(lists.add_list_commands, "patch", old, tmp_path / "delta", *given) == 0
     assert (tmp_path / "made.ward").read_bytes() == new.read_bytes()
     assert {what for what, _ in bar} == {"making"}
     assert [share for _, share in bar] == sorted(share for _, share in bar)
@@ -99,7 +99,7 @@ def test_deltas_and_patches_say_how_far_they_are(
 def test_the_verification_of_the_audit_log_says_how_far_it_is(bar: Told, tmp_path: Path) -> None:
     for n in range(20):
         append(tmp_path, "anna", "allowed", n, why="x")
-    assert run_command(audit_records.add_audit_commands, "audit", "verify", "--state", tmp_path) == 0
+    assert run_command(records.add_audit_commands, "audit", "verify", "--state", tmp_path) == 0
     assert [what for what, _ in bar] == ["verifying"] * 20
     shares = [share for _, share in bar]
     assert shares == sorted(set(shares))

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from urlward.commands.support import GONE, Scrubber, own_words
 from urlward.config import is_key
-from urlward.scrub import GONE, Scrubber, own_words
 
 
 @pytest.fixture(scope="module")

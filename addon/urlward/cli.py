@@ -5,11 +5,9 @@ said in one line on standard error. Ctrl-C is 130 and a reader that has gone 141
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,44 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 from urlward import samples
 from urlward.commands.admin import add_admin_commands
-from urlward.commands.allow import add_allow_commands
-from urlward.commands.arguments import spare, subcommand
+from urlward.commands.arguments import subcommand
 from urlward.commands.assignments import add_assignment_commands
-from urlward.commands.audit_records import add_audit_commands
-from urlward.commands.check import add_check_command
-from urlward.commands.completion import add_completion_command
-from urlward.commands.delta import add_delta_commands
+from urlward.commands.check import add_check_command, add_helper_commands
+from urlward.commands.decisions import add_allow_commands, add_objection_commands, add_own_commands
 from urlward.commands.doctor import add_doctor_command
 from urlward.commands.events import add_events_commands
-from urlward.commands.feeds import add_feed_commands
-from urlward.commands.files import add_files_command
+from urlward.commands.feeds import add_feed_commands, add_publish_commands
 from urlward.commands.fleet import add_fleet_commands
 from urlward.commands.gateway import add_gateway_commands
-from urlward.commands.helper import add_helper_commands
-from urlward.commands.imports import (
-    add_format_arguments,
-    add_import_commands,
-    format_of,
-)
-from urlward.commands.init import add_init_command
+from urlward.commands.init import add_completion_command, add_files_command, add_init_command
 from urlward.commands.lab import add_lab_commands
+from urlward.commands.lists import add_compile_command, add_import_commands, add_list_commands
 from urlward.commands.metrics import add_metrics_commands
-from urlward.commands.objections import add_objection_commands
-from urlward.commands.own import add_own_commands
-from urlward.commands.publish import add_publish_commands
-from urlward.commands.records import add_records_commands
-from urlward.commands.report import add_report_commands
+from urlward.commands.records import add_audit_commands, add_records_commands
 from urlward.commands.status import add_status_commands
 from urlward.commands.support import add_support_command
-from urlward.commands.trust import (
-    add_issue_arguments,
-    add_trust_commands,
-    issue_of,
-    make_signing_key,
-    signature_facts,
-    trust_facts,
-)
-from urlward.commands.who import add_who_command
+from urlward.commands.who import add_report_commands, add_who_command
 from urlward.config import (
     MOST_WORKERS,
     STEERING_TIMEOUT,
@@ -67,21 +44,16 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import split_address
-from urlward.engine.artifact import fit_name, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain, say
-from urlward.lists.build import compile_sources, name_of, told, write_in_kind
-from urlward.lists.source import BadLine, ErrorBudget, SourceError, left_out, read_artifact, read_budget
-from urlward.options import FLAGS, LIST, OF_ADDON, TRUST, given_path
+from urlward.lists.source import ErrorBudget, read_budget
+from urlward.options import FLAGS, LIST, OF_ADDON
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
-from urlward.progress import progress_bar
 from urlward.regular import given_fd
 from urlward.state.folder import state_folder
 from urlward.state.included import LastIncluded
-from urlward.state.keys import key_beside, new_key_file, read_key
-from urlward.units import counted
 
 if TYPE_CHECKING:
     from urlward.proxy.settings import Settings
@@ -160,35 +132,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--check", action="store_true", help="say whether it would run so, and end")
     run.add_argument("--set", action="append", metavar="OPTION=VALUE", help="an option of mitmproxy's own")
 
-    build = command("compile", _compile, "Compile sources into an artifact.")
-    build.add_argument("sources", nargs="+", type=given_path, metavar="SOURCE")
-    build.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
-    build.add_argument(
-        "--key", type=given_path, metavar="FILE", help="key file; FILE.key beside the output where not given"
-    )
-    build.add_argument("--name", help="name of the list (the first source's)")
-    build.add_argument("--max-errors", metavar="N|N%", default="1%", help="bad lines allowed (1%%)")
-    add_issue_arguments(build)
-    add_format_arguments(build)
-
+    add_compile_command(command)
     add_check_command(command)
     add_helper_commands(command)
     add_init_command(command)
     add_doctor_command(command)
 
-    info = command("info", _info, "Show what an artifact says of itself.")
-    info.add_argument("file", type=given_path, metavar="FILE")
-    info.add_argument("--json", action="store_true", help="as a JSON object")
-    TRUST.add_to(info)
-
-    keygen = command("keygen", _keygen, "Make a key.")
-    keygen.add_argument("-o", "--output", required=True, type=given_path, metavar="FILE")
-    keygen.add_argument(
-        "--signing", action="store_true", help="a signing key: FILE is private, FILE.pub is public"
-    )
-
-    add_trust_commands(command)
-    add_delta_commands(command)
+    add_list_commands(command)
     add_feed_commands(command)
     add_publish_commands(command)
     add_allow_commands(command)
@@ -423,8 +373,8 @@ def _told_problems(error: UrlwardError) -> list[Problem]:
 
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """Addons that work with the kernel's rules, where there are some for this filter."""
-    from urlward.gateway.errors import NoRulesError, located
     from urlward.gateway.rules import redirected_port
+    from urlward.gateway.table import NoRulesError, located
     from urlward.proxy.workers import is_worker
 
     gateway = config.gateway
@@ -475,107 +425,6 @@ def _watched(settings: "Settings", *, check: bool) -> tuple[str, ...] | None:
         finally:
             nft.close()
     return tuple(gateway.interfaces)
-
-
-def _compile(args: argparse.Namespace) -> int:
-    format_, options = format_of(args)
-    budget = read_budget(args.max_errors, "max-errors")
-    issue = issue_of(args, args.output)
-    if not args.output.parent.is_dir():
-        raise UrlwardError(f"{args.output}: there is no folder {args.output.parent}")
-    path = args.key or key_beside(args.output)
-    spare(args.output, *args.sources, path, *([args.sign] if args.sign else []))
-    made = not args.key and not path.exists()
-    key = new_key_file(path) if made else read_key(path)
-    start = time.monotonic()
-    try:
-        with progress_bar() as progress:
-            data, report = compile_sources(
-                args.sources,
-                key,
-                name=fit_name(args.name) if args.name else name_of(args.sources[0]),
-                budget=budget,
-                progress=progress,
-                issue=issue,
-                format=format_,
-                options=options,
-            )
-        write_in_kind(args.output, data)
-    except BaseException as e:
-        if made:
-            path.unlink(missing_ok=True)
-        if isinstance(e, SourceError):
-            _print_bad_lines(e.bad_lines)
-        raise
-    for source, name in report.recognised.items():
-        print(f"{source}: read as format {name}, by its first lines", file=sys.stderr)
-    for left in report.left_out:
-        print(left, file=sys.stderr)
-    _print_bad_lines(report.bad_lines)
-    if report.bad > len(report.bad_lines):
-        print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
-    entries = parse(data).entries
-    print(
-        f"{args.output}: {counted(entries, 'entry')}, "
-        f"{counted(report.entries - entries, 'equal one')} left out, {counted(report.bad, 'bad line')}, "
-        + (f"{more}, " if (more := left_out(report)) else "")
-        + f"{len(data)} bytes, {time.monotonic() - start:.1f} s, "
-        f"{'new ' if made else ''}key {key.id.hex()} in {path}"
-    )
-    return OK
-
-
-def _print_bad_lines(lines: Sequence[BadLine]) -> None:
-    for line in lines:
-        print(line, file=sys.stderr)
-
-
-def _info(args: argparse.Namespace) -> int:
-    try:
-        artifact = parse(read_artifact(args.file))
-    except UrlwardError as e:
-        raise UrlwardError(told(args.file, e)) from e
-    header, meta = artifact.header, artifact.meta
-    shown = {
-        "name": meta["name"],
-        "serial": header.serial,
-        "created": _date(header.created),
-        "key": header.key_id.hex(),
-        "entries": artifact.entries,
-        "kinds": meta["counts"],
-        "categories": {name or "(none)": count for name, count in meta["by_category"].items()},
-        "bytes": header.size,
-        "checksum": header.checksum.hex(),
-        "signed": any(header.signer),
-        **signature_facts(header),
-    }
-    facts, failure = trust_facts(header, args.trust)
-    shown |= facts
-    if args.json:
-        print(json.dumps(shown))
-    else:
-        for name, value in shown.items():
-            if isinstance(value, dict):
-                value = ", ".join(f"{k} {v}" for k, v in value.items()) or "-"
-            print(f"{name.replace('_', ' '):12}{value}")
-    if failure:
-        raise UrlwardError(told(args.file, failure))
-    return OK
-
-
-def _date(seconds: int) -> str:
-    try:
-        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-    except (OverflowError, ValueError, OSError):
-        return "-"
-
-
-def _keygen(args: argparse.Namespace) -> int:
-    if args.signing:
-        return make_signing_key(args.output)
-    key = new_key_file(args.output)
-    print(f"{args.output}: key {key.id.hex()}")
-    return OK
 
 
 def _script(_: argparse.Namespace) -> int:

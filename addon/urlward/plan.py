@@ -3,13 +3,18 @@ configuration.
 
 The supervisor lives for as long as the filter, and holds next to nothing; so it reads neither. The first
 worker does so before anything else, and in a reload the one that takes its place, with the code and the
-configuration as they are then.
+configuration as they are then. The service process asks the supervisor for a reload, and hears what comes of
+it.
 """
 
 import json
+import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import asyncio
 
 WORKER = "URLWARD_WORKER"
 """In a worker's environment: its number."""
@@ -118,3 +123,54 @@ class Plan(NamedTuple):
             if service := found.get(name):
                 found[name] = Service(*service)
         return cls(**found)
+
+
+MAX_MESSAGE = 1 << 16
+"""Bytes of what a supervisor says."""
+
+
+class Reloads:
+    """Reloads of the filter that has started this process.
+
+    Args:
+        parent: process id of its supervisor.
+        channel: descriptor on which that says what comes of them; None where there is none.
+
+    Attributes:
+        said: what it has said last.
+        under_way: whether one was asked for of which nothing has been said: where it comes to pass, another
+            process takes this one's place.
+    """
+
+    def __init__(self, parent: int, channel: int | None) -> None:
+        self.said = ""
+        self.under_way = False
+        self._parent = parent
+        self._channel = channel
+
+    def ask(self) -> None:
+        """Ask for one."""
+        self.said, self.under_way = "", True
+        os.kill(self._parent, signal.SIGUSR2)
+
+    def listen(self, loop: "asyncio.AbstractEventLoop") -> None:
+        """Listen on the channel."""
+        if self._channel is not None:
+            loop.add_reader(self._channel, self._hear, loop)
+
+    def _hear(self, loop: "asyncio.AbstractEventLoop") -> None:
+        assert self._channel is not None
+        try:
+            data = os.read(self._channel, MAX_MESSAGE)
+            if not data:
+                loop.remove_reader(self._channel)
+                return
+            self.said, self.under_way = str(json.loads(data)["reload"]), False
+        except BlockingIOError:
+            return
+        except (OSError, ValueError, KeyError, TypeError):
+            from logging import getLogger  # a supervisor, which has the rest of this, logs nothing
+
+            getLogger("urlward.records").error(
+                "service: what the supervisor says of a reload is not understood"
+            )

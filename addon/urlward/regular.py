@@ -1,4 +1,7 @@
-"""Regular files, read and written whole: a pipe, a socket or a device is refused, not waited for."""
+"""Regular files, read and written whole: a pipe, a socket or a device is refused, not waited for.
+
+Byte order marks are taken from what was read: UTF-8's is removed, UTF-16's is reported.
+"""
 
 import errno
 import os
@@ -133,3 +136,26 @@ def write_new(path: Path, data: bytes, mode: int) -> None:
     """
     with new_file(path, mode) as file:
         file.write(data)
+
+
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark that editors on Windows put before a text in UTF-8."""
+
+_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+def other_encoding(head: bytes) -> str:
+    """Message for a file whose first bytes are UTF-16's byte order mark, as editors on Windows write it.
+
+    Args:
+        head: at least its first two bytes, if it has so many.
+
+    Returns:
+        Nothing where they are not.
+    """
+    return "UTF-16: save it as UTF-8, or use: iconv -f UTF-16 -t UTF-8" if head.startswith(_MARKS) else ""
+
+
+def without_bom(text: bytes) -> bytes:
+    """Remove the byte order mark before a text."""
+    return text.removeprefix(BOM)

@@ -1,7 +1,6 @@
 """``urlward run``, as the process that supervises: what it holds while the filter runs, and its exit code."""
 
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
@@ -15,6 +14,8 @@ from urlward.proxy.supervisor import ERROR, Supervisor
 INTERRUPTED = 130
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from urlward.records.metrics import RulesFacts
 
 
@@ -52,9 +53,9 @@ def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
         yield lambda: None
         return
     # Most filters are no gateway, and need none of this.
-    from urlward.gateway.errors import NftError
     from urlward.gateway.rules_watch import RulesWatch, tell_manager
     from urlward.gateway.system import alone
+    from urlward.gateway.table import NftError
 
     with alone() if plan.steer else nullcontext():
         if plan.watch is None:

@@ -20,7 +20,7 @@ from urlward.fleet.connection import FleetConnection
 from urlward.fleet.steer_sets import SharedSteerSet
 from urlward.gateway import control
 from urlward.gateway.nft import Nft
-from urlward.gateway.rules import Plan
+from urlward.gateway.rules import RulesPlan
 from urlward.gateway.steer_set import SteerSet
 
 SEAL = Key(b"b" * 32)
@@ -43,7 +43,7 @@ def kernel(size: int) -> SteerSet:
     try:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         nft = Nft()
-        control.up(nft, Plan(gateway, 8080))
+        control.up(nft, RulesPlan(gateway, 8080))
         return SteerSet(gateway, nft)
     finally:
         os.setns(before, os.CLONE_NEWNET)

@@ -148,7 +148,7 @@ class Node:
         self._etag = b""
 
     async def follow(self) -> None:
-        """Look each `POLL` seconds, until cancelled; as `urlward.feeds.poll` does."""
+        """Look each `POLL` seconds, until cancelled; as `urlward.feeds.updates` does."""
         await asyncio.sleep(self._choose.random() * POLL)
         while True:
             header = await self._peek()

@@ -27,7 +27,7 @@ from benchmarks.engine.machine import describe
 from benchmarks.readme import README, rewrite
 from benchmarks.resolver.servers import HOOKS, KINDS
 
-from urlward.dns.frame_stream import CLIENT_RESPONSE, CONTENT_TYPE, RESOLVER_RESPONSE
+from urlward.dns.dnstap import CLIENT_RESPONSE, CONTENT_TYPE, RESOLVER_RESPONSE
 
 _RESULTS = Path(__file__).with_name("results.json")
 _NAMES = 20_000

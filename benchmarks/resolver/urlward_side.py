@@ -9,14 +9,12 @@ from pathlib import Path
 
 from urlward.config import GatewayTable
 from urlward.dns import hook_filter
-from urlward.dns.aliases import Aliases
 from urlward.dns.dnstap import DnstapServer
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.hook import HookServer
-from urlward.dns.judge import Judge
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
-from urlward.dns.resolved import Resolved
+from urlward.dns.resolved import Aliases, Resolved
 from urlward.engine.digest import Key
 from urlward.engine.steps import exhaust
 from urlward.feeds.keeper import Keeper

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from benchmarks.scale.figures import Figures
 
-from urlward.assignments.partitions import SPANS
+from urlward.assignments.schema import SPANS
 
 STEP = 300
 """Seconds."""

@@ -1,5 +1,5 @@
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +9,9 @@ from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import Imported, follow
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.store import AssignmentStore, Changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 HEADER = "address,from,to,subscriber\n"
 

@@ -16,10 +16,9 @@ from sqlalchemy import Connection, event, text
 from assignments.support import DAY, START, at, held, sighting, taken
 from records.support import in_the_heap
 from records.test_migrations import made_by_version
-from urlward.assignments import partitions, retention
+from urlward.assignments import retention, schema
 from urlward.assignments import store as store_module
 from urlward.assignments.interval import LAST, AssignmentError, SightingKind
-from urlward.assignments.partitions import SPANS, PartitionGone, Stretch, cell_of, partition_of, stretches
 from urlward.assignments.retention import (
     first_purge,
     hold_assignments,
@@ -27,6 +26,7 @@ from urlward.assignments.retention import (
     purge_assignments,
     release_assignments,
 )
+from urlward.assignments.schema import SPANS, PartitionGone, Stretch, cell_of, partition_of, stretches
 from urlward.assignments.store import AssignmentStore, rows_in_force
 from urlward.records.sql import deletions, note_deleted
 
@@ -88,7 +88,7 @@ def test_a_partition_has_what_its_name_says(start: int, length: int) -> None:
     assert cell in one.cells
     assert {partition_of(edge) for edge in (one.cells[0], one.cells[-1])} == {one}
     assert partition_of(one.cells.stop).first != one.first
-    assert partitions._named(one.name) == one
+    assert schema._named(one.name) == one
     assert one.earliest_end <= start + length
     assert not one.has_ended_before(start + length), "what ends then is not over"
     assert one.span == len(SPANS) - 1 or one.has_ended_before(start + length + 150 * 366 * DAY)
@@ -295,9 +295,9 @@ def test_several_nodes_make_and_drop_at_the_same_time(url: str) -> None:
 def test_who_reads_all_the_time_is_told(
     store: AssignmentStore, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(partitions, "_LOCK_WITHIN", "20ms")
-    monkeypatch.setattr(partitions, "_TRIES", 2)
-    monkeypatch.setattr(partitions, "_PAUSE", 0.0)
+    monkeypatch.setattr(schema, "_LOCK_WITHIN", "20ms")
+    monkeypatch.setattr(schema, "_TRIES", 2)
+    monkeypatch.setattr(schema, "_PAUSE", 0.0)
     taken(store, whole(A, 0, 50, "first"))
     with psycopg.connect(url) as reader:
         reader.execute("SELECT * FROM assignments").fetchall()
@@ -417,16 +417,16 @@ def test_times_over_decades_make_no_partitions_without_end(
 def test_a_partition_takes_no_more_locks_than_is_said(store: AssignmentStore) -> None:
     wanted = {partition_of(cell_of(START + n * DAY, START + n * DAY + 50)) for n in range(20)}
     with store.engine.begin() as connection:
-        partitions.make_partitions(connection, ())
+        schema.make_partitions(connection, ())
         # One lock may be held in several modes.
         count = text(
             "SELECT count(DISTINCT (locktype, database, relation, classid, objid, objsubid,"
             " transactionid::text)) FROM pg_locks WHERE pid = pg_backend_pid()"
         )
         before = connection.scalar(count)
-        partitions.make_partitions(connection, wanted)
+        schema.make_partitions(connection, wanted)
         after = connection.scalar(count)
-    assert 0 < after - before <= len(wanted) * partitions.LOCKS + 10
+    assert 0 < after - before <= len(wanted) * schema.LOCKS + 10
 
 
 def test_a_database_of_before_for_which_there_are_too_few_locks(
@@ -434,7 +434,7 @@ def test_a_database_of_before_for_which_there_are_too_few_locks(
 ) -> None:
     made_by_version(3, "postgresql", tmp_path, url)
     with monkeypatch.context() as scarce:
-        scarce.setattr(partitions, "LOCKS", 1_000_000)
+        scarce.setattr(schema, "LOCKS", 1_000_000)
         told = "not brought to version 4: .* too few locks: set max_locks_per_transaction = [0-9]+ there"
         with pytest.raises(AssignmentError, match=told):
             AssignmentStore(url)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
-from urlward.assignments.interval import AssignmentError, SightingKind, Source
-from urlward.assignments.partitions import SPANS, cell_of, cells_at
+from urlward.assignments.interval import AssignmentError, SightingKind, SightingSource
+from urlward.assignments.schema import SPANS, cell_of, cells_at
 from urlward.assignments.store import AssignmentStore, Changes, KeepingNode
 
 A = "198.51.100.7"
@@ -186,7 +186,7 @@ def test_a_source_that_two_nodes_begin_at_once_is_of_one_of_them(
     """Nodes that are set up alike start alike: neither finds one of the other's before it makes its own."""
     made = AssignmentStore.source
 
-    def source(store: AssignmentStore, name: str, format_: str, path: str) -> Source:
+    def source(store: AssignmentStore, name: str, format_: str, path: str) -> SightingSource:
         monkeypatch.setattr(AssignmentStore, "source", made)
         begun.enter_context(store.importing(name, format_, path, KeepingNode("gw2", 7), takes_over=False))
         return made(store, name, format_, path)

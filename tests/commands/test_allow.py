@@ -8,7 +8,7 @@ import pytest
 
 from conftest import run_command
 from lists.support import SENTINEL
-from urlward.commands.allow import add_allow_commands
+from urlward.commands.decisions import add_allow_commands
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.policy.allows import current_allows, duration

@@ -6,7 +6,7 @@ import pytest
 
 from conftest import run_command
 from records.support import an_event
-from urlward.commands.audit_records import add_audit_commands
+from urlward.commands.records import add_audit_commands
 from urlward.config import configured
 from urlward.config.problem import SettingError
 from urlward.records.database import open_database

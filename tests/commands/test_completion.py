@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from urlward import cli
-from urlward.commands.completion import SHELLS, script
+from urlward.commands.init import SHELLS, script
 from urlward.docs import topics
 
 ASK = """\

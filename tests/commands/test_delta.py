@@ -5,7 +5,7 @@ import pytest
 
 from conftest import run_command
 from lists.support import OTHER_SECRET, SECRET, SENTINEL, key_file, names_in
-from urlward.commands.delta import add_delta_commands
+from urlward.commands.lists import add_list_commands
 from urlward.engine.artifact import dump, parse
 from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key
@@ -18,7 +18,7 @@ COMMON = [f"{SENTINEL}{n}.example id={n}" for n in range(150)]
 
 def run(*arguments: str | Path) -> int:
     """A command, as `urlward.cli` would run it."""
-    return run_command(add_delta_commands, *arguments)
+    return run_command(add_list_commands, *arguments)
 
 
 def issue(path: Path, lines: list[str], serial: int, secret: bytes = SECRET) -> Path:

@@ -10,13 +10,13 @@ import pytest
 
 from conftest import run_command
 from docs.documents import DOCS, ROOT
-from urlward.commands.files import add_files_command
-from urlward.commands.publish import LOOK
+from urlward.commands.feeds import LOOK
+from urlward.commands.init import add_files_command
+from urlward.commands.metrics import NAMES
 from urlward.config import SYSTEM, read_config
 from urlward.dns.hooks import NAMES as HOOKS
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.errors import GatewayError
-from urlward.records.metrics_files import NAMES
+from urlward.gateway.table import GatewayError
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import run_command
 from lists.support import HTML, PICTURE, SENTINEL, names_in
-from urlward.commands.imports import add_format_arguments, add_import_commands, format_of
+from urlward.commands.lists import add_format_arguments, add_import_commands, format_of
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import FormatError, FormatOptions
 
@@ -75,7 +75,7 @@ def test_categories_of_the_source_that_are_taken(imports: Import) -> None:
 def test_progress(imports: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[tuple[str, float]] = []
     monkeypatch.setattr(
-        "urlward.commands.imports.progress_bar",
+        "urlward.commands.lists.progress_bar",
         lambda: nullcontext(lambda what, share: said.append((what, share))),
     )
     path = tmp_path / "hosts.txt"
@@ -96,7 +96,7 @@ def test_no_progress_in_the_lines_of_a_terminal(
 ) -> None:
     began: list[bool] = []
     monkeypatch.setattr(
-        "urlward.commands.imports.progress_bar", lambda: nullcontext(lambda _what, _share: began.append(True))
+        "urlward.commands.lists.progress_bar", lambda: nullcontext(lambda _what, _share: began.append(True))
     )
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     path = tmp_path / "hosts.txt"
@@ -153,7 +153,7 @@ def test_standard_input_and_options(imports: Import) -> None:
 
 def test_several_sources_into_a_file_that_its_owner_alone_reads(imports: Import, tmp_path: Path) -> None:
     output = tmp_path / "list.txt"
-    output.write_text("before\n")
+    output.write_text("before.example\n")
     done = imports(
         "--format",
         "squidguard",
@@ -188,12 +188,12 @@ def test_a_refusal_leaves_the_old_file(
 ) -> None:
     source, output = tmp_path / "source", tmp_path / "list.txt"
     source.write_bytes(content)
-    output.write_text("before\n")
+    output.write_text("before.example\n")
     with pytest.raises(UrlwardError) as raised:
         imports("--format", "hosts", source if named else "-", "-o", output, stdin=content)
     assert str(raised.value).startswith(f"{source if named else '-'}: {reason}")
     assert SENTINEL not in str(raised.value)
-    assert output.read_text() == "before\n"
+    assert output.read_text() == "before.example\n"
     assert names_in(tmp_path) == ["list.txt", "source"]
 
 
@@ -211,6 +211,19 @@ def test_nor_is_a_file_of_a_folder(imports: Import, tmp_path: Path) -> None:
     (tmp_path / "domains").write_text("a.example\n")
     with pytest.raises(UrlwardError, match="is read from, and would be overwritten"):
         imports("--format", "squidguard", tmp_path, "-o", tmp_path / "domains")
+
+
+def test_what_is_no_list_is_not_overwritten(imports: Import, tmp_path: Path) -> None:
+    source, output = tmp_path / "source", tmp_path / "urlward.toml"
+    source.write_text("0.0.0.0 a.example\n")
+    output.write_text('state = "/var/lib/urlward"\n')
+    with pytest.raises(
+        UrlwardError, match=r"urlward\.toml: there already, and no list: it is not overwritten"
+    ):
+        imports("--format", "hosts", source, "-o", output)
+    assert output.read_text() == 'state = "/var/lib/urlward"\n'
+    for _ in range(2):  # the list of before may go
+        assert imports("--format", "hosts", source, "-o", tmp_path / "list").code == 0
 
 
 def test_a_missing_source(imports: Import, tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ import pytest
 from conftest import run_command
 from records.metrics_support import TOKEN, admin, full
 from urlward.commands import metrics as metrics_commands
-from urlward.commands.metrics import add_metrics_commands
+from urlward.commands.metrics import NAMES, add_metrics_commands
 from urlward.engine.errors import UrlwardError
-from urlward.records.metrics_files import NAMES
 
 
 @pytest.fixture
@@ -22,6 +21,14 @@ def test_files(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.Captu
     assert urlward("files", "-o", str(tmp_path / "new")) == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "new" / name) for name in NAMES]
     assert urlward("files", "-o", str(tmp_path / "new")) == 0
+
+
+def test_files_of_others_are_not_overwritten(urlward: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / NAMES[1]).write_text("mine")
+    with pytest.raises(UrlwardError, match="there already, and nothing of urlward: it is not overwritten"):
+        urlward("files", "-o", str(tmp_path))
+    assert (tmp_path / NAMES[1]).read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == [NAMES[1]]
 
 
 def test_show(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_command
-from urlward.commands.objections import add_objection_commands
+from urlward.commands.decisions import add_objection_commands
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import Objection, add_objection, read_objections
 from urlward.policy.allows import current_allows

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import run_command
-from urlward.commands.own import add_own_commands
+from urlward.commands.decisions import add_own_commands
 from urlward.engine.errors import UrlwardError
 from urlward.policy.own import own_entries
 

@@ -11,7 +11,7 @@ from conftest import run_command
 from obstacles import audit_on_a_full_disk
 from urlward.assignments.interval import SightingKind
 from urlward.assignments.store import AssignmentStore
-from urlward.commands.report import add_report_commands
+from urlward.commands.who import add_report_commands
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.source import SourceError
@@ -109,6 +109,8 @@ def test_what_was_met_without_the_client(state: Path, capsys: pytest.CaptureFixt
         assert not any(personal in text for personal in (A, "40213", "pupils", "anna"))
     assert "1234567" in page, "figures are as they were recorded"
     assert "byte for byte" in page
+    assert "did not arrive whole" in page
+    assert "Its URL was not learned by this event" in page
     assert "no plots" not in page
     assert [path.stat().st_mode & 0o777 for path in folder.iterdir()] == [0o600, 0o600]
     (line,) = audited(state)
@@ -160,6 +162,8 @@ def test_what_was_learned_is_named_by_its_id(state: Path) -> None:
     data, page = written(state)
     first, _ = own_entries(state)
     assert data["data"]["learned"] == [first.id]
+    assert "did not arrive whole" in data["summary"]
+    assert "Its URL was learned, and is blocked until 2027-01-20." in data["summary"]
     assert first.id in page
     assert "listed.example" not in page
 
@@ -184,6 +188,15 @@ def test_nothing_of_others_is_written_over(state: Path) -> None:
     with pytest.raises(SourceError, match="there already"):
         report(state, R1, *WHY)
     assert audited(state) == []
+
+
+def test_a_report_does_not_take_the_place_of_another(state: Path) -> None:
+    assert report(state, R1, *WHY) == 0
+    before = written(state)
+    with pytest.raises(SourceError, match="perhaps another report: it is not overwritten"):
+        report(state, R2, *WHY)
+    assert written(state) == before
+    assert len(audited(state)) == 1
 
 
 @pytest.mark.parametrize(

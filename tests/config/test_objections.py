@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from urlward.config import read_config
-from urlward.config.page import ObjectionsTable
+from urlward.config.proxy import ObjectionsTable
 
 URL = "http://gateway.example:8091/"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from urlward.config import Config, ConfigError, read_config
 from urlward.config.problem import Problem, lines_of_keys
-from urlward.config.sources import Source, Sources
+from urlward.config.sources import ConfigFile, Sources
 
 # Each $ becomes a key of its own, and each % a table of its own.
 PIECES = [
@@ -80,7 +80,7 @@ def test_several_elements_of_an_array_of_tables() -> None:
 
 def test_problems_of_flags_and_of_no_file_have_no_place() -> None:
     problems = [Problem("status", "x"), Problem("--listen", "y", in_file=False), Problem("", "z")]
-    made = Sources([Source(Path("u.toml"), b"status = 451\n")])
+    made = Sources([ConfigFile(Path("u.toml"), b"status = 451\n")])
     assert made.refused(problems).lines == ("--listen: y", "u.toml: z", "u.toml:1: status: x")
     assert Config().refused(*problems[:1]).lines == ("status: x",)
 

@@ -6,8 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from urlward.config import Config, is_key, read_config
-from urlward.config.shareable import NOT_SHOWN, shareable
-from urlward.config.tables import SHAREABLE, Shareable, Table
+from urlward.config.tables import NOT_SHOWN, SHAREABLE, Shareable, Table, shareable
 
 SHARED = {
     "Config.max_errors", "FeedTable.name", "FeedTable.format", "FeedTable.delimiter", "FeedTable.max_errors",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from urlward.config import read_config
-from urlward.dashboard.editing import EditError, Editor
+from urlward.dashboard.editing import Editor
 from urlward.dashboard.sources import AdminError
 
 MAIN = """include = ["more.toml"]
@@ -52,9 +52,9 @@ def test_no_other_table_is_changed_or_removed(editor: Editor, tmp_path: Path) ->
     assert row["values"]["name"] == "c"
     one_less(tmp_path)
     assert editor.table("feed", "feed.2")["values"]["name"] == "d"
-    with pytest.raises(EditError, match="changed meanwhile"):
+    with pytest.raises(AdminError, match="changed meanwhile"):
         editor.save("feed", "feed.2", {"category": "x"}, "ann", seen=row["seen"])
-    with pytest.raises(EditError, match="changed meanwhile"):
+    with pytest.raises(AdminError, match="changed meanwhile"):
         editor.remove("feed", "feed.2", "ann", seen=row["seen"])
     assert (tmp_path / "more.toml").read_text() == MORE
 
@@ -62,7 +62,7 @@ def test_no_other_table_is_changed_or_removed(editor: Editor, tmp_path: Path) ->
 def test_a_rule_goes_to_no_other_group(editor: Editor, tmp_path: Path) -> None:
     seen = editor.seen("group.1")
     one_less(tmp_path)
-    with pytest.raises(EditError, match="changed meanwhile"):
+    with pytest.raises(AdminError, match="changed meanwhile"):
         editor.save("rule", "group.1", {"action": "allow"}, "ann", seen=seen)
     assert (tmp_path / "more.toml").read_text() == MORE
     editor.save("rule", "group.1", {"action": "allow"}, "ann", seen=editor.seen("group.1"))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from urlward.dashboard.forms import FIELDS, shown, values_of
+from urlward.dashboard.editing import FIELDS, shown, values_of
 from urlward.dashboard.sources import AdminError
 
 FEED = {"name": "one", "url": "https://a.example/", "use": "block", "password_file": "any file"}

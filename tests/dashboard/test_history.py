@@ -12,7 +12,6 @@ import pytest
 from conftest import wait_for
 from lists.policy_support import config as read
 from urlward.dashboard import history
-from urlward.dashboard.charts import LINES, charts_of
 from urlward.dashboard.history import (
     AHEAD,
     DAY,
@@ -28,6 +27,7 @@ from urlward.dashboard.history import (
     past,
 )
 from urlward.dashboard.live_sources import LiveSources, RecorderParts
+from urlward.dashboard.pages import LINES, charts_of
 from urlward.dashboard.sources import AdminError, NotConfiguredError
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ADDED, Counts, Metrics

@@ -14,8 +14,7 @@ from urlward.dashboard.live_sources import LiveSources, RecorderParts
 from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Facts, Refused
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore, Refused
 from urlward.objections.objections import Grant
 from urlward.records.store import EventQuery
 

@@ -12,7 +12,7 @@ from dashboard.admin_support import EDITING, TOKEN, VIEWER_TOKEN, MadeUp, Site, 
 from dashboard.test_app import Browser
 from urlward.dashboard.app import ROUTES
 from urlward.dashboard.handler import NAVIGATION
-from urlward.dashboard.roles import ANYBODY, Access, Route
+from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
 
 PATHS = {
     "/feeds/(refresh|accept)": "/feeds/refresh",
@@ -159,7 +159,7 @@ def test_a_refusal_says_why(viewer: Browser):
 
 @pytest.mark.parametrize("path", [*(path for path, _ in NAVIGATION), *EDITING])
 def test_a_viewer_is_shown_no_form_that_is_refused(site: Site, viewer: Browser, operator: Browser, path: str):
-    access = Access(ROUTES)
+    access = RolesNeeded(ROUTES)
     pages = {"viewer": viewer.get(path), "operator": operator.get(path)}
     if access.needed(path.partition("?")[0], "GET") == "operator":
         assert pages.pop("viewer").status == 403

@@ -1,11 +1,14 @@
 """Origins and filters shared by the end-to-end tests."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from e2e.support import Authority, Filter, Nginx, RawOrigin, make_authority, nginx, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = ("*.example", "blocked.example", "paged.example", "plain.example", "localhost")
 

@@ -3,12 +3,15 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conftest import free_port
 from urlward.config import ObjectionsTable, PageTable
-from urlward.objections.objections import Objection
 from urlward.objections.server import ObjectionDesk, serve_objections
 from urlward.state.folder import local_key
+
+if TYPE_CHECKING:
+    from urlward.objections.objections import Objection
 
 OPERATOR = "Example Net"
 

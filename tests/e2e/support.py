@@ -35,7 +35,7 @@ from nginx_log import AccessLog
 
 HERE = Path(__file__).parent
 _COMMAND = (sys.executable, "-m", "urlward")
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds without an answer after which there is none."""
 
 ENDS_WITHIN = 60.0
@@ -314,6 +314,41 @@ def answer_anything(connection: socket.socket) -> None:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\norigin\n")
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of what any of its threads has started."""
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # it has ended meanwhile
+            found += map(int, path.read_text().split())
+    return found
+
+
+def command_of(pid: int) -> str:
+    """Command line of a process; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def files_in(folder: Path) -> dict[Path, bytes]:
+    """Files of a folder in which others write, without those that go meanwhile."""
+    found: dict[Path, bytes] = {}
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                found[path] = path.read_bytes()
+    return found
+
+
 def resident_memory(pid: int) -> int:
     """Resident bytes of a process, without those of files: of its own program it reads more as it runs."""
     text = Path(f"/proc/{pid}/status").read_text()
@@ -386,6 +421,14 @@ class Filter:
             assert secret not in log, f"{secret} is in the log"
         for bad in ("Traceback", "crashed", "Unhandled", "RuntimeWarning"):
             assert bad not in log, log
+
+    def end(self) -> None:
+        """SIGTERM twice: asked again, it does not wait for what is under way, nor whether something is."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.1)
+        self.stop()
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
@@ -483,7 +526,7 @@ def running(
         if check:
             proxy.check_log()
     finally:
-        proxy.stop()
+        proxy.end()
 
 
 def _forked(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import RECORDS, Filter, running
+from e2e.support import RECORDS, Filter, children_of, command_of, has_ended, running
 from e2e.test_feeds import publish, server
 
 ENTRIES = 5_000
@@ -57,25 +57,8 @@ def processes(pid: int) -> list[int]:
     """A process and all that descend from it."""
     found = [pid]
     for each in found:
-        for children in Path(f"/proc/{each}/task").glob("*/children"):
-            with suppress(OSError):  # it has ended meanwhile
-                found.extend(int(child) for child in children.read_text().split() if not ended(child))
+        found.extend(child for child in children_of(each) if not has_ended(child))
     return found
-
-
-def ended(pid: str) -> bool:
-    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
 
 
 def labels_in_memory(pid: int, labels: frozenset[bytes]) -> set[bytes]:
@@ -109,15 +92,15 @@ def found_in(proxy: Filter, labels: list[str]) -> dict[str, int]:
     for pid in processes(proxy.process.pid):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             if found := labels_in_memory(pid, wanted):
-                holding[command(pid)] = len(found)
+                holding[command_of(pid)] = len(found)
     return holding
 
 
 def long_lived(proxy: Filter) -> bool:
     """Whether only those processes are there that stay."""
-    of_feeds = [each for each in processes(proxy.process.pid) if "service.process" in command(each)]
+    of_feeds = [each for each in processes(proxy.process.pid) if "service.process" in command_of(each)]
     alone = all(len(processes(each)) == 1 for each in of_feeds)
-    return alone and not any("feeds.refresh" in command(each) for each in processes(proxy.process.pid))
+    return alone and not any("feeds.refresh" in command_of(each) for each in processes(proxy.process.pid))
 
 
 def found_at_rest(proxy: Filter, labels: list[str]) -> dict[str, int]:
@@ -175,7 +158,7 @@ def test_no_process_holds_an_entry(workers: int, tmp_path: Path) -> None:
         wait_for(lambda: long_lived(proxy), "the end of those that compile")
         assert len(processes(proxy.process.pid)) >= 3
         for pid in processes(proxy.process.pid):
-            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0), command(pid)
+            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0), command_of(pid)
         assert not found_at_rest(proxy, every)
         # Another version, of which some lines are no entries.
         put("second", ENTRIES + 1)

@@ -5,20 +5,19 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, Nginx, running, status_of
+from e2e.support import Filter, Nginx, children_of, running, status_of
 from e2e.test_confidential import command, processes
-from e2e.test_workers import children_of
 from urlward.assignments.store import AssignmentStore
 from urlward.engine.digest import format_key
 from urlward.policy.allows import add_allow
@@ -26,6 +25,9 @@ from urlward.records.asking import ask
 from urlward.records.holds import hold
 from urlward.state.audit import verify
 from urlward.state.folder import local_key
+
+if TYPE_CHECKING:
+    import subprocess
 
 pytestmark = pytest.mark.long
 

@@ -17,8 +17,7 @@ import pytest
 
 from browsing import CHROMIUM, FLAGS, NEEDS_CHROMIUM
 from conftest import free_port, wait_for
-from e2e.support import Authority, Filter, Nginx, RawOrigin, ask, get, running, urlward
-from e2e.test_workers import children_of
+from e2e.support import Authority, Filter, Nginx, RawOrigin, ask, children_of, get, running, urlward
 
 PASSWORD = "correct-horse"
 BROWSER_WITHIN = 120_000.0

@@ -11,16 +11,16 @@ from e2e.support import Authority, Filter, Nginx, RawOrigin, client_hello, conne
 
 FAULTS = {
     "matcher": "urlward.engine.matcher.Matcher.check_request = urlward.engine.matcher.Matcher.check = fault",
-    "connect": "urlward.engine.matcher.Matcher.check_host = fault",
-    "address": "urlward.engine.matcher.Matcher.check_address = fault",
+    "connect": "urlward.engine.matcher.Matcher.check_host = urlward.proxy.guard.Guard._tls = fault",
+    "address": "urlward.engine.hosts.Hosts.address_rules = fault",
     "names": "urlward.proxy.names.Place.names = fault",
     "page": "urlward.proxy.block_page.BlockPage.render = fault",
-    "decide": "urlward.proxy.addon.Urlward.decide = fault",
+    "decide": "urlward.proxy.session.decide = fault",
     "logging": "logging.getLogger('urlward').addHandler(Broken())",
 }
 PRELUDE = """
 import logging
-import urlward.engine.matcher, urlward.proxy.names, urlward.proxy.block_page, urlward.proxy.addon
+import urlward.engine.matcher, urlward.proxy.names, urlward.proxy.block_page, urlward.proxy.session
 def fault(*args, **kwargs):
     raise RuntimeError("http://blocked.example/listed.html")
 class Broken(logging.Handler):

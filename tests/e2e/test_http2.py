@@ -322,7 +322,7 @@ def test_a_websocket_goes_over_http1(proxy: Filter, authority: Authority) -> Non
             body = client.body.get(stream, b"")
             ws.receive_data(body[seen:])
             seen = len(body)
-            heard += "".join(cast(str, e.data) for e in ws.events() if isinstance(e, TextMessage))
+            heard += "".join(cast("str", e.data) for e in ws.events() if isinstance(e, TextMessage))
         assert (client.status[stream], heard) == (200, text)
         blocked = client.start("paged.example", "/listed.html")
         client.until_ended(blocked)

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import free_port, wait_for
 from dashboard.edit_support import Dashboard, reached
-from e2e.support import Filter, RawOrigin, Response, get, running
+from e2e.support import Filter, RawOrigin, Response, files_in, get, running
 
 FILE = random.Random(1).randbytes(200_000)
 PATH = "/secret-folder/known.bin"
@@ -119,9 +119,8 @@ def test_from_its_match_to_its_report(both: tuple[Filter, Dashboard], origin: Ra
     found = json.loads((report / "report.json").read_text())["data"]
     assert (found["reference"], found["learned"]) == (reference, [entry["id"]])
 
-    for path in [*(proxy.folder / "state").rglob("*"), *report.iterdir()]:
-        if path.is_file():
-            assert b"secret-folder" not in path.read_bytes(), path
+    for path, content in (files_in(proxy.folder / "state") | files_in(report)).items():
+        assert b"secret-folder" not in content, path
 
     dashboard.ask("POST", f"/api/own/{entry['id']}/remove", why="a false match")
 

@@ -10,7 +10,7 @@ import bcrypt
 import pytest
 
 from e2e.support import urlward
-from urlward.encoding import BOM
+from urlward.regular import BOM
 
 RECORDS = "[records]\ndays.blocks = 1\ndays.operations = 1\n"
 FEED = "[[feed]]\nname = 'f'\nurl = 'https://f.example/'\n"

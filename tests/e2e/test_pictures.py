@@ -1,19 +1,23 @@
 """Pictures and streams that look like listed ones, through a whole filter."""
 
+import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from conftest import wait_for
-from e2e.support import Filter, RawOrigin, connect, running
+from e2e.support import Filter, RawOrigin, children_of, command_of, connect, has_ended, running
 from files.pictures import picture, video, written
+from urlward.engine.errors import UrlwardError
 from urlward.files.pdq import digests_of
 from urlward.files.seen import DIGEST
+from urlward.records.asking import ask
 
 SMALL = (320, 240)
 
@@ -78,6 +82,19 @@ def _configured(folder: Path, more: str = "") -> Path:
     return file
 
 
+def inspectors(proxy: Filter) -> list[int]:
+    children = children_of(proxy.process.pid)
+    return [each for each in children if "urlward.files.inspector" in command_of(each)]
+
+
+def connected(inspector: int) -> int:
+    """How many workers are connected to an inspector: what comes to another is not looked at."""
+    held = {os.path.realpath(fd).rpartition("/")[2] for fd in Path(f"/proc/{inspector}/fd").iterdir()}
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    # What is accepted has the address of the socket that listens, and state 3 (unix(7), SS_CONNECTED).
+    return sum(len(row) > 7 and row[5] == "03" and f"socket:[{row[6]}]" in held for row in rows)
+
+
 def _asks(proxy: Filter, raw: RawOrigin) -> Callable[[str], bytes]:
     def ask(path: str) -> bytes:
         """All that comes of a response, until it is whole or cut."""
@@ -106,6 +123,7 @@ def test_a_picture_that_looks_like_a_listed_one_does_not_arrive(
     file = _configured(tmp_path)
     with running(tmp_path, "--config", str(file), "--workers", "2", text=_listed()) as proxy:
         wait_for(lambda: "pictures are compared with 1 digest" in proxy.log(), "the inspector")
+        wait_for(lambda: connected(*inspectors(proxy)) == 2, "both workers to reach it")
         ask = _asks(proxy, raw)
         assert ask("/other.jpg").endswith(other)
         assert known not in ask("/known.jpg")
@@ -121,7 +139,8 @@ def test_a_stream_that_has_no_end_is_cut_where_it_shows_a_listed_picture(
     made, raw = origin
     shown = [picture(n, SMALL) for n in range(3, 9)]
     made.streams = {"/live": video(shown, "mpegts", "mpeg2video")}
-    with running(tmp_path, "--config", str(_configured(tmp_path)), text=_listed()) as proxy:
+    file = str(_configured(tmp_path))
+    with running(tmp_path, "--config", file, "--workers", "1", text=_listed()) as proxy:
         wait_for(lambda: "pictures are compared with 1 digest" in proxy.log(), "the inspector")
         _asks(proxy, raw)("/live")
         # Its end has come by the filter: the client has waited for more.
@@ -129,33 +148,41 @@ def test_a_stream_that_has_no_end_is_cut_where_it_shows_a_listed_picture(
         wait_for(lambda: "known files: 1 learned" in proxy.log(), "its URL to be learned")
 
 
+def test_pictures_that_cannot_be_looked_at_are_an_alarm_until_they_can(tmp_path: Path) -> None:
+    file = _configured(tmp_path, 'classifier = "json:score"\n')
+
+    def status() -> dict[str, Any]:
+        try:
+            return ask(tmp_path / "state", "status")
+        except UrlwardError:
+            return {"alarms": {"pictures": "nobody says yet"}}
+
+    with running(tmp_path, "--config", str(file), text=_listed()) as proxy:
+        wait_for(lambda: "json:score" in status()["alarms"].get("pictures", ""), "the alarm")
+        assert status()["ready"]["ok"], "all else filters"
+        _configured(tmp_path)
+        proxy.process.send_signal(signal.SIGUSR2)
+        wait_for(lambda: "pictures" not in status()["alarms"], "its end")
+        wait_for(lambda: "pictures are looked at" in proxy.log(), "that to be said")
+
+
 def test_a_reload_replaces_the_inspector_and_an_end_leaves_nothing(
     tmp_path: Path, origin: tuple[Origin, RawOrigin]
 ) -> None:
     made, raw = origin
     made.files = {"/known.jpg": written(picture(5, (800, 600)))}
-    with running(tmp_path, "--config", str(_configured(tmp_path)), text=_listed()) as proxy:
-
-        def inspectors() -> list[int]:
-            children = (
-                Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
-            )
-            return [
-                int(each)
-                for each in children
-                if b"urlward.files.inspector" in Path(f"/proc/{each}/cmdline").read_bytes()
-            ]
-
+    file = str(_configured(tmp_path))
+    with running(tmp_path, "--config", file, "--workers", "1", text=_listed()) as proxy:
         wait_for(lambda: proxy.log().count("pictures are compared with 1 digest") == 1, "the inspector")
-        [before] = inspectors()
-        sandboxes = Path(f"/proc/{before}/task/{before}/children").read_text().split()
-        assert len(sandboxes) == 1
+        [before] = inspectors(proxy)
+        wait_for(lambda: len(children_of(before)) == 1, "its sandbox")
+        sandboxes = children_of(before)
         proxy.process.send_signal(signal.SIGUSR2)
         wait_for(lambda: "reload: done" in proxy.log(), "the reload")
         wait_for(lambda: proxy.log().count("pictures are compared with 1 digest") >= 2, "another inspector")
-        [after] = inspectors()
+        wait_for(lambda: all(map(has_ended, (before, *sandboxes))), "the end of the one before")
+        [after] = inspectors(proxy)
         assert after != before
-        assert not any(Path(f"/proc/{each}").exists() for each in (before, *sandboxes))
         assert made.files["/known.jpg"] not in _asks(proxy, raw)("/known.jpg")
         proxy.stop()
-        wait_for(lambda: not Path(f"/proc/{after}").exists(), "the inspector's end")
+        wait_for(lambda: has_ended(after), "the inspector's end")

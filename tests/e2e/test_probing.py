@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from itertools import count
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from conftest import free_port, wait_for
 from e2e.support import TIMEOUT, Filter, RawOrigin, Response, read_response, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RATE = 10
 ENTRIES = 3

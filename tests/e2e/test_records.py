@@ -7,14 +7,13 @@ import signal
 import socket
 import sqlite3
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import urllib3
@@ -22,8 +21,23 @@ from mitmproxy import certs
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import RECORDS, Filter, Nginx, connect, get, read_response, running, socks
+from e2e.support import (
+    RECORDS,
+    Filter,
+    Nginx,
+    children_of,
+    command_of,
+    connect,
+    files_in,
+    get,
+    read_response,
+    running,
+    socks,
+)
 from urlward.records.asking import ask as asked
+
+if TYPE_CHECKING:
+    import subprocess
 
 CONFIG = """\
 state = "state"
@@ -106,7 +120,7 @@ def test_a_block_is_an_event_a_count_and_a_line_on_the_dashboard(tmp_path: Path,
         assert status.returncode == 0, status.stdout
         assert urllib3.request("GET", f"{admin}/readyz", retries=False).status == 200
         assert urllib3.request("GET", f"{admin}/api/events", retries=False).status == 401
-    kept = b"".join(p.read_bytes() for p in (tmp_path / "state").rglob("*") if p.is_file())
+    kept = b"".join(files_in(tmp_path / "state").values())
     assert b"paged.example" not in kept
     assert b"listed.html" not in kept
     # The end in order is told, and nothing is missing.
@@ -180,11 +194,8 @@ def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
             ),
             "the sum",
         )
-        children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
         workers = [
-            int(pid)
-            for pid in children
-            if b"urlward.service.process" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            pid for pid in children_of(proxy.process.pid) if "urlward.service.process" not in command_of(pid)
         ]
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
@@ -219,14 +230,8 @@ def test_whoever_comes_to_the_dashboard_waits_for_the_process_that_takes_its_pla
     with recorded(tmp_path, executes=True) as (proxy, admin):
 
         def service() -> int:
-            main = proxy.process.pid
-            children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-            ours = [
-                pid
-                for pid in children
-                if b"urlward.service.process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-            ]
-            return int(ours[0]) if ours else 0
+            children = children_of(proxy.process.pid)
+            return next((pid for pid in children if "urlward.service.process" in command_of(pid)), 0)
 
         def login() -> int:
             with urllib3.PoolManager() as anew:  # no connection of before

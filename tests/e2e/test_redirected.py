@@ -10,7 +10,7 @@ import pytest
 
 from conftest import wait_for
 from e2e.conftest import trust
-from e2e.support import ENDS_WITHIN, Authority, running
+from e2e.support import ENDS_WITHIN, Authority, children_of, running
 from e2e.test_modes import CLIENT, GATEWAY, ip, may_make_namespaces, namespaces
 
 RULES = """\
@@ -174,15 +174,9 @@ def test_two_ports_of_both_families(tmp_path: Path, authority: Authority) -> Non
                 assert " error " not in proxy.log()
                 assert "ended with" not in proxy.log()
                 # Had anything gone round in a circle, it would have left connections.
-                for worker in workers(proxy.process.pid):
+                for worker in children_of(proxy.process.pid):
                     fds = Path(f"/proc/{worker}/fd")
                     wait_for(lambda fds=fds: len(list(fds.iterdir())) < 40, "them to be closed")  # type: ignore[misc]
         finally:
             server.kill()
             server.wait(ENDS_WITHIN)
-
-
-def workers(supervisor: int) -> list[int]:
-    """The processes of the workers of one filter."""
-    tasks = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
-    return [int(task) for task in tasks]

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import free_port, wait_for
 from e2e.support import ENDS_WITHIN, Nginx, accepts, read_to_end
-from urlward.commands.helper import answer
+from urlward.commands.check import answer
 from urlward.library import Filter
 
 LIST = """\

@@ -14,9 +14,8 @@ import pytest
 
 from conftest import wait_for
 from e2e.steer_support import address, ask, command, elements, get, resolving, steering, while_alive
-from e2e.support import Filter
+from e2e.support import Filter, children_of
 from e2e.test_modes import may_make_namespaces
-from e2e.test_workers import children_of
 from gateway.network import Network
 from urlward.proxy import notify
 

@@ -47,7 +47,7 @@ def conversation(s: socket.socket) -> list[str]:
         whole = ""
         while len(whole) < len(text):
             ws.receive_data(s.recv(65536))
-            whole += "".join(cast(str, e.data) for e in ws.events() if isinstance(e, TextMessage))
+            whole += "".join(cast("str", e.data) for e in ws.events() if isinstance(e, TextMessage))
         heard.append(whole)
     s.sendall(ws.send(CloseConnection(1000)))
     return heard

@@ -3,16 +3,19 @@
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import ENDS_WITHIN, LIST, Filter, Nginx, get, running, urlward
+from e2e.support import ENDS_WITHIN, LIST, Filter, Nginx, children_of, get, has_ended, running, urlward
 from urlward.lists.run_folder import PREFIX
+
+if TYPE_CHECKING:
+    import subprocess
 
 
 def workers_of(proxy: Filter) -> list[int]:
@@ -238,23 +241,6 @@ def test_a_supervisor_that_is_killed_takes_all_with_it_and_a_restart_binds(
         assert len(list(temporary.glob(f"{PREFIX}*"))) == 1
         proxy.stop()
     assert not list(temporary.glob(f"{PREFIX}*"))
-
-
-def has_ended(pid: int) -> bool:
-    """Whether a process has ended, be it that nobody has asked for its exit code yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
-def children_of(pid: int) -> list[int]:
-    """Process ids of what any of its threads has started."""
-    found: list[int] = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # it has ended meanwhile
-            found += map(int, path.read_text().split())
-    return found
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":

@@ -18,17 +18,16 @@ SECRET = bytes(range(32))
 OTHER_SECRET = bytes(range(1, 33))
 CREATED = 1_700_000_000
 
-PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "everyday")
-LONG = PROFILE == "long"
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 """HYPOTHESIS_PROFILE=long tries other examples at each run, and a hundred times as many."""
-SHARES = {"everyday": 4, "ci": 2}
-"""In a run of CI, whose examples are others each time, one in so many is tried; everyday the same ones."""
+SHARE = 4
+"""Otherwise one in so many is tried: everyday the same ones, in CI others each time."""
 
 
 def examples(count: int) -> settings:
     """Settings for a property that `count` examples are enough for."""
     return settings(
-        max_examples=count * 100 if LONG else count // SHARES.get(PROFILE, 1),
+        max_examples=count * 100 if LONG else count // SHARE,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
     )
 

@@ -85,20 +85,21 @@ def answered(expected: Sequence[str]) -> int:
     return max((n for n, word in enumerate(expected, 1) if word in ("blocked", "served")), default=0)
 
 
-def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1) -> list[Result]:
+def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1, first: int = 0) -> list[Result]:
     """Rows along the ways that they are meant for, which are gone side by side; on one way a row follows the
     other. That way, what an origin logs can be laid to a row.
 
     Args:
         in_turn: of the ways of an engine that does what another does as well (`IN_TURN`), how many have a row
             between them: each goes along one of so many, the next row along the next ones.
+        first: along which of them the first row goes, of any number of them.
     """
     ways, by_way = list(ways), defaultdict[Way, list[Row]](list)
     for number, row in enumerate(rows):
         for engine in sorted({way.engine for way in ways}):
             meant = [way for way in ways if way.engine == engine and takes(way, row)]
             step = min(in_turn, len(meant)) if engine in IN_TURN else 1
-            for way in meant[number % step :: step] if meant else ():
+            for way in meant[(number + first) % step :: step] if meant else ():
                 by_way[way].append(row)
     with ThreadPoolExecutor(max(1, len(ways))) as pool:
         parts = [pool.submit(_along, lab, way, by_way[way]) for way in ways]

@@ -16,10 +16,9 @@ from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Outcome
 from urlward.feeds.refresh import refresh
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.state.folder import local_key
 
 NGINX = """

@@ -1,7 +1,7 @@
 from urlward.config import FeedTable
 from urlward.engine.artifact import Header
-from urlward.feeds.facts import Facts
 from urlward.feeds.status import alarms
+from urlward.feeds.store import Facts
 
 DAY = 86_400
 NOW = 1_800_000_000.0

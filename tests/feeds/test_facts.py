@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.feeds.facts import Accepted, Facts, Refused, dump_facts, parse_facts
+from urlward.feeds.store import Accepted, Facts, Refused, dump_facts, parse_facts
 
 FACTS = Facts(
     since=1.0,

@@ -2,8 +2,8 @@ import pytest
 
 from lists.support import HTML, PICTURE
 from urlward.config import FeedTable
-from urlward.feeds.facts import Accepted
 from urlward.feeds.guards import RefusedError, check_head, check_size
+from urlward.feeds.store import Accepted
 
 FEED = FeedTable(name="a", path="b", min_entries=2)
 

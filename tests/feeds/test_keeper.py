@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import pytest
 
+from conftest import until
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, blocks, descriptors
 from urlward import lasting
 from urlward.engine.dates import parse_time
@@ -69,15 +70,6 @@ def replace(path: Path, content: str | bytes) -> None:
     beside = path.with_name("beside")
     beside.write_bytes(content.encode() if isinstance(content, str) else content)
     beside.replace(path)
-
-
-async def until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    """Wait for a state, with a bound that only a hang reaches."""
-    end = asyncio.get_running_loop().time() + timeout
-    while not condition():
-        if asyncio.get_running_loop().time() > end:
-            pytest.fail(f"waited {timeout} s for {what}")
-        await asyncio.sleep(0.01)
 
 
 async def some_polls() -> None:

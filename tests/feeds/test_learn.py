@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from conftest import wait_for
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds import learn
@@ -366,6 +367,34 @@ def test_what_is_over_is_removed_though_nothing_is_met(
     monkeypatch.setattr(learn, "CLEAN", 0.0)
     service.look()
     assert own_entries(state) == []
+    assert verdict(state, f"http://{MATCH.url}")[0] == "pass"
+
+
+def test_what_was_learned_goes_when_it_is_over_though_nothing_is_learned_any_more(
+    worker: Worker, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.learn(MATCH)
+    worker.close()
+    Service(state).look()
+    (learned,) = own_entries(state)
+    monkeypatch.setattr(learn, "TOGETHER", 1)
+    for n in range(3):
+        worker.now += 1
+        Learner(state, local_key(state)).learn(MATCH._replace(url=f"listed.example/{n}"))
+    wait_for(lambda: len(requests(state)) == 3, "what workers have handed on before")
+    mine = add_own(
+        state, local_key(state), draft("http://other.example/", expires="2026-01-01"), "ann", now=0.0
+    )
+    service = Service(state)
+    service.days = 0
+    service.look()
+    assert own_entries(state) == [learned, mine], "it is in force until then"
+    assert requests(state) == []
+    after = Service(state)
+    after.days = 0
+    after.clock = lambda: time.time() + 9 * 86_400
+    after.look()
+    assert own_entries(state) == [mine]
     assert verdict(state, f"http://{MATCH.url}")[0] == "pass"
 
 

@@ -11,9 +11,9 @@ from feeds.test_updates import running, table
 from lists.support import key_file
 from urlward.engine.artifact import Header, parse
 from urlward.engine.signing import sign_artifact
-from urlward.feeds import poll as feeds_poll
-from urlward.feeds.poll import PollError, peek
+from urlward.feeds import updates
 from urlward.feeds.source import NO_VALIDATORS, Validators
+from urlward.feeds.updates import PollError, peek
 
 LARGE, SMALL = issue(1, *range(200), signer=SIGNER), issue(2, *range(20), signer=SIGNER)
 
@@ -58,11 +58,11 @@ async def test_a_page_in_between_does_not_end_it(
             raise found
         return found, NO_VALIDATORS
 
-    monkeypatch.setattr(feeds_poll, "peek", look)
-    monkeypatch.setattr(feeds_poll, "MOST", 0.001)
+    monkeypatch.setattr(updates, "peek", look)
+    monkeypatch.setattr(updates, "MOST_WAIT", 0.001)
     table = feed(tmp_path, url="http://192.0.2.1/").table.model_copy(update={"poll": 0.001})
     with pytest.raises(Over):
-        await feeds_poll.poll(table, lambda: parse(LARGE).header, lambda: asked_for.append(True))
+        await updates.poll(table, lambda: parse(LARGE).header, lambda: asked_for.append(True))
     assert asked_for == [True]
     assert caplog.text.count("is no artifact: it is looked at each interval alone") == 2, "once each time"
 
@@ -82,19 +82,19 @@ async def test_what_is_not_taken_is_asked_for_once(tmp_path: Path, monkeypatch: 
             raise Over from None
         return looks[-1], NO_VALIDATORS
 
-    monkeypatch.setattr(feeds_poll, "peek", look)
+    monkeypatch.setattr(updates, "peek", look)
     made = feed(tmp_path, url="http://192.0.2.1/")
     table = made.table.model_copy(update={"poll": 0.001})
     in_force = first
     with pytest.raises(Over):
-        await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+        await updates.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
     assert (len(looks), asked_for) == (6, [second])
     # Another one is asked for, and so is the first where it is no longer in force.
     looks.clear()
     asked_for.clear()
     seen, in_force = iter([second, first, second]), parse(again(LARGE, 3)).header
     with pytest.raises(Over):
-        await feeds_poll.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+        await updates.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
     assert asked_for == [second, first, second]
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_gives_no_parts_is_not_polled(
     made = feed(tmp_path, url=site.url())
     header, _ = peek(made.table, NO_VALIDATORS)
     assert header == parse(LARGE).header
-    monkeypatch.setattr(feeds_poll, "HEAD_ONLY", {})
+    monkeypatch.setattr(updates, "HEAD_ONLY", {})
     with pytest.raises(PollError, match="no parts of files"):
         peek(made.table, NO_VALIDATORS)
 

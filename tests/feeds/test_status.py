@@ -3,9 +3,8 @@ from typing import Any
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.feeds.facts import Accepted, Facts, Refused
 from urlward.feeds.status import status, table
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Accepted, Facts, FeedStore, Refused
 
 NOW = 1_800_000_000.0
 FEED = FeedTable(name="one", path="none", stale_after=3600.0)

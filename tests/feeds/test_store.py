@@ -11,8 +11,7 @@ from lists.support import artifact, names_in
 from obstacles import permissions_hold
 from urlward.engine.artifact import read_header
 from urlward.feeds import store as feed_store
-from urlward.feeds.facts import Facts
-from urlward.feeds.store import BusyError, FeedStore
+from urlward.feeds.store import BusyError, Facts, FeedStore
 from urlward.state.folder import StateError
 
 DATA = artifact(["a.example", "b.example"])

@@ -12,13 +12,13 @@ from conftest import wait_for
 from feeds.feed_support import Server, hosts
 from urlward.config import Config, FeedTable
 from urlward.feeds.feed import Feed
+from urlward.feeds.schedule import AT_ONCE
 from urlward.feeds.store import FeedStore
-from urlward.feeds.turns import AT_ONCE
 from urlward.lists import memfd
 
 HOLD = """
 import sys
-from urlward.feeds.turns import Turn
+from urlward.feeds.schedule import Turn
 turn = Turn(int(sys.argv[1]))
 with turn.taken():
     print("taken", flush=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from companion import Companion
-from conftest import free_port, wait_for
+from conftest import free_port, until, wait_for
 from feeds.feed_support import Server, hosts
 from lists.support import HTML
 from urlward.config import Config, FeedTable
@@ -301,19 +301,14 @@ async def test_an_artifact_that_is_gone_is_fetched_anew_at_once_but_not_without_
     store = FeedStore(tmp_path / "state", "good")
     with in_this_process(tmp_path, monkeypatch, feed) as feeds:
         running = asyncio.ensure_future(feeds.run())
-        async with asyncio.timeout(60):
-            for _ in range(2):
-                while store.header() is None:
-                    await asyncio.sleep(0.02)
-                while store.facts().last_success == 0:
-                    await asyncio.sleep(0.02)
-                await asyncio.sleep(0.2)  # it has seen it
-                store.path.unlink()
+        for _ in range(2):
+            await until(lambda: store.header() is not None)
+            await until(lambda: store.facts().last_success > 0)
+            await asyncio.sleep(0.2)  # it has seen it
+            store.path.unlink()
         lost = feeds.updates[0]._lost
         monkeypatch.setattr(updates, "LOST_AGAIN", time.monotonic() - lost + 0.5)
-        async with asyncio.timeout(60):
-            while store.header() is None:
-                await asyncio.sleep(0.02)
+        await until(lambda: store.header() is not None)
         assert time.monotonic() - lost > 0.5
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -64,6 +64,8 @@ class Judge:
 
 
 class BodyCopy:
+    waited: Callable[[], None]
+
     def __init__(self, media: str, size: int | None, hear: Hear) -> None:
         self.offered = media, size
         self.hear = hear
@@ -84,6 +86,7 @@ class BodyCopy:
 
 class Inspector:
     def __init__(self) -> None:
+        self.is_behind = False
         self.copies: list[BodyCopy] = []
 
     def offer(self, media: str, size: int | None, found: Hear, place: str) -> BodyCopy:
@@ -256,9 +259,25 @@ def test_decoders_that_take_much_memory_are_few(coding: str, count: int, ends: b
 
 
 def test_what_is_not_looked_at_takes_no_room() -> None:
-    room = Room(0)
-    one = inspection(Judge(), {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
+    room, judge = Room(0), Judge()
+    one = inspection(judge, {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
     assert fed(one, brotli.compress(b"<html>" * 1_000)).over
+    assert not judge.without_room, "nothing was missed"
+
+
+@pytest.mark.parametrize("outer", ["br", "zstd"])
+def test_decoders_that_nothing_comes_out_of_are_few_too(outer: str) -> None:
+    # The name of a file in a gzip member's head (RFC 1952 section 2.3.1), which does not end.
+    data = CODINGS[outer](b"\x1f\x8b\x08\x08\0\0\0\0\0\3" + b"a" * 3_000_000)
+    most = 4 if outer == "br" else 2
+    room, judges = Room(most), [Judge() for _ in range(4)]
+    fields = {"Content-Type": "text/html", "Content-Encoding": f"gzip, {outer}"}
+    begun = [fed(inspection(judge, fields, room=room), data) for judge in judges]
+    assert room.left == 0
+    assert [judge.without_room for judge in judges] == [False, False, True, True]
+    assert [one.over for one in begun] == [False, False, True, True]
+    begun.clear()
+    assert room.left == most
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -571,6 +590,35 @@ def test_a_picture_that_may_be_cut_waits_for_what_is_found(found: PictureFound) 
         assert one.answer is None
     assert one.over
     assert called == ["changed"]
+
+
+def test_a_picture_whose_answer_takes_long_goes_on_and_what_is_found_later_is_told() -> None:
+    inspector, called, judge = Inspector(), list[str](), Judge()
+    one = inspection(judge, inspector=inspector, pictures="cut")
+    one.changed = lambda: called.append("changed")
+    ended(fed(one, PICTURE))
+    (copy,) = inspector.copies
+    assert (one.over, one.holds) == (False, True)
+    copy.waited()
+    assert (one.over, one.holds, one.answer, called) == (True, False, None, ["changed"])
+    one.drop()
+    copy.hear(FOUND)
+    copy.hear(None)
+    assert [(each.gone, one.answer) for each in judge.seen[1:]] == [(True, None)]
+    assert (copy.state, called) == ("ended", ["changed"])
+
+
+def test_where_answers_take_long_no_picture_waits_but_is_looked_at_and_hashed() -> None:
+    inspector, judge = Inspector(), Judge()
+    inspector.is_behind = True
+    one = ended(fed(inspection(judge, inspector=inspector, pictures="cut"), PICTURE))
+    (copy,) = inspector.copies
+    assert (one.over, copy.content, copy.state) == (True, PICTURE, "ended")
+    assert ended(fed(inspection(Judge(PICTURE), inspector=inspector, pictures="cut"), PICTURE)).answer
+    # One that is found while the body is under way ends it nevertheless.
+    one = fed(inspection(judge, inspector=inspector, pictures="cut"), VIDEO + b"x" * 5000)
+    inspector.copies[-1].hear(FOUND)
+    assert (one.answer, one.over, judge.seen[-1].gone) == ("alike", True, False)
 
 
 def test_a_picture_whose_first_bytes_have_yet_to_come_may_be_one() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import until
 from files.pictures import FRAGMENTED, picture, video, written
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
@@ -32,7 +34,6 @@ from urlward.lists.build import compile_sources
 from urlward.process import module_command
 
 KEY = Key(b"k" * 32)
-WITHIN = 30.0
 
 
 def pdq(image: Image.Image) -> str:
@@ -89,8 +90,15 @@ class Worker:
 
     def __init__(self, folder: Path, lists: Callable[[], list[LoadedList]], **given: float) -> None:
         self.counted: Counter[str] = Counter()
+        self.troubles: list[str] = []
         given = {"most": 64, "max_size": 16 << 20, "deadline": 20.0} | given
-        self.inspector = Inspector(folder, lists, count=lambda what: self.counted.update([what]), **given)  # type: ignore[arg-type]
+        self.inspector = Inspector(
+            folder,
+            lists,
+            count=lambda what: self.counted.update([what]),
+            trouble=self.troubles.append,
+            **given,  # type: ignore[arg-type]
+        )
 
     async def look(
         self, data: bytes, media: str = "image", *, size: int = 50_000, place: str = ""
@@ -103,18 +111,20 @@ class Worker:
             copy.write(data[at : at + size])
             await asyncio.sleep(0)
         copy.end()
-        return await asyncio.wait_for(over, WITHIN)
+        await until(over.done, "what becomes of it")
+        return over.result()
+
+    async def look_for(self, channel: socket.socket, number: int) -> None:
+        """A picture that is answered at once by whoever has the other end."""
+        looking = asyncio.ensure_future(self.look(written(picture(1))))
+        await self.until(lambda: number in self.inspector._asked)
+        channel.sendall(json.dumps({"done": number, "how": "done"}).encode())
+        await looking
 
     def begin(self) -> "tuple[inspection.Hear, asyncio.Future[list[PictureFound]]]":
         said: list[PictureFound] = []
         over: asyncio.Future[list[PictureFound]] = asyncio.get_running_loop().create_future()
         return (lambda each: over.set_result(said) if each is None else said.append(each)), over
-
-    async def until(self, what: Callable[[], object]) -> None:
-        until = time.monotonic() + WITHIN
-        while not what():
-            assert time.monotonic() < until
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
@@ -124,7 +134,7 @@ async def working(
     made = Worker(folder, lists or list, **given)
     task = asyncio.ensure_future(made.inspector.run())
     try:
-        await made.until(lambda: made.inspector._channel)
+        await until(lambda: made.inspector._channel)
         yield made
     finally:
         task.cancel()
@@ -168,17 +178,66 @@ async def test_lists_that_change_are_taken(tmp_path: Path) -> None:
             assert await worker.look(written(picture(3)))
 
 
-async def test_a_list_whose_artifact_is_gone_is_tried_again_when_it_is_there(tmp_path: Path) -> None:
+async def test_while_the_index_of_an_issue_is_made_the_one_before_serves(tmp_path: Path) -> None:
+    lists = inspector.PictureLists(tmp_path, lambda *_: None)
+    before = listed(tmp_path, picture(1)).artifact.header.checksum.hex()
+    lists.make("pictures", before, KEY.secret)
+    await lists._making[before]
+    first = lists.get("pictures", before)
+    after = listed(tmp_path, picture(2), picture(3), serial=2).artifact.header.checksum.hex()
+    lists.keep({after: "pictures"})
+    assert first is lists.get("pictures", after) is not None
+    assert lists.get("others", after) is None
+    lists.make("pictures", after, KEY.secret)
+    await lists._making[after]
+    second = lists.get("pictures", after)
+    assert second is not None
+    assert len(second) == 2
+    lists.keep({})
+    assert lists.get("pictures", after) is lists.get("pictures", before) is None
+
+
+async def test_an_issue_that_cannot_be_read_leaves_the_one_before(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            lists[:] = [listed(tmp_path, picture(1), picture(3), serial=2)]
+            artifact = tmp_path / "pictures.ward"
+            artifact.write_bytes(artifact.read_bytes()[:-1] + b"\0")
+            await said(process, "pictures are not compared with it")
+            assert [each.list for each in await worker.look(written(picture(1)))] == ["pictures"]
+            lists[:] = [listed(tmp_path, picture(2), name="others")]
+            await said(process, "list others: pictures are compared with 1 digest")
+            assert await worker.look(written(picture(1))) == [], "it is in force no more"
+            assert worker.counted == {"done": 2}
+
+
+async def test_a_list_whose_artifact_is_gone_is_a_trouble_until_it_is_there(tmp_path: Path) -> None:
     lists = [listed(tmp_path, picture(1))]
     artifact = tmp_path / "pictures.ward"
     beside = artifact.rename(tmp_path / "elsewhere")
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: lists) as worker:
             assert await worker.look(written(picture(1))) == []
+            assert worker.counted == {"dropped": 1}, "nobody has looked whether it is listed"
+            await worker.until(lambda: worker.troubles)
             beside.rename(artifact)
-            async with working(tmp_path, lambda: lists):  # another worker says it again
-                await said(process, "compared with 1 digest")
+            await said(process, "compared with 1 digest")
+            await worker.until(lambda: len(worker.troubles) > 1)
             assert await worker.look(written(picture(1)))
+    why = "list pictures: pictures are not compared with it: its artifact is not there"
+    assert worker.troubles == [why, ""]
+
+
+async def test_a_list_that_is_not_compared_and_is_not_in_force_any_more_is_no_trouble(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    (tmp_path / "pictures.ward").unlink()
+    with inspecting(tmp_path):
+        async with working(tmp_path, lambda: lists) as worker:
+            await worker.until(lambda: worker.troubles)
+            lists.clear()
+            await worker.until(lambda: worker.troubles[-1] == "")
 
 
 async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
@@ -219,23 +278,63 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
             for at in range(0, len(data), 8_192):
                 copy.write(data[at : at + 8_192])
             if pieces:  # before it has ended
-                await worker.until(lambda: worker.counted["done"] > 1)
+                await until(lambda: worker.counted["done"] > 1)
                 assert None not in heard
             copy.end()
-            await worker.until(lambda: None in heard)
+            await until(lambda: None in heard)
     assert heard[-1] is None
     assert {each.list for each in heard[:-1] if each} == {"pictures"}
     assert bool(worker.counted["done"] > 1) is pieces
     assert worker.counted["done"] == worker.counted.total()
 
 
+@pytest.mark.parametrize(
+    ("muxer", "codec", "options"),
+    [
+        ("mp4", "libx264", FRAGMENTED),
+        ("webm", "libvpx", {"live": "1"}),
+        ("mpegts", "mpeg2video", {}),
+        ("mpegts", "libx264", {"tune": "zerolatency"}),
+    ],
+)
+async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
+    tmp_path: Path, muxer: str, codec: str, options: dict[str, str]
+) -> None:
+    """What follows it in the stream has not come when it is found."""
+    loaded = listed(tmp_path, picture(2, (320, 240)))
+    data = video([picture(n, (320, 240)) for n in (1, 2, 3)], muxer, codec, options=options)
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            heard: list[PictureFound | None] = []
+            copy = worker.inspector.offer("video", None, heard.append)
+            assert copy is not None
+            at = 0
+            while not heard:
+                assert at < len(data)
+                copy.write(data[at : at + 2_000])
+                at += 2_000
+                await asyncio.sleep(0.05)
+            copy.drop()
+    assert at < len(data) * 0.9
+    assert heard[0] is not None
+    assert heard[0].list == "pictures"
+
+
+@pytest.mark.parametrize(
+    ("muxer", "codec", "options", "unit", "head"),
+    [
+        ("mp4", "libx264", FRAGMENTED, b"moof", 4),
+        ("webm", "libvpx", {"cluster_time_limit": "1900"}, b"\x1f\x43\xb6\x75", 0),
+    ],
+)
 async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
-    tmp_path: Path,
+    tmp_path: Path, muxer: str, codec: str, options: dict[str, str], unit: bytes, head: int
 ) -> None:
     loaded = listed(tmp_path, picture(2, (320, 240)))
     shown = [picture(n, (320, 240)) for n in range(3)]
-    data = video(shown, "mp4", "libx264", options=FRAGMENTED)
-    places = [at - 4 for at in range(len(data)) if data.startswith(b"moof", at)]
+    data = video(shown, muxer, codec, options=options)
+    places = [at - head for at in range(len(data)) if data.startswith(unit, at)]
     segments = [data[at:to] for at, to in zip(places, [*places[1:], len(data)], strict=True)]
     with inspecting(tmp_path) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
@@ -250,6 +349,38 @@ async def test_segments_are_looked_at_with_the_beginning_from_the_same_place(
             huge = data[: places[0]] + (100_000).to_bytes(4) + b"free" + bytes(99_992)
             assert await worker.look(huge, "video", place="c") == []
             assert await worker.look(segments[2], "video", place="c") == []
+
+
+def test_a_beginning_is_remembered_while_something_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspector, "PLACES", 2)
+    now, fds = 0.0, [memfd.new() for _ in range(4)]
+
+    def has(place: str) -> int:
+        found = beginnings.get(place)
+        for fd in found:
+            os.close(fd)
+        return len(found)
+
+    beginnings = inspector.Beginnings(lambda: now)
+    for n, place in enumerate(("watched", "left", "watched")):
+        beginnings.add(place, fds[n : n + 1])
+    now = inspector.FORGET - 1
+    beginnings.forget()
+    assert (has("watched"), has("left"), has("none")) == (2, 1, 0)
+    assert has("watched") == 2
+    beginnings.add("new", fds[3:])
+    assert (has("watched"), has("left"), has("new")) == (2, 0, 1), "the one that was lacked last stays"
+    now += inspector.FORGET - 1
+    assert has("watched") == 2
+    now += 1
+    beginnings.forget()
+    assert (has("watched"), has("new")) == (2, 0)
+    now += inspector.FORGET
+    beginnings.forget()
+    assert has("watched") == 0
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 def test_what_waits_has_room_in_bytes_and_pictures_go_first() -> None:
@@ -296,11 +427,12 @@ async def test_an_inspector_that_is_killed_is_waited_for_by_nobody(
             copy.write(written(picture(1)))
             copy.end()
             process.send_signal(signal.SIGKILL)
-            assert await asyncio.wait_for(over, WITHIN) == []
+            await until(over.done, "what becomes of it")
+            assert over.result() == []
             assert worker.counted == {"dropped": 1}
             with inspecting(tmp_path) as another:
                 await said(another, "compared with 1 digest")
-                await worker.until(lambda: worker.inspector._channel)
+                await until(lambda: worker.inspector._channel)
                 assert await worker.look(written(picture(1)))
 
 
@@ -309,7 +441,7 @@ async def test_what_there_is_no_room_for_is_passed_over_at_once(tmp_path: Path) 
     with inspecting(tmp_path, classifier="slow:score", deadline=2.0, queue=2):
         async with working(tmp_path) as worker:
             begun = [asyncio.ensure_future(worker.look(written(picture(1)))) for _ in range(8)]
-            await worker.until(lambda: worker.counted["dropped"] >= 5)
+            await until(lambda: worker.counted["dropped"] >= 5)
             await asyncio.gather(*begun)
     # One is under way and two wait, or all that wait came before the first was taken.
     assert worker.counted["late"] in (2, 3)
@@ -328,6 +460,25 @@ async def test_copies_take_no_more_memory_than_there_is_room_for(tmp_path: Path)
                 assert copy is not None
                 copy.drop()
             assert worker.inspector.reserve(3 << 20)
+
+
+async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspection, "FILES_SHARE", -(-resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3))
+    with inspecting(tmp_path):
+        async with working(tmp_path) as worker:
+            # Small ones, whose content is yet to come: a client may have a hundred on a connection.
+            copies = [worker.inspector.offer("image", None, lambda _: None) for _ in range(8)]
+            for copy in copies:
+                assert copy is not None
+                copy.write(b"\xff\xd8\xff" + bytes(500))
+            assert worker.counted == {"dropped": 8 - 3}
+            for copy in copies:
+                assert copy is not None
+                copy.drop()
+            worker.counted.clear()
+            for _ in range(8):
+                await worker.look(written(picture(1)))
+            assert worker.counted == {"done": 8}, "one after another there is room"
 
 
 @contextmanager
@@ -350,6 +501,33 @@ async def test_what_is_handed_over_takes_room_until_it_is_answered(tmp_path: Pat
             assert worker.counted == {"dropped": 8 - 3}
             worker.inspector.close()
             assert worker.inspector.reserve(3 << 20)
+
+
+async def test_nobody_waits_for_an_inspector_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "WAITS", 0.0)
+    with hanging(tmp_path) as listening:
+        async with working(tmp_path) as worker:
+            channel, _ = listening.accept()
+            with channel:
+                waited, heard = list[str](), list[PictureFound | None]()
+                copy = worker.inspector.offer("image", None, heard.append)
+                assert copy is not None
+                copy.waited = lambda: waited.append("waited")
+                copy.write(written(picture(1)))
+                assert not worker.inspector.is_behind
+                copy.end()
+                await worker.until(lambda: worker.inspector.is_behind)
+                assert (waited, heard) == (["waited"], [])
+                # It is behind until one answer has come in time.
+                channel.sendall(b'{"done": 1, "how": "done"}')
+                await worker.until(lambda: heard)
+                assert worker.inspector.is_behind
+                worker.inspector._waits = 30.0
+                await worker.look_for(channel, 2)
+                assert not worker.inspector.is_behind
+                assert (waited, heard) == (["waited"], [None])
 
 
 async def test_what_is_handed_over_cannot_be_changed(tmp_path: Path) -> None:
@@ -435,9 +613,14 @@ async def test_a_classifier_that_fails_is_said_once(tmp_path: Path) -> None:
 async def test_a_classifier_that_is_not_there_leaves_pictures_alone_and_says_so(tmp_path: Path) -> None:
     with inspecting(tmp_path, classifier="nowhere:score") as process:
         async with working(tmp_path) as worker:
-            await said(process, "files: pictures are not looked at: files.classifier: nowhere:score")
+            why = "pictures are not looked at: files.classifier: nowhere:score"
+            await said(process, f"files: {why}")
             assert await worker.look(written(picture(1))) == []
+            await worker.until(lambda: worker.troubles)
+            async with working(tmp_path) as later:  # whoever comes later is told too
+                await later.until(lambda: later.troubles)
     assert worker.counted == {"dropped": 1}
+    assert [each.startswith(why) for each in worker.troubles + later.troubles] == [True, True]
 
 
 async def test_a_classifier_that_its_package_does_not_have_is_said(tmp_path: Path) -> None:
@@ -459,9 +642,29 @@ async def test_without_the_extra_a_line_says_so_and_nothing_breaks(tmp_path: Pat
             else:
                 await said(process, "the extra files is not installed")
             assert await worker.look(written(picture(1))) == []
+            await worker.until(lambda: any("extra" in each for each in worker.troubles))
         assert process.poll() is None, "it would be replaced, again and again"
         process.terminate()
         assert "Traceback" not in process.stdout.read()  # type: ignore[union-attr]
+
+
+async def test_an_inspector_without_descriptors_drops_what_comes_and_goes_on(tmp_path: Path) -> None:
+    lists = [listed(tmp_path, picture(1))]
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: lists) as worker:
+            await said(process, "compared with 1 digest")
+            assert await worker.look(written(picture(1)))
+            before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+            # Those that it has stay open.
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (1, before[1]))
+            for place in ("", "place"):
+                assert await worker.look(written(picture(1)), place=place) == []
+            assert worker.counted == {"done": 1, "dropped": 2}
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+            assert await worker.look(written(picture(1)))
+        process.terminate()
+        assert process.stdout is not None
+        assert not await asyncio.to_thread(process.stdout.read), "no traceback for each"
 
 
 async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
@@ -474,6 +677,43 @@ async def test_a_sandbox_that_is_killed_is_replaced(tmp_path: Path) -> None:
             os.kill(int(child), signal.SIGKILL)
             await said(process, "files: a sandbox has ended")
             assert await worker.look(written(picture(1)))
+    assert worker.troubles == []
+
+
+async def test_a_sandbox_that_ends_again_and_again_is_a_trouble(tmp_path: Path) -> None:
+    (tmp_path / "short.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    with inspecting(tmp_path, classifier="short:score"):
+        async with working(tmp_path) as worker:
+            await worker.until(lambda: worker.troubles)
+    assert worker.troubles == ["a sandbox ends again and again: pictures are hardly looked at"]
+
+
+def test_what_is_not_looked_at_is_a_trouble_as_long_as_it_is() -> None:
+    told: list[str] = []
+    health = inspection.InspectionHealth(told.append, 0.0)
+
+    def minute(at: float, connected: float | None, **counts: int) -> list[str]:
+        for how, count in counts.items():
+            for _ in range(count):
+                health.count(how)
+        health.look(at, connected)
+        taken, told[:] = [*told], []
+        return taken
+
+    assert minute(30, 0) == []
+    assert minute(89, 80) == []  # another in its place
+    [gone] = minute(90, 80)  # and another, none of which has lasted
+    assert "no inspector serves" in gone
+    assert minute(110, 80) == [""]
+    assert minute(165, None, dropped=2, done=9) == minute(400, 200, late=1, done=8) == []
+    [full] = minute(460, 200, failed=2, late=1)
+    assert "passed over" in full
+    assert minute(520, 200, dropped=1) == minute(580, 200, late=1, done=8) == []
+    health.said = "the classifier fails"
+    assert minute(590, 200) == ["the classifier fails"]
+    health.said = ""
+    assert minute(591, 200) == [full]
+    assert minute(640, 200) == [""]
 
 
 async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path: Path) -> None:
@@ -491,7 +731,7 @@ async def test_malicious_files_do_not_keep_others_from_being_looked_at(tmp_path:
     (tmp_path / "trap.py").write_text(textwrap.dedent(code))
     loaded = listed(tmp_path, picture(1))
     hangs, breaks = (written(Image.new("RGB", (64, 64), colour), "PNG") for colour in ("#ff0000", "#00ff00"))
-    with inspecting(tmp_path, classifier="trap:score", deadline=3.0, processes=2, queue=100) as process:
+    with inspecting(tmp_path, classifier="trap:score", deadline=6.0, processes=2, queue=100) as process:
         async with working(tmp_path, lambda: [loaded]) as worker:
             await said(process, "compared with 1 digest")
             bodies = [hangs, breaks, written(picture(1)), breaks, hangs, written(picture(1))]

@@ -1,9 +1,12 @@
 """Formats by their bytes, and where video is cut."""
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
 from files.pictures import FRAGMENTED, picture, video, written
+from urlward.files.decode import frames
 from urlward.files.media import HEAD, MediaFormat, Splitter, format_of
 
 
@@ -61,22 +64,86 @@ def _split(media: MediaFormat, data: bytes, sizes: list[int]) -> tuple[list[byte
     return pieces, splitter
 
 
+SHOWN = [picture(n, (64, 48)) for n in range(4)]
+STREAMS = [
+    ("mp4", "mpeg4", MediaFormat.MP4, FRAGMENTED),
+    ("webm", "libvpx", MediaFormat.WEBM, {"cluster_time_limit": "1000"}),
+    ("webm", "libvpx", MediaFormat.WEBM, {"live": "1"}),
+    ("mpegts", "mpeg2video", MediaFormat.TS, {}),
+    ("mpegts", "libx264", MediaFormat.TS, {}),
+]
+
+
+@pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5], [1_000]], ids=str)
+@pytest.mark.parametrize(("muxer", "codec", "media", "options"), STREAMS)
+def test_each_piece_of_a_stream_has_whole_frames_that_are_decoded_by_themselves(
+    muxer: str, codec: str, media: MediaFormat, options: dict[str, str], sizes: list[int]
+) -> None:
+    data = video(SHOWN, muxer, codec, options=options)
+    splitter, piece, at, seen, turn, ended = Splitter(media), b"", 0, 0, 0, 0
+    went: list[bytes] = []
+
+    def end() -> None:
+        nonlocal piece, seen, ended
+        ended += 1
+        with suppress(Exception):
+            seen += sum(1 for _ in frames(piece, media, []))
+        piece = b""
+
+    while at < len(data):
+        size = sizes[turn % len(sizes)]
+        first, *others = splitter.take(data[at : at + size])
+        for n, part in enumerate([first, *others]):
+            if n:
+                end()
+            went.append(part)
+            if part and not piece and ended:
+                piece = splitter.resumed(part)
+            piece += part
+        at, turn = at + size, turn + 1
+    went.append(splitter.rest())
+    piece += went[-1]
+    end()
+    assert b"".join(went) == data
+    assert seen == len(SHOWN), "no key frame is cut in two"
+    assert ended > len(SHOWN) or sizes == [1 << 20]
+
+
 @pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5], [4096]])
-def test_fragmented_mp4_is_cut_at_each_fragment(sizes: list[int]) -> None:
-    data = video([picture(n, (64, 48)) for n in range(4)], options=FRAGMENTED)
+def test_fragmented_mp4_is_cut_behind_each_fragment(sizes: list[int]) -> None:
+    data = video(SHOWN, options=FRAGMENTED)
     pieces, splitter = _split(MediaFormat.MP4, data, sizes)
     assert b"".join(pieces) == data
     assert len(pieces) == 1 + data.count(b"moof") == 5
-    assert all(piece[4:8] == b"moof" for piece in pieces[1:])
+    assert all(piece[4:8] == b"moof" for piece in pieces[1:4])
     assert {b"ftyp", b"moov", b"moof", b"mdat"} <= splitter.boxes
+    assert not splitter.shows, "what is behind the last one has no frame"
+    assert splitter.resumed(b"") == data[: data.index(b"moof") - 4]
 
 
 @pytest.mark.parametrize("sizes", [[1 << 20], [1], [7, 3, 5]])
-def test_webm_is_cut_at_each_cluster(sizes: list[int]) -> None:
+def test_webm_that_is_none_is_cut_at_each_cluster(sizes: list[int]) -> None:
     cluster = b"\x1f\x43\xb6\x75"
-    data = b"\x1a\x45\xdf\xa3begins" + cluster + b"one\x1f\x43" + cluster + b"two\x1f\x43\xb6"
+    data = b"\x1a\x45\xdf\xa3\0begins" + bytes(30)
+    data += cluster + b"\0one\x1f\x43" + bytes(30) + cluster + b"two\x1f\x43\xb6" + cluster + b"three"
     pieces, _ = _split(MediaFormat.WEBM, data, sizes)
-    assert pieces == [b"\x1a\x45\xdf\xa3begins", cluster + b"one\x1f\x43", cluster + b"two\x1f\x43\xb6"]
+    assert b"".join(pieces) == data
+    assert pieces[-1] == cluster + b"three"
+    assert len(pieces) == 3
+
+
+def test_a_transport_stream_is_cut_where_a_frame_begins_and_has_its_tables() -> None:
+    data = video(SHOWN, "mpegts", "mpeg2video")
+    pieces, splitter = _split(MediaFormat.TS, data, [1 << 20])
+    assert len(pieces) == 2, "at the last one of what comes at once"
+    tables = splitter.resumed(b"")
+    assert len(tables) == 2 * 188
+    assert tables[1:3] == b"\x40\0"
+    # One in which no frame begins, and one that nobody finds the packets of.
+    for packet in (b"\x47\x1f\xff\x10" + bytes(184), b"\x47\x1f\xff\x10" + bytes(185)):
+        pieces, _ = _split(MediaFormat.TS, packet * 25_000, [100_000])
+        assert len(pieces) > 1
+        assert b"".join(pieces) == packet * 25_000
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from files.pictures import FRAGMENTED, picture, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
+from urlward.files.sandbox import MEMORY, Sandbox
 from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, FrameSeen, seen_in
 from urlward.lists import memfd
 from urlward.process import module_command
@@ -95,8 +96,15 @@ def box(
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Box]:
-    with box(deadline=3.0) as made:
+    with box() as made:
         assert made.said == {"ready": True}
+        yield made
+
+
+@pytest.fixture(scope="module")
+def hasty() -> Iterator[Box]:
+    """One in which what takes long is soon over."""
+    with box(deadline=5.0) as made:
         yield made
 
 
@@ -262,11 +270,11 @@ MALICIOUS: dict[str, Callable[[], tuple[MediaFormat, bytes]]] = {
 
 
 @pytest.mark.parametrize("kind", MALICIOUS)
-def test_malicious_files_cost_themselves_alone(sandbox: Box, kind: str) -> None:
-    how, seen = sandbox.look(*MALICIOUS[kind]())
+def test_malicious_files_cost_themselves_alone(hasty: Box, kind: str) -> None:
+    how, seen = hasty.look(*MALICIOUS[kind]())
     assert how in (DONE, FAILED, LATE)
     assert all(each.kind == PDQ for each in seen)
-    assert sandbox.look(MediaFormat.JPEG, written(picture(3)))[0] == DONE
+    assert hasty.look(MediaFormat.JPEG, written(picture(3)))[0] == DONE
 
 
 def test_files_of_all_formats_that_are_cut_and_changed_stop_nothing(sandbox: Box) -> None:
@@ -297,7 +305,7 @@ def test_files_of_all_formats_that_are_cut_and_changed_stop_nothing(sandbox: Box
 # -- confinement
 
 TRIES = """
-    import ctypes, mmap, os, socket, threading
+    import ctypes, mmap, os, socket, threading, time
 
     SECRET = open(__file__).read()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -343,8 +351,7 @@ TRIES = """
         raise ValueError("no")
 
     def endless(pixels):
-        while True:
-            pass
+        time.sleep(3600)
 
     def greedy(pixels):
         return len(bytearray(4 << 30))
@@ -433,7 +440,7 @@ def test_a_classifier_gets_pixels_and_gives_a_score(tries: Path) -> None:
 def test_a_classifier_that_fails_costs_its_own_score_alone(
     tries: Path, name: str, how: str, kinds: list[bytes]
 ) -> None:
-    with box(f"toy:{name}", folder=tries, deadline=1.5) as made:
+    with box(f"toy:{name}", folder=tries, deadline=3.0 if how == LATE else 20.0) as made:
         found, seen = made.look(MediaFormat.JPEG, written(picture(3)))
         assert (found, [each.kind for each in seen]) == (how, kinds)
         assert made.look(MediaFormat.JPEG, written(picture(3)))[0] == how
@@ -466,6 +473,19 @@ def test_the_numbers_of_system_calls_are_those_of_the_kernel() -> None:
                 if "3264_" in real[0].split()[-1]:
                     assert re.search(rf"#define __NR3264_{name} {number}\b", text), (machine, name)
     assert seen or platform.system() != "Linux"
+
+
+def test_a_machine_that_has_too_much_to_do_is_none_without_sandboxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        made = Sandbox(theirs, 1.0, MEMORY)
+        monkeypatch.setattr(made, "_run", lambda _: (FAILED, b""))
+        with pytest.raises(ConfineError):
+            made.check([])
+        # Whoever has started it hears that it ends, and starts another; a refusal would be for good.
+        monkeypatch.setattr(made, "_run", lambda _: (LATE, b""))
+        with pytest.raises(TimeoutError):
+            made.check([])
 
 
 def test_a_machine_of_which_nothing_is_known_is_refused() -> None:

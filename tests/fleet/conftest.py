@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from fleet.nodes import Wire
-from fleet.servers import Server, valkey
+from fleet.servers import PATIENCE, Server, valkey
+from urlward.fleet import connection
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Valkey that has to wait for a processor is not away; of one that hangs, tests say so (`hanging`)."""
+    monkeypatch.setattr(connection, "ANSWER_WITHIN", PATIENCE)
+    monkeypatch.setattr(connection, "CONNECT_WITHIN", PATIENCE)
 
 
 @pytest.fixture

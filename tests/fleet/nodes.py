@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from ipaddress import ip_address
+from unittest.mock import patch
 
-from fleet.servers import until
+from conftest import until
 from urlward.config import FleetTable
 from urlward.engine.digest import Key
+from urlward.fleet import connection
 from urlward.fleet.connection import FleetConnection
 from urlward.fleet.steer_sets import SharedSteerSet
 
@@ -19,6 +21,13 @@ SETTLE = 10.0
 
 def packed(*addresses: str) -> list[bytes]:
     return [ip_address(one).packed for one in addresses]
+
+
+@contextmanager
+def hanging() -> Iterator[None]:
+    """Meanwhile, a Valkey from which nothing comes is away soon."""
+    with patch.object(connection, "ANSWER_WITHIN", 1.0), patch.object(connection, "CONNECT_WITHIN", 1.0):
+        yield
 
 
 class FakeKernel:
@@ -94,7 +103,7 @@ class Node:
             await waiting
 
     async def ready(self) -> None:
-        await asyncio.wait_for(self.shared.ready.wait(), 20)
+        await until(self.shared.ready.is_set, "it to be ready")
 
     async def end(self) -> None:
         for task in self._running:

@@ -1,31 +1,21 @@
 """Valkey and Sentinel, the real ones, on loopback; each in a folder of its own, and ended by its id."""
 
-import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from conftest import free_port
+from conftest import free_port, wait_for
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 BINARIES = ("valkey-server", "valkey-sentinel")
 HAS_VALKEY = all(shutil.which(name) for name in BINARIES)
-
-
-async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
-    """Wait for a sign."""
-    end = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.005)
 
 
 class Server:
@@ -68,14 +58,16 @@ class Server:
             ]  # fmt: skip
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._stopped = False
-        end = time.monotonic() + PATIENCE
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", self.plain_port), 1).close()
-                return self
-            assert self._process.poll() is None, "a server has not started"
-            assert time.monotonic() < end, "a server does not start"
-            time.sleep(0.005)
+        wait_for(self._answers, "a server to start")
+        return self
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "a server has not started"
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.plain_port), PATIENCE).close()
+            return True
+        return False
 
     @property
     def plain_port(self) -> int:
@@ -135,13 +127,15 @@ def with_sentinel(folder: Path) -> Iterator[tuple[Server, Server, Server]]:
         replica = stack.enter_context(valkey(folder / "replica", "--replicaof", f"127.0.0.1 {primary.port}"))
         watch = (
             f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 300\n"
+            "sentinel down-after-milliseconds mymaster 1000\n"
             "sentinel failover-timeout mymaster 2000\n"
         )
         sentinel = Server(folder / "sentinel", sentinel=watch).start()
         stack.callback(sentinel.kill)
-        end = time.monotonic() + PATIENCE
-        while not sentinel.run("SENTINEL", "REPLICAS", "mymaster") or replica.run("ROLE")[3] != b"connected":
-            assert time.monotonic() < end
-            time.sleep(0.02)
+        wait_for(
+            lambda: (
+                sentinel.run("SENTINEL", "REPLICAS", "mymaster") and replica.run("ROLE")[3] == b"connected"
+            ),
+            "the replica",
+        )
         yield primary, replica, sentinel

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from conftest import free_port
-from fleet.nodes import Node, meet
-from fleet.servers import HAS_VALKEY, Server, until, valkey, with_sentinel
+from conftest import free_port, until
+from fleet.nodes import Node, hanging, meet
+from fleet.servers import HAS_VALKEY, Server, valkey, with_sentinel
 from proxy.test_probing import client
 from urlward.config import FleetTable, ProbingTable
 from urlward.docs import FOLDER
@@ -94,8 +94,9 @@ async def test_it_is_said_once_that_it_is_away_and_once_that_it_is_back(
 async def test_one_that_hangs_is_away_and_comes_back(server: Server) -> None:
     async with connected(table(server)) as (c, told):
         server.stop()
-        assert await c.ask(("PING",)) is None
-        await until(lambda: told)
+        with hanging():
+            assert await c.ask(("PING",)) is None
+            await until(lambda: told)
         assert told == [f"127.0.0.1:{server.port}: no answer in time"]
         server.go_on()
         await until(lambda: c.up)

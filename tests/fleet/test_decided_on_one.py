@@ -1,7 +1,6 @@
 """Two filters, each with its own state folder and configuration, and a Valkey between them."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import wait_for
-from e2e.support import Filter, environment, running, status_of
+from e2e import support
+from e2e.support import Filter, running, status_of
 from feeds.test_rollback import issue
 from fleet.servers import HAS_VALKEY, valkey
 from lists.support import SECRET
@@ -45,8 +45,7 @@ class Node:
         return status_of(self.proxy.port, f"http://{host}/")
 
     def urlward(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "urlward", *arguments, "--config", str(self.config)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment())
+        return support.urlward(*arguments, "--config", self.config)
 
 
 @pytest.fixture(scope="module")

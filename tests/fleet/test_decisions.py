@@ -11,20 +11,20 @@ from typing import Any
 
 import pytest
 
+from conftest import until
 from feeds.test_rollback import issue
-from fleet.nodes import SEAL, Wire
-from fleet.servers import HAS_VALKEY, Server, until
+from fleet.nodes import SEAL, Wire, hanging
+from fleet.servers import HAS_VALKEY, Server
 from lists.support import key_file
 from urlward.config import Config, FeedTable, FleetTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
-from urlward.feeds.facts import Accepted, Refused
 from urlward.feeds.feed import Feed
 from urlward.feeds.rollback import release as release_feed
 from urlward.feeds.rollback import roll_back
 from urlward.feeds.status import accept
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Accepted, FeedStore, Refused
 from urlward.fleet import decisions
 from urlward.fleet.connection import FleetConnection
 from urlward.fleet.decisions import FILE, SharedDecisions
@@ -51,7 +51,7 @@ from urlward.policy.own import (
 from urlward.records.holds import current_holds, hold, release
 from urlward.state.audit import read_audit, verify
 from urlward.state.audit_view import Change
-from urlward.state.folder import StateError, local_key, made_folder
+from urlward.state.folder import KeptFile, StateError, local_key, made_folder
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
@@ -301,7 +301,8 @@ async def test_a_node_that_was_cut_off_takes_what_is_later_and_gives_what_is_lat
         hold(a.state, "R1", end, "w", "Ann", now=time.time())
         await until(lambda: b.holds())
         wire.cut()
-        await until(lambda: not b.connection.up)
+        with hanging():
+            await until(lambda: not b.connection.up)
         release(a.state, "R1", "done", "Ann", now=time.time())
         b.own("meanwhile.example")
         await a.told("hold:R1", gone=True)
@@ -313,7 +314,8 @@ async def test_the_longer_of_two_holds_stands(tmp_path: Path, server: Server, wi
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, wire.url, "b") as b:
         await until(lambda: b.connection.up and a.connection.up)
         wire.cut()
-        await until(lambda: not b.connection.up)
+        with hanging():
+            await until(lambda: not b.connection.up)
         now = int(time.time())
         hold(b.state, "R1", now + 9_000, "longer", "Bob", now=now)
         await asyncio.sleep(0.05)
@@ -553,14 +555,14 @@ async def test_what_cannot_be_taken_now_is_taken_later_and_goes_nowhere(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = {"b"}
-    write = own.write_own
+    write = KeptFile.write
 
-    def write_own(state: Path, entries: Iterable[OwnEntry]) -> None:
+    def write_own(self: KeptFile[OwnEntry], state: Path, entries: Iterable[OwnEntry]) -> None:
         if state.name in full:
             raise StateError(f"{state}: No space left on device")
-        write(state, entries)
+        write(self, state, entries)
 
-    monkeypatch.setattr(own, "write_own", write_own)
+    monkeypatch.setattr(KeptFile, "write", write_own)
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
         id_ = a.own("own.example")
         await until(lambda: b.alarms == [f"own {id_}, decided at a, is not in force here"])
@@ -629,7 +631,7 @@ async def test_two_entries_of_one_id_stay_both(tmp_path: Path, server: Server) -
         for line in ("first.example", "second.example"):
             b.own(line)
         first, second = own_entries(b.state)
-        own.write_own(b.state, [first, replace(second, id=first.id)])
+        own.KEPT.write(b.state, [first, replace(second, id=first.id)])
         a.own("third.example")
         await until(lambda: "third.example" in b.owned())
         assert sorted(b.owned()) == ["first.example", "second.example", "third.example"]
@@ -649,7 +651,7 @@ async def test_a_record_that_does_not_open_keeps_no_other_from_being_shared(
     a, b = Node(tmp_path, server.url, "a"), Node(tmp_path, server.url, "b")
     a.own("closed.example")
     (closed,) = own_entries(a.state)
-    own.write_own(a.state, [replace(closed, sealed=Key(b"o" * 32).seal(b"x"))])
+    own.KEPT.write(a.state, [replace(closed, sealed=Key(b"o" * 32).seal(b"x"))])
     a.own("open.example")
     async with a, b:
         await until(lambda: b.owned() == ["open.example"])
@@ -661,18 +663,18 @@ async def test_a_record_that_does_not_open_keeps_no_other_from_being_shared(
 async def test_many_records_are_written_together(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, written = own.write_own, []
+    write, written = KeptFile.write, []
 
-    def write_own(state: Path, entries: Iterable[OwnEntry]) -> None:
+    def write_own(self: KeptFile[OwnEntry], state: Path, entries: Iterable[OwnEntry]) -> None:
         written.append(state.name)
-        write(state, entries)
+        write(self, state, entries)
 
     a = Node(tmp_path, server.url, "a")
     for n in range(40):
         a.own(f"own{n}.example")
     async with a:
         await until(lambda: len(a.shared._known) == 40 and all(one.told for one in a.shared._known.values()))
-        monkeypatch.setattr(own, "write_own", write_own)
+        monkeypatch.setattr(KeptFile, "write", write_own)
         async with Node(tmp_path, server.url, "b") as b:
             await until(lambda: len(b.owned()) == 40)
     assert written == ["b"]

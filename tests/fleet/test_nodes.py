@@ -10,13 +10,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from companion import Companion
-from conftest import run_command, wait_for
+from conftest import run_command, until, wait_for
 from fleet.nodes import SEAL
-from fleet.servers import HAS_VALKEY, Server, until
+from fleet.servers import HAS_VALKEY, Server
 from urlward.commands import doctor, gateway
 from urlward.commands.fleet import add_fleet_commands
 from urlward.config import FleetTable, GatewayTable, read_config
 from urlward.engine.digest import Key, format_key
+from urlward.fleet import nodes as fleet_nodes
 from urlward.fleet.connection import FleetConnection, seal_of
 from urlward.fleet.nodes import FleetNodes, NodeReport, nodes_of, read_nodes
 from urlward.records.asking import ask
@@ -38,6 +39,12 @@ SAID = NodeReport(
 
 def said(at: float, **more: Any) -> NodeReport:
     return NodeReport(**{name: getattr(SAID, name) for name in SAID.__struct_fields__} | {"at": at} | more)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of nodes that are this process; others beat as they do."""
+    monkeypatch.setattr(fleet_nodes, "BEAT", 0.1)
 
 
 @pytest.fixture
@@ -82,6 +89,16 @@ def test_a_node_is_as_it_said_lately() -> None:
     assert d.state == "away", "it has said nothing since Valkey's clock was set back"
     assert (a.behind, b.behind, c.behind) == ((), ("hotline",), ()), "not behind one that is away"
     assert (c.silent, b.alarms) == (10.0, ("store-down",))
+
+
+def test_own_entries_have_a_serial_on_each_node() -> None:
+    rows = {
+        "a": said(100.0, lists={"hotline": 9, "own-entries": 1_796_010_344}),
+        "b": said(100.0, lists={"hotline": 8, "own-entries": 1_796_010_349}),
+    }
+    a, b = nodes_of(rows, 100.0)
+    assert (a.behind, b.behind) == ((), ("hotline",)), "each has compiled the same entries"
+    assert a.lists["own-entries"] == 1_796_010_344
 
 
 async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server) -> None:

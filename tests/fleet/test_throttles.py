@@ -6,17 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from mitmproxy.connection import Client
 
 from companion import Companion
-from conftest import free_port, wait_for
+from conftest import free_port, until, wait_for
 from e2e.support import Filter, read_response, running
-from fleet.nodes import SEAL, Wire
-from fleet.servers import HAS_VALKEY, PATIENCE, Server, until
+from fleet.nodes import SEAL, Wire, hanging
+from fleet.servers import HAS_VALKEY, Server
 from proxy.test_probing import client
 from urlward.config import FleetTable, ProbingTable
 from urlward.dashboard.handler import BURST, WrongGuesses
@@ -26,6 +25,9 @@ from urlward.fleet import throttles
 from urlward.fleet.connection import FleetConnection
 from urlward.fleet.throttles import SharedNotices, SharedProbing
 from urlward.proxy.probing import Probe, Probing
+
+if TYPE_CHECKING:
+    from mitmproxy.connection import Client
 
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server")
 
@@ -100,11 +102,12 @@ async def nodes(*made: Node) -> AsyncIterator[None]:
             stack.push_async_callback(node.end)
             await node.start()
         channels = [made[0].connection.name(f"notices-{kind}") for kind in ("probing", "guesses")]
-        while True:
+
+        async def listened_to() -> bool:
             found = await made[0].connection.ask(("PUBSUB", "NUMSUB", *channels))
-            if found is not None and min(found[0][1::2]) >= len(made):
-                break
-            await asyncio.sleep(0.01)
+            return found is not None and min(found[0][1::2]) >= len(made)
+
+        await until(listened_to, "all to listen")
         yield
 
 
@@ -117,9 +120,10 @@ async def counted(node: Node, number: int) -> None:
         counts = await node.connection.ask(*(("ZCARD", key) for key in keys)) if keys else []
         return sum(counts or [])
 
-    async with asyncio.timeout(PATIENCE):
-        while await has() != number:
-            await asyncio.sleep(0.01)
+    async def enough() -> bool:
+        return await has() == number
+
+    await until(enough, f"{number} draws")
 
 
 async def test_what_is_drawn_on_several_nodes_counts_together(server: Server) -> None:
@@ -176,7 +180,8 @@ async def test_each_counts_for_itself_while_valkey_is_away_and_all_together_when
     a, b, c = Node(server.url, "a"), Node(wire.url, "b"), Node(wire.url, "c")
     async with nodes(a, b, c):
         wire.cut()
-        await until(lambda: not b.connection.up and not c.connection.up)
+        with hanging():
+            await until(lambda: not b.connection.up and not c.connection.up)
         a.draw("1", "2", "3")
         await counted(a, 3)
         b.draw("4", "5")
@@ -199,7 +204,8 @@ async def test_valkey_that_hangs_holds_nothing_up(server: Server) -> None:
         a.draw(*"12345")
         a.wrong(BURST)
         assert (len(a.alarms), a.slows(), a.waits()) == (1, True, True)
-        await until(lambda: not a.connection.up)
+        with hanging():
+            await until(lambda: not a.connection.up)
         server.go_on()
 
 

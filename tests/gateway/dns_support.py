@@ -4,7 +4,6 @@ import asyncio
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -17,9 +16,8 @@ import pytest
 
 from conftest import free_port, wait_for
 from urlward.config import DnsTable, GatewayTable
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
-from urlward.dns.judge import Judge
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.resolver_addresses import ResolverAddress, parse_resolver
@@ -305,15 +303,6 @@ async def listen(server: DnsServer, host: str, port: int) -> None:
     """Have a server answer at an address of both transports."""
     for kind in ("udp", "tcp"):
         server.take([await server.serve(one) for one in open_sockets(Address(host, port, kind))])
-
-
-async def until(condition: Callable[[], object], what: str, timeout: float = 60.0) -> None:
-    """Poll until true."""
-    end = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > end:
-            pytest.fail(f"waited {timeout} s for {what}")
-        await asyncio.sleep(0.005)
 
 
 @contextmanager

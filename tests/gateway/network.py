@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any
 from urlward.config import GatewayTable
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
-from urlward.gateway.rules import Plan, rules
+from urlward.gateway.rules import RulesPlan, rules
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 FILTER, INTERCEPT, DNS = 8080, 8090, 5353
 
 _ORIGINAL_DST = 80
@@ -274,10 +274,10 @@ class Network:
     speakers: dict[str, Speaker] = field(default_factory=dict)
     keeps: bool = False
 
-    def up(self, alive: bool = True, **values: Any) -> Plan:
+    def up(self, alive: bool = True, shared: bool = False, **values: Any) -> RulesPlan:
         """Rules in place of whatever is there, and a worker that lives or not."""
         self.down()
-        plan = self.plan(**values)
+        plan = replace(self.plan(**values), shared=shared)
         if plan.gateway.keep_source:
             self.gateway.do(deliver_here)
         self.nft.run(rules(plan))
@@ -285,11 +285,11 @@ class Network:
             self.live()
         return plan
 
-    def plan(self, **values: Any) -> Plan:
+    def plan(self, **values: Any) -> RulesPlan:
         table = GatewayTable.model_validate(
             {"interfaces": ("lan0",), "steer": True, "keep_source": self.keeps, **values}
         )
-        return Plan(table, FILTER, RESOLVERS)
+        return RulesPlan(table, FILTER, RESOLVERS)
 
     def down(self) -> None:
         self.nft.run("add table inet urlward; delete table inet urlward")

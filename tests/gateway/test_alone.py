@@ -3,8 +3,8 @@ import os
 import pytest
 
 from urlward.gateway import system as module
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.system import alone
+from urlward.gateway.table import GatewayError
 
 
 def test_a_second_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

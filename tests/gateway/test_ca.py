@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from urlward.gateway import ca
 from urlward.gateway.ca import FORMATS, Authority, authority, describe, export
-from urlward.gateway.errors import GatewayError
+from urlward.gateway.table import GatewayError
 from urlward.lists.source import SourceError
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from urlward.config import Config
 from urlward.gateway.ca import FILES, Authority, authority, page, write_page
-from urlward.gateway.errors import GatewayError
+from urlward.gateway.table import GatewayError
 from urlward.lists.source import SourceError
 
 

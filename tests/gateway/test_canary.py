@@ -27,9 +27,9 @@ from urlward.gateway.canary import (
     _socket,
     _way,
 )
-from urlward.gateway.errors import NoTableError
 from urlward.gateway.nft import Nft
-from urlward.gateway.rules import Plan
+from urlward.gateway.rules import RulesPlan
+from urlward.gateway.table import NoTableError
 from urlward.proxy import notify
 from urlward.proxy.guard import CanaryMark
 
@@ -42,7 +42,7 @@ def listed(gateway: GatewayTable, *chains: str) -> list[dict[str, Any]]:
         pytest.skip("needs root, ip and nft")
     with own_network():
         nft = Nft()
-        control.up(nft, Plan(gateway, 8080))
+        control.up(nft, RulesPlan(gateway, 8080))
         found = [one for name in chains for one in nft.json(f"list chain inet urlward {name}")]
         nft.close()
     return found

@@ -10,14 +10,14 @@ from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
 from urlward.gateway import control
-from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.nft import Nft
-from urlward.gateway.rules import Plan, setup_of
+from urlward.gateway.rules import RulesPlan, setup_of
 from urlward.gateway.system import NamespaceLock
+from urlward.gateway.table import GatewayError, NftError, NoTableError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
-PLAN = Plan(GatewayTable(interfaces=("lan0",), steer=True), 8080)
+PLAN = RulesPlan(GatewayTable(interfaces=("lan0",), steer=True), 8080)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_status_counts(nft: Nft) -> None:
         replace(PLAN, gateway=PLAN.gateway.model_copy(update={"keep_source": True})),
     ],
 )
-def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: Plan) -> None:
+def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: RulesPlan) -> None:
     control.up(nft, PLAN)
     nft.run("add element inet urlward alive { 6 timeout 60s, 17 timeout 60s }")
     with pytest.raises(GatewayError, match=r"for a filter on port 8080, which lives: .* --replace"):

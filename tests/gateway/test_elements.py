@@ -10,10 +10,10 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.gateway import control, system
-from urlward.gateway.errors import NoTableError, SetFullError
 from urlward.gateway.nft import Nft
-from urlward.gateway.rules import Plan
+from urlward.gateway.rules import RulesPlan
 from urlward.gateway.steer_set import Element, evict, lengthen, renew
+from urlward.gateway.table import NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -25,7 +25,7 @@ ELEMENTS: list[Element] = [("steer4", FOUR), ("steer6", SIX), ("alive", 6)]
 def nft() -> Iterator[Nft]:
     with own_network():
         made = Nft()
-        control.up(made, Plan(GatewayTable(interfaces=("lan0",), steer=True, max_addresses=3), 8080))
+        control.up(made, RulesPlan(GatewayTable(interfaces=("lan0",), steer=True, max_addresses=3), 8080))
         yield made
         made.close()
 

@@ -6,8 +6,8 @@ import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
-from urlward.gateway.errors import NftError
 from urlward.gateway.nft import Expiry, Nft
+from urlward.gateway.table import NftError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

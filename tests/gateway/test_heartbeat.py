@@ -10,8 +10,8 @@ from mitmproxy.proxy import mode_specs
 from urlward.config import CanaryTable, GatewayTable
 from urlward.gateway import canary
 from urlward.gateway.canary import Heartbeat
-from urlward.gateway.errors import NftError, NoTableError
 from urlward.gateway.rules import transparent_port
+from urlward.gateway.table import NftError, NoTableError
 
 WITHOUT_CANARY = GatewayTable(canary=CanaryTable(addresses=()))
 

@@ -3,16 +3,18 @@
 import logging
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from gateway.dns_support import LIST, Kernel, keep
-from urlward.dns.faults import Faults
-from urlward.dns.judge import Judge
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.resolved import MARGIN, Resolved
-from urlward.feeds.keeper import Keeper
-from urlward.gateway.errors import NftError
 from urlward.gateway.steering import Listing
+from urlward.gateway.table import NftError
+
+if TYPE_CHECKING:
+    from urlward.feeds.keeper import Keeper
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 

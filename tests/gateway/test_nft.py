@@ -8,8 +8,8 @@ import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
-from urlward.gateway.errors import NftError, NoTableError, SetFullError
 from urlward.gateway.nft import Nft
+from urlward.gateway.table import NftError, NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 

@@ -7,8 +7,8 @@ import pytest
 from urlward.config import Config
 from urlward.config.problem import SettingError
 from urlward.gateway import rules
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.rules import Planned, parse_listen, planned
+from urlward.gateway.table import GatewayError
 
 RESOLVED = {"dns": {"resolvers": ["203.0.113.53", "[2001:db8::53]:5300"]}}
 V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)

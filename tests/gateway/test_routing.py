@@ -1,18 +1,19 @@
 """Policy routing for `keep_source`: put there, looked at, taken away."""
 
+import io
 import subprocess
-import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
-from urlward.gateway.errors import GatewayError
+from urlward import cli
 from urlward.gateway.netlink import rules_changed
 from urlward.gateway.routing import PREFERENCE, TABLE, Routing, commands
-from urlward.gateway.table import MARK
+from urlward.gateway.table import MARK, GatewayError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -36,8 +37,11 @@ def all_of_it() -> list[str]:
 
 
 def urlward(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    line = [sys.executable, "-m", "urlward", *map(str, arguments)]
-    return subprocess.run(line, check=False, capture_output=True, text=True, timeout=60)
+    """Run a command line in this process, and so in its network."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as raised:
+        cli.main([*map(str, arguments)])
+    return subprocess.CompletedProcess(arguments, int(raised.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def test_up_and_down(routing: Routing) -> None:

@@ -25,10 +25,10 @@ from gateway.network import (
 )
 from urlward.gateway import control
 from urlward.gateway import rules as rules_of_gateway
-from urlward.gateway.errors import NftError
 from urlward.gateway.firewalls import closed
 from urlward.gateway.rules import rules, setup_of
 from urlward.gateway.rules_watch import RulesWatch
+from urlward.gateway.table import NftError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -451,6 +451,42 @@ def test_connections_that_the_kernel_has_forgotten(net: Network, f: Family) -> N
         assert echo(other)
 
 
+def stray(s: socket.socket, f: Family) -> bytes:
+    """A segment of a connection that no window has room for, and that acknowledges what has come."""
+    tcp, repair, queue, sequence = socket.IPPROTO_TCP, 19, 20, 21  # tcp(7) has no names for these
+    s.setsockopt(tcp, repair, 1)
+    numbers = []
+    for which in (2, 1):
+        s.setsockopt(tcp, queue, which)
+        numbers.append(s.getsockopt(tcp, sequence) & 0xFFFFFFFF)
+    s.setsockopt(tcp, repair, -1)
+    (own, port), (peer, to) = s.getsockname()[:2], s.getpeername()[:2]
+    beyond = (numbers[0] + (1 << 30)) & 0xFFFFFFFF
+    segment = struct.pack("!HHIIBBHHH4s", port, to, beyond, numbers[1], 5 << 4, 0x10, 502, 0, 0, b"late")
+    family = socket.AF_INET6 if f.version == 6 else socket.AF_INET
+    ends = b"".join(socket.inet_pton(family, end) for end in (own, peer))
+    words = struct.iter_unpack("!H", ends + struct.pack("!HH", tcp, len(segment)) + segment)
+    total = sum(word for (word,) in words)
+    total = (total & 0xFFFF) + (total >> 16)
+    return segment[:16] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + segment[18:]
+
+
+@families
+def test_a_segment_that_the_kernel_takes_for_none_ends_no_filtered_connection(
+    net: Network, f: Family
+) -> None:
+    """It is not translated, and looks like one of a connection that goes past the filter."""
+    net.up()
+    net.add(f.of("steer"), f.origin)
+    family = socket.AF_INET6 if f.version == 6 else socket.AF_INET
+    raw = net.client.do(socket.socket, family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    with net.client.connect(f.origin, 443) as ours, raw:
+        assert first_line(ours).startswith("filter ")
+        raw.sendto(stray(ours, f), (f.origin, 0))
+        assert echo(ours)
+        assert echo(ours)
+
+
 @contextmanager
 def back_by_another_way(net: Network) -> Iterator[None]:
     """Have what origins answer come to the client past the gateway."""
@@ -475,7 +511,7 @@ def back_by_another_way(net: Network) -> Iterator[None]:
 @families
 def test_a_connection_whose_answers_come_by_another_way_ends(net: Network, f: Family) -> None:
     """The kernel takes it for no connection, and it would hang: neither led to the filter nor let through."""
-    net.up()
+    net.up(shared=True)
     with back_by_another_way(net):
         ours, _ = connected(net, f.origin)
         with ours:

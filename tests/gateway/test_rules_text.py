@@ -8,8 +8,8 @@ import pytest
 
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
-from urlward.gateway.errors import GatewayError
-from urlward.gateway.rules import Plan, outdated, rules, setup_of
+from urlward.gateway.rules import RulesPlan, outdated, rules, setup_of
+from urlward.gateway.table import GatewayError
 
 DATA = Path(__file__).parent / "data"
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300))
@@ -44,14 +44,17 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-def plan(values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080) -> Plan:
-    return Plan(GatewayTable.model_validate({"interfaces": ("lan0",), **values}), listen, RESOLVERS, families)
+def plan(
+    values: dict[str, Any], families: tuple[int, ...] = (4, 6), listen: int = 8080, shared: bool = False
+) -> RulesPlan:
+    table = GatewayTable.model_validate({"interfaces": ("lan0",), **values})
+    return RulesPlan(table, listen, RESOLVERS, families, shared)
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_as_reviewed(name: str) -> None:
     path = DATA / f"rules-{name}.nft"
-    text = rules(plan(*CONFIGURATIONS[name]))
+    text = rules(plan(*CONFIGURATIONS[name], shared=name == "strict"))
     if not path.exists():
         path.write_text(text)
         pytest.fail(f"{path.name} was not there and is written now")
@@ -89,6 +92,7 @@ def test_setup_tells_configurations_apart() -> None:
     changed = ({"exempt": ("192.0.2.1",)}, {"ports": (443,)}, {"max_addresses": 5}, {"interfaces": ("lan1",)})
     assert len({one.config, *(setup_of(plan(values)).config for values in changed)}) == 5
     assert setup_of(plan({}, (4,))).config != one.config
+    assert setup_of(plan({}, shared=True)).config != one.config
 
 
 def test_outdated_sets() -> None:

@@ -13,13 +13,13 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.gateway import control, rules_watch
-from urlward.gateway.errors import NftError
 from urlward.gateway.netlink import ChangedMeanwhileError, Message, Netlink, OverrunError, rules_changed
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
-from urlward.gateway.rules import Plan, rules
+from urlward.gateway.rules import RulesPlan, rules
 from urlward.gateway.rules_watch import MOST, RulesWatch
 from urlward.gateway.steer_set import Listed
+from urlward.gateway.table import NftError
 from urlward.gateway.table_copy import NEVER, TableCopy
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -28,9 +28,9 @@ RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8:f::53"), 53
 NETWORKS = ("192.0.2.0/28", "192.0.2.128/25", "2001:db8:5::/48", "192.0.2.16")
 
 
-def plan(**values: Any) -> Plan:
+def plan(**values: Any) -> RulesPlan:
     table = GatewayTable.model_validate({"interfaces": ("lan1",), "steer": True, **values})
-    return Plan(table, 8080, RESOLVERS if table.steer else ())
+    return RulesPlan(table, 8080, RESOLVERS if table.steer else ())
 
 
 def other_hand(commands: str) -> None:

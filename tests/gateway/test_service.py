@@ -20,8 +20,8 @@ from gateway.network import IPV4, IPV6, Network, network
 from gateway.unprivileged import NOBODY
 from urlward.config import Config
 from urlward.gateway import service
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.service import CLOSED, STATE, UNIT, USER, files, install, next_steps
+from urlward.gateway.table import GatewayError
 from urlward.proxy import notify
 
 HERE = Path(__file__).parent

@@ -11,11 +11,10 @@ from gateway.inside import own_network
 from urlward.config import DnsTable, GatewayTable
 from urlward.gateway import control
 from urlward.gateway.canary import BEAT
-from urlward.gateway.errors import GatewayError, NoTableError, SetFullError
 from urlward.gateway.nft import Nft
-from urlward.gateway.rules import Plan
+from urlward.gateway.rules import RulesPlan
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
-from urlward.gateway.table import CUT_FOR
+from urlward.gateway.table import CUT_FOR, GatewayError, NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -39,7 +38,7 @@ class Watched(Nft):
 def nft() -> Iterator[Watched]:
     with own_network():
         made = Watched()
-        control.up(made, Plan(GATEWAY, 8080))
+        control.up(made, RulesPlan(GATEWAY, 8080))
         made.changes = 0
         yield made
         made.close()
@@ -331,7 +330,7 @@ async def test_once_the_rules_are_gone_nothing_counts_as_steered(steer_set: Stee
     control.down(nft)
     with pytest.raises(NoTableError):
         await steer_set.beat()
-    control.up(nft, Plan(GATEWAY, 8080))
+    control.up(nft, RulesPlan(GATEWAY, 8080))
     await steer_set.beat()
     await steer_set.steer(["192.0.2.1"], 30)
     assert list(held(nft, "steer4")) == ["192.0.2.1"]

@@ -18,15 +18,15 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.proxy import mode_servers
 from mitmproxy.test import taddons
 
-from conftest import free_port, rounds
-from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records, until
+from conftest import free_port, rounds, until
+from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records
 from resolver.dnstap_support import Sender, tapped
 from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError
 from urlward.gateway import steering
-from urlward.gateway.errors import GatewayError, NftError, NoTableError
 from urlward.gateway.rules import default_modes, steering_modes
 from urlward.gateway.steering import Steering
+from urlward.gateway.table import GatewayError, NftError, NoTableError
 from urlward.plan import Address
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front

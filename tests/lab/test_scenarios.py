@@ -1,15 +1,18 @@
 """All shipped scenarios, two at a time in labs of their own; `smoke` alone in every run of the tests."""
 
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lab.lab_support import lab, report, why_not
 from urlward.commands.lab import SHIPPED
 from urlward.lab.scenario import shipped
+
+if TYPE_CHECKING:
+    import subprocess
 
 SECONDS = {"load": "0.5", "churn": "5", "fleet": "1"}
 LONGEST_FIRST = ("fleet", "failure", "load", "evasion", "churn", "smoke", "failopen", "source", "monitor")

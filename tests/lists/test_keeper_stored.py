@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import until
 from lists.support import OTHER_SECRET, SECRET, blocks
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key, format_key
@@ -45,12 +46,6 @@ def put(path: Path, data: bytes) -> None:
     beside = path.with_name("beside")
     beside.write_bytes(data)
     beside.replace(path)
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -5,12 +5,11 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import pytest
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
-from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
 
 from conftest import free_port
@@ -22,6 +21,9 @@ from urlward.objections.objections import FILE, Objection, message_of, read_obje
 from urlward.objections.server import ObjectionDesk, serve_objections, start_objections, take_objections
 from urlward.records import bounded_server
 from urlward.state.folder import local_key
+
+if TYPE_CHECKING:
+    from tornado.httpserver import HTTPServer
 
 REFERENCE = "7Q4M-2XKD-93FH"
 FORM = "application/x-www-form-urlencoded"

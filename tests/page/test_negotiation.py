@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.page.negotiation import PageForm, choose_form, choose_language
+from urlward.page.words import PageForm, choose_form, choose_language
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 IMAGE = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"

@@ -5,16 +5,19 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from conftest import until
 from lists.support import OTHER_SECRET, SECRET, artifact, blocks
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
+from urlward.feeds import keeper
 from urlward.feeds.keeper import Keeper
 from urlward.policy import allows as policy_allows
-from urlward.policy.allows import TemporaryAllows, add_allow, end_allow, read_allows
+from urlward.policy.allows import KEPT, TemporaryAllows, add_allow, end_allow
 from urlward.state.folder import StateError, locked, made_folder
 
 NOW = 1_800_000_000.0
@@ -109,11 +112,13 @@ def test_the_keeper_has_them_beside_its_lists(tmp_path: Path) -> None:
     assert not blocks(kept.matcher, "http://a.example/")
 
 
-async def test_whoever_holds_the_folder_when_an_allow_ends_holds_up_no_traffic(tmp_path: Path) -> None:
+async def test_whoever_holds_the_folder_when_an_allow_ends_holds_up_no_traffic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a.example\n")
     state, key = made_folder(tmp_path / "state"), Key(OTHER_SECRET)
-    add_allow(state, key, "a.example", 2, "x", "me", whole_host=False, now=time.time())
+    add_allow(state, key, "a.example", 3_600, "x", "me", whole_host=False, now=time.time())
     allows, held, go_on = TemporaryAllows(state, key), threading.Event(), threading.Event()
     kept = Keeper([path], Key(SECRET), exceptions=allows)
     kept.load()
@@ -122,17 +127,17 @@ async def test_whoever_holds_the_folder_when_an_allow_ends_holds_up_no_traffic(t
     def hold() -> bool:
         with locked(state):
             held.set()
-            return go_on.wait(5)
+            return go_on.wait(60)
 
     holding = asyncio.ensure_future(asyncio.to_thread(hold))
-    await asyncio.to_thread(held.wait, 20)
+    await asyncio.to_thread(held.wait, 60)
     watching = asyncio.ensure_future(kept.watch())
-    while allows.lists:
-        await asyncio.sleep(0.01)
+    later = {**vars(time), "time": lambda: time.time() + 7_200}
+    monkeypatch.setattr(keeper, "time", SimpleNamespace(**later))
+    await until(lambda: not allows.lists)
     await asyncio.sleep(0.01)
     go_on.set()
     assert await holding
-    while read_allows(state):
-        await asyncio.sleep(0.01)
+    await until(lambda: not KEPT.read(state))
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import until
 from gateway.inside import own_network
+from urlward.engine.errors import UrlwardError
 from urlward.policy import neighbours
-from urlward.policy.neighbours import Neighbours, NeighboursError, read_table
+from urlward.policy.neighbours import Neighbours, read_table
 
 MAC, OTHER = "02:00:00:00:00:0a", "02:00:00:00:00:0b"
 
@@ -68,7 +70,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> Non
 )
 def test_what_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, message: str) -> None:
     answering(monkeypatch, tmp_path, script)
-    with pytest.raises(NeighboursError, match=message):
+    with pytest.raises(UrlwardError, match=message):
         read_table()
 
 
@@ -101,7 +103,7 @@ def test_what_is_known_stays_while_the_table_cannot_be_read() -> None:
     def read() -> dict[str, str]:
         answer = next(answers)
         if answer is None:
-            raise NeighboursError("broken")
+            raise UrlwardError("broken")
         return answer
 
     known = Neighbours(read)
@@ -124,12 +126,9 @@ async def test_a_new_client_is_looked_for_soon(monkeypatch: pytest.MonkeyPatch) 
     known = Neighbours(read)
     watching = asyncio.create_task(known.watch())
     try:
-        async with asyncio.timeout(60):
-            while not reads:
-                await asyncio.sleep(0.001)
-            table["192.0.2.5"] = MAC
-            while known.mac("192.0.2.5") != MAC:
-                await asyncio.sleep(0.001)
+        await until(lambda: reads)
+        table["192.0.2.5"] = MAC
+        await until(lambda: known.mac("192.0.2.5") == MAC)
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -19,6 +19,7 @@ from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.proxy import mode_specs
 from mitmproxy.test import taddons
 
+from conftest import until
 from e2e.support import make_authority
 from proxy.test_addon import loaded
 from urlward.proxy.acceptor import Acceptor
@@ -198,13 +199,6 @@ def make_authorities(folder: Path) -> Path:
     with taddons.context(config) as tctx:
         tctx.configure(config, confdir=str(folder))
     return folder
-
-
-async def until(condition: Callable[[], object], what: str = "that") -> None:
-    """Wait for a state."""
-    async with asyncio.timeout(LONG):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.rig import until
+from conftest import until
 from urlward.proxy import acceptor as module
 from urlward.proxy.acceptor import Acceptor
 

@@ -18,7 +18,8 @@ from typing import Any
 import bcrypt
 import pytest
 
-from proxy.rig import OK, Rig, answer, reset, until
+from conftest import until
+from proxy.rig import OK, Rig, answer, reset
 from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable
 from urlward.proxy import session

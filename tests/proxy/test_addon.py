@@ -237,7 +237,7 @@ async def test_what_looks_after_a_worker_outlasts_a_shortage(
     tctx: taddons.context, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A list that changes later comes into force all the same, and what has become listed is cut."""
-    from proxy.rig import until  # which imports this module
+    from conftest import until
 
     addon = tctx.master.addons.get("urlward")
     fails = {"watch": Keeper, "look_after": Live, "recheck": Live}

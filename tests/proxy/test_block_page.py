@@ -1,8 +1,7 @@
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,9 @@ from urlward.proxy.block_page import (
     BlockResponse,
     new_reference,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 REFERENCE = "7Q4M-2XKD-93FH"
 NOTICE = BlockNotice(REFERENCE, "Example list", "phishing")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import until
 from urlward.plan import Service
 from urlward.proxy import addon, child
 from urlward.proxy.addon import Urlward
@@ -67,10 +68,8 @@ async def running(timeout: int = 0) -> AsyncIterator[Urlward]:
 
 async def lines(path: Path, count: int) -> list[str]:
     """So many lines of a file, once they are there."""
-    async with asyncio.timeout(60):
-        while not path.exists() or len(found := path.read_text().splitlines()) < count:
-            await asyncio.sleep(0.02)
-    return found
+    await until(lambda: path.exists() and path.read_text().count("\n") >= count)
+    return path.read_text().splitlines()
 
 
 def alive(pid: int) -> bool:
@@ -97,9 +96,7 @@ async def test_it_is_told_what_to_do_and_when(out: Path) -> None:
 async def test_a_refresh_asked_for_too_early_is_late(out: Path, runs: Programs) -> None:
     runs("import time; time.sleep(0.5)\n" + PROGRAM)
     async with running() as made:
-        async with asyncio.timeout(60):
-            while made.service is None:
-                await asyncio.sleep(0.01)
+        await until(lambda: made.service)
         made.reload()
         await lines(out, 2)
 
@@ -146,9 +143,7 @@ async def test_one_that_cannot_start_is_tried_again(
     monkeypatch.setattr(child, "module_command", lambda _: [str(tmp_path / "nothing")])
     async with running() as made:
         made.reload()
-        async with asyncio.timeout(60):
-            while len(caplog.records) < 3:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(caplog.records) >= 3)
     assert "service: no process for it: No such file or directory; tried again" in caplog.text
 
 
@@ -160,9 +155,7 @@ async def test_one_that_has_no_descriptor_left_is_tried_again(
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     async with running():
         try:
-            async with asyncio.timeout(60):
-                while not caplog.records:
-                    await asyncio.sleep(0.01)
+            await until(lambda: caplog.records)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         await lines(out, 1)

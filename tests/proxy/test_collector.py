@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.rig import until
+from conftest import until
 from urlward.proxy import runner
 from urlward.proxy.runner import FEW, Ready
 
@@ -39,7 +39,7 @@ async def collections(monkeypatch: pytest.MonkeyPatch, live: SimpleNamespace) ->
 
     before = asyncio.all_tasks()
     server, worker = SimpleNamespace(servers=[]), SimpleNamespace(ready=lambda: None)
-    Ready(cast(Any, server), cast(Any, worker), cast(Any, live)).running()
+    Ready(cast("Any", server), cast("Any", worker), cast("Any", live)).running()
     (task,) = asyncio.all_tasks() - before
     await until(lambda: not gc.isenabled())
     gc.callbacks.append(called)

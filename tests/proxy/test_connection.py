@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.rig import until
+from conftest import until
 from urlward.proxy.connection import _MOST_READ, BEHIND, HELD, HIGH, SLOWED, Connection
 from urlward.proxy.poller import READ, WRITE, Share, running_loop
 from urlward.proxy.tls import Tls

@@ -15,9 +15,9 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
-from conftest import nobody_listens
+from conftest import nobody_listens, until
 from e2e.support import client_hello
-from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Serve, Streams, answer, answer_http2, closed, reset, until
+from proxy.rig import BLOCKED, GET, LONG, OK, Rig, Serve, Streams, answer, answer_http2, closed, reset
 from urlward.proxy.connection import Connection
 from urlward.proxy.http2 import ClientStream, Http2, Lane
 from urlward.proxy.http2_frames import Budget

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from conftest import wait_for
-from proxy.rig import Rig, until
+from conftest import until, wait_for
+from proxy.rig import Rig
 
 MODES = ["transparent", "regular", "reverse:https://127.0.0.1"]
-LONG = 30
+LONG = 60
 """Seconds that a call may take on a machine that has much to do."""
 
 

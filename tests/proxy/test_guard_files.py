@@ -73,7 +73,8 @@ async def test_what_becomes_of_it(
     assert met(g, verdict, FILE._replace(action=action)) == (451 if becomes == "cut" else None)
     (event,) = told
     assert (event.kind, event.stage, event.list, event.entry) == ("file", "body", "hotline", "H-7")
-    assert (event.verdict, event.client, event.protocol) == (verdict.action, "192.0.2.1", "http")
+    assert event.verdict == ("block" if becomes == "cut" else "monitor"), "what happened"
+    assert (event.client, event.protocol) == ("192.0.2.1", "http")
     assert json.loads(event.detail)["action"] == becomes
     assert len(event.digest) == 32
     assert "plain.example" not in repr(event)

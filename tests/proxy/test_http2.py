@@ -97,6 +97,9 @@ class Origin:
         self.lane.abort()
         self.over = True
 
+    def rest(self) -> None:
+        """The connection stays."""
+
     def takes_more(self, *, surely: bool) -> bool:
         return self.relay.takes_more and not (surely and self.unread)
 
@@ -607,9 +610,9 @@ def test_an_upload_waits_for_its_origin(case: Case) -> None:
     assert WINDOW - 9 * LEAST_WINDOW <= case.client.local_flow_control_window(stream) <= WINDOW
     case.send(stream, b"", end=True)
     body = case.origins[0].got.partition(b"\r\n\r\n")[2]
-    parts: list[bytes] = []
-    Chunks().feed(body, 0, parts)
-    assert len(b"".join(parts)) == sent
+    chunks = Chunks()
+    chunks.feed(body, 0)
+    assert len(b"".join(chunks.content)) == sent
 
 
 def test_a_websocket(case: Case) -> None:
@@ -778,15 +781,15 @@ def test_the_fields_of_a_response() -> None:
     ],
 )
 def test_chunks_as_servers_write_them(body: bytes, content: bytes | None, size: int) -> None:
-    chunks, parts = Chunks(), list[bytes]()
+    chunks = Chunks()
     pieces = [body[at : at + size] for at in range(0, len(body), size)]
     if content is None:
         with pytest.raises(ValueError, match="chunk"):
-            deque(chunks.feed(piece, 0, parts) for piece in pieces)
+            deque(chunks.feed(piece, 0) for piece in pieces)
         return
     for piece in pieces:
-        assert chunks.feed(piece, 0, parts) == len(piece)
-    assert (chunks.done, b"".join(parts)) == (True, content)
+        assert chunks.feed(piece, 0) == len(piece)
+    assert (chunks.done, b"".join(chunks.content)) == (True, content)
 
 
 def test_long_fields_are_not_remembered() -> None:
@@ -878,9 +881,9 @@ def test_small_frames_of_data_are_read_by_and_by(
         case.http2.client_data(sent[start : start + step])
         case.loop.run()
     case.send(stream, b"", end=True)
-    parts: list[bytes] = []
-    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
-    assert b"".join(parts) == b"x" * 60_000
+    chunks = Chunks()
+    chunks.feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0)
+    assert b"".join(chunks.content) == b"x" * 60_000
     assert case.goaway is None
     assert case.loop.waits.count(_REST) > 0
     assert held.count(True) == held.count(False) == len(case.loop.waits) + case.turns.tasks
@@ -1023,9 +1026,9 @@ def test_what_a_client_sends_before_it_knows_the_windows() -> None:
     assert case.client.outbound_flow_control_window > 2 * (CREDIT + MAX_STREAMS * LEAST_WINDOW) - 65_535
     assert all(0 < case.client.local_flow_control_window(stream) <= WINDOW for stream in streams)
     case.send(streams[0], b"", end=True)
-    parts: list[bytes] = []
-    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
-    assert (len(b"".join(parts)), case.goaway) == (32_000, None)
+    chunks = Chunks()
+    chunks.feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0)
+    assert (len(b"".join(chunks.content)), case.goaway) == (32_000, None)
 
 
 def test_a_client_that_breaks_the_rules_is_told_so(case: Case) -> None:
@@ -1053,9 +1056,9 @@ def test_what_a_client_has_sent_before_its_end_is_read(case: Case, over: bool) -
     case.http2.client_data(case.client.data_to_send())
     case.http2.client_ended()
     case.loop.run()
-    parts: list[bytes] = []
-    Chunks().feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0, parts)
-    assert b"".join(parts) == b"y" * 6000
+    chunks = Chunks()
+    chunks.feed(case.origins[0].got.partition(b"\r\n\r\n")[2], 0)
+    assert b"".join(chunks.content) == b"y" * 6000
     case.origins[0].says(OK)
     assert (case.body[stream], case.closed) == (b"ok", True)
 

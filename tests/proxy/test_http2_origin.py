@@ -164,6 +164,16 @@ class Session(Exchange):
         assert self.server is not None
         self.server.write(data)
 
+    def rest(self) -> None:
+        if self.server is not None:
+            self.relay.leave_server()
+
+    def leave_server(self) -> None:
+        server, self.server = self.server, None
+        assert server is not None
+        server.forget()
+        server.close()
+
     def close_server(self) -> None:
         super().close_server()
         self.case.http2.origin.leave(self)
@@ -178,12 +188,12 @@ class Session(Exchange):
         super().cut()
         self.close_server()
 
-    def lost(self, connection: object) -> None:
+    def lost(self, connection: Any) -> None:
         if connection is self.lane:
             super().lost(connection)
-        elif self.server is not None:
-            self.server.forget()
-            self.server = None
+        else:
+            connection.forget()
+            self.server = None if connection is self.server else self.server
 
 
 class Case(Client):
@@ -262,6 +272,34 @@ def test_all_streams_share_a_connection_and_listed_ones_reach_nobody(case: Case)
     assert server.resets == 0
     assert case.status[blocked] == [451]
     assert all(dict(head)[":path"] != "/listed" for head in server.heads.values())
+
+
+def test_streams_after_each_other_have_one_session(case: Case) -> None:
+    """Each has a stream of its own at the origin, also behind a block page and what has a body."""
+    streams = [case.ask("/0")]
+    server = case.find()
+    server.serve()
+    for i, end in enumerate((True, False, True), 1):
+        streams.append(case.ask(f"/{i}", method="GET" if end else "POST", end=end))
+        if not end:
+            case.send(streams[-1], b"abc", end=True)
+        server.serve()
+        case.ask("/listed")
+    assert [case.body[stream] for stream in streams] == [b"/0", b"/1", b"/2", b"/3"]
+    assert (len(case.origins), len(case.http2._lanes)) == (1, 1)
+    assert server.resets == 0
+    assert case.http2.origin.http2 is not None
+    assert not case.http2.origin.http2._lanes
+
+
+def test_few_sessions_rest(case: Case) -> None:
+    for i in range(MAX_STREAMS):
+        case.ask(f"/{i}")
+    server = case.find()
+    for _ in range(MAX_STREAMS):
+        server.serve()
+    assert len(case.body) == MAX_STREAMS
+    assert len(case.http2._lanes) == len(case.http2._resting) == MAX_LANES
 
 
 def test_what_speaks_http_1_1_is_asked_by_each_for_itself(case: Case) -> None:

@@ -52,6 +52,8 @@ class Looking(Case):
         super().__init__()
         self.look(pictures, known)
 
+    is_behind = False
+
     def look(self, pictures: str, known: int = 0) -> None:
         """Inspect what comes from now on."""
         self.known = {len(KNOWN), 5, known}

@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import logging
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any, NamedTuple
@@ -16,7 +16,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import RequestReceived, StreamReset
 
-from proxy.rig import GET, LONG, Rig, reset, until
+from conftest import until
+from proxy.rig import GET, LONG, Rig, reset
 from proxy.test_guard_files import Learned
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
@@ -366,6 +367,8 @@ async def test_nothing_is_looked_at(rig: Rig, how: str, monkeypatch: pytest.Monk
 
 
 class Copy:
+    waited: Callable[[], None]
+
     def __init__(self, hear: Hear, answers: list[PictureFound | None]) -> None:
         self.hear = hear
         self.content = b""
@@ -386,6 +389,8 @@ class Copy:
 
 class Inspector:
     """Answers what it is told to, of the first list's first row."""
+
+    is_behind = False
 
     def __init__(self, *answers: PictureFound | None) -> None:
         self.answers = [*answers]
@@ -433,6 +438,30 @@ async def test_a_picture_that_looks_like_a_listed_one(
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER)
     inspector.answers = [PictureFound(name, row, 90), None]
     assert await curl(rig, "/other", "reverse") == (0, 200, OTHER), "farther than its entry allows"
+    await rig.settled()
+
+
+async def test_a_picture_whose_answer_takes_long_arrives_and_is_learned(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspector = Inspector()
+    name, row = await inspected(rig, "cut", inspector)
+    told: list[tuple[str, str]] = []
+    known = Guard.known_file
+
+    def noted(self: Guard, verdict: Any, found: KnownFile, *more: Any) -> Any:
+        told.append((found.algorithm, found.action))
+        return known(self, verdict, found, *more)
+
+    monkeypatch.setattr(Guard, "known_file", noted)
+    asking = asyncio.ensure_future(curl(rig, "/other", "reverse"))
+    await until(lambda: inspector.copies and inspector.copies[0].ended)
+    (copy,) = inspector.copies
+    copy.waited()
+    assert await asking == (0, 200, OTHER)
+    copy.hear(PictureFound(name, row, 12))
+    copy.hear(None)
+    assert told == [("pdq", "learn")], "nobody is told that it was cut"
     await rig.settled()
 
 

@@ -13,8 +13,7 @@ from gateway.dns_support import Kernel, keep
 from lists.support import SECRET
 from proxy.driver import NOW, make_context
 from urlward.config import GatewayTable, RecordsTable
-from urlward.dns.faults import Faults
-from urlward.dns.judge import Judge
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.engine.verdict import Verdict
 from urlward.proxy.addon import Urlward

@@ -1,12 +1,12 @@
 """Holding connections, with transports that only remember."""
 
 import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from conftest import until
 from proxy.test_probing import client
 from urlward.proxy.layers import Pacer
 from urlward.proxy.live import Live
@@ -64,12 +64,6 @@ def pacer(carrier: Carrier) -> Pacer:
     live = Live()
     live.add(carrier)
     return Pacer(live, lambda _: None)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_a_connection_is_not_read_for_a_while(pacer: Pacer, carrier: Carrier) -> None:

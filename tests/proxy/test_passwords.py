@@ -14,7 +14,7 @@ import argon2
 import bcrypt
 import pytest
 
-from proxy.rig import until
+from conftest import until
 from urlward.lists.run_folder import RunFolder
 from urlward.plan import SHARED
 from urlward.proxy import passwords

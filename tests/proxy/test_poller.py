@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.rig import until
+from conftest import until
 from urlward.proxy import poller as poller_module
 from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Delay, Share, running_loop
 

@@ -236,9 +236,9 @@ def test_a_store_in_the_place_of_another_file(
 
 def test_no_name_of_the_state_folder_is_missing() -> None:
     files = (
-        allows.FILE, audit.FILE, audit.HEAD, asking.SOCKET, holds.FILE, store.NODE_FILE, objections.FILE,
-        outbox.FOLDER, process.LOCK, recorder.LEVEL, retention.CLOCK, schema.FILE, handler._FILE,
-        recorder.RUN, recorder.SPOOL, AdminTable().token_file,
+        allows.KEPT.file, audit.FILE, audit.HEAD, asking.SOCKET, holds.KEPT.file, store.NODE_FILE,
+        objections.FILE, outbox.FOLDER, process.LOCK, recorder.LEVEL, retention.CLOCK, schema.FILE,
+        handler._FILE, recorder.RUN, recorder.SPOOL, AdminTable().token_file,
     )  # fmt: skip
     assert set(files) <= NAMES
 

@@ -302,8 +302,10 @@ def test_a_first_worker_that_hangs_is_the_end(capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_a_first_worker_that_does_not_come_to_serve_is_told_of(
-    code: str, said: str, capsys: pytest.CaptureFixture[str]
+    code: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Of the last one's worker, which waits for its sockets and hears of no signal.
+    monkeypatch.setattr(supervisor, "STOP_WITHIN", 0.2)
     one = supervisor_of(code)
     try:
         with ExitStack() as held:

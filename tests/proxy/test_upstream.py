@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from conftest import free_port
+from conftest import free_port, until
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
-from proxy.rig import until
 from urlward.proxy import upstream
 from urlward.proxy.poller import Share, running_loop
 from urlward.proxy.upstream import (

@@ -9,8 +9,7 @@ from feeds.feed_support import Server
 from lists.support import artifact
 from urlward.config import Config, FeedTable, PublishCanaryTable
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Facts
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.publish.canaries import Sample, ask, protected_hosts
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition

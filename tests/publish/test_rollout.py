@@ -28,7 +28,7 @@ from urlward.publish import rollout as publish_rollout
 from urlward.publish.canaries import Sample, parse_sample
 from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import Folder, OvertakenError, PlacedObject, PlaceError
-from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts, roll_back_published
+from urlward.publish.rollout import PATIENCE, Lists, content_of, read_rollouts
 from urlward.publish.run import told
 
 LISTS = [listed(range(n, 100 + n)) for n in range(8)]
@@ -396,7 +396,7 @@ def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path)
         lists.roll_back("phish", why="wrong", who="Ann")
     for data in LISTS[:3]:
         lists.publish("phish", data)
-    (version,) = roll_back_published(Folder(tmp_path), config, ["phish"], why="wrong", who="Ann")
+    version = Lists(Folder(tmp_path), config).roll_back("phish", why="wrong", who="Ann")
     assert version.serial == 4
     whole(place)
     assert content(place) == content(place, "canary") == content_of(LISTS[1])
@@ -431,7 +431,7 @@ def test_two_who_go_back_in_the_same_moment(tmp_path: Path) -> None:
     for data in LISTS[:3]:
         lists.publish("phish", data)
     place.at = place.writes + 1  # the record, behind the version
-    place.happens = lambda: roll_back_published(Folder(tmp_path), config, ["phish"], why="it", who="Bob")
+    place.happens = lambda: Lists(Folder(tmp_path), config).roll_back("phish", why="it", who="Bob")
     with pytest.raises(UrlwardError, match="phish: held in the same moment: it"):
         lists.roll_back("phish", why="wrong", who="Ann")
     assert content(place) == content_of(LISTS[1])
@@ -491,7 +491,7 @@ def test_no_delta_of_who_was_at_it_leads_to_what_is_taken_back_meanwhile(tmp_pat
         def back(place: Folder = place, config: Config = config) -> None:
             place.at = -1
             with suppress(UrlwardError):  # before the record there is nothing to take back
-                roll_back_published(place, config, ["phish"], why="wrong", who="Ann")
+                Lists(place, config).roll_back("phish", why="wrong", who="Ann")
 
         place.happens, place.writes, place.at = back, 0, at
         lists.publish("phish", LISTS[2])

@@ -14,13 +14,14 @@ from unittest.mock import ANY
 
 import pytest
 
-from conftest import run_command, wait_for
+from conftest import run_command, until, wait_for
 from feeds.feed_support import Feed, Server, hosts
 from feeds.test_take import asked
 from feeds.test_updates import running
 from lists.support import key_file
+from obstacles import audit_on_a_full_disk
 from publish.publish_support import BODY, offered
-from urlward.commands.publish import add_publish_commands
+from urlward.commands.feeds import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import configured_keeper
@@ -105,6 +106,28 @@ def test_nodes_follow_by_an_ordinary_feed(
         assert not path.is_file() or b"h7.example" not in path.read_bytes()
 
 
+def test_the_audit_log_has_what_was_done_and_not_what_was_refused(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = config.parent / "publisher/audit.jsonl"
+    assert run(config, "publish", "--once") == 0
+    for act in (
+        ("rollout promote", "phish"), ("rollout release", "phish"), ("rollout rollback", "phish"),
+        ("rollout rollback", "phish", "5"), ("rollout rollback", "none"),
+    ):  # fmt: skip
+        with pytest.raises(UrlwardError):
+            run(config, *act, "--why", "to see")
+    assert not log.exists() or "phish" not in log.read_text()
+    (config.parent / "phish.txt").write_text(hosts(*range(210)))
+    assert run(config, "publish", "--once") == 0
+    with audit_on_a_full_disk(), pytest.raises(UrlwardError):
+        run(config, "rollout rollback", "phish", "--why", "to see")
+    capsys.readouterr()
+    assert run(config, "rollout status") == 0, "what cannot be written down is not done"
+    assert run(config, "rollout rollback", "phish", "--why", "a mistake") == 0
+    assert [json.loads(line)["action"] for line in log.read_text().splitlines()] == ["rolled-back"]
+
+
 def test_who_checks_with_the_publishers_configuration_has_its_lists(config: Path) -> None:
     assert run(config, "publish", "--once") == 0
     keeper = configured_keeper(read_config(config))
@@ -120,15 +143,21 @@ def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pyt
         run(config, "publish", "--once")
 
 
+SOON = (
+    "import runpy; from urlward.publish import run; run.LOOK, run.LOOK_CANARIES = 0.2, 1.0; "
+    "runpy.run_module('urlward', run_name='__main__')"
+)
+
+
 @contextmanager
 def publisher(
     config: Path, **environment: str
 ) -> "Iterator[tuple[subprocess.Popen[str], Callable[[str], None]]]":
-    """`urlward publish` as a process, and what waits for a line of it."""
+    """`urlward publish` as a process that looks more often, and what waits for a line of it."""
     log = config.with_name(f"log{len(list(config.parent.glob('log*')))}")
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "urlward", "publish", "--config", config],
+            [sys.executable, "-P", "-c", SOON, "publish", "--config", config],
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
@@ -211,11 +240,6 @@ async def test_a_canary_decides_over_its_metrics(
         text = f'urlward_list_serial{{list="phish"}} {record().canary}\n'
         text += f'urlward_requests_total{{stage="match",verdict="pass"}} {1000 + blocks}\n'
         site.put("node/metrics", f'{text}urlward_blocks_total{{list="phish",category=""}} {blocks}\n')
-
-    async def until(condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not condition():
-                await asyncio.sleep(0.05)
 
     task = asyncio.ensure_future(publisher.run())
     try:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.feeds.facts import Facts
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import (
     CONTENT_TYPE,

@@ -2,12 +2,13 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import until
 from records.recorder_support import answering
 from records.support import own_messages
 from urlward.engine.errors import UrlwardError
@@ -91,12 +92,6 @@ async def heard(tmp_path: Path) -> AsyncIterator[Heard]:
     yield made
     await made.desk.close()
     assert not (tmp_path / SOCKET).exists()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_socket_that_is_deleted_under_way_is_made_anew(

@@ -6,8 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.feeds.facts import Facts
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import FIGURES_FOR, SILENT_AFTER, Exposition
 from urlward.records.metrics import MAX_CATEGORIES, ListFacts, Metrics, RulesFacts

@@ -2,9 +2,8 @@ from pathlib import Path
 
 from lists.support import artifact
 from urlward.config import FeedTable
-from urlward.feeds.facts import Facts
 from urlward.feeds.status import status
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.records.exposition import FeedFigures, feed_figures
 
 NOW = 1_800_000_000.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from records.metrics_support import full
-from urlward.records.metrics_files import NAMES, read_file, write_files
+from urlward.commands.metrics import NAMES, read_file, write_files
 
 TESTS = Path(__file__).with_name("alert_tests.yml")
 METRIC = re.compile(r"\burlward_[a-z0-9_]+\b")
@@ -58,7 +58,7 @@ def test_they_are_written(tmp_path: Path) -> None:
 @needs_promtool
 def test_the_rules_are_rules(tmp_path: Path) -> None:
     list(write_files(tmp_path))
-    assert "33 rules found" in promtool("check", "rules", str(tmp_path / "urlward-alerts.yml"))
+    assert "34 rules found" in promtool("check", "rules", str(tmp_path / "urlward-alerts.yml"))
 
 
 @needs_promtool
@@ -71,7 +71,7 @@ def test_the_rules_fire_when_they_should_and_only_then(tmp_path: Path) -> None:
 def test_each_rule_has_tests_of_both_kinds() -> None:
     alerts = re.findall(r"alert: (\w+)", ALERTS)
     tests = TESTS.read_text()
-    assert len(set(alerts)) == len(alerts) == 33
+    assert len(set(alerts)) == len(alerts) == 34
     for alert in alerts:
         assert f"alertname: {alert}}}" in tests, alert
         assert f"alertname: {alert}\n        exp_alerts" in tests, alert

@@ -1,6 +1,6 @@
 import pytest
 
-from urlward.records.network import network_of, plain_address
+from urlward.records.privacy import network_of, plain_address
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from conftest import free_port, wait_for
 from records.metrics_support import NOW, TOKEN, admin, full
+from urlward.commands.metrics import read_file, write_files
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import Metrics
-from urlward.records.metrics_files import read_file, write_files
 
 pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed")
 

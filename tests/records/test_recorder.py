@@ -10,10 +10,11 @@ from itertools import count
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conftest import until
 from records.recording import SECRET, Memory, block, events, records
 from records.support import own_messages
 from records.test_upgrade import segment
@@ -23,12 +24,14 @@ from urlward.records import delivery, writer
 from urlward.records import recorder as module
 from urlward.records.asking import SOCKET
 from urlward.records.delivery import StoreState
-from urlward.records.event import Event
 from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
 from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
 from urlward.records.worker import Recording
 from urlward.records.writer import Mark, processes
 from urlward.state.folder import write_kept
+
+if TYPE_CHECKING:
+    from urlward.records.event import Event
 
 
 class Kept(Memory):
@@ -87,12 +90,6 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's end may take longer than a second on a machine with other work, and that of a store."""
     monkeypatch.setattr(writer, "END_WITHIN", 60.0)
     monkeypatch.setattr(module, "STORES_WITHIN", 60.0)
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def test_every_store_has_every_event(running: Running) -> None:

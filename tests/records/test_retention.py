@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from conftest import until
 from records.support import DAY, HOUR, START, an_event, node, own_messages
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
@@ -154,9 +155,11 @@ async def test_as_configured(database: Database, tmp_path: Path) -> None:
     task = asyncio.create_task(
         retain(RecordsTable(store=(SQLITE,), days=days), tmp_path, lambda: START / 1000 + 86_000)
     )
-    async with asyncio.timeout(60):
-        while len(await asyncio.to_thread(database.find, EventQuery())) > 1:
-            await asyncio.sleep(0.01)
+
+    async def deleted() -> bool:
+        return len(await asyncio.to_thread(database.find, EventQuery())) == 1
+
+    await until(deleted)
     task.cancel()
     assert database.find(EventQuery()) == [an_event(1)]
 

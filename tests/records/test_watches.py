@@ -6,8 +6,7 @@ from typing import Any
 from lists.support import SECRET
 from urlward.config import FeedTable
 from urlward.engine.digest import Key
-from urlward.feeds.facts import Facts
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.policy.allows import add_allow, end_allow
 from urlward.records.metrics import RulesFacts
 from urlward.records.watches import FILES_AGAIN, Watches

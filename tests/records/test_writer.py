@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from conftest import wait_for
+from conftest import until, wait_for
 from records.recording import events, kill, worker
 from records.support import own_messages
 from urlward.records import writer as module
@@ -66,12 +66,6 @@ class Disk:
 
 def full() -> None:
     raise OutboxError("outbox.db: database or disk is full")
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def emit(writer: Writer, some: list[Event]) -> None:

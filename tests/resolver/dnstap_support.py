@@ -8,9 +8,8 @@ from typing import Any
 import dns.name
 
 from resolver.hook_support import Urlward
-from urlward.dns.aliases import Aliases
-from urlward.dns.dnstap import DnstapServer
-from urlward.dns.frame_stream import CLIENT_RESPONSE, CONTENT_TYPE
+from urlward.dns.dnstap import CLIENT_RESPONSE, CONTENT_TYPE, DnstapServer
+from urlward.dns.resolved import Aliases
 from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
 

@@ -22,15 +22,14 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from conftest import free_port
-from gateway.dns_support import PATIENT, Kernel, Upstream, keep, until
+from conftest import free_port, until
+from gateway.dns_support import PATIENT, Kernel, Upstream, keep
 from urlward.config import DnsTable, GatewayTable
 from urlward.dns import hook_filter
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
 from urlward.dns.hook import HookServer
 from urlward.dns.hooks import FOLDER as HOOKS
-from urlward.dns.judge import Judge
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.dns.resolved import Resolved
 from urlward.dns.wire import PAYLOAD

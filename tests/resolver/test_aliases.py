@@ -3,8 +3,7 @@
 import pytest
 
 from resolver.test_hook import answer
-from urlward.dns.aliases import Aliases
-from urlward.dns.resolved import MARGIN
+from urlward.dns.resolved import MARGIN, Aliases
 from urlward.dns.wire import Scan, read_question, scan
 
 

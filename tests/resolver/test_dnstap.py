@@ -9,16 +9,16 @@ import dns.message
 import dns.rrset
 import pytest
 
-from gateway.dns_support import keep, until
+from conftest import until
+from gateway.dns_support import keep
 from resolver.dnstap_support import FINISH, STOP, Sender, Told, control, data_frame, tapped
 from resolver.hook_support import LIST
 from resolver.test_hook import answer
-from urlward.dns.dnstap import DnstapServer
-from urlward.dns.frame_stream import FORWARDER_RESPONSE, RESOLVER_RESPONSE
+from urlward.dns.dnstap import FORWARDER_RESPONSE, RESOLVER_RESPONSE, DnstapServer
 from urlward.dns.policy import Quota
 from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.engine.steps import exhaust
-from urlward.gateway.errors import NftError
+from urlward.gateway.table import NftError
 
 BLOCKED = answer("blocked.example", "blocked.example 3600 A 203.0.113.1")
 PLAIN = answer("plain.example", "plain.example 60 A 192.0.2.1")

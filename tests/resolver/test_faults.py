@@ -1,7 +1,7 @@
 import pytest
 
-from urlward.dns.faults import Faults
-from urlward.gateway.errors import NftError
+from urlward.dns.judge import Faults
+from urlward.gateway.table import NftError
 
 
 def test_one_line_and_not_again_at_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ import logging
 import dns.message
 import pytest
 
-from gateway.dns_support import until
+from conftest import until
 from resolver.test_wire import answer, question
 from urlward.dns import upstream as dns_forward
 from urlward.dns.upstream import DnsExchange, Forwarder, OutageLog

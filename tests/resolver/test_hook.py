@@ -15,12 +15,12 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from gateway.dns_support import until
+from conftest import until
 from resolver.hook_support import LIST, Urlward, loaded
 from urlward.dns import hook as dns_hook
 from urlward.dns.hook import from_text, to_text
 from urlward.dns.hooks import FOLDER
-from urlward.gateway.errors import NftError
+from urlward.gateway.table import NftError
 from urlward.plan import Address
 from urlward.proxy.listeners import Listeners, open_sockets
 

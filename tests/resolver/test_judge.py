@@ -3,8 +3,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dns_support import keep
-from urlward.dns.faults import Faults
-from urlward.dns.judge import BELOW, NOTHING, WHOLE, Judge
+from urlward.dns.judge import BELOW, NOTHING, WHOLE, Faults, Judge
 from urlward.engine.matcher import Matcher
 
 TEXT = """\

@@ -14,11 +14,12 @@ import dns.rdatatype
 import dns.rrset
 import pytest
 
-from gateway.dns_support import LIST, Rig, Upstream, records, serving, until
+from conftest import until
+from gateway.dns_support import LIST, Rig, Upstream, records, serving
 from urlward.dns import service as dns_service
 from urlward.dns.policy import MOST
 from urlward.dns.resolved import MARGIN
-from urlward.gateway.errors import NftError, SetFullError
+from urlward.gateway.table import NftError, SetFullError
 
 NORMAL = records("600 A 192.0.2.1", "600 AAAA 2001:db8::1", '600 HTTPS 1 . alpn="h3,h2"', "600 TXT text")
 

@@ -11,7 +11,7 @@ import dns.message
 import dns.rcode
 import pytest
 
-from conftest import free_port
+from conftest import free_port, until
 from gateway.dns_support import (
     PATIENT,
     Upstream,
@@ -19,7 +19,6 @@ from gateway.dns_support import (
     listen,
     records,
     serving,
-    until,
     wait_so_long,
 )
 from urlward.dns.server import DnsServer

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from conftest import free_port
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until, wait_so_long
+from conftest import free_port, until
+from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import service as dns_service
 from urlward.dns.service import QueryClient

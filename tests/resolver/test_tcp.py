@@ -9,7 +9,8 @@ from typing import Any
 import dns.message
 import pytest
 
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until, wait_so_long
+from conftest import until
+from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import server as dns_tcp
 from urlward.dns.server import TcpClient, TcpEndpoint

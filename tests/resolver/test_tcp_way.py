@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import dns.message
 import pytest
 
-from conftest import free_port
-from gateway.dns_support import PATIENT, Upstream, records, until, wait_so_long
+from conftest import free_port, until
+from gateway.dns_support import PATIENT, Upstream, records, wait_so_long
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_tcp_way
 from urlward.dns.resolver_addresses import parse_resolver

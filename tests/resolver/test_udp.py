@@ -9,7 +9,8 @@ import dns.exception
 import dns.message
 import pytest
 
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, until
+from conftest import until
+from gateway.dns_support import PATIENT, Rig, Upstream, records, serving
 from resolver.test_wire import question
 from urlward.dns.server import UdpEndpoint
 from urlward.plan import Address

@@ -10,9 +10,9 @@ from pathlib import Path
 import dns.message
 import pytest
 
-from conftest import free_port
+from conftest import free_port, until
 from e2e.test_modes import may_make_namespaces
-from gateway.dns_support import PATIENT, Answer, Upstream, records, until
+from gateway.dns_support import PATIENT, Answer, Upstream, records
 from gateway.inside import own_network
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_udp_way

@@ -276,13 +276,58 @@ def test_a_name_of_pointers_to_pointers() -> None:
         _name(wire, first + 2 * 150)
 
 
+@given(st.binary(min_size=2, max_size=40), st.lists(st.integers(0, 60), min_size=1, max_size=60))
+def test_an_end_of_names_that_is_read_once_is_as_if_it_were_read_each_time(
+    labels: bytes, steps: list[int]
+) -> None:
+    # Labels of one byte, and pointers back to anywhere, of which some lead to pointers or into labels.
+    data = b"".join(b"\1" + bytes((each,)) for each in labels) + b"\0"
+    starts = []
+    for step in steps:
+        starts.append(len(data))
+        data += b"\1x" * (step % 3) + (0xC000 | max(len(data) - step - 2, 0)).to_bytes(2)
+    tails: dict[int, wire_module._Tail] = {}
+    for start in starts:
+        try:
+            read = _name(data, start)
+        except (WireError, IndexError) as e:
+            with pytest.raises(type(e)):
+                _name(data, start, tails)
+        else:
+            assert _name(data, start, tails) == read
+
+
+class _Counted(bytes):
+    """A message that counts how often a byte of it is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(at)
+
+
+def test_a_long_name_that_many_end_in_is_read_once() -> None:
+    """By dnstap whatever a server says is read, which may be hundreds of the longest names."""
+    longest = b"".join(b"\1" + bytes((97 + n % 26,)) for n in range(120)) + b"\0"
+    asked = bytes(4) + b"\0\1" + bytes(2) + bytes(2) + (500).to_bytes(2) + longest + b"\0\1\0\1"
+    record = b"\3%03x\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
+    data = _Counted(asked + b"".join(record % n for n in range(500)))
+    read = scan(data, read_question(data))
+    assert len(read.beside) == 500
+    assert len({len(host) for host, _ in read.beside}) == 1
+    assert data.looks < 500 * 30
+
+
 def test_names_of_records_that_lead_nowhere_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Thousands of them fit into a message, and each may have a name that takes long to read."""
     records = [f"n{n}.example 60 TXT x" for n in range(2000)]
     wire = answer(question("a.example"), *records, "a.example 60 A 192.0.2.1").to_wire()
     read: list[int] = []
     real = wire_module._name
-    monkeypatch.setattr(wire_module, "_name", lambda data, at: (read.append(at), real(data, at))[1])
+    monkeypatch.setattr(
+        wire_module, "_name", lambda data, at, *tails: (read.append(at), real(data, at, *tails))[1]
+    )
     assert scan(wire, read_question(wire)).four == bytes((192, 0, 2, 1))
     assert len(read) < 5
 

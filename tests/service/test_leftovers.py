@@ -12,6 +12,7 @@ from urlward.commands.records import add_records_commands
 from urlward.config import Config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.objections.objections import add_objection, read_objections
+from urlward.policy.own import draft, learn_own, own_entries
 from urlward.records.event import Event
 from urlward.records.holds import hold
 from urlward.records.outbox import FOLDER, Outbox, Position, batch_of
@@ -164,4 +165,20 @@ async def test_the_process_that_records_does_so_each_hour(tmp_path: Path) -> Non
     await asyncio.to_thread(
         wait_for, lambda: not read_objections(tmp_path) and b"192.0.2" not in files(tmp_path), "the end"
     )
+    task.cancel()
+
+
+async def test_what_was_learned_is_looked_after_whatever_is_configured_since(tmp_path: Path) -> None:
+    records = RECORDS.model_copy(update={"assignments": None})
+    key = local_key(tmp_path)
+    learn_own(
+        tmp_path,
+        key,
+        [draft("http://listed.example/a", note="reference 7", expires="2026-01-01")],
+        9,
+        now=0.0,
+    )
+    services = Services(Config(records=records, state=str(tmp_path)), tmp_path, key)
+    task = asyncio.ensure_future(services.beside()["known files"]())
+    await asyncio.to_thread(wait_for, lambda: not own_entries(tmp_path), "the end of what is over")
     task.cancel()

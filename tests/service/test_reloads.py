@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from urlward.service.process import Reloads
+from conftest import until
+from urlward.plan import Reloads
 
 
 @pytest.fixture
@@ -22,9 +23,7 @@ def asked() -> Iterator[list[int]]:
 
 
 async def heard(reloads: Reloads, said: str) -> None:
-    async with asyncio.timeout(60):
-        while reloads.said != said:
-            await asyncio.sleep(0.01)
+    await until(lambda: reloads.said == said)
 
 
 async def test_what_came_of_one_is_heard(asked: list[int], caplog: pytest.LogCaptureFixture) -> None:

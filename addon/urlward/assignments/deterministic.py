@@ -18,7 +18,7 @@ from urlward.assignments.interval import (
     AssignmentError,
     Ending,
     Interval,
-    Source,
+    SightingSource,
     ms_text,
 )
 from urlward.assignments.schema import formulas, sources
@@ -109,7 +109,7 @@ class Formula:
 
 def add_formula(
     store: AssignmentStore,
-    source: Source,
+    source: SightingSource,
     formula: Formula,
     *,
     replace: bool = False,

@@ -27,12 +27,11 @@ from urlward.assignments.interval import (
     Place,
     Sighting,
     SightingKind,
-    Source,
+    SightingSource,
 )
 from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ReadingPosition, ended_row
-from urlward.encoding import BOM, other_encoding, without_bom
 from urlward.progress import Progress, silent
-from urlward.regular import regular_fd
+from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
 _MOST_KEPT = 300_000
 
@@ -385,7 +384,7 @@ class FileReader:
     def __init__(
         self,
         store: AssignmentStore,
-        source: Source,
+        source: SightingSource,
         path: Path,
         options: ReadOptions,
         clock: Callable[[], float],
@@ -579,7 +578,7 @@ class FileReader:
 
 def import_file(
     store: AssignmentStore,
-    source: Source,
+    source: SightingSource,
     path: Path,
     options: ReadOptions,
     clock: Callable[[], float],
@@ -670,7 +669,7 @@ def repeated[T](
 
 def follow(
     store: AssignmentStore,
-    source: Source,
+    source: SightingSource,
     path: Path,
     options: ReadOptions,
     *,

@@ -109,7 +109,7 @@ class Ending(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SightingSource:
     """Source of intervals: a file, database or formula, by the operator's name.
 
     Attributes:
@@ -149,7 +149,7 @@ class Interval:
     ending: Ending
     subscriber: str
     session: str
-    source: Source
+    source: SightingSource
 
 
 def place_of(text: str) -> tuple[Place, str]:

@@ -15,7 +15,7 @@ from urlward.assignments.interval import (
     AssignmentError,
     RowError,
     Sighting,
-    Source,
+    SightingSource,
     back_of,
     held_from,
     held_until,
@@ -35,7 +35,7 @@ the same time need not be seen at the same time."""
 
 def import_radacct(
     store: AssignmentStore,
-    source: Source,
+    source: SightingSource,
     url: str,
     options: ReadOptions,
     now: float,
@@ -91,7 +91,12 @@ def import_radacct(
 
 
 def _renew(
-    store: AssignmentStore, source: Source, url: str, options: ReadOptions, known: ReadingPosition, now: int
+    store: AssignmentStore,
+    source: SightingSource,
+    url: str,
+    options: ReadOptions,
+    known: ReadingPosition,
+    now: int,
 ) -> None:
     """Renew the sessions that the table has without an end: they count from now, however long nothing was
     said of them."""

@@ -38,16 +38,24 @@ from sqlalchemy import table as named_table
 
 from urlward.assignments.deterministic import computed_in
 from urlward.assignments.interval import FOREVER, MOST_APART, AssignmentError, Ending, is_address
-from urlward.assignments.partitions import (
+from urlward.assignments.schema import (
+    FILE,
+    PART,
     PARTITIONS_AT_ONCE,
     SPANS,
+    TABLES,
     Stretch,
+    assignments,
+    current,
+    files,
+    holds,
     make_partitions,
     missing_owner,
     partition_of,
+    sources,
     stretches,
+    told,
 )
-from urlward.assignments.schema import FILE, PART, TABLES, assignments, current, files, holds, sources, told
 from urlward.assignments.store import AssignmentStore, KeepingNode, rows_in_force
 from urlward.config.records import RecordsTable
 from urlward.records.holds import Evidence, current_holds, evidence_of

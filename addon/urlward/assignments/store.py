@@ -29,35 +29,33 @@ from urlward.assignments.interval import (
     Ending,
     Interval,
     Place,
-    Source,
+    SightingSource,
     length_of,
     ms_text,
     places_of,
 )
-from urlward.assignments.partitions import (
+from urlward.assignments.schema import (
     MOST_PARTITIONS,
     PARTITIONS_AT_ONCE,
+    TABLES,
     PartitionGone,
     Stretch,
+    assignments,
     cell_of,
     cells_at,
     check_owner,
-    locking,
-    make_partitions,
-    partitions_of,
-    stretches,
-    writing_partitions,
-)
-from urlward.assignments.schema import (
-    TABLES,
-    assignments,
     current,
     files,
     formulas,
     lengths,
+    locking,
+    make_partitions,
     open_engine,
+    partitions_of,
     sources,
+    stretches,
     told,
+    writing_partitions,
 )
 from urlward.lines import plain
 from urlward.records.sql import SqliteFiles, check_grant, copy_new, copy_or_replace, insert_new
@@ -189,7 +187,7 @@ class AssignmentStore:
         with told(self.database), self.engine.connect() as connection:
             yield connection
 
-    def source(self, name: str, format_: str, path: str) -> Source:
+    def source(self, name: str, format_: str, path: str) -> SightingSource:
         """The source of a name, made where there is none.
 
         What the database has as its path stays until something of this one is taken (`write`).
@@ -207,10 +205,10 @@ class AssignmentStore:
                 new = {"name": name, "format": format_, "path": path}
                 made = connection.execute(insert(sources).values(new | _NOTHING))
                 assert made.inserted_primary_key is not None
-                return Source(made.inserted_primary_key[0], name, format_, path)
+                return SightingSource(made.inserted_primary_key[0], name, format_, path)
             if row.format != format_:
                 raise AssignmentError(f"source {name!r} is of format {row.format}: give another --source")
-            return Source(row.id, name, format_, path)
+            return SightingSource(row.id, name, format_, path)
 
     @contextmanager
     def importing(
@@ -221,7 +219,7 @@ class AssignmentStore:
         keeper: KeepingNode | None = None,
         *,
         takes_over: bool = True,
-    ) -> Iterator[Source]:
+    ) -> Iterator[SightingSource]:
         """The source of a name while something is read into it; one that nothing came of is gone afterwards.
 
         Args:
@@ -275,11 +273,11 @@ class AssignmentStore:
         with self.reading() as connection:
             return _days(connection, keeper, is_file=isinstance(self.database, Path))
 
-    def sources(self) -> dict[int, Source]:
+    def sources(self) -> dict[int, SightingSource]:
         """All sources, by id."""
         with self.reading() as connection:
             rows = connection.execute(select(sources)).all()
-        return {row.id: Source(row.id, row.name, row.format, row.path) for row in rows}
+        return {row.id: SightingSource(row.id, row.name, row.format, row.path) for row in rows}
 
     def status(self) -> list[dict[str, Any]]:
         """Import status of each source, as JSON has it."""
@@ -346,7 +344,7 @@ class AssignmentStore:
             ).all()
         return {(row.place, row.first_port): [getattr(row, name) for name in _HELD] for row in rows}
 
-    def write(self, source: Source, changes: Changes, now: int) -> None:
+    def write(self, source: SightingSource, changes: Changes, now: int) -> None:
         """Write what was read, and how far, all or nothing.
 
         Args:
@@ -369,7 +367,7 @@ class AssignmentStore:
                 self._lengths |= new
                 return
 
-    def _write(self, connection: Connection, source: Source, changes: Changes, now: int) -> set[int]:
+    def _write(self, connection: Connection, source: SightingSource, changes: Changes, now: int) -> set[int]:
         """Write in a transaction; returns the prefix lengths that are new."""
         file = 0
         if changes.position is not None:
@@ -425,11 +423,11 @@ class AssignmentStore:
         self._partitions |= wanted
 
     def locking[T](self, work: Callable[[Connection], T]) -> T:
-        """Do something to partitions in a transaction (`urlward.assignments.partitions.locking`)."""
+        """Do something to partitions in a transaction (`urlward.assignments.schema.locking`)."""
         with told(self.database):
             return locking(self.engine.begin, work)
 
-    def renew(self, source: Source, position: ReadingPosition, now: int) -> None:
+    def renew(self, source: SightingSource, position: ReadingPosition, now: int) -> None:
         """Note that a file still has what was read of it, with all assignments of its that have no end.
 
         Args:
@@ -441,7 +439,9 @@ class AssignmentStore:
             connection.execute(update(files).where(_file_of(source.id, position)).values(read=now))
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
-    def renew_sessions(self, source: Source, sessions: Collection[tuple[Key, str, str]], now: int) -> None:
+    def renew_sessions(
+        self, source: SightingSource, sessions: Collection[tuple[Key, str, str]], now: int
+    ) -> None:
         """Note that a source still has sessions without an end.
 
         Args:
@@ -518,7 +518,7 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
     return Interval(
         row.network, (row.first_port, row.last_port), row.start, row.end, getattr(row, "seen", 0),
         Ending(row.ending), row.subscriber, row.session,
-        Source(row.source, source.name, source.format, source.path),
+        SightingSource(row.source, source.name, source.format, source.path),
     )  # fmt: skip
 
 
@@ -532,7 +532,7 @@ def _days(connection: Connection, keeper: KeepingNode, *, is_file: bool) -> dict
     return found
 
 
-def _count(connection: Connection, source: Source, changes: Changes, now: int) -> None:
+def _count(connection: Connection, source: SightingSource, changes: Changes, now: int) -> None:
     values = {
         "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped, "read": now,
     }  # fmt: skip

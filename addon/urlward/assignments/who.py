@@ -11,7 +11,7 @@ from urlward.assignments.interval import (
     AssignmentError,
     Ending,
     Interval,
-    Source,
+    SightingSource,
     is_address,
     ms_text,
 )
@@ -172,6 +172,6 @@ def _fields(interval: Interval) -> dict[str, Any]:
 _SAYS = {"formula": "", "last_imported_from": "last imported from "}
 
 
-def _path_is(source: Source) -> str:
+def _path_is(source: SightingSource) -> str:
     """Name of the field for a source's path: an interval may come from a file before that one."""
     return "formula" if source.format == DETERMINISTIC else "last_imported_from"

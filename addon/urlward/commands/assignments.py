@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from datetime import UTC
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -26,8 +25,10 @@ from urlward.state.audit import append
 from urlward.state.folder import found_folder, made_folder, state_folder
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from urlward.assignments.importing import Imported, Judge
-    from urlward.assignments.interval import Source
+    from urlward.assignments.interval import SightingSource
     from urlward.assignments.store import AssignmentStore, KeepingNode
 
 _PAUSE_SQL = 30.0
@@ -213,7 +214,7 @@ def _import(args: argparse.Namespace) -> int:
 
 def _importing(
     store: "AssignmentStore", args: argparse.Namespace, path: str, keeper: "KeepingNode | None"
-) -> "AbstractContextManager[Source]":
+) -> "AbstractContextManager[SightingSource]":
     """The source that is read: of the name that was given, or of the format's where no other node has it."""
     name, takes_over = args.source or args.format, args.source is not None
     return store.importing(name, args.format, path, keeper, takes_over=takes_over)

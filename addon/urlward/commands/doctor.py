@@ -9,8 +9,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from urlward.commands.arguments import DONE, WRONG, Command
-from urlward.commands.together import together
 from urlward.config import SYSTEM, Config, configured
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
@@ -29,6 +29,31 @@ from urlward.units import in_words
 
 if TYPE_CHECKING:
     from urlward.proxy.preflight import Listener
+
+
+def together[T](parts: Mapping[str, Callable[[], T]], seconds: float) -> dict[str, T]:
+    """Do all parts at a time, each in a thread that nobody waits for beyond the time, not even at the end.
+
+    Args:
+        parts: by name; they raise nothing.
+        seconds: that all of them have.
+
+    Returns:
+        Results of those that were done in time.
+    """
+    found: dict[str, T] = {}
+
+    def do(name: str) -> None:
+        found[name] = parts[name]()
+
+    threads = [threading.Thread(target=do, args=(name,), daemon=True) for name in parts]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return {name: found[name] for name in parts if name in found}
+
 
 State = Literal["ok", "note", "wrong"]
 

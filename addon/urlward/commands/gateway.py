@@ -14,7 +14,7 @@ from urlward.commands.status import fleet_text, hook_text
 from urlward.config import SYSTEM, Config, configured
 from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.errors import GatewayError, located
+from urlward.gateway.table import GatewayError, located
 from urlward.options import given_path, given_text
 
 NOT_FILTERED = 1

@@ -1,4 +1,10 @@
-"""``urlward init``: a first configuration, and what goes with it."""
+"""``urlward init``: a first configuration, and what goes with it; ``urlward files``: what is shipped beside
+the program, written into a folder; and ``urlward completion``: a script by which a shell completes commands,
+flags and paths.
+
+shtab makes that from the parser. It is static: to complete a word starts no urlward, and urlward's start
+imports nothing for it.
+"""
 
 import argparse
 import os
@@ -9,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -295,3 +302,117 @@ def _next(kind: str, path: Path) -> list[str]:
             f"urlward ca page {line} -o ca-page   # for users to trust the certificate",
         ]
     return [*made, f"urlward doctor {line}   # what is usually wrong"]
+
+
+def add_files_command(command: Command) -> None:
+    """Declare ``urlward files``; what it needs is imported when it runs."""
+    files = command(
+        "files",
+        _files,
+        "Write what is shipped: an example configuration, lists, units, hooks, rules for monitoring.",
+    )
+    files.add_argument(
+        "folder", type=given_path, metavar="DIR", help="folder to write into; nothing is overwritten"
+    )
+    files.add_argument(
+        "--command",
+        type=given_path,
+        dest="program",
+        metavar="FILE",
+        help="urlward as the units start it (this one)",
+    )
+
+
+def _files(args: argparse.Namespace) -> int:
+    for path in write_files(args.folder, args.program):
+        print(path)
+    return DONE
+
+
+def write_files(folder: Path, program: Path | None = None) -> Iterator[Path]:
+    """Write all of them, and name each.
+
+    Args:
+        folder: is made where it is not there.
+        program: urlward as the units start it; the one that runs where None.
+
+    Raises:
+        UrlwardError: one is there already, so that none is written, or the folder cannot be written.
+    """
+    made = {folder / name: data for name, data in _shipped(program)}
+    for path in made:
+        if path.exists() or path.is_symlink():
+            raise UrlwardError(f"{path}: there already, and is not overwritten: give another folder")
+    for path, data in made.items():
+        write_new_file(path, data)
+        yield path
+
+
+def _shipped(program: Path | None) -> Iterator[tuple[str, bytes]]:
+    """Name, relative to the folder, and content of each."""
+    from urlward.commands.metrics import NAMES, read_file
+    from urlward.dns import hooks
+    from urlward.docs import FOLDER
+    from urlward.gateway.service import proxy_files, publisher_files
+    from urlward.samples import EXAMPLE, LISTS
+
+    yield EXAMPLE.name, EXAMPLE.read_bytes()
+    for path in LISTS:
+        yield f"lists/{path.name}", path.read_bytes()
+    for path in sorted(FOLDER.glob("*.md")):
+        yield f"docs/{path.name}", path.read_bytes()
+    for name, text in (proxy_files(program) | publisher_files(program)).items():
+        yield f"systemd/{name}", text.encode()
+    for name in hooks.NAMES:
+        yield f"hooks/{name}", (hooks.FOLDER / name).read_bytes()
+    for name in NAMES:
+        yield f"monitoring/{name}", read_file(name)
+
+
+SHELLS = ("bash", "zsh", "fish")
+
+_FOLDERS = frozenset(("DIR", "FOLDER"))
+_FILES = frozenset(("FILE", "PATH", "SOURCE", "DELTA", "KEY", "LOG", "NEW", "OLD", "STATEMENT"))
+"""What the help calls an argument that a path completes."""
+
+
+def add_completion_command(command: Command, parser: Callable[[], argparse.ArgumentParser]) -> None:
+    """Declare ``urlward completion``.
+
+    Args:
+        command: declares it.
+        parser: makes the parser of the whole command line.
+    """
+
+    def completion(args: argparse.Namespace) -> int:
+        print(script(parser(), args.shell))
+        return DONE
+
+    completes = command("completion", completion, "Print a script by which a shell completes commands.")
+    completes.add_argument("shell", choices=SHELLS)
+
+
+def script(parser: argparse.ArgumentParser, shell: str) -> str:
+    """Script that completes for one of `SHELLS`."""
+    import shtab
+
+    _say_what_completes(parser)
+    return str(shtab.complete(parser, shell))
+
+
+def _say_what_completes(parser: argparse.ArgumentParser) -> None:
+    """Mark, here and in all commands, the arguments that paths or topics complete."""
+    import shtab
+
+    from urlward.docs import topics
+
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub in action.choices.values():
+                _say_what_completes(sub)
+        elif action.metavar == "TOPIC":
+            action.choices = list(topics())
+        elif action.metavar in _FOLDERS:
+            action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
+        elif action.metavar in _FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]

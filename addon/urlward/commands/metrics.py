@@ -1,15 +1,19 @@
-"""``urlward metrics``: a client of the metrics endpoint, as Prometheus scrapes it."""
+"""``urlward metrics``: a client of the metrics endpoint, as Prometheus scrapes it, and the shipped files for
+it and Grafana.
+"""
 
 import argparse
 import sys
+from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 from urlward.commands.arguments import DONE, Command, add_state_arguments, subcommand
 from urlward.config import Config, configured
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
+from urlward.lists.build import check_place, write_atomically
 from urlward.options import given_path
-from urlward.regular import read_regular
+from urlward.regular import read_regular, without_bom
 
 TIMEOUT = 10.0
 _MOST = 16 << 20
@@ -50,8 +54,6 @@ def _admin(config: Config, path: Path | None) -> tuple[str, str]:
 
 
 def _files(args: argparse.Namespace) -> int:
-    from urlward.records.metrics_files import TARGET, write_files
-
     target = TARGET
     if args.config:
         path, config = configured(args.config)
@@ -111,3 +113,35 @@ def _token(path: Path) -> str:
     if not token or not token.isprintable() or " " in token:
         raise UrlwardError(f"{path}: no token")
     return token
+
+
+NAMES = ("urlward-alerts.yml", "urlward-dashboard.json", "urlward-scrape.yml")
+"""None is a name that Prometheus or Grafana has for a file of the operator's."""
+
+TARGET = "127.0.0.1:8088"
+"""Where the shipped file has Prometheus ask: the default of ``[admin]``."""
+
+
+def read_file(name: str) -> bytes:
+    """Read one of `NAMES`."""
+    return files("urlward.records").joinpath("files", name).read_bytes()
+
+
+def write_files(folder: Path, target: str = TARGET) -> Iterator[Path]:
+    """Write all files into a folder, which is made where it is not there.
+
+    Args:
+        folder: for the files.
+        target: HOST:PORT that Prometheus is to ask.
+
+    Raises:
+        SourceError: the folder has other files of these names, or is not writable.
+        OSError: it cannot be made.
+    """
+    for name in NAMES:
+        check_place(folder / name, lambda there: b"urlward" in there, "nothing of urlward")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in NAMES:
+        path = folder / name
+        write_atomically(path, read_file(name).replace(b'"%b"' % TARGET.encode(), b'"%b"' % target.encode()))
+        yield path

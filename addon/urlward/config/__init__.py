@@ -13,15 +13,12 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, Field, PrivateAttr, ValidationError
 from pydantic.fields import FieldInfo
 
-from urlward.config.feeds import FeedTable, check_names
-from urlward.config.files import FilesTable
+from urlward.config.feeds import FeedTable, PublishCanaryTable, PublishTable, check_names
 from urlward.config.fleet import FleetTable, fleet_problems
 from urlward.config.gateway import CanaryTable, DnsTable, GatewayTable, HookTable
-from urlward.config.page import HelpLink, ObjectionsTable, PageTable
 from urlward.config.policy import GroupTable, RuleTable, ScheduleTable, Use, policy_problems
 from urlward.config.problem import ConfigError, Problem, key_of
-from urlward.config.proxy import ProbingTable, ProxyTable
-from urlward.config.publish import PublishCanaryTable, PublishTable
+from urlward.config.proxy import FilesTable, HelpLink, ObjectionsTable, PageTable, ProbingTable, ProxyTable
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sources
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from urlward.config.problem import Problem
-from urlward.config.tables import SHAREABLE, FileName, Table, spelt
+from urlward.config.tables import SHAREABLE, FileName, Table, node_name, spelt
 
 SCHEMES = {"valkey": False, "valkeys": True}
 """Schemes of URLs, and whether they stand for TLS."""
@@ -31,12 +31,6 @@ def _url(text: str) -> str:
 
 def _several(value: object) -> object:
     return (value,) if isinstance(value, str) else value
-
-
-def _node(name: str) -> str:
-    if not name.isascii() or not name.isprintable() or " " in name:
-        raise ValueError("a node's name has printable ASCII characters and no spaces")
-    return name
 
 
 Urls = Annotated[tuple[Annotated[str, AfterValidator(_url)], ...], Field(strict=False, max_length=100)]
@@ -75,7 +69,7 @@ class FleetTable(Table):
     certificate: FileName | None = None
     key: FileName | None = None
     seal: FileName | None = None
-    node: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_node)] = Field(
+    node: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(node_name)] = Field(
         default_factory=socket.gethostname
     )
     settle: Annotated[int, Field(ge=0, le=1_000)] = 5

@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from urlward.config.page import ObjectionsTable
 from urlward.config.problem import Problem
-from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table, Variable
+from urlward.config.proxy import ObjectionsTable
+from urlward.config.tables import SHAREABLE, Address, Bytes, FileName, Served, Table, Variable, node_name
 
 Privacy = Literal["full", "short", "digest", "counts"]
 StoreKind = Literal["sqlite", "postgresql", "jsonl", "syslog"]
@@ -32,12 +32,6 @@ _KEYS: Mapping[StoreKind, frozenset[str]] = {
     "syslog": frozenset({"address", "tls", "ca", "facility"}),
 }
 """What there is to say of each kind of store."""
-
-
-def _node(name: str) -> str:
-    if not name.isascii() or not name.isprintable() or " " in name:
-        raise ValueError("a node's name has printable ASCII characters and no spaces")
-    return name
 
 
 def _facility(name: str) -> str:
@@ -122,7 +116,7 @@ class RecordsTable(Table):
         assignments: the database of who had an address when; an SQLite file in the state folder where absent.
     """
 
-    node: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_node)] = Field(
+    node: Annotated[str, Field(min_length=1, max_length=255), AfterValidator(node_name)] = Field(
         default_factory=socket.gethostname
     )
     privacy: Privacy = "full"

@@ -17,9 +17,8 @@ from pwd import getpwuid
 from typing import Any, NamedTuple
 
 from urlward.config.problem import ConfigError, Problem, key_of, lines_of_keys
-from urlward.encoding import other_encoding, without_bom
 from urlward.process import IN_FORCE
-from urlward.regular import open_given
+from urlward.regular import open_given, other_encoding, without_bom
 
 ARRAYS, TABLES = ("list", "feed", "group", "rule"), ("schedule", "pages")
 """Keys that an included file may have: arrays, which are joined, and tables, whose keys are."""
@@ -28,7 +27,7 @@ _MOST = 16 << 20
 _WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
 
 
-class Source(NamedTuple):
+class ConfigFile(NamedTuple):
     """One file of a configuration.
 
     Attributes:
@@ -50,7 +49,7 @@ class Sources:
         ConfigError: one is not TOML, or an included one has what does not belong there.
     """
 
-    def __init__(self, files: Sequence[Source]) -> None:
+    def __init__(self, files: Sequence[ConfigFile]) -> None:
         self.files = tuple(files)
         self._lines_of: dict[int, dict[str, int]] = {}
         """Lines of the keys of files that were asked for, which problems alone need."""
@@ -158,9 +157,9 @@ def in_force(path: Path) -> Sources | None:
         first, *others = (None if each is None else each.encode("latin-1") for each in json.loads(text))
     except (ValueError, TypeError, AttributeError):  # of a filter that was started before there was `include`
         first, others = text, []
-    main = Source(path, first)
+    main = ConfigFile(path, first)
     names = _included(main)
-    return Sources([main, *(Source(*each) for each in zip(names, others, strict=True))])
+    return Sources([main, *(ConfigFile(*each) for each in zip(names, others, strict=True))])
 
 
 def read_sources(path: Path) -> Sources:
@@ -169,15 +168,15 @@ def read_sources(path: Path) -> Sources:
     Raises:
         ConfigError: one is unreadable, too large or not TOML, or includes what it cannot.
     """
-    main = Source(path, _read(path))
+    main = ConfigFile(path, _read(path))
     names = _included(main)
     last = len(names) - 1
     return Sources(
-        [main, *(Source(each, _read(each, by=path, absent=n == last)) for n, each in enumerate(names))]
+        [main, *(ConfigFile(each, _read(each, by=path, absent=n == last)) for n, each in enumerate(names))]
     )
 
 
-def _included(main: Source) -> list[Path]:
+def _included(main: ConfigFile) -> list[Path]:
     """Paths of the files that a configuration includes."""
     names = _parsed(main).get("include", [])
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
@@ -246,7 +245,7 @@ def _whose(path: Path, by: Path | None) -> str:
     return f": {by} includes it"
 
 
-def _parsed(source: Source) -> dict[str, Any]:
+def _parsed(source: ConfigFile) -> dict[str, Any]:
     """Parse a file's text.
 
     Raises:

@@ -1,11 +1,19 @@
-"""Base class and value types of the configuration file's tables."""
+"""Base class and value types of the configuration file's tables.
+
+A configuration can be shown to whoever helps (`shareable`): numbers, truth values, choices among fixed words
+and what is as the program has it by itself say nothing of anybody. A text does not leave unless its key is
+declared `Shareable`; so what a new key holds stays until somebody has thought about it.
+"""
 
 import re
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, cast
+from types import UnionType
+from typing import Annotated, Any, Final, Literal, Union, cast, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic.fields import FieldInfo
 
 from urlward import units
 
@@ -76,7 +84,7 @@ def place_name(name: str | None) -> str | None:
 
 class Shareable:
     """Mark of a key whose text says nothing of anybody: a bundle for support has it
-    (`urlward.config.shareable`)."""
+    (`urlward.config.tables`)."""
 
     __slots__ = ()
 
@@ -90,22 +98,29 @@ Signer = Annotated[str, Field(min_length=1), AfterValidator(_signer)]
 """Public key, or the name of the file that has it or a rotation statement."""
 
 
-def _networks(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        try:
-            ip_network(value)
-        except ValueError as e:
-            raise ValueError(f"{value!r} is not a network, such as 192.0.2.0/24: {e}") from e
-    return values
+def _each(read: Callable[[str], object], what: str) -> AfterValidator:
+    """Validator of texts that can be read; `what` they are to be may tell why one cannot."""
+
+    def checked(values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            try:
+                read(value)
+            except ValueError as e:
+                raise ValueError(f"{value!r} is not {what.format(e)}") from e
+        return values
+
+    return AfterValidator(checked)
 
 
-def _addresses(values: tuple[str, ...]) -> tuple[str, ...]:
-    for value in values:
-        try:
-            ip_address(value)
-        except ValueError as e:
-            raise ValueError(f"{value!r} is not an IP address") from e
-    return values
+def node_name(name: str) -> str:
+    """Check the name of a node.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if not name.isascii() or not name.isprintable() or " " in name:
+        raise ValueError("a node's name has printable ASCII characters and no spaces")
+    return name
 
 
 _HOST_PORT = re.compile(
@@ -200,8 +215,10 @@ def resolved[T](value: T, folder: Path) -> T:
     return cast("T", made)
 
 
-Networks = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_networks)]
-Addresses = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_addresses)]
+Networks = Annotated[
+    tuple[str, ...], Field(strict=False), _each(ip_network, "a network, such as 192.0.2.0/24: {}")
+]
+Addresses = Annotated[tuple[str, ...], Field(strict=False), _each(ip_address, "an IP address")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
@@ -222,3 +239,71 @@ def _refuse_bare(value: object, info: ValidationInfo, text: str) -> None:
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(strict=False, allow_inf_nan=False)]
 Bytes = Annotated[int, BeforeValidator(_size)]
+
+
+NOT_SHOWN: Final = "(set, not shown)"
+
+
+def shareable(table: Table) -> dict[str, Any]:
+    """What of a table may be shown, by key; `NOT_SHOWN`, or a number of those, stands for what may not."""
+    return {
+        field.alias or name: _of_field(getattr(table, name), field)
+        for name, field in type(table).model_fields.items()
+    }
+
+
+def _of_field(value: Any, field: FieldInfo) -> Any:
+    if not isinstance(value, Table) and field.default_factory is None and value == field.default:
+        return _plain(value)
+    shared = any(isinstance(one, Shareable) for one in field.metadata)
+    return _shown(value, field.annotation, shared=shared)
+
+
+def _shown(value: Any, annotation: Any, *, shared: bool) -> Any:
+    """Show what may be of a value.
+
+    Args:
+        value: of a key, or of a part of one.
+        annotation: its type.
+        shared: whether the key was declared to be `Shareable`.
+    """
+    if isinstance(value, Table):
+        return shareable(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if get_origin(annotation) is Annotated:
+        annotation, *metadata = get_args(annotation)
+        shared = shared or any(isinstance(one, Shareable) for one in metadata)
+    if isinstance(value, Mapping):
+        # Its keys are names that somebody has given.
+        inner = (get_args(annotation) or (None, None))[-1]
+        return _counted([_shown(one, inner, shared=shared) for one in value.values()])
+    if isinstance(value, tuple | list):
+        inner = (get_args(annotation) or (None,))[0]
+        return _counted([_shown(one, inner, shared=shared) for one in value])
+    return value if isinstance(value, str) and (shared or value in _words(annotation)) else NOT_SHOWN
+
+
+def _counted(shown: list[Any]) -> Any:
+    if shown and all(one == NOT_SHOWN for one in shown):
+        return f"({len(shown)} set, not shown)"
+    return shown
+
+
+def _words(annotation: Any) -> frozenset[str]:
+    """Fixed words that a type is a choice among."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return frozenset(one for one in arguments if isinstance(one, str))
+    if origin in (Union, UnionType, Annotated):
+        return frozenset().union(*map(_words, arguments))
+    return frozenset()
+
+
+def _plain(value: Any) -> Any:
+    """A value that the program has by itself, as JSON has it."""
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return shareable(value) if isinstance(value, Table) else value

@@ -12,10 +12,10 @@ from tornado.httpserver import HTTPServer
 from tornado.web import Application, StaticFileHandler
 
 from urlward.config.tables import split_address
-from urlward.dashboard import api, audit, edit_pages, own_pages, pages, people, rollouts, support
+from urlward.dashboard import api, edit_pages, operator_pages, pages
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
-from urlward.dashboard.roles import ANYBODY, Access, Route
+from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
 from urlward.dashboard.sources import AdminError
 from urlward.dashboard.trail import AuditTrail
 from urlward.records.bounded_server import BoundedServer, Held
@@ -75,12 +75,12 @@ ROUTES = (
     Route("/allows", pages.AllowsPage, get="viewer", post="operator"),
     Route("/allows/end", pages.EndAllow, get="viewer", post="operator"),
     Route("/objections", pages.ObjectionsPage, get="viewer", post="operator"),
-    Route("/people", people.PeoplePage, get="operator", post="operator"),
-    Route("/people/remove", people.RemovePerson, get="operator", post="operator"),
-    Route("/people/role", people.GiveRole, get="operator", post="operator"),
-    Route("/audit", audit.AuditPage, get="viewer"),
-    Route(r"/audit\.(csv|jsonl)", audit.AuditExport, get="viewer"),
-    Route("/support", support.SupportButton, post="operator"),
+    Route("/people", operator_pages.PeoplePage, get="operator", post="operator"),
+    Route("/people/remove", operator_pages.RemovePerson, get="operator", post="operator"),
+    Route("/people/role", operator_pages.GiveRole, get="operator", post="operator"),
+    Route("/audit", operator_pages.AuditPage, get="viewer"),
+    Route(r"/audit\.(csv|jsonl)", operator_pages.AuditExport, get="viewer"),
+    Route("/support", operator_pages.SupportButton, post="operator"),
     Route("/login", pages.Login, get=ANYBODY, post=ANYBODY),
     Route("/logout", pages.Logout, post="viewer"),
     Route("/language", pages.LanguageChoice, get=ANYBODY, post=ANYBODY),
@@ -95,17 +95,16 @@ ROUTES = (
     Route("/api/allows/([^/]{1,64})/end", api.EndAllowApi, post="operator"),
     Route("/api/feeds/([^/]{1,64})/(refresh|accept)", api.FeedApi, post="operator"),
     Route("/api/objections/([^/]{1,64})", api.ObjectionApi, post="operator"),
-    Route("/api/audit", audit.AuditApi, get="viewer"),
-    Route("/api/support", support.SupportApi, post="operator"),
-    Route("/api/people", people.PeopleApi, get="operator", post="operator"),
-    Route("/api/people/([^/]{1,200})/(remove|role)", people.PersonApi, post="operator"),
+    Route("/api/audit", operator_pages.AuditApi, get="viewer"),
+    Route("/api/support", operator_pages.SupportApi, post="operator"),
+    Route("/api/people", operator_pages.PeopleApi, get="operator", post="operator"),
+    Route("/api/people/([^/]{1,200})/(remove|role)", operator_pages.PersonApi, post="operator"),
     *(
         Route(f"/api/{name}", api.Shown, get="viewer", more={"name": name})
         for name in ("lists", "hits", "feeds", "alarms", "objections", "nodes", "rollouts")
     ),
     *edit_pages.ROUTES,
-    *own_pages.ROUTES,
-    *rollouts.ROUTES,
+    *operator_pages.ROUTES,
 )
 """All that the dashboard serves, and who may use it."""
 
@@ -123,7 +122,7 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     sessions = Sessions(state, known)
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
-        sources, known, sessions, Access(ROUTES), AuditTrail(state), state, settings.config, token_file,
+        sources, known, sessions, RolesNeeded(ROUTES), AuditTrail(state), state, settings.config, token_file,
         executor, settings.node, settings.clock, settings.steady, settings.attempts,
     )  # fmt: skip
     shared = {"context": context}

@@ -3,7 +3,7 @@
 What is to be saved is first tried as ``urlward run --check`` tries a file, before anything is written. A file
 that somebody else has changed meanwhile is left alone. What it was before is kept as a version, the audit log
 has a line (who, which file, table and keys; no value, which may be a secret), and the filter that has started
-this process is asked for a reload.
+this process is asked for a reload. Forms have the keys that people set there (`Field`).
 """
 
 import os
@@ -12,24 +12,153 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, get_args
+from urllib.parse import urlsplit
 
-from urlward.config import Config, ConfigError, FeedTable, config_of
+from urlward.config import Config, ConfigError, FeedTable, Use, config_of
 from urlward.config.edit import add, change, remove
-from urlward.config.sources import Source, Sources, read_sources
-from urlward.dashboard.forms import FIELDS
+from urlward.config.policy import DAYS
+from urlward.config.sources import ConfigFile, Sources, read_sources
 from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.dates import time_text
 from urlward.feeds.feed import Feed
 from urlward.lists import memfd
 from urlward.lists.build import write_atomically
-from urlward.lists.formats import AUTO
+from urlward.lists.formats import AUTO, FORMATS
+from urlward.plan import Reloads
 from urlward.process import IN_FORCE, module_command
 from urlward.state.audit import append
 from urlward.state.folder import leave_newest, made_folder, write_private
+
+
+class Field(NamedTuple):
+    """Form field of one key.
+
+    Attributes:
+        name: of the key; its label is the text ``field.NAME``, and what is said of it ``hint.KIND.NAME``.
+        needed: whether it may not be empty.
+        fixed: whether a table that is there keeps it.
+        several: whether it is an array, with commas or lines between.
+        choices: all that it may be; anything where empty.
+        default: what the key is where it is absent.
+        wide: whether it takes a whole line.
+    """
+
+    name: str
+    needed: bool = False
+    fixed: bool = False
+    several: bool = False
+    choices: tuple[str, ...] = ()
+    default: str = ""
+    wide: bool = False
+
+
+_USES = get_args(Use)
+
+FIELDS: Mapping[str, tuple[Field, ...]] = {
+    "feed": (
+        Field("name", needed=True, fixed=True),
+        Field("category"),
+        Field("url", wide=True),
+        Field("path", wide=True),
+        Field("format", choices=tuple(FORMATS), default=AUTO),
+        Field("interval", default="6h"),
+        Field("use", choices=_USES, default="block"),
+        Field("user"),
+        Field("password_file"),
+        Field("token_file"),
+    ),
+    "group": (
+        Field("name", needed=True),
+        Field("page"),
+        Field("networks", several=True, wide=True),
+        Field("macs", several=True, wide=True),
+    ),
+    "rule": (
+        Field("action", needed=True, choices=_USES),
+        Field("schedule"),
+        Field("lists", several=True, wide=True),
+        Field("categories", several=True, wide=True),
+    ),
+    "schedule": (
+        Field("name", needed=True, fixed=True),
+        Field("zone", needed=True),
+        Field("days", several=True, wide=True, default=", ".join(DAYS)),
+        Field("from", default="00:00"),
+        Field("to", default="24:00"),
+    ),
+}
+
+
+_SENT = {"password_file": ".password", "token_file": ".bearer"}
+"""Files whose text goes to a feed's server, and how their names end; no file of urlward's own ends so."""
+
+_SENT_BY_HAND = frozenset({"password_env", "token_env", "client_cert", "client_key"})
+"""Keys that no form has, of what goes to a feed's server, too."""
+
+
+def values_of(
+    kind: str, given: Mapping[str, str], before: Mapping[str, Any] | None, others: Collection[str] = ()
+) -> dict[str, Any]:
+    """Values of the keys that a form gives.
+
+    Args:
+        kind: of table.
+        given: texts by the names of fields; a field that is not here changes nothing.
+        before: the table as it is written; None for a new one.
+        others: names of its further keys, which no form has.
+
+    Raises:
+        AdminError: a file is to be sent that is not named as one of credentials: whoever may edit feeds is
+            not to get at the other files that this process may read, such as keys. Or what somebody else has
+            written into the table for one server is to be sent to another.
+    """
+    found: dict[str, Any] = {}
+    for field in FIELDS[kind]:
+        if field.name not in given or (before is not None and field.fixed):
+            continue
+        text = given[field.name].strip()
+        value: Any = text
+        if field.several:
+            value = [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
+        # What is said in the file stays said, and what is not need not be.
+        if (not value or text == field.default) and (before or {}).get(field.name) != value:
+            value = None
+        ending = _SENT.get(field.name)
+        if value and ending and value != (before or {}).get(field.name) and not value.endswith(ending):
+            raise AdminError(f"{field.name}: a file whose name ends in {ending}, since its text is sent")
+        found[field.name] = value
+    url = found.get("url")
+    if url and before is not None and _origin(url) != _origin(before.get("url")):
+        kept = {**before, **found}
+        sent = [key for key, ending in _SENT.items() if not str(kept.get(key) or ending).endswith(ending)]
+        if sent := sorted({*sent, *_SENT_BY_HAND.intersection(others)}):
+            raise AdminError(
+                f"url: another server, which {sent[0]} is not for: change both where they are written"
+            )
+    return found
+
+
+def _origin(url: Any) -> tuple[str, str]:
+    """Scheme and authority of a URL; what is none fits none."""
+    try:
+        parts = urlsplit(str(url or "").lower())
+        return parts.scheme, parts.netloc
+    except ValueError:
+        return "", str(url)
+
+
+def shown(kind: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of a table for its form."""
+    found = {}
+    for field in FIELDS[kind]:
+        value = values.get(field.name, field.default)
+        found[field.name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return found
+
 
 KINDS = tuple(FIELDS)
 """Tables that are edited."""
@@ -44,25 +173,6 @@ CHECK_WITHIN = 120.0
 
 _BY_FLAGS = ("list", "key", "max_errors", "trust")
 """Keys of the configuration that flags go before, and that matter to lists."""
-
-
-class EditError(AdminError):
-    """An edit that cannot be saved; the message has each problem on a line."""
-
-
-class Reloads(Protocol):
-    """Reloads of the filter that has started this process.
-
-    Attributes:
-        said: what the last one has said of it, in words; empty for nothing.
-        under_way: whether one was asked for of which nothing has been said.
-    """
-
-    said: str
-    under_way: bool
-
-    def ask(self) -> None:
-        """Ask for one, as SIGUSR2 does."""
 
 
 class Editor:
@@ -155,7 +265,7 @@ class Editor:
             Its place, ``at``.
 
         Raises:
-            EditError: it does not fit; nothing is written.
+            AdminError: it does not fit; nothing is written.
             AdminError: likewise.
         """
         sources = self._seen_as(at, seen)
@@ -185,8 +295,8 @@ class Editor:
         """Fetch and judge what a feed would have with these values, and keep nothing: ``state``, ``text``.
 
         Raises:
-            EditError: the values do not fit, or another feed is being tried: each takes as long as its server
-                does, a thread of the dashboard's, and the memory of a list.
+            AdminError: the values do not fit, or another feed is being tried: each takes as long as its
+                server does, a thread of the dashboard's, and the memory of a list.
         """
         sources = self._sources()
         if at:
@@ -200,7 +310,7 @@ class Editor:
         name = values.get("name") or _row(sources, "feed", at)["values"].get("name")
         table: FeedTable = next(feed for feed in config.feed if feed.name == name)
         if not self._trying.acquire(blocking=False):
-            raise EditError("A feed is being tried already: try again in a moment.")
+            raise AdminError("A feed is being tried already: try again in a moment.")
         try:
             outcome = Feed(table.model_copy(update={"paused": False}), config, self._state).attempt()
         finally:
@@ -218,7 +328,7 @@ class Editor:
         try:
             text = edit((files[number].data or b"").decode())
         except ConfigError as e:
-            raise EditError(f"{files[number].path}: {e}") from e
+            raise AdminError(f"{files[number].path}: {e}") from e
         files[number] = files[number]._replace(data=text.encode())
         return Sources(files)
 
@@ -226,11 +336,11 @@ class Editor:
         """The files, if at a place there is still what somebody has seen there.
 
         Raises:
-            EditError: there is not.
+            AdminError: there is not.
         """
         sources = self._sources()
         if seen and seen != mark(sources, at):
-            raise EditError("The file was changed meanwhile: load the page anew.")
+            raise AdminError("The file was changed meanwhile: load the page anew.")
         return sources
 
     def _write(
@@ -244,15 +354,15 @@ class Editor:
     ) -> None:
         before = sources.files[number]
         if self._reloads is not None and self._reloads.under_way:
-            raise EditError("The filter is taking what was saved before into use: try again in a moment.")
+            raise AdminError("The filter is taking what was saved before into use: try again in a moment.")
         if problem := _unwritable(before.path):
-            raise EditError(problem)
+            raise AdminError(problem)
         made = self._edited(sources, number, edit)
         self._try(made)
         after = made.files[number].data or b""
         with self._lock:
             if self._sources().text != sources.text:
-                raise EditError("The file was changed meanwhile: load the page anew.")
+                raise AdminError("The file was changed meanwhile: load the page anew.")
             if after != before.data:
                 self._keep(before)
                 append(
@@ -266,7 +376,7 @@ class Editor:
         """Try a configuration as ``urlward run --check`` does.
 
         Raises:
-            EditError: it cannot be used.
+            AdminError: it cannot be used.
         """
         _checked(sources)
         command = module_command("urlward", "run", "--check", "--config", str(sources.path), *self._flags)
@@ -285,13 +395,13 @@ class Editor:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as e:
-            raise EditError(f"The configuration could not be tried: {type(e).__name__}") from e
+            raise AdminError(f"The configuration could not be tried: {type(e).__name__}") from e
         finally:
             os.close(fd)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
             said = [line.removeprefix("urlward: ") for line in lines]
-            raise EditError("\n".join(said) or f"run --check ends with {done.returncode}")
+            raise AdminError("\n".join(said) or f"run --check ends with {done.returncode}")
 
     @property
     def _flags(self) -> list[str]:
@@ -305,7 +415,7 @@ class Editor:
                 flags += [f"--{name.replace('_', '-')}={each}" for each in values]
         return flags
 
-    def _keep(self, source: Source) -> None:
+    def _keep(self, source: ConfigFile) -> None:
         """Keep a text as an earlier version."""
         if source.data is None:
             return
@@ -401,7 +511,7 @@ def _checked(sources: Sources) -> Config:
     try:
         return config_of(sources)
     except ConfigError as e:
-        raise EditError("\n".join(e.lines)) from e
+        raise AdminError("\n".join(e.lines)) from e
 
 
 def _unwritable(path: Path) -> str:

@@ -31,12 +31,12 @@ from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_s
 
 from urlward.dashboard.language import Language, language_of, languages
 from urlward.dashboard.live_sources import LiveSources
-from urlward.dashboard.roles import ANYBODY, Access, Needed, for_viewers
+from urlward.dashboard.roles import ANYBODY, Needed, RolesNeeded, for_viewers
 from urlward.dashboard.sources import NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import KINDS
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 from urlward.regular import read_regular
 from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
 from urlward.state.people import People, Person, Role, may
@@ -255,7 +255,7 @@ class HandlerContext:
     sources: LiveSources
     people: People
     sessions: Sessions
-    access: Access
+    access: RolesNeeded
     trail: AuditTrail
     state: Path
     config: Path | None

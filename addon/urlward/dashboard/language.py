@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from markupsafe import Markup, escape
 
-from urlward.page.negotiation import choose_language
-from urlward.page.words import SHIPPED, Texts, read_texts
+from urlward.page.words import SHIPPED, Texts, choose_language, read_texts
 
 TEXTS: Final = Path(__file__).with_name("texts")
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
-from urlward.dashboard.editing import Editor, Reloads
+from urlward.dashboard.editing import Editor
 from urlward.dashboard.history import FILE, History, HistoryFile, Step, past
 from urlward.dashboard.sources import AdminError, EventPage, NotConfiguredError, Now, Past, Row
 from urlward.engine.dates import time_text
@@ -35,6 +35,7 @@ from urlward.lasting import fault_text
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Grant, ObjectionBook
+from urlward.plan import Reloads
 from urlward.policy.allows import add_allow, allow_row, current_allows, end_allow
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.own import FILE as OWN_FILE
@@ -355,7 +356,7 @@ class EventFinder:
                     self._opened.close()
                     self._opened = None
             if self._opened is None:
-                self._opened = cast(Database, open_store(self._table, self._state))
+                self._opened = cast("Database", open_store(self._table, self._state))
             return self._opened
 
 

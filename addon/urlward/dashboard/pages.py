@@ -11,21 +11,105 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from tornado.web import HTTPError
 
 from urlward.dashboard import asked
 from urlward.dashboard.asked import event_filter
-from urlward.dashboard.charts import charts_of
 from urlward.dashboard.handler import SESSION, Base, Visitor, iso
 from urlward.dashboard.history import SPANS, by_minute, newest
 from urlward.dashboard.language import languages
-from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Row
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Past, Row
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, Event, as_json, csv_cells
+from urlward.records.metrics import NONE, OTHER
 from urlward.records.store import EventQuery
+
+LINES = 6
+"""Lines of a chart: as many as can be told apart by their colours and dashes."""
+
+_IN_STEP = "history.in_step"
+_KNOWN = {NONE: "lists.no_name", OTHER: "history.others"}
+"""Keys of the names that metrics have for none, and for what is beyond their bounds."""
+
+type Value = float | None
+
+
+class ChartLine(NamedTuple):
+    """Line of a chart.
+
+    Attributes:
+        name: of a list, a category or a feed; a key of the texts where there is one.
+        values: one a step.
+    """
+
+    name: str
+    values: Sequence[Value]
+
+
+class Chart(NamedTuple):
+    """Chart.
+
+    Attributes:
+        name: ``history.NAME`` is the key of its title.
+        unit: key of its unit, whose text may have the ``step`` in it.
+        lines: at least one.
+    """
+
+    name: str
+    unit: str
+    lines: Sequence[ChartLine]
+
+
+def charts_of(past: Past, *, whole: bool = False) -> list[Chart]:
+    """Charts of a span; one of which nothing is counted here, such as DNS, is left out.
+
+    Args:
+        past: the span.
+        whole: whether what is counted in the step that is under way is left out: it would look like a fall.
+    """
+    in_step, a_second = _IN_STEP, "now.a_second"
+    found = [
+        Chart("requests", a_second, [ChartLine("now.requests", past["requests"])]),
+        Chart(
+            "latency",
+            "history.ms",
+            [ChartLine("history.p50", past["p50"]), ChartLine("history.p99", past["p99"])],
+        ),
+        Chart("lists", in_step, _chart_lines(past["lists"])),
+        Chart("categories", in_step, _chart_lines(past["categories"])),
+        Chart("dns", a_second, _chart_lines(past["dns"], "term.")),
+        Chart("errors", in_step, [ChartLine("history.errors", past["errors"])]),
+        Chart("stall", "history.ms", [ChartLine("now.stall", past["stall"])]),
+        Chart("connections", "history.most", [ChartLine("now.connections", past["connections"])]),
+        Chart("feeds", "history.hours", _chart_lines({n: _hours(ages) for n, ages in past["feeds"].items()})),
+    ]
+    under_way = whole and past["counted"][-1] < 1
+    return [_without_last(one) if under_way and one.unit == _IN_STEP else one for one in found if one.lines]
+
+
+def _without_last(chart: Chart) -> Chart:
+    return chart._replace(lines=[line._replace(values=[*line.values[:-1], None]) for line in chart.lines])
+
+
+def _chart_lines(values: Mapping[str, Sequence[Value]], prefix: str = "") -> list[ChartLine]:
+    values = {_KNOWN.get(name, prefix + name): of_name for name, of_name in values.items()}
+    names = list(values)
+    if len(names) <= LINES:
+        return [ChartLine(name, values[name]) for name in names]
+    first, others = names[: LINES - 1], names[LINES - 1 :]
+    together = [
+        None if all(value is None for value in step) else round(sum(value or 0 for value in step), 3)
+        for step in zip(*(values[name] for name in others), strict=True)
+    ]
+    return [*(ChartLine(name, values[name]) for name in first), ChartLine("history.others", together)]
+
+
+def _hours(ages: Sequence[Value]) -> list[Value]:
+    return [None if age is None else round(age / 3_600, 2) for age in ages]
+
 
 EXPORT_PAGE = 1_000
 IN_TABLES = ("lists", "categories", "dns", "feeds")

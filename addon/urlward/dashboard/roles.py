@@ -46,7 +46,7 @@ class Route:
         return {name: role for name, role in (("GET", self.get), ("POST", self.post)) if role is not None}
 
 
-class Access:
+class RolesNeeded:
     """Roles that paths need.
 
     Args:
@@ -110,4 +110,4 @@ def _without_nodes(row: Row) -> Row:
 
 def for_viewers(sources: LiveSources) -> LiveSources:
     """Sources as viewers may see them."""
-    return cast(LiveSources, ViewerSources(sources))
+    return cast("LiveSources", ViewerSources(sources))

@@ -39,7 +39,7 @@ FOR_VIEWERS = frozenset(
 """What viewers see of a line beside time, action and who; others may name a client, as those of ``who``."""
 
 
-class Verified(NamedTuple):
+class Verification(NamedTuple):
     """Result of a verification.
 
     Attributes:
@@ -60,7 +60,7 @@ class AuditTrail:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._verified = Remembered[Verified](KNOWN_FOR)
+        self._verified = Remembered[Verification](KNOWN_FOR)
         self._latest = {topic: Remembered[list[Change]](KNOWN_FOR) for topic in TOPICS}
 
     def find(self, query: ChangeQuery, role: Role) -> tuple[list[Row], str]:
@@ -93,7 +93,7 @@ class AuditTrail:
         found = self._latest[topic].get(self._seen(), now, lambda: find_changes(self._state, query))
         return [_row(change, role) for change in found]
 
-    def verified(self, now: float) -> Verified:
+    def verified(self, now: float) -> Verification:
         """Whether the chain holds, as `urlward.state.audit.verify`, without copies elsewhere.
 
         Raises:
@@ -104,9 +104,9 @@ class AuditTrail:
     def _seen(self) -> list[Signature | None]:
         return [Signature.of(self._state / name) for name in (FILE, HEAD)]
 
-    def _verify(self) -> Verified:
+    def _verify(self) -> Verification:
         report = verify(self._state)
-        return Verified(report.holds, report_words(self._state / FILE, report))
+        return Verification(report.holds, report_words(self._state / FILE, report))
 
 
 def _row(change: Change, role: Role) -> Row:

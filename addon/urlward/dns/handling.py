@@ -6,8 +6,7 @@ addresses are steered, and what clients are told is the policy's (`urlward.dns.p
 """
 
 from urlward.dns.answers import error
-from urlward.dns.faults import Faults
-from urlward.dns.judge import WHOLE, Found, Judge
+from urlward.dns.judge import WHOLE, Faults, Found, Judge
 from urlward.dns.policy import DnsPolicy, Reason
 from urlward.dns.resolved import Resolved
 from urlward.dns.wire import SERVFAIL, Question, Scan

@@ -18,6 +18,7 @@ With ``S`` all addresses of the answer are steered, and what cannot be changed a
 import asyncio
 import logging
 import re
+import socket
 import struct
 import time
 from collections.abc import Callable, Coroutine
@@ -35,9 +36,8 @@ import dns.rdatatype
 import dns.rrset
 
 from urlward.dns.answers import error, text_of
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
-from urlward.dns.resolver_socket import ResolverSocket
+from urlward.dns.judge import Faults
 from urlward.dns.wire import (
     AAAA,
     CNAME,
@@ -61,8 +61,53 @@ from urlward.dns.wire import (
     services,
     spelt_out,
 )
+from urlward.proxy.acceptor import Acceptor, Transports
 
 logger = logging.getLogger("urlward.gateway")
+
+
+class ResolverSocket:
+    """Server of resolvers' connections.
+
+    Args:
+        make: makes the protocol of one, which says when it is `opened` and `closed`.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
+        self._make = make
+        self._acceptors: list[Acceptor] = []
+        self._open: set[asyncio.BaseTransport] = set()
+
+    @property
+    def connections(self) -> int:
+        """Count of those that are open."""
+        return len(self._open)
+
+    async def serve(self, one: socket.socket) -> Acceptor:
+        """Take resolvers' connections from a bound socket.
+
+        Raises:
+            OSError: another process listens there.
+        """
+        made = Acceptor(Transports(self._make).take, one)
+        self._acceptors.append(made)
+        return made
+
+    def end(self) -> None:
+        """Stop; resolvers connect to another worker."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        for transport in tuple(self._open):
+            transport.close()
+
+    def opened(self, transport: asyncio.BaseTransport) -> None:
+        """A resolver has connected."""
+        self._open.add(transport)
+
+    def closed(self, transport: asyncio.BaseTransport) -> None:
+        """A resolver's connection has ended."""
+        self._open.discard(transport)
+
 
 _ADDRESS_SIZES = (0, 4, 16)
 _TEXT = 128

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cachetools import LRUCache, TTLCache
 
@@ -15,9 +15,11 @@ from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
-from urlward.engine.verdict import Verdict
 from urlward.proxy.block_page import new_reference
 from urlward.proxy.guard import timestamp
+
+if TYPE_CHECKING:
+    from urlward.engine.verdict import Verdict
 
 logger = logging.getLogger("urlward")
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 from weakref import WeakSet
 
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
+from urlward.dns.judge import Faults
 from urlward.dns.resolver_addresses import ResolverAddress
 from urlward.dns.service import QueryClient, QueryService, counted_by
 from urlward.dns.upstream import Forwarder, OutageLog, TcpWay, UdpWay

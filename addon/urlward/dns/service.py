@@ -13,9 +13,8 @@ from ipaddress import IPv6Address
 from typing import Any, Protocol
 
 from urlward.dns.answers import error, truncated
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
-from urlward.dns.judge import Found
+from urlward.dns.judge import Faults, Found
 from urlward.dns.policy import Reason
 from urlward.dns.upstream import DnsExchange, Forwarder
 from urlward.dns.wire import (
@@ -32,7 +31,7 @@ from urlward.dns.wire import (
     read_question,
     scan,
 )
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 
 logger = logging.getLogger("urlward.gateway")
 

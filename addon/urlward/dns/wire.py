@@ -173,6 +173,7 @@ def _scan(data: bytes, question: Question) -> Scan:
     targets: list[str] = []
     aliases: dict[str, str] = {}
     beside: list[tuple[str, bytes]] = []
+    tails: dict[int, _Tail] = {}
     four = six = b""
     ttl = leads = _MOST_TTL
     service = False
@@ -191,7 +192,7 @@ def _scan(data: bytes, question: Question) -> Scan:
             raise WireError
         # Of thousands of records that lead nowhere, each might have a name that takes long to read.
         is_first = data[begin] == 0xC0 and data[begin + 1] == HEADER
-        owner = first if is_first else _name(data, begin)[0]
+        owner = first if is_first else _name(data, begin, tails)[0]
         if life < ttl:
             ttl = life
         elif life >= _MOST_TTL:
@@ -216,14 +217,14 @@ def _scan(data: bytes, question: Question) -> Scan:
         elif kind in _SERVICES:
             service = True
             leads = min(leads, life)
-            target, behind = _name(data, start + 2)
+            target, behind = _name(data, start + 2, tails)
             targets.append(target)
             hint4, hint6 = _hints(data, behind, at)
             four += hint4
             six += hint6
         else:
             leads = min(leads, life)
-            target, _ = _name(data, start)
+            target, _ = _name(data, start, tails)
             if owner not in known:
                 targets.append(target)
                 continue
@@ -357,12 +358,20 @@ def _behind(data: bytes, at: int) -> int:
     return at + 1
 
 
-def _name(data: bytes, at: int) -> tuple[str, int]:
-    """The host at an offset, and the offset behind it; pointers lead back only, so each name ends."""
-    labels = []
+def _name(data: bytes, at: int, tails: dict[int, "_Tail"] | None = None) -> tuple[str, int]:
+    """The host at an offset, and the offset behind it; pointers lead back only, so each name ends.
+
+    Args:
+        data: the message.
+        at: the offset.
+        tails: what pointers of other names have led to, which need not be read again; it is added to.
+    """
+    labels: list[bytes] = []
     behind = 0
     limit = at
     size = pointers = 0
+    pointer = -1
+    before = (0, 0, 0)
     while True:
         length = data[at]
         at += 1
@@ -384,14 +393,38 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
                 raise WireError
             if not behind:
                 behind = at + 1
+                pointer, before = target, (size, pointers, len(labels))
+            if tails is not None and (tail := tails.get(target)) is not None:
+                size += tail.size
+                pointers += tail.pointers
+                if size > _MOST_NAME or pointers > _MOST_POINTERS:
+                    raise WireError
+                labels += tail.labels
+                break
             limit = at = target
         else:
             raise WireError
+    if tails is not None and pointer >= 0 and pointer not in tails:
+        tails[pointer] = _Tail(size - before[0], pointers - before[1], labels[before[2] :])
     name = b".".join(labels)
     if name.count(b".") != len(labels) - 1 or not _HOST(name):
         # What it is below may be listed.
         name = b".".join(label if _HOST(label) and b"." not in label else b"_" for label in labels)
     return name.lower().decode("latin-1"), behind or at
+
+
+class _Tail(NamedTuple):
+    """End of a name that a pointer leads to.
+
+    Attributes:
+        size: bytes of its labels, each with its length.
+        pointers: that are in it.
+        labels: of it.
+    """
+
+    size: int
+    pointers: int
+    labels: list[bytes]
 
 
 LONGEST = 0xFFFF

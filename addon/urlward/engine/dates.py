@@ -41,3 +41,8 @@ def time_text(seconds: float) -> str:
         return f"{datetime.fromtimestamp(int(seconds), UTC):%Y-%m-%dT%H:%M:%SZ}"
     except (OverflowError, ValueError, OSError):
         return str(int(seconds))
+
+
+def time_or_none(seconds: float) -> str | None:
+    """As `time_text`; None for 0, which stands for never."""
+    return time_text(seconds) if seconds else None

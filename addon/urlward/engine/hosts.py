@@ -65,7 +65,7 @@ def public_suffixes() -> frozenset[str]:
 
 
 _RECENT = 1 << 15
-"""Hosts in the dictionary before the cache; it is emptied when full."""
+"""Hosts in the dictionary before the cache, and addresses in theirs; each is emptied when full."""
 
 WIDEST = {4: 8, 6: 16}
 """Shortest prefix of a network that a guarded list can name, by version: what registries give out (IPv4), and
@@ -147,7 +147,7 @@ class Hosts:
         self._protected = Hosts(protected, size) if protected else None
         self._guards = any(li.guarded for li in self._lists)
         self._listed: LRUCache[str, HostState] = LRUCache(size)
-        self._addresses: LRUCache[str, tuple[Rule, ...]] = LRUCache(size)
+        self._addresses: dict[str, tuple[Rule, ...]] = {}
         # The common case asks one sieve in one call.
         alone = self._lists[0].sieve.may_list_host if len(self._lists) == 1 else None
         self._may_list = alone or self._may_any_list
@@ -162,9 +162,11 @@ class Hosts:
             try:
                 rules = tuple(self._network_rules(address.partition("%")[0]))
             except ValueError:
-                rules = ()
+                return ()
             if self._guards and rules and self.protects_address(address):
                 rules = tuple(filter(_may_decide, rules))
+            if len(self._addresses) >= _RECENT:
+                self._addresses.clear()
             self._addresses[address] = rules
         return rules
 

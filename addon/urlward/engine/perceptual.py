@@ -5,14 +5,16 @@ distance, and no keyed digest will do. Only the process that looks at pictures o
 by it which entry a picture is like opens one block, to see whether an exception has the same digest.
 """
 
-from array import array
 from collections.abc import Iterator
 from itertools import batched
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.digest import SEALED, Key
 from urlward.engine.entry import ALGORITHMS, PDQ
 from urlward.engine.errors import DamagedError
+
+if TYPE_CHECKING:
+    from array import array
 
 SIZE = ALGORITHMS[PDQ]
 """Bytes of a digest."""

@@ -9,12 +9,14 @@ the key; in memory it stands beside the key.
 """
 
 import struct
-from array import array
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from urlward.engine.errors import DamagedError
+
+if TYPE_CHECKING:
+    from array import array
 
 _HEAD = struct.Struct("<III")
 _BITS_PER_HOST = 16

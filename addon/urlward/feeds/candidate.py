@@ -22,12 +22,11 @@ from urlward.engine.errors import (
     UrlwardError,
     WrongKeyError,
 )
-from urlward.feeds.facts import Facts
 from urlward.feeds.feed import Own
 from urlward.feeds.guards import RefusedError, check_head, check_size
+from urlward.feeds.schedule import Turn
 from urlward.feeds.source import NO_VALIDATORS, Validators, content, recipe
-from urlward.feeds.store import Version
-from urlward.feeds.turns import Turn
+from urlward.feeds.store import Facts, Version
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import ErrorBudget, SourceError, read_artifact

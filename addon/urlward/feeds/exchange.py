@@ -243,7 +243,7 @@ def _ncmec(origin: FeedOrigin, place: Any) -> Iterator[Update]:
                 raise ValueError
             return hash_api.GetEntriesResponse.from_xml(hash_api._XMLWrapper(root), int(time.time()))
 
-    class Api(ncmec_api.NCMECSignalExchangeAPI):
+    class NcmecApi(ncmec_api.NCMECSignalExchangeAPI):
         def get_client(self, environment: Any) -> hash_api.NCMECHashAPI:
             return Client(self._username, self._password, environment)
 
@@ -253,7 +253,7 @@ def _ncmec(origin: FeedOrigin, place: Any) -> Iterator[Update]:
         checkpoint = ncmec_api.NCMECCheckpoint(since, paging and ncmec_api._NCMECPagingInfo(*paging))
     environment: Any = SimpleNamespace(value=base)
     collab = ncmec_api.NCMECCollabConfig(name="urlward", environment=environment)
-    for delta in Api(collab, origin.user or "", origin.password or "").fetch_iter((), checkpoint):
+    for delta in NcmecApi(collab, origin.user or "", origin.password or "").fetch_iter((), checkpoint):
         now, page_ = delta.checkpoint, delta.checkpoint.paging_info
         paging = None if page_ is None else [page_.paging_url, page_.paging_end_ts, page_.paging_url_ts]
         changed = {

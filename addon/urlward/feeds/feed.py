@@ -7,7 +7,6 @@ for it is told how it went, and never has a byte of a body.
 
 import logging
 import random as random_module
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from urlward.engine.artifact import VERSION
 from urlward.engine.digest import Key
-from urlward.feeds.facts import Facts
 from urlward.feeds.guards import ACCEPTABLE
 from urlward.feeds.schedule import LONGEST, Random, after_failure, after_success
 from urlward.feeds.status import alarms
-from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
+from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore
 from urlward.lists.build import name_of
 from urlward.lists.source import ChangingError, ErrorBudget
 from urlward.lists.worker import ask
@@ -29,6 +27,8 @@ from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, other_owner
 
 if TYPE_CHECKING:
+    import subprocess
+
     from urlward.config import Config, FeedTable
 
 logger = logging.getLogger("urlward.lists")
@@ -156,7 +156,7 @@ class Feed:
         Args:
             wait: while another process is at it.
             first: nothing of a list that the operator names is in force in this run.
-            turns: memory file by which refreshes take turns (`urlward.feeds.turns`), if they do.
+            turns: memory file by which refreshes take turns (`urlward.feeds.schedule`), if they do.
             progress: told how far it is; then somebody waits for it, so that it goes before other work.
 
         Raises:

@@ -7,7 +7,7 @@ one away. Whatever is refused, the last good artifact stays in force.
 from typing import TYPE_CHECKING
 
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Accepted
+from urlward.feeds.store import Accepted
 from urlward.lists.source import head_fault
 from urlward.units import counted
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.artifact import Header, check_key, parse, read_header
 from urlward.engine.digest import Key
@@ -34,12 +34,14 @@ from urlward.lists.build import told
 from urlward.lists.formats import AUTO
 from urlward.lists.run_folder import RunFolder, RunFolderError, inherited
 from urlward.lists.source import ErrorBudget, SourceError
-from urlward.policy.allows import TemporaryAllows
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError, is_damage, set_aside
 from urlward.state.keys import read_key
 from urlward.state.watch import Signature, Watch, being_written
 from urlward.units import counted
+
+if TYPE_CHECKING:
+    from urlward.policy.allows import TemporaryAllows
 
 logger = logging.getLogger("urlward.lists")
 

@@ -191,7 +191,7 @@ class Learning:
         config: the filter's.
         state: the state folder.
         key: its local key.
-        days: that an entry is in force.
+        days: that an entry is in force; 0 where nothing is learned any more: what was goes when it is over.
         alarm: takes an alarm's kind and text, in any thread.
         leads_to: whether a host has an address, by the machine's resolver.
         clock: seconds since 1970-01-01 UTC.
@@ -213,7 +213,7 @@ class Learning:
         """Learn what workers hand on, until cancelled."""
         while True:
             await asyncio.to_thread(self.look)
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(LOOK if self.days else CLEAN)
 
     def look(self) -> None:
         """Learn what is there, and remove what is over.
@@ -222,11 +222,12 @@ class Learning:
             UrlwardError: it cannot be learned, or not be put in force; it is tried again by the next look.
         """
         folder = self.state / FOLDER
-        paths = sorted(folder.glob(f"*{_SUFFIX}"))[:TOGETHER] if folder.is_dir() else []
+        most = TOGETHER if self.days else None
+        paths = sorted(folder.glob(f"*{_SUFFIX}"))[:most] if folder.is_dir() else []
         now, monotonic = self.clock(), time.monotonic()
         if not paths and not self._compiles and monotonic - self._cleaned < CLEAN:
             return
-        matches = [match for match in map(self._read, paths) if match is not None]
+        matches = [match for match in map(self._read, paths) if match is not None] if self.days else []
         drafts = [made for made in map(self._draft, self._genuine(matches)) if made is not None]
         learned = learn_own(self.state, self.key, drafts, A_DAY, now=now)
         self._cleaned = monotonic

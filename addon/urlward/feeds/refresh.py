@@ -23,15 +23,13 @@ from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
-from urlward.feeds.facts import Facts, Refused
 from urlward.feeds.feed import Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
-from urlward.feeds.schedule import Random, after_success
+from urlward.feeds.schedule import Random, Turn, after_success
 from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FeedOrigin, FetchError, Validators, beside, origin
 from urlward.feeds.status import alarms, resting
-from urlward.feeds.store import FEEDS, LISTS, BusyError, FeedStore
-from urlward.feeds.turns import Turn
+from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore, Refused
 from urlward.lists.source import ChangingError, SourceError, whole_copy
 from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from urlward.engine.artifact import Artifact, networks, parse
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.candidate import Look, text_key
-from urlward.feeds.facts import Held
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import FeedStore, Held
 from urlward.lists.source import read_artifact
 from urlward.state.audit import append
 

@@ -1,4 +1,4 @@
-"""Schedule of a feed's refreshes.
+"""Schedule of a feed's refreshes, and their turns.
 
 - After a success, and after a body that was refused for what it holds: the interval, moved at random by its
   jitter. A server that calls its answer fresh for longer (RFC 9111, section 4.2.1) is left alone for so
@@ -8,9 +8,16 @@
   section 10.2.3) is not asked before, within a day.
 - At the start: a feed without any artifact at once; one whose time has come while nothing ran within half a
   minute, since there may be many.
+
+Of refreshes that are under way so many compute at a time, while others wait for their servers: compiling
+takes memory and processors, waiting takes neither. A server that stalls would keep all other feeds from being
+refreshed if it took a turn.
 """
 
-from collections.abc import Callable
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 FIRST_RETRY = 60.0
 """Seconds until a failed fetch is tried again."""
@@ -127,3 +134,57 @@ class Waiting:
 
 def _jittered(length: float, jitter: float, random: Random) -> float:
     return length * (1 + jitter * (2 * random() - 1))
+
+
+AT_ONCE = 2
+"""Refreshes that compute at a time."""
+
+_LOOK = 0.05
+"""Seconds between two tries: who waits in the kernel uses no processor, so seems to hang."""
+
+
+class Turn:
+    """Turn of one process: locks on a memory file that all share say who has one (fcntl_locking(2)), so that
+    the kernel takes back what a killed process had.
+
+    Args:
+        fd: of the memory file that all share; None where there are no others.
+    """
+
+    def __init__(self, fd: int | None = None) -> None:
+        self._fd = fd
+        self._taken: int | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for a turn, and have it inside the block."""
+        self._take()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Leave the turn to others inside the block, such as while a server is asked."""
+        self._leave()
+        try:
+            yield
+        finally:
+            self._take()
+
+    def _take(self) -> None:
+        while self._fd is not None and self._taken is None:
+            for place in range(AT_ONCE):
+                try:
+                    fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+                except (BlockingIOError, PermissionError):
+                    continue
+                self._taken = place
+                return
+            time.sleep(_LOOK)
+
+    def _leave(self) -> None:
+        if self._fd is not None and self._taken is not None:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, self._taken)
+            self._taken = None

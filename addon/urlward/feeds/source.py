@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from urlward.encoding import without_bom
 from urlward.engine.artifact import HEADER_SIZE, VERSION
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.regular import open_given
+from urlward.regular import open_given, without_bom
 
 if TYPE_CHECKING:
     from urlward.config import FeedTable

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from urlward.engine.artifact import Header
-from urlward.engine.dates import time_text
-from urlward.feeds.facts import Accepted, Facts, Refused
-from urlward.feeds.store import FeedStore
+from urlward.engine.dates import time_or_none, time_text
+from urlward.feeds.store import Accepted, Facts, FeedStore, Refused
 from urlward.lines import columns
 from urlward.lists.trust import TrustError, check_dates
 from urlward.state.audit import append
@@ -41,23 +40,23 @@ def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:
         "state": state_of(feed, facts, found, has_list=in_force is not None),
         "entries": in_force.entries if in_force else 0,
         "serial": in_force.header.serial if in_force else 0,
-        "valid_until": _time(in_force.header.valid_until if in_force else 0),
-        "last_attempt": _time(facts.last_attempt),
-        "last_success": _time(facts.last_success),
-        "last_change": _time(facts.last_change),
+        "valid_until": time_or_none(in_force.header.valid_until if in_force else 0),
+        "last_attempt": time_or_none(facts.last_attempt),
+        "last_success": time_or_none(facts.last_success),
+        "last_change": time_or_none(facts.last_change),
         "age": round(now - facts.last_success) if facts.last_success else None,
         "added": facts.added,
         "removed": facts.removed,
         "bad": facts.bad,
         "unsupported": facts.unsupported,
-        "next_run": None if resting(feed, facts) else _time(facts.next_run),
+        "next_run": None if resting(feed, facts) else time_or_none(facts.next_run),
         "failures": facts.failures,
         "reason": facts.reason,
         "error": facts.error,
         "refused": asdict(facts.refused) | {"content": None} if facts.refused else None,
         "accepted": facts.accepted is not None,
         "paused": feed.paused,
-        "held": asdict(facts.held) | {"at": _time(facts.held.at)} if facts.held else None,
+        "held": asdict(facts.held) | {"at": time_or_none(facts.held.at)} if facts.held else None,
         "alarms": found,
     }
 
@@ -100,10 +99,6 @@ def _wrong(row: dict[str, Any]) -> list[str]:
         )
         lines.append(f"refused: {counted(row['refused']['entries'], 'entry')}; {said}")
     return lines
-
-
-def _time(seconds: float) -> str | None:
-    return time_text(seconds) if seconds else None
 
 
 def resting(feed: "FeedTable", facts: Facts) -> str:

@@ -5,6 +5,11 @@ names, which the first worker does. Whoever runs it never has a list's text: eac
 own (`urlward.feeds.feed`). Whatever that is doing when it is killed, the state folder is good
 (`urlward.feeds.store`).
 
+A feed with ``poll`` is looked at every few seconds: the first bytes of its artifact, whose header names the
+serial and is replaced with it as a whole, are all the pointer that a list needs. A server that has nothing
+new answers 304, without a body. What is new is fetched and judged by an ordinary refresh; no list's text is
+ever asked for by a poll.
+
 Of feeds one line is said for each list that is new, each failure, and the first answer of several that
 nothing has changed; of a list that the operator names each filter says what it has in force. An alarm is an
 error, said when it begins and once an hour while it lasts.
@@ -18,17 +23,20 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from urlward.config import Config
-from urlward.engine.errors import UrlwardError
+from urlward.engine.artifact import HEADER_SIZE, Header, read_header
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.feeds.feed import Feed, Outcome
 from urlward.feeds.own import own_feed
-from urlward.feeds.poll import poll
 from urlward.feeds.schedule import Waiting, after_failure, at_start
+from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FetchError, Validators, origin
 from urlward.feeds.status import alarms
 from urlward.lasting import fault_text, lasting
 from urlward.lists import memfd
@@ -37,10 +45,86 @@ from urlward.progress import Progress
 from urlward.state.folder import StateError
 from urlward.state.watch import PathWatch, Signature
 
+if TYPE_CHECKING:
+    from urlward.config import FeedTable
+
 logger = logging.getLogger("urlward.lists")
 
+
+MOST_WAIT = 60.0
+"""Seconds between two looks at most, at a server that fails or cannot be polled."""
+
+
+class PollError(FetchError):
+    """A server that cannot be polled for what is new."""
+
+
+def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Validators]:
+    """Ask for the header of a feed's artifact; None where it has not changed.
+
+    Args:
+        feed: whose.
+        validators: of the last time.
+
+    Raises:
+        FetchError: there is none; `PollError` where what is there is none.
+    """
+    from urlward.feeds.fetch import fetch  # brings urllib3, which nothing else here needs
+
+    source = replace(origin(feed), timeout=feed.connect_timeout, max_bytes=HEADER_SIZE)
+    try:
+        answer = fetch(source, validators, headers=HEAD_ONLY)
+    except FetchError as e:
+        if e.reason == "too-large":
+            raise PollError("its server gives no parts of files", e.reason) from e
+        raise
+    if answer.fd is None:
+        return None, answer.validators
+    try:
+        return read_header(os.pread(answer.fd, HEADER_SIZE, 0)), answer.validators
+    except ArtifactError as e:
+        raise PollError("what its server has is no artifact", "unsupported") from e
+    finally:
+        os.close(answer.fd)
+
+
+async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Callable[[], None]) -> None:
+    """Poll a feed until cancelled; a server that cannot be polled is tried seldom.
+
+    What was there may have been a page of somebody else's (maintenance, a captive portal).
+
+    Args:
+        feed: with `poll`.
+        in_force: gives the header of the artifact in force.
+        ask: has the feed refreshed; once for a header, since what a refresh refuses is there at the next look
+            too, and servers that share a name need not have validators in common.
+    """
+    assert feed.poll is not None
+    validators, wait = NO_VALIDATORS, feed.poll
+    asked: Header | None = None
+    said = ""
+    # Nodes that start together are not to ask together.
+    await asyncio.sleep(wait * random.random())
+    while True:
+        await asyncio.sleep(wait * (0.9 + random.random() / 5))
+        try:
+            found, validators = await asyncio.to_thread(peek, feed, validators)
+        except PollError as e:
+            if said != str(e):
+                logger.warning("list %s: poll: %s: it is looked at each interval alone", feed.name, e)
+            said, validators, wait = str(e), NO_VALIDATORS, max(MOST_WAIT, feed.poll)
+            continue
+        except FetchError:
+            wait = min(2 * wait, max(MOST_WAIT, feed.poll))  # its refreshes say what is wrong
+            continue
+        wait, said = feed.poll, ""
+        if found is not None and found not in (asked, in_force()):
+            asked = found
+            ask()
+
+
 AT_ONCE = 8
-"""Lists refreshed at a time, by one process; fewer of them compute (`urlward.feeds.turns`)."""
+"""Lists refreshed at a time, by one process; fewer of them compute (`urlward.feeds.schedule`)."""
 
 OF_ONE_SERVER = 2
 """Lists refreshed at a time of one server or folder: one that stalls keeps those of others from nothing."""

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
-from urlward.files.media import BOXES, MediaFormat, format_of, is_told
+from urlward.files.media import BOXES, MediaFormat, format_of, is_segment, is_told
 
 _PIECE: Final = 1 << 16
 """Bytes that one step decompresses to at most."""
@@ -64,14 +64,11 @@ _OTHERS: Final = (
 """What bodies that nobody decodes begin with."""
 
 _FIRST_BYTES: Final = (
-    b"\xff", b"\x89PNG", b"GIF8", b"RIFF", b"\x1a\x45\xdf\xa3", b"BM", b"II", b"MM\0", b"\0\0\0\x0cJXL ",
-    b"\0\0\0\x0cjP  ", b"\x30\x26\xb2\x75", b"FLV\x01", b"\0\0\x01\xb3", b"\0\0\x01\xba", b"OggS", b"ID3",
-    b"fLaC", b"%PDF-", b"PK\x03\x04",
+    b"\xff", b"\x89PNG", b"GIF8", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", b"BM", b"II", b"MM\0",
+    b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ", b"\x30\x26\xb2\x75", b"FLV\x01", b"\0\0\x01\xb3", b"\0\0\x01\xba",
+    b"OggS", b"ID3", b"fLaC", b"%PDF-", b"PK\x03\x04",
 )  # fmt: skip
 """First bytes of all these, but of those with `BOXES` and of packets."""
-
-_OF_SEGMENTS: Final = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
-"""Types of the box that a segment of a stream begins with, and no file."""
 
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
@@ -85,7 +82,7 @@ _MOST_EARLY: Final = 64
 """Pieces of a body in some coding that are kept until its content says what it is."""
 
 MOST_LARGE: Final = 32
-"""Such decoders that a worker has at a time, but for the first bytes of a body."""
+"""Such decoders that a worker has at a time, but for the first step, by which nearly all bodies are told."""
 
 _IN_PARTS: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
 """Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours. Of
@@ -150,7 +147,7 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
 def media_of(head: bytes) -> str:
     """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
     found = format_of(head)
-    if found is MediaFormat.MP4 and head[4:8] in _OF_SEGMENTS:
+    if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
     if found is not None:
         return _DECODED[found]
@@ -325,11 +322,13 @@ class BodySeen(NamedTuple):
         media: its media type, by its first bytes or by what its head says.
         size: bytes of its content that have come.
         part: whether it is only a part of a file.
+        gone: whether all of it has gone on.
     """
 
     media: str
     size: int
     part: bool
+    gone: bool = False
 
 
 class BodyJudge[Answer](Protocol):
@@ -432,7 +431,7 @@ class Inspection[Answer]:
 
     @property
     def _seen(self) -> BodySeen:
-        return BodySeen(self._media, self._hashes.size, self._facts.part)
+        return BodySeen(self._media, self._hashes.size, self._facts.part, self.over)
 
     def feed(self, content: bytes) -> None:
         """Take content that follows."""
@@ -459,6 +458,9 @@ class Inspection[Answer]:
                 elif self._unpacker.begins_again > self._again:
                     self._again += 1
                     self._judge_so_far(self._hashes)  # to Chromium that is all
+                # One that is not told at once may never be, however much its decoders remember meanwhile.
+                if self._head is not None and not self._has_room():
+                    break
             self.behind = not self.over and self._unpacker.behind
         except DAMAGED:
             self.behind = False
@@ -529,6 +531,18 @@ class Inspection[Answer]:
         if not self.over:
             self._look_at(head)
 
+    def _has_room(self) -> bool:
+        """Take the room that the codings need, or give the body up where there is none."""
+        large = self._facts.large
+        if self._room is None or not large or self._taken is not None:
+            return True
+        self._taken = self._room.take(large)
+        if self._taken is not None:
+            return True
+        self._judge.unseen()
+        self._give_up()
+        return False
+
     def _begin(self, head: bytes) -> None:
         """Tell by the first bytes whether, and by whom, the body is looked at."""
         self._head = None
@@ -539,17 +553,15 @@ class Inspection[Answer]:
         if not (is_named or (media and looked_at(media, table))):
             self._give_up()
             return
-        if self._room is not None and facts.large:
-            self._taken = self._room.take(facts.large)
-            if self._taken is None:
-                self._judge.unseen()
-                self._give_up()
-                return
+        if not self._has_room():
+            return
         if self._inspector is not None and (found := format_of(head)) is not None:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
             self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None
-            self._awaits = self._copy is not None and table.pictures == "cut"
+            if self._copy is not None and table.pictures == "cut":
+                self._awaits = not self._inspector.is_behind
+                self._copy.waited = self._waited
         self._look_at_early()
 
     def _look_at(self, piece: bytes) -> None:
@@ -625,6 +637,13 @@ class Inspection[Answer]:
 
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False
+
+    def _waited(self) -> None:
+        """Have the end of the body go on: what is found in it later is learned alone."""
+        self._awaits = False
+        if self._ended and not self.over:
+            self.over = True
+            self.changed()
 
     def _heard(self, found: PictureFound | None) -> None:
         """Take what the inspector says."""

@@ -62,8 +62,11 @@ class TooLargeError(Exception):
     """It has more pixels than are decoded."""
 
 
-def prepare(*, video: bool) -> None:
+def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     """Load all that decodes, before the process can open no file any more.
+
+    Returns:
+        A sample of each format that is decoded.
 
     Raises:
         ImportError: it is not installed.
@@ -73,22 +76,21 @@ def prepare(*, video: bool) -> None:
     Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
     # What has come of a picture is shown, and so looked at.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
+    samples = []
     for media, name in _PICTURES.items():
         made = io.BytesIO()
         Image.new("RGB", (LEAST_SIDE, LEAST_SIDE)).save(made, name)
-        _try(made, media)
+        samples.append((made.getvalue(), media))
     if video:
-        for media, name in _DEMUXERS.items():
-            _try(_sample(name), media)
+        samples += [(_sample(name), media) for media, name in _DEMUXERS.items()]
+    for data, media in samples:
+        # Libraries import some of their modules as they are first used.
+        if not any(frames(data, media, [])):
+            raise ImportError(f"{media} is not decoded")
+    return samples
 
 
-def _try(made: io.BytesIO, media: MediaFormat) -> None:
-    """Decode a sample, since libraries import some of their modules as they are first used."""
-    if not any(frames(made.getvalue(), media, [])):
-        raise ImportError(f"{media} is not decoded")
-
-
-def _sample(muxer: str) -> io.BytesIO:
+def _sample(muxer: str) -> bytes:
     """A video of one black frame."""
     import av
     import av.logging
@@ -104,7 +106,7 @@ def _sample(muxer: str) -> io.BytesIO:
         frame = av.VideoFrame.from_ndarray(black, format="yuv420p")
         container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    return made
+    return made.getvalue()
 
 
 def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterator[Frame]:
@@ -113,7 +115,7 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     Args:
         data: the content.
         media: its format.
-        beginnings: of a segment of MP4, which lacks its own: those that it may have. Each is tried.
+        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried.
 
     Raises:
         TooLargeError: too many pixels.

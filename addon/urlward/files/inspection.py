@@ -7,19 +7,21 @@ as it comes: so one that never ends is looked at as well.
 """
 
 import asyncio
+import errno
 import json
 import os
+import resource
 import socket
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from urlward.engine.entry import PDQ
 from urlward.engine.loaded import LoadedList
-from urlward.files.media import HEAD, MOST_BEGINNING, MediaFormat, Splitter, format_of
-from urlward.files.seen import DROPPED, FAILED, LATE
+from urlward.files.media import HEAD, MediaFormat, Splitter, format_of
+from urlward.files.seen import DONE, DROPPED, FAILED, LATE
 from urlward.lists import memfd
 
 SOCKET: Final = "inspector"
@@ -31,19 +33,36 @@ LOOK: Final = 0.25
 PIECE: Final = 2 << 20
 """Bytes of a video from which on it is handed over."""
 
-PIECE_SECONDS, LEAST_PIECE = 4.0, 64 << 10
-"""Seconds after which a piece is handed over that has so many bytes."""
+SOON, LATER = 0.5, 4.0
+"""Seconds after which another piece of a video is handed over, where none of it waits and where one does."""
 
 GRACE: Final = 5.0
 """Seconds beyond two deadlines that an answer may take."""
+
+STEADY: Final = 30.0
+"""Seconds that a connection to the inspector has to last to count as one."""
+
+AWAY: Final = 60.0
+"""Seconds without such a connection from which on that is a trouble."""
+
+MINUTE: Final = 60.0
+MINUTES, SHARE = 3, 0.1
+"""In so many such spans in a row more than this share was passed over: that is a trouble."""
 
 MOST_MESSAGE: Final = 1 << 16
 
 CLASSIFIER: Final = "classifier"
 """What `PictureFound` has for an algorithm where a classifier says it."""
 
+WAITS: Final = 0.2
+"""Part of a picture's deadline for which the end of a body may wait for the answer."""
+
 ROOM: Final = 2 << 20
 """Bytes of room for each picture that may wait, until it is answered: so many in all, whatever each has."""
+
+FILES_SHARE: Final = 8
+"""Part of the files that a process may have open which copies may be: connections need theirs, and a response
+over HTTP/2 has none of its own."""
 
 MOST_LACKED: Final = 64 << 10
 """Bytes of what segments of a stream lack; it is some hundred to some thousand of them."""
@@ -81,14 +100,18 @@ class BodyCopy:
         inspector: where it goes.
         found: hears of what is found.
         place: keyed digest of where it is from; empty where nobody says.
+
+    Attributes:
+        waited: is called once where the answer takes so long after the end that nobody should wait for it.
     """
 
     __slots__ = (
-        "_asked", "_began", "_beginning", "_begins", "_ended", "_fd", "_found", "_head", "_inspector",
-        "_media", "_place", "_size", "_splitter",
+        "_asked", "_ended", "_fd", "_found", "_handed", "_has_frames", "_head", "_inspector", "_media",
+        "_place", "_size", "_splitter", "waited",
     )  # fmt: skip
 
     def __init__(self, inspector: "Inspector", found: Hear, place: str) -> None:
+        self.waited: Callable[[], None] = lambda: None
         self._inspector = inspector
         self._found: Hear | None = found
         self._place = place
@@ -96,13 +119,12 @@ class BodyCopy:
         self._media: MediaFormat | None = None
         self._splitter: Splitter | None = None
         """Of a video that is handed over in pieces."""
-        self._beginning = b""
-        """What each piece begins with."""
-        self._begins = True
-        """Whether that may go on."""
         self._fd = -1
         self._size = 0
-        self._began = 0.0
+        self._handed: float | None = None
+        """When a piece was last handed over."""
+        self._has_frames = False
+        """Whether the piece could have been before now."""
         self._asked = 0
         """Pieces that are to be answered."""
         self._ended = False
@@ -127,6 +149,8 @@ class BodyCopy:
             if self._splitter is not None:
                 self._add(self._splitter.rest())
             self._end()
+            if self._asked:
+                self._inspector.awaited(self)
         except OSError:
             self._give_up(DROPPED)
 
@@ -135,6 +159,13 @@ class BodyCopy:
         self._found = None
         self._ended = True
         self._close()
+
+    def hurry(self) -> bool:
+        """Have nobody wait for the answer any longer; returns whether there was none yet."""
+        if self._found is None or not self._asked:
+            return False
+        self.waited()
+        return True
 
     def hear(self, found: PictureFound | None) -> None:
         """Take an answer; None is the last one on a piece."""
@@ -151,7 +182,6 @@ class BodyCopy:
             self._give_up(FAILED)
         elif self._media.is_video:
             self._splitter = Splitter(self._media)
-            self._begins = self._media is not MediaFormat.TS
         return head
 
     def _take(self, content: bytes) -> None:
@@ -161,25 +191,24 @@ class BodyCopy:
         first, *others = self._splitter.take(content)
         self._add(first)
         for part in others:
-            self._begins = False
-            if self._size >= PIECE or (
-                self._size >= LEAST_PIECE and time.monotonic() - self._began >= PIECE_SECONDS
-            ):
+            self._has_frames = self._size > 0
+            if self._has_frames and self._is_due():
                 self._hand_over()
             self._add(part)
+
+    def _is_due(self) -> bool:
+        """Whether the piece that has come is to be handed over: the first one at once."""
+        if self._handed is None or self._size >= PIECE:
+            return True
+        return time.monotonic() - self._handed >= (LATER if self._asked else SOON)
 
     def _add(self, content: bytes) -> None:
         if self._ended or not content:
             return
         if self._fd < 0:
-            self._fd = memfd.new()
-            self._began = time.monotonic()
-            if not self._begins:
-                self._write(self._beginning)
-        elif self._begins and self._splitter is not None and self._size > MOST_BEGINNING:
-            self._splitter, self._beginning = None, b""
-        if self._begins and self._splitter is not None:
-            self._beginning += content
+            self._fd = self._inspector.new_file()
+            if self._splitter is not None and self._handed is not None:
+                self._write(self._splitter.resumed(content))
         self._write(content)
 
     def _write(self, content: bytes) -> None:
@@ -201,29 +230,21 @@ class BodyCopy:
         if self._ended:
             return
         self._ended = True
-        if self._is_beginning():
+        splitter = self._splitter
+        if self._place and 0 < self._size <= MOST_LACKED and splitter is not None and splitter.is_beginning:
             memfd.seal(self._fd)
             self._inspector.begins(self._place, self._fd)
-        elif self._size:
+        elif self._size and (splitter is None or splitter.shows or self._has_frames or self._handed is None):
             self._hand_over()
         self._close()
         if not self._asked:
             self._over()
 
-    def _is_beginning(self) -> bool:
-        """Whether it is what the segments of a stream lack, and nothing else."""
-        boxes = self._splitter.boxes if self._splitter is not None else set()
-        is_short = 0 < self._size <= MOST_LACKED
-        return bool(self._place) and is_short and b"moov" in boxes and not {b"moof", b"mdat"} & boxes
-
     def _hand_over(self) -> None:
         """Hand over the piece that there is."""
         assert self._media is not None
-        lacks = (
-            self._media is MediaFormat.MP4
-            and self._splitter is not None
-            and b"moov" not in self._splitter.boxes
-        )
+        self._handed, self._has_frames = time.monotonic(), False
+        lacks = self._splitter is not None and self._splitter.lacks
         memfd.seal(self._fd)  # who decodes it, and may be taken over, is not the only one who reads it
         place = self._place if lacks else ""
         self._asked += self._inspector.ask(self, self._media, self._fd, self._size, place)
@@ -248,9 +269,58 @@ class BodyCopy:
 
     def _close(self) -> None:
         if self._fd >= 0:
-            os.close(self._fd)
+            self._inspector.close_file(self._fd)
             self._inspector.reserve(-self._size)
             self._fd, self._size = -1, 0
+
+
+class InspectionHealth:
+    """Whether what is handed over is looked at, as far as a worker knows.
+
+    Args:
+        tell: is told why not, where that has changed; of nothing where it is.
+        now: on a clock that does not go back.
+
+    Attributes:
+        said: what the inspector has last said of itself.
+    """
+
+    def __init__(self, tell: Callable[[str], None], now: float) -> None:
+        self.said = ""
+        self._tell = tell
+        self._told = ""
+        self._served = self._since = now
+        self._counts = {True: 0, False: 0}
+        """Since then, of what was looked at, and of what was not."""
+        self._bad = 0
+
+    def count(self, how: str) -> None:
+        """Count what has become of something."""
+        self._counts[how not in (DROPPED, LATE)] += 1
+
+    def look(self, now: float, connected: float | None) -> None:
+        """Tell of a change.
+
+        Args:
+            now: on the same clock.
+            connected: when the connection to the inspector has begun; None where there is none.
+        """
+        if connected is not None and now - connected >= STEADY:
+            self._served = now
+        if now - self._since >= MINUTE:
+            missed = self._counts[False]
+            self._bad = self._bad + 1 if missed > SHARE * (missed + self._counts[True]) else 0
+            self._since, self._counts = now, {True: 0, False: 0}
+        why = ""
+        if now - self._served >= AWAY:
+            why = "pictures are not looked at: no inspector serves"
+        elif self.said:
+            why = self.said
+        elif self._bad >= MINUTES:
+            why = "many pictures are passed over: more come than can be looked at in time (files.processes)"
+        if why != self._told:
+            self._told = why
+            self._tell(why)
 
 
 class _Asked(NamedTuple):
@@ -277,6 +347,10 @@ class Inspector:
         max_size: bytes of a picture, or of a piece of video.
         deadline: seconds for one.
         count: is told what becomes of each, one of `urlward.records.metrics.INSPECTED`.
+        trouble: is told why not all is looked at, where that has changed; of nothing where it is.
+
+    Attributes:
+        is_behind: whether an answer has taken too long to be waited for, and none has come in time since.
     """
 
     def __init__(
@@ -288,15 +362,24 @@ class Inspector:
         max_size: int,
         deadline: float,
         count: Callable[[str], None] = lambda _: None,
+        trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.max_size = max_size
-        self.count = count
+        self._count = count
+        self._health = InspectionHealth(trouble, time.monotonic())
+        self.is_behind = False
         self._path = folder / SOCKET
         self._lists = lists
         self._told: list[tuple[str, str, str]] = []
         self._patience = 2 * deadline + GRACE
+        self._waits = WAITS * deadline
+        self._awaited: deque[tuple[float, BodyCopy]] = deque()
+        """Copies whose end has come, and until when somebody may wait for the answer."""
         self._room = most * ROOM + max_size
+        self._files = 0
+        """Files that are open for copies."""
         self._channel: socket.socket | None = None
+        self._connected: float | None = None
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
         self._number = 0
 
@@ -325,8 +408,11 @@ class Inspector:
             if self._channel is not None:
                 self._tell_lists()
             now = time.monotonic()
+            while self._awaited and self._awaited[0][0] <= now:
+                self.is_behind |= self._awaited.popleft()[1].hurry()
             while self._asked and next(iter(self._asked.values())).until <= now:
                 self._answered(next(iter(self._asked)), LATE)
+            self._health.look(now, self._connected)
             await asyncio.sleep(LOOK)
 
     def close(self) -> None:
@@ -334,9 +420,31 @@ class Inspector:
         if self._channel is not None:
             asyncio.get_running_loop().remove_reader(self._channel)
             self._channel.close()
-            self._channel, self._told = None, []
+            self._channel, self._connected, self._told, self.is_behind = None, None, [], False
         for number in [*self._asked]:
             self._answered(number, DROPPED)
+
+    def new_file(self) -> int:
+        """Open a file for a copy.
+
+        Raises:
+            OSError: there are too many.
+        """
+        if FILES_SHARE * self._files >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        fd = memfd.new()
+        self._files += 1
+        return fd
+
+    def close_file(self, fd: int) -> None:
+        """Close a file of `new_file`."""
+        os.close(fd)
+        self._files -= 1
+
+    def count(self, how: str) -> None:
+        """Count what has become of something, one of `urlward.records.metrics.INSPECTED`."""
+        self._count(how)
+        self._health.count(how)
 
     def reserve(self, size: int) -> bool:
         """Take bytes of the room for copies, or give them back where they are below 0; False where there is
@@ -357,6 +465,10 @@ class Inspector:
         self._room -= size
         return True
 
+    def awaited(self, copy: BodyCopy) -> None:
+        """Somebody may wait for the answer on a copy whose end has come."""
+        self._awaited.append((time.monotonic() + self._waits, copy))
+
     def begins(self, place: str, fd: int) -> None:
         """Say what segments of a place lack."""
         self._send({"begins": place}, [fd])
@@ -369,7 +481,7 @@ class Inspector:
         except OSError:  # it is not there yet, or not any more
             channel.close()
             return
-        self._channel = channel
+        self._channel, self._connected = channel, time.monotonic()
         asyncio.get_running_loop().add_reader(channel, self._hear)
 
     def _tell_lists(self) -> None:
@@ -405,6 +517,8 @@ class Inspector:
         said = json.loads(data)
         if "done" in said:
             self._answered(said["done"], said["how"])
+        elif "trouble" in said:
+            self._health.said = said["trouble"]
         elif "found" in said and (asked := self._asked.get(said["found"])) is not None:
             asked.copy.hear(_found_in(said))
 
@@ -413,6 +527,8 @@ class Inspector:
         if asked is not None:
             self._room += asked.size
             self.count(how)
+            if how in (DONE, FAILED) and time.monotonic() - (asked.until - self._patience) <= self._waits:
+                self.is_behind = False
             asked.copy.hear(None)
 
 

@@ -9,9 +9,9 @@ a worker says                                    it says
 ``lists``: those in force that have PDQ          ``found``: that number, with ``list``, ``row``,
 digests, each as name, checksum and key          ``distance``, ``at``; or with ``score`` and ``at``
 ``look``: a number, with ``format``, and the     ``done``: that number, with ``how``; once for each
-content in a file; of MP4 with ``place``, for
+content in a file; perhaps with ``place``, for
 which beginnings are remembered
-``begins``: a place, with what other content
+``begins``: a place, with what other content    ``trouble``: why not all is looked at; empty where it is
 there lacks, in a file
 ===============================================  =====================================================
 
@@ -28,15 +28,14 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
@@ -46,16 +45,33 @@ from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import QUALITY, Index, PdqMatch
 from urlward.files.sandbox import started
-from urlward.files.seen import DROPPED, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen, seen_in
+from urlward.files.seen import (
+    DONE,
+    DROPPED,
+    FAILED,
+    FAULT,
+    LATE,
+    MOST_RECORDS,
+    PDQ,
+    SCORE,
+    FrameSeen,
+    seen_in,
+)
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
 from urlward.process import beat, keep_private, taken_channel, told
 from urlward.units import counted
 
+if TYPE_CHECKING:
+    import subprocess
+
 logger = logging.getLogger("urlward")
 
 PLACES, BEGINNINGS = 64, 4
 """Places whose beginnings are remembered, and how many of each."""
+
+FORGET, LOOK = 600.0, 60.0
+"""Seconds for which one is remembered that nothing lacks, and between two looks for such."""
 
 NICE = 10
 
@@ -68,11 +84,23 @@ BACKOFF = (0.0, 0.5, 2.0, 10.0, 60.0)
 STEADY = 30.0
 """Seconds that it has to live for its end not to count as one in a row."""
 
+OFTEN = 2
+"""Ends in a row beyond which that is a trouble."""
+
+START_WITHIN = 60.0
+"""Seconds after which one that is not ready is a trouble."""
+
+LIST_AGAIN = 10.0
+"""Seconds until the index of a list is tried again that could not be made."""
+
 GRACE = 5.0
 """Seconds beyond its deadline after which a sandbox that has not answered is ended."""
 
-FAULT_AGAIN = 60.0
-"""Seconds between two log lines on a classifier that fails."""
+MOST_TROUBLE = 2_000
+"""Characters of what is said to be wrong."""
+
+FAULT_FOR = 60.0
+"""Seconds without a fault after which a classifier does not fail any more."""
 
 
 class Wanted(NamedTuple):
@@ -165,11 +193,13 @@ class SandboxHandle:
     Args:
         wanted: how it is configured.
         queue: where its jobs come from.
+        trouble: is told why it does not serve; of nothing where it does.
     """
 
-    def __init__(self, wanted: Wanted, queue: Queue) -> None:
+    def __init__(self, wanted: Wanted, queue: Queue, trouble: Callable[[str], None]) -> None:
         self._wanted = wanted
         self._queue = queue
+        self._trouble = trouble
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._job: Job | None = None
@@ -193,12 +223,13 @@ class SandboxHandle:
                 strictly=wanted.strictly,
             )
         except OSError as e:
-            logger.error("files: no process for a sandbox: %s; tried again", e.strerror or e)
+            self._trouble(f"no process for a sandbox: {e.strerror or e}; tried again")
             loop.call_later(BACKOFF[-1], self.start)
             return
         ours.setblocking(False)
         self._channel = ours
         loop.add_reader(ours, self._hear)
+        loop.call_later(START_WITHIN, self._look_at_start, self._process)
 
     def pump(self) -> None:
         """Take the next job, if there is one and none under way."""
@@ -242,11 +273,23 @@ class SandboxHandle:
             said = json.loads(data)
             self._ready, self.refused = "ready" in said, said.get("refused", "")
             if self.refused:
-                logger.error("files: pictures are not looked at: %s", self.refused)
+                self._trouble(f"pictures are not looked at: {self.refused}")
+            elif self._failures <= OFTEN:
+                self._trouble("")
+            else:
+                asyncio.get_running_loop().call_later(STEADY, self._is_steady, self._process)
         else:
             how, _, records = data.partition(b"\n")
             self._over(how.decode(), list(seen_in(records)))
         self.pump()
+
+    def _look_at_start(self, process: object) -> None:
+        if process is self._process and not self._ready:
+            self._trouble(f"pictures are not looked at: a sandbox is not ready after {START_WITHIN:.0f} s")
+
+    def _is_steady(self, process: object) -> None:
+        if process is self._process:
+            self._trouble("")
 
     def _over(self, how: str, seen: "list[FrameSeen] | None" = None) -> None:
         if self._late is not None:
@@ -265,6 +308,8 @@ class SandboxHandle:
         self._failures = 0 if time.monotonic() - self._started > STEADY else self._failures + 1
         wait = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         logger.error("files: a sandbox has ended; another is started in %.1f s", wait)
+        if self._failures > OFTEN:
+            self._trouble("a sandbox ends again and again: pictures are hardly looked at")
         asyncio.get_running_loop().call_later(wait, self.start)
 
 
@@ -273,44 +318,65 @@ class PictureLists:
 
     Args:
         folder: the run folder.
+        trouble: is told of a checksum why there is no index of it, and of nothing once that is over.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trouble: Callable[[str, str], None]) -> None:
         self._folder = folder
-        self._indexes: dict[str, Index | None] = {}
-        """None while it is made."""
+        self._trouble = trouble
+        self._indexes: dict[str, Index] = {}
+        self._latest: dict[str, Index] = {}
+        """The one made last of each list, which serves until that of its next issue is there."""
+        self._making: dict[str, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
 
-    def get(self, checksum: str) -> Index | None:
-        """An index, where it is there."""
-        return self._indexes.get(checksum)
+    def get(self, name: str, checksum: str) -> Index | None:
+        """Index of a list, or of the issue before while it is made; None where there is neither."""
+        return self._indexes.get(checksum) or self._latest.get(name)
 
-    def keep(self, checksums: set[str]) -> None:
-        """Forget all others."""
-        for gone in self._indexes.keys() - checksums:
+    def keep(self, lists: Mapping[str, str]) -> None:
+        """Forget all others.
+
+        Args:
+            lists: names by checksum.
+        """
+        for gone in self._indexes.keys() - lists.keys():
             del self._indexes[gone]
+        for over in self._latest.keys() - set(lists.values()):
+            del self._latest[over]
+        for gone in self._making.keys() - lists.keys():
+            self._making.pop(gone).cancel()
+            self._trouble(gone, "")
 
-    async def make(self, name: str, checksum: str, key: bytes) -> None:
-        """Make the index of a list, where it is not there."""
-        if checksum in self._indexes:
-            return
-        self._indexes[checksum] = None
-        index = None
+    def make(self, name: str, checksum: str, key: bytes) -> None:
+        """Have the index of a list made, where it is not there."""
+        if checksum not in self._indexes and checksum not in self._making:
+            making = self._make(name, checksum, key)
+            self._making[checksum] = asyncio.get_running_loop().create_task(making)
+
+    async def _make(self, name: str, checksum: str, key: bytes) -> None:
+        while (index := await self._tried(name, checksum, key)) is None:
+            await asyncio.sleep(LIST_AGAIN)
+        self._indexes[checksum] = self._latest[name] = index
+        del self._making[checksum]
+        self._trouble(checksum, "")
+
+    async def _tried(self, name: str, checksum: str, key: bytes) -> Index | None:
         async with self._lock:
             start = time.monotonic()
             try:
                 index = await asyncio.to_thread(self._made, checksum, key)
+                why = "its artifact is not there" if index is None else ""
             except (UrlwardError, OSError, MemoryError) as e:
-                logger.error("files: list %s: pictures are not compared with it: %s", name, e)
+                index, why = None, str(e) or "no memory for it"
             except ImportError as e:
-                why = f"{e.name} is not there (the extra `files`)"
-                logger.error("files: list %s: pictures are not compared with it: %s", name, why)
+                index, why = None, f"{e.name} is not there (the extra `files`)"
         if index is None:
-            self._indexes.pop(checksum, None)  # the one that is in its place now will be told, or is damaged
-        elif checksum in self._indexes:
-            self._indexes[checksum] = index
-            digests, seconds = counted(len(index), "digest"), time.monotonic() - start
-            logger.info("files: list %s: pictures are compared with %s, after %.1f s", name, digests, seconds)
+            self._trouble(checksum, f"list {name}: pictures are not compared with it: {why}")
+            return None
+        digests, seconds = counted(len(index), "digest"), time.monotonic() - start
+        logger.info("files: list %s: pictures are compared with %s, after %.1f s", name, digests, seconds)
+        return index
 
     def _made(self, checksum: str, key: bytes) -> Index | None:
         for path in self._folder.glob("*.ward"):
@@ -321,6 +387,51 @@ class PictureLists:
                 if listed is not None:
                     return Index(listed.digests, listed.distances, listed.rows)
         return None
+
+
+class Beginnings:
+    """Beginnings that other content of a place lacks, such as segments of a stream, while they come.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._places: OrderedDict[str, tuple[float, deque[int]]] = OrderedDict()
+        """When each was lacked or came, the one that was so last at the end, and files."""
+
+    def add(self, place: str, fds: Sequence[int]) -> None:
+        """Remember one of a place."""
+        there = self._used(place)
+        there.extend(fds)
+        while len(there) > BEGINNINGS:
+            os.close(there.popleft())
+        if len(self._places) > PLACES:
+            self._drop()
+
+    def get(self, place: str) -> list[int]:
+        """Those of a place, the newest first, the caller's to close; fewer where files run short."""
+        found = list[int]()
+        if place in self._places:
+            with suppress(OSError):
+                for fd in reversed(self._used(place)):
+                    found.append(os.dup(fd))
+        return found
+
+    def forget(self) -> None:
+        """Forget those that nothing has lacked for a while."""
+        while self._places and next(iter(self._places.values()))[0] <= self._clock() - FORGET:
+            self._drop()
+
+    def _used(self, place: str) -> deque[int]:
+        _, there = self._places.pop(place, (0.0, deque[int]()))
+        self._places[place] = self._clock(), there
+        return there
+
+    def _drop(self) -> None:
+        for fd in self._places.popitem(last=False)[1][1]:
+            os.close(fd)
 
 
 class WorkerPeer:
@@ -352,10 +463,14 @@ class WorkerPeer:
         if "lists" in said:
             self.lists = {checksum: name for name, checksum, _ in said["lists"]}
             self._inspector.take_lists(said["lists"])
+        elif not fds:
+            # What came with it is lost: this process has no descriptor left for it.
+            if "look" in said:
+                self.tell({"done": said["look"], "how": DROPPED})
         elif "begins" in said:
-            self._inspector.remember(said["begins"], fds)
+            self._inspector.beginnings.add(said["begins"], fds)
         elif "look" in said:
-            beginnings = self._inspector.beginnings(said["place"]) if "place" in said else []
+            beginnings = self._inspector.beginnings.get(said["place"]) if "place" in said else []
             told = partial(self._looked, said["look"])
             until = time.monotonic() + 2 * self._inspector.wanted.deadline
             self._inspector.take(Job(MediaFormat(said["format"]), [*fds, *beginnings], told, until))
@@ -368,8 +483,9 @@ class WorkerPeer:
     async def _compare(self, number: int, how: str, seen: list[FrameSeen]) -> None:
         asked = [each for each in seen if each.kind == PDQ and each.value >= QUALITY]
         for checksum, name in [*self.lists.items()] if asked else ():
-            index = self._inspector.lists.get(checksum)
+            index = self._inspector.lists.get(name, checksum)
             if index is None:
+                how = DROPPED if how == DONE else how  # nobody has looked whether that list has it
                 continue
             for match in await asyncio.to_thread(index.search, b"".join(each.digests for each in asked)):
                 self._tell_of(number, name, match, asked[match.query].at)
@@ -379,8 +495,9 @@ class WorkerPeer:
         if scores:
             highest = max(scores, key=lambda each: each.value)
             self.tell({"found": number, "score": highest.value, "at": highest.at})
-        if any(each.kind == FAULT for each in seen):
-            self._inspector.classifier_fails()
+        kinds = {each.kind for each in seen}
+        if kinds & {FAULT, SCORE}:
+            self._inspector.scored(fails=FAULT in kinds)
         self.tell({"done": number, "how": how})
 
     def _tell_of(self, number: int, name: str, match: PdqMatch, at: float) -> None:
@@ -406,14 +523,20 @@ class InspectorProcess:
 
     def __init__(self, folder: Path, wanted: Wanted) -> None:
         self.wanted = wanted
-        self.lists = PictureLists(folder)
+        self.lists = PictureLists(folder, self._trouble)
+        self.beginnings = Beginnings()
         self.tasks: set[asyncio.Task[None]] = set()
         self._path = folder / SOCKET
         self._workers: set[WorkerPeer] = set()
         self._queue = Queue(wanted.queue)
-        self._sandboxes = [SandboxHandle(wanted, self._queue) for _ in range(wanted.processes)]
-        self._beginnings: OrderedDict[str, deque[int]] = OrderedDict()
-        self._fault_said = float("-inf")
+        self._sandboxes = [
+            SandboxHandle(wanted, self._queue, partial(self._trouble, f"sandbox {number}"))
+            for number in range(wanted.processes)
+        ]
+        self._unknown = {f"sandbox {number}" for number in range(wanted.processes)}
+        """Sandboxes of which nobody knows yet whether they serve: until then nothing is said."""
+        self._troubles: dict[str, str] = {}
+        self._fault_at = float("-inf")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until stopped.
@@ -430,6 +553,7 @@ class InspectorProcess:
             listening.listen(64)
             beside.replace(self._path)  # in place of one that was there before
             loop.add_reader(listening, self._accept, listening)
+            self._tidy(loop)
             for sandbox in self._sandboxes:
                 sandbox.start()
             try:
@@ -441,6 +565,10 @@ class InspectorProcess:
                 for worker in [*self._workers]:
                     self.gone(worker)
 
+    def _tidy(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.beginnings.forget()
+        loop.call_later(LOOK, self._tidy, loop)
+
     def _accept(self, listening: socket.socket) -> None:
         with suppress(OSError):
             channel, _ = listening.accept()
@@ -448,6 +576,7 @@ class InspectorProcess:
             worker = WorkerPeer(self, channel)
             self._workers.add(worker)
             asyncio.get_running_loop().add_reader(channel, worker.hear)
+            self._tell_of_troubles([worker])
 
     def gone(self, worker: WorkerPeer) -> None:
         """Forget a worker that has ended."""
@@ -460,12 +589,10 @@ class InspectorProcess:
         """Have the indexes of lists made."""
         self._forget_lists()
         for name, checksum, key in lists:
-            task = asyncio.get_running_loop().create_task(self.lists.make(name, checksum, bytes.fromhex(key)))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.lists.make(name, checksum, bytes.fromhex(key))
 
     def _forget_lists(self) -> None:
-        self.lists.keep({checksum for worker in self._workers for checksum in worker.lists})
+        self.lists.keep({sum_: name for worker in self._workers for sum_, name in worker.lists.items()})
 
     def take(self, job: Job) -> None:
         """Take content to look at."""
@@ -476,27 +603,34 @@ class InspectorProcess:
         for sandbox in self._sandboxes:
             sandbox.pump()
 
-    def remember(self, place: str, fds: Sequence[int]) -> None:
-        """Remember a beginning that other content of a place lacks."""
-        there = self._beginnings.setdefault(place, deque())
-        self._beginnings.move_to_end(place)
-        there.extend(fds)
-        while len(there) > BEGINNINGS:
-            os.close(there.popleft())
-        if len(self._beginnings) > PLACES:
-            for fd in self._beginnings.popitem(last=False)[1]:
-                os.close(fd)
-
-    def beginnings(self, place: str) -> list[int]:
-        """Beginnings that content of a place may lack, the caller's to close."""
-        return [os.dup(fd) for fd in reversed(self._beginnings.get(place, ()))]
-
-    def classifier_fails(self) -> None:
-        """Say that the classifier has failed."""
+    def scored(self, *, fails: bool) -> None:
+        """Take note of a picture that the classifier was given, and whether it has failed."""
         now = time.monotonic()
-        if now - self._fault_said >= FAULT_AGAIN:
-            self._fault_said = now
-            logger.error("files: the classifier %s fails: there is no score", self.wanted.classifier)
+        if fails:
+            self._fault_at = now
+            self._trouble("classifier", f"the classifier {self.wanted.classifier} fails: there is no score")
+        elif now - self._fault_at >= FAULT_FOR:
+            self._trouble("classifier", "")
+
+    def _trouble(self, of: str, why: str) -> None:
+        """Set what is wrong with one part; empty where nothing is. The log and workers hear of a change."""
+        was_unknown, before = of in self._unknown, self._troubles.pop(of, "")
+        self._unknown.discard(of)
+        if why:
+            self._troubles[of] = why
+        if why == before and not was_unknown:
+            return
+        if why:
+            logger.error("files: %s", why)
+        elif before:
+            logger.info("files: no longer: %s", before)
+        self._tell_of_troubles(self._workers)
+
+    def _tell_of_troubles(self, workers: Iterable[WorkerPeer]) -> None:
+        if not self._unknown:
+            text = "; ".join(dict.fromkeys(self._troubles.values()))[:MOST_TROUBLE]
+            for worker in workers:
+                worker.tell({"trouble": text})
 
 
 async def _serve(folder: Path, wanted: Wanted, channel: int | None) -> None:

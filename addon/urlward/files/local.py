@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from urlward.config.files import FilesTable
+from urlward.config.proxy import FilesTable
 from urlward.engine.errors import UrlwardError
 from urlward.engine.perceptual import SIZE, PerceptualList
 from urlward.files.media import HEAD, format_of

@@ -137,15 +137,31 @@ class Sandbox:
         self._classifier = classifier
         self._strictly = strictly
 
-    def check(self) -> None:
-        """Try the confinement.
+    def check(self, samples: Sequence[tuple[bytes, MediaFormat]]) -> None:
+        """Try the confinement, and whether all decoders work in it.
+
+        Args:
+            samples: of each format.
 
         Raises:
-            ConfineError: it is not to be had.
+            ConfineError: it is not to be had, or they do not.
+            TimeoutError: it takes too long, as on a machine that has too much to do: it may be had later.
         """
-        how, said = self._run(lambda out: self._confined(out, lambda: None))
+        from urlward.files.decode import frames
+        from urlward.files.pdq import digests_of
+
+        def work() -> None:
+            for data, media in samples:
+                for frame in frames(data, media, []):
+                    digests_of(frame.pixels)
+
+        how, said = self._run(lambda out: self._confined(out, work))
+        if how == LATE:
+            raise TimeoutError
         if how != DONE:
-            raise ConfineError(said.decode("utf-8", "replace") or f"a confined process does nothing: {how}")
+            raise ConfineError(
+                said.decode("utf-8", "replace") or f"a confined process decodes nothing: {how}"
+            )
 
     def serve(self) -> None:
         """Do jobs until the inspector ends."""
@@ -269,7 +285,7 @@ def main() -> None:
     try:
         from urlward.files import decode, pdq
 
-        decode.prepare(video=asked["video"])
+        samples = decode.prepare(video=asked["video"])
         pdq.prepare()
     except ImportError as e:
         _refuse(channel, f"{e}: the extra files is not installed")
@@ -281,7 +297,7 @@ def main() -> None:
         _refuse(channel, f"files.classifier: {asked['classifier']}: {type(e).__name__} as it is imported")
     made = Sandbox(channel, asked["deadline"], asked["memory"], classifier, strictly=asked["strictly"])
     try:
-        made.check()
+        made.check(samples)
     except ConfineError as e:
         _refuse(channel, str(e))
     channel.send(b'{"ready": true}')

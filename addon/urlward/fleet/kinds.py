@@ -18,11 +18,10 @@ from typing import Any, ClassVar, NamedTuple, override
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.feeds.facts import Accepted, Held
 from urlward.feeds.refresh import ACCEPTED_FOR
 from urlward.feeds.rollback import release, roll_back
 from urlward.feeds.status import accept
-from urlward.feeds.store import FEEDS, FeedStore
+from urlward.feeds.store import FEEDS, Accepted, FeedStore, Held
 from urlward.objections import objections
 from urlward.objections.objections import Objection
 from urlward.policy import allows, own
@@ -31,7 +30,7 @@ from urlward.policy.own import OwnEntry
 from urlward.records import holds
 from urlward.records.holds import Hold
 from urlward.state.audit_view import Change
-from urlward.state.folder import locked, made_folder
+from urlward.state.folder import KeptFile, locked, made_folder
 
 logger = logging.getLogger("urlward.fleet")
 
@@ -163,20 +162,21 @@ class RecordKind(ABC):
 class _Kept[T](RecordKind):
     """Records in a file of the state folder."""
 
-    file: ClassVar[str]
+    kept: ClassVar[KeptFile[Any]]
+    id_name: ClassVar[str] = "id"
 
     @override
     def files(self) -> Iterable[Path]:
-        return (self.state / self.file,)
+        return (self.state / self.kept.file,)
 
     @override
     def records(self) -> Mapping[str, T]:
-        return {self.id_of(one): one for one in self.read()}
+        return {self.id_of(one): one for one in self.kept.read(self.state)}
 
     @override
     def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
         with locked(made_folder(self.state)):
-            kept: list[T | None] = [*self.read()]
+            kept: list[T | None] = [*self.kept.read(self.state)]
             places = {self.id_of(one): n for n, one in enumerate(kept) if one is not None}
             results: list[str | Exception] = []
             is_other = False
@@ -189,7 +189,7 @@ class _Kept[T](RecordKind):
                     results.append(fingerprint(record))
                     is_other |= is_new
             if is_other:
-                self.write([one for one in kept if one is not None])
+                self.kept.write(self.state, [one for one in kept if one is not None])
         return results
 
     def _taken(
@@ -232,17 +232,9 @@ class _Kept[T](RecordKind):
         """Whether the record here is not to be replaced."""
         return False
 
-    @abstractmethod
     def id_of(self, record: T) -> str:
         """Id of a record."""
-
-    @abstractmethod
-    def read(self) -> Iterable[T]:
-        """All that are kept."""
-
-    @abstractmethod
-    def write(self, records: Iterable[T]) -> None:
-        """Replace all that are kept; the folder is locked."""
+        return str(getattr(record, self.id_name))
 
     @abstractmethod
     def made(self, content: Content) -> T:
@@ -260,19 +252,7 @@ class _Kept[T](RecordKind):
 class AllowKind(_Kept[Allow]):
     """Temporary allows."""
 
-    name, topic, once, file = "allow", "allows", True, allows.FILE
-
-    @override
-    def id_of(self, record: Allow) -> str:
-        return record.id
-
-    @override
-    def read(self) -> Iterable[Allow]:
-        return allows.read_allows(self.state)
-
-    @override
-    def write(self, records: Iterable[Allow]) -> None:
-        allows.write_allows(self.state, records)
+    name, topic, once, kept = "allow", "allows", True, allows.KEPT
 
     @override
     def content(self, record: Allow) -> Content:
@@ -302,19 +282,7 @@ class AllowKind(_Kept[Allow]):
 class OwnKind(_Kept[OwnEntry]):
     """Own entries."""
 
-    name, topic, once, file = "own", "own", True, own.FILE
-
-    @override
-    def id_of(self, record: OwnEntry) -> str:
-        return record.id
-
-    @override
-    def read(self) -> Iterable[OwnEntry]:
-        return own.own_entries(self.state)
-
-    @override
-    def write(self, records: Iterable[OwnEntry]) -> None:
-        own.write_own(self.state, records)
+    name, topic, once, kept = "own", "own", True, own.KEPT
 
     @override
     def content(self, record: OwnEntry) -> Content:
@@ -348,19 +316,7 @@ _NEVER = float(1 << 36)
 class HoldKind(_Kept[Hold]):
     """Holds of references."""
 
-    name, topic, file = "hold", "records", holds.FILE
-
-    @override
-    def id_of(self, record: Hold) -> str:
-        return record.reference
-
-    @override
-    def read(self) -> Iterable[Hold]:
-        return holds.read_holds(self.state)
-
-    @override
-    def write(self, records: Iterable[Hold]) -> None:
-        holds.write_holds(self.state, records)
+    name, topic, kept, id_name = "hold", "records", holds.KEPT, "reference"
 
     @override
     def content(self, record: Hold) -> Content:
@@ -396,19 +352,7 @@ class HoldKind(_Kept[Hold]):
 class ObjectionKind(_Kept[Objection]):
     """Objections with their decisions; each node forgets them after the days that it keeps them for."""
 
-    name, file, lasts, counts_from = "objection", objections.FILE, False, "time"
-
-    @override
-    def id_of(self, record: Objection) -> str:
-        return record.id
-
-    @override
-    def read(self) -> Iterable[Objection]:
-        return objections.read_objections(self.state)
-
-    @override
-    def write(self, records: Iterable[Objection]) -> None:
-        objections.write_objections(self.state, records)
+    name, kept, lasts, counts_from = "objection", objections.KEPT, False, "time"
 
     @override
     def content(self, record: Objection) -> Content:

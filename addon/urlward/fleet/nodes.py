@@ -17,6 +17,7 @@ import msgspec
 
 from urlward.engine.errors import DamagedError
 from urlward.fleet.connection import AwayError, FleetConnection
+from urlward.policy.own import NAME as OWN_ENTRIES
 
 BEAT = 1.0
 """Seconds between two times that a node says how it is."""
@@ -49,7 +50,8 @@ class FleetNode(NamedTuple):
         silent: seconds since it has said something.
         version: of urlward.
         lists: serials in force, by name.
-        behind: lists of which another node that is not away has a later serial.
+        behind: lists of which another node that is not away has a later serial; not the own entries, whose
+            serial is each node's own.
         connections: of clients, now.
         judged, blocked: in the last hour.
         load: of the machine, in the last minute.
@@ -152,7 +154,11 @@ def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
             silent[name],
             said.version,
             said.lists,
-            tuple(one for one, serial in said.lists.items() if serial < newest.get(one, 0)),
+            tuple(
+                one
+                for one, serial in said.lists.items()
+                if one != OWN_ENTRIES and serial < newest.get(one, 0)
+            ),
             said.connections,
             said.judged,
             said.blocked,

@@ -14,11 +14,10 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urlward.config import Config
-from urlward.encoding import without_bom
-from urlward.gateway.errors import GatewayError
+from urlward.gateway.table import GatewayError
 from urlward.lists.build import check_place, write_atomically
 from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
-from urlward.regular import read_regular
+from urlward.regular import read_regular, without_bom
 
 DEFAULT_FOLDER = "~/.mitmproxy"
 

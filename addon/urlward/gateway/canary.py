@@ -30,11 +30,10 @@ from mitmproxy import ctx
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
-from urlward.dns.faults import Faults
-from urlward.gateway.errors import GatewayError, NoTableError
+from urlward.dns.judge import Faults
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
-from urlward.gateway.table import CLIENTS, ENTRY, interfaces_of, targets_of
+from urlward.gateway.table import CLIENTS, ENTRY, GatewayError, NoTableError, interfaces_of, targets_of
 from urlward.lasting import lasting
 from urlward.proxy import notify
 from urlward.proxy.acceptor import is_shortage

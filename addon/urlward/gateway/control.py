@@ -12,11 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
-from urlward.gateway.errors import GatewayError, NoTableError
 from urlward.gateway.netlink import ACK, DUMP, REQUEST, answers, attributes, header
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
-from urlward.gateway.rules import Plan, outdated, rules, setup_of
+from urlward.gateway.rules import RulesPlan, outdated, rules, setup_of
 from urlward.gateway.steerable import Address
 from urlward.gateway.system import own_addresses
 from urlward.gateway.table import (
@@ -28,6 +27,8 @@ from urlward.gateway.table import (
     FAMILY_AND_NAME,
     LISTED,
     STEERED,
+    GatewayError,
+    NoTableError,
     Setup,
     interfaces_of,
 )
@@ -152,7 +153,7 @@ class Status:
         }
 
 
-def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
+def up(nft: Nft, plan: RulesPlan, *, replace: bool = False) -> bool:
     """Install the rules, in place of those that are there.
 
     Args:
@@ -172,7 +173,7 @@ def up(nft: Nft, plan: Plan, *, replace: bool = False) -> bool:
         return _up(nft, plan, replace=replace)
 
 
-def _up(nft: Nft, plan: Plan, *, replace: bool) -> bool:
+def _up(nft: Nft, plan: RulesPlan, *, replace: bool) -> bool:
     existing = _listing(nft)
     before = Setup.of(existing)
     if before is not None and not replace and _conflict(before, setup_of(plan)) and _alive(nft):

@@ -14,7 +14,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple, Self
 
-from urlward.gateway.errors import NftError
+from urlward.gateway.table import NftError
 
 NETLINK_NETFILTER = 12
 INET = 1

@@ -20,7 +20,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from urlward.gateway.errors import NftError, NoTableError, SetFullError
 from urlward.gateway.netlink import (
     DUMP,
     MessageKind,
@@ -32,7 +31,7 @@ from urlward.gateway.netlink import (
     text,
 )
 from urlward.gateway.system import NamespaceLock
-from urlward.gateway.table import TABLE
+from urlward.gateway.table import TABLE, NftError, NoTableError, SetFullError
 from urlward.process import OURS, called
 
 _TABLE, _SET, _ELEMENTS = 1, 2, 3

@@ -11,10 +11,9 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.netlink import ACK, CREATE, RouteNetlink, attribute, attributes
 from urlward.gateway.system import sysctl
-from urlward.gateway.table import MARK
+from urlward.gateway.table import MARK, GatewayError
 
 TABLE: Final = 21365
 """Number of the routing table, which nobody else is likely to take."""

@@ -30,7 +30,6 @@ from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, split_address
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
 from urlward.gateway.system import (
@@ -61,6 +60,7 @@ from urlward.gateway.table import (
     NAT64_SEEN,
     SETUP,
     STEERED,
+    GatewayError,
     Setup,
 )
 
@@ -115,7 +115,7 @@ _DEFAULT_LISTEN = ":8080"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RulesPlan:
     """Input from which rules are made. What it is called is in their fingerprint (`setup_of`).
 
     Attributes:
@@ -123,12 +123,14 @@ class Plan:
         listen: port of the transparent proxy.
         resolvers: addresses and ports that DNS goes to while no worker lives; the first of each family.
         families: 4, 6 or both; those that are filtered.
+        shared: whether answers to what was routed here may come back by another gateway.
     """
 
     gateway: GatewayTable
     listen: int
     resolvers: tuple[tuple[Address, int], ...] = ()
     families: tuple[int, ...] = (4, 6)
+    shared: bool = False
 
     @property
     def intercepts(self) -> bool:
@@ -177,7 +179,7 @@ class SetDefinition:
         )
 
 
-def setup_of(plan: Plan) -> Setup:
+def setup_of(plan: RulesPlan) -> Setup:
     """The setup that the rules of a plan state."""
     return Setup(
         listen=plan.listen,
@@ -189,7 +191,7 @@ def setup_of(plan: Plan) -> Setup:
     )
 
 
-def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
+def rules(plan: RulesPlan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
     """Commands that install the rules, whatever exists of them.
 
     Args:
@@ -227,6 +229,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         exempt=bool(gateway.exempt),
         never=bool(gateway.never),
         steer=gateway.steer,
+        shared=plan.shared,
         closed=gateway.fail == "closed",
         ports=", ".join(map(str, sorted(set(gateway.ports)))),
         mss=gateway.mss,
@@ -237,7 +240,7 @@ def rules(plan: Plan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
     )
 
 
-def outdated(plan: Plan, existing: Sequence[Mapping[str, Any]]) -> list[str]:
+def outdated(plan: RulesPlan, existing: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of sets whose definition differs from the plan's."""
     wanted = {definition.name: definition for definition in _sets(plan.gateway)}
     found = [one["set"] for one in existing if "set" in one and one["set"]["name"] in wanted]
@@ -253,7 +256,7 @@ def interface_problems(gateway: GatewayTable) -> Iterator[Problem]:
             yield Problem("gateway.interfaces", f"{name!r} is not the name of an interface of clients")
 
 
-def _check(plan: Plan, setup: Setup) -> None:
+def _check(plan: RulesPlan, setup: Setup) -> None:
     for problem in interface_problems(plan.gateway):
         raise SettingError(problem.key, problem.text)
     own = [port for port in (setup.listen, setup.dns, setup.intercept) if port]
@@ -319,7 +322,7 @@ def _element(one: Any) -> tuple[int, str]:
     return left, str(one)
 
 
-def _family(plan: Plan, version: int) -> dict[str, Any]:
+def _family(plan: RulesPlan, version: int) -> dict[str, Any]:
     pages = map(ip_address, plan.gateway.dns.page_addresses)
     canaries = map(ip_address, plan.gateway.canary.addresses)
     resolver = next((one for one in plan.resolvers if one[0].version == version), None)
@@ -349,7 +352,7 @@ class Planned:
         notes: a line each.
     """
 
-    plan: Plan
+    plan: RulesPlan
     notes: tuple[str, ...]
 
 
@@ -413,7 +416,8 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         notes.append(
             "gateway.clients: no IPv6 network, but IPv6 is routed: what comes over it is not filtered"
         )
-    return Planned(Plan(gateway, port, found, families), tuple(notes))
+    plan = RulesPlan(gateway, port, found, families, config.fleet is not None)
+    return Planned(plan, tuple(notes))
 
 
 def gateway_problems(

@@ -23,7 +23,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from urlward.gateway.errors import GatewayError, NftError
 from urlward.gateway.netlink import (
     ChangedMeanwhileError,
     Message,
@@ -35,6 +34,7 @@ from urlward.gateway.netlink import (
 )
 from urlward.gateway.routing import Routing
 from urlward.gateway.system import interface_faults
+from urlward.gateway.table import GatewayError, NftError
 from urlward.gateway.table_copy import (
     TableCopy,
     begins_anew,

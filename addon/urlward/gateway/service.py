@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urlward.config import SYSTEM, Config
 from urlward.config.tables import split_address
-from urlward.gateway.errors import GatewayError
+from urlward.gateway.table import GatewayError
 from urlward.lists.build import write_atomically
 from urlward.proxy.preflight import names_in
 from urlward.state.folder import SERVICE as STATE

@@ -22,7 +22,6 @@ from cachetools import LRUCache
 
 from urlward.config import GatewayTable
 from urlward.dns.resolved import MARGIN
-from urlward.gateway.errors import GatewayError, NftError, NoRulesError, NoTableError, SetFullError
 from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import NAT64, Address, Steerable, plain
 from urlward.gateway.table import (
@@ -39,6 +38,11 @@ from urlward.gateway.table import (
     NAT64_SEEN,
     SETUP,
     STEERED,
+    GatewayError,
+    NftError,
+    NoRulesError,
+    NoTableError,
+    SetFullError,
     Setup,
 )
 

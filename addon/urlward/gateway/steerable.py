@@ -19,7 +19,7 @@ from time import monotonic
 
 from urlward.config import GatewayTable
 from urlward.gateway.system import own_addresses
-from urlward.records.network import plain_address
+from urlward.records.privacy import plain_address
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network

@@ -18,25 +18,21 @@ from mitmproxy import ctx
 from urlward.config import FleetTable, GatewayTable
 from urlward.config.problem import SettingError
 from urlward.dns import hook_filter
-from urlward.dns.aliases import Aliases
 from urlward.dns.dnstap import DnstapServer
-from urlward.dns.faults import Faults
 from urlward.dns.handling import Answers
-from urlward.dns.hook import HookServer
-from urlward.dns.judge import Judge
+from urlward.dns.hook import HookServer, ResolverSocket
+from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
-from urlward.dns.resolved import Newly, Resolved
+from urlward.dns.resolved import Aliases, Newly, Resolved
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
-from urlward.dns.resolver_socket import ResolverSocket
 from urlward.dns.server import DnsServer, lead_to, make_service
-from urlward.dns.upstream import Forwarder
 from urlward.engine.matcher import Matcher
 from urlward.feeds.keeper import Keeper, in_slices
 from urlward.gateway.canary import BEAT, canary_of
-from urlward.gateway.errors import NoTableError
 from urlward.gateway.rules import check_modes
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
 from urlward.gateway.system import own_addresses
+from urlward.gateway.table import NoTableError
 from urlward.lasting import lasting
 from urlward.plan import Address
 from urlward.proxy.addon import NoListError
@@ -46,6 +42,7 @@ from urlward.records.metrics import Metrics
 from urlward.state.watch import Signature
 
 if TYPE_CHECKING:
+    from urlward.dns.upstream import Forwarder
     from urlward.fleet.connection import FleetConnection
     from urlward.fleet.steer_sets import SharedSteerSet
 

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from urlward.gateway.errors import GatewayError
 from urlward.gateway.netlink import Link, addresses, is_routed_to, links
+from urlward.gateway.table import GatewayError
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"

@@ -1,8 +1,13 @@
-"""nftables table ``inet urlward``: names, and the setup that its rules state."""
+"""nftables table ``inet urlward``: names, the setup that its rules state, and the errors of the gateway."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Self
+
+from urlward.config import Config
+from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 
 TABLE = "urlward"
 FAMILY_AND_NAME = f"inet {TABLE}"
@@ -126,3 +131,41 @@ def interfaces_of(listing: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
 def targets_of(rule: Mapping[str, Any]) -> list[str]:
     """The chains that a rule in a listing leads to."""
     return [part[how]["target"] for part in rule.get("expr", ()) for how in ("jump", "goto") if how in part]
+
+
+class GatewayError(UrlwardError):
+    """Rules, a setting or this machine do not allow what was asked for; the message says what to do."""
+
+
+@contextmanager
+def located(config: Config) -> Iterator[None]:
+    """Add to an error where its key stands in the file.
+
+    Raises:
+        ConfigError: in place of a `SettingError`.
+    """
+    try:
+        yield
+    except SettingError as e:
+        raise config.refused(e.problem) from e
+
+
+class NoRulesError(GatewayError):
+    """The kernel has no rules that would lead traffic to a filter."""
+
+
+class NftError(GatewayError):
+    """The kernel, or libnftables, refused a command, or is not to be had: it is missing, or not permitted."""
+
+    @classmethod
+    def of(cls, error: OSError) -> Self:
+        """Error from the kernel's own error code, without libnftables."""
+        return cls(f"nftables: {(error.strerror or str(error)).lower()}")
+
+
+class NoTableError(NftError):
+    """A table, chain, set or element that a command names does not exist."""
+
+
+class SetFullError(NftError):
+    """A set holds as many elements as it may."""

@@ -10,7 +10,6 @@ import struct
 from collections.abc import Iterator
 from time import monotonic
 
-from urlward.gateway.errors import NftError
 from urlward.gateway.netlink import (
     APPEND,
     CREATE,
@@ -28,7 +27,7 @@ from urlward.gateway.netlink import (
     text,
     text_of,
 )
-from urlward.gateway.table import CONTESTED, LISTED, LISTED_DIGEST, SETUP, TABLE, Setup
+from urlward.gateway.table import CONTESTED, LISTED, LISTED_DIGEST, SETUP, TABLE, NftError, Setup
 
 _A_MESSAGE = 60_000
 """Bytes of elements in one; an attribute has 65,535 at most."""

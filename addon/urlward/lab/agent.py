@@ -17,12 +17,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import dns.exception
@@ -32,6 +31,9 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 import dns.rdtypes.svcbbase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BEHIND = ("127.0.0.1", 5300)
 
@@ -184,9 +186,9 @@ class Agent:
 
     def do_rules(self) -> dict[str, Any]:
         """The names of urlward's nftables sets and chains here, and which sets have elements."""
-        from urlward.gateway.errors import NoTableError
         from urlward.gateway.nft import Nft
         from urlward.gateway.rules import PASSING
+        from urlward.gateway.table import NoTableError
 
         nft = Nft()
         try:

@@ -50,7 +50,6 @@ _UNSHARE = (
 )  # fmt: skip
 _END_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
 
-DEFAULT = "lab"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _END_WITHIN = 15.0
 

@@ -192,7 +192,7 @@ def _judge_block(expect: str, seen: Observations) -> tuple[Result, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class OriginLine:
     """Line of the origin's log: a request that has reached it, and who sent it."""
 
     tag: str
@@ -220,14 +220,14 @@ class Witness:
         self._path = origin
         self._keeps_source = keeps_source
         self._filters = filter_logs
-        self._lines: dict[str, list[Line]] = defaultdict(list)
+        self._lines: dict[str, list[OriginLine]] = defaultdict(list)
         self._at = 0
         self._rest = b""
         self._taken: set[str] = set()
         """References of hits that were some client's by its address: another may have the same port later."""
         self._lock = threading.Lock()
 
-    def lines(self, tag: str) -> list[Line]:
+    def lines(self, tag: str) -> list[OriginLine]:
         """Lines of the origin's log for an attempt so far."""
         with self._lock:
             with self._path.open("rb") as file:
@@ -239,7 +239,7 @@ class Witness:
                 with suppress(ValueError, KeyError):
                     told = json.loads(line)
                     values = (told[k] for k in ("tag", "uri", "status", "from", "protocol"))
-                    self._lines[told["tag"]].append(Line(*values))
+                    self._lines[told["tag"]].append(OriginLine(*values))
             return list(self._lines[tag])
 
     def look(self, tag: str, got: Got, secure: bool, status: int, *, monitor: bool = False) -> Observations:

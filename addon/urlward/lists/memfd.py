@@ -35,7 +35,7 @@ def writable(size: int) -> int:
     return fd
 
 
-def write(fd: int, data: bytes) -> None:
+def write(fd: int, data: bytes | bytearray) -> None:
     """Write all bytes."""
     rest = memoryview(data)
     while rest:

@@ -12,7 +12,6 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.encoding import other_encoding, without_bom
 from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header
 from urlward.engine.compiler import Compiler
 from urlward.engine.errors import ArtifactError, EntryError, TruncatedError, UrlwardError
@@ -31,10 +30,10 @@ from urlward.lists.formats import (
     reason_of,
     recognised_part,
 )
-from urlward.lists.formats.stream import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, SourceStream, cut_lines
+from urlward.lists.formats.format import MAX_LINE_BYTES, NOT_UTF8, TOO_LONG, SourceStream, cut_lines
 from urlward.lists.formats.write import category_of
 from urlward.lists.memfd import new, write
-from urlward.regular import open_regular
+from urlward.regular import open_regular, other_encoding, without_bom
 from urlward.state.watch import Signature, being_written
 
 KEPT_ERRORS = 100

@@ -14,13 +14,12 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from urlward.encoding import without_bom
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, SignatureError, UnsignedError
@@ -37,7 +36,7 @@ from urlward.engine.signing import (
     signer_of,
 )
 from urlward.lists.source import SourceError
-from urlward.regular import open_given, read_regular, write_new
+from urlward.regular import open_given, read_regular, without_bom, write_new
 from urlward.state.folder import StateError, is_damage, set_aside
 from urlward.state.watch import Signature
 
@@ -74,10 +73,7 @@ def read_signing_key(path: Path) -> SigningKey:
     Raises:
         KeyFileError: missing, unreadable or not a private key.
     """
-    try:
-        return parse_signing_key(read_key_file(path))
-    except KeyFileError as e:
-        raise _named(path, e) from e
+    return _read_key(path, parse_signing_key)
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -86,8 +82,12 @@ def read_public_key(path: Path) -> PublicKey:
     Raises:
         KeyFileError: missing, unreadable or not a public key.
     """
+    return _read_key(path, parse_public_key)
+
+
+def _read_key[T](path: Path, parse: Callable[[bytes], T]) -> T:
     try:
-        return parse_public_key(read_key_file(path))
+        return parse(read_key_file(path))
     except KeyFileError as e:
         raise _named(path, e) from e
 

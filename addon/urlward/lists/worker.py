@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from urlward.process import keep_private, module_command, told, used_by
-from urlward.state.folder import Owner
+from urlward.state.folder import FolderOwner
 
 LOOK, LOOKS = 5.0, 12
 """Seconds between two looks at such a process, and how many find no processor used by one that hangs."""
@@ -53,7 +53,7 @@ def ask(
     *,
     computes: bool = False,
     passed: Sequence[int] = (),
-    owner: Owner | None = None,
+    owner: FolderOwner | None = None,
 ) -> dict[str, Any]:
     """Run a module in a process, and wait for its result.
 

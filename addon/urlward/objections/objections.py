@@ -15,7 +15,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -27,14 +27,10 @@ from urlward.policy.reasons import reason_of
 from urlward.records.holds import held_references
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import (
+    KeptFile,
     check_times,
     locked,
     made_folder,
-    opened_out,
-    read_kept,
-    sealed_in,
-    sealed_out,
-    write_kept,
 )
 
 logger = logging.getLogger("urlward.records")
@@ -45,8 +41,6 @@ MAX_KEPT = 1000
 """Objections; of more the oldest that are closed, and of no reference that is held, go first."""
 
 State = Literal["open", "granted", "declined"]
-
-_VERSION = 1
 
 
 class FullError(UrlwardError):
@@ -130,7 +124,7 @@ def add_objection(
             if closed is None:
                 raise FullError(f"{MAX_KEPT} objections are open or held: decide some")
             kept.remove(closed)
-        write_objections(state, [*kept, made])
+        KEPT.write(state, [*kept, made])
     return made
 
 
@@ -166,22 +160,8 @@ def purge_objections(state: Path, days: float, now: float, held: Container[str] 
     with locked(state):
         before = read_objections(state)
         kept = [one for one in before if stays(one)]
-        write_objections(state, kept)
+        KEPT.write(state, kept)
         return len(before) - len(kept)
-
-
-def read_objections(state: Path) -> list[Objection]:
-    """Read all objections, the oldest first.
-
-    Raises:
-        UrlwardError: the record of them is damaged.
-        StateError: it cannot be read.
-    """
-    return read_kept(state / FILE, _VERSION, "objections", _objection, UrlwardError, "begun anew")
-
-
-def _objection(stored: dict[str, Any]) -> Objection:
-    return _checked(Objection(**sealed_in(stored, "message")))
 
 
 def _checked(one: Objection) -> Objection:
@@ -191,13 +171,13 @@ def _checked(one: Objection) -> Objection:
     return one
 
 
-def write_objections(state: Path, kept: Iterable[Objection]) -> None:
-    """Replace all stored objections; the folder is locked.
+KEPT = KeptFile(FILE, "objections", Objection, _checked, "begun anew", sealed_as="message")
+"""All objections, the oldest first."""
 
-    Raises:
-        StateError: not writable.
-    """
-    write_kept(state / FILE, _VERSION, "objections", [sealed_out(asdict(one), "message") for one in kept])
+
+def read_objections(state: Path) -> list[Objection]:
+    """Read all objections, the oldest first; raises as `KeptFile.read`."""
+    return KEPT.read(state)
 
 
 class Grant(NamedTuple):
@@ -280,7 +260,7 @@ def _decide(
         decided = replace(found, state=outcome, decided=int(now), why=why, who=who, allow=allow)
         # Told first: whatever fails between the two, nothing is decided that the record does not have.
         tell_decision(state, decided)
-        write_objections(state, [decided if one is found else one for one in kept])
+        KEPT.write(state, [decided if one is found else one for one in kept])
     return decided
 
 
@@ -316,7 +296,7 @@ def objection_content(one: Objection, key: Key) -> dict[str, Any]:
     Raises:
         DamagedError: it does not open under the key.
     """
-    return opened_out(asdict(one), "message", key.unseal(one.sealed).decode())
+    return KEPT.opened(one, key.unseal(one.sealed).decode())
 
 
 def objection_of(content: Mapping[str, Any], key: Key) -> Objection:

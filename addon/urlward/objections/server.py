@@ -27,11 +27,19 @@ from urlward.config import Config, ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import FullError, Objection, add_objection, normal_message
-from urlward.page.negotiation import choose_language, normal_tag
-from urlward.page.words import SHARED, BlockPageError, content_policy, encode, form_texts, load_texts
+from urlward.page.words import (
+    SHARED,
+    BlockPageError,
+    choose_language,
+    content_policy,
+    encode,
+    form_texts,
+    load_texts,
+    normal_tag,
+)
 from urlward.records.bounded_server import BoundedServer, Held
 from urlward.records.event import ReferenceTextError, parse_reference
-from urlward.records.network import network_of, plain_address
+from urlward.records.privacy import network_of, plain_address
 
 _HOUR = 3600.0
 

@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,14 +35,10 @@ from urlward.engine.url import (
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock
 from urlward.state.folder import (
+    KeptFile,
     check_times,
     locked,
     made_folder,
-    opened_out,
-    read_kept,
-    sealed_in,
-    sealed_out,
-    write_kept,
 )
 from urlward.state.watch import Signature
 
@@ -131,12 +127,9 @@ logger = logging.getLogger("urlward.lists")
 NAME = "allows"
 """Name of the list that they form."""
 
-FILE = "allows.json"
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhd])").fullmatch
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400}
 LONGEST = 30 * 86_400
-
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +191,7 @@ def add_allow(
         kept = _without_expired(state, now)
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
         tell_allow(state, now, who, "allowed", allow)
-        write_allows(state, [*kept, allow])
+        KEPT.write(state, [*kept, allow])
     return allow
 
 
@@ -216,7 +209,7 @@ def end_allow(state: Path, id_: str, why: str, who: str, *, now: float) -> Allow
         if ended is None:
             raise UrlwardError(f"no allow {id_!r} is in force")
         tell_allow(state, now, who, "ended", ended, why)
-        write_allows(state, [allow for allow in kept if allow is not ended])
+        KEPT.write(state, [allow for allow in kept if allow is not ended])
     return ended
 
 
@@ -227,7 +220,7 @@ def current_allows(state: Path, now: float) -> tuple[Allow, ...]:
         UrlwardError: the record of them is damaged.
         StateError: it cannot be read.
     """
-    return tuple(allow for allow in read_allows(state) if now < allow.until)
+    return tuple(allow for allow in KEPT.read(state) if now < allow.until)
 
 
 def expire_allows(state: Path, now: float) -> int:
@@ -237,10 +230,10 @@ def expire_allows(state: Path, now: float) -> int:
         UrlwardError: the record of them is damaged.
         StateError: the folder cannot be used.
     """
-    if all(now < allow.until for allow in read_allows(state)):
+    if all(now < allow.until for allow in KEPT.read(state)):
         return 0
     with locked(state):
-        before = len(read_allows(state))
+        before = len(KEPT.read(state))
         return before - len(_without_expired(state, now))
 
 
@@ -278,29 +271,14 @@ def next_end(allows: Iterable[Allow], now: float) -> float | None:
 
 def _without_expired(state: Path, now: float) -> list[Allow]:
     """Allows in force, once the expired ones are in the audit log and deleted; the folder is locked."""
-    allows = read_allows(state)
+    allows = KEPT.read(state)
     kept = [allow for allow in allows if now < allow.until]
     for allow in allows:
         if now >= allow.until:
             tell_allow(state, now, "", "expired", allow)
     if len(kept) < len(allows):
-        write_allows(state, kept)
+        KEPT.write(state, kept)
     return kept
-
-
-def read_allows(state: Path) -> list[Allow]:
-    """All allows that are kept, also expired ones.
-
-    Raises:
-        UrlwardError: they are of another version.
-        StateError: they cannot be read.
-    """
-    then = "nothing is excused for a while: allow anew what is still needed"
-    return read_kept(state / FILE, _VERSION, "allows", _allow, UrlwardError, then)
-
-
-def _allow(stored: dict[str, Any]) -> Allow:
-    return _checked(Allow(**sealed_in(stored, "entry")))
 
 
 def _checked(allow: Allow) -> Allow:
@@ -310,13 +288,11 @@ def _checked(allow: Allow) -> Allow:
     return allow
 
 
-def write_allows(state: Path, allows: Iterable[Allow]) -> None:
-    """Replace all that are kept; the folder is locked.
-
-    Raises:
-        StateError: not writable.
-    """
-    write_kept(state / FILE, _VERSION, "allows", [sealed_out(asdict(one), "entry") for one in allows])
+KEPT = KeptFile(
+    "allows.json", "allows", Allow, _checked,
+    "nothing is excused for a while: allow anew what is still needed", sealed_as="entry",
+)  # fmt: skip
+"""All that are kept, also expired ones."""
 
 
 def tell_allow(
@@ -349,7 +325,7 @@ def allow_content(allow: Allow, key: Key) -> dict[str, Any]:
     Raises:
         DamagedError: it does not open under the key.
     """
-    return opened_out(asdict(allow), "entry", key.unseal(allow.sealed).decode("latin-1"))
+    return KEPT.opened(allow, key.unseal(allow.sealed).decode("latin-1"))
 
 
 def allow_of(content: Mapping[str, Any], key: Key) -> Allow:
@@ -419,7 +395,7 @@ class TemporaryAllows:
     def __init__(self, state: Path, key: Key) -> None:
         self.lists: list[LoadedList] = []
         self._state = state
-        self._path = state / FILE
+        self._path = state / KEPT.file
         self._key = key
         self._seen: Signature | None = None
         self._end = _NEVER

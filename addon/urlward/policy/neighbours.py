@@ -28,10 +28,6 @@ _COMMAND = ("ip", "-j", "neigh", "show")
 _TIMEOUT = 5.0
 
 
-class NeighboursError(UrlwardError):
-    """The kernel's table of neighbours cannot be read."""
-
-
 class Neighbours:
     """Table of the MAC addresses of on-link clients.
 
@@ -65,7 +61,7 @@ class Neighbours:
         """Read the table now. Where that fails, what is known stays, and the log says so once."""
         try:
             self._take(self._read())
-        except NeighboursError as e:
+        except UrlwardError as e:
             self._failed(e)
 
     async def watch(self) -> None:
@@ -74,7 +70,7 @@ class Neighbours:
         while True:
             try:
                 self._take(await asyncio.to_thread(self._read))
-            except NeighboursError as e:
+            except UrlwardError as e:
                 self._failed(e)
             await asyncio.sleep(SOON)
             try:
@@ -90,7 +86,7 @@ class Neighbours:
             self._macs = macs
             self.changes += 1
 
-    def _failed(self, error: NeighboursError) -> None:
+    def _failed(self, error: UrlwardError) -> None:
         if not self._told:
             logger.warning("MAC addresses of clients are not known, so networks decide: %s", error)
         self._told = True
@@ -102,18 +98,18 @@ def read_table() -> dict[str, str]:
     An address that two interfaces know under different MAC addresses is nobody's.
 
     Raises:
-        NeighboursError: there is no ``ip``, or it fails.
+        UrlwardError: there is no ``ip``, or it fails.
     """
     try:
         done = subprocess.run(_COMMAND, capture_output=True, timeout=_TIMEOUT, check=False)  # noqa: S603 - a fixed command
     except (OSError, subprocess.SubprocessError) as e:
-        raise NeighboursError(f"ip: {getattr(e, 'strerror', None) or 'no answer'}") from e
+        raise UrlwardError(f"ip: {getattr(e, 'strerror', None) or 'no answer'}") from e
     if done.returncode:
-        raise NeighboursError(f"ip -j neigh ends with {done.returncode}")
+        raise UrlwardError(f"ip -j neigh ends with {done.returncode}")
     try:
         return _macs(json.loads(done.stdout or b"[]"))
     except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise NeighboursError("ip -j neigh says nothing that is understood") from e
+        raise UrlwardError("ip -j neigh says nothing that is understood") from e
 
 
 def _macs(table: list[dict[str, Any]]) -> dict[str, str]:

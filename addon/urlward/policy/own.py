@@ -9,7 +9,7 @@ They form the list ``own-entries``, which is compiled as any other, in a process
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import date
 from ipaddress import ip_network
 from pathlib import Path
@@ -27,14 +27,10 @@ from urlward.policy.allows import allowed_by
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append, append_in_lock
 from urlward.state.folder import (
+    KeptFile,
     check_times,
     locked,
     made_folder,
-    opened_out,
-    read_kept,
-    sealed_in,
-    sealed_out,
-    write_kept,
 )
 
 NAME = "own-entries"
@@ -59,7 +55,6 @@ _DAY = 86_400
 _WIDEST = {4: 24, 6: 48}
 """Length of the prefix, by IP version, from which on a network is one that one site may have."""
 
-_VERSION = 1
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 
 
@@ -219,7 +214,7 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
         added = _made(made, {one.digest: one for one in kept}, key, who, now)
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
         tell_own(state, now, who, "own-added", added)
-        write_own(state, [*kept, added])
+        KEPT.write(state, [*kept, added])
     return added
 
 
@@ -274,7 +269,7 @@ def learn_own(state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now:
         for one in added:
             tell_own(state, now, LEARNED, "own-added", one)
         if added or over:
-            write_own(state, [*kept, *added])
+            KEPT.write(state, [*kept, *added])
     return Learned(added, bool(added or over), left)
 
 
@@ -320,7 +315,7 @@ def remove_own(state: Path, id_: str, why: str, who: str, *, now: float) -> OwnE
         kept = own_entries(state)
         removed = _found(kept, id_)
         tell_own(state, now, who, "own-removed", removed, why=why)
-        write_own(state, [one for one in kept if one is not removed])
+        KEPT.write(state, [one for one in kept if one is not removed])
     return removed
 
 
@@ -355,8 +350,7 @@ def own_entries(state: Path) -> list[OwnEntry]:
         UrlwardError: they are of another version.
         StateError: they cannot be read.
     """
-    then = "what was compiled of it is in force until an entry is added: add anew what is still needed"
-    return read_kept(state / FILE, _VERSION, "entries", _entry, UrlwardError, then)
+    return KEPT.read(state)
 
 
 def own_row(entry: OwnEntry) -> dict[str, str]:
@@ -383,7 +377,7 @@ def own_content(entry: OwnEntry, key: Key) -> dict[str, Any]:
     Raises:
         UrlwardError: it does not open under the key.
     """
-    return opened_out(asdict(entry), "entry", line_of(entry, key))
+    return KEPT.opened(entry, line_of(entry, key))
 
 
 def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
@@ -396,8 +390,7 @@ def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
     fields = dict(content)
     line = fields.pop("entry")
     entry = parse_line(line)[0]
-    made = OwnEntry(**fields, digest=_digest(entry, key), sealed=key.seal(line.encode()))
-    check_times(made.created)
+    made = _checked(OwnEntry(**fields, digest=_digest(entry, key), sealed=key.seal(line.encode())))
     if entry.id != made.id:
         raise ValueError("not the entry of that id")
     return made
@@ -418,19 +411,16 @@ def _found(kept: list[OwnEntry], id_: str) -> OwnEntry:
     raise UrlwardError(f"no own entry {id_!r}")
 
 
-def _entry(stored: dict[str, Any]) -> OwnEntry:
-    made = OwnEntry(**sealed_in(stored, "entry"))
-    check_times(made.created)
-    return made
+def _checked(entry: OwnEntry) -> OwnEntry:
+    check_times(entry.created)
+    return entry
 
 
-def write_own(state: Path, entries: Iterable[OwnEntry]) -> None:
-    """Replace all entries; the folder is locked.
-
-    Raises:
-        StateError: not writable.
-    """
-    write_kept(state / FILE, _VERSION, "entries", [sealed_out(asdict(one), "entry") for one in entries])
+KEPT = KeptFile(
+    FILE, "entries", OwnEntry, _checked,
+    "what was compiled of it is in force until an entry is added: add anew what is still needed",
+    sealed_as="entry",
+)  # fmt: skip
 
 
 def tell_own(state: Path, now: float, who: str, action: str, entry: OwnEntry, **more: str) -> None:

@@ -45,8 +45,6 @@ from urlward.lists.source import ErrorBudget
 from urlward.options import OF_ADDON
 from urlward.page.words import BlockPageError
 from urlward.plan import Service
-from urlward.policy.neighbours import Neighbours
-from urlward.policy.policy import Policy
 from urlward.process import keep_private
 from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
@@ -55,7 +53,7 @@ from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.connection import is_local
-from urlward.proxy.first_bytes import Decision, decide, is_for_origin
+from urlward.proxy.first_bytes import decide, is_for_origin
 from urlward.proxy.guard import CanaryMark, Counts, Guard
 from urlward.proxy.layers import (
     CloseLayer,
@@ -84,7 +82,6 @@ from urlward.proxy.mitm import (
     take_hosts_as_sent,
 )
 from urlward.proxy.names import Client as AnyClient
-from urlward.proxy.names import Context as AnyContext
 from urlward.proxy.names import as_address, take_sni
 from urlward.proxy.passwords import Passwords
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
@@ -101,6 +98,8 @@ if TYPE_CHECKING:
     from urlward.files.inspection import Inspector
     from urlward.fleet.connection import FleetConnection
     from urlward.fleet.throttles import SharedProbing
+    from urlward.policy.neighbours import Neighbours
+    from urlward.policy.policy import Policy
     from urlward.proxy.known_files import KnownFiles
 
 logger = logging.getLogger("urlward")
@@ -163,6 +162,7 @@ class Urlward:
         live: the exchanges under way.
         probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
+        relays_other: whether what is neither HTTP nor TLS is relayed.
         canary: the gateway's, where there is one.
         pool: connections to origins at rest.
         ports: that are listened on.
@@ -208,7 +208,7 @@ class Urlward:
         self._origins: Origins | None = None
         self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
-        self._relays_other = False
+        self.relays_other = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: list[asyncio.Task[None]] = []
         self._running = False
@@ -247,7 +247,7 @@ class Urlward:
             )
         self._certificates = self._origins = None
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
-        self._relays_other = ctx.options.urlward_other == "relay"
+        self.relays_other = ctx.options.urlward_other == "relay"
         if not any(each.option in updated for each in OF_ADDON):
             return
         options = ctx.options
@@ -333,6 +333,7 @@ class Urlward:
                 max_size=files.max_picture,
                 deadline=files.deadline,
                 count=self._count_picture,
+                trouble=partial(self.trouble, "pictures"),
             )
         return self.inspector, derived(run.secret, b"urlward place")
 
@@ -797,7 +798,13 @@ class Urlward:
             return
         if context.client.transport_protocol == "tcp":
             for_origin = is_for_origin(context)
-            decision = self.decide(context, nextlayer.data_client(), guard, for_origin=for_origin)
+            decision = decide(
+                context,
+                nextlayer.data_client(),
+                guard,
+                relays_other=self.relays_other,
+                for_origin=for_origin,
+            )
             match decision.what:
                 case "tls":
                     self.live.add(Handshake(context.client, self.handler))
@@ -816,10 +823,6 @@ class Urlward:
         builtin.next_layer(nextlayer)
         if nextlayer.layer is not None:
             nextlayer.layer = self._adopt(nextlayer.layer, context, guard)
-
-    def decide(self, context: AnyContext, data: bytes, guard: Guard, *, for_origin: bool) -> Decision:
-        """Decide on a TCP connection by the first bytes of its client."""
-        return decide(context, data, guard, relays_other=self._relays_other, for_origin=for_origin)
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Take the server name as the client has sent it, also where mitmproxy would find none."""

@@ -29,15 +29,19 @@ import can_ada
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
-from urlward.page.negotiation import MAX_VALUE, PageForm, choose_form, choose_language, normal_tag
 from urlward.page.words import (
+    MAX_VALUE,
     SHARED,
     BlockPageError,
+    PageForm,
+    choose_form,
+    choose_language,
     content_policy,
     encode,
     form_texts,
     has_controls,
     load_texts,
+    normal_tag,
     text_for,
 )
 

@@ -7,12 +7,14 @@ buffers beside the socket, so that it can begin in the midst of a connection, an
 import socket
 import ssl
 import struct
-from collections.abc import Callable
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from urlward.proxy.poller import CAN_READ, CAN_WRITE, READ, SLICE, WRITE, Poller, Share, Task
 from urlward.proxy.tls import Tls, nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _READ: Final = 1 << 14
 """Bytes that are read at once at first."""
@@ -357,7 +359,8 @@ class Connection:
         self.resume(BEHIND)
 
     def forget(self) -> None:
-        """Drop all references once nothing more will arrive."""
+        """Drop all references once nothing more will arrive, or is of use."""
+        self._owner = None
         self.detach()
         if self.tls is not None:
             self.tls.forget()

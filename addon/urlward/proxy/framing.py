@@ -102,7 +102,7 @@ def _content_of(run: bytes) -> Iterator[bytes]:
         position += size + 5
 
 
-class FramingError(Exception):
+class FramingError(ValueError):
     """A body that another reader could read differently."""
 
 
@@ -205,10 +205,17 @@ class Chunked:
                 if self._line:
                     line, self._line = self._line + line, b""
                 position = newline + 1
+                if self._lenient and line[-1:] != b"\r":
+                    self.odd = True
+                    line += b"\r"
                 if self._trailers:
-                    self._read_trailer(line)
-                    if self.done:
+                    if line == b"\r":
+                        self.done = True
                         return position
+                    self._room -= len(line)
+                    if self._room < 0:
+                        raise FramingError("trailers without end")
+                    self.read_trailer(line)
                 else:
                     match = self._chunk(line)
                     if match is None or len(line) > MAX_LINE:
@@ -240,15 +247,9 @@ class Chunked:
         if len(self._line) > self._most:
             raise FramingError("a chunk's head or a trailer without end")
 
-    def _read_trailer(self, line: bytes) -> None:
-        if not line.endswith(b"\r"):
-            self._bear("a trailer that ends without CR", borne=True)
-            line += b"\r"
-        if line == b"\r":
-            self.done = True
-            return
-        self._room -= len(line)
-        if self._room < 0 or _TRAILER(line) is None:
+    def read_trailer(self, line: bytes) -> None:
+        """Take a trailer, a line without its line feed."""
+        if _TRAILER(line) is None:
             raise FramingError("trailers that are none")
         if not self._lenient and is_heeded(line):
             raise FramingError("a trailer that another reader heeds")

@@ -98,7 +98,7 @@ class Front(Mode):
         session = Session(self, sock, Client(peername, mode), address, share, tls=tls)
         try:
             session.begin()
-            if self.addon.probing is not None:
+            if self.addon.probing is not None and self.addon.probing.slowing:
                 self._pace(session, self.addon.probing)
         except BaseException:
             session.cut()
@@ -106,8 +106,6 @@ class Front(Mode):
 
     def _pace(self, session: Session, probing: Probing) -> None:
         """Delay a slowed client."""
-        if not probing.slowing:
-            return
         wait = probing.connecting(session.client)
         if wait > MAX_WAIT:
             session.cut()

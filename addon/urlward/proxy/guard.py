@@ -351,8 +351,9 @@ class Guard:
             verdict = matcher.check_request(names.hosts, names.target, names.ports, now, judge)
         else:
             verdict = _gravest([matcher.check_host(h, names.ports, now, judge) for h in names.hosts])
-        if not verdict.blocked and names.address:
-            verdict = _gravest([matcher.check_address(names.address, names.ports, now, judge), verdict])
+        if names.address and not verdict.blocked:
+            of_address = matcher.check_address(names.address, names.ports, now, judge)
+            verdict = verdict if of_address is PASS else _gravest([of_address, verdict])
         return verdict
 
     def _measure(self, stage: str, verdict: Verdict, start: float, arrived: float = 0.0) -> None:
@@ -500,7 +501,8 @@ class Guard:
         is_cut, reference = action == "cut", ""
         try:
             view = self._view(client)
-            hit = self._hit(verdict, names, client, view, cut=True, would=not is_cut)
+            said = verdict if is_cut else verdict._replace(action="monitor")  # what passes is not blocked
+            hit = self._hit(said, names, client, view, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
             is_learned = action != "alert" and _stands_for_itself(request) and _is_plain(names, client)
@@ -534,10 +536,11 @@ class Guard:
         if whatever and shows_page:
             return "intercept", names
         start = perf_counter()
-        verdict = self._verdict(names, client)
+        quiet = self.matcher().is_quiet(names.hosts, names.address)
+        verdict = PASS if quiet else self._verdict(names, client)
         if self._metrics is not None:
             self._measure("peek", verdict, start)
-        looked_into = whatever or bool(self._lists_below(names, client))
+        looked_into = whatever or (not quiet and bool(self._lists_below(names, client)))
         if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
             relayed = self._relayed(verdict, names, client)
             return ("relay", relayed) if relayed is not None else ("refuse", names)
@@ -706,4 +709,5 @@ def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verd
 
 def _gravest(verdicts: list[Verdict]) -> Verdict:
     """The first verdict that blocks, else the first that is to be logged."""
-    return next((v for v in verdicts if v.blocked), next((v for v in verdicts if v.listed), PASS))
+    listed = [verdict for verdict in verdicts if verdict.listed]
+    return next((verdict for verdict in listed if verdict.blocked), listed[0]) if listed else PASS

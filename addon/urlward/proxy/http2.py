@@ -40,7 +40,7 @@ from urlward.proxy.http2_messages import (
     read_request,
     response_fields,
 )
-from urlward.proxy.http2_origin import SharedOrigin
+from urlward.proxy.http2_origin import MAX_LANES, SharedOrigin
 from urlward.proxy.relay import FRESH, NO_ENDS, HttpEnds
 
 LEAST_WINDOW: Final = 1 << 13
@@ -134,6 +134,7 @@ class Lane(StreamLane):
             self._exchange.close()
         else:
             self._rests_since = perf_counter()
+            self._exchange.rest()
             self.http2.at_rest(self)
 
     @property
@@ -541,7 +542,10 @@ class Http2(Multiplexed):
 
     def at_rest(self, lane: Lane) -> None:
         """A lane is idle and can carry another stream."""
-        self._resting.append(lane)
+        if len(self._resting) < MAX_LANES:
+            self._resting.append(lane)
+        else:
+            lane.drop()
         self._schedule()
 
     def gone(self, lane: Lane) -> None:

@@ -110,6 +110,9 @@ class Exchange(Owner, Protocol):
     def cut(self) -> None:
         """Close both at once."""
 
+    def rest(self) -> None:
+        """A response is sent, and another request may follow."""
+
     def takes_more(self, *, surely: bool) -> bool:
         """Whether another request may follow.
 
@@ -503,7 +506,7 @@ class StreamLane(Connection):
         return stream
 
     def forget(self) -> None:
-        """Drop all references once nothing more will arrive."""
+        """Drop all references once nothing more will arrive, or is of use."""
         super().forget()
         self._exchange = None
 
@@ -520,9 +523,9 @@ class StreamLane(Connection):
             self._left -= len(part)
             whole = not self._left
         elif self._chunks is not None:
-            parts: list[bytes] = []
-            self._chunks.feed(data, position, parts)
-            part, whole, trailers = b"".join(parts), self._chunks.done, self._chunks.trailers
+            self._chunks.feed(data, position)
+            part, whole, trailers = b"".join(self._chunks.content), self._chunks.done, self._chunks.trailers
+            self._chunks.content.clear()
         if whole:
             self._mode, self._chunks = "head", None
         if part or whole:

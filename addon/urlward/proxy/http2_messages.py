@@ -14,7 +14,7 @@ import hpack
 from hpack.huffman_table import HUFFMAN_COMPLETE, HUFFMAN_EMIT_SYMBOL, HUFFMAN_FAIL, HUFFMAN_TABLE
 from hpack.table import HeaderTable
 
-from urlward.proxy.framing import MAX_LINE, MAX_TRAILERS
+from urlward.proxy.framing import Chunked
 from urlward.proxy.head import REPEATABLE, HeadError, ResponseHead, frames_to_some
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9a-z]+"
@@ -26,7 +26,6 @@ _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]").search
 _BREAK = re.compile(rb"[\0\r\n]").search
 _STATUS = re.compile(rb"[1-9][0-9][0-9]").fullmatch
 _LENGTH = re.compile(rb"[0-9]{1,18}").fullmatch
-_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r?").fullmatch
 
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 _OF_CONNECTION: Final = frozenset(
@@ -254,7 +253,7 @@ def request_fields(head: bytes) -> tuple[Fields, int | None]:
 
 
 def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple[bytes, int | None]:
-    """Write the head of an origin's response as HTTP/1.1, the last of its connection.
+    """Write the head of an origin's response as HTTP/1.1.
 
     Args:
         fields: names and values.
@@ -300,90 +299,25 @@ def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple
         lines.append(b"transfer-encoding: chunked\r\n")
     if length is not None:
         lines.append(b"content-length: %d\r\n" % length)
-    return b"HTTP/1.1 %d \r\nconnection: close\r\n%b\r\n" % (status, b"".join(lines)), left
+    return b"HTTP/1.1 %d \r\n%b\r\n" % (status, b"".join(lines)), left
 
 
-class Chunks:
-    """Decoder of the chunked transfer coding (RFC 9112 section 7.1).
+class Chunks(Chunked):
+    """A chunked body whose content and trailers are wanted.
 
     Attributes:
-        done: whether it has ended.
         trailers: that came behind it.
     """
 
-    __slots__ = ("_behind", "_last", "_left", "_line", "_room", "done", "trailers")
+    __slots__ = ("trailers",)
 
     def __init__(self) -> None:
-        self.done = False
+        super().__init__(lenient=True)
+        self.content: list[bytes] = []
         self.trailers: Fields = []
-        self._left = 0
-        """Bytes that are to come of the chunk."""
-        self._behind = b""
-        """The line break that is to come behind it, of which servers leave out the CR."""
-        self._line = b""
-        self._last = False
-        self._room = MAX_TRAILERS
 
-    def feed(self, data: bytes, position: int, parts: list[bytes]) -> int:
-        """Take what has come.
-
-        Args:
-            data: what has come.
-            position: where in it the body goes on.
-            parts: gets the content.
-
-        Returns:
-            Where the body ends in it, or its length.
-
-        Raises:
-            ValueError: it is none.
-        """
-        size = len(data)
-        while position < size:
-            if self._left:
-                step = min(self._left, size - position)
-                parts.append(data[position : position + step])
-                self._left -= step
-                position += step
-                continue
-            if self._behind:
-                byte = data[position : position + 1]
-                if byte == b"\n":
-                    self._behind = b""
-                elif byte == self._behind[:1]:
-                    self._behind = b"\n"
-                else:
-                    raise ValueError("a chunk that is longer than its size")
-                position += 1
-                continue
-            end = data.find(b"\n", position)
-            if end < 0:
-                self._line += data[position:]
-                if len(self._line) > MAX_LINE:
-                    raise ValueError("a chunk's head or a trailer without end")
-                return size
-            line = self._line + data[position:end]
-            self._line = b""
-            position = end + 1
-            if not self._last:
-                match = _CHUNK(line)
-                if match is None:
-                    raise ValueError("a chunk without a size")
-                length = int(match[1], 16)
-                self._last = not length
-                self._left = length
-                self._behind = b"\r\n" if length else b""
-            elif line in (b"\r", b""):
-                self.done = True
-                return position
-            else:
-                self._trailer(line)
-        return position
-
-    def _trailer(self, line: bytes) -> None:
-        self._room -= len(line)
-        if self._room < 0:
-            raise ValueError("trailers without end")
+    def read_trailer(self, line: bytes) -> None:
+        """Take a trailer, if HTTP/2 has it."""
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t\r")
         if _NAME(name) and name not in _NO_TRAILERS and not _CONTROL(value):

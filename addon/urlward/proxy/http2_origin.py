@@ -112,6 +112,7 @@ class SharedOrigin:
             self.http2.close()
         self.http2 = http2 = Http2Origin(connection, self, self._loop, session.share)
         lane = http2.lane(session)
+        lane.tls = connection.tls  # by which one lane has its ticket kept
         http2.start()
         self._known = False
         self.leave(session)
@@ -122,7 +123,7 @@ class SharedOrigin:
         if session is self._asking:
             self._asking = None
             self._known = self.http2 is None
-            self.wake()
+            self._loop.call_soon(self._go_on)  # there may be room for more sessions
         elif session in self._waiting:
             self._waiting.remove(session)
 
@@ -134,7 +135,8 @@ class SharedOrigin:
 
     def wake(self) -> None:
         """Wake sessions that wait, since there may be room."""
-        self._loop.call_soon(self._go_on)
+        if self._waiting:
+            self._loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -280,7 +282,7 @@ class Http2Origin(Multiplexed):
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
         lane = OriginLane(self._loop, self, session)
-        lane.address, lane.tls = self._connection.address, self._connection.tls
+        lane.address = self._connection.address
         self._lanes.add(lane)
         return lane
 

@@ -63,7 +63,7 @@ class KnownFiles:
             if not exact and inspector is None:
                 return None
             facts = facts_of(head.status, head.fields, head.length)
-            judge = _Response(table, guard, client, pending)
+            judge = _Response(table, guard, client, pending, inspector)
             place = self._place(pending.names) if inspector is not None and table.video else ""
             return Inspection(facts, table, exact, judge, inspector, place, self._room)
         except Exception as e:
@@ -81,13 +81,21 @@ class KnownFiles:
 class _Response:
     """Judge of one response (`urlward.files.body.Judge`)."""
 
-    __slots__ = ("_client", "_guard", "_pending", "_table", "_told")
+    __slots__ = ("_client", "_guard", "_inspector", "_pending", "_table", "_told")
 
-    def __init__(self, table: FilesTable, guard: Guard, client: Client, pending: Pending) -> None:
+    def __init__(
+        self,
+        table: FilesTable,
+        guard: Guard,
+        client: Client,
+        pending: Pending,
+        inspector: Inspector | None,
+    ) -> None:
         self._table = table
         self._guard = guard
         self._client = client
         self._pending = pending
+        self._inspector = inspector
         self._told: set[tuple[str, ...]] = set()
         """Entries that it was told of, of which a video may have a frame each second, each with algorithm and
         action: one id often stands for digests of all kinds, and what is only said of one cuts by another."""
@@ -125,13 +133,16 @@ class _Response:
             verdict = guard.matcher().file_verdict(
                 found.list, found.row, guard.clock(), guard.rule_for(self._client), distance=found.distance
             )
-            return self._known(verdict, PDQ, pictures, seen, found) if verdict.listed else None
+            action: FileAction = "learn" if pictures == "cut" and seen.gone else pictures
+            return self._known(verdict, PDQ, action, seen, found) if verdict.listed else None
         except Exception as e:  # noqa: BLE001 - as above
             return self._fault(e)
 
     def unseen(self) -> None:
         """Count a body that there is no room for."""
-        if self._guard.recording is not None:
+        if self._inspector is not None:
+            self._inspector.count(DROPPED)
+        elif self._guard.recording is not None:
             self._guard.recording.metrics.files(DROPPED)
 
     def _fault(self, error: Exception) -> BlockResponse | None:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from urlward.proxy.guard import Guard
 from urlward.proxy.names import Client, Names
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 
 TICK = 5.0
 """Seconds between two looks at everything that is under way."""

@@ -29,13 +29,12 @@ import argon2
 import bcrypt
 from cachetools import TTLCache
 
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.plan import MOST_USERS, SHARED, USERS, VERIFIED
 from urlward.proxy.mitm import ldap
-from urlward.records.network import network_of
-from urlward.regular import read_regular
+from urlward.records.privacy import network_of
+from urlward.regular import read_regular, without_bom
 from urlward.state.watch import PathWatch, Signature
 
 REMEMBERED: Final = 10_000

@@ -23,7 +23,7 @@ from time import perf_counter
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT

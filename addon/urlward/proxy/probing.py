@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from urlward.config import ProbingTable
 from urlward.engine.verdict import Verdict
 from urlward.proxy.names import Client
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 
 if TYPE_CHECKING:
     from urlward.fleet.throttles import SharedProbing

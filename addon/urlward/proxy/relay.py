@@ -618,6 +618,11 @@ class HttpRelay:
             # On a connection that has served before, clients try again by themselves where that is safe.
             self._finish()
 
+    def leave_server(self) -> None:
+        """Have the requests that follow go over another connection to the origin."""
+        self.ends.leave_server()
+        self._server, self._mute, self._requests = "none", False, 0
+
     def server_broke(self, *, as_tls: bool) -> None:
         """The connection to the origin has broken in the midst of a response that only its end would end.
 
@@ -759,8 +764,7 @@ class HttpRelay:
             return None
         if self._mute:
             # The request before was answered before it was whole; this one has another connection.
-            self.ends.leave_server()
-            self._server, self._mute, self._requests = "none", False, 0
+            self.leave_server()
         kept = None if self._server == "open" and not self._in_turn else head
         expects = fields.expects and fields.length != 0
         self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects)

@@ -14,7 +14,7 @@ from itertools import count
 from math import inf
 from time import perf_counter
 from types import SimpleNamespace
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from mitmproxy.proxy import mode_specs
 
@@ -22,9 +22,8 @@ from urlward.proxy.acceptor import is_shortage
 from urlward.proxy.addon import Urlward
 from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse, plain, unreachable
 from urlward.proxy.connection import BEHIND, CONNECTING, HELD, INSPECTED, LATER, SLOWED, Connection
-from urlward.proxy.first_bytes import HTTP, Decision
+from urlward.proxy.first_bytes import HTTP, Decision, decide
 from urlward.proxy.forward import ForwardRelay
-from urlward.proxy.guard import Guard
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
@@ -35,7 +34,10 @@ from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
-from urlward.proxy.upstream import Address, Key, Lookup, Opening, literal_address
+from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
+
+if TYPE_CHECKING:
+    from urlward.proxy.guard import Guard
 
 CONNECT_WITHIN: Final = 60.0
 """Seconds that an origin has to be looked up, connected to, and agreed with on TLS."""
@@ -247,8 +249,9 @@ class Session:
     def _first(self, data: bytes) -> None:
         self._data += data
         try:
-            decision = self._mode.addon.decide(
-                self._context, self._data, self._guard, for_origin=not self._to_proxy
+            others = self._mode.addon.relays_other
+            decision = decide(
+                self._context, self._data, self._guard, relays_other=others, for_origin=not self._to_proxy
             )
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged
             if not self._guard.failed(e, self.client):
@@ -406,7 +409,7 @@ class Session:
         if isinstance(relay, ForwardRelay):
             self._origin = relay.origin
             # What cannot be sent again needs one that is not about to be closed (RFC 9110 section 9.2.2).
-            kept = self._mode.addon.pool.take(self._kept_as(relay.origin)) if relay.repeatable else None
+            kept = self._mode.addon.pool.take(relay.origin) if relay.repeatable else None
             if kept is not None:
                 relay.reused = True
                 kept.belong(self)
@@ -557,7 +560,8 @@ class Session:
             else:
                 self._shared.leave(self)
         address = self._server.address
-        if address != self._origin.host:
+        # Under the address that it has led to before, the request has been judged.
+        if address not in (self._origin.host, self._place.address if self._place is not None else None):
             if self._place is not None and not isinstance(self._relay, ForwardRelay):
                 self._place.reached(address)
             answer = self._listed(address)
@@ -652,14 +656,11 @@ class Session:
         server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             server.detach()
-            self._mode.addon.pool.keep(self._kept_as(origin), server)
+            self._mode.addon.pool.keep(origin, server)
 
     def has_way(self) -> bool:
         """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
-        return self._server is None or bool(self._source()) or self._server.has_address
-
-    def _kept_as(self, origin: Origin) -> Key:
-        return origin, self._source()
+        return self._server is None or self._server.has_address
 
     def _take_server(self, server: Connection) -> None:
         self._server = server
@@ -714,7 +715,7 @@ class Session:
         server, self._server, self.send_server = self._server, None, nothing
         if server is not None:
             self._keep_ticket(server)
-            server.detach()
+            server.forget()
             # Nobody looks after it any more; what it has not taken yet, it may never take.
             server.abort() if server.waiting else server.close()
 
@@ -741,6 +742,11 @@ class Session:
         """Close both connections."""
         self._client.close()
         self.close_server()
+
+    def rest(self) -> None:
+        """A response is sent; a stream of the origin, which has brought it, brings no other."""
+        if isinstance(self._server, OriginLane):
+            self._relay.leave_server()
 
     def takes_more(self, *, surely: bool) -> bool:
         """Whether another request may follow, as `urlward.proxy.http2_frames.Exchange`."""

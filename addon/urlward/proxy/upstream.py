@@ -67,9 +67,6 @@ logger = logging.getLogger("urlward")
 type Address = tuple[Any, ...]
 """Socket address: host and port, and for IPv6 what else the socket module needs."""
 
-type Key = tuple[object, str]
-"""Key of equal connections: the origin, and the address that it sees where that is not this machine's."""
-
 
 @dataclass(eq=False, slots=True)
 class Lookup:
@@ -402,16 +399,21 @@ class Pool:
         self.active = 0.0
         self.share = Share(nobodys=True)
         self._most = min(most, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
-        self._by_key: dict[Key, list[Connection]] = {}
-        self._since: dict[Connection, tuple[Key, float]] = {}
+        self._by_key: dict[object, list[Connection]] = {}
+        self._since: dict[Connection, tuple[object, float]] = {}
         """The longest first."""
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
         return len(self._since)
 
-    def keep(self, key: Key, connection: Connection) -> None:
-        """Add a connection that has nothing under way."""
+    def keep(self, key: object, connection: Connection) -> None:
+        """Add a connection that has nothing under way.
+
+        Args:
+            key: the same of those that lead to the same origin.
+            connection: it.
+        """
         if not connection.open or connection.waiting or len(self._by_key.get(key, ())) >= MOST_OF_ONE:
             connection.abort()
             return
@@ -425,7 +427,7 @@ class Pool:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(KEPT_FOR, self._look_after)
 
-    def take(self, key: Key) -> Connection | None:
+    def take(self, key: object) -> Connection | None:
         """The most recently used connection of these, if there is one that leads anywhere."""
         while some := self._by_key.get(key):
             connection = some[-1]
@@ -433,8 +435,7 @@ class Pool:
             self._part_with(connection)
             if not connection.open:
                 continue
-            # Where origins see the client's address, that is none of this machine's.
-            if rested <= FRESH or key[1] or connection.has_address:
+            if rested <= FRESH or connection.has_address:
                 return connection
             connection.abort()
         return None

@@ -15,7 +15,6 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from urlward.config import Config, PublishCanaryTable
-from urlward.encoding import without_bom
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import UrlwardError
@@ -25,7 +24,7 @@ from urlward.engine.matcher import Matcher
 from urlward.feeds.fetch import fetch
 from urlward.feeds.source import FeedOrigin, FetchError
 from urlward.feeds.status import STATES
-from urlward.regular import open_given
+from urlward.regular import open_given, without_bom
 from urlward.samples import PROTECTED
 
 TIMEOUT = 10.0

@@ -6,10 +6,10 @@ It needs no lease: whoever leads goes by the records, and finds there what was d
 import threading
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from urlward.config import Config
-from urlward.engine.dates import time_text
+from urlward.engine.dates import time_or_none
 from urlward.engine.errors import UrlwardError
 from urlward.publish.canaries import Sample, has_begun_anew
 from urlward.publish.lease import leader_of
@@ -19,7 +19,6 @@ from urlward.state.audit import append
 from urlward.state.folder import made_folder
 
 Act = Literal["rollback", "release", "promote"]
-ACTS: tuple[Act, ...] = get_args(Act)
 
 _WRITTEN: dict[Act, str] = {"rollback": "rolled-back", "release": "released", "promote": "promoted"}
 """In the audit log."""
@@ -82,7 +81,7 @@ class RolloutDesk:
             "stable": rollout.stable,
             "canary": rollout.canary,
             "entries": rollout.entries,
-            "held": held and {"reason": held.reason, "who": held.who, "at": _time(held.at)},
+            "held": held and {"reason": held.reason, "who": held.who, "at": time_or_none(held.at)},
             "can_promote": rollout.waits_for_all is not None,
             "watched": round(rollout.watched),
             "observe": round(self._table.observe),
@@ -93,7 +92,7 @@ class RolloutDesk:
                 {
                     "serial": version.serial,
                     "entries": version.entries,
-                    "at": _time(version.at),
+                    "at": time_or_none(version.at),
                     "released": version.released,
                     "protected": version.protected,
                 }
@@ -102,7 +101,9 @@ class RolloutDesk:
         }
 
     def act(self, what: Act, name: str, *, why: str, who: str, serial: int | None = None) -> str:
-        """Roll a list back, release or promote it; the audit log has it before. Returns what to say of it.
+        """Roll a list back, release or promote it. Returns what to say of it.
+
+        The audit log has it before, and not where it is refused.
 
         Args:
             what: to do.
@@ -118,13 +119,16 @@ class RolloutDesk:
             raise UrlwardError(f"{name}: no list of that name is published")
         lists = Lists(place, self._config)
         known = {"feed": name, "why": why, "published": str(place)} | ({"serial": serial} if serial else {})
-        append(made_folder(self._state), who, _WRITTEN[what], time.time(), **known)
+
+        def tell() -> None:
+            append(made_folder(self._state), who, _WRITTEN[what], time.time(), **known)
+
         if what == "rollback":
-            version = lists.roll_back(name, why=why, who=who, serial=serial)
+            version = lists.roll_back(name, why=why, who=who, serial=serial, tell=tell)
             return f"{name}: serial {version.serial} for all, held until it is released"
         if what == "promote":
-            return f"{name}: serial {lists.promote(name).serial} for all"
-        lists.release(name)
+            return f"{name}: serial {lists.promote(name, tell).serial} for all"
+        lists.release(name, tell)
         return f"{name}: no longer held; whoever publishes offers the feed's list again"
 
 
@@ -144,7 +148,3 @@ def _canary(url: str, rollout: Rollout) -> dict[str, Any]:
             for name in ("blocks", "faults", "objections")
         },
     }
-
-
-def _time(seconds: float) -> str | None:
-    return time_text(seconds) if seconds else None

@@ -19,7 +19,7 @@ is to issue an earlier version anew.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -396,7 +396,15 @@ class Lists:
                 return f"{url}: {reason}", waiting
         return "", waiting
 
-    def roll_back(self, name: str, *, why: str, who: str, serial: int | None = None) -> PublishedVersion:
+    def roll_back(
+        self,
+        name: str,
+        *,
+        why: str,
+        who: str,
+        serial: int | None = None,
+        tell: Callable[[], None] = lambda: None,
+    ) -> PublishedVersion:
         """Have all nodes go back to an earlier version, and hold the list there.
 
         Args:
@@ -404,6 +412,7 @@ class Lists:
             why, who: for the record.
             serial: of the version; where not given the last that all had before the newest, and that nobody
                 has gone back from.
+            tell: called once it is clear that it can be done, before it is.
 
         Returns:
             That version, as it is issued anew.
@@ -440,12 +449,16 @@ class Lists:
             issued[:] = [version]
             return True
 
-        self._change(name, change)
+        self._change(name, change, tell)
         self.offer(name, at_once=True)
         return issued[0]
 
-    def release(self, name: str) -> None:
+    def release(self, name: str, tell: Callable[[], None] = lambda: None) -> None:
         """Publish a list again that is held: the feed's present one, to canaries first.
+
+        Args:
+            name: of the list.
+            tell: as of `roll_back`.
 
         Raises:
             UrlwardError: it is not held.
@@ -459,11 +472,15 @@ class Lists:
                 rollout.offer_to_all(max(rollout.canary, rollout.stable))
             return True
 
-        self._change(name, change)
+        self._change(name, change, tell)
         self.offer(name)
 
-    def promote(self, name: str) -> PublishedVersion:
+    def promote(self, name: str, tell: Callable[[], None] = lambda: None) -> PublishedVersion:
         """Offer the version to all that canaries have, or that a guard has held.
+
+        Args:
+            name: of the list.
+            tell: as of `roll_back`.
 
         Raises:
             UrlwardError: there is none.
@@ -481,7 +498,7 @@ class Lists:
             offered[:] = [version]
             return True
 
-        self._change(name, change)
+        self._change(name, change, tell)
         self.offer(name)
         return offered[0]
 
@@ -715,13 +732,17 @@ class Lists:
                     return key
         return None
 
-    def _change(self, name: str, change: Callable[[Rollout], bool]) -> Rollout:
-        """Change a list's record; `change` says whether there is anything to write.
+    def _change(
+        self, name: str, change: Callable[[Rollout], bool], tell: Callable[[], None] = lambda: None
+    ) -> Rollout:
+        """Change a list's record; `change` says whether there is anything to write, and `tell` is called once
+        before that is.
 
         Raises:
             LeaseLostError: another leads.
             PlaceError: the place cannot be used.
         """
+        told = False
         for _ in range(_TRIES):
             rollout, tag = _read(self._place, name)
             if self._lease is not None:
@@ -729,6 +750,9 @@ class Lists:
                 rollout.token = self._lease.token
             if not change(rollout):
                 return rollout
+            if not told:
+                tell()
+                told = True
             data = msgspec.json.encode(rollout)
             try:
                 self._place.write(record_name(name), data, tag)
@@ -743,17 +767,3 @@ class Lists:
 
 class MissingError(PlaceError):
     """A version that is not there, though its record is."""
-
-
-def roll_back_published(
-    place: ListPlace, config: Config, names: Sequence[str], *, why: str, who: str
-) -> list[PublishedVersion]:
-    """Have all nodes go back to the version before, of each of these lists.
-
-    It waits for no lease: whoever leads finds the lists held. Nodes that poll have it a moment later.
-
-    Raises:
-        UrlwardError: as `Lists.roll_back`.
-    """
-    lists = Lists(place, config)
-    return [lists.roll_back(name, why=why, who=who) for name in names]

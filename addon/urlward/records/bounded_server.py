@@ -24,7 +24,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
-from urlward.records.network import network_of
+from urlward.records.privacy import network_of
 
 BACKLOG = 128
 """Connections that may wait to be taken."""

@@ -24,9 +24,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from urlward.config import FeedTable
-from urlward.feeds.facts import Facts
 from urlward.feeds.status import STATES, State, alarms, state_of
-from urlward.feeds.store import FeedStore
+from urlward.feeds.store import Facts, FeedStore
 from urlward.records.delivery import RecorderState
 from urlward.records.event import KINDS
 from urlward.records.metrics import (

@@ -10,7 +10,7 @@ has written of it among the objections.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,10 @@ from urlward.policy.reasons import reason_of
 from urlward.records.event import HITS, Event, canonical_reference
 from urlward.records.store import KeepingStore
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, write_kept
+from urlward.state.folder import KeptFile, locked, made_folder
 
-FILE = "holds.json"
 MAX_REFERENCE = 100
 
-_VERSION = 1
 _LAST = 1 << 36
 """A time far from any that is meant."""
 
@@ -74,7 +72,7 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
     reference = canonical_reference(reference)
     made = Hold(reference, until, reason_of(why), who, int(now))
     with locked(made_folder(state)):
-        found = read_holds(state)
+        found = KEPT.read(state)
         longer = next((one for one in found if one.reference == reference and one.until > until), None)
         if longer is not None:
             raise UrlwardError(
@@ -83,7 +81,7 @@ def hold(state: Path, reference: str, until: int, why: str, who: str, *, now: fl
             )
         # Those that are over stay in the file: a clock that is wrong for a while ends none for good.
         tell_hold(state, now, "held", made, made.why, who)
-        write_holds(state, [*(one for one in found if one.reference != reference), made])
+        KEPT.write(state, [*(one for one in found if one.reference != reference), made])
     return made
 
 
@@ -104,14 +102,14 @@ def release(state: Path, reference: str, why: str, who: str, *, now: float, unti
     """
     why, reference = reason_of(why), canonical_reference(reference)
     with locked(made_folder(state)):
-        kept = read_holds(state)
+        kept = KEPT.read(state)
         released = next((one for one in kept if one.reference == reference and now < one.until), None)
         if released is None and until is not None:
             released = Hold(reference, until, "", "", 0)
         if released is None:
             raise UrlwardError(f"{reference!r} is not held")
         tell_hold(state, now, "released", released, why, who)
-        write_holds(state, [one for one in kept if one.reference != reference])
+        KEPT.write(state, [one for one in kept if one.reference != reference])
     return released
 
 
@@ -122,7 +120,7 @@ def current_holds(state: Path, now: float) -> tuple[Hold, ...]:
         UrlwardError: the record of them is damaged, so that nothing may be deleted.
         StateError: it cannot be read.
     """
-    return tuple(one for one in read_holds(state) if now < one.until)
+    return tuple(one for one in KEPT.read(state) if now < one.until)
 
 
 def held_references(state: Path, now: float) -> dict[str, int]:
@@ -133,40 +131,29 @@ def held_references(state: Path, now: float) -> dict[str, int]:
     return found
 
 
-def read_holds(state: Path) -> list[Hold]:
-    """All holds that are kept, also those that are over; raises as `current_holds`."""
-    return read_kept(
-        state / FILE,
-        _VERSION,
-        "holds",
-        hold_of,
-        UrlwardError,
-        "nothing is deleted until it is whole or moved away",
-        stays=True,  # in its place: without it what it holds would be deleted
-    )
-
-
-def hold_of(stored: Mapping[str, Any]) -> Hold:
-    """A hold of what is stored of it.
-
-    Raises:
-        ValueError, KeyError, TypeError: it is something else.
-    """
+def _checked(made: Hold) -> Hold:
     # In the spelling of the events, however it was typed.
-    made = Hold(**{**stored, "reference": canonical_reference(stored["reference"])})
+    made = replace(made, reference=canonical_reference(made.reference))
     texts = (made.reference, made.why, made.who)
     if not all(isinstance(text, str) for text in texts) or not isinstance(made.until, int):
         raise ValueError("not a hold")
     return made
 
 
-def write_holds(state: Path, holds: Iterable[Hold]) -> None:
-    """Replace all holds; the folder is locked.
+KEPT = KeptFile(
+    "holds.json", "holds", Hold, _checked, "nothing is deleted until it is whole or moved away",
+    stays=True,  # in its place: without it what it holds would be deleted
+)  # fmt: skip
+"""All that are kept, also those that are over."""
+
+
+def hold_of(content: Mapping[str, Any]) -> Hold:
+    """A hold of what it says.
 
     Raises:
-        StateError: not writable.
+        ValueError, KeyError, TypeError: it is something else.
     """
-    write_kept(state / FILE, _VERSION, "holds", [asdict(one) for one in holds])
+    return _checked(Hold(**content))
 
 
 def tell_hold(state: Path, now: float, action: str, held: Hold, why: str, who: str, **more: str) -> None:

@@ -46,6 +46,7 @@ TROUBLES = {
     "passwords": ("passwords-room", "all find room to wait"),
     "authority": ("authority-valid", "the authority's certificate lasts"),
     "fleet": ("fleet-back", "the fleet's Valkey is back"),
+    "pictures": ("pictures-back", "pictures are looked at"),
 }
 """Kinds of what a worker says is wrong for as long as it is; each is an alarm's kind too, and has the kind of
 what ends that alarm, and its text."""

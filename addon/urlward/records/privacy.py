@@ -1,16 +1,43 @@
-"""Privacy of clients and URLs: how much of an address is kept, and keyed digests of URLs.
+"""Privacy of clients and URLs: how much of an address is kept, by which network it is counted, and keyed
+digests of URLs.
 
 Each use has a key of its own, derived from the state folder's, as in `urlward.engine.digest`.
 """
 
 import re
 import time
+from functools import lru_cache
 from hashlib import blake2b
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Literal
 
 from urlward.config.tables import join_address
-from urlward.records.network import plain_address
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """An address without the interface that it is on, and IPv4 as such.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = ip_address(text)
+    if isinstance(found, IPv6Address):
+        return found.ipv4_mapped or IPv6Address(int(found))
+    return found
+
+
+@lru_cache(4096)
+def network_of(address: str) -> str:
+    """Network that an address is counted by: itself, or with IPv6 the network of 64 bits, all of which one
+    client may have (RFC 4291, section 2.5.4). What is no address stands for itself."""
+    try:
+        found = plain_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        return str(IPv6Network((int(found), 64), strict=False))
+    return str(found)
+
 
 Level = Literal["full", "short", "digest", "counts"]
 """``full``: the address. ``short``: its network, /24 or /48. ``digest``: a keyed digest that is another each

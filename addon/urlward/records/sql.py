@@ -40,10 +40,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
-from urlward.encoding import without_bom
 from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite, write_anew
 from urlward.records.store import StoreError, identity
-from urlward.regular import open_given
+from urlward.regular import open_given, without_bom
 from urlward.state.folder import StateError, made_folder
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from urlward.config import FeedTable
-from urlward.engine.dates import time_text
+from urlward.engine.dates import time_or_none
 from urlward.records.delivery import RecorderState
 from urlward.records.exposition import Exposition, FeedFigures, PublishFigures, feed_figures
 from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
@@ -150,7 +150,7 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "running": True,
         "ok": alive.ok and filters.ok and not recorder.alarms,
         "node": node,
-        "time": _time(now),
+        "time": time_or_none(now),
         "workers": {
             "expected": exposition.expected,
             "reporting": sum(seconds <= REPORT_WITHIN for seconds in silence.values()),
@@ -162,8 +162,8 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
         "dropped": exposition.dropped(),
         "hour": exposition.last_hour(),
         "connections": sum(snapshot.open for snapshot in live),
-        "canary": _time(min((snapshot.canary for snapshot in live), default=0.0)),
-        "authority": _time(min((s.authority for s in live if s.authority), default=0.0)),
+        "canary": time_or_none(min((snapshot.canary for snapshot in live), default=0.0)),
+        "authority": time_or_none(min((s.authority for s in live if s.authority), default=0.0)),
         "stall": max((snapshot.stall_longest for snapshot in live), default=0.0),
         "rules": rules and {"restored": rules.restored, "hand": rules.hand, "wrong": list(rules.wrong)},
         "publish": publishing and _publishing(publishing),
@@ -195,7 +195,7 @@ def status_alone(feeds: Sequence[FeedTable], state: Path, now: float) -> dict[st
         "version": VERSION,
         "running": False,
         "ok": False,
-        "time": _time(now),
+        "time": time_or_none(now),
         "feeds": [_feed(feed, now) for feed in feed_figures(feeds, state, now)],
     }
 
@@ -237,7 +237,7 @@ def _lists(found: Sequence[ListFacts], now: float) -> list[dict[str, Any]]:
 def _publishing(figures: PublishFigures) -> dict[str, Any]:
     return {
         "leads": figures.leads,
-        "lists": [asdict(one) | {"last_success": _time(one.last_success)} for one in figures.lists],
+        "lists": [asdict(one) | {"last_success": time_or_none(one.last_success)} for one in figures.lists],
         "failures": dict(figures.failures),
     }
 
@@ -249,13 +249,9 @@ def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:
         "serial": feed.serial,
         "entries": feed.entries,
         "age": round(now - feed.last_success) if feed.last_success else None,
-        "last_success": _time(feed.last_success),
-        "next_run": _time(feed.next_run),
+        "last_success": time_or_none(feed.last_success),
+        "next_run": time_or_none(feed.next_run),
         "failures": feed.failures,
         "reason": feed.reason,
         "alarms": list(feed.alarms),
     }
-
-
-def _time(seconds: float) -> str | None:
-    return time_text(seconds) if seconds else None

@@ -19,8 +19,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from urlward.csv_rows import csv_rows
-from urlward.encoding import other_encoding
 from urlward.engine.errors import UrlwardError
+from urlward.regular import other_encoding
 
 NONE = "-"
 """In place of a URL, or of a client, that there is not."""

@@ -33,12 +33,12 @@ import ijson
 
 from urlward.compression import DAMAGED, Decoder, decoder_for
 from urlward.csv_rows import MOST_LINES
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
 from urlward.process import check_parent, end_with_parent
 from urlward.progress import Progress, silent
+from urlward.regular import without_bom
 from urlward.replay.formats import NONE, LogFormat, detect
 from urlward.replay.judge import Clock, LogJudge, Tally
 

@@ -109,23 +109,29 @@ class ReportDocument:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, replaces: bool = True) -> None:
     """See, before there is a report, whether its folder has other files of its files' names.
+
+    Args:
+        folder: for the report.
+        replaces: whether it takes the place of a report that is there.
 
     Raises:
         SourceError: it has.
     """
-    check_place(folder / JSON_FILE, lambda there: b'"urlward": ' in there[:100], "no report")
-    check_place(folder / PAGE_FILE, lambda there: _GENERATOR in there, "no report")
+    kind = "no report" if replaces else "perhaps another report"
+    check_place(folder / JSON_FILE, lambda there: replaces and b'"urlward": ' in there[:100], kind)
+    check_place(folder / PAGE_FILE, lambda there: replaces and _GENERATOR in there, kind)
 
 
-def write_report(folder: Path, report: ReportDocument, mode: int = 0o644) -> Path:
+def write_report(folder: Path, report: ReportDocument, mode: int = 0o644, *, replaces: bool = True) -> Path:
     """Write both files into a folder, which is made where it is not there.
 
     Args:
         folder: for them.
         report: it.
         mode: of the files.
+        replaces: as of `check_folder`.
 
     Returns:
         The page.
@@ -134,7 +140,7 @@ def write_report(folder: Path, report: ReportDocument, mode: int = 0o644) -> Pat
         UrlwardError: it cannot be written.
         SourceError: likewise, or the folder has other files of these names.
     """
-    check_folder(folder)
+    check_folder(folder, replaces=replaces)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / JSON_FILE, _json(report).encode(), mode)

@@ -15,9 +15,8 @@ PERSONAL = ("client", "client_port", "group")
 """Fields of an event that tell of a person, who is named on an order alone."""
 
 _ACTIONS = {
-    "cut": "The file did not arrive whole (its connection was cut, or the block page sent in its place), "
-    "and its URL is blocked from then on.",
-    "learn": "The file has passed; its URL is blocked from then on.",
+    "cut": "The file did not arrive whole: its connection was cut, or the block page sent in its place.",
+    "learn": "The file has passed, as configured.",
     "alert": "The file has passed, as configured.",
 }
 _EXACT = "The digest is of the whole file: it is that file, byte for byte."
@@ -75,7 +74,7 @@ def report_of(
     return ReportDocument(
         title=f"Known file, reference {reference}",
         verdict=MarkedWord("A known file was met", "bad" if algorithm in _BYTES else "warn"),
-        summary=f"{_ACTIONS.get(action, '')} {_says(algorithm)}\n\n"
+        summary=f"{_ACTIONS.get(action, '')} {_blocks(learned)} {_says(algorithm)}\n\n"
         "urlward keeps neither the file nor its URL: the digest of the URL is keyed, and tells at the filter "
         "alone whether two events are of the same one.",
         facts=(
@@ -108,6 +107,13 @@ def _says(algorithm: str) -> str:
     if algorithm in _BYTES:
         return f"{_EXACT} {_MD5}"
     return _GUESS if algorithm == "classifier" else _LIKE
+
+
+def _blocks(learned: Sequence[OwnEntry]) -> str:
+    """What blocks its URL: not every one is learned, and what was may have been removed, or be over."""
+    if not learned:
+        return "Its URL was not learned by this event, or what was learned has been removed since."
+    return f"Its URL was learned, and is blocked until {max(one.expires for one in learned)}."
 
 
 def _without_person(event: Event) -> dict[str, Any]:

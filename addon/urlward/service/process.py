@@ -15,7 +15,6 @@ refreshed.
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -34,10 +33,9 @@ from urlward.feeds.updates import Feeds
 from urlward.lasting import lasting
 from urlward.lines import finish
 from urlward.lists.formats import AUTO
-from urlward.logs import LineHandler
-from urlward.plan import REPLACED
+from urlward.logs import LineHandler, last_lines
+from urlward.plan import REPLACED, Reloads
 from urlward.process import beat, keep_private, taken_channel, told
-from urlward.service.inside import last_lines
 from urlward.state.audit import mend_audit
 from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 
@@ -74,55 +72,9 @@ LOCK = "records.lock"
 LOCK_LOOK = 0.2
 """Seconds between two attempts to be that."""
 
-MAX_MESSAGE = 1 << 16
-"""Bytes of what a supervisor says."""
-
 THREADS = 32
 """Threads for what may wait, such as for a database server that is stuck: all else is to find one, too, on a
 machine with one processor."""
-
-
-class Reloads:
-    """Reloads of the filter that has started this process.
-
-    Args:
-        parent: process id of its supervisor.
-        channel: descriptor on which that says what comes of them; None where there is none.
-
-    Attributes:
-        said: what it has said last.
-        under_way: whether one was asked for of which nothing has been said: where it comes to pass, another
-            process takes this one's place.
-    """
-
-    def __init__(self, parent: int, channel: int | None) -> None:
-        self.said = ""
-        self.under_way = False
-        self._parent = parent
-        self._channel = channel
-
-    def ask(self) -> None:
-        """Ask for one."""
-        self.said, self.under_way = "", True
-        os.kill(self._parent, signal.SIGUSR2)
-
-    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Listen on the channel."""
-        if self._channel is not None:
-            loop.add_reader(self._channel, self._hear, loop)
-
-    def _hear(self, loop: asyncio.AbstractEventLoop) -> None:
-        assert self._channel is not None
-        try:
-            data = os.read(self._channel, MAX_MESSAGE)
-            if not data:
-                loop.remove_reader(self._channel)
-                return
-            self.said, self.under_way = str(json.loads(data)["reload"]), False
-        except BlockingIOError:
-            return
-        except (OSError, ValueError, KeyError, TypeError):
-            logger.error("service: what the supervisor says of a reload is not understood")
 
 
 async def run(

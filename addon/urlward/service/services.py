@@ -15,7 +15,6 @@ from urlward.assignments.retention import purge_configured
 from urlward.config import Config, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.app import DashboardSettings, make_app, serve
-from urlward.dashboard.editing import Reloads
 from urlward.dashboard.handler import WrongGuesses
 from urlward.dashboard.history import FILE, TABLE
 from urlward.dashboard.live_sources import EventFinder, LiveSources, RecorderParts
@@ -24,8 +23,10 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
+from urlward.logs import inside
 from urlward.objections.objections import Objection, ObjectionBook
 from urlward.objections.server import take_objections
+from urlward.plan import Reloads
 from urlward.records.bounded_server import Held
 from urlward.records.database import Database
 from urlward.records.delivery import RecorderState
@@ -44,7 +45,6 @@ from urlward.records.status import health_of, readiness_of, status_of
 from urlward.records.store import Store, node_of
 from urlward.records.stores import searchable
 from urlward.records.watches import Watches
-from urlward.service.inside import inside
 from urlward.service.leftovers import purge_leftovers
 from urlward.service.mend import folders_of, mend_assignments, mend_sqlite, mend_token, open_mended
 from urlward.state.folder import DAMAGED, damaged_lately
@@ -139,7 +139,9 @@ class Services:
             known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}
-        if self._config.files is not None and (days := self._config.files.learn_days):
+        if self._publisher is None:
+            # What was learned before is removed when it is over, whatever is configured since.
+            days = self._config.files.learn_days if self._config.files is not None else 0
             learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
             found["known files"] = learning.run
         if self._records.days.assignments is not None:

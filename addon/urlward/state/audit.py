@@ -8,7 +8,7 @@ The chain is bound outside the file: ``audit.head`` beside it has the number and
 and a counter of all heads that were signed, with an HMAC under the same key. Who may write the log but has
 not the key can neither change, cut, empty, remove nor replace it without `verify` saying so. Who has the key
 can make both anew, or put older ones in their place: that is told by copies of the heads that are kept
-elsewhere (`urlward.commands.audit_records`), or by a hash that somebody has noted.
+elsewhere (`urlward.commands.records`), or by a hash that somebody has noted.
 
 A line goes to the disk before its head. What a crash leaves between the two is one signed line that follows
 the head's, and no alarm: the next who writes signs it. Likewise a line that was cut short: the log's last

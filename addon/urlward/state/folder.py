@@ -17,8 +17,9 @@ import secrets
 import shutil
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -488,7 +489,7 @@ def give_to_owner_of(folder: Path, file: int | Path) -> None:
             os.lchown(file, owner.st_uid, owner.st_gid)
 
 
-class Owner(NamedTuple):
+class FolderOwner(NamedTuple):
     """Owner of a folder, as a process of theirs is started (`subprocess.Popen`).
 
     Attributes:
@@ -509,7 +510,7 @@ class Owner(NamedTuple):
             return str(self.user)
 
 
-def other_owner(folder: Path) -> Owner | None:
+def other_owner(folder: Path) -> FolderOwner | None:
     """Owner of a folder whom root is to act as: it is somebody else's, such as a service's; else None."""
     try:
         status = folder.stat()
@@ -520,8 +521,8 @@ def other_owner(folder: Path) -> Owner | None:
     try:
         known = getpwuid(status.st_uid)
     except KeyError:
-        return Owner(status.st_uid, status.st_gid, [])
-    return Owner(known.pw_uid, known.pw_gid, os.getgrouplist(known.pw_name, known.pw_gid))
+        return FolderOwner(status.st_uid, status.st_gid, [])
+    return FolderOwner(known.pw_uid, known.pw_gid, os.getgrouplist(known.pw_name, known.pw_gid))
 
 
 def _synchronise(folder: Path) -> None:
@@ -591,22 +592,65 @@ def write_kept(path: Path, version: int, name: str, kept: Sequence[dict[str, Any
     write_private(path, json.dumps(data | {"sum": sum_of(data)}, indent=1).encode() + b"\n")
 
 
-def sealed_out(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Fields of one that `write_kept` writes, with the bytes of its ``sealed`` as text under a name."""
-    stored = {key: value for key, value in fields.items() if key != "sealed"}
-    return {**stored, name: b64encode(fields["sealed"]).decode()}
+@dataclass(frozen=True, slots=True)
+class KeptFile[T]:
+    """File of the state folder with all records of one kind, dataclasses, which is written whole.
 
+    Attributes:
+        file: its name.
+        name: of the list in it.
+        make: makes a record of its fields.
+        check: returns it as it is to be; what it raises of the kinds that `read_kept` expects means that the
+            file is damaged.
+        damaged: what follows from a damaged file, which is set aside.
+        stays: whether that stays where it is.
+        sealed_as: name under which the bytes of a record's ``sealed`` are stored as text; empty where it has
+            none.
+    """
 
-def sealed_in(stored: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Fields of one of which `sealed_out` has made what is stored; raises what `read_kept` expects."""
-    fields = {key: value for key, value in stored.items() if key != name}
-    return {**fields, "sealed": b64decode(stored[name], validate=True)}
+    file: str
+    name: str
+    make: Callable[..., T]
+    check: Callable[[T], T]
+    damaged: str
+    stays: bool = False
+    sealed_as: str = ""
 
+    def read(self, state: Path) -> list[T]:
+        """All that are kept, in the order of adding; changes nothing.
 
-def opened_out(fields: Mapping[str, Any], name: str, text: str) -> dict[str, Any]:
-    """Fields of one for another node to make its own of: what is ``sealed`` in plain text under a name, and
-    nothing that is under this node's key."""
-    return {key: value for key, value in fields.items() if key not in ("sealed", "digest")} | {name: text}
+        Raises:
+            UrlwardError: they are of another version, or they are damaged and stay.
+            StateError: they cannot be read, or not be set aside.
+        """
+        return read_kept(
+            state / self.file, 1, self.name, self._made, UrlwardError, self.damaged, stays=self.stays
+        )
+
+    def _made(self, stored: Mapping[str, Any]) -> T:
+        fields = dict(stored)
+        if self.sealed_as:
+            fields["sealed"] = b64decode(fields.pop(self.sealed_as), validate=True)
+        return self.check(self.make(**fields))
+
+    def write(self, state: Path, records: Iterable[T]) -> None:
+        """Replace all that are kept; the folder is locked.
+
+        Raises:
+            StateError: not writable.
+        """
+        kept = [asdict(one) for one in records]  # type: ignore[call-overload]
+        if self.sealed_as:
+            kept = [one | {self.sealed_as: b64encode(one.pop("sealed")).decode()} for one in kept]
+        write_kept(state / self.file, 1, self.name, kept)
+
+    def opened(self, record: T, text: str) -> dict[str, Any]:
+        """Fields of a record for another node to make its own of: what is ``sealed`` in plain text, and
+        nothing that is under this node's key."""
+        fields = asdict(record)  # type: ignore[call-overload]
+        return {key: value for key, value in fields.items() if key not in ("sealed", "digest")} | {
+            self.sealed_as: text
+        }
 
 
 def check_times(*times: object) -> None:

@@ -3,10 +3,9 @@
 import secrets
 from pathlib import Path
 
-from urlward.encoding import without_bom
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError
-from urlward.regular import open_given, open_regular, write_new
+from urlward.regular import open_given, open_regular, without_bom, write_new
 
 _MAX_KEY_FILE = 4096
 

@@ -16,14 +16,14 @@ import secrets
 import threading
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import locked, made_folder, read_kept, unusable, write_kept
+from urlward.state.folder import KeptFile, locked, made_folder, unusable
 from urlward.state.token import read_token, token_of
 from urlward.state.watch import Signature
 
@@ -44,7 +44,6 @@ MAX_NAME = 64
 LONGEST_DAYS = 3_650
 
 _DAY = 86_400
-_VERSION = 1
 _NAME = re.compile(r"[^\W_](?:[\w.@'+-]| (?! )){0,63}(?<! )").fullmatch
 _DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -127,7 +126,7 @@ def add_person(
         if len(people) >= MOST:
             raise UrlwardError(f"at most {MOST} people")
         _audit(state, now, who, "person-added", person)
-        _write(state, [*people, person])
+        _KEPT.write(state, [*people, person])
     return person, secret
 
 
@@ -160,7 +159,7 @@ def remove_person(state: Path, name: str, who: str, *, now: float, token_file: P
                 token_file.unlink(missing_ok=True)  # first: a start lets in who has one that was left
             except OSError as e:
                 raise unusable(token_file, e) from e
-        _write(state, [one for one in people if one is not person])
+        _KEPT.write(state, [one for one in people if one is not person])
     return person
 
 
@@ -180,7 +179,7 @@ def change_role(state: Path, name: str, role: str, who: str, *, now: float) -> P
         _keep_an_operator(people, person, now)
         changed = replace(person, role=wanted, grant=secrets.token_hex(8))
         _audit(state, now, who, "person-role", changed, before=person.role)
-        _write(state, [changed if one is person else one for one in people])
+        _KEPT.write(state, [changed if one is person else one for one in people])
     return changed
 
 
@@ -210,11 +209,11 @@ def admit(state: Path, token_file: Path, now: float) -> None:
         if admin is None:
             admin = Person(ADMIN, "operator", digest, int(now))
             _audit(state, now, "", "person-added", admin)
-            _write(state, [admin, *people])
+            _KEPT.write(state, [admin, *people])
         elif admin.digest != digest:
             changed = replace(admin, digest=digest, grant=secrets.token_hex(8))
             _audit(state, now, "", "person-token", changed)
-            _write(state, [changed if one is admin else one for one in people])
+            _KEPT.write(state, [changed if one is admin else one for one in people])
 
 
 class People:
@@ -260,11 +259,7 @@ def read_people(state: Path) -> list[Person]:
         UrlwardError: of another version of urlward.
         StateError: it cannot be read.
     """
-    then = (
-        "nobody gets in by a token: a restart lets in who has the one in admin.token, `urlward admin add` "
-        "others"
-    )
-    return read_kept(state / FILE, _VERSION, "people", _person, UrlwardError, then)
+    return _KEPT.read(state)
 
 
 def person_row(person: Person, now: float) -> dict[str, str | bool]:
@@ -319,8 +314,7 @@ def _keep_an_operator(people: Iterable[Person], leaving: Person, now: float) -> 
         raise UrlwardError(f"{leaving.name}: nobody else is an operator: add one before")
 
 
-def _person(stored: dict[str, Any]) -> Person:
-    person = Person(**stored)
+def _checked(person: Person) -> Person:
     texts = (person.name, person.digest, person.grant)
     if not all(isinstance(text, str) for text in texts) or not _DIGEST(person.digest) or not person.grant:
         raise ValueError("not a person")
@@ -329,8 +323,10 @@ def _person(stored: dict[str, Any]) -> Person:
     return person
 
 
-def _write(state: Path, people: Iterable[Person]) -> None:
-    write_kept(state / FILE, _VERSION, "people", [asdict(one) for one in people])
+_KEPT = KeptFile(
+    FILE, "people", Person, _checked,
+    "nobody gets in by a token: a restart lets in who has the one in admin.token, `urlward admin add` others",
+)  # fmt: skip
 
 
 def _audit(state: Path, now: float, who: str, action: str, person: Person, **more: str) -> None:

@@ -3,9 +3,8 @@
 import secrets
 from pathlib import Path
 
-from urlward.encoding import BOM, without_bom
 from urlward.engine.errors import UrlwardError
-from urlward.regular import open_regular
+from urlward.regular import BOM, open_regular, without_bom
 from urlward.state.folder import locked, made_folder, unusable, write_private
 
 _SHORTEST = 20

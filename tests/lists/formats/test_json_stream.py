@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from engine.support import examples
 from urlward.lists.formats import csv_json
 from urlward.lists.formats.csv_json import array_items, object_members
-from urlward.lists.formats.format import FormatError
-from urlward.lists.formats.stream import SourceStream
+from urlward.lists.formats.format import FormatError, SourceStream
 
 
 def items(text: str) -> list[object]:

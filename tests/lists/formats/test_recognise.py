@@ -11,8 +11,8 @@ from lists.formats.support import DATA
 from urlward.engine.entry import Entry
 from urlward.engine.grammar import parse_line
 from urlward.lists.formats import AUTO, DEFAULTS, FormatError, FormatOptions, convert
+from urlward.lists.formats.format import MAX_LINE_BYTES
 from urlward.lists.formats.recognise import SNIFFED, likely, recognised
-from urlward.lists.formats.stream import MAX_LINE_BYTES
 from urlward.lists.source import ErrorBudget, Report, SourceError, check_budget, read_source
 from urlward.samples import SAMPLE
 

@@ -3,8 +3,7 @@ import io
 import pytest
 
 from urlward.engine.grammar import MAX_LINE
-from urlward.lists.formats.format import Skipped
-from urlward.lists.formats.stream import MAX_LINE_BYTES, SourceStream, stream_of, text_lines
+from urlward.lists.formats.format import MAX_LINE_BYTES, Skipped, SourceStream, stream_of, text_lines
 
 
 def test_the_mark_is_taken_off_and_the_file_stays_open() -> None:

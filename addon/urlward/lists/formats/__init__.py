@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
-from urlward.lists.formats import adblock, csv_json, digests, exports, hosts, native, squidguard, urls
+from urlward.lists.formats import adblock, csv_json, plain, squidguard
 from urlward.lists.formats.format import (
     DEFAULTS,
     FIELDS,
@@ -23,10 +23,10 @@ from urlward.lists.formats.format import (
     Found,
     Part,
     Skipped,
+    stream_of,
 )
 from urlward.lists.formats.format import format_of_files as _of_files
 from urlward.lists.formats.recognise import SNIFFED, likely, recognised, refuse_table, watched
-from urlward.lists.formats.stream import stream_of
 
 __all__ = [
     "AUTO",
@@ -76,20 +76,20 @@ AUTO = "auto"
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {
         AUTO: Format(_read_recognised, _parts_to_recognise, "told by its first bytes"),
-        "grammar": _of_files(native.read, "the list grammar"),
-        "hosts": _of_files(hosts.read, "hosts file"),
+        "grammar": _of_files(plain.read_native, "the list grammar"),
+        "hosts": _of_files(plain.read_hosts, "hosts file"),
         "adblock": _of_files(adblock.read, "AdBlock network rules of host and simple path form"),
-        "urls": _of_files(urls.read, "URLs, one a line"),
-        "urlhaus": _of_files(exports.read_urlhaus, "URLhaus export, CSV or JSON", may_be_json=True),
-        "phishtank": _of_files(exports.read_phishtank, "PhishTank export, CSV or JSON", may_be_json=True),
+        "urls": _of_files(plain.read_urls, "URLs, one a line"),
+        "urlhaus": _of_files(csv_json.read_urlhaus, "URLhaus export, CSV or JSON", may_be_json=True),
+        "phishtank": _of_files(csv_json.read_phishtank, "PhishTank export, CSV or JSON", may_be_json=True),
         "csv": _of_files(csv_json.read_csv, "CSV with columns of your naming", is_table=True),
         "json": _of_files(csv_json.read_json, "JSON array of objects", is_table=True, may_be_json=True),
         "jsonl": _of_files(csv_json.read_json_lines, "JSON Lines", is_table=True),
         "projectvic": _of_files(
-            digests.read_projectvic, "Project VIC or CAID export, JSON", may_be_json=True
+            csv_json.read_projectvic, "Project VIC or CAID export, JSON", may_be_json=True
         ),
         "threatexchange": _of_files(
-            digests.read_threatexchange, "digests as ThreatExchange's tools write CSV"
+            csv_json.read_threatexchange, "digests as ThreatExchange's tools write CSV"
         ),
         "squidguard": Format(squidguard.read, squidguard.parts, "squidGuard or ufdbGuard folder"),
         "squidguard-domains": _of_files(squidguard.read_domains, "squidGuard file domains, of any name"),
@@ -119,7 +119,7 @@ def format_named(name: str, options: FormatOptions) -> Format:
         raise FormatError(f"delimiter: format {name} has none")
     if options.white != "skip" and name != "squidguard":
         raise FormatError(f"white: format {name} has no folders that allow")
-    if options.take and name not in digests.CATEGORIES:
+    if options.take and name not in csv_json.CATEGORIES:
         raise FormatError(f"take: format {name} has no categories of its own to choose from")
     return found
 

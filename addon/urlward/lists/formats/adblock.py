@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
-from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped
-from urlward.lists.formats.stream import text_lines
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, text_lines
 from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
 
 _COSMETIC = re.compile(r"#@?(?:\$\??|\?|%)?#|\$@?\$")

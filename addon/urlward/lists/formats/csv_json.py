@@ -1,6 +1,12 @@
 """Tables: CSV (RFC 4180), JSON Lines, and JSON arrays of objects, with named columns.
 
 JSON of any size (RFC 8259) is parsed as a stream, one item after another.
+
+Exports that are read as such tables stand here too: of URLhaus and PhishTank (https://urlhaus.abuse.ch/api/,
+https://phishtank.org/developer_info.php), whose own number is the entry's id, and the subject its category;
+and digest lists of Project VIC or CAID, and of Meta's ThreatExchange tools
+(https://github.com/VICSDATAMODEL/ProjectVic, https://github.com/facebook/ThreatExchange). Those say of each
+digest of what category its file is; what is taken where nobody chooses is what is certain.
 """
 
 import json
@@ -18,18 +24,16 @@ from urlward.engine.grammar import MAX_LINE
 from urlward.lists.formats.format import (
     DIGESTS,
     FIELDS,
+    MAX_LINE_BYTES,
+    TOO_LONG,
     FormatError,
     FormatOptions,
     Found,
     NotTakenError,
     Skipped,
-    not_taken,
-)
-from urlward.lists.formats.stream import (
-    MAX_LINE_BYTES,
-    TOO_LONG,
     SourceStream,
     cut_lines,
+    not_taken,
     stream_of,
     text_lines,
 )
@@ -385,3 +389,151 @@ def _member(record: object, path: str) -> str:
     if isinstance(record, str):
         return record.strip()
     return str(record) if isinstance(record, int) and not isinstance(record, bool) else ""
+
+
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "projectvic": ("1",),
+    "threatexchange": ("POSITIVE_CLASS", "TRUE_POSITIVE", ""),
+}
+"""Of each format that has categories of its own, those that are taken where nobody chooses."""
+
+_NOT_CHOSEN = "of a category that is not taken (--take)"
+_VIC = {"md5": "MD5", "sha1": "SHA1", "sha256": "SHA256", "id": "MediaID"}
+_MEMBERS = b'"Media"'
+_SIGNALS = {
+    "pdq": PDQ,
+    "md5": "md5",
+    "photo_md5": "md5",
+    "video_md5": "md5",
+    "sha1": "sha1",
+    "sha256": "sha256",
+}
+"""Names of ThreatExchange's signals to algorithms."""
+
+
+def read_projectvic(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`. A case's media are below it; a hash set has none."""
+    stream = stream_of(file)
+    if stream.first() != b"{":
+        raise FormatError("not an export of Project VIC: not a JSON object")
+    taken = options.take or CATEGORIES["projectvic"]
+    below = "value.item.Media.item" if _MEMBERS in stream.peek(1) else "value.item"
+    for number, record in enumerate(member_items(stream, below), 1):
+        if isinstance(record, dict) and str(record.get("Category", "")) not in taken:
+            yield Skipped(number, 1, _NOT_CHOSEN, unsupported=True)
+        else:
+            yield from found_in(record, _VIC, number, options.category or "csam")
+
+
+def read_threatexchange(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`: CSV as ``threatexchange dataset --csv`` writes it, or a kind and a signal a line, as
+    its exchange of local files reads them."""
+    columns: dict[str, int] = {}
+    taken = options.take or CATEGORIES["threatexchange"]
+    for row in rows(file):
+        if isinstance(row, Skipped):
+            yield row
+            continue
+        number, values = row
+        if not columns and len(values) == 1 and " " in values[0].strip():
+            kind, _, signal = values[0].strip().partition(" ")
+            yield _found(kind, signal.strip(), number, options.category)
+            continue
+        if not columns:
+            columns = {value.strip().lower(): at for at, value in enumerate(values)}
+            if not {"signal_type", "signal_str"} <= columns.keys():
+                raise FormatError("not an export of ThreatExchange: no columns signal_type and signal_str")
+            continue
+        get = getter(values, columns)
+        if get("category") not in taken:
+            yield Skipped(number, 1, _NOT_CHOSEN, unsupported=True)
+            continue
+        yield _found(get("signal_type"), get("signal_str"), number, options.category)
+
+
+def _found(kind: str, signal: str, number: int, category: str) -> Found | Skipped:
+    try:
+        return Found(_signal(kind, signal) + attributes("", category), number)
+    except (UrlError, NotTakenError) as e:
+        return not_taken(number, 1, e)
+
+
+def _signal(kind: str, text: str) -> str:
+    if kind == "url":
+        return page(text)
+    if kind not in _SIGNALS:
+        raise NotTakenError("a kind of signal that no entry stands for")
+    return file_digest(_SIGNALS[kind], text)
+
+
+_URLHAUS = {"id": "id", "url": "url"}
+_URLHAUS_PLACES = {"id": 0, "url": 2}
+_PHISHTANK = {"id": "phish_id", "url": "url"}
+_NOT_VERIFIED = "a phish that nobody has verified"
+
+
+def read_urlhaus(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    stream = stream_of(file)
+    category = options.category or "malware"
+    return (_urlhaus_json if stream.first() == b"{" else _urlhaus_csv)(stream, category)
+
+
+def _urlhaus_csv(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
+    """Read CSV. The columns' names stand in a comment; feeds of a country or network have fewer."""
+    columns = _URLHAUS_PLACES
+    for row in rows(stream):
+        if isinstance(row, Skipped):
+            yield row
+            continue
+        number, values = row
+        is_comment = values[0].startswith("#")
+        names = [value.strip("# ").lower() for value in values]
+        if "url" in names:
+            columns = columns_of(names, {key: name for key, name in _URLHAUS.items() if name in names})
+        elif not is_comment:
+            yield from found(getter(values, columns), number, category)
+
+
+def _urlhaus_json(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
+    """Read JSON: an object of ids, each with an array of one object."""
+    for number, (id_, value) in enumerate(object_members(stream), 1):
+        records = value if isinstance(value, list) else [value]
+        for record in records:
+            named = {"id": id_, **record} if isinstance(record, dict) else record
+            yield from found_in(named, _URLHAUS, number, category)
+
+
+def read_phishtank(file: BinaryIO, options: FormatOptions) -> Iterator[Found | Skipped]:
+    """See `Format.read`."""
+    stream = stream_of(file)
+    category = options.category or "phishing"
+    return (_phishtank_json if stream.first() == b"[" else _phishtank_csv)(stream, category)
+
+
+def _phishtank_csv(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
+    columns: dict[str, int] = {}
+    verified = -1
+    for row in rows(stream):
+        if isinstance(row, Skipped):
+            yield row
+            continue
+        number, values = row
+        if not columns:
+            try:
+                columns = columns_of(values, _PHISHTANK)
+            except FormatError:
+                raise FormatError("not an export of PhishTank: no columns phish_id and url") from None
+            verified = values.index("verified") if "verified" in values else -1
+        elif 0 <= verified < len(values) and values[verified] == "no":
+            yield Skipped(number, 1, _NOT_VERIFIED, unsupported=True)
+        else:
+            yield from found(getter(values, columns), number, category)
+
+
+def _phishtank_json(stream: SourceStream, category: str) -> Iterator[Found | Skipped]:
+    for number, record in enumerate(array_items(stream), 1):
+        if isinstance(record, dict) and record.get("verified") == "no":
+            yield Skipped(number, 1, _NOT_VERIFIED, unsupported=True)
+        else:
+            yield from found_in(record, _PHISHTANK, number, category)

@@ -1,6 +1,7 @@
 """Readers of foreign formats: their results and options, and the names that columns may have."""
 
-from collections.abc import Callable, Iterator, Mapping
+import io
+from collections.abc import Buffer, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -8,6 +9,8 @@ from typing import BinaryIO, NamedTuple
 
 from urlward.engine.entry import ALGORITHMS
 from urlward.engine.errors import UrlError, UrlwardError
+from urlward.engine.grammar import MAX_LINE
+from urlward.regular import BOM
 
 DIGESTS = tuple(ALGORITHMS)
 """What a column of a table can be that lists files: a digest of each algorithm."""
@@ -91,7 +94,7 @@ class FormatOptions:
         category: of entries that the source gives none.
         white: what becomes of a squidGuard folder that allows: one of `WHITE`.
         take: the categories that are taken of a source that has its own
-            (`urlward.lists.formats.digests.CATEGORIES`); empty for those that there say.
+            (`urlward.lists.formats.csv_json.CATEGORIES`); empty for those that there say.
 
     Raises:
         FormatError: a field that is unknown, a delimiter that is not one character, or another `white`.
@@ -162,3 +165,97 @@ def format_of_files(read: Read, what: str, *, is_table: bool = False, may_be_jso
     return Format(
         read, lambda path, options: [Part(path, read, options, may_be_json)], what, is_table, may_be_json
     )
+
+
+MAX_LINE_BYTES = 4 * MAX_LINE
+"""A line's bytes are cut here; nothing that is read as an entry is as long."""
+
+TOO_LONG = f"line is longer than {MAX_LINE} characters"
+NOT_UTF8 = "not UTF-8"
+
+_BUFFER = 1 << 16
+
+
+class SourceStream(io.BufferedReader):
+    """Stream of a source file, with a look ahead; closing it leaves the file open.
+
+    Args:
+        file: what to read.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._counted = _Counted(file)
+        super().__init__(self._counted, _BUFFER)
+        if self.peek(len(BOM)).startswith(BOM):
+            self.read(len(BOM))
+
+    @property
+    def done(self) -> int:
+        """Number of bytes read of the file."""
+        return self._counted.done
+
+    @property
+    def ends_with_newline(self) -> bool:
+        """Whether the bytes read so far end a line."""
+        return self._counted.last == b"\n"
+
+    def first(self) -> bytes:
+        """First byte that is no white space, of those in the buffer."""
+        return self.peek(1).lstrip()[:1]
+
+
+class _Counted(io.RawIOBase):
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.done = 0
+        self.last = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer)
+        data = self._file.read(len(view))
+        if data:
+            view[: len(data)] = data
+            self.done += len(data)
+            self.last = data[-1:]
+        return len(data)
+
+
+def stream_of(file: BinaryIO) -> SourceStream:
+    """Wrap a file as a `SourceStream`, which it may be already."""
+    return file if isinstance(file, SourceStream) else SourceStream(file)
+
+
+def cut_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Iterate over lines, each cut at `MAX_LINE_BYTES`, so that a file without any stays small in memory."""
+    while raw := file.readline(MAX_LINE_BYTES):
+        if len(raw) == MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            rest = raw
+            while rest and not rest.endswith(b"\n"):
+                rest = file.readline(MAX_LINE_BYTES)
+            raw += rest[-1:]
+        yield raw
+
+
+def text_lines(file: BinaryIO, comments: tuple[bytes, ...]) -> Iterator[tuple[int, str] | Skipped]:
+    """Iterate over numbered lines without white space behind, but for those that are blank or comments.
+
+    Args:
+        file: a source.
+        comments: what a comment begins with; its encoding does not matter.
+    """
+    for number, raw in enumerate(cut_lines(stream_of(file)), 1):
+        if raw.startswith(comments) or raw.isspace():
+            continue
+        if len(raw) >= MAX_LINE_BYTES:
+            yield Skipped(number, MAX_LINE, TOO_LONG)
+            continue
+        try:
+            text = raw.decode().rstrip()
+        except UnicodeDecodeError as e:
+            yield Skipped(number, len(raw[: e.start].decode()) + 1, NOT_UTF8)
+            continue
+        if text and not text.lstrip().encode().startswith(comments):
+            yield number, text

@@ -13,13 +13,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from typing import BinaryIO
 
-from urlward.encoding import without_bom
 from urlward.engine.entry import Entry
 from urlward.engine.errors import EntryError
 from urlward.engine.grammar import parse_line
 from urlward.lists.formats.csv_json import NAMES, digest_named
-from urlward.lists.formats.format import DIGESTS, FormatError, FormatOptions, Found, Read, Skipped
-from urlward.lists.formats.stream import SourceStream
+from urlward.lists.formats.format import (
+    DIGESTS,
+    FormatError,
+    FormatOptions,
+    Found,
+    Read,
+    Skipped,
+    SourceStream,
+)
+from urlward.regular import without_bom
 
 SNIFFED = 4096
 """Bytes that are looked at."""

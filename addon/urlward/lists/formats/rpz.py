@@ -21,8 +21,7 @@ import dns.rdatatype
 import dns.zonefile
 
 from urlward.engine.errors import UrlError
-from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, not_taken
-from urlward.lists.formats.stream import text_lines
+from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, not_taken, text_lines
 from urlward.lists.formats.write import attributes, domain, host_alone
 
 MAX_RECORD = 1 << 16

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.encoding import without_bom
 from urlward.engine.errors import UrlError
 from urlward.engine.url import split_authority
 from urlward.lists.formats.format import (
@@ -30,10 +29,10 @@ from urlward.lists.formats.format import (
     Read,
     Skipped,
     not_taken,
+    text_lines,
 )
-from urlward.lists.formats.stream import text_lines
 from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
-from urlward.regular import open_regular
+from urlward.regular import open_regular, without_bom
 
 _SCHEME = re.compile(r"(?:https?|wss?)://", re.IGNORECASE).match
 _COMMENT = (b"#",)

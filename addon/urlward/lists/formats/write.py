@@ -13,8 +13,7 @@ from urlward.engine.entry import ALGORITHMS
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES
 from urlward.engine.url import byte_string, canonical_host, is_address, split_authority, split_url
-from urlward.lists.formats.format import NotTakenError
-from urlward.lists.formats.stream import NOT_UTF8
+from urlward.lists.formats.format import NOT_UTF8, NotTakenError
 
 # Nothing of the grammar in it but the URL; what it leaves over goes the long way.
 _PLAIN_URL = re.compile(

@@ -1,0 +1,292 @@
+"""Decisions of an operator on entries: ``urlward own``, ``urlward allow`` and ``urlward objections``."""
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from urlward.commands.arguments import (
+    DONE,
+    Command,
+    add_state_arguments,
+    caller,
+    state_of,
+    state_subcommand,
+    typed_url,
+)
+from urlward.config import Config, configured
+from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlwardError
+from urlward.objections.objections import decline, grant, read_objections, row
+from urlward.policy.allows import (
+    Allow,
+    add_allow,
+    allow_row,
+    current_allows,
+    duration,
+    end_allow,
+    expire_allows,
+)
+from urlward.policy.own import own_entries, own_row, reveal_own
+from urlward.state.folder import found_folder, local_key, state_folder
+
+
+def add_own_commands(command: Command) -> None:
+    """Declare ``urlward own``; what it needs is imported when it runs."""
+    own = command("own", None, "Entries of your own, one by one, in force at once.")
+    of_own = own.add_subparsers(required=True, metavar="COMMAND")
+
+    add = state_subcommand(
+        of_own, "add", _add, "Block or allow a host, a page, or whatever the list grammar can say."
+    )
+    add.add_argument(
+        "text", metavar="ENTRY", help='in the list grammar, or a URL; "-" reads it from standard input'
+    )
+    add.add_argument(
+        "--as",
+        dest="meant",
+        choices=("page", "below", "host"),
+        help="of a URL: that page, all in and below its folder, or its host with its subdomains",
+    )
+    add.add_argument("--allow", action="store_true", help="excuse it, as @@ does")
+    add.add_argument("--category", default="", metavar="NAME", help="of the entry")
+    add.add_argument("--note", default="", metavar="TEXT", help="kept in the record; without the host's name")
+    add.add_argument("--expires", default="", metavar="DATE", help="last day in force")
+    add.add_argument("--sure", action="store_true", help="although it blocks more than is usually meant")
+    add.add_argument("--json", action="store_true", help="as a JSON object")
+
+    remove = state_subcommand(of_own, "remove", _remove, "Remove an entry.")
+    remove.add_argument("--why", required=True, metavar="TEXT", help="for the record (audit.jsonl)")
+    remove.add_argument("id", metavar="ID", help="of the entry")
+
+    listing = state_subcommand(of_own, "list", _list, "Show the entries, without what they name.")
+    listing.add_argument("--json", action="store_true", help="as JSON objects")
+
+    reveal = state_subcommand(
+        of_own, "reveal", _reveal, "Show what an entry names; the audit log has who has asked."
+    )
+    reveal.add_argument("id", metavar="ID", help="of the entry")
+
+
+def _config(args: argparse.Namespace) -> Config:
+    path, config = configured(args.config)
+    if not (args.state or config.keeps_state):
+        raise UrlwardError(
+            f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with it "
+            "has no own entries: give the filter's own with --config, or its state folder with --state"
+        )
+    return config
+
+
+def _add(args: argparse.Namespace) -> int:
+    from urlward.feeds.own import UnsureError, add_to_own
+    from urlward.feeds.setup import protecting
+    from urlward.policy.own import draft
+
+    config = _config(args)
+    state = state_folder(args.state or config.state)
+    made = draft(
+        typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
+        note=args.note, expires=args.expires,
+    )  # fmt: skip
+    try:
+        added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
+    except UnsureError as e:
+        raise UrlwardError(f"{e}; --sure adds it all the same") from e
+    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {added.action}s a {added.kind}")
+    # A filter that runs as somebody else may have another, and would see nothing of it.
+    print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
+    return DONE
+
+
+def _remove(args: argparse.Namespace) -> int:
+    from urlward.feeds.own import remove_from_own
+
+    config = _config(args)
+    state = found_folder(state_folder(args.state or config.state))
+    removed = remove_from_own(config, state, args.id, args.why, caller())
+    print(f"{removed.id}: removed")
+    return DONE
+
+
+def _list(args: argparse.Namespace) -> int:
+    for entry in own_entries(found_folder(state_of(args))):
+        row = own_row(entry)
+        if args.json:
+            print(json.dumps(row))
+            continue
+        until = f", until {entry.expires}" if entry.expires else ""
+        category = f" {entry.category}" if entry.category else ""
+        note = f": {entry.note}" if entry.note else ""
+        print(
+            f"{entry.id}  {entry.action}s a {entry.kind}{category}{until}  {row['created']} {entry.who}{note}"
+        )
+    return DONE
+
+
+def _reveal(args: argparse.Namespace) -> int:
+    state = found_folder(state_of(args))
+    print(reveal_own(state, local_key(state), args.id, caller(), now=time.time()))
+    return DONE
+
+
+def add_allow_commands(command: Command) -> None:
+    """Declare ``urlward allow``."""
+    allow = command("allow", _allow, "Let a page, or a host with its subdomains, pass for a while.")
+    allow.add_argument(
+        "url", nargs="?", metavar="URL", help='a page, or a host alone; "-" reads it from standard input'
+    )
+    allow.add_argument("--for", dest="duration", metavar="TIME", help="30m, 2h or 3d; at most 30d")
+    allow.add_argument("--why", metavar="TEXT", help="kept in the record; without the host's name")
+    allow.add_argument("--host", action="store_true", help="the URL's host with its subdomains")
+    allow.add_argument("--list", action="store_true", help="show those in force")
+    allow.add_argument("--end", metavar="ID", help="end one before its time")
+    allow.add_argument("--json", action="store_true", help="as JSON objects")
+    add_state_arguments(allow)
+
+
+def _allow(args: argparse.Namespace) -> int:
+    _check_arguments(args)
+    now = time.time()
+    path, config = configured(args.config)
+    state = state_folder(args.state or config.state)
+    if args.list:
+        expire_allows(found_folder(state), now)
+        for allow in current_allows(state, now):
+            _show(allow, now, as_json=args.json)
+    elif args.end is not None:
+        ended = end_allow(state, args.end, args.why, caller(), now=now)
+        print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
+    else:
+        if not (args.state or config.keeps_state):
+            raise UrlwardError(
+                f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with "
+                "it heeds no allow: give the filter's own with --config, or its state folder with --state"
+            )
+        made = add_allow(
+            state, local_key(state), typed_url(args.url), duration(args.duration), args.why, caller(),
+            whole_host=args.host, now=now,
+        )  # fmt: skip
+        _show(made, now, as_json=args.json)
+        # A filter that runs as somebody else may have another, and would see nothing of it.
+        print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
+    return DONE
+
+
+def _check_arguments(args: argparse.Namespace) -> None:
+    if (args.url is not None) + args.list + (args.end is not None) != 1:
+        raise UrlwardError("give a URL, or --list, or --end ID")
+    if args.why is None and not args.list:
+        raise UrlwardError("--why TEXT is needed")
+    if args.url is not None and args.duration is None:
+        raise UrlwardError("--for TIME is needed, such as 2h")
+    for name, value in (("--for", args.duration), ("--host", args.host)):
+        if value and args.url is None:
+            raise UrlwardError(f"{name} goes with a URL")
+    if args.list and args.why is not None:
+        raise UrlwardError("--why goes with a URL or --end")
+
+
+def _show(allow: Allow, now: float, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(allow_row(allow)))
+        return
+    what = "the page" if allow.kind == "page" else "the host and its subdomains"
+    until = f"{time_text(allow.until)} ({_left(allow.until - now)})"
+    print(f"{allow.id}  {what}  until {until}  {allow.who}: {allow.why}")
+
+
+def _left(seconds: float) -> str:
+    minutes = max(round(seconds / 60), 1)
+    days, hours = divmod(minutes // 60, 24)
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def add_objection_commands(command: Command) -> None:
+    """Declare ``urlward objections``."""
+    of_objections = command("objections", None, "Objections that came from the block page.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    listing = state_subcommand(
+        of_objections, "list", _objections, "Show the open ones, with what was written."
+    )
+    listing.add_argument("--all", action="store_true", help="those that are decided too")
+    listing.add_argument("--json", action="store_true", help="as JSON objects")
+
+    granting = state_subcommand(
+        of_objections, "grant", _grant, "Agree, and let what it is about pass for a while."
+    )
+    granting.add_argument("id", metavar="ID")
+    granting.add_argument(
+        "url",
+        nargs="?",
+        metavar="URL",
+        help='what is to pass: a page, or a host alone; "-" reads it from standard input. An objection does '
+        "not tell which page it is about; without a URL nothing is allowed",
+    )
+    granting.add_argument("--for", dest="duration", metavar="TIME", help="30m, 2h or 3d; at most 30d")
+    granting.add_argument("--host", action="store_true", help="the URL's host with its subdomains")
+    granting.add_argument("--why", required=True, metavar="TEXT", help="kept in the record; without the host")
+
+    declining = state_subcommand(of_objections, "decline", _decline, "The block stays.")
+    declining.add_argument("ids", nargs="+", metavar="ID")
+    declining.add_argument("--why", required=True, metavar="TEXT", help="kept in the record")
+
+
+def _objections(args: argparse.Namespace) -> int:
+    state = found_folder(state_of(args))
+    found = [one for one in read_objections(state) if args.all or one.state == "open"]
+    if not found:
+        return DONE
+    key = local_key(state)
+    for one in found:
+        shown = row(one, key)
+        print(json.dumps(shown) if args.json else _in_words(shown))
+    return DONE
+
+
+def _grant(args: argparse.Namespace) -> int:
+    if args.url is None and (args.duration or args.host):
+        raise UrlwardError("--for and --host go with a URL")
+    if args.url is not None and args.duration is None:
+        raise UrlwardError("--for TIME is needed with a URL, such as 2h")
+    state = found_folder(state_of(args))
+    url = typed_url(args.url or "")
+    if args.url == "-" and not url:
+        raise UrlwardError("standard input: no URL")
+    _, allow = grant(
+        state,
+        local_key(state),
+        args.id,
+        args.why,
+        caller(),
+        now=time.time(),
+        url=url,
+        seconds=duration(args.duration) if args.duration else 0,
+        whole_host=args.host,
+    )
+    if allow is None:
+        print(f"{args.id}: granted; nothing is allowed, since no URL was given")
+    else:
+        print(f"{args.id}: granted; {allow.id} allows the {allow.kind} until {time_text(allow.until)}")
+    return DONE
+
+
+def _decline(args: argparse.Namespace) -> int:
+    state = found_folder(state_of(args))
+    for id_ in args.ids:
+        decline(state, id_, args.why, caller(), now=time.time())
+        print(f"{id_}: declined", flush=True)
+    return DONE
+
+
+def _in_words(shown: dict[str, Any]) -> str:
+    lines = [
+        f"{shown['id']}  {shown['time']}  {shown['reference']}  {shown['client'] or '-'}  {shown['state']}"
+    ]
+    lines += [f"  | {line}" for line in shown["message"].split("\n")]
+    if shown["decided"]:
+        allow = f" ({shown['allow']})" if shown["allow"] else ""
+        lines.append(f"  {shown['state']} {shown['decided']}{allow} by {shown['who']}: {shown['why']}")
+    return "\n".join(lines)
