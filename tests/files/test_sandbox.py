@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from conftest import wait_for
-from files.pictures import FRAGMENTED, picture, video, written
+from files.pictures import FRAGMENTED, picture, tracks, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
@@ -208,6 +208,25 @@ def test_of_an_animation_that_is_transparent_no_more_is_looked_at_than_of_video(
         MediaFormat.WEBP, written(shown[0], "WEBP", save_all=True, append_images=shown[1:])
     )
     assert len(seen) == MOST_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("media", "muxer", "codec"),
+    [
+        (MediaFormat.MP4, "mp4", "mpeg4"),
+        (MediaFormat.WEBM, "matroska", "mpeg4"),
+        (MediaFormat.TS, "mpegts", "mpeg2video"),
+    ],
+)
+def test_all_tracks_of_a_video_are_looked_at(
+    sandbox: Box, media: MediaFormat, muxer: str, codec: str
+) -> None:
+    """Browsers show the first that they can decode, and pass over one that is too large or too small."""
+    shown = [picture(1, (16, 16)), picture(2, (160, 120)), picture(3, (320, 240))]
+    _, seen = sandbox.look(media, tracks(shown, muxer, codec))
+    for image in shown[1:]:
+        assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+    assert len(seen) <= MOST_FRAMES
 
 
 @pytest.mark.parametrize(

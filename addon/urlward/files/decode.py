@@ -34,6 +34,9 @@ MOST_PICTURES = 8
 _MOST_DECODED = 256
 """Pictures of an animation whose last one is looked at: those before it have to be decoded for it."""
 
+MOST_TRACKS = 4
+"""Tracks of a video that are looked at."""
+
 GAP = 1.0
 """Seconds between two key frames that are looked at, at least."""
 
@@ -194,17 +197,18 @@ def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
     import av
 
     with av.open(file, format=demuxer) as container:
-        stream = container.streams.video[0]
-        context: Any = stream.codec_context
-        _check(context.width, context.height)
-        context.thread_count = 1
-        context.skip_frame = "NONKEY"
-        length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-        gap = max(GAP, length / MOST_FRAMES)
-        for decoded in islice(_decoded(container, stream, gap), MOST_FRAMES):
-            _check(decoded.width, decoded.height)
-            if min(decoded.width, decoded.height) < LEAST_SIDE:
-                return
+        # Browsers show the first track that they can decode, which may be any.
+        tracks = [one for one in container.streams.video[:MOST_TRACKS] if _fits(one.codec_context)]
+        if not tracks:
+            raise TooLargeError  # or it has none
+        share = MOST_FRAMES // len(tracks)
+        for track in tracks:
+            context: Any = track.codec_context
+            context.thread_count = 1
+            context.skip_frame = "NONKEY"
+        for decoded in _decoded(container, tracks, share):
+            if not _fits(decoded) or min(decoded.width, decoded.height) < LEAST_SIDE:
+                continue
             scale = min(SIDE / max(decoded.width, decoded.height), 1.0)
             small = decoded.reformat(
                 width=max(round(decoded.width * scale), 1),
@@ -215,19 +219,36 @@ def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
             yield Frame(max(float(decoded.time or 0.0), 0.0), small.to_ndarray())
 
 
-def _decoded(container: Any, stream: Any, gap: float) -> Iterator[Any]:
-    """Key frames that are at least so many seconds apart; what lies between is not decoded."""
+def _fits(sized: Any) -> bool:
+    return bool(sized.width * sized.height <= MOST_PIXELS)
+
+
+def _decoded(container: Any, tracks: "list[Any]", share: int) -> Iterator[Any]:
+    """Key frames that are at least so many seconds apart, a share of each track; what lies between is not
+    decoded."""
     import av
 
-    last = None
-    for packet in container.demux(stream):
-        if packet.size and not packet.is_keyframe:
+    last = dict.fromkeys((track.index for track in tracks), float("-inf"))
+    left = dict.fromkeys(last, share)
+    gaps = {track.index: max(GAP, _length(track) / share) for track in tracks}
+    for packet in container.demux(*tracks):
+        track = packet.stream.index
+        if not left[track] or (packet.size and not packet.is_keyframe):
             continue
         if packet.size and packet.pts is not None:
             at = float(packet.pts * packet.time_base)
-            if last is not None and 0 <= at - last < gap:
+            if 0 <= at - last[track] < gaps[track]:
                 continue
-            last = at
+            last[track] = at
         # One that is damaged costs itself alone. The last packet is empty, and brings what is held back.
         with suppress(av.error.FFmpegError):
-            yield from packet.decode()
+            for decoded in islice(packet.decode(), left[track]):
+                left[track] -= 1
+                yield decoded
+        if not any(left.values()):
+            return
+
+
+def _length(track: Any) -> float:
+    """Seconds of a track; 0 where it does not say."""
+    return float(track.duration * track.time_base) if track.duration and track.time_base else 0.0
