@@ -331,6 +331,20 @@ def test_whoever_undoes_no_coding_gets_no_known_file(coding: str, size: int, con
         assert ended(fed(inspection(Judge(listed), fields), known, size)).answer == "listed"
 
 
+@pytest.mark.parametrize("size", [1, 1 << 16])
+def test_little_is_kept_of_what_says_nothing(size: int) -> None:
+    # The name of a file in a gzip member's head (RFC 1952 section 2.3.1), which does not end.
+    data = b"\x1f\x8b\x08\x08\0\0\0\0\0\3" + b"a" * (3_000_000 if size > 1 else 3_000)
+    fields = {"Content-Type": "text/html", "Content-Encoding": "gzip"}
+    one = inspection(Judge(), fields)
+    for at in range(0, len(data), size):
+        one.feed(data[at : at + size])
+        assert sum(map(len, one._early)) < 1 << 17
+        assert len(one._early) <= 64
+    fields["Content-Type"] = "image/png"
+    assert ended(fed(inspection(Judge(data), fields), data, size)).answer == "listed"
+
+
 def test_what_is_too_large_once_undone_is_compared_as_it_is_sent() -> None:
     data = gzip.compress(bytes(5_000_000))
     fields = {"Content-Type": "image/png", "Content-Encoding": "gzip"}

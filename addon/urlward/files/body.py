@@ -78,8 +78,11 @@ _LARGE: Final = {"br": 2, "zstd": 1}
 """Decoders, by their codings, that remember up to 16 MiB of what has passed, of which a few bytes may make
 all."""
 
-_MOST_EARLY: Final = 64
-"""Pieces of a body in some coding that are kept until its content says what it is."""
+_MOST_EARLY: Final = 1 << 16
+"""Bytes of a body in some coding that are kept until its content says what it is."""
+
+_SOME_EARLY: Final = 64
+"""Pieces in which these are."""
 
 MOST_LARGE: Final = 32
 """Such decoders that a worker has at a time, but for the first step, by which nearly all bodies are told."""
@@ -505,7 +508,8 @@ class Inspection[Answer]:
     def _put(self, content: bytes) -> None:
         if self._sent:
             self._early.append(content)
-            if self._head is None or len(self._early) >= _MOST_EARLY:
+            is_full = len(self._early) >= _SOME_EARLY or sum(map(len, self._early)) >= _MOST_EARLY
+            if self._head is None or is_full:
                 self._look_at_early()
         if self._copy_is_sent:
             self._write(content)
