@@ -243,6 +243,14 @@ _BEGUN_FIRST = (
 """What takes long with few tests: begun last, one process would be at it when all others are done."""
 
 
+_WAITING = (
+    "networks", "tests/e2e", "tests/lab", "tests/fleet", "tests/publish", "tests/resolver", "tests/records",
+    "tests/feeds", "tests/service", "tests/objections",
+)  # fmt: skip
+"""What waits for processes, servers and moments for most of its time: all of it at a time leaves processors
+without work, and after all else most of all."""
+
+
 class _Files(LoadScopeScheduling):  # type: ignore[misc]
     """A file's tests stay together, as do those of `_SHARED`; networks of several machines
     come one after another."""
@@ -254,11 +262,15 @@ class _Files(LoadScopeScheduling):  # type: ignore[misc]
         return shared or nodeid.partition("::")[0]
 
     def _assign_work_unit(self, node: Any) -> None:
-        for kind in _BEGUN_FIRST:
-            found = next((scope for scope in self.workqueue if scope.startswith(kind)), None)
-            if found is not None:
-                self.workqueue.move_to_end(found, last=False)
-                break
+        """Every second process prefers what waits, the others what computes, so that each has of both."""
+        waits = int(node.gateway.id.removeprefix("gw")) % 2 == 0
+        queue = [scope for scope in self.workqueue if scope.startswith(_WAITING) is waits] or [
+            *self.workqueue
+        ]
+        # Those with most tests come first, and of what waits those with fewest, which are whole filters.
+        rest = queue[-1] if queue[0].startswith(_WAITING) else queue[0]
+        begun = (scope for kind in _BEGUN_FIRST for scope in queue if scope.startswith(kind))
+        self.workqueue.move_to_end(next(begun, rest), last=False)
         super()._assign_work_unit(node)
 
 

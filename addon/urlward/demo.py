@@ -262,15 +262,28 @@ def _show_known(config: Path, folder: Path, entries: set[str]) -> None:
     for line in _urlward("own", "list", "--config", str(config)).stdout.splitlines():
         print(f"      {line}")
 
-    _say("A report for a hotline")
+    _say("A report for a hotline: what the records have of one event, and no client")
+    reference = events[-1]["reference"]
     done = _urlward(
-        "report", "file", events[-1]["reference"], "-o", str(folder / "report"), "--why", "the demo",
-        "--config", str(config),
-    )  # fmt: skip
+        "report",
+        "file",
+        reference,
+        "-o",
+        str(folder / "report"),
+        "--why",
+        "the demo",
+        "--config",
+        str(config),
+    )
     if done.returncode:
         raise UrlwardError(f"demo: {done.stderr.strip()}")
     found = json.loads((folder / "report/report.json").read_text())["data"]["events"][0]
-    print(f"      {', '.join(found)}")
+    print(f'      urlward report file {reference} -o report --why "the demo"')
+    print(f"      wrote report.html for people and report.json for programs; of {len(found)} facts in them:")
+    for name in ("time", "list", "entry", "destination", "detail"):
+        value = found[name]
+        text = ", ".join(f"{key} {each}" for key, each in value.items()) if name == "detail" else value
+        print(f"      {name:12} {text}")
 
 
 def _expect_file(answer: _Response, path: str, body: bytes, why: str) -> None:

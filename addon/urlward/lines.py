@@ -123,13 +123,13 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Lines of a table, its columns two spaces apart; those of some numbers are flush right."""
+def columns(rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[str]:
+    """Lines of a table, its columns two spaces apart; those that have one of some names are flush right."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(rows[0], row, widths, strict=True)
         ).rstrip()
         for row in rows
     ]

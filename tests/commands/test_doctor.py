@@ -4,14 +4,19 @@ import json
 import os
 import resource
 import socket
+import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from conftest import free_port, listening
+from e2e import support
 from urlward import cli
 from urlward.commands import doctor
 from urlward.commands.doctor import Finding
@@ -33,9 +38,20 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def found(capsys: pytest.CaptureFixture[str], path: Path, code: int) -> dict[str, list[Finding]]:
+def forked(line: Sequence[str], **how: Any) -> "subprocess.CompletedProcess[str]":
+    """What `subprocess.run` gives; of a filter that tries its configuration, by a fork (`e2e.forks`)."""
+    tries = list(line[line.index("urlward") + 1 :]) if "urlward" in line else []
+    return support.urlward(*tries) if tries[:2] == ["run", "--check"] else subprocess.run(line, **how)
+
+
+def found(
+    capsys: pytest.CaptureFixture[str], path: Path, code: int, run: Callable[..., Any] = forked
+) -> dict[str, list[Finding]]:
     capsys.readouterr()
-    with pytest.raises(SystemExit) as raised:
+    with (
+        patch.object(doctor, "subprocess", SimpleNamespace(**{**vars(subprocess), "run": run})),
+        pytest.raises(SystemExit) as raised,
+    ):
         cli.main(["doctor", "--json", "--config", str(path)])
     by_name: dict[str, list[Finding]] = {}
     for each in json.loads(capsys.readouterr().out):
@@ -45,7 +61,7 @@ def found(capsys: pytest.CaptureFixture[str], path: Path, code: int) -> dict[str
 
 
 def test_all_is_well(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    by_name = found(capsys, config, 0)
+    by_name = found(capsys, config, 0, subprocess.run)
     assert {"configuration", "clock", "DNS", "ports", "state folder", "certificate", "lists", "files"} == {
         *by_name
     }

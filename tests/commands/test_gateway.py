@@ -158,7 +158,7 @@ def test_up_status_down(run: Run, nft: Nft, config: str) -> None:
 def _not_run(*arguments: str) -> tuple[int, str]:
     """Exit code and error of a filter that does not start; a process, as its first worker is one."""
     command = [sys.executable, "-P", "-m", "urlward", "run", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     return done.returncode, done.stderr
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from e2e import support
 from urlward import cli
 from urlward.commands import init
 from urlward.commands.init import KINDS, NAME, configuration
@@ -45,8 +46,7 @@ def test_a_configuration_can_be_used_and_has_what_goes_with_it(tmp_path: Path, k
     assert (folder / "state" / KEY_FILE).exists()
     assert "Example" in authority(folder / "ca").certificate.subject.rfc4514_string()
     if kind != "provider":  # whose rules are not in the kernel
-        line = [sys.executable, "-m", "urlward", "run", "--check", "--config", str(folder / NAME)]
-        done = subprocess.run(line, capture_output=True, text=True)
+        done = support.urlward("run", "--check", "--config", folder / NAME)
         assert done.stdout.splitlines()[0] == "configuration ok", done.stderr
 
 

@@ -33,7 +33,7 @@ def test_added_listed_revealed_and_removed(
     assert err == f"urlward: in {tmp_path}/state, for filters with that state folder\n"
     assert own("list") == 0
     out = capsys.readouterr().out
-    assert out.startswith(f"{row['id']}  blocks a domain games  ")
+    assert out.startswith(f"{row['id']}  blocks a domain (games)  ")
     assert "listed" not in out
     assert own("list", "--json") == 0
     assert json.loads(capsys.readouterr().out) == row

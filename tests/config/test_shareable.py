@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from urlward.config import Config, is_key, read_config
-from urlward.config.tables import NOT_SHOWN, SHAREABLE, Shareable, Table, shareable
+from urlward.config.tables import NOT_SHOWN, SHAREABLE, Shareable, Table, shareable, variables
 
 SHARED = {
     "Config.max_errors", "FeedTable.name", "FeedTable.format", "FeedTable.delimiter", "FeedTable.max_errors",
@@ -132,3 +132,21 @@ def test_keys(key: str):
 )
 def test_what_is_no_key(key: str):
     assert not is_key(key)
+
+
+def test_variables_that_hold_secrets_are_known_by_their_keys() -> None:
+    feeds = [
+        {"name": "a", "url": "https://a.example/", "token_env": "TOKEN"},
+        {"name": "b", "url": "https://b.example/", "user": "u", "password_env": "PASSWORD"},
+        {"name": "c", "path": "/TOKEN_ENV"},
+    ]
+    store = {"kind": "postgresql", "url_env": "DATABASE"}
+    records = {
+        "days": {"blocks": 1, "operations": 1, "assignments": 1}, "store": [store],
+        "assignments": {"kind": "postgresql", "url_env": "WHO"},
+    }  # fmt: skip
+    config = Config.model_validate({"feed": feeds, "records": records}, strict=False)
+    assert sorted(variables(config)) == ["DATABASE", "PASSWORD", "TOKEN", "WHO"]
+    assert [*variables(Config())] == []
+    named = {name for table in {*tables()} for name in table.model_fields if name.endswith("_env")}
+    assert named == {"token_env", "password_env", "url_env"}, "whoever adds one has it be a `Variable`"

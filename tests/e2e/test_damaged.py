@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,8 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, Nginx, children_of, running, status_of
-from e2e.test_confidential import command, processes
+from e2e.support import Filter, Nginx, children_of, command_of, running, status_of
+from e2e.test_confidential import processes
 from urlward.assignments.store import AssignmentStore
 from urlward.engine.digest import format_key
 from urlward.policy.allows import add_allow
@@ -278,14 +278,6 @@ def test_what_is_kept_of_the_operators_own_lists_may_be_damaged(
             assert "; set aside as damaged/" in lines[0]
 
 
-def processes_of(pid: int) -> Iterator[tuple[int, str]]:
-    """Descendants of a process, with their command lines."""
-    with suppress(OSError):  # it has ended meanwhile
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            yield int(child), command(int(child))
-            yield from processes_of(int(child))
-
-
 def stop_outside_locks(pid: int, state: Path) -> None:
     """Stop a process while it holds neither folder's lock, which others wait for."""
     while True:
@@ -307,8 +299,7 @@ def test_a_replaced_worker_filters_with_what_the_others_have(folder: Path, origi
     # Nobody takes the service process, which is stopped below, to hang; it is known by its command.
     with filtering(folder, "filter", workers=2, more="worker_timeout = 0", executes=True) as (proxy, admin):
         wait_for(lambda: is_ready(admin), "both workers")
-        found = dict(processes_of(proxy.process.pid))
-        (feeds,) = (pid for pid, line in found.items() if "service.process" in line)
+        (feeds,) = (pid for pid in processes(proxy.process.pid) if "service.process" in command_of(pid))
         workers = [pid for pid in children_of(proxy.process.pid) if pid != feeds]
         assert len(workers) == 2
         stop_outside_locks(feeds, state)  # nothing is made anew meanwhile

@@ -22,8 +22,10 @@ def shown(capsys: pytest.CaptureFixture[str]) -> str:
         assert re.search(rf"/{name}\.png\n +[^\n]*: entry DEMO-1 has its SHA-256\n", out)
     assert re.search(r"blocked \(451\) +http://news\.demo\.test/known\.png\n +an own entry, ", out)
     assert re.search(r"[0-9A-Z-]{14}  list demo, entry DEMO-1, sha256: cut\n", out)
-    assert re.search(r"o-[0-9a-f]{12}  blocks a page demo, until [0-9-]{10} .* known files: list demo", out)
-    assert "digest, " in out.partition("A report for a hotline")[2]
+    assert re.search(
+        r"o-[0-9a-f]{12}  blocks a page \(demo\), until [0-9-]{10} .* known files: list demo", out
+    )
+    assert "algorithm sha256, " in out.partition("A report for a hotline")[2]
     return out
 
 

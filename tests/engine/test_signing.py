@@ -107,10 +107,10 @@ def test_openssl_verifies_it_too(tmp_path: Path) -> None:
     }.items():
         (tmp_path / name).write_bytes(content)
     command = "openssl pkeyutl -verify -pubin -inkey public -rawin -in message -sigfile signature"
-    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command.split(), cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert "Signature Verified Successfully" in done.stdout, done
     made = subprocess.run(
-        ["openssl", "pkey", "-in", "private", "-pubout"], cwd=tmp_path, capture_output=True, timeout=30
+        ["openssl", "pkey", "-in", "private", "-pubout"], cwd=tmp_path, capture_output=True, timeout=120
     )
     assert made.stdout == SIGNER.public.pem()
 

@@ -24,6 +24,7 @@ from urlward.feeds.learn import (
     leads_to,
 )
 from urlward.feeds.setup import make_keeper
+from urlward.policy import own
 from urlward.policy.own import LEARNED, add_own, draft, line_of, own_entries
 from urlward.samples import PROTECTED
 from urlward.state.folder import DAMAGED, StateError, local_key
@@ -396,6 +397,22 @@ def test_what_was_learned_goes_when_it_is_over_though_nothing_is_learned_any_mor
     after.look()
     assert own_entries(state) == [mine]
     assert verdict(state, f"http://{MATCH.url}")[0] == "pass"
+
+
+def test_what_is_learned_leaves_room_for_what_operators_add(
+    worker: Worker, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "MOST", 4)
+    monkeypatch.setattr(own, "MOST_LEARNED", 2)
+    for n in range(9):
+        worker.learn(MATCH._replace(url=f"listed.example/{n}"))
+    worker.close()
+    service = Service(state)
+    service.look()
+    assert [one.who for one in own_entries(state)] == [LEARNED] * 2
+    assert [alarm for alarm, _ in service.alarms] == ["learned-full"]
+    for n in range(2):
+        add_own(state, local_key(state), draft(f"http://other.example/{n}"), "ann", now=time.time())
 
 
 def test_an_operators_entry_stays(worker: Worker, state: Path) -> None:

@@ -1,5 +1,6 @@
 """Polling of artifacts by their first bytes, and lists that a body issues anew."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from feeds.feed_support import Server, feed, hosts
 from feeds.test_take import SIGNER, THIEF, asked, issue
 from feeds.test_updates import running, table
 from lists.support import key_file
+from urlward.config import Config
 from urlward.engine.artifact import Header, parse
 from urlward.engine.signing import sign_artifact
 from urlward.feeds import updates
+from urlward.feeds.feed import Feed
 from urlward.feeds.source import NO_VALIDATORS, Validators
-from urlward.feeds.updates import PollError, peek
+from urlward.feeds.updates import PollError, Slots, Updates, peek
 
 LARGE, SMALL = issue(1, *range(200), signer=SIGNER), issue(2, *range(20), signer=SIGNER)
 
@@ -44,6 +47,10 @@ class Over(Exception):
     """What a test ends polling with."""
 
 
+async def at_rest() -> None:
+    """That no refresh is under way."""
+
+
 async def test_a_page_in_between_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -62,7 +69,7 @@ async def test_a_page_in_between_does_not_end_it(
     monkeypatch.setattr(updates, "MOST_WAIT", 0.001)
     table = feed(tmp_path, url="http://192.0.2.1/").table.model_copy(update={"poll": 0.001})
     with pytest.raises(Over):
-        await updates.poll(table, lambda: parse(LARGE).header, lambda: asked_for.append(True))
+        await updates.poll(table, lambda: parse(LARGE).header, lambda: asked_for.append(True), at_rest)
     assert asked_for == [True]
     assert caplog.text.count("is no artifact: it is looked at each interval alone") == 2, "once each time"
 
@@ -87,15 +94,50 @@ async def test_what_is_not_taken_is_asked_for_once(tmp_path: Path, monkeypatch: 
     table = made.table.model_copy(update={"poll": 0.001})
     in_force = first
     with pytest.raises(Over):
-        await updates.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+        await updates.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]), at_rest)
     assert (len(looks), asked_for) == (6, [second])
     # Another one is asked for, and so is the first where it is no longer in force.
     looks.clear()
     asked_for.clear()
     seen, in_force = iter([second, first, second]), parse(again(LARGE, 3)).header
     with pytest.raises(Over):
-        await updates.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]))
+        await updates.poll(table, lambda: in_force, lambda: asked_for.append(looks[-1]), at_rest)
     assert asked_for == [second, first, second]
+
+
+async def test_what_a_refresh_brings_that_is_under_way_is_not_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow machine a first fetch was followed by a second one at once."""
+    first, second = parse(LARGE).header, parse(SMALL).header
+    seen, in_force = iter([first, second]), None
+    asked_for: list[bool] = []
+
+    def look(*_: object) -> tuple[Header, Validators]:
+        try:
+            return next(seen), NO_VALIDATORS
+        except StopIteration:
+            raise Over from None
+
+    async def settled() -> None:
+        nonlocal in_force
+        in_force = first
+
+    monkeypatch.setattr(updates, "peek", look)
+    table = feed(tmp_path, url="http://192.0.2.1/").table.model_copy(update={"poll": 0.001})
+    with pytest.raises(Over):
+        await updates.poll(table, lambda: in_force, lambda: asked_for.append(True), settled)
+    assert asked_for == [True], "the second one alone"
+
+
+async def test_a_refresh_that_is_under_way_is_waited_for(tmp_path: Path) -> None:
+    table = feed(tmp_path, url="http://192.0.2.1/").table
+    made = Updates(Feed(table, Config(feed=(table,)), tmp_path), Slots())
+    async with made._one:
+        waiting = asyncio.ensure_future(made._settled())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+    await waiting
 
 
 @pytest.mark.parametrize("content", [hosts(*range(100)), hosts(1)])

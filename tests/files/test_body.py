@@ -5,12 +5,14 @@ import hashlib
 import sys
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import brotli
 import pytest
 
+from urlward.compression import Decoder
 from urlward.config import FilesTable
 from urlward.files.body import BodySeen, Inspection, Room, facts_of, media_of
 from urlward.files.inspection import Hear, PictureFound
@@ -392,6 +394,190 @@ def test_more_codings_than_anybody_needs(count: int) -> None:
     judge = Judge(PICTURE)
     assert fed(inspection(judge, fields, room=Room(count - 4)), data).over
     assert judge.without_room, "they take memory"
+
+
+HARD_BROTLI = (
+    b"\x0c"  # a window of 64 KiB, and a block of nothing
+    + bytes.fromhex(f"0000f0ff0810190000{'0' * 130}20c42228820291000c") * 1200
+    + b"\3"
+)
+"""Blocks of one byte each, of which each brings a map of 16,384 contexts that are moved to the front."""
+
+
+class Counted:
+    """A decoder, of which is noted how much goes in and comes out at a time."""
+
+    def __init__(self, decoder: Decoder, calls: list[tuple[int, int]]) -> None:
+        self.decoder, self.calls = decoder, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.decoder, name)
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        found = self.decoder.decompress(data, most)
+        self.calls.append((len(data), len(found)))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("coding", "data", "least"),
+    [
+        ("gzip", gzip.compress(Random(1).randbytes(1 << 20)), 64),
+        ("zstd", zstd.compress(Random(1).randbytes(1 << 20)), 256),
+        ("br", brotli.compress(Random(1).randbytes(1 << 20), quality=1), 1024),
+        ("br", HARD_BROTLI, 96),
+        ("br, br", brotli.compress(HARD_BROTLI), 96),
+        ("zstd, br, gzip", gzip.compress(brotli.compress(zstd.compress(bytes(8 << 20)))), 256),
+    ],
+)
+def test_a_step_takes_few_bytes_and_makes_few(coding: str, data: bytes, least: int) -> None:
+    """However hard they are to read: of what one coding makes, the next gets a few at a time as well."""
+    calls: list[tuple[int, int]] = []
+    facts = facts_of(200, [(b"Content-Encoding", coding.encode())], None)
+    assert facts is not None
+    counted = tuple(each._replace(new=lambda new=each.new: Counted(new(), calls)) for each in facts.codings)
+    one = Inspection(facts._replace(codings=counted), FilesTable(types=("*",)), ("sha256",), Judge())
+    done = looks = 0
+    one.feed(data)
+    while one.behind:
+        assert len(calls) == done + 1, "one step, where there is no time for more"
+        done, looks = len(calls), looks + 1
+        one.work()
+    one.end()
+    assert one.over
+    assert len(calls) >= least
+    for put_in, made in calls:
+        assert put_in <= max(each.step for each in facts.codings)
+        assert made <= 3 << 15
+
+
+class Later:
+    """What is to be done in a thread, done when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Callable[[], bytes], Callable[[], None], Future[bytes]]] = []
+
+    def __call__(self, work: Callable[[], bytes], then: Callable[[], None]) -> Future[bytes]:
+        self.asked.append((work, then, Future()))
+        return self.asked[-1][2]
+
+    def do(self) -> None:
+        """Do the one that waits."""
+        ((work, then, done),) = self.asked
+        self.asked.clear()
+        try:
+            done.set_result(work())
+        except Exception as e:
+            done.set_exception(e)
+        then()
+
+
+def aside(
+    judge: Judge, coding: str, room: Room | None = None
+) -> tuple[Inspection[str], Later, Callable[[], bool]]:
+    """An inspection; what it has to be done; and whether it has asked for a call since the last question."""
+    later, called = Later(), list[bool]()
+    facts = facts_of(200, [(b"Content-Type", b"image/png"), (b"Content-Encoding", coding.encode())], None)
+    assert facts is not None
+    one = Inspection(facts, FilesTable(), ("sha256",), judge, room=room, aside=later)
+    one.turn_is_over = lambda: False
+    one.changed = lambda: called.append(True)
+    return one, later, lambda: bool(called) and called.pop()
+
+
+@pytest.mark.parametrize("coding", ["br", "gzip, br", "br, gzip", "br, zstd, br"])
+def test_what_takes_long_is_undone_in_a_thread(coding: str) -> None:
+    data = PICTURE
+    for each in coding.split(", "):
+        data = CODINGS[each](data)
+    one, later, called = aside(Judge(PICTURE), coding)
+    one.feed(data[:-50])
+    done, fed = 0, False
+    while one.behind or not fed:
+        if not one.behind:
+            one.feed(data[-50:])
+            one.end()
+            fed = True
+            continue
+        assert one.waits
+        before = len(later.asked)
+        one.work()  # for whatever reason: one step at a time
+        assert len(later.asked) == before == 1
+        assert not called()
+        later.do()
+        assert called()
+        assert not one.waits
+        done += 1
+        one.work()
+    assert done >= 2
+    assert (one.answer, one.over, later.asked) == ("listed", True, [])
+
+
+@pytest.mark.parametrize("bits", range(10, 25))
+def test_brotli_with_a_small_window_takes_no_thread(bits: int) -> None:
+    """It is the window that may be full before anything comes out."""
+    one, later, _ = aside(Judge(PICTURE), "br")
+    one.feed(brotli.compress(PICTURE, lgwin=bits))
+    one.end()
+    assert bool(later.asked) is (bits > 19)
+    while one.behind:
+        later.do()
+        one.work()
+    assert one.answer == "listed"
+
+
+def test_what_a_thread_finds_damaged_ends_there() -> None:
+    data = bytearray(brotli.compress(PICTURE + Random(1).randbytes(100_000), quality=1))
+    data[60_000:] = b"\xff" * 50_000
+    one, later, _ = aside(judge := Judge(), "br")
+    one.feed(bytes(data))
+    while one.behind:
+        later.do()
+        one.work()
+    assert len(judge.digests) == 1
+    assert not one.waits
+    one.end()
+    assert one.over
+    assert len(judge.digests) == 1
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_nobody_waits_for_what_a_thread_undoes(ended: bool) -> None:
+    room = Room(2)
+    one, later, called = aside(judge := Judge(PICTURE), "br", room)
+    one.feed(brotli.compress(PICTURE))
+    if ended:
+        one.end()
+    assert room.left == 0
+    one.drop()
+    later.do()
+    assert (called(), one.over, one.behind, room.left, judge.digests) == (False, True, False, 2, [])
+    alone = object()
+    assert sys.getrefcount(one) == sys.getrefcount(alone), "nothing is left for the collector"
+
+
+def test_a_thread_that_cannot_do_it_leaves_nothing_undecided() -> None:
+    one, later, _ = aside(Judge(), "br")
+    one.feed(brotli.compress(PICTURE))
+    later.asked[0] = (lambda: cast("bytes", None.missing), *later.asked[0][1:])  # type: ignore[attr-defined]
+    later.do()
+    with pytest.raises(AttributeError):
+        one.work()
+    assert one.holds
+
+
+def test_as_many_steps_are_made_as_there_is_time_for() -> None:
+    content = b"\x89PNG\r\n\x1a\n" + bytes(8 << 20)
+    one = inspection(Judge(content), {"Content-Type": "image/png", "Content-Encoding": "gzip"})
+    turns: list[bool] = [False] * 9 + [True]
+    one.turn_is_over = lambda: turns.pop(0)
+    one.feed(gzip.compress(content))
+    assert (turns, one.behind, one._hashes.size) == ([], True, 10 << 15)
+    one.turn_is_over = lambda: False
+    one.work()
+    assert not one.behind
+    one.end()
+    assert one.answer == "listed"
 
 
 def test_several_members() -> None:

@@ -498,13 +498,25 @@ def test_a_machine_that_has_too_much_to_do_is_none_without_sandboxes(monkeypatch
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         made = Sandbox(theirs, 1.0, MEMORY)
-        monkeypatch.setattr(made, "_run", lambda _: (FAILED, b""))
+        monkeypatch.setattr(made, "_run", lambda *_: (FAILED, b""))
         with pytest.raises(ConfineError):
             made.check([])
         # Whoever has started it hears that it ends, and starts another; a refusal would be for good.
-        monkeypatch.setattr(made, "_run", lambda _: (LATE, b""))
+        monkeypatch.setattr(made, "_run", lambda *_: (LATE, b""))
         with pytest.raises(TimeoutError):
             made.check([])
+
+
+def test_a_short_deadline_is_for_content_and_not_for_what_is_tried() -> None:
+    with box(deadline=0.001) as made:
+        assert made.said == {"ready": True}
+        assert made.look(MediaFormat.JPEG, written(picture(1)))[0] == LATE
+
+
+def test_a_sandbox_in_which_decoders_do_not_work_is_refused() -> None:
+    """Each picture would be one that cannot be read, and nobody would know."""
+    with box(memory=1 << 12) as made:
+        assert "a confined process decodes nothing" in str(made.said.get("refused"))
 
 
 def test_a_machine_of_which_nothing_is_known_is_refused() -> None:

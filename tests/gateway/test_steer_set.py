@@ -388,6 +388,10 @@ async def test_what_another_node_steers_stays_as_long_as_there(steer_set: SteerS
     assert [*held(nft, "steer4")] == ["192.0.2.1"]
     await steer_set.adopt({v4: 130}, many=True)
     assert held(nft, "steer4")["192.0.2.1"] in (178, 179, 180)
+    steer_set.monitor = True
+    await steer_set.adopt_cuts([v4, own], 60)
+    assert [*held(nft, "cut4")] == [], "where nothing is blocked, nothing ends because of other nodes"
+    steer_set.monitor = False
     await steer_set.adopt_cuts([v4, own], 60)
     assert [*held(nft, "cut4")] == ["192.0.2.1"]
     assert told == []

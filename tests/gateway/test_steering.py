@@ -301,6 +301,7 @@ async def test_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (policy.monitor, policy.on_error, policy.blocks_on_error) == (False, "block", True)
         rig.tctx.options.update(urlward_monitor=True)
         assert (policy.monitor, rig.addon._listing.monitor, policy.blocks_on_error) == (True, True, False)
+        assert rig.addon._steer_set.monitor, "of what other nodes cut"
         rig.tctx.options.update(urlward_monitor=False, urlward_on_error="pass")
         assert (policy.monitor, policy.on_error, policy.blocks_on_error) == (False, "pass", False)
 

@@ -627,3 +627,20 @@ async def test_it_is_said_where_known_files_are_not_looked_for(
         urlward.done()
         await urlward.close()
     assert ("is not compared with known files: mode " + mode in caplog.text) is said
+
+
+@pytest.mark.parametrize("compares", [True, False])
+async def test_the_inspector_is_told_of_lists_that_pictures_are_compared_with(
+    compares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A classifier needs none, and what is wrong with one is no trouble then."""
+    monkeypatch.setattr("urlward.proxy.addon.is_worker", lambda: True)
+    run = SimpleNamespace(path=tmp_path, secret=b"s" * 32)
+    monkeypatch.setattr("urlward.proxy.addon.inherited", lambda: run)
+    pictures = "alert" if compares else "off"
+    (tmp_path / "urlward.toml").write_text(f'[files]\npictures = "{pictures}"\nclassifier = "json:loads"\n')
+    urlward = Urlward()
+    with loaded(urlward, tmp_path, urlward_config=str(tmp_path / "urlward.toml")):
+        assert urlward.inspector is not None
+        assert bool(urlward.inspector._lists()) is compares
+        await urlward.close()

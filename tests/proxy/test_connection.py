@@ -7,6 +7,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,6 +113,37 @@ async def test_who_takes_no_more_holds_the_other_back(sides: list[Side], way: in
     assert not receiver.connection.full
     assert receiver.connection.waiting == 0
     assert not receiver.connection._events & WRITE
+
+
+class Noted:
+    """A socket, of which is noted what is set."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.options: list[tuple[int, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.sock, name)
+
+    def setsockopt(self, level: int, option: int, value: int) -> None:
+        self.options.append((option, value))
+        self.sock.setsockopt(level, option, value)
+
+
+async def test_who_reads_much_is_sent_more_at_a_time() -> None:
+    side = Side()
+    side.connection._sock = noted = Noted(side.connection._sock)  # type: ignore[assignment]
+    side.connection.start()
+    sending = asyncio.create_task(side.send(LARGE * 4))
+    await until(lambda: len(side.got) == len(LARGE * 4))
+    await sending
+    assert noted.options[:2] == [(socket.SO_RCVLOWAT, _MOST_READ), (socket.SO_RCVLOWAT, 1)]
+    assert noted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) >= _MOST_READ
+    await side.send(b"!")
+    await until(lambda: side.got.endswith(b"!"))
+    side.connection.abort()
+    side.peer.close()
+    await asyncio.sleep(0)
 
 
 async def test_what_is_written_in_parts(side: Side) -> None:

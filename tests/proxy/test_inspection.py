@@ -3,6 +3,7 @@
 import gzip
 import re
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any, Self
 
 import pytest
@@ -61,6 +62,8 @@ class Looking(Case):
         self.responses: list[ResponseHead] = []
         self.copies: list[Copy] = []
         self.relay.inspect = self._inspect
+        steps = cycle([*[False] * 31, True])  # as many in a turn as make a MiB
+        self.ends.turn_is_over = lambda: next(steps)
 
     def _inspect(self, pending: Pending, head: ResponseHead) -> Inspected | None:
         assert pending.request is not None

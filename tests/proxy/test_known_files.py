@@ -5,11 +5,14 @@ import gzip
 import hashlib
 import logging
 import subprocess
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
+import brotli
 import pytest
 import tomli_w
 from h2.config import H2Configuration
@@ -19,6 +22,7 @@ from h2.events import RequestReceived, StreamReset
 from conftest import until
 from proxy.rig import GET, LONG, Rig, reset
 from proxy.test_guard_files import Learned
+from urlward.compression import _Brotli
 from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
@@ -33,6 +37,10 @@ OTHER = KNOWN[:-1] + b"!"
 SMALL = KNOWN[:300]
 ZERO = b"\0" * (14 << 20)  # as gzip, less than what waits at most
 FILES = {"/known": KNOWN, "/other": OTHER, "/small": SMALL, "/zero": ZERO}
+PACKED: Mapping[str, Callable[[bytes], bytes]] = {
+    "gzip": partial(gzip.compress, mtime=0),
+    "br": partial(brotli.compress, quality=1),
+}
 LISTED = [
     "http://paged.example/listed",
     *(f"sha256:{hashlib.sha256(each).hexdigest()} id=F-{len(each)}" for each in (KNOWN, SMALL)),
@@ -45,8 +53,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         while head := await reader.readuntil(b"\r\n\r\n"):
             path, _, way = head.split(b" ")[1].decode().partition("?")
             content, more = FILES[path], "Content-Type: image/jpeg\r\n"
-            if way == "gzip":
-                content, more = gzip.compress(content, mtime=0), f"{more}Content-Encoding: gzip\r\n"
+            if way in PACKED:
+                content, more = PACKED[way](content), f"{more}Content-Encoding: {way}\r\n"
             if way == "chunked":
                 writer.write(f"HTTP/1.1 200 OK\r\n{more}Transfer-Encoding: chunked\r\n\r\n".encode())
                 for at in range(0, len(content), 5000):
@@ -88,9 +96,9 @@ async def serve_http2(reader: asyncio.StreamReader, writer: asyncio.StreamWriter
                     path, _, way = dict(event.headers)[b":path"].decode().partition("?")
                     fields = [(":status", "200"), ("content-type", "image/jpeg")]
                     waiting[event.stream_id] = FILES[path]
-                    if way == "gzip":
-                        waiting[event.stream_id] = gzip.compress(FILES[path])
-                        fields.append(("content-encoding", "gzip"))
+                    if way in PACKED:
+                        waiting[event.stream_id] = PACKED[way](FILES[path])
+                        fields.append(("content-encoding", way))
                     one.send_headers(event.stream_id, fields)
                 elif isinstance(event, StreamReset):
                     waiting.pop(event.stream_id, None)
@@ -247,12 +255,61 @@ async def test_a_body_that_grows_is_looked_at_in_turns(
         later(self)
 
     monkeypatch.setattr(Session, "inspect_later", noted)
+    monkeypatch.setattr(Session, "turn_is_over", lambda _: True)
     await looking(rig, way, LISTED[0], f"sha256:{hashlib.sha256(ZERO).hexdigest()}")
     got = await curl(rig, "/zero?gzip", way)
     assert (got.code, got.status) == (0, 451)
-    assert len(turns) >= 10
+    assert len(turns) >= len(ZERO) >> 16
     got = await curl(rig, "/other?gzip", way)
     assert gzip.decompress(got.body) == OTHER
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_takes_long_is_undone_in_a_thread(
+    rig: Rig, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few bytes of Brotli can keep whoever undoes them for a tenth of a second."""
+    decoder, where = _Brotli.decompress, list[bool]()
+
+    def noted(self: _Brotli, data: bytes, most: int) -> bytes:
+        where.append(threading.current_thread() is threading.main_thread())
+        return decoder(self, data, most)
+
+    monkeypatch.setattr(_Brotli, "decompress", noted)
+    await looking(rig, way, *LISTED, f"sha256:{hashlib.sha256(ZERO).hexdigest()}")
+    for path, known in (("/zero", True), ("/other", False), ("/known", True), ("/other", False)):
+        got = await curl(rig, f"{path}?br", way)
+        if not known:
+            assert (got.code, got.status, brotli.decompress(got.body)) == (0, 200, OTHER)
+        elif path == "/zero":
+            assert (got.code, got.status) == (0, 451), "nothing has left yet"
+        else:
+            assert got.code in (RESET, PARTIAL, STREAM)
+            assert len(got.body) < len(KNOWN)
+    assert len(where) > 50
+    assert not any(where)
+    await rig.settled()
+
+
+async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder, begun, go_on = _Brotli.decompress, threading.Event(), threading.Event()
+
+    def slow(self: _Brotli, data: bytes, most: int) -> bytes:
+        assert threading.current_thread() is not threading.main_thread()
+        begun.set()
+        go_on.wait(LONG)
+        return decoder(self, data, most)
+
+    monkeypatch.setattr(_Brotli, "decompress", slow)
+    await looking(rig, "reverse")
+    _, writer = await rig.connect()
+    writer.write(GET % b"known?br")
+    await until(begun.is_set)
+    assert (await curl(rig, "/other", "reverse")).body == OTHER, "others are served meanwhile"
+    reset(writer)
+    await until(lambda: not list(rig.addon.live))
+    go_on.set()
     await rig.settled()
 
 

@@ -150,9 +150,10 @@ def test_a_host_field_goes_by_its_name_where_its_port_is_too_large() -> None:
     for digits in (b"99999", b"65536", b"1" * 5_000):
         names = names_of(request((b"Host", b"a.example:" + digits)), to("192.0.2.7", 80))
         assert (names.hosts[0], names.ports) == ("a.example", (80,))
-    target = head(b"GET http://a.example:99999/ HTTP/1.1|Host: a.example||")
-    with pytest.raises(UrlError, match="port is larger"):
-        Place(to("192.0.2.7", 80)).names(target)
+    for host in (b"a.example", b"a.example:99999"):
+        target = head(b"GET http://a.example:99999/ HTTP/1.1|Host: %b||" % host)
+        with pytest.raises(UrlError, match="port is larger"):
+            Place(to("192.0.2.7", 80)).names(target)
 
 
 def test_http2_is_a_version_where_it_was_negotiated() -> None:

@@ -467,6 +467,16 @@ def test_where_the_service_process_listens(
     assert Plan.read(Plan(1, [], served=settings.served).written()).served == settings.served
 
 
+def test_what_looks_at_pictures_is_told_which_variables_it_is_to_be_without() -> None:
+    store = {"kind": "postgresql", "url_env": "DATABASE"}
+    records = {"days": {"blocks": 1, "operations": 1}, "store": [store]}
+    values = {"records": records, "files": {"pictures": "alert"}}
+    config = Config.model_validate(values, strict=False)
+    inspector = Settings((), ("regular",), ("", 0), {}, "", (), config=config).inspector
+    assert inspector is not None
+    assert inspector.request["without"] == ["DATABASE"]
+
+
 @pytest.mark.parametrize(
     ("filter_at", "admin_at", "meet"),
     [

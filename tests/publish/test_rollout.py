@@ -389,6 +389,28 @@ def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> N
     assert content(place) == content_of(LISTS[0])
 
 
+@pytest.mark.parametrize("size", [0, 200, -1])
+def test_a_version_that_is_damaged_is_offered_to_nobody_and_issued_anew(tmp_path: Path, size: int) -> None:
+    place, config = Watched(tmp_path), configured(tmp_path)
+    lists = leading(place, config)
+    lists.publish("phish", LISTS[0])
+    version = tmp_path / "versions/phish/1.ward"
+    version.write_bytes(version.read_bytes()[:size])
+    offered = place.read("stable/phish.ward")
+    assert offered is not None
+    lists.offer("phish")
+    assert place.read("stable/phish.ward") == offered, "what is offered stays"
+    place.remove("stable/phish.ward")
+    with pytest.raises(PlaceError, match=r"versions/phish/1\.ward is damaged: "):
+        lists.offer("phish")
+    assert place.read("stable/phish.ward") is None
+    assert lists.publish("phish", LISTS[0])
+    assert content(place) == content_of(LISTS[0])
+    assert not lists.publish("phish", LISTS[0])
+    with pytest.raises(PlaceError, match=r"versions/phish/1\.ward is damaged: "):
+        lists.roll_back("phish", why="wrong", who="Ann", serial=1)
+
+
 def test_all_go_back_whoever_leads_and_stay_until_it_is_released(tmp_path: Path) -> None:
     place, config = Watched(tmp_path), configured(tmp_path)
     lists = leading(place, config)

@@ -25,6 +25,7 @@ from urlward.commands.feeds import add_publish_commands
 from urlward.config import Config, FeedTable, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import configured_keeper
+from urlward.feeds.store import FeedStore
 from urlward.publish import run as publish_run
 from urlward.publish.desk import RolloutDesk
 from urlward.publish.lease import Lease
@@ -202,7 +203,10 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
     assert lease["free"]
 
 
-def test_a_damaged_version_is_in_no_other_lists_way(config: Path, tmp_path: Path, site: Server) -> None:
+@pytest.mark.parametrize("is_fetched", [True, False])
+def test_a_damaged_version_is_issued_anew_or_in_no_other_lists_way(
+    config: Path, tmp_path: Path, site: Server, is_fetched: bool
+) -> None:
     for number in (200, 201):
         (tmp_path / "phish.txt").write_text(hosts(*range(number)))
         assert run(config, "publish", "--once") == 0
@@ -212,10 +216,13 @@ def test_a_damaged_version_is_in_no_other_lists_way(config: Path, tmp_path: Path
     (folder / f"versions/phish/{rollout.stable}.ward").write_bytes(b"damaged")
     read = read_config(config)
     publisher = Publisher(read, tmp_path / "publisher", Folder(folder))
+    if not is_fetched:
+        FeedStore(tmp_path / "publisher", "phish").path.unlink()
     assert publisher._try_to_lead()
     try:
-        assert not publisher._tend(read.feed[0], 0.0)
-        assert list(publisher.troubles()) == [("publish", "phish")]
+        assert publisher._tend(read.feed[0], 0.0) == is_fetched
+        assert list(publisher.troubles()) == ([] if is_fetched else [("publish", "phish")])
+        assert (folder / "stable/phish.ward").exists() == is_fetched
     finally:
         publisher.lease.release()
 

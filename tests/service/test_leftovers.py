@@ -1,5 +1,6 @@
 import asyncio
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,15 @@ from conftest import run_command, wait_for
 from records.support import DAY, START, an_event
 from urlward.assignments.store import AssignmentStore
 from urlward.commands.records import add_records_commands
-from urlward.config import Config
+from urlward.config import Config, FilesTable
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.feeds import learn
 from urlward.objections.objections import add_objection, read_objections
 from urlward.policy.own import draft, learn_own, own_entries
 from urlward.records.event import Event
 from urlward.records.holds import hold
 from urlward.records.outbox import FOLDER, Outbox, Position, batch_of
+from urlward.records.retention import RetentionClock
 from urlward.records.stores import open_store
 from urlward.service.leftovers import purge_leftovers, without_end
 from urlward.service.services import Services
@@ -182,3 +185,32 @@ async def test_what_was_learned_is_looked_after_whatever_is_configured_since(tmp
     task = asyncio.ensure_future(services.beside()["known files"]())
     await asyncio.to_thread(wait_for, lambda: not own_entries(tmp_path), "the end of what is over")
     task.cancel()
+
+
+async def test_a_clock_that_was_set_by_days_removes_nothing_that_was_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing would bring it back, and a fleet's other nodes would remove it too."""
+    monkeypatch.setattr(learn, "CLEAN", 0.0)
+    records = RECORDS.model_copy(update={"assignments": None})
+    key, now, passed = local_key(tmp_path), NOW, 0.0
+    config = Config(records=records, files=FilesTable(), state=str(tmp_path))
+    services = Services(config, tmp_path, key)
+    clock = RetentionClock(tmp_path, lambda *_: None, lambda: now, lambda: passed)
+    monkeypatch.setattr(services, "_retention_clock", clock)
+    learning = services.beside()["known files"].__self__  # type: ignore[attr-defined]
+    expires = datetime.fromtimestamp(NOW + 7 * 86_400, UTC).date().isoformat()
+    learn_own(tmp_path, key, [draft("http://listed.example/a", expires=expires)], 9, now=NOW)
+    learning.look()
+    now += 40 * 86_400
+    monkeypatch.setattr(learning, "clock", lambda: now)
+    learner = learn.Learner(tmp_path, key)
+    learner.learn(learn.Match("listed.example/new", "hotline", "H-7", "csam", HELD))
+    learner.close()
+    learning.look()
+    first, new = own_entries(tmp_path)
+    assert (first.expires, new.created) == (expires, now)
+    assert new.expires > datetime.fromtimestamp(now, UTC).date().isoformat(), "whatever the clock was before"
+    now, passed = now + 90_000, passed + 90_000
+    learning.look()
+    assert own_entries(tmp_path) == [new], "it was right, and a day was there to see to it"

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from urlward.commands.arguments import (
@@ -28,7 +29,7 @@ from urlward.policy.allows import (
     end_allow,
     expire_allows,
 )
-from urlward.policy.own import own_entries, own_row, reveal_own
+from urlward.policy.own import OwnEntry, own_entries, own_row, reveal_own
 from urlward.state.folder import found_folder, local_key, state_folder
 
 
@@ -69,14 +70,18 @@ def add_own_commands(command: Command) -> None:
     reveal.add_argument("id", metavar="ID", help="of the entry")
 
 
-def _config(args: argparse.Namespace) -> Config:
+_NO_OWN = "has no own entries"
+
+
+def _of_filter(args: argparse.Namespace, lacks: str = "") -> tuple[Config, Path]:
+    """Configuration and state folder of a filter; refused where it keeps none, and so lacks something."""
     path, config = configured(args.config)
-    if not (args.state or config.keeps_state):
+    if lacks and not (args.state or config.keeps_state):
         raise UrlwardError(
             f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with it "
-            "has no own entries: give the filter's own with --config, or its state folder with --state"
+            f"{lacks}: give the filter's own with --config, or its state folder with --state"
         )
-    return config
+    return config, state_folder(args.state or config.state)
 
 
 def _add(args: argparse.Namespace) -> int:
@@ -84,8 +89,7 @@ def _add(args: argparse.Namespace) -> int:
     from urlward.feeds.setup import protecting
     from urlward.policy.own import draft
 
-    config = _config(args)
-    state = state_folder(args.state or config.state)
+    config, state = _of_filter(args, _NO_OWN)
     made = draft(
         typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
         note=args.note, expires=args.expires,
@@ -94,7 +98,7 @@ def _add(args: argparse.Namespace) -> int:
         added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
     except UnsureError as e:
         raise UrlwardError(f"{e}; --sure adds it all the same") from e
-    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {added.action}s a {added.kind}")
+    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}")
     # A filter that runs as somebody else may have another, and would see nothing of it.
     print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
@@ -103,9 +107,8 @@ def _add(args: argparse.Namespace) -> int:
 def _remove(args: argparse.Namespace) -> int:
     from urlward.feeds.own import remove_from_own
 
-    config = _config(args)
-    state = found_folder(state_folder(args.state or config.state))
-    removed = remove_from_own(config, state, args.id, args.why, caller())
+    config, state = _of_filter(args, _NO_OWN)
+    removed = remove_from_own(config, found_folder(state), args.id, args.why, caller())
     print(f"{removed.id}: removed")
     return DONE
 
@@ -117,12 +120,19 @@ def _list(args: argparse.Namespace) -> int:
             print(json.dumps(row))
             continue
         until = f", until {entry.expires}" if entry.expires else ""
-        category = f" {entry.category}" if entry.category else ""
+        category = f" ({entry.category})" if entry.category else ""
         note = f": {entry.note}" if entry.note else ""
-        print(
-            f"{entry.id}  {entry.action}s a {entry.kind}{category}{until}  {row['created']} {entry.who}{note}"
-        )
+        print(f"{entry.id}  {_does(entry)}{category}{until}  {row['created']} {entry.who}{note}")
     return DONE
+
+
+_SAID = {"address": "an address", "params": "a page with parameters", "file": "a file by its digest"}
+"""Kinds of entries in words, where that is not the kind itself."""
+
+
+def _does(entry: OwnEntry) -> str:
+    """What an entry does, without what it names."""
+    return f"{entry.action}s {_SAID.get(entry.kind, f'a {entry.kind}')}"
 
 
 def _reveal(args: argparse.Namespace) -> int:
@@ -149,8 +159,7 @@ def add_allow_commands(command: Command) -> None:
 def _allow(args: argparse.Namespace) -> int:
     _check_arguments(args)
     now = time.time()
-    path, config = configured(args.config)
-    state = state_folder(args.state or config.state)
+    _, state = _of_filter(args, "" if args.list or args.end is not None else "heeds no allow")
     if args.list:
         expire_allows(found_folder(state), now)
         for allow in current_allows(state, now):
@@ -159,11 +168,6 @@ def _allow(args: argparse.Namespace) -> int:
         ended = end_allow(state, args.end, args.why, caller(), now=now)
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
-        if not (args.state or config.keeps_state):
-            raise UrlwardError(
-                f"{path or 'no --config given'}: neither `state`, [[feed]] nor [records], so a filter with "
-                "it heeds no allow: give the filter's own with --config, or its state folder with --state"
-            )
         made = add_allow(
             state, local_key(state), typed_url(args.url), duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,

@@ -140,7 +140,7 @@ async def _until_at(connection: "FleetConnection", name: str, serial: int, begun
 def lines(nodes: "list[FleetNode]") -> list[str]:
     """Format nodes, one a line, and what is wrong beneath."""
     rows = [_row(node) for node in nodes]
-    table = columns([_COLUMNS, *rows], [n for n, name in enumerate(_COLUMNS) if name in _NUMBERS])
+    table = columns([_COLUMNS, *rows], _NUMBERS)
     wrong = [f"node {node.name}: alarm: {alarm}" for node in nodes for alarm in node.alarms]
     wrong += [
         f"node {node.name}: two nodes have this name: give each its own (fleet.node)"

@@ -56,7 +56,7 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
         yield from _running(status)
     if status["feeds"]:
         yield ""
-        yield from _table(_FEEDS, [_feed_row(feed) for feed in status["feeds"]])
+        yield from columns([_FEEDS, *map(_feed_row, status["feeds"])], _NUMBERS)
     if status["running"]:
         yield ""
         yield from _records(status)
@@ -83,23 +83,21 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
     yield from shared_lines(status)
     if status["lists"]:
         yield ""
-        yield from _table(
-            _LISTS,
-            [(li["name"], str(li["entries"]), str(li["serial"]), _ago(li["age"])) for li in status["lists"]],
-        )
+        rows = [
+            (li["name"], str(li["entries"]), str(li["serial"]), _ago(li["age"])) for li in status["lists"]
+        ]
+        yield from columns([_LISTS, *rows], _NUMBERS)
 
 
 def _publishing(publish: Mapping[str, Any]) -> Iterator[str]:
     yield f"{'publisher':13}{'leads' if publish['leads'] else 'waits: another leads, or may'}"
     if publish["lists"]:
         yield ""
-        yield from _table(
-            _PUBLISHED,
-            [
-                (each["name"], str(each["entries"]), str(each["stable"]), str(each["canary"]), each["state"])
-                for each in publish["lists"]
-            ],
-        )
+        rows = [
+            (each["name"], str(each["entries"]), str(each["stable"]), str(each["canary"]), each["state"])
+            for each in publish["lists"]
+        ]
+        yield from columns([_PUBLISHED, *rows], _NUMBERS)
 
 
 def shared_lines(status: Mapping[str, Any]) -> Iterator[str]:
@@ -132,18 +130,11 @@ def hook_text(hook: Mapping[str, Any]) -> str:
 
 def _records(status: Mapping[str, Any]) -> Iterator[str]:
     if status["stores"]:
-        yield from _table(
-            _STORES,
-            [
-                (
-                    store["name"],
-                    str(store["written"]),
-                    str(store["failures"]),
-                    "up" if store["up"] else "down",
-                )
-                for store in status["stores"]
-            ],
-        )
+        rows = [
+            (store["name"], str(store["written"]), str(store["failures"]), "up" if store["up"] else "down")
+            for store in status["stores"]
+        ]
+        yield from columns([_STORES, *rows], _NUMBERS)
     spool = status["spool"]
     yield f"{'queue':13}{status['queue']} events"
     yield f"{'spool':13}{spool['events']} events, {spool['bytes']} of {spool['limit']} bytes"
@@ -183,7 +174,3 @@ def _feed_row(feed: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _ago(seconds: int | None) -> str:
     return "-" if seconds is None else f"{in_words(seconds)} ago"
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return columns([names, *rows], [n for n, name in enumerate(names) if name in _NUMBERS])

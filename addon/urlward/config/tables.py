@@ -6,7 +6,7 @@ declared `Shareable`; so what a new key holds stays until somebody has thought a
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from types import UnionType
@@ -38,8 +38,16 @@ def spelt(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+class _VariableName(str):
+    """Name of an environment variable that holds what is secret."""
+
+    __slots__ = ()
+
+
 Variable = Annotated[
-    str, spelt(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and _, no digit first")
+    str,
+    spelt(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a variable: letters, digits and _, no digit first"),
+    AfterValidator(_VariableName),
 ]
 
 _PUBLIC_KEY = re.compile(r"[0-9A-Fa-f]{64}").fullmatch
@@ -83,8 +91,7 @@ def place_name(name: str | None) -> str | None:
 
 
 class Shareable:
-    """Mark of a key whose text says nothing of anybody: a bundle for support has it
-    (`urlward.config.tables`)."""
+    """Mark of a key whose text says nothing of anybody: a bundle for support has it (`shareable`)."""
 
     __slots__ = ()
 
@@ -213,6 +220,18 @@ def resolved[T](value: T, folder: Path) -> T:
             update={name: resolved(getattr(value, name), folder) for name in value.model_fields_set}
         )
     return cast("T", made)
+
+
+def variables(value: object) -> Iterator[str]:
+    """Names of environment variables that a value of a configuration takes secrets from."""
+    if isinstance(value, _VariableName):
+        yield str(value)
+    elif isinstance(value, Table):
+        for name in type(value).model_fields:
+            yield from variables(getattr(value, name))
+    elif isinstance(value, tuple):
+        for each in value:
+            yield from variables(each)
 
 
 Networks = Annotated[

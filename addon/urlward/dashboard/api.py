@@ -89,9 +89,7 @@ class EventsApi(Api):
         """Return a page of events; ``older`` is the ``before`` of the next."""
         # A filter that nobody heeds gives everybody's events to who asked for one client's.
         asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
-        kinds = [kind for kind in self.get_query_arguments("kind") if kind]
-        wanted = asked.event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=100)
-        found = await self.ask(self.sources.events, wanted)
+        found = await self.ask(self.sources.events, self.filtered(asked.event_filter, 100))
         events = [as_json(Event(**event)) for event in found.events]
         self.write_json({"events": events, "older": found.older or None})
 

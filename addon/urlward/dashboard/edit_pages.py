@@ -10,7 +10,7 @@ from urlward.dashboard import asked
 from urlward.dashboard.api import Api, Shown
 from urlward.dashboard.editing import FIELDS, is_table, shown, values_of
 from urlward.dashboard.handler import Base
-from urlward.dashboard.pages import Form, Page
+from urlward.dashboard.pages import Action, Form, Page
 from urlward.dashboard.roles import Route
 from urlward.dashboard.sources import AdminError, Row
 from urlward.engine.errors import UrlwardError
@@ -36,7 +36,7 @@ class ConfigurationPage(Page):
         )
 
 
-class TablePage(Form):
+class TablePage(Action):
     """Page of one table: a form by which it is added or changed."""
 
     async def get(self, kind: str) -> None:
@@ -88,7 +88,7 @@ class TablePage(Form):
         )  # fmt: skip
 
 
-class FeedEdit(Form):
+class FeedEdit(Action):
     """Handler that pauses, resumes, rolls back or releases a feed."""
 
     async def post(self, action: str) -> None:
@@ -220,10 +220,6 @@ def asked_draft(given: dict[str, str]) -> Draft:
 
 class OwnPage(Form):
     """Page of own entries."""
-
-    async def get(self) -> None:
-        """Show them, and the form."""
-        await self.show()
 
     async def post(self) -> None:
         """Add an entry."""

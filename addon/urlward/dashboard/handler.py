@@ -291,6 +291,16 @@ class Base(RequestHandler):
         sources = self.context.sources
         return sources if self.role() == "operator" else for_viewers(sources)
 
+    def filtered[T](self, parse: Callable[..., T], limit: int) -> T:
+        """Parse the filters of a request.
+
+        Args:
+            parse: such as `urlward.dashboard.asked.event_filter`, and may raise what that does.
+            limit: of what is found, where none is given.
+        """
+        kinds = [kind for kind in self.get_query_arguments("kind") if kind]
+        return parse(lambda name: self.get_query_argument(name, ""), kinds, limit=limit)
+
     def role(self) -> Role:
         """What the visitor may see."""
         visitor = self.visitor()

@@ -3,11 +3,8 @@ its export, published lists and what is done about their versions, and the bundl
 """
 
 import asyncio
-import csv
-import io
 import json
 import subprocess
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
@@ -18,7 +15,7 @@ from tornado.web import HTTPError
 from urlward.dashboard import asked
 from urlward.dashboard.api import Api
 from urlward.dashboard.handler import ROLLOUTS, Base, HandlerContext
-from urlward.dashboard.pages import EXPORT_PAGE, Form, Page
+from urlward.dashboard.pages import EXPORT_PAGE, Action, Form, Page
 from urlward.dashboard.roles import Route
 from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
 from urlward.engine.errors import UrlwardError
@@ -61,10 +58,6 @@ class _OfPeople(Base):
 class PeoplePage(Form, _OfPeople):
     """Page of the people."""
 
-    async def get(self) -> None:
-        """Show them, and the form."""
-        await self.show()
-
     async def post(self) -> None:
         """Add one, and show the token: no other page has it."""
         try:
@@ -90,12 +83,8 @@ class RemovePerson(PeoplePage):
 
     async def post(self) -> None:
         """Remove who has that name."""
-        try:
+        async with self.then("/people", "person_removed"):
             await self.remove(self.given("name"))
-        except UrlwardError as e:
-            await self.show(error=self.wrong(e))
-        else:
-            self.go("/people", "person_removed")
 
 
 class GiveRole(PeoplePage):
@@ -103,12 +92,8 @@ class GiveRole(PeoplePage):
 
     async def post(self) -> None:
         """Give it to who has that name."""
-        try:
+        async with self.then("/people", "person_role"):
             await self.give(self.given("name"), self.given("role"))
-        except UrlwardError as e:
-            await self.show(error=self.wrong(e))
-        else:
-            self.go("/people", "person_role")
 
 
 class PeopleApi(Api, _OfPeople):
@@ -153,8 +138,7 @@ class _OfAudit(Base):
         Raises:
             AdminError: one does not fit.
         """
-        kinds = [kind for kind in self.get_query_arguments("kind") if kind]
-        return asked.change_query(lambda name: self.get_query_argument(name, ""), kinds, limit=limit)
+        return self.filtered(asked.change_query, limit)
 
     async def find(self, query: ChangeQuery) -> tuple[list[Row], str]:
         """Find lines as the visitor may see them, and the place before them."""
@@ -189,13 +173,11 @@ class AuditExport(Page, _OfAudit):
         """Send the file."""
         asked.heeded(self.request.query_arguments, asked.OF_AUDIT)
         wanted = replace(self.query(), limit=EXPORT_PAGE)
-        write: Callable[[Iterable[Row]], str] = _csv if form == "csv" else _lines
 
-        async def page(before: str) -> tuple[str, str]:
-            rows, older = await self.find(replace(wanted, before=int(before)) if before else wanted)
-            return write(rows), older
+        async def page(before: str) -> tuple[list[Row], str]:
+            return await self.find(replace(wanted, before=int(before)) if before else wanted)
 
-        await self.send_file("audit", form, COLUMNS, page)
+        await self.send_file("audit", form, COLUMNS, page, _cells, dict)
 
 
 class AuditApi(Api, _OfAudit):
@@ -211,15 +193,9 @@ class AuditApi(Api, _OfAudit):
         )
 
 
-def _csv(rows: Iterable[Row]) -> str:
-    text = io.StringIO()
-    written = ({**row, "line": row["line"] or "", "detail": json.dumps(row["detail"])} for row in rows)
-    csv.writer(text).writerows([plain_cell(str(row[name])) for name in COLUMNS] for row in written)
-    return text.getvalue()
-
-
-def _lines(rows: Iterable[Row]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+def _cells(row: Row) -> list[str]:
+    written = {**row, "line": row["line"] or "", "detail": json.dumps(row["detail"])}
+    return [plain_cell(str(written[name])) for name in COLUMNS]
 
 
 _DONE = {"rollback": "list_rolled_back", "release": "list_released", "promote": "list_promoted"}
@@ -227,10 +203,6 @@ _DONE = {"rollback": "list_rolled_back", "release": "list_released", "promote": 
 
 class RolloutsPage(Form):
     """Page of published lists."""
-
-    async def get(self) -> None:
-        """Show them, with what can be done."""
-        await self.show()
 
     async def show(self, error: str = "") -> None:
         """Show the page."""
@@ -250,13 +222,9 @@ class RolloutAction(RolloutsPage):
 
     async def post(self, action: str) -> None:
         """Do it to the list of that name."""
-        try:
+        async with self.then(ROLLOUTS, _DONE[action]):
             serial, why = asked.serial(self.given("serial")), asked.why(self.given("why"))
             await self.ask(self.sources.act_on_rollout, action, self.given("name"), serial, why, self.who())
-        except UrlwardError as e:
-            await self.show(self.wrong(e))
-        else:
-            self.go(ROLLOUTS, _DONE[action])
 
 
 class RolloutApi(Api):
@@ -307,7 +275,7 @@ class _OfSupport(Base):
         await self.finish(data)
 
 
-class SupportButton(Form, _OfSupport):
+class SupportButton(Action, _OfSupport):
     """Handler of the button."""
 
     async def post(self) -> None:

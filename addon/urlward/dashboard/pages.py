@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -142,7 +143,9 @@ class Page(Base):
         name: str,
         form: str,
         columns: Sequence[str],
-        page: Callable[[str], Awaitable[tuple[str, str]]],
+        page: Callable[[str], Awaitable[tuple[list[Row], str]]],
+        cells: Callable[[Row], Sequence[str]],
+        said: Callable[[Row], Row],
     ) -> None:
         """Stream a file as it is read, so that its size does not matter.
 
@@ -150,18 +153,27 @@ class Page(Base):
             name: of the file, after ``urlward-``.
             form: ``csv`` or ``jsonl``.
             columns: of CSV.
-            page: gives the text before a place (the empty one is the end), and the place before that.
+            page: gives the rows before a place (the empty one is the end), and the place before that.
+            cells: a row as CSV has it.
+            said: a row as JSON has it.
         """
         kind = "text/csv; charset=utf-8; header=present" if form == "csv" else "application/x-ndjson"
 
+        def text_of(rows: list[Row]) -> str:
+            if form != "csv":
+                return "".join(json.dumps(said(row)) + "\n" for row in rows)
+            text = io.StringIO()
+            csv.writer(text).writerows(map(cells, rows))
+            return text.getvalue()
+
         async def parts() -> AsyncIterator[str]:
-            text, older = await page("")
+            rows, older = await page("")
             self.set_header("Content-Type", kind)
             self.set_header("Content-Disposition", f'attachment; filename="urlward-{name}.{form}"')
-            yield (",".join(columns) + "\r\n" if form == "csv" else "") + text
+            yield (",".join(columns) + "\r\n" if form == "csv" else "") + text_of(rows)
             while older:
-                text, older = await page(older)
-                yield text
+                rows, older = await page(older)
+                yield text_of(rows)
 
         await self.send(parts())
 
@@ -252,8 +264,7 @@ class EventsPage(Page):
         Raises:
             AdminError: one does not fit.
         """
-        kinds = [kind for kind in self.get_query_arguments("kind") if kind]
-        return event_filter(lambda name: self.get_query_argument(name, ""), kinds, limit=limit)
+        return self.filtered(event_filter, limit)
 
 
 class Export(EventsPage):
@@ -263,13 +274,15 @@ class Export(EventsPage):
         """Send the file."""
         asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
-        write = _csv if form == "csv" else _lines
 
-        async def page(before: str) -> tuple[str, str]:
+        async def page(before: str) -> tuple[list[Row], str]:
             found = await self.ask(self.sources.events, replace(wanted, before=before or wanted.before))
-            return write(found.events), found.older
+            return found.events, found.older
 
-        await self.send_file("events", form, FIELDS, page)
+        await self.send_file(
+            "events", form, FIELDS, page, lambda event: csv_cells(Event(**event)),
+            lambda event: as_json(Event(**event)),
+        )  # fmt: skip
 
 
 class AlarmsPage(Page):
@@ -302,18 +315,8 @@ def detail_words(event: Mapping[str, Any]) -> str:
     return "; ".join(f"{name}: {value}" for name, value in found.items())
 
 
-def _csv(events: list[Row]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerows(csv_cells(Event(**event)) for event in events)
-    return text.getvalue()
-
-
-def _lines(events: list[Row]) -> str:
-    return "".join(json.dumps(as_json(Event(**event))) + "\n" for event in events)
-
-
-class Form(Page):
-    """Base of the pages with forms."""
+class Action(Page):
+    """Base of what does as a form says."""
 
     def given(self, name: str) -> str:
         """Form field; empty where it is absent."""
@@ -330,12 +333,30 @@ class Form(Page):
         return str(error)
 
 
+class Form(Action):
+    """Base of the pages with forms."""
+
+    async def get(self) -> None:
+        """Show the page."""
+        await self.show()
+
+    async def show(self, error: str = "") -> None:
+        """Show the page, with what is wrong."""
+        raise NotImplementedError
+
+    @asynccontextmanager
+    async def then(self, path: str, done: str) -> AsyncIterator[None]:
+        """Do what was asked for, and redirect to a page that says so; where it fails, show this one."""
+        try:
+            yield
+        except UrlwardError as e:
+            await self.show(self.wrong(e))
+        else:
+            self.go(path, done)
+
+
 class CheckPage(Form):
     """Page that checks a URL, and explains the result."""
-
-    def get(self) -> None:
-        """Show the form."""
-        self._show()
 
     async def post(self) -> None:
         """Check the URL and show the result."""
@@ -347,11 +368,12 @@ class CheckPage(Form):
                 asked.moment("at", self.given("at")),
             )
         except UrlwardError as e:
-            self._show(error=self.wrong(e))
+            await self.show(self.wrong(e))
         else:
-            self._show(found=found)
+            await self.show(found=found)
 
-    def _show(self, error: str = "", found: dict[str, Any] | None = None) -> None:
+    async def show(self, error: str = "", found: dict[str, Any] | None = None) -> None:
+        """Show the form, and the result."""
         form = {name: self.given(name) for name in ("url", "client", "at")}
         self.page("check", "check.title", form=form, error=error, found=found)
 
@@ -359,13 +381,9 @@ class CheckPage(Form):
 class AllowsPage(Form):
     """Page of temporary allows."""
 
-    async def get(self) -> None:
-        """Show those in force, and the form."""
-        await self._show()
-
     async def post(self) -> None:
         """Make another allow."""
-        try:
+        async with self.then("/allows", "allowed"):
             await self.ask(
                 self.sources.allow,
                 asked.url(self.given("url")),
@@ -374,12 +392,9 @@ class AllowsPage(Form):
                 self.who(),
                 whole_host=self.given("host") == "yes",
             )
-        except UrlwardError as e:
-            await self._show(self.wrong(e))
-        else:
-            self.go("/allows", "allowed")
 
-    async def _show(self, error: str = "") -> None:
+    async def show(self, error: str = "") -> None:
+        """Show the page."""
         allows, problem = await self.ask_if_there(self.sources.allows)
         form = {name: self.given(name) for name in ("url", "for", "why", "host")}
         self.page(
@@ -399,15 +414,11 @@ class EndAllow(AllowsPage):
 
     async def post(self) -> None:
         """End the allow of that id."""
-        try:
+        async with self.then("/allows", "ended"):
             await self.ask(self.sources.end_allow, self.given("id"), asked.why(self.given("why")), self.who())
-        except UrlwardError as e:
-            await self._show(self.wrong(e))
-        else:
-            self.go("/allows", "ended")
 
 
-class FeedAction(Form, ListsPage):
+class FeedAction(ListsPage, Form):
     """Handler that fetches a feed now, or accepts a refused candidate."""
 
     async def get(self, _: str = "") -> None:
@@ -417,36 +428,25 @@ class FeedAction(Form, ListsPage):
     async def post(self, action: str) -> None:
         """Do it to the feed of that name."""
         name = self.given("name")
-        try:
+        async with self.then("/lists", "refreshing" if action == "refresh" else "accepted"):
             if action == "refresh":
                 await self.ask(self.sources.refresh_feed, name)
             else:
                 await self.ask(self.sources.accept_feed, name, asked.why(self.given("why")), self.who())
-        except UrlwardError as e:
-            await self.show(self.wrong(e))
-        else:
-            self.go("/lists", "refreshing" if action == "refresh" else "accepted")
 
 
 class ObjectionsPage(Form):
     """Page of objections to blocks."""
 
-    async def get(self) -> None:
-        """Show objections, open ones first."""
-        await self._show()
-
     async def post(self) -> None:
         """Decide one. Granted with a URL, that is allowed for a while."""
-        try:
+        async with self.then("/objections", "decided"):
             granted, reason = asked.grant(self.given), asked.why(self.given("why"))
             decide = self.sources.decide_objection
             await self.ask(decide, self.given("id"), reason, self.who(), granted=granted)
-        except UrlwardError as e:
-            await self._show(self.wrong(e))
-        else:
-            self.go("/objections", "decided")
 
-    async def _show(self, error: str = "") -> None:
+    async def show(self, error: str = "") -> None:
+        """Show the page."""
         found, problem = await self.ask_if_there(self.sources.objections)
         form = {name: self.given(name) for name in ("id", "why", "url", "for", "host")}
         self.page(

@@ -195,6 +195,7 @@ class Learning:
         alarm: takes an alarm's kind and text, in any thread.
         leads_to: whether a host has an address, by the machine's resolver.
         clock: seconds since 1970-01-01 UTC.
+        over: the same for what is over, which nothing brings back; None where that is by `clock`.
     """
 
     config: "Config"
@@ -204,6 +205,7 @@ class Learning:
     alarm: Callable[[str, str], Any]
     leads_to: Callable[[str, str], bool] = field(default_factory=lambda: leads_to)
     clock: Callable[[], float] = time.time
+    over: Callable[[], float] | None = None
     _protects: Callable[[str], bool] | None = None
     _cleaned: float = float("-inf")
     _told: float = float("-inf")
@@ -224,12 +226,15 @@ class Learning:
         folder = self.state / FOLDER
         most = TOGETHER if self.days else None
         paths = sorted(folder.glob(f"*{_SUFFIX}"))[:most] if folder.is_dir() else []
-        now, monotonic = self.clock(), time.monotonic()
+        monotonic = time.monotonic()
         if not paths and not self._compiles and monotonic - self._cleaned < CLEAN:
             return
+        now = self.clock()
         matches = [match for match in map(self._read, paths) if match is not None] if self.days else []
-        drafts = [made for made in map(self._draft, self._genuine(matches)) if made is not None]
-        learned = learn_own(self.state, self.key, drafts, A_DAY, now=now)
+        asked = (self._draft(match, now) for match in self._genuine(matches))
+        drafts = [made for made in asked if made is not None]
+        over = now if self.over is None else self.over()
+        learned = learn_own(self.state, self.key, drafts, A_DAY, now=now, over=over)
         self._cleaned = monotonic
         self._compiles |= learned.changed
         for path in paths:
@@ -269,10 +274,10 @@ class Learning:
                 logger.warning("known files: %d not learned: %s", count, why)
         return genuine
 
-    def _draft(self, match: Match) -> Draft | None:
+    def _draft(self, match: Match, now: float) -> Draft | None:
         """The entry that a match asks for; None where there is none, which the log says."""
         try:
-            return draft_of(match, self.days, self.clock())
+            return draft_of(match, self.days, now)
         except UrlwardError as e:
             logger.error("known files: a URL is not learned: %s", e)
             return None

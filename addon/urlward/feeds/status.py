@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from urlward.config import FeedTable
 
 _COLUMNS = ("feed", "entries", "serial", "last success", "change", "next run", "state")
-_NUMBERS = (1, 2)
+_NUMBERS = ("entries", "serial")
 
 
 def status(feed: "FeedTable", state: Path, now: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -88,7 +88,12 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
         os.close(answer.fd)
 
 
-async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Callable[[], None]) -> None:
+async def poll(
+    feed: "FeedTable",
+    in_force: Callable[[], Header | None],
+    ask: Callable[[], None],
+    settled: Callable[[], Awaitable[None]],
+) -> None:
     """Poll a feed until cancelled; a server that cannot be polled is tried seldom.
 
     What was there may have been a page of somebody else's (maintenance, a captive portal).
@@ -98,6 +103,7 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
         in_force: gives the header of the artifact in force.
         ask: has the feed refreshed; once for a header, since what a refresh refuses is there at the next look
             too, and servers that share a name need not have validators in common.
+        settled: waits for the end of a refresh that is under way, which may bring what was found.
     """
     assert feed.poll is not None
     validators, wait = NO_VALIDATORS, feed.poll
@@ -118,7 +124,10 @@ async def poll(feed: "FeedTable", in_force: Callable[[], Header | None], ask: Ca
             wait = min(2 * wait, max(MOST_WAIT, feed.poll))  # its refreshes say what is wrong
             continue
         wait, said = feed.poll, ""
-        if found is not None and found not in (asked, in_force()):
+        if found is None or found in (asked, in_force()):
+            continue
+        await settled()
+        if found != in_force():
             asked = found
             ask()
 
@@ -361,7 +370,12 @@ class Updates:
             )
 
     async def _poll(self) -> None:
-        await poll(self.feed.table, self.feed.store.header, self.ask)
+        await poll(self.feed.table, self.feed.store.header, self.ask, self._settled)
+
+    async def _settled(self) -> None:
+        """Wait for the end of a refresh that is under way."""
+        async with self._one:
+            pass
 
     async def _watch_alarms(self) -> None:
         await asyncio.sleep(FIRST_ALARMS)

@@ -1,29 +1,33 @@
 """Inspection of one body: its content, hashed as it passes, and copied where somebody looks at pictures.
 
 Sans-IO: content comes in piece by piece, with its transfer coding undone. Content codings are undone here,
-in steps that take a few milliseconds, so that a body that grows a thousandfold holds nobody up. What a client
-has in the end depends on it: curl and wget undo no coding unasked, Firefox passes over one that it does not
-know, where Chromium undoes none then, and Chromium stops behind the first gzip member. So a body is compared
-as it is sent, too, and as far as its first member goes. The first bytes say what a body is, beside its
-Content-Type: neither a wrong name nor a missing one hides a picture.
+in steps of which each takes 6 ms at most, whatever its bytes are, and as many at once as the client has
+time for; what takes longer (Brotli with a large window) is undone in a thread. So neither a body that grows
+a thousandfold holds anybody up, nor one that is hard to read. What a client has in the end depends on it:
+curl and wget undo no coding unasked, Firefox passes over one that it does not know, where Chromium undoes
+none then, and Chromium stops behind the first gzip member. So a body is compared as it is sent, too, and as
+far as its first member goes. The first bytes say what a body is, beside its Content-Type: neither a wrong
+name nor a missing one hides a picture.
 """
 
 import hashlib
 import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
-from urlward.compression import CONTENT_CODINGS, DAMAGED, Decoder
+from urlward.compression import CONTENT_CODINGS, DAMAGED, ContentCoding, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
 from urlward.files.media import BOXES, MediaFormat, format_of, is_segment, is_told
 
-_PIECE: Final = 1 << 16
-"""Bytes that one step decompresses to at most."""
+_PIECE: Final = 1 << 15
+"""Bytes that one step decompresses to, but for what Brotli has made beyond it."""
 
-_STEPS: Final = 16
-"""Steps that are made at once: some 3 ms where they are full."""
+_ASIDE: Final = 1 << 14
+"""Bytes that go to a thread at a time."""
 
 _MOST_CODINGS: Final = 16
 """Content codings of a body, one in another, as in Firefox; servers use one."""
@@ -101,7 +105,7 @@ class BodyFacts(NamedTuple):
 
     Attributes:
         media: its media type, in small letters.
-        codings: makers of decoders, in the order in which they are applied.
+        codings: its content codings, in the order in which they are undone.
         size: bytes of content; None where nothing says how many.
         part: whether it is only a part of a file.
         large: how many decoders of the codings take much memory.
@@ -109,7 +113,7 @@ class BodyFacts(NamedTuple):
     """
 
     media: str
-    codings: tuple[Callable[[], Decoder], ...]
+    codings: tuple[ContentCoding, ...]
     size: int | None
     part: bool
     large: int = 0
@@ -164,70 +168,131 @@ def _may_begin(head: bytes) -> bool:
     )
 
 
+type Aside = Callable[[Callable[[], bytes], Callable[[], None]], Future[bytes]]
+"""Makes a call in a thread, behind those before it; the second one is then made in the event loop."""
+
+
 class _Layer:
-    """One content coding, undone."""
+    """One content coding, undone.
 
-    __slots__ = ("_decoder", "_members", "_new", "_rest", "begins_again", "full")
+    Args:
+        coding: which.
+        begin: has a step that takes long made in a thread; None where all are made here.
+    """
 
-    def __init__(self, new: Callable[[], Decoder]) -> None:
-        self._new = new
-        self._decoder: Decoder | None = new()
+    __slots__ = (
+        "_aside", "_begin", "_begun", "_coding", "_decoder", "_full", "_members", "_waiting", "begins_again",
+    )  # fmt: skip
+
+    def __init__(
+        self, coding: ContentCoding, begin: Callable[[Callable[[], bytes]], Future[bytes]] | None
+    ) -> None:
+        self._coding = coding
+        self._begin = begin
+        self._aside: bool | None = None
+        """Whether its steps are made there, which the first byte of a stream says."""
+        self._begun: Future[bytes] | None = None
+        """Step that is made in a thread."""
+        self._decoder: Decoder | None = coding.new()
         """None behind the last member."""
         self._members = 0
-        self._rest = b""
-        self.full = False
+        self._waiting: deque[memoryview] = deque()
+        self._full = False
         """Whether more comes out before more goes in."""
         self.begins_again = False
         """Whether the first member is undone, and the next is about to be."""
 
-    def step(self, data: bytes) -> bytes:
-        """Decompress up to `_PIECE` bytes.
+    @property
+    def behind(self) -> bool:
+        """Whether something is yet to be undone."""
+        return self._full or bool(self._waiting) or self._begun is not None
+
+    @property
+    def waits(self) -> bool:
+        """Whether a step is under way."""
+        return self._begun is not None and not self._begun.done()
+
+    def put(self, data: bytes) -> None:
+        """Add what follows."""
+        if self._decoder is not None:
+            self._waiting.append(memoryview(data))
+
+    def step(self) -> bytes:
+        """Decompress a little; what comes out, perhaps nothing.
 
         Raises:
             Exception: one of `DAMAGED`.
         """
-        decoder = self._decoder
-        if decoder is None:
-            return b""
-        if decoder.eof:
-            data, self._rest = self._rest + data, b""
-            if self._members == 1 and not self.begins_again:
-                self._rest, self.full, self.begins_again = data, True, True
-                return b""
-            decoder = self._decoder = self._new()
+        decoder, begun = self._decoder, self._begun
+        assert decoder is not None
+        self._begun = None
         try:
-            found = decoder.decompress(data, _PIECE)
+            if begun is not None:
+                found = begun.result()
+            else:
+                if decoder.eof:
+                    if self._members == 1 and not self.begins_again:
+                        self.begins_again = True
+                        return b""
+                    decoder, self._aside = self._coding.new(), None
+                    self._decoder = decoder
+                data = b"" if self._full else self._next()
+                if self._aside and self._begin is not None:
+                    self._begun = self._begin(partial(decoder.decompress, data, _PIECE))
+                    return b""
+                found = decoder.decompress(data, _PIECE)
         except DAMAGED:
             if not self._members:
                 raise
-            self._decoder, self.full = None, False  # what browsers pass over
+            self._decoder, self._full = None, False  # what browsers pass over
+            self._waiting.clear()
             return b""
         if decoder.eof:
             self._members += 1
-            self._rest = decoder.unused_data
-            self.full = bool(self._rest)
+            self._full = False
+            if rest := decoder.unused_data:
+                self._waiting.appendleft(memoryview(rest))
         else:
-            self.full = len(found) >= _PIECE or not decoder.needs_input
+            self._full = len(found) >= _PIECE or not decoder.needs_input
         return found
+
+    def _next(self) -> bytes:
+        waiting, coding = self._waiting, self._coding
+        first = waiting[0]
+        if self._aside is None:
+            self._aside = bool(self._begin and coding.takes_long and coding.takes_long(first[0]))
+        size = _ASIDE if self._aside else coding.step
+        if len(first) <= size:
+            return bytes(waiting.popleft())
+        waiting[0] = first[size:]
+        return bytes(first[:size])
 
 
 class _Unpacker:
     """Content of a body, its content codings undone in steps."""
 
-    __slots__ = ("_layers", "_waiting")
+    __slots__ = ("_layers",)
 
-    def __init__(self, codings: Iterable[Callable[[], Decoder]]) -> None:
-        self._layers = [_Layer(new) for new in codings]
-        self._waiting: deque[bytes] = deque()
+    def __init__(
+        self,
+        codings: Iterable[ContentCoding] = (),
+        begin: Callable[[Callable[[], bytes]], Future[bytes]] | None = None,
+    ) -> None:
+        self._layers = [_Layer(coding, begin) for coding in codings]
 
     def put(self, data: bytes) -> None:
-        """Add what follows."""
-        self._waiting.append(data)
+        """Add what follows, to one coding at least."""
+        self._layers[0].put(data)
 
     @property
     def behind(self) -> bool:
         """Whether something is yet to be undone."""
-        return bool(self._waiting) or any(layer.full for layer in self._layers)
+        return any(layer.behind for layer in self._layers)
+
+    @property
+    def waits(self) -> bool:
+        """Whether that is under way in a thread, and no step can be made meanwhile."""
+        return any(layer.waits for layer in self._layers)
 
     @property
     def begins_again(self) -> int:
@@ -235,21 +300,22 @@ class _Unpacker:
         return sum(layer.begins_again for layer in self._layers)
 
     def step(self) -> bytes:
-        """Make one step; what comes out of it, perhaps nothing.
+        """Make one step, where it is `behind`; what comes out of it, perhaps nothing.
 
         Raises:
             Exception: one of `DAMAGED`.
         """
-        return self._step(len(self._layers) - 1)
-
-    def _step(self, level: int) -> bytes:
-        if level < 0:
-            return self._waiting.popleft() if self._waiting else b""
-        layer = self._layers[level]
-        if layer.full:
-            return layer.step(b"")
-        data = self._step(level - 1)
-        return layer.step(data) if data else b""
+        following: _Layer | None = None
+        for layer in reversed(self._layers):
+            if layer.behind:
+                found = layer.step()
+                if following is None:
+                    return found
+                if found:
+                    following.put(found)
+                return b""
+            following = layer
+        return b""
 
 
 class Room:
@@ -354,6 +420,11 @@ def _nobody() -> None:
     """Is told for whoever is not there any more."""
 
 
+def _at_once() -> bool:
+    """A turn is over once one thing is done."""
+    return True
+
+
 class Inspection[Answer]:
     """Inspection of one body.
 
@@ -365,18 +436,21 @@ class Inspection[Answer]:
         inspector: looks at pictures; None where nobody does.
         place: where the body is from, for the inspector (`Inspector.offer`).
         room: for its codings; None where that has no bound.
+        aside: has what takes long undone in a thread; None where it is done at once.
 
     Attributes:
         answer: what the response is answered with in its place; None while it may go on.
         over: whether all is known: the body may go on unseen, or must not.
-        behind: whether `work` has to be called before more is fed.
-        changed: called when `answer` or `over` has changed and nobody has called.
+        behind: whether `work` has to be called before more is fed: at once, or when `changed` says so.
+        changed: called when `answer` or `over` has changed and nobody has called, or `waits` has.
+        turn_is_over: says whether what is yet to be undone should wait for another call of `work`.
     """
 
     __slots__ = (
         "_again", "_awaits", "_begun", "_copy", "_copy_is_sent", "_early", "_ended", "_facts", "_first",
         "_hashes", "_head", "_inspector", "_judge", "_media", "_place", "_room", "_sent", "_sent_media",
         "_table", "_taken", "_undoes", "_unpacker", "_written", "answer", "behind", "changed", "over",
+        "turn_is_over",
     )  # fmt: skip
 
     def __init__(
@@ -388,10 +462,12 @@ class Inspection[Answer]:
         inspector: Inspector | None = None,
         place: str = "",
         room: Room | None = None,
+        aside: Aside | None = None,
     ) -> None:
         self.answer: Answer | None = None
         self.over = self.behind = False
         self.changed: Callable[[], None] = _nobody
+        self.turn_is_over: Callable[[], bool] = _at_once
         self._facts = facts
         self._table = table
         self._judge = judge
@@ -399,7 +475,8 @@ class Inspection[Answer]:
         self._place = place
         self._room = room
         self._taken: _Taken | None = None
-        self._unpacker = _Unpacker(facts.codings)
+        begin = (lambda work: aside(work, self._undone)) if aside is not None else None
+        self._unpacker = _Unpacker(facts.codings, begin)
         self._undoes = True
         """Whether what follows is content, too."""
         self._again = 0
@@ -433,6 +510,11 @@ class Inspection[Answer]:
         return bool(self._head is not None or self._hashes or self._sent or self._awaits)
 
     @property
+    def waits(self) -> bool:
+        """Whether `work` need not be called before `changed` says so."""
+        return self._unpacker.waits
+
+    @property
     def _seen(self) -> BodySeen:
         return BodySeen(self._media, self._hashes.size, self._facts.part, self.over)
 
@@ -441,6 +523,9 @@ class Inspection[Answer]:
         if not content or self.over or self._ended:
             return
         self._begun = True
+        if not self._facts.codings:
+            self._take(content)
+            return
         if self._first is None:
             self._put(content)
         else:
@@ -453,9 +538,7 @@ class Inspection[Answer]:
     def work(self) -> None:
         """Look at some of what has come."""
         try:
-            for _ in range(_STEPS):
-                if self.over or not self._unpacker.behind:
-                    break
+            while self._unpacker.behind and not (self.over or self._unpacker.waits):
                 if piece := self._unpacker.step():
                     self._take(piece)
                 elif self._unpacker.begins_again > self._again:
@@ -463,6 +546,8 @@ class Inspection[Answer]:
                     self._judge_so_far(self._hashes)  # to Chromium that is all
                 # One that is not told at once may never be, however much its decoders remember meanwhile.
                 if self._head is not None and not self._has_room():
+                    break
+                if self.turn_is_over():
                     break
             self.behind = not self.over and self._unpacker.behind
         except DAMAGED:
@@ -491,9 +576,13 @@ class Inspection[Answer]:
 
     def drop(self) -> None:
         """Nobody waits for the body any more."""
-        self.changed = _nobody
-        if not self._ended:
+        self.changed, self.turn_is_over = _nobody, _at_once
+        if self.behind or not self._ended:
             self._give_up()
+
+    def _undone(self) -> None:
+        """A step in a thread is made."""
+        self.changed()
 
     def _begin_sent(self, first: bytes) -> None:
         """Tell by the first bytes whether the body is a picture as it is sent, and begin to undo it."""
@@ -506,6 +595,8 @@ class Inspection[Answer]:
             self._put(first)
 
     def _put(self, content: bytes) -> None:
+        if not content:
+            return
         if self._sent:
             self._early.append(content)
             is_full = len(self._early) >= _SOME_EARLY or sum(map(len, self._early)) >= _MOST_EARLY
@@ -592,7 +683,7 @@ class Inspection[Answer]:
     def _end_content(self) -> None:
         """Judge what can be undone of a damaged body, which may be all that there is, and browsers show it.
         Whoever undoes no coding gets what follows, too."""
-        self._unpacker, self._undoes = _Unpacker(()), False
+        self._unpacker, self._undoes = _Unpacker(), False
         if self._head is not None:
             self._begin_content(self._head)
         self._judge_whole(self._hashes)
@@ -636,7 +727,7 @@ class Inspection[Answer]:
 
     def _free(self) -> None:
         """Let go of what nothing more is undone with."""
-        self._unpacker, self._taken = _Unpacker(()), None
+        self._unpacker, self._taken = _Unpacker(), None
         self._early.clear()
 
     def _leave_copy(self) -> None:

@@ -106,8 +106,8 @@ class BodyCopy:
     """
 
     __slots__ = (
-        "_asked", "_ended", "_fd", "_found", "_handed", "_has_frames", "_head", "_inspector", "_media",
-        "_place", "_size", "_splitter", "waited",
+        "_asked", "_ended", "_fd", "_found", "_handed", "_has_frames", "_head", "_inspector", "_kept",
+        "_media", "_place", "_size", "_splitter", "waited",
     )  # fmt: skip
 
     def __init__(self, inspector: "Inspector", found: Hear, place: str) -> None:
@@ -119,6 +119,8 @@ class BodyCopy:
         self._media: MediaFormat | None = None
         self._splitter: Splitter | None = None
         """Of a video that is handed over in pieces."""
+        self._kept = 0
+        """Bytes that it keeps, which take of the room for copies."""
         self._fd = -1
         self._size = 0
         self._handed: float | None = None
@@ -157,8 +159,7 @@ class BodyCopy:
     def drop(self) -> None:
         """It is not to be looked at any more."""
         self._found = None
-        self._ended = True
-        self._close()
+        self._leave()
 
     def hurry(self) -> bool:
         """Have nobody wait for the answer any longer; returns whether there was none yet."""
@@ -189,6 +190,11 @@ class BodyCopy:
             self._add(content)
             return
         first, *others = self._splitter.take(content)
+        more = self._splitter.kept - self._kept
+        if more and not self._inspector.reserve(more):
+            self._give_up(DROPPED)
+            return
+        self._kept += more
         self._add(first)
         for part in others:
             self._has_frames = self._size > 0
@@ -236,7 +242,7 @@ class BodyCopy:
             self._inspector.begins(self._place, self._fd)
         elif self._size and (splitter is None or splitter.shows or self._has_frames or self._handed is None):
             self._hand_over()
-        self._close()
+        self._leave()
         if not self._asked:
             self._over()
 
@@ -254,8 +260,7 @@ class BodyCopy:
         if self._ended:
             return
         self._inspector.count(how)
-        self._ended = True
-        self._close()
+        self._leave()
         if not self._asked:
             self._over()
 
@@ -266,6 +271,13 @@ class BodyCopy:
     def _tell_end(self) -> None:
         if self._found is not None:
             self._found(None)
+
+    def _leave(self) -> None:
+        """Take no more, and keep nothing."""
+        self._ended = True
+        self._close()
+        self._inspector.reserve(-self._kept)
+        self._kept, self._splitter = 0, None
 
     def _close(self) -> None:
         if self._fd >= 0:
@@ -490,8 +502,23 @@ class Inspector:
             for each in self._lists()
             if PDQ in each.artifact.meta.get("files", {}).get("algorithms", {})
         ]
-        if lists != self._told and self._send({"lists": lists}):
+        if lists != self._told and self._send_lists(lists):
             self._told = lists
+
+    def _send_lists(self, lists: Sequence[tuple[str, str, str]]) -> bool:
+        """Say which lists are in force, however many there are; False where that has to be tried again."""
+        try:
+            fd = memfd.new()
+        except OSError:
+            return False
+        try:
+            memfd.write(fd, json.dumps(lists).encode())
+            memfd.seal(fd)
+            return self._send({"lists": len(lists)}, [fd])
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
 
     def _send(self, said: Mapping[str, object], fds: Sequence[int] = ()) -> bool:
         """Say something; False where the inspector is not there, or has no room."""

@@ -7,7 +7,7 @@ Workers connect to a socket in the run folder that keeps the bounds of messages,
 a worker says                                    it says
 ===============================================  =====================================================
 ``lists``: those in force that have PDQ          ``found``: that number, with ``list``, ``row``,
-digests, each as name, checksum and key          ``distance``, ``at``; or with ``score`` and ``at``
+digests: a file with name, checksum and key each ``distance``, ``at``; or with ``score`` and ``at``
 ``look``: a number, with ``format``, and the     ``done``: that number, with ``how``; once for each
 content in a file; perhaps with ``place``, for
 which beginnings are remembered
@@ -18,7 +18,8 @@ there lacks, in a file
 Lists are read from the run folder, where what workers have in force lies. There is room for a number of
 pictures, and for as many pieces of video; what more comes is passed over at once.
 
-On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, and members of `Wanted`.
+On standard input it is given one JSON object: ``parent``, ``channel``, ``folder``, members of `Wanted`, and
+``without``, variables of the environment that hold what is secret: no sandbox has them.
 """
 
 import asyncio
@@ -460,13 +461,18 @@ class WorkerPeer:
             self._inspector.gone(self)
             return
         said = json.loads(data)
-        if "lists" in said:
-            self.lists = {checksum: name for name, checksum, _ in said["lists"]}
-            self._inspector.take_lists(said["lists"])
-        elif not fds:
+        if not fds:
             # What came with it is lost: this process has no descriptor left for it.
             if "look" in said:
                 self.tell({"done": said["look"], "how": DROPPED})
+            elif "lists" in said:
+                self._inspector.gone(self)  # it begins anew, with them
+        elif "lists" in said:
+            with os.fdopen(fds[0], "rb") as file:
+                file.seek(0)
+                lists = json.load(file)
+            self.lists = {checksum: name for name, checksum, _ in lists}
+            self._inspector.take_lists(lists)
         elif "begins" in said:
             self._inspector.beginnings.add(said["begins"], fds)
         elif "look" in said:
@@ -653,6 +659,8 @@ def main() -> None:
     keep_private()
     os.nice(NICE)  # traffic comes first
     asked = told(signal.SIGTERM)
+    for name in asked.get("without", ()):
+        os.environ.pop(name, None)
     log = logging.getLogger("urlward")
     log.setLevel(logging.INFO)
     log.addHandler(LineHandler())

@@ -144,6 +144,11 @@ class Splitter:
         self._since = 0
 
     @property
+    def kept(self) -> int:
+        """Bytes that are kept for what each piece begins with."""
+        return len(self._beginning or b"")
+
+    @property
     def lacks(self) -> bool:
         """Whether it is part of a stream whose beginning came otherwise."""
         if self._media is MediaFormat.MP4:

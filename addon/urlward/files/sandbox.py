@@ -51,6 +51,9 @@ MOST_MESSAGE = 1 << 16
 
 _FDS = 1 + 8
 
+CHECK_WITHIN = 30.0
+"""Seconds for what is tried at the start, once: a machine may be busy then."""
+
 
 def started(
     *, deadline: float, video: bool, classifier: str = "", strictly: bool = True
@@ -155,7 +158,7 @@ class Sandbox:
                 for frame in frames(data, media, []):
                     digests_of(frame.pixels)
 
-        how, said = self._run(lambda out: self._confined(out, work))
+        how, said = self._run(lambda out: self._confined(out, work), CHECK_WITHIN)
         if how == LATE:
             raise TimeoutError
         if how != DONE:
@@ -183,12 +186,12 @@ class Sandbox:
         def look(out: int) -> None:
             self._confined(out, lambda: self._look(fds, media, out))
 
-        how, records = self._run(look)
+        how, records = self._run(look, self._deadline)
         return how.encode() + b"\n" + records
 
-    def _run(self, work: Callable[[int], None]) -> tuple[str, bytes]:
-        """Fork a process, and wait for it until the deadline; returns how it ended, and what it wrote."""
-        until = time.monotonic() + self._deadline
+    def _run(self, work: Callable[[int], None], seconds: float) -> tuple[str, bytes]:
+        """Fork a process, and wait for it so long at most; returns how it ended, and what it wrote."""
+        until = time.monotonic() + seconds
         read, write = os.pipe()
         process = os.fork()
         if not process:

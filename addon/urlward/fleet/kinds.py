@@ -135,7 +135,7 @@ class RecordKind(ABC):
 
     def ends(self, content: Content) -> float:
         """When a record is over by itself, seconds since 1970-01-01 UTC."""
-        return float(content[self.counts_from]) + LONG
+        return float(content["until"]) if "until" in content else float(content[self.counts_from]) + LONG
 
     def word(self, change: Change) -> tuple[str, bool]:  # noqa: ARG002 - others look at it
         """Id of the record that a line of the audit log is of, and whether it was removed; empty for none."""
@@ -160,10 +160,19 @@ class RecordKind(ABC):
 
 
 class _Kept[T](RecordKind):
-    """Records in a file of the state folder."""
+    """Records in a file of the state folder.
+
+    Attributes:
+        kept: that file.
+        id_name: attribute of a record with its id.
+        said: what a record says, its key opening it.
+        of: makes a record of this node's that says this, sealed under its key.
+    """
 
     kept: ClassVar[KeptFile[Any]]
     id_name: ClassVar[str] = "id"
+    said: ClassVar[Callable[[Any, Key], Content]]
+    of: ClassVar[Callable[[Content, Key], Any]]
 
     @override
     def files(self) -> Iterable[Path]:
@@ -236,9 +245,14 @@ class _Kept[T](RecordKind):
         """Id of a record."""
         return str(getattr(record, self.id_name))
 
-    @abstractmethod
+    @override
+    def content(self, record: T) -> Content:
+        return type(self).said(record, self.key)
+
     def made(self, content: Content) -> T:
         """A record of this node's that says this."""
+        made: T = type(self).of(content, self.key)
+        return made
 
     @abstractmethod
     def tell(self, made: T, before: T | None, origin: DecidedBy, now: float) -> None:
@@ -253,18 +267,7 @@ class AllowKind(_Kept[Allow]):
     """Temporary allows."""
 
     name, topic, once, kept = "allow", "allows", True, allows.KEPT
-
-    @override
-    def content(self, record: Allow) -> Content:
-        return allows.allow_content(record, self.key)
-
-    @override
-    def made(self, content: Content) -> Allow:
-        return allows.allow_of(content, self.key)
-
-    @override
-    def ends(self, content: Content) -> float:
-        return float(content["until"])
+    said, of = allows.allow_content, allows.allow_of
 
     @override
     def word(self, change: Change) -> tuple[str, bool]:
@@ -283,14 +286,7 @@ class OwnKind(_Kept[OwnEntry]):
     """Own entries."""
 
     name, topic, once, kept = "own", "own", True, own.KEPT
-
-    @override
-    def content(self, record: OwnEntry) -> Content:
-        return own.own_content(record, self.key)
-
-    @override
-    def made(self, content: Content) -> OwnEntry:
-        return own.own_of(content, self.key)
+    said, of = own.own_content, own.own_of
 
     @override
     def ends(self, content: Content) -> float:
@@ -327,10 +323,6 @@ class HoldKind(_Kept[Hold]):
         return holds.hold_of(content)
 
     @override
-    def ends(self, content: Content) -> float:
-        return float(content["until"])
-
-    @override
     def word(self, change: Change) -> tuple[str, bool]:
         is_word = change.action in ("held", "released")
         return str(change.fields.get("reference", "")) if is_word else "", change.action == "released"
@@ -353,14 +345,7 @@ class ObjectionKind(_Kept[Objection]):
     """Objections with their decisions; each node forgets them after the days that it keeps them for."""
 
     name, kept, lasts, counts_from = "objection", objections.KEPT, False, "time"
-
-    @override
-    def content(self, record: Objection) -> Content:
-        return objections.objection_content(record, self.key)
-
-    @override
-    def made(self, content: Content) -> Objection:
-        return objections.objection_of(content, self.key)
+    said, of = objections.objection_content, objections.objection_of
 
     @override
     def tell(self, made: Objection, before: Objection | None, origin: DecidedBy, now: float) -> None:

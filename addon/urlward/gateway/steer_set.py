@@ -302,6 +302,7 @@ class SteerSet:
         share: is told what is steered, as 4 or 16 bytes each, and for how many seconds, where other nodes are
             to steer it as well; gives what there is to wait for.
         share_cut: is told likewise to what connections are to end.
+        monitor: whether connections are left alone that other nodes have end.
     """
 
     def __init__(self, gateway: GatewayTable, nft: Nft | None = None) -> None:
@@ -321,6 +322,7 @@ class SteerSet:
         self.on_full: Callable[[int], None] = lambda _: None
         self.share: Callable[[list[bytes], int], Awaitable[None] | None] = lambda *_: None
         self.share_cut: Callable[[list[bytes], int], None] = lambda *_: None
+        self.monitor = False
         self._no_room_until: dict[str, float] = {}
         self._nat64 = False
         self._making_room: dict[str, asyncio.Task[bool]] = {}
@@ -443,7 +445,8 @@ class SteerSet:
             SetFullError: as `steer`.
             NftError: likewise.
         """
-        await self._cut([one for one in map(ip_address, addresses) if self._steerable(one)], seconds)
+        if not self.monitor:
+            await self._cut([one for one in map(ip_address, addresses) if self._steerable(one)], seconds)
 
     async def held(self) -> dict[bytes, float]:
         """Addresses that are steered, by their 4 or 16 bytes, with the seconds that each stays; without the

@@ -289,7 +289,8 @@ class Steering:
     def configure(self, updated: set[str]) -> None:
         """Take changed options into use."""
         if "urlward_monitor" in updated:
-            self._policy.monitor = self._listing.monitor = ctx.options.urlward_monitor
+            monitor = ctx.options.urlward_monitor
+            self._policy.monitor = self._listing.monitor = self._steer_set.monitor = monitor
         if "urlward_on_error" in updated:
             self._policy.on_error = ctx.options.urlward_on_error
         addon = ctx.master.addons.get("urlward")

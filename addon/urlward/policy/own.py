@@ -45,6 +45,9 @@ host with the subdomains."""
 MOST = 100_000
 """Own entries: more of them are a list, which has a file or a URL."""
 
+MOST_LEARNED = MOST // 2
+"""Those of them that the filter learned: whoever has it learn many keeps nobody from adding one."""
+
 LEARNED = "known files"
 """Who has added the entries that the filter learned (`urlward.feeds.learn`): the name of no person, which has
 a user's number or the dashboard behind it."""
@@ -232,7 +235,9 @@ class Learned(NamedTuple):
     left: int
 
 
-def learn_own(state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now: float) -> Learned:
+def learn_own(
+    state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now: float, over: float | None = None
+) -> Learned:
     """Add entries that the filter has learned, and remove those of them that are over. What is there already
     stays as it is.
 
@@ -242,6 +247,7 @@ def learn_own(state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now:
         drafts: of `draft`, each with a last day.
         most: of them that are added within a day.
         now: seconds since 1970-01-01 UTC.
+        over: the time by which they are over, where that is another.
 
     Raises:
         UrlwardError: the entries cannot be read.
@@ -249,10 +255,12 @@ def learn_own(state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now:
     """
     with locked(made_folder(state)):
         before = own_entries(state)
-        over = {one.id for one in before if one.who == LEARNED and _is_over(one, now)}
-        kept = [one for one in before if one.id not in over]
+        ends = now if over is None else over
+        gone = {one.id for one in before if one.who == LEARNED and _is_over(one, ends)}
+        kept = [one for one in before if one.id not in gone]
         known = {one.digest: one for one in kept}
-        room = most - sum(one.who == LEARNED and one.created > now - _DAY for one in kept)
+        learned = [one.created for one in kept if one.who == LEARNED]
+        room = min(most - sum(created > now - _DAY for created in learned), MOST_LEARNED - len(learned))
         added, left = list[OwnEntry](), 0
         for made in drafts:
             if _digest(made.entry, key) in known:
@@ -264,13 +272,13 @@ def learn_own(state: Path, key: Key, drafts: Iterable[Draft], most: int, *, now:
             known[one.digest] = one
             added.append(one)
         for one in before:
-            if one.id in over:
+            if one.id in gone:
                 tell_own(state, now, LEARNED, "own-removed", one, why=_OVER)
         for one in added:
             tell_own(state, now, LEARNED, "own-added", one)
-        if added or over:
+        if added or gone:
             KEPT.write(state, [*kept, *added])
-    return Learned(added, bool(added or over), left)
+    return Learned(added, bool(added or gone), left)
 
 
 def _is_over(entry: OwnEntry, now: float) -> bool:

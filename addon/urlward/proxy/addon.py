@@ -325,10 +325,11 @@ class Urlward:
             return ()
         from urlward.files.inspection import Inspector
 
+        compares = files.pictures != "off"
         if self.inspector is None:
             self.inspector = Inspector(
                 run.path,
-                lambda: self._matcher().lists if self.keeper is not None else (),
+                lambda: self._matcher().lists if compares and self.keeper is not None else (),
                 most=files.queue,
                 max_size=files.max_picture,
                 deadline=files.deadline,
@@ -385,6 +386,8 @@ class Urlward:
         self._running = False
         if self.inspector is not None:
             self.inspector.close()
+        if self.files is not None:
+            self.files.close()
         for task in self._tasks:
             task.cancel()
         with suppress(NotImplementedError, RuntimeError, ValueError):

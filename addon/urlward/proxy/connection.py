@@ -7,6 +7,7 @@ buffers beside the socket, so that it can begin in the midst of a connection, an
 import socket
 import ssl
 import struct
+from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,6 +22,9 @@ _READ: Final = 1 << 14
 
 _LEAST_READ, _MOST_READ = 1 << 12, 1 << 18
 """Bytes read at once: where they take long, such as a byte in a record, and where they do not."""
+
+_WIDE: Final = 1 << 17
+"""Bytes that are read at once from which on the kernel is to receive as many as are read at most."""
 
 _MOST_TLS: Final = 1 << 16
 """Most bytes read at once of TLS, whose buffers keep the room that they have once needed."""
@@ -413,6 +417,16 @@ class Connection:
                 self._size = max(self._size >> 1, _LEAST_READ)
             else:
                 self._size = min(self._size << 1, _MOST_READ if self.tls is None else _MOST_TLS)
+                if self._size == _WIDE:
+                    self._widen()
+
+    def _widen(self) -> None:
+        """Have the kernel receive more at a time: where the sender is near, it never finds out by itself that
+        whoever takes long with a piece, such as to hash it, would take larger ones."""
+        with suppress(OSError):
+            # The one way to a larger buffer that it goes on to adapt (tcp_set_rcvlowat in the kernel).
+            for least in (_MOST_READ, 1):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
     def _writable(self) -> None:
         out = self._out

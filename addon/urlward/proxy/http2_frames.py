@@ -252,7 +252,7 @@ class _Buffer(FrameBuffer):
         self.budget.read(f)
         found = super()._update_header_buffer(f)
         block = self._headers_buffer
-        if len(block) > _MAX_CONTINUATIONS or sum(len(each.data) for each in block) > MAX_BLOCK:
+        if block and (len(block) > _MAX_CONTINUATIONS or sum(len(each.data) for each in block) > MAX_BLOCK):
             raise DenialOfServiceError("a head that is too large")
         return found
 

@@ -42,7 +42,8 @@ CREDIT: Final = 1 << 19
 """Bytes that the windows of all streams of a client may have beyond the least."""
 
 MAX_LANES: Final = 32
-"""Connections to an origin that speaks HTTP/1.1, for one client's connection; streams beyond wait for one."""
+"""Connections to an origin that speaks HTTP/1.1, for one client's connection, streams beyond wait for one;
+and sessions that rest until its next streams."""
 
 _FIRST_STREAMS: Final = 10
 """Streams that are begun before the origin has said how many it takes."""

@@ -1,6 +1,9 @@
 """Known files in responses: which bodies are inspected, and what becomes of what is found in them."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
 
@@ -38,6 +41,7 @@ class KnownFiles:
         self._inspector = inspector if table.inspects else None
         self._secret = secret
         self._room = Room()
+        self._thread = ThreadPoolExecutor(1, "inflate")
 
     def inspection(
         self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
@@ -65,11 +69,27 @@ class KnownFiles:
             facts = facts_of(head.status, head.fields, head.length)
             judge = _Response(table, guard, client, pending, inspector)
             place = self._place(pending.names) if inspector is not None and table.video else ""
-            return Inspection(facts, table, exact, judge, inspector, place, self._room)
+            return Inspection(facts, table, exact, judge, inspector, place, self._room, self._aside)
         except Exception as e:
             if guard.failed(e, client):
                 return None
             raise
+
+    def close(self) -> None:
+        """End its thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _aside(self, work: Callable[[], bytes], then: Callable[[], None]) -> Future[bytes]:
+        """Have something done in the thread (`urlward.files.body.Aside`)."""
+        loop = asyncio.get_running_loop()
+
+        def tell(_: Future[bytes]) -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits for it
+                loop.call_soon_threadsafe(then)
+
+        done = self._thread.submit(work)
+        done.add_done_callback(tell)
+        return done
 
     def _place(self, names: Names) -> str:
         """Keyed digest of the folder that a response is from: what segments of a stream lack is there."""

@@ -177,7 +177,7 @@ class Place:
         hosts: dict[str, None] = {}
         ports: dict[int, None] = {}
         values = [value.strip(b" \t").decode("latin-1") for value in fields]
-        for number, authority in enumerate((*values, *authorities)):
+        for number, authority in enumerate((*values, *(each for each in authorities if each not in values))):
             if "@" in authority:
                 # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
                 raise UrlError("user information in a host")
@@ -186,7 +186,7 @@ class Place:
             except UrlError:
                 # Origins go by the name in a Host field, whatever digits follow; nobody connects there.
                 host, _, digits = authority.rpartition(":")
-                if number >= len(values) or not (digits.isascii() and digits.isdecimal()):
+                if authority in authorities or not (digits.isascii() and digits.isdecimal()):
                     raise
                 port = None
             if not is_host(host) or (number < len(values) and _ESCAPED_SLASH(host)):

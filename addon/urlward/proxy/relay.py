@@ -91,7 +91,7 @@ class HttpEnds(Ends, Protocol):
         """Whether the client has yet to take what it has been sent."""
 
     def turn_is_over(self) -> bool:
-        """Whether the client has had its turn, so that its further requests should wait."""
+        """Whether the client has had its turn, so that what else there is of it should wait."""
 
     def go_on_later(self) -> None:
         """Have `HttpRelay.read_on` called in its next turn; nothing is read of the client until then."""
@@ -968,7 +968,7 @@ class HttpRelay:
             return
         self._inspection = inspection
         self._shown = False
-        inspection.changed = self._inspect_later
+        inspection.changed, inspection.turn_is_over = self._inspect_later, self.ends.turn_is_over
         if isinstance(self._response, Chunked):
             self._response.content = []
 
@@ -1015,7 +1015,8 @@ class HttpRelay:
             return False
         if inspection.behind:
             self._hold_server(held=True)
-            self._inspect_later()
+            if not inspection.waits:
+                self._inspect_later()
             return False
         if not inspection.holds:
             self._send_tail()

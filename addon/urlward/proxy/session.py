@@ -326,12 +326,16 @@ class Session:
         if self._over:
             return
         self._client.resume(HELD)
+        if self._socks is not None:
+            self._attempt(self._socks_data, b"")
+        else:
+            self._attempt(self._relay.go_on)
+
+    def _attempt(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Do what a connection waits for: no fault of ours may leave it hanging."""
         try:
-            if self._socks is not None:
-                self._socks_data(b"")
-            else:
-                self._relay.go_on()
-        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
+            act(*arguments)
+        except Exception as e:  # noqa: BLE001 - see there
             self.broken(e)
 
     # -- TLS with the client
@@ -637,10 +641,7 @@ class Session:
         """Have the relay of requests do something, if it still is one."""
         relay = self._relay
         if isinstance(relay, HttpRelay):
-            try:
-                act(relay)
-            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-                self.broken(e)
+            self._attempt(act, relay)
 
     def break_off(self) -> None:
         """Close both connections, so that the client cannot take it for the end of a response."""
@@ -682,13 +683,9 @@ class Session:
         self._mode.poller.later(self.share, self._go_on)
 
     def _go_on(self) -> None:
-        if self._over:
-            return
-        self._client.resume(LATER)
-        try:
-            self._relay.read_on()
-        except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-            self.broken(e)
+        if not self._over:
+            self._client.resume(LATER)
+            self._attempt(self._relay.read_on)
 
     def end_client(self) -> None:
         """Send the client no more."""
@@ -780,10 +777,7 @@ class Session:
         elif connection is self._server:
             self._server = None
             self.send_server = nothing
-            try:
-                self._server_lost(broken=connection.broken, cut_off=connection.cut_off)
-            except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
-                self.broken(e)
+            self._attempt(self._server_lost, connection)
         if self._over:
             if isinstance(self._relay, Http2 | HttpRelay):
                 self._relay.closed()
@@ -792,13 +786,13 @@ class Session:
                 self._mode.addon.live.discard(self)
                 self._forget()
 
-    def _server_lost(self, *, broken: bool, cut_off: bool) -> None:
+    def _server_lost(self, connection: Connection) -> None:
         if self._over:
             return
         if self._looking:
             self._not_connected(unreachable(tls=self._origin.tls, head=self._is_head()))
-        elif broken and self._relay.unbounded:
-            self._relay.server_broke(as_tls=cut_off)
+        elif connection.broken and self._relay.unbounded:
+            self._relay.server_broke(as_tls=connection.cut_off)
         else:
             self._relay.server_ended()
             if self._relay.endless:

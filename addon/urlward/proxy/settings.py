@@ -8,7 +8,7 @@ from typing import Any
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import WORKER_TIMEOUT, Config, GatewayTable
-from urlward.config.tables import split_address
+from urlward.config.tables import split_address, variables
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON
 from urlward.plan import Address, Service
@@ -86,6 +86,7 @@ class Settings:
             "classifier": files.classifier,
             "threshold": files.classifier_threshold,
             "strictly": files.sandbox,
+            "without": sorted({*variables(self.config)}),
         }
         return Service(asked, PATIENCE * _timeout_of(self.config))
 

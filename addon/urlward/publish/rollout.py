@@ -314,8 +314,7 @@ class Lists:
     def _is_news(self, rollout: Rollout, content: str) -> bool:
         if rollout.held is not None or rollout.is_tried:
             return False  # of versions that follow each other fast none would be tried for long enough
-        path = f"{VERSIONS}/{rollout.name}/{rollout.canary}.ward"
-        return rollout.source != content or self._place.read(path, 1) is None
+        return rollout.source != content or not self._is_kept(rollout.name, rollout.canary)
 
     def renew(self, name: str) -> None:
         """Issue anew what is to be offered, once half of the time is over for which it is valid."""
@@ -634,10 +633,26 @@ class Lists:
             return None
 
     def _version(self, name: str, serial: int) -> bytes:
-        found = self._place.read(f"{VERSIONS}/{name}/{serial}.ward")
+        """Read a version.
+
+        Raises:
+            MissingError: it is gone, or damaged: nobody is offered that.
+        """
+        path = f"{VERSIONS}/{name}/{serial}.ward"
+        found = self._place.read(path)
         if found is None:
-            raise MissingError(f"{self._place}: {VERSIONS}/{name}/{serial}.ward is gone")
+            raise MissingError(f"{self._place}: {path} is gone")
+        try:
+            parse(found.data)
+        except ArtifactError as e:
+            raise MissingError(f"{self._place}: {path} is damaged: {e}") from e
         return found.data
+
+    def _is_kept(self, name: str, serial: int) -> bool:
+        """Whether a version is there, as it was written."""
+        with suppress(MissingError):
+            return bool(self._version(name, serial))
+        return False
 
     def _serial_of(self, found: PlacedObject | None) -> int:
         """Serial of an artifact that is offered, by its header; 0 for none, and for what we have not signed:
@@ -766,4 +781,4 @@ class Lists:
 
 
 class MissingError(PlaceError):
-    """A version that is not there, though its record is."""
+    """A version that is not there, or not whole, though its record is."""

@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -162,29 +163,16 @@ def of_workers(total: Counts, live: Sequence[Snapshot], now: float) -> Iterator[
     for key in BUCKETS:
         if key not in _OF_FLEET:
             yield _histogram(key, total)
-    for name, text, value in (
-        ("urlward_open_connections", "Clients' connections now.", sum(s.open for s in live)),
-        (
-            "urlward_event_loop_stall_seconds",
-            "Longest stall of a worker's event loop in the last minute.",
-            max((s.stall_longest for s in live), default=0.0),
-        ),
-    ):
-        yield _gauge(name, text, (), [((), value)])
+    yield _one("urlward_open_connections", "Clients' connections now.", sum(s.open for s in live))
+    longest = max((s.stall_longest for s in live), default=0.0)
+    text = "Longest stall of a worker's event loop in the last minute."
+    yield _one("urlward_event_loop_stall_seconds", text, longest)
     if any(s.canary or "canary" in s.troubles for s in live):
-        yield _gauge(
-            "urlward_canary_last_success_timestamp_seconds",
-            "When the canary has last come through, of the worker for which that is longest ago.",
-            (),
-            [((), min(s.canary for s in live))],
-        )
+        text = "When the canary has last come through, of the worker for which that is longest ago."
+        yield _one("urlward_canary_last_success_timestamp_seconds", text, min(s.canary for s in live))
     if ends := [s.authority for s in live if s.authority]:
-        yield _gauge(
-            "urlward_authority_valid_until_timestamp_seconds",
-            "When the certificate of the filter's authority ends.",
-            (),
-            [((), min(ends))],
-        )
+        text = "When the certificate of the filter's authority ends."
+        yield _one("urlward_authority_valid_until_timestamp_seconds", text, min(ends))
     yield from _lists([facts for snapshot in live for facts in snapshot.lists], now)
 
 
@@ -210,8 +198,8 @@ class FleetFigures:
 def of_fleet(total: Counts, live: Sequence[Snapshot], figures: FleetFigures) -> Iterator[Metric]:
     """What passes between nodes, and how many there are."""
     sharing = [snapshot for snapshot in live if snapshot.shares]
-    up = float(figures.has_valkey(live))
-    yield _gauge("urlward_fleet_up", "1 where every process has the fleet's Valkey.", (), [((), up)])
+    text = "1 where every process has the fleet's Valkey."
+    yield _one("urlward_fleet_up", text, figures.has_valkey(live))
     nodes = [((state,), float(count)) for state, count in figures.nodes.items()]
     yield _gauge("urlward_fleet_nodes", "Nodes in each state.", ("state",), nodes)
     if not sharing:
@@ -235,8 +223,7 @@ def of_resolvers(total: Counts, live: Sequence[Snapshot]) -> Iterator[Metric]:
     rows: Rows = {(outcome,): 0.0 for outcome in HOOKED} | _of(total, "hooked")
     text = "Answers that resolvers handed over by a hook, or told of by dnstap."
     yield _counter("urlward_hook_answers", text, ("outcome",), rows)
-    text = "Connections of resolvers now."
-    yield _gauge("urlward_hook_connections", text, (), [((), float(sum(connected)))])
+    yield _one("urlward_hook_connections", "Connections of resolvers now.", sum(connected))
 
 
 def of_files(total: Counts) -> Iterator[Metric]:
@@ -298,8 +285,8 @@ class PublishFigures:
 
 def of_publisher(figures: PublishFigures) -> Iterator[Metric]:
     """State of a publisher and of its lists."""
-    lists, by_list = figures.lists, ("list",)
-    yield _gauge("urlward_publish_leads", "1 where it leads.", (), [((), float(figures.leads))])
+    lists = figures.lists
+    yield _one("urlward_publish_leads", "1 where it leads.", figures.leads)
     serials = [
         ((one.name, channel), float(serial))
         for one in lists
@@ -307,19 +294,17 @@ def of_publisher(figures: PublishFigures) -> Iterator[Metric]:
     ]
     labels = ("list", "channel")
     yield _gauge("urlward_publish_serial", "Serial that is offered; 0 for none.", labels, serials)
-    entries = [((one.name,), float(one.entries)) for one in lists]
-    yield _gauge("urlward_publish_entries", "Entries of the list that all have.", by_list, entries)
+    by_list = partial(_by_name, "list", lists)
+    yield by_list("urlward_publish_entries", "Entries of the list that all have.", lambda one: one.entries)
     states = [((one.name, state), float(one.state == state)) for one in lists for state in OFFERS]
     text = "1 for the state that it is in."
     yield _gauge("urlward_publish_state", text, ("list", "state"), states)
-    observed = [((one.name,), one.observed) for one in lists]
     text = "Share of its time for which canaries have had the list that is tried."
-    yield _gauge("urlward_publish_observed_ratio", text, by_list, observed)
-    last = [((one.name,), one.last_success) for one in lists if one.last_success]
-    text = "When nothing stood in its way last."
-    yield _gauge("urlward_publish_last_success_timestamp_seconds", text, by_list, last)
+    yield by_list("urlward_publish_observed_ratio", text, lambda one: one.observed)
+    name, text = "urlward_publish_last_success_timestamp_seconds", "When nothing stood in its way last."
+    yield by_list(name, text, lambda one: one.last_success or None)
     failures: Rows = {(name,): float(count) for name, count in figures.failures.items()}
-    yield _counter("urlward_publish_failures", "Times that something stood in its way.", by_list, failures)
+    yield _counter("urlward_publish_failures", "Times that something stood in its way.", ("list",), failures)
 
 
 def of_rules(rules: RulesFacts) -> Iterator[Metric]:
@@ -328,31 +313,24 @@ def of_rules(rules: RulesFacts) -> Iterator[Metric]:
     text = "Times that rules which another hand had removed were put back."
     yield _counter("urlward_rules_restored", text, (), restored)
     text = "1 where the kernel has the rules, and nobody keeps removing them."
-    yield _gauge("urlward_rules_up", text, (), [((), float(not rules.wrong))])
+    yield _one("urlward_rules_up", text, not rules.wrong)
 
 
 def of_feeds(feeds: Sequence[FeedFigures], now: float) -> Iterator[Metric]:
     """State of the feeds."""
-
-    def by_feed(name: str, text: str, value: Callable[[FeedFigures], float]) -> GaugeMetricFamily:
-        return _gauge(f"urlward_feed_{name}", text, ("feed",), [((f.name,), value(f)) for f in feeds])
-
-    yield _gauge(
-        "urlward_feed_age_seconds",
-        "Time since the last success; none where there never was one.",
-        ("feed",),
-        [((f.name,), max(now - f.last_success, 0.0)) for f in feeds if f.last_success],
+    by_feed = partial(_by_name, "feed", feeds)
+    text = "Time since the last success; none where there never was one."
+    yield by_feed(
+        "urlward_feed_age_seconds", text, lambda f: max(now - f.last_success, 0.0) if f.last_success else None
     )
-    yield by_feed("failures", "Failed refreshes in a row.", lambda f: f.failures)
-    yield by_feed("entries", "Entries of the artifact in force.", lambda f: f.entries)
-    yield by_feed("serial", "Serial of the artifact in force.", lambda f: f.serial)
-    yield by_feed("next_run_timestamp_seconds", "When it is refreshed next.", lambda f: f.next_run)
-    yield _gauge(
-        "urlward_feed_valid_until_timestamp_seconds",
-        "When the artifact in force expires; none where it does not.",
-        ("feed",),
-        [((f.name,), f.valid_until) for f in feeds if f.valid_until],
-    )
+    yield by_feed("urlward_feed_failures", "Failed refreshes in a row.", lambda f: f.failures)
+    yield by_feed("urlward_feed_entries", "Entries of the artifact in force.", lambda f: f.entries)
+    yield by_feed("urlward_feed_serial", "Serial of the artifact in force.", lambda f: f.serial)
+    name, text = "urlward_feed_next_run_timestamp_seconds", "When it is refreshed next."
+    yield by_feed(name, text, lambda f: f.next_run)
+    name = "urlward_feed_valid_until_timestamp_seconds"
+    text = "When the artifact in force expires; none where it does not."
+    yield by_feed(name, text, lambda f: f.valid_until or None)
     yield _gauge(
         "urlward_feed_state",
         "1 for the state that it is in.",
@@ -385,20 +363,11 @@ def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterato
     yield _counter("urlward_events_dropped", "Events that found no place.", ("where",), dropping)
     waiting = [(("worker",), float(queued)), (("recorder",), float(recorder.queue))]
     yield _gauge("urlward_queue_events", "Events that wait.", ("where",), waiting)
-    for name, text, value in (
-        (
-            "urlward_spool_events",
-            "Events in the outbox for stores that are down or slow.",
-            recorder.spool_events,
-        ),
-        (
-            "urlward_spool_bytes",
-            "Bytes of the outbox, while events wait there for such stores.",
-            recorder.spool_bytes,
-        ),
-        ("urlward_spool_limit_bytes", "Bytes that the outbox may have.", recorder.spool_limit),
-    ):
-        yield _gauge(name, text, (), [((), value)])
+    text = "Events in the outbox for stores that are down or slow."
+    yield _one("urlward_spool_events", text, recorder.spool_events)
+    text = "Bytes of the outbox, while events wait there for such stores."
+    yield _one("urlward_spool_bytes", text, recorder.spool_bytes)
+    yield _one("urlward_spool_limit_bytes", "Bytes that the outbox may have.", recorder.spool_limit)
     store = Bounded(MAX_STORES)
     stores = {(store(name),): state for name, state in recorder.stores.items()}
     up = [(name, float(state.up)) for name, state in stores.items()]
@@ -421,10 +390,8 @@ def of_recorder(recorder: RecorderState, queued: int, dropped: float) -> Iterato
 def of_filter(version: str, reporting: int, expected: int) -> Iterator[Metric]:
     """Build info and worker gauges."""
     yield _gauge("urlward_build_info", "1, with the release.", ("version",), [((version,), 1.0)])
-    yield _gauge(
-        "urlward_workers", "Workers that have reported in the last seconds.", (), [((), float(reporting))]
-    )
-    yield _gauge("urlward_workers_expected", "Workers that there should be.", (), [((), float(expected))])
+    yield _one("urlward_workers", "Workers that have reported in the last seconds.", reporting)
+    yield _one("urlward_workers_expected", "Workers that there should be.", expected)
 
 
 def _lists(found: Sequence[ListFacts], now: float) -> Iterator[Metric]:
@@ -434,19 +401,12 @@ def _lists(found: Sequence[ListFacts], now: float) -> Iterator[Metric]:
         known = behind.get(facts.name)
         if known is None or facts.serial < known.serial:
             behind[facts.name] = facts
-    lists = list(behind.values())
-    labels = ("list",)
-    yield _gauge(
-        "urlward_list_serial", "Serial in force.", labels, [((li.name,), float(li.serial)) for li in lists]
-    )
-    yield _gauge(
-        "urlward_list_entries", "Entries in force.", labels, [((li.name,), float(li.entries)) for li in lists]
-    )
-    yield _gauge(
-        "urlward_list_age_seconds",
-        "Time since the list was made.",
-        labels,
-        [((li.name,), max(now - li.created, 0.0)) for li in lists if li.created],
+    by_list = partial(_by_name, "list", behind.values())
+    yield by_list("urlward_list_serial", "Serial in force.", lambda li: li.serial)
+    yield by_list("urlward_list_entries", "Entries in force.", lambda li: li.entries)
+    text = "Time since the list was made."
+    yield by_list(
+        "urlward_list_age_seconds", text, lambda li: max(now - li.created, 0.0) if li.created else None
     )
 
 
@@ -476,6 +436,18 @@ def _gauge(name: str, text: str, labels: Sequence[str], rows: Iterable[Row]) -> 
     for values, value in rows:
         family.add_metric(values, value)
     return family
+
+
+def _one(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return _gauge(name, text, (), [((), float(value))])
+
+
+def _by_name(
+    label: str, figures: Iterable[Any], name: str, text: str, value: Callable[[Any], float | None]
+) -> GaugeMetricFamily:
+    """Gauge of each that has a value, by its name."""
+    rows = [((one.name,), float(found)) for one in figures if (found := value(one)) is not None]
+    return _gauge(name, text, (label,), rows)
 
 
 def _histogram(key: str, counts: Counts) -> HistogramMetricFamily:

@@ -142,7 +142,9 @@ class Services:
         if self._publisher is None:
             # What was learned before is removed when it is over, whatever is configured since.
             days = self._config.files.learn_days if self._config.files is not None else 0
-            learning = Learning(self._config, self._state, self._key, days, self.recorder.alarm)
+            learning = Learning(
+                self._config, self._state, self._key, days, self.recorder.alarm, over=self._retention_clock
+            )
             found["known files"] = learning.run
         if self._records.days.assignments is not None:
             found["assignments"] = self._forget_assignments

@@ -1,3 +1,4 @@
+import hashlib
 import io
 from contextlib import suppress
 from pathlib import Path
@@ -317,6 +318,29 @@ def test_with_a_category_what_may_be_another_format_is_read_as_that(
 def test_a_table_of_columns_that_nobody_named_is_no_list_of_pages(tmp_path: Path, rows: list[str]) -> None:
     with pytest.raises(SourceError, match=r"looks like a table .* --format csv --column url="):
         _read(tmp_path / "table.csv", "\n".join(rows) + "\n")
+
+
+_HASHES = [hashlib.sha256(bytes([n])).hexdigest() for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (["name,hash", *(f"a.jpg,{each[:32]}" for each in _HASHES)], "table of .* commas .* md5=COLUMN$"),
+        (
+            [f'{each};"x"' for each in _HASHES],
+            r"table of .* sha256=COLUMN \(or pdq=COLUMN\) --delimiter ';'$",
+        ),
+        (["hash", *(each[:40].upper() for each in _HASHES)], r"list of .* sha1=COLUMN \(the name"),
+        ([each[:32] for each in _HASHES], r"list of .* md5=COLUMN \(the name"),
+    ],
+    ids=["comma", "semicolon", "header", "bare"],
+)
+def test_digests_whose_algorithm_nobody_named_are_no_hosts(
+    tmp_path: Path, rows: list[str], said: str
+) -> None:
+    with pytest.raises(SourceError, match=f"it looks like a {said}"):
+        _read(tmp_path / "digests.csv", "\n".join(rows) + "\n")
 
 
 def test_some_pages_with_a_comma_are_no_table(tmp_path: Path) -> None:

@@ -50,6 +50,9 @@ _ZONE = re.compile(r"\$(?:TTL|ORIGIN)\s|\S*\s+(?:\d+[smhdw]?\s+|IN\s+)*SOA\s", r
 _POLICY = re.compile(r"\sCNAME\s+(?:\*?\.|rpz-\S+)\s*(?:;.*)?$|\.rpz-(?:client-)?ip\s", re.IGNORECASE).search
 _URLHAUS_CSV = re.compile(r'#\s*"?id"?\s*,\s*"?dateadded"?\s*,\s*"?url"?', re.IGNORECASE).match
 _URL_FIELD = re.compile(r"https?://[^\s/]+\.[^\s/]+(?:/\S*)?", re.IGNORECASE).fullmatch
+_DIGEST_FIELD = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE).fullmatch
+_OF_DIGITS = {32: "md5", 40: "sha1", 64: "sha256"}
+"""Algorithms by the digits of their digests; PDQ has as many as SHA-256."""
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _DELIMITED = {",": "", ";": " --delimiter ';'", "\t": " --delimiter TAB"}
 _ROWS = 3
@@ -84,22 +87,48 @@ def recognised(head: bytes) -> str:
 
 
 def refuse_table(head: bytes) -> None:
-    """Refuse a table of URLs whose columns have other names than ours, or none.
+    """Refuse a table of URLs or of digests whose columns have other names than ours, or none; and digests
+    without their algorithm.
 
-    The grammar reads its rows as pages that nobody asks for, ``/page,phishing``.
+    The grammar reads rows of URLs as pages that nobody asks for, ``/page,phishing``, and would say of each
+    row of digests what is wrong with it as a host.
 
     Raises:
         FormatError: the first lines are one.
     """
     content = [line for line in _lines(head)[1] if line[:1] not in "#!;"]
     for separator, said in _SEPARATORS.items():
-        rows = [line.split(separator) for line in content if separator in line]
-        urls = [row for row in rows if any(_URL_FIELD(field.strip().strip('"')) for field in row)]
-        if len(urls) >= _ROWS and len(urls) * 10 >= len(content) * 9 and len({len(row) for row in urls}) == 1:
+        rows = [
+            [field.strip().strip('"') for field in line.split(separator)]
+            for line in content
+            if separator in line
+        ]
+        if _most([row for row in rows if any(map(_URL_FIELD, row))], content):
             raise FormatError(
                 f"it looks like a table with {said} between its fields: say what its columns are, such as "
                 f"--format csv --column url=COLUMN{_DELIMITED[separator]}, or --format {GRAMMAR}"
             )
+        if _most(found := [row for row in rows if any(map(_DIGEST_FIELD, row))], content):
+            raise FormatError(
+                f"it looks like a table of digests with {said} between its fields: say which column has "
+                f"them, by its name, or its number where there is no header: --format csv "
+                f"--column {_column_for(found)}{_DELIMITED[separator]}"
+            )
+    if _most(found := [[line] for line in content if _DIGEST_FIELD(line)], content):
+        raise FormatError(
+            f"it looks like a list of digests without their algorithm: say it before each (md5:, sha256:, "
+            f"pdq:), or by --format csv --column {_column_for(found)} (the name of its header, or 1)"
+        )
+
+
+def _most(rows: Sequence[Sequence[str]], content: Sequence[str]) -> bool:
+    """Whether rows are nine of ten lines, and as long as each other."""
+    return len(rows) >= _ROWS and len(rows) * 10 >= len(content) * 9 and len({len(row) for row in rows}) == 1
+
+
+def _column_for(rows: Sequence[Sequence[str]]) -> str:
+    digits = len(next(filter(_DIGEST_FIELD, rows[0])))
+    return f"{_OF_DIGITS[digits]}=COLUMN" + " (or pdq=COLUMN)" * (digits == 64)
 
 
 def watched(format: str, read: Read) -> Read:  # noqa: A002 - the word
