@@ -718,6 +718,8 @@ def test_a_range_that_nobody_asked_for_says_nothing() -> None:
         (b"\0\0\0\x1cftypiso5", "video/mp4"),
         (b"\0\0\0\x1cstypmsdh", "video/iso.segment"),
         (b"\0\n\0\x1cmoof", "video/iso.segment"),
+        (b"\x1f\x43\xb6\x75\x84", "video/iso.segment"),
+        (b"\xff\xd8\xff\xe0styp", "image/jpeg"),
         (b"\0\0\0\x08wide\0\0\0\0mdat", "video/mp4"),
         (b"\x1a\x45\xdf\xa3", "video/webm"),
         ((b"G" + b"\n" * 187) * 3, "video/mp2t"),
