@@ -61,8 +61,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     chunk = content[at : at + 5000]
                     writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 writer.write(b"0\r\n\r\n")
-            elif way in ("unbounded", "cut-off"):
-                writer.write(f"HTTP/1.1 200 OK\r\n{more}\r\n".encode() + content)
+            elif way in ("unbounded", "cut-off", "icy"):
+                line = "ICY 200 OK" if way == "icy" else "HTTP/1.1 200 OK"
+                writer.write(f"{line}\r\n{more}\r\n".encode() + content)
                 if way == "cut-off":  # without close_notify, as many servers do
                     while writer.transport.get_write_buffer_size():
                         await asyncio.sleep(0.005)
@@ -180,6 +181,23 @@ async def test_a_known_file_does_not_arrive(rig: Rig, way: str, caplog: pytest.L
         assert SMALL not in page.body
     assert "file client=" in caplog.text
     assert "entry=F-" in caplog.text
+    await rig.settled()
+
+
+@pytest.mark.parametrize("mode", ["reverse", "regular"])
+async def test_one_behind_a_head_that_only_browsers_read(rig: Rig, mode: str) -> None:
+    await looking(rig, mode)
+    target = b"" if mode == "reverse" else b"http://plain.example:%d" % rig.origin_port
+    for path, content in ((b"/known", KNOWN), (b"/small", SMALL), (b"/other", OTHER)):
+        head = b"GET %b%b?icy HTTP/1.1\r\nHost: plain.example:%d\r\n\r\n" % (target, path, rig.origin_port)
+        reader, writer = await rig.connect()
+        writer.write(head)
+        got = b""
+        with suppress(ConnectionResetError):
+            while piece := await asyncio.wait_for(reader.read(1 << 16), LONG):
+                got += piece
+        writer.close()
+        assert got.endswith(content) is (path == b"/other")
     await rig.settled()
 
 
