@@ -292,6 +292,29 @@ def test_streams_after_each_other_have_one_session(case: Case) -> None:
     assert not case.http2.origin.http2._lanes
 
 
+def test_what_a_body_lacks_is_not_taken_from_the_next_request(case: Case) -> None:
+    """Trailers end a body before its length, and the origin answers at once: what that lacks would be the
+    head of the next request, and what is quoted in a field of it would be judged in its place."""
+    smuggled = len("GET /listed HTTP/1.1\r\nhost: a.test\r\nx: ")
+    lacking = case.ask("/0", ("content-length", str(smuggled + 3)), method="POST", end=False)
+    case.send(lacking, b"a\r\n")
+    case.client.send_headers(lacking, [("x", "y")], end_stream=True)
+    case.flush()
+    server = case.find()
+    server.answer(1, status=405)
+    assert case.status[lacking] == [405]
+    listed = case.ask("/listed", ("x", "GET /0 HTTP/1.1"))
+    assert case.status[listed] == [451]
+    assert [dict(head)[":path"] for head in server.heads.values()] == ["/0"]
+    whole = case.ask("/1", ("content-length", "3"), method="POST", end=False)
+    case.send(whole, b"abc", end=True)
+    server.serve()
+    sessions = len(case.origins)
+    after = case.ask("/2")
+    server.serve()
+    assert (case.body[after], len(case.origins)) == (b"/2", sessions), "what is whole is followed as ever"
+
+
 def test_few_sessions_rest(case: Case) -> None:
     for i in range(MAX_STREAMS):
         case.ask(f"/{i}")

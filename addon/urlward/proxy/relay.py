@@ -373,8 +373,8 @@ class HttpRelay:
 
     @property
     def takes_more(self) -> bool:
-        """Whether a request that the client sends next is read, and its origin can get it."""
-        return not (self._deaf or self._done or self._mute or self._last or self._switched)
+        """Whether what the client sends next is read as a request, and its origin can get it."""
+        return not (self._deaf or self._done or self._mute or self._last or self._switched or self._body)
 
     @property
     def endless(self) -> bool:
