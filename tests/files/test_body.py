@@ -355,6 +355,8 @@ class Later:
         """Do the one that waits."""
         ((work, then, done),) = self.asked
         self.asked.clear()
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             done.set_result(work())
         except Exception as e:
@@ -441,6 +443,28 @@ def test_nobody_waits_for_what_a_thread_undoes(ended: bool) -> None:
     assert (called(), one.over, one.behind, room.left, judge.digests) == (False, True, False, 1, [])
     alone = object()
     assert sys.getrefcount(one) == sys.getrefcount(alone), "nothing is left for the collector"
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_nobody_waits_for_is_not_undone(leaves: bool) -> None:
+    """A client that leaves a thousand bodies, or as many that there is no room for, keep the thread from
+    nobody: 14 bytes of each would take a tenth of a second there."""
+    room = Room(1 if leaves else 0)
+    one, later, _ = aside(Judge(), "br", room)
+    one.feed(brotli.compress(PICTURE))
+    ((_, _, step),) = later.asked
+    if leaves:
+        assert not step.cancelled(), "somebody waits"
+        one.drop()
+    assert (step.cancelled(), one.over, one.answer) == (True, True, None)
+    one, later, _ = aside(Judge(PICTURE), "br", room := Room(1))
+    one.feed(brotli.compress(PICTURE))
+    one.end()
+    ((_, _, step),) = later.asked
+    while one.behind:
+        later.do()
+        one.work()
+    assert (step.cancelled(), one.answer, room.left) == (False, "listed", 1)
 
 
 def test_a_thread_that_cannot_do_it_leaves_nothing_undecided() -> None:

@@ -209,6 +209,11 @@ class _Layer:
             self._full = len(found) >= _PIECE or not decoder.needs_input
         return found
 
+    def leave(self) -> None:
+        """Have a step not made that has not begun."""
+        if self._begun is not None:
+            self._begun.cancel()
+
     def _next(self) -> bytes:
         waiting, coding = self._waiting, self._coding
         first = waiting[0]
@@ -264,6 +269,11 @@ class _Unpacker:
                 return b""
             following = layer
         return b""
+
+    def leave(self) -> None:
+        """Have nothing more undone, so that others in the thread do not wait for it."""
+        for layer in self._layers:
+            layer.leave()
 
 
 class Room:
@@ -545,6 +555,7 @@ class Inspection[Answer]:
 
     def _free(self) -> None:
         """Let go of what nothing more is undone with."""
+        self._unpacker.leave()
         self._unpacker, self._taken = _Unpacker(), None
 
     def _leave_copy(self) -> None:
