@@ -252,6 +252,32 @@ def test_decoders_that_take_much_memory_are_few(coding: str, count: int, ends: b
     assert room.left == 4
 
 
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_a_body_that_is_too_large_behind_its_end_gives_its_room_back(coding: str) -> None:
+    """A few bytes that come at once, and unfold to more than is hashed: no collector runs in a worker."""
+    content = PICTURE + bytes(1 << 20)
+    for size, answer in ((len(content), "listed"), (1 << 19, None)):
+        room = Room(2)
+        facts = facts_of(200, [(b"Content-Type", b"image/png"), (b"Content-Encoding", coding.encode())], None)
+        assert facts is not None
+        later = Later()
+        one = Inspection(
+            facts, FilesTable(max_size=size), ("sha256",), Judge(content), room=room, aside=later
+        )
+        one.feed(CODINGS[coding](content))
+        one.end()
+        assert not one.over
+        while one.behind:
+            if one.waits:
+                later.do()
+            one.work()
+        assert (one.over, one.answer) == (True, answer)
+        one.drop()
+        assert room.left == 2
+        alone = object()
+        assert sys.getrefcount(one) == sys.getrefcount(alone), "nothing is left for the collector"
+
+
 def test_what_is_not_looked_at_takes_no_room() -> None:
     room, judge = Room(0), Judge()
     one = inspection(judge, {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)

@@ -467,6 +467,7 @@ class Inspection[Answer]:
         self.changed, self.turn_is_over = _nobody, _at_once
         if self.behind or not self._ended:
             self._give_up()
+        self._free()  # it may be over since before its end
 
     def _undone(self) -> None:
         """A step in a thread is made."""
