@@ -260,6 +260,32 @@ def test_decoders_that_take_much_memory_are_few(coding: str, count: int, ends: b
     assert room.left == 4
 
 
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_a_body_that_is_too_large_behind_its_end_gives_its_room_back(coding: str) -> None:
+    """A few bytes that come at once, and unfold to more than is hashed: no collector runs in a worker."""
+    content = PICTURE + bytes(1 << 20)
+    for size, answer in ((len(content), "listed"), (1 << 19, None)):
+        room = Room(2)
+        facts = facts_of(200, [(b"Content-Type", b"image/png"), (b"Content-Encoding", coding.encode())], None)
+        assert facts is not None
+        later = Later()
+        one = Inspection(
+            facts, FilesTable(max_size=size), ("sha256",), Judge(content), room=room, aside=later
+        )
+        one.feed(CODINGS[coding](content))
+        one.end()
+        assert not one.over
+        while one.behind:
+            if one.waits:
+                later.do()
+            one.work()
+        assert (one.over, one.answer) == (True, answer)
+        one.drop()
+        assert room.left == 2
+        alone = object()
+        assert sys.getrefcount(one) == sys.getrefcount(alone), "nothing is left for the collector"
+
+
 def test_what_is_not_looked_at_takes_no_room() -> None:
     room, judge = Room(0), Judge()
     one = inspection(judge, {"Content-Type": "text/html", "Content-Encoding": "br"}, room=room)
@@ -466,6 +492,8 @@ class Later:
         """Do the one that waits."""
         ((work, then, done),) = self.asked
         self.asked.clear()
+        if not done.set_running_or_notify_cancel():
+            return
         try:
             done.set_result(work())
         except Exception as e:
@@ -555,6 +583,28 @@ def test_nobody_waits_for_what_a_thread_undoes(ended: bool) -> None:
     assert (called(), one.over, one.behind, room.left, judge.digests) == (False, True, False, 2, [])
     alone = object()
     assert sys.getrefcount(one) == sys.getrefcount(alone), "nothing is left for the collector"
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_what_nobody_waits_for_is_not_undone(leaves: bool) -> None:
+    """A client that leaves a thousand bodies, or as many that there is no room for, keep the thread from
+    nobody: 14 bytes of each would take a tenth of a second there."""
+    room = Room(1 if leaves else 0)
+    one, later, _ = aside(Judge(), "br", room)
+    one.feed(brotli.compress(PICTURE))
+    ((_, _, step),) = later.asked
+    if leaves:
+        assert not step.cancelled(), "somebody waits"
+        one.drop()
+    assert (step.cancelled(), one.over, one.answer) == (True, True, None)
+    one, later, _ = aside(Judge(PICTURE), "br", room := Room(1))
+    one.feed(brotli.compress(PICTURE))
+    one.end()
+    ((_, _, step),) = later.asked
+    while one.behind:
+        later.do()
+        one.work()
+    assert (step.cancelled(), one.answer, room.left) == (False, "listed", 1)
 
 
 def test_a_thread_that_cannot_do_it_leaves_nothing_undecided() -> None:

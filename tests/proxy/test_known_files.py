@@ -1,6 +1,7 @@
 """Known files through a front, with real sockets: over every protocol none arrives whole, and others do."""
 
 import asyncio
+import gc
 import gzip
 import hashlib
 import logging
@@ -310,6 +311,20 @@ async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch:
     reset(writer)
     await until(lambda: not list(rig.addon.live))
     go_on.set()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", ["reverse", "h2"])
+async def test_bodies_that_are_too_large_take_no_room_from_others(rig: Rig, way: str) -> None:
+    """40 that unfold to more than is hashed, and one that is known: no collector runs in a worker."""
+    await looking(rig, way, max_size="1MB")
+    gc.disable()
+    try:
+        for _ in range(40):
+            assert (await curl(rig, "/zero?br", way)).status == 200
+            assert (await curl(rig, "/small?br", way)).status == 451
+    finally:
+        gc.enable()
     await rig.settled()
 
 

@@ -256,6 +256,11 @@ class _Layer:
             self._full = len(found) >= _PIECE or not decoder.needs_input
         return found
 
+    def leave(self) -> None:
+        """Have a step not made that has not begun."""
+        if self._begun is not None:
+            self._begun.cancel()
+
     def _next(self) -> bytes:
         waiting, coding = self._waiting, self._coding
         first = waiting[0]
@@ -316,6 +321,11 @@ class _Unpacker:
                 return b""
             following = layer
         return b""
+
+    def leave(self) -> None:
+        """Have nothing more undone, so that others in the thread do not wait for it."""
+        for layer in self._layers:
+            layer.leave()
 
 
 class Room:
@@ -579,6 +589,7 @@ class Inspection[Answer]:
         self.changed, self.turn_is_over = _nobody, _at_once
         if self.behind or not self._ended:
             self._give_up()
+        self._free()  # it may be over since before its end
 
     def _undone(self) -> None:
         """A step in a thread is made."""
@@ -727,6 +738,7 @@ class Inspection[Answer]:
 
     def _free(self) -> None:
         """Let go of what nothing more is undone with."""
+        self._unpacker.leave()
         self._unpacker, self._taken = _Unpacker(), None
         self._early.clear()
 
