@@ -1,5 +1,6 @@
 """The guard with a policy: who is asking, and when, decides what becomes of what is listed."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_names import to
 from urlward.config import Config
+from urlward.engine.matcher import Matcher
 from urlward.policy.policy import Policy
 from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
-from urlward.proxy.guard import Guard
+from urlward.proxy.guard import DecisionLog, Guard
 from urlward.proxy.head import read_request_head
 from urlward.proxy.names import Names, Place
 
@@ -203,3 +205,75 @@ def test_an_excused_page_of_a_host_blocked_whole_is_reached_over_tls() -> None:
     g = Guard(lambda: matcher, page("Net"), clock=lambda: NOW)
     assert g.tls(of(ANYONE), b"paged.example")[0] == "intercept"
     assert not isinstance(g.answer(for_host("paged.example", "/listed"), of(ANYONE)), BlockResponse)
+
+
+TLS_LINES = (
+    *LINES,
+    "198.51.100.0/24 category=games",
+    "2001:db8::/32 port=8443",
+    "brand.* category=games",
+    "http://sub.example/x subdomains",
+    "@@excused.example",
+    "@@192.0.2.66 port=8443",
+    "http://old.example/x expires=2020-01-01",
+    "over.example expires=2020-01-01",
+)
+SNIS = (
+    None, b"quiet.example", b"games.example", b"a.games.example", b"paged.example", b"www.sub.example",
+    b"a.brand.test", b"excused.example", b"old.example", b"over.example", b"192.0.2.66", b"a b", b"a..b",
+    b"a\xff", b"games.example.",
+)  # fmt: skip
+DESTINATIONS = (
+    None, "192.0.2.7", "192.0.2.66", "198.51.100.9", "2001:db8::9", "::ffff:192.0.2.66", "quiet.example",
+    "games.example", "paged.example",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("port", [443, 8443])
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"intercept": "listed"}, {"relay", "intercept"}),
+        ({"intercept": "none"}, {"relay", "refuse"}),
+        ({"intercept": "all"}, {"intercept"}),
+        ({"intercept": "listed", "tls_block": "alert"}, {"relay", "intercept", "refuse"}),
+        ({"intercept": "all", "tls_block": "alert"}, {"relay", "intercept", "refuse"}),
+        ({"monitor": True}, {"relay", "intercept"}),
+    ],
+)
+def test_one_look_decides_on_tls_as_all_of_them_do(
+    changes: dict[str, Any],
+    found: set[str],
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It says the same of it, too."""
+    said: list[Any] = []
+    monkeypatch.setattr(DecisionLog, "block", lambda _, hit: said.append((hit.verdict, hit.would)))
+    matcher = make_matcher(*TLS_LINES)
+    policy = Policy(Config.model_validate(RULES))
+    g = Guard(lambda: matcher, page("Net"), policy=policy, clock=lambda: NOW, **changes)
+    clients = product((FREE, WATCHED, ANYONE), DESTINATIONS)
+    contexts = [of(client, to(destination, port)) for client, destination in clients]
+
+    def decided() -> list[Any]:
+        said.clear()
+        decisions = [g.tls(context, sni) for context, sni in product(contexts, SNIS)]
+        return [decisions, *said]
+
+    once = decided()
+    monkeypatch.setattr(Matcher, "is_quiet", lambda *_: False)
+    assert decided() == once
+    assert {decision for decision, _ in once[0]} == found
+
+
+def test_what_is_quiet_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = guard()
+    with monkeypatch.context() as none:
+        for look in ("check_host", "check_address", "lists_below"):
+            none.setattr(Matcher, look, lambda *_: pytest.fail("another look"))
+        assert g.tls(of(ANYONE, to("192.0.2.7", 443)), b"quiet.example")[0] == "relay"
+    assert g.tls(of(ANYONE, to("192.0.2.66", 443)), b"quiet.example")[0] == "intercept"
+    quiet = make_matcher("other.example")
+    monkeypatch.setattr(g, "matcher", lambda: quiet)
+    assert g.tls(of(ANYONE, to("192.0.2.66", 443)), b"quiet.example")[0] == "relay", "of other lists"

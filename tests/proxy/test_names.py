@@ -95,6 +95,15 @@ def test_an_address_that_a_name_has_led_to_counts_for_the_requests_that_follow()
         known.names(head(b"GET / HTTP/1.0||"))
 
 
+def test_an_origin_that_is_named_by_its_address_has_that_before_it_is_reached() -> None:
+    for host, address in (("192.0.2.7", "192.0.2.7"), ("2001:db8::7", "2001:db8::7"), ("a.example", "")):
+        place = Place(to(host, mode="reverse:http://192.0.2.7"))
+        place.reached("192.0.2.66")
+        assert place.address == "192.0.2.66"
+        place.reached("")
+        assert place.address == address
+
+
 @pytest.mark.parametrize(
     ("bad", "why"),
     [

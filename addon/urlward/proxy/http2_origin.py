@@ -43,7 +43,7 @@ CREDIT: Final = 1 << 19
 
 MAX_LANES: Final = 32
 """Connections to an origin that speaks HTTP/1.1, for one client's connection, streams beyond wait for one;
-and sessions that rest until its next streams."""
+and sessions that rest until its next streams, for some seconds where they have no connection to keep."""
 
 _FIRST_STREAMS: Final = 10
 """Streams that are begun before the origin has said how many it takes."""
@@ -79,6 +79,11 @@ class SharedOrigin:
         self._known = False
         """Whether each session connects for itself."""
         self._waiting: list[Exchange] = []
+
+    @property
+    def address(self) -> str:
+        """The IP address that the streams go to, empty where there is no connection for them."""
+        return self.http2.address if self.http2 is not None else ""
 
     @property
     def room(self) -> int:
@@ -276,6 +281,11 @@ class Http2Origin(Multiplexed):
         connection.peer, self.peer = self, connection
 
     @property
+    def address(self) -> str:
+        """The origin's IP address."""
+        return self._connection.address
+
+    @property
     def free(self) -> bool:
         """Whether another stream may begin."""
         return len(self._lanes) < self._most
@@ -283,7 +293,7 @@ class Http2Origin(Multiplexed):
     def lane(self, session: Exchange) -> OriginLane:
         """A lane for a session."""
         lane = OriginLane(self._loop, self, session)
-        lane.address = self._connection.address
+        lane.address = self.address
         self._lanes.add(lane)
         return lane
 

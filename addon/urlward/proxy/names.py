@@ -208,9 +208,10 @@ class Place:
         return tuple(hosts), tuple(ports)
 
     def reached(self, address: str) -> None:
-        """Remember the address that a name has led to, for the requests that follow; empty for none."""
+        """Remember the address that a name leads to, for the requests that follow; empty where that is yet to
+        be found out, unless the name is an address itself."""
         if self._by_name and self.address != address:
-            self.address = address
+            self.address = address or as_address(self._destination)
             self._quiet = (None, (), False)
 
     def is_quiet(self, names: Names, matcher: Matcher) -> bool:

@@ -303,6 +303,9 @@ class Session:
 
     def _judge(self, head: RequestHead) -> Names | BlockResponse:
         assert self._place is not None
+        if self._shared is not None and self._server is None:
+            # To where other streams go now, wherever the one before has gone.
+            self._place.reached(self._shared.address)
         return self._guard.answer_head(head, self._place, self.client, arrived=self.active)
 
     def _admit(self, head: RequestHead) -> Names | BlockResponse | None:
@@ -868,6 +871,8 @@ class Session:
     def _patience(self) -> float:
         """Seconds of silence that are allowed."""
         limit = self._mode.addon.tcp_timeout
+        if isinstance(self._client, Lane) and self._server is None and self.idle():
+            return 0.0  # there is nothing to keep for the next stream that would not soon be made anew
         # A client that has closed its connection cannot be told from one that only sends no more.
         return min(limit, ENDED_FOR) if self._client.at_end and not self._over else limit
 
