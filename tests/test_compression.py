@@ -1,6 +1,7 @@
 import gzip
 import sys
 import zlib
+from random import Random
 
 import brotli
 import pytest
@@ -105,8 +106,53 @@ def test_deflate_without_the_format_around_it(size: int) -> None:
 @pytest.mark.parametrize("coding", CONTENT_CODINGS)
 def test_a_damaged_content_coding(coding: str) -> None:
     decoder = CONTENT_CODINGS[coding].new()
+    if coding != "zstd":
+        assert decoder.decompress(b"\xff" * 640, 1 << 16) == b""
+        assert not decoder.needs_input
     with pytest.raises(DAMAGED):
         decoder.decompress(b"\xff" * 640, 1 << 16)
+
+
+NOISE = Random(1).randbytes(50_000)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+@pytest.mark.parametrize("content", [CONTENT, NOISE], ids=["text", "noise"])
+@pytest.mark.parametrize("size", [1 << 10, 1 << 20])
+@pytest.mark.parametrize("more", [b"\xff" * 9, b";", b""])
+def test_what_comes_before_a_fault_is_given(coding: str, content: bytes, size: int, more: bytes) -> None:
+    """A wrong checksum, or what is behind the end, is none to Chromium."""
+    pack = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}[coding]
+    data = pack(content)
+    checksum = {"gzip": 8, "deflate": 4, "br": 0}[coding]
+    decoder, data, found = CONTENT_CODINGS[coding].new(), data[: len(data) - checksum] + more, b""
+    for at in range(0, len(data), size):
+        found += decoder.decompress(data[at : at + size], 1 << 17)
+    assert found == content
+    if not more:
+        assert decoder.eof is (coding == "br")
+    elif coding == "br":
+        assert decoder.eof
+        assert more.endswith(decoder.unused_data)
+    elif len(more) >= checksum:
+        with pytest.raises(DAMAGED):
+            decoder.decompress(b"", 1 << 17)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])
+def test_what_comes_before_a_fault_in_the_midst_is_given(coding: str) -> None:
+    data = {"gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}[coding](CONTENT + NOISE)
+    decoder, found = CONTENT_CODINGS[coding].new(), b""
+    data = data[:-20_000] + b"\xff" * 20_000
+    whole = CONTENT_CODINGS[coding].new().decompress(data[:-20_000], 1 << 20)
+    for at in range(0, len(data), 5_000):
+        try:
+            found += decoder.decompress(data[at : at + 5_000], 1 << 17)
+        except DAMAGED:
+            break
+    else:
+        pytest.fail("it is damaged")
+    assert found.startswith(whole)
 
 
 def test_a_content_coding_with_a_window_that_no_browser_takes() -> None:

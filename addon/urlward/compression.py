@@ -45,53 +45,129 @@ class _Zlib:
         return self._z.decompress(self._z.unconsumed_tail + data, max_length)
 
 
-class _Deflate(_Zlib):
-    """The content coding of that name: a zlib stream, or what is inside one, which some servers send."""
+class _Forgiving(_Zlib):
+    """zlib's decoder, which gives what comes before a fault and raises then: zlib itself keeps that back,
+    where browsers show it, and Chromium takes a wrong checksum of gzip for none."""
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(bits)
+        self._is_broken = False
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._is_broken and super().needs_input
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        if self._is_broken:
+            raise zlib.error("a fault, as said")
+        before, data = self._z.copy(), self._z.unconsumed_tail + data
+        try:
+            return self._z.decompress(data, max_length)
+        except zlib.error:
+            self._is_broken = True
+        # Halves of what is left, of which each is read once.
+        found = b""
+        while data:
+            half = (len(data) + 1) // 2
+            tried = before.copy()
+            try:
+                found += tried.decompress(data[:half], max_length)
+            except zlib.error:
+                data = data[:half] if len(data) > 1 else b""
+            else:
+                before, data = tried, data[half:]
+        self._z = before
+        return found
+
+
+_SNIFFED: Final = 1000
+"""Bytes without content after which a zlib stream is one."""
+
+
+class _Deflate(_Forgiving):
+    """The content coding of that name: a zlib stream, or what is inside one, which some servers send.
+
+    As in Chromium, it is the latter where zlib finds a fault before anything has come out of it.
+    """
 
     def __init__(self) -> None:
         super().__init__(zlib.MAX_WBITS)
         self._head: bytes | None = b""
+        """What has gone in, until something has come out."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        if self._head is not None:
-            data = self._head + data
-            if len(data) < 2:
-                self._head = data
-                return b""
+        if self._head is None:
+            return super().decompress(data, max_length)
+        self._head += data
+        found = super().decompress(data, max_length)
+        if self._is_broken and not found:
+            data, self._head = self._head, None
+            super().__init__(-zlib.MAX_WBITS)
+            return super().decompress(data, max_length)
+        if found or self.eof or len(self._head) > _SNIFFED:
             self._head = None
-            if data[0] & 0xF != zlib.DEFLATED or (data[0] << 8 | data[1]) % 31:  # RFC 1950 section 2.2
-                self._z = zlib.decompressobj(-zlib.MAX_WBITS)
-        return super().decompress(data, max_length)
+        return found
+
+
+_SLICE: Final = 256
+"""Bytes that Brotli is given at once."""
 
 
 class _Brotli:
-    """Brotli's decoder in the shape of zstd's; a piece may be larger than was asked for, by 64 KiB or so."""
+    """Brotli's decoder in the shape of zstd's; a piece may be larger than was asked for, by 64 KiB or so.
 
-    unused_data = b""
+    Its own takes what stands behind the end for a fault, and keeps what it has found before a fault to
+    itself, where Chromium shows it. So a second one follows, which gets the slice with the fault byte by
+    byte.
+    """
 
     def __init__(self) -> None:
         import brotli
 
-        self._brotli: Any = brotli.Decompressor()
+        self._ahead: Any = brotli.Decompressor()
+        self._behind: Any = brotli.Decompressor()
         self._error: type[Exception] = brotli.error
-        self._full = False
-        """Whether there may be more of what went in: that alone does not say so once all is taken."""
+        self._input = b""
+        self._at = 0
+        self._slice = _SLICE
+        self._full = self._is_broken = False
+        """Whether there may be more of what went in, which that alone does not say once all is taken; and
+        whether there is a fault."""
 
     @property
     def eof(self) -> bool:
-        return bool(self._brotli.is_finished())
+        return not self._is_broken and bool(self._ahead.is_finished())
 
     @property
     def needs_input(self) -> bool:
-        return not self._full and bool(self._brotli.can_accept_more_data())
+        return not (self._full or self._is_broken) and self._at >= len(self._input)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._input[self._at :]
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
-        try:
-            found = bytes(self._brotli.process(data, output_buffer_limit=max_length))
-        except self._error as e:
-            raise zlib.error from e
-        self._full = len(found) >= max_length
-        return found
+        if self._is_broken:
+            raise zlib.error("a fault, as said")
+        self._input, self._at = self._input[self._at :] + data, 0
+        found = bytearray()
+        while len(found) < max_length and not (self.eof or self.needs_input):
+            piece = b"" if self._full else self._input[self._at : self._at + self._slice]
+            room = max_length - len(found)
+            try:
+                part = self._ahead.process(piece, output_buffer_limit=room)
+            except self._error:
+                if not piece or self._slice == 1:
+                    self._is_broken = True
+                    break
+                self._ahead, self._slice = self._behind, 1
+                continue
+            if self._slice > 1:
+                self._behind.process(piece, output_buffer_limit=room)
+            self._at += len(piece)
+            self._full = len(part) >= room
+            found += part
+        return bytes(found)
 
 
 type Decoder = _Zlib | _Brotli | zstd.ZstdDecompressor
@@ -141,13 +217,13 @@ class ContentCoding(NamedTuple):
     takes_long: Callable[[int], bool] | None = None
 
 
-_GZIP_CODING = ContentCoding(gzip_decoder, 1 << 14)
+_GZIP_CODING = ContentCoding(lambda: _Forgiving(zlib.MAX_WBITS | 16), 1 << 14)
 
 CONTENT_CODINGS: Final = {
     "gzip": _GZIP_CODING,
     "x-gzip": _GZIP_CODING,
     "deflate": ContentCoding(_Deflate, 1 << 14),
-    "br": ContentCoding(_Brotli, 1 << 10, _has_large_window),
+    "br": ContentCoding(_Brotli, 1 << 9, _has_large_window),
     "zstd": ContentCoding(lambda: zstd_decoder(_HTTP_WINDOW), 1 << 12),
 }
 """Content codings of HTTP that browsers take."""

@@ -162,8 +162,12 @@ def test_pictures_that_cannot_be_looked_at_are_an_alarm_until_they_can(tmp_path:
         assert status()["ready"]["ok"], "all else filters"
         _configured(tmp_path)
         proxy.process.send_signal(signal.SIGUSR2)
+        # Who has told of it is replaced as well, before or after it hears of the end.
+        wait_for(lambda: "reload: done" in proxy.log(), "the reload")
+        wait_for(
+            lambda: "pictures are compared with 1 digest" in proxy.log(), "an inspector that looks at them"
+        )
         wait_for(lambda: "pictures" not in status()["alarms"], "its end")
-        wait_for(lambda: "pictures are looked at" in proxy.log(), "that to be said")
 
 
 def test_a_reload_replaces_the_inspector_and_an_end_leaves_nothing(

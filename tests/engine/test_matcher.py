@@ -781,6 +781,33 @@ def test_an_allowed_path_sequence_allows_what_it_is_to_origins_that_spell_it_oth
     assert found.check("p.test", f"{spelled}../c").blocked
 
 
+@pytest.mark.parametrize("spelled", ["/a%20b/", "/a+b/", "/x/a%20b/"])
+@pytest.mark.parametrize(
+    "more", ["c;d", "c.html/d", "c%00", "c%3fd", "c\xa0", "c;d\xa0", "c.", "c;d+e", "c+;d"]
+)
+def test_an_allowed_path_sequence_allows_what_is_left_of_it_otherwise_spelt(spelled: str, more: str) -> None:
+    found = matcher("p.test", f"@@*{spelled}*")
+    assert found.check("p.test", f"{spelled}{more}").action == "allow"
+    assert found.check("p.test", f"/l.html{spelled}{more}").blocked, "to some, the rest of a file is none"
+    assert found.check("p.test", f"{spelled}../{more}").blocked
+
+
+@pytest.mark.parametrize("page", ["/m+n.html", "/m%20n.html", "/m%C3%A9.html"])
+@pytest.mark.parametrize("sent", ["/m+n.html", "/m%20n.html", "/m%E9.html"])
+@pytest.mark.parametrize(
+    "more", ["/a%20b/c", "/a%20b/c;d", ";/a%20b/c", "%00/a%20b/c", "%3f/a%20b/c", "/a%20b/\xa0"]
+)
+def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it_otherwise_spelt(
+    page: str, sent: str, more: str
+) -> None:
+    found = matcher(f"http://p.test{page}", "@@*/a%20b/*")
+    is_same = ("m+n" in page or "m%20n" in page) == ("m+n" in sent or "m%20n" in sent)
+    assert found.check("p.test", sent + more).blocked is is_same
+    if is_same:
+        found = matcher(f"http://p.test{page}")
+        assert found.check("p.test", f"{sent}%3fx").blocked, "a server in front has made it the end of a path"
+
+
 @pytest.mark.parametrize("target", ["/listed.html/ok/x/", "/listed.html/ok/x/.", "/listed.html/ok/x/y;z"])
 def test_an_allowed_path_sequence_does_not_allow_what_is_left_without_it(target: str) -> None:
     found = matcher("http://p.test/listed.html", "@@*/ok/x/*")

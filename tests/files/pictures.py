@@ -56,5 +56,26 @@ def video(
     return made.getvalue()
 
 
+def tracks(images: Sequence[Image.Image], muxer: str = "mp4", codec: str = "mpeg4") -> bytes:
+    """A video with a track for each picture, which it shows for three seconds."""
+    made, rate = io.BytesIO(), 5
+    with av.open(made, "w", format=muxer) as container:
+        streams = []
+        for image in images:
+            stream = container.add_stream(codec, rate=rate)
+            stream.width, stream.height = image.size
+            stream.pix_fmt, stream.bit_rate, stream.thread_count = "yuv420p", 2_000_000, 1
+            stream.codec_context.gop_size = rate
+            streams.append(stream)
+        for _ in range(3 * rate):
+            for stream, image in zip(streams, images, strict=True):
+                for packet in stream.encode(av.VideoFrame.from_image(image)):
+                    container.mux(packet)
+        for stream in streams:
+            for packet in stream.encode():
+                container.mux(packet)
+    return made.getvalue()
+
+
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
 """Options of MP4 as live streams have it."""

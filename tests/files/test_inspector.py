@@ -1,6 +1,7 @@
 """The inspector: real processes, from a worker's copy of a body to what it hears."""
 
 import asyncio
+import gc
 import json
 import mmap
 import os
@@ -21,9 +22,11 @@ from PIL import Image
 
 from conftest import until
 from files.pictures import FRAGMENTED, picture, video, written
+from urlward.config import FilesTable
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.files import inspection, inspector
+from urlward.files.body import Inspection, facts_of
 from urlward.files.inspection import Inspector, PictureFound
 from urlward.files.inspector import Job
 from urlward.files.media import MediaFormat
@@ -488,6 +491,54 @@ async def test_copies_leave_files_to_connections(tmp_path: Path, monkeypatch: py
             for _ in range(8):
                 await worker.look(written(picture(1)))
             assert worker.counted == {"done": 8}, "one after another there is room"
+
+
+class _Passes:
+    """A judge who lets all pass."""
+
+    def exact(self, *_: object) -> None: ...
+    def so_far(self, *_: object) -> None: ...
+    def alike(self, *_: object) -> None: ...
+    def unseen(self) -> None: ...
+
+
+@pytest.mark.parametrize("how", ["dropped", "released", "answered", "given up"])
+@pytest.mark.parametrize("data", [b"\xff\xd8\xff" + bytes(5_000), b"\x1a\x45\xdf\xa3" + bytes(5_000)])
+async def test_nothing_of_a_body_waits_for_the_collector(tmp_path: Path, how: str, data: bytes) -> None:
+    """A worker's runs seldom, and a megabyte of each video may wait for it."""
+    facts = facts_of(200, [(b"Content-Type", b"image/jpeg")], None)
+    assert facts is not None
+    with hanging(tmp_path) as listening:
+        async with working(tmp_path) as worker:
+            channel, _ = listening.accept()
+            gc.collect()
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            try:
+                table = FilesTable(pictures="cut")
+                one = Inspection(facts, table, ("sha256",), _Passes(), worker.inspector)
+                one.feed(data)
+                if how == "given up":
+                    worker.inspector.max_size = 1
+                    one.feed(data)
+                if how in ("released", "answered"):
+                    one.end()
+                if how == "answered":
+                    channel.sendall(b'{"done": 1, "how": "done"}')
+                    await until(lambda one=one: one.over)  # type: ignore[misc]
+                one.drop()
+                del one
+                if how in ("released", "given up"):
+                    worker.inspector.close()
+                await until(lambda: not worker.inspector._asked)
+                worker.inspector._awaited.clear()
+                await asyncio.sleep(0)
+                gc.collect()
+                left = {type(each).__name__ for each in gc.garbage}
+            finally:
+                gc.set_debug(0)
+                gc.garbage.clear()
+                channel.close()
+    assert not left & {"Inspection", "BodyCopy", "Splitter"}
 
 
 def box(kind: bytes, content: bytes) -> bytes:

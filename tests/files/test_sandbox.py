@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from conftest import wait_for
-from files.pictures import FRAGMENTED, picture, video, written
+from files.pictures import FRAGMENTED, picture, tracks, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
@@ -157,7 +157,76 @@ def test_of_an_animation_some_pictures_are_looked_at(sandbox: Box) -> None:
         3,
         7,
         15,
+        19,
     ]
+
+
+@pytest.mark.parametrize("name", ["GIF", "PNG", "WEBP"])
+@pytest.mark.parametrize("count", [3, 8])
+def test_of_a_short_animation_all_pictures_are_looked_at(sandbox: Box, name: str, count: int) -> None:
+    """Any of them may be shown for longest."""
+    shown = [picture(n, (160, 120)) for n in range(count)]
+    data = written(
+        shown[0], name, save_all=True, append_images=shown[1:], duration=[10] * (count - 1) + [60_000]
+    )
+    _, seen = sandbox.look(MediaFormat(name.lower()), data)
+    assert [
+        min(range(count), key=lambda n: distance(each.digests, digest(shown[n]))) for each in seen
+    ] == list(range(count))
+
+
+@pytest.mark.parametrize("ground", ["white", "black"])
+@pytest.mark.parametrize("name", ["PNG", "WEBP"])
+def test_what_is_seen_of_a_picture_that_is_transparent(sandbox: Box, name: str, ground: str) -> None:
+    """It may be in what the colours are mixed with, on a page that is white or black."""
+    image = picture(3)
+    shade = image.convert("L").point([255 - n for n in range(256)] if ground == "white" else list(range(256)))
+    colour = Image.new("L", image.size, 0 if ground == "white" else 255)
+    hidden = Image.merge("RGBA", (colour, colour, colour, shade))
+    options = {"lossless": True, "exact": True} if name == "WEBP" else {}
+    how, seen = sandbox.look(MediaFormat(name.lower()), written(hidden, name, **options))
+    assert how == DONE
+    assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+    # A digest that was made of the colours alone is met as before.
+    image.putalpha(shade)
+    _, seen = sandbox.look(MediaFormat(name.lower()), written(image, name, **options))
+    assert distance(seen[0].digests, digest(picture(3))) <= 31
+
+
+def test_transparency_that_is_not_used_costs_nothing(sandbox: Box) -> None:
+    image = picture(3)
+    image.putalpha(255)
+    _, seen = sandbox.look(MediaFormat.PNG, written(image, "PNG"))
+    assert len(seen) == 1
+
+
+def test_of_an_animation_that_is_transparent_no_more_is_looked_at_than_of_video(sandbox: Box) -> None:
+    shown = [picture(n, (160, 120)) for n in range(20)]
+    for image in shown:
+        image.putalpha(120)
+    _, seen = sandbox.look(
+        MediaFormat.WEBP, written(shown[0], "WEBP", save_all=True, append_images=shown[1:])
+    )
+    assert len(seen) == MOST_FRAMES
+
+
+@pytest.mark.parametrize(
+    ("media", "muxer", "codec"),
+    [
+        (MediaFormat.MP4, "mp4", "mpeg4"),
+        (MediaFormat.WEBM, "matroska", "mpeg4"),
+        (MediaFormat.TS, "mpegts", "mpeg2video"),
+    ],
+)
+def test_all_tracks_of_a_video_are_looked_at(
+    sandbox: Box, media: MediaFormat, muxer: str, codec: str
+) -> None:
+    """Browsers show the first that they can decode, and pass over one that is too large or too small."""
+    shown = [picture(1, (16, 16)), picture(2, (160, 120)), picture(3, (320, 240))]
+    _, seen = sandbox.look(media, tracks(shown, muxer, codec))
+    for image in shown[1:]:
+        assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+    assert len(seen) <= MOST_FRAMES
 
 
 @pytest.mark.parametrize(

@@ -595,6 +595,40 @@ async def test_urls_of_known_files_are_learned_where_that_is_configured(
     assert len(list(tmp_path.glob("state/learn/*"))) == learns, "what was handed on is written"
 
 
+@pytest.mark.parametrize(
+    ("text", "mode", "options", "said"),
+    [
+        ("[files]\n", "regular", {}, False),
+        ("[files]\n", "transparent", {}, False),
+        ("[files]\n", "socks5", {}, False),
+        ("[files]\n", "reverse:https://192.0.2.7", {"keep_host_header": True}, False),
+        ("[files]\n", "reverse:https://192.0.2.7", {"keep_host_header": False}, True),
+        ("", "upstream:http://192.0.2.7:3128", {}, False),
+        ("[files]\n", "upstream:http://192.0.2.7:3128", {}, True),
+        ("[files]\n", "wireguard", {}, True),
+        ("[files]\n", "reverse:dns://192.0.2.7", {}, True),
+        ("[files]\n", "regular", {"urlward_flows": True}, True),
+        ("[files]\n", "regular", {"body_size_limit": "1m"}, True),
+    ],
+)
+async def test_it_is_said_where_known_files_are_not_looked_for(
+    text: str,
+    mode: str,
+    options: dict[str, Any],
+    said: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "urlward.toml").write_text(text)
+    urlward = Urlward()
+    given = {"urlward_flows": False, "mode": [mode], "urlward_config": str(tmp_path / "urlward.toml")}
+    with loaded(urlward, tmp_path, **given | options):
+        urlward.running()
+        urlward.done()
+        await urlward.close()
+    assert ("is not compared with known files: mode " + mode in caplog.text) is said
+
+
 @pytest.mark.parametrize("compares", [True, False])
 async def test_the_inspector_is_told_of_lists_that_pictures_are_compared_with(
     compares: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -97,5 +97,11 @@ def test_what_frames_nothing_is_borne_in_responses(data: bytes) -> None:
 
 
 def test_what_is_borne_in_responses() -> None:
-    for data in (b" 1\r\na\r\n0\r\n\r\n", b"1  \r\na\r\n0 \r\n\r\n"):
+    for data in (
+        b" 1\r\na\r\n0\r\n\r\n",
+        b"1  \r\na\r\n0 \r\n\r\n",
+        b"1\na\n0\n\n",
+        b"1 x\r\na\r\r\n0\r\nX: y\n\r\n",
+        b"1;" + b"a" * 16_000 + b"\r\na\r\n0\r\n\r\n",
+    ):
         assert ends(Chunked(lenient=True), data, 3) == len(data)

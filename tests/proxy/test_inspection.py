@@ -69,8 +69,6 @@ class Looking(Case):
         assert pending.request is not None
         self.responses.append(head)
         facts = facts_of(head.status, head.fields, head.length)
-        if facts is None:
-            return None
         inspector = self if self.table.pictures != "off" else None
         return Inspection(facts, self.table, ("sha256",), self, inspector)
 
@@ -259,6 +257,90 @@ def test_what_comes_before_chunks_that_are_none_is_judged() -> None:
     assert len(case.got) <= len(data) - TAIL
 
 
+HEADS = [
+    b"ICY 200 OK\r\n",
+    b"HTTP/3.7 200 OK\r\n",
+    b"HTTP/1.1 0200 OK\r\n",
+    b"HTTP 200 OK\r\n",
+    b"..\r\nHTTP/1.1 200 OK\r\n",
+    b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n",
+]
+
+
+@pytest.mark.parametrize("head", [*HEADS, b""])
+@pytest.mark.parametrize("size", [700, 1 << 20])
+@pytest.mark.parametrize("more", [b"", b"X\n\r\n" + b"y" * 20])
+def test_behind_a_head_that_is_none_is_a_body(head: bytes, size: int, more: bytes) -> None:
+    """As browsers see it, HTTP/0.9 included."""
+    for content, is_known in ((KNOWN, True), (OTHER[:-1], False)):
+        head, content = (head, content) if head else (b"", more + content[len(more) :])
+        data = head + b"Content-Type: image/jpeg\r\n" * bool(head) + b"\r\n" * bool(head) + content
+        case = Looking().client(get()).server(*pieces(data, size))
+        case.relay.server_ended()
+        if is_known:
+            assert len(case.got) <= len(data) - TAIL
+        else:
+            assert case.got == data
+        assert ("break off" in case.ends.asked or SHOWN in case.got) is is_known
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_such_a_head_says_of_its_body_counts(head: bytes) -> None:
+    content = gzip.compress(KNOWN)
+    head += b"Content-Encoding: gzip\r\n"
+    for data in (
+        head + b"\r\n" + content,
+        head + b"Transfer-Encoding: chunked\r\n\r\n" + response(content, "chunked").partition(b"\r\n\r\n")[2],
+    ):
+        case = Looking().client(get()).server(data)
+        case.relay.server_ended()
+        assert case.got == SHOWN
+
+
+def test_a_client_that_asks_on_behind_such_a_head_has_got_it_all() -> None:
+    for content, got in ((b"other", b"ICY 200 OK\r\n\r\nother"), (b"known"[:5], SHOWN)):
+        case = Looking()
+        if content == b"other":
+            case.known = set()
+        case.client(get()).server(b"ICY 200 OK\r\n\r\n" + content)
+        assert case.got == b""
+        case.client(get())
+        assert case.got == got
+
+
+CHUNKS = {
+    "bare LF behind data": (b"%x\r\n", b"\n"),
+    "two CRs": (b"%x\r\n", b"\r\r\n"),
+    "bare LF behind size": (b"%x\n", b"\r\n"),
+    "words": (b"%x zz\r\n", b"\r\n"),
+    "16 KiB": (b"%x;" + b"a" * 16_000 + b"\r\n", b"\r\n"),
+}
+
+
+@pytest.mark.parametrize("how", CHUNKS)
+@pytest.mark.parametrize("size", [5, 5_000])
+def test_chunks_as_clients_bear_them(how: str, size: int) -> None:
+    before, behind = CHUNKS[how]
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for content, known in ((KNOWN, True), (OTHER[:-1], False)):
+        chunks = [before % len(each) + each + behind for each in pieces(content, 60_000)]
+        data = head + b"".join(chunks) + b"0\r\n\r\n"
+        case = Looking().client(get()).server(*pieces(data, size))
+        assert (case.got == data) is not known
+        assert ("break off" in case.ends.asked) is known
+
+
+@pytest.mark.parametrize("size", [700, 1 << 20])
+def test_chunks_that_are_none_from_the_beginning(size: int) -> None:
+    """To Chromium there are none behind HTTP/1.0."""
+    for content, known in ((KNOWN, True), (OTHER[:-1], False)):
+        data = b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + content
+        case = Looking().client(get()).server(*pieces(data, size))
+        case.relay.server_ended()
+        assert (case.got == data) is not known
+        assert ("break off" in case.ends.asked or SHOWN in case.got) is known
+
+
 def test_a_body_that_takes_time_is_looked_at_in_turns() -> None:
     content = b"\0" * (6 << 20)
     data = response(gzip.compress(content), more="Content-Encoding: gzip\r\n")
@@ -368,6 +450,16 @@ def test_a_client_that_is_slow_does_not_get_the_end() -> None:
     assert case.got == begun
     case.ends.behind = False
     assert case.rested().got == response(OTHER + b"!", "chunked")[:-5]
+
+
+@pytest.mark.parametrize("size", [1, 5, 80, 300])
+def test_what_comes_in_small_pieces_goes_on(size: int) -> None:
+    """Such as live sound, which never rests: the last bytes wait, and no more."""
+    case, data = Looking().client(get()), response(OTHER, "unbounded")[: 4 * TAIL]
+    for at, piece in enumerate(pieces(data, size)):
+        case.server(piece)
+        assert (at + 1) * size - len(case.got) < TAIL + 100 * size
+    assert data.startswith(case.got)
 
 
 def test_what_waits_is_a_few_pieces() -> None:

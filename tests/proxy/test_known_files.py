@@ -1,6 +1,7 @@
 """Known files through a front, with real sockets: over every protocol none arrives whole, and others do."""
 
 import asyncio
+import gc
 import gzip
 import hashlib
 import logging
@@ -62,8 +63,9 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                     chunk = content[at : at + 5000]
                     writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 writer.write(b"0\r\n\r\n")
-            elif way in ("unbounded", "cut-off"):
-                writer.write(f"HTTP/1.1 200 OK\r\n{more}\r\n".encode() + content)
+            elif way in ("unbounded", "cut-off", "icy"):
+                line = "ICY 200 OK" if way == "icy" else "HTTP/1.1 200 OK"
+                writer.write(f"{line}\r\n{more}\r\n".encode() + content)
                 if way == "cut-off":  # without close_notify, as many servers do
                     while writer.transport.get_write_buffer_size():
                         await asyncio.sleep(0.005)
@@ -220,6 +222,23 @@ async def test_each_of_one_session_s_responses_is_looked_into(
     await rig.settled()
 
 
+@pytest.mark.parametrize("mode", ["reverse", "regular"])
+async def test_one_behind_a_head_that_only_browsers_read(rig: Rig, mode: str) -> None:
+    await looking(rig, mode)
+    target = b"" if mode == "reverse" else b"http://plain.example:%d" % rig.origin_port
+    for path, content in ((b"/known", KNOWN), (b"/small", SMALL), (b"/other", OTHER)):
+        head = b"GET %b%b?icy HTTP/1.1\r\nHost: plain.example:%d\r\n\r\n" % (target, path, rig.origin_port)
+        reader, writer = await rig.connect()
+        writer.write(head)
+        got = b""
+        with suppress(ConnectionResetError):
+            while piece := await asyncio.wait_for(reader.read(1 << 16), LONG):
+                got += piece
+        writer.close()
+        assert got.endswith(content) is (path == b"/other")
+    await rig.settled()
+
+
 @pytest.mark.parametrize("folders", [False, True])
 async def test_a_stream_s_folder_is_learned_where_that_is_wanted(
     rig: Rig, folders: bool, monkeypatch: pytest.MonkeyPatch
@@ -329,6 +348,20 @@ async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch:
     reset(writer)
     await until(lambda: not list(rig.addon.live))
     go_on.set()
+    await rig.settled()
+
+
+@pytest.mark.parametrize("way", ["reverse", "h2"])
+async def test_bodies_that_are_too_large_take_no_room_from_others(rig: Rig, way: str) -> None:
+    """40 that unfold to more than is hashed, and one that is known: no collector runs in a worker."""
+    await looking(rig, way, max_size="1MB")
+    gc.disable()
+    try:
+        for _ in range(40):
+            assert (await curl(rig, "/zero?br", way)).status == 200
+            assert (await curl(rig, "/small?br", way)).status == 451
+    finally:
+        gc.enable()
     await rig.settled()
 
 

@@ -168,11 +168,17 @@ class Matcher:
             return PASS
         passed: Verdict | None = None
         rest = not_allowed = states
+        short_not_allowed: Sequence[HostState] | None = None
         work = Work()
         readings = target_readings(target, work)
         queries = _Queries(work)
         for reading in readings:
-            considered = rest if reading.shorter else not_allowed if reading.respelled else states
+            if not reading.respelled:
+                considered = rest if reading.shorter else states
+            elif reading.shorter:
+                considered = rest if short_not_allowed is None else short_not_allowed
+            else:
+                considered = not_allowed
             if not considered:
                 continue
             work.spend(len(reading.path) // _COMPARED, reading.path.count("/") // _SEGMENTS_A_TEXT)
@@ -184,6 +190,9 @@ class Matcher:
                 # nothing of the host, nor of what stands before it in the path.
                 rest = [s for s, v in zip(states, verdicts, strict=True) if not _excuses_all(v)]
                 not_allowed = [s for s, v in zip(states, verdicts, strict=True) if v.action != "allow"]
+            elif reading.shorter and not reading.respelled:
+                found = [s for s, v in zip(considered, verdicts, strict=True) if v.action != "allow"]
+                short_not_allowed = [*(short_not_allowed or ()), *found]
             verdict = _told(verdicts)
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict

@@ -460,7 +460,8 @@ class Reading(NamedTuple):
         script: whether what is left out may make another page of it: what is behind a script, or behind an
             escaped mark where there is no file. To an entry with parameters `path` is its page.
         respelled: whether the target is spelt in another way here, for an origin that takes the two for one.
-            What allows it as it was sent allows this too. Never where there are dot segments.
+            What allows it as it was sent allows this too, and what allows all that is `shorter` as it was
+            sent allows what is so here. Never where there are dot segments.
     """
 
     path: str
@@ -573,17 +574,22 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     readings = tuple(dict.fromkeys(readings))
     ends = () if target.isascii() else (*_without_blanks(target), *_without_blanks(target, _first_word))
     respelled = _respelled(target, narrowed)
-    cut = [text for text in (*ends, *_respelled(*ends)) if text not in respelled] if ends else []
-    if respelled or cut:
+    if respelled or ends:
         found = dict.fromkeys(readings)
+        for text in dict.fromkeys(ends):
+            if text not in respelled:
+                found |= {
+                    r._replace(shorter=True): None for r in _with_files(_in_every_way(text, work), work)
+                }
         for text in respelled:
-            found.update(
-                {r._replace(respelled=True): None for r in _with_files(_in_every_way(text, work), work)}
-            )
-        for text in cut:
-            found.update(
-                {r._replace(shorter=True): None for r in _with_files(_in_every_way(text, work), work)}
-            )
+            ways = *_with_files(_in_every_way(text, work), work), *_up_to_escaped_mark(text, work)
+            found |= {r._replace(respelled=True): None for r in ways}
+        for text in _respelled(*ends):
+            if text not in respelled:
+                found |= {
+                    r._replace(shorter=True, respelled=True): None
+                    for r in _with_files(_in_every_way(text, work), work)
+                }
         readings = tuple(found)
     if _DOT_SEGMENT(_unescape(narrowed.partition("?")[0])):
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.

@@ -1,10 +1,13 @@
 """Inspection of one body: its content, hashed as it passes, and copied where somebody looks at pictures.
 
 Sans-IO: content comes in piece by piece, with its transfer coding undone. Content codings are undone here,
-in steps of which each takes 6 ms at most, whatever its bytes are, and as many at once as the client has time
-for; what takes longer (Brotli with a large window) is undone in a thread. So neither a body that grows a
-thousandfold holds anybody up, nor one that is hard to read. The first bytes say what a body is, beside its
-Content-Type: neither a wrong name nor a missing one hides a picture.
+in steps of which each takes 6 ms at most, whatever its bytes are, and as many at once as the client has
+time for; what takes longer (Brotli with a large window) is undone in a thread. So neither a body that grows
+a thousandfold holds anybody up, nor one that is hard to read. What a client has in the end depends on it:
+curl and wget undo no coding unasked, Firefox passes over one that it does not know, where Chromium undoes
+none then, and Chromium stops behind the first gzip member. So a body is compared as it is sent, too, and as
+far as its first member goes. The first bytes say what a body is, beside its Content-Type: neither a wrong
+name nor a missing one hides a picture.
 """
 
 import hashlib
@@ -18,7 +21,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, ContentCoding, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
-from urlward.files.media import MediaFormat, format_of, is_segment, is_told
+from urlward.files.media import BOXES, MediaFormat, format_of, is_segment, is_told
 
 _PIECE: Final = 1 << 15
 """Bytes that one step decompresses to, but for what Brotli has made beyond it."""
@@ -26,8 +29,11 @@ _PIECE: Final = 1 << 15
 _ASIDE: Final = 1 << 14
 """Bytes that go to a thread at a time."""
 
-_MOST_CODINGS: Final = 3
-"""Content codings of a body, one in another; browsers take more, and servers use one."""
+_MOST_CODINGS: Final = 16
+"""Content codings of a body, one in another, as in Firefox; servers use one."""
+
+_FEW_CODINGS: Final = 3
+"""Of these, those that take no room (`Room`)."""
 
 UNKNOWN: Final = "application/octet-stream"
 """Media type of a body that has no Content-Type."""
@@ -45,24 +51,49 @@ _OTHERS: Final = (
     (re.compile(rb".{4}ftyp(?:avif|avis)", re.DOTALL).match, "image/avif"),
     (re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL).match, "image/heic"),
     (re.compile(rb"BM.{4}\0{4}", re.DOTALL).match, "image/bmp"),
-    (re.compile(rb"II\*\0|MM\0\*").match, "image/tiff"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]").match, "image/tiff"),
+    (re.compile(rb"\xff\n|\0{3}\x0cJXL ").match, "image/jxl"),
+    (re.compile(rb"\0{3}\x0cjP {2}|\xff\x4f\xff\x51").match, "image/jp2"),
+    (re.compile(rb"RIFF.{4}AVI ", re.DOTALL).match, "video/x-msvideo"),
+    (re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11").match, "video/x-ms-asf"),
+    (re.compile(rb"FLV\x01").match, "video/x-flv"),
+    (re.compile(rb"\0\0\x01[\xb3\xba]").match, "video/mpeg"),
+    (re.compile(rb"OggS\0").match, "video/ogg"),
+    (re.compile(rb"RIFF.{4}WAVE", re.DOTALL).match, "audio/wav"),
+    (re.compile(rb"ID3|\xff[\xf1-\xf3\xf9-\xfb]").match, "audio/mpeg"),
+    (re.compile(rb"fLaC").match, "audio/flac"),
     (re.compile(rb"%PDF-").match, "application/pdf"),
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
 """What bodies that nobody decodes begin with."""
 
+_FIRST_BYTES: Final = (
+    b"\xff", b"\x89PNG", b"GIF8", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", b"BM", b"II", b"MM\0",
+    b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ", b"\x30\x26\xb2\x75", b"FLV\x01", b"\0\0\x01\xb3", b"\0\0\x01\xba",
+    b"OggS", b"ID3", b"fLaC", b"%PDF-", b"PK\x03\x04",
+)  # fmt: skip
+"""First bytes of all these, but of those with `BOXES` and of packets."""
+
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
 """Media types of the pieces in which streams come (DASH, HLS)."""
 
-_LARGE: Final = frozenset({"br", "zstd"})
-"""Codings whose decoders remember up to 16 MiB of what has passed, of which a few bytes may make all."""
+_LARGE: Final = {"br": 2, "zstd": 1}
+"""Decoders, by their codings, that remember up to 16 MiB of what has passed, of which a few bytes may make
+all."""
+
+_MOST_EARLY: Final = 1 << 16
+"""Bytes of a body in some coding that are kept until its content says what it is."""
+
+_SOME_EARLY: Final = 64
+"""Pieces in which these are."""
 
 MOST_LARGE: Final = 32
-"""Such codings that are undone at a time, but for the first step, by which nearly all bodies are told."""
+"""Such decoders that a worker has at a time, but for the first step, by which nearly all bodies are told."""
 
-_NEVER: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
-"""Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours."""
+_IN_PARTS: Final = frozenset({"text/event-stream", "multipart/x-mixed-replace", "multipart/byteranges"})
+"""Types whose parts are for themselves: their receiver does not wait for an end, and must not for ours. Of
+others, a browser takes a picture that is called so for what it is."""
 
 _GRPC: Final = "application/grpc"
 
@@ -77,7 +108,8 @@ class BodyFacts(NamedTuple):
         codings: its content codings, in the order in which they are undone.
         size: bytes of content; None where nothing says how many.
         part: whether it is only a part of a file.
-        large: how many of the codings take much memory.
+        large: how many decoders of the codings take much memory.
+        in_parts: whether its type is one whose parts are for themselves.
     """
 
     media: str
@@ -85,10 +117,11 @@ class BodyFacts(NamedTuple):
     size: int | None
     part: bool
     large: int = 0
+    in_parts: bool = False
 
 
-def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | None) -> BodyFacts | None:
-    """What a response's head says of its body; None where that is not looked at.
+def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | None) -> BodyFacts:
+    """What a response's head says of its body.
 
     Args:
         status: its code.
@@ -107,15 +140,15 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
                 found = _RANGE(value)
                 whole = found is not None and int(found[1]) + 1 == int(found[2])
     kind = media.partition(b";")[0].strip(b" \t").lower().decode("latin-1") or UNKNOWN
-    names = [part.strip(" \t") for part in coding.lower().decode("latin-1").split(",")]
-    codings = [name for name in names if name not in ("", "identity")]
-    if not CONTENT_CODINGS.keys() >= set(codings):
-        codings = []  # browsers undo none where there is one that they do not know
-    if kind in _NEVER or kind.startswith(_GRPC) or len(codings) > _MOST_CODINGS:
-        return None
-    size = length if length is not None and length >= 0 and not codings else None
-    undone = tuple(CONTENT_CODINGS[name] for name in reversed(codings))
-    return BodyFacts(kind, undone, size, not whole, sum(name in _LARGE for name in codings))
+    names = [
+        name for name in re.split("[ \t,]+", coding.lower().decode("latin-1")) if name in CONTENT_CODINGS
+    ]
+    if len(names) > _MOST_CODINGS:
+        names = []
+    size = length if length is not None and length >= 0 and not names else None
+    undone = tuple(CONTENT_CODINGS[name] for name in reversed(names))
+    large = sum(_LARGE.get(name, n >= _FEW_CODINGS) for n, name in enumerate(names))
+    return BodyFacts(kind, undone, size, not whole, large, kind in _IN_PARTS or kind.startswith(_GRPC))
 
 
 def media_of(head: bytes) -> str:
@@ -126,6 +159,13 @@ def media_of(head: bytes) -> str:
     if found is not None:
         return _DECODED[found]
     return next((media for begins, media in _OTHERS if begins(head)), "")
+
+
+def _may_begin(head: bytes) -> bool:
+    """Whether what begins so may become what `media_of` knows by its first bytes alone."""
+    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or any(
+        each.startswith(head[4:8]) for each in BOXES
+    )
 
 
 type Aside = Callable[[Callable[[], bytes], Callable[[], None]], Future[bytes]]
@@ -140,7 +180,9 @@ class _Layer:
         begin: has a step that takes long made in a thread; None where all are made here.
     """
 
-    __slots__ = ("_aside", "_begin", "_begun", "_coding", "_decoder", "_full", "_members", "_waiting")
+    __slots__ = (
+        "_aside", "_begin", "_begun", "_coding", "_decoder", "_full", "_members", "_waiting", "begins_again",
+    )  # fmt: skip
 
     def __init__(
         self, coding: ContentCoding, begin: Callable[[Callable[[], bytes]], Future[bytes]] | None
@@ -157,6 +199,8 @@ class _Layer:
         self._waiting: deque[memoryview] = deque()
         self._full = False
         """Whether more comes out before more goes in."""
+        self.begins_again = False
+        """Whether the first member is undone, and the next is about to be."""
 
     @property
     def behind(self) -> bool:
@@ -187,6 +231,9 @@ class _Layer:
                 found = begun.result()
             else:
                 if decoder.eof:
+                    if self._members == 1 and not self.begins_again:
+                        self.begins_again = True
+                        return b""
                     decoder, self._aside = self._coding.new(), None
                     self._decoder = decoder
                 data = b"" if self._full else self._next()
@@ -208,6 +255,11 @@ class _Layer:
         else:
             self._full = len(found) >= _PIECE or not decoder.needs_input
         return found
+
+    def leave(self) -> None:
+        """Have a step not made that has not begun."""
+        if self._begun is not None:
+            self._begun.cancel()
 
     def _next(self) -> bytes:
         waiting, coding = self._waiting, self._coding
@@ -247,6 +299,11 @@ class _Unpacker:
         """Whether that is under way in a thread, and no step can be made meanwhile."""
         return any(layer.waits for layer in self._layers)
 
+    @property
+    def begins_again(self) -> int:
+        """How many of the codings have come to a second member so far."""
+        return sum(layer.begins_again for layer in self._layers)
+
     def step(self) -> bytes:
         """Make one step, where it is `behind`; what comes out of it, perhaps nothing.
 
@@ -264,6 +321,11 @@ class _Unpacker:
                 return b""
             following = layer
         return b""
+
+    def leave(self) -> None:
+        """Have nothing more undone, so that others in the thread do not wait for it."""
+        for layer in self._layers:
+            layer.leave()
 
 
 class Room:
@@ -292,6 +354,44 @@ class _Taken:
 
     def __del__(self) -> None:
         self._room.left += self._count
+
+
+class _Digests:
+    """Digests of what one client takes for the file.
+
+    Args:
+        algorithms: as hashlib calls them.
+        most: bytes up to which it is hashed.
+
+    Attributes:
+        size: bytes that have come.
+    """
+
+    __slots__ = ("_hashes", "_most", "size")
+
+    def __init__(self, algorithms: Iterable[str], most: int) -> None:
+        self._hashes: dict[str, Any] = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+        self._most = most
+        self.size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._hashes)
+
+    def update(self, piece: bytes) -> None:
+        """Take what follows."""
+        self.size += len(piece)
+        if self.size > self._most:
+            self._hashes.clear()
+        for each in self._hashes.values():
+            each.update(piece)
+
+    def so_far(self) -> Mapping[str, bytes]:
+        """Digests of what has come."""
+        return {name: each.copy().digest() for name, each in self._hashes.items()}
+
+    def clear(self) -> None:
+        """Hash no more."""
+        self._hashes.clear()
 
 
 class BodySeen(NamedTuple):
@@ -357,8 +457,9 @@ class Inspection[Answer]:
     """
 
     __slots__ = (
-        "_awaits", "_copy", "_ended", "_facts", "_hashes", "_head", "_inspector", "_judge", "_media",
-        "_place", "_room", "_size", "_table", "_taken", "_unpacker", "answer", "behind", "changed", "over",
+        "_again", "_awaits", "_begun", "_copy", "_copy_is_sent", "_early", "_ended", "_facts", "_first",
+        "_hashes", "_head", "_inspector", "_judge", "_media", "_place", "_room", "_sent", "_sent_media",
+        "_table", "_taken", "_undoes", "_unpacker", "_written", "answer", "behind", "changed", "over",
         "turn_is_over",
     )  # fmt: skip
 
@@ -386,22 +487,37 @@ class Inspection[Answer]:
         self._taken: _Taken | None = None
         begin = (lambda work: aside(work, self._undone)) if aside is not None else None
         self._unpacker = _Unpacker(facts.codings, begin)
-        self._hashes: dict[str, Any] = {
-            name: hashlib.new(name, usedforsecurity=False) for name in algorithms if not facts.part
-        }
+        self._undoes = True
+        """Whether what follows is content, too."""
+        self._again = 0
+        """Codings whose first member has been judged."""
+        self._hashes = _Digests(algorithms, table.max_size)
+        self._sent = _Digests(algorithms if facts.codings else (), table.max_size)
+        """Of the body as it is sent, where that is not its content."""
+        self._first: bytes | None = b"" if facts.codings else None
+        """First bytes of that, until what it is has been told by them."""
+        self._sent_media = ""
+        """Media type that these have said."""
+        self._early: list[bytes] = []
+        """What has come of it before the content has said whether it is looked at."""
         self._head: bytes | None = b""
-        """First bytes, until what it is has been told by them."""
+        """First bytes of the content, likewise."""
         self._media = facts.media
-        self._size = 0
         self._copy: BodyCopy | None = None
+        self._copy_is_sent = False
+        """Whether the inspector gets the body as it is sent."""
+        self._written = 0
+        """Bytes that it has got."""
         self._awaits = False
         """Whether the inspector's answer decides whether the body may go on."""
-        self._ended = False
+        self._begun = self._ended = False
 
     @property
     def holds(self) -> bool:
         """Whether the last bytes of the body must not go on before it is `over`."""
-        return not self.over and bool(self._head is not None or self._hashes or self._awaits)
+        if self.over or (self._facts.in_parts and not self._begun):
+            return False
+        return bool(self._head is not None or self._hashes or self._sent or self._awaits)
 
     @property
     def waits(self) -> bool:
@@ -410,17 +526,24 @@ class Inspection[Answer]:
 
     @property
     def _seen(self) -> BodySeen:
-        return BodySeen(self._media, self._size, self._facts.part, self.over)
+        return BodySeen(self._media, self._hashes.size, self._facts.part, self.over)
 
     def feed(self, content: bytes) -> None:
         """Take content that follows."""
         if not content or self.over or self._ended:
             return
-        if self._facts.codings:
-            self._unpacker.put(content)
-            self.work()
-        else:
+        self._begun = True
+        if not self._facts.codings:
             self._take(content)
+            return
+        if self._first is None:
+            self._put(content)
+        else:
+            self._first += content
+            if not is_told(self._first):
+                return
+            self._begin_sent(self._first)
+        self.work()
 
     def work(self) -> None:
         """Look at some of what has come."""
@@ -428,6 +551,9 @@ class Inspection[Answer]:
             while self._unpacker.behind and not (self.over or self._unpacker.waits):
                 if piece := self._unpacker.step():
                     self._take(piece)
+                elif self._unpacker.begins_again > self._again:
+                    self._again += 1
+                    self._judge_so_far(self._hashes)  # to Chromium that is all
                 # One that is not told at once may never be, however much its decoders remember meanwhile.
                 if self._head is not None and not self._has_room():
                     break
@@ -435,40 +561,81 @@ class Inspection[Answer]:
                     break
             self.behind = not self.over and self._unpacker.behind
         except DAMAGED:
-            # What has come may be all that there is, and browsers show it.
-            self._ended, self.behind = True, False
+            self.behind = False
+            self._end_content()
         if self._ended and not (self.over or self.behind):
             self._finish()
 
     def end(self) -> None:
         """That was all."""
         if not self._ended:
+            if self._first is not None:
+                self._begin_sent(self._first)
             self._ended = True
             self.work()
 
     def rest(self) -> None:
         """Nothing follows for now: what has come may be all, and its receiver may take it for that."""
-        if self._hashes and self._head is None and not self.behind:
-            digests = {name: each.copy().digest() for name, each in self._hashes.items()}
-            self._conclude(self._judge.so_far(digests, self._seen))
+        if self.over or self.behind:
+            return
+        if self._head is None:
+            self._judge_so_far(self._hashes)
+            self._judge_so_far(self._sent)
+        elif self._facts.in_parts:
+            self._begin_content(self._head)
 
     def drop(self) -> None:
         """Nobody waits for the body any more."""
         self.changed, self.turn_is_over = _nobody, _at_once
         if self.behind or not self._ended:
             self._give_up()
+        self._free()  # it may be over since before its end
 
     def _undone(self) -> None:
         """A step in a thread is made."""
         self.changed()
+
+    def _begin_sent(self, first: bytes) -> None:
+        """Tell by the first bytes whether the body is a picture as it is sent, and begin to undo it."""
+        self._first = None
+        self._sent_media = media_of(first)
+        self._copy_is_sent = format_of(first) is not None
+        if self._copy_is_sent:
+            self._begin(first)
+        if not self.over:
+            self._put(first)
+
+    def _put(self, content: bytes) -> None:
+        if not content:
+            return
+        if self._sent:
+            self._early.append(content)
+            is_full = len(self._early) >= _SOME_EARLY or sum(map(len, self._early)) >= _MOST_EARLY
+            if self._head is None or is_full:
+                self._look_at_early()
+        if self._copy_is_sent:
+            self._write(content)
+        if self._undoes and not self.over:
+            self._unpacker.put(content)
+
+    def _look_at_early(self) -> None:
+        for content in self._early:
+            self._sent.update(content)
+        self._early.clear()
+        self._note_whether_over()
 
     def _take(self, piece: bytes) -> None:
         if self._head is None:
             self._look_at(piece)
             return
         self._head += piece
-        if is_told(self._head):
-            self._begin(self._head)
+        if is_told(self._head) or (self._facts.in_parts and not _may_begin(self._head)):
+            self._begin_content(self._head)
+
+    def _begin_content(self, head: bytes) -> None:
+        self._begin(head)
+        if not self.over:
+            self._look_at(head)
 
     def _has_room(self) -> bool:
         """Take the room that the codings need, or give the body up where there is none."""
@@ -486,9 +653,10 @@ class Inspection[Answer]:
         """Tell by the first bytes whether, and by whom, the body is looked at."""
         self._head = None
         table, facts = self._table, self._facts
-        media = media_of(head)
+        media = media_of(head) or self._sent_media
         self._media = media or facts.media
-        if not (looked_at(facts.media, table) or (media and looked_at(media, table))):
+        is_named = not facts.in_parts and looked_at(facts.media, table)
+        if not (is_named or (media and looked_at(media, table))):
             self._give_up()
             return
         if not self._has_room():
@@ -500,34 +668,58 @@ class Inspection[Answer]:
             if self._copy is not None and table.pictures == "cut":
                 self._awaits = not self._inspector.is_behind
                 self._copy.waited = self._waited
-        self._look_at(head)
+        self._look_at_early()
 
     def _look_at(self, piece: bytes) -> None:
-        self._size += len(piece)
-        if self._size > self._table.max_size:
-            self._hashes.clear()
-        for each in self._hashes.values():
-            each.update(piece)
-        if self._copy is not None:
-            if self._size > self._table.max_picture and self._media.startswith("image/"):
-                self._copy.drop()
-                self._leave_copy()
-            else:
-                self._copy.write(piece)
-        self.over = not self._hashes and self._copy is None
+        self._hashes.update(piece)
+        if not self._copy_is_sent:
+            self._write(piece)
+        self._note_whether_over()
+
+    def _note_whether_over(self) -> None:
+        if self._head is None:
+            self.over = not (self._hashes or self._sent or self._copy is not None)
+
+    def _write(self, piece: bytes) -> None:
+        """Give the inspector what follows."""
+        if self._copy is None:
+            return
+        self._written += len(piece)
+        if self._written > self._table.max_picture and self._media.startswith("image/"):
+            self._copy.drop()
+            self._leave_copy()
+        else:
+            self._copy.write(piece)
+
+    def _end_content(self) -> None:
+        """Judge what can be undone of a damaged body, which may be all that there is, and browsers show it.
+        Whoever undoes no coding gets what follows, too."""
+        self._unpacker, self._undoes = _Unpacker(), False
+        if self._head is not None:
+            self._begin_content(self._head)
+        self._judge_whole(self._hashes)
+        self._ended = self._ended or not self._sent
 
     def _finish(self) -> None:
         """All has come, and has been looked at."""
         if self._head is not None:
-            self._begin(self._head)
-        if self._hashes:
-            digests = {name: each.digest() for name, each in self._hashes.items()}
-            self._hashes.clear()
-            self._conclude(self._judge.exact(digests, self._seen))
+            self._begin_content(self._head)
+        self._judge_whole(self._hashes)
+        self._judge_so_far(self._sent)
+        self._sent.clear()
         if self._copy is not None:
             self._copy.end()
         self.over = not self._awaits
         self._free()
+
+    def _judge_whole(self, digests: _Digests) -> None:
+        if digests.size and (found := digests.so_far()):
+            digests.clear()
+            self._conclude(self._judge.exact(found, self._seen))
+
+    def _judge_so_far(self, digests: _Digests) -> None:
+        if digests.size and (found := digests.so_far()):
+            self._conclude(self._judge.so_far(found, self._seen))
 
     def _conclude(self, answer: Answer | None) -> None:
         """Note an answer, if there is one."""
@@ -538,6 +730,7 @@ class Inspection[Answer]:
     def _give_up(self) -> None:
         self.over, self.behind = True, False
         self._hashes.clear()
+        self._sent.clear()
         self._free()
         if self._copy is not None:
             self._copy.drop()
@@ -545,7 +738,9 @@ class Inspection[Answer]:
 
     def _free(self) -> None:
         """Let go of what nothing more is undone with."""
+        self._unpacker.leave()
         self._unpacker, self._taken = _Unpacker(), None
+        self._early.clear()
 
     def _leave_copy(self) -> None:
         self._copy, self._awaits = None, False
@@ -562,7 +757,7 @@ class Inspection[Answer]:
         over = self.over
         if found is None:
             self._leave_copy()
-            self.over = over or not self._hashes
+            self.over = over or not (self._hashes or self._sent)
         else:
             answer = self._judge.alike(found, self._seen)
             if not over:

@@ -31,6 +31,12 @@ MOST_PIXELS = 64_000_000
 MOST_PICTURES = 8
 """Pictures of an animation that are looked at; of a video, or of a piece of one, `MOST_FRAMES`."""
 
+_MOST_DECODED = 256
+"""Pictures of an animation whose last one is looked at: those before it have to be decoded for it."""
+
+MOST_TRACKS = 4
+"""Tracks of a video that are looked at."""
+
 GAP = 1.0
 """Seconds between two key frames that are looked at, at least."""
 
@@ -132,29 +138,54 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
 
 
 def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
-    """The first picture, and of an animation some that follow, ever further apart."""
+    """The first picture, and of an animation the others: all of a few, else some, ever further apart, and the
+    last one, which may be shown for longest."""
     with Image.open(file, formats=[name]) as image:
         image.draft("RGB", (SIDE, SIDE))
         _check(*image.size)
         if min(image.size) < LEAST_SIDE:
             return
-        for number in range(MOST_PICTURES):
-            try:
-                image.seek(2**number - 1)
-            except EOFError:
-                return
-            yield Frame(0.0, _pixels(image))
+        yield from islice(_shown(image), MOST_FRAMES)
+
+
+def _shown(image: Image.Image) -> Iterator[Frame]:
+    for number in _numbers(getattr(image, "n_frames", 1)):
+        try:
+            image.seek(number)
+        except EOFError:
+            return
+        yield Frame(0.0, _pixels(image))
+        if image.has_transparency_data:
+            # A digest is made of the colours alone; what is shown may be in what they are mixed with.
+            seen = _small(image.convert("RGBA"))
+            if seen.getchannel("A").getextrema() != (255, 255):
+                for ground in ("white", "black"):
+                    mixed = Image.alpha_composite(Image.new("RGBA", seen.size, ground), seen)
+                    yield Frame(0.0, _pixels(mixed))
+
+
+def _numbers(count: int) -> list[int]:
+    """Which pictures of an animation are looked at."""
+    if count <= MOST_PICTURES:
+        return list(range(count))
+    numbers = [2**n - 1 for n in range(MOST_PICTURES) if 2**n <= count]
+    if count <= _MOST_DECODED:
+        numbers[MOST_PICTURES - 1 :] = [count - 1]
+    return list(dict.fromkeys(numbers))
 
 
 def _pixels(image: Image.Image) -> "NDArray[np.uint8]":
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    colours = image if image.mode == "RGB" else image.convert("RGB")
-    scale = SIDE / max(colours.size)
-    if scale < 1:
-        size = max(round(colours.width * scale), 1), max(round(colours.height * scale), 1)
-        colours = colours.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
-    return np.asarray(colours)
+    return np.asarray(_small(image if image.mode == "RGB" else image.convert("RGB")))
+
+
+def _small(image: Image.Image) -> Image.Image:
+    scale = SIDE / max(image.size)
+    if scale >= 1:
+        return image
+    size = max(round(image.width * scale), 1), max(round(image.height * scale), 1)
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=3.0)
 
 
 def _check(width: int, height: int) -> None:
@@ -166,17 +197,18 @@ def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
     import av
 
     with av.open(file, format=demuxer) as container:
-        stream = container.streams.video[0]
-        context: Any = stream.codec_context
-        _check(context.width, context.height)
-        context.thread_count = 1
-        context.skip_frame = "NONKEY"
-        length = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-        gap = max(GAP, length / MOST_FRAMES)
-        for decoded in islice(_decoded(container, stream, gap), MOST_FRAMES):
-            _check(decoded.width, decoded.height)
-            if min(decoded.width, decoded.height) < LEAST_SIDE:
-                return
+        # Browsers show the first track that they can decode, which may be any.
+        tracks = [one for one in container.streams.video[:MOST_TRACKS] if _fits(one.codec_context)]
+        if not tracks:
+            raise TooLargeError  # or it has none
+        share = MOST_FRAMES // len(tracks)
+        for track in tracks:
+            context: Any = track.codec_context
+            context.thread_count = 1
+            context.skip_frame = "NONKEY"
+        for decoded in _decoded(container, tracks, share):
+            if not _fits(decoded) or min(decoded.width, decoded.height) < LEAST_SIDE:
+                continue
             scale = min(SIDE / max(decoded.width, decoded.height), 1.0)
             small = decoded.reformat(
                 width=max(round(decoded.width * scale), 1),
@@ -187,19 +219,36 @@ def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
             yield Frame(max(float(decoded.time or 0.0), 0.0), small.to_ndarray())
 
 
-def _decoded(container: Any, stream: Any, gap: float) -> Iterator[Any]:
-    """Key frames that are at least so many seconds apart; what lies between is not decoded."""
+def _fits(sized: Any) -> bool:
+    return bool(sized.width * sized.height <= MOST_PIXELS)
+
+
+def _decoded(container: Any, tracks: "list[Any]", share: int) -> Iterator[Any]:
+    """Key frames that are at least so many seconds apart, a share of each track; what lies between is not
+    decoded."""
     import av
 
-    last = None
-    for packet in container.demux(stream):
-        if packet.size and not packet.is_keyframe:
+    last = dict.fromkeys((track.index for track in tracks), float("-inf"))
+    left = dict.fromkeys(last, share)
+    gaps = {track.index: max(GAP, _length(track) / share) for track in tracks}
+    for packet in container.demux(*tracks):
+        track = packet.stream.index
+        if not left[track] or (packet.size and not packet.is_keyframe):
             continue
         if packet.size and packet.pts is not None:
             at = float(packet.pts * packet.time_base)
-            if last is not None and 0 <= at - last < gap:
+            if 0 <= at - last[track] < gaps[track]:
                 continue
-            last = at
+            last[track] = at
         # One that is damaged costs itself alone. The last packet is empty, and brings what is held back.
         with suppress(av.error.FFmpegError):
-            yield from packet.decode()
+            for decoded in islice(packet.decode(), left[track]):
+                left[track] -= 1
+                yield decoded
+        if not any(left.values()):
+            return
+
+
+def _length(track: Any) -> float:
+    """Seconds of a track; 0 where it does not say."""
+    return float(track.duration * track.time_base) if track.duration and track.time_base else 0.0

@@ -41,7 +41,7 @@ _ELEMENT = 12
 _ENDLESS = b"\x01" + b"\xff" * 7
 """Size of an element that nobody knows."""
 _BOX, _LARGE_BOX = 8, 16
-_BEGINNINGS = frozenset(
+BOXES = frozenset(
     {b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"emsg", b"prft", b"mdat", b"free", b"skip", b"wide"}
 )
 """Types of a box that a file of the ISO base media format, or a segment of one, begins with."""
@@ -84,7 +84,7 @@ def format_of(head: bytes) -> MediaFormat | None:
         return MediaFormat.WEBP
     if head.startswith((_EBML, _CLUSTER)):
         return MediaFormat.WEBM
-    if head[4:8] in _BEGINNINGS and not (head[4:8] == b"ftyp" and head[8:12] in _STILL):
+    if head[4:8] in BOXES and not (head[4:8] == b"ftyp" and head[8:12] in _STILL):
         return MediaFormat.MP4
     if len(head) > _PACKET and all(head[at] == _SYNC for at in range(0, min(len(head), HEAD), _PACKET)):
         return MediaFormat.TS
@@ -122,11 +122,6 @@ class Splitter:
         self.boxes: set[bytes] = set()
         self.shows = False
         self._media = media
-        self._cuts_in = {
-            MediaFormat.TS: self._frames,
-            MediaFormat.MP4: self._fragments,
-            MediaFormat.WEBM: self._elements,
-        }[media]
         self._held = b""
         """Bytes of which it is not known yet what they are."""
         self._left = 0
@@ -195,8 +190,15 @@ class Splitter:
         is_inside = self._media is MediaFormat.WEBM and not content.startswith(_CLUSTER)
         return bytes(self._beginning or b"") + (_CLUSTER + _ENDLESS + self._time) * is_inside
 
-    # Each gives the cuts, and where what has come ends that is known. The first cut is the beginning's end,
-    # where that has come.
+    def _cuts_in(self, data: bytes) -> tuple[list[int], int]:
+        """The cuts, and where what has come ends that is known. The first cut is the beginning's end, where
+        that has come."""
+        match self._media:
+            case MediaFormat.TS:
+                return self._frames(data)
+            case MediaFormat.MP4:
+                return self._fragments(data)
+        return self._elements(data)
 
     def _frames(self, data: bytes) -> tuple[list[int], int]:
         end = len(data) // _PACKET * _PACKET
@@ -254,7 +256,7 @@ class Splitter:
             if kind == b"moof" and self._begins:
                 self._begins = False
                 cuts.append(at)
-            if kind in _BEGINNINGS:
+            if kind in BOXES:
                 self.boxes.add(kind)
             self._in_mdat = kind == b"mdat"
             self.shows |= self._in_mdat

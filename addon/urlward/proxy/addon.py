@@ -353,6 +353,13 @@ class Urlward:
             logger.warning(
                 "files: without [records] a known file is a line in the log: no alarm, nothing learned"
             )
+        if self.files is not None and is_first():
+            modes = map(mode_specs.ProxyMode.parse, ctx.options.mode)
+            if left := [mode.full_spec for mode in modes if not (speaks(mode) and self.is_alone(mode))]:
+                logger.warning(
+                    "files: what mitmproxy's flows carry is not compared with known files: mode %s",
+                    ", ".join(left),
+                )
         for name, safe in (("connection_strategy", "lazy"), ("rawtcp", False)):
             if getattr(ctx.options, name) != safe:
                 value = str(safe).lower()
@@ -876,6 +883,13 @@ class Urlward:
         """Mitmproxy's handler of a client's connection, if it has one."""
         server = ctx.master.addons.get("proxyserver")
         return server.connections.get(client.id) if server is not None else None
+
+
+def speaks(mode: mode_specs.ProxyMode) -> bool:
+    """Whether the data path speaks what comes in by a mode, or mitmproxy's flows alone."""
+    if isinstance(mode, mode_specs.ReverseMode):
+        return mode.scheme in ("http", "https")
+    return isinstance(mode, mode_specs.RegularMode | mode_specs.Socks5Mode | mode_specs.TransparentMode)
 
 
 def _may_carry_http3(context: Context, data: bytes) -> bool:

@@ -5,10 +5,13 @@ A body is not read, only counted: `feed` is given what has arrived and says how 
 
 import re
 from collections.abc import Iterator
-from typing import ClassVar, Final, Self
+from typing import Final, Self
 
 MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
+
+_LENIENT_LINE: Final = 1 << 15
+"""Bytes of that in a response."""
 
 MAX_TRAILERS: Final = 1 << 16
 """Bytes of all that stands behind a chunked body."""
@@ -20,7 +23,10 @@ _CHUNK = re.compile(
     rb"([0-9a-fA-F]{1,15})(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*\r" % (_TOKEN, _TOKEN, _QUOTED)
 ).fullmatch
 # Some servers pad the size with blanks, to its right or left.
-_LENIENT_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
+_PADDED_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
+# curl and Firefox pass over whatever is behind it, and over a missing CR; Chromium over that, and extensions
+# of up to 16 KiB.
+_LENIENT_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})(?:[^0-9a-fA-FxX][^\n]*)?").fullmatch
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").fullmatch
 # What frames, addresses or switches a message is no trailer (RFC 9110 section 6.5.1), and origins that merge
 # trailers into the head would heed it.
@@ -134,28 +140,37 @@ class Chunked:
     """Body in chunked transfer coding.
 
     Args:
-        lenient: whether a size may be any, with blanks around it, and a trailer be named as any field. For
-            responses: nothing is judged by them.
+        lenient: whether a size may be any, with anything behind it, lines end without CR, and a trailer be
+            named as any field, as some clients bear. For responses: nothing is judged by them, but for known
+            files.
 
     Attributes:
         content: gets what the chunks hold, piece by piece; None where nobody reads it.
+        begun: whether the first chunk has begun.
+        odd: whether some clients would not bear it, or find its end elsewhere.
     """
 
-    __slots__ = ("_chunk", "_left", "_lenient", "_line", "_room", "_trailers", "content", "done")
-
-    bare: ClassVar = False
-    """Whether lines may end without CR."""
+    __slots__ = (
+        "_chunk", "_left", "_lenient", "_line", "_most", "_room", "_trailers", "begun", "content", "done",
+        "odd",
+    )  # fmt: skip
 
     def __init__(self, *, lenient: bool = False) -> None:
-        self.done = False
+        self.begun = self.done = self.odd = False
         self.content: list[bytes] | None = None
         self._lenient = lenient
-        self._chunk = _LENIENT_CHUNK if lenient else _CHUNK
+        self._chunk = _PADDED_CHUNK if lenient else _CHUNK
+        self._most = _LENIENT_LINE if lenient else MAX_LINE
         # Bytes of data that are left in the chunk, and of the line break behind them.
         self._left = 0
         self._line = b""
         self._trailers = False
         self._room = MAX_TRAILERS
+
+    @property
+    def unread(self) -> bytes:
+        """Bytes of a line that has not ended."""
+        return self._line
 
     def feed(self, data: bytes, position: int) -> int:
         """Count what has arrived; see `Body`."""
@@ -168,17 +183,16 @@ class Chunked:
                 position += step
                 self._left -= step
             elif self._left:
-                if data[position] == 10 and (self.bare or self._left == 1):
-                    self._left = 0
-                elif data[position] == 13 and self._left == 2:
-                    self._left = 1
-                else:
-                    raise FramingError("a chunk that is longer than its size")
+                byte = data[position]
+                if byte != (13 if self._left == 2 else 10):
+                    self._bear("a chunk that is longer than its size", borne=byte in b"\r\n")
                 position += 1
+                self._left = 1 if byte == 13 else 0
             else:
                 if not self._line and not self._trailers:
                     run = _SMALL_CHUNKS(data, position)
                     if run is not None:
+                        self.begun = True
                         if self.content is not None:
                             self.content += _content_of(run[0])
                         position = run.end()
@@ -191,7 +205,8 @@ class Chunked:
                 if self._line:
                     line, self._line = self._line + line, b""
                 position = newline + 1
-                if self.bare and line[-1:] != b"\r":
+                if self._lenient and line[-1:] != b"\r":
+                    self.odd = True
                     line += b"\r"
                 if self._trailers:
                     if line == b"\r":
@@ -204,7 +219,10 @@ class Chunked:
                 else:
                     match = self._chunk(line)
                     if match is None or len(line) > MAX_LINE:
-                        raise FramingError("a chunk without a size")
+                        match = _LENIENT_CHUNK(line)
+                        self._bear("a chunk without a size", borne=match is not None)
+                        assert match is not None
+                    self.begun = True
                     size = int(match[1], 16)
                     if size >> _MOST_BITS and not self._lenient:
                         raise FramingError("a chunk whose size not all can count")
@@ -214,9 +232,19 @@ class Chunked:
                         self._trailers = True
         return position
 
+    def _bear(self, what: str, *, borne: bool) -> None:
+        """Note what only some clients bear.
+
+        Raises:
+            FramingError: it is not to be borne.
+        """
+        if not (borne and self._lenient):
+            raise FramingError(what)
+        self.odd = True
+
     def _keep(self, part: bytes) -> None:
         self._line += part
-        if len(self._line) > MAX_LINE:
+        if len(self._line) > self._most:
             raise FramingError("a chunk's head or a trailer without end")
 
     def read_trailer(self, line: bytes) -> None:

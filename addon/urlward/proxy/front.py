@@ -15,7 +15,7 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.plan import Address
 from urlward.proxy.acceptor import Acceptor, Transports
-from urlward.proxy.addon import Urlward
+from urlward.proxy.addon import Urlward, speaks
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
 from urlward.proxy.poller import Share
@@ -41,12 +41,7 @@ class Front(Mode):
         super().__init__(instance.mode, addon)
         self._mode = mode = instance.mode
         self._reverse = isinstance(mode, mode_specs.ReverseMode)
-        if self._reverse:
-            self._speaks = mode.scheme in ("http", "https")
-        else:
-            self._speaks = self.transparent or isinstance(
-                mode, mode_specs.RegularMode | mode_specs.Socks5Mode
-            )
+        self._speaks = speaks(mode)
         self._transports = Transports(lambda: streams(instance))
 
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:

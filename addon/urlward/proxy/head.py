@@ -7,6 +7,7 @@ section 6.3 without the choices that they leave.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -278,9 +279,18 @@ def _read_leniently(head: ResponseHead, data: bytes) -> int:
     match = _STATUS_LINE(line)
     if match is None:
         raise ValueError("not a response of HTTP/1.1")
-    parted = (field.partition(b":") for field in lines)
-    head.fields = [(name.rstrip(b" \t"), value.strip(b" \t")) for name, _, value in parted]
+    head.fields = _lenient_fields(lines)
     return int(match[1])
+
+
+def unread_response_head(data: bytes) -> ResponseHead:
+    """What clients may find in a response's head that is malformed, or that is none: its fields, if any."""
+    return ResponseHead(status=200, fields=_lenient_fields(_BREAK.split(_FOLD.sub(b" ", data))[1:]))
+
+
+def _lenient_fields(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+    parted = (field.partition(b":") for field in lines)
+    return [(name.rstrip(b" \t"), value.strip(b" \t")) for name, _, value in parted]
 
 
 def could_be_head(data: bytes | bytearray) -> bool:

@@ -308,15 +308,13 @@ def read_response(fields: Iterable[Any], *, to_head: bool, ended: bool) -> tuple
 
 
 class Chunks(Chunked):
-    """A chunked body whose content and trailers are wanted; servers leave out the CR of its lines.
+    """A chunked body whose content and trailers are wanted.
 
     Attributes:
         trailers: that came behind it.
     """
 
     __slots__ = ("trailers",)
-
-    bare = True
 
     def __init__(self) -> None:
         super().__init__(lenient=True)

@@ -64,9 +64,9 @@ class KnownFiles:
             table = self._table
             exact = algorithms - {PDQ} if table.exact else ()
             inspector = self._inspector if PDQ in algorithms or table.classifier else None
-            facts = facts_of(head.status, head.fields, head.length) if exact or inspector else None
-            if facts is None:
+            if not exact and inspector is None:
                 return None
+            facts = facts_of(head.status, head.fields, head.length)
             judge = _Response(table, guard, client, pending, inspector)
             place = self._place(pending.names) if inspector is not None and table.video else ""
             return Inspection(facts, table, exact, judge, inspector, place, self._room, self._aside)

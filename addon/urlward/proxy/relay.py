@@ -24,6 +24,7 @@ from urlward.proxy.head import (
     head_end,
     read_request_head,
     read_response_head,
+    unread_response_head,
     with_plain_framing,
     without_alternatives,
     without_upgrade,
@@ -195,6 +196,8 @@ MAX_BLANK: Final = 8
 # Chromium passes over what precedes `HTTP`, takes any version, and heads four times as long as ours may be.
 _HEAD = rb".{0,8}?(?i:http|icy)"
 _LIKE_HEAD = re.compile(_HEAD, re.DOTALL).match
+_LEAST_HEAD: Final = 12
+"""Bytes by which that is told."""
 _LIKE_INTERIM = re.compile(_HEAD + rb"\S*\s+0*1\d\d(?!\d)", re.DOTALL).match
 
 type Judge = Callable[[RequestHead], Names | BlockResponse | None]
@@ -392,7 +395,7 @@ class HttpRelay:
     def client_data(self, data: bytes) -> None:
         """The client has sent something."""
         if self._deaf:
-            if self._lost_place and not self._done:
+            if self._lost_place and not (self._done or self._then or self._is_to_wait(self._finish)):
                 # The client has understood the response, and asks on. It will ask again on a new connection.
                 self._finish()
             return
@@ -533,16 +536,25 @@ class HttpRelay:
                     continue
                 self._interim = 0
             if not body.done:
-                begin = position
+                begin, before, is_lost = position, b"", False
+                if self._inspection is not None and isinstance(body, Chunked):
+                    before = body.unread
                 try:
                     position = body.feed(data, position)
                 except FramingError:
                     # Whatever it is, the client can make of it what it can.
                     self._lose_place()
-                    position = size
+                    position, is_lost = size, True
+                if isinstance(body, Chunked) and body.odd and not self._lost_place:
+                    self._lose_place()
+                    self._response, self._close_after = body, True
                 if self._inspection is not None:
-                    self._look_into(self._inspection, body, data[begin:position])
-                    if self._lost_place and self._inspection is not None:
+                    content = data[begin:position]
+                    if is_lost and isinstance(body, Chunked) and not body.begun:
+                        # In no chunks at all, as Chromium takes it behind HTTP/1.0.
+                        body, content, is_lost = Unbounded(), before + content, False
+                    self._look_into(self._inspection, body, content)
+                    if is_lost and self._inspection is not None:
                         self._settled(self._inspection)  # nobody knows when the client takes it for whole
                     if self._done:
                         return
@@ -836,14 +848,18 @@ class HttpRelay:
             # Said unasked, such as 408 before an idle connection is closed.
             self._relay_until_close()
             return position, b""
+        if (
+            not data.startswith(b"HTTP/", position)
+            and len(data) - position >= _LEAST_HEAD
+            and not _LIKE_HEAD(data, position)
+        ):
+            self._lose_place(unread_response_head(b""))  # HTTP/0.9, to a browser: all is content
+            return position, b""
         seen = self._response_seen
         end = head_end(data, position + seen - 3 if seen > 3 else position)
         if end < 0 or end - position > MAX_HEAD:
             if len(data) - position > MAX_HEAD:
-                if _LIKE_HEAD(data, position):
-                    raise _UnreadError
-                self._lose_place()
-                return position, b""
+                raise _UnreadError
             return -1, b""
         raw = data[position:end]
         pending = self.pending[0]
@@ -852,7 +868,7 @@ class HttpRelay:
         except ValueError:
             if _LIKE_INTERIM(data, position):
                 raise _UnreadError from None
-            self._lose_place()
+            self._lose_place(unread_response_head(raw))
             return end, raw  # browsers heed what leads them past the filter
         pending.begun = True
         if head.status == 101:
@@ -898,13 +914,21 @@ class HttpRelay:
             self._behind = False
             self.ends.hold_client(held=False)
 
-    def _lose_place(self) -> None:
-        """Relay what comes without knowing where the response ends."""
+    def _lose_place(self, head: ResponseHead | None = None) -> None:
+        """Relay what comes without knowing where the response ends.
+
+        Args:
+            head: what its client may find in its head, where that has just come.
+        """
         if self.pending:
             # Such as `ICY 200 OK` of a radio: this request's response, and none of ours may follow it.
             self.pending[0].begun = True
         self._relay_until_close()
         self._deaf = self._lost_place = True
+        if self.inspect is not None and head is not None:
+            if any(n.lower() == b"transfer-encoding" and v.lower() == b"chunked" for n, v in head.fields):
+                self._response, self._close_after = Chunked(lenient=True), True
+            self._begin_inspection(self.inspect(self.pending[0], head))
 
     # -- inspection of responses
 
@@ -1049,6 +1073,10 @@ class HttpRelay:
             data = b"".join((*tail, data))
             tail.clear()
             self._tail_size = 0
+            if len(data) > TAIL:
+                self._shown = True
+                self.ends.send_client(data[:-TAIL])
+                data = data[-TAIL:]
         tail.append(data)
         self._tail_size += len(data)
         self._tail_rests = False
