@@ -589,7 +589,7 @@ def test_nobody_waits_for_what_a_thread_undoes(ended: bool) -> None:
 def test_what_nobody_waits_for_is_not_undone(leaves: bool) -> None:
     """A client that leaves a thousand bodies, or as many that there is no room for, keep the thread from
     nobody: 14 bytes of each would take a tenth of a second there."""
-    room = Room(1 if leaves else 0)
+    room = Room(2 if leaves else 0)
     one, later, _ = aside(Judge(), "br", room)
     one.feed(brotli.compress(PICTURE))
     ((_, _, step),) = later.asked
@@ -597,14 +597,14 @@ def test_what_nobody_waits_for_is_not_undone(leaves: bool) -> None:
         assert not step.cancelled(), "somebody waits"
         one.drop()
     assert (step.cancelled(), one.over, one.answer) == (True, True, None)
-    one, later, _ = aside(Judge(PICTURE), "br", room := Room(1))
+    one, later, _ = aside(Judge(PICTURE), "br", room := Room(2))
     one.feed(brotli.compress(PICTURE))
     one.end()
     ((_, _, step),) = later.asked
     while one.behind:
         later.do()
         one.work()
-    assert (step.cancelled(), one.answer, room.left) == (False, "listed", 1)
+    assert (step.cancelled(), one.answer, room.left) == (False, "listed", 2)
 
 
 def test_a_thread_that_cannot_do_it_leaves_nothing_undecided() -> None:
