@@ -589,7 +589,7 @@ def test_nobody_waits_for_what_a_thread_undoes(ended: bool) -> None:
 def test_what_nobody_waits_for_is_not_undone(leaves: bool) -> None:
     """A client that leaves a thousand bodies, or as many that there is no room for, keep the thread from
     nobody: 14 bytes of each would take a tenth of a second there."""
-    room = Room(1 if leaves else 0)
+    room = Room(2 if leaves else 0)
     one, later, _ = aside(Judge(), "br", room)
     one.feed(brotli.compress(PICTURE))
     ((_, _, step),) = later.asked
@@ -597,14 +597,14 @@ def test_what_nobody_waits_for_is_not_undone(leaves: bool) -> None:
         assert not step.cancelled(), "somebody waits"
         one.drop()
     assert (step.cancelled(), one.over, one.answer) == (True, True, None)
-    one, later, _ = aside(Judge(PICTURE), "br", room := Room(1))
+    one, later, _ = aside(Judge(PICTURE), "br", room := Room(2))
     one.feed(brotli.compress(PICTURE))
     one.end()
     ((_, _, step),) = later.asked
     while one.behind:
         later.do()
         one.work()
-    assert (step.cancelled(), one.answer, room.left) == (False, "listed", 1)
+    assert (step.cancelled(), one.answer, room.left) == (False, "listed", 2)
 
 
 def test_a_thread_that_cannot_do_it_leaves_nothing_undecided() -> None:
@@ -707,12 +707,39 @@ def test_what_is_said_piece_by_piece_does_not_wait(
     assert one.over
 
 
-def test_what_could_be_a_picture_waits_until_more_comes_or_nothing() -> None:
+@pytest.mark.parametrize("first", [b"\0\0\0", b"\0\0\0\x18ft", b"\xff", b"R"])
+def test_what_could_be_a_picture_waits_until_more_comes_or_nothing(first: bytes) -> None:
     one = inspection(Judge(), {"Content-Type": "text/event-stream"})
-    one.feed(b":\n\n")
+    one.feed(first)
     assert one.holds
     one.rest()
     assert one.over
+
+
+def _zlib_flushed(data: bytes) -> bytes:
+    one = zlib.compressobj()
+    return one.compress(data) + one.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _brotli_flushed(data: bytes) -> bytes:
+    one = brotli.Compressor()
+    return one.process(data) + one.flush()  # type: ignore[no-any-return]
+
+
+FLUSHED: Mapping[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "deflate": _zlib_flushed,
+    "br": _brotli_flushed,
+}
+
+
+@pytest.mark.parametrize("coding", FLUSHED)
+@pytest.mark.parametrize("first", [b":", b":\n\n", b"data", b"\0\0\0\0\0"])
+def test_the_first_of_what_is_said_in_parts_waits_for_nothing(first: bytes, coding: str) -> None:
+    """Such as the comment that opens a stream of events."""
+    one = inspection(Judge(), {"Content-Type": "text/event-stream", "Content-Encoding": coding})
+    one.feed(FLUSHED[coding](first))
+    assert (one.over, one.holds) == (True, False)
 
 
 @pytest.mark.parametrize("coding", ["none", "utf-8", "compress", "gzip, dcb"])

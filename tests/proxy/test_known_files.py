@@ -8,6 +8,7 @@ import logging
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from random import Random
@@ -28,6 +29,7 @@ from urlward.config import FilesTable
 from urlward.engine.matcher import Matcher
 from urlward.files.body import Inspection
 from urlward.files.inspection import Hear, PictureFound
+from urlward.proxy import known_files
 from urlward.proxy.guard import Guard
 from urlward.proxy.http2 import Lane
 from urlward.proxy.known_files import KnownFiles
@@ -349,6 +351,37 @@ async def test_a_client_leaves_what_is_undone_in_a_thread(rig: Rig, monkeypatch:
     await until(lambda: not list(rig.addon.live))
     go_on.set()
     await rig.settled()
+
+
+async def test_the_loop_waits_for_its_thread_where_that_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for long, and not at all behind what takes long: another one waits for that."""
+    files, go_on, told = KnownFiles(FilesTable()), threading.Event(), list[str]()
+
+    def slow() -> bytes:
+        go_on.wait(LONG)
+        return b"slow"
+
+    def begin(work: Callable[[], bytes], name: str, seconds: float) -> Future[bytes]:
+        monkeypatch.setattr(known_files, "AT_ONCE", seconds)
+        return files._aside(work, partial(told.append, name))
+
+    try:
+        for _ in range(3):
+            assert begin(lambda: b"at once", "at once", LONG).done()
+        late = begin(slow, "late", 0.001)
+        left = begin(lambda: b"left", "left", LONG)
+        behind = begin(lambda: b"behind", "behind", LONG)
+        assert left.cancel()
+        begin(lambda: b"last", "last", LONG)
+        assert [late.done(), behind.done()] == [False, False]
+        go_on.set()
+        await until(lambda: "last" in told)
+        assert (late.result(), behind.result()) == (b"slow", b"behind")
+        assert told == ["left", "late", "behind", "last"], "nobody has to be told of what was there at once"
+        assert begin(lambda: b"at once", "at once", LONG).done()
+    finally:
+        go_on.set()
+        files.close()
 
 
 @pytest.mark.parametrize("way", ["reverse", "h2"])

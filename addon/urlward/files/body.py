@@ -74,6 +74,10 @@ _FIRST_BYTES: Final = (
 )  # fmt: skip
 """First bytes of all these, but of those with `BOXES` and of packets."""
 
+_TEXT: Final = 0x09
+"""First byte of a text, or of one in Brotli, from here on; a box, which begins with its size, would have
+150 MB."""
+
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
 """Media types of the pieces in which streams come (DASH, HLS)."""
@@ -163,8 +167,8 @@ def media_of(head: bytes) -> str:
 
 def _may_begin(head: bytes) -> bool:
     """Whether what begins so may become what `media_of` knows by its first bytes alone."""
-    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or any(
-        each.startswith(head[4:8]) for each in BOXES
+    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or (
+        head[0] < _TEXT and any(each.startswith(head[4:8]) for each in BOXES)
     )
 
 
@@ -540,7 +544,7 @@ class Inspection[Answer]:
             self._put(content)
         else:
             self._first += content
-            if not is_told(self._first):
+            if not self._is_told(self._first):
                 return
             self._begin_sent(self._first)
         self.work()
@@ -629,8 +633,12 @@ class Inspection[Answer]:
             self._look_at(piece)
             return
         self._head += piece
-        if is_told(self._head) or (self._facts.in_parts and not _may_begin(self._head)):
+        if self._is_told(self._head):
             self._begin_content(self._head)
+
+    def _is_told(self, head: bytes) -> bool:
+        """Whether these first bytes say whether the body is looked at, of parts as soon as they are none."""
+        return is_told(head) or (self._facts.in_parts and not _may_begin(head))
 
     def _begin_content(self, head: bytes) -> None:
         self._begin(head)

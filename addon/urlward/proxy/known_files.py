@@ -1,8 +1,9 @@
 """Known files in responses: which bodies are inspected, and what becomes of what is found in them."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Final
@@ -23,6 +24,10 @@ from urlward.records.worker import FileAction, KnownFile
 
 CLASSIFIER: Final = "classifier"
 
+AT_ONCE: Final = 0.001
+"""Seconds for which the event loop itself waits for its thread, where that has nothing else to do: where it
+is busy, that would have no time to begin for a second or two."""
+
 _SUSPECTED: Final = Verdict("monitor", "file")
 """Verdict on what a classifier takes for something."""
 
@@ -42,6 +47,8 @@ class KnownFiles:
         self._secret = secret
         self._room = Room()
         self._thread = ThreadPoolExecutor(1, "inflate")
+        self._under_way: deque[Future[bytes]] = deque()
+        """What it has yet to do; some of it may be done."""
 
     def inspection(
         self, guard: Guard, client: Client, pending: Pending, head: ResponseHead
@@ -87,8 +94,15 @@ class KnownFiles:
             with suppress(RuntimeError):  # the loop is closed: nobody waits for it
                 loop.call_soon_threadsafe(then)
 
+        under_way = self._under_way
+        while under_way and under_way[0].done():
+            under_way.popleft()
         done = self._thread.submit(work)
-        done.add_done_callback(tell)
+        if not under_way:
+            wait([done], AT_ONCE)
+        if not done.done():
+            under_way.append(done)
+            done.add_done_callback(tell)
         return done
 
     def _place(self, names: Names) -> str:
