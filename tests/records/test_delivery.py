@@ -1,4 +1,5 @@
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,6 +71,16 @@ def made(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 def ids(some: list[Event]) -> list[str]:
     return [event.id for event in some]
+
+
+def test_nothing_is_read_while_room_is_made(made: Callable[..., Running]) -> None:
+    running = made()
+    with running.delivery.reading:
+        assert running.outbox.append([batch_of(events(3))]) == 1
+        time.sleep(2 * module.POLL)
+        assert running.store.given == []
+        assert running.delivery.reached == running.delivery.position
+    wait_for(lambda: len(running.store.given) == 3, "them to be given")
 
 
 def test_what_a_store_is_being_given_is_known(made: Callable[..., Running]) -> None:

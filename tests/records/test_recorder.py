@@ -4,11 +4,11 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -419,7 +419,9 @@ async def test_what_there_is_no_room_for_is_dropped_for_the_store_that_is_behind
 
 
 @pytest.mark.parametrize(("behind", "given"), [(True, False), (True, True), (False, False)])
-def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: bool, given: bool) -> None:
+def test_a_gap_begins_before_what_the_look_has_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, behind: bool, given: bool
+) -> None:
     """What is dropped was made before, as is what comes while all that was found is written down. What a
     store is just being given is not dropped."""
     clock = count(1_000 * 10**9, 10**9)  # a second goes by with each look at it
@@ -430,8 +432,15 @@ def test_a_gap_begins_before_what_the_look_has_found(tmp_path: Path, behind: boo
     all_of_it = outbox.news(Position()).last
     store = SimpleNamespace(
         name="jsonl", place="jsonl", behind=behind, down=behind, dropped=0, refused=0,
-        position=Position(all_of_it.file) if behind else all_of_it, look=lambda *_: None,
+        position=Position(all_of_it.file) if behind else all_of_it, look=lambda *_: None, reading=Lock(),
     )  # fmt: skip
+    drop = outbox.drop
+
+    def dropped(size: int, up_to: Position, of: Mapping[str, Position]) -> dict[str, int]:
+        assert store.reading.locked() == behind, "or what is dropped might be given"
+        return drop(size, up_to, of)
+
+    monkeypatch.setattr(outbox, "drop", dropped)
     store.reached = all_of_it if given else store.position
     recorder.deliveries = (store,)  # type: ignore[assignment]
     recorder._begun, recorder._end = True, Position(all_of_it.file)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event as Flag
-from threading import Thread
+from threading import Lock, Thread
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
@@ -200,6 +200,7 @@ class Delivery:
         refused: what was no event, since the start.
         dropped: as in `StoreState`.
         tried: whether the store has been opened, or could not be.
+        reading: is held while it reads what it is given next, and by whoever drops what it would read.
     """
 
     def __init__(
@@ -230,6 +231,7 @@ class Delivery:
         self._behind = False
         self._given: Position | None = None
         """Up to where it is being given what waits."""
+        self.reading = Lock()
         self._thread = Thread(target=self._deliver, name=f"records-{name}", daemon=True)
 
     def start(self, position: Position, *, down: bool) -> None:
@@ -323,7 +325,10 @@ class Delivery:
     def _step(self) -> bool:
         """Deliver the next batch; False where there is none."""
         try:
-            following = self._outbox.read(self.place, self.position, CHUNK)
+            with self.reading:
+                following = self._outbox.read(self.place, self.position, CHUNK)
+                if following.count:
+                    self._given = following.last
         except OutboxError:
             # Who keeps the outbox in order says so.
             self._closing.wait(BACKOFF[0])
@@ -332,7 +337,6 @@ class Delivery:
             self.position = following.last
             self._idle()
             return False
-        self._given = following.last
         try:
             if self._write(following.events):
                 self._delivered(following)

@@ -16,7 +16,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -486,11 +486,14 @@ class Recorder:
             return
         behind = {one.place: one for one in self.deliveries if one.behind}
         up_to = min((one.position for one in self.deliveries if not one.behind), default=self._end)
-        lost = self._outbox.drop(
-            int(self._records.spool * FULL),
-            min(up_to, self._end),
-            {p: one.reached for p, one in behind.items()},
-        )
+        with ExitStack() as none_reads:
+            for one in behind.values():
+                none_reads.enter_context(one.reading)  # or it would be given what counts as dropped
+            lost = self._outbox.drop(
+                int(self._records.spool * FULL),
+                min(up_to, self._end),
+                {p: one.reached for p, one in behind.items()},
+            )
         for place, count in lost.items():
             if count:
                 self._dropping_since.setdefault(behind[place].name, self._looked)
