@@ -788,6 +788,34 @@ async def test_a_sandbox_that_ends_again_and_again_is_a_trouble(tmp_path: Path) 
     assert worker.troubles == ["a sandbox ends again and again: pictures are hardly looked at"]
 
 
+@pytest.mark.parametrize("serves", [True, False])
+async def test_a_sandbox_that_lives_long_and_is_never_ready_is_a_trouble(
+    monkeypatch: pytest.MonkeyPatch, serves: bool
+) -> None:
+    """One that has served for a while, and ends now and then, is none."""
+    monkeypatch.setattr(inspector, "STEADY", 0.0)
+    monkeypatch.setattr(inspector, "BACKOFF", (0.0,))
+    ended, troubles = 0, list[str]()
+
+    def started(**_: object) -> "tuple[subprocess.Popen[bytes], socket.socket]":
+        nonlocal ended
+        ended += 1
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            if serves:
+                theirs.send(b'{"ready": true}')
+            return subprocess.Popen(["sleep", "0.1"], pass_fds=[theirs.fileno()]), ours
+
+    monkeypatch.setattr(inspector, "started", started)
+    one = inspector.SandboxHandle(inspector.Wanted(), inspector.Queue(1), troubles.append)
+    one.start()
+    try:
+        await until(lambda: ended > inspector.OFTEN + 3)
+        assert any("again and again" in each for each in troubles) is not serves
+    finally:
+        one.end()
+
+
 def test_what_is_not_looked_at_is_a_trouble_as_long_as_it_is() -> None:
     told: list[str] = []
     health = inspection.InspectionHealth(told.append, 0.0)

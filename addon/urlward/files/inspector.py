@@ -83,7 +83,7 @@ BACKOFF = (0.0, 0.5, 2.0, 10.0, 60.0)
 """Seconds before a sandbox is started again, after one end in a row and more."""
 
 STEADY = 30.0
-"""Seconds that it has to live for its end not to count as one in a row."""
+"""Seconds that it has to serve for its end not to count as one in a row."""
 
 OFTEN = 2
 """Ends in a row beyond which that is a trouble."""
@@ -205,7 +205,8 @@ class SandboxHandle:
         self._process: subprocess.Popen[bytes] | None = None
         self._job: Job | None = None
         self._ready = False
-        self._started = 0.0
+        self._ready_at = float("inf")
+        """When it was."""
         self._failures = 0
         self._late: asyncio.TimerHandle | None = None
         self.refused = ""
@@ -214,7 +215,7 @@ class SandboxHandle:
     def start(self) -> None:
         """Start it."""
         loop = asyncio.get_running_loop()
-        self._started = time.monotonic()
+        self._ready_at = float("inf")
         wanted = self._wanted
         try:
             self._process, ours = started(
@@ -273,6 +274,7 @@ class SandboxHandle:
         elif self._job is None:
             said = json.loads(data)
             self._ready, self.refused = "ready" in said, said.get("refused", "")
+            self._ready_at = time.monotonic()
             if self.refused:
                 self._trouble(f"pictures are not looked at: {self.refused}")
             elif self._failures <= OFTEN:
@@ -306,7 +308,7 @@ class SandboxHandle:
             while (job := self._queue.get()) is not None:
                 job.over(DROPPED)
             return
-        self._failures = 0 if time.monotonic() - self._started > STEADY else self._failures + 1
+        self._failures = 0 if time.monotonic() - self._ready_at > STEADY else self._failures + 1
         wait = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
         logger.error("files: a sandbox has ended; another is started in %.1f s", wait)
         if self._failures > OFTEN:
