@@ -16,6 +16,7 @@ from urlward.config import FilesTable
 from urlward.files.body import BodySeen, Inspection, facts_of
 from urlward.files.inspection import Hear, PictureFound
 from urlward.proxy.block_page import BlockResponse, plain
+from urlward.proxy.framing import Chunked
 from urlward.proxy.head import ResponseHead
 from urlward.proxy.relay import TAIL, Inspected, Pending
 
@@ -167,6 +168,20 @@ def test_only_the_last_bytes_wait() -> None:
 def test_chunks_of_a_byte() -> None:
     data = response(b"12345", "chunked", size=1)
     assert Looking().client(get()).server(data).got == SHOWN
+
+
+@pytest.mark.parametrize("size", [1, 1 << 13])
+def test_nothing_is_kept_of_chunks_that_nobody_looks_at_any_more(size: int) -> None:
+    """A response may go on for days, or for as many bytes as there is memory."""
+    case = Looking()
+    case.table = FilesTable.model_validate({"types": ("image/*",)})
+    data = response(OTHER[:50_000], "chunked", size=size)
+    case.client(get()).server(*pieces(data[:-5], 5000))
+    assert case.got == data[:-5]
+    body = case.relay._response
+    assert isinstance(body, Chunked)
+    assert not body.content
+    assert case.server(data[-5:]).got == data
 
 
 @pytest.mark.parametrize("framing", ["counted", "chunked", "unbounded"])

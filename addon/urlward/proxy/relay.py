@@ -1104,6 +1104,8 @@ class HttpRelay:
         inspection, self._inspection = self._inspection, None
         if inspection is not None:
             inspection.drop()
+            if isinstance(self._response, Chunked):
+                self._response.content = None  # nobody reads on
             self._tail.clear()
             self._tail_size = 0
             self._hold_server(held=False)
