@@ -100,8 +100,14 @@ class Origin:
     def rest(self) -> None:
         """The connection stays."""
 
+    def idle(self) -> bool:
+        return self.relay.idle
+
     def takes_more(self, *, surely: bool) -> bool:
         return self.relay.takes_more and not (surely and self.unread)
+
+    def hold_server(self, *, held: bool) -> None:
+        self.asked.append("hold server" if held else "go on with server")
 
     def refused(self, stage: str) -> None:
         self.case.refusals.append(stage)
@@ -467,6 +473,39 @@ def test_what_cannot_be_sent_twice_goes_where_an_answer_has_just_come_from(
     assert len(case.origins) == (1 if method == "GET" or how == "fresh" else 2)
     case.origins[-1].says(OK)
     assert case.body[stream] == b"ok"
+
+
+class Looking:
+    """Inspection of a response that holds nothing of it, and goes on when that has arrived."""
+
+    answer = None
+    over = holds = False
+    behind = waits = True
+
+    def feed(self, content: bytes) -> None:
+        """Its content has come."""
+
+    def end(self) -> None:
+        """All has come."""
+
+    drop = work = end
+
+
+def test_what_is_still_looked_into_has_its_lane_for_itself(case: Case) -> None:
+    """Nobody else's response waits for that, or is broken off for what is found."""
+    first, looking = case.ask("/a"), Looking()
+    inspected: Any = lambda *_: looking  # noqa: E731
+    case.origins[0].relay.inspect = inspected
+    case.origins[0].says(OK)
+    assert (case.body[first], case.ended[first]) == (b"ok", "ended")
+    second = case.ask("/b")
+    case.origins[1].says(OK)
+    assert case.body[second] == b"ok"
+    looking.over, looking.behind = True, False
+    case.origins[0].relay.inspect_on()
+    case.ask("/c")
+    case.ask("/d")
+    assert [len(origin.heads) for origin in case.origins] == [2, 2]
 
 
 def test_lanes_at_rest_make_room(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

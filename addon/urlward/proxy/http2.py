@@ -153,12 +153,15 @@ class Lane(StreamLane):
         """Whether a stream may.
 
         An origin may close what is at rest, or be gone without a word: what cannot be sent twice goes only
-        where it has just answered.
+        where it has just answered. Nothing goes where the response before, which has arrived, is still looked
+        into.
         """
+        exchange = self._exchange
+        if exchange is None or not exchange.idle():
+            return False
         if stream.request.repeatable:
             return True
-        fresh = perf_counter() - self._rests_since <= FRESH
-        return fresh and self._exchange is not None and self._exchange.takes_more(surely=True)
+        return perf_counter() - self._rests_since <= FRESH and exchange.takes_more(surely=True)
 
     def drop(self) -> None:
         """The client has reset the stream, or cannot be sent any more of it."""

@@ -113,6 +113,9 @@ class Exchange(Owner, Protocol):
     def rest(self) -> None:
         """A response is sent, and another request may follow."""
 
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+
     def takes_more(self, *, surely: bool) -> bool:
         """Whether another request may follow.
 
