@@ -209,6 +209,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.hypothesis_seed = os.environ["URLWARD_SEED"]
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long bytes have no name of their own: what gzip makes has the second of its making in it, by which
+    processes would not find the same tests."""
+    return argname if isinstance(val, bytes) and len(val) > 24 else None
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where tests that take long are run alone, each process would read all others only to leave them out."""
     if config.option.markexpr != "long" or collection_path.suffix != ".py":
