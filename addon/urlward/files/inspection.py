@@ -287,7 +287,7 @@ class BodyCopy:
 
 
 class InspectionHealth:
-    """Whether what is handed over is looked at, as far as a worker knows.
+    """Health of the inspection, as far as a worker knows: is what it hands over looked at?
 
     Args:
         tell: is told why not, where that has changed; of nothing where it is.
