@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from urlward.files.media import MediaFormat
 from urlward.files.seen import MOST_FRAMES
@@ -74,15 +74,25 @@ def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     Raises:
         ImportError: it is not installed.
     """
-    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+    # A picture as cameras write them has fields and further pictures in the form of TIFF (EXIF, MPF).
+    from PIL import (  # noqa: F401
+        GifImagePlugin,
+        JpegImagePlugin,
+        MpoImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
     # What has come of a picture is shown, and so looked at.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
+    fields, black = Image.Exif(), Image.new("RGB", (LEAST_SIDE, LEAST_SIDE))
+    fields[ExifTags.Base.Orientation] = 1
     samples = []
     for media, name in _PICTURES.items():
         made = io.BytesIO()
-        Image.new("RGB", (LEAST_SIDE, LEAST_SIDE)).save(made, name)
+        black.save(made, name, exif=fields)
         samples.append((made.getvalue(), media))
     if video:
         samples += [(_sample(name), media) for media, name in _DEMUXERS.items()]
