@@ -80,6 +80,9 @@ OF_NEW, _OF_FLOWING = 16, 4
 _AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
+_OF_ONE: Final = 1 << 10
+"""Bytes of decoded fields that count as a frame more: a few bytes can name long ones, many times."""
+
 _REST: Final = 0.02
 """Seconds between two turns in which small frames are read."""
 
@@ -269,6 +272,7 @@ class Frames(H2Connection):
     MAX_CLOSED_STREAMS = _CLOSED_STREAMS
     DEFAULT_MAX_HEADER_LIST_SIZE = MAX_BLOCK
     incoming_buffer: _Buffer
+    decoder: Decoder
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
@@ -306,6 +310,12 @@ class Frames(H2Connection):
             if taken and stream.open:
                 windows.current_window_size += taken
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        """Read a head, or trailers, and look at the clock sooner where that has many fields, or long ones."""
+        found = super()._receive_headers_frame(frame)
+        self.incoming_buffer.given += self.decoder.size // _OF_ONE
+        return found
 
     def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
         """Accept a frame for a window that has shrunk below 0; the library refuses even an empty one."""
