@@ -192,7 +192,8 @@ def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
 
 
 def _shown(image: Image.Image) -> Iterator[Frame]:
-    for number in _numbers(getattr(image, "n_frames", 1)):
+    # Of several JPEG pictures in one file (MPO) browsers show the first.
+    for number in _numbers(getattr(image, "n_frames", 1) if image.format != "MPO" else 1):
         try:
             image.seek(number)
         except EOFError:
