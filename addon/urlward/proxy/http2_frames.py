@@ -15,8 +15,16 @@ from itertools import groupby
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
+import h2.stream
+import hyperframe.frame
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
+from h2.connection import (
+    AllowedStreamIDs,
+    ConnectionInputs,
+    ConnectionState,
+    H2Connection,
+    H2ConnectionStateMachine,
+)
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
 from h2.exceptions import (
@@ -91,8 +99,15 @@ _WINDOW_UPDATE = struct.Struct(">5sII").pack
 _FRAME_START = struct.Struct(">HBBBI").pack
 _INFORMATIONAL: Final = StreamInputs.SEND_INFORMATIONAL_HEADERS
 
-# The library writes each frame that comes out in full, for a log that nobody keeps.
+# The library writes each frame that comes out in full, for a log that nobody keeps; has flags in a set that
+# checks whether they are known, which those that it has just read are; and looks steps up by enumerations,
+# whose members Python hashes by their names.
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
+hyperframe.frame.Flags = lambda _: set()  # type: ignore[assignment, misc]
+for _each in (ConnectionState, ConnectionInputs, StreamInputs):
+    _each.__hash__ = object.__hash__  # type: ignore[assignment]
+for _machine in (h2.stream, H2ConnectionStateMachine):
+    _machine._transitions = dict(list(_machine._transitions.items()))  # type: ignore[attr-defined]
 
 
 def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
@@ -261,6 +276,12 @@ class _Buffer(FrameBuffer):
         if block and (len(block) > _MAX_CONTINUATIONS or sum(len(each.data) for each in block) > MAX_BLOCK):
             raise DenialOfServiceError("a head that is too large")
         return found
+
+
+class _Configuration(H2Configuration):
+    """The library's, without a function of its own for what it asks eight times a request."""
+
+    client_side = True  # type: ignore[assignment]
 
 
 class Frames(H2Connection):
@@ -610,7 +631,7 @@ class Multiplexed:
     ) -> None:
         self.peer: Connection | None = None
         self._loop = loop
-        config = H2Configuration(
+        config = _Configuration(
             client_side=client_side,
             header_encoding=False,
             # A message that is none is refused by those who read it, and is one stream's matter.
