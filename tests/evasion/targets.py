@@ -54,7 +54,7 @@ _SLASHES = ("/",) * 12 + _words(
 _TAILS = _words(
     r"""
     / /x // ; ;x ;x=1/ %3b %3bx /;/x %00 %00.html # #x ? ?x %3f %20 + . /. /.. /x/.. /%2e \ %5c %2f
-    ::$DATA %0a %09 ~ /index.html
+    ::$DATA %0a %09 ~ /index.html /..?? /..?x?y /%2e%2e?? %2f..?x?
     """
 )
 _TAILS += ("\xa0", "\xa0x", "\x85", "\xc2\xa0", "\xe2\x80\xa8x", "%a0", "%85", "%c2%a0", "\xe9")

@@ -99,6 +99,7 @@ _AUTHORITIES_IN_PATH = [
 ]
 _END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|.?\Z|(?![0-9A-Fa-f]{2})..)", re.DOTALL).search
 _ESCAPED_DOT = re.compile("%2[eE]")
+_ESCAPED_SLASH = re.compile("%2[fF]").sub
 _ESCAPED_MARK = re.compile("%(?:(3[fF])|23|20(?=(?i:HTTP)/))").search
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
@@ -597,7 +598,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     return readings
 
 
-_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
+_DOTS = re.compile(r"(?:/|%2[fF])(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
 
 
 def has_path_behind(query: str) -> bool:
@@ -720,7 +721,8 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
 
     To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
     path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
-    ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several.
+    ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several, and the path ends at
+    the first that is left; dots in front of that are a name to it.
     """
     path, query = split_target(target)
     found = [(path, query, False)]
@@ -729,9 +731,14 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if has_path_behind(query):
+    if "?" in query and _DOTS(target):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
+        text = _ESCAPED_SLASH("/", _ESCAPED_DOT.sub(".", most))
+        for merge in (False, True):
+            left, mark, more = _without_dots(text, merge=merge).partition("?")
+            name = "%3F" if mark and _ENDS_IN_DOTS(left) else ""
+            found.append((left + name, f"{more}{mark}{rest}", False))
     if ";" in path:
         path = path.partition(";")[0]
         found.append((path, target[len(path) + 1 :], True))
