@@ -872,6 +872,14 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/a.html/..??", ["/a.html"]),
         ("/x/../a.html%2F%2e%2E?x?y", ["/a.html"]),
         ("/x?/../a.html/..?y?", ["/a.html"]),
+        # Starlette's `request.url`, and Node's `new URL` of what is unescaped, have no tabs and line breaks.
+        ("/a%09b", ["/ab"]),
+        ("/%0aa%2509/%0D%0Ab%u000a;x", ["/a/b"]),
+        ("/a/.%09./b", ["/b"]),
+        ("/x/../a%0A.html/%09x", ["/a.html"]),
+        ("/;/../a%09b", ["/ab"]),
+        ("/a%09b.html%3fx", ["/ab.html"]),
+        ("/%E4+%09a", ["/%C3%A4%20a"]),
         # To uWSGI half an escape at the end is nothing.
         ("/a%", ["/a"]),
         ("/x/../a%4", ["/a"]),
