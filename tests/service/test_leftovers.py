@@ -100,6 +100,16 @@ def test_damaged_files_of_every_store_have_an_end(tmp_path: Path) -> None:
     assert left.name.startswith("audit.jsonl.")
 
 
+def test_objections_that_nothing_deletes_are_told(tmp_path: Path) -> None:
+    """As of a time with days: with `privacy = "counts"` none are needed."""
+    counts = RECORDS.model_copy(update={"privacy": "counts", "days": DaysTable()})
+    assert without_end(counts, tmp_path) == []
+    add_objection(tmp_path, local_key(tmp_path), "R", "text", client="", now=time.time())
+    (told,) = without_end(counts, tmp_path)
+    assert str(told).startswith("objections.json: 1 objections from before, which nothing ever deletes")
+    assert without_end(counts.model_copy(update={"days": DaysTable(blocks=30)}), tmp_path) == []
+
+
 def test_what_was_a_store_and_is_none_any_more_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

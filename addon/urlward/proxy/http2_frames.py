@@ -97,6 +97,9 @@ OF_NEW, _OF_FLOWING = 16, 4
 _AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
+_OF_ONE: Final = 1 << 10
+"""Bytes of decoded fields that count as a frame more: a few bytes can name long ones, many times."""
+
 _REST: Final = 0.02
 """Seconds between two turns in which small frames are read."""
 
@@ -301,6 +304,7 @@ class Frames(H2Connection):
     MAX_CLOSED_STREAMS = _CLOSED_STREAMS
     DEFAULT_MAX_HEADER_LIST_SIZE = MAX_BLOCK
     incoming_buffer: _Buffer
+    decoder: Decoder
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
@@ -340,12 +344,14 @@ class Frames(H2Connection):
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
-        """Accept a head, or trailers; as the library does, without its look at the fields."""
+        """Accept a head, or trailers, as the library does, without its look at the fields; where there are many
+        of them, or long ones, the clock is looked at sooner."""
         number, ended = frame.stream_id, "END_STREAM" in frame.flags
         stream = self.streams.get(number)
         if stream is None and self.open_inbound_streams >= self.local_settings.max_concurrent_streams:
             raise TooManyStreamsError("too many streams")
         fields = list(_decode_headers(self.decoder, frame.data))
+        self.incoming_buffer.given += self.decoder.size // _OF_ONE
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         if stream is None:
             theirs = AllowedStreamIDs.EVEN if self.config.client_side else AllowedStreamIDs.ODD

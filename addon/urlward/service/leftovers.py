@@ -79,22 +79,31 @@ def without_end(records: RecordsTable, state: Path) -> list[UrlwardError]:
     ]
     if records.days.blocks is not None:
         return errors
+    try:
+        objections = len(read_objections(state))
+    except UrlwardError as e:
+        errors.append(e)
+    else:
+        if objections:
+            errors.append(_endless("objections.json", objections, "objections"))
     stores = KeepingStores(records, state, make=False)
     try:
         for store in stores.all()[0]:
             count = sum(age.count for kind, age in store.ages().items() if kind in PERSONAL)
             if count:
-                errors.append(
-                    StoreError(
-                        f"{store.name}: {count} events of persons from before, which nothing ever deletes: "
-                        "say for how many days they are kept (records.days.blocks)"
-                    )
-                )
+                errors.append(_endless(store.name, count, "events of persons"))
     except UrlwardError as e:
         errors.append(e)
     finally:
         stores.close()
     return errors
+
+
+def _endless(where: str, count: int, what: str) -> StoreError:
+    return StoreError(
+        f"{where}: {count} {what} from before, which nothing ever deletes: "
+        "say for how many days they are kept (records.days.blocks)"
+    )
 
 
 def _left_behind(records: RecordsTable, state: Path) -> Iterator[Path]:
