@@ -344,13 +344,13 @@ class Frames(H2Connection):
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
-        """Accept a head, or trailers, as the library does, without its look at the fields; where there are many
-        of them, or long ones, the clock is looked at sooner."""
+        """Accept a head, or trailers, as the library does, without its look at the fields. Where those are
+        many, or long, the clock is looked at sooner."""
         number, ended = frame.stream_id, "END_STREAM" in frame.flags
         stream = self.streams.get(number)
         if stream is None and self.open_inbound_streams >= self.local_settings.max_concurrent_streams:
             raise TooManyStreamsError("too many streams")
-        fields = list(_decode_headers(self.decoder, frame.data))
+        fields: Any = _decode_headers(self.decoder, frame.data)
         self.incoming_buffer.given += self.decoder.size // _OF_ONE
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         if stream is None:
