@@ -413,12 +413,21 @@ async def test_a_copy_of_an_earlier_day_that_is_put_back_while_a_node_runs_decid
         assert again in {one.id for one in own_entries(a.state)}
 
 
-async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: Server) -> None:
+def later(monkeypatch: pytest.MonkeyPatch, node: Node, seconds: float) -> None:
+    """Have it be later, by a node's clock and by Valkey's."""
+    node.ahead = seconds
+    now = node.connection.now
+    monkeypatch.setattr(node.connection, "now", lambda: now() + seconds)
+
+
+async def test_an_allow_that_is_over_leaves_valkey_too(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
         a.allow(seconds=3_600)
         await until(lambda: b.allows())
         for node in (a, b):
-            node.ahead = 4_000
+            later(monkeypatch, node, 4_000)
             assert expire_allows(node.state, time.time() + node.ahead) == 1
         await until(lambda: server.run("HLEN", a.connection.name("decided")) == 0)
         await until(lambda: not a.shared._known and not b.shared._known)
@@ -427,7 +436,7 @@ async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: S
 
 
 async def test_what_is_over_leaves_valkey_though_it_is_read_there_first(
-    tmp_path: Path, server: Server
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Node(tmp_path, server.url, "a") as a:
         name = f"allow:{a.allow(seconds=3_600)}"
@@ -436,7 +445,7 @@ async def test_what_is_over_leaves_valkey_though_it_is_read_there_first(
         async with a.shared._one:
             found = await a.connection.ask(("HGET", decided, name))
             assert found is not None
-            a.ahead = 4_000
+            later(monkeypatch, a, 4_000)
             assert expire_allows(a.state, time.time() + a.ahead) == 1
             a.shared._look()
             a.shared._take_each([(name, found[0])])
@@ -553,6 +562,40 @@ async def test_nodes_clocks_need_not_agree(
         await until(lambda: not a.holds())
 
 
+@pytest.mark.parametrize("had", [False, True], ids=["unknown", "known"])
+async def test_what_is_over_by_one_nodes_clock_alone_is_in_force_on_the_others(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, *, had: bool
+) -> None:
+    """It stays in Valkey, for nodes that come later, and that node has it once its clock is right."""
+    monkeypatch.setattr(decisions, "FORGET_EVERY", 0.05)
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        name = a.connection.name("decided")
+        if not had:
+            b.ahead = 3_600
+        id_ = a.allow(seconds=1_800)
+        hold(a.state, "R1", int(time.time()) + 1_800, "w", "Ann", now=time.time())
+        await a.told("hold:R1")
+        if had:
+            await until(lambda: b.allows() and b.holds())
+            b.ahead = 3_600
+            assert expire_allows(b.state, time.time() + b.ahead) == 1
+            await until(lambda: not b.shared._known[f"allow:{id_}"].here)
+        before = b.shared._forgotten
+        await until(lambda: abs(b.shared._forgotten - before) > 0.2, "several looks")
+        async with Node(tmp_path, server.url, "c") as c:
+            await until(lambda: c.allows() == [id_] and list(c.holds()) == ["R1"])
+        assert server.run("HLEN", name) == 2
+        b.ahead = 0
+        if not had:
+            b.shared._merging.set()
+            await until(lambda: b.allows() == [id_])
+        # What is over by Valkey's clock as well leaves it.
+        for node in (a, b):
+            later(monkeypatch, node, 4_000)
+            expire_allows(node.state, time.time() + node.ahead)
+        await until(lambda: server.run("HEXISTS", name, f"allow:{id_}") == 0)
+
+
 async def test_what_cannot_be_taken_is_said_and_keeps_nothing_else_from_being_taken(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -644,6 +687,34 @@ async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, ser
         await asyncio.sleep(0.2)
         assert stores[1].facts().accepted is None
         assert stores[0].facts().accepted is not None
+
+
+async def test_an_acceptance_that_is_used_up_at_once_is_of_all_nodes(tmp_path: Path, server: Server) -> None:
+    """As that of a small list is, before anybody has looked."""
+    (tmp_path / "list.txt").write_text("".join(f"h{n}.example\n" for n in range(100)))
+    table = FeedTable(name="one", path=str(tmp_path / "list.txt"), max_shrink=0.5)
+    config = Config(feed=(table,), key=str(key_file(tmp_path / "lists.key")))
+    a, b = (Node(tmp_path, server.url, name, config) for name in ("a", "b"))
+    feeds = {node: Feed(table, config, node.state) for node in (a, b)}
+    stores = {node: FeedStore(node.state, "one") for node in (a, b)}
+    assert [feed.refresh().state for feed in feeds.values()] == ["new", "new"]
+    (tmp_path / "list.txt").write_text("".join(f"h{n}.example\n" for n in range(40)))
+    assert [feed.refresh().reason for feed in feeds.values()] == ["shrunk", "shrunk"]
+    accept(table, a.state, why="right", who="Ann", now=time.time())
+    assert feeds[a].refresh().state == "new"
+    assert stores[a].facts().accepted is None
+    async with a, b:
+        await until(lambda: b.refreshed == ["one"])
+        assert feeds[b].refresh().state == "new"
+        # It is used up there too, and is good for no other list on either.
+        (tmp_path / "list.txt").write_text("h1.example\n")
+        for node in (a, b):
+            node.shared._merging.set()
+        a.own("last.example")
+        await until(lambda: b.owned())
+        assert [feed.refresh().reason for feed in feeds.values()] == ["shrunk", "shrunk"]
+        assert b.refreshed == ["one"]
+        assert a.refreshed == []
 
 
 async def test_what_cannot_be_taken_now_is_taken_later_and_goes_nowhere(

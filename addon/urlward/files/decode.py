@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageFile
 
 from urlward.files.media import MediaFormat
 from urlward.files.seen import MOST_FRAMES
@@ -46,6 +46,9 @@ _PICTURES = {
     MediaFormat.WEBP: "WEBP",
     MediaFormat.GIF: "GIF",
 }
+_RIFF, _CHUNK = 12, 8
+"""Bytes of what a WebP file begins with, and of what each of its chunks does."""
+_SPARE = 1 << 16
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
 
 
@@ -74,15 +77,25 @@ def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     Raises:
         ImportError: it is not installed.
     """
-    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+    # A picture as cameras write them has fields and further pictures in the form of TIFF (EXIF, MPF).
+    from PIL import (  # noqa: F401
+        GifImagePlugin,
+        JpegImagePlugin,
+        MpoImagePlugin,
+        PngImagePlugin,
+        TiffImagePlugin,
+        WebPImagePlugin,
+    )
 
     Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
     # What has come of a picture is shown, and so looked at.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
+    fields, black = Image.Exif(), Image.new("RGB", (LEAST_SIDE, LEAST_SIDE))
+    fields[ExifTags.Base.Orientation] = 1
     samples = []
     for media, name in _PICTURES.items():
         made = io.BytesIO()
-        Image.new("RGB", (LEAST_SIDE, LEAST_SIDE)).save(made, name)
+        black.save(made, name, exif=fields)
         samples.append((made.getvalue(), media))
     if video:
         samples += [(_sample(name), media) for media, name in _DEMUXERS.items()]
@@ -124,6 +137,9 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
         TooLargeError: too many pixels.
         Exception: whatever a decoder raises that makes nothing of it.
     """
+    if media is MediaFormat.WEBP:
+        yield from _webp(data)
+        return
     if not media.is_video:
         yield from _pictures(io.BytesIO(data), _PICTURES[media])
         return
@@ -135,6 +151,33 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
                 yield frame
         if found:
             return
+
+
+def _webp(data: bytes) -> Iterator[Frame]:
+    """Pictures of a WebP file, also of one whose pixels end a little too early, as they do where a bit is
+    wrong: browsers show it, and libwebp makes nothing of it here unless something follows."""
+    found = False
+    with suppress(OSError):
+        for frame in _pictures(io.BytesIO(data), _PICTURES[MediaFormat.WEBP]):
+            found = True
+            yield frame
+    if not found:
+        yield from _pictures(io.BytesIO(_lengthened(data)), _PICTURES[MediaFormat.WEBP])
+
+
+def _lengthened(data: bytes) -> bytes:
+    """A WebP file with zeros behind its pixels (RFC 9649, 2.3 to 2.6), as the last chunk."""
+    at = _RIFF
+    while len(data) - at > _CHUNK:
+        end = at + _CHUNK + int.from_bytes(data[at + 4 : at + _CHUNK], "little")
+        if data[at : at + 4] in (b"VP8 ", b"VP8L"):
+            pixels = data[at + _CHUNK : end] + bytes(_SPARE)
+            pixels += bytes(len(pixels) % 2)
+            chunk = data[at : at + 4] + len(pixels).to_bytes(4, "little") + pixels
+            size = at - _CHUNK + len(chunk)
+            return data[:4] + size.to_bytes(4, "little") + data[_CHUNK:at] + chunk
+        at = end + end % 2
+    return data
 
 
 def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
@@ -149,11 +192,14 @@ def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
 
 
 def _shown(image: Image.Image) -> Iterator[Frame]:
-    for number in _numbers(getattr(image, "n_frames", 1)):
+    # Of several JPEG pictures in one file (MPO) browsers show the first.
+    for number in _numbers(getattr(image, "n_frames", 1) if image.format != "MPO" else 1):
         try:
             image.seek(number)
         except EOFError:
             return
+        with suppress(Exception):
+            image.load()  # what is wrong behind its pixels leaves these as they are; all else is raised again
         yield Frame(0.0, _pixels(image))
         if image.has_transparency_data:
             # A digest is made of the colours alone; what is shown may be in what they are mixed with.

@@ -518,13 +518,15 @@ class RollbackKind(_OfFeed[Held]):
 
 
 class AcceptanceKind(_OfFeed[Accepted]):
-    """Candidates of feeds that are let through once."""
+    """Candidates of feeds that are let through once, on each node; also those that are used up here, which
+    may be before the others have heard of them."""
 
     name, lasts = "acceptance", False
 
     @override
     def of(self, store: FeedStore) -> Accepted | None:
-        return store.facts().accepted
+        facts = store.facts()
+        return facts.accepted or facts.used
 
     @override
     def ends(self, content: Content) -> float:

@@ -25,6 +25,7 @@ import tomli_w
 
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import SigningKey
+from urlward.gateway.system import LIBERAL
 from urlward.gateway.table import FAMILY_AND_NAME
 from urlward.lab.filter import LabFilter
 from urlward.lab.isolation import environment, find
@@ -426,7 +427,7 @@ def _make_network(numbers: Iterable[int], ipv6: bool) -> None:
         run(["ip", "netns", "add", name])
         for side in _SIDES:
             _attach(name, side, number)
-        for setting in ("net.ipv4.ip_forward",) + ("net.ipv6.conf.all.forwarding",) * ipv6:
+        for setting in ("net.ipv4.ip_forward", LIBERAL) + ("net.ipv6.conf.all.forwarding",) * ipv6:
             set_sysctl(name, setting, "1")
         _connect(number, ipv6)
     ip_commands(_name(1), [f"addr add {_VIRTUAL}/26 dev {NODES_FRONT.link}"])

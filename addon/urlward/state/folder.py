@@ -77,10 +77,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 NAMES = frozenset(
     (
-        "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
-        "dashboard.toml", DAMAGED, "decisions.json", "feeds", "history.db", "holds.json", KEY_FILE, KEY_COPY,
-        "learn", "lists", "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json",
-        "records.lock", "records.run", "records.sock", "retention.json", "spool", "trust", "versions",
+        "admin.json", "admin.token", "alarms.json", "allows.json", "assignments.db", "audit.head",
+        "audit.jsonl", "dashboard.toml", DAMAGED, "decisions.json", "feeds", "history.db", "holds.json",
+        KEY_FILE, KEY_COPY, "learn", "lists", "node.json", "objections.json", "outbox", "outbox.level",
+        "own.json", "people.json", "records.lock", "records.run", "records.sock", "retention.json", "spool",
+        "trust", "versions",
     )
 )  # fmt: skip
 """Files and folders of a state folder in whose place nothing else may be; beside what the stores are called
