@@ -17,6 +17,8 @@ from feeds.test_rollback import issue
 from fleet.nodes import SEAL, Wire, hanging
 from fleet.servers import HAS_VALKEY, Server
 from lists.support import key_file
+from urlward.assignments.retention import hold_assignments, is_held
+from urlward.assignments.store import AssignmentStore
 from urlward.config import Config, FeedTable, FleetTable
 from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.digest import Key
@@ -461,6 +463,34 @@ async def test_a_node_forgets_objections_after_its_own_days(tmp_path: Path, serv
         await asyncio.sleep(0.2)
         assert read_objections(a.state)
         assert not read_objections(b.state)
+
+
+async def test_a_release_is_of_each_nodes_assignments(tmp_path: Path, server: Server) -> None:
+    """Each node has a database of its own, and its purges hold there what is held on any."""
+    far, client = int(time.time()) + 86_400, ("192.0.2.7", 0, 1_795_000_000_000)
+
+    def held(node: Node, reference: str) -> bool:
+        with AssignmentStore(node.state / "assignments.db") as store:
+            return is_held(store, reference)
+
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        for reference in ("3K8X-CVNT-S9KS", "4K8X-CVNT-S9KS"):
+            hold(a.state, reference, far, "a case", "Ann", now=time.time())
+        await until(lambda: len(b.holds()) == 2)
+        with AssignmentStore(b.state / "assignments.db") as store:
+            for reference in b.holds():
+                hold_assignments(store, reference, far * 1_000, [client])
+        # Where that cannot be done, the hold stays, which is said, until it can.
+        (b.state / "assignments.db").rename(b.state / "elsewhere.db")
+        (b.state / "assignments.db").write_bytes(b"no database " * 100)
+        release(a.state, "3K8X-CVNT-S9KS", "over", "Ann", now=time.time())
+        await until(lambda: b.alarms)
+        assert len(b.holds()) == 2
+        assert "hold 3K8X-CVNT-S9KS, removed at a, is still here" in b.alarms[0]
+        (b.state / "elsewhere.db").replace(b.state / "assignments.db")
+        await until(lambda: len(b.holds()) == 1)
+        assert not held(b, "3K8X-CVNT-S9KS")
+        assert held(b, "4K8X-CVNT-S9KS")
 
 
 async def test_a_node_without_days_takes_no_objections(tmp_path: Path, server: Server) -> None:

@@ -105,10 +105,10 @@ def test_own_entries_have_a_serial_on_each_node() -> None:
 
 def test_a_list_that_a_node_compiles_is_behind_nobody_and_nobody_is_behind_it() -> None:
     rows = {
-        "a": said(100.0, lists={"hotline": 9, "phish": 1_796_010_344}, compiled=["phish"]),
-        "b": said(100.0, lists={"hotline": 8, "phish": 1_796_010_349}, compiled=["phish"]),
-        # The same name, of a feed whose server has artifacts.
-        "c": said(100.0, lists={"hotline": 9, "phish": 4}),
+        "a": said(100.0, lists={"hotline": 9, "phish": 1_796_010_344}, issued=["hotline"]),
+        "b": said(100.0, lists={"hotline": 8, "phish": 1_796_010_349}, issued=["hotline", "gone"]),
+        # The same name, of a feed whose server has artifacts; the second's version does not say so.
+        "c": said(100.0, lists={"hotline": 9, "phish": 4}, issued=["hotline", "phish"]),
         "d": said(100.0, lists={"hotline": 9, "phish": 3}),
     }
     assert [one.behind for one in nodes_of(rows, 100.0)] == [(), ("hotline",), (), ("phish",)]
@@ -223,7 +223,7 @@ def test_status_of_nodes_that_run(
         made.process.wait()
 
 
-def test_a_node_says_which_lists_it_has_compiled(server: Server, tmp_path: Path) -> None:
+def test_a_node_says_which_lists_were_issued(server: Server, tmp_path: Path) -> None:
     (tmp_path / "fleet.key").write_bytes(format_key(b"k" * 32))
     (tmp_path / "list.txt").write_text("blocked.example\n")
     (tmp_path / "list.ward").write_bytes(issue(3))
@@ -235,12 +235,12 @@ def test_a_node_says_which_lists_it_has_compiled(server: Server, tmp_path: Path)
     made = Companion("urlward.service.process", tmp_path, config(server, "gw1", feeds))
     seal = seal_of(FleetTable(url=(server.url,), node="x", seal=str(tmp_path / "fleet.key")), None)
 
-    def compiled() -> object:
+    def issued() -> object:
         sealed = server.run("HGET", "{urlward}:nodes", "gw1")
-        return json.loads(seal.unseal(sealed))[1]["compiled"] if sealed else None
+        return json.loads(seal.unseal(sealed))[1]["issued"] if sealed else None
 
     try:
-        wait_for(lambda: compiled() == ["phish"], "what it says")
+        wait_for(lambda: issued() == ["hotline"], "what it says")
     finally:
         made.process.kill()
         made.process.wait()

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, override
 
-from urlward.config import Config, FeedTable
+from urlward.config import Config, FeedTable, RecordsTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.refresh import ACCEPTED_FOR
@@ -311,9 +311,41 @@ _NEVER = float(1 << 36)
 
 
 class HoldKind(_Kept[Hold]):
-    """Holds of references."""
+    """Holds of references.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        records: the configuration; None where nothing is recorded.
+    """
 
     name, topic, kept, id_name = "hold", "records", holds.KEPT, "reference"
+
+    def __init__(self, state: Path, key: Key, records: RecordsTable | None) -> None:
+        super().__init__(state, key)
+        self._records = records
+
+    @override
+    def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
+        # As `urlward records release`: what is held besides is released first, so that it is tried again as
+        # long as that cannot be. Of one that stays here the next purge holds it again before it deletes.
+        results: list[str | Exception | None] = [self._not_released(change) for change in changes]
+        left = [n for n, failed in enumerate(results) if failed is None]
+        for n, result in zip(left, super().take([changes[n] for n in left], now), strict=True):
+            results[n] = result
+        return [result for result in results if result is not None]
+
+    def _not_released(self, change: Coming) -> UrlwardError | None:
+        """Why the assignments of a hold that is released cannot be; None where they are."""
+        if change.content is not None or self._records is None:
+            return None
+        from urlward.assignments.retention import release_configured  # brings SQLAlchemy
+
+        try:
+            release_configured(self._records, self.state, change.id)
+        except UrlwardError as e:
+            return e
+        return None
 
     @override
     def content(self, record: Hold) -> Content:
@@ -527,8 +559,9 @@ def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], ob
         config: of the filter.
         refresh: has a feed of a name refreshed.
     """
-    kept: list[RecordKind] = [kind(state, key) for kind in (AllowKind, OwnKind, HoldKind)]
+    kept: list[RecordKind] = [kind(state, key) for kind in (AllowKind, OwnKind)]
     records = config.records
+    kept.append(HoldKind(state, key, records))
     if records is not None and records.days.blocks is not None:  # else nothing would ever delete them here
         kept.append(ObjectionKind(state, key, records.privacy))
     return kept + [kind(state, key, config, refresh) for kind in (RollbackKind, AcceptanceKind)]

@@ -24,9 +24,17 @@ from h2.connection import (
     ConnectionState,
     H2Connection,
     H2ConnectionStateMachine,
+    _decode_headers,
 )
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PriorityUpdated,
+    StreamReset,
+    TrailersReceived,
+)
 from h2.exceptions import (
     DenialOfServiceError,
     FrameTooLargeError,
@@ -37,6 +45,7 @@ from h2.exceptions import (
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
+from h2.utilities import is_informational_response
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
 from urlward.proxy.connection import HIGH, LATER, LOW, Connection, Owner
@@ -103,11 +112,13 @@ _INFORMATIONAL: Final = StreamInputs.SEND_INFORMATIONAL_HEADERS
 # checks whether they are known, which those that it has just read are; and looks steps up by enumerations,
 # whose members Python hashes by their names.
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
-hyperframe.frame.Flags = lambda _: set()  # type: ignore[assignment, misc]
+_library: Any = hyperframe.frame
+_library.Flags = lambda _: set()
 for _each in (ConnectionState, ConnectionInputs, StreamInputs):
-    _each.__hash__ = object.__hash__  # type: ignore[assignment]
-for _machine in (h2.stream, H2ConnectionStateMachine):
-    _machine._transitions = dict(list(_machine._transitions.items()))  # type: ignore[attr-defined]
+    _each.__hash__ = object.__hash__  # type: ignore[method-assign]
+_machines: tuple[Any, Any] = h2.stream, H2ConnectionStateMachine
+for _machine in _machines:
+    _machine._transitions = dict(list(_machine._transitions.items()))
 
 
 def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
@@ -281,7 +292,7 @@ class _Buffer(FrameBuffer):
 class _Configuration(H2Configuration):
     """The library's, without a function of its own for what it asks eight times a request."""
 
-    client_side = True  # type: ignore[assignment]
+    client_side = True
 
 
 class Frames(H2Connection):
@@ -333,10 +344,32 @@ class Frames(H2Connection):
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
-        """Read a head, or trailers, and look at the clock sooner where that has many fields, or long ones."""
-        found = super()._receive_headers_frame(frame)
+        """Accept a head, or trailers, as the library does, without its look at the fields. Where those are
+        many, or long, the clock is looked at sooner."""
+        number, ended = frame.stream_id, "END_STREAM" in frame.flags
+        stream = self.streams.get(number)
+        if stream is None and self.open_inbound_streams >= self.local_settings.max_concurrent_streams:
+            raise TooManyStreamsError("too many streams")
+        fields: Any = _decode_headers(self.decoder, frame.data)
         self.incoming_buffer.given += self.decoder.size // _OF_ONE
-        return found
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        if stream is None:
+            theirs = AllowedStreamIDs.EVEN if self.config.client_side else AllowedStreamIDs.ODD
+            stream = self._begin_new_stream(number, theirs)
+        machine, informs = stream.state_machine, is_informational_response(fields)
+        events: list[Any] = machine.process_input(
+            StreamInputs.RECV_INFORMATIONAL_HEADERS if informs else StreamInputs.RECV_HEADERS
+        )
+        head = events[0]
+        if ended:
+            events += machine.process_input(StreamInputs.RECV_END_STREAM)
+            head.stream_ended = events[-1]
+        if ended if informs else isinstance(head, TrailersReceived) and not ended:
+            raise ProtocolError("a stream that ends with an interim response, or goes on behind trailers")
+        if not self.config.client_side:  # the lengths that a response names are its stream's matter
+            stream._initialize_content_length(fields)
+        head.headers = fields
+        return [], events
 
     def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
         """Accept a frame for a window that has shrunk below 0; the library refuses even an empty one."""
