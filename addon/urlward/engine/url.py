@@ -659,8 +659,16 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     match = _ESCAPED_MARK(path)
     if match is None:
         return ()
-    behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
-    readings = _with_files(_in_every_way(path[: match.start()] + behind, work), work)
+    behind = {"": None}
+    if match[1]:
+        # The query as sent follows, or is not passed on.
+        begun = f"?{_unescape_once(path[match.end() :])}"
+        behind = {f"{begun}{mark}{query}": None, begun: None}
+    readings = [
+        reading
+        for rest in behind
+        for reading in _with_files(_in_every_way(path[: match.start()] + rest, work), work)
+    ]
     return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
 
 
