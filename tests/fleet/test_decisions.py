@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import shutil
 import threading
 import time
@@ -16,7 +17,10 @@ from feeds.test_rollback import issue
 from fleet.nodes import SEAL, Wire, hanging
 from fleet.servers import HAS_VALKEY, Server
 from lists.support import key_file
+from urlward.assignments.retention import hold_assignments, is_held
+from urlward.assignments.store import AssignmentStore
 from urlward.config import Config, FeedTable, FleetTable
+from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
@@ -49,6 +53,7 @@ from urlward.policy.own import (
     remove_own,
 )
 from urlward.records.holds import current_holds, hold, release
+from urlward.records.privacy import Level
 from urlward.state.audit import read_audit, verify
 from urlward.state.audit_view import Change
 from urlward.state.folder import KeptFile, StateError, local_key, made_folder
@@ -56,6 +61,7 @@ from urlward.state.folder import KeptFile, StateError, local_key, made_folder
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
 PAGE = "http://listed.example/a/page.html"
+RECORDS = RecordsTable(days=DaysTable(blocks=30, operations=30))
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +73,22 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 class Node:
     """Service process of a node, as far as it shares decisions."""
 
-    def __init__(self, folder: Path, url: str, name: str, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        name: str,
+        config: Config | None = None,
+        records: RecordsTable = RECORDS,
+    ) -> None:
         self.name = name
         self.state = made_folder(made_folder(folder) / name)
         self.key = local_key(self.state)
         self.alarms: list[str] = []
         self.refreshed: list[str] = []
         self.connection = FleetConnection(FleetTable(url=(url,), node=name), SEAL, who=name)
-        kinds = all_kinds(self.state, self.key, config or Config(), self.refreshed.append)
+        config = (config or Config()).model_copy(update={"records": records})
+        kinds = all_kinds(self.state, self.key, config, self.refreshed.append)
         self.ahead = 0.0
         self.shared = SharedDecisions(
             self.connection, self.state, kinds, self.alarms.append, lambda: time.time() + self.ahead
@@ -449,6 +463,87 @@ async def test_a_node_forgets_objections_after_its_own_days(tmp_path: Path, serv
         await asyncio.sleep(0.2)
         assert read_objections(a.state)
         assert not read_objections(b.state)
+
+
+async def test_a_release_is_of_each_nodes_assignments(tmp_path: Path, server: Server) -> None:
+    """Each node has a database of its own, and its purges hold there what is held on any."""
+    far, client = int(time.time()) + 86_400, ("192.0.2.7", 0, 1_795_000_000_000)
+
+    def held(node: Node, reference: str) -> bool:
+        with AssignmentStore(node.state / "assignments.db") as store:
+            return is_held(store, reference)
+
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        for reference in ("3K8X-CVNT-S9KS", "4K8X-CVNT-S9KS"):
+            hold(a.state, reference, far, "a case", "Ann", now=time.time())
+        await until(lambda: len(b.holds()) == 2)
+        with AssignmentStore(b.state / "assignments.db") as store:
+            for reference in b.holds():
+                hold_assignments(store, reference, far * 1_000, [client])
+        # Where that cannot be done, the hold stays, which is said, until it can.
+        (b.state / "assignments.db").rename(b.state / "elsewhere.db")
+        (b.state / "assignments.db").write_bytes(b"no database " * 100)
+        release(a.state, "3K8X-CVNT-S9KS", "over", "Ann", now=time.time())
+        await until(lambda: b.alarms)
+        assert len(b.holds()) == 2
+        assert "hold 3K8X-CVNT-S9KS, removed at a, is still here" in b.alarms[0]
+        (b.state / "elsewhere.db").replace(b.state / "assignments.db")
+        await until(lambda: len(b.holds()) == 1)
+        assert not held(b, "3K8X-CVNT-S9KS")
+        assert held(b, "4K8X-CVNT-S9KS")
+
+
+async def test_a_node_without_days_takes_no_objections(tmp_path: Path, server: Server) -> None:
+    """Nothing would ever delete them there: `privacy = "counts"` needs no days."""
+    nothing = RecordsTable(privacy="counts")
+    async with (
+        Node(tmp_path, server.url, "a") as a,
+        Node(tmp_path, server.url, "b", records=nothing) as b,
+        Node(tmp_path, server.url, "c") as c,
+    ):
+        made = add_objection(a.state, a.key, "R", "text", client="192.0.2.7", now=time.time())
+        id_ = a.allow()
+        await until(lambda: read_objections(c.state) and b.allows() == [id_])
+        decline(c.state, made.id, "it is listed", "Bob", now=time.time())
+        a.own()
+        await until(lambda: read_objections(a.state)[0].state == "declined" and b.owned())
+        assert not read_objections(b.state)
+    # One that it has of a time with days, and its knowledge of it, are in nobody's way.
+    shutil.copy(c.state / "objections.json", b.state)
+    shutil.copy(c.state / FILE, b.state)
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b", records=nothing) as b:
+        end_allow(b.state, id_, "over", "Bob", now=time.time())
+        await until(lambda: not a.allows())
+        assert read_objections(a.state)[0].state == "declined"
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [("full", "192.0.2.7"), ("short", "192.0.2.0/24"), ("digest", "[0-9a-f]{32}"), ("counts", "")],
+)
+async def test_a_node_keeps_of_a_client_what_its_privacy_leaves(
+    tmp_path: Path, server: Server, level: Level, kept: str
+) -> None:
+    records = RECORDS.model_copy(update={"privacy": level})
+    digest = "0123456789abcdef" * 2
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b", records=records) as b:
+        now = time.time()
+        made = [add_objection(a.state, a.key, "R", "text", client=c, now=now) for c in ("192.0.2.7", digest)]
+        await until(lambda: len(read_objections(b.state)) == 2)
+        there = {one.id: one.client for one in read_objections(b.state)}
+        assert re.fullmatch(kept, there[made[0].id])
+        # Another's digest of a day says nothing here that a digest of our own would not.
+        assert there[made[1].id] == ("" if level == "counts" else digest)
+        decline(b.state, made[0].id, "it is listed", "Bob", now=now)
+        await until(lambda: any(one.state == "declined" for one in read_objections(a.state)))
+        # Where it has come in, all that was kept of it is kept.
+        assert [one.client for one in read_objections(a.state)] == ["192.0.2.7", digest]
+        # Nor is the decision told again where a node has lost what it knew of it.
+        (a.state / FILE).unlink()
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b", records=records) as b:
+        await until(lambda: a.shared._merged and b.shared._merged)
+        for node in (a, b):
+            assert [line["action"] for line in node.audit()] == ["objection-declined"]
 
 
 async def test_nodes_clocks_need_not_agree(

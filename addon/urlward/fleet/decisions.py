@@ -239,7 +239,9 @@ class SharedDecisions:
                 logger.warning("fleet: %s: as of another day: the other nodes know better", FILE)
                 self._know_nothing_later()
             written = Signature.of(self._state / FILE)
-            self._known, self._written = dict(self._load()), written
+            # Of kinds that this node shares no more, or not yet, nothing is known.
+            known = (one for one in self._load() if one[0].partition(":")[0] in self._kinds)
+            self._known, self._written = dict(known), written
             self._read = True
         for kind in self._kinds.values():
             signatures = tuple(Signature.of(path) for path in kind.files())
