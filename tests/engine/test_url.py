@@ -961,6 +961,26 @@ def test_a_name_with_a_dot_is_no_file_for_that(target: str) -> None:
     assert target[: target.rindex("/")] not in paths(target)
 
 
+def test_a_query_begins_at_the_last_question_mark_behind_a_script() -> None:
+    """To lighttpd as Debian configures it; no other page has a mark in its path."""
+
+    def readings(target: str) -> set[tuple[str, str]]:
+        return {(r.path, r.query) for r in target_readings(target)}
+
+    for target in (
+        "/a.php/x?y?id=5",
+        "/a.php/?y&z?b/c?id=5",
+        "/%61%2ephp%2fx?y?id=5",
+        "/x/../a.php//?y?id=5",
+    ):
+        assert ("/a.php", "id=5") in readings(target), target
+    # A link back, such as that of a login, is a value.
+    for target in ("/a.php?next=/a.php?id=5", "/login/x?next=/a.php?id=5", "/v1.2/login?next=/a.php?id=5"):
+        assert ("/a.php", "id=5") not in readings(target), target
+    started = "/a.php/x" + "." * 15_000
+    assert ("/a.php", "id=5") in readings(f"{started}?y?id=5"), "in no more time than other text"
+
+
 def test_a_query_begins_behind_dots_that_a_question_mark_makes_a_name() -> None:
     found = {(r.path, r.query) for r in target_readings("/a.php/..?x=1&y=?z") if r.path == "/a.php"}
     assert ("/a.php", "x=1&y=?z") in found

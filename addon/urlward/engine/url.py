@@ -574,6 +574,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and target.isascii()
         and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
         and not has_path_behind(query)
+        and not ("?" in query and _may_have_a_file_above(path))
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False, False))
@@ -614,6 +615,15 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 
 
 _DOTS = re.compile(r"(?:/|%2[fF])(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
+
+
+_DOT, _SLASH = (re.compile(pattern).search for pattern in (r"\.|%2[eE]", "/|%2[fF]"))
+
+
+def _may_have_a_file_above(path: str) -> bool:
+    """Whether a path as sent may have more path behind a file."""
+    dot = _DOT(path)
+    return dot is not None and _SLASH(path, dot.end()) is not None
 
 
 def has_path_behind(query: str) -> bool:
@@ -752,7 +762,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
     path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
     ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several, and the path ends at
-    the first that is left; dots in front of that are a name to it.
+    the first that is left; dots in front of that are a name to it. Behind a script it is all path.
     """
     path, query = split_target(target)
     found = [(path, query, False)]
@@ -761,7 +771,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if "?" in query and _DOTS(target):
+    if "?" in query and (_DOTS(target) or _may_have_a_file_above(path)):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
         text = _ESCAPED_SLASH("/", _ESCAPED_DOT.sub(".", most))
