@@ -1,7 +1,9 @@
 """The library: what other programs use of urlward, and the examples of its page."""
 
 import asyncio
+import hashlib
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -70,9 +72,33 @@ def test_a_url_and_a_host_are_decided_on(source: Path, compiles_here: None) -> N
     assert wards.check("http://fine.blocked.example/").action == "allow"
     assert wards.check_host("blocked.example:443").blocked
     assert not wards.check_host("paged.example").blocked
-    for text in ("", "http://", "http://[/"):
+    for text in ("", "http://", "http://[/", "http://blocked.example/\ud800"):
         with pytest.raises(urlward.UrlError):
             wards.check(text)
+    # A byte that is none of UTF-8, as mitmproxy and WSGI hand it over.
+    assert wards.check("http://blocked.example/\udcff").blocked
+
+
+def test_a_file_is_decided_on_by_digests_alone_that_could_be_listed(
+    tmp_path: Path, compiles_here: None
+) -> None:
+    source, made = tmp_path / "files.txt", hashlib.sha256(b"listed")
+    source.write_text(f"sha256:{made.hexdigest()} id=F-1\n")
+    wards = urlward.Filter.load(source, follow=False)
+    assert wards.check_file({"sha256": made.digest(), "md5": bytes(16)}).entry == "F-1"
+    assert wards.check_file({"sha256": bytearray(made.digest())}).blocked
+    assert wards.check_file({"sha1": bytes(20)}).action == "pass", "an algorithm that no list has"
+    assert wards.check_file({}).action == "pass"
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"SHA256": made.digest()}, "'SHA256': no algorithm: sha256, sha1, md5"),
+        ({"pdq": bytes(32)}, "'pdq': no algorithm: sha256, sha1, md5"),
+        ({"sha256": made.digest()[:20]}, "sha256: not a digest, which has 32 bytes"),
+        ({"sha256": made.hexdigest()}, "sha256: not a digest, which has 32 bytes"),
+        ({"sha256": None}, "sha256: not a digest, which has 32 bytes"),
+    ]
+    for digests, says in wrong:
+        with pytest.raises(urlward.UrlwardError, match=f"^{re.escape(says)}$"):
+            wards.check_file(digests)
 
 
 def test_a_configurations_policy_counts_for_a_client_and_a_time(source: Path, compiles_here: None) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 
 from urlward.config import Config, read_config
-from urlward.engine.errors import UrlwardError
+from urlward.engine.entry import ALGORITHMS, PDQ
+from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.url import split_authority
 from urlward.engine.verdict import Decide, Verdict, decide
 from urlward.feeds.keeper import Keeper
@@ -24,6 +25,9 @@ from urlward.lists.source import ErrorBudget, SourceError, read_budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.progress import Progress, silent
+
+_LOOKED_UP = {algorithm: size for algorithm, size in ALGORITHMS.items() if algorithm != PDQ}
+"""Bytes of the digests that files are found by; PDQ digests are compared by distance, and not looked up."""
 
 
 class Filter:
@@ -121,7 +125,10 @@ class Filter:
             UrlError: no URL with a host, or one that cannot be judged; who filters refuses it.
             UrlwardError: the filter was loaded before a fork.
         """
-        raw = url.encode(errors="surrogateescape") if isinstance(url, str) else url
+        try:
+            raw = url.encode(errors="surrogateescape") if isinstance(url, str) else url
+        except UnicodeEncodeError as e:
+            raise UrlError("a surrogate, which stands for no character and no byte") from e
         return self._decided(client, at, lambda now, rule: self.keeper.matcher.check_url(raw, now, rule))
 
     def check_host(
@@ -158,8 +165,14 @@ class Filter:
             at: as for `check`.
 
         Raises:
-            UrlwardError: the filter was loaded before a fork.
+            UrlwardError: no such algorithm, or no digest of its length, by which nothing could be found; or
+                the filter was loaded before a fork.
         """
+        for algorithm, digest in digests.items():
+            if algorithm not in _LOOKED_UP:
+                raise UrlwardError(f"{algorithm!r}: no algorithm: {', '.join(_LOOKED_UP)}")
+            if not isinstance(digest, bytes | bytearray) or len(digest) != _LOOKED_UP[algorithm]:
+                raise UrlwardError(f"{algorithm}: not a digest, which has {_LOOKED_UP[algorithm]} bytes")
         return self._decided(client, at, lambda now, rule: self.keeper.matcher.check_file(digests, now, rule))
 
     def reload(self) -> None:

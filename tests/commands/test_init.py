@@ -32,7 +32,7 @@ def test_a_configuration_can_be_used_and_has_what_goes_with_it(tmp_path: Path, k
     source = tmp_path / 'a "list".txt'
     source.write_text("blocked.example\n")
     folder, operator = tmp_path / "new" / "etc", 'The "Example" net\n'
-    at = "lo" if kind == "provider" else "proxy.example"
+    at = "eth1" if kind == "provider" else "proxy.example"
     assert run(folder, "--for", kind, "--operator", operator, "--list", source, "--at", at, "--no-test") == 0
     config = read_config(folder / NAME)
     assert config.page.operator == operator.strip()
@@ -40,7 +40,7 @@ def test_a_configuration_can_be_used_and_has_what_goes_with_it(tmp_path: Path, k
     assert config.records is not None
     assert config.records.days.blocks == 30
     assert config.records.privacy == ("full" if kind == "school" else "short")
-    assert (config.gateway.interfaces == ("lo",)) == (kind == "provider")
+    assert (config.gateway.interfaces == ("eth1",)) == (kind == "provider")
     assert (config.proxy.pac is not None) == (kind != "provider")
     assert (folder / "state/admin.token").stat().st_mode & 0o077 == 0
     assert (folder / "state" / KEY_FILE).exists()
@@ -89,6 +89,7 @@ def test_what_stands_in_a_schools_comments_can_be_used(tmp_path: Path) -> None:
         ([], "--for: say for whom: school, office, provider"),
         (["--for", "office", "--at", "bad name"], "--at: 'bad name' is no name of a machine"),
         (["--for", "provider", "--at", "eth 0"], "--at: 'eth 0' is no interface"),
+        (["--for", "provider", "--at", "lo"], "--at: 'lo' is not the name of an interface of clients"),
         (["--for", "office", "--operator", "a\x1b[31m"], "--operator: holds a control character"),
         (["--for", "office", "--days", "-1"], "--days: a number of days from 0 to 3650"),
         (["--for", "office", "--list", "absent.txt"], "--list: absent.txt: there is no such file"),
@@ -115,6 +116,23 @@ def test_what_it_could_not_finish_is_taken_back(tmp_path: Path) -> None:
     assert not (tmp_path / NAME).exists()
     (tmp_path / "state").unlink()
     assert run(tmp_path, "--for", "office", "--no-test") == 0
+
+
+def test_a_list_that_no_start_would_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, folder = tmp_path / "list.txt", tmp_path / "new"
+    source.write_text("<!DOCTYPE html>\n<html></html>\n")
+    line = (folder, "--for", "office", "--at", "proxy.example", "--list", source, "--no-test")
+    assert run(*line) == 2
+    assert capsys.readouterr().err == f"urlward: {source}: a web page or XML, not a list (a login page?)\n"
+    assert not (folder / NAME).exists()
+    source.write_text("blocked.example\n")
+    assert run(*line) == 0, "once it is mended the same command does"
+    assert support.urlward("run", "--check", "--config", folder / NAME).returncode == 0
+    assert (
+        run(tmp_path / "fed", "--for", "office", "--list", "https://unreachable.test/list", "--no-test") == 0
+    ), "what is to be fetched may not be there yet"
 
 
 def test_this_machine_trusts_the_certificate_where_that_is_wanted(

@@ -11,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from companion import Companion
 from conftest import run_command, until, wait_for
+from feeds.test_rollback import issue
 from fleet.nodes import SEAL
 from fleet.servers import HAS_VALKEY, Server
+from lists.support import SECRET
 from urlward.commands import doctor, gateway
 from urlward.commands.fleet import add_fleet_commands
 from urlward.config import FleetTable, GatewayTable, read_config
@@ -99,6 +101,17 @@ def test_own_entries_have_a_serial_on_each_node() -> None:
     a, b = nodes_of(rows, 100.0)
     assert (a.behind, b.behind) == ((), ("hotline",)), "each has compiled the same entries"
     assert a.lists["own-entries"] == 1_796_010_344
+
+
+def test_a_list_that_a_node_compiles_is_behind_nobody_and_nobody_is_behind_it() -> None:
+    rows = {
+        "a": said(100.0, lists={"hotline": 9, "phish": 1_796_010_344}, issued=["hotline"]),
+        "b": said(100.0, lists={"hotline": 8, "phish": 1_796_010_349}, issued=["hotline", "gone"]),
+        # The same name, of a feed whose server has artifacts; the second's version does not say so.
+        "c": said(100.0, lists={"hotline": 9, "phish": 4}, issued=["hotline", "phish"]),
+        "d": said(100.0, lists={"hotline": 9, "phish": 3}),
+    }
+    assert [one.behind for one in nodes_of(rows, 100.0)] == [(), ("hotline",), (), ("phish",)]
 
 
 async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server) -> None:
@@ -205,6 +218,29 @@ def test_status_of_nodes_that_run(
         server.start()
         wait_for(lambda: metrics()["urlward_alarm", "fleet"] == 0, "the end of the alarm")
         wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_a_node_says_which_lists_were_issued(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "fleet.key").write_bytes(format_key(b"k" * 32))
+    (tmp_path / "list.txt").write_text("blocked.example\n")
+    (tmp_path / "list.ward").write_bytes(issue(3))
+    feeds = "".join(
+        f'[[feed]]\nname = "{name}"\npath = "list.{kind}"\nkey = "lists.key"\n'
+        for name, kind in (("phish", "txt"), ("hotline", "ward"))
+    )
+    (tmp_path / "lists.key").write_bytes(format_key(SECRET))
+    made = Companion("urlward.service.process", tmp_path, config(server, "gw1", feeds))
+    seal = seal_of(FleetTable(url=(server.url,), node="x", seal=str(tmp_path / "fleet.key")), None)
+
+    def issued() -> object:
+        sealed = server.run("HGET", "{urlward}:nodes", "gw1")
+        return json.loads(seal.unseal(sealed))[1]["issued"] if sealed else None
+
+    try:
+        wait_for(lambda: issued() == ["hotline"], "what it says")
     finally:
         made.process.kill()
         made.process.wait()

@@ -60,7 +60,7 @@ async def test_answers_are_steered_after_they_have_left(kind: str, tmp_path: Pat
             assert urlward.counts["passed"]
             assert not urlward.counts["unread"]
     finally:
-        urlward.stop()
+        await urlward.stop()
 
 
 async def test_aliases_that_powerdns_follows_itself(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ async def test_aliases_that_powerdns_follows_itself(tmp_path: Path) -> None:
             assert "203.0.113.5" in str((await resolver.ask("paged.example")).answer), "it had that"
             await until(lambda: "203.0.113.5" in urlward.kernel.told, "the address")
     finally:
-        urlward.stop()
+        await urlward.stop()
 
 
 async def test_a_resolver_goes_on_without_urlward_and_tells_again_once_it_is_back(
@@ -86,7 +86,7 @@ async def test_a_resolver_goes_on_without_urlward_and_tells_again_once_it_is_bac
     async with telling(kind, tmp_path, urlward) as (resolver, _):
         await resolver.ask("blocked.example")
         await until(lambda: urlward.kernel.told, "the address")
-        urlward.stop()
+        await urlward.stop()
         urlward.path.unlink()
         assert (await resolver.ask("plain.example")).answer
         await urlward.start()
@@ -102,4 +102,4 @@ async def test_a_resolver_goes_on_without_urlward_and_tells_again_once_it_is_bac
             await resolver.ask("host.sub.blocked.example")
             await until(lambda: "203.0.113.6" in urlward.kernel.told, "another address")
         finally:
-            urlward.stop()
+            await urlward.stop()

@@ -144,7 +144,11 @@ def _answered(args: argparse.Namespace, ask: _Questions) -> int:
     write_new_file(path, text.encode())
     try:
         config = read_config(path)
+        if kind == "provider":
+            _check_interfaces(config)
         authority = _made(config)
+        if config.list:
+            _check_lists(config)
     except BaseException:
         path.unlink()
         raise
@@ -250,6 +254,22 @@ def _made(config: Config) -> "Authority":
     if config.admin is not None:
         admit(state, state / config.admin.token_file, time.time())
     return authority(Path(str(config.confdir)), make=True, operator=config.page.operator)
+
+
+def _check_interfaces(config: Config) -> None:
+    from urlward.gateway.rules import interface_problems
+
+    for problem in interface_problems(config.gateway):
+        raise UrlwardError(f"--at: {problem.text}")
+
+
+def _check_lists(config: Config) -> None:
+    """Read the lists as the first start will: the trial has one of its own."""
+    from urlward.library import Filter
+    from urlward.progress import progress_bar
+
+    with progress_bar() as progress:
+        Filter.load(config=config, follow=False, progress=progress)
 
 
 def _trust(one: "Authority") -> None:

@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from urlward.compression import CONTENT_CODINGS, DAMAGED, ContentCoding, Decoder
 from urlward.config import FilesTable
 from urlward.files.inspection import BodyCopy, Inspector, PictureFound
-from urlward.files.media import BOXES, MediaFormat, format_of, is_segment, is_told
+from urlward.files.media import MediaFormat, format_of, is_segment, is_told, may_be_boxes
 
 _PIECE: Final = 1 << 15
 """Bytes that one step decompresses to, but for what Brotli has made beyond it."""
@@ -72,11 +72,7 @@ _FIRST_BYTES: Final = (
     b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ", b"\x30\x26\xb2\x75", b"FLV\x01", b"\0\0\x01\xb3", b"\0\0\x01\xba",
     b"OggS", b"ID3", b"fLaC", b"%PDF-", b"PK\x03\x04",
 )  # fmt: skip
-"""First bytes of all these, but of those with `BOXES` and of packets."""
-
-_TEXT: Final = 0x09
-"""First byte of a text, or of one in Brotli, from here on; a box, which begins with its size, would have
-150 MB."""
+"""First bytes of all these, but of boxes and of packets."""
 
 _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
@@ -155,9 +151,14 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
     return BodyFacts(kind, undone, size, not whole, large, kind in _IN_PARTS or kind.startswith(_GRPC))
 
 
-def media_of(head: bytes) -> str:
-    """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows."""
-    found = format_of(head)
+def media_of(head: bytes, *, certainly: bool = False) -> str:
+    """Media type of what begins with these bytes, `HEAD` or all that there are; empty where none knows.
+
+    Args:
+        head: the bytes.
+        certainly: as of `format_of`.
+    """
+    found = format_of(head, certainly=certainly)
     if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
     if found is not None:
@@ -167,9 +168,7 @@ def media_of(head: bytes) -> str:
 
 def _may_begin(head: bytes) -> bool:
     """Whether what begins so may become what `media_of` knows by its first bytes alone."""
-    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or (
-        head[0] < _TEXT and any(each.startswith(head[4:8]) for each in BOXES)
-    )
+    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or may_be_boxes(head)
 
 
 type Aside = Callable[[Callable[[], bytes], Callable[[], None]], Future[bytes]]
@@ -602,8 +601,8 @@ class Inspection[Answer]:
     def _begin_sent(self, first: bytes) -> None:
         """Tell by the first bytes whether the body is a picture as it is sent, and begin to undo it."""
         self._first = None
-        self._sent_media = media_of(first)
-        self._copy_is_sent = format_of(first) is not None
+        self._sent_media = media_of(first, certainly=True)
+        self._copy_is_sent = format_of(first, certainly=True) is not None
         if self._copy_is_sent:
             self._begin(first)
         if not self.over:
