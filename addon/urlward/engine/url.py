@@ -689,17 +689,40 @@ def _is_file(path: str) -> bool:
 def _narrowed(target: str) -> str:
     """A target without escapes that only some have: `%u002f` is a slash to IIS, the overlong `%c0%af` to
     SWI-Prolog."""
-    return _OVERLONG(_shortest, _WIDE_ESCAPES(_narrow, target)) if "%" in target else target
+    return (
+        _OVERLONG(_Spelled(_shortest), _WIDE_ESCAPES(_Spelled(_narrow), target)) if "%" in target else target
+    )
 
 
-def _narrow(wide: re.Match[str]) -> str:
-    text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
+class _Spelled(dict[str, str]):
+    """How each part is spelt that a pattern finds in a text, made once: it may have the same 12,000 times.
+
+    Args:
+        spell: makes it.
+    """
+
+    __slots__ = ("_spell",)
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __call__(self, found: re.Match[str]) -> str:
+        return self[found[0]]
+
+    def __missing__(self, part: str) -> str:
+        spelt = self[part] = self._spell(part)
+        return spelt
+
+
+def _narrow(wide: str) -> str:
+    text = bytes.fromhex(wide.replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
 
 
-def _shortest(overlong: re.Match[str]) -> str:
+def _shortest(overlong: str) -> str:
     number = 0
-    for byte in unquote_to_bytes(overlong[0]):
+    for byte in bytes.fromhex(overlong.replace("%", "")):
         number = number << 6 | byte & 0x3F
     return quote(chr(number & 0xFFFF), safe="", errors="surrogatepass")
 
@@ -713,16 +736,16 @@ def _without_breaks(target: str) -> str:
 
 def _from_latin1(target: str) -> str:
     """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them."""
-    return _BEYOND_ASCII.sub(_letters, target)
+    return _BEYOND_ASCII.sub(_Spelled(_letters), target)
 
 
-def _letters(escaped: re.Match[str]) -> str:
-    data = unquote_to_bytes(escaped[0].encode("latin-1"))
+def _letters(escaped: str) -> str:
+    data = unquote_to_bytes(escaped.encode("latin-1"))
     try:
         data.decode()
     except UnicodeDecodeError:
-        return quote("".join(map(_ANSI.__getitem__, data)), safe="")
-    return escaped[0]
+        return "".join(map(_ANSI.__getitem__, data))
+    return escaped
 
 
 def _with_blanks(target: str) -> str:
@@ -738,7 +761,7 @@ def _with_pluses(target: str) -> str:
 
 
 # As Windows has them in Western Europe: no page's name has the controls of Latin-1.
-_ANSI = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
+_ANSI = [quote(bytes((byte,)).decode("cp1252", "ignore") or chr(byte), safe="") for byte in range(256)]
 
 
 def _in_every_way(target: str, work: Work) -> list[Reading]:
