@@ -363,6 +363,20 @@ def test_key_frames_of_video_are_looked_at(
         assert abs(best.at - 2 * number) <= 1
 
 
+def test_what_a_video_is_shown_from_on_needs_the_key_frame_before(sandbox: Box) -> None:
+    """As where somebody has cut its beginning off on a telephone."""
+    shown = [picture(n, (320, 240)) for n in range(2)]
+    data = bytearray(video(shown))
+    assert data.count(b"elst") == 1
+    at = data.index(b"elst") + 8
+    seconds = data.index(b"mdhd") + 16
+    data[at + 8 : at + 12] = (int.from_bytes(data[seconds : seconds + 4]) * 5 // 2).to_bytes(4)
+    how, seen = sandbox.look(MediaFormat.MP4, bytes(data))
+    assert how == DONE
+    for image in shown:
+        assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+
+
 def test_a_segment_is_looked_at_with_the_beginning_that_it_lacks(sandbox: Box) -> None:
     shown = [picture(n, (320, 240)) for n in range(3)]
     data = video(shown, "mp4", "libx264", options=FRAGMENTED)

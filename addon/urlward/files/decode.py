@@ -59,6 +59,9 @@ _COLOURS = {b"\xe0JFIF\0": 16, b"\xeeAdobe": 14}
 ``jdmarker.c``)."""
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
+_ALL_FRAMES = {"mp4": {"ignore_editlist": "1"}}
+"""Options with which no key frame is passed over because a file is shown from a later frame on, which needs
+it (ISO/IEC 14496-12, 8.6.6)."""
 
 
 class Frame(NamedTuple):
@@ -275,7 +278,7 @@ def _check(width: int, height: int) -> None:
 def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
     import av
 
-    with av.open(file, format=demuxer) as container:
+    with av.open(file, format=demuxer, options=_ALL_FRAMES.get(demuxer)) as container:
         # Browsers show the first track that they can decode, which may be any.
         tracks = [one for one in container.streams.video[:MOST_TRACKS] if _fits(one.codec_context)]
         if not tracks:
