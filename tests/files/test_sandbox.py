@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, tracks, video, written
@@ -375,6 +375,19 @@ def test_what_a_video_is_shown_from_on_needs_the_key_frame_before(sandbox: Box) 
     assert how == DONE
     for image in shown:
         assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with libavif")
+@pytest.mark.parametrize("beginnings", [0, 1, 2])
+def test_a_picture_in_avif_is_looked_at_as_a_video_is(sandbox: Box, beginnings: int) -> None:
+    """It lacks nothing, whatever segments there are beside it."""
+    other = video([picture(9, (64, 48))], "mp4", "mpeg4", options=FRAGMENTED)
+    data = written(picture(3), "AVIF")
+    media = format_of(data)
+    assert media is MediaFormat.MP4
+    how, [seen] = sandbox.look(media, data, [other[: other.index(b"moof") - 4]] * beginnings)
+    assert how == DONE
+    assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
 
 
 def test_a_segment_is_looked_at_with_the_beginning_that_it_lacks(sandbox: Box) -> None:

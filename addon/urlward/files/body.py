@@ -65,7 +65,7 @@ _OTHERS: Final = (
     (re.compile(rb"%PDF-").match, "application/pdf"),
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
-"""What bodies that nobody decodes begin with."""
+"""What bodies begin with that nobody decodes, or that are pictures in the format of a video."""
 
 _FIRST_BYTES: Final = (
     b"\xff", b"\x89PNG", b"GIF8", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", b"BM", b"II", b"MM\0",
@@ -159,11 +159,11 @@ def media_of(head: bytes, *, certainly: bool = False) -> str:
         certainly: as of `format_of`.
     """
     found = format_of(head, certainly=certainly)
+    if found in (None, MediaFormat.MP4) and (other := next((m for begins, m in _OTHERS if begins(head)), "")):
+        return other
     if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
-    if found is not None:
-        return _DECODED[found]
-    return next((media for begins, media in _OTHERS if begins(head)), "")
+    return _DECODED[found] if found is not None else ""
 
 
 def _may_begin(head: bytes, *, certainly: bool) -> bool:

@@ -133,7 +133,8 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     Args:
         data: the content.
         media: its format.
-        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried.
+        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried, and
+            none at last.
 
     Raises:
         TooLargeError: too many pixels.
@@ -150,9 +151,9 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     if not media.is_video:
         yield from _pictures(io.BytesIO(data), _PICTURES[media])
         return
-    for beginning in beginnings or [b""]:
+    for beginning in (*beginnings, b""):
         found = False
-        with suppress(*([Exception] if len(beginnings) > 1 else [])):
+        with suppress(*([Exception] if beginning else [])):
             for frame in _key_frames(io.BytesIO(beginning + data), _DEMUXERS[media]):
                 found = True
                 yield frame

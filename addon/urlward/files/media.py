@@ -53,8 +53,6 @@ _OF_OTHERS = frozenset({b"JXL ", b"jP  "})
 """Types of the box that files of other formats begin with."""
 _OF_SEGMENTS = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
 """Types of the box that a segment of a stream begins with, and no file."""
-_STILL = frozenset({b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"})
-"""Brands of pictures in that format, which are not decoded."""
 
 
 class MediaFormat(StrEnum):
@@ -93,7 +91,7 @@ def format_of(head: bytes, *, certainly: bool = False) -> MediaFormat | None:
         return MediaFormat.WEBM
     kind = head[4:_BOX]
     if len(kind) == 4 and may_be_boxes(head, certainly=certainly):
-        return MediaFormat.MP4 if kind != b"ftyp" or head[8:12] not in _STILL else None
+        return MediaFormat.MP4
     if len(head) > _PACKET and all(head[at] == _SYNC for at in range(0, min(len(head), HEAD), _PACKET)):
         return MediaFormat.TS
     return None
