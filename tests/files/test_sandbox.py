@@ -200,6 +200,10 @@ FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
     "jpeg-profile-cut-short": lambda image: in_front(image, b"\xff\xe2\0\x0eICC_PROFILE\0"),
     "jpeg-no-segment": lambda image: in_front(image, b"of no kind\xff\x01\xff\0\xff\xff\xff\xd0"),
     "jpeg-fields-again": lambda image: in_front(image, b"\xff\xe1\xea\x60" + bytes(59_998)) * 2,
+    "jpeg-long-filling": lambda image: in_front(image, b"\xff" * 1_000_000 + b"\0"),
+    "jpeg-no-size": lambda image: in_front(
+        image, b"\xff\xfe\0\0\xff\xef\0\1\xff\xe1\0\x1aExif\0\0II*\0" + bytes(14)
+    ),
     "png-profile-of-nothing": lambda image: in_front(image, chunk(b"iCCP", b""), "PNG"),
     "png-profile-of-another-kind": lambda image: in_front(image, chunk(b"iCCP", b"a\0\5x"), "PNG"),
     "png-text-of-another-kind": lambda image: in_front(image, chunk(b"zTXt", b"a\0\5x"), "PNG"),
@@ -241,10 +245,21 @@ DAMAGED: Mapping[str, Callable[[Image.Image], bytes]] = {
         written(image, "PNG")[:-12] + chunk(b"fdAT", b"\0\0\0\1xx") + chunk(b"IEND", b"")
     ),
     "png-without-its-end": lambda image: written(image, "PNG")[:-12],
+    "png-frame-out-of-turn": lambda image: in_front(image, chunk(b"fcTL", b"\0\0\0\5" + bytes(22)), "PNG"),
+    "png-frame-too-large": lambda image: in_front(
+        image,
+        chunk(b"acTL", b"\0\0\0\1\0\0\0\0") + chunk(b"fcTL", bytes(4) + b"\xff" * 8 + bytes(14)),
+        "PNG",
+    ),
+    "png-without-its-frames": lambda image: in_front(image, chunk(b"acTL", b"\0\0\0\x40" * 2), "PNG"),
     "webp": wrong_at_its_end,
     "webp-with-fields": lambda image: wrong_at_its_end(image, icc_profile=b"icc" * 99),
     "jpeg-without-its-end": lambda image: written(image)[:-2],
     "gif-without-its-end": lambda image: written(image, "GIF")[:-2],
+    **{
+        f"gif-and-{part.hex()}": lambda image, part=part: written(image, "GIF")[:-1] + part  # type: ignore[misc]
+        for part in (b"!", b"!\xf9\1", b"!\xf9\4\0\0", b"!\xf9\1\1\0;", b",", b",\0\0", b"," + bytes(9))
+    },
 }
 
 
@@ -258,6 +273,19 @@ def test_a_picture_is_looked_at_where_browsers_show_it_though_something_is_wrong
     how, [seen] = sandbox.look(media, data)
     assert how == DONE
     assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
+
+
+@pytest.mark.parametrize("part", [b"!", b",\0\0", b"," + bytes(9)])
+def test_of_an_animation_all_pictures_are_looked_at_before_what_is_wrong(sandbox: Box, part: bytes) -> None:
+    shown = [picture(n, (160, 120)) for n in range(4)]
+    data = written(shown[0], "GIF", save_all=True, append_images=shown[1:])
+    _, seen = sandbox.look(MediaFormat.GIF, data[:-1] + part)
+    assert [min(range(4), key=lambda n: distance(each.digests, digest(shown[n]))) for each in seen] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_of_an_animation_some_pictures_are_looked_at(sandbox: Box) -> None:

@@ -50,14 +50,18 @@ _PICTURES = {
 _RIFF, _CHUNK = 12, 8
 """Bytes of what a WebP file begins with, and of what each of its chunks does."""
 _SPARE = 1 << 16
-_SEGMENT = re.compile(rb"\xff+([^\0\x01\xd0-\xd9\xff])", re.DOTALL).search
-"""Marker of a segment in a JPEG file, but of one without anything behind it."""
+_SEGMENT = re.compile(rb"\xff([^\0\x01\xd0-\xd9\xff])", re.DOTALL).search
+"""Marker of a segment in a JPEG file, but of one without anything behind it. Any number of 0xFF may be in
+front, which a pattern that has them all would go through again from each one on."""
 _APART = frozenset({b"\xfe", *(bytes([n]) for n in range(0xE0, 0xF0))})
 """Markers of segments that are an application's, or a comment."""
 _COLOURS = {b"\xe0JFIF\0": 16, b"\xeeAdobe": 14}
 """Of these, those that say how its colours are to be read, and bytes that each has at least (libjpeg,
 ``jdmarker.c``)."""
-_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
+_PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+"""Chunks of a PNG file without which nothing of it is shown."""
+_SEEN_WITH_THEM = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})
+"""Those that change how it is shown."""
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
 _ALL_FRAMES = {"mp4": {"ignore_editlist": "1"}}
 """Options with which no key frame is passed over because a file is shown from a later frame on, which needs
@@ -140,16 +144,8 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
         TooLargeError: too many pixels.
         Exception: whatever a decoder raises that makes nothing of it.
     """
-    match media:
-        case MediaFormat.JPEG:
-            data = _bare_jpeg(data)
-        case MediaFormat.PNG:
-            data = _bare_png(data)
-        case MediaFormat.WEBP:
-            yield from _webp(data)
-            return
     if not media.is_video:
-        yield from _pictures(io.BytesIO(data), _PICTURES[media])
+        yield from _first_shown(_readings(data, media), _PICTURES[media])
         return
     for beginning in (*beginnings, b""):
         found = False
@@ -161,6 +157,39 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
             return
 
 
+def _readings(data: bytes, media: MediaFormat) -> Iterator[bytes]:
+    """A picture's file as decoders get it: the second one where they make nothing of the first."""
+    match media:
+        case MediaFormat.JPEG:
+            yield _bare_jpeg(data)
+        case MediaFormat.PNG:
+            yield _bare_png(data, _PIXELS | _SEEN_WITH_THEM)
+            yield _bare_png(data, _PIXELS)  # browsers show it without what is wrong
+        case MediaFormat.WEBP:
+            yield data
+            yield _lengthened(data)
+        case _:
+            yield data
+
+
+def _first_shown(readings: Iterator[bytes], name: str) -> Iterator[Frame]:
+    """Pictures of the first one of which a decoder makes something."""
+    found, failed = False, None
+    for data in readings:
+        try:
+            for frame in _pictures(io.BytesIO(data), name):
+                found = True
+                yield frame
+        except Exception as e:
+            if found:
+                raise
+            failed = e
+        else:
+            return
+    if failed is not None:
+        raise failed
+
+
 def _bare_jpeg(data: bytes) -> bytes:
     """A JPEG file without all that says nothing of its pixels (ITU-T T.81, annex B): EXIF, profiles, further
     pictures, comments, and what is no segment. Browsers pass over these, whatever is wrong with them; Pillow
@@ -170,9 +199,7 @@ def _bare_jpeg(data: bytes) -> bytes:
         start, at = found.end() - 2, found.end()
         if found[1] == b"\xda":
             return b"".join((*kept, data[start:]))
-        size = int.from_bytes(data[at : at + 2])
-        if size < 2:
-            break
+        size = max(int.from_bytes(data[at : at + 2]), 2)
         begins = found[1] + data[at + 2 : at + 7]
         if found[1] not in _APART or size >= _COLOURS.get(begins, size + 1):
             kept.append(data[start : at + size])
@@ -180,31 +207,21 @@ def _bare_jpeg(data: bytes) -> bytes:
     return data
 
 
-def _bare_png(data: bytes) -> bytes:
-    """A PNG file with those chunks alone that its pixels are in (PNG, 5.3 and 11), for the same reason."""
+def _bare_png(data: bytes, kinds: frozenset[bytes]) -> bytes:
+    """A PNG file with chunks of these kinds alone (PNG, 5.3 and 11), for the same reason."""
     kept, at = [data[:8]], 8
     while len(data) - at >= 8:
         end = at + 12 + int.from_bytes(data[at : at + 4])
-        if data[at + 4 : at + 8] in _PIXELS:
+        if data[at + 4 : at + 8] in kinds:
             kept.append(data[at:end])
         at = end
     return b"".join(kept)
 
 
-def _webp(data: bytes) -> Iterator[Frame]:
-    """Pictures of a WebP file, also of one whose pixels end a little too early, as they do where a bit is
-    wrong: browsers show it, and libwebp makes nothing of it here unless something follows."""
-    found = False
-    with suppress(OSError):
-        for frame in _pictures(io.BytesIO(data), _PICTURES[MediaFormat.WEBP]):
-            found = True
-            yield frame
-    if not found:
-        yield from _pictures(io.BytesIO(_lengthened(data)), _PICTURES[MediaFormat.WEBP])
-
-
 def _lengthened(data: bytes) -> bytes:
-    """A WebP file with zeros behind its pixels (RFC 9649, 2.3 to 2.6), as the last chunk."""
+    """A WebP file with zeros behind its pixels (RFC 9649, 2.3 to 2.6), as the last chunk: these may end a
+    little too early, where a bit is wrong, which browsers show, and of which libwebp makes nothing here
+    unless something follows."""
     at = _RIFF
     while len(data) - at > _CHUNK:
         end = at + _CHUNK + int.from_bytes(data[at + 4 : at + _CHUNK], "little")
@@ -230,7 +247,7 @@ def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
 
 
 def _shown(image: Image.Image) -> Iterator[Frame]:
-    for number in _numbers(getattr(image, "n_frames", 1)):
+    for number in _numbers(_count(image)):
         try:
             image.seek(number)
         except EOFError:
@@ -245,6 +262,16 @@ def _shown(image: Image.Image) -> Iterator[Frame]:
                 for ground in ("white", "black"):
                     mixed = Image.alpha_composite(Image.new("RGBA", seen.size, ground), seen)
                     yield Frame(0.0, _pixels(mixed))
+
+
+def _count(image: Image.Image) -> int:
+    """How many pictures there are before something is wrong."""
+    try:
+        return getattr(image, "n_frames", 1)
+    except Exception:  # noqa: BLE001 - whatever is behind them
+        count = image.tell() + 1
+        image.seek(0)  # it has gone on without taking pixels
+        return count
 
 
 def _numbers(count: int) -> list[int]:
