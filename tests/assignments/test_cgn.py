@@ -131,6 +131,9 @@ TIMES = [
         "{} ", "{} cgn-1 ", "<14>1 {} cgn-1.example.net ", "<14>{} 192.0.2.1 ", "{} UTC cgn-1 ",
         "{} 192.0.2.1 thunder-1/part-1  ", "<189>123: {} ", "{} 2001:db8::1 ", "<166>:{} CET: ",
         "Nov 18 15:30:01 collector <14>1 {} cgn-1 ", "2026-11-18T15:30:01Z 192.0.2.9 1 {} 192.0.2.1 ",
+        "Nov 18 15:30:01 192.0.2.9 {} ", "Nov 18 15:30:01 192.0.2.9 {} cgn-1 ", "2026-11-18T15:30:01Z {} ",
+        "2026-11-18 15:30:01\tLocal4.Info\t192.0.2.9\t{} ", "{} local7.notice cgn-1 ", "<134> 1 {} cgn-1 ",
+        "{} src@cgn-1/192.0.2.9 ", "{} cgn-1 - - - - ", "<14>1 {} 192.0.2.9 - - -  ",
     ],
 )  # fmt: skip
 def test_headers_of_messages(event: str, time: str, header: str) -> None:
@@ -144,16 +147,23 @@ def test_headers_of_messages(event: str, time: str, header: str) -> None:
         (EVENTS[0], ["RT_NAT - ", "RT_NAT: ", "- "]),
         (
             EVENTS[1],
-            ["RT_NAT: ", "RT_NAT[2345]: ", "RT_NAT: %USER-6-", "node0.fpc1.pic0 RT_NAT: ", "fpc2 RT_NAT: "],
+            [
+                "RT_NAT: ",
+                "RT_NAT[2345]: ",
+                "RT_NAT: %USER-6-",
+                "node0.fpc1.pic0 RT_NAT: ",
+                "fpc2 RT_NAT: ",
+                "RT_NAT - - -  ",
+            ],
         ),
         (
             EVENTS[2],
             ["(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ", "{s}[n]:"],
         ),
-        (EVENTS[3], ["- - NAT44 - ", "- - DSLITE - ", "NAT44 - "]),
-        (EVENTS[4], [": ", ""]),
-        (EVENTS[5], ["a10logd: [ACOS]<6> ", "[ACOS]<6> "]),
-        (EVENTS[6], ["a10logd: [ACOS]<6> ", "[CGN]<6> "]),
+        (EVENTS[3], ["- - NAT44 - ", "- - DSLITE - ", "NAT44 - ", "- - DS-LITE - "]),
+        (EVENTS[4], [": ", "", ": - - - "]),
+        (EVENTS[5], ["a10logd: [ACOS]<6> ", "[ACOS]<6> ", "a10logd 811 - -  "]),
+        (EVENTS[6], ["a10logd: [ACOS]<6> ", "[CGN]<6> ", "a10logd - - -  [ACOS]<6> "]),
     ],
 )
 def test_tags_of_translators(event: str, tags: list[str]) -> None:
@@ -161,6 +171,22 @@ def test_tags_of_translators(event: str, tags: list[str]) -> None:
         for host in ("", "cgn-1 ", "192.0.2.1 "):
             parsed = CgnParser(ReadOptions()).parse([f"<14>2026-11-18T15:30:00Z {host}{tag}{event}"])
             assert (parsed.faults, len(parsed.sightings)) == ([], 1), tag
+
+
+@pytest.mark.parametrize(
+    ("before", "counts"),
+    [
+        ("Nov 18 2026 15:30:00 asa-1: ", 1),
+        ("Nov 18 15:30:00 192.0.2.1 Nov 18 2026 15:30:00 asa-1: ", 1),
+        ("2026-11-18T15:30:00Z asa-1: ", 0),
+        ("2026-11-18T15:30:00Z collector sshd: ", 0),
+        ("2026-11-18T15:30:00Z collector sshd: Nov 18 2026 15:30:00 asa-1: ", 0),
+        ("Nov 18 2026 15:30:00 collector sshd: ", 0),
+    ],
+)
+def test_a_colon_behind_the_name_of_an_asa(before: str, counts: int) -> None:
+    parsed = CgnParser(ReadOptions()).parse([before + EVENTS[4]])
+    assert (parsed.rows, len(parsed.sightings)) == (1, counts)
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -177,6 +203,11 @@ def test_tags_of_translators(event: str, tags: list[str]) -> None:
         '2026-11-18T15:30:00Z asa-1 : %ASA-6-605004: Login denied from 203.0.113.5/22 to x for user "',
         "2026-11-18T15:30:00Z thunder-1 a10logd: [ACOS]<6> Login by ",
         '{"message": "2026-11-18T15:30:00Z ',
+        "<38>1 2026-11-18T15:30:00Z cgn-1 sshd - - - ",
+        "<38>1 2026-11-18T15:30:00Z - sshd 811 - - - - - - ",
+        "2026-11-18 15:30:00\tAuth.Info\tcgn-1\tsshd: Invalid user ",
+        "2026-11-18T15:30:00Z cgn-1 auth.info sshd: ",
+        "Nov 18 15:30:00 192.0.2.1 sshd: Nov 18 2026 15:30:00 ",
     ],
 )
 def test_what_another_message_says_is_no_event(event: str, before: str) -> None:
@@ -200,6 +231,9 @@ def test_what_another_message_says_is_no_event(event: str, before: str) -> None:
         "1.2.3.4 ",
         "- ",
         "a-",
+        "Nov ",
+        "local7.info\t",
+        "a@",
     ],
 )
 @pytest.mark.parametrize("event", EVENTS)

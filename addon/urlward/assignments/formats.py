@@ -580,11 +580,15 @@ _WHEN = (
     rf"|\d{{4}}[-/]\d\d[-/]\d\d[T ] *{_CLOCK})(?:Z| ?[+-]\d\d:?\d\d)?(?: +[A-Z]{{3,5}}(?![\w./-]))?"
 )
 _IP = r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]++)"
+_GAP = r"[ \t]"
+_LEVEL = r"(?i:(?:kern|user|daemon|auth|authpriv|syslog|local\d)\.[a-z]{3,9})"
+_NAME = r"\w[\w./@-]*+"
 _HEADER = (
     # Priority, version or number, time, and whose it is; again for each collector that it went through. Of
-    # anybody's words there is one way at most to read each.
-    rf"\ufeff?\s*+(?:(?:<\d{{1,3}}>)?+(?:\d{{1,10}}:? ++)?+[*.:]?+ *+{_WHEN} *+:?+ *+"
-    rf"(?:{_IP} ++)?+(?:\w[\w./-]*+ ++)?+(?:{_IP} ++)?+)*+(?:<\d{{1,3}}>)?+"
+    # anybody's words there is one way at most to read each: a month is no name.
+    rf"\ufeff?\s*+(?:(?:<\d{{1,3}}>{_GAP}*+)?+(?:\d{{1,10}}:?{_GAP}++)?+[*.:]?+{_GAP}*+"
+    rf"{_WHEN}{_GAP}*+:?+{_GAP}*+(?:{_LEVEL}{_GAP}++)?+"
+    rf"(?:{_IP}{_GAP}++)?+(?:(?!{_WHEN}){_NAME}{_GAP}++)?+(?:{_IP}{_GAP}++)?+)*+(?:<\d{{1,3}}>)?+"
 )
 """What stands before a message. The name of a program, with a colon or number, does not."""
 
@@ -726,20 +730,23 @@ def _behind(tag: str) -> Callable[[str, int, int], re.Match[str] | None]:
     return re.compile(_HEADER + tag).fullmatch
 
 
+_FIELDS = r"(?:(?:-|\d{1,10}) +)?(?:- +){0,3}"
+"""Fields of RFC 5424 that say nothing, as collectors write them that have the message in the older form."""
 _OF_JUNOS = _behind(
-    r"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:- +|: *)?(?:%[A-Z0-9]+-\d-)?"
+    rf"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:: *|{_FIELDS})(?:%[A-Z0-9]+-\d-)?"
 )
-_OF_ACOS = _behind(r"(?:a10logd(?:\[\d+\])?: *)?(?:\[[A-Z0-9]{2,10}\](?:<\d>)?:? *)?")
+_OF_JSERVICES = _behind(
+    rf"{_FIELDS}(?:\([^()]*\) *)?(?:{_WHEN}:? *)?(?:\{{[^{{}}]*\}} *)?(?:\[[^\[\]]*\])?:? *"
+)
+# The older form of a time with its year is the translator's own: behind it is its name, and no program's.
+_OF_ASA = _behind(rf"(?:(?<=\d{{4}} \d\d:\d\d:\d\d ){_NAME}: +)?(?:: *)?{_FIELDS}")
+_OF_ACOS = _behind(rf"(?:a10logd(?:\[\d+\])?(?:: *| +))?{_FIELDS}(?:\[[A-Z0-9]{{2,10}}\](?:<\d>)?:? *)?")
 
 _EVENTS = (
     _CgnEvent(_JUNOS, _OF_JUNOS, _junos),
-    _CgnEvent(
-        _JSERVICES,
-        _behind(rf"(?:\([^()]*\) *)?(?:{_WHEN}:? *)?(?:\{{[^{{}}]*\}} *)?(?:\[[^\[\]]*\])?:? *"),
-        _jservices,
-    ),
-    _CgnEvent(_IOS_XR, _behind(r"(?:- +){0,3}(?:[A-Z][A-Z0-9]+ +)?(?:- +){0,3}"), _ios_xr),
-    _CgnEvent(_ASA, _behind(r":? *"), _asa),
+    _CgnEvent(_JSERVICES, _OF_JSERVICES, _jservices),
+    _CgnEvent(_IOS_XR, _behind(r"(?:- +){0,3}(?:[A-Z][A-Z0-9_-]+ +)?(?:- +){0,3}"), _ios_xr),
+    _CgnEvent(_ASA, _OF_ASA, _asa),
     _CgnEvent(_CEF, _OF_ACOS, _acos_cef),
     _CgnEvent(_ACOS, _OF_ACOS, _acos),
 )
