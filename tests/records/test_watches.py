@@ -233,6 +233,43 @@ def test_what_was_raised_by_the_process_before_is_not_raised_again_and_ends(tmp_
     assert said == []
 
 
+def test_an_alarm_of_rules_ends_where_there_is_no_gateway_any_more(tmp_path: Path) -> None:
+    """As after `[gateway]` was taken out of the configuration."""
+    said: list[str] = []
+    refused: list[dict[str, str] | None] = [{}]
+    rules: list[RulesFacts | None] = [RulesFacts(wrong=("missing",))]
+
+    def process() -> Watches:
+        made = Watches(
+            [], tmp_path, Told(), refused=lambda: refused[0], rules=lambda: rules[0],
+            alarm=lambda kind, *_, **__: said.append(kind),
+        )  # fmt: skip
+        made.resume()
+        return made
+
+    def look(watches: Watches, times: int) -> None:
+        for _ in range(times):
+            watches.look()
+            watches.look_at_rules()
+            watches.keep()
+
+    first = process()
+    look(first, 1)
+    assert said == ["rules-wrong"]
+    rules[0] = None
+    look(first, SETTLED + 1)
+    assert said == ["rules-wrong"], "this one has heard of them: its worker is replaced"
+    refused[0] = None
+    second = process()
+    look(second, SETTLED + 1)
+    assert said == ["rules-wrong"], "while no worker reports nobody knows"
+    refused[0] = {}
+    look(second, 2)
+    assert said == ["rules-wrong", "rules-right"]
+    look(process(), SETTLED + 1)
+    assert said == ["rules-wrong", "rules-right"]
+
+
 def test_alarms_that_cannot_be_kept_or_read_are_raised(tmp_path: Path) -> None:
     said: list[str] = []
 

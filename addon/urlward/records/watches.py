@@ -212,6 +212,10 @@ class Watches:
         """Look once at the workers' reports of a gateway's rules, in the thread that receives them."""
         rules = self._rules()
         if rules is None:
+            # A worker that filters, and has not spoken of any since the process before this one: it has none.
+            of = "rules-wrong", ""
+            if of in self._of_before and self._refused() is not None and self._compare([of[0]], {}):
+                self._alarm("rules-right", "gateway: no rules are looked after any more")
             return
         before = int(self._lasting.get(_RESTORED, "0"))
         if rules.restored < before:
