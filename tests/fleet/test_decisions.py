@@ -203,6 +203,14 @@ async def test_what_one_node_has_learned_is_on_the_others_until_it_is_over(
             node.shared._merging.set()
         await asyncio.sleep(0.3)
         assert a.owned() == b.owned() == []
+        # That it is gone is known for a month, since there may be many; of what somebody removes for longer.
+        (of_learned,) = (one for name, one in b.shared._known.items() if name == f"own:{there.id}")
+        assert 20 < (of_learned.ends - now) / 86_400 < 40
+        id_ = a.own()
+        await until(b.owned)
+        remove_own(b.state, id_, "not needed", "Bob", now=now)
+        await b.told(f"own:{id_}", gone=True)
+        assert b.shared._known[f"own:{id_}"].ends > now + LONG / 2
 
 
 async def test_nothing_is_told_twice(tmp_path: Path, server: Server) -> None:
@@ -381,7 +389,15 @@ async def test_a_node_knows_after_a_restart_what_was_removed_meanwhile(
             await until(lambda: not a.owned() and not b.owned())
 
 
-@pytest.mark.parametrize("files", [None, {"own.json", "allows.json"}], ids=["all", "some"])
+def put_back(path: Path, folder: Path) -> None:
+    """At once, so that nobody reads a file of which only half is there."""
+    shutil.copy2(path, folder.parent / path.name)
+    (folder.parent / path.name).replace(folder / path.name)
+
+
+@pytest.mark.parametrize(
+    "files", [None, {"own.json", "allows.json", "holds.json"}, {"holds.json"}], ids=["all", "some", "holds"]
+)
 async def test_a_copy_of_an_earlier_day_that_is_put_back_while_a_node_runs_decides_nothing(
     files: set[str] | None, tmp_path: Path, server: Server
 ) -> None:
@@ -402,7 +418,7 @@ async def test_a_copy_of_an_earlier_day_that_is_put_back_while_a_node_runs_decid
         await until(lambda: later in (kept := (b.state / FILE).read_text()) and kept.count('"over"') == 2)
         for path in sorted((tmp_path / "copy").iterdir()):
             if path.is_file() and (files is None or path.name in files):
-                shutil.copy2(path, b.state)
+                put_back(path, b.state)
         await until(lambda: not (b.allows() or b.holds()) and b.owned() == ["later.example"])
         # What somebody decides from here on is.
         remove_own(b.state, later, "too", "Bob", now=now)
@@ -411,6 +427,32 @@ async def test_a_copy_of_an_earlier_day_that_is_put_back_while_a_node_runs_decid
         await until(lambda: all(one.owned() == ["again.example"] and one.holds() for one in nodes))
         assert a.allows() == b.allows() == []
         assert again in {one.id for one in own_entries(a.state)}
+
+
+async def test_a_copy_of_an_earlier_day_decides_nothing_though_it_is_put_back_slowly(
+    tmp_path: Path, server: Server
+) -> None:
+    """What comes after the file of what is known is of that day, too."""
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        now = time.time()
+        hold(a.state, "K3-1", int(now) + 9_999, "court", "Ann", now=now)
+        await b.told("hold:K3-1")
+        await until(lambda: (b.state / FILE).exists() and "K3-1" in (b.state / FILE).read_text())
+        shutil.copytree(b.state, tmp_path / "copy")
+        release(a.state, "K3-1", "over", "Ann", now=now)
+        await b.told("hold:K3-1", gone=True)
+        before = b.shared._known["hold:K3-1"]
+        for name in ("audit.head", "audit.jsonl", FILE):
+            put_back(tmp_path / "copy" / name, b.state)
+        await until(
+            lambda: (known := b.shared._known.get("hold:K3-1")) is not before and known and known.gone
+        )
+        put_back(tmp_path / "copy" / "holds.json", b.state)
+        await until(lambda: not b.holds())
+        assert not a.holds()
+        # Who holds it again does, also before anybody has looked.
+        hold(b.state, "K3-1", int(now) + 9_999, "court, again", "Bob", now=now)
+        await until(lambda: a.holds() and b.holds())
 
 
 def later(monkeypatch: pytest.MonkeyPatch, node: Node, seconds: float) -> None:

@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 from urlward.engine.errors import UrlwardError
 from urlward.fleet.connection import FleetConnection, StreamEntry
 from urlward.fleet.kinds import (
-    LONG,
     Coming,
     Content,
     DecidedBy,
@@ -102,6 +101,8 @@ class Known:
         here: `fingerprint` of the one in this node's files; empty where there is none.
         ends: when it may be forgotten, seconds since 1970-01-01 UTC.
         gone: who removed it, and why; None where nobody has.
+        was: `fingerprint` of the one that was here before it was removed: who puts that one back has decided
+            nothing.
         told: whether Valkey has this version, as far as this node knows.
     """
 
@@ -109,6 +110,7 @@ class Known:
     here: str
     ends: float
     gone: tuple[str, str] | None = None
+    was: str = ""
     told: bool = field(default=False, compare=False)
 
 
@@ -196,6 +198,8 @@ class SharedDecisions:
         """Whether there is one in Valkey that could not be taken."""
         self._saving = 0.0
         """When the file may be written again, by the clock of `monotonic`."""
+        self._was: dict[str, str] = {}
+        """`fingerprint` of records that were lost here."""
         self._said: set[str] = set()
         # Not the name alone: another node may have the same by mistake.
         self._process = f"{connection.node} {os.urandom(6).hex()}"
@@ -285,7 +289,7 @@ class SharedDecisions:
             before = self._known.get(name)
             if before is not None and before.here == print_:
                 continue
-            if before is not None and before.gone is not None and kind.once:
+            if before is not None and before.gone is not None and (kind.once or print_ == before.was):
                 before = None
                 self._know_nothing_later()
             try:
@@ -315,15 +319,16 @@ class SharedDecisions:
         for id_ in missing:
             name = f"{kind.name}:{id_}"
             known = self._known[name]
-            known.here, known.told, self._changed = "", False, True
+            was, known.here, known.told, self._changed = known.here, "", False, True
             if (gone := words.get(id_)) is not None:
                 version = self._later(known)
                 # By the later of two clocks: of an end that is past the others would know nothing.
-                ends = max(now, version.time / 1000) + LONG
-                self._known[name] = Known(version, "", ends, gone)
+                ends = max(now, version.time / 1000) + kind.known_for(gone[0])
+                self._known[name] = Known(version, "", ends, gone, was)
             elif kind.lasts and known.ends > now:
                 # With its file: what the others have of it is put back.
                 self._known.pop(name)
+                self._was[name] = was
                 lost += 1
         if lost:
             self._lost = True
@@ -517,7 +522,8 @@ class SharedDecisions:
             self._changed = True
             return False
         if known is None and shared.gone is not None:
-            self._known[name] = Known(shared.version, "", shared.ends, shared.gone, told=True)
+            was = self._was.pop(name, "")
+            self._known[name] = Known(shared.version, "", shared.ends, shared.gone, was, told=True)
             self._changed = True
             return False
         return True
@@ -543,7 +549,9 @@ class SharedDecisions:
         again = False
         for (name, shared), result in zip(wanted.items(), results, strict=True):
             if isinstance(result, str):
-                self._known[name] = Known(shared.version, result, shared.ends, shared.gone, told=True)
+                known = self._known.get(name)
+                was = known.here if known is not None and shared.gone is not None else ""
+                self._known[name] = Known(shared.version, result, shared.ends, shared.gone, was, told=True)
             elif isinstance(result, StaysError):
                 known = self._known[name]
                 version = RecordVersion(shared.version.time + 1, self._connection.node)
@@ -627,7 +635,7 @@ class SharedDecisions:
             gone = stored["gone"]
             return str(stored["name"]), Known(
                 RecordVersion(int(at), str(node)), str(stored["here"]), float(stored["ends"]),
-                None if gone is None else (str(gone[0]), str(gone[1])),
+                None if gone is None else (str(gone[0]), str(gone[1])), str(stored.get("was", "")),
             )  # fmt: skip
 
         yield from read_kept(self._state / FILE, _VERSION, "decisions", made, UrlwardError, then)

@@ -39,6 +39,10 @@ LONG = 400 * 86_400.0
 """Seconds for which it is known that a record without an end of its own is gone: a node that was away for
 less does not bring it back."""
 
+_LEARNED_LONG = 30 * 86_400.0
+"""The same of an own entry that the filter has learned, and removed when its last day was over: there may be
+thousands a day, and a node that brings one back removes it itself, and blocks nothing by it."""
+
 type Content = dict[str, Any]
 """What a record says, as JSON has it."""
 
@@ -137,6 +141,10 @@ class RecordKind(ABC):
     def ends(self, content: Content) -> float:
         """When a record is over by itself, seconds since 1970-01-01 UTC."""
         return float(content["until"]) if "until" in content else float(content[self.counts_from]) + LONG
+
+    def known_for(self, who: str) -> float:  # noqa: ARG002 - others look at it
+        """Seconds for which it is known that a record is gone which somebody has removed."""
+        return LONG
 
     def word(self, change: Change) -> tuple[str, bool]:  # noqa: ARG002 - others look at it
         """Id of the record that a line of the audit log is of, and whether it was removed; empty for none."""
@@ -288,6 +296,10 @@ class OwnKind(_Kept[OwnEntry]):
 
     name, topic, once, kept = "own", "own", True, own.KEPT
     said, of = own.own_content, own.own_of
+
+    @override
+    def known_for(self, who: str) -> float:
+        return _LEARNED_LONG if who == own.LEARNED else LONG
 
     @override
     def ends(self, content: Content) -> float:
