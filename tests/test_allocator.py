@@ -1,9 +1,10 @@
 import os
+import subprocess
 import sys
 
 import pytest
 
-from urlward.process import choose_allocator
+from urlward.process import ALLOCATOR, best_allocator, choose_allocator
 
 
 def test_the_program_starts_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -13,7 +14,15 @@ def test_the_program_starts_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
     choose_allocator()
     ((program, arguments, environment),) = started
     assert (program, arguments) == (sys.executable, sys.orig_argv)
-    assert environment["PYTHONMALLOC"] == "malloc"
+    assert environment["PYTHONMALLOC"] == best_allocator()
     monkeypatch.setenv("PYTHONMALLOC", "default")
     choose_allocator()
     assert len(started) == 1, "what the operator has chosen stands"
+
+
+def test_this_python_has_the_allocator() -> None:
+    command = [sys.executable, "-c", ""]
+    done = subprocess.run(
+        command, env={**os.environ, ALLOCATOR: best_allocator()}, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b""), "Python ends at once with one that it does not know"

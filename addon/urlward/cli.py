@@ -36,8 +36,6 @@ from urlward.commands.support import add_support_command
 from urlward.commands.who import add_report_commands, add_who_command
 from urlward.config import (
     MOST_WORKERS,
-    STEERING_TIMEOUT,
-    WORKER_TIMEOUT,
     Config,
     ConfigError,
     Problem,
@@ -218,20 +216,13 @@ def _plan(args: argparse.Namespace, settings: "Settings", workers: int) -> Plan:
         addresses=settings.addresses,
         service=settings.service(args.config),
         alone=[*settings.alone, *settings.unshared],
-        timeout=_worker_timeout(config, steer=steer),
+        timeout=config.hung_after(steer=steer),
         steer=steer,
         watch=_watched(settings, check=plans() == FIRST),
         text=config.text.decode("latin-1"),
         served=settings.served,
         inspector=settings.inspector,
     )
-
-
-def _worker_timeout(config: Config, *, steer: bool) -> int:
-    """Seconds of silence after which a worker hangs: fewer where all of a network's DNS waits for it."""
-    if config.worker_timeout is not None:
-        return config.worker_timeout
-    return STEERING_TIMEOUT if steer else WORKER_TIMEOUT
 
 
 def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":

@@ -3,9 +3,10 @@
 None of it outlasts an execve(2), so each process asks at its start.
 
 `choose_allocator` is for `urlward run`. Python's own keeps small objects in arenas that it can give back only
-whole. A reload leaves holes in nearly all of them, and with each the process grows. The C library's can give
-back single pages; but its fast bins keep freed chunks apart, so that giving back after a reload walks over
-millions of them, with traffic waiting.
+whole. A reload leaves holes in nearly all of them, and with each the process grows. Mimalloc, which comes
+with Python from 3.13 on, gives back single pages. So does the C library's, which serves where there is none,
+for 5 to 10 % more a request, and what is not Python's; but its fast bins keep freed chunks apart, so that
+giving back after a reload walks over millions of them, with traffic waiting.
 """
 
 import ctypes
@@ -15,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -184,19 +186,23 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None)
 
 
-ALLOCATOR = "PYTHONMALLOC", "malloc"
-"""Variable of the environment that chooses the C library's, and its value."""
+ALLOCATOR = "PYTHONMALLOC"
+"""Variable of the environment that chooses the allocator."""
 
 _M_MXFAST = 1
 
 
+def best_allocator() -> str:
+    """The allocator for `urlward run`, as `ALLOCATOR` names it: one that this Python has."""
+    return "mimalloc" if sysconfig.get_config_var("WITH_MIMALLOC") else "malloc"
+
+
 def choose_allocator() -> None:
-    """Restart with the C library's allocator, unless one has been chosen; then turn its fast bins off."""
+    """Restart with the best one, unless one has been chosen; then turn off the C library's fast bins."""
     if sys.platform != "linux":
         return
-    name, allocator = ALLOCATOR
-    if name not in os.environ:
-        os.execve(sys.executable, sys.orig_argv, {**os.environ, name: allocator})  # noqa: S606
+    if ALLOCATOR not in os.environ:
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, ALLOCATOR: best_allocator()})  # noqa: S606
     # GNU's C library has it; where another does not, nothing is lost.
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 
-from urlward.process import ALLOCATOR, choose_allocator, hold_requests
+from urlward.process import ALLOCATOR, best_allocator, choose_allocator, hold_requests
 
 _SAID_AT_ONCE = {"-h", "--help", "--check"}
 """Flags of ``run`` by which nothing is run."""
@@ -23,7 +23,7 @@ def main() -> None:
         from urlward.plan import WORKER
 
         if WORKER not in os.environ and not _SAID_AT_ONCE.intersection(sys.argv):
-            os.environ.setdefault(*ALLOCATOR)  # of the workers
+            os.environ.setdefault(ALLOCATOR, best_allocator())  # of the workers
             from urlward.supervise import supervise
 
             supervise()

@@ -1,7 +1,7 @@
 import pytest
 
 from assignments.support import intervals, sighting, taken
-from urlward.assignments.interval import SightingKind
+from urlward.assignments.interval import Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
@@ -79,6 +79,62 @@ def test_an_end_that_names_all_addresses_is_told_once(sqlite_store: AssignmentSt
     taken(sqlite_store, *(sighting(one, 0, None, "anna", session="n/1") for one in both))
     taken(sqlite_store, *(sighting(one, 3, 100, "anna", ENDED, session="n/1", seen=100) for one in both))
     assert intervals(sqlite_store, "2001:db8:7:1::2") == [("anna", 0, 100, "TOLD")]
+
+
+P = "2001:db8:7::/56"
+IN_P = "2001:db8:7:1::2"
+
+
+def ended(address: str, end: int, session: str, start: int | None = None) -> Sighting:
+    """What an end says; without a start: nothing of when it began."""
+    whole = sighting(address, start or 0, end, "anna", ENDED, session=session, seen=end)
+    return whole if start is not None else (*whole[:4], 0, *whole[5:])
+
+
+def test_a_session_whose_end_another_import_has(sqlite_store: AssignmentStore) -> None:
+    taken(
+        sqlite_store,
+        *(sighting(one, 0, None, "anna", session="n/1") for one in (A, P)),
+        *(sighting(one, 0, None, "anna", session="n/2") for one in ("192.0.2.9", "2001:db8:9::/56")),
+    )
+    taken(sqlite_store, ended(A, 100, "n/1"))
+    assert intervals(sqlite_store, A) == intervals(sqlite_store, IN_P) == [("anna", 0, 100, "TOLD")]
+    # Another session of theirs goes on.
+    assert intervals(sqlite_store, "2001:db8:9::1") == [("anna", 0, None, "NONE")]
+
+
+@pytest.mark.parametrize("start", [None, 40])
+@pytest.mark.parametrize("batch", [1, 100])
+def test_an_end_that_names_another_address(
+    sqlite_store: AssignmentStore, batch: int, start: int | None
+) -> None:
+    both = [sighting(one, 0, None, "anna", session="n/1") for one in (A, P)]
+    later = sighting("192.0.2.9", 200, None, "anna", session="n/1")
+    taken(sqlite_store, *both, later, ended("192.0.2.8", 100, "n/1", start), batch=batch)
+    assert intervals(sqlite_store, A) == intervals(sqlite_store, IN_P) == [("anna", 0, 100, "TOLD")]
+    there = [("anna", start, 100, "TOLD")] if start else []
+    assert intervals(sqlite_store, "192.0.2.8") == there
+    # Nor does it end one by the same name that begins later, whose own end comes.
+    assert intervals(sqlite_store, "192.0.2.9") == [("anna", 200, None, "NONE")]
+    taken(sqlite_store, ended("192.0.2.8", 300, "n/1", start))
+    assert intervals(sqlite_store, "192.0.2.9") == [("anna", 200, 300, "TOLD")]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_name_of_a_session_that_is_used_again(sqlite_store: AssignmentStore, batch: int) -> None:
+    taken(
+        sqlite_store,
+        *(sighting(one, 0, None, "anna", session="n/1") for one in (A, P)),
+        *(ended(one, 100, "n/1") for one in (A, P)),
+        sighting(P, 200, None, "anna", session="n/1"),
+        ended(P, 300, "n/1"),
+        # One of which the log has the end alone.
+        ended(P, 500, "n/1", 400),
+        batch=batch,
+    )
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
+    told = [("anna", start, start + 100, "TOLD") for start in (0, 200, 400)]
+    assert intervals(sqlite_store, IN_P) == told
 
 
 def test_a_late_end_of_an_earlier_session(sqlite_store: AssignmentStore) -> None:

@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -24,7 +25,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.httpserver import _HTTPRequestContext
 
 from conftest import wait_for
-from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, serving
+from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, join, serving
 from urlward.dashboard import api, handler
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
@@ -33,6 +34,7 @@ from urlward.objections.objections import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
 from urlward.records.store import EventQuery
+from urlward.state.people import change_role, remove_person
 
 PAGES = (
     "/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit",
@@ -416,6 +418,43 @@ def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sourc
         inside.get("/events.csv")
     sources.absent, sources.events = True, whole  # type: ignore[method-assign]
     assert inside.get("/events.csv").status == 404
+
+
+@pytest.mark.parametrize("headers", [{}, BEARER])
+@pytest.mark.parametrize("act", ["removed", "viewer", "logged out", "nothing"])
+def test_an_export_ends_where_whoever_asked_is_out(
+    inside: Browser,
+    sources: MadeUp,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    act: str,
+    headers: dict[str, str],
+):
+    whole, now = sources.events, time.time()
+    join(tmp_path, "Bob", "operator", f"{TOKEN}-of-bob")
+    other = Browser(Site(int(inside.origin.rpartition(":")[2]), sources))
+    other.cookies = dict(inside.cookies)
+
+    def meanwhile(wanted: EventQuery) -> EventPage:
+        if wanted.before is not None:
+            if act == "removed":
+                remove_person(tmp_path, "Ann", "test", now=now, token_file=tmp_path / "admin.token")
+            elif act == "viewer":
+                change_role(tmp_path, "Ann", "viewer", "test", now=now)
+            elif act == "logged out":
+                assert other.form("/", "/logout").status == 303
+            else:
+                remove_person(tmp_path, "Vic", "test", now=now, token_file=tmp_path / "admin.token")
+            monkeypatch.setattr(sources, "events", whole)
+        return whole(wanted)
+
+    monkeypatch.setattr(sources, "events", meanwhile)
+    # A token is in by itself, whatever becomes of the session.
+    if act == "nothing" or (act == "logged out" and headers):
+        assert len(inside.get("/events.csv", headers=headers).data.splitlines()) == EVENTS + 1
+    else:
+        with pytest.raises(urllib3.exceptions.HTTPError):
+            inside.get("/events.csv", headers=headers)
 
 
 def test_exports_that_nobody_reads_are_few_and_end(

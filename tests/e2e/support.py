@@ -32,6 +32,7 @@ from mitmproxy.certs import CertStore
 from conftest import free_port, listening, wait_for
 from e2e.forks import Forked, forks
 from nginx_log import AccessLog
+from urlward.process import best_allocator
 
 HERE = Path(__file__).parent
 _COMMAND = (sys.executable, "-m", "urlward")
@@ -537,7 +538,7 @@ def _forked(
     namespace: str = "",
     executes: bool = False,
 ) -> Forked:
-    begun = environment(PYTHONMALLOC="malloc")  # as `urlward.process` chooses
+    begun = environment(PYTHONMALLOC=best_allocator())
     return forks(begun).start(arguments, out, err, begun, before, namespace, executes)
 
 

@@ -55,7 +55,7 @@ listen = "127.0.0.1:{admin}"
 """
 
 KEPT = {
-    "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
+    "admin.json", "admin.token", "alarms.json", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
     "feeds/body.json", "feeds/body.lock", "feeds/body.ward", "feeds/own-entries.json",
     "feeds/own-entries.lock", "feeds/own-entries.ward", "history.db", "holds.json", "key", "key.copy",
     "own.json", "people.json", "records.db", "records.jsonl", "records.lock", "retention.json",

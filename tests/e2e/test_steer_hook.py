@@ -19,7 +19,19 @@ from e2e.steer_support import MANY, RESOLVER_PORT, address, elements, get, resol
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, Network, first_line
 from gateway.test_rules import echo
+from resolver.dnstap_support import (
+    ACCEPT,
+    FINISH,
+    READY_FRAME,
+    START_FRAME,
+    STOP,
+    control,
+    data_frame,
+    tapped,
+)
 from resolver.hook_support import HOOKS, KINDS
+from resolver.test_hook import answer
+from urlward.dns.dnstap import CONTENT_TYPE
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -138,3 +150,32 @@ def test_a_resolver_that_tells_when_it_has_answered(tmp_path: Path) -> None:
                 return set(elements(net, "steer4")) > before
 
             wait_for(told_again, "what another worker is told")
+
+
+def test_a_reload_loses_nothing_that_a_resolver_tells(tmp_path: Path) -> None:
+    """Some find out that a connection has ended only by telling the next answer, which is lost then."""
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    with resolving(tmp_path, "reloaded") as net:
+        tables = f'[gateway.hook]\nfolder = "{hook}"\ndnstap = true\n'
+        with (
+            steering(net, tmp_path, more=f'never = ["{IPV4.lan}"]', dns_more=tables) as proxy,
+            socket.socket(socket.AF_UNIX) as resolver,
+        ):
+            resolver.settimeout(60)
+            resolver.connect(str(hook / "dnstap"))
+            resolver.sendall(READY_FRAME)
+            assert resolver.recv(100) == control(ACCEPT, CONTENT_TYPE)
+            resolver.sendall(START_FRAME)
+            for n in range(3):
+                name, where = f"n{n}.blocked.example", f"203.0.113.{200 + n}"
+                frame = data_frame(tapped(answer(name, f"{name} 60 A {where}")))
+                resolver.sendall(frame[:9])
+                proxy.process.send_signal(signal.SIGUSR2)
+                wait_for(lambda n=n: proxy.log().count("reload: done") == n + 1, "the reload", 120)
+                resolver.sendall(frame[9:])
+                wait_for(lambda where=where: where in elements(net, "steer4"), "what was told over a reload")
+            assert proxy.log().count("a resolver tells of its answers") == 1
+            assert "a resolver has gone" not in proxy.log()
+            resolver.sendall(control(STOP))
+            assert resolver.recv(100) == control(FINISH)

@@ -579,7 +579,9 @@ def test_a_host_that_the_target_begins_with_is_one_of_the_request(
     found = matcher(entry, "http://other.test/b", "@@http://other.test/a.html", *more)
     for begins in (
         "//listed.test", "//LISTED.test:80", "///listed.test", "/\\listed.test", "//u:p@listed.test",
-        "//%6cisted.test",
+        "//%6cisted.test", "/%2flisted.test", "/%2F%252flisted.test", "/%5Cu@listed.test:80",
+        "//u%2f@listed.test", "/%09/lis%0ated.test", "/%%32flisted.test", "//listed.test%2fx%2f..",
+        "//b.test//listed.test", "//b.test/\\u@listed.test",
     ):  # fmt: skip
         target = f"{begins}/a.html"
         assert found.check(host, target).blocked, target
@@ -588,10 +590,28 @@ def test_a_host_that_the_target_begins_with_is_one_of_the_request(
     for innocent in (
         "/listed.test/a.html", "/a//listed.test/a.html", "//unlisted.test/a.html", "/?//listed.test/a.html",
         "/x/\\listed.test/a.html", "/#//listed.test/a.html", "//[/a", "//", "//listed.test:x/a",
-        "//" + "a" * 9000,
+        "//" + "a" * 9000, "/x%2flisted.test/a.html", "/x%2f%2flisted.test/a.html",
+        "/%2funlisted.test/a.html", "/%09listed.test/a.html", "/%2f", "/%",
+        "/%C3%A4%2f%2flisted.test/a.html", "/?%2f%2flisted.test/a.html",
     ):  # fmt: skip
         assert not found.check(host, innocent).blocked, innocent
         assert not found.check_request([host], innocent).blocked, innocent
+
+
+def test_a_page_without_its_breaks_is_excused_where_the_whole_is() -> None:
+    found = matcher("a.test", "@@http://a.test/ok/*", "http://b.test/listed", "@@*/fine/*")
+    assert found.check("a.test", "/ok/x%09y").action == "allow"
+    for target in ("/o%09k/x", "/ok/.%09./x", "/ok/%0a../x"):
+        assert found.check("a.test", target).blocked
+    assert found.check("b.test", "/lis%0ated").blocked
+    # A break in the query, or one that no listed page's name is left without, says nothing.
+    for target in ("/other%0Aline", "/x?text=lis%0Ated", "/fine/lis%09ted"):
+        assert not found.check("b.test", target).blocked
+
+
+@pytest.mark.parametrize("target", ["/%2f" + "%25" * 9 + "41", "/%2f" + "%61" * 9000, "/%2f" + "%zz" * 300])
+def test_a_host_with_nothing_listed_passes_whatever_its_targets_begin_with(target: str) -> None:
+    assert matcher("a.test").check("b.test", target) == PASS
 
 
 def test_every_host_of_several_must_be_there() -> None:

@@ -147,12 +147,12 @@ def _php(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
 
 
 def _node(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
-    ports = [values[f"node-{how}"] for how in ("url", "parse", "split", "first")]
+    ports = [values[f"node-{how}"] for how in ("url", "parse", "split", "first", "decoded")]
     _run(stack, folder, "node", DATA / "node.js", values["www"], MARKER, *ports)
 
 
 def _python(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
-    ports = (values["python-files"], values["python-urllib"], values["python-wsgi"])
+    ports = [values[f"python-{how}"] for how in ("files", "urllib", "wsgi", "unquoted")]
     _run(stack, folder, sys.executable, DATA / "origins.py", values["www"], MARKER, *ports)
 
 
@@ -193,7 +193,7 @@ _FPM = {str(PHP_FPM or "php-fpm"): "php-fpm"}
 SERVERS = (
     Server(
         {"nginx": "nginx-light"} | _FPM,
-        ("nginx", "nginx-unmerged", "nginx-captured", "nginx-before-node", "nginx-before-first"),
+        ("nginx", "nginx-unmerged", "nginx-captured", "nginx-uri", "nginx-before-node", "nginx-before-first"),
         _nginx,
     ),
     Server(
@@ -204,8 +204,8 @@ SERVERS = (
     Server({"lighttpd": "lighttpd"} | _FPM, ("lighttpd", "lighttpd-default"), _lighttpd),
     Server({"caddy": "caddy"} | _FPM, ("caddy",), _caddy),
     Server({"php": "php-cli"}, ("php", "php-route"), _php),
-    Server({"node": "nodejs"}, ("node-url", "node-parse", "node-split", "node-first"), _node),
-    Server({}, ("python-files", "python-urllib", "python-wsgi"), _python),
+    Server({"node": "nodejs"}, ("node-url", "node-parse", "node-split", "node-first", "node-decoded"), _node),
+    Server({}, ("python-files", "python-urllib", "python-wsgi", "python-unquoted"), _python),
     Server(
         {"uwsgi-core": "uwsgi-core", str(UWSGI_PLUGIN): "uwsgi-plugin-python3"},
         ("uwsgi",),

@@ -54,7 +54,7 @@ _SLASHES = ("/",) * 12 + _words(
 _TAILS = _words(
     r"""
     / /x // ; ;x ;x=1/ %3b %3bx /;/x %00 %00.html # #x ? ?x %3f %20 + . /. /.. /x/.. /%2e \ %5c %2f
-    ::$DATA %0a %09 ~ /index.html
+    ::$DATA %0a %09 ~ /index.html /..?? /..?x?y /%2e%2e?? %2f..?x?
     """
 )
 _TAILS += ("\xa0", "\xa0x", "\x85", "\xc2\xa0", "\xe2\x80\xa8x", "%a0", "%85", "%c2%a0", "\xe9")
@@ -68,7 +68,13 @@ _AT_STARTS = _words(
 )
 _AT_QUERIES = ("?",) * 12 + _words("? ?? # ; #? ;? #x? ;x=1& ?; ?#")
 _STEPS_UP = (*[".."] * 3, "%2e/..", "%2e%2e", ".%2e", "..;", "%252e%252e")
-_INSERTED = (*_words(r"; ;x %3b . %2e \ %5c %2f / # %23 %00"), "\xa0", "\x85", "\xc2\xa0", "\xe2\x80\x8b")
+_INSERTED = (
+    *_words(r"; ;x %3b . %2e \ %5c %2f / # %23 %00 %09 %0a"),
+    "\xa0",
+    "\x85",
+    "\xc2\xa0",
+    "\xe2\x80\x8b",
+)
 
 
 def target(rng: random.Random) -> str:
@@ -77,6 +83,8 @@ def target(rng: random.Random) -> str:
     query = ""
     if rng.random() < 0.3:
         page, query = "/view.php", rng.choice(_AT_QUERIES) + _query(rng, rng.choice(_QUERIES))
+        if rng.random() < 0.1:
+            query = rng.choice(("/x?", "/?", "?", "/x?y", "%2f?a/b?", "/..?")) + query
     if rng.random() < 0.5:
         page = page.replace(*rng.choice(_IN_PAGES))
     path = page if rng.random() < 0.6 else _walked(rng, page)
@@ -154,7 +162,7 @@ _IN_SEVERAL_WAYS = re.compile(
     # Escapes of escapes, a backslash, `;`, an escaped slash, a fragment, `//host`: origins differ, and where
     # one's reading is of a listed folder the target is blocked though no such file is in it.
     # So do they over blanks beyond ASCII.
-    r"[^!-~]|%25|%[0-9a-f]?%|\\|%5c|;|%3b|%2f|#|\A//"
+    r"[^!-~]|%0[9ad]|%25|%[0-9a-f]?%|\\|%5c|;|%3b|%2f|#|\A//"
     # Empty segments before dot segments; dots at the end, which do not count to Windows.
     r"|//.*(?:\.|%2e)|\A[^?]*(?:\.|%2e)(?:\?|\Z)"
     # An escaped `=` is one in a canonical query, of a parameter given twice any may count, and brackets and

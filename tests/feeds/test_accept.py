@@ -44,9 +44,13 @@ def test_an_accepted_list_may_have_moved_on_a_little(tmp_path: Path, site: Serve
     site.put("feed", hosts(*range(20)))
     assert made.refresh().text.startswith("shrunk: 20 entries")
     site.put("feed", hosts(*range(42)))
+    assert made.facts.used is None
     assert made.refresh().text.endswith("accepted by the operator")
+    assert made.facts.accepted is None
+    assert made.facts.used is not None, "what the other nodes of a fleet may have yet to hear of"
     site.put("feed", hosts(*range(10)))
     assert made.refresh().state == "failed"
     say(made)
     later = made.now + 8 * 86_400
     assert refresh(made.table, made.config, made.state, now=later).state == "failed"
+    assert made.facts.used is None

@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,10 @@ def of_hex(algorithm: str, number: int) -> str:
     return digest(algorithm, number).hex()
 
 
+def seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
 # -- NCMEC
 
 
@@ -160,7 +165,7 @@ def test_ncmec_is_asked_for_what_has_changed(
     gone = '<deletedImage><member id="42"/><id>a</id></deletedImage>'
     server.answer = lambda _: answered(gone, image("c", md5=of_hex("md5", 3)))
     assert ncmec.refresh().state == "new"
-    assert server.asked[1].query["from"] == asked.query["to"]
+    assert seconds(server.asked[1].query["from"]) == seconds(asked.query["to"]) - exchange._OVERLAP
     assert (has(ncmec, "md5", 1), has(ncmec, "md5", 2), has(ncmec, "md5", 3)) == ("", "42-b", "42-c")
     monkeypatch.setattr("time.time", lambda: now + 1200)
     server.answer = lambda _: answered()
@@ -182,6 +187,72 @@ def test_pages_of_ncmec_are_gone_through(
     monkeypatch.setattr("time.time", lambda: 30.0)
     server.answer = answer
     assert ncmec.refresh().state == "new"
+    assert (has(ncmec, "md5", 1), has(ncmec, "md5", 2)) == ("42-a", "42-b")
+
+
+def test_an_entry_that_has_changed_while_ncmecs_clock_was_behind_is_told(
+    server: Server, ncmec: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server says what has changed since a time of its own clock, here five minutes behind."""
+    changed = {time.time() - 3_600: image("a", md5=of_hex("md5", 1))}
+
+    def answer(asked: Asked) -> str:
+        since, until = seconds(asked.query["from"]), seconds(asked.query["to"])
+        return answered(*(entry for at, entry in changed.items() if since < at <= until))
+
+    server.answer = answer
+    now = time.time()
+    assert ncmec.refresh().state == "new"
+    changed[now - 295] = image("b", md5=of_hex("md5", 2))
+    monkeypatch.setattr("time.time", lambda: now + 60)
+    assert ncmec.refresh().state == "new"
+    assert (has(ncmec, "md5", 1), has(ncmec, "md5", 2)) == ("42-a", "42-b")
+    monkeypatch.setattr("time.time", lambda: now + 61)
+    assert ncmec.refresh().state == "unchanged"
+
+
+def test_what_a_clock_that_was_wrong_has_had_passed_over_is_asked_for(
+    server: Server, ncmec: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = lambda _: answered(image("a", md5=of_hex("md5", 1)))
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 86_400 * 365)
+    assert ncmec.refresh().state == "new"
+    monkeypatch.setattr("time.time", lambda: now)
+    server.answer = lambda _: answered(image("b", md5=of_hex("md5", 2)))
+    assert ncmec.refresh().state == "new"
+    assert server.asked[-1].query["from"] == "1970-01-01T00:00:00Z"
+    assert (has(ncmec, "md5", 1), has(ncmec, "md5", 2)) == ("42-a", "42-b")
+
+
+def test_ncmec_is_gone_on_with_at_the_page_where_it_was_cut_short(
+    server: Server, ncmec: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    following = "/v2/entries?start=1&amp;size=1&amp;max=2"
+    failing = True
+
+    def answer(asked: Asked) -> str | int:
+        if "start" not in asked.query:
+            return answered(image("a", md5=of_hex("md5", 1)), following=following)
+        return 503 if failing else answered(image("b", md5=of_hex("md5", 2)))
+
+    # A range that is short is not asked for in parts.
+    monkeypatch.setattr("time.time", lambda: 30.0)
+    server.answer = answer
+    assert ncmec.refresh().reason == "server"
+    failing = False
+    # At once there is no range yet that ends before the one that was cut short: that begins again.
+    assert ncmec.refresh().state == "new"
+    assert ["start" in asked.query for asked in server.asked] == [False, True, False, True]
+    server.asked.clear()
+    (ncmec.state / "feeds" / "phish.exchange").unlink()
+    failing = True
+    ncmec.refresh()
+    failing = False
+    monkeypatch.setattr("time.time", lambda: 90.0)
+    server.asked.clear()
+    ncmec.refresh()
+    assert "start" in server.asked[0].query
     assert (has(ncmec, "md5", 1), has(ncmec, "md5", 2)) == ("42-a", "42-b")
 
 
@@ -229,6 +300,23 @@ def test_stopncii_and_what_is_withdrawn(server: Server, stopncii: Feed) -> None:
     assert server.asked[1].query["startTimestamp"] == "77"
     assert not has(stopncii, "pdq", 1)
     assert listed(stopncii).check_file({"md5": digest("md5", 2)}).category == "ncii"
+
+
+def test_a_record_of_stopncii_counts_whatever_its_members_say_of_it(server: Server, stopncii: Feed) -> None:
+    said = [{"source": "one", "feedbackValue": "Undefined", "tags": ["Tag-One"]}]
+    more = {"CSPFeedbacks": said, "caseNumbers": ["none"], "lastModtimestamp": None}
+    first, second = (record("VideoMD5", of_hex("md5", n)) | more for n in (1, 2))
+    other = record("ImagePhotoDNA", "AAAA") | more
+    server.answer = lambda _: page(first, other, second, until=50)
+    assert stopncii.refresh().state == "new"
+    assert has(stopncii, "md5", 1)
+    assert has(stopncii, "md5", 2)
+    server.answer = lambda _: page(
+        first | {"hashStatus": "Withdrawn"}, second | {"hashStatus": "Unheard"}, until=60
+    )
+    assert stopncii.refresh().state == "new"
+    assert not has(stopncii, "md5", 1)
+    assert has(stopncii, "md5", 2)
 
 
 def test_whatever_ends_a_fetch_the_next_goes_on_there(server: Server, stopncii: Feed) -> None:
@@ -319,6 +407,46 @@ def test_tech_against_terrorism(server: Server, tmp_path: Path) -> None:
     assert one.refresh().state == "new"
     assert server.asked[-1].query["after"] == "9,2"
     assert not has(one, "md5", 1)
+
+
+@pytest.mark.parametrize(
+    ("following", "asked_for"),
+    [
+        ("{url}/api/hash-list/v2/all?after=&limit=2&offset=2&order=asc", {"limit": "2", "offset": "2"}),
+        ("{url}/api/hash-list/v2/all?after=9%2C2&order=asc", {"after": "9,2"}),
+        ("http://behind.example/api/hash-list/v2/all?cursor=a%3D%26b", {"cursor": "a=&b"}),
+        ("limit=2&offset=2", {"limit": "2", "offset": "2"}),
+    ],
+)
+def test_pages_of_tech_against_terrorism_are_gone_through(
+    server: Server, tmp_path: Path, following: str, asked_for: dict[str, str]
+) -> None:
+    """The place on the next page is asked for whatever it is called, and each parameter once."""
+    (tmp_path / "password").write_text(SECRET)
+    one = feed(
+        tmp_path, exchange="tat", url=f"{server.url}/x", user="member",
+        password_file=str(tmp_path / "password"), max_shrink=1.0, max_grow=9.0,
+    )  # fmt: skip
+    result = {
+        "algorithm": "SHA-256", "ideology": "of its own", "file_type": "mp4", "deleted": False,
+        "updated_on": 1.0, "id": 1, "unheard": True,
+    }  # fmt: skip
+
+    def answer(asked: Asked) -> str:
+        if asked.method == "POST":
+            return json.dumps({"token": "a-token"})
+        last = asked.query.items() >= asked_for.items()
+        results = [result | {"hash_digest": of_hex("sha256", 2 if last else 1)}]
+        said = {"next": None if last else following.format(url=f"{server.url}/x"), "checkpoint": "9,2"}
+        return json.dumps({"count": 2, "previous": None, "results": results} | said)
+
+    server.answer = answer
+    assert one.refresh().state == "new"
+    pages = [asked for asked in server.asked if asked.method == "GET"]
+    assert [asked.path for asked in pages] == ["/x/api/hash-list/v2/all"] * 2
+    assert pages[1].query == {"order": "asc", "after": ""} | asked_for
+    assert has(one, "sha256", 1)
+    assert has(one, "sha256", 2)
 
 
 def test_an_exchange_that_never_ends_is_left(

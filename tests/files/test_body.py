@@ -16,7 +16,7 @@ from urlward.compression import Decoder
 from urlward.config import FilesTable
 from urlward.files.body import BodySeen, Inspection, Room, facts_of, media_of
 from urlward.files.inspection import Hear, PictureFound
-from urlward.files.media import HEAD
+from urlward.files.media import HEAD, format_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -794,6 +794,8 @@ def test_a_range_that_nobody_asked_for_says_nothing() -> None:
         (b"\0\0\0\x1cftypavif", "image/avif"),
         (b"\0\0\0\x1cftypheic", "image/heic"),
         (b"\0\0\0\x1cftypiso5", "video/mp4"),
+        (b"\0\0\0\x1cjunkftyp", "video/mp4"),
+        (b"\0\0\1\xb3junk", "video/mpeg"),
         (b"\0\0\0\x1cstypmsdh", "video/iso.segment"),
         (b"\0\n\0\x1cmoof", "video/iso.segment"),
         (b"\x1f\x43\xb6\x75\x84", "video/iso.segment"),
@@ -836,6 +838,32 @@ def test_a_picture_goes_to_the_inspector_as_it_is() -> None:
     assert copy.offered == ("image", None)
     assert (copy.content, copy.state) == (PICTURE, "ended")
     assert one.over, "nobody waits for what is only told"
+
+
+@pytest.mark.parametrize("size", [1, 5, 12, 3_000])
+def test_a_message_of_grpc_that_begins_like_a_box_does_not_wait(size: int) -> None:
+    """One of 2,113 bytes, whose fields are texts."""
+    message = b"\0\0\0\x08A" + b'"0text' * 352 + b"t"
+    assert format_of(message) is not None
+    one = inspection(Judge(), {"Content-Type": "application/grpc+proto"})
+    fed(one, message, size)
+    assert one.over
+    assert not one.holds
+
+
+def test_a_picture_whose_coding_begins_like_a_box_is_undone() -> None:
+    """Brotli with content that is not compressed, whose head is three bytes."""
+    content = b"GIF89a" + bytes(40_027)
+    size = (len(content) - 1) >> 4
+    coded = bytes([0, size & 0xFF, size >> 8 | 0x10]) + content + b"\3"
+    assert brotli.decompress(coded) == content
+    assert format_of(coded) is not None
+    for fields in ({"Content-Encoding": "br"}, {"Content-Encoding": "br", "Content-Type": "text/plain"}):
+        inspector, judge = Inspector(), Judge(content)
+        one = inspection(judge, fields, inspector=inspector, pictures="alert")
+        assert ended(fed(one, coded, 50)).answer == "listed"
+        assert [copy.offered for copy in inspector.copies] == [("image", None)]
+        assert judge.seen[0].media == "image/gif"
 
 
 def test_what_is_found_when_the_body_has_gone_on_is_told_all_the_same() -> None:

@@ -9,18 +9,19 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, features
 
 from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, tracks, video, written
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
-from urlward.files.media import MediaFormat
+from urlward.files.media import MediaFormat, format_of
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
 from urlward.files.sandbox import MEMORY, Sandbox
 from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, FrameSeen, seen_in
@@ -147,6 +148,118 @@ def test_pictures_of_all_modes_are_looked_at(sandbox: Box, mode: str) -> None:
     assert distance(seen.digests, digest(image)) <= 40
 
 
+def as_cameras_have_it() -> Image.Exif:
+    """Fields of a picture: how it lies, where it was made, and a comment."""
+    fields = Image.Exif()
+    fields[ExifTags.Base.Orientation] = 6
+    fields[ExifTags.Base.XResolution] = 72.0
+    fields[ExifTags.Base.ResolutionUnit] = 2
+    fields[ExifTags.Base.UserComment] = b"UNICODE\0" + "made".encode("utf-16")
+    fields.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] = "N"
+    return fields
+
+
+def without_jfif(data: bytes) -> bytes:
+    """A JPEG file as cameras write it, whose resolution its fields alone say."""
+    at = data.index(b"\xff\xe0")
+    return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :]
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+def in_front(image: Image.Image, part: bytes, name: str = "JPEG") -> bytes:
+    """A file with another part behind its first one."""
+    data = written(image, name)
+    at = 33 if name == "PNG" else 20
+    return data[:at] + part + data[at:]
+
+
+FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
+    "exif": lambda image: without_jfif(written(image, exif=as_cameras_have_it())),
+    "exif-cut-short": lambda image: without_jfif(written(image, exif=as_cameras_have_it().tobytes()[:30])),
+    "exif-of-nothing": lambda image: written(image, exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "mpo": lambda image: written(image, "MPO", save_all=True, append_images=[picture(4)]),
+    "mpo-of-nothing": lambda image: written(image, extra=b"\xff\xe2\0\x10MPF\0II*\0\xff\xff\xff\xff\0\0"),
+    "icc": lambda image: written(image, icc_profile=b"icc" * 99),
+    "xmp": lambda image: written(image, xmp=b"<x/>", comment=b"made", dpi=(72, 72)),
+    "photoshop": lambda image: written(image, extra=b"\xff\xed\0\x1aPhotoshop 3.0\0008BIM\x03\xed\0\0\0\0"),
+    "progressive": lambda image: written(image, progressive=True, exif=as_cameras_have_it()),
+    "cmyk": lambda image: written(image.convert("CMYK"), exif=as_cameras_have_it()),
+    "png": lambda image: written(
+        image, "PNG", exif=as_cameras_have_it(), icc_profile=b"icc" * 99, dpi=(72, 72)
+    ),
+    "webp": lambda image: written(
+        image, "WEBP", exif=as_cameras_have_it().tobytes(), icc_profile=b"icc" * 99, xmp=b"<x/>"
+    ),
+    "gif": lambda image: written(image, "GIF", comment=b"made" * 200),
+    "jpeg-jfif-cut-short": lambda image: in_front(image, b"\xff\xe0\0\x06JFIF"),
+    "jpeg-adobe-cut-short": lambda image: in_front(image, b"\xff\xee\0\x08Adobe\0"),
+    "jpeg-profile-cut-short": lambda image: in_front(image, b"\xff\xe2\0\x0eICC_PROFILE\0"),
+    "jpeg-no-segment": lambda image: in_front(image, b"of no kind\xff\x01\xff\0\xff\xff\xff\xd0"),
+    "jpeg-fields-again": lambda image: in_front(image, b"\xff\xe1\xea\x60" + bytes(59_998)) * 2,
+    "png-profile-of-nothing": lambda image: in_front(image, chunk(b"iCCP", b""), "PNG"),
+    "png-profile-of-another-kind": lambda image: in_front(image, chunk(b"iCCP", b"a\0\5x"), "PNG"),
+    "png-text-of-another-kind": lambda image: in_front(image, chunk(b"zTXt", b"a\0\5x"), "PNG"),
+    "png-long-texts": lambda image: in_front(
+        image,
+        b"".join(chunk(b"zTXt", b"%d\0\0" % n + zlib.compress(bytes(1_000_000))) for n in range(70)),
+        "PNG",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FIELDS)
+def test_a_picture_is_looked_at_whatever_else_its_file_says(sandbox: Box, what: str) -> None:
+    """What a library reads of it is not wrong to it, and needs no module that it would have to open a file
+    for."""
+    data = FIELDS[what](picture(3))
+    media = format_of(data)
+    assert media is not None
+    how, [seen] = sandbox.look(media, data)
+    assert how == DONE
+    assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
+
+
+def wrong_at_its_end(image: Image.Image, **options: object) -> bytes:
+    """A WebP file in which a few bits are wrong, so that its pixels seem to end before the last one."""
+    data = bytearray(written(image, "WEBP", **options))
+    for at in range(len(data) - 100, len(data) - 2_000, -1):
+        changed = data[:at] + bytes([data[at] ^ 0x80]) + data[at + 1 :]
+        try:
+            Image.open(io.BytesIO(changed)).load()
+        except OSError:
+            return bytes(changed)
+    raise AssertionError("it is decoded whatever is wrong")
+
+
+DAMAGED: Mapping[str, Callable[[Image.Image], bytes]] = {
+    "png-behind-its-pixels": lambda image: written(image, "PNG")[:-12] + b"\x7f\xff\xff\xffjunk",
+    "png-with-frames-of-nothing": lambda image: (
+        written(image, "PNG")[:-12] + chunk(b"fdAT", b"\0\0\0\1xx") + chunk(b"IEND", b"")
+    ),
+    "png-without-its-end": lambda image: written(image, "PNG")[:-12],
+    "webp": wrong_at_its_end,
+    "webp-with-fields": lambda image: wrong_at_its_end(image, icc_profile=b"icc" * 99),
+    "jpeg-without-its-end": lambda image: written(image)[:-2],
+    "gif-without-its-end": lambda image: written(image, "GIF")[:-2],
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_a_picture_is_looked_at_where_browsers_show_it_though_something_is_wrong(
+    sandbox: Box, what: str
+) -> None:
+    data = DAMAGED[what](picture(3))
+    media = format_of(data)
+    assert media is not None
+    how, [seen] = sandbox.look(media, data)
+    assert how == DONE
+    assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
+
+
 def test_of_an_animation_some_pictures_are_looked_at(sandbox: Box) -> None:
     shown = [picture(n, (160, 120)) for n in range(20)]
     data = written(shown[0], "GIF", save_all=True, append_images=shown[1:])
@@ -248,6 +361,33 @@ def test_key_frames_of_video_are_looked_at(
         best = min(seen, key=lambda each: distance(each.digests, digest(image)))
         assert distance(best.digests, digest(image)) <= 31
         assert abs(best.at - 2 * number) <= 1
+
+
+def test_what_a_video_is_shown_from_on_needs_the_key_frame_before(sandbox: Box) -> None:
+    """As where somebody has cut its beginning off on a telephone."""
+    shown = [picture(n, (320, 240)) for n in range(2)]
+    data = bytearray(video(shown))
+    assert data.count(b"elst") == 1
+    at = data.index(b"elst") + 8
+    seconds = data.index(b"mdhd") + 16
+    data[at + 8 : at + 12] = (int.from_bytes(data[seconds : seconds + 4]) * 5 // 2).to_bytes(4)
+    how, seen = sandbox.look(MediaFormat.MP4, bytes(data))
+    assert how == DONE
+    for image in shown:
+        assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with libavif")
+@pytest.mark.parametrize("beginnings", [0, 1, 2])
+def test_a_picture_in_avif_is_looked_at_as_a_video_is(sandbox: Box, beginnings: int) -> None:
+    """It lacks nothing, whatever segments there are beside it."""
+    other = video([picture(9, (64, 48))], "mp4", "mpeg4", options=FRAGMENTED)
+    data = written(picture(3), "AVIF")
+    media = format_of(data)
+    assert media is MediaFormat.MP4
+    how, [seen] = sandbox.look(media, data, [other[: other.index(b"moof") - 4]] * beginnings)
+    assert how == DONE
+    assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
 
 
 def test_a_segment_is_looked_at_with_the_beginning_that_it_lacks(sandbox: Box) -> None:

@@ -4,7 +4,7 @@ import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,9 @@ async def test_nothing_is_raised_where_nobody_is_there(server: Server) -> None:
 
 
 async def test_it_is_said_once_that_it_is_away_and_once_that_it_is_back(
-    server: Server, caplog: pytest.LogCaptureFixture
+    server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(connection, "STEADY", 0.2)
     caplog.set_level(logging.INFO, "urlward.fleet")
     async with connected(table(server)) as (c, told):
         server.kill()
@@ -86,6 +87,8 @@ async def test_it_is_said_once_that_it_is_away_and_once_that_it_is_back(
         await asyncio.sleep(0.5)  # several attempts
         server.start()
         await until(lambda: c.up)
+        assert await c.ask(("PING",)) == [b"PONG"], "before it is said that it is back"
+        await until(lambda: len(told) == 2)
         assert [bool(why) for why in told] == [True, False]
     levels = [record.levelname for record in caplog.records]
     assert levels == ["ERROR", "WARNING"]
@@ -101,6 +104,55 @@ async def test_one_that_hangs_is_away_and_comes_back(server: Server) -> None:
         server.go_on()
         await until(lambda: c.up)
         assert await c.ask(("PING",)) == [b"PONG"]
+
+
+async def test_a_connection_that_does_not_last_is_not_said_to_be_back(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a user's who lacks a right: each is made, and lost with the first command of that kind."""
+    monkeypatch.setattr(connection, "BACKOFF", (0.01, 0.02))
+    monkeypatch.setattr(connection, "STEADY", 2.0)
+    user = ("on", ">word", "~{urlward}:*", "&{urlward}:*", "+@all", "-@dangerous", "+info", "+role")
+    server.run("ACL", "SETUSER", "filter", *user, "-subscribe")
+    (tmp_path / "password").write_text("word")
+    begun: list[int] = []
+    settings = table(server, user="filter", password_file=str(tmp_path / "password"))
+
+    def prepare(c: FleetConnection) -> None:
+        c.listen(c.name("told"), lambda _: None)
+        begin = c._begin
+
+        async def counted(link: Any) -> None:
+            begun.append(1)
+            await begin(link)
+
+        monkeypatch.setattr(c, "_begin", counted)
+
+    async with connected(settings, prepare=prepare, waits=False) as (c, told):
+        await until(lambda: len(begun) > 5)
+        assert len(told) == 1
+        assert "may not do what is needed" in told[0] == c.why
+        # It is back once a connection lasts.
+        server.run("ACL", "SETUSER", "filter", "+subscribe")
+        await until(lambda: told[1:] == [""])
+        assert c.up
+        assert c.why == ""
+
+
+async def test_a_server_that_has_become_a_replica_is_left_by_who_only_reads(
+    server: Server, tmp_path: Path
+) -> None:
+    with valkey(tmp_path / "other") as other:
+        async with connected(FleetTable(url=(server.url, other.url), node="a")) as (c, told):
+            # It takes over with all data, as a failover has it.
+            other.run("REPLICAOF", "127.0.0.1", server.port)
+            await until(lambda: other.run("GET", c.name("epoch")) == c._epoch)
+            other.run("REPLICAOF", "NO", "ONE")
+            server.run("REPLICAOF", "127.0.0.1", other.port)
+            await until(lambda: told)
+            assert told == [f"127.0.0.1:{server.port}: a replica, which takes no writes"]
+            await until(lambda: c.up)
+            assert await c.ask(("SET", c.name("x"), 1)) == [b"OK"]
 
 
 async def test_streams_and_channels_are_followed_over_a_restart(server: Server) -> None:
@@ -379,6 +431,124 @@ async def test_sentinel_names_the_server_before_and_after_a_failover(tmp_path: P
 
 WATCH = "sentinel monitor mymaster 127.0.0.1 {port} 1\n"
 USER = "user default off\nuser asker on >s3cret-word resetchannels +sentinel|get-master-addr-by-name\n"
+
+
+async def test_a_sentinel_that_names_a_server_that_refuses_writes_is_passed_over(
+    server: Server, tmp_path: Path
+) -> None:
+    """As one that is cut off from the others together with the primary that was."""
+    with ExitStack() as stack:
+        cut_off = stack.enter_context(valkey(tmp_path / "old", "--min-replicas-to-write", "1"))
+        sentinels = []
+        for name, watched in (("first", cut_off), ("second", server)):
+            made = Server(tmp_path / name, sentinel=WATCH.format(port=watched.port)).start()
+            stack.callback(made.kill)
+            sentinels.append(made.url)
+        async with connected(FleetTable(sentinels=tuple(sentinels), node="a")) as (c, told):
+            assert told == []
+            assert await c.ask(("SET", c.name("x"), 1)) == [b"OK"]
+            assert server.run("GET", c.name("x")) == b"1"
+        # Where no other does, it is said why the first did not.
+        settings = FleetTable(sentinels=(sentinels[0],), node="a")
+        async with connected(settings, waits=False) as (_, told):
+            await until(lambda: told)
+            assert told == [f"127.0.0.1:{cut_off.port}: refused: NOREPLICAS"]
+
+
+NONSENSE = (
+    b":1\r\n",
+    b"*1\r\n*0\r\n",
+    b"$-1\r\n",
+    b"$2\r\n\xff\xff\r\n",
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+)
+
+
+@asynccontextmanager
+async def talking(answer: bytes) -> AsyncIterator[str]:
+    """URL of a server that gives one answer to each command."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, EOFError, ValueError):
+            while line := await reader.readline():
+                for _ in range(int(line[1:])):
+                    await reader.readexactly(int((await reader.readline())[1:]) + 2)
+                writer.write(answer)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"valkey://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+async def test_a_sentinel_that_talks_nonsense_is_passed_over(
+    server: Server, tmp_path: Path, answer: bytes
+) -> None:
+    with ExitStack() as stack:
+        sentinel = Server(tmp_path / "s", sentinel=WATCH.format(port=server.port)).start()
+        stack.callback(sentinel.kill)
+        async with (
+            talking(answer) as url,
+            connected(FleetTable(sentinels=(url, sentinel.url), node="a")) as (c, told),
+        ):
+            assert await c.ask(("PING",)) == [b"PONG"]
+            assert told == []
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+async def test_a_server_that_talks_nonsense_is_away(answer: bytes) -> None:
+    async with (
+        talking(answer) as url,
+        connected(FleetTable(url=(url,), node="a"), waits=False) as (c, told),
+    ):
+        await until(lambda: told)
+        assert not c.up
+        assert len(told) == 1
+
+
+async def test_one_that_begins_to_talk_nonsense_is_away_and_comes_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STEADY", 0.2)
+    lies = True
+    check = connection._check_role
+
+    def checked(role: Any, where: str) -> None:
+        check(b"" if lies and beats else role, where)  # type: ignore[arg-type]
+
+    beats: list[int] = []
+    monkeypatch.setattr(connection, "_check_role", checked)
+    async with connected(table(server)) as (c, told):
+        beats.append(1)
+        await until(lambda: told)
+        assert "an answer that makes no sense" in told[0]
+        lies = False
+        await until(lambda: told[1:] == [""])
+        assert c.up
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "noeviction"])
+async def test_one_that_evicts_what_is_shared_is_told_once(
+    server: Server, caplog: pytest.LogCaptureFixture, policy: str
+) -> None:
+    server.run("CONFIG", "SET", "maxmemory-policy", policy)
+    async with connected(table(server)) as (c, told):
+        server.run("FLUSHALL")
+        epoch = c._epoch
+        await until(lambda: c._epoch != epoch)
+        assert told == []
+    said = [record.getMessage() for record in caplog.records if "maxmemory-policy" in record.getMessage()]
+    assert len(said) == (policy == "allkeys-lru")
+
+
+async def test_one_that_is_full_is_told(server: Server) -> None:
+    server.run("CONFIG", "SET", "maxmemory", "1")
+    async with connected(table(server), waits=False) as (_, told):
+        await until(lambda: told)
+        assert told == [f"127.0.0.1:{server.port}: it is full (maxmemory)"]
 
 
 async def test_sentinels_with_a_user_of_their_own(server: Server, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 import shutil
 import threading
 import time
@@ -16,7 +17,10 @@ from feeds.test_rollback import issue
 from fleet.nodes import SEAL, Wire, hanging
 from fleet.servers import HAS_VALKEY, Server
 from lists.support import key_file
+from urlward.assignments.retention import hold_assignments, is_held
+from urlward.assignments.store import AssignmentStore
 from urlward.config import Config, FeedTable, FleetTable
+from urlward.config.records import DaysTable, RecordsTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
@@ -49,6 +53,7 @@ from urlward.policy.own import (
     remove_own,
 )
 from urlward.records.holds import current_holds, hold, release
+from urlward.records.privacy import Level
 from urlward.state.audit import read_audit, verify
 from urlward.state.audit_view import Change
 from urlward.state.folder import KeptFile, StateError, local_key, made_folder
@@ -56,6 +61,7 @@ from urlward.state.folder import KeptFile, StateError, local_key, made_folder
 pytestmark = pytest.mark.skipif(not HAS_VALKEY, reason="needs valkey-server and valkey-sentinel")
 
 PAGE = "http://listed.example/a/page.html"
+RECORDS = RecordsTable(days=DaysTable(blocks=30, operations=30))
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +73,22 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 class Node:
     """Service process of a node, as far as it shares decisions."""
 
-    def __init__(self, folder: Path, url: str, name: str, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        name: str,
+        config: Config | None = None,
+        records: RecordsTable = RECORDS,
+    ) -> None:
         self.name = name
         self.state = made_folder(made_folder(folder) / name)
         self.key = local_key(self.state)
         self.alarms: list[str] = []
         self.refreshed: list[str] = []
         self.connection = FleetConnection(FleetTable(url=(url,), node=name), SEAL, who=name)
-        kinds = all_kinds(self.state, self.key, config or Config(), self.refreshed.append)
+        config = (config or Config()).model_copy(update={"records": records})
+        kinds = all_kinds(self.state, self.key, config, self.refreshed.append)
         self.ahead = 0.0
         self.shared = SharedDecisions(
             self.connection, self.state, kinds, self.alarms.append, lambda: time.time() + self.ahead
@@ -399,12 +413,21 @@ async def test_a_copy_of_an_earlier_day_that_is_put_back_while_a_node_runs_decid
         assert again in {one.id for one in own_entries(a.state)}
 
 
-async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: Server) -> None:
+def later(monkeypatch: pytest.MonkeyPatch, node: Node, seconds: float) -> None:
+    """Have it be later, by a node's clock and by Valkey's."""
+    node.ahead = seconds
+    now = node.connection.now
+    monkeypatch.setattr(node.connection, "now", lambda: now() + seconds)
+
+
+async def test_an_allow_that_is_over_leaves_valkey_too(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
         a.allow(seconds=3_600)
         await until(lambda: b.allows())
         for node in (a, b):
-            node.ahead = 4_000
+            later(monkeypatch, node, 4_000)
             assert expire_allows(node.state, time.time() + node.ahead) == 1
         await until(lambda: server.run("HLEN", a.connection.name("decided")) == 0)
         await until(lambda: not a.shared._known and not b.shared._known)
@@ -413,7 +436,7 @@ async def test_an_allow_that_is_over_leaves_valkey_too(tmp_path: Path, server: S
 
 
 async def test_what_is_over_leaves_valkey_though_it_is_read_there_first(
-    tmp_path: Path, server: Server
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Node(tmp_path, server.url, "a") as a:
         name = f"allow:{a.allow(seconds=3_600)}"
@@ -422,7 +445,7 @@ async def test_what_is_over_leaves_valkey_though_it_is_read_there_first(
         async with a.shared._one:
             found = await a.connection.ask(("HGET", decided, name))
             assert found is not None
-            a.ahead = 4_000
+            later(monkeypatch, a, 4_000)
             assert expire_allows(a.state, time.time() + a.ahead) == 1
             a.shared._look()
             a.shared._take_each([(name, found[0])])
@@ -442,6 +465,87 @@ async def test_a_node_forgets_objections_after_its_own_days(tmp_path: Path, serv
         assert not read_objections(b.state)
 
 
+async def test_a_release_is_of_each_nodes_assignments(tmp_path: Path, server: Server) -> None:
+    """Each node has a database of its own, and its purges hold there what is held on any."""
+    far, client = int(time.time()) + 86_400, ("192.0.2.7", 0, 1_795_000_000_000)
+
+    def held(node: Node, reference: str) -> bool:
+        with AssignmentStore(node.state / "assignments.db") as store:
+            return is_held(store, reference)
+
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        for reference in ("3K8X-CVNT-S9KS", "4K8X-CVNT-S9KS"):
+            hold(a.state, reference, far, "a case", "Ann", now=time.time())
+        await until(lambda: len(b.holds()) == 2)
+        with AssignmentStore(b.state / "assignments.db") as store:
+            for reference in b.holds():
+                hold_assignments(store, reference, far * 1_000, [client])
+        # Where that cannot be done, the hold stays, which is said, until it can.
+        (b.state / "assignments.db").rename(b.state / "elsewhere.db")
+        (b.state / "assignments.db").write_bytes(b"no database " * 100)
+        release(a.state, "3K8X-CVNT-S9KS", "over", "Ann", now=time.time())
+        await until(lambda: b.alarms)
+        assert len(b.holds()) == 2
+        assert "hold 3K8X-CVNT-S9KS, removed at a, is still here" in b.alarms[0]
+        (b.state / "elsewhere.db").replace(b.state / "assignments.db")
+        await until(lambda: len(b.holds()) == 1)
+        assert not held(b, "3K8X-CVNT-S9KS")
+        assert held(b, "4K8X-CVNT-S9KS")
+
+
+async def test_a_node_without_days_takes_no_objections(tmp_path: Path, server: Server) -> None:
+    """Nothing would ever delete them there: `privacy = "counts"` needs no days."""
+    nothing = RecordsTable(privacy="counts")
+    async with (
+        Node(tmp_path, server.url, "a") as a,
+        Node(tmp_path, server.url, "b", records=nothing) as b,
+        Node(tmp_path, server.url, "c") as c,
+    ):
+        made = add_objection(a.state, a.key, "R", "text", client="192.0.2.7", now=time.time())
+        id_ = a.allow()
+        await until(lambda: read_objections(c.state) and b.allows() == [id_])
+        decline(c.state, made.id, "it is listed", "Bob", now=time.time())
+        a.own()
+        await until(lambda: read_objections(a.state)[0].state == "declined" and b.owned())
+        assert not read_objections(b.state)
+    # One that it has of a time with days, and its knowledge of it, are in nobody's way.
+    shutil.copy(c.state / "objections.json", b.state)
+    shutil.copy(c.state / FILE, b.state)
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b", records=nothing) as b:
+        end_allow(b.state, id_, "over", "Bob", now=time.time())
+        await until(lambda: not a.allows())
+        assert read_objections(a.state)[0].state == "declined"
+
+
+@pytest.mark.parametrize(
+    ("level", "kept"),
+    [("full", "192.0.2.7"), ("short", "192.0.2.0/24"), ("digest", "[0-9a-f]{32}"), ("counts", "")],
+)
+async def test_a_node_keeps_of_a_client_what_its_privacy_leaves(
+    tmp_path: Path, server: Server, level: Level, kept: str
+) -> None:
+    records = RECORDS.model_copy(update={"privacy": level})
+    digest = "0123456789abcdef" * 2
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b", records=records) as b:
+        now = time.time()
+        made = [add_objection(a.state, a.key, "R", "text", client=c, now=now) for c in ("192.0.2.7", digest)]
+        await until(lambda: len(read_objections(b.state)) == 2)
+        there = {one.id: one.client for one in read_objections(b.state)}
+        assert re.fullmatch(kept, there[made[0].id])
+        # Another's digest of a day says nothing here that a digest of our own would not.
+        assert there[made[1].id] == ("" if level == "counts" else digest)
+        decline(b.state, made[0].id, "it is listed", "Bob", now=now)
+        await until(lambda: any(one.state == "declined" for one in read_objections(a.state)))
+        # Where it has come in, all that was kept of it is kept.
+        assert [one.client for one in read_objections(a.state)] == ["192.0.2.7", digest]
+        # Nor is the decision told again where a node has lost what it knew of it.
+        (a.state / FILE).unlink()
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b", records=records) as b:
+        await until(lambda: a.shared._merged and b.shared._merged)
+        for node in (a, b):
+            assert [line["action"] for line in node.audit()] == ["objection-declined"]
+
+
 async def test_nodes_clocks_need_not_agree(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -456,6 +560,40 @@ async def test_nodes_clocks_need_not_agree(
         await until(lambda: b.holds() == {"R1": end + 5})
         release(b.state, "R1", "done", "Bob", now=time.time())
         await until(lambda: not a.holds())
+
+
+@pytest.mark.parametrize("had", [False, True], ids=["unknown", "known"])
+async def test_what_is_over_by_one_nodes_clock_alone_is_in_force_on_the_others(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, *, had: bool
+) -> None:
+    """It stays in Valkey, for nodes that come later, and that node has it once its clock is right."""
+    monkeypatch.setattr(decisions, "FORGET_EVERY", 0.05)
+    async with Node(tmp_path, server.url, "a") as a, Node(tmp_path, server.url, "b") as b:
+        name = a.connection.name("decided")
+        if not had:
+            b.ahead = 3_600
+        id_ = a.allow(seconds=1_800)
+        hold(a.state, "R1", int(time.time()) + 1_800, "w", "Ann", now=time.time())
+        await a.told("hold:R1")
+        if had:
+            await until(lambda: b.allows() and b.holds())
+            b.ahead = 3_600
+            assert expire_allows(b.state, time.time() + b.ahead) == 1
+            await until(lambda: not b.shared._known[f"allow:{id_}"].here)
+        before = b.shared._forgotten
+        await until(lambda: abs(b.shared._forgotten - before) > 0.2, "several looks")
+        async with Node(tmp_path, server.url, "c") as c:
+            await until(lambda: c.allows() == [id_] and list(c.holds()) == ["R1"])
+        assert server.run("HLEN", name) == 2
+        b.ahead = 0
+        if not had:
+            b.shared._merging.set()
+            await until(lambda: b.allows() == [id_])
+        # What is over by Valkey's clock as well leaves it.
+        for node in (a, b):
+            later(monkeypatch, node, 4_000)
+            expire_allows(node.state, time.time() + node.ahead)
+        await until(lambda: server.run("HEXISTS", name, f"allow:{id_}") == 0)
 
 
 async def test_what_cannot_be_taken_is_said_and_keeps_nothing_else_from_being_taken(
@@ -549,6 +687,34 @@ async def test_a_rollback_and_an_acceptance_are_of_all_nodes(tmp_path: Path, ser
         await asyncio.sleep(0.2)
         assert stores[1].facts().accepted is None
         assert stores[0].facts().accepted is not None
+
+
+async def test_an_acceptance_that_is_used_up_at_once_is_of_all_nodes(tmp_path: Path, server: Server) -> None:
+    """As that of a small list is, before anybody has looked."""
+    (tmp_path / "list.txt").write_text("".join(f"h{n}.example\n" for n in range(100)))
+    table = FeedTable(name="one", path=str(tmp_path / "list.txt"), max_shrink=0.5)
+    config = Config(feed=(table,), key=str(key_file(tmp_path / "lists.key")))
+    a, b = (Node(tmp_path, server.url, name, config) for name in ("a", "b"))
+    feeds = {node: Feed(table, config, node.state) for node in (a, b)}
+    stores = {node: FeedStore(node.state, "one") for node in (a, b)}
+    assert [feed.refresh().state for feed in feeds.values()] == ["new", "new"]
+    (tmp_path / "list.txt").write_text("".join(f"h{n}.example\n" for n in range(40)))
+    assert [feed.refresh().reason for feed in feeds.values()] == ["shrunk", "shrunk"]
+    accept(table, a.state, why="right", who="Ann", now=time.time())
+    assert feeds[a].refresh().state == "new"
+    assert stores[a].facts().accepted is None
+    async with a, b:
+        await until(lambda: b.refreshed == ["one"])
+        assert feeds[b].refresh().state == "new"
+        # It is used up there too, and is good for no other list on either.
+        (tmp_path / "list.txt").write_text("h1.example\n")
+        for node in (a, b):
+            node.shared._merging.set()
+        a.own("last.example")
+        await until(lambda: b.owned())
+        assert [feed.refresh().reason for feed in feeds.values()] == ["shrunk", "shrunk"]
+        assert b.refreshed == ["one"]
+        assert a.refreshed == []
 
 
 async def test_what_cannot_be_taken_now_is_taken_later_and_goes_nowhere(

@@ -11,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from companion import Companion
 from conftest import run_command, until, wait_for
+from feeds.test_rollback import issue
 from fleet.nodes import SEAL
 from fleet.servers import HAS_VALKEY, Server
+from lists.support import SECRET
 from urlward.commands import doctor, gateway
 from urlward.commands.fleet import add_fleet_commands
 from urlward.config import FleetTable, GatewayTable, read_config
@@ -101,6 +103,17 @@ def test_own_entries_have_a_serial_on_each_node() -> None:
     assert a.lists["own-entries"] == 1_796_010_344
 
 
+def test_a_list_that_a_node_compiles_is_behind_nobody_and_nobody_is_behind_it() -> None:
+    rows = {
+        "a": said(100.0, lists={"hotline": 9, "phish": 1_796_010_344}, issued=["hotline"]),
+        "b": said(100.0, lists={"hotline": 8, "phish": 1_796_010_349}, issued=["hotline", "gone"]),
+        # The same name, of a feed whose server has artifacts; the second's version does not say so.
+        "c": said(100.0, lists={"hotline": 9, "phish": 4}, issued=["hotline", "phish"]),
+        "d": said(100.0, lists={"hotline": 9, "phish": 3}),
+    }
+    assert [one.behind for one in nodes_of(rows, 100.0)] == [(), ("hotline",), (), ("phish",)]
+
+
 async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server) -> None:
     async with node(server, "a") as a, node(server, "b", lists={"hotline": 8}) as b:
         for one in (a, b):
@@ -111,6 +124,31 @@ async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server
     found = server.run("HGETALL", "{urlward}:nodes")
     assert len(found) == 4
     assert b"hotline" not in b"".join(found)
+
+
+async def test_of_many_nodes_each_reads_so_many_in_a_second(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says how it is itself as often as ever."""
+    monkeypatch.setattr(fleet_nodes, "BEAT", 0.01)
+    monkeypatch.setattr(fleet_nodes, "READ_IN_A_SECOND", 0.01)
+    reads: list[int] = []
+    read = fleet_nodes.read_nodes
+
+    async def counted(connection: FleetConnection) -> Any:
+        reads.append(1)
+        return await read(connection)
+
+    monkeypatch.setattr(fleet_nodes, "read_nodes", counted)
+    async with node(server, "a") as a:
+        await until(lambda: a.latest)
+        first = server.run("HGET", "{urlward}:nodes", "a")
+        await until(lambda: server.run("HGET", "{urlward}:nodes", "a") != first, "another word")
+        assert len(reads) == 1, "the next is due in a hundred seconds"
+        # Of few, each second.
+        monkeypatch.setattr(fleet_nodes, "READ_IN_A_SECOND", 1e6)
+    async with node(server, "b"):
+        await until(lambda: len(reads) > 3)
 
 
 async def test_two_nodes_of_one_name_are_told_until_there_is_one(
@@ -205,6 +243,29 @@ def test_status_of_nodes_that_run(
         server.start()
         wait_for(lambda: metrics()["urlward_alarm", "fleet"] == 0, "the end of the alarm")
         wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_a_node_says_which_lists_were_issued(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "fleet.key").write_bytes(format_key(b"k" * 32))
+    (tmp_path / "list.txt").write_text("blocked.example\n")
+    (tmp_path / "list.ward").write_bytes(issue(3))
+    feeds = "".join(
+        f'[[feed]]\nname = "{name}"\npath = "list.{kind}"\nkey = "lists.key"\n'
+        for name, kind in (("phish", "txt"), ("hotline", "ward"))
+    )
+    (tmp_path / "lists.key").write_bytes(format_key(SECRET))
+    made = Companion("urlward.service.process", tmp_path, config(server, "gw1", feeds))
+    seal = seal_of(FleetTable(url=(server.url,), node="x", seal=str(tmp_path / "fleet.key")), None)
+
+    def issued() -> object:
+        sealed = server.run("HGET", "{urlward}:nodes", "gw1")
+        return json.loads(seal.unseal(sealed))[1]["issued"] if sealed else None
+
+    try:
+        wait_for(lambda: issued() == ["hotline"], "what it says")
     finally:
         made.process.kill()
         made.process.wait()

@@ -181,6 +181,14 @@ async def test_other_workers_of_a_node_are_ready_when_the_first_is(server: Serve
                 await one.end()
 
 
+async def test_that_a_node_has_all_is_said_anew_where_it_is_lost_alone(server: Server) -> None:
+    """Another of its workers would wait for it for minutes."""
+    async with fleet(server.url, "a") as (a,):
+        await until(lambda: server.run("HGET", "{urlward}:loaded", "a"))
+        server.run("DEL", "{urlward}:loaded")
+        await until(lambda: server.run("HGET", "{urlward}:loaded", "a") == a.shared._token.encode())
+
+
 async def test_times_that_are_over_are_not_taken(server: Server) -> None:
     async with fleet(server.url, "a") as (a,):
         await a.steer(ONE, TWO)
@@ -246,7 +254,9 @@ async def test_killed_and_restarted_empty(server: Server) -> None:
         for node in nodes:
             await until(lambda node=node: node.kernel.has(ONE, TWO, THREE, "192.0.2.5"))
         await until(lambda: server.run("ZCARD", "{urlward}:steered") == 4)
-        assert [len(node.told) for node in nodes] == [2, 2, 2]
+        assert [len(node.told) for node in nodes] == [2, 2, 2], (
+            "once that it is away, and once that it is back"
+        )
         await meet(*nodes)
         await c.steer("192.0.2.4")
         assert a.kernel.has("192.0.2.4")

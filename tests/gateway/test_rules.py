@@ -28,6 +28,7 @@ from urlward.gateway import rules as rules_of_gateway
 from urlward.gateway.firewalls import closed
 from urlward.gateway.rules import rules, setup_of
 from urlward.gateway.rules_watch import RulesWatch
+from urlward.gateway.system import LIBERAL
 from urlward.gateway.table import NftError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -471,12 +472,24 @@ def stray(s: socket.socket, f: Family) -> bytes:
     return segment[:16] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + segment[18:]
 
 
+@pytest.fixture
+def liberal(net: Network) -> Iterator[None]:
+    net.gateway.sysctl(LIBERAL, "1")
+    try:
+        yield
+    finally:
+        net.gateway.sysctl(LIBERAL, "0")
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "with others"])
 @families
 def test_a_segment_that_the_kernel_takes_for_none_ends_no_filtered_connection(
-    net: Network, f: Family
+    net: Network, f: Family, request: pytest.FixtureRequest, *, shared: bool
 ) -> None:
     """It is not translated, and looks like one of a connection that goes past the filter."""
-    net.up()
+    if shared:
+        request.getfixturevalue("liberal")
+    net.up(shared=shared)
     net.add(f.of("steer"), f.origin)
     family = socket.AF_INET6 if f.version == 6 else socket.AF_INET
     raw = net.client.do(socket.socket, family, socket.SOCK_RAW, socket.IPPROTO_TCP)
@@ -508,9 +521,14 @@ def back_by_another_way(net: Network) -> Iterator[None]:
         subprocess.run(["ip", "-n", world, "link", "del", "back0"], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("is_liberal", [False, True], ids=["strict", "liberal"])
 @families
-def test_a_connection_whose_answers_come_by_another_way_ends(net: Network, f: Family) -> None:
+def test_a_connection_whose_answers_come_by_another_way_ends(
+    net: Network, f: Family, request: pytest.FixtureRequest, *, is_liberal: bool
+) -> None:
     """The kernel takes it for no connection, and it would hang: neither led to the filter nor let through."""
+    if is_liberal:
+        request.getfixturevalue("liberal")
     net.up(shared=True)
     with back_by_another_way(net):
         ours, _ = connected(net, f.origin)

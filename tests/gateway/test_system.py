@@ -10,6 +10,7 @@ from gateway.inside import own_network
 from urlward.gateway import netlink, system
 from urlward.gateway.netlink import Link
 from urlward.gateway.system import (
+    LIBERAL,
     enslaved_interfaces,
     has_ipv6,
     interface_faults,
@@ -81,6 +82,12 @@ def test_what_the_kernel_is_not_set_to(proc: Path) -> None:
     assert same == lines
     assert src.startswith("net.ipv4.conf.all.src_valid_mark is 1, so origins' packets")
     assert accept.endswith("(keep_source): sysctl -w net.ipv4.tcp_fwmark_accept=0")
+    path = proc / "sys" / LIBERAL.replace(".", "/")
+    path.write_text("0\n")
+    assert list(unmet((4, 6), proc)) == lines, "with no other gateway it makes no difference"
+    assert [*unmet((4, 6), proc, shared=True)][-1].endswith(f"sysctl -w {LIBERAL}=1")
+    path.write_text("1\n")
+    assert list(unmet((4, 6), proc, shared=True)) == lines
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

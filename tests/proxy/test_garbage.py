@@ -91,6 +91,12 @@ async def relayed_and_kept_alive(rig: Rig, streams: Streams) -> None:
 
 
 @kind("reverse")
+async def relayed_to_who_asks_nothing_more(rig: Rig, streams: Streams) -> None:
+    await get(streams, GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") % b"a")
+    assert await closed(streams[0])
+
+
+@kind("reverse")
 async def blocked(rig: Rig, streams: Streams) -> None:
     for _ in range(2):
         await get(streams, BLOCKED % b"a", b"HTTP/1.1 451 ")

@@ -5,7 +5,8 @@ import gc
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import count
+from contextlib import nullcontext
+from itertools import count, pairwise
 from typing import Any
 
 import h2.config
@@ -940,6 +941,38 @@ def test_streams_take_their_turns(case: Case) -> None:
         assert sum(len(origin.heads) for origin in case.origins) == done
         case.loop.soon.pop(0)[0]() if case.loop.soon else None
     assert not case.loop.soon
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(20, 20), (50_000, 1)])
+def test_heads_that_a_few_bytes_name_are_read_one_by_one(case: Case, size: int, at_once: int) -> None:
+    """What they are decoded to takes time; of usual ones as many are read at once as ever."""
+    case.turns.turn_is_over = True
+    encoder, heads = hpack.Encoder(), []
+    for number in range(1, 41, 2):
+        fields = [*GET, *[(b"x", b"y" * 1000 if size > 1000 else b"y")] * max(size // 1000, 1)]
+        heads.append(frame(1, 5, number, encoder.encode(fields)))
+    assert sum(map(len, heads[1:])) < 20 * 200
+    case.http2.client_data(b"".join(heads))
+    taken = [len(case.http2._streams)]
+    while case.loop.soon:
+        case.loop.soon.pop(0)[0]()
+        taken.append(len(case.http2._streams))
+    assert taken[0] == at_once
+    assert max(after - before for before, after in pairwise([0, *taken])) == at_once
+    assert taken[-1] == sum(len(origin.heads) for origin in case.origins) == 20
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_each_byte_of_a_value_is_looked_at(at: int) -> None:
+    for byte in range(256):
+        value = b"ab"[:at] + bytes([byte]) + b"ab"[at:]
+        wrong: type[Exception] | None = None
+        if byte in b"\0\r\n" or (byte in b" \t" and at != 1):
+            wrong = MalformedError
+        elif (byte < 32 and byte != 9) or byte == 127:
+            wrong = HeadError
+        with pytest.raises(wrong) if wrong else nullcontext():
+            assert b"\r\na: %b\r\n" % value in read_request([*GET, (b"a", value)], ended=True).head
 
 
 def test_a_window_of_one_byte_has_to_be_paid_for(case: Case) -> None:

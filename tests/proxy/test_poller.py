@@ -173,6 +173,45 @@ async def test_what_was_not_served_in_a_round_goes_first_in_the_next(clock: Cloc
     assert min(counts) >= 3
 
 
+async def test_events_and_queued_work_share_a_round(clock: Clock) -> None:
+    """Where there is more of both than a round takes, neither waits for the other without end; nor others."""
+    poller = running_loop().poller
+    many = [socket.socketpair() for _ in range(40)]
+    queued = [poller.share(f"10.{number}.1.1") for number in range(40)]
+    told = tasks = 0
+
+    def happened() -> None:
+        nonlocal told
+        clock.work(0.9)
+        told += 1
+
+    def work(share: Share) -> None:
+        nonlocal tasks
+        clock.work(0.9)
+        tasks += 1
+        poller.later(share, lambda: work(share))
+
+    for number, (near, far) in enumerate(many):
+        far.send(b"a")
+        poller.watch(near.fileno(), READ, lambda _: happened(), poller.share(f"10.{number}.0.1"))
+    for share in queued:
+        poller.later(share, lambda share=share: work(share))  # type: ignore[misc]
+    rounds: list[tuple[float, int, int]] = []
+    for _ in range(20):
+        before = clock.now, told, tasks
+        await asyncio.sleep(0)
+        rounds.append((clock.now - before[0], told - before[1], tasks - before[2]))
+    for near, far in many:
+        poller.forget(near.fileno())
+        near.close()
+        far.close()
+    longest, _, _ = max(rounds)
+    assert longest < 0.0165
+    # Of events as many as in a round that has nothing else to do.
+    assert min(events for _, events, _ in rounds[1:]) >= 20
+    assert min(done for _, _, done in rounds[1:]) >= 10
+
+
 async def test_tasks_of_one_are_done_in_their_order_and_by_turns_with_its_events(
     pairs: Pairs, clock: Clock
 ) -> None:

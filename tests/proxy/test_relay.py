@@ -136,6 +136,29 @@ CHUNKED = b"POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\
 ENDED = ["close server", "end client", "linger"]
 
 
+def test_a_client_that_asks_nothing_more_is_not_waited_for() -> None:
+    case = Case().client(get("/1"), get("/2", "Connection: close\r\n"))
+    assert case.server(ok("1")).ends.asked == ["connect"]
+    assert case.server(ok("2")).ends.asked == ["connect", "close"]
+    assert case.ends.client == ok("1") + ok("2")
+
+
+@pytest.mark.parametrize(
+    ("more", "response"),
+    [
+        (b"GET /half", ok()),
+        (b"", ok(more="Transfer-Encoding: identity\r\n")),
+        (b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX Y: folded\r\n z\r\n\r\nok"),
+    ],
+    ids=["it sends on", "two framings", "malformed fields"],
+)
+def test_a_client_that_may_be_sending_is_waited_for(more: bytes, response: bytes) -> None:
+    case = Case().client(get(more="Connection: close\r\n"), *([more] if more else [])).server(response)
+    assert case.ends.asked == ["connect"]
+    case.relay.server_ended()
+    assert case.ends.asked == ["connect", *ENDED]
+
+
 def test_who_was_held_is_heard_where_what_it_asks_is_answered_no_more() -> None:
     case = Case().client(get(), get(method="POST", more="Content-Length: 99999\r\n"), b"x" * 70_000)
     assert case.ends.asked == ["connect", "hold"]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from lists.support import SECRET
 from urlward.config import FeedTable
@@ -9,7 +10,8 @@ from urlward.engine.digest import Key
 from urlward.feeds.store import Facts, FeedStore
 from urlward.policy.allows import add_allow, end_allow
 from urlward.records.metrics import RulesFacts
-from urlward.records.watches import FILES_AGAIN, Watches
+from urlward.records.watches import ALARMS, FILES_AGAIN, SETTLED, Watches
+from urlward.state.folder import StateError
 
 NOW = 1_800_000_000.0
 FEED = FeedTable(name="body", url="http://127.0.0.1:1/list", stale_after=100.0)
@@ -153,6 +155,109 @@ def test_traffic_that_is_not_filtered_is_an_alarm_until_it_is(tmp_path: Path) ->
     del found["canary", "gw1-0"]
     watches.look_at_traffic()
     assert [(kind, whose) for kind, _, whose in said[2:]] == [("canary-back", "gw1-0")]
+
+
+def test_what_was_raised_by_the_process_before_is_not_raised_again_and_ends(tmp_path: Path) -> None:
+    """As `systemctl reload` replaces it, with the workers: none of these says that anything was wrong."""
+    said: list[tuple[str, str]] = []
+    troubles = {("canary", "gw1-0"): "redirect: not for 9 s", ("authority", "gw1-1"): "over in 3 days"}
+    refused, rules = {"games": "/etc/games.txt: a web page"}, [RulesFacts(2, "nft", ("missing",))]
+    lost = ["it is missing"]
+
+    def process(lasts: list[tuple[str, str, str]]) -> Watches:
+        made = Watches(
+            [], tmp_path, Told(), refused=lambda: refused, rules=lambda: rules[0], lost=lambda: lost[0],
+            troubles=lambda: troubles, alarm=lambda kind, _, whose="", **__: said.append((kind, whose)),
+            lasts=lambda *one: lasts.append(one),
+        )  # fmt: skip
+        made.resume()
+        return made
+
+    def look(watches: Watches) -> None:
+        watches.look()
+        watches.look_at_lists()
+        watches.look_at_rules()
+        watches.look_at_traffic()
+        watches.keep()
+
+    lasting: list[tuple[str, str, str]] = []
+    look(process(lasting))
+    assert lasting == []
+    assert {kind for kind, _ in said} == {
+        "included", "refused-list", "rules-removed", "rules-wrong", "canary", "authority",
+    }  # fmt: skip
+    said.clear()
+
+    # The next has yet to hear of one worker; what it hears is as it was.
+    second, away = process(lasting), troubles.pop(("authority", "gw1-1"))
+    texts = {(kind, whose): text for kind, text, whose in lasting}
+    assert texts["canary", "gw1-0"] == "worker gw1-0: redirect: not for 9 s"
+    assert texts.keys() >= {("refused-list", "games"), ("rules-wrong", ""), ("included", "configuration")}
+    look(second)
+    troubles["authority", "gw1-1"] = away
+    for _ in range(SETTLED):
+        look(second)
+    assert said == []
+    troubles["canary", "gw1-0"] = "redirect: refused"
+    look(second)
+    assert said == [("canary", "gw1-0")], "it is another way now"
+    said.clear()
+
+    # The third sees two end, and one begin, which is over with all else before the fourth looks.
+    third = process(lasting)
+    look(third)
+    troubles.clear()
+    look(third)
+    assert sorted(said) == [("authority-valid", "gw1-1"), ("canary-back", "gw1-0")]
+    troubles["canary", "gw1-1"] = "redirect: not for 5 s"
+    look(third)
+    refused.clear()
+    troubles.clear()
+    rules[0], lost[0] = RulesFacts(2, "nft"), ""
+    said.clear()
+    fourth = process(lasting)
+    for _ in range(SETTLED - 1):
+        look(fourth)
+    assert said == []
+    for _ in range(2):
+        look(fourth)
+    ends = [
+        ("canary-back", "gw1-1"), ("included-back", "configuration"), ("list-back", "games"),
+        ("rules-right", ""),
+    ]  # fmt: skip
+    assert sorted(said) == ends
+    said.clear()
+    for _ in range(SETTLED + 1):
+        look(fifth := process(lasting))
+        look(fifth)
+    assert said == []
+
+
+def test_alarms_that_cannot_be_kept_or_read_are_raised(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def look() -> None:
+        watches = Watches(
+            [], tmp_path, Told(), troubles=lambda: {("canary", "gw1-0"): "redirect"},
+            alarm=lambda kind, *_, **__: said.append(kind),
+        )  # fmt: skip
+        watches.resume()
+        watches.look_at_traffic()
+        watches.keep()
+
+    for text in ("", "[]", '{"version":1,"alarms":[{"alarm":"canary"}]}'):
+        (tmp_path / ALARMS).write_text(text)
+        look()
+        assert said.pop() == "canary"
+        assert not said
+    (tmp_path / ALARMS).unlink()
+    (tmp_path / ALARMS).mkdir()
+    (tmp_path / ALARMS / "in").touch()
+    with patch("urlward.records.watches.write_kept", side_effect=StateError("no room")):
+        look()
+    assert said == ["canary"]
+    look()
+    assert said == ["canary"] * 2
 
 
 def test_what_a_publisher_says_is_wrong_is_an_alarm_until_it_is_right(tmp_path: Path) -> None:

@@ -72,13 +72,13 @@ class Told(Urlward):
         return self.folder / "dnstap"
 
     async def start(self) -> None:
-        aliases = Aliases(1_000, lambda host: bool(self.judge.find((host,))))
-        self.taps = DnstapServer(self.answers, aliases, self.faults, self.count)
-        for one in open_sockets(Address(str(self.path), 0, "unix")):
-            await self.taps.serve(one)
+        self.aliases = Aliases(1_000, lambda host: bool(self.judge.find((host,))))
+        self.taps = DnstapServer(self.answers, self.aliases, self.faults, self.count)
+        (self.listening,) = open_sockets(Address(str(self.path), 0, "unix"))
+        await self.taps.serve(self.listening)
 
-    def stop(self) -> None:
-        self.taps.end()
+    async def stop(self) -> None:
+        await self.taps.end()
 
 
 class Sender:

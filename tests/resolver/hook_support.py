@@ -101,9 +101,9 @@ class Urlward:
         for one in open_sockets(Address(str(self.folder / "socket"), 0, "unix")):
             await self.server.serve(one)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         if self.server is not None:
-            self.server.end()
+            await self.server.end()
             self.server = None
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import socket
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,10 +13,20 @@ import pytest
 
 from conftest import until
 from gateway.dns_support import keep
-from resolver.dnstap_support import FINISH, STOP, Sender, Told, control, data_frame, tapped
+from resolver.dnstap_support import (
+    ACCEPT,
+    FINISH,
+    READY_FRAME,
+    STOP,
+    Sender,
+    Told,
+    control,
+    data_frame,
+    tapped,
+)
 from resolver.hook_support import LIST
 from resolver.test_hook import answer
-from urlward.dns.dnstap import FORWARDER_RESPONSE, RESOLVER_RESPONSE, DnstapServer
+from urlward.dns.dnstap import CONTENT_TYPE, FORWARDER_RESPONSE, RESOLVER_RESPONSE, DnstapServer
 from urlward.dns.policy import Quota
 from urlward.dns.resolved import MARGIN, MOST_TTL
 from urlward.engine.steps import exhaust
@@ -29,7 +41,7 @@ async def urlward(tmp_path: Path) -> AsyncIterator[Told]:
     one = Told(tmp_path, LIST)
     await one.start()
     yield one
-    one.stop()
+    await one.stop()
 
 
 async def test_answers_that_have_left(urlward: Told) -> None:
@@ -267,9 +279,119 @@ async def test_others_have_their_turn_meanwhile(urlward: Told) -> None:
 
 async def test_it_ends_with_its_worker(urlward: Told) -> None:
     sender = await Sender.to(urlward.path)
-    urlward.taps.end()
+    await urlward.taps.end()
     assert await sender.ended() == b""
     assert isinstance(urlward.taps, DnstapServer)
+
+
+@pytest.fixture
+async def another(urlward: Told, tmp_path: Path) -> AsyncIterator[DnstapServer]:
+    """The worker that is to take this one's place, on the same socket; it does not accept yet."""
+    made = DnstapServer(urlward.answers, urlward.aliases, urlward.faults, urlward.count)
+    yield made
+    await made.end()
+
+
+async def test_connections_go_on_with_the_worker_that_takes_this_ones_place(
+    urlward: Told, another: DnstapServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    listening = urlward.listening.dup()
+    senders = [await Sender.to(urlward.path) for _ in range(3)]
+    reader, writer = await asyncio.open_unix_connection(urlward.path)  # which has not agreed yet
+    frames = [data_frame(tapped(answer(f"n{n}.blocked.example", f"n{n}.blocked.example 60 A 203.0.113.{n}")))
+              for n in range(3)]  # fmt: skip
+    # Of the first nothing, of the second a part of a frame, and of the third more than is read at once.
+    senders[1].writer.write(frames[1][:50])
+    senders[2].writer.write(data_frame(tapped(PLAIN)) * 2_000 + frames[2][:5])
+    await until(lambda: urlward.taps.connections == 4 and urlward.counts["passed"], "all")
+    await urlward.taps.end()
+    assert urlward.taps.connections == 0
+    await another.serve(listening)
+    await until(lambda: another.connections == 4, "all, by the other")
+    for sender, rest in zip(senders, (frames[0], frames[1][50:], frames[2][5:]), strict=True):
+        sender.writer.write(rest)
+        await sender.end()
+    assert urlward.counts == {"passed": 2_000, "steered": 3}
+    assert urlward.kernel.told == {f"203.0.113.{n}" for n in range(3)}
+    writer.write(READY_FRAME)
+    assert await reader.readexactly(12 + 8 + len(CONTENT_TYPE)) == control(ACCEPT, CONTENT_TYPE)
+    writer.close()
+    said = [one.getMessage() for one in caplog.records]
+    assert len([one for one in said if "tells of its answers" in one]) == 3, "which are the same still"
+    assert [one.levelno for one in caplog.records if one.levelno > logging.INFO] == []
+
+
+async def test_what_is_being_steered_is_steered_before_a_connection_is_handed_over(
+    urlward: Told, another: DnstapServer
+) -> None:
+    listening = urlward.listening.dup()
+    sender = await Sender.to(urlward.path)
+    urlward.kernel.gate = asyncio.Event()
+    sender.tell(tapped(BLOCKED))
+    await until(lambda: urlward.kernel.waiting, "the kernel")
+    ending = asyncio.ensure_future(urlward.taps.end())
+    await another.serve(listening)
+    await asyncio.sleep(0.05)
+    assert not ending.done()
+    assert another.connections == 0
+    urlward.kernel.gate.set()
+    await ending
+    sender.tell(tapped(PLAIN))
+    await sender.end()
+    assert urlward.counts == {"steered": 1, "passed": 1}
+
+
+@pytest.mark.parametrize("whose", ["another's", "no socket", "cut short", "in a stream"])
+async def test_nobody_else_hands_anything_over(
+    urlward: Told, whose: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A resolver may connect, and could have this process read, or hold open, what it gives."""
+    sender = await Sender.to(urlward.path)
+    ours, theirs = socket.socketpair()
+    path = str(urlward.path)
+    message = b"\0\0\0\2\1\1"
+    if whose == "another's":
+        urlward.path.chmod(0o666)
+        for folder in (urlward.path.parent, *urlward.path.parent.parents):
+            if folder.is_relative_to("/tmp/pytest-of-root"):
+                folder.chmod(folder.stat().st_mode | 0o011)
+        script = (
+            "import socket, os, sys; s = socket.socket(socket.AF_UNIX); os.setuid(65534);"
+            "s.connect(sys.argv[1]); socket.send_fds(s, [bytes.fromhex(sys.argv[2])], [int(sys.argv[3])]);"
+            "s.recv(1)"
+        )
+        command = (sys.executable, "-c", script, path, message.hex(), str(theirs.fileno()))
+        process = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
+        assert await process.wait() == 0
+    elif whose == "in a stream":
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(path)
+            s.sendall(READY_FRAME)
+            await until(lambda: urlward.taps.connections == 2)
+            await asyncio.sleep(0.05)
+            socket.send_fds(s, [message], [theirs.fileno()])
+    else:
+        with socket.socket(socket.AF_UNIX) as s, Path("/etc/hostname").open() as file:
+            s.connect(path)
+            part = message[:3] if whose == "cut short" else message
+            given = file if whose == "no socket" else theirs
+            socket.send_fds(s, [part], [given.fileno()])
+    theirs.close()
+    # What was given is let go, and nobody else is worse off.
+    ours.setblocking(False)
+    if whose != "no socket":
+        assert await asyncio.get_running_loop().sock_recv(ours, 1) == b""
+    ours.close()
+
+    def lines() -> list[str]:
+        return [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+
+    await until(lambda: lines() and urlward.taps.connections == 1, "its end")
+    assert len(lines()) == 1
+    sender.tell(tapped(BLOCKED))
+    await sender.end()
+    assert len(urlward.kernel.followed) == 1
 
 
 async def test_a_goodbye_is_answered(urlward: Told) -> None:

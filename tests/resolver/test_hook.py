@@ -32,7 +32,7 @@ async def urlward(tmp_path: Path) -> AsyncIterator[Urlward]:
     one = Urlward(tmp_path, LIST, 30.0, "open")
     await one.start()
     yield one
-    one.stop()
+    await one.stop()
 
 
 class Hook:
@@ -317,7 +317,7 @@ async def test_late_replies_are_counted(tmp_path: Path) -> None:
     assert urlward.late == 0
     urlward.kernel.gate.set()
     await until(lambda: urlward.late == 1, "the late reply")
-    urlward.stop()
+    await urlward.stop()
 
 
 async def test_unbound_has_more_descriptors_than_select_takes(urlward: Urlward) -> None:

@@ -61,7 +61,7 @@ async def running(
         async with resolving(kind, folder, urlward.folder, upstream, **(options or {})) as resolver:
             yield resolver, urlward, upstream
     finally:
-        urlward.stop()
+        await urlward.stop()
         upstream.close()
 
 
@@ -223,7 +223,7 @@ async def test_without_urlward(kind: str, fail: str, tmp_path: Path) -> None:
         await until(lambda: urlward.late, "a late reply")
         await until(ask)
         # It is gone, and comes back.
-        urlward.stop()
+        await urlward.stop()
         for name in ["blocked.example", "www.paged.example"] * 3:
             assert await ask(name) == (fail == "open"), name
         assert await ask("plain.example")
@@ -290,7 +290,7 @@ async def test_no_filter(kind: str, tmp_path: Path) -> None:
             assert {"plain.example", "blocked.example"} <= set(urlward.asked)
             assert urlward.kernel.addresses == {"203.0.113.1"}
     finally:
-        urlward.stop()
+        await urlward.stop()
         upstream.close()
 
 

@@ -54,7 +54,10 @@ class Merger:
         self._source = source
         self._held: dict[Key, Held | None] = {}
         self._sessions: dict[str, set[Key]] = {}
-        self._over: set[tuple[Key, str]] = set()
+        self._looked_up: set[str] = set()
+        """Sessions of which all is here that the store has."""
+        self._over: dict[tuple[Key, str], tuple[int, str]] = {}
+        """Ends and subscribers that are told of addresses of sessions, whose end may name them still."""
         self._perhaps: tuple[Key, int, str] | None = None
         """Whose span in doubt was the last, and its end."""
         self._back = 0
@@ -88,10 +91,10 @@ class Merger:
         if len(self._held) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
             self._held = {key: [*held] for key, held in changes.held.items()} | dict.fromkeys(changes.gone)
-            self._sessions = {}
+            self._sessions, self._looked_up = {}, set()
             for key, held in changes.held.items():
                 self._note(key, held)
-        self._over = set()
+        self._over = {}
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
@@ -102,9 +105,10 @@ class Merger:
             for key in missing:
                 self._keep(key, known.get(key))
         # What ends has addresses that its end need not name.
-        ending = {s[8] for s in sightings if s[9] == _ENDED and s[8]} - self._sessions.keys()
-        if ending:
-            for key, held in self._store.held(self._source, ending).items():
+        sessions = {s[8] for s in sightings if s[8] and s[9] in (_HELD, _ENDED)} - self._looked_up
+        self._looked_up |= sessions
+        if sessions:
+            for key, held in self._store.held(self._source, sessions).items():
                 if key not in self._held:
                     self._keep(key, held)
 
@@ -204,15 +208,17 @@ class Merger:
     def _ended(self, key: Key, held: Held | None, new: Held) -> None:
         new[_ENDING] = Ending.TOLD
         session = new[_SESSION]
-        if (key, session) in self._over:
+        if self._over.get((key, session)) == (new[_END], new[_SUBSCRIBER]):
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         if held is not None and new[_END] >= held[_START]:
             new[_START] = held[_START]
             self._drop(key)
-            for other in self._sessions.pop(session, ()):
-                self._end_with(other, new, doubt)
-        elif new[_START] <= 0:
+        # Whatever it is that the end names: the session has ended.
+        self._looked_up.discard(session)
+        for other in self._sessions.pop(session, ()):
+            self._end_with(other, new, doubt)
+        if new[_START] <= 0:
             self.changes.skipped += 1
             return
         new[_END] = _after(new[_START], new[_END])
@@ -221,11 +227,15 @@ class Merger:
     def _end_with(self, key: Key, ended: Held, doubt: int) -> None:
         """End another address of a session that has ended."""
         held = self._held.get(key)
-        if held is not None and held[_SESSION] == ended[_SESSION] and held[_START] <= ended[_END]:
+        if held is None or held[_SESSION] != ended[_SESSION]:
+            return
+        if held[_START] > ended[_END]:
+            self._note(key, held)  # another session by the same name, which goes on
+        else:
             held[_END], held[_ENDING] = _after(held[_START], ended[_END]), Ending.TOLD
             self._end_within(key, held, doubt)
             self._drop(key)
-            self._over.add((key, ended[_SESSION]))
+            self._over[key, held[_SESSION]] = ended[_END], held[_SUBSCRIBER]
 
     def _decline(self, key: Key, held: Held, at: int) -> None:
         """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
@@ -254,6 +264,7 @@ class Merger:
 
     def _hold(self, key: Key, held: Held) -> None:
         self._keep(key, held)
+        self._over.pop((key, held[_SESSION]), None)
         self.changes.held[key] = held
         self.changes.gone.discard(key)
 

@@ -130,7 +130,8 @@ def _up(args: argparse.Namespace) -> int:
         _note(
             [f"gateway.mss: rules give TCP segments {min(sizes)} bytes, the filter's own connections do not"]
         )
-    _note((*made.notes, *unmet(made.plan.families, marks=gateway.keep_source), *lacking))
+    settings = unmet(made.plan.families, marks=gateway.keep_source, shared=made.plan.shared)
+    _note((*made.notes, *settings, *lacking))
     print(
         f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
         f"ports {', '.join(map(str, gateway.ports))} to {made.plan.listen}, "

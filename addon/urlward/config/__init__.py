@@ -105,6 +105,12 @@ class Config(Table):
         """Whether a filter with it has a state folder, and so heeds what is allowed for a while."""
         return bool(self.state or self.feed or self.records is not None)
 
+    def hung_after(self, *, steer: bool = False) -> int:
+        """Seconds of silence after which a process hangs: fewer where all of a network's DNS waits for it."""
+        if self.worker_timeout is not None:
+            return self.worker_timeout
+        return STEERING_TIMEOUT if steer else WORKER_TIMEOUT
+
     def refused(self, *problems: Problem) -> ConfigError:
         """Error to raise where it cannot be used, with file and line of each problem."""
         if self._sources is None:

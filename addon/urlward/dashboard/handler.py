@@ -157,11 +157,13 @@ class Visitor(NamedTuple):
         name: of the person.
         role: what they may do.
         id: of the session; empty for a token.
+        grant: by which they are in (`urlward.state.people.Person`).
     """
 
     name: str
     role: Role
     id: str = ""
+    grant: str = ""
 
 
 class Sessions:
@@ -202,7 +204,7 @@ class Sessions:
         if not begun - 60 <= now < begun + SESSION or id_ in self._ended:
             return None
         person = self._people.by_grant(grant, now)
-        return None if person is None else Visitor(person.name, person.role, id_)
+        return None if person is None else Visitor(person.name, person.role, id_, grant)
 
     def end(self, visitor: Visitor, now: float | None = None) -> None:
         """End a session; it stays ended when this process begins anew.
@@ -323,6 +325,17 @@ class Base(RequestHandler):
         cookie = self.get_cookie(self.context.sessions.name)
         return self.bearer() or self.context.sessions.visitor(cookie, self.context.clock())
 
+    def is_in(self) -> bool:
+        """Whether the visitor of a request still is in: their session has not been ended since, and they have
+        been neither removed nor given another role."""
+        visitor, now = self.visitor(), self.context.clock()
+        if visitor is None:
+            return True
+        if visitor.id:
+            cookie = self.get_cookie(self.context.sessions.name)
+            return self.context.sessions.visitor(cookie, now) == visitor
+        return self.context.people.by_grant(visitor.grant, now) is not None
+
     def bearer(self) -> Visitor | None:
         """Authenticate by token (RFC 6750).
 
@@ -334,7 +347,7 @@ class Base(RequestHandler):
             scheme, _, token = self.request.headers.get("Authorization", "").partition(" ")
             if scheme.lower() == "bearer":
                 person = self.person_of(token.strip(), "script")
-                self._bearer = Visitor(person.name, person.role)
+                self._bearer = Visitor(person.name, person.role, grant=person.grant)
         return self._bearer
 
     def person_of(self, token: str, way: str) -> Person:
@@ -419,11 +432,14 @@ class Base(RequestHandler):
         self.finish(json.dumps(value) + "\n")
 
     async def send(self, parts: AsyncIterator[str]) -> None:
-        """Answer with what may be long, as it is read; the connection is closed where it is not, or where the
-        rest cannot be had: half of it must not look like all of it."""
+        """Answer with what may be long, as it is read; the connection is closed where it is not, where the
+        rest cannot be had, or where the visitor is out meanwhile: half of it must not look like all of it."""
         async with self.context.sending:
             try:
                 async for part in parts:
+                    if not self.is_in():
+                        self.detach().close()
+                        return
                     self.write(part)
                     await asyncio.wait_for(self.flush(), UNREAD)
             except StreamClosedError:

@@ -8,14 +8,19 @@ A stream is in Frame Streams: frames with four bytes of length before each; a le
 control frame follows (https://farsightsec.github.io/fstrm/). Sender and receiver agree first: READY, ACCEPT,
 START, and in the end STOP, FINISH. Each frame is a message in protocol buffers (https://dnstap.info,
 ``dnstap.proto``), of which a few fields count here.
+
+Some resolvers find out that a connection has ended only by telling the next answer, which is lost. So a
+worker that ends hands its connections over to the one that has taken its place: it connects to the socket as
+a resolver does, and sends the connection's descriptor (SCM_RIGHTS, unix(7)) with what it has read of a frame.
 """
 
 import asyncio
 import logging
+import os
+import socket
 import struct
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
-from typing import Any, NamedTuple
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any, NamedTuple, override
 
 from urlward.dns.handling import Answers
 from urlward.dns.hook import ResolverSocket
@@ -23,6 +28,7 @@ from urlward.dns.judge import Faults
 from urlward.dns.resolved import Aliases
 from urlward.dns.wire import HEADER, Scan, WireError, host_of, read_question, scan
 from urlward.engine.errors import UrlwardError
+from urlward.proxy.acceptor import Acceptor
 
 logger = logging.getLogger("urlward.gateway")
 
@@ -78,6 +84,22 @@ class FrameStream:
         self.started = self.ended = False
         self._accepted = False
         self._data = b""
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has come yet."""
+        return not self._accepted and not self._data
+
+    def left(self) -> bytes:
+        """What another stream needs to go on with what the sender says next."""
+        return bytes((self._accepted, self.started)) + self._data
+
+    @classmethod
+    def resumed(cls, left: bytes) -> "FrameStream":
+        """A stream that goes on where another has `left`."""
+        made = cls()
+        made._accepted, made.started, made._data = bool(left[0]), bool(left[1]), left[2:]
+        return made
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """The data frames that these bytes complete.
@@ -234,6 +256,14 @@ _PIECE = 16_384
 
 _RESPONSE = 0x80
 
+END_WITHIN = 2.0
+"""Seconds for which a worker that ends waits until what it has read is steered."""
+
+_PEER = struct.Struct("3i")
+"""Process, user and group of a peer (SO_PEERCRED)."""
+
+_MOST_LEFT = MOST_FRAME + 2 * _PIECE
+
 
 class DnstapServer(ResolverSocket):
     """Server at a socket for dnstap.
@@ -255,38 +285,158 @@ class DnstapServer(ResolverSocket):
         faults: Faults,
         count: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(self._protocol)
+        super().__init__()
         self._answers = answers
         self._aliases = aliases
         self._faults = faults
         self._count = count
+        self._open: set[socket.socket] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Future[bool]] = set()
+        """Set to True where there is something to read, and to False where this worker ends."""
+        self._path = ""
+        self._ending = False
 
-    def _protocol(self) -> asyncio.BaseProtocol:
-        return asyncio.StreamReaderProtocol(asyncio.StreamReader(_PIECE), self._take)
+    @property
+    @override
+    def connections(self) -> int:
+        return len(self._open)
 
-    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.opened(writer.transport)
-        stream = FrameStream()
+    @override
+    async def serve(self, one: socket.socket) -> Acceptor:
+        self._path = one.getsockname()
+        return await super().serve(one)
+
+    @override
+    def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:
+        self._start(sock, FrameStream())
+
+    @override
+    async def end(self) -> None:
+        for acceptor in self.acceptors:
+            acceptor.close()
+        self._ending = True
+        for one in self._waiting:
+            if not one.done():
+                one.set_result(False)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_WITHIN)
+
+    def _start(self, sock: socket.socket, stream: FrameStream) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(sock, stream))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, sock: socket.socket, stream: FrameStream) -> None:
+        self._open.add(sock)
+        goes_on = False
         try:
-            while not stream.ended and (data := await reader.read(_PIECE)):
-                before = stream.started
-                await self._act(stream, data)
-                if stream.started and not before:
-                    logger.info("dnstap: a resolver tells of its answers (%d connections)", self.connections)
-                if stream.reply:
-                    writer.write(stream.reply)
-                    stream.reply = b""
+            goes_on = await self._read_all(sock, stream) and self._hand_over(sock, stream)
         except OSError:
             pass  # it has gone
         except Exception as e:  # noqa: BLE001 - one resolver must not end what others tell
             self._faults.say(e, "a dnstap connection ends, and what the resolver had yet to tell is lost")
         finally:
-            self.closed(writer.transport)
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-        if stream.started:
+            self._open.discard(sock)
+            sock.close()
+        if stream.started and not goes_on:
             logger.info("dnstap: a resolver has gone (%d connections)", self.connections)
+
+    async def _read_all(self, sock: socket.socket, stream: FrameStream) -> bool:
+        """Act on all that a resolver says.
+
+        Returns:
+            Whether there is more to come, and this worker ends.
+
+        Raises:
+            OSError: the connection is lost.
+            UrlwardError: what is said is not to be read.
+        """
+        while not stream.ended:
+            found = await self._received(sock)
+            if found is None:
+                return True
+            data, fds = found
+            if fds:
+                await self._take_over(sock, stream, data, _given(fds[0]))
+                return False
+            if not data:
+                return False
+            before = stream.started
+            await self._act(stream, data)
+            if stream.started and not before:
+                logger.info("dnstap: a resolver tells of its answers (%d connections)", self.connections)
+            if stream.reply:
+                reply, stream.reply = stream.reply, b""
+                await asyncio.get_running_loop().sock_sendall(sock, reply)
+        return False
+
+    async def _received(self, sock: socket.socket) -> tuple[bytes, list[int]] | None:
+        """Next bytes and descriptors; None where this worker ends.
+
+        Raises:
+            OSError: the connection is lost.
+        """
+        loop = asyncio.get_running_loop()
+        while not self._ending:
+            try:
+                data, fds, _, _ = socket.recv_fds(sock, _PIECE, 1, socket.MSG_CMSG_CLOEXEC)
+            except BlockingIOError:
+                readable = loop.create_future()
+                self._waiting.add(readable)
+                loop.add_reader(sock, _tell, readable)
+                try:
+                    await readable
+                finally:
+                    loop.remove_reader(sock)
+                    self._waiting.discard(readable)
+            else:
+                return data, fds
+        return None
+
+    def _hand_over(self, sock: socket.socket, stream: FrameStream) -> bool:
+        """Give a connection to the worker that has taken this one's place; False where there is none."""
+        left = stream.left()
+        message = _NUMBER.pack(len(left)) + left
+        try:
+            with socket.socket(socket.AF_UNIX) as to:
+                to.setblocking(False)
+                to.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(message))
+                to.connect(self._path)
+                sent = socket.send_fds(to, [message], [sock.fileno()])
+                while sent < len(message):
+                    sent += to.send(message[sent:])
+        except OSError:
+            return False
+        return True
+
+    async def _take_over(
+        self, sock: socket.socket, stream: FrameStream, data: bytes, given: socket.socket
+    ) -> None:
+        """Take the connection that the worker before hands over on another.
+
+        Raises:
+            OSError: that is lost.
+            UrlwardError: it is no such worker, or hands over something else.
+        """
+        try:
+            _, user, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+            is_stream = (given.family, given.type) == (socket.AF_UNIX, socket.SOCK_STREAM)
+            if user != os.geteuid() or not stream.untouched or not is_stream:
+                raise UrlwardError("a descriptor where none is expected")
+            while len(data) < 4 or len(data) < 4 + _NUMBER.unpack_from(data)[0]:
+                found = await self._received(sock)
+                if found is None or not found[0] or found[1] or len(data) > _MOST_LEFT:
+                    _close(found[1] if found else ())
+                    raise UrlwardError("a connection is not handed over whole")
+                data += found[0]
+            if not 2 <= len(data) - 4 <= _MOST_LEFT:
+                raise UrlwardError("a connection is not handed over whole")
+            given.setblocking(False)
+        except BaseException:
+            given.close()
+            raise
+        self._start(given, FrameStream.resumed(data[4:]))
 
     async def _act(self, stream: FrameStream, data: bytes) -> None:
         """Act on what a resolver says.
@@ -333,6 +483,29 @@ class DnstapServer(ResolverSocket):
         if tapped.kind == CLIENT_RESPONSE:
             return [self._aliases.told(read)]
         return self._aliases.take(read, tapped.zone)
+
+
+def _tell(readable: "asyncio.Future[bool]") -> None:
+    if not readable.done():
+        readable.set_result(True)
+
+
+def _given(fd: int) -> socket.socket:
+    """Connection of a descriptor.
+
+    Raises:
+        UrlwardError: it is none of a socket.
+    """
+    try:
+        return socket.socket(fileno=fd)
+    except OSError as e:
+        os.close(fd)
+        raise UrlwardError("a descriptor that is of no connection") from e
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _leads(read: Scan) -> bool:

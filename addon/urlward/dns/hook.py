@@ -21,10 +21,11 @@ import re
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
 from io import BytesIO
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, override
 
 import dns.exception
 import dns.message
@@ -66,22 +67,20 @@ from urlward.proxy.acceptor import Acceptor, Transports
 logger = logging.getLogger("urlward.gateway")
 
 
-class ResolverSocket:
+class ResolverSocket(ABC):
     """Server of resolvers' connections.
 
-    Args:
-        make: makes the protocol of one, which says when it is `opened` and `closed`.
+    Attributes:
+        acceptors: of the sockets that it serves.
     """
 
-    def __init__(self, make: Callable[[], asyncio.BaseProtocol]) -> None:
-        self._make = make
-        self._acceptors: list[Acceptor] = []
-        self._open: set[asyncio.BaseTransport] = set()
+    def __init__(self) -> None:
+        self.acceptors: list[Acceptor] = []
 
     @property
+    @abstractmethod
     def connections(self) -> int:
         """Count of those that are open."""
-        return len(self._open)
 
     async def serve(self, one: socket.socket) -> Acceptor:
         """Take resolvers' connections from a bound socket.
@@ -89,24 +88,17 @@ class ResolverSocket:
         Raises:
             OSError: another process listens there.
         """
-        made = Acceptor(Transports(self._make).take, one)
-        self._acceptors.append(made)
+        made = Acceptor(self.take, one)
+        self.acceptors.append(made)
         return made
 
-    def end(self) -> None:
-        """Stop; resolvers connect to another worker."""
-        for acceptor in self._acceptors:
-            acceptor.close()
-        for transport in tuple(self._open):
-            transport.close()
+    @abstractmethod
+    def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:
+        """Take an accepted connection."""
 
-    def opened(self, transport: asyncio.BaseTransport) -> None:
-        """A resolver has connected."""
-        self._open.add(transport)
-
-    def closed(self, transport: asyncio.BaseTransport) -> None:
-        """A resolver's connection has ended."""
-        self._open.discard(transport)
+    @abstractmethod
+    async def end(self) -> None:
+        """Stop; resolvers connect to another worker, or have been handed over to it."""
 
 
 _ADDRESS_SIZES = (0, 4, 16)
@@ -145,12 +137,38 @@ class HookServer(ResolverSocket):
         late: Callable[[], None] = lambda: None,
         count: Callable[[str], None] = lambda _: None,
     ) -> None:
-        super().__init__(lambda: _Hook(self))
+        super().__init__()
+        self._take = Transports(lambda: _Hook(self)).take
+        self._open: set[asyncio.BaseTransport] = set()
         self.answers = answers
         self.faults = faults
         self._settle = settle
         self._late = late
         self._count = count
+
+    @property
+    @override
+    def connections(self) -> int:
+        return len(self._open)
+
+    @override
+    def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:
+        self._take(sock, peername)
+
+    @override
+    async def end(self) -> None:
+        for acceptor in self.acceptors:
+            acceptor.close()
+        for transport in tuple(self._open):
+            transport.close()
+
+    def opened(self, transport: asyncio.BaseTransport) -> None:
+        """A resolver has connected."""
+        self._open.add(transport)
+
+    def closed(self, transport: asyncio.BaseTransport) -> None:
+        """A resolver's connection has ended."""
+        self._open.discard(transport)
 
     def replied(self, reply: bytes, since: float) -> None:
         """A reply has left to what came at a time by `time.monotonic`."""

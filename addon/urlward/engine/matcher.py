@@ -20,6 +20,7 @@ from urlward.engine.perceptual import PerceptualList
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
 from urlward.engine.table import FileTable
 from urlward.engine.url import (
+    BEGINS_A_HOST,
     DEFAULT_PORTS,
     Reading,
     Work,
@@ -47,8 +48,6 @@ does (`Work`)."""
 _ROW, _SEQUENCE = 32, 64
 """Characters that cost what looking at one more row does, and at one more sequence that may be in a path
 (`Work`)."""
-
-_SLASHES = ("/", "\\")
 
 EXACT = tuple(algorithm for algorithm in ALGORITHMS if algorithm != PDQ)
 """Algorithms whose digests are compared as a whole, those that say most of a file first."""
@@ -121,7 +120,7 @@ class Matcher:
         if states is ALL_QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
             # one that a path sequence begins with. No other host is in it either.
-            if not self._floating and target[1:2] not in _SLASHES:
+            if not self._floating and target[1:2] not in BEGINS_A_HOST:
                 return PASS
             path, _, query = target.partition("?")
             if is_plain_path(path) and not has_path_behind(query):

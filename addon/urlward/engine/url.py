@@ -77,8 +77,9 @@ _OVERLONG = re.compile(
     r"(?i:%c[01]%[89ab][0-9a-f]|%e0%[89][0-9a-f]%[89ab][0-9a-f]"
     r"|%(?:f0|f8%80|fc%80%80)%8[0-9a-f](?:%[89ab][0-9a-f]){2})"
 ).sub
-_BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+").sub
+_BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+")
 _PLUSES = re.compile(r"\+|%2[bB]").sub
+_BREAKS = re.compile(r"%(?:25)*(?:09|0[aA]|0[dD])").sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
@@ -99,6 +100,7 @@ _AUTHORITIES_IN_PATH = [
 ]
 _END = re.compile(r"%(?:(?:25)*[01][0-9A-Fa-f]|.?\Z|(?![0-9A-Fa-f]{2})..)", re.DOTALL).search
 _ESCAPED_DOT = re.compile("%2[eE]")
+_ESCAPED_SLASH = re.compile("%2[fF]").sub
 _ESCAPED_MARK = re.compile("%(?:(3[fF])|23|20(?=(?i:HTTP)/))").search
 _DOT_OR_BLANK = re.compile("%(?:(2[eE])|20)")
 _PATH_PARAMETERS = re.compile(r";[^/]*")
@@ -409,17 +411,28 @@ def is_address(host: str) -> bool:
     return host.startswith("[") or (host[-1:].isdigit() and host.rpartition(".")[2].isdigit())
 
 
+BEGINS_A_HOST = ("/", "\\", "%")
+"""What a target's first slash is followed by where it may begin with a host."""
+
+
 def hosts_in_path(target: str) -> tuple[str, ...]:
     """Hosts that a target as sent begins with, in canonical form: programs that go by its URL take them for
-    what is asked for, whatever the Host field says (``new URL("//a/b", base)`` is of the host ``a``)."""
-    if not _TWO_SLASHES(target):
+    what is asked for, whatever the Host field says (``new URL("//a/b", base)`` is of the host ``a``), some
+    once they have unescaped it."""
+    if target[1:2] not in BEGINS_A_HOST or _BEYOND_ASCII.match(target, 1):
         return ()
     path, _ = split_target(target)
+    steps = {path: None}
+    if "%" in path and len(path) <= _MAX_ODD_PATH:
+        with suppress(UrlError):  # nested too deep for anybody
+            once = _unescape_once(path)
+            for step in (once, _unescape_once(once), _unescape(path)):
+                steps[step.translate(_STRIP)] = None
     found: dict[str, None] = {}
-    for find in _AUTHORITIES_IN_PATH:
-        if match := find(path):
+    for step in steps:
+        for authority, _ in _in_front(step):
             with suppress(UrlError):  # what is no host is none to them either
-                found[canonical_host(split_authority(match[0].lstrip("/\\"))[0])] = None
+                found[canonical_host(split_authority(authority.lstrip("/\\"))[0])] = None
     return tuple(host for host in found if len(host) <= _MOST_ODD_HOST)
 
 
@@ -560,6 +573,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and target.isascii()
         and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
         and not has_path_behind(query)
+        and not ("?" in query and _may_have_a_file_above(path))
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False, False))
@@ -567,20 +581,22 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
     narrowed = _narrowed(target)
-    for text in dict.fromkeys((narrowed, *_passed_on(narrowed, work))):
+    texts = dict.fromkeys((narrowed, *_passed_on(narrowed, work)))
+    for text in texts:
         if text != target:
             readings += _with_files(_in_every_way(text, work), work)
         readings += _up_to_escaped_mark(text, work)
     readings = tuple(dict.fromkeys(readings))
-    ends = () if target.isascii() else (*_without_blanks(target), *_without_blanks(target, _first_word))
+    ends = [] if target.isascii() else [*_without_blanks(target), *_without_blanks(target, _first_word)]
+    unbroken = [joined for text in texts if (joined := _without_breaks(text)) != text]
+    ends += unbroken
     respelled = _respelled(target, narrowed)
     if respelled or ends:
         found = dict.fromkeys(readings)
         for text in dict.fromkeys(ends):
             if text not in respelled:
-                found |= {
-                    r._replace(shorter=True): None for r in _with_files(_in_every_way(text, work), work)
-                }
+                ways = *_with_files(_in_every_way(text, work), work), *_up_to_escaped_mark(text, work)
+                found |= {r._replace(shorter=True): None for r in ways}
         for text in respelled:
             ways = *_with_files(_in_every_way(text, work), work), *_up_to_escaped_mark(text, work)
             found |= {r._replace(respelled=True): None for r in ways}
@@ -591,13 +607,22 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
                     for r in _with_files(_in_every_way(text, work), work)
                 }
         readings = tuple(found)
-    if _DOT_SEGMENT(_unescape(narrowed.partition("?")[0])):
+    if any(_DOT_SEGMENT(_unescape(text.partition("?")[0])) for text in (narrowed, *unbroken)):
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
         return tuple([reading._replace(shorter=False, respelled=False) for reading in readings])
     return readings
 
 
-_DOTS = re.compile(r"/(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
+_DOTS = re.compile(r"(?:/|%2[fF])(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
+
+
+_DOT, _SLASH = (re.compile(pattern).search for pattern in (r"\.|%2[eE]", "/|%2[fF]"))
+
+
+def _may_have_a_file_above(path: str) -> bool:
+    """Whether a path as sent may have more path behind a file."""
+    dot = _DOT(path)
+    return dot is not None and _SLASH(path, dot.end()) is not None
 
 
 def has_path_behind(query: str) -> bool:
@@ -643,8 +668,16 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     match = _ESCAPED_MARK(path)
     if match is None:
         return ()
-    behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
-    readings = _with_files(_in_every_way(path[: match.start()] + behind, work), work)
+    behind = {"": None}
+    if match[1]:
+        # The query as sent follows, or is not passed on.
+        begun = f"?{_unescape_once(path[match.end() :])}"
+        behind = {f"{begun}{mark}{query}": None, begun: None}
+    readings = [
+        reading
+        for rest in behind
+        for reading in _with_files(_in_every_way(path[: match.start()] + rest, work), work)
+    ]
     return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
 
 
@@ -655,33 +688,63 @@ def _is_file(path: str) -> bool:
 def _narrowed(target: str) -> str:
     """A target without escapes that only some have: `%u002f` is a slash to IIS, the overlong `%c0%af` to
     SWI-Prolog."""
-    return _OVERLONG(_shortest, _WIDE_ESCAPES(_narrow, target)) if "%" in target else target
+    return (
+        _OVERLONG(_Spelled(_shortest), _WIDE_ESCAPES(_Spelled(_narrow), target)) if "%" in target else target
+    )
 
 
-def _narrow(wide: re.Match[str]) -> str:
-    text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
+class _Spelled(dict[str, str]):
+    """How each part is spelt that a pattern finds in a text, made once: it may have the same 12,000 times.
+
+    Args:
+        spell: makes it.
+    """
+
+    __slots__ = ("_spell",)
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __call__(self, found: re.Match[str]) -> str:
+        return self[found[0]]
+
+    def __missing__(self, part: str) -> str:
+        spelt = self[part] = self._spell(part)
+        return spelt
+
+
+def _narrow(wide: str) -> str:
+    text = bytes.fromhex(wide.replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
 
 
-def _shortest(overlong: re.Match[str]) -> str:
+def _shortest(overlong: str) -> str:
     number = 0
-    for byte in unquote_to_bytes(overlong[0]):
+    for byte in bytes.fromhex(overlong.replace("%", "")):
         number = number << 6 | byte & 0x3F
     return quote(chr(number & 0xFFFF), safe="", errors="surrogatepass")
 
 
+def _without_breaks(target: str) -> str:
+    """A target without escaped tabs and line breaks in its path: Python's `urlsplit` and Node's `new URL`
+    take them out where they are given what has been unescaped, as `request.url` of Starlette is."""
+    path, mark, query = target.partition("?")
+    return f"{_BREAKS('', path)}{mark}{query}" if "%" in path else target
+
+
 def _from_latin1(target: str) -> str:
     """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them."""
-    return _BEYOND_ASCII(_letters, target)
+    return _BEYOND_ASCII.sub(_Spelled(_letters), target)
 
 
-def _letters(escaped: re.Match[str]) -> str:
-    data = unquote_to_bytes(escaped[0].encode("latin-1"))
+def _letters(escaped: str) -> str:
+    data = unquote_to_bytes(escaped.encode("latin-1"))
     try:
         data.decode()
     except UnicodeDecodeError:
-        return quote("".join(map(_ANSI.__getitem__, data)), safe="")
-    return escaped[0]
+        return "".join(map(_ANSI.__getitem__, data))
+    return escaped
 
 
 def _with_blanks(target: str) -> str:
@@ -697,7 +760,7 @@ def _with_pluses(target: str) -> str:
 
 
 # As Windows has them in Western Europe: no page's name has the controls of Latin-1.
-_ANSI = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
+_ANSI = [quote(bytes((byte,)).decode("cp1252", "ignore") or chr(byte), safe="") for byte in range(256)]
 
 
 def _in_every_way(target: str, work: Work) -> list[Reading]:
@@ -720,7 +783,8 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
 
     To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
     path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
-    ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several.
+    ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several, and the path ends at
+    the first that is left; dots in front of that are a name to it. Behind a script it is all path.
     """
     path, query = split_target(target)
     found = [(path, query, False)]
@@ -729,9 +793,14 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if has_path_behind(query):
+    if "?" in query and (_DOTS(target) or _may_have_a_file_above(path)):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
+        text = _ESCAPED_SLASH("/", _ESCAPED_DOT.sub(".", most))
+        for merge in (False, True):
+            left, mark, more = _without_dots(text, merge=merge).partition("?")
+            name = "%3F" if mark and _ENDS_IN_DOTS(left) else ""
+            found.append((left + name, f"{more}{mark}{rest}", False))
     if ";" in path:
         path = path.partition(";")[0]
         found.append((path, target[len(path) + 1 :], True))
@@ -814,11 +883,30 @@ def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
     return found
 
 
+def _in_front(text: str) -> list[tuple[str, str]]:
+    """The authorities that origins may find in front of a path, each with what is behind it.
+
+    What is behind may begin with another: a target in absolute form is one that Varnish, say, takes out, and
+    `new URL` finds the next.
+    """
+    found: dict[tuple[str, str], None] = {}
+    texts = [text]
+    for _ in range(2):
+        parts = [
+            (rest[: match.end()], rest[match.end() :])
+            for rest in texts
+            if _TWO_SLASHES(rest)
+            for find in _AUTHORITIES_IN_PATH
+            if (match := find(rest))
+        ]
+        found |= dict.fromkeys(parts)
+        texts = [rest for _, rest in parts]
+    return list(found)
+
+
 def _behind_authority(text: str) -> list[str]:
     """The rest of a path for origins that look for an authority in front of it."""
-    if not _TWO_SLASHES(text):
-        return []
-    return [text[match.end() :] for find in _AUTHORITIES_IN_PATH if (match := find(text))]
+    return list(dict.fromkeys(rest for _, rest in _in_front(text))) if _TWO_SLASHES(text) else []
 
 
 def _resolve_in_turn(

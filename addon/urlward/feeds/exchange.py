@@ -15,12 +15,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 from xml.etree import ElementTree as ET
 
 from urlward.engine.dates import time_text
@@ -53,6 +53,13 @@ _WRITE = 300.0
 
 _STALE = 30 * 86_400
 """Seconds after which StopNCII is asked for everything again."""
+
+_MARGIN = 5
+"""Seconds before now up to which NCMEC is asked."""
+
+_OVERLAP = 600
+"""Seconds that NCMEC is asked for twice: its clock, by which it says when an entry has changed, may be behind
+this machine's. An entry that is told again is the same one."""
 
 type Update = tuple[dict[str, list[str] | None], Any]
 """Names of entries to their subjects in the grammar, None for those that are gone; and where to go on."""
@@ -248,8 +255,13 @@ def _ncmec(origin: FeedOrigin, place: Any) -> Iterator[Update]:
             return Client(self._username, self._password, environment)
 
     checkpoint = None
-    if place is not None:
+    # A place that is yet to come is of a clock that was wrong: nothing would be asked for until then.
+    if place is not None and (clock := int(time.time())) >= place[0]:
         since, paging = place
+        if paging is None:
+            since = max(since - _OVERLAP, 0)
+        elif paging[1] >= clock - _MARGIN:
+            paging = None  # its client goes on in no range that ends later than it asks at all
         checkpoint = ncmec_api.NCMECCheckpoint(since, paging and ncmec_api._NCMECPagingInfo(*paging))
     environment: Any = SimpleNamespace(value=base)
     collab = ncmec_api.NCMECCollabConfig(name="urlward", environment=environment)
@@ -275,13 +287,18 @@ def _stopncii(origin: FeedOrigin, place: Any) -> Iterator[Update]:
     function_key, comma, subscription_key = (origin.token or "").partition(",")
     if not comma:
         raise FetchError("token: needs the keys of function and subscription, a comma between", "secret")
-    fields = {"x-functions-key": function_key, "Ocp-Apim-Subscription-Key": subscription_key}
-    asked = replace(origin, token=None, fields=tuple(fields.items()))
+    keys = {"x-functions-key": function_key, "Ocp-Apim-Subscription-Key": subscription_key}
+    asked = replace(origin, token=None, fields=tuple(keys.items()))
     base = origin.url.rstrip("/")
 
     class Client(StopNCIIAPI):
         def _get(self, endpoint: StopNCIIEndpoint, **params: Any) -> Any:
-            return json.loads(_asked(asked, f"{base}/{endpoint.value}", params))
+            said = json.loads(_asked(asked, f"{base}/{endpoint.value}", params))
+            for record in said["hashRecords"]:
+                # What is of no use here, such as what members think of it, may have words that the client
+                # does not know: it would pass over the record, and what is withdrawn would stay in force.
+                record |= {"lastModtimestamp": 0, "caseNumbers": {}, "CSPFeedbacks": []}
+            return said
 
     algorithms = {StopNCIISignalType.ImagePDQ: "pdq", StopNCIISignalType.VideoMD5: "md5"}
     gone = (StopNCIICaseStatus.Withdrawn, StopNCIICaseStatus.Deleted)
@@ -301,7 +318,11 @@ def _stopncii(origin: FeedOrigin, place: Any) -> Iterator[Update]:
 
 def _tat(origin: FeedOrigin, place: Any) -> Iterator[Update]:
     """Tech Against Terrorism: https://terrorismanalytics.org/docs/hash-list-v1."""
-    from threatexchange.exchanges.clients.techagainstterrorism.api import TATEndpoint, TATHashListAPI
+    from threatexchange.exchanges.clients.techagainstterrorism.api import (
+        TATEndpoint,
+        TATHashListAPI,
+        TATHashListEntry,
+    )
 
     bare = replace(origin, user=None, password=None)
 
@@ -309,7 +330,17 @@ def _tat(origin: FeedOrigin, place: Any) -> Iterator[Update]:
         BASE_URL = origin.url.rstrip("/") + "/"
 
         def _get(self, full_url: str | None = None, auth_token: str | None = None, **params: Any) -> Any:
-            return json.loads(_asked(replace(bare, token=auth_token), str(full_url), params))
+            # Its client puts the whole URL that a page names as the next behind the one that it asks, where a
+            # server finds some of its parameters, and others twice.
+            url, _, following = str(full_url).partition("?")
+            query = dict(parse_qsl(following.rpartition("?")[2]))
+            said = json.loads(_asked(replace(bare, token=auth_token), url, params | query))
+            # Nor does it take an entry that has more to say than it knows.
+            said["results"] = [
+                {each.name: entry.get(each.name) for each in fields(TATHashListEntry)}
+                for entry in said["results"]
+            ]
+            return said
 
         def _post(self, endpoint: TATEndpoint, data: Any = None) -> Any:
             return json.loads(_asked(bare, self.BASE_URL + endpoint.value, form=data))

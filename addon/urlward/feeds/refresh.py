@@ -227,6 +227,8 @@ def _prepare(facts: Facts, in_force: Artifact | None, now: float) -> None:
     facts.last_attempt = now
     if facts.accepted is not None and facts.accepted.at + ACCEPTED_FOR < now:
         facts.accepted = None
+    if facts.used is not None and facts.used.at + ACCEPTED_FOR < now:
+        facts.used = None
     if in_force is not None:
         facts.serial, facts.entries = in_force.header.serial, in_force.entries
 
@@ -279,7 +281,7 @@ def _note(look: Look, found: Candidate) -> None:
     facts.etag = facts.last_modified = facts.validators_of = ""
     if found.kind == "artifact":
         facts.highest = max(found.header.serial, 0 if look.moved else facts.highest)
-    facts.accepted = None
+    facts.accepted, facts.used = None, facts.accepted or facts.used
 
 
 def _count(look: Look, found: Candidate) -> tuple[int, int]:

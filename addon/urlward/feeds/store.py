@@ -119,6 +119,7 @@ class Facts:
         next_run: when it is asked next.
         not_before: until when the server wants to be left alone.
         refused, accepted, held: see there.
+        used: acceptance that was good for its refresh; other nodes of a fleet may have yet to hear of it.
         alarms: what is wrong for longer, by kind.
         more: what another release has written here.
     """
@@ -150,6 +151,7 @@ class Facts:
     not_before: float = 0.0
     refused: Refused | None = None
     accepted: Accepted | None = None
+    used: Accepted | None = None
     held: Held | None = None
     alarms: dict[str, str] = field(default_factory=dict)
     more: dict[str, Any] = field(default_factory=dict)
@@ -177,6 +179,7 @@ def parse_facts(data: bytes) -> Facts | None:
     readers: dict[str, Callable[[Any], Any]] = {
         "refused": lambda value: _record(Refused, value),
         "accepted": lambda value: _record(Accepted, value),
+        "used": lambda value: _record(Accepted, value),
         "held": lambda value: _record(Held, value),
         "alarms": _texts,
     }

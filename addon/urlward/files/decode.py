@@ -5,6 +5,7 @@ be made to break it.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -46,7 +47,21 @@ _PICTURES = {
     MediaFormat.WEBP: "WEBP",
     MediaFormat.GIF: "GIF",
 }
+_RIFF, _CHUNK = 12, 8
+"""Bytes of what a WebP file begins with, and of what each of its chunks does."""
+_SPARE = 1 << 16
+_SEGMENT = re.compile(rb"\xff+([^\0\x01\xd0-\xd9\xff])", re.DOTALL).search
+"""Marker of a segment in a JPEG file, but of one without anything behind it."""
+_APART = frozenset({b"\xfe", *(bytes([n]) for n in range(0xE0, 0xF0))})
+"""Markers of segments that are an application's, or a comment."""
+_COLOURS = {b"\xe0JFIF\0": 16, b"\xeeAdobe": 14}
+"""Of these, those that say how its colours are to be read, and bytes that each has at least (libjpeg,
+``jdmarker.c``)."""
+_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
+_ALL_FRAMES = {"mp4": {"ignore_editlist": "1"}}
+"""Options with which no key frame is passed over because a file is shown from a later frame on, which needs
+it (ISO/IEC 14496-12, 8.6.6)."""
 
 
 class Frame(NamedTuple):
@@ -118,23 +133,89 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     Args:
         data: the content.
         media: its format.
-        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried.
+        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried, and
+            none at last.
 
     Raises:
         TooLargeError: too many pixels.
         Exception: whatever a decoder raises that makes nothing of it.
     """
+    match media:
+        case MediaFormat.JPEG:
+            data = _bare_jpeg(data)
+        case MediaFormat.PNG:
+            data = _bare_png(data)
+        case MediaFormat.WEBP:
+            yield from _webp(data)
+            return
     if not media.is_video:
         yield from _pictures(io.BytesIO(data), _PICTURES[media])
         return
-    for beginning in beginnings or [b""]:
+    for beginning in (*beginnings, b""):
         found = False
-        with suppress(*([Exception] if len(beginnings) > 1 else [])):
+        with suppress(*([Exception] if beginning else [])):
             for frame in _key_frames(io.BytesIO(beginning + data), _DEMUXERS[media]):
                 found = True
                 yield frame
         if found:
             return
+
+
+def _bare_jpeg(data: bytes) -> bytes:
+    """A JPEG file without all that says nothing of its pixels (ITU-T T.81, annex B): EXIF, profiles, further
+    pictures, comments, and what is no segment. Browsers pass over these, whatever is wrong with them; Pillow
+    reads them, and gives a picture up for it, or needs modules that cannot be loaded any more."""
+    kept, at = [data[:2]], 2
+    while (found := _SEGMENT(data, at)) is not None:
+        start, at = found.end() - 2, found.end()
+        if found[1] == b"\xda":
+            return b"".join((*kept, data[start:]))
+        size = int.from_bytes(data[at : at + 2])
+        if size < 2:
+            break
+        begins = found[1] + data[at + 2 : at + 7]
+        if found[1] not in _APART or size >= _COLOURS.get(begins, size + 1):
+            kept.append(data[start : at + size])
+        at += size
+    return data
+
+
+def _bare_png(data: bytes) -> bytes:
+    """A PNG file with those chunks alone that its pixels are in (PNG, 5.3 and 11), for the same reason."""
+    kept, at = [data[:8]], 8
+    while len(data) - at >= 8:
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] in _PIXELS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
+
+
+def _webp(data: bytes) -> Iterator[Frame]:
+    """Pictures of a WebP file, also of one whose pixels end a little too early, as they do where a bit is
+    wrong: browsers show it, and libwebp makes nothing of it here unless something follows."""
+    found = False
+    with suppress(OSError):
+        for frame in _pictures(io.BytesIO(data), _PICTURES[MediaFormat.WEBP]):
+            found = True
+            yield frame
+    if not found:
+        yield from _pictures(io.BytesIO(_lengthened(data)), _PICTURES[MediaFormat.WEBP])
+
+
+def _lengthened(data: bytes) -> bytes:
+    """A WebP file with zeros behind its pixels (RFC 9649, 2.3 to 2.6), as the last chunk."""
+    at = _RIFF
+    while len(data) - at > _CHUNK:
+        end = at + _CHUNK + int.from_bytes(data[at + 4 : at + _CHUNK], "little")
+        if data[at : at + 4] in (b"VP8 ", b"VP8L"):
+            pixels = data[at + _CHUNK : end] + bytes(_SPARE)
+            pixels += bytes(len(pixels) % 2)
+            chunk = data[at : at + 4] + len(pixels).to_bytes(4, "little") + pixels
+            size = at - _CHUNK + len(chunk)
+            return data[:4] + size.to_bytes(4, "little") + data[_CHUNK:at] + chunk
+        at = end + end % 2
+    return data
 
 
 def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
@@ -154,6 +235,8 @@ def _shown(image: Image.Image) -> Iterator[Frame]:
             image.seek(number)
         except EOFError:
             return
+        with suppress(Exception):
+            image.load()  # what is wrong behind its pixels leaves these as they are; all else is raised again
         yield Frame(0.0, _pixels(image))
         if image.has_transparency_data:
             # A digest is made of the colours alone; what is shown may be in what they are mixed with.
@@ -196,7 +279,7 @@ def _check(width: int, height: int) -> None:
 def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
     import av
 
-    with av.open(file, format=demuxer) as container:
+    with av.open(file, format=demuxer, options=_ALL_FRAMES.get(demuxer)) as container:
         # Browsers show the first track that they can decode, which may be any.
         tracks = [one for one in container.streams.video[:MOST_TRACKS] if _fits(one.codec_context)]
         if not tracks:

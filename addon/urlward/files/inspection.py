@@ -15,6 +15,8 @@ import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +37,12 @@ PIECE: Final = 2 << 20
 
 SOON, LATER = 0.5, 4.0
 """Seconds after which another piece of a video is handed over, where none of it waits and where one does."""
+
+UNENDED = 4.0
+"""Seconds after which what has come of a body is looked at that is handed over at its end alone."""
+
+MOST_AT_ONCE: Final = 32
+"""Such bodies at each look."""
 
 GRACE: Final = 5.0
 """Seconds beyond two deadlines that an answer may take."""
@@ -103,11 +111,12 @@ class BodyCopy:
 
     Attributes:
         waited: is called once where the answer takes so long after the end that nobody should wait for it.
+        due: when what has come is looked at, where it has not ended by then.
     """
 
     __slots__ = (
-        "_asked", "_ended", "_fd", "_found", "_handed", "_has_frames", "_head", "_inspector", "_kept",
-        "_media", "_place", "_size", "_splitter", "waited",
+        "_asked", "_began", "_ended", "_fd", "_found", "_handed", "_has_frames", "_head", "_inspector",
+        "_kept", "_media", "_place", "_seen", "_size", "_splitter", "due", "waited",
     )  # fmt: skip
 
     def __init__(self, inspector: "Inspector", found: Hear, place: str) -> None:
@@ -123,6 +132,10 @@ class BodyCopy:
         """Bytes that it keeps, which take of the room for copies."""
         self._fd = -1
         self._size = 0
+        self._seen = 0
+        """Bytes that were looked at before its end."""
+        self._began = time.monotonic()
+        self.due = self._began + UNENDED
         self._handed: float | None = None
         """When a piece was last handed over."""
         self._has_frames = False
@@ -155,6 +168,15 @@ class BodyCopy:
                 self._inspector.awaited(self)
         except OSError:
             self._give_up(DROPPED)
+
+    def look(self, now: float) -> None:
+        """Have what has come of a picture, or of a video that comes in one piece, looked at: its end may
+        never come, and a browser does not wait for that. The next time is after twice as long."""
+        self.due = now + (now - self._began)
+        if self._handed is None and self._seen < self._size and self._inspector.has_room(self._size):
+            with suppress(OSError), memfd.readable(self._fd) as file:
+                self._ask(file.fileno())
+                self._seen = self._size
 
     def drop(self) -> None:
         """It is not to be looked at any more."""
@@ -212,7 +234,7 @@ class BodyCopy:
         if self._ended or not content:
             return
         if self._fd < 0:
-            self._fd = self._inspector.new_file()
+            self._fd = self._inspector.new_file(self)
             if self._splitter is not None and self._handed is not None:
                 self._write(self._splitter.resumed(content))
         self._write(content)
@@ -248,13 +270,16 @@ class BodyCopy:
 
     def _hand_over(self) -> None:
         """Hand over the piece that there is."""
-        assert self._media is not None
         self._handed, self._has_frames = time.monotonic(), False
-        lacks = self._splitter is not None and self._splitter.lacks
         memfd.seal(self._fd)  # who decodes it, and may be taken over, is not the only one who reads it
-        place = self._place if lacks else ""
-        self._asked += self._inspector.ask(self, self._media, self._fd, self._size, place)
+        self._ask(self._fd)
         self._close()
+
+    def _ask(self, fd: int) -> None:
+        assert self._media is not None
+        lacks = self._splitter is not None and self._splitter.lacks
+        place = self._place if lacks else ""
+        self._asked += self._inspector.ask(self, self._media, fd, self._size, place)
 
     def _give_up(self, how: str) -> None:
         if self._ended:
@@ -388,8 +413,8 @@ class Inspector:
         self._awaited: deque[tuple[float, BodyCopy]] = deque()
         """Copies whose end has come, and until when somebody may wait for the answer."""
         self._room = most * ROOM + max_size
-        self._files = 0
-        """Files that are open for copies."""
+        self._files: dict[int, BodyCopy] = {}
+        """Files that are open for copies, with whose they are."""
         self._channel: socket.socket | None = None
         self._connected: float | None = None
         self._asked: OrderedDict[int, _Asked] = OrderedDict()
@@ -422,6 +447,9 @@ class Inspector:
             now = time.monotonic()
             while self._awaited and self._awaited[0][0] <= now:
                 self.is_behind |= self._awaited.popleft()[1].hurry()
+            due = (copy for copy in self._files.values() if copy.due <= now)
+            for copy in [*islice(due, MOST_AT_ONCE)]:
+                copy.look(now)
             while self._asked and next(iter(self._asked.values())).until <= now:
                 self._answered(next(iter(self._asked)), LATE)
             self._health.look(now, self._connected)
@@ -436,32 +464,36 @@ class Inspector:
         for number in [*self._asked]:
             self._answered(number, DROPPED)
 
-    def new_file(self) -> int:
+    def new_file(self, copy: BodyCopy) -> int:
         """Open a file for a copy.
 
         Raises:
             OSError: there are too many.
         """
-        if FILES_SHARE * self._files >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        if FILES_SHARE * len(self._files) >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         fd = memfd.new()
-        self._files += 1
+        self._files[fd] = copy
         return fd
 
     def close_file(self, fd: int) -> None:
         """Close a file of `new_file`."""
         os.close(fd)
-        self._files -= 1
+        del self._files[fd]
 
     def count(self, how: str) -> None:
         """Count what has become of something, one of `urlward.records.metrics.INSPECTED`."""
         self._count(how)
         self._health.count(how)
 
+    def has_room(self, size: int) -> bool:
+        """Whether there is room for so many bytes."""
+        return size <= self._room
+
     def reserve(self, size: int) -> bool:
         """Take bytes of the room for copies, or give them back where they are below 0; False where there is
         too little."""
-        if size > self._room:
+        if not self.has_room(size):
             return False
         self._room -= size
         return True

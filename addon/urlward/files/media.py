@@ -45,10 +45,14 @@ BOXES = frozenset(
     {b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"emsg", b"prft", b"mdat", b"free", b"skip", b"wide"}
 )
 """Types of a box that a file of the ISO base media format, or a segment of one, begins with."""
+_LETTERS = frozenset(range(0x20, 0x7F)) | {0xA9}
+"""Bytes of a box's type."""
+_LARGE_HEAD = 0x09
+"""First byte of a box of 150 MB, and of a text, from here on."""
+_OF_OTHERS = frozenset({b"JXL ", b"jP  "})
+"""Types of the box that files of other formats begin with."""
 _OF_SEGMENTS = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
 """Types of the box that a segment of a stream begins with, and no file."""
-_STILL = frozenset({b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"})
-"""Brands of pictures in that format, which are not decoded."""
 
 
 class MediaFormat(StrEnum):
@@ -68,11 +72,12 @@ class MediaFormat(StrEnum):
         return self in (MediaFormat.MP4, MediaFormat.WEBM, MediaFormat.TS)
 
 
-def format_of(head: bytes) -> MediaFormat | None:
+def format_of(head: bytes, *, certainly: bool = False) -> MediaFormat | None:
     """MediaFormat of a body that begins so; None where it is not decoded.
 
     Args:
         head: its first `HEAD` bytes, or all.
+        certainly: whether nothing else may begin so, such as what is compressed.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return MediaFormat.JPEG
@@ -84,11 +89,36 @@ def format_of(head: bytes) -> MediaFormat | None:
         return MediaFormat.WEBP
     if head.startswith((_EBML, _CLUSTER)):
         return MediaFormat.WEBM
-    if head[4:8] in BOXES and not (head[4:8] == b"ftyp" and head[8:12] in _STILL):
+    kind = head[4:_BOX]
+    if len(kind) == 4 and may_be_boxes(head, certainly=certainly):
         return MediaFormat.MP4
     if len(head) > _PACKET and all(head[at] == _SYNC for at in range(0, min(len(head), HEAD), _PACKET)):
         return MediaFormat.TS
     return None
+
+
+def may_be_boxes(head: bytes, *, certainly: bool = False) -> bool:
+    """Whether what begins so may be a file of the ISO base media format. Players pass over boxes of which
+    they do not know the type (ISO/IEC 14496-12, 4.2), also over the first one.
+
+    Args:
+        head: its first bytes, one or more.
+        certainly: as of `format_of`.
+    """
+    kind = head[4:_BOX]
+    if kind in BOXES:
+        return True
+    is_small = head[0] < _LARGE_HEAD
+    if certainly:
+        return is_small and any(each.startswith(kind) for each in BOXES)
+    size = int.from_bytes(head[:4])
+    return (
+        is_small
+        and (len(head) < 4 or size == 1 or size >= _BOX)
+        and not head.startswith(b"\0\0\1")  # of MPEG
+        and kind not in _OF_OTHERS
+        and _LETTERS.issuperset(kind)
+    )
 
 
 def is_segment(head: bytes) -> bool:

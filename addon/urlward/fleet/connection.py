@@ -1,9 +1,10 @@
 """Connection of one process to the fleet's Valkey, for all that nodes share.
 
 That Valkey is away is a normal state: nothing here raises into whoever asks, nothing waits beyond its limit,
-and a connection that is lost is made anew, ever more slowly up to the last of `BACKOFF`. Whoever shares
-something says what is to be done whenever Valkey is there again (`FleetConnection.on_begin`), which is also
-when it has lost its data: it was emptied, started empty, or a replica took over that lacked the last writes.
+and a connection that is lost is made anew, ever more slowly up to the last of `BACKOFF`, until one lasts.
+Whoever shares something says what is to be done whenever Valkey is there again (`FleetConnection.on_begin`),
+which is also when it has lost its data: it was emptied, started empty, or a replica took over that lacked the
+last writes.
 
 Whichever way Valkey is run, a process speaks to one server: that of the URL, the one that Sentinels name, or
 in a Cluster the one that has the slot of our keys, which is one slot since they share a hash tag
@@ -31,6 +32,7 @@ from valkey.exceptions import (
     AuthenticationError,
     AuthorizationError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     ResponseError,
     ValkeyError,
@@ -54,6 +56,10 @@ ANSWER_WITHIN = 1.0
 
 BEAT = 1.0
 """Seconds between two looks whether it is there, and has its data."""
+
+STEADY = 3.0
+"""Seconds that a new connection has to last before Valkey counts as back: one on which a command is refused,
+or not answered, is lost within that time, and may be again and again."""
 
 CLOCK_SET = 5.0
 """Seconds by which Valkey's clock may differ from what was expected; beyond, it has been set, and times that
@@ -131,7 +137,10 @@ class FleetConnection:
         """By how much Valkey's clock is ahead of `time.monotonic`."""
         self._epoch: bytes | None = None
         self._lost_epoch = asyncio.Event()
-        self._said: str | None = None
+        self._said = ""
+        self._evicts = False
+        self._failures = 0
+        """Connections in a row that could not be made, or did not last."""
 
     def name(self, key: str) -> str:
         """Full name of a key or channel."""
@@ -145,7 +154,7 @@ class FleetConnection:
     @property
     def why(self) -> str:
         """Why it is away; empty where it is not, or has not been tried yet."""
-        return self._said or ""
+        return self._said
 
     def now(self) -> float:
         """Time by Valkey's clock, seconds since 1970-01-01 UTC: one for all nodes, whatever theirs say.
@@ -182,20 +191,28 @@ class FleetConnection:
 
     async def run(self) -> None:
         """Keep the connection until cancelled."""
-        failures = 0
         try:
             while True:
                 try:
                     async with self.connected() as link:
-                        failures = 0
-                        await self._stay(link)
+                        lasts = asyncio.get_running_loop().call_later(STEADY, self._lasts)
+                        try:
+                            await self._stay(link)
+                        finally:
+                            lasts.cancel()
                 except AwayError as e:
                     self._say(str(e))
-                wait = BACKOFF[min(failures, len(BACKOFF) - 1)]
-                failures += 1
+                except Exception as e:  # noqa: BLE001 - another server, or a bug of ours: it is tried again
+                    self._say(f"{_NONSENSE}: {fault_text(e)}")
+                wait = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
+                self._failures += 1
                 await asyncio.sleep(wait * random.uniform(1.0, 1.5))
         finally:
             self._link = None
+
+    def _lasts(self) -> None:
+        self._failures = 0
+        self._say("")
 
     def _say(self, why: str) -> None:
         before, self._said = self._said, why
@@ -215,10 +232,7 @@ class FleetConnection:
         """
         link: _Link | None = None
         try:
-            link = await self._found()
-            await self._begin(link)
-            self._link = link
-            self._say("")
+            self._link = link = await self._found()
             yield link
         finally:
             self._link = None
@@ -226,21 +240,32 @@ class FleetConnection:
                 await link.close()
 
     async def _found(self) -> "_Link":
-        """Find the server.
+        """Find the server, and see that it takes writes: a Sentinel that is cut off from the others may name
+        one that is, too, and refuses them.
 
         Raises:
             AwayError: there is none.
         """
         why: AwayError | None = None
         for url in (*self._table.sentinels, *self._table.url):
+            link: _Link | None = None
             try:
                 with _faults(urlsplit(url).netloc):
                     async with asyncio.timeout(CONNECT_WITHIN):
                         if self._table.sentinels:
-                            return await self._primary(*await self._named(*_place(url, SENTINEL_PORT)))
-                        return await self._primary(*_place(url, DEFAULT_PORT))
-            except AwayError as e:
-                why = why or e
+                            link = await self._primary(*await self._named(*_place(url, SENTINEL_PORT)))
+                        else:
+                            link = await self._primary(*_place(url, DEFAULT_PORT))
+                        await self._begin(link)
+                        return link
+            except BaseException as e:
+                if link is not None:
+                    await link.close()
+                if not isinstance(e, Exception):
+                    raise
+                # The next may be one that speaks as it should.
+                fault = e if isinstance(e, AwayError) else AwayError(f"{urlsplit(url).netloc}: {_NONSENSE}")
+                why = why or fault
         assert why is not None
         raise why
 
@@ -270,8 +295,7 @@ class FleetConnection:
                     await link.close()
                     link = await self._opened(*other)
             (role,) = await link.ask(("ROLE",))
-            if role[0] != b"master":
-                raise AwayError(f"{link.where}: a replica, which takes no writes")
+            _check_role(role, link.where)
         except BaseException:
             await link.close()
             raise
@@ -306,14 +330,16 @@ class FleetConnection:
         return _Link(connection, where)
 
     async def _begin(self, link: "_Link") -> None:
-        """Read the clock, and see that the other nodes seal under the same key.
+        """Read the clock, and see that the other nodes seal under the same key, and that nothing is evicted.
 
         Raises:
             AwayError: they do not.
         """
         mark = f"{random.getrandbits(64):016x} {self.seal.id.hex()}"
         epoch = self.name("epoch")
-        told, _, found = await link.ask(("TIME",), ("SET", epoch, mark, "NX"), ("GET", epoch))
+        told, _, found, memory = await link.ask(
+            ("TIME",), ("SET", epoch, mark, "NX"), ("GET", epoch), ("INFO", "memory")
+        )
         self._set_clock(told)
         if found is None or found.partition(b" ")[2] != self.seal.id.hex().encode():
             raise AwayError(
@@ -321,6 +347,15 @@ class FleetConnection:
                 "one for all of this fleet.prefix"
             )
         self._epoch = found
+        policy = _EVICTION(memory)
+        if policy and not self._evicts:
+            # One key without the epoch, which is read all the time: no node would notice.
+            logger.error(
+                "fleet: %s: where it is full it removes what nodes share (maxmemory-policy %s): "
+                "set noeviction",
+                link.where, policy[1].decode(),
+            )  # fmt: skip
+        self._evicts = policy is not None
 
     def _set_clock(self, told: Sequence[bytes]) -> None:
         self._ahead = int(told[0]) + int(told[1]) / 1e6 - time.monotonic()
@@ -363,9 +398,10 @@ class FleetConnection:
     async def _beat(self, link: "_Link") -> None:
         while True:
             await asyncio.sleep(BEAT)
-            found = await link.ask_or_break((("TIME",), ("GET", self.name("epoch"))))
+            found = await link.ask_or_break((("TIME",), ("GET", self.name("epoch")), ("ROLE",)))
             if found is None:
                 return
+            _check_role(found[2], link.where)
             before = self._ahead
             self._set_clock(found[0])
             if found[1] != self._epoch or abs(self._ahead - before) > CLOCK_SET:
@@ -489,6 +525,8 @@ class _Link:
                 if isinstance(reply, ValkeyError):
                     raise reply
             found: list[Any] = replies[-1] if atomically else replies
+            if not isinstance(found, list):
+                raise AwayError(f"{self.where}: {_NONSENSE}")
             for reply in found if atomically else ():
                 if isinstance(reply, ValkeyError):
                     raise reply
@@ -568,6 +606,19 @@ async def _guarded(act: Callable[[], Awaitable[None]]) -> None:
         logger.error("fleet: %s", fault_text(e))
 
 
+_EVICTION = re.compile(rb"maxmemory_policy:(allkeys-[a-z]+)").search
+
+
+def _check_role(role: Sequence[Any], where: str) -> None:
+    """See that a server takes writes.
+
+    Raises:
+        AwayError: it does not, or not any more: another has taken its place.
+    """
+    if role[0] != b"master":
+        raise AwayError(f"{where}: a replica, which takes no writes")
+
+
 async def _slot(link: _Link, name: str) -> int | None:
     """Slot of our keys; None where the server is in no Cluster."""
     (said,) = await link.ask(("INFO", "cluster"))
@@ -603,6 +654,8 @@ def _faults(where: str) -> Iterator[None]:
         raise AwayError(f"{where}: {_reason(e)}") from e
 
 
+_NONSENSE = "an answer that makes no sense"
+
 _CODE = re.compile(r"[A-Z]{2,20}\b").match
 
 
@@ -626,6 +679,8 @@ def _reason(error: BaseException) -> str:
         return "the user may not do what is needed: see `urlward help fleet`"
     if isinstance(error, ReadOnlyError):
         return "a replica, which takes no writes"
+    if isinstance(error, OutOfMemoryError):
+        return "it is full (maxmemory)"
     text = str(error)
     if text.startswith(("NOAUTH", "WRONGPASS")):
         return "the user or the password is refused"

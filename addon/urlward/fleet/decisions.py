@@ -239,7 +239,9 @@ class SharedDecisions:
                 logger.warning("fleet: %s: as of another day: the other nodes know better", FILE)
                 self._know_nothing_later()
             written = Signature.of(self._state / FILE)
-            self._known, self._written = dict(self._load()), written
+            # Of kinds that this node shares no more, or not yet, nothing is known.
+            known = (one for one in self._load() if one[0].partition(":")[0] in self._kinds)
+            self._known, self._written = dict(known), written
             self._read = True
         for kind in self._kinds.values():
             signatures = tuple(Signature.of(path) for path in kind.files())
@@ -357,6 +359,8 @@ class SharedDecisions:
         ]:
             del self._known[name]
             self._changed = True
+        # What was not over by Valkey's clock at the last look may be by now.
+        self._owing |= any(not known.told and not known.here for known in self._known.values())
 
     async def _tell(self) -> None:
         """Tell the others what Valkey has not been told."""
@@ -370,7 +374,7 @@ class SharedDecisions:
         for i in range(0, len(names), A_LOOK):
             some = names[i : i + A_LOOK]
             sealed = await self._in_thread(lambda some=some: [*self._sealed(some, records)])  # type: ignore[misc]
-            over = [name for name in some if self._is_done(name)]
+            over = [name for name in some if self._is_over_there(name)]
             if not await self._store(sealed, over):
                 self._owing = True
                 return
@@ -379,6 +383,16 @@ class SharedDecisions:
         """Whether a record is no more, and nobody need know it."""
         known = self._known.get(name)
         return known is not None and not known.here and (known.gone is None or known.ends < self._clock())
+
+    def _is_over_there(self, name: str) -> bool:
+        """Whether a record is done, and Valkey may forget it: what is over by this node's clock alone is in
+        force on the others."""
+        known, kind = self._known.get(name), self._kinds[name.partition(":")[0]]
+        return (
+            known is not None
+            and self._is_done(name)
+            and (known.gone is not None or not kind.lasts or known.ends < self._connection.now())
+        )
 
     def _sealed(
         self, names: Iterable[str], records: dict[str, Mapping[str, Any]]
@@ -496,6 +510,8 @@ class SharedDecisions:
         if known is not None:
             known.told = True  # whatever becomes of it here, what is earlier does not go in its place
         has_here = known is not None and known.here
+        if shared.ends < self._clock() and shared.gone is None and shared.ends >= self._connection.now():
+            return False  # this node's clock is ahead: once it is not, there is something to be taken
         if shared.ends < self._clock() and not (has_here and shared.gone is not None):
             self._known[name] = Known(shared.version, known.here if known else "", shared.ends, shared.gone)
             self._changed = True

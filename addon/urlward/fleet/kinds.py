@@ -15,7 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, override
 
-from urlward.config import Config, FeedTable
+from urlward.config import Config, FeedTable, RecordsTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.refresh import ACCEPTED_FOR
@@ -29,6 +29,7 @@ from urlward.policy.allows import Allow
 from urlward.policy.own import OwnEntry
 from urlward.records import holds
 from urlward.records.holds import Hold
+from urlward.records.privacy import Level, Privacy
 from urlward.state.audit_view import Change
 from urlward.state.folder import KeptFile, locked, made_folder
 
@@ -215,10 +216,10 @@ class _Kept[T](RecordKind):
                 kept[place] = None
                 del places[change.id]
             return None, here is not None
-        made = self.made(change.content)
+        made = self.made(change.content, here, now)
         if self.id_of(made) != change.id:
             raise ValueError("of another id")
-        if here is not None and self._says(here, change.content):
+        if here is not None and self._says(here, self.content(made)):
             return here, False
         if here is not None and self.goes_before(here, made):
             raise StaysError("the one here goes before it")
@@ -249,8 +250,8 @@ class _Kept[T](RecordKind):
     def content(self, record: T) -> Content:
         return type(self).said(record, self.key)
 
-    def made(self, content: Content) -> T:
-        """A record of this node's that says this."""
+    def made(self, content: Content, here: T | None, now: float) -> T:  # noqa: ARG002 - others look at them
+        """A record of this node's that says this, in place of the one here where there is one."""
         made: T = type(self).of(content, self.key)
         return made
 
@@ -310,16 +311,48 @@ _NEVER = float(1 << 36)
 
 
 class HoldKind(_Kept[Hold]):
-    """Holds of references."""
+    """Holds of references.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        records: the configuration; None where nothing is recorded.
+    """
 
     name, topic, kept, id_name = "hold", "records", holds.KEPT, "reference"
+
+    def __init__(self, state: Path, key: Key, records: RecordsTable | None) -> None:
+        super().__init__(state, key)
+        self._records = records
+
+    @override
+    def take(self, changes: Sequence[Coming], now: float) -> list[str | Exception]:
+        # As `urlward records release`: what is held besides is released first, so that it is tried again as
+        # long as that cannot be. Of one that stays here the next purge holds it again before it deletes.
+        results: list[str | Exception | None] = [self._not_released(change) for change in changes]
+        left = [n for n, failed in enumerate(results) if failed is None]
+        for n, result in zip(left, super().take([changes[n] for n in left], now), strict=True):
+            results[n] = result
+        return [result for result in results if result is not None]
+
+    def _not_released(self, change: Coming) -> UrlwardError | None:
+        """Why the assignments of a hold that is released cannot be; None where they are."""
+        if change.content is not None or self._records is None:
+            return None
+        from urlward.assignments.retention import release_configured  # brings SQLAlchemy
+
+        try:
+            release_configured(self._records, self.state, change.id)
+        except UrlwardError as e:
+            return e
+        return None
 
     @override
     def content(self, record: Hold) -> Content:
         return asdict(record)
 
     @override
-    def made(self, content: Content) -> Hold:
+    def made(self, content: Content, here: Hold | None, now: float) -> Hold:
         return holds.hold_of(content)
 
     @override
@@ -342,10 +375,27 @@ class HoldKind(_Kept[Hold]):
 
 
 class ObjectionKind(_Kept[Objection]):
-    """Objections with their decisions; each node forgets them after the days that it keeps them for."""
+    """Objections with their decisions; each node forgets them after the days that it keeps them for, and has
+    no more of a client than its privacy level leaves.
+
+    Args:
+        state: the state folder.
+        key: its local key.
+        level: the privacy level.
+    """
 
     name, kept, lasts, counts_from = "objection", objections.KEPT, False, "time"
     said, of = objections.objection_content, objections.objection_of
+
+    def __init__(self, state: Path, key: Key, level: Level) -> None:
+        super().__init__(state, key)
+        self._privacy = Privacy(level, key.secret)
+
+    @override
+    def made(self, content: Content, here: Objection | None, now: float) -> Objection:
+        # One that has come in here, and is decided elsewhere, keeps what this node has of its client.
+        client = self._privacy.kept(content["client"], round(now * 1000)) if here is None else here.client
+        return super().made(content | {"client": client}, here, now)
 
     @override
     def tell(self, made: Objection, before: Objection | None, origin: DecidedBy, now: float) -> None:
@@ -468,13 +518,15 @@ class RollbackKind(_OfFeed[Held]):
 
 
 class AcceptanceKind(_OfFeed[Accepted]):
-    """Candidates of feeds that are let through once."""
+    """Candidates of feeds that are let through once, on each node; also those that are used up here, which
+    may be before the others have heard of them."""
 
     name, lasts = "acceptance", False
 
     @override
     def of(self, store: FeedStore) -> Accepted | None:
-        return store.facts().accepted
+        facts = store.facts()
+        return facts.accepted or facts.used
 
     @override
     def ends(self, content: Content) -> float:
@@ -507,7 +559,11 @@ def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], ob
         config: of the filter.
         refresh: has a feed of a name refreshed.
     """
-    kept: list[RecordKind] = [kind(state, key) for kind in (AllowKind, OwnKind, HoldKind, ObjectionKind)]
+    kept: list[RecordKind] = [kind(state, key) for kind in (AllowKind, OwnKind)]
+    records = config.records
+    kept.append(HoldKind(state, key, records))
+    if records is not None and records.days.blocks is not None:  # else nothing would ever delete them here
+        kept.append(ObjectionKind(state, key, records.privacy))
     return kept + [kind(state, key, config, refresh) for kind in (RollbackKind, AcceptanceKind)]
 
 

@@ -9,6 +9,7 @@ in its place again and again.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ from urlward.policy.own import NAME as OWN_ENTRIES
 
 BEAT = 1.0
 """Seconds between two times that a node says how it is."""
+
+READ_IN_A_SECOND = 100
+"""Reports of nodes that one reads in a second: where there are more, it looks at all of them more seldom,
+since what Valkey would send grows with the square of their number."""
 
 AWAY_AFTER = 4.0
 """Seconds without a word after which a node is away."""
@@ -50,8 +55,8 @@ class FleetNode(NamedTuple):
         silent: seconds since it has said something.
         version: of urlward.
         lists: serials in force, by name.
-        behind: lists of which another node that is not away has a later serial; not the own entries, whose
-            serial is each node's own.
+        behind: feeds of artifacts of which another node that is not away has a later serial; of what a node
+            compiles itself the serials are its own.
         connections: of clients, now.
         judged, blocked: in the last hour.
         load: of the machine, in the last minute.
@@ -80,6 +85,8 @@ class NodeReport(msgspec.Struct, frozen=True):
         at: when it has said so, by Valkey's clock.
         ok: whether all is as it should be.
         process: random number of the process that says so.
+        issued: those of `lists` that somebody else has issued, so that serials mean the same on all nodes;
+            None where it does not say so, as one of a version before.
     """
 
     at: float
@@ -93,6 +100,12 @@ class NodeReport(msgspec.Struct, frozen=True):
     alarms: list[str]
     process: str = ""
     twin: bool = False
+    issued: list[str] | None = None
+
+    def serials(self) -> dict[str, int]:
+        """Serials that can be compared with those of other nodes."""
+        names = {*self.lists} - {OWN_ENTRIES} if self.issued is None else {*self.issued}
+        return {name: serial for name, serial in self.lists.items() if name in names}
 
 
 def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> NodeReport:
@@ -109,6 +122,7 @@ def said_of(status: Mapping[str, Any], version: str, load: float, at: float) -> 
         ok=status["ok"],
         version=version,
         lists={one["name"]: one["serial"] for one in status["lists"][:_LISTS]},
+        issued=[feed["name"] for feed in status["feeds"] if feed["kind"] == "artifact"][:_LISTS],
         connections=status["connections"],
         judged=status["hour"]["judged"],
         blocked=status["hour"]["blocked"],
@@ -145,7 +159,7 @@ def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
     # Valkey's clock may have been set back since: what a node says lies never far ahead.
     silent = {name: abs(now - said.at) for name, said in rows.items()}
     for name, said in rows.items():
-        for one, serial in said.lists.items() if silent[name] < AWAY_AFTER else ():
+        for one, serial in said.serials().items() if silent[name] < AWAY_AFTER else ():
             newest[one] = max(serial, newest.get(one, 0))
     return [
         FleetNode(
@@ -154,11 +168,7 @@ def nodes_of(rows: Mapping[str, NodeReport], now: float) -> list[FleetNode]:
             silent[name],
             said.version,
             said.lists,
-            tuple(
-                one
-                for one, serial in said.lists.items()
-                if one != OWN_ENTRIES and serial < newest.get(one, 0)
-            ),
+            tuple(one for one, serial in said.serials().items() if serial < newest.get(one, 0)),
             said.connections,
             said.judged,
             said.blocked,
@@ -205,7 +215,7 @@ class FleetNodes:
 
     async def _say_always(self) -> None:
         connection = self.connection
-        key = connection.name("nodes")
+        key, due = connection.name("nodes"), 0.0
         while True:
             described = self._describe(connection.now())
             report = msgspec.structs.replace(described, process=self._process, twin=self._twin)
@@ -215,8 +225,9 @@ class FleetNodes:
             )
             if before is not None:
                 self._look_for_twin(_report(connection, connection.node.encode(), before[0]))
-            found = await read_nodes(connection)
+            found = await read_nodes(connection) if time.monotonic() >= due else None
             if found is not None:
+                due = time.monotonic() + len(found) / READ_IN_A_SECOND - BEAT / 2
                 gone = [node.name for node in found if node.silent > FORGET]
                 if gone:
                     await connection.ask(("HDEL", key, *gone))

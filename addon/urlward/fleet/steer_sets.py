@@ -354,8 +354,9 @@ class SharedSteerSet:
         *_, token, rows = found
         pairs = zip(rows[::2], rows[1::2], strict=True)
         self._receivers = {node.decode(errors="replace"): float(at) for node, at in pairs}
-        if self._loads and token is not None and token != self._token.encode():
-            # Another node has this one's name, as `urlward.fleet.nodes` tells: neither waits in vain.
+        if self._loads and token != self._token.encode():
+            # Another node has this one's name, as `urlward.fleet.nodes` tells, or Valkey has lost it: nobody
+            # waits in vain.
             await self._connection.ask(self._loaded())
 
     def _loaded(self) -> tuple[str, ...]:

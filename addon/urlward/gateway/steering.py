@@ -401,7 +401,7 @@ class Steering:
         for server in self._servers:
             server.end()
         if self._hooks is not None:
-            self._hooks.end()
+            await self._hooks.end()
         for udp, tcp in self._forwarders:
             udp.close()
             tcp.close()

@@ -52,13 +52,20 @@ def sysctl(name: str, proc: Path = _PROC) -> str | None:
     return lines[0].strip() if lines else None
 
 
-def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -> Iterator[str]:
+LIBERAL = "net.netfilter.nf_conntrack_tcp_be_liberal"
+"""Setting by which the kernel looks at no windows: a segment beyond one is still its connection's."""
+
+
+def unmet(
+    families: Iterable[int], proc: Path = _PROC, *, marks: bool = False, shared: bool = False
+) -> Iterator[str]:
     """Kernel settings that keep traffic from being routed and filtered, a line each.
 
     Args:
         families: 4, 6 or both.
         proc: where the kernel's files are.
         marks: whether marked packets are to be delivered here.
+        shared: whether answers may come back by another gateway, so that what is of no connection is reset.
     """
     for family in families:
         name = FORWARDING[family]
@@ -71,6 +78,8 @@ def unmet(families: Iterable[int], proc: Path = _PROC, *, marks: bool = False) -
     for name, why in _WITH_MARKS.items() if marks else ():
         if sysctl(name, proc) == "1":
             yield f"{name} is 1, so {why} (keep_source): sysctl -w {name}=0"
+    if shared and sysctl(LIBERAL, proc) == "0":
+        yield f"{LIBERAL} is 0, so a packet beyond its window ends its connection: sysctl -w {LIBERAL}=1"
 
 
 def missing_interfaces(names: Iterable[str]) -> list[str]:

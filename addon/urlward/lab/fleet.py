@@ -23,8 +23,10 @@ from typing import Any
 
 import tomli_w
 
+from urlward.config import CanaryTable
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import SigningKey
+from urlward.gateway.system import LIBERAL
 from urlward.gateway.table import FAMILY_AND_NAME
 from urlward.lab.filter import LabFilter
 from urlward.lab.isolation import environment, find
@@ -357,9 +359,11 @@ class Fleet:
         return done.returncode == 0 and all(_name(n) in done.stdout for n in self.numbers)
 
     def _steered(self, number: int) -> set[str]:
+        """Addresses that a node steers, without the canary's, which each has for itself."""
         listing = run(inside(_name(number), ["nft", "list", "set", *FAMILY_AND_NAME.split(), "steer4"]))
         _, _, elements = listing.partition("elements = {")
-        return {words[0] for part in elements.partition("}")[0].split(",") if (words := part.split())}
+        found = {words[0] for part in elements.partition("}")[0].split(",") if (words := part.split())}
+        return found.difference(CanaryTable().addresses)
 
     def _route(self) -> None:
         """Have the router use the living nodes."""
@@ -426,7 +430,7 @@ def _make_network(numbers: Iterable[int], ipv6: bool) -> None:
         run(["ip", "netns", "add", name])
         for side in _SIDES:
             _attach(name, side, number)
-        for setting in ("net.ipv4.ip_forward",) + ("net.ipv6.conf.all.forwarding",) * ipv6:
+        for setting in ("net.ipv4.ip_forward", LIBERAL) + ("net.ipv6.conf.all.forwarding",) * ipv6:
             set_sysctl(name, setting, "1")
         _connect(number, ipv6)
     ip_commands(_name(1), [f"addr add {_VIRTUAL}/26 dev {NODES_FRONT.link}"])

@@ -6,6 +6,7 @@ about.
 
 import fcntl
 import os
+from io import FileIO
 
 _STDERR = 2
 
@@ -40,6 +41,16 @@ def write(fd: int, data: bytes | bytearray) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
+
+
+def readable(fd: int) -> FileIO:
+    """The same memory to read alone, for somebody who is to have no way to write to it; closed by whoever
+    asks.
+
+    Raises:
+        OSError: there is no way to it (proc(5)), or no descriptor is left.
+    """
+    return FileIO(f"/proc/self/fd/{fd}")
 
 
 def seal(fd: int) -> None:

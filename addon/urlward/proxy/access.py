@@ -129,7 +129,7 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 
 def _pac(table: PacTable) -> bytes:
     """PAC file, in JavaScript. No name is looked up by it, since a browser would wait for that at each URL;
-    and nothing goes past the proxy where that does not answer."""
+    and nothing goes past the proxies where none of these answers."""
     tests = []
     for value in table.direct:
         try:

@@ -15,10 +15,26 @@ from itertools import groupby
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
+import h2.stream
+import hyperframe.frame
 from h2.config import H2Configuration
-from h2.connection import AllowedStreamIDs, ConnectionInputs, H2Connection
+from h2.connection import (
+    AllowedStreamIDs,
+    ConnectionInputs,
+    ConnectionState,
+    H2Connection,
+    H2ConnectionStateMachine,
+    _decode_headers,
+)
 from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated, DataReceived, Event, PriorityUpdated, StreamReset
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    Event,
+    PriorityUpdated,
+    StreamReset,
+    TrailersReceived,
+)
 from h2.exceptions import (
     DenialOfServiceError,
     FrameTooLargeError,
@@ -29,6 +45,7 @@ from h2.exceptions import (
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
 from h2.stream import StreamInputs
+from h2.utilities import is_informational_response
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
 from urlward.proxy.connection import HIGH, LATER, LOW, Connection, Owner
@@ -56,7 +73,7 @@ _FORGOTTEN: Final = 16
 """New streams after which those that are closed are forgotten."""
 
 _DATA, _HEADERS, _RST_STREAM, _WINDOW, _CONTINUATION = 0, 1, 3, 8, 9
-_END_STREAM, _END_HEADERS = 1, 4
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 1, 4, 8, 32
 _SMALL: Final = 128
 """Bytes of a frame of data below which it costs more than it is worth."""
 
@@ -80,22 +97,34 @@ OF_NEW, _OF_FLOWING = 16, 4
 _AT_ONCE: Final = 32
 """Frames that are read before a look at the clock."""
 
+_OF_ONE: Final = 1 << 10
+"""Bytes of decoded fields that count as a frame more: a few bytes can name long ones, many times."""
+
 _REST: Final = 0.02
 """Seconds between two turns in which small frames are read."""
 
 
 _WINDOW_UPDATE = struct.Struct(">5sII").pack
-_FRAME_START = struct.Struct(">HBBBI").pack
+_FRAME_START = struct.Struct(">HBBBI")
 _INFORMATIONAL: Final = StreamInputs.SEND_INFORMATIONAL_HEADERS
 
-# The library writes each frame that comes out in full, for a log that nobody keeps.
+# The library writes each frame that comes out in full, for a log that nobody keeps; has flags in a set that
+# checks whether they are known, which those that it has just read are; and looks steps up by enumerations,
+# whose members Python hashes by their names.
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
+_library: Any = hyperframe.frame
+_library.Flags = lambda _: set()
+for _each in (ConnectionState, ConnectionInputs, StreamInputs):
+    _each.__hash__ = object.__hash__  # type: ignore[method-assign]
+_machines: tuple[Any, Any] = h2.stream, H2ConnectionStateMachine
+for _machine in _machines:
+    _machine._transitions = dict(list(_machine._transitions.items()))
 
 
 def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
     """A frame of a stream (RFC 9113 section 4.1)."""
     size = len(data)
-    return _FRAME_START(size >> 8, size & 0xFF, kind, flags, number) + data
+    return _FRAME_START.pack(size >> 8, size & 0xFF, kind, flags, number) + data
 
 
 class Exchange(Owner, Protocol):
@@ -237,8 +266,21 @@ class _Buffer(FrameBuffer):
         if self.given >= _AT_ONCE:
             raise StopIteration
         self.given += 1
-        if int.from_bytes(self._data[:3]) > _MAX_FRAME:
+        data = self._data
+        size = int.from_bytes(data[:3])
+        if size > _MAX_FRAME:
             raise FrameTooLargeError  # for the end of which nobody is to wait
+        if len(data) >= 9 + size and data[3] <= _HEADERS and not self._headers_buffer:
+            # Nearly every frame is a whole head, or data, and nothing but that: the library takes its time.
+            _, _, kind, flags, number = _FRAME_START.unpack_from(data)
+            number &= _LAST_STREAM
+            if number and not flags & (_PADDED | _PRIORITY) and (kind == _DATA or flags & _END_HEADERS):
+                frame = (HeadersFrame if kind else DataFrame)(number, bytes(data[9 : 9 + size]))
+                if flags & _END_STREAM:
+                    frame.flags.add("END_STREAM")
+                del data[: 9 + size]
+                self.budget.read(frame)
+                return frame
         try:
             return super().__next__()
         except ProtocolError:
@@ -260,6 +302,12 @@ class _Buffer(FrameBuffer):
         return found
 
 
+class _Configuration(H2Configuration):
+    """The library's, without a function of its own for what it asks eight times a request."""
+
+    client_side = True
+
+
 class Frames(H2Connection):
     """The h2 library's connection, with bounded memory and reads in turns.
 
@@ -269,6 +317,7 @@ class Frames(H2Connection):
     MAX_CLOSED_STREAMS = _CLOSED_STREAMS
     DEFAULT_MAX_HEADER_LIST_SIZE = MAX_BLOCK
     incoming_buffer: _Buffer
+    decoder: Decoder
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
@@ -306,6 +355,35 @@ class Frames(H2Connection):
             if taken and stream.open:
                 windows.current_window_size += taken
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
+
+    def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
+        """Accept a head, or trailers, as the library does, without its look at the fields: a message that is
+        none is refused by those who read it, and is one stream's matter. Where fields are many, or long, the
+        clock is looked at sooner."""
+        number, ended = frame.stream_id, "END_STREAM" in frame.flags
+        stream = self.streams.get(number)
+        if stream is None and self.open_inbound_streams >= self.local_settings.max_concurrent_streams:
+            raise TooManyStreamsError("too many streams")
+        fields: Any = _decode_headers(self.decoder, frame.data)
+        self.incoming_buffer.given += self.decoder.size // _OF_ONE
+        self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
+        if stream is None:
+            theirs = AllowedStreamIDs.EVEN if self.config.client_side else AllowedStreamIDs.ODD
+            stream = self._begin_new_stream(number, theirs)
+        machine, informs = stream.state_machine, is_informational_response(fields)
+        events: list[Any] = machine.process_input(
+            StreamInputs.RECV_INFORMATIONAL_HEADERS if informs else StreamInputs.RECV_HEADERS
+        )
+        head = events[0]
+        if ended:
+            events += machine.process_input(StreamInputs.RECV_END_STREAM)
+            head.stream_ended = events[-1]
+        if ended if informs else isinstance(head, TrailersReceived) and not ended:
+            raise ProtocolError("a stream that ends with an interim response, or goes on behind trailers")
+        if not self.config.client_side:  # the lengths that a response names are its stream's matter
+            stream._initialize_content_length(fields)
+        head.headers = fields
+        return [], events
 
     def _receive_data_frame(self, frame: DataFrame) -> tuple[list[Frame], list[Event]]:
         """Accept a frame for a window that has shrunk below 0; the library refuses even an empty one."""
@@ -600,16 +678,7 @@ class Multiplexed:
     ) -> None:
         self.peer: Connection | None = None
         self._loop = loop
-        config = H2Configuration(
-            client_side=client_side,
-            header_encoding=False,
-            # A message that is none is refused by those who read it, and is one stream's matter.
-            validate_inbound_headers=False,
-            normalize_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        self._frames = frames = Frames(config)
+        self._frames = frames = Frames(_Configuration(client_side=client_side))
         frames.local_settings = Settings(
             client=client_side, initial_values=settings | {SettingCodes.INITIAL_WINDOW_SIZE: windows.least}
         )

@@ -168,10 +168,6 @@ class SharedOrigin:
             self.http2.close()
 
 
-def _take_any(headers: Any) -> None:
-    """Replacement for the library's check of lengths, which accepts any."""
-
-
 @dataclass(eq=False, slots=True)
 class _Stream(Stream):
     """Stream to an origin.
@@ -316,8 +312,6 @@ class Http2Origin(Multiplexed):
         try:
             number = frames.get_next_available_stream_id()
             frames.ask(number, fields, whole=whole)
-            # The lengths that a response names are seen to here, one stream's matter.
-            frames.streams[number]._initialize_content_length = _take_any  # type: ignore[method-assign]
         except H2Error:
             self.close()  # it has no numbers left, or takes fewer than it did
             lane.fail(ErrorCodes.REFUSED_STREAM, unprocessed=True)

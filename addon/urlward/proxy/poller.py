@@ -53,8 +53,8 @@ _MUCH: Final = -2 * SLICE
 _AT_ONCE: Final = 256
 """Events that are asked for at a time."""
 
-_TURN: Final = 0.01
-"""Seconds after which the event loop goes on with others in any case."""
+_ROUND: Final = 0.01
+"""Seconds that a round takes: events first, then what is queued, which has half of them at least."""
 
 type Task = Callable[[], None]
 
@@ -264,7 +264,7 @@ class Poller(selectors.EpollSelector):
         """Run one round: handle events, then queued calls."""
         told = self._told
         now = perf_counter()
-        end = now + _TURN
+        end = now + _ROUND
         self._round = number = self._round + 1
         last = self._last
         self._slice = whole = SLICE if now - self._others < _A_WHILE else _ALONE * SLICE
@@ -280,7 +280,7 @@ class Poller(selectors.EpollSelector):
             else:
                 share.left, share.round = whole, number
                 if share.queued:
-                    now = self._go_on(now)
+                    now = self._go_on(now, end)
         if order := self._skipped:
             # The kernel tells in the same order again: the first would have all of a slice, or the round.
             found.sort(key=lambda one: order.get(one[0], _AT_ONCE))
@@ -323,7 +323,7 @@ class Poller(selectors.EpollSelector):
         self._skipped = {fd: n for n, fd in enumerate(skipped)}
         self._last = last
         if self._behind:
-            self._go_on(now)
+            self._go_on(now, max(end, now + _ROUND / 2))
         done = self._done
         while done:
             call, argument = done.popleft()
@@ -343,9 +343,8 @@ class Poller(selectors.EpollSelector):
             watched.aside = False
             watched.tell(events)
 
-    def _go_on(self, now: float) -> float:
-        """Give queued networks their turns; returns what time it is then."""
-        end = now + _TURN
+    def _go_on(self, now: float, end: float) -> float:
+        """Give queued networks their turns, until a time; returns what time it is then."""
         for _ in range(len(self._behind)):
             share = self._behind[0]
             waiting = share.waiting

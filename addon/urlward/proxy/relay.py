@@ -254,6 +254,8 @@ class Pending:
     websocket: bool
     expects: bool
     """Whether its body is to wait until the origin asks for it."""
+    closes: bool
+    """Whether its client has said that it asks nothing more on this connection."""
     continued: bool = False
     begun: bool = False
     """Whether any of its response has come."""
@@ -566,6 +568,8 @@ class HttpRelay:
                     break
                 self._response = None
                 answered = self.pending.popleft()
+                if answered.closes and not (self._in_turn or self.pending or self._may_come_more()):
+                    self._client_ended = True
                 if not self.pending and (
                     self._answer
                     or self._close_after
@@ -595,6 +599,10 @@ class HttpRelay:
             self.read_on()
         if self._in_turn and not self.pending:
             self._turn_over()
+
+    def _may_come_more(self) -> bool:
+        """Whether the client may be sending, or take another end of the response for its own."""
+        return bool(self._body or self._held) or self._parsed is None or self._parsed.doubtful
 
     def server_ended(self) -> None:
         """The origin will send no more."""
@@ -767,7 +775,8 @@ class HttpRelay:
             self.leave_server()
         kept = None if self._server == "open" and not self._in_turn else head
         expects = fields.expects and fields.length != 0
-        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects)
+        closes = fields.minor == 1 and not fields.keep_alive
+        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects, closes)
         if self.inspect is not None:
             self._sending.request = head
         self.pending.append(self._sending)

@@ -7,7 +7,7 @@ from typing import Any
 
 from mitmproxy.proxy import mode_specs
 
-from urlward.config import WORKER_TIMEOUT, Config, GatewayTable
+from urlward.config import Config, GatewayTable
 from urlward.config.tables import split_address, variables
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON
@@ -88,7 +88,7 @@ class Settings:
             "strictly": files.sandbox,
             "without": sorted({*variables(self.config)}),
         }
-        return Service(asked, PATIENCE * _timeout_of(self.config))
+        return Service(asked, PATIENCE * self.config.hung_after())
 
     @property
     def addresses(self) -> list[Address]:
@@ -146,9 +146,5 @@ def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) ->
         return None
     asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format")}
     asked["list"] = [str(Path(each).absolute()) for each in options["list"]]
-    timeout = PATIENCE * _timeout_of(config)
+    timeout = PATIENCE * config.hung_after()
     return Service({"config": str(path), **asked}, timeout, config.text.decode("latin-1"))
-
-
-def _timeout_of(config: Config) -> int:
-    return WORKER_TIMEOUT if config.worker_timeout is None else config.worker_timeout

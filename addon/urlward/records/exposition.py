@@ -94,6 +94,7 @@ class FeedFigures:
     Attributes:
         name: of it.
         state: as `state_of` has it.
+        kind: of what its server has, ``artifact`` or ``text``; empty where that is not known yet.
         serial, entries: of the artifact in force; 0 where there is none.
         valid_until: of that artifact; 0 for always.
         last_success: when it was last refreshed, or found to be as it was.
@@ -105,6 +106,7 @@ class FeedFigures:
 
     name: str
     state: State
+    kind: str = ""
     serial: int = 0
     entries: int = 0
     valid_until: int = 0
@@ -131,6 +133,7 @@ def _look(feed: FeedTable, state: Path, now: float) -> FeedFigures:
     return FeedFigures(
         name=feed.name,
         state=state_of(feed, facts, found, has_list=header is not None),
+        kind=facts.kind,
         serial=header.serial if header is not None else 0,
         entries=facts.entries if header is not None else 0,
         valid_until=header.valid_until if header is not None else 0,

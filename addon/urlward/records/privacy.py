@@ -95,6 +95,18 @@ class Privacy:
             shown = self._known[address] = self._shown(address)
         return shown
 
+    def kept(self, client: str, now: int) -> str:
+        """Reduce what another node has kept of a client to what may be kept of it here; its digest tells
+        nobody here more than that there was one.
+
+        Args:
+            client: an address, a network, a digest, or nothing.
+            now: milliseconds since 1970-01-01 UTC.
+        """
+        if not self.keeps_persons:
+            return ""
+        return client if _DIGEST(client) else self.client(client, now)
+
     def in_log(self, address: str, port: int = 0) -> str:
         """Client as a log line names it: by no more than is kept of it, ``-`` for nothing.
 

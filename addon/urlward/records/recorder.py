@@ -346,6 +346,11 @@ class Recorder:
             since = self._dropping_since.pop(whose, None) or self._now()
             self.tell("gap", gap(since, self._now(), text))
 
+    def lasts(self, alarm: str, text: str, whose: str) -> None:
+        """An alarm lasts that was recorded before this process began."""
+        if alarm in ENDS.values():
+            self._lasting[alarm, whose] = text, math.inf
+
     def _tell_of(self, store: str) -> Callable[[str, str], None]:
         return partial(self.alarm, whose=store)
 

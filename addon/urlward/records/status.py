@@ -246,6 +246,7 @@ def _feed(feed: FeedFigures, now: float) -> dict[str, Any]:
     return {
         "name": feed.name,
         "state": feed.state,
+        "kind": feed.kind,
         "serial": feed.serial,
         "entries": feed.entries,
         "age": round(now - feed.last_success) if feed.last_success else None,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from urlward.policy.allows import current_allows
 from urlward.records.event import Kind
 from urlward.records.metrics import NONE, PUBLISHING, TROUBLES, RulesFacts
 from urlward.state.audit import signed_head
-from urlward.state.folder import damaged_lately
+from urlward.state.folder import StateError, damaged_lately, locked, read_kept, write_kept
 
 logger = logging.getLogger("urlward.records")
 
@@ -28,6 +28,21 @@ FILES_AGAIN = 600.0
 
 AT_START = 60.0
 """Seconds before the first look in which what happened is told too: these processes were starting then."""
+
+ALARMS = "alarms.json"
+"""In the state folder: alarms that last, for the process after this one."""
+
+SETTLED = 5
+"""Looks after which who does not say any more that something is wrong does not, because it is over."""
+
+_REFUSED = "refused-list"
+_BY_THEMSELVES = ("lease-lost", "waits")
+"""Kinds of what a publisher says that nothing ends."""
+
+type _Of = tuple[str, str]
+"""An alarm's kind, and whose it is."""
+
+_RESTORED: _Of = ("rules-removed", "")
 
 type Tell = Callable[..., None]
 """Records an event of a kind with a detail, and a ``list`` where it is of one."""
@@ -48,6 +63,7 @@ class Watches:
         resting: whether another publisher looks after the feeds.
         lost: why an included file of the configuration is missed; empty where none is.
         alarm: raises and ends an alarm.
+        lasts: takes an alarm that lasts, which the process before this one has raised.
         clock: seconds since 1970-01-01 UTC.
     """
 
@@ -65,6 +81,7 @@ class Watches:
         resting: Callable[[], bool] = lambda: False,
         lost: Callable[[], str] = str,
         alarm: Tell = lambda *_, **__: None,
+        lasts: Callable[[str, str, str], None] = lambda *_: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._feeds = [(feed, FeedStore(state, feed.name)) for feed in feeds]
@@ -73,25 +90,29 @@ class Watches:
         self._refused = refused
         self._rules = rules
         self._look_for_troubles = troubles
-        self._troubles: Mapping[tuple[str, str], str] = {}
         self._known = known
         self._met: dict[tuple[str, str], tuple[float, float]] = {}
         self._look_at_publisher = publishing
-        self._not_published: Mapping[tuple[str, str], str] = {}
         self._resting = resting
         self._look_for_lost = lost
-        self._lost = ""
         self._alarm = alarm
+        self._take_over = lasts
         self._clock = clock
         self._seen: dict[str, tuple[float, float, frozenset[str]]] = {}
         self._allows: frozenset[str] | None = None
         self._damaged: frozenset[str] | None = None
         self._head = 0
-        self._lists: Mapping[str, str] = {}
-        self._rules_before = RulesFacts()
+        self._looks = 0
+        self._lasting: dict[_Of, str] = {}
+        """Texts of alarms that last, and how often rules have been put right."""
+        self._of_before: frozenset[_Of] = frozenset()
+        """Those of them that the process before this one has raised, and nothing has been heard of since."""
+        self._kept: dict[_Of, str] | None = None
+        """What the file has."""
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        await asyncio.to_thread(self.resume)
         while True:
             await asyncio.to_thread(self.look)
             self.look_at_lists()
@@ -99,10 +120,68 @@ class Watches:
             self.look_at_traffic()
             self.look_at_files()
             self.look_at_publishing()
+            await asyncio.to_thread(self.keep)
             await asyncio.sleep(LOOK)
+
+    def resume(self) -> None:
+        """Take over the alarms that last from the process before this one.
+
+        What it has raised is not raised again, and its end is told, also of what has ended with it.
+        """
+        if self._kept is not None:
+            return  # this one has failed, and begun again
+        without = "alarms that last are raised again"
+        try:
+            found = read_kept(self._state / ALARMS, 1, "alarms", _lasting, StateError, without)
+        except UrlwardError as e:
+            logger.error("records: %s; %s", e, without)
+            return
+        self._lasting, self._kept = dict(found), dict(found)
+        self._of_before = frozenset(self._lasting)
+        for (kind, whose), text in found:
+            self._take_over(kind, text, whose)
+
+    def keep(self) -> None:
+        """Keep the alarms that last for the process after this one."""
+        lasting = dict(self._lasting)
+        if lasting == self._kept:
+            return
+        rows = [{"alarm": kind, "whose": whose, "text": text} for (kind, whose), text in lasting.items()]
+        try:
+            with locked(self._state):
+                write_kept(self._state / ALARMS, 1, "alarms", rows)
+        except (UrlwardError, OSError):
+            return  # tried again with the next look; alarms of the disk are others' to raise
+        self._kept = lasting
+
+    def _compare(self, kinds: Iterable[str], found: Mapping[_Of, str]) -> list[_Of]:
+        """Raise what has come to be wrong, or is another way.
+
+        Args:
+            kinds: of alarms that are looked at.
+            found: texts of those that there are now.
+
+        Returns:
+            What is over.
+        """
+        before = {of for of in self._lasting if of[0] in kinds}
+        for of, text in found.items():
+            if self._lasting.get(of) != text:
+                kind, whose = of
+                fields = {"whose": whose} if whose else {}
+                self._alarm(kind, text, **fields, **({"list": whose} if kind == _REFUSED else {}))
+            self._lasting[of] = text
+        self._of_before -= found.keys()
+        over = before - found.keys()
+        if self._looks < SETTLED:
+            over -= self._of_before  # who has yet to say so may still do so
+        for of in over:
+            del self._lasting[of]
+        return sorted(over)
 
     def look(self) -> None:
         """Look once. The first look emits nothing of what was there before these processes (`AT_START`)."""
+        self._looks += 1
         if self._resting():
             self._seen.clear()  # what another has left undone is no news
         for feed, store in () if self._resting() else self._feeds:
@@ -123,40 +202,34 @@ class Watches:
         refused = self._refused()
         if refused is None:
             return
-        for name, why in refused.items():
-            if self._lists.get(name) != why:
-                text = f"list {why}; the last good one stays in force"
-                self._alarm("refused-list", text, whose=name, list=name)
-        for name in self._lists.keys() - refused.keys():
+        found = {
+            (_REFUSED, name): f"list {why}; the last good one stays in force" for name, why in refused.items()
+        }
+        for _, name in self._compare([_REFUSED], found):
             self._alarm("list-back", f"list {name}: what its file has is in force", whose=name, list=name)
-        self._lists = dict(refused)
 
     def look_at_rules(self) -> None:
         """Look once at the workers' reports of a gateway's rules, in the thread that receives them."""
-        rules, before = self._rules(), self._rules_before
+        rules = self._rules()
         if rules is None:
             return
-        self._rules_before = rules
-        if rules.restored < before.restored:
-            before = RulesFacts(wrong=before.wrong)  # another supervisor counts anew
-        if times := rules.restored - before.restored:
+        before = int(self._lasting.get(_RESTORED, "0"))
+        if rules.restored < before:
+            before = 0  # another supervisor counts anew
+        if times := rules.restored - before:
             text = f"gateway: {rules.hand}, and it was put right"
             self._alarm("rules-removed", text + (f"; {times} times" if times > 1 else ""))
-        if rules.wrong and rules.wrong != before.wrong:
-            self._alarm("rules-wrong", f"gateway: rules: {', '.join(rules.wrong)}")
-        elif before.wrong and not rules.wrong:
+        self._lasting[_RESTORED] = str(rules.restored)
+        wrong = {("rules-wrong", ""): f"gateway: rules: {', '.join(rules.wrong)}"} if rules.wrong else {}
+        if self._compare(["rules-wrong"], wrong):
             self._alarm("rules-right", "gateway: the rules are as they should be")
 
     def look_at_traffic(self) -> None:
         """Look once at the workers' reports of traffic, in the thread that receives them."""
-        found = dict(self._look_for_troubles())
-        for (kind, worker), why in found.items():
-            if self._troubles.get((kind, worker)) != why:
-                self._alarm(kind, f"worker {worker}: {why}", whose=worker)
-        for kind, worker in self._troubles.keys() - found.keys():
+        found = {of: f"worker {of[1]}: {why}" for of, why in self._look_for_troubles().items()}
+        for kind, worker in self._compare(TROUBLES, found):
             end, text = TROUBLES[kind]
             self._alarm(end, f"worker {worker}: {text}, or that worker has ended", whose=worker)
-        self._troubles = found
 
     def look_at_files(self) -> None:
         """Look once at the workers' reports of known files, in the thread that receives them."""
@@ -181,15 +254,11 @@ class Watches:
 
     def look_at_publishing(self) -> None:
         """Look once at what a publisher says of itself, in the thread of its event loop."""
-        found = dict(self._look_at_publisher())
-        for (kind, about), why in found.items():
-            if self._not_published.get((kind, about)) != why:
-                self._alarm(kind, f"publish: {why}", whose=about)
-        for kind, about in self._not_published.keys() - found.keys():
-            if kind in PUBLISHING:  # the others end by themselves
+        found = {of: f"publish: {why}" for of, why in self._look_at_publisher().items()}
+        for kind, about in self._compare([*PUBLISHING, *_BY_THEMSELVES], found):
+            if kind in PUBLISHING:
                 end, text = PUBLISHING[kind]
                 self._alarm(end, f"publish: {about}: {text}", whose=about)
-        self._not_published = found
 
     def _look_at(self, feed: FeedTable, store: FeedStore) -> None:
         facts, now = store.facts(), self._clock()
@@ -238,13 +307,10 @@ class Watches:
         except UrlwardError as e:
             logger.error("records: %s", e)
             return
-        if found and not self._lost:
-            self._alarm("included", f"configuration: {found}", whose="configuration")
-        elif self._lost and not found:
-            self._alarm(
-                "included-back", "configuration: the included file is there again", whose="configuration"
-            )
-        self._lost = found
+        of = "included", "configuration"
+        lost = self._lasting.get(of) or f"configuration: {found}"  # however it is missed
+        for kind, whose in self._compare(["included"], {of: lost} if found else {}):
+            self._alarm(f"{kind}-back", "configuration: the included file is there again", whose=whose)
 
     def _look_at_audit(self) -> None:
         """Keep the audit log's head in every store, so that not even who has the key changes it unseen.
@@ -260,6 +326,11 @@ class Watches:
 
     def _say(self, kind: Kind, detail: dict[str, Any], name: str = "", serial: int = 0) -> None:
         self._tell(kind, detail, list=name, serial=serial)
+
+
+def _lasting(kept: dict[str, Any]) -> tuple[_Of, str]:
+    of = str(kept["alarm"]), str(kept["whose"])
+    return of, str(int(kept["text"]) if of == _RESTORED else kept["text"])
 
 
 def _is_new(at: float, now: float) -> bool:

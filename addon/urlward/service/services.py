@@ -136,6 +136,7 @@ class Services:
             resting=self._is_resting,
             lost=lambda: included.lost,
             alarm=self.recorder.alarm,
+            lasts=self.recorder.lasts,
             known=self._measures.known_files,
         )
         found: dict[str, Beside] = {"retention": self._forget, "watches": watches.run, "mending": self._mend}

@@ -77,10 +77,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 NAMES = frozenset(
     (
-        "admin.json", "admin.token", "allows.json", "assignments.db", "audit.head", "audit.jsonl",
-        "dashboard.toml", DAMAGED, "decisions.json", "feeds", "history.db", "holds.json", KEY_FILE, KEY_COPY,
-        "learn", "lists", "node.json", "objections.json", "outbox", "outbox.level", "own.json", "people.json",
-        "records.lock", "records.run", "records.sock", "retention.json", "spool", "trust", "versions",
+        "admin.json", "admin.token", "alarms.json", "allows.json", "assignments.db", "audit.head",
+        "audit.jsonl", "dashboard.toml", DAMAGED, "decisions.json", "feeds", "history.db", "holds.json",
+        KEY_FILE, KEY_COPY, "learn", "lists", "node.json", "objections.json", "outbox", "outbox.level",
+        "own.json", "people.json", "records.lock", "records.run", "records.sock", "retention.json", "spool",
+        "trust", "versions",
     )
 )  # fmt: skip
 """Files and folders of a state folder in whose place nothing else may be; beside what the stores are called
@@ -343,6 +344,31 @@ def forget_damaged(state: Path, now: float, days: float = DAMAGED_DAYS) -> int:
         if number >= MOST_DAMAGED or _moved(path) < now - days * 86_400:
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+                deleted += 1
+    return deleted
+
+
+_UNFINISHED = re.compile(r"\..*(?<!\.[0-9a-f]{8})\.tmp").fullmatch
+"""Names that `write_private` gives; such as have a number were given by others, who hold no lock
+(`urlward.lists.build`)."""
+
+
+def forget_unfinished(folder: Path) -> int:
+    """Delete what processes left that were killed while they wrote a file (`write_private`), or the machine
+    that lost its power: it may be a copy of what is deleted by and by. Returns how many.
+
+    Raises:
+        StateError: the folder cannot be used.
+    """
+    deleted = 0
+    with locked(folder):  # as whoever writes so does: what is there now nobody finishes
+        try:
+            found = [path for path in folder.iterdir() if _UNFINISHED(path.name)]
+        except OSError as e:
+            raise unusable(folder, e) from e
+        for path in found:
+            with suppress(OSError):
+                path.unlink()
                 deleted += 1
     return deleted
 

@@ -105,6 +105,32 @@ def test_exceptions() -> None:
     assert not check("http://ok.a.example/any").blocked
 
 
+@pytest.mark.parametrize("rest", ["/dir/page^", "/dir/", "/dir/page|", "/dir/page"])
+def test_a_page_of_www_is_one_of_no_host_beside_it(rest: str) -> None:
+    check_allowed = matcher("a.example", *lines("adblock", f"@@||WWW.a.example{rest}")).check_url
+    check = matcher(*lines("adblock", f"||WWW.a.example{rest}")).check_url
+    for scheme in ("http", "https"):
+        # That of a page counts as absent, as everywhere.
+        for host in ("www.a.example", "a.example"):
+            assert check(f"{scheme}://{host}/dir/page").blocked
+            assert check_allowed(f"{scheme}://{host}/dir/page").action == "allow"
+        for host in ("x.a.example", "xwww.a.example"):
+            assert not check(f"{scheme}://{host}/dir/page").blocked
+            assert check_allowed(f"{scheme}://{host}/dir/page").action != "allow"
+    # Hosts whole, hosts whose name only begins so, and what no name is left of, are as ever.
+    assert lines("adblock", "||www.a.example^") == ["www.a.example"]
+    assert (
+        matcher(*lines("adblock", f"||www2.a.example{rest}"))
+        .check_url("http://x.www2.a.example/dir/page")
+        .blocked
+    )
+    assert (
+        matcher(*lines("adblock", f"||www.example{rest}")).check_url("http://x.www.example/dir/page").blocked
+    )
+    found = list(read_rules(io.BytesIO(f"||www.a.example{rest}".encode()), DEFAULTS))
+    assert [each.whole for each in found if isinstance(each, Found)] == [False] * len(found)
+
+
 def test_comments_and_conditions() -> None:
     text = "[Adblock Plus]\n! ||a.example^\n# b\n#\n!#if x\n!#if y\n||a.example^\n!#endif\n||b.example^\n"
     text += "!#endif\n||c.example^\n"

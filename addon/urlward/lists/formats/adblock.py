@@ -16,7 +16,16 @@ from typing import BinaryIO
 
 from urlward.engine.errors import UrlError
 from urlward.lists.formats.format import FormatOptions, Found, NotTakenError, Skipped, text_lines
-from urlward.lists.formats.write import FRAGMENT, attributes, domain, host_alone, literal, page, prefix
+from urlward.lists.formats.write import (
+    FRAGMENT,
+    attributes,
+    domain,
+    has_www,
+    host_alone,
+    literal,
+    page,
+    prefix,
+)
 
 _COSMETIC = re.compile(r"#@?(?:\$\??|\?|%)?#|\$@?\$")
 _OPTION = r"~?[a-z0-9_\-]++(?:=[^,]*+)?"
@@ -117,7 +126,7 @@ def _lines(pattern: str, nocase: str) -> tuple[list[str], bool]:
         if match["rest"] == "*^" and match["host"].endswith("."):
             # In a browser more than a public suffix may follow.
             return [f"{match['host']}*"], False
-        return _paths(match["host"], match["rest"], f" subdomains{nocase}")
+        return _paths(match["host"], match["rest"], nocase, subdomains=True)
     match = _AT_START.fullmatch(pattern)
     if match is None:
         if "*" in pattern:
@@ -137,7 +146,7 @@ def _whole(host: str, write: Callable[[str], str]) -> str:
     return write(host)
 
 
-def _paths(host: str, rest: str, more: str) -> tuple[list[str], bool]:
+def _paths(host: str, rest: str, more: str, *, subdomains: bool = False) -> tuple[list[str], bool]:
     """Lines for a path, or for it and all below, and whether that is all that the rule means."""
     ends, delimits = rest.endswith("|"), rest.endswith("^")
     path = rest[:-1] if ends or delimits else rest
@@ -154,6 +163,10 @@ def _paths(host: str, rest: str, more: str) -> tuple[list[str], bool]:
     if len(path.split()) != 1:
         raise NotTakenError("white space inside", unsupported=False)
     _whole(host, host_alone)
+    # With subdomains a page on `www.` would be one on all hosts beside that.
+    alone = subdomains and has_www(host)
+    if subdomains and not alone:
+        more = f" subdomains{more}"
     path, mark, query = path.partition("?")
     if "#" in query:
         raise NotTakenError(FRAGMENT)
@@ -165,4 +178,4 @@ def _paths(host: str, rest: str, more: str) -> tuple[list[str], bool]:
     lines = [page(f"http://{host}{path}{mark}{query}")] if ends or delimits or not folder else []
     if not ends and not (delimits and folder):
         lines.append(prefix(host, path if folder else f"{path}/"))
-    return [line + more for line in lines], ends or delimits or folder
+    return [line + more for line in lines], (ends or delimits or folder) and not alone

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import unquote
 
-from urlward.engine.entry import ALGORITHMS
+from urlward.engine.entry import ALGORITHMS, strip_www
 from urlward.engine.errors import UrlError
 from urlward.engine.grammar import HOSTS_OWN_NAMES
 from urlward.engine.url import byte_string, canonical_host, is_address, split_authority, split_url
@@ -169,6 +169,17 @@ def host_alone(text: str) -> str:
         raise NotTakenError("a name that is every machine's own", unsupported=False)
     # An address entry would block all hosts at that address.
     return f"http://{name}/*" if is_address(name) else f"0.0.0.0 {name}"
+
+
+def has_www(text: str) -> bool:
+    """Whether a page on this host is one of the host without ``www.``, as of entries.
+
+    Raises:
+        NotTakenError: as of `host_alone`.
+        UrlError: not a host.
+    """
+    name = _name(text)
+    return strip_www(name) != name
 
 
 def domain(text: str) -> str:

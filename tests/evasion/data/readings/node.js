@@ -1,5 +1,5 @@
-// Four programs as they are commonly written: WHATWG URL, the older url.parse, a split at the first question mark, and one
-// at the first of what Fastify 4 begins a query at.
+// Five programs as they are commonly written: WHATWG URL, the older url.parse, a split at the first question mark, one at the
+// first of what Fastify 4 begins a query at, and WHATWG URL of a path that has been unescaped.
 const fs = require("fs"), http = require("http"), path = require("path"), querystring = require("querystring"), url = require("url");
 const [root, marker, ...ports] = process.argv.slice(2);
 
@@ -33,6 +33,11 @@ const programs = [
     const end = request.url.search(/[?;#]/);
     const [pathname, query] = end < 0 ? [request.url, ""] : [request.url.slice(0, end), request.url.slice(end + 1)];
     answer(response, pathname, querystring.parse(query));
+  },
+  (request, response) => {
+    const [pathname, ...query] = request.url.split("?");
+    const found = new URL(decodeURIComponent(pathname), `http://${request.headers.host}`);
+    answer(response, found.pathname, querystring.parse(query.join("?")));
   },
 ];
 programs.forEach((program, n) => http.createServer((request, response) => {

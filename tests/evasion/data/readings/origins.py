@@ -1,6 +1,6 @@
-"""Python's own servers: its server of files, a program that takes a target apart with urllib, and WSGI.
+"""Python's own servers: its server of files, programs that take a target apart with urllib, and WSGI.
 
-python origins.py FOLDER MARKER PORT PORT PORT; uWSGI runs `application` of it, with the first two.
+python origins.py FOLDER MARKER PORT PORT PORT PORT; uWSGI runs `application` of it, with the first two.
 """
 
 import posixpath
@@ -9,7 +9,7 @@ import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse, urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 ROOT, MARKER = Path(sys.argv[1]), sys.argv[2]
@@ -47,12 +47,24 @@ class Files(SimpleHTTPRequestHandler):
 
 
 class Urllib(Files):
-    def do_GET(self) -> None:
+    def asked(self) -> tuple[str, str]:
         url = urlparse(self.path)
-        status, body = page(unquote(url.path), url.query)
+        return unquote(url.path), url.query
+
+    def do_GET(self) -> None:
+        status, body = page(*self.asked())
         self.send_response(status)
         self.end_headers()
         self.wfile.write(body)
+
+
+class Unquoted(Urllib):
+    """Goes by the path of a URL that is made of what has been unescaped, as `request.url` of Starlette is."""
+
+    def asked(self) -> tuple[str, str]:
+        path, _, query = self.path.partition("?")
+        path = unquote(path).replace("?", "%3F").replace("#", "%23")
+        return urlsplit(f"http://{self.headers['Host']}{path}").path, query
 
 
 class QuietHandler(WSGIRequestHandler):
@@ -71,11 +83,12 @@ def application(environ: dict, start_response) -> list[bytes]:
 
 
 def main() -> None:
-    files, urllib, wsgi_port = map(int, sys.argv[3:])
+    files, urllib, wsgi_port, unquoted = map(int, sys.argv[3:])
     wsgi = ThreadingWsgiServer(("127.0.0.1", wsgi_port), QuietHandler)
     wsgi.set_app(application)
     servers = [ThreadingHTTPServer(("127.0.0.1", files), Files)]
     servers += [ThreadingHTTPServer(("127.0.0.1", urllib), Urllib), wsgi]
+    servers += [ThreadingHTTPServer(("127.0.0.1", unquoted), Unquoted)]
     for server in servers[1:]:
         threading.Thread(target=server.serve_forever).start()
     servers[0].serve_forever()
