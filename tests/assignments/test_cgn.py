@@ -142,7 +142,10 @@ def test_headers_of_messages(event: str, time: str, header: str) -> None:
     ("event", "tags"),
     [
         (EVENTS[0], ["RT_NAT - ", "RT_NAT: ", "- "]),
-        (EVENTS[1], ["RT_NAT: ", "RT_NAT[2345]: "]),
+        (
+            EVENTS[1],
+            ["RT_NAT: ", "RT_NAT[2345]: ", "RT_NAT: %USER-6-", "node0.fpc1.pic0 RT_NAT: ", "fpc2 RT_NAT: "],
+        ),
         (
             EVENTS[2],
             ["(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ", "{s}[n]:"],
@@ -150,7 +153,7 @@ def test_headers_of_messages(event: str, time: str, header: str) -> None:
         (EVENTS[3], ["- - NAT44 - ", "- - DSLITE - ", "NAT44 - "]),
         (EVENTS[4], [": ", ""]),
         (EVENTS[5], ["a10logd: [ACOS]<6> ", "[ACOS]<6> "]),
-        (EVENTS[6], ["a10logd: [ACOS]<6> ", "[ACOS]<6> "]),
+        (EVENTS[6], ["a10logd: [ACOS]<6> ", "[CGN]<6> "]),
     ],
 )
 def test_tags_of_translators(event: str, tags: list[str]) -> None:

@@ -798,6 +798,10 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("//u@x%6c/a", ["/l/a"]),
         ("//u@v@x:80~a/b", ["/~a/b"]),
         ("//u@x'a/b", ["/'a/b"]),
+        # The same, behind Varnish, which takes the authority out of an absolute form.
+        ("//h//x/a", ["/x/a", "/a"]),
+        ("//h:8/\\x/a", ["/a"]),
+        ("//h/%2fx/a;b", ["/a"]),
         # uWSGI takes out dot segments before it unescapes dots.
         ("/d/%2e/../c", ["/d/c"]),
         ("/d/%2E%2e/../c", ["/d/c"]),
@@ -960,6 +964,26 @@ def test_what_is_escaped_begins_a_query_for_parameters_alone(target: str, querie
 @pytest.mark.parametrize("target", ["/john.doe/photos", "/v1.2/x", "/commander.js/issues", "/a.html;/b.c/d"])
 def test_a_name_with_a_dot_is_no_file_for_that(target: str) -> None:
     assert target[: target.rindex("/")] not in paths(target)
+
+
+def test_a_query_begins_at_the_last_question_mark_behind_a_script() -> None:
+    """To lighttpd as Debian configures it; no other page has a mark in its path."""
+
+    def readings(target: str) -> set[tuple[str, str]]:
+        return {(r.path, r.query) for r in target_readings(target)}
+
+    for target in (
+        "/a.php/x?y?id=5",
+        "/a.php/?y&z?b/c?id=5",
+        "/%61%2ephp%2fx?y?id=5",
+        "/x/../a.php//?y?id=5",
+    ):
+        assert ("/a.php", "id=5") in readings(target), target
+    # A link back, such as that of a login, is a value.
+    for target in ("/a.php?next=/a.php?id=5", "/login/x?next=/a.php?id=5", "/v1.2/login?next=/a.php?id=5"):
+        assert ("/a.php", "id=5") not in readings(target), target
+    started = "/a.php/x" + "." * 15_000
+    assert ("/a.php", "id=5") in readings(f"{started}?y?id=5"), "in no more time than other text"
 
 
 def test_a_query_begins_behind_dots_that_a_question_mark_makes_a_name() -> None:

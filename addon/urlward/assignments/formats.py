@@ -726,10 +726,13 @@ def _behind(tag: str) -> Callable[[str, int, int], re.Match[str] | None]:
     return re.compile(_HEADER + tag).fullmatch
 
 
-_OF_ACOS = _behind(r"(?:a10logd(?:\[\d+\])?: *)?(?:\[?ACOS\]?(?:<\d>)?:? *)?")
+_OF_JUNOS = _behind(
+    r"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:- +|: *)?(?:%[A-Z0-9]+-\d-)?"
+)
+_OF_ACOS = _behind(r"(?:a10logd(?:\[\d+\])?: *)?(?:\[[A-Z0-9]{2,10}\](?:<\d>)?:? *)?")
 
 _EVENTS = (
-    _CgnEvent(_JUNOS, _behind(r"(?:RT_NAT(?:\[\d+\])? *)?(?:- +|: *)?"), _junos),
+    _CgnEvent(_JUNOS, _OF_JUNOS, _junos),
     _CgnEvent(
         _JSERVICES,
         _behind(rf"(?:\([^()]*\) *)?(?:{_WHEN}:? *)?(?:\{{[^{{}}]*\}} *)?(?:\[[^\[\]]*\])?:? *"),

@@ -429,11 +429,10 @@ def hosts_in_path(target: str) -> tuple[str, ...]:
             for step in (once, _unescape_once(once), _unescape(path)):
                 steps[step.translate(_STRIP)] = None
     found: dict[str, None] = {}
-    for step in filter(_TWO_SLASHES, steps):
-        for find in _AUTHORITIES_IN_PATH:
-            if match := find(step):
-                with suppress(UrlError):  # what is no host is none to them either
-                    found[canonical_host(split_authority(match[0].lstrip("/\\"))[0])] = None
+    for step in steps:
+        for authority, _ in _in_front(step):
+            with suppress(UrlError):  # what is no host is none to them either
+                found[canonical_host(split_authority(authority.lstrip("/\\"))[0])] = None
     return tuple(host for host in found if len(host) <= _MOST_ODD_HOST)
 
 
@@ -574,6 +573,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and target.isascii()
         and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
         and not has_path_behind(query)
+        and not ("?" in query and _may_have_a_file_above(path))
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False, False))
@@ -614,6 +614,15 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 
 
 _DOTS = re.compile(r"(?:/|%2[fF])(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
+
+
+_DOT, _SLASH = (re.compile(pattern).search for pattern in (r"\.|%2[eE]", "/|%2[fF]"))
+
+
+def _may_have_a_file_above(path: str) -> bool:
+    """Whether a path as sent may have more path behind a file."""
+    dot = _DOT(path)
+    return dot is not None and _SLASH(path, dot.end()) is not None
 
 
 def has_path_behind(query: str) -> bool:
@@ -775,7 +784,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
     path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
     ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several, and the path ends at
-    the first that is left; dots in front of that are a name to it.
+    the first that is left; dots in front of that are a name to it. Behind a script it is all path.
     """
     path, query = split_target(target)
     found = [(path, query, False)]
@@ -784,7 +793,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if "?" in query and _DOTS(target):
+    if "?" in query and (_DOTS(target) or _may_have_a_file_above(path)):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
         text = _ESCAPED_SLASH("/", _ESCAPED_DOT.sub(".", most))
@@ -874,11 +883,30 @@ def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
     return found
 
 
+def _in_front(text: str) -> list[tuple[str, str]]:
+    """The authorities that origins may find in front of a path, each with what is behind it.
+
+    What is behind may begin with another: a target in absolute form is one that Varnish, say, takes out, and
+    `new URL` finds the next.
+    """
+    found: dict[tuple[str, str], None] = {}
+    texts = [text]
+    for _ in range(2):
+        parts = [
+            (rest[: match.end()], rest[match.end() :])
+            for rest in texts
+            if _TWO_SLASHES(rest)
+            for find in _AUTHORITIES_IN_PATH
+            if (match := find(rest))
+        ]
+        found |= dict.fromkeys(parts)
+        texts = [rest for _, rest in parts]
+    return list(found)
+
+
 def _behind_authority(text: str) -> list[str]:
     """The rest of a path for origins that look for an authority in front of it."""
-    if not _TWO_SLASHES(text):
-        return []
-    return [text[match.end() :] for find in _AUTHORITIES_IN_PATH if (match := find(text))]
+    return list(dict.fromkeys(rest for _, rest in _in_front(text))) if _TWO_SLASHES(text) else []
 
 
 def _resolve_in_turn(
