@@ -22,6 +22,13 @@ DAY = 86_400
 _BINS = 400
 """Steps of popularity that names are counted in."""
 
+RECEIVER, REPORT = 40, 440
+"""Bytes by which a worker sees that a node is to be waited for, and in which that says how it is, with six
+lists."""
+
+READ_IN_A_SECOND = 100
+"""Of the latter, a node reads so many in a second (`urlward.fleet.nodes`, whose extra need not be here)."""
+
 CONNTRACK, STEERED = 320, 160
 """Bytes of a tracked connection and of a steered address in the kernel (docs, Performance)."""
 
@@ -74,6 +81,7 @@ class Limits:
         clients: connections that one Valkey takes (its `maxclients`), and `sockets` of a node to it.
         steer_set: addresses that a node's sets hold.
         messages: that one Valkey delivers in a second, each to one node.
+        gbit_valkey: that it sends.
         writers: processes that write to one PostgreSQL without getting in each other's way.
         terabytes: that one PostgreSQL has for assignments.
         gbit_lists: that the server of lists sends, and `seconds` until all nodes are to have a change.
@@ -87,6 +95,7 @@ class Limits:
     sockets: int = 4
     steer_set: int = 500_000
     messages: float = 1_000_000.0
+    gbit_valkey: float = 10.0
     writers: int = 8
     terabytes: float = 20.0
     gbit_lists: float = 10.0
@@ -192,11 +201,14 @@ def plan(subscribers: float, traffic: Traffic, limits: Limits, figures: Figures)
     rows = subscribers * traffic.assignments * traffic.days
     written, kept, writers = max(m.assignments for m in day), rows * figures.interval / 1e12, limits.writers
     acknowledged = 2 * max(m.renewals for m in day) * nodes
+    # Each worker looks each second who is to be waited for, and one of each node how the others are.
+    seen = nodes * (workers * nodes * RECEIVER + min(nodes, READ_IN_A_SECOND) * REPORT) * 8 / 1e9
     lists = nodes * figures.delta * 8 / 1e9 / limits.seconds
     needs = [
         Need("connections to Valkey", nodes * limits.sockets, limits.clients, "connections", "as nodes"),
         Need("addresses in a steer set", steered, limits.steer_set, "addresses", "as names asked for"),
         Need("messages of Valkey", acknowledged, limits.messages, "messages/s", "as nodes times these names"),
+        Need("what nodes see of each other", seen, limits.gbit_valkey, "Gbit/s", "as nodes times nodes"),
         Need("blocks", max(m.events for m in day), figures.events * writers, "rows/s", "as subscribers"),
         Need("assignments", written, figures.intervals * writers, "rows/s", "as subscribers"),
         Need("assignments kept", kept, limits.terabytes, "TB", "as subscribers times days"),

@@ -103,6 +103,112 @@ def test_events_that_are_not_understood(line: str, reason: str) -> None:
     assert "100.64" not in told
 
 
+EVENTS = [
+    'RT_SRC_NAT_PBA_ALLOC [junos@2636.1.1.1.2.129 internal-ip="100.64.0.5" block-port-low="1024" '
+    'block-port-high="2047" reflexive-ip="198.51.100.7"]',
+    "RT_SRC_NAT_PBA_RELEASE: Subscriber 100.64.0.5 used [1/2], port block [1024-2047] from 198.51.100.7 x",
+    "JSERVICES_NAT_PORT_BLOCK_ALLOC: 100.64.0.5 -> 198.51.100.7:1024-2047",
+    "[UserbasedA - 100.64.0.5 - - 198.51.100.7 - 1024 2047 - -]",
+    "%ASA-6-305014: Allocated TCP block of ports for translation from in:100.64.0.5 to "
+    "out:198.51.100.7/1024-2047",
+    "CEF:0|A10|CFW|6|CGN 106|x|5|proto=TCP src=100.64.0.5 sourceTranslatedAddress=198.51.100.7 "
+    "sourceTranslatedPort=1024 cn3=2047",
+    "FIXED-NAT-PORTS 100.64.0.5->198.51.100.7:1024-2047",
+]
+TIMES = [
+    "2026-11-18T15:30:00Z",
+    "Nov 18 2026 15:30:00",
+    "2026 Nov 18 15:30:00",
+    "2026-11-18 15:30:00.123+00:00",
+]
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{} ", "{} cgn-1 ", "<14>1 {} cgn-1.example.net ", "<14>{} 192.0.2.1 ", "{} UTC cgn-1 ",
+        "{} 192.0.2.1 thunder-1/part-1  ", "<189>123: {} ", "{} 2001:db8::1 ", "<166>:{} CET: ",
+        "Nov 18 15:30:01 collector <14>1 {} cgn-1 ", "2026-11-18T15:30:01Z 192.0.2.9 1 {} 192.0.2.1 ",
+    ],
+)  # fmt: skip
+def test_headers_of_messages(event: str, time: str, header: str) -> None:
+    parsed = CgnParser(ReadOptions()).parse([header.format(time) + event])
+    assert (parsed.rows, parsed.faults, len(parsed.sightings)) == (1, [], 1)
+
+
+@pytest.mark.parametrize(
+    ("event", "tags"),
+    [
+        (EVENTS[0], ["RT_NAT - ", "RT_NAT: ", "- "]),
+        (
+            EVENTS[1],
+            ["RT_NAT: ", "RT_NAT[2345]: ", "RT_NAT: %USER-6-", "node0.fpc1.pic0 RT_NAT: ", "fpc2 RT_NAT: "],
+        ),
+        (
+            EVENTS[2],
+            ["(FPC Slot 2, PIC Slot 0) 2026-11-18 15:30:00: {service-1}[jservices-nat]: ", "{s}[n]:"],
+        ),
+        (EVENTS[3], ["- - NAT44 - ", "- - DSLITE - ", "NAT44 - "]),
+        (EVENTS[4], [": ", ""]),
+        (EVENTS[5], ["a10logd: [ACOS]<6> ", "[ACOS]<6> "]),
+        (EVENTS[6], ["a10logd: [ACOS]<6> ", "[CGN]<6> "]),
+    ],
+)
+def test_tags_of_translators(event: str, tags: list[str]) -> None:
+    for tag in tags:
+        for host in ("", "cgn-1 ", "192.0.2.1 "):
+            parsed = CgnParser(ReadOptions()).parse([f"<14>2026-11-18T15:30:00Z {host}{tag}{event}"])
+            assert (parsed.faults, len(parsed.sightings)) == ([], 1), tag
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize(
+    "before",
+    [
+        "2026-11-18T15:30:00Z cgn-1 sshd[811]: Invalid user ",
+        "2026-11-18T15:30:00Z cgn-1 sshd[811]: ",
+        "Nov 18 15:30:00 cgn-1 sshd: Invalid user 2026-11-18T15:30:00Z cgn-1 RT_NAT: ",
+        "<38>1 2026-11-18T15:30:00Z cgn-1 sshd 811 - - ",
+        "<38>1 2026-11-18T15:30:00Z cgn-1 webui 811 - - 2026-11-18T15:30:00Z cgn-1 RT_NAT - ",
+        "2026-11-18T15:30:00Z cgn-1 kernel: [ 12.5] - - NAT44 - ",
+        "2026-11-18T15:30:00Z cgn-1 nginx: GET / {service-1}[jservices-nat]: ",
+        '2026-11-18T15:30:00Z asa-1 : %ASA-6-605004: Login denied from 203.0.113.5/22 to x for user "',
+        "2026-11-18T15:30:00Z thunder-1 a10logd: [ACOS]<6> Login by ",
+        '{"message": "2026-11-18T15:30:00Z ',
+    ],
+)
+def test_what_another_message_says_is_no_event(event: str, before: str) -> None:
+    """It may be anybody's words: a name that somebody tried to log in with."""
+    lines = [f"2026-11-18T15:29:00Z cgn-1 {event}", f"{before}{event}", f"2026-11-18T15:31:00Z cgn-1 {event}"]
+    parsed = CgnParser(ReadOptions()).parse(lines)
+    assert [fault.line for fault in parsed.faults] == [1]
+    assert "within a message" in parsed.faults[0].reason
+    assert len(parsed.sightings) == 2
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "2026-11-18T15:30:00Z 1.2.3.4 ",
+        "Nov 18 2026 15:30:00 ",
+        "1 ",
+        "<14>",
+        " ",
+        ": ",
+        "1.2.3.4 ",
+        "- ",
+        "a-",
+    ],
+)
+@pytest.mark.parametrize("event", EVENTS)
+def test_a_long_line_takes_no_long_time(event: str, piece: str) -> None:
+    """Of which each way to read it, one for each host in it, would be tried."""
+    parsed = CgnParser(ReadOptions()).parse([f"{piece * 2_000}!{event}"])
+    assert not parsed.sightings
+
+
 def test_no_columns() -> None:
     with pytest.raises(AssignmentError, match="'subscriber' is none of"):
         CgnParser(ReadOptions({"subscriber": "x"}))

@@ -3,7 +3,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from urlward.engine.digest import Key
+from urlward.fleet import nodes
+from urlward.fleet.nodes import NodeReport
 
 ROOT = Path(__file__).parents[2]
 
@@ -11,7 +16,16 @@ with pytest.MonkeyPatch.context() as path:
     path.syspath_prepend(str(ROOT))
     from benchmarks.readme import README, parts
     from benchmarks.scale.figures import read
-    from benchmarks.scale.model import DAY, STEP, Limits, Traffic, curve, plan
+    from benchmarks.scale.model import (
+        DAY,
+        READ_IN_A_SECOND,
+        REPORT,
+        STEP,
+        Limits,
+        Traffic,
+        curve,
+        plan,
+    )
     from benchmarks.scale.report import report
 
 FIGURES = read()
@@ -64,6 +78,21 @@ def test_what_breaks_first_is_what_is_furthest_beyond_its_limit():
         Traffic(), Limits(terabytes=0.001), FIGURES, (10_000_000,)
     )
     assert "nothing breaks" in report(Traffic(), Limits(), FIGURES, (1_000,))
+
+
+def test_what_nodes_see_of_each_other_grows_with_their_square_and_what_they_read_of_reports_does_not():
+    assert READ_IN_A_SECOND == nodes.READ_IN_A_SECOND
+    traffic = replace(Traffic(), steered=0)
+    small, large = (needs(some, traffic)["what nodes see of each other"] for some in (10**7, 10**8))
+    few, many = (plan(some, traffic, Limits(), FIGURES).nodes for some in (10**7, 10**8))
+    assert few > READ_IN_A_SECOND
+    assert many / few < large / small < (many / few) ** 2
+    said = NodeReport(
+        1796010344.5, True, "0.1.0", {f"list-{n}": 1796010344 for n in range(6)}, 9_999, 10**7, 999, 1.25, [],
+        "0123456789abcdef", issued=[f"list-{n}" for n in range(6)],
+    )  # fmt: skip
+    sealed = Key(b"k" * 32).seal(msgspec.json.encode(("gw-1", said)))
+    assert 0.8 * REPORT < len(sealed) < REPORT
 
 
 def test_the_command_takes_each_assumption():

@@ -53,3 +53,22 @@ def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.
         exposition.expected = 2
         assert urlward() == 1
         assert "not healthy: workers: 1 of 2 report" in capsys.readouterr().out
+
+
+def test_a_recorder_of_an_earlier_release(
+    urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As between an upgrade and the reload behind it."""
+    exposition = Exposition((), tmp_path, steady=lambda: 0.0)
+    metrics = Metrics(time.time())
+    metrics.lists([ListFacts("one", 3, 10)])
+    exposition.take("a", metrics.snapshot())
+    now = status_of(exposition)
+    came_since = ("publish", "fleet", "hook", "alarms")
+    before = {key: value for key, value in now.items() if key not in came_since}
+    said = []
+    for status in (now, before):
+        with answering(tmp_path, lambda asked, status=status: reply(asked, {"status": lambda: status})):
+            assert urlward() == 0
+            said.append(capsys.readouterr().out)
+    assert said[0] == said[1]

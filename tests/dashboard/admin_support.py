@@ -504,10 +504,11 @@ class MadeUp(LiveSources):
 class Site:
     """A dashboard that is served."""
 
-    def __init__(self, port: int, sources: LiveSources) -> None:
+    def __init__(self, port: int, sources: LiveSources, state: Path) -> None:
         self.port = port
         self.origin = f"http://127.0.0.1:{port}"
         self.sources = sources
+        self.state = state
 
 
 def join(state: Path, name: str, role: str, token: str) -> Person:
@@ -535,7 +536,7 @@ def serving(sources: LiveSources, state: Path, **settings: Any) -> Iterator[Site
     server = asyncio.run_coroutine_threadsafe(begin(), loop).result(60)
     (socket,) = server._sockets.values()
     try:
-        yield Site(socket.getsockname()[1], sources)
+        yield Site(socket.getsockname()[1], sources, state)
     finally:
 
         async def end() -> None:

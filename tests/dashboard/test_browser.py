@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, launched, luminance
-from dashboard.admin_support import EDITING, EVENTS, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
+from dashboard.admin_support import EDITING, EVENTS, FIRST, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
+from urlward.state.audit import append
 
 pytestmark = NEEDS_CHROMIUM
 
@@ -573,6 +574,39 @@ def test_an_address_stands_in_one_line_whatever_else_there_is(
     cells = page.locator(".events tbody tr").first.locator("td").all()[6:8]
     assert [cell.inner_text()[:9] for cell in cells] == ["192.0.2.2", "198.51.10"]
     assert [cell.evaluate(lines) for cell in cells] == [1, 1]
+    page.set_extra_http_headers({})
+
+
+# Words of a table's cells that stand in two lines, of those that no line is too short for.
+BROKEN = r"""() => [...document.querySelectorAll('main :is(td, th)')]
+  .filter((cell) => cell.checkVisibility())
+  .flatMap((cell) => {
+    const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), found = [];
+    while (walker.nextNode()) {
+      const text = walker.currentNode;
+      for (const word of text.data.matchAll(/(?<!\S)\p{L}{1,14}(?![^\s:;,])/gu)) {
+        const range = document.createRange();
+        range.setStart(text, word.index);
+        range.setEnd(text, word.index + word[0].length);
+        if (new Set([...range.getClientRects()].map((line) => line.top)).size > 1) found.push(word[0]);
+      }
+    }
+    return found;
+  })"""
+
+
+@pytest.mark.parametrize("tag", ["en", "es", "fil"])
+@pytest.mark.parametrize("width", [*WIDTHS, 1130])
+def test_no_word_is_broken_beside_a_long_value(page: Any, site: Site, width: int, tag: str):
+    detail = {"id": "a-9c9a019d", "kind": "page", "why": "needed for a lesson " * 5, "entry": "0760e3bb" * 8}
+    for action in ("allowed", "own-added", "edited", "rolled-back"):
+        append(site.state, "root (uid 0)", action, FIRST / 1000, **detail)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.context.clear_cookies(name=re.compile("-language$"))  # of a test that has chosen one
+    page.set_extra_http_headers({"Accept-Language": tag})
+    for path in PAGES:
+        page.goto(site.origin + path)
+        assert page.evaluate(BROKEN) == [], path
     page.set_extra_http_headers({})
 
 

@@ -4,11 +4,13 @@ import base64
 import io
 import json
 import os
+import subprocess
 import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import pytest
@@ -263,6 +265,15 @@ def test_a_file_that_goes_while_it_is_listed_leaves_the_others(
     (tmp_path / "stays").touch()
     monkeypatch.setattr(Path, "rglob", lambda self, _: [self / "gone", self / "stays"])
     assert [one["name"] for one in command._files(tmp_path)] == [[["stays"]]]
+
+
+def test_a_doctor_that_hangs_is_late_and_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.TimeoutExpired(["urlward", "doctor"], command.WITHIN)
+    monkeypatch.setattr(command.subprocess, "run", Mock(side_effect=ended))
+    (tmp_path / "urlward.toml").write_text(f'state = "{tmp_path}/state"\n')
+    with zipfile.ZipFile(io.BytesIO(command.bundle(tmp_path / "urlward.toml"))) as archive:
+        assert json.loads(archive.read("doctor.json")) == {"error": "no answer within 30 s"}
+        assert "urlward" in json.loads(archive.read("about.json")), "all else is there"
 
 
 def test_a_secret_would_be_found() -> None:

@@ -2,13 +2,14 @@ import json
 import re
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from urlward.engine import url as url_module
 from urlward.engine.errors import UrlError
 from urlward.engine.url import (
     CanonicalUrl,
@@ -939,17 +940,46 @@ def test_where_a_query_begins(target: str, queries: set[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "query"), [("/a%3fx=1", "x=1"), ("/a%3fx=1?y", "x=1?y"), ("/a%23x?y", ""), ("/a%3f", "")]
+    ("target", "queries"),
+    [
+        ("/a%3fx=1", ["x=1"]),
+        ("/a%3fx=1?y", ["x=1?y", "x=1"]),
+        ("/a%3fx=1?#", ["x=1?", "x=1?#", "x=1"]),
+        ("/a%23x?y", [""]),
+        ("/a%3f", [""]),
+    ],
 )
-def test_what_is_escaped_begins_a_query_for_parameters_alone(target: str, query: str) -> None:
-    whole = (canonical_path(target.partition("?")[0]), target.partition("?")[2], False)
-    readings = {(reading.path, reading.query, reading.script) for reading in target_readings(target)}
-    assert readings == {whole, ("/a", query, True)}
+def test_what_is_escaped_begins_a_query_for_parameters_alone(target: str, queries: list[str]) -> None:
+    readings = {(r.path, r.query, r.script) for r in target_readings(target)}
+    assert {reading for reading in readings if reading[0] == "/a"} == {
+        ("/a", query, True) for query in queries
+    }
+    assert {path for path, _, _ in readings} == {"/a", canonical_path(target.partition("?")[0])}
 
 
 @pytest.mark.parametrize("target", ["/john.doe/photos", "/v1.2/x", "/commander.js/issues", "/a.html;/b.c/d"])
 def test_a_name_with_a_dot_is_no_file_for_that(target: str) -> None:
     assert target[: target.rindex("/")] not in paths(target)
+
+
+def test_a_query_begins_at_the_last_question_mark_behind_a_script() -> None:
+    """To lighttpd as Debian configures it; no other page has a mark in its path."""
+
+    def readings(target: str) -> set[tuple[str, str]]:
+        return {(r.path, r.query) for r in target_readings(target)}
+
+    for target in (
+        "/a.php/x?y?id=5",
+        "/a.php/?y&z?b/c?id=5",
+        "/%61%2ephp%2fx?y?id=5",
+        "/x/../a.php//?y?id=5",
+    ):
+        assert ("/a.php", "id=5") in readings(target), target
+    # A link back, such as that of a login, is a value.
+    for target in ("/a.php?next=/a.php?id=5", "/login/x?next=/a.php?id=5", "/v1.2/login?next=/a.php?id=5"):
+        assert ("/a.php", "id=5") not in readings(target), target
+    started = "/a.php/x" + "." * 15_000
+    assert ("/a.php", "id=5") in readings(f"{started}?y?id=5"), "in no more time than other text"
 
 
 def test_a_query_begins_behind_dots_that_a_question_mark_makes_a_name() -> None:
@@ -1115,3 +1145,43 @@ def test_names_are_folded_as_php_folds_them(query: str, name: str) -> None:
 )
 def test_other_parameters_are_others(query: str) -> None:
     assert "user_id=5" not in request_parameters(query)
+
+
+@pytest.mark.parametrize(
+    ("part", "spelt", "function"),
+    [("%e9", "%C3%A9", "_letters"), ("%c0%af", "/", "_shortest"), ("%u002f", "/", "_narrow")],
+)
+def test_what_a_target_has_many_times_is_spelt_once(
+    part: str, spelt: str, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is some microseconds' work, and a target has room for 12,000."""
+    asked: list[str] = []
+    spell = getattr(url_module, function)
+
+    def counted(found: str) -> str:
+        asked.append(found)
+        return str(spell(found))
+
+    monkeypatch.setattr(url_module, function, counted)
+    target = "/a?" + f"x{part}" * 3_000
+    found = {unquote_to_bytes(reading.query) for reading in target_readings(target)}
+    assert unquote_to_bytes("x" + spelt) * 3_000 in found
+    assert len(asked) <= 8
+    assert set(asked) == {part}
+
+
+@given(st.binary(max_size=6).map(lambda data: bytes(byte | 0x80 for byte in data)), st.booleans())
+@example(b"\xc3\xa9", False)
+@example(b"\xc3\xa9\xe9", True)
+@example(b"\x81\x98", True)
+def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: bool) -> None:
+    """All of them, where some are not; else they stay as they are."""
+    text = "".join(f"%{byte:02x}" for byte in data) if escaped else data.decode("latin-1")
+    found = url_module._from_latin1(f"/a?x{text}y")
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        letters = "".join(bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in data)
+        assert found == f"/a?x{quote(letters, safe='')}y"
+    else:
+        assert found == f"/a?x{text}y"

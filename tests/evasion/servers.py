@@ -193,7 +193,7 @@ _FPM = {str(PHP_FPM or "php-fpm"): "php-fpm"}
 SERVERS = (
     Server(
         {"nginx": "nginx-light"} | _FPM,
-        ("nginx", "nginx-unmerged", "nginx-captured", "nginx-before-node", "nginx-before-first"),
+        ("nginx", "nginx-unmerged", "nginx-captured", "nginx-uri", "nginx-before-node", "nginx-before-first"),
         _nginx,
     ),
     Server(

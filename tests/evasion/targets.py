@@ -83,6 +83,8 @@ def target(rng: random.Random) -> str:
     query = ""
     if rng.random() < 0.3:
         page, query = "/view.php", rng.choice(_AT_QUERIES) + _query(rng, rng.choice(_QUERIES))
+        if rng.random() < 0.1:
+            query = rng.choice(("/x?", "/?", "?", "/x?y", "%2f?a/b?", "/..?")) + query
     if rng.random() < 0.5:
         page = page.replace(*rng.choice(_IN_PAGES))
     path = page if rng.random() < 0.6 else _walked(rng, page)

@@ -21,6 +21,7 @@ from urlward.feeds import feed as feeds_feed
 from urlward.feeds import store as feed_store
 from urlward.feeds.feed import Feed as ItsFeed
 from urlward.feeds.feed import Outcome, Own
+from urlward.feeds.refresh import answer
 from urlward.feeds.status import alarms, status
 from urlward.feeds.store import BusyError
 from urlward.state.folder import StateError
@@ -467,15 +468,12 @@ class TestApart:
         assert line.startswith(f"{facts}: damaged; set aside as damaged/phish.json.")
 
 
-@pytest.mark.parametrize("kind", ["path", "own", "url"])
-def test_the_process_imports_what_its_source_needs(
-    kind: str, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Importing pydantic and urllib3 takes longer than compiling a list of some thousand lines."""
-    path = tmp_path / "list.txt"
+def asked_of(kind: str, folder: Path, site: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the process is asked that refreshes a feed of such a source."""
+    path = folder / "list.txt"
     path.write_text(FIRST)
     site.put("feed", FIRST)
-    made = feed(tmp_path, **{"url": site.url()} if kind == "url" else {"path": str(path)})
+    made = feed(folder, **{"url": site.url()} if kind == "url" else {"path": str(path)})
     asked: dict[str, Any] = {}
 
     def ask(_: str, request: Mapping[str, Any], *__: object, **___: object) -> dict[str, str]:
@@ -486,6 +484,39 @@ def test_the_process_imports_what_its_source_needs(
     own = Own(str(path), "list", SECRET.hex(), ()) if kind == "own" else None
     with pytest.raises(BusyError):
         ItsFeed(made.table, made.config, made.state, own).refresh(first=kind == "own")
+    return asked
+
+
+@pytest.mark.parametrize("kind", ["path", "own", "url"])
+def test_who_asks_may_be_of_an_earlier_release(
+    kind: str, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between an upgrade and the reload behind it: keys that came since have their defaults."""
+    asked = asked_of(kind, tmp_path, site, monkeypatch)
+    first = ("name", "url", "path", "stale_limit")
+    asked["feed"] = {key: value for key, value in asked["feed"].items() if key in first}
+    del asked["text_key"]
+    said = answer(asked)
+    assert (said["state"], said["error"]) == ("new", "")
+    asked["feed"]["min_entries"] = 18
+    (tmp_path / "list.txt").write_text(hosts(*range(17)))
+    site.put("feed", hosts(*range(17)))
+    assert answer(asked)["state"] == ("new" if kind == "own" else "failed"), "what is said counts"
+
+
+def test_who_answers_may_be_of_a_later_release(text: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = {"state": "new", "text": "1 entry fetched", "next_run": 7.0, "warmth": 3}
+    monkeypatch.setattr(feeds_feed, "ask", lambda *_, **__: later)
+    made = ItsFeed(text.table, text.config, text.state)
+    assert made.refresh() == made.attempt() == Outcome("new", "1 entry fetched", 7.0)
+
+
+@pytest.mark.parametrize("kind", ["path", "own", "url"])
+def test_the_process_imports_what_its_source_needs(
+    kind: str, tmp_path: Path, site: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Importing pydantic and urllib3 takes longer than compiling a list of some thousand lines."""
+    asked = asked_of(kind, tmp_path, site, monkeypatch)
     code = """
 import json, sys
 from urlward.feeds.refresh import answer

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import json
 import mmap
 import os
@@ -22,7 +23,7 @@ import pytest
 from PIL import Image
 
 from conftest import until
-from files.pictures import FRAGMENTED, picture, video, written
+from files.pictures import FRAGMENTED, av, picture, video, written
 from urlward.config import FilesTable
 from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
@@ -54,6 +55,12 @@ def listed(
     data, _ = compile_sources([source], KEY, name=name, now=float(serial))
     (folder / f"{name}.ward").write_bytes(data)
     return load(data, KEY)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is looked at before its end because the machine is slow."""
+    monkeypatch.setattr(inspection, "UNENDED", 600.0)
 
 
 @contextmanager
@@ -302,12 +309,42 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
     assert worker.counted["done"] == worker.counted.total()
 
 
+def in_front(data: bytes, folder: Path) -> bytes:
+    """A plain MP4 file that says at its beginning where its frames are, as those on the web do."""
+    path = folder / "video.mp4"
+    with av.open(io.BytesIO(data)) as given, av.open(path, "w", options={"movflags": "faststart"}) as made:
+        stream = made.add_stream_from_template(given.streams.video[0])
+        for packet in given.demux(given.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                made.mux(packet)
+    return path.read_bytes()
+
+
+async def test_a_video_in_one_piece_is_found_before_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "UNENDED", 0.5)
+    loaded = listed(tmp_path, picture(7, (320, 240)))
+    data = in_front(video([picture(7, (320, 240)), picture(8, (320, 240))]), tmp_path)
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            heard: list[PictureFound | None] = []
+            copy = worker.inspector.offer("video", None, heard.append)
+            assert copy is not None
+            copy.write(data[: len(data) * 3 // 4])
+            await until(lambda: heard)
+            assert {each.list for each in heard if each} == {"pictures"}
+            copy.drop()
+
+
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
 async def test_a_picture_whose_end_does_not_come_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A browser shows what has come of it; more may come then, which is looked at as well, and only then."""
-    monkeypatch.setattr(inspection, "LATER", 0.5)
+    monkeypatch.setattr(inspection, "UNENDED", 0.5)
     loaded = listed(tmp_path, picture(7))
     data = written(picture(7), name)
     first, more = data[: len(data) // 8], data[len(data) // 8 : -1]
@@ -649,7 +686,7 @@ async def test_what_is_handed_over_before_its_end_cannot_be_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It goes on where it was, and whoever decodes what has come of it has no way to write there."""
-    monkeypatch.setattr(inspection, "LATER", 0.1)
+    monkeypatch.setattr(inspection, "UNENDED", 0.1)
     data = b"\xff\xd8\xff" + bytes(1_000)
     with hanging(tmp_path) as listening:
         async with working(tmp_path) as worker:

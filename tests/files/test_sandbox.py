@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,6 +165,18 @@ def without_jfif(data: bytes) -> bytes:
     return data[:at] + data[at + 2 + int.from_bytes(data[at + 2 : at + 4]) :]
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A chunk of a PNG file."""
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+def in_front(image: Image.Image, part: bytes, name: str = "JPEG") -> bytes:
+    """A file with another part behind its first one."""
+    data = written(image, name)
+    at = 33 if name == "PNG" else 20
+    return data[:at] + part + data[at:]
+
+
 FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
     "exif": lambda image: without_jfif(written(image, exif=as_cameras_have_it())),
     "exif-cut-short": lambda image: without_jfif(written(image, exif=as_cameras_have_it().tobytes()[:30])),
@@ -182,12 +195,26 @@ FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
         image, "WEBP", exif=as_cameras_have_it().tobytes(), icc_profile=b"icc" * 99, xmp=b"<x/>"
     ),
     "gif": lambda image: written(image, "GIF", comment=b"made" * 200),
+    "jpeg-jfif-cut-short": lambda image: in_front(image, b"\xff\xe0\0\x06JFIF"),
+    "jpeg-adobe-cut-short": lambda image: in_front(image, b"\xff\xee\0\x08Adobe\0"),
+    "jpeg-profile-cut-short": lambda image: in_front(image, b"\xff\xe2\0\x0eICC_PROFILE\0"),
+    "jpeg-no-segment": lambda image: in_front(image, b"of no kind\xff\x01\xff\0\xff\xff\xff\xd0"),
+    "jpeg-fields-again": lambda image: in_front(image, b"\xff\xe1\xea\x60" + bytes(59_998)) * 2,
+    "png-profile-of-nothing": lambda image: in_front(image, chunk(b"iCCP", b""), "PNG"),
+    "png-profile-of-another-kind": lambda image: in_front(image, chunk(b"iCCP", b"a\0\5x"), "PNG"),
+    "png-text-of-another-kind": lambda image: in_front(image, chunk(b"zTXt", b"a\0\5x"), "PNG"),
+    "png-long-texts": lambda image: in_front(
+        image,
+        b"".join(chunk(b"zTXt", b"%d\0\0" % n + zlib.compress(bytes(1_000_000))) for n in range(70)),
+        "PNG",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", FIELDS)
 def test_a_picture_is_looked_at_whatever_else_its_file_says(sandbox: Box, what: str) -> None:
-    """What a library reads of it needs no module that it would have to open a file for."""
+    """What a library reads of it is not wrong to it, and needs no module that it would have to open a file
+    for."""
     data = FIELDS[what](picture(3))
     media = format_of(data)
     assert media is not None
@@ -210,6 +237,9 @@ def wrong_at_its_end(image: Image.Image, **options: object) -> bytes:
 
 DAMAGED: Mapping[str, Callable[[Image.Image], bytes]] = {
     "png-behind-its-pixels": lambda image: written(image, "PNG")[:-12] + b"\x7f\xff\xff\xffjunk",
+    "png-with-frames-of-nothing": lambda image: (
+        written(image, "PNG")[:-12] + chunk(b"fdAT", b"\0\0\0\1xx") + chunk(b"IEND", b"")
+    ),
     "png-without-its-end": lambda image: written(image, "PNG")[:-12],
     "webp": wrong_at_its_end,
     "webp-with-fields": lambda image: wrong_at_its_end(image, icc_profile=b"icc" * 99),

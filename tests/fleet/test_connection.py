@@ -455,6 +455,81 @@ async def test_a_sentinel_that_names_a_server_that_refuses_writes_is_passed_over
             assert told == [f"127.0.0.1:{cut_off.port}: refused: NOREPLICAS"]
 
 
+NONSENSE = (
+    b":1\r\n",
+    b"*1\r\n*0\r\n",
+    b"$-1\r\n",
+    b"$2\r\n\xff\xff\r\n",
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+)
+
+
+@asynccontextmanager
+async def talking(answer: bytes) -> AsyncIterator[str]:
+    """URL of a server that gives one answer to each command."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, EOFError, ValueError):
+            while line := await reader.readline():
+                for _ in range(int(line[1:])):
+                    await reader.readexactly(int((await reader.readline())[1:]) + 2)
+                writer.write(answer)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"valkey://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+async def test_a_sentinel_that_talks_nonsense_is_passed_over(
+    server: Server, tmp_path: Path, answer: bytes
+) -> None:
+    with ExitStack() as stack:
+        sentinel = Server(tmp_path / "s", sentinel=WATCH.format(port=server.port)).start()
+        stack.callback(sentinel.kill)
+        async with (
+            talking(answer) as url,
+            connected(FleetTable(sentinels=(url, sentinel.url), node="a")) as (c, told),
+        ):
+            assert await c.ask(("PING",)) == [b"PONG"]
+            assert told == []
+
+
+@pytest.mark.parametrize("answer", NONSENSE)
+async def test_a_server_that_talks_nonsense_is_away(answer: bytes) -> None:
+    async with (
+        talking(answer) as url,
+        connected(FleetTable(url=(url,), node="a"), waits=False) as (c, told),
+    ):
+        await until(lambda: told)
+        assert not c.up
+        assert len(told) == 1
+
+
+async def test_one_that_begins_to_talk_nonsense_is_away_and_comes_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STEADY", 0.2)
+    lies = True
+    check = connection._check_role
+
+    def checked(role: Any, where: str) -> None:
+        check(b"" if lies and beats else role, where)  # type: ignore[arg-type]
+
+    beats: list[int] = []
+    monkeypatch.setattr(connection, "_check_role", checked)
+    async with connected(table(server)) as (c, told):
+        beats.append(1)
+        await until(lambda: told)
+        assert "an answer that makes no sense" in told[0]
+        lies = False
+        await until(lambda: told[1:] == [""])
+        assert c.up
+
+
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-lru", "noeviction"])
 async def test_one_that_evicts_what_is_shared_is_told_once(
     server: Server, caplog: pytest.LogCaptureFixture, policy: str

@@ -126,6 +126,31 @@ async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server
     assert b"hotline" not in b"".join(found)
 
 
+async def test_of_many_nodes_each_reads_so_many_in_a_second(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And says how it is itself as often as ever."""
+    monkeypatch.setattr(fleet_nodes, "BEAT", 0.01)
+    monkeypatch.setattr(fleet_nodes, "READ_IN_A_SECOND", 0.01)
+    reads: list[int] = []
+    read = fleet_nodes.read_nodes
+
+    async def counted(connection: FleetConnection) -> Any:
+        reads.append(1)
+        return await read(connection)
+
+    monkeypatch.setattr(fleet_nodes, "read_nodes", counted)
+    async with node(server, "a") as a:
+        await until(lambda: a.latest)
+        first = server.run("HGET", "{urlward}:nodes", "a")
+        await until(lambda: server.run("HGET", "{urlward}:nodes", "a") != first, "another word")
+        assert len(reads) == 1, "the next is due in a hundred seconds"
+        # Of few, each second.
+        monkeypatch.setattr(fleet_nodes, "READ_IN_A_SECOND", 1e6)
+    async with node(server, "b"):
+        await until(lambda: len(reads) > 3)
+
+
 async def test_two_nodes_of_one_name_are_told_until_there_is_one(
     server: Server, urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ class Rig:
         listening.setblocking(False)
         acceptor = Acceptor(self.front.take, listening)
         self.port = listening.getsockname()[1]
+        self.addon.ports.add(self.port)
         self._acceptors.append(acceptor)
 
     async def _mitmproxy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

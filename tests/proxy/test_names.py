@@ -155,6 +155,19 @@ def test_an_absolute_form_of_another_host_is_a_path_too_where_it_is_sent_on() ->
     assert found.check_request(("c.example",), "//b.example/x").blocked
 
 
+@pytest.mark.parametrize("rest", ["?/listed", "#/listed", "?//x/../listed", "?a=1", "?"])
+def test_an_absolute_form_without_a_path_is_refused_where_it_is_sent_on(rest: str) -> None:
+    """thttpd and Drogon take `http://x?/listed` for `/listed`; a proxy's client gets the root page of it."""
+    for authority in ("b.example", "a.example:80", "[2001:db8::7]:80"):
+        asked = head(f"GET http://{authority}{rest} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+        for mode in ("transparent", "reverse:http://192.0.2.7"):
+            with pytest.raises(UrlError, match="without a path"):
+                Place(to("192.0.2.7", mode=mode)).names(asked)
+            whole = head(f"GET http://{authority}/{rest} HTTP/1.1\r\nHost: a.example\r\n\r\n".encode())
+            assert Place(to("192.0.2.7", mode=mode)).names(whole).target == f"//{authority}/{rest}"
+        assert Place(make_context()).names(asked).target == f"/{rest}"
+
+
 def test_a_host_field_goes_by_its_name_where_its_port_is_too_large() -> None:
     for digits in (b"99999", b"65536", b"1" * 5_000):
         names = names_of(request((b"Host", b"a.example:" + digits)), to("192.0.2.7", 80))

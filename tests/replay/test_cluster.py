@@ -251,6 +251,11 @@ def test_a_log_that_only_this_machine_has(
     assert "a.log: No such file or directory" in refused(capsys, "--cluster", two, str(log))
 
 
+def test_a_url_where_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{free_port()}/a.log"
+    assert refused(capsys, url) == f"urlward: {url}: no such file, or nobody answers"
+
+
 def test_what_a_library_says_of_a_url_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

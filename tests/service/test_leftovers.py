@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +23,7 @@ from urlward.records.retention import RetentionClock
 from urlward.records.stores import open_store
 from urlward.service.leftovers import purge_leftovers, without_end
 from urlward.service.services import Services
-from urlward.state.folder import local_key, set_aside
+from urlward.state.folder import local_key, locked, set_aside, write_private
 
 NOW = START / 1000
 RECORDS = RecordsTable(
@@ -59,7 +60,7 @@ def test_what_waits_for_a_store_has_an_end(tmp_path: Path) -> None:
     put(tmp_path, SOME)
     over = NOW + 2 * DAY / 1000
     assert purge_leftovers(RECORDS, tmp_path, {HELD}, NOW) == (
-        {"objections": 0, "damaged files": 0, "waiting for a store": 0},
+        {"objections": 0, "damaged files": 0, "unfinished files": 0, "waiting for a store": 0},
         [],
     )
     assert purge_leftovers(RECORDS, tmp_path, {HELD}, over)[0]["waiting for a store"] == 2
@@ -85,6 +86,26 @@ def test_while_others_write_and_read_it(tmp_path: Path) -> None:
 def test_where_nothing_was_recorded_nothing_is_made(tmp_path: Path) -> None:
     assert purge_leftovers(RECORDS, tmp_path, (), NOW)[1] == []
     assert not (tmp_path / FOLDER).exists()
+
+
+def test_what_a_killed_writer_left_has_an_end(tmp_path: Path) -> None:
+    """A copy of objections, say: nothing writes the file itself until one comes, or is over."""
+    key, now = local_key(tmp_path), time.time()
+    add_objection(tmp_path, key, "R", "text", client="192.0.2.7", now=now)
+    left = tmp_path / ".objections.json.tmp"
+    left.write_bytes((tmp_path / "objections.json").read_bytes())
+    beside = {path: path.read_bytes() for path in tmp_path.iterdir() if path != left}
+    with locked(tmp_path):
+        # Whoever writes a file now finishes it.
+        other = threading.Thread(target=purge_leftovers, args=(RECORDS, tmp_path, (), now))
+        other.start()
+        write_private(tmp_path / "another", b"whole")
+        assert left.exists()
+    other.join()
+    assert not left.exists()
+    assert purge_leftovers(RECORDS, tmp_path, (), now)[1] == []
+    assert (tmp_path / "another").read_bytes() == b"whole"
+    assert {path: path.read_bytes() for path in beside} == beside
 
 
 def test_damaged_files_of_every_store_have_an_end(tmp_path: Path) -> None:

@@ -11,15 +11,18 @@ from pathlib import Path
 import pytest
 
 from docs.documents import ROOT
+from urlward.engine.errors import UrlwardError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.feeds.store import FeedStore
 from urlward.objections.objections import message_of, read_objections
 from urlward.policy.allows import add_allow, compile_allows, current_allows
+from urlward.policy.own import add_own, draft, line_of, own_entries, remove_own
 from urlward.records.holds import held_references, hold
 from urlward.records.store import node_of
 from urlward.state.audit import mend_audit, verify
 from urlward.state.folder import DAMAGED, local_key
+from urlward.state.people import change_role, digest_of, read_people
 
 SAMPLES = sorted((ROOT / "tests/data/state").iterdir())
 WRITTEN = 1_796_000_000.0
@@ -30,8 +33,12 @@ REFERENCE = "3K8X-CVNT-S9KS"
 @pytest.fixture(params=SAMPLES, ids=lambda path: path.name)
 def state(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A state folder as it was then."""
-    made = tmp_path / "state"
-    shutil.copytree(request.param, made)
+    return copied(request.param, tmp_path)
+
+
+def copied(sample: Path, folder: Path) -> Path:
+    made = folder / "state"
+    shutil.copytree(sample, made)
     made.chmod(0o700)
     for path in made.rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)
@@ -39,7 +46,7 @@ def state(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_there_is_a_sample_of_each() -> None:
-    assert [path.name for path in SAMPLES] == ["version1", "version2", "version3"]
+    assert [path.name for path in SAMPLES] == ["version1", "version2", "version3", "version4"]
 
 
 def test_all_of_it_is_read(state: Path) -> None:
@@ -57,6 +64,31 @@ def test_all_of_it_is_read(state: Path) -> None:
     assert store.facts().entries == 1
     assert node_of("gw1", state).identity
     assert not (state / DAMAGED).exists(), "nothing was set aside"
+
+
+def test_own_entries_and_people_are_read(tmp_path: Path) -> None:
+    """They came with version 4."""
+    state = copied(SAMPLES[-1], tmp_path)
+    key = local_key(state)
+    page, excused = own_entries(state)
+    assert (page.action, page.kind, page.category, page.note, page.who, page.created) == (
+        "block", "page", "phishing", "asked for by the school", "operator", WRITTEN,
+    )  # fmt: skip
+    assert line_of(page, key) == f"http://own.example/page id={page.id} category=phishing"
+    assert (excused.action, excused.kind, excused.expires) == ("allow", "domain", "2027-06-30")
+    assert line_of(excused, key) == f"@@fine.example id={excused.id} expires=2027-06-30"
+    with pytest.raises(UrlwardError, match=f"there already: {page.id}"):
+        add_own(state, key, draft("http://own.example/page", "page"), "operator", now=WRITTEN + 1)
+    add_own(state, key, draft("http://own.example/other", "page"), "operator", now=WRITTEN + 1)
+    assert len(own_entries(state)) == 3
+    (ann,) = read_people(state)
+    assert (ann.name, ann.role, ann.digest) == (
+        "Ann Reyes", "operator", digest_of("0123456789abcdefghij-token"),
+    )  # fmt: skip
+    assert change_role(state, "Ann Reyes", "operator", "operator", now=WRITTEN + 1).digest == ann.digest
+    assert remove_own(state, page.id, "over", "operator", now=WRITTEN + 2).id == page.id
+    assert verify(state).broken is None
+    assert not (state / DAMAGED).exists()
 
 
 def test_what_is_added_goes_with_what_was_there(state: Path) -> None:

@@ -28,6 +28,10 @@ Port blocks in the logs of carrier-grade translators, as Juniper, Cisco and A10 
 
 A block holds until its release, or until another subscriber has its first port. Blocks of UDP and ICMP, where
 a translator tells them apart, are passed over: what is filtered is TCP. So is every other line of a log.
+
+Other programs may write to the same log, and what they write may be anybody's words, such as the name that
+somebody tried to log in with. So an event counts where it is the message, behind time and host, and nowhere
+within one.
 """
 
 import csv
@@ -569,6 +573,21 @@ _ACOS = re.compile(
 )
 _ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
 
+_CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
+_WHEN = (
+    r"(?:(?:[A-Z][a-z]{2},? +)?(?:\d{4} +)?[A-Z][a-z]{2} +\d\d?(?: +\d{4})?,? +"
+    rf"{_CLOCK}(?: +\d{{4}})?"
+    rf"|\d{{4}}[-/]\d\d[-/]\d\d[T ] *{_CLOCK})(?:Z| ?[+-]\d\d:?\d\d)?(?: +[A-Z]{{3,5}}(?![\w./-]))?"
+)
+_IP = r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]++)"
+_HEADER = (
+    # Priority, version or number, time, and whose it is; again for each collector that it went through. Of
+    # anybody's words there is one way at most to read each.
+    rf"\ufeff?\s*+(?:(?:<\d{{1,3}}>)?+(?:\d{{1,10}}:? ++)?+[*.:]?+ *+{_WHEN} *+:?+ *+"
+    rf"(?:{_IP} ++)?+(?:\w[\w./-]*+ ++)?+(?:{_IP} ++)?+)*+(?:<\d{{1,3}}>)?+"
+)
+"""What stands before a message. The name of a program, with a colon or number, does not."""
+
 
 class CgnParser(Parser):
     """Parser of CGN logs, line by line; the vendor is recognised by the event."""
@@ -584,8 +603,13 @@ class CgnParser(Parser):
         for number, line in enumerate(lines):
             events = 0
             try:
-                for pattern, block_of in _EVENTS:
+                for pattern, is_header, block_of in _EVENTS:
+                    behind = 0
                     for match in pattern.finditer(line):
+                        # One follows another in the same message, or it is the first.
+                        if match.start() != behind and not is_header(line, 0, match.start()):
+                            raise RowError("an event within a message, which may be anybody's words")
+                        behind = match.end()
                         if block := block_of(match):
                             found.sightings += self._sightings(block, line[: match.start()])
                             events += 1
@@ -683,15 +707,42 @@ def _acos(match: re.Match[str]) -> PortBlock | None:
     return PortBlock(where, match["what"] in _ACOS_BEGINS)
 
 
-_EVENTS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], PortBlock | None]], ...] = (
-    (_JUNOS, _junos),
-    (_JSERVICES, _jservices),
-    (_IOS_XR, _ios_xr),
-    (_ASA, _asa),
-    (_CEF, _acos_cef),
-    (_ACOS, _acos),
+class _CgnEvent(NamedTuple):
+    """Kind of event of a translator.
+
+    Attributes:
+        pattern: that it has.
+        is_header: whether text may stand before it.
+        block_of: what is made of it; None for blocks of other protocols.
+    """
+
+    pattern: re.Pattern[str]
+    is_header: Callable[[str, int, int], re.Match[str] | None]
+    block_of: Callable[[re.Match[str]], PortBlock | None]
+
+
+def _behind(tag: str) -> Callable[[str, int, int], re.Match[str] | None]:
+    """Match of a header with a translator's own tag behind it, a regular expression."""
+    return re.compile(_HEADER + tag).fullmatch
+
+
+_OF_JUNOS = _behind(
+    r"(?:(?:node\d+\.)?fpc\d+(?:\.pic\d+)? +)?(?:RT_NAT(?:\[\d+\])? *)?(?:- +|: *)?(?:%[A-Z0-9]+-\d-)?"
 )
-"""What to look for in a line, and what is made of it; None for blocks of other protocols."""
+_OF_ACOS = _behind(r"(?:a10logd(?:\[\d+\])?: *)?(?:\[[A-Z0-9]{2,10}\](?:<\d>)?:? *)?")
+
+_EVENTS = (
+    _CgnEvent(_JUNOS, _OF_JUNOS, _junos),
+    _CgnEvent(
+        _JSERVICES,
+        _behind(rf"(?:\([^()]*\) *)?(?:{_WHEN}:? *)?(?:\{{[^{{}}]*\}} *)?(?:\[[^\[\]]*\])?:? *"),
+        _jservices,
+    ),
+    _CgnEvent(_IOS_XR, _behind(r"(?:- +){0,3}(?:[A-Z][A-Z0-9]+ +)?(?:- +){0,3}"), _ios_xr),
+    _CgnEvent(_ASA, _behind(r":? *"), _asa),
+    _CgnEvent(_CEF, _OF_ACOS, _acos_cef),
+    _CgnEvent(_ACOS, _OF_ACOS, _acos),
+)
 
 
 FORMATS: dict[str, type[Parser]] = {

@@ -51,7 +51,8 @@ def _why(config: Config, *, configures: bool) -> str:
 
 
 def lines(status: Mapping[str, Any]) -> Iterator[str]:
-    """Format a status as of `urlward.records.status`, one thing a line."""
+    """Format a status as of `urlward.records.status`, one thing a line; between an upgrade and the reload
+    behind it, of an earlier release, which says less."""
     if status["running"]:
         yield from _running(status)
     if status["feeds"]:
@@ -69,8 +70,8 @@ def lines(status: Mapping[str, Any]) -> Iterator[str]:
 def _running(status: Mapping[str, Any]) -> Iterator[str]:
     workers, hour = status["workers"], status["hour"]
     yield f"{'node':13}{status['node'] or '-'}"
-    if status["publish"]:
-        yield from _publishing(status["publish"])
+    if publish := status.get("publish"):
+        yield from _publishing(publish)
         return
     yield f"{'workers':13}{workers['reporting']} of {workers['expected']} report"
     yield f"{'connections':13}{status['connections']}"

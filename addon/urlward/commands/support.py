@@ -109,6 +109,8 @@ def own_words() -> frozenset[str]:
 WITHIN = 30.0
 """Seconds that a part may take: what hangs is often what the bundle is about."""
 
+_LATE = {"error": f"no answer within {WITHIN:.0f} s"}
+
 MOST_FILES = 2_000
 MOST_LINES = 2_000
 _EVENTS = 200
@@ -179,7 +181,6 @@ def bundle(path: Path | None, state: Path | None = None) -> bytes:
         "files.json": partial(_files, folder),
     }
     found = together({name: partial(_part, make) for name, make in parts.items()}, WITHIN)
-    late = {"error": f"no answer within {WITHIN:.0f} s"}
     # What the types let out is right as it is: a format's name need not be a word of the program.
     kept = ("configuration.json",) if not problems else ()
     made = io.BytesIO()
@@ -187,7 +188,7 @@ def bundle(path: Path | None, state: Path | None = None) -> bytes:
         archive.writestr("README.txt", _ABOUT)
         archive.writestr("about.json", _json(_platform()))
         for name in parts:
-            value = found.get(name, late)
+            value = found.get(name, _LATE)
             value = value if name in kept else scrubber.value(value)
             archive.writestr(name, value if isinstance(value, str) else _json(value))
     return made.getvalue()
@@ -196,6 +197,8 @@ def bundle(path: Path | None, state: Path | None = None) -> bytes:
 def _part(make: Callable[[], Any]) -> Any:
     try:
         return make()
+    except subprocess.TimeoutExpired:
+        return _LATE
     except (UrlwardError, OSError) as e:
         return {"error": str(e)}
     except Exception as e:  # noqa: BLE001 - one part that fails leaves the others

@@ -574,6 +574,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and target.isascii()
         and not ("%" in query and (_narrowed(query) != query or _from_latin1(query) != query))
         and not has_path_behind(query)
+        and not ("?" in query and _may_have_a_file_above(path))
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False, False))
@@ -614,6 +615,15 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 
 
 _DOTS = re.compile(r"(?:/|%2[fF])(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search
+
+
+_DOT, _SLASH = (re.compile(pattern).search for pattern in (r"\.|%2[eE]", "/|%2[fF]"))
+
+
+def _may_have_a_file_above(path: str) -> bool:
+    """Whether a path as sent may have more path behind a file."""
+    dot = _DOT(path)
+    return dot is not None and _SLASH(path, dot.end()) is not None
 
 
 def has_path_behind(query: str) -> bool:
@@ -659,8 +669,16 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     match = _ESCAPED_MARK(path)
     if match is None:
         return ()
-    behind = f"?{_unescape_once(path[match.end() :])}{mark}{query}" if match[1] else ""
-    readings = _with_files(_in_every_way(path[: match.start()] + behind, work), work)
+    behind = {"": None}
+    if match[1]:
+        # The query as sent follows, or is not passed on.
+        begun = f"?{_unescape_once(path[match.end() :])}"
+        behind = {f"{begun}{mark}{query}": None, begun: None}
+    readings = [
+        reading
+        for rest in behind
+        for reading in _with_files(_in_every_way(path[: match.start()] + rest, work), work)
+    ]
     return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
 
 
@@ -671,17 +689,40 @@ def _is_file(path: str) -> bool:
 def _narrowed(target: str) -> str:
     """A target without escapes that only some have: `%u002f` is a slash to IIS, the overlong `%c0%af` to
     SWI-Prolog."""
-    return _OVERLONG(_shortest, _WIDE_ESCAPES(_narrow, target)) if "%" in target else target
+    return (
+        _OVERLONG(_Spelled(_shortest), _WIDE_ESCAPES(_Spelled(_narrow), target)) if "%" in target else target
+    )
 
 
-def _narrow(wide: re.Match[str]) -> str:
-    text = bytes.fromhex(wide[0].replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
+class _Spelled(dict[str, str]):
+    """How each part is spelt that a pattern finds in a text, made once: it may have the same 12,000 times.
+
+    Args:
+        spell: makes it.
+    """
+
+    __slots__ = ("_spell",)
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._spell = spell
+
+    def __call__(self, found: re.Match[str]) -> str:
+        return self[found[0]]
+
+    def __missing__(self, part: str) -> str:
+        spelt = self[part] = self._spell(part)
+        return spelt
+
+
+def _narrow(wide: str) -> str:
+    text = bytes.fromhex(wide.replace("%u", "").replace("%U", "")).decode("utf-16-be", "replace")
     return quote(text, safe="")
 
 
-def _shortest(overlong: re.Match[str]) -> str:
+def _shortest(overlong: str) -> str:
     number = 0
-    for byte in unquote_to_bytes(overlong[0]):
+    for byte in bytes.fromhex(overlong.replace("%", "")):
         number = number << 6 | byte & 0x3F
     return quote(chr(number & 0xFFFF), safe="", errors="surrogatepass")
 
@@ -695,16 +736,16 @@ def _without_breaks(target: str) -> str:
 
 def _from_latin1(target: str) -> str:
     """Bytes that are not UTF-8 as letters of Western Europe, as IIS, Jetty and CherryPy have them."""
-    return _BEYOND_ASCII.sub(_letters, target)
+    return _BEYOND_ASCII.sub(_Spelled(_letters), target)
 
 
-def _letters(escaped: re.Match[str]) -> str:
-    data = unquote_to_bytes(escaped[0].encode("latin-1"))
+def _letters(escaped: str) -> str:
+    data = unquote_to_bytes(escaped.encode("latin-1"))
     try:
         data.decode()
     except UnicodeDecodeError:
-        return quote("".join(map(_ANSI.__getitem__, data)), safe="")
-    return escaped[0]
+        return "".join(map(_ANSI.__getitem__, data))
+    return escaped
 
 
 def _with_blanks(target: str) -> str:
@@ -720,7 +761,7 @@ def _with_pluses(target: str) -> str:
 
 
 # As Windows has them in Western Europe: no page's name has the controls of Latin-1.
-_ANSI = [bytes((byte,)).decode("cp1252", "ignore") or chr(byte) for byte in range(256)]
+_ANSI = [quote(bytes((byte,)).decode("cp1252", "ignore") or chr(byte), safe="") for byte in range(256)]
 
 
 def _in_every_way(target: str, work: Work) -> list[Reading]:
@@ -744,7 +785,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
     To Fastify a query begins at the first of ``?`` and ``#`` and, before version 5, ``;``. uWSGI ends the
     path at ``#`` and begins the query at the next ``?``. To Go there is no fragment, to aiohttp only behind
     ``?``. lighttpd takes dot segments out up to the last ``?``, where there are several, and the path ends at
-    the first that is left; dots in front of that are a name to it.
+    the first that is left; dots in front of that are a name to it. Behind a script it is all path.
     """
     path, query = split_target(target)
     found = [(path, query, False)]
@@ -753,7 +794,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if "?" in query and _DOTS(target):
+    if "?" in query and (_DOTS(target) or _may_have_a_file_above(path)):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
         text = _ESCAPED_SLASH("/", _ESCAPED_DOT.sub(".", most))

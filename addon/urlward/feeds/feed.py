@@ -9,7 +9,7 @@ import logging
 import random as random_module
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
@@ -75,6 +75,11 @@ class Outcome(NamedTuple):
     next_run: float
     reason: str = ""
     error: str = ""
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> Self:
+        """As the process has told it, which after an upgrade may be of a later release, and tell more."""
+        return cls(**{name: answer[name] for name in cls._fields if name in answer})
 
 
 class Feed:
@@ -197,7 +202,7 @@ class Feed:
             raise ChangingError(answer["changing"])
         if "fault" in answer:
             raise StateError(answer["fault"])
-        return Outcome(**answer)
+        return Outcome.of(answer)
 
     def attempt(self) -> Outcome:
         """Fetch and judge what it has, in a process of its own, and keep nothing of it.
@@ -216,7 +221,7 @@ class Feed:
             return Outcome("failed", f"system: {text}", 0.0, "system", text)
         if "fault" in answer:
             raise StateError(answer["fault"])
-        return Outcome(**answer)
+        return Outcome.of(answer)
 
     def request(self, *, wait: bool, first: bool, progress: bool) -> dict[str, Any]:
         """What the process is asked, which knows neither configuration nor its defaults."""

@@ -77,9 +77,7 @@ def main() -> None:
 
 def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Do what a request says, and return the reply."""
-    # They were checked where they were read, and pydantic alone takes longer to import than most lists to
-    # compile.
-    feed = cast("FeedTable", SimpleNamespace(**asked["feed"]))
+    feed = cast("FeedTable", _Table(**asked["feed"]))
     config = cast("Config", _config(asked))
     try:
         if asked.get("attempt"):
@@ -99,6 +97,22 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         return {"changing": str(e)}
     except UrlwardError as e:
         return {"fault": str(e)}
+
+
+class _Table(SimpleNamespace):
+    """A feed's table. Its values were checked where they were read, and pydantic alone takes longer to import
+    than most lists to compile.
+
+    Between an upgrade and the reload behind it, who asks is of an earlier release: keys that came since have
+    their defaults.
+    """
+
+    def __getattr__(self, key: str) -> Any:
+        from urlward.config.feeds import FeedTable
+
+        if key not in FeedTable.model_fields:
+            raise AttributeError(key)
+        return FeedTable.model_fields[key].get_default(call_default_factory=True)
 
 
 def _config(asked: Mapping[str, Any]) -> SimpleNamespace:

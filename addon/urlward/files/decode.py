@@ -5,13 +5,14 @@ be made to break it.
 """
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile
 
 from urlward.files.media import MediaFormat
 from urlward.files.seen import MOST_FRAMES
@@ -49,6 +50,14 @@ _PICTURES = {
 _RIFF, _CHUNK = 12, 8
 """Bytes of what a WebP file begins with, and of what each of its chunks does."""
 _SPARE = 1 << 16
+_SEGMENT = re.compile(rb"\xff+([^\0\x01\xd0-\xd9\xff])", re.DOTALL).search
+"""Marker of a segment in a JPEG file, but of one without anything behind it."""
+_APART = frozenset({b"\xfe", *(bytes([n]) for n in range(0xE0, 0xF0))})
+"""Markers of segments that are an application's, or a comment."""
+_COLOURS = {b"\xe0JFIF\0": 16, b"\xeeAdobe": 14}
+"""Of these, those that say how its colours are to be read, and bytes that each has at least (libjpeg,
+``jdmarker.c``)."""
+_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
 
 
@@ -77,25 +86,15 @@ def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     Raises:
         ImportError: it is not installed.
     """
-    # A picture as cameras write them has fields and further pictures in the form of TIFF (EXIF, MPF).
-    from PIL import (  # noqa: F401
-        GifImagePlugin,
-        JpegImagePlugin,
-        MpoImagePlugin,
-        PngImagePlugin,
-        TiffImagePlugin,
-        WebPImagePlugin,
-    )
+    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
     Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
     # What has come of a picture is shown, and so looked at.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
-    fields, black = Image.Exif(), Image.new("RGB", (LEAST_SIDE, LEAST_SIDE))
-    fields[ExifTags.Base.Orientation] = 1
     samples = []
     for media, name in _PICTURES.items():
         made = io.BytesIO()
-        black.save(made, name, exif=fields)
+        Image.new("RGB", (LEAST_SIDE, LEAST_SIDE)).save(made, name)
         samples.append((made.getvalue(), media))
     if video:
         samples += [(_sample(name), media) for media, name in _DEMUXERS.items()]
@@ -137,9 +136,14 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
         TooLargeError: too many pixels.
         Exception: whatever a decoder raises that makes nothing of it.
     """
-    if media is MediaFormat.WEBP:
-        yield from _webp(data)
-        return
+    match media:
+        case MediaFormat.JPEG:
+            data = _bare_jpeg(data)
+        case MediaFormat.PNG:
+            data = _bare_png(data)
+        case MediaFormat.WEBP:
+            yield from _webp(data)
+            return
     if not media.is_video:
         yield from _pictures(io.BytesIO(data), _PICTURES[media])
         return
@@ -151,6 +155,36 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
                 yield frame
         if found:
             return
+
+
+def _bare_jpeg(data: bytes) -> bytes:
+    """A JPEG file without all that says nothing of its pixels (ITU-T T.81, annex B): EXIF, profiles, further
+    pictures, comments, and what is no segment. Browsers pass over these, whatever is wrong with them; Pillow
+    reads them, and gives a picture up for it, or needs modules that cannot be loaded any more."""
+    kept, at = [data[:2]], 2
+    while (found := _SEGMENT(data, at)) is not None:
+        start, at = found.end() - 2, found.end()
+        if found[1] == b"\xda":
+            return b"".join((*kept, data[start:]))
+        size = int.from_bytes(data[at : at + 2])
+        if size < 2:
+            break
+        begins = found[1] + data[at + 2 : at + 7]
+        if found[1] not in _APART or size >= _COLOURS.get(begins, size + 1):
+            kept.append(data[start : at + size])
+        at += size
+    return data
+
+
+def _bare_png(data: bytes) -> bytes:
+    """A PNG file with those chunks alone that its pixels are in (PNG, 5.3 and 11), for the same reason."""
+    kept, at = [data[:8]], 8
+    while len(data) - at >= 8:
+        end = at + 12 + int.from_bytes(data[at : at + 4])
+        if data[at + 4 : at + 8] in _PIXELS:
+            kept.append(data[at:end])
+        at = end
+    return b"".join(kept)
 
 
 def _webp(data: bytes) -> Iterator[Frame]:
@@ -192,8 +226,7 @@ def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
 
 
 def _shown(image: Image.Image) -> Iterator[Frame]:
-    # Of several JPEG pictures in one file (MPO) browsers show the first.
-    for number in _numbers(getattr(image, "n_frames", 1) if image.format != "MPO" else 1):
+    for number in _numbers(getattr(image, "n_frames", 1)):
         try:
             image.seek(number)
         except EOFError:

@@ -38,8 +38,11 @@ PIECE: Final = 2 << 20
 SOON, LATER = 0.5, 4.0
 """Seconds after which another piece of a video is handed over, where none of it waits and where one does."""
 
+UNENDED = 4.0
+"""Seconds after which what has come of a body is looked at that is handed over at its end alone."""
+
 MOST_AT_ONCE: Final = 32
-"""Pictures of which what has come is looked at, at each look."""
+"""Such bodies at each look."""
 
 GRACE: Final = 5.0
 """Seconds beyond two deadlines that an answer may take."""
@@ -108,7 +111,7 @@ class BodyCopy:
 
     Attributes:
         waited: is called once where the answer takes so long after the end that nobody should wait for it.
-        due: when what has come of a picture is looked at, where it has not ended by then.
+        due: when what has come is looked at, where it has not ended by then.
     """
 
     __slots__ = (
@@ -130,9 +133,9 @@ class BodyCopy:
         self._fd = -1
         self._size = 0
         self._seen = 0
-        """Bytes of a picture that were looked at before its end."""
+        """Bytes that were looked at before its end."""
         self._began = time.monotonic()
-        self.due = self._began + LATER
+        self.due = self._began + UNENDED
         self._handed: float | None = None
         """When a piece was last handed over."""
         self._has_frames = False
@@ -167,10 +170,10 @@ class BodyCopy:
             self._give_up(DROPPED)
 
     def look(self, now: float) -> None:
-        """Have what has come of a picture looked at: its end may never come, and a browser does not wait for
-        that. The next time is after twice as long."""
+        """Have what has come of a picture, or of a video that comes in one piece, looked at: its end may
+        never come, and a browser does not wait for that. The next time is after twice as long."""
         self.due = now + (now - self._began)
-        if self._splitter is None and self._seen < self._size and self._inspector.has_room(self._size):
+        if self._handed is None and self._seen < self._size and self._inspector.has_room(self._size):
             with suppress(OSError), memfd.readable(self._fd) as file:
                 self._ask(file.fileno())
                 self._seen = self._size

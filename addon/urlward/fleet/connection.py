@@ -202,6 +202,8 @@ class FleetConnection:
                             lasts.cancel()
                 except AwayError as e:
                     self._say(str(e))
+                except Exception as e:  # noqa: BLE001 - another server, or a bug of ours: it is tried again
+                    self._say(f"{_NONSENSE}: {fault_text(e)}")
                 wait = BACKOFF[min(self._failures, len(BACKOFF) - 1)]
                 self._failures += 1
                 await asyncio.sleep(wait * random.uniform(1.0, 1.5))
@@ -259,9 +261,11 @@ class FleetConnection:
             except BaseException as e:
                 if link is not None:
                     await link.close()
-                if not isinstance(e, AwayError):
+                if not isinstance(e, Exception):
                     raise
-                why = why or e
+                # The next may be one that speaks as it should.
+                fault = e if isinstance(e, AwayError) else AwayError(f"{urlsplit(url).netloc}: {_NONSENSE}")
+                why = why or fault
         assert why is not None
         raise why
 
@@ -521,6 +525,8 @@ class _Link:
                 if isinstance(reply, ValkeyError):
                     raise reply
             found: list[Any] = replies[-1] if atomically else replies
+            if not isinstance(found, list):
+                raise AwayError(f"{self.where}: {_NONSENSE}")
             for reply in found if atomically else ():
                 if isinstance(reply, ValkeyError):
                     raise reply
@@ -647,6 +653,8 @@ def _faults(where: str) -> Iterator[None]:
     except (ValkeyError, OSError, EOFError) as e:
         raise AwayError(f"{where}: {_reason(e)}") from e
 
+
+_NONSENSE = "an answer that makes no sense"
 
 _CODE = re.compile(r"[A-Z]{2,20}\b").match
 

@@ -9,6 +9,7 @@ in its place again and again.
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -21,6 +22,10 @@ from urlward.policy.own import NAME as OWN_ENTRIES
 
 BEAT = 1.0
 """Seconds between two times that a node says how it is."""
+
+READ_IN_A_SECOND = 100
+"""Reports of nodes that one reads in a second: where there are more, it looks at all of them more seldom,
+since what Valkey would send grows with the square of their number."""
 
 AWAY_AFTER = 4.0
 """Seconds without a word after which a node is away."""
@@ -210,7 +215,7 @@ class FleetNodes:
 
     async def _say_always(self) -> None:
         connection = self.connection
-        key = connection.name("nodes")
+        key, due = connection.name("nodes"), 0.0
         while True:
             described = self._describe(connection.now())
             report = msgspec.structs.replace(described, process=self._process, twin=self._twin)
@@ -220,8 +225,9 @@ class FleetNodes:
             )
             if before is not None:
                 self._look_for_twin(_report(connection, connection.node.encode(), before[0]))
-            found = await read_nodes(connection)
+            found = await read_nodes(connection) if time.monotonic() >= due else None
             if found is not None:
+                due = time.monotonic() + len(found) / READ_IN_A_SECOND - BEAT / 2
                 gone = [node.name for node in found if node.silent > FORGET]
                 if gone:
                     await connection.ask(("HDEL", key, *gone))

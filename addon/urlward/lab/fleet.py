@@ -23,6 +23,7 @@ from typing import Any
 
 import tomli_w
 
+from urlward.config import CanaryTable
 from urlward.engine.errors import UrlwardError
 from urlward.engine.signing import SigningKey
 from urlward.gateway.system import LIBERAL
@@ -358,9 +359,11 @@ class Fleet:
         return done.returncode == 0 and all(_name(n) in done.stdout for n in self.numbers)
 
     def _steered(self, number: int) -> set[str]:
+        """Addresses that a node steers, without the canary's, which each has for itself."""
         listing = run(inside(_name(number), ["nft", "list", "set", *FAMILY_AND_NAME.split(), "steer4"]))
         _, _, elements = listing.partition("elements = {")
-        return {words[0] for part in elements.partition("}")[0].split(",") if (words := part.split())}
+        found = {words[0] for part in elements.partition("}")[0].split(",") if (words := part.split())}
+        return found.difference(CanaryTable().addresses)
 
     def _route(self) -> None:
         """Have the router use the living nodes."""

@@ -72,21 +72,14 @@ class Front(Mode):
         if self._reverse:
             address = mode.address
             tls = mode.scheme == "https"
-        elif self.keeps_source:
-            host, port = sock.getsockname()[:2]
-            address = host.partition("%")[0], port
-            if self.addon.is_here(*address):
-                sock.close()  # as below
-                return
         elif self.transparent:
             try:
-                address = original_destination(sock)
+                address = self._destination(sock)
             except Exception as e:  # noqa: BLE001 - nothing is known of where it should go
                 logger.error("no original destination: %s", type(e).__name__)
                 sock.close()
                 return
-            host, port = sock.getsockname()[:2]
-            if address == (host.partition("%")[0], port):
+            if self.addon.is_here(*address):
                 sock.close()  # no rule has redirected it here: it would be one of the filter to itself
                 return
         self.addon.count_connection()
@@ -98,6 +91,13 @@ class Front(Mode):
         except BaseException:
             session.cut()
             raise
+
+    def _destination(self, sock: socket.socket) -> tuple[str, int]:
+        """Where a connection was to go; raises anything."""
+        if not self.keeps_source:
+            return original_destination(sock)
+        host, port = sock.getsockname()[:2]
+        return host.partition("%")[0], port
 
     def _pace(self, session: Session, probing: Probing) -> None:
         """Delay a slowed client."""

@@ -73,7 +73,7 @@ _FORGOTTEN: Final = 16
 """New streams after which those that are closed are forgotten."""
 
 _DATA, _HEADERS, _RST_STREAM, _WINDOW, _CONTINUATION = 0, 1, 3, 8, 9
-_END_STREAM, _END_HEADERS = 1, 4
+_END_STREAM, _END_HEADERS, _PADDED, _PRIORITY = 1, 4, 8, 32
 _SMALL: Final = 128
 """Bytes of a frame of data below which it costs more than it is worth."""
 
@@ -105,7 +105,7 @@ _REST: Final = 0.02
 
 
 _WINDOW_UPDATE = struct.Struct(">5sII").pack
-_FRAME_START = struct.Struct(">HBBBI").pack
+_FRAME_START = struct.Struct(">HBBBI")
 _INFORMATIONAL: Final = StreamInputs.SEND_INFORMATIONAL_HEADERS
 
 # The library writes each frame that comes out in full, for a log that nobody keeps; has flags in a set that
@@ -124,7 +124,7 @@ for _machine in _machines:
 def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
     """A frame of a stream (RFC 9113 section 4.1)."""
     size = len(data)
-    return _FRAME_START(size >> 8, size & 0xFF, kind, flags, number) + data
+    return _FRAME_START.pack(size >> 8, size & 0xFF, kind, flags, number) + data
 
 
 class Exchange(Owner, Protocol):
@@ -266,8 +266,21 @@ class _Buffer(FrameBuffer):
         if self.given >= _AT_ONCE:
             raise StopIteration
         self.given += 1
-        if int.from_bytes(self._data[:3]) > _MAX_FRAME:
+        data = self._data
+        size = int.from_bytes(data[:3])
+        if size > _MAX_FRAME:
             raise FrameTooLargeError  # for the end of which nobody is to wait
+        if len(data) >= 9 + size and data[3] <= _HEADERS and not self._headers_buffer:
+            # Nearly every frame is a whole head, or data, and nothing but that: the library takes its time.
+            _, _, kind, flags, number = _FRAME_START.unpack_from(data)
+            number &= _LAST_STREAM
+            if number and not flags & (_PADDED | _PRIORITY) and (kind == _DATA or flags & _END_HEADERS):
+                frame = (HeadersFrame if kind else DataFrame)(number, bytes(data[9 : 9 + size]))
+                if flags & _END_STREAM:
+                    frame.flags.add("END_STREAM")
+                del data[: 9 + size]
+                self.budget.read(frame)
+                return frame
         try:
             return super().__next__()
         except ProtocolError:

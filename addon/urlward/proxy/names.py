@@ -156,6 +156,9 @@ class Place:
         if authority and self._destination:
             # Sent on as it is, it is a path to programs that put `http://` and the Host field in front of it.
             rest = target[target.index("//") :]
+            if rest[2 + len(authority) :].startswith(("?", "#")):
+                # thttpd and what came of it, and Drogon, look for the path behind it.
+                raise UrlError("an absolute form without a path")
         # As above, of a proxy's client.
         asked = (authority, port, fields)
         if asked != self._asked:

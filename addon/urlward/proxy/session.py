@@ -825,7 +825,7 @@ class Session:
 
     def idle(self) -> bool:
         """Whether nothing is under way, or nothing has come since the last look where that is not known."""
-        if any(one is not None and one.waiting for one in (self._client, self._server)):
+        if self._client.waiting or (self._server is not None and self._server.waiting):
             return False
         if self._relay is _REST:
             return not (self._data or self._shaking or (self._socks is not None and self._socks.begun))

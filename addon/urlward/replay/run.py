@@ -303,7 +303,9 @@ def told(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise UrlwardError(f"{name}: {e.strerror or e}") from e
+        text = e.strerror or str(e)
+        # As fsspec says it of a URL, whatever the reason is.
+        raise UrlwardError(f"{name}: {'no such file, or nobody answers' if text == name else text}") from e
     except Exception as e:
         if isinstance(path, Path) or isinstance(e, UrlwardError):
             raise

@@ -1,5 +1,5 @@
-"""Retention outside the stores: objections, events that wait in the outbox for a store that is down, and
-damaged files that were set aside."""
+"""Retention outside the stores: objections, events that wait in the outbox for a store that is down, damaged
+files that were set aside, and files that nobody has written to their end."""
 
 import os
 import sqlite3
@@ -16,7 +16,7 @@ from urlward.records.outbox import Outbox
 from urlward.records.retention import KeepingStores, days_of, held_by_all
 from urlward.records.store import StoreError
 from urlward.service.mend import folders_of
-from urlward.state.folder import DAMAGED_DAYS, forget_damaged
+from urlward.state.folder import DAMAGED_DAYS, forget_damaged, forget_unfinished
 
 _DAY_MS = 86_400_000
 
@@ -55,6 +55,7 @@ def purge_leftovers(
         forget_damaged(folder, then, min([DAMAGED_DAYS, *days]))
         for folder in sorted(folders_of(records, state))
     )
+    deleted["unfinished files"] = forget_unfinished(state)
     errors += without_end(records, state)
     outbox = Outbox(state, make=False)
     try:

@@ -348,6 +348,22 @@ def forget_damaged(state: Path, now: float, days: float = DAMAGED_DAYS) -> int:
     return deleted
 
 
+def forget_unfinished(folder: Path) -> int:
+    """Delete what processes left that were killed while they wrote a file (`write_private`), or the machine
+    that lost its power: it may be a copy of what is deleted by and by. Returns how many.
+
+    Raises:
+        StateError: the folder cannot be used.
+    """
+    deleted = 0
+    with locked(folder):  # as whoever writes does: what is there now nobody finishes
+        for path in folder.glob(".*.tmp"):
+            with suppress(OSError):
+                path.unlink()
+                deleted += 1
+    return deleted
+
+
 def damaged_lately(state: Path, now: float, within: float = DAMAGE_IS_NEW) -> list[str]:
     """Names of files that were set aside within so many seconds, and are still there."""
     return sorted(path.name for path in _damaged(state) if _moved(path) > now - within)
