@@ -581,6 +581,7 @@ def test_a_host_that_the_target_begins_with_is_one_of_the_request(
         "//listed.test", "//LISTED.test:80", "///listed.test", "/\\listed.test", "//u:p@listed.test",
         "//%6cisted.test", "/%2flisted.test", "/%2F%252flisted.test", "/%5Cu@listed.test:80",
         "//u%2f@listed.test", "/%09/lis%0ated.test", "/%%32flisted.test", "//listed.test%2fx%2f..",
+        "//b.test//listed.test", "//b.test/\\u@listed.test",
     ):  # fmt: skip
         target = f"{begins}/a.html"
         assert found.check(host, target).blocked, target

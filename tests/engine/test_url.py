@@ -798,6 +798,10 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("//u@x%6c/a", ["/l/a"]),
         ("//u@v@x:80~a/b", ["/~a/b"]),
         ("//u@x'a/b", ["/'a/b"]),
+        # The same, behind Varnish, which takes the authority out of an absolute form.
+        ("//h//x/a", ["/x/a", "/a"]),
+        ("//h:8/\\x/a", ["/a"]),
+        ("//h/%2fx/a;b", ["/a"]),
         # uWSGI takes out dot segments before it unescapes dots.
         ("/d/%2e/../c", ["/d/c"]),
         ("/d/%2E%2e/../c", ["/d/c"]),

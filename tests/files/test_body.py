@@ -840,6 +840,17 @@ def test_a_picture_goes_to_the_inspector_as_it_is() -> None:
     assert one.over, "nobody waits for what is only told"
 
 
+@pytest.mark.parametrize("size", [1, 5, 12, 3_000])
+def test_a_message_of_grpc_that_begins_like_a_box_does_not_wait(size: int) -> None:
+    """One of 2,113 bytes, whose fields are texts."""
+    message = b"\0\0\0\x08A" + b'"0text' * 352 + b"t"
+    assert format_of(message) is not None
+    one = inspection(Judge(), {"Content-Type": "application/grpc+proto"})
+    fed(one, message, size)
+    assert one.over
+    assert not one.holds
+
+
 def test_a_picture_whose_coding_begins_like_a_box_is_undone() -> None:
     """Brotli with content that is not compressed, whose head is three bytes."""
     content = b"GIF89a" + bytes(40_027)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, features
 
 from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, tracks, video, written
@@ -361,6 +361,33 @@ def test_key_frames_of_video_are_looked_at(
         best = min(seen, key=lambda each: distance(each.digests, digest(image)))
         assert distance(best.digests, digest(image)) <= 31
         assert abs(best.at - 2 * number) <= 1
+
+
+def test_what_a_video_is_shown_from_on_needs_the_key_frame_before(sandbox: Box) -> None:
+    """As where somebody has cut its beginning off on a telephone."""
+    shown = [picture(n, (320, 240)) for n in range(2)]
+    data = bytearray(video(shown))
+    assert data.count(b"elst") == 1
+    at = data.index(b"elst") + 8
+    seconds = data.index(b"mdhd") + 16
+    data[at + 8 : at + 12] = (int.from_bytes(data[seconds : seconds + 4]) * 5 // 2).to_bytes(4)
+    how, seen = sandbox.look(MediaFormat.MP4, bytes(data))
+    assert how == DONE
+    for image in shown:
+        assert min(distance(each.digests, digest(image)) for each in seen) <= 31
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with libavif")
+@pytest.mark.parametrize("beginnings", [0, 1, 2])
+def test_a_picture_in_avif_is_looked_at_as_a_video_is(sandbox: Box, beginnings: int) -> None:
+    """It lacks nothing, whatever segments there are beside it."""
+    other = video([picture(9, (64, 48))], "mp4", "mpeg4", options=FRAGMENTED)
+    data = written(picture(3), "AVIF")
+    media = format_of(data)
+    assert media is MediaFormat.MP4
+    how, [seen] = sandbox.look(media, data, [other[: other.index(b"moof") - 4]] * beginnings)
+    assert how == DONE
+    assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
 
 
 def test_a_segment_is_looked_at_with_the_beginning_that_it_lacks(sandbox: Box) -> None:

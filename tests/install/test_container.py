@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from conftest import wait_for
-from docs.documents import ROOT
+from docs.documents import DOCS, ROOT
 from install.machine import forbidden, without
 from urlward.config import read_config
 
@@ -89,6 +89,14 @@ def test_prometheus_takes_its_configuration(tmp_path: Path) -> None:
 
 # -- the image
 
+DOCUMENTED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all")
+"""How the page runs it: with no more of its own to write to, which podman alone would add."""
+
+
+def test_the_page_says_how_it_is_run_here() -> None:
+    (line,) = [line for line in (DOCS / "install.md").read_text().splitlines() if "podman run" in line]
+    assert " ".join(DOCUMENTED) in line
+
 
 CGROUPS = 'umount -qR /sys/fs/cgroup; mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$@"'
 """Before podman, in a mount namespace: crun wants version 2 alone, which a machine may have beside 1."""
@@ -158,7 +166,7 @@ def image(podman: Podman, base: Path, packages: tuple[Path, Path]) -> str:
 @pytest.fixture(scope="module")
 def container(podman: Podman, image: str) -> Iterator[str]:
     podman.run(
-        "run", "-d", "--name", "urlward", "--read-only", "--cap-drop", "all",
+        "run", "-d", "--name", "urlward", *DOCUMENTED, "--read-only-tmpfs=false",
         "--security-opt", "no-new-privileges", "--network", "none", "--cgroups", "disabled",
         "--pids-limit=-1", *podman.limits, "-v", "state:/var/lib/urlward", image,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from gateway.dns_support import Upstream
 from resolver.dnstap_support import Told
 from resolver.hook_support import KINDS, LIST, Resolver, Zone, resolving
 from resolver.test_hooks import ZONE
+from urlward.dns.dnstap import DnstapServer
 
 
 @pytest.fixture(params=KINDS)
@@ -103,3 +104,23 @@ async def test_a_resolver_goes_on_without_urlward_and_tells_again_once_it_is_bac
             await until(lambda: "203.0.113.6" in urlward.kernel.told, "another address")
         finally:
             await urlward.stop()
+
+
+async def test_the_first_answer_after_a_worker_was_replaced_is_told(kind: str, tmp_path: Path) -> None:
+    """PowerDNS and Knot Resolver find out that a connection has ended by telling one more."""
+    urlward = Told(tmp_path, LIST)
+    await urlward.start()
+    another = DnstapServer(urlward.answers, urlward.aliases, urlward.faults, urlward.count)
+    try:
+        async with telling(kind, tmp_path, urlward) as (resolver, _):
+            await resolver.ask("blocked.example")
+            await until(lambda: "203.0.113.1" in urlward.kernel.told, "the address")
+            listening, before = urlward.listening.dup(), urlward.taps.connections
+            await urlward.taps.end()
+            await another.serve(listening)
+            await resolver.ask("host.sub.blocked.example")
+            await until(lambda: "203.0.113.6" in urlward.kernel.told, "the first answer since")
+            assert another.connections >= before
+    finally:
+        await another.end()
+        await urlward.stop()

@@ -14,6 +14,7 @@ from urlward.commands.records import add_records_commands
 from urlward.config import Config, FilesTable
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
 from urlward.feeds import learn
+from urlward.lists.build import written_atomically
 from urlward.objections.objections import add_objection, read_objections
 from urlward.policy.own import draft, learn_own, own_entries
 from urlward.records.event import Event
@@ -93,6 +94,13 @@ def test_what_a_killed_writer_left_has_an_end(tmp_path: Path) -> None:
     key, now = local_key(tmp_path), time.time()
     add_objection(tmp_path, key, "R", "text", client="192.0.2.7", now=now)
     left = tmp_path / ".objections.json.tmp"
+    left.write_bytes((tmp_path / "objections.json").read_bytes())
+    # What others write there, without the lock.
+    with written_atomically(tmp_path / "dashboard.toml") as file:
+        assert len([*tmp_path.glob(".*.tmp")]) == 2
+        assert purge_leftovers(RECORDS, tmp_path, (), now)[0]["unfinished files"] == 1
+        file.write(b"whole")
+    assert (tmp_path / "dashboard.toml").read_bytes() == b"whole"
     left.write_bytes((tmp_path / "objections.json").read_bytes())
     beside = {path: path.read_bytes() for path in tmp_path.iterdir() if path != left}
     with locked(tmp_path):

@@ -429,11 +429,10 @@ def hosts_in_path(target: str) -> tuple[str, ...]:
             for step in (once, _unescape_once(once), _unescape(path)):
                 steps[step.translate(_STRIP)] = None
     found: dict[str, None] = {}
-    for step in filter(_TWO_SLASHES, steps):
-        for find in _AUTHORITIES_IN_PATH:
-            if match := find(step):
-                with suppress(UrlError):  # what is no host is none to them either
-                    found[canonical_host(split_authority(match[0].lstrip("/\\"))[0])] = None
+    for step in steps:
+        for authority, _ in _in_front(step):
+            with suppress(UrlError):  # what is no host is none to them either
+                found[canonical_host(split_authority(authority.lstrip("/\\"))[0])] = None
     return tuple(host for host in found if len(host) <= _MOST_ODD_HOST)
 
 
@@ -884,11 +883,30 @@ def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
     return found
 
 
+def _in_front(text: str) -> list[tuple[str, str]]:
+    """The authorities that origins may find in front of a path, each with what is behind it.
+
+    What is behind may begin with another: a target in absolute form is one that Varnish, say, takes out, and
+    `new URL` finds the next.
+    """
+    found: dict[tuple[str, str], None] = {}
+    texts = [text]
+    for _ in range(2):
+        parts = [
+            (rest[: match.end()], rest[match.end() :])
+            for rest in texts
+            if _TWO_SLASHES(rest)
+            for find in _AUTHORITIES_IN_PATH
+            if (match := find(rest))
+        ]
+        found |= dict.fromkeys(parts)
+        texts = [rest for _, rest in parts]
+    return list(found)
+
+
 def _behind_authority(text: str) -> list[str]:
     """The rest of a path for origins that look for an authority in front of it."""
-    if not _TWO_SLASHES(text):
-        return []
-    return [text[match.end() :] for find in _AUTHORITIES_IN_PATH if (match := find(text))]
+    return list(dict.fromkeys(rest for _, rest in _in_front(text))) if _TWO_SLASHES(text) else []
 
 
 def _resolve_in_turn(

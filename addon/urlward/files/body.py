@@ -65,7 +65,7 @@ _OTHERS: Final = (
     (re.compile(rb"%PDF-").match, "application/pdf"),
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
 )
-"""What bodies that nobody decodes begin with."""
+"""What bodies begin with that nobody decodes, or that are pictures in the format of a video."""
 
 _FIRST_BYTES: Final = (
     b"\xff", b"\x89PNG", b"GIF8", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", b"BM", b"II", b"MM\0",
@@ -159,16 +159,18 @@ def media_of(head: bytes, *, certainly: bool = False) -> str:
         certainly: as of `format_of`.
     """
     found = format_of(head, certainly=certainly)
+    if found in (None, MediaFormat.MP4) and (other := next((m for begins, m in _OTHERS if begins(head)), "")):
+        return other
     if found in (MediaFormat.MP4, MediaFormat.WEBM) and is_segment(head):
         return _SEGMENT
-    if found is not None:
-        return _DECODED[found]
-    return next((media for begins, media in _OTHERS if begins(head)), "")
+    return _DECODED[found] if found is not None else ""
 
 
-def _may_begin(head: bytes) -> bool:
+def _may_begin(head: bytes, *, certainly: bool) -> bool:
     """Whether what begins so may become what `media_of` knows by its first bytes alone."""
-    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or may_be_boxes(head)
+    return any(each.startswith(head[: len(each)]) for each in _FIRST_BYTES) or may_be_boxes(
+        head, certainly=certainly
+    )
 
 
 type Aside = Callable[[Callable[[], bytes], Callable[[], None]], Future[bytes]]
@@ -528,6 +530,11 @@ class Inspection[Answer]:
         return self._unpacker.waits
 
     @property
+    def _certainly(self) -> bool:
+        """Whether the first bytes have to be those of nothing else: a message of gRPC has its size there."""
+        return self._facts.media.startswith(_GRPC)
+
+    @property
     def _seen(self) -> BodySeen:
         return BodySeen(self._media, self._hashes.size, self._facts.part, self.over)
 
@@ -637,7 +644,7 @@ class Inspection[Answer]:
 
     def _is_told(self, head: bytes) -> bool:
         """Whether these first bytes say whether the body is looked at, of parts as soon as they are none."""
-        return is_told(head) or (self._facts.in_parts and not _may_begin(head))
+        return is_told(head) or (self._facts.in_parts and not _may_begin(head, certainly=self._certainly))
 
     def _begin_content(self, head: bytes) -> None:
         self._begin(head)
@@ -660,7 +667,7 @@ class Inspection[Answer]:
         """Tell by the first bytes whether, and by whom, the body is looked at."""
         self._head = None
         table, facts = self._table, self._facts
-        media = media_of(head) or self._sent_media
+        media = media_of(head, certainly=self._certainly) or self._sent_media
         self._media = media or facts.media
         is_named = not facts.in_parts and looked_at(facts.media, table)
         if not (is_named or (media and looked_at(media, table))):
@@ -668,7 +675,8 @@ class Inspection[Answer]:
             return
         if not self._has_room():
             return
-        if self._inspector is not None and (found := format_of(head)) is not None:
+        found = format_of(head, certainly=self._certainly)
+        if self._inspector is not None and found is not None:
             wanted = table.video if found.is_video else (facts.size or 0) <= table.max_picture
             kind = "video" if found.is_video else "image"
             self._copy = self._inspector.offer(kind, facts.size, self._heard, self._place) if wanted else None

@@ -59,6 +59,9 @@ _COLOURS = {b"\xe0JFIF\0": 16, b"\xeeAdobe": 14}
 ``jdmarker.c``)."""
 _PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"acTL", b"fcTL", b"fdAT"})
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
+_ALL_FRAMES = {"mp4": {"ignore_editlist": "1"}}
+"""Options with which no key frame is passed over because a file is shown from a later frame on, which needs
+it (ISO/IEC 14496-12, 8.6.6)."""
 
 
 class Frame(NamedTuple):
@@ -130,7 +133,8 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     Args:
         data: the content.
         media: its format.
-        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried.
+        beginnings: of a segment of a stream, which lacks its own: those that it may have. Each is tried, and
+            none at last.
 
     Raises:
         TooLargeError: too many pixels.
@@ -147,9 +151,9 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     if not media.is_video:
         yield from _pictures(io.BytesIO(data), _PICTURES[media])
         return
-    for beginning in beginnings or [b""]:
+    for beginning in (*beginnings, b""):
         found = False
-        with suppress(*([Exception] if len(beginnings) > 1 else [])):
+        with suppress(*([Exception] if beginning else [])):
             for frame in _key_frames(io.BytesIO(beginning + data), _DEMUXERS[media]):
                 found = True
                 yield frame
@@ -275,7 +279,7 @@ def _check(width: int, height: int) -> None:
 def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
     import av
 
-    with av.open(file, format=demuxer) as container:
+    with av.open(file, format=demuxer, options=_ALL_FRAMES.get(demuxer)) as container:
         # Browsers show the first track that they can decode, which may be any.
         tracks = [one for one in container.streams.video[:MOST_TRACKS] if _fits(one.codec_context)]
         if not tracks:

@@ -53,8 +53,6 @@ _OF_OTHERS = frozenset({b"JXL ", b"jP  "})
 """Types of the box that files of other formats begin with."""
 _OF_SEGMENTS = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
 """Types of the box that a segment of a stream begins with, and no file."""
-_STILL = frozenset({b"avif", b"avis", b"heic", b"heix", b"mif1", b"msf1"})
-"""Brands of pictures in that format, which are not decoded."""
 
 
 class MediaFormat(StrEnum):
@@ -92,26 +90,30 @@ def format_of(head: bytes, *, certainly: bool = False) -> MediaFormat | None:
     if head.startswith((_EBML, _CLUSTER)):
         return MediaFormat.WEBM
     kind = head[4:_BOX]
-    if kind in BOXES or (not certainly and len(head) >= _BOX and may_be_boxes(head)):
-        return MediaFormat.MP4 if kind != b"ftyp" or head[8:12] not in _STILL else None
+    if len(kind) == 4 and may_be_boxes(head, certainly=certainly):
+        return MediaFormat.MP4
     if len(head) > _PACKET and all(head[at] == _SYNC for at in range(0, min(len(head), HEAD), _PACKET)):
         return MediaFormat.TS
     return None
 
 
-def may_be_boxes(head: bytes) -> bool:
+def may_be_boxes(head: bytes, *, certainly: bool = False) -> bool:
     """Whether what begins so may be a file of the ISO base media format. Players pass over boxes of which
     they do not know the type (ISO/IEC 14496-12, 4.2), also over the first one.
 
     Args:
         head: its first bytes, one or more.
+        certainly: as of `format_of`.
     """
     kind = head[4:_BOX]
     if kind in BOXES:
         return True
+    is_small = head[0] < _LARGE_HEAD
+    if certainly:
+        return is_small and any(each.startswith(kind) for each in BOXES)
     size = int.from_bytes(head[:4])
     return (
-        head[:1] < bytes([_LARGE_HEAD])
+        is_small
         and (len(head) < 4 or size == 1 or size >= _BOX)
         and not head.startswith(b"\0\0\1")  # of MPEG
         and kind not in _OF_OTHERS

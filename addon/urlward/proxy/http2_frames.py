@@ -357,8 +357,9 @@ class Frames(H2Connection):
                 self._data_to_send += _WINDOW_UPDATE(b"\0\0\4\x08\0", number, taken)
 
     def _receive_headers_frame(self, frame: HeadersFrame) -> tuple[list[Frame], list[Event]]:
-        """Accept a head, or trailers, as the library does, without its look at the fields. Where those are
-        many, or long, the clock is looked at sooner."""
+        """Accept a head, or trailers, as the library does, without its look at the fields: a message that is
+        none is refused by those who read it, and is one stream's matter. Where fields are many, or long, the
+        clock is looked at sooner."""
         number, ended = frame.stream_id, "END_STREAM" in frame.flags
         stream = self.streams.get(number)
         if stream is None and self.open_inbound_streams >= self.local_settings.max_concurrent_streams:
@@ -680,16 +681,7 @@ class Multiplexed:
     ) -> None:
         self.peer: Connection | None = None
         self._loop = loop
-        config = _Configuration(
-            client_side=client_side,
-            header_encoding=False,
-            # A message that is none is refused by those who read it, and is one stream's matter.
-            validate_inbound_headers=False,
-            normalize_inbound_headers=False,
-            validate_outbound_headers=False,
-            normalize_outbound_headers=False,
-        )
-        self._frames = frames = Frames(config)
+        self._frames = frames = Frames(_Configuration(client_side=client_side))
         frames.local_settings = Settings(
             client=client_side, initial_values=settings | {SettingCodes.INITIAL_WINDOW_SIZE: windows.least}
         )

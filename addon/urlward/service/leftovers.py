@@ -55,7 +55,10 @@ def purge_leftovers(
         forget_damaged(folder, then, min([DAMAGED_DAYS, *days]))
         for folder in sorted(folders_of(records, state))
     )
-    deleted["unfinished files"] = forget_unfinished(state)
+    try:
+        deleted["unfinished files"] = forget_unfinished(state)
+    except UrlwardError as e:
+        errors.append(e)
     errors += without_end(records, state)
     outbox = Outbox(state, make=False)
     try:

@@ -348,6 +348,11 @@ def forget_damaged(state: Path, now: float, days: float = DAMAGED_DAYS) -> int:
     return deleted
 
 
+_UNFINISHED = re.compile(r"\..*(?<!\.[0-9a-f]{8})\.tmp").fullmatch
+"""Names that `write_private` gives; such as have a number were given by others, who hold no lock
+(`urlward.lists.build`)."""
+
+
 def forget_unfinished(folder: Path) -> int:
     """Delete what processes left that were killed while they wrote a file (`write_private`), or the machine
     that lost its power: it may be a copy of what is deleted by and by. Returns how many.
@@ -356,8 +361,12 @@ def forget_unfinished(folder: Path) -> int:
         StateError: the folder cannot be used.
     """
     deleted = 0
-    with locked(folder):  # as whoever writes does: what is there now nobody finishes
-        for path in folder.glob(".*.tmp"):
+    with locked(folder):  # as whoever writes so does: what is there now nobody finishes
+        try:
+            found = [path for path in folder.iterdir() if _UNFINISHED(path.name)]
+        except OSError as e:
+            raise unusable(folder, e) from e
+        for path in found:
             with suppress(OSError):
                 path.unlink()
                 deleted += 1
