@@ -1,6 +1,7 @@
 """What a process asks of the kernel for itself."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -93,6 +94,26 @@ def test_every_process_is_started_so() -> None:
     sources = Path(urlward.__file__).parent.rglob("*.py")
     found = [path.name for path in sources if '"-m", "urlward' in path.read_text()]
     assert found == []
+
+
+def test_a_sandbox_that_forbids_to_give_way_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `SystemCallFilter=~@resources` does."""
+    asked: list[int] = []
+    monkeypatch.setattr(os, "nice", asked.append)
+    process.give_way(5)
+    assert asked == [5]
+
+    def forbidden(_: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "nice", forbidden)
+    process.give_way(5)
+
+
+def test_every_process_gives_way_so() -> None:
+    sources = Path(urlward.__file__).parent.rglob("*.py")
+    found = [path.name for path in sources if re.search(r"os\.(nice|setpriority)\(", path.read_text())]
+    assert found == ["process.py"]
 
 
 async def test_an_error_costs_one_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:

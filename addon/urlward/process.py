@@ -67,6 +67,17 @@ def keep_private() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def give_way(by: int) -> None:
+    """Have this process, or on Linux this thread alone, come behind traffic, where a sandbox does not forbid
+    to say so, as ``SystemCallFilter=~@resources`` does (nice(2), systemd.exec(5)).
+
+    Args:
+        by: steps of niceness.
+    """
+    with suppress(PermissionError):
+        os.nice(by)
+
+
 def hold_requests() -> None:
     """Block the signals in `REQUESTS`, also over an execve(2), until `take_requests`: an early one is only
     late."""

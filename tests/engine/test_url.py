@@ -982,6 +982,8 @@ def test_a_query_begins_at_the_last_question_mark_behind_a_script() -> None:
     # A link back, such as that of a login, is a value.
     for target in ("/a.php?next=/a.php?id=5", "/login/x?next=/a.php?id=5", "/v1.2/login?next=/a.php?id=5"):
         assert ("/a.php", "id=5") not in readings(target), target
+    for target in ("/v1.2/login?next=/one/two/3?page=2", "/a.php/x?next=http://b.test/one/two/3?page=2"):
+        assert not any("/one/" in path for path, _ in readings(target)), "no path sequence is in a value"
     started = "/a.php/x" + "." * 15_000
     assert ("/a.php", "id=5") in readings(f"{started}?y?id=5"), "in no more time than other text"
 

@@ -159,10 +159,10 @@ def is_sent(text: str) -> bool:
 
 
 _IN_SEVERAL_WAYS = re.compile(
-    # Escapes of escapes, a backslash, `;`, an escaped slash, a fragment, `//host`: origins differ, and where
-    # one's reading is of a listed folder the target is blocked though no such file is in it.
+    # Escapes of escapes and of controls, a backslash, `;`, an escaped slash, a fragment, `//host`: origins
+    # differ, and where one's reading is of a listed folder a target is blocked though no such file is in it.
     # So do they over blanks beyond ASCII.
-    r"[^!-~]|%0[9ad]|%25|%[0-9a-f]?%|\\|%5c|;|%3b|%2f|#|\A//"
+    r"[^!-~]|%[01][0-9a-f]|%25|%[0-9a-f]?%|\\|%5c|;|%3b|%2f|#|\A//"
     # Empty segments before dot segments; dots at the end, which do not count to Windows.
     r"|//.*(?:\.|%2e)|\A[^?]*(?:\.|%2e)(?:\?|\Z)"
     # An escaped `=` is one in a canonical query, of a parameter given twice any may count, and brackets and

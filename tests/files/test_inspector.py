@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from conftest import until
 from files.pictures import FRAGMENTED, av, picture, video, written
@@ -307,6 +307,16 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
     assert {each.list for each in heard[:-1] if each} == {"pictures"}
     assert bool(worker.counted["done"] > 1) is pieces
     assert worker.counted["done"] == worker.counted.total()
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="needs Pillow with libavif")
+async def test_a_picture_in_the_format_of_a_video_is_found(tmp_path: Path) -> None:
+    loaded = listed(tmp_path, picture(7))
+    with inspecting(tmp_path) as process:
+        async with working(tmp_path, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            found = await worker.look(written(picture(7), "AVIF"), "video", place="a place")
+    assert [each.list for each in found] == ["pictures"]
 
 
 def in_front(data: bytes, folder: Path) -> bytes:

@@ -177,6 +177,19 @@ def test_fields_that_were_read_before_are_so_for_another_line_alone() -> None:
     assert first.all == second.all
 
 
+@pytest.mark.parametrize("field", ["a: b", "Cookie: " + "c" * 50])
+def test_a_head_of_very_many_fields(field: str) -> None:
+    """Which takes long to read, and which nobody sends who means well."""
+    line, host = "GET / HTTP/1.1\r\n", "Host: a.test\r\n"
+    most = f"{line}{host}{999 * f'{field}\r\n'}\r\n".encode()
+    assert len(read_request_head(most).fields.all) == 1_000
+    with pytest.raises(HeadError) as raised:
+        read_request_head(f"{line}{host}{1_000 * f'{field}\r\n'}\r\n".encode())
+    assert raised.value.status == 431
+    long = f"{line}{host}A: {'b' * 60_000}\r\n\r\n".encode()
+    assert len(read_request_head(long).fields.all) == 2
+
+
 def test_an_upgrade_is_taken_out() -> None:
     whole = head("A: b", "UPGRADE: h2c, x", "Connection: Upgrade", "http2-settings:", "upgrade : y", "C: d")
     assert without_upgrade(whole) == head("A: b", "Connection: Upgrade", "C: d")

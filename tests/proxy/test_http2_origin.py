@@ -698,6 +698,7 @@ def test_interim_responses_without_end_are_one_streams_matter(case: Case) -> Non
 def test_an_origin_that_breaks_the_rules_or_floods(case: Case) -> None:
     for frames, why in (
         (b"\0\0\1\0\0\0\0\0\0x", ErrorCodes.PROTOCOL_ERROR),
+        (frame(1, 4, 2, b"\x88"), ErrorCodes.PROTOCOL_ERROR),  # any number of which might stay open
         (PingFrame(opaque_data=b"12345678").serialize() * 3000, ErrorCodes.ENHANCE_YOUR_CALM),
         (SettingsFrame().serialize() * 3000, ErrorCodes.ENHANCE_YOUR_CALM),
     ):
@@ -707,6 +708,19 @@ def test_an_origin_that_breaks_the_rules_or_floods(case: Case) -> None:
         case.loop.run()
         assert (server.goaway, server.closed) == (why, True)
         assert case.status[stream] == [502]
+
+
+def test_a_head_that_is_late_for_a_stream_given_up_is_that_streams_matter(case: Case) -> None:
+    stream = case.ask()
+    server = case.find()
+    case.client.reset_stream(stream)
+    case.flush()
+    others = [case.ask("/other") for _ in range(20)]  # by now it is forgotten
+    server.receive(frame(1, 5, 1, b"\x88"))
+    case.loop.run()
+    assert (server.resets, server.goaway) == (2, None)
+    server.serve()
+    assert all(case.body[other] == b"/other" for other in others)
 
 
 def test_a_window_that_is_opened_for_each_small_message_is_no_flood(case: Case) -> None:

@@ -143,6 +143,15 @@ def test_a_client_that_asks_nothing_more_is_not_waited_for() -> None:
     assert case.ends.client == ok("1") + ok("2")
 
 
+def test_who_may_send_a_line_break_behind_its_body_is_waited_for() -> None:
+    post = get(method="POST", more="Connection: close\r\nContent-Length: 4\r\n") + b"body"
+    case = Case().client(post).server(ok())
+    assert case.ends.asked == ["connect"]
+    case.client(b"\r\n").relay.server_ended()
+    assert case.ends.asked == ["connect", *ENDED]
+    assert case.ends.client == ok()
+
+
 @pytest.mark.parametrize(
     ("more", "response"),
     [

@@ -323,6 +323,35 @@ async def test_who_aborts_a_download_ends_it_at_the_origin(rig: Rig, spec: str) 
     await until(lambda: not sending)
 
 
+async def test_who_sends_a_line_break_behind_its_body_gets_all_of_a_download(rig: Rig) -> None:
+    """A connection that was closed would be reset on it, and what waits in the kernel be lost."""
+    size = 300_000
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\nbody")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        await writer.drain()
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    await rig.start(serve)
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+    client.connect(("127.0.0.1", rig.port))
+    reader, writer = await asyncio.open_connection(sock=client, limit=1 << 12)
+    head = GET.replace(b"GET", b"POST").replace(
+        b"\r\n\r\n", b"\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"
+    )
+    writer.write(head % b"a" + b"body")
+    await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LONG)
+    await until(lambda: rig.session._server is None)  # all of it has come, and nothing is relayed any more
+    writer.write(b"\r\n")
+    assert len(await asyncio.wait_for(reader.read(), LONG)) == size
+    writer.close()
+    await rig.settled()
+
+
 async def test_a_download_that_breaks_off_does_not_look_whole(rig: Rig) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -793,7 +793,7 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
         path = whole.partition("#")[0]
         found += [(whole, query, False), (path, query, False), (path, target[len(path) + 1 :], False)]
         found.append((whole, query.partition("#")[0], False))
-    if "?" in query and (_DOTS(target) or _may_have_a_file_above(path)):
+    if "?" in query and _DOTS(target):
         most, _, rest = target.partition("#")[0].rpartition("?")
         found.append((most, rest, False))
         text = _ESCAPED_SLASH("/", _ESCAPED_DOT.sub(".", most))
@@ -801,6 +801,9 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
             left, mark, more = _without_dots(text, merge=merge).partition("?")
             name = "%3F" if mark and _ENDS_IN_DOTS(left) else ""
             found.append((left + name, f"{more}{mark}{rest}", False))
+    elif "?" in query and _may_have_a_file_above(path):
+        # What is between the marks is in no page's path, and to all others a value, such as a link back.
+        found.append((f"{path}%3F", target.partition("#")[0].rpartition("?")[2], False))
     if ";" in path:
         path = path.partition(";")[0]
         found.append((path, target[len(path) + 1 :], True))

@@ -60,7 +60,7 @@ from urlward.files.seen import (
 )
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
-from urlward.process import beat, keep_private, taken_channel, told
+from urlward.process import beat, give_way, keep_private, taken_channel, told
 from urlward.units import counted
 
 if TYPE_CHECKING:
@@ -659,7 +659,7 @@ def main() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     keep_private()
-    os.nice(NICE)  # traffic comes first
+    give_way(NICE)
     asked = told(signal.SIGTERM)
     for name in asked.get("without", ()):
         os.environ.pop(name, None)

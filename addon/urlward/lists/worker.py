@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from urlward.process import keep_private, module_command, told, used_by
+from urlward.process import give_way, keep_private, module_command, told, used_by
 from urlward.state.folder import FolderOwner
 
 LOOK, LOOKS = 5.0, 12
@@ -145,5 +145,5 @@ def read_request() -> dict[str, Any]:
     request = told(signal.SIGKILL)
     if not request.get("at_once"):
         # Traffic comes first: the parent's event loop is on the same machine.
-        os.setpriority(os.PRIO_PROCESS, 0, max(5, os.getpriority(os.PRIO_PROCESS, 0)))
+        give_way(max(5 - os.getpriority(os.PRIO_PROCESS, 0), 0))
     return request

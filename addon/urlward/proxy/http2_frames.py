@@ -369,6 +369,9 @@ class Frames(H2Connection):
         self.state_machine.process_input(ConnectionInputs.RECV_HEADERS)
         if stream is None:
             theirs = AllowedStreamIDs.EVEN if self.config.client_side else AllowedStreamIDs.ODD
+            if self.config.client_side and not number % 2:
+                # It would need a promise (RFC 9113 section 8.4), which none may make here.
+                raise ProtocolError("a stream that an origin begins")
             stream = self._begin_new_stream(number, theirs)
         machine, informs = stream.state_machine, is_informational_response(fields)
         events: list[Any] = machine.process_input(

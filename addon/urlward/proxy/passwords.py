@@ -32,6 +32,7 @@ from cachetools import TTLCache
 from urlward.engine.errors import UrlwardError
 from urlward.lists.run_folder import RunFolder, inherited
 from urlward.plan import MOST_USERS, SHARED, USERS, VERIFIED
+from urlward.process import give_way
 from urlward.proxy.mitm import ldap
 from urlward.records.privacy import network_of
 from urlward.regular import read_regular, without_bom
@@ -399,7 +400,7 @@ class Passwords:
             self._thread = thread
 
     def _run(self) -> None:
-        os.nice(_NICE)  # of this thread alone, on Linux
+        give_way(_NICE)
         while True:
             loop, pair = self._work.get()
             try:

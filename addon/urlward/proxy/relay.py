@@ -255,7 +255,7 @@ class Pending:
     expects: bool
     """Whether its body is to wait until the origin asks for it."""
     closes: bool
-    """Whether its client has said that it asks nothing more on this connection."""
+    """Whether its client has said that it sends nothing more on this connection."""
     continued: bool = False
     begun: bool = False
     """Whether any of its response has come."""
@@ -775,7 +775,8 @@ class HttpRelay:
             self.leave_server()
         kept = None if self._server == "open" and not self._in_turn else head
         expects = fields.expects and fields.length != 0
-        closes = fields.minor == 1 and not fields.keep_alive
+        # Behind a body some clients send a line break, on which a connection that is closed would be reset.
+        closes = fields.minor == 1 and not (fields.keep_alive or fields.length != 0)
         self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects, closes)
         if self.inspect is not None:
             self._sending.request = head

@@ -35,7 +35,7 @@ from urlward.lines import finish
 from urlward.lists.formats import AUTO
 from urlward.logs import LineHandler, last_lines
 from urlward.plan import REPLACED, Reloads
-from urlward.process import beat, keep_private, taken_channel, told
+from urlward.process import beat, give_way, keep_private, taken_channel, told
 from urlward.state.audit import mend_audit
 from urlward.state.folder import local_key, made_folder, open_private, state_folder, unusable
 
@@ -207,7 +207,7 @@ def main() -> None:
     # As the filter starts it: one that comes too early is late, and not fatal.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     keep_private()
-    os.nice(5)  # traffic comes first
+    give_way(5)
     asked = told(signal.SIGTERM)
     # A kernel that keeps files' leases sends this to whoever holds one (`urlward.state.watch`).
     signal.signal(signal.SIGIO, signal.SIG_IGN)
