@@ -432,7 +432,7 @@ def test_an_export_ends_where_whoever_asked_is_out(
 ):
     whole, now = sources.events, time.time()
     join(tmp_path, "Bob", "operator", f"{TOKEN}-of-bob")
-    other = Browser(Site(int(inside.origin.rpartition(":")[2]), sources))
+    other = Browser(Site(int(inside.origin.rpartition(":")[2]), sources, tmp_path))
     other.cookies = dict(inside.cookies)
 
     def meanwhile(wanted: EventQuery) -> EventPage:

@@ -23,8 +23,9 @@ from urlward.engine.digest import format_key
 from urlward.policy.allows import add_allow
 from urlward.records.asking import ask
 from urlward.records.holds import hold
+from urlward.records.watches import ALARMS
 from urlward.state.audit import verify
-from urlward.state.folder import local_key
+from urlward.state.folder import local_key, write_kept
 
 if TYPE_CHECKING:
     import subprocess
@@ -177,6 +178,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Path:
         wait_for(lambda: (state / "records.jsonl").stat().st_size > 1000, "lines")
         proxy.stop()
     AssignmentStore(state / "assignments.db").close()
+    # Of a machine on which something was wrong.
+    write_kept(state / ALARMS, 1, "alarms", [{"alarm": "canary", "whose": "gw1-0", "text": "redirect"}])
     shutil.rmtree(folder / "filter")
     assert names(state) == KEPT
     return folder

@@ -119,7 +119,7 @@ def test_what_is_meant_for_its_parent_is_not_for_it(
     asked = json.loads(request(path, parent=os.getppid())) | {"at_once": at_once}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
     monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
-    monkeypatch.setattr(os, "setpriority", lambda *asked: nice.append(asked[-1]))
+    monkeypatch.setattr(os, "nice", nice.append)
     monkeypatch.setattr("urlward.process.end_with_parent", lambda _: None)  # ours is none of its business
     assert worker.read_request() == asked
     assert set(ignored) >= {worker.signal.SIGHUP, worker.signal.SIGINT}
