@@ -29,9 +29,8 @@ ROWS = {
 }
 """How many rows each family has: a row that is lost would not be missed otherwise."""
 SEED = os.environ.get("URLWARD_SEED", "")
-IN_TURN = 2 if SEED else 4
-"""In everyday runs a row goes along a quarter of the ways of some engines (`judge.run`), in CI along half,
-which are others each time."""
+IN_TURN = 4
+"""A row goes along a quarter of the ways of some engines (`judge.run`), in CI along others each time."""
 TEETH = 325
 """How many rows at least get a listed page where no filter stands between."""
 
