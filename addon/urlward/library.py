@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from urlward.config import Config, read_config
-from urlward.engine.entry import ALGORITHMS, PDQ
+from urlward.engine.entry import ALGORITHMS
 from urlward.engine.errors import UrlError, UrlwardError
+from urlward.engine.matcher import EXACT
 from urlward.engine.url import split_authority
 from urlward.engine.verdict import Decide, Verdict, decide
 from urlward.feeds.keeper import Keeper
@@ -25,9 +26,6 @@ from urlward.lists.source import ErrorBudget, SourceError, read_budget
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.policy import Policy
 from urlward.progress import Progress, silent
-
-_LOOKED_UP = {algorithm: size for algorithm, size in ALGORITHMS.items() if algorithm != PDQ}
-"""Bytes of the digests that files are found by; PDQ digests are compared by distance, and not looked up."""
 
 
 class Filter:
@@ -169,10 +167,10 @@ class Filter:
                 the filter was loaded before a fork.
         """
         for algorithm, digest in digests.items():
-            if algorithm not in _LOOKED_UP:
-                raise UrlwardError(f"{algorithm!r}: no algorithm: {', '.join(_LOOKED_UP)}")
-            if not isinstance(digest, bytes | bytearray) or len(digest) != _LOOKED_UP[algorithm]:
-                raise UrlwardError(f"{algorithm}: not a digest, which has {_LOOKED_UP[algorithm]} bytes")
+            if algorithm not in EXACT:
+                raise UrlwardError(f"{algorithm!r}: no algorithm: {', '.join(EXACT)}")
+            if not isinstance(digest, bytes | bytearray) or len(digest) != ALGORITHMS[algorithm]:
+                raise UrlwardError(f"{algorithm}: not a digest, which has {ALGORITHMS[algorithm]} bytes")
         return self._decided(client, at, lambda now, rule: self.keeper.matcher.check_file(digests, now, rule))
 
     def reload(self) -> None:

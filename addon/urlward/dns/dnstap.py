@@ -313,8 +313,7 @@ class DnstapServer(ResolverSocket):
 
     @override
     async def end(self) -> None:
-        for acceptor in self.acceptors:
-            acceptor.close()
+        await super().end()
         self._ending = True
         for one in self._waiting:
             if not one.done():

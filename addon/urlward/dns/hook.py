@@ -68,14 +68,10 @@ logger = logging.getLogger("urlward.gateway")
 
 
 class ResolverSocket(ABC):
-    """Server of resolvers' connections.
-
-    Attributes:
-        acceptors: of the sockets that it serves.
-    """
+    """Server of resolvers' connections."""
 
     def __init__(self) -> None:
-        self.acceptors: list[Acceptor] = []
+        self._acceptors: list[Acceptor] = []
 
     @property
     @abstractmethod
@@ -89,16 +85,17 @@ class ResolverSocket(ABC):
             OSError: another process listens there.
         """
         made = Acceptor(self.take, one)
-        self.acceptors.append(made)
+        self._acceptors.append(made)
         return made
 
     @abstractmethod
     def take(self, sock: socket.socket, peername: tuple[Any, ...] = ()) -> None:
         """Take an accepted connection."""
 
-    @abstractmethod
     async def end(self) -> None:
         """Stop; resolvers connect to another worker, or have been handed over to it."""
+        for acceptor in self._acceptors:
+            acceptor.close()
 
 
 _ADDRESS_SIZES = (0, 4, 16)
@@ -157,8 +154,7 @@ class HookServer(ResolverSocket):
 
     @override
     async def end(self) -> None:
-        for acceptor in self.acceptors:
-            acceptor.close()
+        await super().end()
         for transport in tuple(self._open):
             transport.close()
 
