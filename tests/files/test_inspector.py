@@ -29,7 +29,7 @@ from urlward.engine.digest import Key
 from urlward.engine.loaded import LoadedList, load
 from urlward.files import inspection, inspector
 from urlward.files.body import Inspection, facts_of
-from urlward.files.inspection import Inspector, PictureFound
+from urlward.files.inspection import BodyCopy, Inspector, PictureFound
 from urlward.files.inspector import Job
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import digests_of
@@ -274,6 +274,20 @@ async def test_a_damaged_list_is_said_and_stops_nothing(tmp_path: Path) -> None:
             assert [each.list for each in await worker.look(written(picture(2)))] == ["good"]
 
 
+@asynccontextmanager
+async def offering(
+    folder: Path, loaded: LoadedList, kind: str
+) -> AsyncIterator[tuple[Worker, BodyCopy, list[PictureFound | None]]]:
+    """A worker that compares with one digest, a copy that it is offered, and what is heard of that."""
+    with inspecting(folder) as process:
+        async with working(folder, lambda: [loaded]) as worker:
+            await said(process, "compared with 1 digest")
+            heard: list[PictureFound | None] = []
+            copy = worker.inspector.offer(kind, None, heard.append)
+            assert copy is not None
+            yield worker, copy, heard
+
+
 @pytest.mark.parametrize(
     ("muxer", "codec", "options"),
     [
@@ -290,19 +304,14 @@ async def test_a_video_that_has_no_end_is_found_as_it_comes(
     loaded = listed(tmp_path, picture(7, (320, 240)))
     data = video([picture(n, (320, 240)) for n in range(9)], muxer, codec, options=options)
     pieces = bool(options) or muxer == "mpegts"
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            heard: list[PictureFound | None] = []
-            copy = worker.inspector.offer("video", None, heard.append)
-            assert copy is not None
-            for at in range(0, len(data), 8_192):
-                copy.write(data[at : at + 8_192])
-            if pieces:  # before it has ended
-                await until(lambda: worker.counted["done"] > 1)
-                assert None not in heard
-            copy.end()
-            await until(lambda: None in heard)
+    async with offering(tmp_path, loaded, "video") as (worker, copy, heard):
+        for at in range(0, len(data), 8_192):
+            copy.write(data[at : at + 8_192])
+        if pieces:  # before it has ended
+            await until(lambda: worker.counted["done"] > 1)
+            assert None not in heard
+        copy.end()
+        await until(lambda: None in heard)
     assert heard[-1] is None
     assert {each.list for each in heard[:-1] if each} == {"pictures"}
     assert bool(worker.counted["done"] > 1) is pieces
@@ -337,16 +346,11 @@ async def test_a_video_in_one_piece_is_found_before_its_end(
     monkeypatch.setattr(inspection, "UNENDED", 0.5)
     loaded = listed(tmp_path, picture(7, (320, 240)))
     data = in_front(video([picture(7, (320, 240)), picture(8, (320, 240))]), tmp_path)
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            heard: list[PictureFound | None] = []
-            copy = worker.inspector.offer("video", None, heard.append)
-            assert copy is not None
-            copy.write(data[: len(data) * 3 // 4])
-            await until(lambda: heard)
-            assert {each.list for each in heard if each} == {"pictures"}
-            copy.drop()
+    async with offering(tmp_path, loaded, "video") as (_, copy, heard):
+        copy.write(data[: len(data) * 3 // 4])
+        await until(lambda: heard)
+        assert {each.list for each in heard if each} == {"pictures"}
+        copy.drop()
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF"])
@@ -358,26 +362,21 @@ async def test_a_picture_whose_end_does_not_come_is_found(
     loaded = listed(tmp_path, picture(7))
     data = written(picture(7), name)
     first, more = data[: len(data) // 8], data[len(data) // 8 : -1]
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            heard: list[PictureFound | None] = []
-            copy = worker.inspector.offer("image", None, heard.append)
-            assert copy is not None
-            copy.write(first)
-            await until(lambda: worker.counted.total() == 1)
-            assert not heard
-            copy.write(more)
-            await until(lambda: heard)
-            assert {each.list for each in heard if each} == {"pictures"}
-            await until(lambda: worker.counted.total() == 2)
-            due = copy.due
-            await until(lambda: copy.due > due)
-            assert worker.counted.total() == 2
-            copy.end()
-            await until(lambda: None in heard)
-            assert worker.counted.total() == 3
-            assert not worker.inspector._files
+    async with offering(tmp_path, loaded, "image") as (worker, copy, heard):
+        copy.write(first)
+        await until(lambda: worker.counted.total() == 1)
+        assert not heard
+        copy.write(more)
+        await until(lambda: heard)
+        assert {each.list for each in heard if each} == {"pictures"}
+        await until(lambda: worker.counted.total() == 2)
+        due = copy.due
+        await until(lambda: copy.due > due)
+        assert worker.counted.total() == 2
+        copy.end()
+        await until(lambda: None in heard)
+        assert worker.counted.total() == 3
+        assert not worker.inspector._files
 
 
 @pytest.mark.parametrize(
@@ -397,17 +396,12 @@ async def test_a_key_frame_is_looked_at_as_soon_as_it_has_come(
     monkeypatch.setattr(inspection, "LATER", 0.0)
     loaded = listed(tmp_path, picture(2, (320, 240)))
     data = video([picture(n, (320, 240)) for n in (1, 2, 3)], muxer, codec, options=options)
-    with inspecting(tmp_path) as process:
-        async with working(tmp_path, lambda: [loaded]) as worker:
-            await said(process, "compared with 1 digest")
-            heard: list[PictureFound | None] = []
-            copy = worker.inspector.offer("video", None, heard.append)
-            assert copy is not None
-            end = data.rindex(b"moof") if muxer == "mp4" else len(data) * 8 // 10
-            for at in range(0, end, 2_000):
-                copy.write(data[at : min(at + 2_000, end)])
-            await until(lambda: heard)
-            copy.drop()
+    async with offering(tmp_path, loaded, "video") as (_, copy, heard):
+        end = data.rindex(b"moof") if muxer == "mp4" else len(data) * 8 // 10
+        for at in range(0, end, 2_000):
+            copy.write(data[at : min(at + 2_000, end)])
+        await until(lambda: heard)
+        copy.drop()
     assert heard[0] is not None
     assert heard[0].list == "pictures"
 

@@ -215,16 +215,20 @@ FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("what", FIELDS)
-def test_a_picture_is_looked_at_whatever_else_its_file_says(sandbox: Box, what: str) -> None:
-    """What a library reads of it is not wrong to it, and needs no module that it would have to open a file
-    for."""
-    data = FIELDS[what](picture(3))
+def assert_is_seen(sandbox: Box, data: bytes) -> None:
+    """`picture` 3 is found in a file."""
     media = format_of(data)
     assert media is not None
     how, [seen] = sandbox.look(media, data)
     assert how == DONE
     assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
+
+
+@pytest.mark.parametrize("what", FIELDS)
+def test_a_picture_is_looked_at_whatever_else_its_file_says(sandbox: Box, what: str) -> None:
+    """What a library reads of it is not wrong to it, and needs no module that it would have to open a file
+    for."""
+    assert_is_seen(sandbox, FIELDS[what](picture(3)))
 
 
 def wrong_at_its_end(image: Image.Image, **options: object) -> bytes:
@@ -267,12 +271,7 @@ DAMAGED: Mapping[str, Callable[[Image.Image], bytes]] = {
 def test_a_picture_is_looked_at_where_browsers_show_it_though_something_is_wrong(
     sandbox: Box, what: str
 ) -> None:
-    data = DAMAGED[what](picture(3))
-    media = format_of(data)
-    assert media is not None
-    how, [seen] = sandbox.look(media, data)
-    assert how == DONE
-    assert distance(seen.digests, digest(picture(3))) <= CONFIDENT
+    assert_is_seen(sandbox, DAMAGED[what](picture(3)))
 
 
 @pytest.mark.parametrize("part", [b"!", b",\0\0", b"," + bytes(9)])
