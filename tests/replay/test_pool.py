@@ -89,6 +89,8 @@ def test_one_that_dies_at_the_end_too() -> None:
     with JudgePool(LogJudge(sample(), NOW), 1) as pool:
         (victim,) = multiprocessing.active_children()
         assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGSTOP)  # or it could have judged all that there is before it dies
+        pool.judge(SQUID, BLOCKED, 1, 1)
         os.kill(victim.pid, signal.SIGKILL)
         victim.join()
         with pytest.raises(UrlwardError, match="signal 9"):
