@@ -84,7 +84,6 @@ def test_all_entries_of_a_category_are_answered_in_the_same_bytes(
 ) -> None:
     answers = {ask(guard, page, number, accept) for number in range(len(REQUESTS))}
     assert len(answers) == 1
-    assert guard.counts.blocked == len(REQUESTS)
 
 
 @pytest.mark.parametrize("accept", FORMS)

@@ -19,25 +19,21 @@ def log() -> DecisionLog:
 
 
 @pytest.mark.parametrize(
-    ("would", "cut", "word", "counted"),
+    ("would", "cut", "word"),
     [
-        (False, False, "block", (1, 0)),
-        (False, True, "cut", (1, 0)),
-        (True, False, "would-block", (0, 1)),
-        (True, True, "would-cut", (0, 1)),
+        (False, False, "block"),
+        (False, True, "cut"),
+        (True, False, "would-block"),
+        (True, True, "would-cut"),
     ],
 )
-def test_a_block(
-    would: bool, cut: bool, word: str, counted: tuple[int, int], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_block(would: bool, cut: bool, word: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    written = log()
-    written.block(HIT._replace(cut=cut, would=would))
+    log().block(HIT._replace(cut=cut, would=would))
     assert caplog.messages == [
         f"2027-01-15T08:00:00.000Z {word} client=192.0.2.1:1234 list=feed entry=E-1 category=phishing "
         "reference=AAAA-BBBB-CCCC"
     ]
-    assert (written.counts.blocked, written.counts.would_block) == counted
 
 
 @pytest.mark.parametrize("logs", [False, True])
@@ -83,9 +79,7 @@ def test_a_broken_handler_is_nobodys_error(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("disk full")
 
     monkeypatch.setattr(logging.getLogger("urlward"), "log", fail)
-    written = log()
-    written.block(HIT)
-    assert written.counts.blocked == 1
+    log().block(HIT)
 
 
 def test_timestamp() -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 HEADER = 12
 """Bytes of a message before its question."""
 
-A, CNAME, AAAA, DNAME, OPT, SVCB, HTTPS = 1, 5, 28, 39, 41, 64, 65
+A, CNAME, AAAA, DNAME, SVCB, HTTPS = 1, 5, 28, 39, 64, 65
 FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 1, 2, 3, 4, 5
 
 PLAIN_SIZE = 512

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.netlink import Link, addresses, is_routed_to, links
-from urlward.gateway.table import GatewayError
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -146,20 +146,15 @@ def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str
     return {link.name: on for link in present.values() if link.kind == "bridge" and _is_wanted(link, wanted)}
 
 
-def interfaces_to_the_world(names: Iterable[str], process: Path = _THREAD) -> list[str]:
-    """Those of these interfaces that a default route leads to.
-
-    Args:
-        names: of interfaces.
-        process: the folder of one, whose network namespace is meant.
-    """
+def interfaces_to_the_world(names: Iterable[str]) -> list[str]:
+    """Those of these interfaces that a default route leads to."""
     four, six = "\t" + "0" * 8 + "\t", "0" * 32 + " 00 "
     found: set[str] = set()
-    with suppress(OSError), (process / "net/route").open() as routes:
+    with suppress(OSError), (_THREAD / "net/route").open() as routes:
         # There may be a million.
         for one in (line.split() for line in routes if four in line):
             found |= {one[0]} if {one[1], one[7]} == {"0" * 8} else set()
-    with suppress(OSError), (process / "net/ipv6_route").open() as routes:
+    with suppress(OSError), (_THREAD / "net/ipv6_route").open() as routes:
         found |= {line.split()[-1] for line in routes if line.startswith(six)} - {"lo"}
     wanted = tuple(names)
     return sorted(one for one in found if any(_fits(one, name) for name in wanted))
@@ -221,7 +216,7 @@ def alone() -> socket.socket:
     """Take the lock, which is held for as long as the socket is open.
 
     Raises:
-        GatewayError: another is.
+        UrlwardError: another is.
     """
     claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -229,8 +224,8 @@ def alone() -> socket.socket:
     except OSError as e:
         claim.close()
         if e.errno == errno.EADDRINUSE:
-            raise GatewayError("another urlward steers in this network namespace") from e
-        raise GatewayError(f"cannot see whether another urlward steers: {e.strerror or e}") from e
+            raise UrlwardError("another urlward steers in this network namespace") from e
+        raise UrlwardError(f"cannot see whether another urlward steers: {e.strerror or e}") from e
     return claim
 
 

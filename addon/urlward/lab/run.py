@@ -268,7 +268,6 @@ class Progress:
             TimeElapsedColumn(), console=self._console, transient=True, disable=not self._terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("starting", total=None)
-        self._good = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -294,7 +293,6 @@ class Progress:
     def outcome(self, outcome: JudgedAttempt) -> None:
         """An attempt has been judged."""
         if outcome.result.good:
-            self._good += 1
             return
         self._console.print(
             f"  {outcome.result.value}: step {outcome.step}: {outcome.what} ({outcome.client}): "

@@ -62,26 +62,20 @@ _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\;?#]|\Z)").search
 
 @dataclass(slots=True)
 class Counts:
-    """Counters of decisions and faults since the start.
+    """Counters of what could not be judged since the start; of the rest, `urlward.records.metrics` has some.
 
     Attributes:
-        requests: that were judged.
-        blocked: requests and connections that were answered, refused or cut because they are listed.
-        would_block: those that would have been, where nothing is blocked.
         refused: what could not be read.
         errors: faults of ours.
     """
 
-    requests: int = 0
-    blocked: int = 0
-    would_block: int = 0
     refused: int = 0
     errors: int = 0
 
 
 @dataclass(eq=False, slots=True)
 class DecisionLog:
-    """Counter and log writer of decisions and faults.
+    """Log writer of decisions and faults.
 
     Args:
         counts: so far, to go on with.
@@ -104,10 +98,6 @@ class DecisionLog:
         self._hit(hit, "file", f" algorithm={hit.file.algorithm} action={hit.file.action}")
 
     def _hit(self, hit: Hit, word: str, more: str = "") -> None:
-        if hit.would:
-            self.counts.would_block += 1
-        else:
-            self.counts.blocked += 1
         if self.recording is not None:
             self.recording.hit(hit)
             if not self.recording.logs:
@@ -246,7 +236,6 @@ class Guard:
 
         Never raises.
         """
-        self.counts.requests += 1
         self._asked(context.client)
         head = request.data.method == b"HEAD"
         start = perf_counter()
@@ -277,7 +266,6 @@ class Guard:
             client: whose it is.
             arrived: when its last bytes came, by `time.perf_counter`; 0 where that is not known.
         """
-        self.counts.requests += 1
         start = perf_counter()
         self._asked(client)
         try:
@@ -306,7 +294,6 @@ class Guard:
 
     def _canary_page(self, names: Names, client: Client) -> BlockResponse:
         """The response to the canary: the block page, unless deciding fails, as it would for others."""
-        self.counts.requests -= 1
         self._verdict(names, client)
         self.canary.came = time.monotonic()
         return self.page.render(
