@@ -365,7 +365,7 @@ def _told_problems(error: UrlwardError) -> list[Problem]:
 def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int) -> list[object]:
     """Addons that work with the kernel's rules, where there are some for this filter."""
     from urlward.gateway.rules import redirected_port
-    from urlward.gateway.table import NoRulesError, located
+    from urlward.gateway.table import NoTableError, located
     from urlward.proxy.workers import is_worker
 
     gateway = config.gateway
@@ -383,7 +383,7 @@ def _gateway_addons(config: Config, steer: bool, modes: Sequence[str], port: int
 
             addons.append(heartbeat := Heartbeat(gateway))
             heartbeat.check(takes)
-    except NoRulesError:
+    except NoTableError:
         # Who watches over the rules sees to them; a worker that ends over it would not help.
         if not is_worker():
             raise
@@ -399,7 +399,7 @@ def _watched(settings: "Settings", *, check: bool) -> tuple[str, ...] | None:
         check: whether the rules have to be there.
 
     Raises:
-        GatewayError: there are none, or they are for another filter.
+        UrlwardError: there are none, or they are for another filter.
     """
     from urlward.gateway.nft import Nft
     from urlward.gateway.rules import redirected_port

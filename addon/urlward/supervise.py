@@ -47,7 +47,7 @@ def beside(plan: Plan) -> "Iterator[Callable[[], RulesFacts | None]]":
     """Hold what only one filter here may have, and watch a gateway's rules; gives how these are.
 
     Raises:
-        GatewayError: another filter steers here.
+        UrlwardError: another filter steers here.
     """
     if not plan.steer and plan.watch is None:
         yield lambda: None

@@ -26,7 +26,7 @@ from urlward.assignments.retention import (
     purge_assignments,
     release_assignments,
 )
-from urlward.assignments.schema import SPANS, PartitionGone, Stretch, cell_of, partition_of, stretches
+from urlward.assignments.schema import SPANS, PartitionInUse, Stretch, cell_of, partition_of, stretches
 from urlward.assignments.store import AssignmentStore, rows_in_force
 from urlward.records.sql import deletions, note_deleted
 
@@ -217,7 +217,7 @@ def test_what_was_not_written_in_the_end_is_written_again(
     store: AssignmentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of it, the prefix lengths too, without which nobody finds it."""
-    count, failures = store_module._count, [PartitionGone()]
+    count, failures = store_module._count, [PartitionInUse()]
 
     def failing(*given: Any) -> None:
         if failures:

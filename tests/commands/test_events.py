@@ -24,7 +24,7 @@ from urlward.config import ConfigError
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.database import Database, events, open_database
-from urlward.records.event import FIELDS, ReferenceTextError, as_json, time_text
+from urlward.records.event import FIELDS, as_json, time_text
 from urlward.records.sql import insert_new
 from urlward.records.store import EventQuery, ReplacedError, StoreError
 
@@ -111,7 +111,7 @@ def test_a_reference_that_nothing_has(
     database.write([an_event(0)])
     assert run("--config", config, "--reference", "n0pe-n0pe-n0pe") == 1
     assert capsys.readouterr() == ("", "urlward: no event has the reference N0PE-N0PE-N0PE\n")
-    with pytest.raises(ReferenceTextError):
+    with pytest.raises(UrlwardError):
         run("--config", config, "--reference", "REF")
 
 

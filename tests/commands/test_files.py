@@ -16,7 +16,6 @@ from urlward.commands.metrics import NAMES
 from urlward.config import SYSTEM, read_config
 from urlward.dns.hooks import NAMES as HOOKS
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.table import GatewayError
 
 
 @pytest.fixture
@@ -113,7 +112,7 @@ def test_units_of_a_proxy(urlward: Callable[..., int], tmp_path: Path) -> None:
 def test_units_start_what_they_are_told(urlward: Callable[..., int], tmp_path: Path) -> None:
     assert urlward(tmp_path, "--command", "/usr/bin/urlward") == 0
     assert settings(tmp_path / "systemd/urlward.service")["ExecStart"].startswith("/usr/bin/urlward run ")
-    with pytest.raises(GatewayError, match="a service cannot use a path"):
+    with pytest.raises(UrlwardError, match="a service cannot use a path"):
         urlward(tmp_path / "other", "--command", "/srv/my programs/urlward")
 
 

@@ -22,7 +22,6 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import add_objection, purge_objections, read_objections
 from urlward.records.database import open_database
-from urlward.records.event import ReferenceTextError
 from urlward.records.holds import current_holds, held_references, hold
 from urlward.records.outbox import Outbox, batch_of
 from urlward.records.stores import open_store
@@ -178,7 +177,7 @@ def test_a_reference_that_nothing_has_is_not_held(
     assert run("hold", "nope-nope-nope", *at) == 1
     told = "urlward: no event has the reference N0PE-N0PE-N0PE: nothing is held\n"
     assert capsys.readouterr() == ("", told)
-    with pytest.raises(ReferenceTextError):
+    with pytest.raises(UrlwardError):
         run("hold", "R", *at)
     assert current_holds(tmp_path, 0) == ()
 

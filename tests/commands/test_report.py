@@ -16,7 +16,7 @@ from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.lists.source import SourceError
 from urlward.policy.own import draft, learn_own, own_entries
-from urlward.records.event import ReferenceTextError, make_event
+from urlward.records.event import make_event
 from urlward.records.stores import open_store
 from urlward.records.worker import KnownFile
 from urlward.state.audit import read_audit, verify
@@ -202,7 +202,7 @@ def test_a_report_does_not_take_the_place_of_another(state: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("R-1", *WHY), ReferenceTextError),
+        (("R-1", *WHY), UrlwardError),
         ((R1, "--why", " "), UrlwardError),
         ((R1, "--why", "of http://listed.example/"), UrlwardError),
         ((R1, *WHY, "--order", " "), UrlwardError),

@@ -21,7 +21,6 @@ from urlward.commands.assignments import add_assignment_commands
 from urlward.commands.who import Seen, add_who_command, read_time, read_tolerance, split_address
 from urlward.config import ConfigError, configured
 from urlward.engine.errors import UrlwardError
-from urlward.records.event import ReferenceTextError
 from urlward.state.audit import read_audit, verify
 from urlward.state.folder import StateError
 
@@ -176,7 +175,7 @@ def test_by_reference(urlward: Run, state: Path, capsys: pytest.CaptureFixture[s
     assert urlward("who", "--reference", R9, "--why", "case 5") == 1
     assert capsys.readouterr() == ("", f"urlward: no event has the reference {R9}\n")
     assert [line["answer"] for line in asked(state)] == ["one", "one", "none", "error", "one", "none"]
-    with pytest.raises(ReferenceTextError):
+    with pytest.raises(UrlwardError):
         urlward("who", "--reference", "R-9", "--why", "case 5")
 
 

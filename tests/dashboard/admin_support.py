@@ -14,13 +14,13 @@ from urlward.dashboard.editing import Editor
 from urlward.dashboard.history import History, Step, past
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.sources import (
-    AdminError,
     EventPage,
     NotConfiguredError,
     Now,
     Past,
     Row,
 )
+from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError
 from urlward.objections.objections import Grant
 from urlward.policy.own import Draft, warnings_of
@@ -361,7 +361,7 @@ class MadeUp(LiveSources):
         if self.quiet:
             raise NotConfiguredError("This node is alone: there is no [fleet].")
         if self.absent:
-            raise AdminError("The fleet's Valkey has not answered yet.")
+            raise UrlwardError("The fleet's Valkey has not answered yet.")
         same = {"version": "0.1.0", "judged": 91_000, "blocked": 12, "load": 0.42, "alarms": [], "behind": []}
         return [
             {"name": "gw1", "state": "up", "silent": 1, "connections": 830, "lists": {"hotline": 7}, **same},
@@ -411,7 +411,7 @@ class MadeUp(LiveSources):
 
     def act_on_rollout(self, act: str, name: str, serial: int | None, why: str, who: str) -> str:
         if name == "none":
-            raise AdminError(f"{name}: no list of that name is published")
+            raise UrlwardError(f"{name}: no list of that name is published")
         self.told.append(("rollout", act, name, serial, why, who))
         return f"{name}: done"
 
@@ -445,7 +445,7 @@ class MadeUp(LiveSources):
 
     def allow(self, url: str, seconds: int, why: str, who: str, *, whole_host: bool) -> Row:
         if "refused" in url:
-            raise AdminError("not a URL or host")
+            raise UrlwardError("not a URL or host")
         self.told.append(("allow", url, seconds, why, who, whole_host))
         id_ = f"a-{len(self.told):08x}"
         row = {
@@ -461,7 +461,7 @@ class MadeUp(LiveSources):
 
     def end_allow(self, id_: str, why: str, who: str) -> Row:
         if id_ not in self.in_force:
-            raise AdminError(f"no allow {id_!r} is in force")
+            raise UrlwardError(f"no allow {id_!r} is in force")
         self.told.append(("end", id_, why, who))
         return self.in_force.pop(id_)
 

@@ -29,7 +29,8 @@ from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, join, 
 from urlward.dashboard import api, handler
 from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
-from urlward.dashboard.sources import AdminError, EventPage
+from urlward.dashboard.sources import EventPage
+from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import Grant
 from urlward.records import bounded_server
 from urlward.records.event import time_text
@@ -410,7 +411,7 @@ def test_an_export_that_breaks_off_is_not_taken_for_whole(inside: Browser, sourc
 
     def once(wanted: EventQuery) -> EventPage:
         if wanted.before is not None:
-            raise AdminError("the store is down")
+            raise UrlwardError("the store is down")
         return whole(wanted)
 
     sources.events = once  # type: ignore[method-assign]
@@ -681,7 +682,7 @@ async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):
     port = listening.getsockname()[1]
     answer = await AsyncHTTPClient().fetch(f"http://[::1]:{port}/healthz")
     assert answer.code == 200
-    with pytest.raises(AdminError, match=r"cannot listen on \[::1\]"):
+    with pytest.raises(UrlwardError, match=r"cannot listen on \[::1\]"):
         serve(app, f"[::1]:{port}")
     server.stop()
 
@@ -698,7 +699,7 @@ def test_addresses(text: str, address: tuple[str, int]):
     "text", ["", "8088", ":8088", "::1:8088", "127.0.0.1:", "127.0.0.1:65536", "a:²", "a:-1"]
 )
 def test_addresses_that_are_none(text: str):
-    with pytest.raises(AdminError, match="HOST:PORT"):
+    with pytest.raises(UrlwardError, match="HOST:PORT"):
         parse_listen(text)
 
 

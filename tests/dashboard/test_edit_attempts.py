@@ -9,7 +9,7 @@ import pytest
 from conftest import wait_for
 from urlward.config import read_config
 from urlward.dashboard.editing import Editor
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed, Outcome
 
 
@@ -28,7 +28,7 @@ def test_one_is_tried_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     slow = threading.Thread(target=lambda: found.append(editor.attempt("feed.0", {})))
     slow.start()
     wait_for(begun.is_set, "the first")
-    with pytest.raises(AdminError, match="being tried already"):
+    with pytest.raises(UrlwardError, match="being tried already"):
         editor.attempt("feed.0", {})
     go_on.set()
     slow.join(60)

@@ -7,7 +7,7 @@ import pytest
 from lists.support import OTHER_SECRET, artifact, key_file
 from urlward.config import read_config
 from urlward.dashboard.editing import Editor
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 
 TEXT = """state = "state"
 [[feed]]
@@ -24,7 +24,7 @@ def test_a_list_and_its_key_are_of_flags(tmp_path: Path) -> None:
     flags = {"list": (str(tmp_path / "listed.ward"),), "key": str(key_file(tmp_path / "lists.key"))}
     state, other = tmp_path / "state", key_file(tmp_path / "other.key", OTHER_SECRET)
     Editor(config.model_copy(update=flags), state).save("feed", "feed.0", {"category": "x"}, "ann")
-    with pytest.raises(AdminError, match="key"):
+    with pytest.raises(UrlwardError, match="key"):
         Editor(config.model_copy(update=flags | {"key": str(other)}), state).save(
             "feed", "feed.0", {"category": "y"}, "ann"
         )

@@ -7,7 +7,7 @@ import pytest
 
 from urlward.config import read_config
 from urlward.dashboard.editing import Editor
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 
 TEXT = '[[feed]]\nname = "a"\npath = "a"\n'
 
@@ -22,7 +22,7 @@ def test_a_file_of_somebody_elses_is_told_before_anything_is_recorded(
     somebody = os.geteuid() + 1
     monkeypatch.setattr(os, "geteuid", lambda: somebody)
     assert "belongs to somebody else" in editor.overview()["files"][0]["problem"]
-    with pytest.raises(AdminError, match="belongs to somebody else"):
+    with pytest.raises(UrlwardError, match="belongs to somebody else"):
         editor.save("feed", "feed.0", {"category": "x"}, "ann")
     assert path.read_text() == TEXT
     assert not (tmp_path / "state").exists()

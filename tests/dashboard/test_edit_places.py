@@ -6,7 +6,7 @@ import pytest
 
 from urlward.config import read_config
 from urlward.dashboard.editing import Editor
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 
 MAIN = """include = ["more.toml"]
 [[feed]]
@@ -52,9 +52,9 @@ def test_no_other_table_is_changed_or_removed(editor: Editor, tmp_path: Path) ->
     assert row["values"]["name"] == "c"
     one_less(tmp_path)
     assert editor.table("feed", "feed.2")["values"]["name"] == "d"
-    with pytest.raises(AdminError, match="changed meanwhile"):
+    with pytest.raises(UrlwardError, match="changed meanwhile"):
         editor.save("feed", "feed.2", {"category": "x"}, "ann", seen=row["seen"])
-    with pytest.raises(AdminError, match="changed meanwhile"):
+    with pytest.raises(UrlwardError, match="changed meanwhile"):
         editor.remove("feed", "feed.2", "ann", seen=row["seen"])
     assert (tmp_path / "more.toml").read_text() == MORE
 
@@ -62,7 +62,7 @@ def test_no_other_table_is_changed_or_removed(editor: Editor, tmp_path: Path) ->
 def test_a_rule_goes_to_no_other_group(editor: Editor, tmp_path: Path) -> None:
     seen = editor.seen("group.1")
     one_less(tmp_path)
-    with pytest.raises(AdminError, match="changed meanwhile"):
+    with pytest.raises(UrlwardError, match="changed meanwhile"):
         editor.save("rule", "group.1", {"action": "allow"}, "ann", seen=seen)
     assert (tmp_path / "more.toml").read_text() == MORE
     editor.save("rule", "group.1", {"action": "allow"}, "ann", seen=editor.seen("group.1"))
@@ -72,7 +72,7 @@ def test_a_rule_goes_to_no_other_group(editor: Editor, tmp_path: Path) -> None:
 def test_a_place_that_is_none_is_told(editor: Editor) -> None:
     of_others = "group", "feed", "feed.0", "include", "group.0.networks", "group.0.networks.0", "group.0.name"
     for at in (f"group.{'9' * 5_000}", "group.-1", "group.²", *of_others):
-        with pytest.raises(AdminError):
+        with pytest.raises(UrlwardError):
             editor.save("rule", at, {"action": "allow"}, "ann")
-    with pytest.raises(AdminError, match="no such table"):
+    with pytest.raises(UrlwardError, match="no such table"):
         editor.save("feed", "feed.7", {"category": "x"}, "ann")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from urlward.dashboard.editing import FIELDS, shown, values_of
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 
 FEED = {"name": "one", "url": "https://a.example/", "use": "block", "password_file": "any file"}
 
@@ -35,7 +35,7 @@ def test_what_a_form_changes(
 @pytest.mark.parametrize("name", ["/var/lib/urlward/key", "admin.token", "x"])
 def test_no_other_file_than_of_credentials_is_sent(name: str) -> None:
     for key in ("password_file", "token_file"):
-        with pytest.raises(AdminError, match=f"^{key}: a file whose name ends in"):
+        with pytest.raises(UrlwardError, match=f"^{key}: a file whose name ends in"):
             values_of("feed", {key: name}, FEED)
 
 
@@ -52,7 +52,7 @@ def test_no_other_file_than_of_credentials_is_sent(name: str) -> None:
 def test_what_is_for_one_server_is_sent_to_no_other(more: dict[str, str], others: list[str]) -> None:
     before = {"name": "one", "url": "https://a.example/list"} | more
     for url in ("https://b.example/list", "http://a.example/list", "https://a.example:8443/list"):
-        with pytest.raises(AdminError, match=r"^url: another server"):
+        with pytest.raises(UrlwardError, match=r"^url: another server"):
             values_of("feed", {"url": url, **more}, before, others)
     url = "https://A.example/another"
     assert values_of("feed", {"url": url}, before, others) == {"url": url}

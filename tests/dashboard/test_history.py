@@ -28,7 +28,8 @@ from urlward.dashboard.history import (
 )
 from urlward.dashboard.live_sources import LiveSources, RecorderParts
 from urlward.dashboard.pages import LINES, charts_of
-from urlward.dashboard.sources import AdminError, NotConfiguredError
+from urlward.dashboard.sources import NotConfiguredError
+from urlward.engine.errors import UrlwardError
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ADDED, Counts, Metrics
 
@@ -215,7 +216,7 @@ def test_a_file_that_is_damaged_meanwhile_is_begun_anew(file: HistoryFile, tmp_p
     """Not by the next start alone, until which nothing was kept and no page shown."""
     file.add(NOW, Step(seconds=60), NOW)
     (tmp_path / FILE).write_bytes(bytes(4_096))
-    with pytest.raises(AdminError, match="not a database"):
+    with pytest.raises(UrlwardError, match="not a database"):
         file.read(MINUTE, 0, 1) if who == "a page" else file.add(NOW, Step(seconds=60), NOW)
     assert [path.name.partition(".2")[0] for path in (tmp_path / "damaged").glob(f"{FILE}.2*")] == [FILE]
     file.add(NOW, Step(seconds=30), NOW)
@@ -227,7 +228,7 @@ def test_a_file_that_is_in_use_stays(file: HistoryFile, tmp_path: Path, monkeypa
     monkeypatch.setattr(history, "WAIT", 0.0)
     with closing(sqlite3.connect(tmp_path / FILE, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(AdminError, match="locked"):
+        with pytest.raises(UrlwardError, match="locked"):
             file.add(NOW, Step(seconds=60), NOW)
     assert not (tmp_path / "damaged").exists()
     assert len(file.read(MINUTE, 0, 1 << 40)) == 1
@@ -235,7 +236,7 @@ def test_a_file_that_is_in_use_stays(file: HistoryFile, tmp_path: Path, monkeypa
 
 def test_a_file_that_cannot_be_used_is_named(tmp_path: Path):
     (tmp_path / FILE).mkdir()
-    with pytest.raises(AdminError, match=FILE):
+    with pytest.raises(UrlwardError, match=FILE):
         HistoryFile(tmp_path / FILE).add(NOW, Step(seconds=60), NOW)
     assert HistoryFile(tmp_path / "none" / FILE).read(MINUTE, 0, 1) == []
 
@@ -325,7 +326,7 @@ def test_a_disk_that_takes_nothing_is_said_once_and_loses_nothing(
     def sometimes(self: HistoryFile, begin: int, step: Step, now: float) -> None:
         tried.append(begin)
         if broken.is_set():
-            raise AdminError("no space left")
+            raise UrlwardError("no space left")
         add(self, begin, step, now)
 
     monkeypatch.setattr(HistoryFile, "add", sometimes)

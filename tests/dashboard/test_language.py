@@ -235,7 +235,7 @@ SPOKEN = [
     *(
         one
         for path in sorted(HERE.glob("*.py"))
-        for one in said(path, "AdminError", "NotConfiguredError", "_again")
+        for one in said(path, "UrlwardError", "NotConfiguredError", "_again")
         if one != ("editing.py", "X: X")  # of another module
     ),
     *said(ROOT / "policy/reasons.py", "error"),
@@ -245,7 +245,7 @@ SPOKEN = [
     *said(ROOT / "feeds/rollback.py", "UrlwardError"),
     *said(ROOT / "publish/rollout.py", "UrlwardError"),
     *said(ROOT / "publish/desk.py", "UrlwardError"),
-    *said(ROOT / "records/event.py", "ReferenceTextError"),
+    *said(ROOT / "records/event.py", "UrlwardError"),
     *said(ROOT / "state/people.py", "UrlwardError"),
 ]
 FOR_SCRIPTS = ("body: ", "admin: ", "who: ", "message: ")

@@ -11,7 +11,7 @@ from dashboard.admin_support import FIRST, event
 from lists.policy_support import config as read
 from urlward.dashboard.asked import OF_EVENTS
 from urlward.dashboard.live_sources import LiveSources, RecorderParts
-from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
+from urlward.dashboard.sources import NotConfiguredError, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.store import Facts, FeedStore, Refused
@@ -198,7 +198,7 @@ def test_feeds_are_fetched_in_their_own_time(tmp_path: Path, state: Path):
     assert live.refresh_feed("hotline") == "hotline: being fetched"
     wait_for(lambda: live.feeds()[0]["state"] == "ok" and not +live._refreshes._begun, "the feed")
     assert live.feeds()[0]["entries"] == 20
-    with pytest.raises(AdminError, match="no feed"):
+    with pytest.raises(UrlwardError, match="no feed"):
         live.refresh_feed("other")
 
 

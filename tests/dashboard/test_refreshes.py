@@ -10,7 +10,7 @@ from conftest import wait_for
 from lists.policy_support import config as read
 from records.support import own_messages
 from urlward.dashboard.live_sources import Refreshes
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 from urlward.feeds.store import FeedStore
 
 CONFIG = """
@@ -50,7 +50,7 @@ def test_one_for_which_no_thread_can_be_had_is_none_that_is_under_way(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", fails)
         for _ in range(3):
-            with pytest.raises(AdminError, match="hotline: not fetched: can't start new thread"):
+            with pytest.raises(UrlwardError, match="hotline: not fetched: can't start new thread"):
                 refreshes.begin(feed)
     assert refreshes.begin(feed) == "hotline: being fetched"
     wait_for(lambda: FeedStore(state, "hotline").in_force() is not None and not +refreshes._begun, "the feed")

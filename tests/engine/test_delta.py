@@ -21,9 +21,9 @@ from engine.test_artifact import LINES, forge, repaired
 from engine.test_matcher_reference import SHAPES, rules, shapes
 from urlward.engine import delta as engine_delta
 from urlward.engine.artifact import HEADER_SIZE, Section, dump, parse, section_table
-from urlward.engine.delta import MOST, DeltaError
+from urlward.engine.delta import MOST
 from urlward.engine.digest import Key
-from urlward.engine.errors import WrongKeyError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.perceptual import sealed_size
 from urlward.engine.table import RowTable
 
@@ -230,12 +230,12 @@ def test_a_shape_before_all_others_costs_next_to_nothing() -> None:
 
 
 def test_the_same_artifact_twice() -> None:
-    with pytest.raises(DeltaError, match="the same"):
+    with pytest.raises(ArtifactError, match="the same"):
         make_delta(OLD, OLD, key())
 
 
 def test_no_delta_where_little_is_left() -> None:
-    with pytest.raises(DeltaError, match="would take"):
+    with pytest.raises(ArtifactError, match="would take"):
         make_delta(OLD, issue([f"{n}.test" for n in range(100)], 2), key())
 
 
@@ -243,7 +243,7 @@ def test_no_delta_under_another_key() -> None:
     other = Key(OTHER_SECRET)
     for old, new in ((OLD, build(FILLER, other)), (build(FILLER, other), OLD)):
         for under in (key(), other):
-            with pytest.raises(WrongKeyError):
+            with pytest.raises(ArtifactError, match="compiled under key"):
                 make_delta(old, new, under)
 
 
@@ -253,7 +253,7 @@ def test_no_delta_of_sections_that_this_release_does_not_know() -> None:
     data[12:16], data[16:24] = len(sections).to_bytes(4, "little"), len(data).to_bytes(8, "little")
     new = repaired(data)
     assert len(parse(new).sections) == len(Section) + 1
-    with pytest.raises(DeltaError, match="does not know"):
+    with pytest.raises(ArtifactError, match="does not know"):
         make_delta(OLD, new, key())
 
 
@@ -287,7 +287,7 @@ def test_an_artifact_that_contradicts_itself(section: Section, content: bytes) -
     for old, new in ((bad, NEW), (NEW, bad)):
         try:
             delta = make_delta(old, new, key())
-        except DeltaError:
+        except ArtifactError:
             continue
         assert apply_delta(old, delta, key()) == new
 
@@ -296,7 +296,7 @@ def test_an_artifact_that_contradicts_itself(section: Section, content: bytes) -
 
 
 def refused(delta: bytes, why: str, old: bytes = OLD, most: int = MOST) -> None:
-    with pytest.raises(DeltaError, match=why) as caught:
+    with pytest.raises(ArtifactError, match=why) as caught:
         apply_delta(old, delta, key(), most)
     assert "\n" not in str(caught.value)
 
@@ -312,7 +312,7 @@ def test_a_base_that_is_not_the_one_that_the_header_says() -> None:
 
 def test_another_key() -> None:
     other = Key(OTHER_SECRET)
-    with pytest.raises(WrongKeyError):
+    with pytest.raises(ArtifactError, match="compiled under key"):
         apply_delta(OLD, DELTA, other)
     refused(DELTA[:24] + other.id + DELTA[32:], f"made under key {other.id.hex()}")
     refused(DELTA[:HEADER] + other.seal(key().unseal(DELTA[HEADER:])), "does not open")
@@ -513,5 +513,5 @@ def test_a_form_changed_somewhere(changes: dict[Section, tuple[float, int, bytes
     made = b"".join([form[:HEADER_SIZE], section_table(map(len, parts)), *parts])
     try:
         assert apply_delta(OLD, forged(packed(made), max(len(made), len(NEW))), key()) == NEW
-    except DeltaError:
+    except ArtifactError:
         assert made != form

@@ -2,7 +2,7 @@ import pytest
 
 from engine.support import OTHER_SECRET, SECRET
 from urlward.engine.digest import DIGEST_SIZE, SEGMENT_LETTERS, Key, Tokens, format_key, parse_key
-from urlward.engine.errors import DamagedError, KeyFileError
+from urlward.engine.errors import ArtifactError, KeyFileError
 
 
 def test_a_key_file_comes_back_as_the_key() -> None:
@@ -85,7 +85,7 @@ def test_what_is_sealed_opens_under_its_key_alone() -> None:
     assert key.unseal(sealed) == b"192.0.2.0/24"
     assert sealed == key.seal(b"192.0.2.0/24"), "artifacts are reproducible"
     assert sealed[:12] != key.seal(b"192.0.2.0/25")[:12], "no nonce serves two contents"
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         Key(OTHER_SECRET).unseal(sealed)
 
 
@@ -93,9 +93,9 @@ def test_any_change_of_what_is_sealed_shows() -> None:
     key = Key(SECRET)
     sealed = key.seal(b"192.0.2.0/24")
     for at in range(len(sealed)):
-        with pytest.raises(DamagedError):
+        with pytest.raises(ArtifactError):
             key.unseal(sealed[:at])
         changed = bytearray(sealed)
         changed[at] ^= 1
-        with pytest.raises(DamagedError):
+        with pytest.raises(ArtifactError):
             key.unseal(bytes(changed))

@@ -29,7 +29,7 @@ from urlward.engine.compiler import FilePool
 from urlward.engine.delta import changes
 from urlward.engine.digest import Key, mark_of
 from urlward.engine.entry import ALGORITHMS, PDQ
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import EXACT, Matcher
 from urlward.engine.perceptual import PerceptualList
@@ -400,9 +400,9 @@ def test_no_digest_is_in_the_artifact_as_it_is() -> None:
 def test_pictures_open_under_the_key_alone() -> None:
     table = file_table(parse(files()))
     assert table is not None
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         table.perceptual(Key(OTHER_SECRET), "list", 1)
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         table.listed(Key(OTHER_SECRET), table.rows - 3)
 
 
@@ -426,7 +426,7 @@ def test_what_is_said_of_files_lies(change: Mapping[str, object]) -> None:
     data = files()
     meta = parse(data).meta
     lie = json.dumps(meta | {"files": meta["files"] | change}).encode()
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         load(forge(data, {Section.META: lie}), Key(SECRET))
 
 
@@ -434,14 +434,14 @@ def test_what_is_said_of_files_lies(change: Mapping[str, object]) -> None:
 def test_what_is_said_of_files_is_none(value: object) -> None:
     data = files()
     meta = json.dumps(parse(data).meta | {"files": value}).encode()
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         load(forge(data, {Section.META: meta}), Key(SECRET))
 
 
 def test_files_are_said_and_have_no_section() -> None:
     data = build(LINES, key())
     meta = json.dumps(parse(data).meta | {"files": parse(files()).meta["files"]}).encode()
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         load(forge(data, {Section.META: meta}), Key(SECRET))
 
 
@@ -460,7 +460,7 @@ SECTIONS = parse(files()).sections
     ],
 )
 def test_a_section_of_files_that_makes_no_sense(section: Section, content: bytes) -> None:
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         load(forge(files(), {section: content}), key())
 
 
@@ -468,7 +468,7 @@ def test_rows_of_pages_are_of_no_file() -> None:
     data = build(LINES, key())
     meta = parse(data).meta
     shapes = [[10, *shape[1:]] for shape in meta["shapes"]]
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         load(forge(data, {Section.META: json.dumps(meta | {"shapes": shapes}).encode()}), key())
 
 

@@ -3,7 +3,7 @@ import pytest
 from engine.support import OTHER_SECRET, build, key
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.table import blocking_networks
 
 JUNE = 20_240 * 86_400.0  # 2025-06-01
@@ -47,5 +47,5 @@ def test_what_blocks_nothing_is_left_out() -> None:
 
 
 def test_another_key_opens_nothing() -> None:
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         blocking_networks(parse(build(["192.0.2.7"], key())), Key(OTHER_SECRET), JUNE)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urlward.engine import sieve
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.sieve import read_sieve, write_sieve
 
 LABEL = st.text("abcdefgh01-", min_size=1, max_size=6)
@@ -69,7 +69,7 @@ def test_order_does_not_show(values: list[int], random: object) -> None:
 def test_other_bytes_are_damage(data: bytes) -> None:
     try:
         read_sieve(data)
-    except DamagedError:
+    except ArtifactError:
         return
     assert len(data) >= 12
 
@@ -77,5 +77,5 @@ def test_other_bytes_are_damage(data: bytes) -> None:
 def test_a_cut_sieve_is_damage() -> None:
     whole = write_sieve(array("I", [1, 2]), [3], [4])
     for length in range(len(whole)):
-        with pytest.raises(DamagedError):
+        with pytest.raises(ArtifactError):
             read_sieve(whole[:length])

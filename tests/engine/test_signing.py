@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from engine.support import OTHER_SECRET, SECRET, build, examples, key
 from urlward.engine.artifact import HEADER_SIZE, SIGNATURE, Header, parse, read_header
-from urlward.engine.errors import (
-    DamagedError,
-    KeyFileError,
-    SignatureError,
-    TruncatedError,
-    UnsignedError,
-)
+from urlward.engine.errors import ArtifactError, KeyFileError
 from urlward.engine.loaded import load
 from urlward.engine.signing import (
     PublicKey,
@@ -88,7 +82,7 @@ def test_what_was_there_stays_where_nothing_is_said() -> None:
 def test_a_damaged_artifact_is_not_signed() -> None:
     data = bytearray(artifact())
     data[-1] ^= 1
-    with pytest.raises(DamagedError):
+    with pytest.raises(ArtifactError):
         sign_artifact(bytes(data), SIGNER)
 
 
@@ -120,28 +114,27 @@ def test_openssl_verifies_it_too(tmp_path: Path) -> None:
 
 def test_unsigned() -> None:
     assert signer_of(header(artifact())) is None
-    with pytest.raises(UnsignedError):
+    with pytest.raises(ArtifactError, match="not signed"):
         check_signature(header(artifact()))
 
 
 def test_a_signature_taken_away() -> None:
     data = bytearray(sign_artifact(artifact(), SIGNER))
     data[SIGNATURE] = bytes(64)
-    with pytest.raises(UnsignedError):
+    with pytest.raises(ArtifactError, match="not signed"):
         check_signature(header(bytes(data)))
 
 
 def test_a_signature_of_something_else() -> None:
     data = bytearray(sign_artifact(artifact(), SIGNER))
     data[SIGNATURE] = sign_artifact(artifact(), SIGNER, serial=9)[SIGNATURE]
-    with pytest.raises(SignatureError) as caught:
+    with pytest.raises(ArtifactError, match=f"not one of the key it names, {SIGNER.public.short}"):
         check_signature(header(bytes(data)))
-    assert caught.value.signer == str(SIGNER.public)
 
 
 def test_a_signer_that_is_no_point_of_the_curve() -> None:
     data = sign_artifact(artifact(), SIGNER)
-    with pytest.raises(SignatureError):
+    with pytest.raises(ArtifactError, match="its signature is not"):
         check_signature(header(data)._replace(signer=b"\2" + bytes(31)))
 
 
@@ -149,7 +142,7 @@ def test_every_bit_of_the_header_is_signed() -> None:
     data = bytearray(sign_artifact(artifact(), SIGNER, serial=7, valid_from=10, valid_until=20))
     for bit in range(10 * 8, HEADER_SIZE * 8):  # behind magic and version, which are errors of their own
         data[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(SignatureError):
+        with pytest.raises(ArtifactError, match="its signature is not"):
             check_signature(read_header(bytes(data)))
         data[bit // 8] ^= 1 << bit % 8
     assert check_signature(read_header(bytes(data))) == SIGNER.public
@@ -158,7 +151,7 @@ def test_every_bit_of_the_header_is_signed() -> None:
 def test_a_header_needs_no_more_than_its_bytes() -> None:
     data = sign_artifact(artifact(), SIGNER)
     assert read_header(data[:HEADER_SIZE]) == header(data)
-    with pytest.raises(TruncatedError):
+    with pytest.raises(ArtifactError, match="where the header says"):
         read_header(data[: HEADER_SIZE - 1])
 
 

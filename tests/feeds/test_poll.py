@@ -12,11 +12,12 @@ from feeds.test_updates import running, table
 from lists.support import key_file
 from urlward.config import Config
 from urlward.engine.artifact import Header, parse
+from urlward.engine.errors import ArtifactError
 from urlward.engine.signing import sign_artifact
 from urlward.feeds import updates
 from urlward.feeds.feed import Feed
 from urlward.feeds.source import NO_VALIDATORS, Validators
-from urlward.feeds.updates import PollError, Slots, Updates, peek
+from urlward.feeds.updates import Slots, Updates, peek
 
 LARGE, SMALL = issue(1, *range(200), signer=SIGNER), issue(2, *range(20), signer=SIGNER)
 
@@ -55,7 +56,7 @@ async def test_a_page_in_between_does_not_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A page of a minute left nodes without polling, and so without a rollback, until their restart."""
-    page = PollError("what its server has is no artifact", "unsupported")
+    page = ArtifactError("what its server has is no artifact")
     seen = iter([page, page, parse(SMALL).header, page, Over()])
     asked_for: list[bool] = []
 
@@ -157,7 +158,7 @@ def test_a_server_that_gives_no_parts_is_not_polled(
     header, _ = peek(made.table, NO_VALIDATORS)
     assert header == parse(LARGE).header
     monkeypatch.setattr(updates, "HEAD_ONLY", {})
-    with pytest.raises(PollError, match="no parts of files"):
+    with pytest.raises(ArtifactError, match="no parts of files"):
         peek(made.table, NO_VALIDATORS)
 
 

@@ -20,7 +20,8 @@ from PIL import ExifTags, Image, features
 
 from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, tracks, video, written
-from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, ConfineError, filter_of
+from urlward.engine.errors import UrlwardError
+from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, filter_of
 from urlward.files.media import MediaFormat, format_of
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
 from urlward.files.sandbox import MEMORY, Sandbox
@@ -666,7 +667,7 @@ def test_a_machine_that_has_too_much_to_do_is_none_without_sandboxes(monkeypatch
     with ours, theirs:
         made = Sandbox(theirs, 1.0, MEMORY)
         monkeypatch.setattr(made, "_run", lambda *_: (FAILED, b""))
-        with pytest.raises(ConfineError):
+        with pytest.raises(UrlwardError):
             made.check([])
         # Whoever has started it hears that it ends, and starts another; a refusal would be for good.
         monkeypatch.setattr(made, "_run", lambda *_: (LATE, b""))
@@ -687,14 +688,15 @@ def test_a_sandbox_in_which_decoders_do_not_work_is_refused() -> None:
 
 
 def test_a_machine_of_which_nothing_is_known_is_refused() -> None:
-    with pytest.raises(ConfineError, match="riscv64"):
+    with pytest.raises(UrlwardError, match="riscv64"):
         filter_of("riscv64")
     code = """if True:
+        from urlward.engine.errors import UrlwardError
         from urlward.files import confine
         confine.platform.machine = lambda: "riscv64"
         try:
             confine.confine(confine.Limits(1 << 30, 5))
-        except confine.ConfineError as e:
+        except UrlwardError as e:
             print(e)
     """
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -2,14 +2,14 @@ import os
 
 import pytest
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import system as module
 from urlward.gateway.system import alone
-from urlward.gateway.table import GatewayError
 
 
 def test_a_second_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NAME", f"{module.NAME}-test-{os.getpid()}")
-    with alone(), pytest.raises(GatewayError, match="another urlward steers in this network namespace"):
+    with alone(), pytest.raises(UrlwardError, match="another urlward steers in this network namespace"):
         alone()
     with alone():
         pass
@@ -17,8 +17,8 @@ def test_a_second_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_else_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NAME", "\0" + "x" * 500)
-    with pytest.raises((GatewayError, OSError)):
+    with pytest.raises((UrlwardError, OSError)):
         alone()
     monkeypatch.setattr(module, "NAME", "/nowhere/at/all")
-    with pytest.raises(GatewayError, match="cannot see whether another urlward steers: No such file"):
+    with pytest.raises(UrlwardError, match="cannot see whether another urlward steers: No such file"):
         alone()

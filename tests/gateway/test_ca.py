@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import NameOID
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import ca
 from urlward.gateway.ca import FORMATS, Authority, authority, describe, export
-from urlward.gateway.table import GatewayError
 from urlward.lists.source import SourceError
 
 
@@ -89,7 +89,7 @@ def test_export_never_overwrites_the_key(made: Authority, tmp_path: Path, name: 
     link = tmp_path / "link"
     link.symlink_to(secret)
     for path in (secret, link):
-        with pytest.raises(GatewayError, match="holds the key"):
+        with pytest.raises(UrlwardError, match="holds the key"):
             export(made, path, "pem")
     assert secret.read_bytes() == before
 
@@ -138,16 +138,16 @@ def test_an_expired_one(made: Authority, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_what_is_no_authority(made: Authority, tmp_path: Path) -> None:
     (tmp_path / "mitmproxy-ca.pem").write_text("nonsense")
-    with pytest.raises(GatewayError, match=r"mitmproxy-ca.pem: no certificate in it"):
+    with pytest.raises(UrlwardError, match=r"mitmproxy-ca.pem: no certificate in it"):
         authority(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(GatewayError, match="Not a directory"):
+    with pytest.raises(UrlwardError, match="Not a directory"):
         authority(tmp_path / "file/confdir", make=True)
 
 
 def test_none_is_made_where_one_is_to_be_shown(tmp_path: Path) -> None:
     for folder in (tmp_path / "elsewhere", tmp_path):
-        with pytest.raises(GatewayError, match=rf"^{folder}: no certificate authority in it: .*--make now"):
+        with pytest.raises(UrlwardError, match=rf"^{folder}: no certificate authority in it: .*--make now"):
             authority(folder)
     assert not list(tmp_path.iterdir())
 
@@ -170,7 +170,7 @@ def test_root_makes_none_where_a_services_links_lead(tmp_path: Path, monkeypatch
     roots.write_text("root's")
     link = folder / "mitmproxy-ca-cert.pem"
     link.symlink_to(roots)
-    with pytest.raises(GatewayError, match=r"mitmproxy-ca-cert.pem: a link"):
+    with pytest.raises(UrlwardError, match=r"mitmproxy-ca-cert.pem: a link"):
         authority(folder, make=True)
     assert (roots.read_text(), roots.stat().st_uid) == ("root's", 0)
     link.unlink()

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from urlward.config import Config
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.ca import FILES, Authority, authority, page, write_page
-from urlward.gateway.table import GatewayError
 from urlward.lists.source import SourceError
 
 
@@ -56,7 +56,7 @@ def test_files(made: Authority, tmp_path: Path) -> None:
 
 
 def test_not_beside_the_key(made: Authority) -> None:
-    with pytest.raises(GatewayError, match="the key is in there"):
+    with pytest.raises(UrlwardError, match="the key is in there"):
         list(write_page(made, made.folder, Config()))
 
 

@@ -9,11 +9,12 @@ from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import control
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import RulesPlan, setup_of
 from urlward.gateway.system import NamespaceLock
-from urlward.gateway.table import GatewayError, NftError, NoTableError
+from urlward.gateway.table import NftError, NoTableError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -96,7 +97,7 @@ def test_status_counts(nft: Nft) -> None:
 def test_a_filter_that_lives_keeps_its_rules(nft: Nft, other: RulesPlan) -> None:
     control.up(nft, PLAN)
     nft.run("add element inet urlward alive { 6 timeout 60s, 17 timeout 60s }")
-    with pytest.raises(GatewayError, match=r"for a filter on port 8080, which lives: .* --replace"):
+    with pytest.raises(UrlwardError, match=r"for a filter on port 8080, which lives: .* --replace"):
         control.up(nft, other)
     assert control.status(nft).setup == setup_of(PLAN)
     # Its own, changed, are no conflict.
@@ -121,7 +122,7 @@ def test_nothing_changes_where_a_check_fails(nft: Nft, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(nft, "run", ran.append)
     monkeypatch.setattr(nft, "check", lambda _: refuse(NoTableError("no such")))
-    with pytest.raises(GatewayError, match="this kernel lacks something of nf_tables"):
+    with pytest.raises(UrlwardError, match="this kernel lacks something of nf_tables"):
         control.up(nft, PLAN)
     monkeypatch.setattr(nft, "check", lambda _: refuse(NftError("other")))
     with pytest.raises(NftError, match="other"):

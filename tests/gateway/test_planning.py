@@ -6,9 +6,9 @@ import pytest
 
 from urlward.config import Config
 from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import rules
 from urlward.gateway.rules import Planned, parse_listen, planned
-from urlward.gateway.table import GatewayError
 
 RESOLVED = {"dns": {"resolvers": ["203.0.113.53", "[2001:db8::53]:5300"]}}
 V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
@@ -53,7 +53,7 @@ def test_the_flag_goes_before_the_file() -> None:
     assert planned(config).plan.listen == 9090
     assert planned(config, ":7070").plan.listen == 7070
     assert parse_listen("[2001:db8::1]:80") == ("2001:db8::1", 80)
-    with pytest.raises(GatewayError, match=r"^listen: ':99999999999' is not HOST:PORT"):
+    with pytest.raises(UrlwardError, match=r"^listen: ':99999999999' is not HOST:PORT"):
         planned(config, ":99999999999")
 
 
@@ -81,7 +81,7 @@ def test_the_flag_goes_before_the_file() -> None:
     ],
 )
 def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
-    with pytest.raises((GatewayError, SettingError)) as caught:
+    with pytest.raises((UrlwardError, SettingError)) as caught:
         plan(**values)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

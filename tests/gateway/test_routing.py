@@ -11,9 +11,10 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward import cli
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.netlink import rules_changed
 from urlward.gateway.routing import PREFERENCE, TABLE, Routing, commands
-from urlward.gateway.table import MARK, GatewayError
+from urlward.gateway.table import MARK
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -213,7 +214,7 @@ def test_a_rule_that_nothing_can_come_before_is_said(routing: Routing, before: b
     if not before:
         routing.up()
     ip("ip -6 rule add pref 0 lookup 100")
-    with pytest.raises(GatewayError, match="another's rule 0 takes filtered traffic: move it behind 90"):
+    with pytest.raises(UrlwardError, match="another's rule 0 takes filtered traffic: move it behind 90"):
         routing.up()
     assert places("ip -6") == [0]
     ip("ip -6 rule del pref 0 lookup 100")
@@ -223,7 +224,7 @@ def test_a_rule_that_nothing_can_come_before_is_said(routing: Routing, before: b
 
 def test_without_a_way_into_this_machine(routing: Routing) -> None:
     ip("ip link set lo down")
-    with pytest.raises(GatewayError, match="routing: lo is down"):
+    with pytest.raises(UrlwardError, match="routing: lo is down"):
         routing.up()
 
 

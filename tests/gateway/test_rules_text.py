@@ -8,8 +8,8 @@ import pytest
 
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.rules import RulesPlan, outdated, rules, setup_of
-from urlward.gateway.table import GatewayError
 
 DATA = Path(__file__).parent / "data"
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300))
@@ -75,7 +75,7 @@ def test_as_reviewed(name: str) -> None:
     ],
 )
 def test_what_makes_no_sense(values: dict[str, Any], message: str) -> None:
-    with pytest.raises((GatewayError, SettingError), match=message.replace("*", r"\*")):
+    with pytest.raises((UrlwardError, SettingError), match=message.replace("*", r"\*")):
         rules(plan(values))
 
 

@@ -19,9 +19,9 @@ from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network, network
 from gateway.unprivileged import NOBODY
 from urlward.config import Config
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import service
 from urlward.gateway.service import CLOSED, STATE, UNIT, USER, files, install, next_steps
-from urlward.gateway.table import GatewayError
 from urlward.proxy import notify
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ def test_closed_holds_before_there_is_a_network() -> None:
 
 @pytest.mark.parametrize("path", ["/srv/my lists/net.toml", "/srv/50%/net.toml", '/srv/"/net.toml'])
 def test_a_path_that_a_unit_cannot_name(path: str) -> None:
-    with pytest.raises(GatewayError, match="a service cannot use a path"):
+    with pytest.raises(UrlwardError, match="a service cannot use a path"):
         files(Path(path), configuration())
 
 
@@ -86,7 +86,7 @@ def test_install(tmp_path: Path) -> None:
         assert path.read_text() == text
         assert path.stat().st_mode & 0o777 == 0o644
     assert list(install(made, tmp_path)) == written, "again"
-    with pytest.raises(GatewayError, match="Not a directory"):
+    with pytest.raises(UrlwardError, match="Not a directory"):
         list(install(made, written[0]))
 
 
@@ -163,7 +163,7 @@ def test_the_service_may_write_wherever_the_configuration_has_it_write() -> None
     assert settings(files(None, config)[UNIT])["ReadWritePaths"] == wanted
     own = stores(str(STATE))
     assert "ReadWritePaths" not in settings(files(None, own)[UNIT]), "which it may anyway"
-    with pytest.raises(GatewayError, match="a service cannot use a path"):
+    with pytest.raises(UrlwardError, match="a service cannot use a path"):
         files(None, stores("/srv/url ward"))
 
 

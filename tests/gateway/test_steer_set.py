@@ -9,12 +9,13 @@ import pytest
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import DnsTable, GatewayTable
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import control
 from urlward.gateway.canary import BEAT
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import RulesPlan
 from urlward.gateway.steer_set import ALIVE_FOR, SteerSet
-from urlward.gateway.table import CUT_FOR, GatewayError, NoTableError, SetFullError
+from urlward.gateway.table import CUT_FOR, NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -70,21 +71,21 @@ def test_check(nft: Watched) -> None:
         ((8080, 53), "for DNS port 5353, this filter has 53"),
         ((8080, 0), "rules steer, this filter does not"),
     ):
-        with pytest.raises(GatewayError, match=message):
+        with pytest.raises(UrlwardError, match=message):
             steer_set.check(*ports)
     strict = SteerSet(GATEWAY.model_copy(update={"steered": "intercept"}), nft)
-    with pytest.raises(GatewayError, match="for intercept_port none, this filter has 8090"):
+    with pytest.raises(UrlwardError, match="for intercept_port none, this filter has 8090"):
         strict.check(8080, 5353)
     keeping = SteerSet(GATEWAY.model_copy(update={"keep_source": True}), nft)
     with pytest.raises(
-        GatewayError, match=r"do not keep clients' addresses \(keep_source\), this filter does: "
+        UrlwardError, match=r"do not keep clients' addresses \(keep_source\), this filter does: "
     ):
         keeping.check(8080, 5353)
     nft.run('flush chain inet urlward setup; add rule inet urlward setup return comment "something"')
-    with pytest.raises(GatewayError, match="another release"):
+    with pytest.raises(UrlwardError, match="another release"):
         steer_set.check(8080, 5353)
     control.down(nft)
-    with pytest.raises(GatewayError, match="no rules in the kernel: run `urlward gateway up` first"):
+    with pytest.raises(UrlwardError, match="no rules in the kernel: run `urlward gateway up` first"):
         steer_set.check(8080, 5353)
 
 

@@ -23,10 +23,11 @@ from gateway.dns_support import LIST, PATIENT, Kernel, Upstream, records
 from resolver.dnstap_support import Sender, tapped
 from urlward.config import CanaryTable, DnsTable, GatewayTable, HookTable
 from urlward.config.problem import SettingError
+from urlward.engine.errors import UrlwardError
 from urlward.gateway import steering
 from urlward.gateway.rules import default_modes, steering_modes
 from urlward.gateway.steering import Steering
-from urlward.gateway.table import GatewayError, NftError, NoTableError
+from urlward.gateway.table import NftError, NoTableError
 from urlward.plan import Address
 from urlward.proxy.addon import Urlward
 from urlward.proxy.front import listen_in_front
@@ -346,8 +347,8 @@ def test_rules_are_looked_at_before_the_start() -> None:
     assert kernel.checked == (8080, 5353)
     addon.check(("transparent@127.0.0.1:9090", "dns@5353"), 8080)
     assert kernel.checked == (9090, 5353)
-    kernel.fault = GatewayError("no rules")
-    with pytest.raises(GatewayError, match="no rules"):
+    kernel.fault = UrlwardError("no rules")
+    with pytest.raises(UrlwardError, match="no rules"):
         addon.check(("transparent", "dns@5353"), 8080)
 
 

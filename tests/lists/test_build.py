@@ -9,7 +9,7 @@ import pytest
 from lists.support import HTML, OTHER_SECRET, SECRET, SENTINEL, artifact, blocks, key_file, names_in
 from urlward.engine.artifact import parse
 from urlward.engine.digest import Key, format_key
-from urlward.engine.errors import DamagedError, KeyFileError
+from urlward.engine.errors import ArtifactError, KeyFileError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.lists import build
@@ -171,7 +171,7 @@ class TestReading:
         assert name_of(Path("dir/a\x1b[31m\udcffb.txt")) == r"a\x1b[31m\udcffb"
 
     def test_the_file_stands_before_what_is_wrong_with_it(self) -> None:
-        assert told(Path("x.ward"), DamagedError("bad")) == "x.ward: bad"
+        assert told(Path("x.ward"), ArtifactError("bad")) == "x.ward: bad"
         assert told(Path("x.txt"), SourceError("x.txt: bad")) == "x.txt: bad"
 
 

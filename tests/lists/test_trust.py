@@ -6,9 +6,9 @@ import pytest
 
 from lists.support import artifact
 from urlward.engine.artifact import Header, parse
-from urlward.engine.errors import KeyFileError, RotationError
+from urlward.engine.errors import ArtifactError, KeyFileError, RotationError
 from urlward.engine.signing import Rotation, SigningKey, make_rotation, sign_artifact
-from urlward.lists.trust import GRACE, MAX_ROTATIONS, Trust, TrustError, Validity, check_dates, read_trust
+from urlward.lists.trust import GRACE, MAX_ROTATIONS, Trust, Validity, check_dates, read_trust
 
 DAY, HOUR = 86400, 3600
 NOW = 1_800_000_000
@@ -32,8 +32,8 @@ def trusting(*keys: SigningKey, rotations: Sequence[Rotation] = ()) -> Trust:
 
 def refused(
     trust: Trust, header: Header, *, last_serial: int = 0, now: float = NOW, **more: object
-) -> TrustError:
-    with pytest.raises(TrustError) as caught:
+) -> ArtifactError:
+    with pytest.raises(ArtifactError) as caught:
         trust.check(header, last_serial=last_serial, now=now, **more)  # type: ignore[arg-type]
     return caught.value
 
@@ -48,7 +48,7 @@ def test_of_a_trusted_key() -> None:
 
 def test_unsigned() -> None:
     error = refused(trusting(A), signed(None))
-    assert (error.reason, error.expected) == ("unsigned", A.public.short)
+    assert error.reason == "unsigned"
     assert str(error) == f"not signed, trusted: {A.public.short}"
 
 
@@ -58,10 +58,8 @@ def test_a_signature_taken_away() -> None:
 
 def test_an_unknown_signer() -> None:
     error = refused(trusting(A, C), signed(B))
-    assert (error.reason, error.found) == ("unknown signer", str(B.public))
-    assert B.public.short in str(error)
-    assert A.public.short in error.expected
-    assert C.public.short in error.expected
+    assert error.reason == "unknown signer"
+    assert all(each.public.short in str(error) for each in (A, B, C))
     assert "rotation statement" in str(error)
 
 
@@ -72,7 +70,8 @@ def test_many_trusted_keys_make_no_long_message() -> None:
 
 def test_a_bad_signature() -> None:
     error = refused(trusting(A), signed(A)._replace(signature=b"\1" * 64))
-    assert (error.reason, error.expected) == ("bad signature", str(A.public))
+    assert error.reason == "bad signature"
+    assert A.public.short in str(error)
 
 
 def test_another_signer_put_in_its_place() -> None:
@@ -99,7 +98,8 @@ def test_serials_rise() -> None:
     for last in (0, 6, 7):
         trust.check(signed(A), last_serial=last, now=NOW)
     error = refused(trust, signed(A), last_serial=8)
-    assert (error.reason, error.found, error.expected) == ("older serial", "7", "8")
+    assert error.reason == "older serial"
+    assert "serial 7, but 8 has been taken" in str(error)
 
 
 def test_the_same_serial_is_the_same_artifact_or_a_forked_one() -> None:
@@ -107,11 +107,8 @@ def test_the_same_serial_is_the_same_artifact_or_a_forked_one() -> None:
     trusting(A).check(header, last_serial=7, last_checksum=header.checksum, now=NOW)
     trusting(A).check(header, last_serial=6, last_checksum=other.checksum, now=NOW)
     error = refused(trusting(A), header, last_serial=7, last_checksum=other.checksum)
-    assert (error.reason, error.found, error.expected) == (
-        "forked serial",
-        header.checksum.hex(),
-        other.checksum.hex(),
-    )
+    assert error.reason == "forked serial"
+    assert f"checksum {other.checksum.hex()}, this one has {header.checksum.hex()}" in str(error)
 
 
 def test_a_forged_serial_does_not_get_as_far_as_to_be_compared() -> None:
@@ -124,7 +121,8 @@ def test_a_forged_serial_does_not_get_as_far_as_to_be_compared() -> None:
 def test_not_yet_valid() -> None:
     header = signed(A, valid_from=NOW)
     error = refused(trusting(A), header, now=NOW - 1)
-    assert (error.reason, error.found) == ("not yet valid", "2027-01-15T08:00:00Z")
+    assert error.reason == "not yet valid"
+    assert "valid from 2027-01-15T08:00:00Z" in str(error)
     assert trusting(A).check(header, last_serial=0, now=NOW).state == "ok"
 
 
@@ -154,7 +152,7 @@ def test_the_end_of_validity(valid_from: int, valid_until: int, before: int, sta
 def test_beyond_grace() -> None:
     header = signed(A, valid_until=NOW)
     error = refused(trusting(A), header, now=NOW + GRACE_S)
-    assert (error.reason, error.found) == ("expired", "2027-01-15T08:00:00Z")
+    assert error.reason == "expired"
     assert str(error) == (
         "expired at 2027-01-15T08:00:00Z, and the 7 days of grace are over: a newer issue is needed"
     )
@@ -176,7 +174,7 @@ def test_sentences_for_the_alarm() -> None:
 def test_times_that_no_calendar_has() -> None:
     far = 2**64 - 1
     assert check_dates(signed(A, valid_until=far), now=NOW, grace=0).state == "ok"
-    assert refused(trusting(A), signed(A, valid_from=far)).found == str(far)
+    assert f"valid from {far}" in str(refused(trusting(A), signed(A, valid_from=far)))
 
 
 # -- rotation
@@ -192,7 +190,8 @@ def test_a_retired_key_signs_up_to_the_last_serial() -> None:
     trust = trusting(A, rotations=[hand_over(A, B, last_serial=7)])
     assert trust.check(signed(A, serial=7), last_serial=0, now=NOW).signer == A.public
     error = refused(trust, signed(A, serial=8))
-    assert (error.reason, error.found, error.expected) == ("retired key", "8", "at most 7")
+    assert error.reason == "retired key"
+    assert "serial 8 signed by" in str(error)
 
 
 def test_before_its_date_the_new_key_signs_nothing() -> None:

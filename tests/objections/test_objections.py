@@ -10,7 +10,6 @@ from urlward.engine.errors import UrlwardError
 from urlward.objections import objections as module
 from urlward.objections.objections import (
     FILE,
-    FullError,
     add_objection,
     decline,
     message_of,
@@ -80,7 +79,7 @@ def test_the_oldest_closed_goes_first_and_open_ones_are_never_dropped(
     first, second, third = (
         add_objection(tmp_path, key, REFERENCE, f"{n}", client="", now=NOW + n) for n in range(3)
     )
-    with pytest.raises(FullError):
+    with pytest.raises(UrlwardError):
         add_objection(tmp_path, key, REFERENCE, "more", client="", now=NOW)
     for one in (third, second):
         decline(tmp_path, one.id, "no", "op", now=NOW)
@@ -99,7 +98,7 @@ def test_one_of_a_reference_that_is_held_is_never_dropped(
     hold(tmp_path, REFERENCE, int(NOW) + DAY, "asked for", "op", now=NOW)
     third = add_objection(tmp_path, key, REFERENCE, "more", client="", now=NOW)
     assert [one.id for one in read_objections(tmp_path)] == [first.id, third.id]
-    with pytest.raises(FullError, match="open or held"):
+    with pytest.raises(UrlwardError, match="open or held"):
         add_objection(tmp_path, key, REFERENCE, "more", client="", now=NOW)
 
 

@@ -13,12 +13,12 @@ from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httputil import HTTPHeaders
 
 from conftest import free_port
-from urlward.config import Config, ObjectionsTable, PageTable
+from urlward.config import ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.objections import objections
 from urlward.objections.objections import FILE, Objection, message_of, read_objections
-from urlward.objections.server import ObjectionDesk, serve_objections, start_objections, take_objections
+from urlward.objections.server import ObjectionDesk, serve_objections, take_objections
 from urlward.records import bounded_server
 from urlward.state.folder import local_key
 
@@ -274,32 +274,24 @@ async def test_connections_are_bounded(places: Any, monkeypatch: pytest.MonkeyPa
 
 
 async def test_nothing_is_served_where_nothing_is_configured(tmp_path: Path) -> None:
-    for table in (None, ObjectionsTable(url="http://gateway.example/")):
-        config = Config(objections=table)
-        assert start_objections(config, tmp_path, Key(bytes(32)), conceal=str, taken=print) is None
+    table = ObjectionsTable(url="http://gateway.example/")
+    desk = ObjectionDesk(table, PageTable(), tmp_path, Key(bytes(32)), conceal=lambda a, _: a, taken=print)
+    assert serve_objections(desk, table) is None
 
 
 async def test_an_address_that_is_taken(places: Any, tmp_path: Path) -> None:
     table = ObjectionsTable(url="http://gateway.example/", listen=f"127.0.0.1:{places().port}")
+    desk = ObjectionDesk(table, PageTable(), tmp_path, Key(bytes(32)), conceal=lambda a, _: a, taken=print)
     with pytest.raises(UrlwardError, match=r"^objections\.listen: 127\.0\.0\.1:\d+: Addr"):
-        start_objections(
-            Config(objections=table), tmp_path, Key(bytes(32)), conceal=lambda a, _: a, taken=print
-        )
+        serve_objections(desk, table)
 
 
 async def test_the_task_takes_them_until_it_is_cancelled(tmp_path: Path) -> None:
     port, key = free_port(), local_key(tmp_path)
     url = f"http://127.0.0.1:{port}/"
-    config = Config(objections=ObjectionsTable(url=url, listen=f"127.0.0.1:{port}"))
-    task = asyncio.create_task(
-        take_objections(
-            config,
-            tmp_path,
-            key,
-            conceal=lambda a, _: a,
-            taken=lambda _: None,
-        )
-    )
+    table = ObjectionsTable(url=url, listen=f"127.0.0.1:{port}")
+    desk = ObjectionDesk(table, PageTable(), tmp_path, key, conceal=lambda a, _: a, taken=print)
+    task = asyncio.create_task(take_objections(desk, table))
     client = AsyncHTTPClient(force_instance=True)
     async with asyncio.timeout(60):
         while True:

@@ -26,15 +26,15 @@ from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.passwords import Passwords
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import HttpRelay, Pending
-from urlward.proxy.session import Client, Context, Server, Session
+from urlward.proxy.session import Server, Session, SessionClient, SessionContext
 from urlward.proxy.socks import SocksHandshake
 from urlward.proxy.tls import Tls
 from urlward.proxy.upstream import Lookup, Opening
 
 TIMES = 3
 OURS = (
-    Session, Client, Context, Server, Connection, HttpRelay, Pending, RawRelay, SocksHandshake, Tls, Opening,
-    Http2, Lane, ClientStream, Budget, SharedOrigin, Http2Origin, OriginLane,
+    Session, SessionClient, SessionContext, Server, Connection, HttpRelay, Pending, RawRelay, SocksHandshake,
+    Tls, Opening, Http2, Lane, ClientStream, Budget, SharedOrigin, Http2Origin, OriginLane,
 )  # fmt: skip
 
 type Kind = Callable[[Rig, Streams], Awaitable[None]]

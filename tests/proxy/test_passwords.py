@@ -18,7 +18,7 @@ from conftest import until
 from urlward.lists.run_folder import RunFolder
 from urlward.plan import SHARED
 from urlward.proxy import passwords
-from urlward.proxy.passwords import MOST_WAITING, PasswordError, Passwords, read_users
+from urlward.proxy.passwords import MOST_WAITING, Passwords, UrlwardError, read_users
 
 BCRYPT = "$2b$04$RkfA/dr2NK1OVC8iYuYvO.VAq25djmtuTq11cEHH3Ki/dV0Xb7iNW"
 ARGON2 = "$argon2id$v=19$m=64,t=1,p=1$0zvNsRFUgdWM6YMCbWjJTA$mTNyCmv3hbM34riNpASaqE5Yrfo+qfXMLkw+9CeOXc8"
@@ -85,7 +85,7 @@ def test_a_file_of_users(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_with_a_bad_line_is_refused_whole(tmp_path: Path, line: str, message: str) -> None:
-    with pytest.raises(PasswordError) as raised:
+    with pytest.raises(UrlwardError) as raised:
         read_users(users_file(tmp_path, "a:" + hashed(b"x"), line))
     assert message in str(raised.value)
     assert "secret" not in str(raised.value)
@@ -94,7 +94,7 @@ def test_a_file_with_a_bad_line_is_refused_whole(tmp_path: Path, line: str, mess
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "none", users_file(tmp_path, "# nobody")):
-        with pytest.raises(PasswordError):
+        with pytest.raises(UrlwardError):
             read_users(path)
 
 
@@ -135,7 +135,7 @@ async def test_other_forms_of_the_option(
 
 @pytest.mark.parametrize("spec", ["x", "a:b:c", "ldap:secret", "@/none/file", "@"])
 def test_an_option_that_says_nobody(spec: str) -> None:
-    with pytest.raises(PasswordError) as raised:
+    with pytest.raises(UrlwardError) as raised:
         Passwords(spec)
     assert "secret" not in str(raised.value)
 
@@ -417,7 +417,7 @@ async def test_a_worker_starts_by_the_last_good_file(
             os.mkfifo(path)
         case "folder":
             path.mkdir()
-    with pytest.raises(PasswordError):
+    with pytest.raises(UrlwardError):
         Passwords(f"@{path}")
     found, troubles = Passwords(f"@{path}", worker), []
     found.on_trouble = lambda kind, why: troubles.append((kind, bool(why)))

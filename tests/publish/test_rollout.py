@@ -22,7 +22,7 @@ from publish.publish_support import (
 from urlward.config import Config
 from urlward.engine.artifact import parse
 from urlward.engine.delta import apply_delta
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.engine.signing import check_signature, sign_artifact
 from urlward.publish import rollout as publish_rollout
 from urlward.publish.canaries import Sample, parse_sample
@@ -383,7 +383,7 @@ def test_a_version_that_somebody_has_deleted_is_issued_anew(tmp_path: Path) -> N
     lists.publish("phish", LISTS[0])
     place.remove("versions/phish/1.ward")
     place.remove("stable/phish.ward")
-    with pytest.raises(PlaceError, match=r"versions/phish/1\.ward is gone"):
+    with pytest.raises(ArtifactError, match=r"versions/phish/1\.ward is gone"):
         lists.offer("phish")
     assert lists.publish("phish", LISTS[0])
     assert content(place) == content_of(LISTS[0])
@@ -401,13 +401,13 @@ def test_a_version_that_is_damaged_is_offered_to_nobody_and_issued_anew(tmp_path
     lists.offer("phish")
     assert place.read("stable/phish.ward") == offered, "what is offered stays"
     place.remove("stable/phish.ward")
-    with pytest.raises(PlaceError, match=r"versions/phish/1\.ward is damaged: "):
+    with pytest.raises(ArtifactError, match=r"versions/phish/1\.ward is damaged: "):
         lists.offer("phish")
     assert place.read("stable/phish.ward") is None
     assert lists.publish("phish", LISTS[0])
     assert content(place) == content_of(LISTS[0])
     assert not lists.publish("phish", LISTS[0])
-    with pytest.raises(PlaceError, match=r"versions/phish/1\.ward is damaged: "):
+    with pytest.raises(ArtifactError, match=r"versions/phish/1\.ward is damaged: "):
         lists.roll_back("phish", why="wrong", who="Ann", serial=1)
 
 

@@ -10,8 +10,7 @@ from urlward.records.event import (
     FIELDS,
     MAX_TEXT,
     Event,
-    EventError,
-    ReferenceTextError,
+    UrlwardError,
     as_json,
     csv_cells,
     event_id,
@@ -96,20 +95,20 @@ GOOD: Event = make_event("block", NOW, bytes(8))
 )
 def test_what_is_no_event_is_refused(changes: dict[str, Any]) -> None:
     row = list(GOOD._replace(**changes))
-    with pytest.raises(EventError):
+    with pytest.raises(UrlwardError):
         event_of(row)
 
 
 def test_too_few_values_are_refused() -> None:
-    with pytest.raises(EventError, match="not what it should be"):
+    with pytest.raises(UrlwardError, match="not what it should be"):
         event_of([GOOD.id, 1])
-    with pytest.raises(EventError, match="time: not what it should be"):
+    with pytest.raises(UrlwardError, match="time: not what it should be"):
         event_of([GOOD.id, "1", *GOOD[2:]])
 
 
 @pytest.mark.parametrize("row", [[*GOOD, ""], {"id": GOOD.id}, "a", None, 5])
 def test_what_has_another_shape_is_refused(row: object) -> None:
-    with pytest.raises(EventError):
+    with pytest.raises(UrlwardError):
         event_of(row)
 
 
@@ -124,7 +123,7 @@ def test_a_bad_event_does_not_take_the_others_with_it() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[", b"[" * 100_000, b'["\\ud800"]', b'["\xff"]', b"5"])
 def test_what_is_no_array_of_events_is_refused(data: bytes) -> None:
-    with pytest.raises(EventError):
+    with pytest.raises(UrlwardError):
         events_of(data)
 
 
@@ -151,7 +150,7 @@ def test_letters_that_there_are_not_are_read_as_those_that_they_look_like() -> N
     "typed", ["", "7Q4M", "7Q4M-2XKD-93F", "7Q4M-2XKD-93FHH", "7Q4M-2XKD-93FU", "7Q4M-2XKD-93F'", "٣" * 12]
 )
 def test_what_is_no_reference(typed: str) -> None:
-    with pytest.raises(ReferenceTextError, match=r"^reference: "):
+    with pytest.raises(UrlwardError, match=r"^reference: "):
         parse_reference(typed)
 
 

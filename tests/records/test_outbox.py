@@ -23,8 +23,8 @@ from urlward.records.outbox import (
     UNWIPED,
     LostOutboxError,
     Outbox,
-    OutboxError,
     Position,
+    StoreError,
     batch_of,
 )
 
@@ -206,7 +206,7 @@ def test_what_a_purge_has_left_in_the_files_goes_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(_: Outbox) -> None:
-        raise OutboxError("outbox.db: database or disk is full")
+        raise StoreError("outbox.db: database or disk is full")
 
     monkeypatch.setattr(module, "SMALL", -1)
     outbox = Outbox(tmp_path)
@@ -214,7 +214,7 @@ def test_what_a_purge_has_left_in_the_files_goes_with_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(Outbox, "_wipe", fails)
         for _ in range(2):
-            with pytest.raises(OutboxError):
+            with pytest.raises(StoreError):
                 outbox.purge({"block": START + 100_000})
     other = Outbox(tmp_path)
     assert len(all_of(other)) == 100
@@ -349,7 +349,7 @@ def test_what_is_damaged_is_set_aside_and_begun_anew(
     damage(writer.path)
     for _ in range(4):  # what one has set aside the other finds gone
         for each in (writer, reader):
-            with suppress(OutboxError):
+            with suppress(StoreError):
                 each.check()
     put(writer, events(3, 500))
     assert reader.read("a", after, 10).events == events(3, 500), "from the start of the other file"
@@ -393,7 +393,7 @@ def test_what_is_deleted_under_way_is_not_written_to_in_silence(tmp_path: Path, 
     for each, first in ((outbox, 10), (other, 20)):
         try:
             put(each, events(3, first))
-        except OutboxError:
+        except StoreError:
             put(each, events(3, first))
     found = {event.reference for event in all_of(Outbox(tmp_path))}
     assert {str(n) for n in (*range(10, 13), *range(20, 23))} <= found
@@ -413,7 +413,7 @@ def test_what_is_deleted_within_a_transaction_is_not_said_to_be_written(
         return used(self, db)
 
     monkeypatch.setattr(Outbox, "_used", removed)
-    with pytest.raises(OutboxError):
+    with pytest.raises(StoreError):
         put(outbox, events(3, 10))
     put(outbox, events(3, 10))
     assert all_of(Outbox(tmp_path))[-3:] == events(3, 10)
@@ -425,9 +425,7 @@ def test_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
     outbox.close()
     with closing(sqlite3.connect(outbox.path)) as db:
         db.execute("PRAGMA user_version = 2")
-    with pytest.raises(
-        OutboxError, match=r"outbox\.db: of another version of urlward: use that one, or move"
-    ):
+    with pytest.raises(StoreError, match=r"outbox\.db: of another version of urlward: use that one, or move"):
         outbox.append([batch_of(events(1))])
     assert not (tmp_path / "damaged").exists()
 

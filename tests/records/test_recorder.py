@@ -24,8 +24,9 @@ from urlward.records import delivery, writer
 from urlward.records import recorder as module
 from urlward.records.asking import SOCKET
 from urlward.records.delivery import StoreState
-from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, OutboxError, Position, batch_of
+from urlward.records.outbox import FILE, FOLDER, Batch, Outbox, Position, batch_of
 from urlward.records.recorder import LEVEL, Recorder, place_of, store_names
+from urlward.records.store import StoreError
 from urlward.records.worker import Recording
 from urlward.records.writer import Mark, processes
 from urlward.state.folder import write_kept
@@ -262,7 +263,7 @@ async def test_an_outbox_that_was_lost_meanwhile_is_an_alarm_and_a_gap_since_all
     if writer_first:
         outbox, told = Outbox(tmp_path), 0
         for _ in range(2):
-            with suppress(OutboxError):
+            with suppress(StoreError):
                 told += outbox.append([batch_of(events(1))])
         outbox.close()
         assert told > 0
@@ -291,7 +292,7 @@ async def test_a_disk_that_takes_nothing_is_an_alarm_until_it_does(
     append = Outbox.append
 
     def fails(*_: object) -> int:
-        raise OutboxError("outbox.db: database or disk is full")
+        raise StoreError("outbox.db: database or disk is full")
 
     monkeypatch.setattr(Outbox, "append", fails)
     running.recorder.tell("start", {"process": "something"})
@@ -349,7 +350,7 @@ async def test_a_spool_that_the_disk_does_not_take_in_is_tried_again(
 
     def fails(*_: object) -> None:
         tried.append(1)
-        raise OutboxError("outbox.db: database or disk is full")
+        raise StoreError("outbox.db: database or disk is full")
 
     monkeypatch.setattr(module, "KEEP", 0.01)
     monkeypatch.setattr(module, "SPOOLS_AGAIN", 0.01)

@@ -15,7 +15,8 @@ from records.recording import events, kill, worker
 from records.support import own_messages
 from urlward.records import writer as module
 from urlward.records.event import Event
-from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, Position
+from urlward.records.outbox import FOLDER, Batch, Outbox, Position
+from urlward.records.store import StoreError
 from urlward.records.writer import Mark, Writer, processes
 
 
@@ -65,7 +66,7 @@ class Disk:
 
 
 def full() -> None:
-    raise OutboxError("outbox.db: database or disk is full")
+    raise StoreError("outbox.db: database or disk is full")
 
 
 def emit(writer: Writer, some: list[Event]) -> None:

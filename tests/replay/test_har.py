@@ -6,7 +6,7 @@ import pytest
 
 from replay.replay_support import LOGS
 from urlward.engine.errors import UrlwardError
-from urlward.replay.formats import HAR, BadLineError
+from urlward.replay.formats import HAR
 from urlward.replay.run import LogSource, har_blocks
 
 
@@ -78,7 +78,7 @@ def test_lines_are_read_back() -> None:
     assert [HAR.url(columns, row) for row in range(3)] == ["https://a.test/b?c", "https://b.test", "data:x"]
     assert HAR.second is not None
     assert HAR.second("1795597200") == 1795597200
-    with pytest.raises(BadLineError, match="no URL"):
+    with pytest.raises(UrlwardError, match="no URL"):
         HAR.url(columns, 3)
 
 

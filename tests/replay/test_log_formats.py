@@ -5,7 +5,8 @@ import pytest
 
 from replay.replay_support import LOGS, combined, squid
 from urlward.csv_rows import MOST_LINES
-from urlward.replay.formats import COMBINED, CSV, SQUID, URLS, VHOST_COMBINED, BadLineError, LogFormat
+from urlward.engine.errors import UrlwardError
+from urlward.replay.formats import COMBINED, CSV, SQUID, URLS, VHOST_COMBINED, LogFormat
 
 
 class Row(NamedTuple):
@@ -90,7 +91,7 @@ def test_the_sample_logs(log_format: LogFormat, name: str, expected: list[tuple[
         assert (row.client, row.status) == (client, status)
         assert (second(log_format, row.time) if row.time else 0) == when
         if url in ("no URL", "no request", NONE[0]):
-            with pytest.raises(BadLineError, match="not a line" if url == NONE[0] else url):
+            with pytest.raises(UrlwardError, match="not a line" if url == NONE[0] else url):
                 url_of(log_format, line)
         else:
             assert url_of(log_format, line) == url
@@ -140,7 +141,7 @@ class TestSquid:
     )
     def test_damaged(self, line: str) -> None:
         assert rows(SQUID, line) == [("", "", "", "", line, "", "", "")]
-        with pytest.raises(BadLineError, match=r"not a line of Squid's"):
+        with pytest.raises(UrlwardError, match=r"not a line of Squid's"):
             url_of(SQUID, line)
 
     def test_a_line_that_was_cut_does_not_take_part_of_the_next(self) -> None:
@@ -150,7 +151,7 @@ class TestSquid:
 
     @pytest.mark.parametrize("url", ["error:invalid-request", "error:transaction-end-before-headers", "-"])
     def test_no_url(self, url: str) -> None:
-        with pytest.raises(BadLineError, match="no URL"):
+        with pytest.raises(UrlwardError, match="no URL"):
             url_of(SQUID, squid(url, "NONE"))
 
     def test_connect_to_a_url_is_a_request_for_it(self) -> None:
@@ -191,7 +192,7 @@ class TestCombined:
     def test_a_line_without_its_host_is_none_of_them(self) -> None:
         line = combined("/a")
         assert rows(VHOST_COMBINED, line)[0].odd == line
-        with pytest.raises(BadLineError):
+        with pytest.raises(UrlwardError):
             url_of(VHOST_COMBINED, line)
 
     @pytest.mark.parametrize(
@@ -214,14 +215,14 @@ class TestCombined:
     )
     def test_no_request(self, request_line: str) -> None:
         line = f'192.0.2.1 - - [25/Nov/2026:09:00:00 +0000] "{request_line}" 400 0 "-" "-"'
-        with pytest.raises(BadLineError, match="no request"):
+        with pytest.raises(UrlwardError, match="no request"):
             url_of(replace(COMBINED, site="a.test"), line)
 
     def test_other_requests(self) -> None:
         assert url_of(COMBINED, combined("x").replace("GET x", "OPTIONS *")) == ""
         (tunnel,) = rows(COMBINED, combined("x").replace("GET x", "CONNECT a.test:443"))
         assert tunnel.tunnel == "a.test:443"
-        with pytest.raises(BadLineError, match="--host"):
+        with pytest.raises(UrlwardError, match="--host"):
             url_of(COMBINED, combined("/a"))
         old = '192.0.2.1 - - [25/Nov/2026:09:00:00 +0000] "GET /a" 200 5'
         assert url_of(replace(COMBINED, site="a.test"), old) == "a.test/a"
@@ -312,7 +313,7 @@ class TestCsv:
         )
         none = "\0"
         assert self.urls(text) == [none, none, "http://a.test/3", none, "", none, "http://a.test/7"]
-        with pytest.raises(BadLineError, match="no URL in its column"):
+        with pytest.raises(UrlwardError, match="no URL in its column"):
             CSV.read(none)
 
     def test_a_quote_that_does_not_end_costs_one_line(self) -> None:

@@ -25,7 +25,7 @@ from urlward.feeds.store import FeedStore
 from urlward.policy.own import own_entries
 from urlward.records import writer
 from urlward.records.asking import SOCKET, ask
-from urlward.records.outbox import OutboxError
+from urlward.records.store import StoreError
 from urlward.records.stores import open_store
 from urlward.records.worker import Hit, KnownFile, Recording
 from urlward.records.writer import processes
@@ -155,7 +155,7 @@ async def test_records_that_cannot_be_kept_keep_no_feed_from_being_refreshed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are tried again, whatever was wrong."""
-    faults: list[Exception] = [OutboxError("no room"), RuntimeError("secret.example")]
+    faults: list[Exception] = [StoreError("no room"), RuntimeError("secret.example")]
     records = asyncio.Event()
 
     async def record(*_: object) -> None:

@@ -95,7 +95,7 @@ _LOCK = 0x75726C77617265
 _LOCK_WITHIN = "2s"
 _TRIES = 30
 _PAUSE = 0.5
-_GONE = ("23514", "40P01")
+GONE = ("23514", "40P01")
 """PostgreSQL's codes of a row without a partition (and of a deadlock with who was about to drop it)."""
 _BUSY = ("55P03", "40P01")
 """Likewise of a lock that was not had in time."""
@@ -270,33 +270,26 @@ def check_owner(connection: Connection) -> None:
         raise StoreError(f"its role may not make and drop partitions of {TABLE}: {grant}")
 
 
-class PartitionGone(Exception):
-    """A partition that was written to was dropped meanwhile."""
-
-
-class _Busy(Exception):
-    """A lock was not had in time."""
+class PartitionInUse(Exception):
+    """Others are at work on a partition, or have dropped it: the transaction is to begin again."""
 
 
 @contextmanager
-def writing_partitions() -> Iterator[None]:
-    """Context of a write to partitions.
+def meeting_others(codes: tuple[str, ...]) -> Iterator[None]:
+    """Context of statements on partitions.
+
+    Args:
+        codes: SQLSTATEs by which PostgreSQL says that others are in the way.
 
     Raises:
-        PartitionGone: one has been dropped; the transaction is to begin again.
+        PartitionInUse: it has said so.
     """
-    with _instead(PartitionGone, _GONE):
-        yield
-
-
-@contextmanager
-def _instead(error: type[Exception], codes: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except DBAPIError as e:
         if getattr(e.orig, "sqlstate", "") not in codes:
             raise
-        raise error from e
+        raise PartitionInUse from e
 
 
 def locking[T](
@@ -314,10 +307,10 @@ def locking[T](
     """
     for left in reversed(range(_TRIES)):
         try:
-            with transaction() as connection, _instead(_Busy, _BUSY):
+            with transaction() as connection, meeting_others(_BUSY):
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WITHIN}'"))
                 return work(connection)
-        except _Busy:
+        except PartitionInUse:
             if left:
                 time.sleep(_PAUSE)
     raise StoreError(f"somebody uses {TABLE} all the time")

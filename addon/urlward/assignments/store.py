@@ -35,10 +35,11 @@ from urlward.assignments.interval import (
     places_of,
 )
 from urlward.assignments.schema import (
+    GONE,
     MOST_PARTITIONS,
     PARTITIONS_AT_ONCE,
     TABLES,
-    PartitionGone,
+    PartitionInUse,
     Stretch,
     assignments,
     cell_of,
@@ -50,12 +51,12 @@ from urlward.assignments.schema import (
     lengths,
     locking,
     make_partitions,
+    meeting_others,
     open_engine,
     partitions_of,
     sources,
     stretches,
     told,
-    writing_partitions,
 )
 from urlward.lines import plain
 from urlward.records.sql import SqliteFiles, check_grant, copy_new, copy_or_replace, insert_new
@@ -357,9 +358,9 @@ class AssignmentStore:
         for left in reversed(range(_TRIES)):
             self._have_partitions(row[0] for row in changes.ended)
             try:
-                with self.changing() as connection, writing_partitions():
+                with self.changing() as connection, meeting_others(GONE):
                     new = self._write(connection, source, changes, now)
-            except PartitionGone:
+            except PartitionInUse:
                 self._partitions.clear()
                 if not left:
                     raise AssignmentError("what is written is deleted all the time") from None

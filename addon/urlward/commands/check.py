@@ -148,11 +148,11 @@ def _alike(path: Path, pictures: Sequence[PerceptualList]) -> tuple[Sequence[Ali
     if not pictures:
         return (), ""
     # With numpy, which nothing else here needs.
-    from urlward.files.local import LookError, alike_in
+    from urlward.files.local import alike_in
 
     try:
         return alike_in(path, pictures) or (), ""
-    except LookError as e:
+    except UrlwardError as e:
         return (), str(e)
 
 

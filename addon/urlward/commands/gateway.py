@@ -12,9 +12,8 @@ from typing import Any
 from urlward.commands.arguments import DONE, Command, subcommand
 from urlward.commands.status import fleet_text, hook_text
 from urlward.config import SYSTEM, Config, configured
-from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.table import GatewayError, located
+from urlward.gateway.table import located
 from urlward.options import given_path, given_text
 
 NOT_FILTERED = 1
@@ -122,7 +121,7 @@ def _up(args: argparse.Namespace) -> int:
         before = control.up(nft, made.plan, replace=args.replace)
     gateway = made.plan.gateway
     sizes, lacking = set[int](), list[str]()
-    with suppress(GatewayError, SettingError, ValueError):  # advice; the rules are in force
+    with suppress(UrlwardError, ValueError):  # advice; the rules are in force
         listing = control.all_rules(nft)
         sizes = clamps(listing)
         lacking = closed(listing, setup_of(made.plan), gateway.interfaces, gateway.ports, made.plan.families)
@@ -188,7 +187,7 @@ def _status(args: argparse.Namespace) -> int:
     shown["firewalls"] = []
     if found.setup is not None:
         families = (4, 6) if has_ipv6() else (4,)
-        with suppress(GatewayError, SettingError, ValueError):  # advice
+        with suppress(UrlwardError, ValueError):  # advice
             shown["firewalls"] = closed(
                 control.all_rules(nft), found.setup, found.interfaces, config.gateway.ports, families
             )

@@ -15,9 +15,9 @@ from typing import BinaryIO
 from urlward.commands.arguments import DONE, Command, spare
 from urlward.engine.artifact import HEADER_SIZE, Artifact, Header, check_key, fit_name, parse, read_header
 from urlward.engine.dates import time_text
-from urlward.engine.delta import DeltaError, apply_delta, changes, make_delta
+from urlward.engine.delta import apply_delta, changes, make_delta
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, EntryError, SignatureError, UnsignedError, UrlwardError
+from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.signing import check_signature, make_rotation, sign_artifact, signer_of
 from urlward.lists.build import (
@@ -65,7 +65,6 @@ from urlward.lists.source import (
     unreadable,
 )
 from urlward.lists.trust import (
-    TrustError,
     check_dates,
     new_signing_key,
     public_beside,
@@ -293,10 +292,8 @@ def signature_facts(header: Header) -> dict[str, str]:
     try:
         check_signature(header)
         state = "fits"
-    except UnsignedError:
-        state = "none"
-    except SignatureError:
-        state = "does not fit"
+    except ArtifactError as e:
+        state = "none" if e.reason == "unsigned" else "does not fit"
     return {
         "signer": str(signer or "-"),
         "signature": state,
@@ -305,7 +302,7 @@ def signature_facts(header: Header) -> dict[str, str]:
     }
 
 
-def trust_facts(header: Header, trusted: list[str] | None) -> tuple[dict[str, str], TrustError | None]:
+def trust_facts(header: Header, trusted: list[str] | None) -> tuple[dict[str, str], ArtifactError | None]:
     """Facts that ``urlward info --trust`` adds, and why the artifact is not genuine where it is not.
 
     Raises:
@@ -314,14 +311,14 @@ def trust_facts(header: Header, trusted: list[str] | None) -> tuple[dict[str, st
     if not trusted:
         return {}, None
     trust, now = read_trust(trusted), time.time()
-    failure: TrustError | None = None
+    failure: ArtifactError | None = None
     try:
         trust.check_signer(header, now=now)
-    except TrustError as e:
+    except ArtifactError as e:
         failure = e
     try:
         validity: str = check_dates(header, now=now, grace=0).state
-    except TrustError as e:
+    except ArtifactError as e:
         validity = e.reason
     return {"genuine": failure.reason if failure else "yes", "validity": validity}, failure
 
@@ -395,7 +392,7 @@ def _delta(args: argparse.Namespace) -> int:
     try:
         with progress_bar() as progress:
             delta = make_delta(old, new, key, progress)
-    except DeltaError as e:
+    except ArtifactError as e:
         raise UrlwardError(f"{args.new}: {e}") from e
     write_in_kind(output, delta)
     print(f"{output}: {_told_extent(delta, old, new)}, {time.monotonic() - start:.1f} s")
@@ -411,7 +408,7 @@ def _patch(args: argparse.Namespace) -> int:
     try:
         with progress_bar() as progress:
             artifact = apply_delta(old, delta, key, progress=progress)
-    except DeltaError as e:
+    except ArtifactError as e:
         raise UrlwardError(f"{args.delta}: {e}") from e
     write_in_kind(args.output, artifact)
     new = parse(artifact)

@@ -7,7 +7,8 @@ from typing import Any
 
 from urlward.dashboard import asked
 from urlward.dashboard.handler import Base
-from urlward.dashboard.sources import AdminError, Now
+from urlward.dashboard.sources import Now
+from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event, as_json
 
 ROWS = 1_000
@@ -25,14 +26,14 @@ class Api(Base):
         """Parse the body: a JSON object with members of these names.
 
         Raises:
-            AdminError: not a JSON object of texts, or one has another name.
+            UrlwardError: not a JSON object of texts, or one has another name.
         """
         try:
             given = dict(asked.texts(json.loads(self.request.body or b"{}")))
         except (ValueError, RecursionError) as e:
-            raise AdminError("body: not JSON") from e
+            raise UrlwardError("body: not JSON") from e
         if "who" in given:
-            raise AdminError("who: whoever's token it is, which the record has by itself")
+            raise UrlwardError("who: whoever's token it is, which the record has by itself")
         asked.only(given, names)
         return given
 

@@ -16,8 +16,8 @@ from urlward.dashboard import api, edit_pages, operator_pages, pages
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
-from urlward.dashboard.sources import AdminError
 from urlward.dashboard.trail import AuditTrail
+from urlward.engine.errors import UrlwardError
 from urlward.records.bounded_server import BoundedServer, Held
 from urlward.state.people import People, admit
 
@@ -154,7 +154,7 @@ def serve(app: Application, listen: str, held: Held | None = None) -> HTTPServer
         held: sockets that are there.
 
     Raises:
-        AdminError: no such address, or one that is in use.
+        UrlwardError: no such address, or one that is in use.
     """
     host, port = parse_listen(listen)
     # Its warnings would have in them what a client has sent.
@@ -169,7 +169,7 @@ def serve(app: Application, listen: str, held: Held | None = None) -> HTTPServer
     try:
         server.listen_at(host, port, held or {})
     except OSError as e:
-        raise AdminError(f"admin: cannot listen on {listen}: {e.strerror or e}") from e
+        raise UrlwardError(f"admin: cannot listen on {listen}: {e.strerror or e}") from e
     return server
 
 
@@ -177,9 +177,9 @@ def parse_listen(text: str) -> tuple[str, int]:
     """Read ``HOST:PORT``; an IPv6 address is in brackets.
 
     Raises:
-        AdminError: something else.
+        UrlwardError: something else.
     """
     try:
         return split_address(text, lowest=0)
     except ValueError as e:
-        raise AdminError(f"admin: {e}") from e
+        raise UrlwardError(f"admin: {e}") from e

@@ -6,12 +6,12 @@ from ipaddress import ip_address
 
 from urlward.config.problem import SettingError
 from urlward.dashboard.history import SPANS
-from urlward.dashboard.sources import AdminError
+from urlward.engine.errors import UrlwardError
 from urlward.lists.explain import parse_time
 from urlward.objections.objections import Grant
 from urlward.policy.allows import duration
 from urlward.policy.reasons import reason_of
-from urlward.records.event import KINDS, ReferenceTextError, parse_reference
+from urlward.records.event import KINDS, parse_reference
 from urlward.records.store import EventQuery
 from urlward.state.audit_view import TOPICS, ChangeQuery
 
@@ -29,7 +29,7 @@ def moment(name: str, text: str) -> float | None:
     """Seconds since 1970-01-01 UTC of a date or time, also to the minute; None for nothing.
 
     Raises:
-        AdminError: neither.
+        UrlwardError: neither.
     """
     text = text.strip()
     if not text:
@@ -39,7 +39,7 @@ def moment(name: str, text: str) -> float | None:
     try:
         return parse_time(text)
     except SettingError as e:
-        raise AdminError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
+        raise UrlwardError(f"{name}: not a date or time (UTC), such as 2027-01-31 or 2027-01-31 08:30") from e
 
 
 OF_EVENTS = (*_TEXTS, "kind", "since", "until", "limit", "before")
@@ -50,11 +50,13 @@ def only(given: Iterable[str], names: Sequence[str]) -> None:
     """Refuse names that are not among these.
 
     Raises:
-        AdminError: one is not.
+        UrlwardError: one is not.
     """
     for name in given:
         if name not in names:
-            raise AdminError(f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}")
+            raise UrlwardError(
+                f"{name[:MAX_TEXT]!r}: there is none of that name here, but {', '.join(names)}"
+            )
 
 
 OF_AUDIT = ("kind", "who", "list", "since", "until", "limit", "before")
@@ -69,16 +71,16 @@ def heeded(given: Mapping[str, Sequence[bytes]], names: Sequence[str]) -> None:
         names: that there are.
 
     Raises:
-        AdminError: a name is none of these, a value is empty or has control characters, or there are two
+        UrlwardError: a name is none of these, a value is empty or has control characters, or there are two
             where one counts.
     """
     only(given, names)
     for name, values in given.items():
         if len(values) > 1 and name != "kind":
-            raise AdminError(f"{name}: given more than once")
+            raise UrlwardError(f"{name}: given more than once")
         for value in values:
             if not value.strip() or _CONTROL(value):
-                raise AdminError(f"{name}: empty, or with a control character")
+                raise UrlwardError(f"{name}: empty, or with a control character")
 
 
 def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50) -> EventQuery:
@@ -90,15 +92,15 @@ def event_filter(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
         limit: where none is given.
 
     Raises:
-        AdminError: a value does not fit.
+        UrlwardError: a value does not fit.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise AdminError(f"kind: there are {', '.join(KINDS)}")
+        raise UrlwardError(f"kind: there are {', '.join(KINDS)}")
     since, until = moment("since", one("since")), moment("until", one("until"))
     before = one("before").strip()
     if before and not _ID(before):
-        raise AdminError("before: the id of an event, 32 hexadecimal digits")
+        raise UrlwardError("before: the id of an event, 32 hexadecimal digits")
     limit = _limit(one("limit"), limit)
     texts = {name: _text(name, one(name)) for name in _TEXTS}
     return EventQuery(
@@ -118,13 +120,13 @@ def change_query(one: Callable[[str], str], kinds: list[str], *, limit: int = 50
     """Parse a filter of the audit log. Arguments as of `event_filter`.
 
     Raises:
-        AdminError: a value does not fit.
+        UrlwardError: a value does not fit.
     """
     if any(kind not in TOPICS for kind in kinds):
-        raise AdminError(f"kind: there are {', '.join(TOPICS)}")
+        raise UrlwardError(f"kind: there are {', '.join(TOPICS)}")
     before = one("before").strip()
     if before and not (before.isascii() and before.isdecimal() and len(before) < 16):
-        raise AdminError("before: the older of the page before")
+        raise UrlwardError("before: the older of the page before")
     return ChangeQuery(
         topics=tuple(dict.fromkeys(kinds)),
         who=_text("who", one("who")),
@@ -141,7 +143,7 @@ def _limit(given: str, otherwise: int) -> int:
     if not given:
         return otherwise
     if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MAX_LIMIT:
-        raise AdminError(f"limit: 1 to {MAX_LIMIT}")
+        raise UrlwardError(f"limit: 1 to {MAX_LIMIT}")
     return int(given)
 
 
@@ -149,10 +151,10 @@ def span(text: str) -> str:
     """Parse a span of the history; a day where none is given.
 
     Raises:
-        AdminError: there is none of that name.
+        UrlwardError: there is none of that name.
     """
     if text and text not in SPANS:
-        raise AdminError(f"span: there are {', '.join(SPANS)}")
+        raise UrlwardError(f"span: there are {', '.join(SPANS)}")
     return text or next(iter(SPANS))
 
 
@@ -160,11 +162,11 @@ def url(text: str) -> str:
     """Parse a URL as typed.
 
     Raises:
-        AdminError: none, or longer than any that is filtered.
+        UrlwardError: none, or longer than any that is filtered.
     """
     text = text.strip()
     if not text or len(text) > MAX_URL:
-        raise AdminError(f"url: needed, at most {MAX_URL} characters")
+        raise UrlwardError(f"url: needed, at most {MAX_URL} characters")
     return text
 
 
@@ -172,13 +174,13 @@ def client(text: str) -> str:
     """Parse a client's address; it may be empty.
 
     Raises:
-        AdminError: something else.
+        UrlwardError: something else.
     """
     text = text.strip()
     try:
         return str(ip_address(text)) if text else ""
     except ValueError as e:
-        raise AdminError("client: not an IP address") from e
+        raise UrlwardError("client: not an IP address") from e
 
 
 def seconds(text: str) -> int:
@@ -194,13 +196,13 @@ def days(text: str) -> int | None:
     """Parse a number of days; None for nothing.
 
     Raises:
-        AdminError: none.
+        UrlwardError: none.
     """
     text = text.strip()
     if not text:
         return None
     if not text.isascii() or not text.isdecimal() or len(text) > 4:
-        raise AdminError("days: a number")
+        raise UrlwardError("days: a number")
     return int(text)
 
 
@@ -208,11 +210,11 @@ def serial(text: str) -> int | None:
     """Parse a list's serial; None for nothing.
 
     Raises:
-        AdminError: none.
+        UrlwardError: none.
     """
     text = text.strip()
     if text and not (text.isascii() and text.isdecimal() and len(text) <= 20):
-        raise AdminError("serial: a number")
+        raise UrlwardError("serial: a number")
     return int(text) if text else None
 
 
@@ -220,12 +222,12 @@ def grant(one: Callable[[str], str]) -> Grant | None:
     """Parse what to allow because of an objection; None where it is declined.
 
     Raises:
-        AdminError: neither granted nor declined.
+        UrlwardError: neither granted nor declined.
         UrlwardError: no length of time.
     """
     answer = one("answer")
     if answer not in ("grant", "decline"):
-        raise AdminError("answer: grant or decline")
+        raise UrlwardError("answer: grant or decline")
     if answer == "decline":
         return None
     if not one("url").strip():
@@ -237,7 +239,7 @@ def why(text: str) -> str:
     """Parse the reason, for the record.
 
     Raises:
-        AdminError: none, not one line, or a URL in it.
+        UrlwardError: none, not one line, or a URL in it.
     """
     return reason_of(text)
 
@@ -246,26 +248,26 @@ def texts(found: object) -> Mapping[str, str]:
     """Members of a JSON object, as texts.
 
     Raises:
-        AdminError: not an object of texts.
+        UrlwardError: not an object of texts.
     """
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise AdminError("body: not a JSON object whose members are texts")
+        raise UrlwardError("body: not a JSON object whose members are texts")
     try:
         "".join(found.values()).encode()
     except UnicodeEncodeError as e:  # half of a pair, as JSON can write it
-        raise AdminError("body: a text with a character that is none") from e
+        raise UrlwardError("body: a text with a character that is none") from e
     return found
 
 
 def _reference(text: str) -> str | None:
     try:
         return parse_reference(text) if text else None
-    except ReferenceTextError as e:
-        raise AdminError(str(e)) from e
+    except UrlwardError as e:
+        raise UrlwardError(str(e)) from e
 
 
 def _text(name: str, text: str) -> str:
     text = text.strip()
     if len(text) > MAX_TEXT or not (text.isprintable()):
-        raise AdminError(f"{name}: one line of at most {MAX_TEXT} characters")
+        raise UrlwardError(f"{name}: one line of at most {MAX_TEXT} characters")
     return text

@@ -12,7 +12,7 @@ from urlward.dashboard.editing import FIELDS, is_table, shown, values_of
 from urlward.dashboard.handler import Base
 from urlward.dashboard.pages import Action, Form, Page
 from urlward.dashboard.roles import Route
-from urlward.dashboard.sources import AdminError, Row
+from urlward.dashboard.sources import Row
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError
 from urlward.policy.own import Draft, Meant, draft
@@ -167,7 +167,7 @@ class TableApi(Api):
             self.set_status(HTTPStatus.OK if row else HTTPStatus.CREATED)
             self.write_json({"saved": made["at"]})
         else:
-            raise AdminError("do: save, remove, or try for a feed")
+            raise UrlwardError("do: save, remove, or try for a feed")
 
 
 class FeedEditApi(Api):
@@ -176,14 +176,14 @@ class FeedEditApi(Api):
     async def get(self, name: str, action: str) -> None:
         """Return its ``versions``."""
         if action != "versions":
-            raise AdminError("There is nothing to read there.")
+            raise UrlwardError("There is nothing to read there.")
         self.write_json(await self.ask(self.sources.versions, name))
 
     async def post(self, name: str, action: str) -> None:
         """Do ``pause``, ``resume``, ``rollback`` (``why``, and ``serial`` or the one before) or ``release``
         (``why``)."""
         if action == "versions":
-            raise AdminError("There is nothing to do there.")
+            raise UrlwardError("There is nothing to do there.")
         body = self.body("why", "serial")
         await do_to_feed(self, action, name, body.get("why", ""), body.get("serial", ""), self.who())
         self.write_json({_DONE[action]: name})
@@ -208,10 +208,10 @@ def asked_draft(given: dict[str, str]) -> Draft:
     """
     meant = given.get("as") or "entry"
     if meant not in _MEANT:
-        raise AdminError(f"as: one of {', '.join(_MEANT)}")
+        raise UrlwardError(f"as: one of {', '.join(_MEANT)}")
     text = given.get("entry", "").strip()
     if not text or len(text) > asked.MAX_URL or "\n" in text:
-        raise AdminError("entry: one line is needed")
+        raise UrlwardError("entry: one line is needed")
     return draft(
         text, cast("Meant", meant), allow=given.get("allow") == "yes", category=given.get("category", ""),
         note=given.get("note", ""), expires=given.get("expires", ""),

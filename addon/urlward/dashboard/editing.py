@@ -22,8 +22,9 @@ from urlward.config import Config, ConfigError, FeedTable, Use, config_of
 from urlward.config.edit import add, change, remove
 from urlward.config.policy import DAYS
 from urlward.config.sources import ConfigFile, Sources, read_sources
-from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
+from urlward.dashboard.sources import NotConfiguredError, Row
 from urlward.engine.dates import time_text
+from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed
 from urlward.lists import memfd
 from urlward.lists.build import write_atomically
@@ -112,7 +113,7 @@ def values_of(
         others: names of its further keys, which no form has.
 
     Raises:
-        AdminError: a file is to be sent that is not named as one of credentials: whoever may edit feeds is
+        UrlwardError: a file is to be sent that is not named as one of credentials: whoever may edit feeds is
             not to get at the other files that this process may read, such as keys. Or what somebody else has
             written into the table for one server is to be sent to another.
     """
@@ -129,14 +130,14 @@ def values_of(
             value = None
         ending = _SENT.get(field.name)
         if value and ending and value != (before or {}).get(field.name) and not value.endswith(ending):
-            raise AdminError(f"{field.name}: a file whose name ends in {ending}, since its text is sent")
+            raise UrlwardError(f"{field.name}: a file whose name ends in {ending}, since its text is sent")
         found[field.name] = value
     url = found.get("url")
     if url and before is not None and _origin(url) != _origin(before.get("url")):
         kept = {**before, **found}
         sent = [key for key, ending in _SENT.items() if not str(kept.get(key) or ending).endswith(ending)]
         if sent := sorted({*sent, *_SENT_BY_HAND.intersection(others)}):
-            raise AdminError(
+            raise UrlwardError(
                 f"url: another server, which {sent[0]} is not for: change both where they are written"
             )
     return found
@@ -231,7 +232,7 @@ class Editor:
         """One table, by its place as `tables` has it.
 
         Raises:
-            AdminError: there is none.
+            UrlwardError: there is none.
         """
         return _row(self._sources(), kind, at)
 
@@ -243,12 +244,12 @@ class Editor:
         """Table of a feed, by its name.
 
         Raises:
-            AdminError: there is none.
+            UrlwardError: there is none.
         """
         for row in tables(self._sources(), "feed"):
             if row["values"].get("name") == name:
                 return row
-        raise AdminError("no feed of that name")
+        raise UrlwardError("no feed of that name")
 
     def save(self, kind: str, at: str, values: Mapping[str, Any], who: str, *, seen: str = "") -> Row:
         """Add a table, or change one.
@@ -265,8 +266,8 @@ class Editor:
             Its place, ``at``.
 
         Raises:
-            AdminError: it does not fit; nothing is written.
-            AdminError: likewise.
+            UrlwardError: it does not fit; nothing is written.
+            UrlwardError: likewise.
         """
         sources = self._seen_as(at, seen)
         if is_table(kind, at):
@@ -295,7 +296,7 @@ class Editor:
         """Fetch and judge what a feed would have with these values, and keep nothing: ``state``, ``text``.
 
         Raises:
-            AdminError: the values do not fit, or another feed is being tried: each takes as long as its
+            UrlwardError: the values do not fit, or another feed is being tried: each takes as long as its
                 server does, a thread of the dashboard's, and the memory of a list.
         """
         sources = self._sources()
@@ -310,7 +311,7 @@ class Editor:
         name = values.get("name") or _row(sources, "feed", at)["values"].get("name")
         table: FeedTable = next(feed for feed in config.feed if feed.name == name)
         if not self._trying.acquire(blocking=False):
-            raise AdminError("A feed is being tried already: try again in a moment.")
+            raise UrlwardError("A feed is being tried already: try again in a moment.")
         try:
             outcome = Feed(table.model_copy(update={"paused": False}), config, self._state).attempt()
         finally:
@@ -328,7 +329,7 @@ class Editor:
         try:
             text = edit((files[number].data or b"").decode())
         except ConfigError as e:
-            raise AdminError(f"{files[number].path}: {e}") from e
+            raise UrlwardError(f"{files[number].path}: {e}") from e
         files[number] = files[number]._replace(data=text.encode())
         return Sources(files)
 
@@ -336,11 +337,11 @@ class Editor:
         """The files, if at a place there is still what somebody has seen there.
 
         Raises:
-            AdminError: there is not.
+            UrlwardError: there is not.
         """
         sources = self._sources()
         if seen and seen != mark(sources, at):
-            raise AdminError("The file was changed meanwhile: load the page anew.")
+            raise UrlwardError("The file was changed meanwhile: load the page anew.")
         return sources
 
     def _write(
@@ -354,15 +355,15 @@ class Editor:
     ) -> None:
         before = sources.files[number]
         if self._reloads is not None and self._reloads.under_way:
-            raise AdminError("The filter is taking what was saved before into use: try again in a moment.")
+            raise UrlwardError("The filter is taking what was saved before into use: try again in a moment.")
         if problem := _unwritable(before.path):
-            raise AdminError(problem)
+            raise UrlwardError(problem)
         made = self._edited(sources, number, edit)
         self._try(made)
         after = made.files[number].data or b""
         with self._lock:
             if self._sources().text != sources.text:
-                raise AdminError("The file was changed meanwhile: load the page anew.")
+                raise UrlwardError("The file was changed meanwhile: load the page anew.")
             if after != before.data:
                 self._keep(before)
                 append(
@@ -376,7 +377,7 @@ class Editor:
         """Try a configuration as ``urlward run --check`` does.
 
         Raises:
-            AdminError: it cannot be used.
+            UrlwardError: it cannot be used.
         """
         _checked(sources)
         command = module_command("urlward", "run", "--check", "--config", str(sources.path), *self._flags)
@@ -395,13 +396,13 @@ class Editor:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as e:
-            raise AdminError(f"The configuration could not be tried: {type(e).__name__}") from e
+            raise UrlwardError(f"The configuration could not be tried: {type(e).__name__}") from e
         finally:
             os.close(fd)
         if done.returncode:
             lines = [line for line in done.stderr.splitlines() if line.startswith("urlward: ")]
             said = [line.removeprefix("urlward: ") for line in lines]
-            raise AdminError("\n".join(said) or f"run --check ends with {done.returncode}")
+            raise UrlwardError("\n".join(said) or f"run --check ends with {done.returncode}")
 
     @property
     def _flags(self) -> list[str]:
@@ -461,12 +462,12 @@ def _row(sources: Sources, kind: str, at: str) -> Row:
     """One of `tables`, by its place.
 
     Raises:
-        AdminError: there is none.
+        UrlwardError: there is none.
     """
     for row in tables(sources, kind):
         if row["at"] == at:
             return row
-    raise AdminError("no such table: the file has changed meanwhile")
+    raise UrlwardError("no such table: the file has changed meanwhile")
 
 
 def mark(sources: Sources, at: str) -> str:
@@ -511,7 +512,7 @@ def _checked(sources: Sources) -> Config:
     try:
         return config_of(sources)
     except ConfigError as e:
-        raise AdminError("\n".join(e.lines)) from e
+        raise UrlwardError("\n".join(e.lines)) from e
 
 
 def _unwritable(path: Path) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from urlward.dashboard.sources import AdminError, Now, Past, Row
+from urlward.dashboard.sources import Now, Past, Row
+from urlward.engine.errors import UrlwardError
 from urlward.records.metrics import ADDED, Counts
 from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, files_of, make_sqlite
 from urlward.state.folder import StateError, set_aside
@@ -244,7 +245,7 @@ class HistoryFile:
             now: likewise, by which steps of a clock that was wrong are told.
 
         Raises:
-            AdminError: it cannot be written.
+            UrlwardError: it cannot be written.
         """
         with self._opened() as db:
             db.execute("BEGIN IMMEDIATE")
@@ -261,7 +262,7 @@ class HistoryFile:
         """Read the steps of a length that begin in a time, ascending.
 
         Raises:
-            AdminError: they cannot be read.
+            UrlwardError: they cannot be read.
         """
         if not self._path.exists():
             return []
@@ -285,7 +286,7 @@ class HistoryFile:
                 with suppress(StateError):  # where it cannot be moved, whoever opens it next says this again
                     beside = files_of(self._path)[1:]
                     set_aside(self._path.parent, self._path, text, "begun anew", seen=seen, beside=beside)
-            raise AdminError(text if text.startswith(str(self._path)) else f"{self._path}: {text}") from e
+            raise UrlwardError(text if text.startswith(str(self._path)) else f"{self._path}: {text}") from e
 
 
 def past(
@@ -300,7 +301,7 @@ def past(
         rows: by the steps of a table in place of those of a plot.
 
     Raises:
-        AdminError: as `read`.
+        UrlwardError: as `read`.
     """
     span = SPANS[name]
     length = span.row if rows else span.step

@@ -21,7 +21,7 @@ from urlward.config import Config, FeedTable
 from urlward.config.records import StoreTable
 from urlward.dashboard.editing import Editor
 from urlward.dashboard.history import FILE, History, HistoryFile, Step, past
-from urlward.dashboard.sources import AdminError, EventPage, NotConfiguredError, Now, Past, Row
+from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Past, Row
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.feed import Feed
@@ -199,7 +199,7 @@ class Refreshes:
         """Start a refresh of the feed, after any that is under way; returns what to say of it.
 
         Raises:
-            AdminError: no thread can be had for it now.
+            UrlwardError: no thread can be had for it now.
         """
         with self._counting:
             # One that waits for its turn will do what is asked for.
@@ -213,7 +213,7 @@ class Refreshes:
             thread.start()
         except RuntimeError as e:  # none can be had now
             self._ended(feed)
-            raise AdminError(f"{feed.name}: not fetched: {e}") from e
+            raise UrlwardError(f"{feed.name}: not fetched: {e}") from e
         return f"{feed.name}: being fetched"
 
     def _refresh(self, feed: FeedTable) -> None:
@@ -515,7 +515,7 @@ class LiveSources:
             raise NotConfiguredError("This node is alone: there is no [fleet].")
         rows = self._parts.nodes()
         if rows is None:
-            raise AdminError("The fleet's Valkey has not answered yet.")
+            raise UrlwardError("The fleet's Valkey has not answered yet.")
         return rows
 
     @property
@@ -715,7 +715,7 @@ class LiveSources:
         for feed in self._config.feed:
             if feed.name == name:
                 return feed
-        raise AdminError("no feed of that name")
+        raise UrlwardError("no feed of that name")
 
     def _in_force(self) -> list[tuple[str, int, int, int]]:
         """Name, serial, entries and date of the lists that workers have, as the newest of them says."""

@@ -17,7 +17,7 @@ from urlward.dashboard.api import Api
 from urlward.dashboard.handler import ROLLOUTS, Base, HandlerContext
 from urlward.dashboard.pages import EXPORT_PAGE, Action, Form, Page
 from urlward.dashboard.roles import Route
-from urlward.dashboard.sources import AdminError, NotConfiguredError, Row
+from urlward.dashboard.sources import NotConfiguredError, Row
 from urlward.engine.errors import UrlwardError
 from urlward.process import module_command
 from urlward.records.event import plain_cell
@@ -136,7 +136,7 @@ class _OfAudit(Base):
         """Parse the filters.
 
         Raises:
-            AdminError: one does not fit.
+            UrlwardError: one does not fit.
         """
         return self.filtered(asked.change_query, limit)
 
@@ -261,7 +261,7 @@ class _OfSupport(Base):
 
         Raises:
             HTTPError: 429 while another is made.
-            AdminError: none could be made.
+            UrlwardError: none could be made.
         """
         context = self.context
         if context.bundling.locked():
@@ -298,7 +298,7 @@ async def made_bundle(context: HandlerContext) -> bytes:
 
     Raises:
         NotConfiguredError: there is no configuration file.
-        AdminError: it could not be made, or not in time.
+        UrlwardError: it could not be made, or not in time.
     """
     if context.config is None:
         raise NotConfiguredError("A bundle is of a configuration file, and there is none.")
@@ -309,11 +309,11 @@ async def made_bundle(context: HandlerContext) -> bytes:
     try:
         data, _ = await asyncio.wait_for(process.communicate(), WITHIN)
     except TimeoutError as e:
-        raise AdminError(f"bundle: not made within {WITHIN:.0f} s") from e
+        raise UrlwardError(f"bundle: not made within {WITHIN:.0f} s") from e
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise AdminError("bundle: not made; `urlward support -o FILE` says why")
+        raise UrlwardError("bundle: not made; `urlward support -o FILE` says why")
     return data

@@ -262,7 +262,7 @@ class EventsPage(Page):
         """Parse the filters.
 
         Raises:
-            AdminError: one does not fit.
+            UrlwardError: one does not fit.
         """
         return self.filtered(event_filter, limit)
 

@@ -8,11 +8,7 @@ type Row = dict[str, Any]
 """By the names that the interface for scripts has too."""
 
 
-class AdminError(UrlwardError):
-    """A request that the dashboard cannot fulfil, or a dashboard that cannot be served."""
-
-
-class NotConfiguredError(AdminError):
+class NotConfiguredError(UrlwardError):
     """A part that is not configured; the message says how it would be."""
 
 

@@ -46,13 +46,7 @@ from typing import Any, NamedTuple
 from urlward.engine.compiler import MAX_PATTERN, Compiled, CompiledFiles, FilePool
 from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import Kind
-from urlward.engine.errors import (
-    ArtifactError,
-    DamagedError,
-    NewerVersionError,
-    TruncatedError,
-    WrongKeyError,
-)
+from urlward.engine.errors import ArtifactError
 from urlward.engine.perceptual import seal_records, sealed_size
 from urlward.engine.steps import exhaust
 
@@ -262,20 +256,28 @@ def reissue(data: Buffer, *, serial: int, valid_from: int, valid_until: int, sig
     return made
 
 
+def wrong_length(found: int, expected: int) -> ArtifactError:
+    """Error for an artifact that is shorter, or longer, than its header says."""
+    return ArtifactError(
+        f"{found} bytes where the header says {expected}: copy or fetch it again", "truncated"
+    )
+
+
 def read_header(data: Buffer) -> Header:
     """The header at the beginning of some bytes, of which no more than that is looked at.
 
     Raises:
-        ArtifactError, NewerVersionError, TruncatedError: what is wrong.
+        ArtifactError: what is wrong.
     """
     view = memoryview(data)
     if view[: len(MAGIC)] != MAGIC:
         raise ArtifactError("not a .ward file: it does not begin with the magic of one")
     if len(view) < HEADER_SIZE:
-        raise TruncatedError(len(view), HEADER_SIZE)
+        raise wrong_length(len(view), HEADER_SIZE)
     (_, version, _, _, size, *rest) = _HEADER.unpack_from(view)
     if version > VERSION:
-        raise NewerVersionError(version, VERSION)
+        text = f"format version {version}, this release reads up to {VERSION}: update urlward"
+        raise ArtifactError(text, "newer-version")
     return Header._make((rest[0], size, *rest[1:8], bytes(view[:HEADER_SIZE])))
 
 
@@ -285,7 +287,7 @@ def parse(data: Buffer) -> Artifact:
     Sections are views of `data`, which is not copied: mapped memory will do, if it never changes.
 
     Raises:
-        ArtifactError, NewerVersionError, TruncatedError, DamagedError: what is wrong.
+        ArtifactError: what is wrong.
     """
     return exhaust(parsing(data))
 
@@ -296,17 +298,17 @@ def parsing(data: Buffer) -> Generator[None, None, Artifact]:
     view = memoryview(data)
     (_, version, header_size, count, size, *_) = _HEADER.unpack_from(view)
     if len(view) != size:
-        raise TruncatedError(len(view), size)
+        raise wrong_length(len(view), size)
     if (yield from _checksum(view)) != header.checksum:
-        raise DamagedError("its checksum does not fit its content: copy or fetch it again")
+        raise ArtifactError("its checksum does not fit its content: copy or fetch it again")
     if any(header.signature) and not any(header.signer):
-        raise DamagedError("it has a signature and no signer: copy or fetch it again")
+        raise ArtifactError("it has a signature and no signer: copy or fetch it again")
     if not version or header_size != HEADER_SIZE or count < ALWAYS or HEADER_SIZE + 8 * count > size:
-        raise DamagedError("its section table does not fit its size")
+        raise ArtifactError("its section table does not fit its size")
     start = HEADER_SIZE + 8 * count
     ends = list(unpack("Q", view[HEADER_SIZE:start]))
     if ends != sorted(ends) or ends[-1] != size - start:
-        raise DamagedError("its section table does not fit its size")
+        raise ArtifactError("its section table does not fit its size")
     sections = tuple(view[start + a : start + b] for a, b in zip([0, *ends], ends, strict=False))
     try:
         meta = json.loads(bytes(sections[Section.META]))
@@ -315,14 +317,15 @@ def parsing(data: Buffer) -> Generator[None, None, Artifact]:
         if "files" in meta:
             yield from _check_files(meta["files"], len(meta["categories"]), sections)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as e:
-        raise DamagedError("a section does not have the size its meta section says") from e
+        raise ArtifactError("a section does not have the size its meta section says") from e
     return Artifact(header, meta, sections)
 
 
 def check_key(header: Header, key: Key) -> None:
-    """Raise WrongKeyError unless `key` is the one the artifact was compiled under."""
+    """Raise ArtifactError unless `key` is the one the artifact was compiled under."""
     if header.key_id != key.id:
-        raise WrongKeyError(key.id.hex(), header.key_id.hex())
+        text = f"compiled under key {header.key_id.hex()}, the key given is {key.id.hex()}"
+        raise ArtifactError(text, "key")
 
 
 def networks(artifact: Artifact, key: Key) -> list[str]:
@@ -332,7 +335,7 @@ def networks(artifact: Artifact, key: Key) -> list[str]:
         Those that are listed themselves in CIDR form, and addresses that have pages listed without ``/``.
 
     Raises:
-        DamagedError: not sealed under this key.
+        ArtifactError: not sealed under this key.
     """
     result: list[str] = json.loads(key.unseal(bytes(artifact.sections[Section.NETWORKS])))
     return result

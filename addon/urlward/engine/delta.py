@@ -44,7 +44,7 @@ from urlward.engine.artifact import (
     unpack,
 )
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, DamagedError, UrlwardError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.perceptual import seal_records, unseal_records
 
 if sys.version_info >= (3, 14):
@@ -85,10 +85,6 @@ _CONTRADICTIONS = (
 """Exceptions that contradictory bytes lead to; the checksum finds what goes unnoticed."""
 
 
-class DeltaError(UrlwardError):
-    """A delta that cannot be made, or not be applied; the full artifact is the remedy."""
-
-
 type Told = Callable[[str, float], object]
 """Called with what is being done and the share of it that is, from 0 to 1."""
 
@@ -108,22 +104,22 @@ def make_delta(old: Artifact, new: Artifact, key: Key, progress: Told = lambda *
         progress: told how far it is.
 
     Raises:
-        WrongKeyError: one of them was compiled under another key.
-        DeltaError: they are the same, or have so little in common that a delta is not worth it.
+        ArtifactError: they are the same, have so little in common that a delta is not worth it, or one of
+            them was compiled under another key.
     """
     for artifact in (old, new):
         check_key(artifact.header, key)
         if len(artifact.sections) not in _COUNTS:
-            raise DeltaError("no delta: an artifact has sections that this release does not know")
+            raise ArtifactError("no delta: an artifact has sections that this release does not know")
     if old.header.checksum == new.header.checksum:
-        raise DeltaError("no delta: both artifacts are the same")
+        raise ArtifactError("no delta: both artifacts are the same")
     try:
         forms: list[bytes] = []
         for artifact in (old, new):
             progress("reading", len(forms) / 2)
             forms.append(_form(artifact, old, key))
     except _CONTRADICTIONS as e:
-        raise DeltaError("no delta: an artifact contradicts itself") from e
+        raise ArtifactError("no delta: an artifact contradicts itself") from e
     prefix, form = forms
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: _LEVEL,
@@ -134,11 +130,11 @@ def make_delta(old: Artifact, new: Artifact, key: Key, progress: Told = lambda *
     head = _HEADER.pack(_MAGIC, VERSION, new.header.size, key.id, old.header.checksum)
     delta = head + key.seal(frame)
     if len(delta) > WORTH * new.header.size:
-        raise DeltaError(f"no delta: it would take {len(delta)} bytes, the artifact {new.header.size}")
+        raise ArtifactError(f"no delta: it would take {len(delta)} bytes, the artifact {new.header.size}")
     try:
         apply_delta(old, delta, key, progress=lambda _, share: progress("checking", share))
-    except DeltaError as e:
-        raise DeltaError(f"no delta: an artifact is not as this release writes them: {e}") from e
+    except ArtifactError as e:
+        raise ArtifactError(f"no delta: an artifact is not as this release writes them: {e}") from e
     return delta
 
 
@@ -158,33 +154,33 @@ def apply_delta(
         progress: told how far it is.
 
     Raises:
-        WrongKeyError: `old` was compiled under another key.
-        DeltaError: the delta is damaged, or for another artifact, or made under another key.
+        ArtifactError: the delta is damaged, or for another artifact, or made under another key, and the full
+            artifact is the remedy; or `old` was compiled under another key.
     """
     view = memoryview(delta)
     if view[: len(_MAGIC)] != _MAGIC:
-        raise DeltaError("it does not begin with the magic of a delta: fetch the full artifact")
+        raise ArtifactError("it does not begin with the magic of a delta: fetch the full artifact")
     if len(view) < _HEADER.size:
-        raise DeltaError(f"{len(view)} bytes are not even its header: fetch it again")
+        raise ArtifactError(f"{len(view)} bytes are not even its header: fetch it again")
     _, version, size, key_id, checksum = _HEADER.unpack_from(view)
     if version > VERSION:
-        raise DeltaError(f"format version {version}, this release reads {VERSION}: update urlward")
+        raise ArtifactError(f"format version {version}, this release reads {VERSION}: update urlward")
     if version < VERSION:
-        raise DeltaError(f"format version {version}, of an older release: fetch the full artifact")
+        raise ArtifactError(f"format version {version}, of an older release: fetch the full artifact")
     if old.header.checksum != checksum:
-        raise DeltaError(
+        raise ArtifactError(
             f"it is for the artifact with checksum {checksum.hex()}, this one has "
             f"{old.header.checksum.hex()}: fetch the full artifact"
         )
     check_key(old.header, key)
     if key_id != key.id:
-        raise DeltaError(f"made under key {key_id.hex()}, the key given is {key.id.hex()}")
+        raise ArtifactError(f"made under key {key_id.hex()}, the key given is {key.id.hex()}")
     if size > min(most, 2 * old.header.size + COMPRESSED * len(view)):
-        raise DeltaError(f"an artifact of {size} bytes is larger than it may be")
+        raise ArtifactError(f"an artifact of {size} bytes is larger than it may be")
     try:
         frame = key.unseal(bytes(view[_HEADER.size :]))
-    except DamagedError as e:
-        raise DeltaError("it does not open under its key: fetch it again") from e
+    except ArtifactError as e:
+        raise ArtifactError("it does not open under its key: fetch it again") from e
     try:
         progress("making", 0)
         prefix = _form(old, old, key)
@@ -196,7 +192,7 @@ def apply_delta(
         if parse(made).header.size != size:
             raise ValueError
     except _CONTRADICTIONS as e:
-        raise DeltaError("what it makes is not the new artifact: fetch the full artifact") from e
+        raise ArtifactError("what it makes is not the new artifact: fetch the full artifact") from e
     return made
 
 

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from urlward.engine.errors import DamagedError, KeyFileError
+from urlward.engine.errors import ArtifactError, KeyFileError
 
 KEY_SIZE = 32
 DIGEST_SIZE = 16
@@ -109,12 +109,12 @@ class Key:
         """Undo `seal`.
 
         Raises:
-            DamagedError: not sealed under this key, or changed since.
+            ArtifactError: not sealed under this key, or changed since.
         """
         try:
             return ChaCha20Poly1305(self._seal).decrypt(sealed[:12], sealed[12:], self.id)
         except (InvalidTag, ValueError) as e:
-            raise DamagedError("a sealed section does not open under this key") from e
+            raise ArtifactError("a sealed section does not open under this key") from e
 
 
 class Tokens(dict[str, str]):

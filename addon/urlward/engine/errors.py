@@ -34,57 +34,16 @@ class KeyFileError(UrlwardError):
 
 
 class ArtifactError(UrlwardError):
-    """Base of the errors of a damaged or unfit artifact."""
-
-
-class NewerVersionError(ArtifactError):
-    """The artifact was written in a format version that this release cannot read."""
-
-    def __init__(self, found: int, supported: int) -> None:
-        super().__init__(f"format version {found}, this release reads up to {supported}: update urlward")
-        self.found = found
-        self.supported = supported
-
-
-class TruncatedError(ArtifactError):
-    """The artifact is shorter, or longer, than its header says."""
-
-    def __init__(self, found: int, expected: int) -> None:
-        super().__init__(f"{found} bytes where the header says {expected}: copy or fetch it again")
-        self.found = found
-        self.expected = expected
-
-
-class DamagedError(ArtifactError):
-    """The checksum, or a section, does not fit its content."""
-
-
-class WrongKeyError(ArtifactError):
-    """The artifact was compiled under another key."""
-
-    def __init__(self, found: str, expected: str) -> None:
-        super().__init__(f"compiled under key {expected}, the key given is {found}")
-        self.found = found
-        self.expected = expected
-
-
-class UnsignedError(ArtifactError):
-    """The artifact bears no signature."""
-
-    def __init__(self) -> None:
-        super().__init__("not signed")
-
-
-class SignatureError(ArtifactError):
-    """The signature is not one of the key that the artifact names over what it says.
+    """An artifact, or a part of one, that is damaged or unfit.
 
     Attributes:
-        signer: the public key it names, in hexadecimal.
+        reason: in a word or two, for metrics: ``damaged``, ``truncated``, ``newer-version``, ``key``,
+            ``unsigned``, ``signature``, or one of those of `urlward.lists.trust`.
     """
 
-    def __init__(self, signer: str) -> None:
-        super().__init__(f"its signature is not one of the key it names, {signer[:16]}…: fetch it again")
-        self.signer = signer
+    def __init__(self, message: str, reason: str = "damaged") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RotationError(UrlwardError):

@@ -19,7 +19,7 @@ from urlward.engine.artifact import Artifact, Section, check_key, parsing, unpac
 from urlward.engine.compiler import BUCKET, MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import LABELS, Kind
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.record import Flag, Shape
 from urlward.engine.sieve import Sieve, read_sieve
 from urlward.engine.steps import exhaust
@@ -348,18 +348,18 @@ class LoadedList:
                 yield from self._finish(self._shards, shard)
                 shard, size, pattern, ancestors = ahocorasick.Automaton(ahocorasick.STORE_INTS), 0, "", []
                 if row != self.floating_row:
-                    raise DamagedError("its patterns do not fit its rows")
+                    raise ArtifactError("its patterns do not fit its rows")
             floating = index >= split
             common, step = shared[index], added[index]
             pattern = pattern[:common] + letters[position : position + step]
             position += step
             if not 0 < len(pattern) == common + step <= MAX_PATTERN:
-                raise DamagedError("a pattern is empty, too long, or not whole")
+                raise ArtifactError("a pattern is empty, too long, or not whole")
             end = row + 1
             if row == several:
                 end = groups[at + 1]
                 if end <= row:
-                    raise DamagedError("a group of rows ends before it begins")
+                    raise ArtifactError("a group of rows ends before it begins")
                 at += 2
                 several = groups[at] if at < len(groups) else -1
             value = row << _SIZE_BITS | min(end - row, _MOST_SIZE)
@@ -387,7 +387,7 @@ class LoadedList:
                 yield
         yield from self._finish(self.floating if len(shared) > split else self._shards, shard)
         if row != self.table.rows or position != len(letters) or at != len(groups):
-            raise DamagedError("its patterns do not fit its rows")
+            raise ArtifactError("its patterns do not fit its rows")
         for at in range(0, len(groups), 2):
             rows = range(groups[at], groups[at + 1])
             if len(rows) > _COUNTED:  # as of a host with very many pages, whose first request is not to wait
@@ -433,7 +433,7 @@ def loading(
         guarded: see `LoadedList`.
 
     Raises:
-        ArtifactError: as `parse` and `check_key`; DamagedError where sections contradict each other.
+        ArtifactError: as `parse` and `check_key`, and where sections contradict each other.
     """
     artifact = yield from parsing(data)
     check_key(artifact.header, key)
@@ -448,7 +448,7 @@ def loading(
         yield
         yield from loaded._build()
     except (IndexError, KeyError, ValueError, TypeError, OverflowError) as e:
-        raise DamagedError("a section contradicts another") from e
+        raise ArtifactError("a section contradicts another") from e
     return loaded
 
 

@@ -376,7 +376,7 @@ class Matcher:
         """The PDQ digests that each list blocks, in plain form, for a process that looks at pictures.
 
         Raises:
-            DamagedError: a list's do not open under its key.
+            ArtifactError: a list's do not open under its key.
         """
         return [
             files.perceptual(li.key, li.name, li.serial)
@@ -406,7 +406,7 @@ class Matcher:
             distance: between the two; an entry that asks for less passes.
 
         Raises:
-            DamagedError: the digest does not open under its list's key.
+            ArtifactError: the digest does not open under its list's key.
         """
         found: list[Verdict] = []
         digest = b""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.digest import SEALED, Key
 from urlward.engine.entry import ALGORITHMS, PDQ
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 
 if TYPE_CHECKING:
     from array import array
@@ -76,7 +76,7 @@ def unseal_records(key: Key, sealed: memoryview) -> bytes:
     """Undo `seal_records`.
 
     Raises:
-        DamagedError: not sealed under this key, or changed since.
+        ArtifactError: not sealed under this key, or changed since.
     """
     blocks = range(0, len(sealed), _SEALED_BLOCK)
     return b"".join(key.unseal(bytes(sealed[at : at + _SEALED_BLOCK])) for at in blocks)
@@ -86,13 +86,13 @@ def unseal_record(key: Key, sealed: memoryview, number: int) -> tuple[bytes, int
     """The digest and the distance of one record.
 
     Raises:
-        DamagedError: as `unseal_records`.
+        ArtifactError: as `unseal_records`.
     """
     block, at = divmod(number, _BLOCK)
     records = key.unseal(bytes(sealed[block * _SEALED_BLOCK : (block + 1) * _SEALED_BLOCK]))
     found = records[at * _RECORD : (at + 1) * _RECORD]
     if len(found) != _RECORD:
-        raise DamagedError("a sealed section does not have the size it says")
+        raise ArtifactError("a sealed section does not have the size it says")
     return found[:SIZE], found[SIZE]
 
 
@@ -100,10 +100,10 @@ def digests_and_distances(records: bytes) -> tuple[bytes, bytes]:
     """The two columns of records.
 
     Raises:
-        DamagedError: they are none.
+        ArtifactError: they are none.
     """
     if len(records) % _RECORD:
-        raise DamagedError("a sealed section does not have the size it says")
+        raise ArtifactError("a sealed section does not have the size it says")
     digests = bytearray(len(records) // _RECORD * SIZE)
     for at in range(SIZE):
         digests[at::SIZE] = records[at::_RECORD]

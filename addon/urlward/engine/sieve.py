@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 
 if TYPE_CHECKING:
     from array import array
@@ -91,14 +91,14 @@ def read_sieve(data: bytes) -> Sieve:
     """Undo `write_sieve`.
 
     Raises:
-        DamagedError: not one.
+        ArtifactError: not one.
     """
     try:
         size, names, segments = _HEAD.unpack_from(data)
     except struct.error as e:
-        raise DamagedError("its sieve does not have the size it says") from e
+        raise ArtifactError("its sieve does not have the size it says") from e
     if len(data) != _HEAD.size + size + 4 * (names + segments) or not size or size & (size - 1):
-        raise DamagedError("its sieve does not have the size it says")
+        raise ArtifactError("its sieve does not have the size it says")
     at = _HEAD.size + size
     behind = at + 4 * names
     return Sieve(data[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]))

@@ -43,7 +43,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from urlward.engine.artifact import SIGNATURE, Header, parse, reissue
 from urlward.engine.dates import parse_time, time_text
-from urlward.engine.errors import KeyFileError, RotationError, SignatureError, UnsignedError
+from urlward.engine.errors import ArtifactError, KeyFileError, RotationError
 
 SIGNING_KEY_SIZE = 32
 SIGNATURE_SIZE = 64
@@ -211,14 +211,14 @@ def check_signature(header: Header) -> PublicKey:
         The signer's key. Whether it is one to trust is the caller's question.
 
     Raises:
-        UnsignedError: no signature.
-        SignatureError: the signature is not the signer's.
+        ArtifactError: there is no signature (``unsigned``), or it is not the signer's.
     """
     signer = signer_of(header)
     if signer is None or not any(header.signature):
-        raise UnsignedError
+        raise ArtifactError("not signed", "unsigned")
     if not signer.verifies(header.signature, _message(header.raw)):
-        raise SignatureError(str(signer))
+        text = f"its signature is not one of the key it names, {signer.short}: fetch it again"
+        raise ArtifactError(text, "signature")
     return signer
 
 

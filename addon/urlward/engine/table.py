@@ -14,7 +14,7 @@ from urlward.engine.artifact import Artifact, Section, networks, unpack
 from urlward.engine.compiler import FilePool
 from urlward.engine.digest import DIGEST_SIZE, Key, mark_of
 from urlward.engine.entry import PDQ, Kind
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.engine.perceptual import (
     PerceptualList,
     digests_and_distances,
@@ -97,7 +97,7 @@ class RowTable(_Attributes):
         """Check that no row points outside its section, so that searching need not, and that ids are words.
 
         Raises:
-            DamagedError: one does.
+            ArtifactError: one does.
         """
         yield from _check_words(self._ids)
         yield from _check_numbers(self.shape_numbers, len(self.shapes))
@@ -106,7 +106,7 @@ class RowTable(_Attributes):
             fits = fits and max(self._param_rows[start + 1 : start + _CHECK_SLICE : 2]) <= self.params
             yield
         if not fits:
-            raise DamagedError(_OUTSIDE)
+            raise ArtifactError(_OUTSIDE)
 
     def further_params(self, row: int) -> list[bytes]:
         """Digests of the parameters that must be there besides the one that found the row."""
@@ -161,7 +161,7 @@ class FileTable(_Attributes):
         """Check as `RowTable.check`, and that the rows are in order, without which none would be found.
 
         Raises:
-            DamagedError: they are not.
+            ArtifactError: they are not.
         """
         yield from _check_words(self._ids)
         yield from _check_numbers(self.shape_numbers, len(self.shapes))
@@ -169,7 +169,7 @@ class FileTable(_Attributes):
             for start in range(low, high, _CHECK_MARKS):
                 marks = self._marks[start : min(start + _CHECK_MARKS + 1, high)].tolist()
                 if marks != sorted(marks):
-                    raise DamagedError("the digests of files are not in order")
+                    raise ArtifactError("the digests of files are not in order")
                 yield
         yield from self._fill_buckets()
 
@@ -222,7 +222,7 @@ class FileTable(_Attributes):
         """The PDQ digest of a row of `FilePool.LISTED` in plain form, and the distance up to which it blocks.
 
         Raises:
-            DamagedError: not sealed under this key.
+            ArtifactError: not sealed under this key.
         """
         return unseal_record(key, self._sealed, row - self._pools[FilePool.LISTED][0])
 
@@ -230,7 +230,7 @@ class FileTable(_Attributes):
         """All PDQ digests that it blocks.
 
         Raises:
-            DamagedError: as `listed`.
+            ArtifactError: as `listed`.
         """
         low, high = self._pools[FilePool.LISTED]
         digests, distances = digests_and_distances(unseal_records(key, self._sealed))
@@ -261,14 +261,14 @@ def _check_words(ids: memoryview) -> Generator[None]:
     for start in range(0, len(ids), _CHECK_BYTES):
         # They stand in the log's lines.
         if bytes(ids[start : start + _CHECK_BYTES]).translate(None, _OF_IDS):
-            raise DamagedError(_OUTSIDE)
+            raise ArtifactError(_OUTSIDE)
         yield
 
 
 def _check_numbers(numbers: memoryview, behind: int) -> Generator[None]:
     for start in range(0, len(numbers), _CHECK_SLICE):
         if max(numbers[start : start + _CHECK_SLICE]) >= behind:
-            raise DamagedError(_OUTSIDE)
+            raise ArtifactError(_OUTSIDE)
         yield
 
 
@@ -288,7 +288,7 @@ def perceptual_list(artifact: Artifact, key: Key, name: str = "") -> PerceptualL
         name: of the list, in place of the artifact's own.
 
     Raises:
-        DamagedError: not sealed under this key.
+        ArtifactError: not sealed under this key.
     """
     table = file_table(artifact)
     if table is None or not table.algorithms.get(PDQ, [0])[0]:
@@ -310,7 +310,7 @@ def blocking_networks(artifact: Artifact, key: Key, now: float) -> list[str]:
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        DamagedError: not sealed under this key.
+        ArtifactError: not sealed under this key.
     """
     listed = networks(artifact, key)
     table = RowTable(artifact)

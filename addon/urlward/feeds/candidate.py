@@ -15,13 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urlward.engine.artifact import HEADER_SIZE, MAGIC, Artifact, Header, check_key, networks, parse
 from urlward.engine.delta import changes
 from urlward.engine.digest import Key
-from urlward.engine.errors import (
-    ArtifactError,
-    NewerVersionError,
-    TruncatedError,
-    UrlwardError,
-    WrongKeyError,
-)
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.feeds.feed import Own
 from urlward.feeds.guards import RefusedError, check_head, check_size
 from urlward.feeds.schedule import Turn
@@ -30,7 +24,7 @@ from urlward.feeds.store import Facts, Version
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.formats import SNIFFED, FormatError, FormatOptions
 from urlward.lists.source import ErrorBudget, SourceError, read_artifact
-from urlward.lists.trust import Trust, TrustError, check_dates, read_trust, restore_rotations, take_rotation
+from urlward.lists.trust import Trust, check_dates, read_trust, restore_rotations, take_rotation
 from urlward.progress import Progress, silent
 from urlward.state.folder import local_key, made_folder
 from urlward.state.keys import read_key
@@ -227,13 +221,6 @@ def text_key(config: "Config", state: Path) -> Key:
     return local_key(state) if config.publish is None else read_key(Path(config.publish.key))
 
 
-_REASONS: dict[type[ArtifactError], str] = {
-    TruncatedError: "truncated",
-    NewerVersionError: "newer-version",
-    WrongKeyError: "key",
-}
-
-
 @dataclass
 class Look:
     """Check of one feed's body.
@@ -407,7 +394,7 @@ class Look:
             header = artifact.header
             networks(artifact, self.key_of(header))  # that they open is proof that the key is the right one
         except ArtifactError as e:
-            raise RefusedError(_REASONS.get(type(e), "damaged"), str(e)) from e
+            raise RefusedError(e.reason, str(e)) from e
         self._check_trust(header, said)
         self.facts.whole = True
         mark = header.checksum.hex()
@@ -443,7 +430,7 @@ class Look:
         """Key that a foreign artifact was compiled under; the local one is nobody else's.
 
         Raises:
-            RefusedError, KeyFileError, WrongKeyError: it is not to be had.
+            RefusedError, KeyFileError, ArtifactError: it is not to be had.
         """
         if self.own is not None:
             check_key(header, self.key)
@@ -484,7 +471,7 @@ class Look:
         else:
             try:
                 told = check_dates(header, now=self.now, grace=self.feed.grace).message
-            except TrustError as e:
+            except ArtifactError as e:
                 told = f"{e}; taken, since no trust is set"
         if told:
             logger.warning("list %s: %s", own.path, told)
@@ -495,7 +482,7 @@ class Look:
             return
         try:
             self._check(self.trust, header)
-        except TrustError as e:
+        except ArtifactError as e:
             statement = said.rotation() if e.reason == "unknown signer" else None
             if statement is None:
                 raise

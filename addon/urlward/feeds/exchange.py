@@ -25,7 +25,7 @@ from xml.etree import ElementTree as ET
 
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError, UrlError
+from urlward.engine.errors import ArtifactError, UrlError
 from urlward.feeds.fetch import fetch, parse, peer
 from urlward.feeds.guards import RefusedError
 from urlward.feeds.source import FeedOrigin, FetchError
@@ -171,7 +171,7 @@ def _lines(entries: Mapping[str, list[str]], exchange: DigestExchange, category:
 
 def _read(path: Path, key: Key, of: str, exchange: str) -> ExchangeState:
     """What is kept; nothing where that is of another exchange, damaged, or too old to go on from."""
-    with suppress(OSError, DamagedError, ValueError, KeyError, TypeError, zlib.error):
+    with suppress(OSError, ArtifactError, ValueError, KeyError, TypeError, zlib.error):
         said = json.loads(zlib.decompress(key.unseal(read_regular(path, _MOST))))
         stale = exchange == "stopncii" and said["at"] + _STALE < time.time()
         if said["version"] == _VERSION and said["of"] == of and not stale:
@@ -236,7 +236,7 @@ def _ncmec(origin: FeedOrigin, place: Any) -> Iterator[Update]:
 
     base = origin.url.rstrip("/")
 
-    class Client(hash_api.NCMECHashAPI):
+    class NcmecClient(hash_api.NCMECHashAPI):
         def get_entries(
             self, *, start_timestamp: int = 0, end_timestamp: int = 0, next_: str = ""
         ) -> hash_api.GetEntriesResponse:
@@ -252,7 +252,7 @@ def _ncmec(origin: FeedOrigin, place: Any) -> Iterator[Update]:
 
     class NcmecApi(ncmec_api.NCMECSignalExchangeAPI):
         def get_client(self, environment: Any) -> hash_api.NCMECHashAPI:
-            return Client(self._username, self._password, environment)
+            return NcmecClient(self._username, self._password, environment)
 
     checkpoint = None
     # A place that is yet to come is of a clock that was wrong: nothing would be asked for until then.
@@ -291,7 +291,7 @@ def _stopncii(origin: FeedOrigin, place: Any) -> Iterator[Update]:
     asked = replace(origin, token=None, fields=tuple(keys.items()))
     base = origin.url.rstrip("/")
 
-    class Client(StopNCIIAPI):
+    class StopNciiClient(StopNCIIAPI):
         def _get(self, endpoint: StopNCIIEndpoint, **params: Any) -> Any:
             said = json.loads(_asked(asked, f"{base}/{endpoint.value}", params))
             for record in said["hashRecords"]:
@@ -302,7 +302,7 @@ def _stopncii(origin: FeedOrigin, place: Any) -> Iterator[Update]:
 
     algorithms = {StopNCIISignalType.ImagePDQ: "pdq", StopNCIISignalType.VideoMD5: "md5"}
     gone = (StopNCIICaseStatus.Withdrawn, StopNCIICaseStatus.Deleted)
-    client = Client(subscription_key, function_key, base_url_override=base)
+    client = StopNciiClient(subscription_key, function_key, base_url_override=base)
     for answer in client.fetch_hashes_iter(StopNCIIAPI.DEFAULT_START_TIME if place is None else place):
         changed: dict[str, list[str] | None] = {}
         for record in answer.hashRecords:
@@ -326,7 +326,7 @@ def _tat(origin: FeedOrigin, place: Any) -> Iterator[Update]:
 
     bare = replace(origin, user=None, password=None)
 
-    class Client(TATHashListAPI):
+    class TatClient(TATHashListAPI):
         BASE_URL = origin.url.rstrip("/") + "/"
 
         def _get(self, full_url: str | None = None, auth_token: str | None = None, **params: Any) -> Any:
@@ -345,7 +345,7 @@ def _tat(origin: FeedOrigin, place: Any) -> Iterator[Update]:
         def _post(self, endpoint: TATEndpoint, data: Any = None) -> Any:
             return json.loads(_asked(bare, self.BASE_URL + endpoint.value, form=data))
 
-    client = Client(origin.user or "", origin.password or "")
+    client = TatClient(origin.user or "", origin.password or "")
     for answer in client.fetch_hashes_iter(place or ""):
         changed: dict[str, list[str] | None] = {}
         for entry in answer.results:

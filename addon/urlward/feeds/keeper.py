@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from urlward.engine.artifact import Header, check_key, parse, read_header
 from urlward.engine.digest import Key
-from urlward.engine.errors import KeyFileError, NewerVersionError, UrlwardError
+from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
@@ -565,7 +565,7 @@ class Keeper:
 
 def _is_damaged(kept: Kept, error: UrlwardError) -> bool:
     """Whether a stored artifact is damaged, so that fetching it anew would help."""
-    if isinstance(error, NewerVersionError):
+    if isinstance(error, ArtifactError) and error.reason == "newer-version":
         # An older filter that runs on beside newer processes: they would bring the same again.
         return kept.loaded is None
     return not _may_pass(error)

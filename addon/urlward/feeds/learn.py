@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError, UrlwardError
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.engine.url import is_address
 from urlward.feeds.own import own_feed
 from urlward.feeds.setup import protecting
@@ -252,7 +252,7 @@ class Learning:
             return _READ.decode(self.key.unseal(read_regular(path)))
         except FileNotFoundError:
             return None
-        except (DamagedError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (ArtifactError, OSError, msgspec.MsgspecError, UnicodeDecodeError):
             set_aside(self.state, path, "not a request under the local key", "its URL is not learned")
             return None
 

@@ -31,7 +31,6 @@ from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FeedOrigin, FetchErro
 from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore, Refused
 from urlward.lists.source import ChangingError, SourceError, whole_copy
-from urlward.lists.trust import TrustError
 from urlward.lists.worker import read_request, say
 from urlward.policy.own import FILE as OWN_FILE
 from urlward.progress import Progress, silent
@@ -322,7 +321,7 @@ def _failed(look: Look, error: Exception, random: Random) -> Outcome:
         _text(error),
         own=look.own,
         has_list=look.in_force is not None,
-        refused=isinstance(error, RefusedError | TrustError) and reason not in _ASK_AGAIN,
+        refused=isinstance(error, RefusedError | ArtifactError) and reason not in _ASK_AGAIN,
         retry_after=error.retry_after if isinstance(error, FetchError) else None,
         random=random,
     )
@@ -352,7 +351,7 @@ def _within(fresh_for: float | None, stale_limit: float) -> float | None:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, RefusedError | FetchError | TrustError):
+    if isinstance(error, RefusedError | FetchError | ArtifactError):
         return str(error.reason).replace(" ", "-")
     unknown = "system" if isinstance(error, UrlwardError | OSError) else "bug"
     return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), unknown)

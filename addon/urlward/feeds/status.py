@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_or_none, time_text
+from urlward.engine.errors import ArtifactError
 from urlward.feeds.store import Accepted, Facts, FeedStore, Refused
 from urlward.lines import columns
-from urlward.lists.trust import TrustError, check_dates
+from urlward.lists.trust import check_dates
 from urlward.state.audit import append
 from urlward.units import counted, in_words
 
@@ -168,7 +169,7 @@ def alarms(feed: "FeedTable", facts: Facts, header: Header | None, now: float) -
 def _dates(header: Header, now: float, grace: float) -> dict[str, str]:
     try:
         validity = check_dates(header, now=now, grace=grace)
-    except TrustError as e:
+    except ArtifactError as e:
         return {"expired": str(e)} if e.reason == "expired" else {}
     return {validity.state: validity.message} if validity.message else {}
 

@@ -55,10 +55,6 @@ MOST_WAIT = 60.0
 """Seconds between two looks at most, at a server that fails or cannot be polled."""
 
 
-class PollError(FetchError):
-    """A server that cannot be polled for what is new."""
-
-
 def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Validators]:
     """Ask for the header of a feed's artifact; None where it has not changed.
 
@@ -67,7 +63,8 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
         validators: of the last time.
 
     Raises:
-        FetchError: there is none; `PollError` where what is there is none.
+        FetchError: there is no answer.
+        ArtifactError: there is one that is no header.
     """
     from urlward.feeds.fetch import fetch  # brings urllib3, which nothing else here needs
 
@@ -76,14 +73,14 @@ def peek(feed: "FeedTable", validators: Validators) -> tuple[Header | None, Vali
         answer = fetch(source, validators, headers=HEAD_ONLY)
     except FetchError as e:
         if e.reason == "too-large":
-            raise PollError("its server gives no parts of files", e.reason) from e
+            raise ArtifactError("its server gives no parts of files") from e
         raise
     if answer.fd is None:
         return None, answer.validators
     try:
         return read_header(os.pread(answer.fd, HEADER_SIZE, 0)), answer.validators
     except ArtifactError as e:
-        raise PollError("what its server has is no artifact", "unsupported") from e
+        raise ArtifactError("what its server has is no artifact") from e
     finally:
         os.close(answer.fd)
 
@@ -115,7 +112,7 @@ async def poll(
         await asyncio.sleep(wait * (0.9 + random.random() / 5))
         try:
             found, validators = await asyncio.to_thread(peek, feed, validators)
-        except PollError as e:
+        except ArtifactError as e:
             if said != str(e):
                 logger.warning("list %s: poll: %s: it is looked at each interval alone", feed.name, e)
             said, validators, wait = str(e), NO_VALIDATORS, max(MOST_WAIT, feed.poll)

@@ -23,10 +23,6 @@ from urlward.engine.errors import UrlwardError
 from urlward.process import end_with_parent
 
 
-class ConfineError(UrlwardError):
-    """This machine cannot confine a process."""
-
-
 class Limits(NamedTuple):
     """Resources that a confined process may take.
 
@@ -99,10 +95,10 @@ def filter_of(machine: str) -> bytes:
         machine: as `platform.machine` has it.
 
     Raises:
-        ConfineError: for a machine of which the numbers are not known.
+        UrlwardError: for a machine of which the numbers are not known.
     """
     if machine not in ALLOWED:
-        raise ConfineError(f"system calls of {machine} are not known")
+        raise UrlwardError(f"system calls of {machine} are not known")
     found = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_IF_EQUAL, 1, 0, _ARCHITECTURES[machine]),  # another one has other numbers
@@ -131,20 +127,20 @@ def confine(limits: Limits, *, strictly: bool = True) -> None:
         strictly: whether the filter of system calls, and another user in place of root, are needed.
 
     Raises:
-        ConfineError: that is not to be had.
+        UrlwardError: that is not to be had.
     """
     _limit(limits)
     try:
         _give_up_rights()
     except OSError as e:
         if strictly:
-            raise ConfineError(f"rights cannot be given up: {e.strerror or e}") from e
+            raise UrlwardError(f"rights cannot be given up: {e.strerror or e}") from e
     end_with_parent(signal.SIGKILL)  # which another user's process has to ask for anew
     try:
         _filter_calls()
     except OSError as e:
         if strictly:
-            raise ConfineError(f"no filter of system calls (seccomp): {e.strerror or e}") from e
+            raise UrlwardError(f"no filter of system calls (seccomp): {e.strerror or e}") from e
 
 
 def _limit(limits: Limits) -> None:

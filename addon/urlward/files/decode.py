@@ -80,10 +80,6 @@ class Frame(NamedTuple):
     pixels: "NDArray[np.uint8]"
 
 
-class TooLargeError(Exception):
-    """It has more pixels than are decoded."""
-
-
 def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     """Load all that decodes, before the process can open no file any more.
 
@@ -141,7 +137,7 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
             none at last.
 
     Raises:
-        TooLargeError: too many pixels.
+        ValueError: too many pixels.
         Exception: whatever a decoder raises that makes nothing of it.
     """
     if not media.is_video:
@@ -300,7 +296,7 @@ def _small(image: Image.Image) -> Image.Image:
 
 def _check(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise TooLargeError
+        raise ValueError("too many pixels")
 
 
 def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
@@ -310,7 +306,7 @@ def _key_frames(file: io.BytesIO, demuxer: str) -> Iterator[Frame]:
         # Browsers show the first track that they can decode, which may be any.
         tracks = [one for one in container.streams.video[:MOST_TRACKS] if _fits(one.codec_context)]
         if not tracks:
-            raise TooLargeError  # or it has none
+            raise ValueError("too many pixels, or none")
         share = MOST_FRAMES // len(tracks)
         for track in tracks:
             context: Any = track.codec_context

@@ -18,10 +18,6 @@ DEADLINE = 60.0
 """Seconds for which a file is decoded; somebody waits for it."""
 
 
-class LookError(UrlwardError):
-    """A file whose pictures cannot be looked at."""
-
-
 class Alike(NamedTuple):
     """Listed digest that a picture is as near to as its entry says.
 
@@ -47,7 +43,7 @@ def alike_in(path: Path, lists: Iterable[PerceptualList]) -> list[Alike] | None:
 
     Raises:
         OSError: the file cannot be read, or is no regular one.
-        LookError: it cannot be decoded, or not safely.
+        UrlwardError: it cannot be decoded, or not safely.
     """
     with open_regular(path) as file:
         media = format_of(file.read(HEAD))
@@ -101,8 +97,8 @@ def refusal(files: FilesTable) -> str:
     return "" if "ready" in said else str(said.get("refused", "no sandbox starts"))
 
 
-def _not_installed(error: ImportError) -> LookError:
-    return LookError(f"pictures are not compared: {error.name} is not there (the extra `files`)")
+def _not_installed(error: ImportError) -> UrlwardError:
+    return UrlwardError(f"pictures are not compared: {error.name} is not there (the extra `files`)")
 
 
 def _seen(fd: int, media: str) -> list[FrameSeen]:
@@ -110,20 +106,20 @@ def _seen(fd: int, media: str) -> list[FrameSeen]:
     try:
         process, ours = started(deadline=DEADLINE, video=True)
     except OSError as e:
-        raise LookError(f"pictures are not compared: {e.strerror}") from e
+        raise UrlwardError(f"pictures are not compared: {e.strerror}") from e
     with ours:
         ours.settimeout(DEADLINE + 10)
         try:
             said = json.loads(ours.recv(MOST_RECORDS) or b"{}")
             if "ready" not in said:
-                raise LookError(f"pictures are not compared: {said.get('refused', 'no sandbox starts')}")
+                raise UrlwardError(f"pictures are not compared: {said.get('refused', 'no sandbox starts')}")
             socket.send_fds(ours, [json.dumps({"format": media}).encode()], [fd])
             how, _, records = ours.recv(2 * MOST_RECORDS).partition(b"\n")
         except OSError as e:
-            raise LookError(f"pictures are not compared: {e.strerror or 'no answer in time'}") from e
+            raise UrlwardError(f"pictures are not compared: {e.strerror or 'no answer in time'}") from e
         finally:
             process.kill()
             process.wait()
     if how.decode() != DONE and not records:
-        raise LookError(f"its pictures cannot be decoded ({how.decode() or 'the sandbox has ended'})")
+        raise UrlwardError(f"its pictures cannot be decoded ({how.decode() or 'the sandbox has ended'})")
     return list(seen_in(records))

@@ -28,7 +28,8 @@ from contextlib import suppress
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from urlward.files.confine import ConfineError, Limits, confine
+from urlward.engine.errors import UrlwardError
+from urlward.files.confine import Limits, confine
 from urlward.files.media import MediaFormat
 from urlward.files.seen import DONE, FAILED, FAULT, LATE, MOST_RECORDS, PDQ, SCORE, FrameSeen
 from urlward.process import keep_private, module_command, told
@@ -94,24 +95,17 @@ def started(
     return process, ours
 
 
-class NoClassifierError(Exception):
-    """A package without the function that is to be the classifier."""
-
-
 def classifier_of(name: str) -> Classifier | None:
-    """Import ``package:function``; None from nothing.
+    """Import ``package:function``; None from nothing, and where the package has no such function.
 
     Raises:
-        NoClassifierError: the package has no such function.
         Exception: whatever it raises as it is imported.
     """
     if not name:
         return None
     module, _, function = name.partition(":")
     found: Classifier | None = getattr(importlib.import_module(module), function, None)
-    if found is None or not callable(found):
-        raise NoClassifierError
-    return found
+    return found if callable(found) else None
 
 
 class Sandbox:
@@ -147,7 +141,7 @@ class Sandbox:
             samples: of each format.
 
         Raises:
-            ConfineError: it is not to be had, or they do not.
+            UrlwardError: it is not to be had, or they do not.
             TimeoutError: it takes too long, as on a machine that has too much to do: it may be had later.
         """
         from urlward.files.decode import frames
@@ -162,7 +156,7 @@ class Sandbox:
         if how == LATE:
             raise TimeoutError
         if how != DONE:
-            raise ConfineError(
+            raise UrlwardError(
                 said.decode("utf-8", "replace") or f"a confined process decodes nothing: {how}"
             )
 
@@ -222,7 +216,7 @@ class Sandbox:
     def _confined(self, out: int, work: Callable[[], None]) -> None:
         try:
             confine(self._limits, strictly=self._strictly)
-        except (ConfineError, OSError, ValueError) as e:
+        except (UrlwardError, OSError, ValueError) as e:
             os.write(out, str(e).encode()[:MOST_RECORDS])
             sys.exit(1)
         work()
@@ -294,14 +288,14 @@ def main() -> None:
         _refuse(channel, f"{e}: the extra files is not installed")
     try:
         classifier = classifier_of(asked["classifier"])
-    except NoClassifierError:
-        _refuse(channel, f"files.classifier: {asked['classifier']}: there is no such function")
     except Exception as e:  # noqa: BLE001 - it is an institution's own
         _refuse(channel, f"files.classifier: {asked['classifier']}: {type(e).__name__} as it is imported")
+    if asked["classifier"] and classifier is None:
+        _refuse(channel, f"files.classifier: {asked['classifier']}: there is no such function")
     made = Sandbox(channel, asked["deadline"], asked["memory"], classifier, strictly=asked["strictly"])
     try:
         made.check(samples)
-    except ConfineError as e:
+    except UrlwardError as e:
         _refuse(channel, str(e))
     channel.send(b'{"ready": true}')
     made.serve()

@@ -33,9 +33,8 @@ from urlward.fleet.kinds import (
     Coming,
     Content,
     DecidedBy,
-    RecordChangedError,
+    OtherHereError,
     RecordKind,
-    StaysError,
     fingerprint,
 )
 from urlward.lasting import fault_text
@@ -552,11 +551,11 @@ class SharedDecisions:
                 known = self._known.get(name)
                 was = known.here if known is not None and shared.gone is not None else ""
                 self._known[name] = Known(shared.version, result, shared.ends, shared.gone, was, told=True)
-            elif isinstance(result, StaysError):
+            elif isinstance(result, OtherHereError) and result.stays:
                 known = self._known[name]
                 version = RecordVersion(shared.version.time + 1, self._connection.node)
                 self._known[name] = Known(version, known.here, known.ends)
-            elif isinstance(result, RecordChangedError):
+            elif isinstance(result, OtherHereError):
                 again = self._failed = True
             elif isinstance(result, UrlwardError):
                 again = self._failed = True

@@ -77,12 +77,16 @@ class Coming(NamedTuple):
     origin: DecidedBy
 
 
-class RecordChangedError(UrlwardError):
-    """The record here is not the one that a change is of; it is to be looked at first."""
+class OtherHereError(UrlwardError):
+    """Another record is here than the one that a change is of.
 
+    Attributes:
+        stays: whether it goes before the one that comes; else it is to be looked at first.
+    """
 
-class StaysError(UrlwardError):
-    """The record here goes before the one that comes."""
+    def __init__(self, text: str, *, stays: bool) -> None:
+        super().__init__(text)
+        self.stays = stays
 
 
 def fingerprint(record: object) -> str:
@@ -160,7 +164,7 @@ class RecordKind(ABC):
 
         Returns:
             For each, `fingerprint` of the record that is here then; or why it is not taken:
-            `RecordChangedError`, there is another here; `StaysError`, the one here goes before it; any other
+            `OtherHereError`, there is another here, or the one here goes before it; any other
             `UrlwardError`, it cannot be had here, or not now; any other error, it is none of this kind.
 
         Raises:
@@ -230,7 +234,7 @@ class _Kept[T](RecordKind):
         if here is not None and self._says(here, self.content(made)):
             return here, False
         if here is not None and self.goes_before(here, made):
-            raise StaysError("the one here goes before it")
+            raise OtherHereError("the one here goes before it", stays=True)
         self.tell(made, here, change.origin, now)
         if place is None:
             places[change.id] = len(kept)
@@ -581,4 +585,4 @@ def all_kinds(state: Path, key: Key, config: Config, refresh: Callable[[str], ob
 
 def _check(here: object, seen: str) -> None:
     if fingerprint(here) != seen:
-        raise RecordChangedError("another is here")
+        raise OtherHereError("another is here", stays=False)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.fleet.connection import AwayError, FleetConnection
 from urlward.policy.own import NAME as OWN_ENTRIES
 
@@ -145,7 +145,7 @@ async def read_nodes(connection: FleetConnection) -> list[FleetNode] | None:
 
 def _report(connection: FleetConnection, name: bytes, sealed: bytes | None) -> NodeReport | None:
     """What a node has said; None for nothing, and for what makes no sense: a later version's, or nobody's."""
-    with suppress(DamagedError, ValueError):
+    with suppress(ArtifactError, ValueError):
         # With its name, so that nobody without the key has it stand for another node.
         node, said = msgspec.json.decode(connection.seal.unseal(sealed or b""), type=tuple[str, NodeReport])
         if node.encode() == name:

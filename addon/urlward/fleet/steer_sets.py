@@ -35,7 +35,7 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache
 
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.fleet.connection import FleetConnection, StreamEntry
 from urlward.lasting import fault_text
 
@@ -381,7 +381,7 @@ class SharedSteerSet:
                 data = self._connection.seal.unseal(entry.fields.get(b"d", b""))
                 found = dict(read_batch(kind, data))
                 number = int(entry.fields.get(b"n", b""))
-            except (DamagedError, ValueError) as e:
+            except (ArtifactError, ValueError) as e:
                 self._refuse(e)
                 continue
             into = steered if kind == _STEER else cuts
@@ -521,7 +521,7 @@ class SharedSteerSet:
                 for member, end in zip(some[::2], some[1::2], strict=True):
                     try:
                         address = self._connection.seal.unseal(member)
-                    except DamagedError as e:
+                    except ArtifactError as e:
                         self._refuse(e)
                         continue
                     left, here = min(float(end) - now, MOST), min(held.get(address, 0.0), MOST)

@@ -29,7 +29,7 @@ import msgspec
 
 from urlward.config import ProbingTable
 from urlward.engine.digest import derived
-from urlward.engine.errors import DamagedError
+from urlward.engine.errors import ArtifactError
 from urlward.fleet.connection import CLOCK_SET, FleetConnection
 
 logger = logging.getLogger("urlward.fleet")
@@ -141,7 +141,7 @@ class SharedNotices:
             return None
         try:
             notice = msgspec.json.decode(self._connection.seal.unseal(sealed), type=_Notice)
-        except (DamagedError, ValueError):
+        except (ArtifactError, ValueError):
             if not self._said:
                 self._said = True
                 logger.error("fleet: a notice of another node is not understood (%s)", self._kind)
@@ -174,7 +174,7 @@ class SharedNotices:
         for known in [one for one in self._known if one not in there]:
             try:
                 notice = msgspec.json.decode(self._connection.seal.unseal(known), type=_Notice)
-            except (DamagedError, ValueError):
+            except (ArtifactError, ValueError):
                 continue
             if self._connection.now() - notice.at < self._window:
                 await self._send(notice.at, known)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urlward.config import Config
-from urlward.gateway.table import GatewayError
+from urlward.engine.errors import UrlwardError
 from urlward.lists.build import check_place, write_atomically
 from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
 from urlward.regular import read_regular, without_bom
@@ -85,7 +85,7 @@ def authority(folder: Path, *, make: bool = False, key_size: int = KEY_SIZE, ope
         operator: in whose name one is made.
 
     Raises:
-        GatewayError: there is none; the folder or the files cannot be used.
+        UrlwardError: there is none; the folder or the files cannot be used.
     """
     path = folder / _SECRET[0]
     try:
@@ -94,14 +94,14 @@ def authority(folder: Path, *, make: bool = False, key_size: int = KEY_SIZE, ope
         # The chain's first is the one that signs.
         certificate = x509.load_pem_x509_certificates(without_bom(read_regular(path)))[0]
     except FileNotFoundError as e:
-        raise GatewayError(
+        raise UrlwardError(
             f"{folder}: no certificate authority in it: give the filter's --confdir or --config; "
             "the filter makes one at its start, and --make now"
         ) from e
     except OSError as e:
-        raise GatewayError(f"{e.filename or folder}: {e.strerror or e}") from e
+        raise UrlwardError(f"{e.filename or folder}: {e.strerror or e}") from e
     except ValueError as e:
-        raise GatewayError(f"{path}: no certificate in it: move it away, and a new one is made") from e
+        raise UrlwardError(f"{path}: no certificate in it: move it away, and a new one is made") from e
     return Authority(folder, certificate)
 
 
@@ -125,13 +125,13 @@ def export(one: Authority, path: Path, form: str) -> None:
     """Write the certificate, without the key.
 
     Raises:
-        GatewayError: the path is that of a key.
+        UrlwardError: the path is that of a key.
         SourceError: it is that of anything else which is no certificate, or not writable.
     """
     for name in _SECRET:
         secret = one.folder / name
         if secret.exists() and path.exists() and path.samefile(secret):
-            raise GatewayError(f"{path}: holds the key, and would be overwritten")
+            raise UrlwardError(f"{path}: holds the key, and would be overwritten")
     check_place(path, _is_certificate, "no certificate")
     write_atomically(path, one.encoded(form))
 
@@ -173,17 +173,17 @@ def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
         config: tells who runs the filter, and what is decrypted.
 
     Raises:
-        GatewayError: the folder cannot be made.
+        UrlwardError: the folder cannot be made.
         SourceError: it has other files of these names, or one cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.samefile(one.folder):
-            raise GatewayError(
+            raise UrlwardError(
                 f"{folder}: the key is in there, and the page's folder is for everyone to read"
             )
     except OSError as e:
-        raise GatewayError(f"{folder}: {e.strerror or e}") from e
+        raise UrlwardError(f"{folder}: {e.strerror or e}") from e
     for name in FILES.values():
         check_place(folder / name, _is_certificate, "no certificate")
     check_place(folder / "index.html", lambda data: FILES["pem"].encode() in data, "another page")

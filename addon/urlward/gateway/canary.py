@@ -31,9 +31,10 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
 from urlward.dns.judge import Faults
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
-from urlward.gateway.table import CLIENTS, ENTRY, GatewayError, NoTableError, interfaces_of, targets_of
+from urlward.gateway.table import CLIENTS, ENTRY, NoTableError, interfaces_of, targets_of
 from urlward.lasting import lasting
 from urlward.proxy import notify
 from urlward.proxy.acceptor import is_shortage
@@ -166,7 +167,7 @@ class Canary:
             self._look_at_ourselves()
         except BrokenError as e:
             self._failed(str(e), ends=e.late or (e.short and self._is_short_for() < SHORT_FOR))
-        except GatewayError as e:
+        except UrlwardError as e:
             self._failed(f"rules: {e}")
         except Exception as e:  # noqa: BLE001 - a bug of ours is a failure too
             self._failed(f"a bug: {type(e).__name__}")
@@ -174,7 +175,7 @@ class Canary:
             self._came_through()
         # The rest of what keeps the kernel from being told is said by the signs of life.
         if self.why or self._passed:
-            with suppress(GatewayError):
+            with suppress(UrlwardError):
                 await self._kernel.tell_canary(self._worker, self.why or "ok", TOLD_FOR)
 
     async def _send(self, address: Address) -> None:
@@ -416,7 +417,7 @@ class Heartbeat:
             port: of the transparent proxy.
 
         Raises:
-            GatewayError: they do not, or there are none.
+            UrlwardError: they do not, or there are none.
         """
         self._steer_set.check(port, 0)
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
 from typing import Any
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.netlink import ACK, DUMP, REQUEST, answers, attributes, header
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
@@ -27,7 +28,6 @@ from urlward.gateway.table import (
     FAMILY_AND_NAME,
     LISTED,
     STEERED,
-    GatewayError,
     NoTableError,
     Setup,
     interfaces_of,
@@ -165,7 +165,7 @@ def up(nft: Nft, plan: RulesPlan, *, replace: bool = False) -> bool:
         Whether there were rules before.
 
     Raises:
-        GatewayError: such a filter lives, the plan does not make sense, or there is no policy routing for it.
+        UrlwardError: such a filter lives, the plan does not make sense, or there is no policy routing for it.
         NftError: the kernel refuses; nothing has changed.
     """
     # Where two do so at once, what one has read would not be so any more.
@@ -177,7 +177,7 @@ def _up(nft: Nft, plan: RulesPlan, *, replace: bool) -> bool:
     existing = _listing(nft)
     before = Setup.of(existing)
     if before is not None and not replace and _conflict(before, setup_of(plan)) and _alive(nft):
-        raise GatewayError(
+        raise UrlwardError(
             f"the rules are for a filter on port {before.listen}, which lives: end it first, or say --replace"
         )
     for name in outdated(plan, existing):
@@ -203,7 +203,7 @@ def _up(nft: Nft, plan: RulesPlan, *, replace: bool) -> bool:
                         reset_connections({before.listen, before.intercept} - {0}, foreign=True)
     except NoTableError as e:
         # All that the script names it makes itself, so what is missing is a part of nf_tables.
-        raise GatewayError(
+        raise UrlwardError(
             "this kernel lacks something of nf_tables that the rules need: "
             "the modules nft_ct, nft_nat, nft_redir, nft_masq, nft_reject_inet, nft_fib_inet"
             + (", nft_tproxy, nft_socket" if plan.gateway.keep_source else "")
@@ -218,7 +218,7 @@ def down(nft: Nft) -> None:
     what clients and origins send to its connections goes past it.
 
     Raises:
-        GatewayError: the kernel refuses.
+        UrlwardError: the kernel refuses.
     """
     with nft.turn():
         if (setup := Setup.of(_listing(nft))) is not None:

@@ -93,14 +93,6 @@ class Message(NamedTuple):
     body: bytes
 
 
-class ChangedMeanwhileError(NftError):
-    """The rules have changed since the state that a transaction was based on."""
-
-
-class OverrunError(NftError):
-    """Notifications were lost: more came than was read."""
-
-
 class Netlink:
     """nf_tables connection, in the network namespace of the thread that makes it.
 
@@ -162,15 +154,14 @@ class Netlink:
         """Current generation number of the kernel's rules."""
         return generation_of(self.ask(MessageKind.GETGEN, family=0)[0].body)[0]
 
-    def commit(self, messages: Sequence[tuple[MessageKind, int, bytes]], generation: int) -> None:
-        """Run a transaction: all of it, or nothing.
+    def commit(self, messages: Sequence[tuple[MessageKind, int, bytes]], generation: int) -> bool:
+        """Run a transaction: all of it, or nothing; False where the rules have changed since `generation`.
 
         Args:
             messages: kind, flags and attributes of each.
             generation: of the rules that it was made from.
 
         Raises:
-            ChangedMeanwhileError: they have changed since.
             OSError: the kernel refuses.
         """
         first = self._number + 1
@@ -192,17 +183,17 @@ class Netlink:
                     continue
                 code = -struct.unpack_from("=i", rest)[0]
                 if code == _RESTART:
-                    raise ChangedMeanwhileError("nftables: the rules have changed meanwhile")
+                    return False
                 if code:
                     raise OSError(code, os.strerror(code))
                 if number == last:
-                    return
+                    return True
 
     def notifications(self) -> Iterator[Message]:
         """Read the notifications that have arrived.
 
         Raises:
-            OverrunError: some were lost.
+            NftError: some were lost, since more came than was read.
         """
         while True:
             try:
@@ -211,7 +202,7 @@ class Netlink:
                 return
             except OSError as e:
                 if e.errno == errno.ENOBUFS:
-                    raise OverrunError("nftables: notifications were lost") from e
+                    raise NftError("nftables: notifications were lost") from e
                 raise
             for _, _, message, _ in split(data):
                 if message is not None:

@@ -11,9 +11,10 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.netlink import ACK, CREATE, RouteNetlink, attribute, attributes
 from urlward.gateway.system import sysctl
-from urlward.gateway.table import MARK, GatewayError
+from urlward.gateway.table import MARK
 
 TABLE: Final = 21365
 """Number of the routing table, which nobody else is likely to take."""
@@ -95,20 +96,20 @@ class Routing:
             What another hand has done, in words, where that was put right; otherwise empty.
 
         Raises:
-            GatewayError: the kernel refuses, or another's rule takes marked packets elsewhere.
+            UrlwardError: the kernel refuses, or another's rule takes marked packets elsewhere.
         """
         said = ""
         for family in _families():
             said = self._up(family) or said
         if (why := self.fault()) is not None:
-            raise GatewayError(why)
+            raise UrlwardError(why)
         return said
 
     def down(self) -> None:
         """Remove the rules and routes.
 
         Raises:
-            GatewayError: the kernel refuses.
+            UrlwardError: the kernel refuses.
         """
         for family in _NUMBERS:
             for rule in self._rules(family):
@@ -171,7 +172,7 @@ class Routing:
         except OSError as e:
             if e.errno in _ABSENT:
                 return []
-            raise GatewayError(f"routing: {(e.strerror or str(e)).lower()}") from e
+            raise UrlwardError(f"routing: {(e.strerror or str(e)).lower()}") from e
         found = []
         for rule in map(_read, dumped):
             if rule.preference > PREFERENCE:
@@ -187,7 +188,7 @@ class Routing:
             if e.errno in ((errno.EEXIST,) if flags else _ABSENT):
                 return False
             why = "lo is down" if e.errno == errno.ENETDOWN else (e.strerror or str(e)).lower()
-            raise GatewayError(f"routing: {why}") from e
+            raise UrlwardError(f"routing: {why}") from e
         return True
 
 

@@ -30,6 +30,7 @@ from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, split_address
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.routing import commands
 from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
 from urlward.gateway.system import (
@@ -60,7 +61,6 @@ from urlward.gateway.table import (
     NAT64_SEEN,
     SETUP,
     STEERED,
-    GatewayError,
     Setup,
 )
 
@@ -199,7 +199,7 @@ def rules(plan: RulesPlan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         existing: a listing of the table, and of each of those sets that `outdated` names, with elements.
 
     Raises:
-        GatewayError: the plan does not make sense.
+        UrlwardError: the plan does not make sense.
     """
     gateway, setup = plan.gateway, setup_of(plan)
     _check(plan, setup)
@@ -262,7 +262,7 @@ def _check(plan: RulesPlan, setup: Setup) -> None:
     own = [port for port in (setup.listen, setup.dns, setup.intercept) if port]
     twice = next((port for port in own if own.count(port) > 1), None)
     if twice:
-        raise GatewayError(
+        raise UrlwardError(
             f"port {twice} twice: --listen, gateway.dns.port and gateway.intercept_port must differ"
         )
 
@@ -365,7 +365,7 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         system: file that names the system's resolvers.
 
     Raises:
-        GatewayError: the filter cannot listen so; there is no resolver; see also `rules`.
+        UrlwardError: the filter cannot listen so; there is no resolver; see also `rules`.
     """
     gateway = config.gateway
     host, port = _listens(config, listen)
@@ -523,12 +523,12 @@ def parse_listen(text: str) -> tuple[str, int]:
     """Read ``HOST:PORT``; the host may be empty.
 
     Raises:
-        GatewayError: something else.
+        UrlwardError: something else.
     """
     try:
         return split_address(text, any_host=True)
     except ValueError as e:
-        raise GatewayError(f"listen: {e}") from e
+        raise UrlwardError(f"listen: {e}") from e
 
 
 def _answers(spec: str, port: int) -> bool:

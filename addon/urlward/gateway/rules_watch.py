@@ -23,18 +23,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.netlink import (
-    ChangedMeanwhileError,
     Message,
     MessageKind,
     Netlink,
-    OverrunError,
     generation_of,
     rules_changed,
 )
 from urlward.gateway.routing import Routing
 from urlward.gateway.system import interface_faults
-from urlward.gateway.table import GatewayError, NftError
+from urlward.gateway.table import NftError
 from urlward.gateway.table_copy import (
     TableCopy,
     begins_anew,
@@ -214,7 +213,7 @@ class RulesWatch:
         routing_changed = self._routing_changed()
         try:
             self._read_news()
-        except OverrunError:
+        except NftError:
             self._resync_due = True
             self._forget_news()
         if self._resync_due:
@@ -249,7 +248,7 @@ class RulesWatch:
             try:
                 for _ in self._news.notifications():
                     pass
-            except OverrunError:
+            except NftError:
                 continue
             return
 
@@ -379,9 +378,7 @@ class RulesWatch:
         began = time.monotonic()
         self._last = began
         contested = self._contested
-        try:
-            self._netlink.commit(self._copy.messages(WINDOW if contested else 0.0), self._generation)
-        except ChangedMeanwhileError:
+        if not self._netlink.commit(self._copy.messages(WINDOW if contested else 0.0), self._generation):
             return  # what has come meanwhile says what is to be done
         self._took = time.monotonic() - began
         self._there = True
@@ -409,7 +406,7 @@ class RulesWatch:
         if self._copy.keeps_source:
             try:
                 said = self._routing.up()
-            except GatewayError as e:
+            except UrlwardError as e:
                 why = str(e)
         if said:
             now = time.monotonic()

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from urlward.config import SYSTEM, Config
 from urlward.config.tables import split_address
-from urlward.gateway.table import GatewayError
+from urlward.engine.errors import UrlwardError
 from urlward.lists.build import write_atomically
 from urlward.proxy.preflight import names_in
 from urlward.state.folder import SERVICE as STATE
@@ -42,7 +42,7 @@ def files(config_path: Path | None, config: Config) -> dict[Path, str]:
         config: what it says.
 
     Raises:
-        GatewayError: a path that a unit cannot name.
+        UrlwardError: a path that a unit cannot name.
     """
     path, command = _nameable((config_path or SYSTEM).absolute()), _nameable(_command())
     writable = [str(_nameable(one)) for one in _written(config)]
@@ -78,7 +78,7 @@ def proxy_files(command: Path | None = None) -> dict[str, str]:
         command: urlward as the unit starts it; this one where None.
 
     Raises:
-        GatewayError: a path that a unit cannot name.
+        UrlwardError: a path that a unit cannot name.
     """
     from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT
 
@@ -98,7 +98,7 @@ def publisher_files(command: Path | None = None) -> dict[str, str]:
     """Files for systemd of a publisher, as `proxy_files`.
 
     Raises:
-        GatewayError: a path that a unit cannot name.
+        UrlwardError: a path that a unit cannot name.
     """
     command = _nameable(command or _command())
     values = {"user": PUBLISHER, "lists": "/srv/lists"}
@@ -111,7 +111,7 @@ def publisher_files(command: Path | None = None) -> dict[str, str]:
 
 def _nameable(path: Path) -> Path:
     if any(c.isspace() or c in "%\\\"'$;" for c in str(path)):
-        raise GatewayError(f"{path}: a service cannot use a path with such letters in it")
+        raise UrlwardError(f"{path}: a service cannot use a path with such letters in it")
     return path
 
 
@@ -125,14 +125,14 @@ def install(made: Mapping[Path, str], prefix: Path) -> Iterator[Path]:
 
     Raises:
         SourceError: not writable.
-        GatewayError: likewise.
+        UrlwardError: likewise.
     """
     for path, text in made.items():
         target = prefix / path.relative_to("/")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as e:
-            raise GatewayError(f"{target.parent}: {e.strerror or e}") from e
+            raise UrlwardError(f"{target.parent}: {e.strerror or e}") from e
         write_atomically(target, text.encode())
         yield target
 

@@ -22,6 +22,7 @@ from cachetools import LRUCache
 
 from urlward.config import GatewayTable
 from urlward.dns.resolved import MARGIN
+from urlward.engine.errors import UrlwardError
 from urlward.gateway.nft import Nft
 from urlward.gateway.steerable import NAT64, Address, Steerable, plain
 from urlward.gateway.table import (
@@ -38,9 +39,7 @@ from urlward.gateway.table import (
     NAT64_SEEN,
     SETUP,
     STEERED,
-    GatewayError,
     NftError,
-    NoRulesError,
     NoTableError,
     SetFullError,
     Setup,
@@ -336,7 +335,7 @@ class SteerSet:
             dns_port: where DNS is answered, 0 where nothing is steered.
 
         Raises:
-            GatewayError: no rules, rules for another filter, or no permission.
+            UrlwardError: no rules, rules for another filter, or no permission.
         """
         check_rules(self._nft, self._gateway, listen_port, dns_port)
 
@@ -711,22 +710,22 @@ def check_rules(nft: Nft, gateway: GatewayTable, listen_port: int, dns_port: int
         dns_port: where DNS is answered, 0 where nothing is steered.
 
     Raises:
-        NoRulesError: there are none.
-        GatewayError: they are for another filter, or there is no permission.
+        NoTableError: there are none.
+        UrlwardError: they are for another filter, or there is no permission.
     """
     try:
         setup = Setup.of(nft.json(f"list chain {FAMILY_AND_NAME} {SETUP}"))
     except NoTableError as e:
-        raise NoRulesError("no rules in the kernel: run `urlward gateway up` first") from e
+        raise NoTableError("no rules in the kernel: run `urlward gateway up` first") from e
     if setup is None:
-        raise GatewayError("the kernel's rules are another release's: run `urlward gateway up`")
+        raise UrlwardError("the kernel's rules are another release's: run `urlward gateway up`")
     again = "run `urlward gateway up` with this configuration"
     if bool(setup.dns) != bool(dns_port):
         are, this = ("steer", "does not") if setup.dns else ("do not steer", "does")
-        raise GatewayError(f"the kernel's rules {are}, this filter {this}: {again}")
+        raise UrlwardError(f"the kernel's rules {are}, this filter {this}: {again}")
     if (setup.source == "kept") != gateway.keep_source:
         are, this = ("keep", "does not") if setup.source == "kept" else ("do not keep", "does")
-        raise GatewayError(
+        raise UrlwardError(
             f"the kernel's rules {are} clients' addresses (keep_source), this filter {this}: {again}"
         )
     intercept = gateway.intercept_port if dns_port and gateway.steered == "intercept" else 0
@@ -736,7 +735,7 @@ def check_rules(nft: Nft, gateway: GatewayTable, listen_port: int, dns_port: int
         ("intercept_port", setup.intercept, intercept),
     ):
         if rules != ours:
-            raise GatewayError(
+            raise UrlwardError(
                 f"the kernel's rules are for {what} {rules or 'none'}, this filter has {ours or 'none'}: "
                 f"{again}"
             )

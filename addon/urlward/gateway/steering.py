@@ -35,7 +35,6 @@ from urlward.gateway.system import own_addresses
 from urlward.gateway.table import NoTableError
 from urlward.lasting import lasting
 from urlward.plan import Address
-from urlward.proxy.addon import NoListError
 from urlward.proxy.settings import hook_address
 from urlward.proxy.workers import Worker, is_first
 from urlward.records.metrics import Metrics
@@ -281,7 +280,7 @@ class Steering:
             port: where those listen that say nothing else.
 
         Raises:
-            GatewayError: they do not; there are none; this process may not change them.
+            UrlwardError: they do not; there are none; this process may not change them.
         """
         takes = check_modes(self._gateway, modes, port, steer=True)
         self._steer_set.check(takes, self._gateway.dns.port)
@@ -474,7 +473,7 @@ class Steering:
     def _matcher(self) -> Matcher:
         keeper = self._keeper()
         if keeper is None:
-            raise NoListError
+            raise RuntimeError("no list is loaded, so nothing can be decided")
         return keeper.matcher
 
     async def _live(self) -> None:

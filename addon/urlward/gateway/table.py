@@ -133,10 +133,6 @@ def targets_of(rule: Mapping[str, Any]) -> list[str]:
     return [part[how]["target"] for part in rule.get("expr", ()) for how in ("jump", "goto") if how in part]
 
 
-class GatewayError(UrlwardError):
-    """Rules, a setting or this machine do not allow what was asked for; the message says what to do."""
-
-
 @contextmanager
 def located(config: Config) -> Iterator[None]:
     """Add to an error where its key stands in the file.
@@ -150,11 +146,7 @@ def located(config: Config) -> Iterator[None]:
         raise config.refused(e.problem) from e
 
 
-class NoRulesError(GatewayError):
-    """The kernel has no rules that would lead traffic to a filter."""
-
-
-class NftError(GatewayError):
+class NftError(UrlwardError):
     """The kernel, or libnftables, refused a command, or is not to be had: it is missing, or not permitted."""
 
     @classmethod

@@ -12,9 +12,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header
+from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header, wrong_length
 from urlward.engine.compiler import Compiler
-from urlward.engine.errors import ArtifactError, EntryError, TruncatedError, UrlwardError
+from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
 from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
 from urlward.lists.formats import (
     AUTO,
@@ -299,7 +299,7 @@ def _check_length(path: Path, fd: int) -> None:
         header = read_header(os.pread(fd, HEADER_SIZE, 0))
         size = os.fstat(fd).st_size
         if size > header.size:
-            raise SourceError(f"{path}: {TruncatedError(size, header.size)}")
+            raise SourceError(f"{path}: {wrong_length(size, header.size)}")
 
 
 def unreadable(path: Path, error: OSError | ValueError) -> SourceError:

@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from urlward.engine.artifact import Header
 from urlward.engine.dates import time_text
-from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, SignatureError, UnsignedError
+from urlward.engine.errors import ArtifactError, KeyFileError, RotationError
 from urlward.engine.signing import (
     ROTATION_MAGIC,
     SIGNING_KEY_SIZE,
@@ -135,34 +135,6 @@ _SHARE, _LONGEST = 10, 7 * 86400
 _NAMED_KEYS = 3
 _HEX = re.compile(r"[0-9A-Fa-f]{64}")
 
-type Reason = Literal[
-    "unsigned",
-    "unknown signer",
-    "bad signature",
-    "key not yet in use",
-    "retired key",
-    "older serial",
-    "forked serial",
-    "not yet valid",
-    "expired",
-]
-
-
-class TrustError(ArtifactError):
-    """An artifact that is not accepted.
-
-    Attributes:
-        reason: in a word or two, for metrics.
-        found: what the artifact has: a key, a serial, a checksum or a time.
-        expected: what it should have.
-    """
-
-    def __init__(self, reason: Reason, message: str, *, found: str, expected: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-        self.found = found
-        self.expected = expected
-
 
 @dataclass(frozen=True, slots=True)
 class Validity:
@@ -244,7 +216,7 @@ class Trust:
             grace: seconds for which an expired artifact is still taken.
 
         Raises:
-            TrustError: why not.
+            ArtifactError: why not.
         """
         signer = self.check_signer(header, now=now)
         check_serial(header, last_serial, last_checksum)
@@ -254,7 +226,7 @@ class Trust:
         """Check that an artifact has been signed by a trusted key; None where this trust has no keys.
 
         Raises:
-            TrustError: ``unsigned``, ``unknown signer``, ``bad signature``, ``key not yet in use``,
+            ArtifactError: ``unsigned``, ``unknown signer``, ``bad signature``, ``key not yet in use``,
                 ``retired key``.
         """
         if not self.keys:
@@ -264,14 +236,13 @@ class Trust:
         term = self._terms.get(signer) if signer else None
         if signer and term is None:
             text = f"signed by {signer.short}, trusted: {known}; is a rotation statement missing?"
-            raise TrustError("unknown signer", text, found=str(signer), expected=known)
+            raise ArtifactError(text, "unknown signer")
         try:
             signer = check_signature(header)
-        except UnsignedError as e:
-            text = f"not signed, trusted: {known}"
-            raise TrustError("unsigned", text, found="no signature", expected=known) from e
-        except SignatureError as e:
-            raise TrustError("bad signature", str(e), found=header.signature.hex(), expected=e.signer) from e
+        except ArtifactError as e:
+            if e.reason == "unsigned":
+                raise ArtifactError(f"not signed, trusted: {known}", "unsigned") from e
+            raise ArtifactError(str(e), "bad signature") from e
         _check_term(header, signer, self._terms[signer], now)
         return signer
 
@@ -305,36 +276,34 @@ def check_serial(header: Header, last_serial: int, last_checksum: bytes = b"") -
     """Refuse an issue that has been overtaken; see `Trust.check`.
 
     Raises:
-        TrustError: ``older serial``, ``forked serial``.
+        ArtifactError: ``older serial``, ``forked serial``.
     """
     serial = header.serial
     if serial < last_serial:
         text = f"serial {serial}, but {last_serial} has been taken: an older artifact, served again"
-        raise TrustError("older serial", text, found=str(serial), expected=str(last_serial))
+        raise ArtifactError(text, "older serial")
     if serial == last_serial and last_checksum and last_checksum != header.checksum:
         found, expected = header.checksum.hex(), last_checksum.hex()
         text = f"serial {serial} has been taken with checksum {expected}, this one has {found}"
-        raise TrustError(
-            "forked serial", f"{text}: two artifacts of one serial", found=found, expected=expected
-        )
+        raise ArtifactError(f"{text}: two artifacts of one serial", "forked serial")
 
 
 def check_dates(header: Header, *, now: float, grace: float, signer: PublicKey | None = None) -> Validity:
     """Check an artifact's dates, and for how long it is good; see `Trust.check`.
 
     Raises:
-        TrustError: ``not yet valid``, ``expired``.
+        ArtifactError: ``not yet valid``, ``expired``.
     """
     start, until = header.valid_from, header.valid_until
     if now < start:
         text = f"valid from {time_text(start)}, which is to come (is the clock right?)"
-        raise TrustError("not yet valid", text, found=time_text(start), expected=time_text(now))
+        raise ArtifactError(text, "not yet valid")
     if not until:
         return Validity("ok", until, "", signer)
     end = time_text(until)
     if now >= until + grace:
         text = f"expired at {end}, and the {_span(grace)} of grace are over: a newer issue is needed"
-        raise TrustError("expired", text, found=end, expected=time_text(now))
+        raise ArtifactError(text, "expired")
     if now >= until:
         left = _span(until + grace - now)
         return Validity("expired", until, f"expired at {end}, is not taken any more in {left}", signer)
@@ -347,13 +316,11 @@ def _check_term(header: Header, signer: PublicKey, term: _Term, now: float) -> N
     if now < term.start:
         start = time_text(term.start)
         text = f"signed by {signer.short}, which signs from {start} (is the clock right?)"
-        raise TrustError("key not yet in use", text, found=time_text(now), expected=start)
+        raise ArtifactError(text, "key not yet in use")
     if term.retired is not None and header.serial > term.retired.last_serial:
         last, new = term.retired.last_serial, term.retired.new
         text = f"serial {header.serial} signed by {signer.short}, which was retired after serial {last}"
-        raise TrustError(
-            "retired key", f"{text} for {new.short}", found=str(header.serial), expected=f"at most {last}"
-        )
+        raise ArtifactError(f"{text} for {new.short}", "retired key")
 
 
 def _terms(keys: Iterable[PublicKey], rotations: Sequence[Rotation]) -> dict[PublicKey, _Term]:

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError, UrlwardError
+from urlward.engine.errors import ArtifactError, UrlwardError
 from urlward.policy.allows import Allow, add_allow, allowed_by, end_allow
 from urlward.policy.reasons import reason_of
 from urlward.records.holds import held_references
@@ -41,10 +41,6 @@ MAX_KEPT = 1000
 """Objections; of more the oldest that are closed, and of no reference that is held, go first."""
 
 State = Literal["open", "granted", "declined"]
-
-
-class FullError(UrlwardError):
-    """Too many objections are open or held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +104,8 @@ def add_objection(
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        FullError: `MAX_KEPT` are open or held.
-        UrlwardError: it is not known what is held.
-        UrlwardError: the record of them is damaged.
+        UrlwardError: `MAX_KEPT` are open or held, it is not known what is held, or the record of them is
+            damaged.
         StateError: the folder cannot be used.
     """
     made = Objection(
@@ -122,7 +117,7 @@ def add_objection(
         while len(kept) >= MAX_KEPT:
             closed = next((one for one in kept if one.state != "open" and one.reference not in held), None)
             if closed is None:
-                raise FullError(f"{MAX_KEPT} objections are open or held: decide some")
+                raise UrlwardError(f"{MAX_KEPT} objections are open or held: decide some")
             kept.remove(closed)
         KEPT.write(state, [*kept, made])
     return made
@@ -132,7 +127,7 @@ def message_of(objection: Objection, key: Key) -> str:
     """Open an objection's message; a sentence that says so where the key does not fit."""
     try:
         return key.unseal(objection.sealed).decode(errors="replace")
-    except DamagedError:
+    except ArtifactError:
         logger.error("objection %s does not open under the local key", objection.id)
         return "(sealed under another key)"
 
@@ -294,7 +289,7 @@ def objection_content(one: Objection, key: Key) -> dict[str, Any]:
         key: its local key.
 
     Raises:
-        DamagedError: it does not open under the key.
+        ArtifactError: it does not open under the key.
     """
     return KEPT.opened(one, key.unseal(one.sealed).decode())
 

@@ -23,10 +23,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, HTTPError, RequestHandler
 
-from urlward.config import Config, ObjectionsTable, PageTable
+from urlward.config import ObjectionsTable, PageTable
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.objections.objections import FullError, Objection, add_objection, normal_message
+from urlward.objections.objections import Objection, add_objection, normal_message
 from urlward.page.words import (
     SHARED,
     BlockPageError,
@@ -38,7 +38,7 @@ from urlward.page.words import (
     normal_tag,
 )
 from urlward.records.bounded_server import BoundedServer, Held
-from urlward.records.event import ReferenceTextError, parse_reference
+from urlward.records.event import parse_reference
 from urlward.records.privacy import network_of, plain_address
 
 _HOUR = 3600.0
@@ -256,7 +256,7 @@ class ObjectionDesk:
         try:
             reference = parse_reference(reference)
             message = normal_message(message, self._table.max_length)
-        except (ReferenceTextError, UrlwardError):
+        except UrlwardError:
             return FAULTY
         if wait := self._limit.take(network_of(address), self._timer()):
             return Reply(HTTPStatus.TOO_MANY_REQUESTS, "later", wait=math.ceil(wait))
@@ -266,9 +266,6 @@ class ObjectionDesk:
             objection = await asyncio.to_thread(
                 add_objection, self._state, self._key, reference, message, client=client, now=now
             )
-        except FullError as e:
-            logger.error("objections: %s", e)
-            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
         except UrlwardError as e:
             logger.error("objections: one is lost: %s", e)
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, "later", wait=_RETRY)
@@ -309,7 +306,7 @@ class ObjectionHandler(RequestHandler):
         """Show the form, with the reference that the URL has."""
         try:
             reference = parse_reference(self.get_query_argument("reference", ""))
-        except ReferenceTextError:
+        except UrlwardError:
             reference = ""
         self._send(self._desk.page.form(self._languages(), reference))
 
@@ -400,51 +397,13 @@ def serve_objections(
     return server
 
 
-def start_objections(
-    config: Config,
-    state: Path,
-    key: Key,
-    *,
-    conceal: Conceal,
-    taken: Callable[[Objection], None],
-    held: Held | None = None,
-) -> HTTPServer | None:
-    """As `serve_objections`, for a whole configuration; None where it says nothing of objections here.
+async def take_objections(desk: ObjectionDesk, table: ObjectionsTable, held: Held | None = None) -> None:
+    """Take objections as `serve_objections`, until cancelled.
 
     Raises:
-        UrlwardError: a text or the address cannot be used.
+        UrlwardError: the address cannot be listened on.
     """
-    table = config.objections
-    if table is None or table.address is None:
-        return None
-    return serve_objections(
-        ObjectionDesk(table, config.page, state, key, conceal=conceal, taken=taken), table, held
-    )
-
-
-async def take_objections(
-    config: Config,
-    state: Path,
-    key: Key,
-    *,
-    conceal: Conceal,
-    taken: Callable[[Objection], None],
-    held: Held | None = None,
-) -> None:
-    """Take objections until cancelled.
-
-    Args:
-        config: of the filter.
-        state: the state folder.
-        key: its local key.
-        conceal: see there.
-        taken: is told of each.
-        held: sockets that are there.
-
-    Raises:
-        UrlwardError: a text or the address cannot be used.
-    """
-    server = start_objections(config, state, key, conceal=conceal, taken=taken, held=held)
+    server = serve_objections(desk, table, held)
     try:
         await asyncio.Future[None]()
     finally:

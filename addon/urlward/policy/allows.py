@@ -21,7 +21,7 @@ from urlward.engine.artifact import dump
 from urlward.engine.compiler import Compiler
 from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
-from urlward.engine.errors import DamagedError, EntryError, UrlError, UrlwardError
+from urlward.engine.errors import ArtifactError, EntryError, UrlError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.url import (
@@ -249,7 +249,7 @@ def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | Non
             try:
                 line = key.unseal(allow.sealed).decode("latin-1")
                 compiler.add(parse_line(line)[0])
-            except (DamagedError, EntryError, IndexError):
+            except (ArtifactError, EntryError, IndexError):
                 logger.error("allow %s does not open under the local key, and is not in force", allow.id)
     if not len(compiler):
         return None
@@ -323,7 +323,7 @@ def allow_content(allow: Allow, key: Key) -> dict[str, Any]:
         key: its local key.
 
     Raises:
-        DamagedError: it does not open under the key.
+        ArtifactError: it does not open under the key.
     """
     return KEPT.opened(allow, key.unseal(allow.sealed).decode("latin-1"))
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from urlward.engine.dates import parse_time, time_text
 from urlward.engine.digest import Key
 from urlward.engine.entry import Entry, Kind
-from urlward.engine.errors import DamagedError, EntryError, UrlwardError
+from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
 from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.telling import tells_digest
@@ -347,7 +347,7 @@ def line_of(entry: OwnEntry, key: Key) -> str:
     """
     try:
         return key.unseal(entry.sealed).decode()
-    except DamagedError as e:
+    except ArtifactError as e:
         raise UrlwardError(f"own entry {entry.id} does not open under the local key") from e
 
 

@@ -17,12 +17,13 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable, port_table
+from urlward.engine.errors import UrlwardError
 from urlward.proxy.block_page import BlockResponse, plain
 from urlward.proxy.head import RequestFields, RequestHead
 from urlward.proxy.layers import answer_now
 from urlward.proxy.mitm import Socks5AuthData
 from urlward.proxy.names import Client
-from urlward.proxy.passwords import PasswordError, Passwords
+from urlward.proxy.passwords import Passwords
 
 PAC_PATHS: Final = (b"/proxy.pac", b"/wpad.dat")
 
@@ -169,7 +170,7 @@ class Authentication:
             spec = ctx.options.proxyauth
             try:
                 self._urlward.take_passwords(Passwords(spec) if spec else None)
-            except PasswordError as e:
+            except UrlwardError as e:
                 raise exceptions.OptionsError(str(e)) from e
 
     async def socks5_auth(self, data: Socks5AuthData) -> None:

@@ -141,10 +141,6 @@ _QUIC_PORTS = frozenset({80, 443, 8443})
 _QUIC_INITIAL = 1200
 
 
-class NoListError(Exception):
-    """No list is loaded, so nothing can be decided."""
-
-
 class Urlward:
     """mitmproxy addon that filters its traffic.
 
@@ -722,7 +718,7 @@ class Urlward:
 
     def _matcher(self) -> Matcher:
         if self.keeper is None:
-            raise NoListError
+            raise RuntimeError("no list is loaded, so nothing can be decided")
         return self.keeper.matcher
 
     def _take_lists(self, config: Config) -> None:

@@ -20,7 +20,7 @@ from urlward.proxy.listeners import make_transparent
 from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
 from urlward.proxy.poller import Share
 from urlward.proxy.probing import MAX_WAIT, Probing
-from urlward.proxy.session import Client, Mode, Session
+from urlward.proxy.session import Mode, Session, SessionClient
 from urlward.proxy.workers import Worker, is_first
 
 MOST_WAITING = 1024
@@ -83,7 +83,7 @@ class Front(Mode):
                 sock.close()  # no rule has redirected it here: it would be one of the filter to itself
                 return
         self.addon.count_connection()
-        session = Session(self, sock, Client(peername, mode), address, share, tls=tls)
+        session = Session(self, sock, SessionClient(peername, mode), address, share, tls=tls)
         try:
             session.begin()
             if self.addon.probing is not None and self.addon.probing.slowing:

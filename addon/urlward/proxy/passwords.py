@@ -80,15 +80,11 @@ type Check = Callable[[bytes, bytes, str], bool]
 """Whether a user has a password, by a line as `_Pair` has it; may be slow, and may raise."""
 
 
-class PasswordError(UrlwardError):
-    """The ``proxyauth`` setting cannot be used."""
-
-
 def read_users(path: Path) -> dict[bytes, str]:
     """Users, and the hashes of their passwords, of lines ``user:hash``; of two for one user the first counts.
 
     Raises:
-        PasswordError: unreadable, without users, or with a line that is not one.
+        UrlwardError: unreadable, without users, or with a line that is not one.
     """
     return _users_of(path, _read(path))
 
@@ -97,7 +93,7 @@ def _read(path: Path) -> bytes:
     try:
         return without_bom(read_regular(path, MOST_USERS))
     except OSError as e:
-        raise PasswordError(f"{path}: {e.strerror or e}") from e
+        raise UrlwardError(f"{path}: {e.strerror or e}") from e
 
 
 def _users_of(path: Path, data: bytes) -> dict[bytes, str]:
@@ -106,14 +102,14 @@ def _users_of(path: Path, data: bytes) -> dict[bytes, str]:
         user, colon, hashed = line.strip().partition(b":")
         if not user or user.startswith(b"#"):
             if colon and not user:
-                raise PasswordError(f"{path}:{number}: no user")
+                raise UrlwardError(f"{path}:{number}: no user")
             continue
         if not _is_known(hashed.decode("latin-1")):
             what = "not a hash by bcrypt (as of htpasswd -B) or Argon2, or one that takes too long"
-            raise PasswordError(f"{path}:{number}: {what}")
+            raise UrlwardError(f"{path}:{number}: {what}")
         users.setdefault(user, hashed.decode("latin-1"))
     if not users:
-        raise PasswordError(f"{path}: no users")
+        raise UrlwardError(f"{path}: no users")
     return users
 
 
@@ -150,7 +146,7 @@ class _File:
         seen: the signature of the file as it was read first.
 
     Raises:
-        PasswordError: it cannot be used, and no other worker could.
+        UrlwardError: it cannot be used, and no other worker could.
     """
 
     def __init__(self, path: Path, run: RunFolder | None) -> None:
@@ -161,7 +157,7 @@ class _File:
         self.seen = Signature.of(path)
         try:
             self.users = self.read()
-        except PasswordError as e:
+        except UrlwardError as e:
             kept = self._kept()
             if kept is None:
                 raise
@@ -171,7 +167,7 @@ class _File:
         """Read the file, and keep it if it is valid.
 
         Raises:
-            PasswordError: it is not.
+            UrlwardError: it is not.
         """
         data = _read(self.path)
         users = _users_of(self.path, data)
@@ -198,13 +194,13 @@ def _check_of(spec: str) -> Check:
         try:
             check = ldap(spec)
         except Exception as e:  # noqa: BLE001 - its text has the password of the option in it
-            raise PasswordError(f"proxyauth: the LDAP server cannot be asked: {type(e).__name__}") from None
+            raise UrlwardError(f"proxyauth: the LDAP server cannot be asked: {type(e).__name__}") from None
         return lambda user, password, _line: check(
             user.decode(errors="replace"), password.decode(errors="replace")
         )
     user, colon, password = spec.encode().partition(b":")
     if not colon or b":" in password:
-        raise PasswordError("proxyauth: USER:PASSWORD, @FILE, any or ldap… is needed")
+        raise UrlwardError("proxyauth: USER:PASSWORD, @FILE, any or ldap… is needed")
     token = user + b":" + password
     return lambda user, password, _line: hmac.compare_digest(user + b":" + password, token)
 
@@ -237,7 +233,7 @@ class Passwords:
         on_trouble: told of what is wrong, by `urlward.records.metrics.TROUBLES`; with no words of its end.
 
     Raises:
-        PasswordError: it is none, or the file cannot be used.
+        UrlwardError: it is none, or the file cannot be used.
     """
 
     def __init__(self, spec: str, run: RunFolder | None = None) -> None:
@@ -325,7 +321,7 @@ class Passwords:
             again = float("inf")
             try:
                 users = await asyncio.to_thread(self._file.read)
-            except PasswordError as e:
+            except UrlwardError as e:
                 gone = isinstance(e.__cause__, FileNotFoundError)
                 self._unusable(f"{self._file.path} is gone" if gone else str(e))
                 again = now + AGAIN  # whether it may be read is no part of its signature

@@ -287,8 +287,10 @@ def _master(
         proxy.options.update(urlward_list=[str(path) for path in settings.lists], **settings.options)
     except exceptions.OptionsError as e:
         raise RunError(str(e).removeprefix("urlward: ")) from e
-    except OptionError as e:
-        raise settings.config.refused(*e.problems) from e
+    except RunError as e:
+        if e.problems:
+            raise settings.config.refused(*e.problems) from e
+        raise
     return proxy
 
 
@@ -300,10 +302,8 @@ def option_problems(settings: Settings) -> list[Problem]:
         root.addHandler(messages)
         try:
             _without_lists(replace(settings, confdir=folder), messages)
-        except OptionError as e:
-            return e.problems
         except RunError as e:
-            return [Problem("", str(e), in_file=False)]
+            return [*e.problems] or [Problem("", str(e), in_file=False)]
         finally:
             root.removeHandler(messages)
             forget_log_events(root)
@@ -313,23 +313,11 @@ def option_problems(settings: Settings) -> list[Problem]:
         return asyncio.run(tried(folder))
 
 
-class OptionError(RunError):
-    """Values of mitmproxy's own options that it refuses.
-
-    Attributes:
-        problems: one at least.
-    """
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__(str(problems[0]))
-        self.problems = problems
-
-
 def _set_options(opts: options.Options, settings: Settings, messages: Messages) -> None:
     """Set mitmproxy's own options.
 
     Raises:
-        OptionError: it refuses some.
+        RunError: it refuses some.
     """
     problems = []
     of_file = len(settings.config.mitmproxy)
@@ -349,7 +337,7 @@ def _set_options(opts: options.Options, settings: Settings, messages: Messages) 
         in_file = n < of_file
         problems.append(Problem(f"mitmproxy.{name}" if in_file else "--set", text, in_file))
     if problems:
-        raise OptionError(problems)
+        raise RunError(str(problems[0]), problems)
 
 
 def _without_lists(

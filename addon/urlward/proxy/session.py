@@ -84,7 +84,7 @@ class Mode:
 
 
 @dataclass(eq=False, slots=True)
-class Client:
+class SessionClient:
     """Client side of a session, as `urlward.proxy.names.Client`."""
 
     peername: tuple[Any, ...]
@@ -103,12 +103,12 @@ class Server:
     as_sent: ClassVar[bool] = True
 
 
-class Context:
+class SessionContext:
     """Context of a session, as `urlward.proxy.names.Context`."""
 
     __slots__ = ("client", "layers", "server")
 
-    def __init__(self, client: Client, address: tuple[str, int] | None, *, told: bool = False) -> None:
+    def __init__(self, client: SessionClient, address: tuple[str, int] | None, *, told: bool = False) -> None:
         self.client = client
         self.server = Server(address)
         self.layers: list[Any] = [_TOLD] if told else []
@@ -163,7 +163,7 @@ class Session:
         self,
         mode: Mode,
         sock: socket.socket | Lane,
-        client: Client,
+        client: SessionClient,
         address: tuple[str, int] | None,
         share: Share,
         *,
@@ -176,7 +176,7 @@ class Session:
         self.client = client
         self.active = self._begun = perf_counter()
         self.share = share
-        self._context = Context(client, address)
+        self._context = SessionContext(client, address)
         self._data = b""
         self._relay: Any = _REST
         self._place: Place | None = None
@@ -616,7 +616,7 @@ class Session:
         self._relay = _REST
         self._place = None
         self.client.tls, self.client.sni = False, None
-        self._context = Context(self.client, (origin.host, origin.port), told=told)
+        self._context = SessionContext(self.client, (origin.host, origin.port), told=told)
         self._to_proxy = False
         self._since = time.monotonic()
         self._client.receive, self._client.ended = self._first, self.close

@@ -1,6 +1,6 @@
 """Settings of ``urlward run``, and the addresses it listens on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from mitmproxy.proxy import mode_specs
 
 from urlward.config import Config, GatewayTable
+from urlward.config.problem import Problem
 from urlward.config.tables import split_address, variables
 from urlward.engine.errors import UrlwardError
 from urlward.options import OF_ADDON
@@ -22,7 +23,15 @@ _UNSHARED = ("local", "tun")
 
 
 class RunError(UrlwardError):
-    """The filter could not start."""
+    """The filter could not start.
+
+    Attributes:
+        problems: with mitmproxy's own options, where these are why.
+    """
+
+    def __init__(self, text: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(text)
+        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from msgspec import structs
 
 from urlward.config import Config, PublishTable
 from urlward.engine.artifact import HEADER_SIZE, parse, read_header
-from urlward.engine.delta import DeltaError, make_delta
+from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.signing import MAX_SERIAL, SigningKey, check_signature, sign_artifact
@@ -53,7 +53,6 @@ from urlward.publish.place import (
     ListPlace,
     OvertakenError,
     PlacedObject,
-    PlaceError,
 )
 from urlward.state.keys import read_key
 from urlward.units import in_words
@@ -510,6 +509,7 @@ class Lists:
 
         Raises:
             PlaceError: the place cannot be used.
+            ArtifactError: a version that is to be offered is gone, or damaged.
             LeaseLostError: another leads.
         """
         anew = False
@@ -629,28 +629,28 @@ class Lists:
         try:
             old = parse(self._version(name, serial))
             return None if key is None else make_delta(old, new, key)
-        except (ArtifactError, DeltaError, MissingError):
+        except ArtifactError:
             return None
 
     def _version(self, name: str, serial: int) -> bytes:
         """Read a version.
 
         Raises:
-            MissingError: it is gone, or damaged: nobody is offered that.
+            ArtifactError: it is gone, or damaged: nobody is offered that.
         """
         path = f"{VERSIONS}/{name}/{serial}.ward"
         found = self._place.read(path)
         if found is None:
-            raise MissingError(f"{self._place}: {path} is gone")
+            raise ArtifactError(f"{self._place}: {path} is gone")
         try:
             parse(found.data)
         except ArtifactError as e:
-            raise MissingError(f"{self._place}: {path} is damaged: {e}") from e
+            raise ArtifactError(f"{self._place}: {path} is damaged: {e}") from e
         return found.data
 
     def _is_kept(self, name: str, serial: int) -> bool:
         """Whether a version is there, as it was written."""
-        with suppress(MissingError):
+        with suppress(ArtifactError):
             return bool(self._version(name, serial))
         return False
 
@@ -688,7 +688,7 @@ class Lists:
     def _issue_again(self, rollout: Rollout, serial: int, above: int = 0) -> PublishedVersion:
         version = rollout.version(serial)
         if version is None:
-            raise MissingError(f"{self._place}: {rollout.name}: serial {serial} is not kept")
+            raise ArtifactError(f"{self._place}: {rollout.name}: serial {serial} is not kept")
         data = self._version(rollout.name, serial)
         return self._issue(rollout, data, structs.replace(version, released=False), above)
 
@@ -778,7 +778,3 @@ class Lists:
                 continue
             return rollout
         raise OvertakenError(f"{self._place}: {name}: others go on writing it")
-
-
-class MissingError(PlaceError):
-    """A version that is not there, or not whole, though its record is."""

@@ -24,7 +24,7 @@ from urlward.lists.source import read_artifact
 from urlward.publish.canaries import Sample, ask
 from urlward.publish.lease import Lease, LeaseLostError
 from urlward.publish.place import ListPlace, PlaceError
-from urlward.publish.rollout import Lists, MissingError, Rollout, read_rollouts
+from urlward.publish.rollout import Lists, Rollout, read_rollouts
 from urlward.state.watch import Signature
 from urlward.units import in_words
 
@@ -263,7 +263,7 @@ class Publisher:
         for table in self._config.feed:
             self._lists.claim(table.name)
             # Publishing makes good what is missing; what is damaged is in no other list's way, and said then.
-            with suppress(MissingError, ArtifactError):
+            with suppress(ArtifactError):
                 self._lists.offer(table.name)
 
     async def _follow(self, feeding: "asyncio.Future[None]") -> None:

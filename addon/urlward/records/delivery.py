@@ -18,8 +18,8 @@ from threading import Lock, Thread
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import Event
 from urlward.records.metrics import PUBLISHING, TROUBLES
-from urlward.records.outbox import Next, Outbox, OutboxError, Position
-from urlward.records.store import ReplacedError, Store
+from urlward.records.outbox import Next, Outbox, Position
+from urlward.records.store import ReplacedError, Store, StoreError
 
 DROPS_AGAIN = 60.0
 """Seconds between two reports of events dropped, while that goes on."""
@@ -329,7 +329,7 @@ class Delivery:
                 following = self._outbox.read(self.place, self.position, CHUNK)
                 if following.count:
                     self._given = following.last
-        except OutboxError:
+        except StoreError:
             # Who keeps the outbox in order says so.
             self._closing.wait(BACKOFF[0])
             return False

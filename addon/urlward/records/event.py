@@ -79,14 +79,6 @@ _LAST_TIME = 253_402_300_800_000
 _LAST_NUMBER = (1 << 63) - 1
 
 
-class EventError(UrlwardError):
-    """Values that do not make an event; the message names the field and quotes nothing."""
-
-
-class ReferenceTextError(UrlwardError):
-    """A text that is not a reference."""
-
-
 _REFERENCE = re.compile(r"[0-9A-HJKMNP-TV-Z]{12}").fullmatch
 _BETWEEN = re.compile(r"[\s_.\u00ad\u2010-\u2015\u2212-]+")
 # Crockford's base32 has no I, L and O (https://www.crockford.com/base32.html).
@@ -98,13 +90,11 @@ def parse_reference(text: str) -> str:
     has typed: in any case, with or without hyphens and blanks, I and L for 1, O for 0.
 
     Raises:
-        ReferenceTextError: it is none.
+        UrlwardError: it is none.
     """
     letters = _BETWEEN.sub("", text[:64]).upper().translate(_MISREAD)
     if not _REFERENCE(letters):
-        raise ReferenceTextError(
-            "reference: not three groups of four letters and digits, as on the block page"
-        )
+        raise UrlwardError("reference: not three groups of four letters and digits, as on the block page")
     return f"{letters[:4]}-{letters[4:8]}-{letters[8:]}"
 
 
@@ -112,7 +102,7 @@ def canonical_reference(text: str) -> str:
     """Normalise a reference as `parse_reference`; a text that is none stays as it is."""
     try:
         return parse_reference(text)
-    except ReferenceTextError:
+    except UrlwardError:
         return text
 
 
@@ -201,20 +191,20 @@ def events_of(data: bytes | msgspec.Raw) -> tuple[list[Event], int]:
     go, and how many others there are. They may come from anywhere.
 
     Raises:
-        EventError: no such array.
+        UrlwardError: no such array.
     """
     try:
         # Nearly always all of them are what they should be, which is quickly seen.
         return [_checked(event) for event in _READ.decode(data)], 0
-    except (msgspec.MsgspecError, EventError, RecursionError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UrlwardError, RecursionError, UnicodeDecodeError):
         pass
     try:
         rows = msgspec.json.decode(data, type=list[Any])
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as e:
-        raise EventError("not a JSON array") from e
+        raise UrlwardError("not a JSON array") from e
     found = []
     for row in rows:
-        with suppress(EventError):
+        with suppress(UrlwardError):
             found.append(event_of(row))
     return found, len(rows) - len(found)
 
@@ -223,13 +213,15 @@ def event_of(row: object) -> Event:
     """Decode one event; as `events_of`.
 
     Raises:
-        EventError: they are no event, or one too large to keep.
+        UrlwardError: they are no event, or one too large to keep.
     """
     try:
         return _checked(msgspec.convert(row, Event))
     except msgspec.ValidationError as e:
         where = _PLACE(str(e))
-        raise EventError(f"{FIELDS[int(where[1])] if where else 'an array'}: not what it should be") from None
+        raise UrlwardError(
+            f"{FIELDS[int(where[1])] if where else 'an array'}: not what it should be"
+        ) from None
 
 
 def _checked(event: Event) -> Event:
@@ -237,23 +229,23 @@ def _checked(event: Event) -> Event:
     texts: tuple[str, ...] = _texts(event)
     text = "".join(texts)
     if len(text) > MAX_TEXT:
-        raise EventError(f"{len(text)} characters, at most {MAX_TEXT}")
+        raise UrlwardError(f"{len(text)} characters, at most {MAX_TEXT}")
     # What no database takes would stay in the way of what comes after it.
     if len(text) > MAX_FIELD and max(map(len, texts[:-1])) > MAX_FIELD:
-        raise EventError(f"a field has more than {MAX_FIELD} characters")
+        raise UrlwardError(f"a field has more than {MAX_FIELD} characters")
     # No database of ours keeps NUL, and lone surrogates are no text.
     if not text.isprintable() and _CONTROLS(text):
-        raise EventError("control characters, or what is no character")
+        raise UrlwardError("control characters, or what is no character")
     if len(event.id) != 32 or not _ID.issuperset(event.id):
-        raise EventError("id: not 32 hexadecimal digits")
+        raise UrlwardError("id: not 32 hexadecimal digits")
     if len(event.digest) not in (0, 32):
-        raise EventError("digest: not 32 hexadecimal digits")
+        raise UrlwardError("digest: not 32 hexadecimal digits")
     if not 0 <= event.time < _LAST_TIME or not 0 <= event.serial <= _LAST_NUMBER:
-        raise EventError("time or serial: out of range")
+        raise UrlwardError("time or serial: out of range")
     if not 0 <= event.client_port < 65_536 or not 0 <= event.destination_port < 65_536:
-        raise EventError("port: out of range")
+        raise UrlwardError("port: out of range")
     if event.detail and not isinstance(detail_of(event), dict):
-        raise EventError("detail: not a JSON object")
+        raise UrlwardError("detail: not a JSON object")
     return event
 
 
@@ -261,12 +253,12 @@ def detail_of(event: Event) -> dict[str, Any]:
     """Decode an event's detail; empty for none.
 
     Raises:
-        EventError: it is not JSON.
+        UrlwardError: it is not JSON.
     """
     try:
         found: dict[str, Any] = json.loads(event.detail or "{}")
     except (ValueError, RecursionError):
-        raise EventError("detail: not JSON") from None
+        raise UrlwardError("detail: not JSON") from None
     return found
 
 
@@ -283,7 +275,7 @@ def from_json(given: Mapping[str, Any]) -> Event:
     """An event from what `as_json` has of it.
 
     Raises:
-        EventError: it is none.
+        UrlwardError: it is none.
     """
     try:
         values = {name: given[name] for name in FIELDS if name in given}
@@ -292,7 +284,7 @@ def from_json(given: Mapping[str, Any]) -> Event:
             values["detail"] = json.dumps(values["detail"], separators=(",", ":"))
         return event_of([*Event(**values)])
     except (KeyError, TypeError, ValueError) as e:
-        raise EventError("not an event as it is exported") from e
+        raise UrlwardError("not an event as it is exported") from e
 
 
 def time_of(given: Mapping[str, Any]) -> int:

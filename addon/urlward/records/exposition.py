@@ -50,7 +50,6 @@ from urlward.records.metrics import (
     ListFacts,
     RulesFacts,
     Snapshot,
-    SnapshotError,
     add,
     among,
     read_snapshot,
@@ -608,7 +607,7 @@ class Exposition(Collector):
         """Take a worker's snapshot: cumulative since its start; invalid ones are refused, and counted."""
         try:
             read = read_snapshot(snapshot, self._labels)
-        except SnapshotError:
+        except ValueError:
             self.refused += 1
             return
         self._sums.take(worker, read)

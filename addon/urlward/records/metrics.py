@@ -455,10 +455,6 @@ def _nested(counts: dict[tuple[str, str], int]) -> dict[str, dict[str, int]]:
     return found
 
 
-class SnapshotError(ValueError):
-    """A malformed snapshot, or one of an unknown version."""
-
-
 @dataclass(slots=True)
 class Snapshot:
     """Latest snapshot of one worker.
@@ -549,14 +545,14 @@ def read_snapshot(data: dict[str, Any], labels: Labels) -> Snapshot:
     """Parse a snapshot.
 
     Raises:
-        SnapshotError: it is none.
+        ValueError: it is none.
     """
     try:
         said = msgspec.convert(data, _Said)
     except msgspec.ValidationError as e:
-        raise SnapshotError(f"not a snapshot: {e}") from e
+        raise ValueError(f"not a snapshot: {e}") from e
     if said.version != VERSION:
-        raise SnapshotError(f"a snapshot of version {said.version}, and not {VERSION}")
+        raise ValueError(f"a snapshot of version {said.version}, and not {VERSION}")
     label = labels.origins.lists
     return Snapshot(
         started=said.started,
@@ -605,7 +601,7 @@ def _counts(said: _Said, labels: Labels) -> Counts:
     for name, bounds in BUCKETS.items():
         histogram = said.histograms.get(name)
         if histogram is None or len(histogram.counts) != len(bounds) + 1:
-            raise SnapshotError("not a snapshot: other buckets")
+            raise ValueError("not a snapshot: other buckets")
         found |= {(name, str(number)): count for number, count in enumerate(histogram.counts)}
         found[name, "sum"] = histogram.sum
     return found

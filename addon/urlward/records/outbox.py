@@ -26,9 +26,9 @@ from typing import NamedTuple
 import msgspec
 
 from urlward.engine.errors import UrlwardError
-from urlward.records.event import Event, EventError, detail_of, events_of
+from urlward.records.event import Event, detail_of, events_of
 from urlward.records.sqlite import DAMAGED, PRAGMAS, code_of, damage_in, files_of, obstacle, write_anew
-from urlward.records.store import Inode, identity
+from urlward.records.store import Inode, StoreError, identity
 from urlward.state.folder import (
     StateError,
     is_damage,
@@ -77,16 +77,8 @@ _LOST = "begun anew; events in it are lost"
 _NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 
 
-class OutboxError(UrlwardError):
-    """The outbox cannot be written or read; the message names the file."""
-
-
-class LostOutboxError(OutboxError):
+class LostOutboxError(StoreError):
     """The outbox was damaged, and is set aside; the message says what was wrong with it."""
-
-
-class _NoOutboxError(sqlite3.DatabaseError):
-    """A database that is not an outbox of this form."""
 
 
 class Batch(NamedTuple):
@@ -190,7 +182,7 @@ class Outbox:
             How many batches there was room for, from the first on.
 
         Raises:
-            OutboxError: nothing has been added.
+            StoreError: nothing has been added.
         """
         with self._writing() as db:
             taken, size = 0, self._used(db)
@@ -215,7 +207,7 @@ class Outbox:
             most: events, at which no further batch is read.
 
         Raises:
-            OutboxError: it cannot be read.
+            StoreError: it cannot be read.
         """
         count, found = 0, list[Event]()
         with self._reading() as db:
@@ -236,7 +228,7 @@ class Outbox:
         """Summarise what was appended after a cursor, for all stores.
 
         Raises:
-            OutboxError: it cannot be read.
+            StoreError: it cannot be read.
         """
         with self._reading() as db:
             rows = db.execute(
@@ -255,7 +247,7 @@ class Outbox:
         """Cursors of all stores, and whether each was down when its cursor was written.
 
         Raises:
-            OutboxError: it cannot be read.
+            StoreError: it cannot be read.
         """
         with self._reading() as db:
             rows = db.execute("SELECT store, seq, down FROM cursor").fetchall()
@@ -265,7 +257,7 @@ class Outbox:
         """Number of events after a cursor.
 
         Raises:
-            OutboxError: it cannot be read.
+            StoreError: it cannot be read.
         """
         with self._reading() as db:
             wanted = "SELECT CAST(total(events) AS INTEGER) FROM batch WHERE seq > ? AND store IN ('', ?)"
@@ -275,7 +267,7 @@ class Outbox:
         """Find the events with one of some references.
 
         Raises:
-            OutboxError: it cannot be read.
+            StoreError: it cannot be read.
         """
         texts, found = [reference.encode() for reference in references], list[Event]()
         with self._reading() as db:
@@ -288,7 +280,7 @@ class Outbox:
         """Size of the events in bytes.
 
         Raises:
-            OutboxError: it cannot be read.
+            StoreError: it cannot be read.
         """
         with self._reading() as db:
             return self._used(db)
@@ -301,7 +293,7 @@ class Outbox:
             up_to: up to where they all have all.
 
         Raises:
-            OutboxError: it is not done, and stores may be given again what they have.
+            StoreError: it is not done, and stores may be given again what they have.
         """
         marks = ", ".join("?" * len(cursors))
         with self._writing() as db:
@@ -330,7 +322,7 @@ class Outbox:
             How many events each of these will not get.
 
         Raises:
-            OutboxError: it is not done.
+            StoreError: it is not done.
         """
         lost = dict.fromkeys(behind, 0)
         gone = [(0, 0)]
@@ -361,7 +353,7 @@ class Outbox:
             held: references of what stays.
 
         Raises:
-            OutboxError: not all is deleted.
+            StoreError: not all is deleted.
         """
         deleted = after = 0
         changed = False
@@ -403,7 +395,7 @@ class Outbox:
 
         Raises:
             LostOutboxError: it was not.
-            OutboxError: it cannot be told.
+            StoreError: it cannot be told.
         """
         with self._reading() as db:
             why = damage_in(db)
@@ -432,7 +424,7 @@ class Outbox:
             end = time.monotonic() + WAIT
             while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 if time.monotonic() > end:
-                    raise OutboxError(f"{self.path}: what was deleted is still in the write-ahead log")
+                    raise StoreError(f"{self.path}: what was deleted is still in the write-ahead log")
                 time.sleep(0.05)
             db.execute(f"PRAGMA busy_timeout = {WAIT * 1000:.0f}")
 
@@ -456,7 +448,7 @@ class Outbox:
                 raise
             # Only now: what is committed to files that are gone by then is in no file that anybody can open.
             if self._is_replaced():
-                raise OutboxError(f"{self.path}: was deleted, moved or replaced while it was open")
+                raise StoreError(f"{self.path}: was deleted, moved or replaced while it was open")
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
@@ -473,17 +465,17 @@ class Outbox:
                 with suppress(sqlite3.Error):  # a log that begins anew needs no more room than it has
                     self._db.execute("PRAGMA wal_checkpoint(RESTART)")
             self.close()
-            if isinstance(e, _NoOutboxError) or code_of(e) in DAMAGED:
+            if code_of(e) in DAMAGED:
                 self._set_aside(e)
                 raise LostOutboxError(f"{self.path}: was damaged ({e})") from e
-            raise OutboxError(f"{self.path}: {e}") from e
+            raise StoreError(f"{self.path}: {e}") from e
         except OSError as e:
             self.close()
-            raise OutboxError(str(unusable(Path(e.filename or self.path), e))) from e
+            raise StoreError(str(unusable(Path(e.filename or self.path), e))) from e
         except StateError as e:
             self.close()
-            raise OutboxError(str(e)) from e
-        except OutboxError:
+            raise StoreError(str(e)) from e
+        except StoreError:
             self.close()
             raise
 
@@ -520,7 +512,7 @@ class Outbox:
                         db.execute(statement)
                     db.execute("COMMIT")
                 elif version != VERSION:
-                    raise OutboxError(
+                    raise StoreError(
                         f"{self.path}: of another version of urlward: use that one, or move the file away"
                     )
                 for statement in _COLUMNS:
@@ -532,7 +524,9 @@ class Outbox:
             except (sqlite3.OperationalError, UnicodeDecodeError) as e:  # the latter of a message's own text
                 db.close()
                 if isinstance(e, UnicodeDecodeError) or code_of(e) == sqlite3.SQLITE_ERROR:
-                    raise _NoOutboxError("its header or its tables are not an outbox's") from e
+                    damaged = sqlite3.DatabaseError("its header or its tables are not an outbox's")
+                    damaged.sqlite_errorcode = sqlite3.SQLITE_NOTADB
+                    raise damaged from e
                 raise
             except BaseException:
                 db.close()
@@ -568,7 +562,7 @@ def _alarm_of(event: Event) -> str:
     """Kind of the alarm that an event is; empty for none."""
     try:
         return str(detail_of(event).get("alarm", "")) if event.kind == "alarm" else ""
-    except EventError:
+    except UrlwardError:
         return ""
 
 
@@ -576,7 +570,7 @@ def _events(data: bytes) -> list[Event]:
     """Decode the events of a batch; what is none is left out."""
     try:
         return events_of(data)[0]
-    except EventError:
+    except UrlwardError:
         return []
 
 

@@ -30,8 +30,8 @@ from urlward.records.asking import Desk
 from urlward.records.delivery import ENDS, Delivery, RecorderState
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
 from urlward.records.exposition import Exposition
-from urlward.records.outbox import Batch, LostOutboxError, Outbox, OutboxError, Position, batch_of
-from urlward.records.store import Store
+from urlward.records.outbox import Batch, LostOutboxError, Outbox, Position, batch_of
+from urlward.records.store import Store, StoreError
 from urlward.records.writer import Process, Writer, processes
 from urlward.regular import read_regular
 from urlward.state.folder import locked, read_kept, set_aside, write_kept
@@ -97,7 +97,7 @@ def take_in_spools(state: Path, places: Mapping[str, str]) -> None:
         places: of the stores that are configured, by their names.
 
     Raises:
-        OutboxError: it does not take it; the rest stays where it is.
+        StoreError: it does not take it; the rest stays where it is.
         OSError: likewise.
         StateError: a damaged segment cannot be set aside.
     """
@@ -369,7 +369,7 @@ class Recorder:
                 self._say_trouble(self._writer.trouble)
             except LostOutboxError:
                 pass  # the next look finds another
-            except (OutboxError, OSError) as e:
+            except (StoreError, OSError) as e:
                 self._say_trouble(str(e))
             except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
                 self._say_trouble(f"a bug: {type(e).__name__}", "the outbox may fill up")
@@ -400,7 +400,7 @@ class Recorder:
         for step in steps:
             try:
                 step()
-            except (OutboxError, OSError) as e:
+            except (StoreError, OSError) as e:
                 failed = failed or e
         if failed is not None:
             raise failed
@@ -436,7 +436,7 @@ class Recorder:
             if (since := sign_of_life(self._state)) is not None:
                 text = "the process that records ended without a word"
                 self.tell_from_thread("gap", gap(since, self._now(), text))
-        except OutboxError as e:
+        except StoreError as e:
             self._spools_at = now + SPOOLS_AGAIN
             if not again:
                 logger.error("records: what waits in a spool of a version before is tried again: %s", e)
@@ -467,7 +467,7 @@ class Recorder:
         lost = "whether the outbox was another before is not known"
         try:
             found = read_kept(
-                self._level, 1, "level", lambda one: (int(one["file"]), int(one["time"])), OutboxError, lost
+                self._level, 1, "level", lambda one: (int(one["file"]), int(one["time"])), StoreError, lost
             )
         except UrlwardError as e:
             logger.error("records: %s; %s", e, lost)

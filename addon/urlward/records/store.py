@@ -71,7 +71,7 @@ def _identity(stored: dict[str, Any]) -> str:
 
 
 class StoreError(UrlwardError):
-    """A store that cannot be used now; the message names it, and no secret."""
+    """A store, or the outbox, that cannot be used now; the message names it, and no secret."""
 
 
 class AbsentError(StoreError):

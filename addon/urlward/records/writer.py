@@ -31,7 +31,8 @@ import msgspec
 
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
-from urlward.records.outbox import FOLDER, Batch, Outbox, OutboxError, batch_of
+from urlward.records.outbox import FOLDER, Batch, Outbox, batch_of
+from urlward.records.store import StoreError
 from urlward.state.folder import give_to_owner_of, made_folder
 
 logger = logging.getLogger("urlward.records")
@@ -258,7 +259,7 @@ class Writer:
             batches.append(one)
         taken = self._outbox.append(batches)
         if not taken:
-            raise OutboxError(f"{self._outbox.path}: full")
+            raise StoreError(f"{self._outbox.path}: full")
         for batch in batches[:taken]:
             self._batches.popleft()
             self._written += batch.events

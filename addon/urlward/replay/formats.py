@@ -37,10 +37,6 @@ _URL = rf"{_ORIGIN}(?P<target>[/?][!-\xff]*)?"
 _TARGET = r"(?P<target>/[!#-\[\]-\xff]*)"
 
 
-class BadLineError(UrlwardError):
-    """A line of a log that cannot be read; the message says why."""
-
-
 class Columns(NamedTuple):
     """A block's lines, one item a line in each column, empty where a line has no such part.
 
@@ -109,10 +105,10 @@ class LogFormat:
         """The URL of a line that is not for CONNECT; empty where it is for no request.
 
         Raises:
-            BadLineError: it cannot be read.
+            UrlwardError: it cannot be read.
         """
         if _stripped(columns.odd[row]):
-            raise BadLineError(self.unlike)
+            raise UrlwardError(self.unlike)
         origin, target = columns.origins[row], columns.targets[row] or self.read(columns.others[row])
         if not self.paths:
             return origin + target
@@ -120,7 +116,7 @@ class LogFormat:
             return target
         site = origin or self.site
         if not site:
-            raise BadLineError("no host (say which with --host)")
+            raise UrlwardError("no host (say which with --host)")
         return site + target
 
 
@@ -130,7 +126,7 @@ def _stripped(text: str) -> str:
 
 def _read_squid(other: str) -> str:
     if other == NONE or other.startswith("error:"):
-        raise BadLineError("no URL")
+        raise UrlwardError("no URL")
     return other
 
 
@@ -140,7 +136,7 @@ def _read_request(other: str) -> str:
     target = _VERSION.sub("", target).strip(" ")
     is_method = method.isascii() and method.replace("-", "").isalnum()
     if other and (not target or not is_method or method == "CONNECT"):
-        raise BadLineError("no request (the client sent none, or not HTTP)")
+        raise UrlwardError("no request (the client sent none, or not HTTP)")
     return "" if target == "*" else target
 
 
@@ -150,7 +146,7 @@ def _read_line(other: str) -> str:
 
 def _read_cell(other: str) -> str:
     if other == _NO_CELL:
-        raise BadLineError("no URL in its column")
+        raise UrlwardError("no URL in its column")
     return _stripped(other)
 
 
@@ -336,7 +332,7 @@ def _urls_of(log_format: LogFormat, lines: Sequence[str]) -> list[str]:
     for row in range(len(lines)):
         try:
             urls.append(columns.tunnels[row] or log_format.url(columns, row))
-        except BadLineError:
+        except UrlwardError:
             continue
     return urls
 

@@ -19,11 +19,11 @@ from secrets import token_hex
 from typing import Literal
 
 from urlward.engine.entry import Kind
-from urlward.engine.errors import UrlError
+from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import DEFAULT_PORTS, canonical_host, split_authority, split_url
 from urlward.engine.verdict import PASS, Verdict
-from urlward.replay.formats import NONE, BadLineError, Columns, LogFormat
+from urlward.replay.formats import NONE, Columns, LogFormat
 
 KEPT_LINES = 5
 """Numbers of unreadable lines that are kept for each reason."""
@@ -253,7 +253,7 @@ class LogJudge:
             if origin is None:
                 try:
                     origin, target = self._find(log_format, columns, row)
-                except (UrlError, BadLineError) as e:
+                except UrlwardError as e:
                     tally.bad.add(str(e), 1, [(log, first + row)])
                 if origin is None:
                     not_judged.add(row)
@@ -297,7 +297,7 @@ class LogJudge:
         """The origin and the target of a line that is odd, or whose origin is not kept; None if it has none.
 
         Raises:
-            BadLineError: it cannot be read.
+            UrlwardError: it cannot be read.
             UrlError: its URL has no canonical form.
         """
         if tunnel := columns.tunnels[row]:

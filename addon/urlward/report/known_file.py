@@ -64,7 +64,7 @@ def report_of(
         answers: who had the client's address, where an order asks for it.
 
     Raises:
-        EventError: an event's detail is damaged.
+        UrlwardError: an event's detail is damaged.
     """
     first = events[0]
     detail = detail_of(first)

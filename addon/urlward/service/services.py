@@ -25,7 +25,7 @@ from urlward.feeds.learn import Learning
 from urlward.lists.formats import AUTO
 from urlward.logs import inside
 from urlward.objections.objections import Objection, ObjectionBook
-from urlward.objections.server import take_objections
+from urlward.objections.server import ObjectionDesk, take_objections
 from urlward.plan import Reloads
 from urlward.records.bounded_server import Held
 from urlward.records.database import Database
@@ -306,14 +306,12 @@ class Services:
         def conceal(address: str, now: float) -> str:
             return privacy.client(address, round(now * 1000)) if privacy.keeps_persons else ""
 
-        await take_objections(
-            self._config,
-            self._state,
-            self._key,
-            conceal=conceal,
-            taken=self._objected,
-            held=self._held,
+        table = self._config.objections
+        assert table is not None
+        desk = ObjectionDesk(
+            table, self._config.page, self._state, self._key, conceal=conceal, taken=self._objected
         )
+        await take_objections(desk, table, self._held)
 
     def _objected(self, objection: Objection) -> None:
         """Fields of the event for an objection, without the message."""
