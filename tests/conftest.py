@@ -46,10 +46,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# A process of tests has ports of its own, none that the kernel gives to connections. Two runs beside each
-# other begin at different ones, and so do this module's two copies (pytest's and that which tests import).
-_SPAN = 20_000 // max(4, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-_FIRST = 10_000 + _SPAN * int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw"))
+# A process of tests has ports of its own, none that the kernel gives to connections; so have those of a run
+# that says that it is beside another. Others begin at different ones, and so do this module's two copies
+# (pytest's and that which tests import).
+_LEAST, _MOST = (30_000, 32_500) if os.environ.get("URLWARD_TESTS_BESIDE") else (10_000, 30_000)
+_SPAN = (_MOST - _LEAST) // max(4, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+_FIRST = _LEAST + _SPAN * int(os.environ.get("PYTEST_XDIST_WORKER", "gw3").removeprefix("gw"))
 _BEGIN = secrets.randbelow(_SPAN)
 _ports = itertools.cycle(_FIRST + (_BEGIN + n) % _SPAN for n in range(_SPAN))
 

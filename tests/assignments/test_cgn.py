@@ -31,6 +31,19 @@ def blocks(store: AssignmentStore, address: str) -> list[tuple[str, tuple[int, i
     return sorted((one.subscriber, one.ports, clock(one.start), clock(one.end)) for one in found)
 
 
+EVENTS = [
+    'RT_SRC_NAT_PBA_ALLOC [junos@2636.1.1.1.2.129 internal-ip="100.64.0.5" block-port-low="1024" '
+    'block-port-high="2047" reflexive-ip="198.51.100.7"]',
+    "RT_SRC_NAT_PBA_RELEASE: Subscriber 100.64.0.5 used [1/2], port block [1024-2047] from 198.51.100.7 x",
+    "JSERVICES_NAT_PORT_BLOCK_ALLOC: 100.64.0.5 -> 198.51.100.7:1024-2047",
+    "[UserbasedA - 100.64.0.5 - - 198.51.100.7 - 1024 2047 - -]",
+    "%ASA-6-305014: Allocated TCP block of ports for translation from in:100.64.0.5 to "
+    "out:198.51.100.7/1024-2047",
+    "CEF:0|A10|CFW|6|CGN 106|x|5|proto=TCP src=100.64.0.5 sourceTranslatedAddress=198.51.100.7 "
+    "sourceTranslatedPort=1024 cn3=2047",
+    "FIXED-NAT-PORTS 100.64.0.5->198.51.100.7:1024-2047",
+]
+
 COUNTS = [
     # file, rows, not understood: line and reason, other lines
     ("juniper.log", 10, [(11, "no block-port-high")], 2),
@@ -86,6 +99,42 @@ def test_the_zone_is_of_times_that_do_not_say_theirs() -> None:
     assert found[4] == moment("14:06:41")
 
 
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize(
+    ("time", "clock"),
+    [
+        ("Nov 18 2026 15:30:00 UTC:", "15:30:00"),
+        ("Nov 18 2026 15:30:00 CET:", "14:30:00"),
+        ("Nov 18 2026 15:30:00 CGN", "14:30:00"),  # its name
+        ("Nov 18 2026 15:30:00 +0530 cgn-1", "10:00:00"),
+        ("2026 Nov 18 15:30:00.5 +05:30 cgn-1", "10:00:00.500"),
+        ("2026-11-18T15:30:00,500+05:30 cgn-1", "10:00:00.500"),
+        ("2026-11-18 15:30:00 +0530 cgn-1", "10:00:00"),
+        ("2026/11/18 15:30:00 GMT cgn-1", "15:30:00"),
+        ("2026-11-18T15:30:00Z 192.0.2.9 Nov 18 2026 15:39:00 UTC:", "15:39:00"),
+        ("Nov 18 15:30:01 2026 Nov 18 15:30:00 cgn-1", "14:30:00"),
+        ("Nov 18 2026 15:30:00 CEST:", "another zone than --zone"),
+        ("Nov 18 2026 15:30:00 MEZ:", "another zone than --zone"),
+        ("2026-11-18T15:30:00 EST cgn-1", "another zone than --zone"),
+        ("2026-11-18T15:30:00Z 192.0.2.9 Nov 18 2026 17:30:00:", "ahead of its collector's"),
+    ],
+)
+def test_the_zone_that_a_time_says(event: str, time: str, clock: str) -> None:
+    parsed = CgnParser(ReadOptions(zone=ZoneInfo("Europe/Berlin"))).parse([f"{time} {event}"])
+    if parsed.faults:
+        assert clock in parsed.faults[0].reason
+    else:
+        ((*_, start, _, seen, _, _, _),) = parsed.sightings
+        assert moment(clock) in (start, seen)
+
+
+def test_a_zone_s_name_tells_the_two_times_that_a_clock_shows() -> None:
+    parser = CgnParser(ReadOptions(zone=ZoneInfo("Europe/Berlin")))
+    for name, hour in (("CEST", 0), ("CET", 1)):
+        (found,) = parser.parse([f"Oct 25 2026 02:30:00 {name}: {EVENTS[3]}"]).sightings
+        assert found[4] == moment(f"{hour:02}:30:00") - 24 * DAY
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -103,18 +152,6 @@ def test_events_that_are_not_understood(line: str, reason: str) -> None:
     assert "100.64" not in told
 
 
-EVENTS = [
-    'RT_SRC_NAT_PBA_ALLOC [junos@2636.1.1.1.2.129 internal-ip="100.64.0.5" block-port-low="1024" '
-    'block-port-high="2047" reflexive-ip="198.51.100.7"]',
-    "RT_SRC_NAT_PBA_RELEASE: Subscriber 100.64.0.5 used [1/2], port block [1024-2047] from 198.51.100.7 x",
-    "JSERVICES_NAT_PORT_BLOCK_ALLOC: 100.64.0.5 -> 198.51.100.7:1024-2047",
-    "[UserbasedA - 100.64.0.5 - - 198.51.100.7 - 1024 2047 - -]",
-    "%ASA-6-305014: Allocated TCP block of ports for translation from in:100.64.0.5 to "
-    "out:198.51.100.7/1024-2047",
-    "CEF:0|A10|CFW|6|CGN 106|x|5|proto=TCP src=100.64.0.5 sourceTranslatedAddress=198.51.100.7 "
-    "sourceTranslatedPort=1024 cn3=2047",
-    "FIXED-NAT-PORTS 100.64.0.5->198.51.100.7:1024-2047",
-]
 TIMES = [
     "2026-11-18T15:30:00Z",
     "Nov 18 2026 15:30:00",
@@ -129,7 +166,7 @@ TIMES = [
     "header",
     [
         "{} ", "{} cgn-1 ", "<14>1 {} cgn-1.example.net ", "<14>{} 192.0.2.1 ", "{} UTC cgn-1 ",
-        "{} 192.0.2.1 thunder-1/part-1  ", "<189>123: {} ", "{} 2001:db8::1 ", "<166>:{} CET: ",
+        "{} 192.0.2.1 thunder-1/part-1  ", "<189>123: {} ", "{} 2001:db8::1 ", "<166>:{} UTC: ",
         "Nov 18 15:30:01 collector <14>1 {} cgn-1 ", "2026-11-18T15:30:01Z 192.0.2.9 1 {} 192.0.2.1 ",
         "Nov 18 15:30:01 192.0.2.9 {} ", "Nov 18 15:30:01 192.0.2.9 {} cgn-1 ", "2026-11-18T15:30:01Z {} ",
         "2026-11-18 15:30:01\tLocal4.Info\t192.0.2.9\t{} ", "{} local7.notice cgn-1 ", "<134> 1 {} cgn-1 ",

@@ -6,7 +6,7 @@ import pytest
 from assignments.support import START, at, intervals, read
 from urlward.assignments import importing
 from urlward.assignments.formats import ReadOptions
-from urlward.assignments.importing import Imported, follow
+from urlward.assignments.importing import Imported, follow, in_order
 from urlward.assignments.interval import AssignmentError
 from urlward.assignments.store import AssignmentStore, Changes
 
@@ -142,6 +142,44 @@ def test_following(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     path.write_text(HEADER + rows(5))
     assert tail.rows() == 1
     assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4", "s5"}
+
+
+def test_two_readers_of_one_source(store: AssignmentStore, tmp_path: Path) -> None:
+    """Such as of the files of two servers: what one has read is no other's to write over or to end."""
+    paths = [tmp_path / f"{name}.csv" for name in "ab"]
+    for path in paths:
+        path.write_text("address,from,subscriber,event\n")
+    one, other = (Tail(store, path) for path in paths)
+
+    def say(path: Path, seconds: int, subscriber: str, event: str) -> None:
+        with path.open("a") as file:
+            file.write(f"192.0.2.7,{at(seconds)},{subscriber},{event}\n")
+
+    say(paths[1], 0, "anna", "start")
+    say(paths[1], 10, "anna", "stop")
+    assert other.rows() == 2
+    say(paths[0], 20, "berta", "start")
+    assert one.rows() == 1
+    say(paths[1], 30, "carla", "start")
+    assert other.rows() == 3
+    say(paths[0], 31, "berta", "stop")
+    assert one.rows() == 2
+    assert intervals(store, "192.0.2.7") == [
+        ("anna", 0, 10, "TOLD"),
+        ("berta", 20, 30, "NEXT"),
+        ("carla", 30, None, "NONE"),
+    ]
+    (shown,) = store.status()
+    assert (shown["rows"], shown["skipped"]) == (5, 1)
+
+
+def test_files_are_read_in_order(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.csv", "a.csv.1", "a.csv.10", "a.csv.2", "gone", "none")]
+    for path, number in zip(paths, (9, 8, 1, 7), strict=False):
+        path.write_text(HEADER + rows(number))
+    paths[-1].write_text("")
+    found = in_order(sqlite_store, "csv", paths, ReadOptions())
+    assert [path.name for path in found] == ["a.csv.10", "a.csv.2", "a.csv.1", "a.csv", "gone", "none"]
 
 
 def test_following_goes_on_when_the_store_does(

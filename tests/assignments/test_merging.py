@@ -46,6 +46,12 @@ def test_what_is_told_late(sqlite_store: AssignmentStore) -> None:
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "NEXT"), ("berta", 100, 200, "EXPIRY")]
 
 
+def test_one_without_an_end_that_is_told_late_is_in_doubt(sqlite_store: AssignmentStore) -> None:
+    """Its end may have been told before it."""
+    taken(sqlite_store, sighting(A, 100, None, "berta"), sighting(A, 0, None, "anna"))
+    assert intervals(sqlite_store, A) == [("anna", 0, 100, "LATE"), ("berta", 100, None, "NONE")]
+
+
 def test_a_shorter_lifetime_counts_from_its_renewal(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 0, 1000, "anna"), sighting(A, 10, 20, "anna"))
     assert intervals(sqlite_store, A) == [("anna", 0, 20, "EXPIRY")]

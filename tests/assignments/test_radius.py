@@ -151,6 +151,34 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
         ([record("Interim-Update", 100, Acct_Session_Time="60")], [("anna", 40, None, "NONE")]),
         ([record("Start", 10, Acct_Delay_Time="10")], [("anna", 0, None, "NONE")]),
         ([record("Start", 0), record("Accounting-On", 50, user="")], [("anna", 0, 50, "TOLD")]),
+        # It is that of one server, not of those whose names begin so.
+        (
+            [
+                record("Start", 0, NAS_IP_Address="", NAS_Identifier='"bras/1"'),
+                record("Accounting-On", 50, user="", NAS_IP_Address="", NAS_Identifier='"bras"'),
+            ],
+            [("anna", 0, None, "NONE")],
+        ),
+        # Sent again where no answer came, or told by two collectors.
+        (
+            [
+                record("Start", 0),
+                record("Interim-Update", 50),
+                record("Stop", 100),
+                record("Interim-Update", 110, Acct_Delay_Time="20"),
+            ],
+            [("anna", 0, 100, "TOLD")],
+        ),
+        (
+            [
+                record("Start", 0),
+                record("Stop", 100),
+                record("Start", 110, user="berta", session="s2"),
+                record("Start", 0),
+                record("Stop", 100),
+            ],
+            [("anna", 0, 100, "TOLD"), ("berta", 110, None, "NONE")],
+        ),
         ([record("Start", 0, Framed_IP_Address="255.255.255.254")], []),
         ([record("Start", 0, user="a\\303\\244\\\\n")], [("aä\\n", 0, None, "NONE")]),
         ([record("Start", 0, user="", Calling_Station_Id='"02-00"')], [("02-00", 0, None, "NONE")]),

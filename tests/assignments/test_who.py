@@ -33,7 +33,7 @@ def test_none_and_several(sqlite_store: AssignmentStore) -> None:
         sighting(A, 0, 100, "anna", SightingKind.WHOLE),
         sighting(A, 100, 200, "berta", SightingKind.WHOLE),
     )
-    assert who(sqlite_store, WhoQuestion(A, None, at(200))).verdict == "none"
+    assert who(sqlite_store, WhoQuestion(A, None, at(201))).verdict == "none"
     assert who(sqlite_store, WhoQuestion(A, None, at(99))).verdict == "one"
     near = who(sqlite_store, WhoQuestion(A, None, at(99), 5000))
     assert (near.verdict, [one.interval.subscriber for one in near.candidates]) == (
@@ -43,6 +43,25 @@ def test_none_and_several(sqlite_store: AssignmentStore) -> None:
     assert "ambiguous: 2 subscribers" in answer_lines(near)
     fields = answer_fields(near)
     assert (fields["answer"], fields["tolerance"], len(fields["candidates"])) == ("ambiguous", 5.0, 2)
+
+
+@pytest.mark.parametrize("end", [100, None])
+@pytest.mark.parametrize("begun", [0, 100])
+def test_within_a_second_it_may_have_been_either_s(
+    sqlite_store: AssignmentStore, begun: float, end: float | None
+) -> None:
+    """Logs write whole seconds, and blocks of ports are given out again at once."""
+    taken(
+        sqlite_store,
+        sighting(A, begun, None, "anna"),
+        *([sighting(A, begun, end, "anna", SightingKind.ENDED)] if end else []),
+        sighting(A, 100, None, "berta"),
+    )
+    answer = who(sqlite_store, WhoQuestion(A, None, at(100.4)))
+    assert answer.verdict == "ambiguous"
+    assert {one.interval.subscriber for one in answer.candidates} == {"anna", "berta"}
+    answer = who(sqlite_store, WhoQuestion(A, None, at(101)))
+    assert [one.interval.subscriber for one in answer.candidates] == ["berta"]
 
 
 def test_who_declined_an_address_is_not_the_one_for_certain(sqlite_store: AssignmentStore) -> None:
@@ -56,6 +75,20 @@ def test_who_declined_an_address_is_not_the_one_for_certain(sqlite_store: Assign
     assert (answer.verdict, answer_fields(answer)["candidates"][0]["end"]) == ("ambiguous", "declined")
     assert "ambiguous: one subscriber, or nobody" in answer_lines(answer)
     assert who(sqlite_store, WhoQuestion(A, None, at(150))).verdict == "none"
+
+
+@pytest.mark.parametrize("end", [None, 2000])
+def test_what_its_source_may_have_ended_since_is_in_doubt(
+    sqlite_store: AssignmentStore, end: float | None
+) -> None:
+    """It was last read at the start."""
+    taken(sqlite_store, sighting(A, 0, end, "anna"))
+    assert who(sqlite_store, WhoQuestion(A, None, at(120))).verdict == "one"
+    answer = who(sqlite_store, WhoQuestion(A, None, at(121)))
+    assert (answer.verdict, answer_fields(answer)["candidates"][0]["end"]) == ("ambiguous", "unread")
+    assert who(sqlite_store, WhoQuestion(A, None, at(121), 1000)).verdict == "one"
+    sqlite_store.looked(sqlite_store.sources()[1], at(300))
+    assert who(sqlite_store, WhoQuestion(A, None, at(121))).verdict == "one"
 
 
 def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) -> None:

@@ -1176,10 +1176,11 @@ def test_it_says_what_is_under_way(case: Case) -> None:
 def test_nothing_is_left_for_the_collector() -> None:
     def use() -> None:
         case = Case()
-        for path in ("/a", "/listed", "/b"):
-            case.ask(path)
+        streams = [case.ask(path) for path in ("/a", "/listed", "/b", "/c")]
         case.origins[0].says(OK)
         case.send(case.ask("/up", method="POST", end=False), b"abc")
+        for kind in (0, 1):  # behind the end of a request, which resets its stream
+            case.http2.client_data(frame(kind, 4, streams.pop(), block()))
         case.http2.closed()
         case.loop.run()
         assert all(origin.over for origin in case.origins)

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import free_port, until
 from e2e.test_modes import may_make_namespaces
-from gateway.dns_support import PATIENT, Answer, Upstream, records
+from gateway.dns_support import PATIENT, Answer, Upstream, records, wait_so_long
 from gateway.inside import own_network
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_udp_way
@@ -191,10 +191,11 @@ async def test_nothing_comes_back_to_the_sockets_that_are_open(make: Make) -> No
 async def test_other_resolvers_leave_no_socket_of_those_before(make: Make) -> None:
     before, now = await Upstream(GOOD).start(), await Upstream(GOOD).start()
     opened = open_sockets()
-    asker = make(before.port, timeout=0.4)
+    asker = make(before.port)
     for _ in range(40):
         assert await asker.ask()
     before.answer = lambda _: None
+    wait_so_long(asker.forwarder, 0.2)
     query = Query("waits.example")
     assert asker.forwarder.ask(query)
     asker.forwarder.take_ways([UdpWay(parse_resolver(f"127.0.0.1:{now.port}"))])

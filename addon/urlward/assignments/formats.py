@@ -39,8 +39,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
+from zoneinfo import ZoneInfo, available_timezones
 
 from urlward.assignments.interval import (
     FOREVER,
@@ -484,9 +486,10 @@ class DetailParser(Parser):
         if not 0 < at < LAST:
             raise RowError("no such time")
         nas = next((_text(record[name][0]) for name in _NAS if name in record), "-")
+        nas = name_of(nas).replace("/", "\\x2f")  # else one's restart would be that of all that begin so
         status = record["Acct-Status-Type"][0]
         if status in _RESTARTS:
-            return [(0, "", 0, LAST_PORT, at, at, at, "", f"{name_of(nas)}/", int(SightingKind.RESTARTED))]
+            return [(0, "", 0, LAST_PORT, at, at, at, "", f"{nas}/", int(SightingKind.RESTARTED))]
         if status != "Stop" and status not in _HOLDS:
             return []
         time = record.get("Acct-Session-Time")
@@ -542,13 +545,6 @@ class PortBlock(NamedTuple):
 _WHERE = ("inside", "outside", "first", "last")
 _TCP = ("tcp", "6", "-", "")
 
-_ISO = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?"
-_TIME = re.compile(
-    rf"(?P<iso>{_ISO})"
-    r"|(?P<year>\d{4}) (?P<month>[A-Z][a-z]{2}) +(?P<day>\d\d?) (?P<clock>\d\d:\d\d:\d\d)"
-    r"|(?P<month2>[A-Z][a-z]{2}) +(?P<day2>\d\d?) (?P<year2>\d{4}),? (?P<clock2>\d\d:\d\d:\d\d)"
-)
-
 _JUNOS = re.compile(r"RT_SRC_NAT_PBA_(?P<what>ALLOC|INTERIM|RELEASE)\b(?P<rest>.*)")
 _JUNOS_MEMBER = re.compile(r'([A-Za-z0-9\-]+)="([^"]*)"')
 _JUNOS_TEXT = re.compile(
@@ -574,11 +570,13 @@ _ACOS = re.compile(
 _ACOS_BEGINS, _ACOS_ENDS = ("A", "B", "C", "N", None), ("D", "F", "R")
 
 _CLOCK = r"\d\d:\d\d:\d\d(?:[.,]\d+)?"
-_WHEN = (
-    r"(?:(?:[A-Z][a-z]{2},? +)?(?:\d{4} +)?[A-Z][a-z]{2} +\d\d?(?: +\d{4})?,? +"
-    rf"{_CLOCK}(?: +\d{{4}})?"
-    rf"|\d{{4}}[-/]\d\d[-/]\d\d[T ] *{_CLOCK})(?:Z| ?[+-]\d\d:?\d\d)?(?: +[A-Z]{{3,5}}(?![\w./-]))?"
+_TIME = re.compile(
+    r"(?:(?:[A-Z][a-z]{2},? +)?(?:(?P<year>\d{4}) +)?(?P<month>[A-Z][a-z]{2}) +(?P<day>\d\d?)"
+    rf"(?: +(?P<year2>\d{{4}}))?,? +(?P<clock>{_CLOCK})(?: +\d{{4}}(?! +[A-Z][a-z]))?"
+    rf"|(?P<date>\d{{4}}[-/]\d\d[-/]\d\d)[T ] *(?P<clock2>{_CLOCK}))"
+    r"(?P<offset>Z| ?[+-]\d\d:?\d\d)?(?: +(?P<zone>[A-Z]{3,5})(?![\w./-]))?"
 )
+_WHEN = re.sub(r"\?P<\w+>", "?:", _TIME.pattern)
 _IP = r"(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]++)"
 _GAP = r"[ \t]"
 _LEVEL = r"(?i:(?:kern|user|daemon|auth|authpriv|syslog|local\d)\.[a-z]{3,9})"
@@ -644,14 +642,66 @@ class CgnParser(Parser):
 
 
 def _time_in(text: str, zone: tzinfo) -> Moment | None:
-    """The last time in a text; None where there is none that says its year."""
-    *_, match = None, *_TIME.finditer(text)
-    if match is None:
+    """The last time in a text; None where there is none that says its year.
+
+    Raises:
+        RowError: its zone is another than it is read in.
+    """
+    times = [one for one in _TIME.finditer(text) if one["year"] or one["year2"] or one["date"]]
+    if not times:
         return None
-    if match["iso"]:
-        return moment_of(match["iso"], zone)
-    year, month, day, clock = (match[n] or match[f"{n}2"] for n in ("year", "month", "day", "clock"))
-    return moment_of(datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S"), zone)
+    at = _moment_in(times[-1], zone)
+    for collectors in times[:-1]:
+        # Nothing is received before it was sent.
+        if collectors["offset"] and at.first > _moment_in(collectors, zone).last + _AHEAD:
+            raise RowError(
+                "a time ahead of its collector's: its zone is none of --zone, or its clock is wrong"
+            )
+    return at
+
+
+_AHEAD = 600_000
+"""Milliseconds that a translator's clock may be ahead of its collector's."""
+
+
+def _moment_in(match: re.Match[str], zone: tzinfo) -> Moment:
+    if year := match["year"] or match["year2"]:
+        day = datetime.strptime(f"{year} {match['month']} {match['day']}", "%Y %b %d")
+        at = f"{day:%Y-%m-%d}T{match['clock']}"
+    else:
+        at = f"{match['date'].replace('/', '-')}T{match['clock2']}"
+    if match["offset"]:
+        return moment_of(at + match["offset"].strip(), zone)
+    return moment_of(at, zone) if match["zone"] is None else _named_moment(at, match["zone"], zone)
+
+
+def _named_moment(at: str, name: str, zone: tzinfo) -> Moment:
+    """A time with what may be its zone's name behind it, or a host's.
+
+    Raises:
+        RowError: it is the name of another zone, or not this one's then.
+    """
+    if name in _ZERO_ZONES:
+        return moment_of(at, UTC)
+    local = datetime.fromisoformat(at)
+    # Of the hour that a clock shows twice, the name says which.
+    for one in (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1)):
+        if one.tzname() == name:
+            return moment_of(one.astimezone(UTC))
+    if name in _zone_names():
+        raise RowError("a time of another zone than --zone says: an hour off is another subscriber")
+    return moment_of(at, zone)
+
+
+_ZERO_ZONES = ("UTC", "GMT")
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    """Short names of zones, such as those that devices put behind a time: of all that are known here."""
+    days = (datetime(2026, month, 1) for month in (1, 7))
+    zones = [ZoneInfo(key) for key in available_timezones()]
+    return frozenset(zone.tzname(day) or "" for day in days for zone in zones) | {"MEZ", "MESZ"}
 
 
 def _hex(text: str | None) -> int | None:

@@ -29,7 +29,15 @@ from urlward.assignments.interval import (
     SightingKind,
     SightingSource,
 )
-from urlward.assignments.store import AssignmentStore, Changes, Held, Key, ReadingPosition, ended_row
+from urlward.assignments.store import (
+    AssignmentStore,
+    Changes,
+    Held,
+    Key,
+    ReadingPosition,
+    SourceChanged,
+    ended_row,
+)
 from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
@@ -52,12 +60,15 @@ class Merger:
         """Start with what the store has."""
         self._store = store
         self._source = source
+        self._rows: int | None = None
+        """Of the source, by which it is known whether somebody else writes to it."""
         self._held: dict[Key, Held | None] = {}
         self._sessions: dict[str, set[Key]] = {}
         self._looked_up: set[str] = set()
         """Sessions of which all is here that the store has."""
-        self._over: dict[tuple[Key, str], tuple[int, str]] = {}
-        """Ends and subscribers that are told of addresses of sessions, whose end may name them still."""
+        self._ends: dict[Key, tuple[str, str, int, int]] = {}
+        """Whose an address was last, by which session, until when and since when. A session's end may name it
+        still; and what was said before is told again by servers that had no answer, and by two collectors."""
         self._perhaps: tuple[Key, int, str] | None = None
         """Whose span in doubt was the last, and its end."""
         self._back = 0
@@ -66,6 +77,8 @@ class Merger:
 
     def take(self, sightings: Sequence[Sighting]) -> None:
         """Take in a batch; `changes` has then what is to be written."""
+        if self._rows is None:
+            self._rows = self._store.rows(self._source)
         self._load(sightings)
         for sighting in sightings:
             if sighting[9] in (_RESTARTED, _STOPPED):
@@ -87,14 +100,16 @@ class Merger:
     def finished(self) -> Changes:
         """The changes, which are not touched any more; new ones begin."""
         changes, self.changes = self.changes, Changes()
+        changes.after = self._rows
+        if self._rows is not None:
+            self._rows += changes.rows
         changes.held = {key: [*held] for key, held in changes.held.items()}
         if len(self._held) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
             self._held = {key: [*held] for key, held in changes.held.items()} | dict.fromkeys(changes.gone)
-            self._sessions, self._looked_up = {}, set()
+            self._sessions, self._looked_up, self._ends = {}, set(), {}
             for key, held in changes.held.items():
                 self._note(key, held)
-        self._over = {}
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
@@ -138,6 +153,9 @@ class Merger:
                 self._decline(key, held, start)
             return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
+        whose, its, ended, begun = self._ends.get(key, ("", "", 0, 0))
+        if said == _HELD and begun <= seen < ended and (whose, its) == (subscriber, session):
+            return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
             twice = self._perhaps == (key, start, subscriber)
@@ -179,10 +197,12 @@ class Merger:
         """Apply another subscriber's sighting: the later one ends the earlier."""
         earlier, later = (held, new) if new[_START] >= held[_START] else (new, held)
         if earlier[_END] > later[_START]:
+            if earlier is new and new[_END] == FOREVER:
+                earlier[_ENDING] = Ending.LATE
+            elif earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED):
+                earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
-            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED):
-                earlier[_ENDING] = Ending.NEXT
         self._end(key, earlier)
         if later is new:
             self._hold(key, new)
@@ -208,7 +228,8 @@ class Merger:
     def _ended(self, key: Key, held: Held | None, new: Held) -> None:
         new[_ENDING] = Ending.TOLD
         session = new[_SESSION]
-        if self._over.get((key, session)) == (new[_END], new[_SUBSCRIBER]):
+        told = new[_SUBSCRIBER], session, new[_END]
+        if self._ends.get(key, ())[:3] == told:
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         if held is not None and new[_END] >= held[_START]:
@@ -223,6 +244,7 @@ class Merger:
             return
         new[_END] = _after(new[_START], new[_END])
         self._end_within(key, new, doubt)
+        self._ends[key] = *told, new[_START]
 
     def _end_with(self, key: Key, ended: Held, doubt: int) -> None:
         """End another address of a session that has ended."""
@@ -235,7 +257,7 @@ class Merger:
             held[_END], held[_ENDING] = _after(held[_START], ended[_END]), Ending.TOLD
             self._end_within(key, held, doubt)
             self._drop(key)
-            self._over[key, held[_SESSION]] = ended[_END], held[_SUBSCRIBER]
+            self._ends[key] = held[_SUBSCRIBER], held[_SESSION], ended[_END], held[_START]
 
     def _decline(self, key: Key, held: Held, at: int) -> None:
         """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
@@ -264,7 +286,8 @@ class Merger:
 
     def _hold(self, key: Key, held: Held) -> None:
         self._keep(key, held)
-        self._over.pop((key, held[_SESSION]), None)
+        if self._ends.get(key, ())[:2] == (held[_SUBSCRIBER], held[_SESSION]):
+            del self._ends[key]
         self.changes.held[key] = held
         self.changes.gone.discard(key)
 
@@ -328,7 +351,7 @@ def _digest(data: bytes) -> str:
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
-RENEW_AFTER = 3_600_000
+RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
 """Milliseconds from now on after which an end is none: exports write 2099-12-31 for that, and a server may
@@ -418,16 +441,20 @@ class FileReader:
             self.fd = regular_fd(path)
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
-        self._writing: Future[None] | None = None
+        self._writing: tuple[Future[None], Imported] | None = None
         self.begin_again()
 
-    def begin_again(self) -> None:
-        """Forget what was read, so that the next `read` goes on from where the store has it."""
-        with suppress(AssignmentError):  # said before
+    def begin_again(self, written: Imported | None = None) -> None:
+        """Forget what was read, so that the next `read` goes on from where the store has it.
+
+        Args:
+            written: result so far, which is not forgotten.
+        """
+        with suppress(AssignmentError, SourceChanged):  # said before
             self._wait()
         self._parser: Parser = FORMATS[self._source.format](self._options)
         self._merger = Merger(self._store, self._source.id)
-        self.result = Imported()
+        self.result = self._written = written or Imported()
         self._position: ReadingPosition | None = None
         self._renewed = 0
         self._started = False
@@ -462,12 +489,16 @@ class FileReader:
             AssignmentError: unreadable, not of the format, or the store refuses.
         """
         with _told(self._path):
-            if self._start():
-                for parsed in self._parsed(self.result, progress):
-                    self._take(parsed)
-                self._wait()
-                self._renew()
-        return self.result
+            while True:
+                with suppress(SourceChanged):
+                    if self._start():
+                        for parsed in self._parsed(self.result, progress):
+                            self._take(parsed)
+                        self._wait()
+                        self._renew()
+                    return self.result
+                # Another reader of the source has ended, or taken over, what this one took for held.
+                self.begin_again(self._written)
 
     def look(self) -> Imported:
         """Parse what `read` would read, without storing it.
@@ -483,6 +514,17 @@ class FileReader:
                 looked.rows += parsed.rows
                 looked.skipped += parsed.skipped
         return looked
+
+    def sightings(self) -> Iterator[Sighting]:
+        """Iterate over what `look` parses.
+
+        Raises:
+            AssignmentError: unreadable, or not of the format.
+        """
+        with _told(self._path):
+            if self._start():
+                for parsed in self._parsed(self.result, silent):
+                    yield from parsed.sightings
 
     def _parsed(self, result: Imported, progress: Progress) -> Iterator[Parsed]:
         """Parse from the offset of a result on, a block at a time.
@@ -522,8 +564,10 @@ class FileReader:
             header = len(line) + len(end)
         self._position = position_in(self.fd, self._store.positions(self._source.id))
         self._renewed = self._position.read if self._position else 0
-        self.result.resumed = self._position.offset if self._position else 0
-        self.result.offset = max(self.result.resumed, header)
+        offset = self._position.offset if self._position else 0
+        if not self.result.rows:
+            self.result.resumed = offset
+        self.result.offset = max(offset, header)
         self._started = True
         return True
 
@@ -557,7 +601,9 @@ class FileReader:
         rows = self._merger.finished()
         self._wait()
         self._renewed = int(self._clock() * 1000)
-        self._writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
+        writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
+        done = replace(self.result, faults=[*self.result.faults], others=[*self.result.others])
+        self._writing = writing, done
 
     def _renew(self) -> None:
         """Renew the file's assignments without an end: they count from now."""
@@ -584,7 +630,8 @@ class FileReader:
     def _wait(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
-            writing.result()
+            writing[0].result()
+            self._written = writing[1]
 
 
 def import_file(
@@ -617,6 +664,31 @@ def import_file(
         return looked if looked.refused else reader.read(progress)
     finally:
         reader.close()
+
+
+def in_order(store: AssignmentStore, format_: str, paths: Iterable[Path], options: ReadOptions) -> list[Path]:
+    """Files in the order of what each begins with, as they have to be read: an end that is read before its
+    beginning is lost. Those that cannot be read are the last.
+
+    Args:
+        store: where they are imported to.
+        format_: of the files.
+        paths: of them.
+        options: how to read them.
+    """
+
+    def begins(path: Path) -> int:
+        with suppress(AssignmentError):
+            reader = FileReader(store, SightingSource(0, "", format_, ""), path, options, time.time)
+            try:
+                for sighting in reader.sightings():
+                    if said := sighting[6] or sighting[4]:
+                        return said
+            finally:
+                reader.close()
+        return FOREVER
+
+    return sorted(paths, key=begins)
 
 
 @contextmanager

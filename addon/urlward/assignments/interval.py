@@ -91,6 +91,9 @@ class Ending(IntEnum):
     DOUBT = 6
     ORDER = 7
     DECLINED = 8
+    LATE = 9
+    UNREAD = 10
+    WITHIN = 11
 
     @property
     def text(self) -> str:
@@ -105,6 +108,9 @@ class Ending(IntEnum):
             Ending.DOUBT: "in doubt: by a local time that the clock showed twice",
             Ending.ORDER: "in doubt: who came last in the hour that the clock showed twice is not known",
             Ending.DECLINED: "in doubt: given back before, as an address that somebody else uses",
+            Ending.LATE: "in doubt: read after what followed, and its own end may have been read before",
+            Ending.UNREAD: "in doubt: its source was last read before that time, and may have ended it since",
+            Ending.WITHIN: "in doubt: within that second",
         }[self]
 
 
@@ -117,12 +123,14 @@ class SightingSource:
         format: of what was read.
         path: of the file that something was taken from last, which need not be the one of each interval, or
             the database without its password; of a formula, what it maps.
+        read: when it was last read, in ms; 0 for never.
     """
 
     id: int
     name: str
     format: str
     path: str
+    read: int = 0
 
 
 @dataclass(frozen=True, slots=True)

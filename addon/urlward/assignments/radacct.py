@@ -9,7 +9,7 @@ from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from urlward.assignments.formats import RADACCT, ReadOptions, name_of, reason_of
-from urlward.assignments.importing import KEPT_FAULTS, RENEW_AFTER, Imported, Judge, Merger
+from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge, Merger
 from urlward.assignments.interval import (
     LAST_PORT,
     AssignmentError,
@@ -22,12 +22,14 @@ from urlward.assignments.interval import (
     moment_of,
     place_of,
 )
-from urlward.assignments.store import AssignmentStore, ReadingPosition
+from urlward.assignments.store import AssignmentStore, Changes, ReadingPosition, SourceChanged
 from urlward.records import sql
 
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
 _MANY = 20_000
+_RENEW_AFTER = 3_600_000
+"""Milliseconds after which it is noted anew which sessions the table still has without an end."""
 _AGAIN = 60_000
 """Rows are looked at again that changed up to so many ms before the last that was seen: what is written at
 the same time need not be seen at the same time."""
@@ -72,21 +74,31 @@ def import_radacct(
     for rows in _batches(url, options, since):
         faulty = result.faulty
         sightings = _read(rows, options, result)
-        merger.take(sightings)
-        changes = merger.finished()
-        changes.rows, changes.skipped = len(rows), changes.skipped + result.faulty - faulty
+        while True:
+            merger.take(sightings)
+            merger.changes.rows = len(rows)
+            merger.changes.skipped += result.faulty - faulty
+            changes = merger.finished()
+            # Only the last batch says how far: they are in order of their beginnings, not of their changes.
+            try:
+                store.write(source, changes, int(now * 1000))
+            except SourceChanged:
+                merger = Merger(store, source.id)
+            else:
+                break
         result.rows += changes.rows
         result.skipped += changes.skipped
-        # Only the last batch says how far: they are in order of their beginnings, not of their changes.
-        store.write(source, changes, int(now * 1000))
     if result.rows:
         read = known.read if known is not None else 0
         # A session that a wrong clock says is to come keeps none before it from being read.
         offset = min(result.offset, int(now * 1000))
-        merger.changes.position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read)
-        store.write(source, merger.finished(), int(now * 1000))
-    if known is not None and not 0 <= int(now * 1000) - known.read < RENEW_AFTER:
-        _renew(store, source, url, options, known, int(now * 1000))
+        position = ReadingPosition(source.path, RADACCT, 0, offset, "", offset, read)
+        store.write(source, Changes(position=position), int(now * 1000))
+    if known is not None:
+        if not 0 <= int(now * 1000) - known.read < _RENEW_AFTER:
+            _renew(store, source, url, options, known, int(now * 1000))
+        elif not result.rows:
+            store.looked(source, int(now * 1000))
     return result
 
 
@@ -189,7 +201,7 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
         # PostgreSQL's type inet comes as an object of its own.
         address = str(getattr(row, name, None) or "")
         if address:
-            what = (*place_of(address.removesuffix("/32")), 0, LAST_PORT)
+            what = (*place_of(address), 0, LAST_PORT)
             if stop:
                 found += held_until(what, start, stop, subscriber, session)
             else:

@@ -119,6 +119,7 @@ class Changes:
         position: how far the file is read then.
         anew: whether the file was begun from its beginning, so that what another with the same had is not in
             this one.
+        after: rows of the source that were there when they were made; None for any.
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
@@ -128,6 +129,11 @@ class Changes:
     skipped: int = 0
     position: ReadingPosition | None = None
     anew: bool = False
+    after: int | None = None
+
+
+class SourceChanged(Exception):
+    """Somebody else has written to a source meanwhile: what it holds is to be looked at again."""
 
 
 def ended_row(source: int, place: Place, first_port: int, held: Held) -> tuple[Any, ...]:
@@ -352,6 +358,9 @@ class AssignmentStore:
             source: of it.
             changes: what is to be written.
             now: in ms.
+
+        Raises:
+            SourceChanged: another reader of the source has written to it; nothing of this is.
         """
         # In the index's order, a page is written once for all that go to it.
         changes.ended.sort()
@@ -400,6 +409,11 @@ class AssignmentStore:
         _count(connection, source, changes, now)
         return new
 
+    def rows(self, source: int) -> int:
+        """Rows that were read of a source: whoever writes to it has them grow."""
+        with self.reading() as connection:
+            return connection.scalar(select(sources.c.rows).where(sources.c.id == source)) or 0
+
     def _have_partitions(self, cells: Iterable[int]) -> None:
         """Have the partitions of some cells, in a transaction of their own, where there are partitions.
 
@@ -438,6 +452,16 @@ class AssignmentStore:
         """
         with self.changing() as connection:
             connection.execute(update(files).where(_file_of(source.id, position)).values(read=now))
+            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+
+    def looked(self, source: SightingSource, now: int) -> None:
+        """Note that a source was read, and had nothing new.
+
+        Args:
+            source: that was.
+            now: in ms.
+        """
+        with self.changing() as connection:
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
     def renew_sessions(
@@ -519,7 +543,7 @@ def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
     return Interval(
         row.network, (row.first_port, row.last_port), row.start, row.end, getattr(row, "seen", 0),
         Ending(row.ending), row.subscriber, row.session,
-        SightingSource(row.source, source.name, source.format, source.path),
+        SightingSource(row.source, source.name, source.format, source.path, source.read),
     )  # fmt: skip
 
 
@@ -540,7 +564,10 @@ def _count(connection: Connection, source: SightingSource, changes: Changes, now
     if changes.rows > changes.skipped:  # else nothing that is known comes from there
         values["path"] = source.path
     mine = and_(sources.c.id == source.id, sources.c.name == source.name)
-    if not connection.execute(update(sources).where(mine).values(values)).rowcount:
+    same = mine if changes.after is None else and_(mine, sources.c.rows == changes.after)
+    if not connection.execute(update(sources).where(same).values(values)).rowcount:
+        if connection.scalar(select(sources.c.id).where(mine)) is not None:
+            raise SourceChanged
         # Another reader of the same source, which nothing came of, has taken it away.
         new = {"id": source.id, "name": source.name, "format": source.format, "path": source.path}
         counts = {"rows": changes.rows, "skipped": changes.skipped, "read": now}

@@ -1,6 +1,6 @@
 """Lookup: which subscriber had an address, and a port of it, at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from urlward.assignments.deterministic import computed
@@ -17,7 +17,13 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.store import AssignmentStore
 
-_IN_DOUBT = (Ending.DOUBT, Ending.ORDER, Ending.DECLINED)
+_IN_DOUBT = (
+    Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN,
+)  # fmt: skip
+_UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
+_SECOND = 1000
+_READ_WITHIN = 120_000
+"""Milliseconds within which a source that is read all the time was read, whatever its clock says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Holder:
 
     @property
     def is_in_doubt(self) -> bool:
-        """Whether it depends on one of two readings of a local time, or was declined."""
+        """Whether it is not known that it had not ended."""
         return any(one.ending in _IN_DOUBT for one in (self.interval, self.via) if one)
 
 
@@ -86,16 +92,34 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     since, until = question.at - question.tolerance, question.at + question.tolerance
     candidates: list[Holder] = []
     try:
-        found = store.find(question.address, question.port, since, until)
+        found = _found(store, question.address, question.port, since, until)
         found += computed(store, question.address, question.port, since, until)
         for interval in found:
             inner = (
-                store.find(interval.subscriber, None, since, until) if is_address(interval.subscriber) else []
+                _found(store, interval.subscriber, None, since, until)
+                if is_address(interval.subscriber)
+                else []
             )
             candidates += [Holder(one, interval) for one in inner] or [Holder(interval)]
     except ValueError as e:
         raise AssignmentError(str(e)) from e
     return WhoAnswer(question, tuple(candidates))
+
+
+def _found(store: AssignmentStore, address: str, port: int | None, since: int, until: int) -> list[Interval]:
+    """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt."""
+    found = []
+    # Sources write whole seconds: what ended at one may have lasted to its end, and another's begun in it.
+    for one in store.find(address, port, since - _SECOND + 1, until):
+        if one.end <= since and one.ending != Ending.ORDER:
+            if one.end % _SECOND and one.end != one.start + 1:
+                continue
+            found.append(replace(one, ending=Ending.WITHIN))
+        elif one.ending in _UNTOLD and since > one.source.read + _READ_WITHIN:
+            found.append(replace(one, ending=Ending.UNREAD))
+        else:
+            found.append(one)
+    return found
 
 
 def answer_fields(answer: WhoAnswer) -> dict[str, Any]:

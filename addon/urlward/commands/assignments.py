@@ -182,28 +182,31 @@ def _options(args: argparse.Namespace) -> ReadOptions:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from urlward.assignments.importing import import_file
+    from urlward.assignments.importing import import_file, in_order
 
     options = _options(args)
     budget = read_budget(args.max_errors, "max-errors")
     store, keeper = _open_to_take(args)
     wrong = []
     with store:
-        for name in args.files:
+        paths = [*map(Path, args.files)]
+        if args.format != RADACCT and len(paths) > 1:
+            paths = in_order(store, args.format, paths, options)
+        for path in paths:
             begun = time.monotonic()
 
             def judge(done: "Imported") -> str:
                 return _fault(args.format, done, budget)
 
             if args.format == RADACCT:
-                where, done = _radacct(store, keeper, Path(name), args, options, judge)
+                where, done = _radacct(store, keeper, path, args, options, judge)
             else:
-                where = name
+                where = str(path)
                 with (
-                    _importing(store, args, name, keeper) as source,
+                    _importing(store, args, where, keeper) as source,
                     progress_bar() as progress,
                 ):
-                    done = import_file(store, source, Path(name), options, time.time, progress, judge)
+                    done = import_file(store, source, path, options, time.time, progress, judge)
             _tell(where, args.format, done, time.monotonic() - begun)
             if done.refused:
                 wrong.append(f"{where}: {done.refused}")

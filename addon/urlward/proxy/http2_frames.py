@@ -40,11 +40,12 @@ from h2.exceptions import (
     FrameTooLargeError,
     H2Error,
     ProtocolError,
+    StreamClosedError,
     TooManyStreamsError,
 )
 from h2.frame_buffer import FrameBuffer
 from h2.settings import SettingCodes, Settings
-from h2.stream import StreamInputs
+from h2.stream import H2StreamStateMachine, StreamClosedBy, StreamInputs
 from h2.utilities import is_informational_response
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PriorityFrame, WindowUpdateFrame
 
@@ -116,9 +117,28 @@ _library: Any = hyperframe.frame
 _library.Flags = lambda _: set()
 for _each in (ConnectionState, ConnectionInputs, StreamInputs):
     _each.__hash__ = object.__hash__  # type: ignore[method-assign]
+
+
+def _reset_stream_on_error(machine: Any, _: object) -> None:
+    """Reset a stream as the library does, whose error refers to itself by a frame of its traceback: with the
+    stream it would wait for the collector of garbage, which keeps others waiting."""
+    machine.stream_closed_by = StreamClosedBy.SEND_RST_STREAM
+    raise _stream_closed(machine.stream_id)
+
+
+def _stream_closed(number: int) -> StreamClosedError:
+    error = StreamClosedError(number)
+    reset = StreamReset(stream_id=number, error_code=ErrorCodes.STREAM_CLOSED, remote_reset=False)
+    error._events = [reset]
+    return error
+
+
+_of_ours: dict[Any, Any] = {H2StreamStateMachine.reset_stream_on_error: _reset_stream_on_error}
 _machines: tuple[Any, Any] = h2.stream, H2ConnectionStateMachine
 for _machine in _machines:
-    _machine._transitions = dict(list(_machine._transitions.items()))
+    _machine._transitions = {
+        step: (_of_ours.get(call, call), state) for step, (call, state) in _machine._transitions.items()
+    }
 
 
 def _frame(kind: int, flags: int, number: int, data: bytes) -> bytes:
