@@ -41,7 +41,7 @@ from urlward.config import (
     Problem,
     read_config,
 )
-from urlward.config.tables import split_address
+from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain, say
@@ -442,10 +442,7 @@ def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
 
     if text is None:
         return DEFAULT_HOST, DEFAULT_PORT
-    try:
-        return split_address(text, lowest=0, any_host=True)
-    except ValueError as e:
-        raise UrlwardError(f"{name}: {e}") from e
+    return named_address(name, text, lowest=0, any_host=True)
 
 
 def _for_addon(value: Any) -> Any:

@@ -11,7 +11,8 @@ from urlward.config.records import (
     RecordsTable,
     StoreTable,
 )
-from urlward.config.tables import split_address
+from urlward.config.tables import named_address
+from urlward.engine.errors import UrlwardError
 
 FULL = """
 [records]
@@ -206,8 +207,21 @@ def test_counts_alone_need_no_end(path: Path) -> None:
     assert read_config(path).records == RecordsTable(privacy="counts")
 
 
-def test_addresses() -> None:
-    assert split_address("[::1]:0", lowest=0) == ("::1", 0)
-    assert split_address("localhost:65535") == ("localhost", 65535)
-    with pytest.raises(ValueError):
-        split_address("localhost:65536")
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:8088", ("127.0.0.1", 8088)),
+        ("[::1]:0", ("::1", 0)),
+        ("localhost:65535", ("localhost", 65535)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert named_address("admin", text, lowest=0) == address
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8088", ":8088", "::1:8088", "127.0.0.1:", "127.0.0.1:65536", "a:²", "a:-1"]
+)
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(UrlwardError, match=r"^admin: .* is not HOST:PORT"):
+        named_address("admin", text, lowest=0)

@@ -27,7 +27,7 @@ from tornado.httpserver import _HTTPRequestContext
 from conftest import wait_for
 from dashboard.admin_support import EDITING, EVENTS, TOKEN, MadeUp, Site, join, serving
 from urlward.dashboard import api, handler
-from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, parse_listen, serve
+from urlward.dashboard.app import MAX_BODY, DashboardSettings, make_app, serve
 from urlward.dashboard.handler import BURST, EVERY, SESSION, STATIC
 from urlward.dashboard.sources import EventPage
 from urlward.engine.errors import UrlwardError
@@ -685,22 +685,6 @@ async def test_it_listens_on_ipv6_and_says_what_it_cannot(tmp_path: Path):
     with pytest.raises(UrlwardError, match=r"cannot listen on \[::1\]"):
         serve(app, f"[::1]:{port}")
     server.stop()
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [("127.0.0.1:8088", ("127.0.0.1", 8088)), ("[::1]:0", ("::1", 0)), ("localhost:80", ("localhost", 80))],
-)
-def test_addresses(text: str, address: tuple[str, int]):
-    assert parse_listen(text) == address
-
-
-@pytest.mark.parametrize(
-    "text", ["", "8088", ":8088", "::1:8088", "127.0.0.1:", "127.0.0.1:65536", "a:²", "a:-1"]
-)
-def test_addresses_that_are_none(text: str):
-    with pytest.raises(UrlwardError, match="HOST:PORT"):
-        parse_listen(text)
 
 
 def test_those_who_wait_for_a_store_leave_others_what_needs_none(tmp_path: Path) -> None:

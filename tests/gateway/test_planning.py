@@ -8,7 +8,7 @@ from urlward.config import Config
 from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import rules
-from urlward.gateway.rules import Planned, parse_listen, planned
+from urlward.gateway.rules import Planned, planned
 
 RESOLVED = {"dns": {"resolvers": ["203.0.113.53", "[2001:db8::53]:5300"]}}
 V4, V6 = (ip_address("203.0.113.53"), 53), (ip_address("2001:db8::53"), 5300)
@@ -52,7 +52,6 @@ def test_the_flag_goes_before_the_file() -> None:
     config = Config.model_validate({"listen": ":9090", "gateway": {"interfaces": ["lan0"]}})
     assert planned(config).plan.listen == 9090
     assert planned(config, ":7070").plan.listen == 7070
-    assert parse_listen("[2001:db8::1]:80") == ("2001:db8::1", 80)
     with pytest.raises(UrlwardError, match=r"^listen: ':99999999999' is not HOST:PORT"):
         planned(config, ":99999999999")
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 
 from urlward import units
+from urlward.engine.errors import UrlwardError
 
 WRITTEN = "as an operator wrote it"
 """Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
@@ -164,6 +165,18 @@ def split_address(text: str, *, lowest: int = 1, any_host: bool = False) -> tupl
     except ValueError as e:
         raise ValueError(f"{text!r} is not HOST:PORT: its host is neither an address nor a name") from e
     return match[1] or match[2], int(match[3])
+
+
+def named_address(name: str, text: str, *, lowest: int = 1, any_host: bool = False) -> tuple[str, int]:
+    """As `split_address`, of what an operator calls `name`.
+
+    Raises:
+        UrlwardError: it is none.
+    """
+    try:
+        return split_address(text, lowest=lowest, any_host=any_host)
+    except ValueError as e:
+        raise UrlwardError(f"{name}: {e}") from e
 
 
 def join_address(host: str, port: int) -> str:

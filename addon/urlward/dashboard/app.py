@@ -11,7 +11,7 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, StaticFileHandler
 
-from urlward.config.tables import split_address
+from urlward.config.tables import named_address
 from urlward.dashboard import api, edit_pages, operator_pages, pages
 from urlward.dashboard.handler import SECURITY, STATIC, HandlerContext, Missing, Sessions, WrongGuesses
 from urlward.dashboard.live_sources import LiveSources
@@ -156,7 +156,7 @@ def serve(app: Application, listen: str, held: Held | None = None) -> HTTPServer
     Raises:
         UrlwardError: no such address, or one that is in use.
     """
-    host, port = parse_listen(listen)
+    host, port = named_address("admin", listen, lowest=0)
     # Its warnings would have in them what a client has sent.
     logging.getLogger("tornado.general").setLevel(logging.CRITICAL)
     server = BoundedServer(
@@ -171,15 +171,3 @@ def serve(app: Application, listen: str, held: Held | None = None) -> HTTPServer
     except OSError as e:
         raise UrlwardError(f"admin: cannot listen on {listen}: {e.strerror or e}") from e
     return server
-
-
-def parse_listen(text: str) -> tuple[str, int]:
-    """Read ``HOST:PORT``; an IPv6 address is in brackets.
-
-    Raises:
-        UrlwardError: something else.
-    """
-    try:
-        return split_address(text, lowest=0)
-    except ValueError as e:
-        raise UrlwardError(f"admin: {e}") from e

@@ -222,8 +222,7 @@ def grant(one: Callable[[str], str]) -> Grant | None:
     """Parse what to allow because of an objection; None where it is declined.
 
     Raises:
-        UrlwardError: neither granted nor declined.
-        UrlwardError: no length of time.
+        UrlwardError: neither granted nor declined, or no length of time.
     """
     answer = one("answer")
     if answer not in ("grant", "decline"):

@@ -267,7 +267,6 @@ class Editor:
 
         Raises:
             UrlwardError: it does not fit; nothing is written.
-            UrlwardError: likewise.
         """
         sources = self._seen_as(at, seen)
         if is_table(kind, at):

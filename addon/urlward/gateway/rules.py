@@ -28,7 +28,7 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.config import Config, GatewayTable, Problem
 from urlward.config.problem import SettingError
-from urlward.config.tables import join_address, split_address
+from urlward.config.tables import join_address, named_address
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
 from urlward.engine.errors import UrlwardError
 from urlward.gateway.routing import commands
@@ -519,18 +519,6 @@ def check_modes(gateway: GatewayTable, modes: Sequence[str], port: int, *, steer
     return takes
 
 
-def parse_listen(text: str) -> tuple[str, int]:
-    """Read ``HOST:PORT``; the host may be empty.
-
-    Raises:
-        UrlwardError: something else.
-    """
-    try:
-        return split_address(text, any_host=True)
-    except ValueError as e:
-        raise UrlwardError(f"listen: {e}") from e
-
-
 def _answers(spec: str, port: int) -> bool:
     """Whether a mode answers DNS at a port."""
     try:
@@ -542,7 +530,7 @@ def _answers(spec: str, port: int) -> bool:
 
 def _listens(config: Config, listen: str | None) -> tuple[str, int]:
     """Address where redirected connections arrive."""
-    host, port = parse_listen(listen or config.listen or _DEFAULT_LISTEN)
+    host, port = named_address("listen", listen or config.listen or _DEFAULT_LISTEN, any_host=True)
     for n, spec in enumerate(config.mode):
         try:
             mode_specs.ProxyMode.parse(spec)
