@@ -66,7 +66,7 @@ from urlward.gateway.table import (
 
 _CHAINS = (
     *("prerouting_raw", "prerouting", "output", "postrouting", "forward", "input", "clamp_in", "clamp_out"),
-    *("prerouting_names", "output_names", "asked"),
+    *("prerouting_names", "output_names", "asked", "shortcuts"),
     *(
         "questions",
         "floods",
@@ -88,7 +88,8 @@ _FIXED = ("clients", "exempt", "never", "unsteered")
 _LINK_LOCAL = ip_network("fe80::/10")
 
 _ZONE = 21365
-"""Conntrack zone for DNS while no worker lives; a number that nobody else is likely to take."""
+"""Conntrack zone for DNS, and the one after it for DNS while no worker lives; numbers that nobody else is
+likely to take."""
 
 _TOLD_MOST, _TOLD_FOR = 65_536, 60
 """Clients' ports whose connection is being ended, and seconds that each is remembered."""
