@@ -395,8 +395,11 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         for name, lower in unnamed_uppers(gateway.interfaces).items()
     ]
     notes += [
-        f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers there "
-        f"too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
+        f"gateway.interfaces: {setting} is 1, so what comes in by {name} for the filter gets lost "
+        f"(keep_source): sysctl -w {setting}=0"
+        if gateway.keep_source
+        else f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers "
+        f"there too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
         for name, setting in overheard_bridges(gateway.interfaces).items()
     ]
     if not gateway.clients:
