@@ -280,6 +280,20 @@ def test_a_long_line_takes_no_long_time(event: str, piece: str) -> None:
     assert not parsed.sightings
 
 
+@pytest.mark.parametrize(
+    ("event", "piece"),
+    [
+        ("%ASA-1-305014: ", "a"),
+        ("", "%ASA-1-305014: "),
+        ("RT_SRC_NAT_PBA_ALLOC ", "Subscriber a "),
+        ("CEF:0|A10|a|b|CGN 106|a|b|", "a"),
+    ],
+)
+def test_a_long_event_takes_no_long_time(event: str, piece: str) -> None:
+    """Which would be looked through from each of its words, or letters."""
+    assert not CgnParser(ReadOptions()).parse([f"{event}{piece * 100_000}"]).sightings
+
+
 def test_no_columns() -> None:
     with pytest.raises(AssignmentError, match="'subscriber' is none of"):
         CgnParser(ReadOptions({"subscriber": "x"}))

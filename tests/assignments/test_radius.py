@@ -151,6 +151,13 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
         ([record("Interim-Update", 100, Acct_Session_Time="60")], [("anna", 40, None, "NONE")]),
         ([record("Start", 10, Acct_Delay_Time="10")], [("anna", 0, None, "NONE")]),
         ([record("Start", 0), record("Accounting-On", 50, user="")], [("anna", 0, 50, "TOLD")]),
+        # Within a second; the second one was sent again.
+        ([record("Start", 0), record("Stop", 0, Framed_IP_Address="")], [("anna", 0, 0.001, "TOLD")]),
+        (
+            [record("Start", 0), record("Stop", 0, Framed_IP_Address=""), record("Start", 0)],
+            [("anna", 0, 0.001, "TOLD")],
+        ),
+        ([record("Start", 0), record("Stop", 0), record("Start", 0)], [("anna", 0, 0.001, "TOLD")]),
         # It is that of one server, not of those whose names begin so.
         (
             [
@@ -174,10 +181,11 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
                 record("Start", 0),
                 record("Stop", 100),
                 record("Start", 110, user="berta", session="s2"),
+                record("Stop", 120, user="berta", session="s2"),
                 record("Start", 0),
                 record("Stop", 100),
             ],
-            [("anna", 0, 100, "TOLD"), ("berta", 110, None, "NONE")],
+            [("anna", 0, 100, "TOLD"), ("berta", 110, 120, "TOLD")],
         ),
         ([record("Start", 0, Framed_IP_Address="255.255.255.254")], []),
         ([record("Start", 0, user="a\\303\\244\\\\n")], [("aä\\n", 0, None, "NONE")]),

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, launched, luminance
+from browsing import COLOURS, NEEDS_SHELL, axe_violations, contrast, launched, luminance
 from dashboard.admin_support import EDITING, EVENTS, FIRST, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 from urlward.state.audit import append
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = NEEDS_SHELL
 
 PAGES = (
     "/", "/history", "/lists", "/events", "/check", "/alarms", "/allows", "/objections", "/people", "/audit",

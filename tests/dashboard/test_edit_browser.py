@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from browsing import NEEDS_CHROMIUM
+from browsing import NEEDS_SHELL
 from dashboard.admin_support import MadeUp, Site
 from dashboard.test_browser import chromium, only_page, page, session, site, sources  # noqa: F401 - fixtures
 from urlward.config import read_config
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = NEEDS_SHELL
 
 
 def saved(page: Any, site: Site) -> None:  # noqa: F811

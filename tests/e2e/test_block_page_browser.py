@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, heard, launched, luminance
+from browsing import COLOURS, NEEDS_SHELL, axe_violations, contrast, heard, launched, luminance
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockPageSettings
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = NEEDS_SHELL
 
 REFERENCE = "7Q4M-2XKD-93FH"
 LANGUAGES = ("en", "fil", "es")

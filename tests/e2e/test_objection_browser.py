@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from browsing import COLOURS, NEEDS_CHROMIUM, axe_violations, contrast, heard
+from browsing import COLOURS, NEEDS_SHELL, axe_violations, contrast, heard
 from conftest import wait_for
 from e2e import test_block_page_browser
 from e2e.objection_support import OPERATOR, Desks
@@ -15,7 +15,7 @@ from e2e.test_block_page_browser import LANGUAGES, OVERFLOWING, REFERENCE, WIDTH
 from urlward.objections.objections import message_of
 from urlward.proxy.block_page import BlockPage, BlockPageSettings
 
-pytestmark = NEEDS_CHROMIUM
+pytestmark = NEEDS_SHELL
 
 browser = test_block_page_browser.browser
 SCREENSHOTS = os.environ.get("URLWARD_SCREENSHOTS")

@@ -748,6 +748,13 @@ def test_of_a_coding_that_browsers_do_not_know_what_they_show_is_compared(coding
     assert ended(fed(inspection(Judge(PICTURE), fields), PICTURE)).answer == "listed"
 
 
+def test_a_transfer_coding_that_a_client_has_asked_for() -> None:
+    """As curl does with --tr-encoding; it stands around the content codings, whichever field is first."""
+    fields = {"Content-Type": "image/png", "Transfer-Encoding": "gzip, chunked", "Content-Encoding": "zstd"}
+    body = gzip.compress(zstd.compress(PICTURE))
+    assert ended(fed(inspection(Judge(PICTURE), fields), body)).answer == "listed"
+
+
 @pytest.mark.parametrize(
     ("content_range", "part"),
     [

@@ -111,6 +111,7 @@ def test_notes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "unnumbered_interfaces", lambda _: [])
     monkeypatch.setattr(rules, "overheard_bridges", lambda _: {"br0": "net.bridge.x"})
     assert "net.bridge.x is 1, so what br0 passes from port to port" in plan().notes[-1]
+    assert "comes in by br0 for the filter gets lost" in plan(gateway={"keep_source": True}).notes[-1]
     for name in ("vrf_interfaces", "unnamed_uppers", "overheard_bridges"):
         monkeypatch.setattr(rules, name, lambda _: {})
     _, note = plan(gateway={"interfaces": ["lan0", "lan1"]}).notes

@@ -3,6 +3,7 @@
 import socket
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -308,6 +309,62 @@ def test_names_are_asked_of_the_filter_or_else_of_a_resolver(net: Network, f: Fa
         alive()
         assert net.says(f.origin, 53, f.exempt) == f"origin {f.exempt} {f.origin} 53"
         assert net.says(f.other, 53) == f"origin {f.client} {f.other} 53"
+
+
+@families
+def test_who_asks_from_one_port_follows_the_rules(net: Network, f: Family) -> None:
+    """A router with a firewall knows such a client's connection before there are rules, and after them."""
+    net.nft.run(
+        "add table inet other; add chain inet other every { type filter hook forward priority 0; };"
+        "add rule inet other every ct state established accept"
+    )
+    try:
+        with net.client.udp(f.resolver, 53) as s:
+            for _ in range(2):
+                net.down()
+                assert exchange(s)[0] == "origin"
+                net.up()
+                assert exchange(s)[0] == "filter"
+    finally:
+        net.nft.run("delete table inet other")
+
+
+@families
+def test_no_client_is_told_a_way_past_the_filter(net: Network, f: Family) -> None:
+    """Where the next router is on the clients' own link, the kernel would tell them of it."""
+    ip = ("ip", "-n", net.gateway.name)
+    route = (f.origin, "via", "192.0.2.50" if f is IPV4 else "fe80::50", "dev", "lan0")
+    subprocess.run([*ip, "route", "add", *route], check=True)
+    looked = [*ip, "-6", "address", "show", "dev", "lan0", "tentative"]
+    wait_for(
+        lambda: not subprocess.run(looked, check=True, capture_output=True).stdout,
+        "an address to tell it from",
+    )
+    net.up()
+    net.nft.run(
+        "add table inet other; add counter inet other routed; add counter inet other told;"
+        "add chain inet other forward { type filter hook forward priority 0; };"
+        "add rule inet other forward udp dport 9 counter name routed;"
+        "add chain inet other output { type filter hook output priority 0; };"
+        "add rule inet other output icmp type redirect counter name told;"
+        "add rule inet other output icmpv6 type nd-redirect counter name told"
+    )
+
+    def counted(name: str) -> int:
+        listing = net.nft.json(f"list counter inet other {name}")
+        return int(next(one["counter"]["packets"] for one in listing if "counter" in one))
+
+    try:
+        with net.client.udp(f.origin, 9) as s:
+            for n in range(1, 3):
+                s.send(b"anything")
+                wait_for(lambda n=n: counted("routed") == n, "the packet")
+                # IPv4 tells by the second packet, and 40 ms after it would have by the first.
+                time.sleep(0.1 if f is IPV4 else 0)
+        assert counted("told") == 0
+    finally:
+        net.nft.run("delete table inet other")
+        subprocess.run([*ip, "route", "del", *route], check=True)
 
 
 @families

@@ -4,6 +4,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from urlward.gateway.table_copy import NEVER, TableCopy
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8:f::53"), 53))
+BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 NETWORKS = ("192.0.2.0/28", "192.0.2.128/25", "2001:db8:5::/48", "192.0.2.16")
 
 
@@ -256,6 +258,14 @@ def test_a_port_of_a_bridge(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_for(lambda: rig.watch.facts.wrong == ("lan0 is a port of br0",), "the word")
     ip("link set lan0 nomaster")
     wait_for(lambda: rig.watch.facts.wrong == (), "the interface")
+    if BRIDGED.exists():
+        rig.watch._interfaces = ("br0",)
+        BRIDGED.write_text("1")
+        rig.up(keep_source=True)
+        why = "br0: net.bridge.bridge-nf-call-iptables is 1"
+        wait_for(lambda: rig.watch.facts.wrong == (why,), "the word")
+        rig.up()
+        wait_for(lambda: rig.watch.facts.wrong == (), "what is redirected comes all the same")
 
 
 def test_routing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,11 @@ def test_vlans(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bridges_that_rules_see_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     links = {1: Link("lan0", 2), 2: Link("br0", 0, "bridge"), 3: Link("br1", 0, "bridge")}
+    links |= {
+        4: Link("br1.10", 0, "vlan", 3),
+        5: Link("vrrp.51", 0, "macvlan", 4),
+        6: Link("v0", 0, "vlan", 1),
+    }
     monkeypatch.setattr(system, "links", lambda: links)
     assert overheard_bridges(["br0"], tmp_path) == {}, "a kernel without"
     setting = tmp_path / "sys/net/bridge/bridge-nf-call-ip6tables"
@@ -236,6 +241,7 @@ def test_bridges_that_rules_see_into(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     setting.write_text("1\n")
     assert overheard_bridges(["br0"], tmp_path) == {"br0": "net.bridge.bridge-nf-call-ip6tables"}
     assert overheard_bridges(["lan*"], tmp_path) == {}
+    assert list(overheard_bridges(["br1.10", "v*"], tmp_path)) == ["br1.10", "vrrp.51"]
 
 
 def test_vrfs(monkeypatch: pytest.MonkeyPatch) -> None:

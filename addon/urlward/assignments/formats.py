@@ -545,10 +545,12 @@ class PortBlock(NamedTuple):
 _WHERE = ("inside", "outside", "first", "last")
 _TCP = ("tcp", "6", "-", "")
 
+# Between two words of an event is some text at most: to look for the second anywhere behind each that could
+# be the first takes a long line of anybody's for ever.
 _JUNOS = re.compile(r"RT_SRC_NAT_PBA_(?P<what>ALLOC|INTERIM|RELEASE)\b(?P<rest>.*)")
 _JUNOS_MEMBER = re.compile(r'([A-Za-z0-9\-]+)="([^"]*)"')
 _JUNOS_TEXT = re.compile(
-    r"Subscriber (?P<inside>\S+) .*?port block \[(?P<first>\d+)-(?P<last>\d+)\] from (?P<outside>\S+)"
+    r"Subscriber (?P<inside>\S+) .{0,200}?port block \[(?P<first>\d+)-(?P<last>\d+)\] from (?P<outside>\S+)"
     r"(?:.*?\bepoch (?P<epoch>(?:0x)?[0-9A-Fa-f]+))?"
 ).search
 _JSERVICES = re.compile(
@@ -557,12 +559,12 @@ _JSERVICES = re.compile(
 )
 _IOS_XR = re.compile(r"\[Userbased(?P<what>[AW]) (?P<fields>[^\]]*)\]")
 _ASA = re.compile(
-    r"%(?:ASA|FTD)-\d-(?P<what>305014|305015|305017): .*?(?P<protocol>\S+) block of ports "
+    r"%(?:ASA|FTD)-\d-(?P<what>305014|305015|305017): .{0,200}?(?<!\S)(?P<protocol>\S++) block of ports "
     r"for translation from [^:\s]+:(?P<inside>\S+) to [^:\s]+:(?P<outside>[^\s/]+)/"
     r"(?P<first>\d+)-(?P<last>\d+)"
 )
 _CEF = re.compile(r"CEF:\d+\|A10\|[^|]*\|[^|]*\|CGN (?P<what>106|107)\|[^|]*\|[^|]*\|(?P<members>.*)")
-_CEF_MEMBER = re.compile(r"(\w+)=(\S*)")
+_CEF_MEMBER = re.compile(r"(?<!\w)(\w++)=(\S*)")
 _ACOS = re.compile(
     r"(?:FIXED-NAT-PORTS|NAT-(?P<protocol>TCP|UDP|ICMP)-(?P<what>[A-Z]+)):? "
     r"(?P<inside>[0-9A-Fa-f.:]*[0-9A-Fa-f])\s*->\s*(?P<outside>[0-9.]+):\s*(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?(?!\S)"

@@ -42,6 +42,7 @@ from urlward.progress import Progress, silent
 from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
 _MOST_KEPT = 300_000
+_MOST_ENDS = 100_000
 
 _HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
 
@@ -66,8 +67,8 @@ class Merger:
         self._sessions: dict[str, set[Key]] = {}
         self._looked_up: set[str] = set()
         """Sessions of which all is here that the store has."""
-        self._ends: dict[Key, tuple[str, str, int, int]] = {}
-        """Whose an address was last, by which session, until when and since when. A session's end may name it
+        self._ends: dict[tuple[Key, str, str], tuple[int, int]] = {}
+        """Beginnings and ends of late, by whose they are and by which session. A session's end may name them
         still; and what was said before is told again by servers that had no answer, and by two collectors."""
         self._perhaps: tuple[Key, int, str] | None = None
         """Whose span in doubt was the last, and its end."""
@@ -92,8 +93,10 @@ class Merger:
         stored = self._store.sessions(self._source, beginning)
         for key, one in {**{k: v for k, v in stored.items() if k not in self._held}, **held}.items():
             name = one[_SESSION] if not all_of else one[_SESSION][: len(beginning)]
-            if name == beginning and one[_START] < at:
-                one[_END], one[_ENDING] = min(one[_END], at), Ending.TOLD
+            # Who restarts says so before it begins sessions; one that ends has begun, if in the same second.
+            if name == beginning and one[_START] < at + (not all_of):
+                self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at
+                one[_END], one[_ENDING] = min(one[_END], _after(one[_START], at)), Ending.TOLD
                 self._end(key, one)
                 self._drop(key)
 
@@ -107,9 +110,11 @@ class Merger:
         if len(self._held) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
             self._held = {key: [*held] for key, held in changes.held.items()} | dict.fromkeys(changes.gone)
-            self._sessions, self._looked_up, self._ends = {}, set(), {}
+            self._sessions, self._looked_up = {}, set()
             for key, held in changes.held.items():
                 self._note(key, held)
+        for told in [*self._ends][:-_MOST_ENDS]:
+            del self._ends[told]
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
@@ -153,8 +158,8 @@ class Merger:
                 self._decline(key, held, start)
             return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
-        whose, its, ended, begun = self._ends.get(key, ("", "", 0, 0))
-        if said == _HELD and begun <= seen < ended and (whose, its) == (subscriber, session):
+        begun, ended = self._ends.get((key, subscriber, session), (0, 0))
+        if said == _HELD and begun <= seen < ended + bool(session):
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -228,8 +233,8 @@ class Merger:
     def _ended(self, key: Key, held: Held | None, new: Held) -> None:
         new[_ENDING] = Ending.TOLD
         session = new[_SESSION]
-        told = new[_SUBSCRIBER], session, new[_END]
-        if self._ends.get(key, ())[:3] == told:
+        whose, told = (key, new[_SUBSCRIBER], session), new[_END]
+        if self._ends.get(whose, (0, 0))[1] == told:
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         if held is not None and new[_END] >= held[_START]:
@@ -244,7 +249,7 @@ class Merger:
             return
         new[_END] = _after(new[_START], new[_END])
         self._end_within(key, new, doubt)
-        self._ends[key] = *told, new[_START]
+        self._ends[whose] = new[_START], told
 
     def _end_with(self, key: Key, ended: Held, doubt: int) -> None:
         """End another address of a session that has ended."""
@@ -257,7 +262,7 @@ class Merger:
             held[_END], held[_ENDING] = _after(held[_START], ended[_END]), Ending.TOLD
             self._end_within(key, held, doubt)
             self._drop(key)
-            self._ends[key] = held[_SUBSCRIBER], held[_SESSION], ended[_END], held[_START]
+            self._ends[key, held[_SUBSCRIBER], held[_SESSION]] = held[_START], ended[_END]
 
     def _decline(self, key: Key, held: Held, at: int) -> None:
         """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
@@ -286,8 +291,7 @@ class Merger:
 
     def _hold(self, key: Key, held: Held) -> None:
         self._keep(key, held)
-        if self._ends.get(key, ())[:2] == (held[_SUBSCRIBER], held[_SESSION]):
-            del self._ends[key]
+        self._ends.pop((key, held[_SUBSCRIBER], held[_SESSION]), None)
         self.changes.held[key] = held
         self.changes.gone.discard(key)
 

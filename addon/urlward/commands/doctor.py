@@ -358,7 +358,10 @@ def _kernel(config: Config) -> Iterator[Finding]:
     from urlward.gateway.system import interface_faults, unmet
 
     made = planned(config, None)
-    faults = [*unmet(made.plan.families), *interface_faults(config.gateway.interfaces)]
+    faults = [
+        *unmet(made.plan.families),
+        *interface_faults(config.gateway.interfaces, marks=config.gateway.keep_source),
+    ]
     for text in faults:
         yield _wrong(about, text)
     if os.geteuid() != 0:

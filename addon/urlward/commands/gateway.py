@@ -166,6 +166,7 @@ def _status(args: argparse.Namespace) -> int:
         enslaved_interfaces,
         has_ipv6,
         missing_interfaces,
+        overheard_bridges,
         sysctl,
         unnumbered_interfaces,
         vrf_interfaces,
@@ -184,6 +185,8 @@ def _status(args: argparse.Namespace) -> int:
     shown["in_vrfs"] = vrf_interfaces(wanted)
     redirects = found.setup is None or found.setup.redirects
     shown["no_ipv4_address"] = unnumbered_interfaces(wanted) if redirects else []
+    kept = config.gateway.keep_source if found.setup is None else found.setup.source == "kept"
+    shown["bridges_that_lose"] = overheard_bridges(wanted) if kept else {}
     shown["firewalls"] = []
     if found.setup is not None:
         families = (4, 6) if has_ipv6() else (4,)
@@ -199,7 +202,7 @@ def _status(args: argparse.Namespace) -> int:
         for name, value in shown.items():
             words = _WORDS.get(name, _words) if value else _words
             print(f"{name.replace('_', ' '):20}{words(value)}")
-    places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address")
+    places = ("missing_interfaces", "ports_of_others", "in_vrfs", "no_ipv4_address", "bridges_that_lose")
     comes_in = not any(shown[name] for name in places)
     return DONE if found.filters and comes_in else NOT_FILTERED
 

@@ -105,7 +105,7 @@ class BodyFacts(NamedTuple):
 
     Attributes:
         media: its media type, in small letters.
-        codings: its content codings, in the order in which they are undone.
+        codings: its content codings and those of its transfer, in the order in which they are undone.
         size: bytes of content; None where nothing says how many.
         part: whether it is only a part of a file.
         large: how many decoders of the codings take much memory.
@@ -128,7 +128,7 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
         fields: of its head.
         length: of the body as it is sent; None or below 0 where that is not known.
     """
-    media = coding = b""
+    media = coding = transfer = b""
     whole = status != 206
     for name, value in fields:
         match name.lower():
@@ -136,13 +136,14 @@ def facts_of(status: int, fields: Iterable[tuple[bytes, bytes]], length: int | N
                 media = media or value
             case b"content-encoding":
                 coding += b"," + value
+            case b"transfer-encoding":
+                transfer += b"," + value  # outside of the former; `chunked` is undone already
             case b"content-range" if not whole:
                 found = _RANGE(value)
                 whole = found is not None and int(found[1]) + 1 == int(found[2])
     kind = media.partition(b";")[0].strip(b" \t").lower().decode("latin-1") or UNKNOWN
-    names = [
-        name for name in re.split("[ \t,]+", coding.lower().decode("latin-1")) if name in CONTENT_CODINGS
-    ]
+    names = re.split("[ \t,]+", (coding + transfer).lower().decode("latin-1"))
+    names = [name for name in names if name in CONTENT_CODINGS]
     if len(names) > _MOST_CODINGS:
         names = []
     size = length if length is not None and length >= 0 and not names else None

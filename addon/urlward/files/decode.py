@@ -63,6 +63,9 @@ _PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _SEEN_WITH_THEM = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})
 """Those that change how it is shown."""
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
+_AVIF = re.compile(rb"\0\0.{2}ftyp(?:.{4})*?avi[fs]", re.DOTALL).match
+"""Whether one of a file's brands is a picture's, or an animation's, in AVIF (ISO/IEC 23000-22, 6). A demuxer
+of video gives the parts of it: tiles, the transparency apart, and of an animation the first picture alone."""
 _ALL_FRAMES = {"mp4": {"ignore_editlist": "1"}}
 """Options with which no key frame is passed over because a file is shown from a later frame on, which needs
 it (ISO/IEC 14496-12, 8.6.6)."""
@@ -89,8 +92,9 @@ def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     Raises:
         ImportError: it is not installed.
     """
-    from PIL import GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+    from PIL import AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
     # What has come of a picture is shown, and so looked at.
     ImageFile.LOAD_TRUNCATED_IMAGES = True
@@ -143,10 +147,20 @@ def frames(data: bytes, media: MediaFormat, beginnings: "list[bytes]") -> Iterat
     if not media.is_video:
         yield from _first_shown(_readings(data, media), _PICTURES[media])
         return
+    left = MOST_FRAMES
+    if _AVIF(data):
+        moves = b"moov" in data
+        picture = data[:8] + (b"avis" if moves else b"avif") + data[12:]  # the only brand that Pillow heeds
+        with suppress(Exception):
+            for frame in islice(_pictures(io.BytesIO(picture), "AVIF"), left // 2 if moves else left):
+                left -= 1
+                yield frame
+        if left < MOST_FRAMES and not moves:
+            return  # else what is shown may be a video, or a picture apart
     for beginning in (*beginnings, b""):
         found = False
         with suppress(*([Exception] if beginning else [])):
-            for frame in _key_frames(io.BytesIO(beginning + data), _DEMUXERS[media]):
+            for frame in islice(_key_frames(io.BytesIO(beginning + data), _DEMUXERS[media]), left):
                 found = True
                 yield frame
         if found:

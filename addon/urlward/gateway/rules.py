@@ -66,7 +66,7 @@ from urlward.gateway.table import (
 
 _CHAINS = (
     *("prerouting_raw", "prerouting", "output", "postrouting", "forward", "input", "clamp_in", "clamp_out"),
-    *("prerouting_names", "output_names", "asked"),
+    *("prerouting_names", "output_names", "asked", "shortcuts"),
     *(
         "questions",
         "floods",
@@ -88,7 +88,8 @@ _FIXED = ("clients", "exempt", "never", "unsteered")
 _LINK_LOCAL = ip_network("fe80::/10")
 
 _ZONE = 21365
-"""Conntrack zone for DNS while no worker lives; a number that nobody else is likely to take."""
+"""Conntrack zone for DNS, and the one after it for DNS while no worker lives; numbers that nobody else is
+likely to take."""
 
 _TOLD_MOST, _TOLD_FOR = 65_536, 60
 """Clients' ports whose connection is being ended, and seconds that each is remembered."""
@@ -394,8 +395,11 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
         for name, lower in unnamed_uppers(gateway.interfaces).items()
     ]
     notes += [
-        f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers there "
-        f"too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
+        f"gateway.interfaces: {setting} is 1, so what comes in by {name} for the filter gets lost "
+        f"(keep_source): sysctl -w {setting}=0"
+        if gateway.keep_source
+        else f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers "
+        f"there too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
         for name, setting in overheard_bridges(gateway.interfaces).items()
     ]
     if not gateway.clients:

@@ -147,7 +147,7 @@ class RulesWatch:
             self._news, self._netlink = Netlink(notified=True), Netlink()
             self._routing_news, self._routing = rules_changed(), Routing()
             self._read()
-            self._interface_faults = tuple(interface_faults(self._interfaces, redirects=self._copy.redirects))
+            self._interface_faults = self._look_at_interfaces()
         except OSError as e:
             raise NftError.of(e) from e
         self._tell()
@@ -224,9 +224,7 @@ class RulesWatch:
         if due:
             self._looked = now
             if now >= self._interfaces_due:
-                self._interface_faults = tuple(
-                    interface_faults(self._interfaces, redirects=self._copy.redirects)
-                )
+                self._interface_faults = self._look_at_interfaces()
                 # Where there are ten thousand, one look takes a third of a second.
                 self._interfaces_due = now + _OF_INTERFACES * (time.monotonic() - now)
             self._look()
@@ -334,6 +332,10 @@ class RulesWatch:
         self._kernel.take_structure(self._copy)
         self._there = bool(self._copy)
         self._pending.clear()
+
+    def _look_at_interfaces(self) -> tuple[str, ...]:
+        redirects, marks = self._copy.redirects, self._copy.keeps_source
+        return tuple(interface_faults(self._interfaces, redirects=redirects, marks=marks))
 
     def _look(self) -> None:
         """Check whether the kernel's rules have changed without a notification."""

@@ -137,13 +137,25 @@ def unnamed_uppers(names: Iterable[str]) -> dict[str, str]:
 
 
 def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str]:
-    """Bridges whose rules see what they pass from one port to another, too, with the setting by which they
-    do, such as Docker's start turns on."""
-    wanted, present = tuple(names), links()
+    """Bridges, and what is made of them, whose rules see what they pass from one port to another, too, with
+    the setting by which they do, such as Docker's start turns on.
+
+    The rules meet a packet while it is the bridge's, and not again when it comes in. That it is led to a
+    socket (`keep_source`) is forgotten in between.
+    """
+    wanted = tuple(names)
     on = next((name for name in _BRIDGED if sysctl(name, proc) == "1"), None)
     if on is None:
         return {}
-    return {link.name: on for link in present.values() if link.kind == "bridge" and _is_wanted(link, wanted)}
+    present = links()
+    found = {}
+    for link in present.values():
+        under: Link | None = link
+        while under is not None and under.kind in _UPPERS:
+            under = present.get(under.lower)
+        if under is not None and under.kind == "bridge" and _is_wanted(link, wanted):
+            found[link.name] = on
+    return found
 
 
 def interfaces_to_the_world(names: Iterable[str]) -> list[str]:
@@ -183,12 +195,13 @@ def _is_wanted(link: Link, wanted: Sequence[str]) -> bool:
     return any(_fits(link.name, name) for name in wanted)
 
 
-def interface_faults(names: Iterable[str], *, redirects: bool = True) -> list[str]:
+def interface_faults(names: Iterable[str], *, redirects: bool = True, marks: bool = False) -> list[str]:
     """Reasons why clients' packets do not come to the filter by these names, in a few words each.
 
     Args:
         names: where clients come in.
         redirects: whether some of what comes in is redirected.
+        marks: whether some of it is marked, and led to a socket.
     """
     wanted, present = tuple(names), links()
     unnumbered = unnumbered_interfaces(wanted, present) if redirects else ()
@@ -197,6 +210,7 @@ def interface_faults(names: Iterable[str], *, redirects: bool = True) -> list[st
         *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted, present).items()),
         *(f"{name} is in a VRF" for name in vrf_interfaces(wanted, present)),
         *(f"{name} has no IPv4 address" for name in unnumbered),
+        *(f"{name}: {setting} is 1" for name, setting in overheard_bridges(wanted if marks else ()).items()),
     ]
 
 
