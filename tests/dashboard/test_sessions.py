@@ -4,7 +4,8 @@ import pytest
 
 from urlward.dashboard.handler import SESSION, Sessions, Visitor
 from urlward.engine.errors import UrlwardError
-from urlward.state.people import People, Person, add_person, change_role, read_token, remove_person
+from urlward.state.people import People, Person, add_person, change_role, remove_person
+from urlward.state.token import read_token
 
 NOW = 1_795_600_000.0
 

@@ -25,7 +25,8 @@ from urlward.records.store import EventQuery, StoreError
 from urlward.service.mend import mend_assignments, mend_token, open_mended
 from urlward.service.services import set_aside_alarm
 from urlward.state.folder import forget_damaged
-from urlward.state.people import People, admit, read_token
+from urlward.state.people import People, admit
+from urlward.state.token import read_token
 from urlward.state.watch import Signature
 
 SQLITE, JSONL = StoreTable(kind="sqlite"), StoreTable(kind="jsonl")

@@ -288,7 +288,7 @@ class Preflight:
         """Check the operator's own token; that of the state folder is made anew where it is damaged."""
         if self._config.admin is None:
             return
-        from urlward.state.people import token_of
+        from urlward.state.token import token_of
 
         state = state_folder(self._config.state)
         path = state / self._config.admin.token_file

@@ -25,7 +25,7 @@ from urlward.records.store import Store, StoreError
 from urlward.records.stores import open_store
 from urlward.regular import lines_of, open_regular
 from urlward.state.folder import StateError, is_damage, locked, set_aside, unusable
-from urlward.state.people import read_token
+from urlward.state.token import read_token
 from urlward.state.watch import Signature
 
 _EMPTY = "empty"

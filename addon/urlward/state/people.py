@@ -1,7 +1,7 @@
 """People of the dashboard: who gets in, by which token, and in which role.
 
 ``people.json`` in the state folder has a name, a role and the SHA-256 of a token for each, never a token.
-Tokens are 32 random bytes, or as hard to guess (`token_of`): nobody finds one by trying, however
+Tokens are 32 random bytes, or as hard to guess (`urlward.state.token`): nobody finds one by trying, however
 fast its digest is computed, and a slow one, as passwords need, would only slow each request of a script down.
 Digests are compared in constant time.
 
@@ -22,9 +22,9 @@ from typing import Literal, get_args
 
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
-from urlward.regular import BOM, open_regular, without_bom
 from urlward.state.audit import append_in_lock
-from urlward.state.folder import KeptFile, locked, made_folder, unusable, write_private
+from urlward.state.folder import KeptFile, locked, made_folder, unusable
+from urlward.state.token import read_token, token_of
 from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.records")
@@ -333,45 +333,3 @@ def _audit(state: Path, now: float, who: str, action: str, person: Person, **mor
     # Told first: whatever fails between the two, nobody is let in whom the record does not have.
     until = {"until": time_text(person.until)} if person.until else {}
     append_in_lock(state, who, action, now, name=person.name, role=person.role, **until, **more)
-
-
-_SHORTEST = 20
-_DIFFERENT = 8
-_LONGEST = 4_096
-
-
-def read_token(path: Path) -> str:
-    """Read the token, made where there is none.
-
-    Raises:
-        UrlwardError: others can read it, or it could be guessed.
-        StateError: not readable, or not writable.
-    """
-    folder = made_folder(path.parent)
-    with locked(folder):
-        if not path.exists():
-            write_private(path, secrets.token_urlsafe(32).encode() + b"\n")
-    return token_of(path)
-
-
-def token_of(path: Path) -> str:
-    """Read the token in a file.
-
-    Raises:
-        UrlwardError: others can read it, or it could be guessed.
-        StateError: not readable.
-    """
-    try:
-        if path.stat().st_mode & 0o027:
-            raise UrlwardError(f"{path}: others can read it: chmod 600 {path}")
-        with open_regular(path) as file:
-            token = without_bom(file.read(_LONGEST + len(BOM) + 1)).strip()
-    except OSError as e:
-        raise unusable(path, e) from e
-    printable = all(0x21 <= byte <= 0x7E for byte in token)
-    if not _SHORTEST <= len(token) <= _LONGEST or len({*token}) < _DIFFERENT or not printable:
-        raise UrlwardError(
-            f"{path}: needs at least {_SHORTEST} letters, digits and signs in one line, "
-            f"{_DIFFERENT} of them different; remove it, and a new one is made"
-        )
-    return token.decode("ascii")
