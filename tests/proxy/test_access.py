@@ -24,9 +24,9 @@ from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable
 from urlward.proxy import session
 from urlward.proxy.access import Access, is_inside
-from urlward.proxy.front import Client
 from urlward.proxy.head import RequestFields, RequestHead
 from urlward.proxy.passwords import MOST_WAITING, Passwords
+from urlward.proxy.session import SessionClient
 from urlward.proxy.upstream import Opening
 
 RIGHT, WRONG = (
@@ -67,12 +67,12 @@ def users(tmp_path: Path) -> Passwords:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients come from another machine."""
-    made = Client.__init__
+    made = SessionClient.__init__
 
-    def init(self: Client, _peername: object, mode: Any) -> None:
+    def init(self: SessionClient, _peername: object, mode: Any) -> None:
         made(self, ("192.0.2.1", 1234), mode)
 
-    monkeypatch.setattr(Client, "__init__", init)
+    monkeypatch.setattr(SessionClient, "__init__", init)
 
 
 # -- passwords
