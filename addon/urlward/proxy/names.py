@@ -263,8 +263,8 @@ def names_of(request: http.Request, context: Context) -> Names:
 
 
 def _behind_no_host(target: str) -> str:
-    """A target as it is judged behind an empty Host field: programs that put `http://` and the field's value in
-    front of it, and have `new URL` read that, take its first segment for the host."""
+    """A target as it is judged behind an empty Host field: programs that put `http://` and the field in front
+    of it, and have `new URL` read that, take its first segment for the host."""
     return f"/{target}"
 
 
