@@ -73,6 +73,20 @@ def test_a_reverse_proxy_has_an_origin_without_a_host() -> None:
     assert names_of(request(), to("192.0.2.7", mode="reverse:http://192.0.2.7")).hosts == ("192.0.2.7",)
 
 
+def test_behind_an_empty_host_a_target_may_begin_with_one() -> None:
+    """Node's `new URL("http://" + host + url)` finds the page `/a` of the host `x` in `http:///x/a`."""
+    lists = make_matcher("http://a.example/a", "http://x.example/b")
+    place = Place(to("192.0.2.7", 443, sni="a.example"))
+    for target, blocked in (("/x/a", True), ("/a", True), ("/x.example/b", True), ("/x/b", False)):
+        empty = request((b"Host", b""), path=target.encode())
+        for names in (
+            place.names(head(b"GET %b HTTP/1.1|Host: ||" % target.encode())),
+            names_of(empty, to("192.0.2.7", 443, sni="a.example")),
+        ):
+            assert lists.check_request(names.hosts, names.target).blocked is blocked
+    assert place.names(head(b"GET /x/a HTTP/1.1|Host: a.example||")).target == "/x/a"
+
+
 def head(text: bytes) -> RequestHead:
     return read_request_head(text.replace(b"|", b"\r\n"))
 

@@ -145,6 +145,8 @@ class Place:
                     self._known = self.collect(fields)
                     self._host, self._asked = fields[0], None
                 hosts, ports = self._known
+                if not fields[0]:
+                    target = _behind_no_host(target)
                 return Names(hosts, ports, self.address, target, False, self._told)
             if head.method == b"CONNECT":
                 hosts, ports = self.collect(fields, target)
@@ -255,7 +257,15 @@ def names_of(request: http.Request, context: Context) -> Names:
         raise UrlError("a path that does not begin with a slash")
     if request.first_line_format == "absolute" and context.server.address:
         target = f"//{authorities[0]}{target}"  # as in `Place.names`
+    elif target.startswith("/") and fields and not fields[0].strip(b" \t"):
+        target = _behind_no_host(target)
     return Names(hosts, ports, place.address, target, False, is_told(context))
+
+
+def _behind_no_host(target: str) -> str:
+    """A target as it is judged behind an empty Host field: programs that put `http://` and the field in front
+    of it, and have `new URL` read that, take its first segment for the host."""
+    return f"/{target}"
 
 
 def is_multiplexed(context: Context) -> bool:
