@@ -366,8 +366,8 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _by_address(left: object, right: object) -> bool | None:
-    """Whether a condition on addresses matches: not where clients' are those of single machines, and so not of
-    all, or where the destination's are of many at once, as for mDNS, whose port the filter's for DNS is too."""
+    """Whether a condition on addresses matches: not where clients' are those of single machines, and so not
+    of all, or where the destination's are of many, as for mDNS, whose port the filter's for DNS is too."""
     field = _member(_member(left, "payload"), "field")
     several = _member(right, "set") if isinstance(right, dict) else [right]
     if not isinstance(several, list):
