@@ -18,7 +18,7 @@ from urlward.gateway.table import MARK, TABLE, Setup
 
 type Listing = Sequence[Mapping[str, Any]]
 
-_MARKED_AT = -155
+_MARKED_AT = -145
 """Priority of our chain at ``prerouting`` that marks."""
 
 _TRANSPORTS = {"tcp": 6, "udp": 17}
