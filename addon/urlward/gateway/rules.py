@@ -17,7 +17,7 @@ sets stays.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from ipaddress import collapse_addresses, ip_address, ip_network
 from pathlib import Path
@@ -182,7 +182,7 @@ class SetDefinition:
 
 def setup_of(plan: RulesPlan) -> Setup:
     """The setup that the rules of a plan state; another release's are told from ours by its digest."""
-    made_from = (plan, *_sets(plan.gateway), _template().source)
+    made_from = plan, _template().source
     return Setup(
         listen=plan.listen,
         dns=plan.gateway.dns.port if plan.gateway.steer else 0,
@@ -269,7 +269,12 @@ def _check(plan: RulesPlan, setup: Setup) -> None:
         )
 
 
-def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
+@lru_cache(1)
+def _sets(gateway: GatewayTable) -> tuple[SetDefinition, ...]:
+    return tuple(_definitions(gateway))  # read three times, and there may be tens of thousands of networks
+
+
+def _definitions(gateway: GatewayTable) -> Iterator[SetDefinition]:
     unsteered = [*map(str, NEVER_STEERED), *map(str, PUBLIC_RESOLVERS)]
     for kind, values in zip(_FIXED, (gateway.clients, gateway.exempt, gateway.never, unsteered), strict=True):
         networks = [ip_network(value) for value in values]
