@@ -52,6 +52,15 @@ def test_one_without_an_end_that_is_told_late_is_in_doubt(sqlite_store: Assignme
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "LATE"), ("berta", 100, None, "NONE")]
 
 
+@pytest.mark.parametrize("batch", [1, 100])
+def test_what_two_collectors_have_is_said_once(sqlite_store: AssignmentStore, batch: int) -> None:
+    """Also where one is late, and the same subscriber has it again."""
+    first = [sighting(A, 0, None, "anna"), sighting(A, 0, 10, "anna", ENDED)]
+    again = sighting(A, 20, None, "anna")
+    taken(sqlite_store, *first, again, *first, again, batch=batch)
+    assert intervals(sqlite_store, A) == [("anna", 0, 10, "TOLD"), ("anna", 20, None, "NONE")]
+
+
 def test_a_shorter_lifetime_counts_from_its_renewal(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 0, 1000, "anna"), sighting(A, 10, 20, "anna"))
     assert intervals(sqlite_store, A) == [("anna", 0, 20, "EXPIRY")]

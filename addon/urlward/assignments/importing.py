@@ -291,7 +291,9 @@ class Merger:
 
     def _hold(self, key: Key, held: Held) -> None:
         self._keep(key, held)
-        self._ends.pop((key, held[_SUBSCRIBER], held[_SESSION]), None)
+        whose = key, held[_SUBSCRIBER], held[_SESSION]
+        if held[_START] <= self._ends.get(whose, (0, 0))[1]:
+            del self._ends[whose]
         self.changes.held[key] = held
         self.changes.gone.discard(key)
 
