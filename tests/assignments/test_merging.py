@@ -57,7 +57,7 @@ def test_what_two_collectors_have_is_said_once(sqlite_store: AssignmentStore, ba
     """Also where one is late, and the same subscriber has it again."""
     first = [sighting(A, 0, None, "anna"), sighting(A, 0, 10, "anna", ENDED)]
     again = sighting(A, 20, None, "anna")
-    taken(sqlite_store, *first, again, *first, again, batch=batch)
+    taken(sqlite_store, *first, again, *first, batch=batch)
     assert intervals(sqlite_store, A) == [("anna", 0, 10, "TOLD"), ("anna", 20, None, "NONE")]
 
 
