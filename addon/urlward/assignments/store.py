@@ -487,6 +487,17 @@ class AssignmentStore:
                 connection.execute(update(current).where(same).values(read=now), rows)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
 
+    def not_renewed(self, source: SightingSource, now: int) -> list[str]:
+        """Sessions without an end that a source was not seen to have now.
+
+        Args:
+            source: theirs.
+            now: in ms.
+        """
+        mine = and_(current.c.source == source.id, current.c.end == FOREVER, current.c.read < now)
+        with self.reading() as connection:
+            return [*connection.scalars(select(current.c.session).where(mine).distinct())]
+
     def positions(self, source: int) -> list[ReadingPosition]:
         """Reading positions of a source's files, those that are known by the longest beginning first."""
         order = (files.c.begin_size.desc(), files.c.offset.desc())
