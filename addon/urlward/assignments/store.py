@@ -111,6 +111,7 @@ class Changes:
 
     Attributes:
         ended: rows of `assignments`, by `ended_row`.
+        undone: keys of those that were written before, and are otherwise.
         held: of `current`, added or replaced.
         gone: of `current`, not any more.
         rows: that were read.
@@ -122,6 +123,7 @@ class Changes:
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
+    undone: list[tuple[Any, ...]] = field(default_factory=list)
     held: dict[Key, Held] = field(default_factory=dict)
     gone: set[Key] = field(default_factory=set)
     rows: int = 0
@@ -383,6 +385,11 @@ class AssignmentStore:
             if changes.anew:
                 _leave_file(connection, source.id, changes.position)
             file = _set_position(connection, source.id, changes.position, now)
+        if changes.undone:
+            key = (assignments.c.cell, assignments.c.place, assignments.c.digest)
+            same = and_(*(column == bindparam(f"k{n}") for n, column in enumerate(key)))
+            rows = [{f"k{n}": value for n, value in enumerate(row)} for row in changes.undone]
+            connection.execute(delete(assignments).where(same), rows)
         copy_new(connection, assignments, changes.ended)
         copy_or_replace(
             connection,
