@@ -121,7 +121,7 @@ def test_the_same_url_is_one_request_and_one_entry(worker: Worker, state: Path) 
 
 
 def test_a_match_that_is_not_learned_keeps_no_other_of_its_url_from_it(worker: Worker, state: Path) -> None:
-    """A client may name a host to a server of its own; and what came over plain HTTP is for its port alone."""
+    """A client may name a host to a server of its own; what came over plain HTTP is for its port alone."""
     there = MATCH._replace(address="192.0.2.7", port=80)
     for match in (there._replace(address="192.0.2.8", port=0), there, there._replace(port=0)):
         worker.learn(match)
