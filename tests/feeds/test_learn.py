@@ -120,6 +120,20 @@ def test_the_same_url_is_one_request_and_one_entry(worker: Worker, state: Path) 
     assert requests(state) == []
 
 
+def test_a_match_that_is_not_learned_keeps_no_other_of_its_url_from_it(worker: Worker, state: Path) -> None:
+    """A client may name a host to a server of its own; what came over plain HTTP is for its port alone."""
+    there = MATCH._replace(address="192.0.2.7", port=80)
+    for match in (there._replace(address="192.0.2.8", port=0), there, there._replace(port=0)):
+        worker.learn(match)
+    worker.close()
+    assert len(requests(state)) == 3
+    service = Service(state)
+    service.leads_to = lambda _, address: address == there.address
+    service.look()
+    assert len(own_entries(state)) == 2
+    assert verdict(state, "https://listed.example/secret-page?x=1") == ("block", "own-entries")
+
+
 def test_a_host_has_only_so_many_in_a_day(worker: Worker, state: Path) -> None:
     for n in range(OF_HOST + 5):
         worker.learn(MATCH._replace(url=f"listed.example/{n}"))

@@ -7,7 +7,7 @@ import pytest
 
 from files.pictures import FRAGMENTED, picture, video, written
 from urlward.files.decode import frames
-from urlward.files.media import HEAD, MediaFormat, Splitter, format_of
+from urlward.files.media import HEAD, MediaFormat, Splitter, format_of, is_told
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,12 @@ def test_what_begins_with_no_box_is_no_video(head: bytes) -> None:
 )
 def test_what_is_not_decoded_is_told_too(head: bytes) -> None:
     assert format_of(head) is None
+
+
+def test_what_follows_the_head_of_a_bitmap_tells_it() -> None:
+    head = written(picture(1), "BMP")[:18]
+    assert [is_told(head[:size]) for size in (12, 17, 18)] == [False, False, True]
+    assert format_of(head) is MediaFormat.BMP
 
 
 def _split(media: MediaFormat, data: bytes, sizes: list[int]) -> tuple[list[bytes], Splitter]:

@@ -1,5 +1,6 @@
 """The sandbox, and the confinement of what decodes in it: real processes, real decoders."""
 
+import base64
 import io
 import json
 import os
@@ -22,7 +23,7 @@ from conftest import wait_for
 from files.pictures import FRAGMENTED, picture, tracks, video, written
 from urlward.engine.errors import UrlwardError
 from urlward.files.confine import ALLOWED, NOT_EXECUTABLE, filter_of
-from urlward.files.media import MediaFormat, format_of
+from urlward.files.media import HEAD, MediaFormat, format_of
 from urlward.files.pdq import CONFIDENT, QUALITY, digests_of
 from urlward.files.sandbox import MEMORY, Sandbox
 from urlward.files.seen import DIGEST, DONE, FAILED, FAULT, LATE, MOST_FRAMES, PDQ, SCORE, FrameSeen, seen_in
@@ -120,10 +121,13 @@ def digest(image: Image.Image) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
 def test_a_picture_is_decoded_and_hashed(sandbox: Box, name: str) -> None:
     image = picture(3)
-    how, [seen] = sandbox.look(MediaFormat(name.lower()), written(image, name))
+    data = written(image, name)
+    media = format_of(data[:HEAD])
+    assert media is MediaFormat(name.lower())
+    how, [seen] = sandbox.look(media, data)
     assert (how, seen.kind, seen.at) == (DONE, PDQ, 0)
     assert distance(seen.digests, digest(image)) <= CONFIDENT
 
@@ -178,6 +182,24 @@ def in_front(image: Image.Image, part: bytes, name: str = "JPEG") -> bytes:
     return data[:at] + part + data[at:]
 
 
+ARITHMETIC = base64.b64decode(
+    b"/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDACAWGBwYFCAcGhwkIiAmMFA0MCwsMGJGSjpQdGZ6eHJmcG6AkLicgIiuim5woNqirr7E"
+    b"ztDOfJri8uDI8LjKzsb/yQALCAAwAEABAREA/8wABgAQEAX/2gAIAQEAAD8A0K8rBw66b3Cz8x8vRkZLjs3foAUaRby4o3yoTFNv"
+    b"lqtbpy8vrJxHRjiKcW/F7LBDNDcODWjmiFtJBkWdH19OE++kEnXadkLVgOh9bq1aOOVV+gF351S0hcEhPz70ktvw4wREmVRLER+O"
+    b"/XjLfrdum5DCzCHsARKpFNxcV2YKdnwMZrrrG0iHA1VIuu76EmjVcJorxD7ob3m9XGxVDDWdMasGD0wtEGF0N/8AsvXK+qE8Jvmb"
+    b"iUby6gExQZD7qAJIpAhiVaakJs3m/qPKrH8J3b3po/8ATIK52dzSwkYwuWAD1ogTctNaxiViJIy8GVf4D2os23jHa+sCraEyPXTt"
+    b"MED/2Q=="
+)
+"""`picture` 3 in JPEG, small, gray and in arithmetic coding, as ``cjpeg -arithmetic`` writes it."""
+
+
+def _long_arithmetic(_: Image.Image) -> bytes:
+    """One that is longer than what a decoder is given at a time by itself."""
+    table = b"\xff\xdb\0\x43\0" + bytes([16] * 64)
+    tables = ((1 << 16) - len(ARITHMETIC)) // len(table) + 1
+    return ARITHMETIC[:2] + table * tables + ARITHMETIC[2:]
+
+
 FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
     "exif": lambda image: without_jfif(written(image, exif=as_cameras_have_it())),
     "exif-cut-short": lambda image: without_jfif(written(image, exif=as_cameras_have_it().tobytes()[:30])),
@@ -189,6 +211,7 @@ FIELDS: Mapping[str, Callable[[Image.Image], bytes]] = {
     "photoshop": lambda image: written(image, extra=b"\xff\xed\0\x1aPhotoshop 3.0\0008BIM\x03\xed\0\0\0\0"),
     "progressive": lambda image: written(image, progressive=True, exif=as_cameras_have_it()),
     "cmyk": lambda image: written(image.convert("CMYK"), exif=as_cameras_have_it()),
+    "arithmetic": _long_arithmetic,
     "png": lambda image: written(
         image, "PNG", exif=as_cameras_have_it(), icc_profile=b"icc" * 99, dpi=(72, 72)
     ),

@@ -55,7 +55,7 @@ OF_WORKER = 2 * A_DAY
 """URLs that a worker hands on in a day."""
 
 AGAIN = 600.0
-"""Seconds until a worker hands the same URL on again: it may not have been learned, or have been removed."""
+"""Seconds until a worker hands the same on again: it may not have been learned, or have been removed."""
 
 WAITING = 1_000
 """Requests that wait in the folder, or in a worker for its disk."""
@@ -138,27 +138,31 @@ class Learner:
         self._room = BoundedSemaphore(WAITING)
         self._day = 0
         self._of_hosts: dict[bytes, int] = {}
+        self._urls: set[bytes] = set()
         self._handed: dict[bytes, float] = {}
 
     def learn(self, match: Match) -> None:
         """Hand a match on, unless it was a moment ago."""
         now = self._clock()
         if (day := int(now) // _DAY) != self._day:
-            self._day, self._of_hosts, self._handed = day, {}, {}
+            self._day, self._of_hosts, self._urls, self._handed = day, {}, set(), {}
         url, host = self._key.digest(f"l{match.url}"), self._key.digest(f"l{match.host}")
-        before, count = self._handed.get(url), self._of_hosts.get(host, 0)
+        # One that is not learned, or for less, must not stand in the way of another.
+        way = self._key.digest(f"l{match.url}\n{match.address}\n{match.port}\n{match.folder}")
+        before, count = self._handed.get(way), self._of_hosts.get(host, 0)
         if before is not None and now - before < AGAIN:
             return
-        is_new = before is None
-        if is_new and (count >= OF_HOST or len(self._handed) >= OF_WORKER):
+        is_new = url not in self._urls
+        if (is_new and count >= OF_HOST) or (before is None and len(self._handed) >= OF_WORKER):
             self._refused()
             return
         if not self._room.acquire(blocking=False):
             self._refused()
             return
-        self._handed[url], self._of_hosts[host] = now, count + is_new
+        self._urls.add(url)
+        self._handed[way], self._of_hosts[host] = now, count + is_new
         try:
-            self._thread.submit(self._write, match, url.hex())
+            self._thread.submit(self._write, match, way.hex())
         except RuntimeError:  # no thread can be had, or it is the end
             self._room.release()
             self._refused()
@@ -168,7 +172,7 @@ class Learner:
         self._thread.shutdown()
 
     def _write(self, match: Match, name: str) -> None:
-        # The same URL is one request, however often and by whichever worker it is met.
+        # The same match is one request, however often and by whichever worker it is met.
         try:
             with locked(made_folder(self._folder, self._state)):
                 if len(os.listdir(self._folder)) >= WAITING:  # noqa: PTH208 - no object for each of many

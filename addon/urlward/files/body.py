@@ -43,6 +43,7 @@ _DECODED: Final = {
     MediaFormat.PNG: "image/png",
     MediaFormat.WEBP: "image/webp",
     MediaFormat.GIF: "image/gif",
+    MediaFormat.BMP: "image/bmp",
     MediaFormat.MP4: "video/mp4",
     MediaFormat.WEBM: "video/webm",
     MediaFormat.TS: "video/mp2t",
@@ -50,7 +51,6 @@ _DECODED: Final = {
 _OTHERS: Final = (
     (re.compile(rb".{4}ftyp(?:avif|avis)", re.DOTALL).match, "image/avif"),
     (re.compile(rb".{4}ftyp(?:hei[cx]|hev[cx]|mif1|msf1)", re.DOTALL).match, "image/heic"),
-    (re.compile(rb"BM.{4}\0{4}", re.DOTALL).match, "image/bmp"),
     (re.compile(rb"II[*+]\0|MM\0[*+]").match, "image/tiff"),
     (re.compile(rb"\xff\n|\0{3}\x0cJXL ").match, "image/jxl"),
     (re.compile(rb"\0{3}\x0cjP {2}|\xff\x4f\xff\x51").match, "image/jp2"),

@@ -46,6 +46,7 @@ _PICTURES = {
     MediaFormat.PNG: "PNG",
     MediaFormat.WEBP: "WEBP",
     MediaFormat.GIF: "GIF",
+    MediaFormat.BMP: "BMP",
 }
 _RIFF, _CHUNK = 12, 8
 """Bytes of what a WebP file begins with, and of what each of its chunks does."""
@@ -92,7 +93,14 @@ def prepare(*, video: bool) -> "list[tuple[bytes, MediaFormat]]":
     Raises:
         ImportError: it is not installed.
     """
-    from PIL import AvifImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+    from PIL import (  # noqa: F401
+        AvifImagePlugin,
+        BmpImagePlugin,
+        GifImagePlugin,
+        JpegImagePlugin,
+        PngImagePlugin,
+        WebPImagePlugin,
+    )
 
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     Image.MAX_IMAGE_PIXELS = None  # `MOST_PIXELS`
@@ -249,6 +257,8 @@ def _pictures(file: io.BytesIO, name: str) -> Iterator[Frame]:
     """The first picture, and of an animation the others: all of a few, else some, ever further apart, and the
     last one, which may be shown for longest."""
     with Image.open(file, formats=[name]) as image:
+        # All at once: libjpeg does not go on in the middle of arithmetic coding (jdarith.c).
+        image.decodermaxblock = file.getbuffer().nbytes
         image.draft("RGB", (SIDE, SIDE))
         _check(*image.size)
         if min(image.size) < LEAST_SIDE:

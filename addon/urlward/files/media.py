@@ -13,8 +13,9 @@ from enum import StrEnum
 HEAD = 400
 """Bytes of a body by which its format is told; fewer where it ends before."""
 
-_TELLING = 12
-"""Bytes by which each format is told but a transport stream, which has a byte in each packet."""
+_TELLING, _OF_BITMAP = 12, 18
+"""Bytes by which each format is told but a bitmap, and a transport stream, which has a byte in each packet;
+and those by which a bitmap is."""
 
 MOST_BEGINNING = 1 << 20
 """Bytes of what each piece of a stream begins with; where there are more it is one piece."""
@@ -49,6 +50,8 @@ _LETTERS = frozenset(range(0x20, 0x7F)) | {0xA9}
 """Bytes of a box's type."""
 _LARGE_HEAD = 0x09
 """First byte of a box of 150 MB, and of a text, from here on."""
+_BITMAPS = frozenset(size.to_bytes(4, "little") for size in (12, 16, 40, 52, 56, 64, 108, 124))
+"""Sizes of what tells of a bitmap's pixels, behind the head of its file."""
 _OF_OTHERS = frozenset({b"JXL ", b"jP  "})
 """Types of the box that files of other formats begin with."""
 _OF_SEGMENTS = frozenset({b"styp", b"moof", b"sidx", b"emsg", b"prft"})
@@ -62,6 +65,7 @@ class MediaFormat(StrEnum):
     PNG = "png"
     WEBP = "webp"
     GIF = "gif"
+    BMP = "bmp"
     MP4 = "mp4"
     WEBM = "webm"
     TS = "ts"
@@ -87,6 +91,8 @@ def format_of(head: bytes, *, certainly: bool = False) -> MediaFormat | None:
         return MediaFormat.GIF
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return MediaFormat.WEBP
+    if head.startswith(b"BM") and head[14:_OF_BITMAP] in _BITMAPS:
+        return MediaFormat.BMP
     if head.startswith((_EBML, _CLUSTER)):
         return MediaFormat.WEBM
     kind = head[4:_BOX]
@@ -132,7 +138,7 @@ def is_told(head: bytes) -> bool:
     Args:
         head: its first bytes.
     """
-    if len(head) < _TELLING:
+    if len(head) < (_OF_BITMAP if head.startswith(b"BM") else _TELLING):
         return False
     return len(head) >= HEAD or head[0] != _SYNC or format_of(head) is not None
 
