@@ -126,6 +126,7 @@ class MadeUp(LiveSources):
 
     def __init__(self) -> None:
         self.told: list[tuple[Any, ...]] = []
+        self.count = EVENTS
         self.second = 1_795_600_600
         self.in_force: dict[str, Row] = {}
         self.alarm = ""
@@ -301,7 +302,7 @@ class MadeUp(LiveSources):
         found: list[Row] = []
         if self.quiet:
             return EventPage(found, "")
-        newest = int(wanted.before[12:]) if wanted.before else EVENTS
+        newest = int(wanted.before[12:]) if wanted.before else self.count
         for number in range(newest - 1, -1, -1):
             one = event(number)
             if wanted.kinds and one["kind"] not in wanted.kinds:

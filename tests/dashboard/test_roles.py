@@ -54,6 +54,7 @@ def methods() -> list[Any]:
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
     sources = MadeUp()
+    sources.count = 500
     # So that each page has all the forms that it can have.
     sources.allow("http://a.example/", 60, "ticket 31", "Ann", whole_host=False)
     with serving(sources, tmp_path_factory.mktemp("state")) as site:

@@ -585,6 +585,7 @@ async def test_nothing_of_a_body_waits_for_the_collector(tmp_path: Path, how: st
         async with working(tmp_path) as worker:
             channel, _ = listening.accept()
             gc.collect()
+            gc.freeze()
             gc.set_debug(gc.DEBUG_SAVEALL)
             try:
                 table = FilesTable(pictures="cut")
@@ -610,6 +611,7 @@ async def test_nothing_of_a_body_waits_for_the_collector(tmp_path: Path, how: st
             finally:
                 gc.set_debug(0)
                 gc.garbage.clear()
+                gc.unfreeze()
                 channel.close()
     assert not left & {"Inspection", "BodyCopy", "Splitter"}
 
