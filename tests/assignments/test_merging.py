@@ -52,6 +52,37 @@ def test_one_without_an_end_that_is_told_late_is_in_doubt(sqlite_store: Assignme
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "LATE"), ("berta", 100, None, "NONE")]
 
 
+@pytest.mark.parametrize("batch", [1, 100])
+def test_what_is_read_late_has_its_end_all_the_same(store: AssignmentStore, batch: int) -> None:
+    """Such as from the file of another server, whose reader lagged behind."""
+    taken(
+        store,
+        sighting(A, 100, None, "carla"),
+        sighting(A, 0, None, "anna"),
+        sighting(A, 20, None, "berta"),
+        sighting(A, 20, 50, "berta", ENDED),
+        sighting(A, 60, None, "dora"),
+        sighting(A, -50, None, "erna"),
+        batch=batch,
+    )
+    assert intervals(store, A) == [
+        ("erna", -50, 60, "LATE"),
+        ("anna", 0, 20, "NEXT"),
+        ("berta", 20, 50, "TOLD"),
+        ("dora", 60, 100, "LATE"),
+        ("carla", 100, None, "NONE"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_what_two_collectors_have_is_said_once(sqlite_store: AssignmentStore, batch: int) -> None:
+    """Also where one is late, and the same subscriber has it again."""
+    first = [sighting(A, 0, None, "anna"), sighting(A, 0, 10, "anna", ENDED)]
+    again = sighting(A, 20, None, "anna")
+    taken(sqlite_store, *first, again, *first, batch=batch)
+    assert intervals(sqlite_store, A) == [("anna", 0, 10, "TOLD"), ("anna", 20, None, "NONE")]
+
+
 def test_a_shorter_lifetime_counts_from_its_renewal(sqlite_store: AssignmentStore) -> None:
     taken(sqlite_store, sighting(A, 0, 1000, "anna"), sighting(A, 10, 20, "anna"))
     assert intervals(sqlite_store, A) == [("anna", 0, 20, "EXPIRY")]

@@ -253,6 +253,7 @@ UFW = """\
 -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
 -A INPUT -m conntrack --ctstate INVALID -j DROP
 -A INPUT -j not-local
+-A INPUT -p udp -d 224.0.0.251 --dport 5353 -j ACCEPT
 -A INPUT -j user
 -A not-local -m addrtype --dst-type LOCAL -j RETURN
 -A not-local -m addrtype --dst-type MULTICAST -j RETURN

@@ -817,6 +817,23 @@ def test_a_firewall_that_looks_for_the_way_back_by_the_mark(net: Network, f: Fam
 
 
 @families
+def test_marks_of_others_lead_nothing_past_the_filter(net: Network, f: Family) -> None:
+    """Such as those of several uplinks, which write all bits."""
+    net.up(keep_source=True)
+    net.add(f.of("steer"), f.origin)
+    net.nft.run(
+        "table inet fw { chain pre { type filter hook prerouting priority mangle; meta mark set 0x1; }; }"
+    )
+    try:
+        with net.client.connect(f.origin, 443) as s:
+            assert first_line(s).startswith("filter ")
+            s.send(b"more")
+            assert s.recv(9) == b"more"
+    finally:
+        net.nft.run("delete table inet fw")
+
+
+@families
 def test_what_ends_with_the_rules_is_what_came_by_them(net: Network, f: Family) -> None:
     """No more, where this machine serves a whole network (AnyIP); no less, where it is meant itself."""
     anycast, own = (

@@ -9,6 +9,7 @@ import pytest
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
+from urlward.gateway import rules as rules_of_gateway
 from urlward.gateway.rules import RulesPlan, outdated, rules, setup_of
 
 DATA = Path(__file__).parent / "data"
@@ -83,7 +84,7 @@ def test_what_is_not_used_does_not_conflict() -> None:
     assert rules(plan({"steered": "intercept", "intercept_port": 8080, "dns": {"port": 8080}}))
 
 
-def test_setup_tells_configurations_apart() -> None:
+def test_setup_tells_configurations_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     one = setup_of(plan({}))
     assert one == setup_of(plan({}))
     assert (one.listen, one.dns, one.intercept, one.fail) == (8080, 0, 0, "open")
@@ -93,6 +94,9 @@ def test_setup_tells_configurations_apart() -> None:
     assert len({one.config, *(setup_of(plan(values)).config for values in changed)}) == 5
     assert setup_of(plan({}, (4,))).config != one.config
     assert setup_of(plan({}, shared=True)).config != one.config
+    template = rules_of_gateway._template()
+    monkeypatch.setattr(rules_of_gateway, "_template", lambda: template._replace(source="another release's"))
+    assert setup_of(plan({})).config != one.config, "so that status says what an upgrade has left there"
 
 
 def test_outdated_sets() -> None:

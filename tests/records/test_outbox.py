@@ -4,9 +4,10 @@ import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -70,6 +71,30 @@ def test_what_was_put_in_comes_out_in_order(tmp_path: Path) -> None:
     assert stat.S_IMODE(outbox.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(outbox.path.parent.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in outbox.path.parent.iterdir()} == {0o600}
+
+
+def test_a_transaction_that_took_long_leaves_others_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox, now, slept = Outbox(tmp_path), 100.0, list[float]()
+    commit = outbox._transaction
+
+    @contextmanager
+    def slow() -> Iterator[sqlite3.Connection]:
+        nonlocal now
+        with commit() as db:
+            yield db
+        now += 0.5
+
+    monkeypatch.setattr(outbox, "_transaction", slow)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now, sleep=slept.append))
+    put(outbox, events(1))
+    now += 0.1
+    put(outbox, events(1, 1))
+    outbox.hurries = True
+    put(outbox, events(1, 2))
+    assert slept == [0, pytest.approx(0.4)]
+    assert all_of(outbox) == events(3)
 
 
 @given(

@@ -123,17 +123,20 @@ async def test_a_bug_is_told_and_does_not_end_it(
 async def test_the_event_loop_does_not_wait_for_the_disk(
     writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "TICK", 0.02)
     go_on = threading.Event()
     disk = Disk(monkeypatch, go_on.wait)
     emit(writer, events(1))
     await until(lambda: disk.tried)
-    emit(writer, events(9, 1))
-    for _ in range(50):  # it turns
-        await asyncio.sleep(0.01)
+    for first in range(1, 10):
+        emit(writer, events(1, first))
+        for _ in range(5):  # it turns
+            await asyncio.sleep(0.01)
     assert writer.waiting == 10
     go_on.set()
     await until(lambda: not writer.waiting)
     assert in_outbox(tmp_path) == events(10)
+    assert disk.tried == 2, "what has waited goes together"
 
 
 async def test_what_is_too_much_is_dropped_and_told(

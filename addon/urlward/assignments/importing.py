@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from urlward.assignments.formats import FORMATS, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
@@ -70,6 +71,9 @@ class Merger:
         self._ends: dict[tuple[Key, str, str], tuple[int, int]] = {}
         """Beginnings and ends of late, by whose they are and by which session. A session's end may name them
         still; and what was said before is told again by servers that had no answer, and by two collectors."""
+        self._late: dict[Key, Held] = {}
+        """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
+        self._written: dict[Key, tuple[Any, ...]] = {}
         self._perhaps: tuple[Key, int, str] | None = None
         """Whose span in doubt was the last, and its end."""
         self._back = 0
@@ -102,6 +106,9 @@ class Merger:
 
     def finished(self) -> Changes:
         """The changes, which are not touched any more; new ones begin."""
+        for key in self._late.keys() - self._written.keys():
+            self._written[key] = ended_row(self._source, key[0], key[1], self._late[key])
+            self.changes.ended.append(self._written[key])
         changes, self.changes = self.changes, Changes()
         changes.after = self._rows
         if self._rows is not None:
@@ -110,7 +117,7 @@ class Merger:
         if len(self._held) > _MOST_KEPT:
             # What is about to be written cannot be read from the store yet.
             self._held = {key: [*held] for key, held in changes.held.items()} | dict.fromkeys(changes.gone)
-            self._sessions, self._looked_up = {}, set()
+            self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
             for key, held in changes.held.items():
                 self._note(key, held)
         for told in [*self._ends][:-_MOST_ENDS]:
@@ -201,16 +208,39 @@ class Merger:
     def _follow(self, key: Key, held: Held, new: Held) -> None:
         """Apply another subscriber's sighting: the later one ends the earlier."""
         earlier, later = (held, new) if new[_START] >= held[_START] else (new, held)
+        if earlier is new and new[_END] == FOREVER:
+            self._hold_late(key, held, new)
+            return
         if earlier[_END] > later[_START]:
-            if earlier is new and new[_END] == FOREVER:
-                earlier[_ENDING] = Ending.LATE
-            elif earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED):
+            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED):
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
         self._end(key, earlier)
         if later is new:
             self._hold(key, new)
+
+    def _hold_late(self, key: Key, held: Held, new: Held) -> None:
+        """Take in what begins before what is held, such as from the file of a reader that lags behind."""
+        new[_END], new[_ENDING] = _after(new[_START], held[_START]), Ending.LATE
+        late = self._late.get(key)
+        if late is not None:
+            if (late[_SUBSCRIBER], late[_SESSION]) == (new[_SUBSCRIBER], new[_SESSION]):
+                return
+            if new[_START] < late[_START]:
+                new[_END] = _after(new[_START], late[_START])
+                self._end(key, new)
+                return
+            self._end_late(key, late, new[_START], Ending.NEXT)
+        self._late[key] = new
+
+    def _end_late(self, key: Key, late: Held, at: int, ending: Ending, doubt: int = 0) -> None:
+        """End what was said late, in place of what is written of it."""
+        del self._late[key]
+        if (row := self._written.pop(key, None)) is not None:
+            self.changes.undone.append(row[:3])
+        late[_END], late[_ENDING] = _after(late[_START], at), ending
+        self._end_within(key, late, doubt)
 
     def _is_order_in_doubt(self, held: Held, second: int) -> bool:
         """Whether what begins at the second reading of a time may have begun before what is held."""
@@ -237,6 +267,15 @@ class Merger:
         if self._ends.get(whose, (0, 0))[1] == told:
             return
         doubt = max(new[_END] - new[_SEEN], 0)
+        late = self._late.get(key)
+        if (
+            late is not None
+            and whose[1:] == (late[_SUBSCRIBER], late[_SESSION])
+            and late[_START] <= new[_END] <= late[_END]
+        ):
+            self._ends[whose] = late[_START], told
+            self._end_late(key, late, new[_END], Ending.TOLD, doubt)
+            return
         if held is not None and new[_END] >= held[_START]:
             new[_START] = held[_START]
             self._drop(key)
@@ -291,7 +330,9 @@ class Merger:
 
     def _hold(self, key: Key, held: Held) -> None:
         self._keep(key, held)
-        self._ends.pop((key, held[_SUBSCRIBER], held[_SESSION]), None)
+        whose = key, held[_SUBSCRIBER], held[_SESSION]
+        if held[_START] <= self._ends.get(whose, (0, 0))[1]:
+            del self._ends[whose]
         self.changes.held[key] = held
         self.changes.gone.discard(key)
 

@@ -1,7 +1,7 @@
 """FreeRADIUS's ``radacct`` table (rlm_sql), in any database that SQLAlchemy has a driver for."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,8 @@ from urlward.records import sql
 _ADDRESSES = ("framedipaddress", "framedipv6address", "framedipv6prefix", "delegatedipv6prefix")
 _TIMES = ("acctstarttime", "acctupdatetime", "acctstoptime")
 _MANY = 20_000
+_SOME = 500
+"""Sessions that are asked for by their names at once."""
 _RENEW_AFTER = 3_600_000
 """Milliseconds after which it is noted anew which sessions the table still has without an end."""
 _AGAIN = 60_000
@@ -58,7 +60,6 @@ def import_radacct(
     """
     options.only("subscriber")
     result = Imported()
-    merger = Merger(store, source.id)
     known = next(iter(store.positions(source.id)), None)
     # An earlier urlward noted a time to come.
     result.resumed = result.offset = min(known.offset, int(now * 1000)) if known else 0
@@ -71,23 +72,7 @@ def import_radacct(
     if reason := judge(looked):
         looked.refused = reason
         return looked
-    for rows in _batches(url, options, since):
-        faulty = result.faulty
-        sightings = _read(rows, options, result)
-        while True:
-            merger.take(sightings)
-            merger.changes.rows = len(rows)
-            merger.changes.skipped += result.faulty - faulty
-            changes = merger.finished()
-            # Only the last batch says how far: they are in order of their beginnings, not of their changes.
-            try:
-                store.write(source, changes, int(now * 1000))
-            except SourceChanged:
-                merger = Merger(store, source.id)
-            else:
-                break
-        result.rows += changes.rows
-        result.skipped += changes.skipped
+    _take(store, source, _batches(url, options, since), options, result, int(now * 1000))
     if result.rows:
         read = known.read if known is not None else 0
         # A session that a wrong clock says is to come keeps none before it from being read.
@@ -96,10 +81,41 @@ def import_radacct(
         store.write(source, Changes(position=position), int(now * 1000))
     if known is not None:
         if not 0 <= int(now * 1000) - known.read < _RENEW_AFTER:
-            _renew(store, source, url, options, known, int(now * 1000))
+            _renew(store, source, url, options, known, result, int(now * 1000))
         elif not result.rows:
             store.looked(source, int(now * 1000))
     return result
+
+
+def _take(
+    store: AssignmentStore,
+    source: SightingSource,
+    batches: Iterable[Sequence[Row[Any]]],
+    options: ReadOptions,
+    result: Imported,
+    now: int,
+) -> None:
+    """Take sessions in; how many is added to a result.
+
+    How far they are read is noted afterwards: they are in order of their beginnings, not of their changes.
+    """
+    merger = Merger(store, source.id)
+    for rows in batches:
+        faulty = result.faulty
+        sightings = _read(rows, options, result)
+        while True:
+            merger.take(sightings)
+            merger.changes.rows = len(rows)
+            merger.changes.skipped += result.faulty - faulty
+            changes = merger.finished()
+            try:
+                store.write(source, changes, now)
+            except SourceChanged:
+                merger = Merger(store, source.id)
+            else:
+                break
+        result.rows += changes.rows
+        result.skipped += changes.skipped
 
 
 def _renew(
@@ -108,16 +124,24 @@ def _renew(
     url: str,
     options: ReadOptions,
     known: ReadingPosition,
+    result: Imported,
     now: int,
 ) -> None:
     """Renew the sessions that the table has without an end: they count from now, however long nothing was
-    said of them."""
+    said of them.
+
+    Others may have ended before what was read last: servers that had no answer tell of it later.
+    """
     for rows in _batches(url, options, still_open=True):
         sessions = [
             ((place, first), session, subscriber)
             for place, _, first, _, _, _, _, subscriber, session, _ in _read(rows, options, Imported())
         ]
         store.renew_sessions(source, sessions, now)
+    left = store.not_renewed(source, now)
+    for at in range(0, len(left), _SOME):
+        some = _batches(url, options, ended=left[at : at + _SOME])
+        _take(store, source, some, options, result, now)
     store.renew(source, known, now)
 
 
@@ -150,7 +174,12 @@ def shown_url(url: str) -> str:
 
 
 def _batches(
-    url: str, options: ReadOptions, since: int = 0, *, still_open: bool = False
+    url: str,
+    options: ReadOptions,
+    since: int = 0,
+    *,
+    still_open: bool = False,
+    ended: Sequence[str] = (),
 ) -> Iterator[Sequence[Row[Any]]]:
     wanted = options.columns.get("subscriber", "username")
     try:
@@ -169,6 +198,8 @@ def _batches(
             query = select(table).order_by(table.c.acctstarttime)
             if still_open:
                 query = query.where(table.c.acctstoptime.is_(None))
+            if ended:
+                query = query.where(table.c.acctstoptime.is_not(None), table.c.acctuniqueid.in_(ended))
             if since:
                 after = datetime.fromtimestamp(since / 1000, options.zone).replace(tzinfo=None)
                 # What is written while a clock shows an hour again has times before what was seen.

@@ -112,6 +112,7 @@ class Changes:
 
     Attributes:
         ended: rows of `assignments`, by `ended_row`.
+        undone: keys of those that were written before, and are otherwise.
         held: of `current`, added or replaced.
         gone: of `current`, not any more.
         rows: that were read.
@@ -123,6 +124,7 @@ class Changes:
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
+    undone: list[tuple[Any, ...]] = field(default_factory=list)
     held: dict[Key, Held] = field(default_factory=dict)
     gone: set[Key] = field(default_factory=set)
     rows: int = 0
@@ -384,6 +386,11 @@ class AssignmentStore:
             if changes.anew:
                 _leave_file(connection, source.id, changes.position)
             file = _set_position(connection, source.id, changes.position, now)
+        if changes.undone:
+            key = (assignments.c.cell, assignments.c.place, assignments.c.digest)
+            same = and_(*(column == bindparam(f"k{n}") for n, column in enumerate(key)))
+            rows = [{f"k{n}": value for n, value in enumerate(row)} for row in changes.undone]
+            connection.execute(delete(assignments).where(same), rows)
         copy_new(connection, assignments, changes.ended)
         copy_or_replace(
             connection,
@@ -487,6 +494,17 @@ class AssignmentStore:
             if rows:
                 connection.execute(update(current).where(same).values(read=now), rows)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+
+    def not_renewed(self, source: SightingSource, now: int) -> list[str]:
+        """Sessions without an end that a source was not seen to have now.
+
+        Args:
+            source: theirs.
+            now: in ms.
+        """
+        mine = and_(current.c.source == source.id, current.c.end == FOREVER, current.c.read < now)
+        with self.reading() as connection:
+            return [*connection.scalars(select(current.c.session).where(mine).distinct())]
 
     def positions(self, source: int) -> list[ReadingPosition]:
         """Reading positions of a source's files, those that are known by the longest beginning first."""

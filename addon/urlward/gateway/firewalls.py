@@ -10,13 +10,15 @@ known here counts for the packet.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from ipaddress import ip_address
+from itertools import product
 from typing import Any
 
 from urlward.gateway.table import MARK, TABLE, Setup
 
 type Listing = Sequence[Mapping[str, Any]]
 
-_MARKED_AT = -155
+_MARKED_AT = -145
 """Priority of our chain at ``prerouting`` that marks."""
 
 _TRANSPORTS = {"tcp": 6, "udp": 17}
@@ -171,11 +173,10 @@ def _lacking(
         if marked:
             yield f"{program} -I INPUT -m mark --mark {MARK:#x}/{MARK:#x} -j ACCEPT"
         for transport, ports in named.items():
-            for interface in interfaces if ports else ():
-                dports = f"-m multiport --dports {','.join(map(str, ports))}"
-                yield (
-                    f"{program} -I INPUT -i {interface.replace('*', '+')} -p {transport} {dports} -j ACCEPT"
-                )
+            # A rule for each: of several ports in one, nftables does not show which.
+            for interface, port in product(interfaces, ports):
+                place = f"-i {interface.replace('*', '+')} -p {transport} --dport {port}"
+                yield f"{program} -I INPUT {place} -j ACCEPT"
         return
     insert = f"nft insert rule {chain['family']} {chain['table']} {chain['name']}"
     if marked:
@@ -365,13 +366,25 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _by_address(left: object, right: object) -> bool | None:
-    """Whether a condition on addresses matches single machines, and so not all clients."""
+    """Whether a condition on addresses matches: not where clients' are those of single machines, and so not
+    of all, or where the destination's are of many, as for mDNS, whose port the filter's for DNS is too."""
     field = _member(_member(left, "payload"), "field")
     several = _member(right, "set") if isinstance(right, dict) else [right]
-    if field == "saddr" and isinstance(several, list):
+    if not isinstance(several, list):
+        return None
+    if field == "saddr":
         single = all(isinstance(one, str) and not one.startswith("@") for one in several)
         return False if single else None
+    if field == "daddr":
+        return False if all(map(_is_multicast, several)) else None
     return None
+
+
+def _is_multicast(one: object) -> bool:
+    try:
+        return ip_address(str(_member(_member(one, "prefix"), "addr") or one)).is_multicast
+    except ValueError:
+        return False
 
 
 def _member(of: object, name: str) -> Any:

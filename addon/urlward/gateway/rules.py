@@ -17,11 +17,11 @@ sets stays.
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from ipaddress import collapse_addresses, ip_address, ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from mitmproxy.proxy import mode_specs
@@ -181,14 +181,15 @@ class SetDefinition:
 
 
 def setup_of(plan: RulesPlan) -> Setup:
-    """The setup that the rules of a plan state."""
+    """The setup that the rules of a plan state; another release's are told from ours by its digest."""
+    made_from = plan, _template().source
     return Setup(
         listen=plan.listen,
         dns=plan.gateway.dns.port if plan.gateway.steer else 0,
         intercept=plan.gateway.intercept_port if plan.intercepts else 0,
         fail=plan.gateway.fail,
         source="kept" if plan.gateway.keep_source else "own",
-        config=blake2b(repr(plan).encode(), digest_size=8).hexdigest(),
+        config=blake2b(repr(made_from).encode(), digest_size=8).hexdigest(),
     )
 
 
@@ -211,7 +212,7 @@ def rules(plan: RulesPlan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         _with_old(one, old[one.name]) if one.name in replaced and not one.fixed else one
         for one in _sets(gateway)
     ]
-    return _template().render(
+    return _template().made.render(
         table=FAMILY_AND_NAME,
         chains=_CHAINS,
         outdated=replaced,
@@ -268,7 +269,12 @@ def _check(plan: RulesPlan, setup: Setup) -> None:
         )
 
 
-def _sets(gateway: GatewayTable) -> Iterator[SetDefinition]:
+@lru_cache(1)
+def _sets(gateway: GatewayTable) -> tuple[SetDefinition, ...]:
+    return tuple(_definitions(gateway))  # read three times, and there may be tens of thousands of networks
+
+
+def _definitions(gateway: GatewayTable) -> Iterator[SetDefinition]:
     unsteered = [*map(str, NEVER_STEERED), *map(str, PUBLIC_RESOLVERS)]
     for kind, values in zip(_FIXED, (gateway.clients, gateway.exempt, gateway.never, unsteered), strict=True):
         networks = [ip_network(value) for value in values]
@@ -337,11 +343,18 @@ def _family(plan: RulesPlan, version: int) -> dict[str, Any]:
     }
 
 
+class _Template(NamedTuple):
+    """What makes rules of a plan, and its text."""
+
+    made: Template
+    source: str
+
+
 @cache
-def _template() -> Template:
-    loader = PackageLoader("urlward.gateway")
+def _template() -> _Template:
+    loader, name = PackageLoader("urlward.gateway"), "rules.nft.j2"
     environment = Environment(loader=loader, undefined=StrictUndefined, keep_trailing_newline=True)  # noqa: S701 - not HTML
-    return environment.get_template("rules.nft.j2")
+    return _Template(environment.get_template(name), loader.get_source(environment, name)[0])
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Setup:
         intercept: port of connections that are to be intercepted, 0 where there is none.
         fail: ``open`` or ``closed``.
         source: ``kept`` where origins see the client's address, else ``own``.
-        config: digest of all that the rules were made from.
+        config: digest of all that the rules were made from, their text in this release too.
     """
 
     listen: int

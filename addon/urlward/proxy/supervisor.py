@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 PRIVATE = "URLWARD_PRIVATE"
 """In the supervisor's environment, set to anything: each worker keeps lists of its own, to compare with."""
 
-STOP_WITHIN = 10.0
+STOP_WITHIN = 12.0
 """Seconds that workers have to end."""
 
 MOST_SOCKETS = 64

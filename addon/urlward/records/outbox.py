@@ -49,6 +49,9 @@ WAIT = 10.0
 
 VERSION = 1
 
+MOST_REST = 1.0
+"""Seconds that a process leaves to others after a transaction, at most."""
+
 ROWS = 40
 """Batches that are looked at or deleted in one transaction, during which nobody appends."""
 
@@ -158,11 +161,13 @@ class Outbox:
     Attributes:
         path: of the file.
         file: its id, 0 before it has been opened.
+        hurries: whether transactions leave others no turn between them.
     """
 
     def __init__(self, state: Path, limit: float = math.inf, *, make: bool = True) -> None:
         self.path = state / FOLDER / FILE
         self.file = 0
+        self.hurries = False
         self._state = state
         self._limit = limit
         self._make = make
@@ -170,6 +175,8 @@ class Outbox:
         self._opened: tuple[Inode, ...] = ()
         self._db: sqlite3.Connection | None = None
         self._page = 0
+        self._rests = 0.0
+        """When the next transaction may begin."""
 
     def append(self, batches: Sequence[Batch], store: str = "") -> int:
         """Add events, on the disk when this returns.
@@ -436,7 +443,23 @@ class Outbox:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """Write transaction on the file that is at the path: all of it is done, or nothing."""
+        """Write transaction on the file that is at the path: all of it is done, or nothing.
+
+        The next one begins after as long as it has taken: SQLite has those who wait look again now and then,
+        so that one who goes on at once, on a disk that takes a while, would leave the others no turn.
+        """
+        if not self.hurries:
+            time.sleep(max(self._rests - time.monotonic(), 0.0))
+        start = time.monotonic()
+        try:
+            with self._transaction() as db:
+                yield db
+        finally:
+            now = time.monotonic()
+            self._rests = now + min(now - start, MOST_REST)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._reading() as db:
             db.execute("BEGIN IMMEDIATE")
             try:

@@ -49,7 +49,7 @@ MAX_BATCH = 1 << 20
 TOGETHER = 20
 """Batches in one transaction, which others wait for."""
 
-END_WITHIN = 1.0
+END_WITHIN = 3.0
 """Seconds that the last events have at the end."""
 
 DROPS_AGAIN = 10.0
@@ -147,11 +147,11 @@ class Writer:
                 await asyncio.wait_for(self._closing.wait(), TICK)
 
     async def close(self) -> None:
-        """Write the last events, within a second."""
+        """Write the last events, within `END_WITHIN`."""
         self._closing.set()
         self._start()
         await self._collect()
-        self._ending = True
+        self._ending = self._outbox.hurries = True
         self._work.set()
         await asyncio.to_thread(self._thread.join, END_WITHIN)
         if self._thread.is_alive():
@@ -247,22 +247,23 @@ class Writer:
         self._outbox.close()
 
     def _write_next(self) -> None:
-        some = [*islice(self._batches, TOGETHER)]
-        if isinstance(first := some[0], _Until):
-            self._batches.popleft()
-            self._mark.set(first.time)
-            return
-        batches: list[Batch] = []
-        for one in some:
-            if isinstance(one, _Until):
-                break
-            batches.append(one)
-        taken = self._outbox.append(batches)
-        if not taken:
+        """Write what waits, the more the longer the disk takes."""
+        # Between two is one marker at most.
+        some = [*islice(self._batches, 2 * TOGETHER)]
+        batches = [one for one in some if isinstance(one, Batch)]
+        taken = self._outbox.append(batches) if batches else 0
+        if batches and not taken:
             raise StoreError(f"{self._outbox.path}: full")
-        for batch in batches[:taken]:
-            self._batches.popleft()
-            self._written += batch.events
+        until = 0
+        while self._batches and (taken or isinstance(self._batches[0], _Until)):
+            one = self._batches.popleft()
+            if isinstance(one, _Until):
+                until = one.time
+            else:
+                taken -= 1
+                self._written += one.events
+        if until:
+            self._mark.set(until)
         self._say("")
 
     def _say(self, trouble: str) -> None:
