@@ -542,7 +542,7 @@ class TestKeygen:
         content = path.read_bytes()
         assert content.decode().strip() not in done.out
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert urlward("keygen", "-o", path).problem == f"{path}: there already; a key is never overwritten"
+        assert urlward("keygen", "-o", path).problem == f"{path}: there already, and is never overwritten"
         assert path.read_bytes() == content
 
     def test_where_none_can_be_made(self, urlward: Urlward, out: Path) -> None:

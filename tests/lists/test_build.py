@@ -269,7 +269,7 @@ class TestKeys:
 
     def test_one_that_is_there_is_never_overwritten(self, tmp_path: Path) -> None:
         path = key_file(tmp_path / "key")
-        with pytest.raises(KeyFileError, match=f"^{path}: there already; a key is never overwritten$"):
+        with pytest.raises(KeyFileError, match=f"^{path}: there already, and is never overwritten$"):
             new_key_file(path)
         assert path.read_bytes() == format_key(SECRET)
 

@@ -6,7 +6,8 @@ import pytest
 from lists.support import SECRET, names_in
 from urlward.engine.errors import KeyFileError
 from urlward.engine.signing import SigningKey
-from urlward.lists.trust import new_signing_key, read_public_key, read_signing_key, write_key_file
+from urlward.lists.trust import new_signing_key, read_public_key, read_signing_key
+from urlward.state.keys import write_key_file
 
 
 def mode(path: Path) -> int:

@@ -71,11 +71,10 @@ from urlward.lists.trust import (
     read_public_key,
     read_signing_key,
     read_trust,
-    write_key_file,
 )
 from urlward.options import FORMAT, TRUST, given_path
 from urlward.progress import Progress, progress_bar, silent
-from urlward.state.keys import key_beside, new_key_file, read_key
+from urlward.state.keys import key_beside, new_key_file, read_key, write_key_file
 from urlward.units import counted
 
 

@@ -20,7 +20,8 @@ from types import FrameType
 from typing import Literal
 
 from urlward.engine.errors import UrlwardError
-from urlward.lab.isolation import WORK, copy_out, furnish, has_ipv6
+from urlward.gateway.system import has_ipv6
+from urlward.lab.isolation import WORK, copy_out, furnish
 from urlward.lab.run import Progress, run_scenario
 from urlward.lab.scenario import Loaded, load_scenario
 from urlward.lab.topology import RESOLVER, make_network

@@ -373,8 +373,3 @@ def _check_namespaces() -> None:
             f"lab: this machine lets nobody make namespaces ({reason[0].removeprefix('unshare: ')}); "
             "in a container it needs --privileged"
         )
-
-
-def has_ipv6() -> bool:
-    """Whether the kernel has IPv6."""
-    return Path("/proc/net/if_inet6").exists()

@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,13 +36,12 @@ from urlward.engine.signing import (
     signer_of,
 )
 from urlward.lists.source import SourceError
-from urlward.regular import open_given, read_regular, without_bom, write_new
+from urlward.regular import read_regular, write_new
 from urlward.state.folder import StateError, is_damage, set_aside
+from urlward.state.keys import MAX_KEY_FILE, read_key_file, write_key_file
 from urlward.state.watch import Signature
 
 logger = logging.getLogger("urlward.lists")
-
-MAX_KEY_FILE = 4096
 
 
 def public_beside(path: Path) -> Path:
@@ -73,7 +72,7 @@ def read_signing_key(path: Path) -> SigningKey:
     Raises:
         KeyFileError: missing, unreadable or not a private key.
     """
-    return _read_key(path, parse_signing_key)
+    return read_key_file(path, parse_signing_key)
 
 
 def read_public_key(path: Path) -> PublicKey:
@@ -82,47 +81,7 @@ def read_public_key(path: Path) -> PublicKey:
     Raises:
         KeyFileError: missing, unreadable or not a public key.
     """
-    return _read_key(path, parse_public_key)
-
-
-def _read_key[T](path: Path, parse: Callable[[bytes], T]) -> T:
-    try:
-        return parse(read_key_file(path))
-    except KeyFileError as e:
-        raise _named(path, e) from e
-
-
-def read_key_file(path: Path) -> bytes:
-    """Read the beginning of a file, no longer than a key's can be.
-
-    Raises:
-        KeyFileError: missing or unreadable.
-    """
-    try:
-        with open_given(path) as file:
-            return without_bom(file.read(MAX_KEY_FILE))
-    except OSError as e:
-        raise KeyFileError(e.strerror or str(e)) from e
-    except ValueError as e:
-        raise KeyFileError(str(e)) from e
-
-
-def write_key_file(path: Path, data: bytes, mode: int) -> None:
-    """Write a file that is not there yet.
-
-    Raises:
-        KeyFileError: it is there, or cannot be written.
-    """
-    try:
-        write_new(path, data, mode)
-    except FileExistsError as e:
-        raise KeyFileError(f"{path}: there already, and is never overwritten") from e
-    except (OSError, ValueError) as e:
-        raise KeyFileError(f"{path}: {getattr(e, 'strerror', None) or e}") from e
-
-
-def _named(path: Path, error: KeyFileError) -> KeyFileError:
-    return KeyFileError(f"{path}: {error}")
+    return read_key_file(path, parse_public_key)
 
 
 GRACE = 7 * 86400.0
@@ -352,13 +311,12 @@ def _terms(keys: Iterable[PublicKey], rotations: Sequence[Rotation]) -> dict[Pub
 
 
 def _read(path: str | Path) -> PublicKey | Rotation:
-    try:
-        if isinstance(path, str) and _HEX.fullmatch(path):
-            return parse_public_key(path.encode())
-        data = read_key_file(Path(path).expanduser())
-        return parse_rotation(data) if data.startswith(ROTATION_MAGIC) else parse_public_key(data)
-    except (KeyFileError, RotationError) as e:
-        raise type(e)(f"{path}: {e}") from e
+    if isinstance(path, str) and _HEX.fullmatch(path):
+        return parse_public_key(path.encode())
+    return read_key_file(
+        Path(path).expanduser(),
+        lambda data: parse_rotation(data) if data.startswith(ROTATION_MAGIC) else parse_public_key(data),
+    )
 
 
 def _listed(keys: Iterable[PublicKey]) -> str:
