@@ -10,7 +10,7 @@ from lists.policy_support import config, found
 from urlward.config import Config, RuleTable, ScheduleTable, Use
 from urlward.engine.verdict import PASS, Verdict
 from urlward.engine.verdict import decide as plain
-from urlward.policy.policy import Policy, View
+from urlward.policy.policy import Policy, Schedule, View
 
 CLIENT, STRANGER = "192.0.2.5", "203.0.113.5"
 
@@ -175,11 +175,32 @@ def test_group_and_page(school: Policy) -> None:
 
 
 def test_one_view_serves_a_group_until_a_schedule_changes(school: Policy) -> None:
-    view = school.view(CLIENT, LESSON)
+    view, strangers = school.view(CLIENT, LESSON), school.view(STRANGER, LESSON)
     assert school.view("192.0.2.6", LESSON + 1) is view
     assert school.until(LESSON) == at("2026-11-25T17:00+01:00")
     assert school.view(CLIENT, school.until(LESSON) - 1) is view
     assert school.view(CLIENT, school.until(LESSON)) is not view
+    assert school.view(STRANGER, school.until(LESSON)) is strangers, "whom that is nothing to"
+
+
+def test_only_a_schedule_that_changes_is_computed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a thousand would be at each end of a lesson, while everybody waits."""
+    computed, next_change = list[float](), Schedule.next_change
+
+    def counted(one: Schedule, now: float) -> float:
+        computed.append(now)
+        return next_change(one, now)
+
+    monkeypatch.setattr(Schedule, "next_change", counted)
+    policy = Policy(config(tmp_path, LESSONS))
+    ends = policy.until(LESSON)
+    assert len(computed) == 2
+    for _ in range(3):
+        assert policy.until(ends) > ends
+    assert computed[2:] == [ends]
+    assert policy.until(LESSON) == ends, "by a clock that was set back"
 
 
 def test_without_schedules_views_last(tmp_path: Path) -> None:

@@ -301,6 +301,20 @@ class View:
         return EntryOutcome(use)
 
 
+class _Span(NamedTuple):
+    """Span of time in which a schedule is in force, or is not.
+
+    Attributes:
+        since: when that was computed.
+        until: when it has to be computed anew.
+        holds: whether it is in force.
+    """
+
+    since: float
+    until: float
+    holds: bool
+
+
 class Policy:
     """Policy of a configuration: its groups, rules and schedules.
 
@@ -323,6 +337,8 @@ class Policy:
             for index, table in enumerate(config.group)
         ] + [("", "", _rules("rule", config.rule))]
         self._views: list[View] = []
+        self._spans: dict[str, _Span] = {}
+        """Of each schedule, the one that was computed last."""
         self._since = self._until = 0.0
         self._clients: LRUCache[str, Membership] = LRUCache(CLIENTS)
         self._changes = 0
@@ -358,20 +374,24 @@ class Policy:
         return self._until
 
     def _turn(self, now: float) -> None:
-        """Compute the views of a time."""
-        closed = {name for name, schedule in self._schedules.items() if not schedule.holds(now)}
-        changes = (schedule.next_change(now) for schedule in self._schedules.values())
-        self._views = [
-            View(
-                name,
-                page,
-                [rule for rule in rules if rule.schedule not in closed],
-                [rule for rule in rules if rule.schedule in closed],
-                self._uses,
-            )
-            for name, page, rules in self._kinds
-        ]
-        self._since, self._until = now, min(changes, default=float("inf"))
+        """Compute the views of a time, of which most stay: there may be a thousand groups and schedules."""
+        spans = self._spans
+        for name, schedule in self._schedules.items():
+            if name not in spans or not spans[name].since <= now < spans[name].until:
+                spans[name] = _Span(now, schedule.next_change(now), schedule.holds(now))
+        before: list[View | None] = [*self._views] or [None] * len(self._kinds)
+        self._views = [self._view(kind, view) for kind, view in zip(self._kinds, before, strict=True)]
+        self._since, self._until = now, min((span.until for span in spans.values()), default=float("inf"))
+
+    def _view(self, kind: tuple[str, str, tuple[PolicyRule, ...]], before: View | None) -> View:
+        name, page, rules = kind
+        in_force, resting = list[PolicyRule](), list[PolicyRule]()
+        for rule in rules:
+            holds = not rule.schedule or self._spans[rule.schedule].holds
+            (in_force if holds else resting).append(rule)
+        if before is not None and before.rules == tuple(in_force):
+            return before
+        return View(name, page, in_force, resting, self._uses)
 
 
 def _rules(where: str, tables: Sequence[RuleTable]) -> tuple[PolicyRule, ...]:
