@@ -812,6 +812,8 @@ def test_a_range_that_nobody_asked_for_says_nothing() -> None:
         ((b"G" + b"\n" * 187) * 3, "video/mp2t"),
         (b"G" + b"\n" * 400, ""),
         (b"PK\x03\x04", "application/zip"),
+        (b"Rar!\x1a\x07\0", "application/vnd.rar"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "application/x-7z-compressed"),
         (b"BM" + bytes(12) + b"\x28\0\0\0", "image/bmp"),
         (b"", ""),
     ],

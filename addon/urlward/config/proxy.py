@@ -215,7 +215,8 @@ class FilesTable(Table):
     types: Annotated[
         tuple[str, ...], SHAREABLE, Field(strict=False, min_length=1), AfterValidator(_types)
     ] = (
-        "image/*", "video/*", "audio/*", "application/octet-stream", "application/zip", "application/pdf",
+        "image/*", "video/*", "audio/*", "application/octet-stream", "application/zip", "application/vnd.rar",
+        "application/x-7z-compressed", "application/pdf",
     )  # fmt: skip
     action: Literal["cut", "learn", "alert"] = "cut"
     pictures: Literal["off", "alert", "learn", "cut"] = "off"

@@ -64,13 +64,15 @@ _OTHERS: Final = (
     (re.compile(rb"fLaC").match, "audio/flac"),
     (re.compile(rb"%PDF-").match, "application/pdf"),
     (re.compile(rb"PK\x03\x04").match, "application/zip"),
+    (re.compile(rb"Rar!\x1a\x07").match, "application/vnd.rar"),
+    (re.compile(rb"7z\xbc\xaf\x27\x1c").match, "application/x-7z-compressed"),
 )
 """What bodies begin with that nobody decodes, or that are pictures in the format of a video."""
 
 _FIRST_BYTES: Final = (
     b"\xff", b"\x89PNG", b"GIF8", b"RIFF", b"\x1a\x45\xdf\xa3", b"\x1f\x43\xb6\x75", b"BM", b"II", b"MM\0",
     b"\0\0\0\x0cJXL ", b"\0\0\0\x0cjP  ", b"\x30\x26\xb2\x75", b"FLV\x01", b"\0\0\x01\xb3", b"\0\0\x01\xba",
-    b"OggS", b"ID3", b"fLaC", b"%PDF-", b"PK\x03\x04",
+    b"OggS", b"ID3", b"fLaC", b"%PDF-", b"PK\x03\x04", b"Rar!", b"7z\xbc\xaf",
 )  # fmt: skip
 """First bytes of all these, but of boxes and of packets."""
 

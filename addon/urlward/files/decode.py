@@ -64,7 +64,7 @@ _PIXELS = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _SEEN_WITH_THEM = frozenset({b"tRNS", b"acTL", b"fcTL", b"fdAT"})
 """Those that change how it is shown."""
 _DEMUXERS = {MediaFormat.MP4: "mp4", MediaFormat.WEBM: "matroska", MediaFormat.TS: "mpegts"}
-_AVIF = re.compile(rb"\0\0.{2}ftyp(?:.{4})*?avi[fs]", re.DOTALL).match
+_AVIF = re.compile(rb"\0\0.{2}ftyp(?:.{4}){0,1000}?avi[fs]", re.DOTALL).match
 """Whether one of a file's brands is a picture's, or an animation's, in AVIF (ISO/IEC 23000-22, 6). A demuxer
 of video gives the parts of it: tiles, the transparency apart, and of an animation the first picture alone."""
 _ALL_FRAMES = {"mp4": {"ignore_editlist": "1"}}
