@@ -224,9 +224,10 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return b"mark.long" not in collection_path.read_bytes() or None
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Tests wait for processes for a good part of their time, those of networks for nearly all of it."""
-    return len(os.sched_getaffinity(0)) + 2
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Tests wait for processes for a good part of their time, those of networks for nearly all of it; those
+    that take long are whole machines, and some begin several by themselves."""
+    return len(os.sched_getaffinity(0)) + (2 if config.option.markexpr == "long" else 3)
 
 
 _NETWORKS = (

@@ -514,12 +514,25 @@ def test_a_service_that_a_reload_cannot_start_is_tried_again(
     assert "service: no process for it: Resource temporarily unavailable; tried again\n" in said
 
 
-def test_a_service_that_hangs_is_replaced(service: Service, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_that_hangs_is_replaced(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once it has served; and what it says is no sign of life of a worker."""
+    told: list[int] = []
+    send = Child.signal
+
+    def signalled(self: Child, number: int) -> None:
+        told.append(number)
+        send(self, number)
+
+    monkeypatch.setattr(Child, "signal", signalled)
     with supervised(supervisor_of(HANGS), Plan(0, [])) as made:
+        made._pass_on(signal.SIGHUP, None)
+        assert told == []
         hung = made._service = start_service(service)
         heard = made._heard
         look(made, lambda: hung.served, "it to serve")
+        assert told == [signal.SIGHUP], "asked for before it was there, its feeds are refreshed late"
         hung.signal(signal.SIGSTOP)
         look(made, lambda: made._service is not hung and made._service.served, "another")
         assert made._heard == heard

@@ -108,6 +108,8 @@ class Supervisor:
         self._run: RunFolder | None = None
         self._renewal: Iterator[None] | None = None
         self._renew_again = False
+        self._refreshes = False
+        """Whether feeds are to be refreshed that the service process does not know of yet."""
         self._again = 0.0
         """When the service process may be started that could not be."""
         self._attention = Attention()
@@ -254,6 +256,7 @@ class Supervisor:
             self._workers[number] = self._look_after(worker)
         if self._service is not None:
             self._service = self._look_after(self._service)
+            self._ask_for_refreshes()
         if self._inspector is not None:
             self._inspector = self._look_after(self._inspector)
         self._see_off()
@@ -480,9 +483,17 @@ class Supervisor:
         self._stopping = number
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        beside = [self._service] if number == signal.SIGHUP and self._service is not None else []
-        for child in (*self._of_workers(), *beside):
+        for child in self._of_workers():
             child.signal(number)
+        if number == signal.SIGHUP:
+            self._refreshes = True
+            self._ask_for_refreshes()
+
+    def _ask_for_refreshes(self) -> None:
+        """Have the service process refresh all feeds, once there is one."""
+        if self._refreshes and self._service is not None and self._service.lives:
+            self._refreshes = False
+            self._service.signal(signal.SIGHUP)
 
     def _end(self) -> None:
         notify.stopping()
