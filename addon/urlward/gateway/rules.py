@@ -344,7 +344,7 @@ def _family(plan: RulesPlan, version: int) -> dict[str, Any]:
 
 
 class _Template(NamedTuple):
-    """What makes rules of a plan, and its text."""
+    """Template of the rules of a plan, and its text."""
 
     made: Template
     source: str
