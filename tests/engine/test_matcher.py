@@ -155,6 +155,11 @@ def hits(lines: str | list[str], *urls: str) -> list[bool]:
         ),
         ("http://example.test/%C3%84/* nocase", ["example.test/%c3%84/A"], ["example.test/%c3%a4/A"]),
         (
+            "http://example.test/a?b=1&amp;c=2",
+            ["example.test/a?c=2&b=1", "example.test/a?b=1&amp;c=2"],
+            ["example.test/a?b=1", "example.test/a?b=1&amp"],
+        ),
+        (
             "http://example.test/A?b=C nocase",
             ["example.test/a?b=C", "example.test/a?b=c", "example.test/A?B=C&x=Y", "example.test/a?%42=c"],
             ["example.test/a?b=d", "example.test/a"],
