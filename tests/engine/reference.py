@@ -157,6 +157,12 @@ def check(rules: list[Rule], host: str, target: str, ports: tuple[int, ...], now
         if any(not rule.allow for rule in found):
             return found
         verdicts.append(found)
+        if path != "/" and path.endswith("/") and not verdicts[0]:
+            # A page is also itself with a slash behind it, unless that is excused.
+            pages = [r for r in rules if r.in_force(ports, now) and r.matches(host, path[:-1], params)]
+            found = deciding(pages)
+            if any(not rule.allow for rule in found):
+                return found
     return verdicts[0]
 
 

@@ -151,9 +151,14 @@ def hits(lines: str | list[str], *urls: str) -> list[bool]:
         (
             "http://example.test/Ab/C nocase",
             ["example.test/ab/c", "example.test/AB/C", "example.test/%61B/c"],
-            ["example.test/ab/c/", "example.test/ab/d"],
+            ["example.test/ab/c/d", "example.test/ab/d"],
         ),
         ("http://example.test/%C3%84/* nocase", ["example.test/%c3%84/A"], ["example.test/%c3%a4/A"]),
+        (
+            "http://example.test/a?b=1&amp;c=2",
+            ["example.test/a?c=2&b=1", "example.test/a?b=1&amp;c=2"],
+            ["example.test/a?b=1", "example.test/a?b=1&amp"],
+        ),
         (
             "http://example.test/A?b=C nocase",
             ["example.test/a?b=C", "example.test/a?b=c", "example.test/A?B=C&x=Y", "example.test/a?%42=c"],
@@ -728,6 +733,13 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/listed.html", "/listed.html%3fx"),
         ("/listed.html", "/listed.html%23"),
         ("/view?topic=31337", "/view%3ftopic=31337"),
+        # Express, Koa, Nuxt, Mojolicious, Spring; servers of files where it is a folder
+        ("/noext", "/noext/"),
+        ("/noext", "/noext//?x"),
+        ("/noext", "/no%65xt%2f"),
+        ("/noext", "/x/../noext/"),
+        ("/noext", "/noext/;x"),
+        ("/q?id=5", "/q/?x=1&id=5"),
         # Caddy, Node
         ("/noext", "/noext/."),
         ("/noext", "/noext/x/.."),
@@ -738,6 +750,23 @@ def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target
     assert matcher(f"http://p.test{page[:-1]}").check("p.test", target) == PASS
     letter = matcher("http://p.test/%C3%A0").check("p.test", "/\xc3\xa0")
     assert letter.blocked
+
+
+def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:
+    for entry, target in (("/dir/", "/dir"), ("/dir", "/dir/x"), ("/dir/*", "/dir"), ("/?id=5", "/x/?id=5")):
+        assert matcher(f"http://p.test{entry}").check("p.test", target) == PASS
+    for allowed, target, blocked in (
+        ("http://p.test/ok", "/ok/", True),
+        ("http://p.test/ok/", "/ok/", False),
+        ("http://p.test/ok/*", "/ok/", False),
+        ("*/ok/seq/*", "/ok/seq/", False),
+        ("*/ok/seq/*", "/a+b/ok/seq/?x", False),
+        ("*/ok/seq/*", "/ok/seq", True),
+    ):
+        assert matcher("p.test", f"@@{allowed}").check("p.test", target).blocked is blocked
+    assert not matcher("http://p.test/a", "@@http://p.test/a/*").check("p.test", "/a/").blocked
+    # The exception is on one reading alone.
+    assert matcher("http://p.test/a", "@@http://p.test/b").check("p.test", "/b;/../a/").blocked
 
 
 @pytest.mark.parametrize("host", ["p.test\xa0", "\xa0p.test", "p.test\x85", "\xc2\xa0p.test\xa0"])

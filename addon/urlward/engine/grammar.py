@@ -215,7 +215,7 @@ def _plain(line: str) -> Entry | None:
         if star:
             kind, path = Kind.PREFIX, path + "/"
         elif query:
-            params = query_parameters(query)
+            params = query_parameters(_without_entity(query))
             kind = Kind.PARAMS if params else Kind.PAGE
         path = path or "/"
     category = category.lower()
@@ -346,10 +346,16 @@ def _url(text: str) -> Entry:
         return Entry(Kind.PREFIX, host, canonical_path(raw_path[:-1]), port=port)
     path = canonical_path(raw_path)
     if raw_query:
-        params = query_parameters(canonical_query(raw_query))
+        params = query_parameters(canonical_query(_without_entity(raw_query)))
         if params:
             return Entry(Kind.PARAMS, host, path, params, port=port)
     return Entry(Kind.PAGE, host, path, port=port)
+
+
+def _without_entity(query: str) -> str:
+    """A query that was copied out of HTML or XML as it is in a URL. A request that has the entity is split at
+    its semicolon too, so that it matches as well."""
+    return query.replace("&amp;", "&")
 
 
 def _file(algorithm: str, digest: str) -> Entry:

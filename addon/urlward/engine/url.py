@@ -557,7 +557,8 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     They differ in how often they unescape, in whether they do so before they take out dot segments and
     empty ones, in whether an escaped slash, a backslash or ``;`` ends a segment, in whether ``//a`` names a
     host, in what ends the path and begins the query, in what they make of more path behind a file, and in
-    whether ``%u0041`` is an escape. Nearly every target is the same to all.
+    whether ``%u0041`` is an escape, and in whether a slash at the end makes another page. Nearly every target
+    is the same to all.
 
     Args:
         target: as sent.
@@ -577,7 +578,12 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     ):
         # A named tuple's own constructor takes twice as long.
         reading = tuple.__new__(Reading, (path, query, False, False, False))
-        return _with_files([reading], work or Work()) if _MAY_BE_A_FILE(path) else (reading,)
+        if _MAY_BE_A_FILE(path):
+            work = work or Work()
+            return _without_end_slash(_with_files([reading], work), work)
+        if path[-1] == "/" != path:
+            return reading, Reading(path[:-1], query, respelled=True)
+        return (reading,)
     work = work or Work()
     readings = _with_files(_in_every_way(target, work), work)
     narrowed = _narrowed(target)
@@ -607,10 +613,39 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
                     for r in _with_files(_in_every_way(text, work), work)
                 }
         readings = tuple(found)
-    if any(_DOT_SEGMENT(_unescape(text.partition("?")[0])) for text in (narrowed, *unbroken)):
+    has_dots = any(_DOT_SEGMENT(_unescape(text.partition("?")[0])) for text in (narrowed, *unbroken))
+    readings = _without_end_slash(readings, work, of_shorter=not has_dots)
+    if has_dots:
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
         return tuple([reading._replace(shorter=False, respelled=False) for reading in readings])
     return readings
+
+
+def _without_end_slash(
+    readings: tuple[Reading, ...], work: Work, *, of_shorter: bool = True
+) -> tuple[Reading, ...]:
+    """Readings, and after them those without the slash at the end: to Express, Koa, Nuxt, Mojolicious and
+    Spring the two are one page, and servers of files lead from the one to the other.
+
+    Args:
+        readings: of a target.
+        work: what that may cost.
+        of_shorter: whether that holds for what is `Reading.shorter` too.
+
+    Raises:
+        UrlError: too much work.
+    """
+    known = {(reading.path, reading.query) for reading in readings}
+    found = list(readings)
+    for reading in readings:
+        path = reading.path[:-1]
+        if not path or reading.path[-1] != "/" or (reading.shorter and not of_shorter):
+            continue
+        if (path, reading.query) not in known:
+            known.add((path, reading.query))
+            work.spend(len(path))
+            found.append(reading._replace(path=path, respelled=True))
+    return tuple(found)
 
 
 _DOTS = re.compile(r"(?:/|%2[fF])(?:\.|%2[eE]){1,2}(?:[/?#]|%2[fF]|\Z)").search

@@ -40,7 +40,7 @@ PAGE = "http://a.example/dir/page"
         ("||a.example/dir/*", [PAGE], ["http://a.example/dir"]),
         ("||a.example/x//page|", ["http://a.example/x/page"], ["http://a.example/x/"]),
         ("||a.example/dir^", [PAGE, "http://a.example/dir"], ["http://a.example/dirx", "http://a.example/"]),
-        ("||a.example/dir/page|", [PAGE, "http://x.a.example/dir/page"], [f"{PAGE}/", f"{PAGE}/below"]),
+        ("||a.example/dir/page|", [PAGE, "http://x.a.example/dir/page"], [f"{PAGE}/below"]),
         ("||a.example/dir/|", ["http://a.example/dir/"], [PAGE]),
         ("||a.example/Page|$match-case", ["http://a.example/Page"], ["http://a.example/page"]),
         (
