@@ -24,7 +24,7 @@ class Circle:
 
 @pytest.fixture
 def live() -> SimpleNamespace:
-    return SimpleNamespace(connections=0)
+    return SimpleNamespace(exchanges=0)
 
 
 @pytest.fixture
@@ -70,14 +70,14 @@ async def test_what_is_in_use_is_not_looked_through_again_and_again(collections:
     await until(lambda: collections == [2, 2])
 
 
-async def test_what_connections_have_use_for_is_not_looked_through(
+async def test_what_exchanges_have_use_for_is_not_looked_through(
     collections: list[int], live: SimpleNamespace
 ) -> None:
-    live.connections = FEW // runner.OF_ONE
+    live.exchanges = FEW // runner.OF_ONE
     used = [[number] for number in range(2 * FEW - 1000)]
     await asyncio.sleep(0.01)
     assert collections == []
-    live.connections = 0  # and what they have made stays
+    live.exchanges = 0  # and what they have made stays
     await until(lambda: collections == [2])
     assert used
 

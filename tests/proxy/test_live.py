@@ -266,7 +266,9 @@ def test_streams_count_and_go_with_their_connection() -> None:
     for stream in streams:
         live.add(stream)
     others = among(live, "192.0.2.2", [0.0] * 4, busy)
+    assert live.exchanges == 9 + 4
     assert live.make_room(1) == 1
+    assert live.exchanges == 4
     assert all(each.was_cut for each in (first, *streams))
     assert not any(each.was_cut for each in others)
     live.forget(first.client)

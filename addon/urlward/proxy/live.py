@@ -104,9 +104,9 @@ class Live:
             yield member
 
     @property
-    def connections(self) -> int:
-        """Number of clients' connections that exchanges are under way on."""
-        return sum(len(network.clients) for network in self._networks.values())
+    def exchanges(self) -> int:
+        """Number of members."""
+        return sum(network.held for network in self._networks.values())
 
     def add(self, member: Member) -> None:
         """Add a member."""

@@ -58,10 +58,11 @@ FEW: Final = 20_000
 """Objects by which it has to grow in any case: what is looked through in some milliseconds."""
 
 OF_ONE: Final = 500
-"""Objects that a connection may have made; one with `MAX_PENDING` requests under way has (`proxy.relay`)."""
+"""Objects that a connection, or a stream of one, may have made; one with `MAX_PENDING` requests under way has
+(`proxy.relay`)."""
 
 MANY: Final = 4_000_000
-"""Objects beyond which it is looked for whatever the number of connections."""
+"""Objects beyond which it is looked for whatever the number of these."""
 
 INTERVAL: Final = 0.25
 """Seconds between two looks at the number of objects."""
@@ -168,7 +169,7 @@ class Ready:
             for host, port in dict.fromkeys(address[:2] for address in instance.listen_addrs):
                 address = join_address(host, port)
                 logging.getLogger("urlward").info("listening on %s (%s)", address, instance.mode.full_spec)
-        self._collecting = asyncio.get_running_loop().create_task(collect(lambda: self._live.connections))
+        self._collecting = asyncio.get_running_loop().create_task(collect(lambda: self._live.exchanges))
         self._worker.ready()
 
 
@@ -398,18 +399,18 @@ def _without_lists(
     return proxy
 
 
-async def collect(connections: Callable[[], int]) -> None:
+async def collect(exchanges: Callable[[], int]) -> None:
     """Collect garbage in place of Python's own schedule, until cancelled; what there is before stays.
 
     What a connection makes is freed by reference counting (`urlward.proxy.session`), so there is next to
     nothing to collect. But Python looks for it whenever some thousand objects have been made, among all that
     have been made lately: with 77,000 requests under way that is a pause of 5 to 25 ms for all clients
     several times a second, and of 200 ms now and then. Here it is looked for when there may be as much
-    garbage as there is of use: when the number of objects has doubled, and is beyond what the connections
-    that there are have use for.
+    garbage as there is of use: when the number of objects has doubled, and is beyond what the connections,
+    and their streams, have use for.
 
     Args:
-        connections: how many there are.
+        exchanges: how many connections and streams there are.
     """
     gc.collect()
     gc.freeze()
@@ -419,7 +420,7 @@ async def collect(connections: Callable[[], int]) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
             # Those made since the last time and not freed: no other collection makes any of them older.
-            if gc.get_count()[0] >= max(min(FEW + OF_ONE * connections(), MANY), alive):
+            if gc.get_count()[0] >= max(min(FEW + OF_ONE * exchanges(), MANY), alive):
                 gc.collect()
                 alive = len(gc.get_objects())
     finally:
