@@ -123,4 +123,5 @@ def test_systemd_takes_them(urlward: Callable[..., int], tmp_path: Path) -> None
     names = ("urlward.service", "urlward.socket", "urlward-publish.service")
     units = [tmp_path / "systemd" / name for name in names]
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # It has words for other packages' units, too.
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "urlward" in line]) == (0, [])

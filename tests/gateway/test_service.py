@@ -202,7 +202,8 @@ def test_systemd_takes_it(tmp_path: Path) -> None:
     unit, _, closed = install(files(None, configuration(fail="closed")), tmp_path)
     command = ["systemd-analyze", "verify", unit, closed]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # It has words for other packages' units, too.
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "urlward" in line]) == (0, [])
 
 
 # -- the unit's commands, as its user and with its capabilities
