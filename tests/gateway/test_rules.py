@@ -330,6 +330,21 @@ def test_who_asks_from_one_port_follows_the_rules(net: Network, f: Family) -> No
 
 
 @families
+def test_a_zone_of_others_for_both_directions(net: Network, f: Family) -> None:
+    net.up()
+    net.nft.run(
+        "add table inet other; add chain inet other in { type filter hook prerouting priority raw; };"
+        "add rule inet other in ct zone set 7;"
+        "add chain inet other out { type filter hook output priority raw; };"
+        "add rule inet other out ct zone set 7"
+    )
+    try:
+        assert ask(net, f.resolver, 53) == "filter"
+    finally:
+        net.nft.run("delete table inet other")
+
+
+@families
 def test_no_client_is_told_a_way_past_the_filter(net: Network, f: Family) -> None:
     """Where the next router is on the clients' own link, the kernel would tell them of it."""
     ip = ("ip", "-n", net.gateway.name)

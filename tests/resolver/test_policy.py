@@ -181,6 +181,34 @@ async def test_one_domain_does_not_fill_the_set(tmp_path: Path) -> None:
         assert len(addresses(await rig.ask("paged.example", "AAAA", tcp=True))) == 64
 
 
+async def test_a_name_of_very_many_addresses_goes_on_being_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of stores of objects change with each answer."""
+    monkeypatch.setattr("urlward.dns.policy.MOST", 32)
+    count = 0
+
+    def others(query: dns.message.Message) -> bytes:
+        nonlocal count
+        count += 1
+        kind = query.question[0].rdtype.name
+        prefix = "2001:db8::" if kind == "AAAA" else "192.0.2."
+        answer = records(*(f"5 {kind} {prefix}{count // 2 * 8 + i}" for i in range(8)))(query)
+        assert isinstance(answer, bytes)
+        return answer
+
+    upstream = await Upstream(others).start()
+    async with serving(tmp_path, upstream) as rig:
+        told = set()
+        for kind in ("AAAA", "A") * 6:
+            got = await rig.ask("a.blocked.example", kind)
+            assert [rrset.ttl for rrset in got.answer] == [5]
+            told.update(addresses(got))
+        assert len(told) == 32
+        assert told == rig.kernel.addresses
+        assert not addresses(await rig.ask("b.blocked.example")), "a name that has had none"
+
+
 def mail(query: dns.message.Message) -> bytes:
     """An unlisted name whose mail goes to a listed host, and to another."""
     response = dns.message.make_response(query, recursion_available=True)

@@ -101,9 +101,12 @@ def page(
     question: Question,
     addresses: Sequence[IPv4Address | IPv6Address],
     ttl: int = REFUSED_TTL,
+    *,
+    blocked: bool = True,
 ) -> bytes:
-    """The block page's addresses of the family in question; none where it has none."""
-    response = _skeleton(query, question, 0, blocked=True)
+    """The block page's addresses of the family in question, or others where it is not blocked; none where it
+    has none."""
+    response = _skeleton(query, question, 0, blocked=blocked)
     name = response.question[0].name
     for kind, version in ((A, 4), (AAAA, 6)):
         texts = [str(address) for address in addresses if address.version == version]

@@ -40,6 +40,9 @@ MOST = 512
 
 _DOMAINS = 10_000
 
+_LATELY = 8
+"""Addresses that a host had before, and is told in place of those for which there is no room."""
+
 OFF_SWITCHES = frozenset(
     (
         # https://support.mozilla.org/kb/canary-domain-use-application-dnsnet
@@ -70,8 +73,8 @@ class Quota:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._taken: LRUCache[str, dict[str, float]] = LRUCache(_DOMAINS)
-        """Until when each address counts, by domain."""
+        self._taken: LRUCache[str, dict[str, tuple[float, str]]] = LRUCache(_DOMAINS)
+        """Until when each address counts, and of which host, by domain."""
         self._said: TTLCache[str, bool] = TTLCache(_DOMAINS, MARGIN, clock)
 
     def take(self, host: str, addresses: Sequence[str], seconds: float) -> list[str]:
@@ -82,18 +85,15 @@ class Quota:
             addresses: as an answer gives them.
             seconds: for which they are steered.
         """
-        before = labels_before_suffix(host)
-        # A public suffix that is listed itself stands for itself.
-        domain = ".".join(host.split(".")[max(len(before) - 1, 0) :])
-        now = self._clock()
+        domain, now = _domain(host), self._clock()
         taken = self._taken.get(domain, {})
         if len(taken) + len(addresses) > MOST:
-            taken = {address: until for address, until in taken.items() if until > now}
+            taken = {address: one for address, one in taken.items() if one[0] > now}
         self._taken[domain] = taken
         allowed: list[str] = []
         for address in addresses:
             if address in taken or len(taken) < MOST:
-                taken[address] = max(taken.get(address, 0.0), now + seconds)
+                taken[address] = max(taken.get(address, (0.0, ""))[0], now + seconds), host
                 allowed.append(address)
             elif domain not in self._said:
                 self._said[domain] = True
@@ -103,6 +103,30 @@ class Quota:
                     MOST,
                 )
         return allowed
+
+    def lately(self, host: str, version: int, seconds: float) -> list[str]:
+        """Addresses of a host that it may still steer, those told last, where it has others by now.
+
+        Stores of objects have more than `MOST` in turn, of which each goes on answering.
+
+        Args:
+            host: as `take` had it.
+            version: of IP.
+            seconds: for which they are steered from now on.
+        """
+        now = self._clock()
+        its = [
+            (until, address)
+            for address, (until, of) in self._taken.get(_domain(host), {}).items()
+            if of == host and until > now and (":" in address) == (version == 6)
+        ]
+        return self.take(host, [address for _, address in sorted(its, reverse=True)[:_LATELY]], seconds)
+
+
+def _domain(host: str) -> str:
+    """The registrable domain of a host; a public suffix that is listed itself stands for itself."""
+    before = labels_before_suffix(host)
+    return ".".join(host.split(".")[max(len(before) - 1, 0) :])
 
 
 class Steers(Protocol):
@@ -249,8 +273,12 @@ class DnsPolicy:
         # The longest that any client is told, so that one answer after another renews nothing.
         seconds = self._max_ttl + MARGIN
         told, steered = self._addresses(read, seconds)
-        if steered:
-            await self._steer_set.steer(steered, seconds)
+        lately = () if told else self._lately(read, question, seconds)
+        if steered or lately:
+            await self._steer_set.steer(steered or lately, seconds)
+        if lately:
+            ttl = min(read.ttl, self._max_ttl)
+            return page(query, question, tuple(map(ip_address, lately)), ttl, blocked=False)
         try:
             return changed(
                 data,
@@ -280,6 +308,14 @@ class DnsPolicy:
         if steered:
             act = self._steer_set.steer if self.monitor else self._steer_set.follow
             await act(steered, seconds)
+
+    def _lately(self, read: Scan, question: Question, seconds: int) -> list[str]:
+        """Addresses for a response all of whose own are too many."""
+        version = {A: 4, AAAA: 6}.get(question.type)
+        listed = next((host for host in read.hosts if self._judge.find((host,))), None)
+        if listed is None or version is None or not (read.four or read.six):
+            return []
+        return self._quota.lately(listed, version, seconds)
 
     def _has_entry(self, host: str) -> bool:
         return bool(self._judge.find((host,)))
