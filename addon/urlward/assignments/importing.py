@@ -4,6 +4,10 @@ extend one, and the next holder ends the last.
 
 Reading positions of files are recognised by content, since logs are renamed, copied and cut.
 
+Sightings come in the order of their times, by and large. What begins before what is held, such as in the file
+of a reader that lags behind, is merged beside it. Two readers may have one source: who finds that the other
+has written looks again at what is held.
+
 Two sightings that began in the hour that the clock showed twice came in an order that their times do not
 tell. Neither is taken for the one that came last, until something is said of one of them at a time that is
 certain.
