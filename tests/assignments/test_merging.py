@@ -74,6 +74,24 @@ def test_what_is_read_late_has_its_end_all_the_same(store: AssignmentStore, batc
     ]
 
 
+@pytest.mark.parametrize(
+    ("whole", "expected"),
+    [
+        # The same, which an export had without an end before.
+        (sighting(A, 0, 50, "anna", WHOLE), [("anna", 0, 50, "TOLD")]),
+        (sighting(A, 20, 50, "berta", WHOLE), [("anna", 0, 20, "NEXT"), ("berta", 20, 50, "TOLD")]),
+        (sighting(A, -9, -5, "anna", WHOLE), [("anna", -9, -5, "TOLD"), ("anna", 0, None, "NONE")]),
+        (sighting(A, -9, 50, "berta", WHOLE), [("berta", -9, 50, "TOLD"), ("anna", 0, None, "NONE")]),
+    ],
+)
+def test_an_interval_that_is_known_as_a_whole_ends_what_is_held(
+    sqlite_store: AssignmentStore, whole: Sighting, expected: list[object]
+) -> None:
+    taken(sqlite_store, sighting(A, 0, None, "anna"))
+    taken(sqlite_store, whole)
+    assert intervals(sqlite_store, A) == expected
+
+
 @pytest.mark.parametrize("batch", [1, 100])
 def test_what_two_collectors_have_is_said_once(sqlite_store: AssignmentStore, batch: int) -> None:
     """Also where one is late, and the same subscriber has it again."""

@@ -4,6 +4,10 @@ extend one, and the next holder ends the last.
 
 Reading positions of files are recognised by content, since logs are renamed, copied and cut.
 
+Sightings come in the order of their times, by and large. What begins before what is held, such as in the file
+of a reader that lags behind, is merged beside it. Two readers may have one source: who finds that the other
+has written looks again at what is held.
+
 Two sightings that began in the hour that the clock showed twice came in an order that their times do not
 tell. Neither is taken for the one that came last, until something is said of one of them at a time that is
 certain.
@@ -125,7 +129,7 @@ class Merger:
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
-        keys = {(s[0], s[2]) for s in sightings if s[9] < _WHOLE_KIND or s[9] == _DECLINED}
+        keys = {(s[0], s[2]) for s in sightings if s[9] <= _WHOLE_KIND or s[9] == _DECLINED}
         missing = keys - self._held.keys()
         if missing:
             known = self._store.held(self._source, {place for place, _ in missing})
@@ -156,7 +160,9 @@ class Merger:
             new[_ENDING] = Ending.TOLD if said == _WHOLE_KIND else Ending.DOUBT
             new[_END] = _after(start, end)
             self._end(key, new)
-            if said == _PERHAPS:
+            if said == _WHOLE_KIND:
+                self._end_by_whole(key, new)
+            else:
                 self._perhaps, self._back = (key, end, subscriber), end - start
             return
         held = self._held[key]
@@ -186,6 +192,19 @@ class Merger:
         elif same and held is not None and seen >= held[_SEEN] and held[_ENDING] != Ending.RELEASED:
             held[_ENDING] = Ending.RELEASED
             self._hold(key, held)
+
+    def _end_by_whole(self, key: Key, whole: Held) -> None:
+        """End what is held by an interval that is known as a whole: it is this one, or was until then."""
+        held = self._held[key]
+        if held is None or held[_START] >= whole[_END]:
+            return
+        if (held[_SUBSCRIBER], held[_SESSION]) == (whole[_SUBSCRIBER], whole[_SESSION]):
+            if held[_START] >= whole[_START]:
+                self._drop(key)
+        elif whole[_START] > held[_START]:
+            held[_END], held[_ENDING] = min(held[_END], whole[_START]), Ending.NEXT
+            self._end(key, held)
+            self._drop(key)
 
     def _renew(self, key: Key, held: Held, new: Held) -> None:
         if held[_ENDING] == Ending.ORDER and new[_ENDING] == Ending.SECOND:
