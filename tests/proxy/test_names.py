@@ -4,6 +4,7 @@ from mitmproxy.proxy.context import Context
 
 from proxy.driver import make_context, make_matcher
 from urlward.engine.errors import UrlError
+from urlward.proxy import names
 from urlward.proxy.head import RequestHead, read_request_head
 from urlward.proxy.names import Names, Place, as_address, names_of, split_absolute
 
@@ -249,3 +250,14 @@ def test_a_host_goes_as_far_as_some_reader_takes_it(end: str) -> None:
 def test_a_host_that_is_one_goes_to_its_end(host: str) -> None:
     names = names_of(request((b"Host", host.encode())), to("192.0.2.7"))
     assert names.hosts == (host, "192.0.2.7")
+
+
+def test_of_long_fields_nothing_is_remembered() -> None:
+    """A client could fill the memory with them."""
+    place, remembered = Place(make_context()), names._read_hosts_lately.cache_info
+    before = remembered().currsize
+    long = b"a" * names._SHORT + b".example"
+    assert place.collect([long]) == ((long.decode(),), (80,))
+    assert remembered().currsize == before
+    assert place.collect([b"new.example"]) == place.collect([b"new.example"]) == (("new.example",), (80,))
+    assert remembered().currsize == before + 1

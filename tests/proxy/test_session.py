@@ -576,7 +576,11 @@ async def test_a_connection_from_an_address_that_is_gone_is_not_used(
     with monkeypatch.context() as rested:
         rested.setattr(upstream, "FRESH", -1.0)
         rested.setattr(forward, "FRESH", -1.0)
+        rested.setattr(connection, "LOCAL_FOR", LONG)
         assert [await which(rig, streams, host) for host in ("b.example", "a.example")] == [1, 0], "as ever"
+        rested.setattr(connection, "is_local", lambda *_: pytest.fail("the system was asked again"))
+        assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1], "known"
+        connection._local_until.clear()
         rested.setattr(connection, "is_local", unknown)
         assert [await which(rig, streams, host) for host in ("a.example", "b.example")] == [0, 1], (
             "no telling"

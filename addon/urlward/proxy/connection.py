@@ -49,6 +49,11 @@ one before it; the client is slowed; what has come is yet to be looked at; or a 
 
 _NOT_STARTED: Final = 16
 
+LOCAL_FOR: Final = 2.0
+"""Seconds for which an address is this machine's once it has been found to be."""
+
+_local_until: dict[str, float] = {}
+
 _INFO_AT, _INFO_END = 120, 136
 """Offsets of ``tcpi_bytes_acked`` and ``tcpi_bytes_received`` (``linux/tcp.h``)."""
 
@@ -180,9 +185,14 @@ class Connection:
         """
         try:
             host, _, *scope = self._sock.getsockname()
-            return is_local(host, *scope)
+            now = perf_counter()
+            if now >= _local_until.get(host, 0.0):
+                if not is_local(host, *scope):
+                    return False
+                _local_until[host] = now + LOCAL_FOR
         except OSError:  # no descriptor to ask with
-            return True
+            pass
+        return True
 
     @property
     def waiting(self) -> int:

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from mitmproxy import http
@@ -27,6 +28,10 @@ _BEGINNING = re.compile(r"[0-9A-Za-z.\-_]*+").match
 """A host up to what ends it to some reader: any byte that is in no name to webfs, and most of them to Node's
 `url.parse`, which takes the rest for the beginning of the path. To Koa a comma does, behind escapes too."""
 _ESCAPED_SLASH = re.compile(r"%(?:2[Ff]|5[Cc]|25)").search
+_REMEMBERED = 1 << 9
+"""Readings of Host fields and authorities: of a connection each, many of which lead to the same host."""
+_SHORT = 1 << 8
+"""Characters of fields and authorities whose reading is remembered, since they may be of any length."""
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
@@ -177,31 +182,11 @@ class Place:
         Raises:
             UrlError: as `names_of`.
         """
-        if len(fields) > 1:
-            raise UrlError("more than one Host field")
-        hosts: dict[str, None] = {}
-        ports: dict[int, None] = {}
-        values = [value.strip(b" \t").decode("latin-1") for value in fields]
-        for number, authority in enumerate((*values, *(each for each in authorities if each not in values))):
-            if "@" in authority:
-                # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
-                raise UrlError("user information in a host")
-            try:
-                host, port = split_authority(authority)
-            except UrlError:
-                # Origins go by the name in a Host field, whatever digits follow; nobody connects there.
-                host, _, digits = authority.rpartition(":")
-                if authority in authorities or not (digits.isascii() and digits.isdecimal()):
-                    raise
-                port = None
-            if not is_host(host) or (number < len(values) and _ESCAPED_SLASH(host)):
-                raise UrlError("a character that no host has")
-            if host.strip("."):
-                hosts[host] = None
-                for first in (_BEGINNING(host)[0], host.partition(",")[0]):  # type: ignore[index]
-                    if first:
-                        hosts[first] = None
-                ports[scheme_port or self._scheme_port if port is None else port] = None
+        read = _read_hosts_lately if sum(map(len, (*fields, *authorities))) <= _SHORT else _read_hosts
+        found, named = read(tuple(fields), authorities, scheme_port or self._scheme_port)
+        if not (self.sni or self._destination):
+            return found, named
+        hosts, ports = dict.fromkeys(found), dict.fromkeys(named)
         if self.sni:
             hosts[self.sni] = None
         if self._destination:
@@ -216,7 +201,7 @@ class Place:
         """Remember the address that a name leads to, for the requests that follow; empty where that is yet to
         be found out, unless the name is an address itself."""
         if self._by_name and self.address != address:
-            self.address = address or as_address(self._destination)
+            self.address = address or (self._destination and as_address(self._destination))
             self._quiet = (None, (), False)
 
     def is_quiet(self, names: Names, matcher: Matcher) -> bool:
@@ -227,6 +212,41 @@ class Place:
             quiet = bool(names.hosts) and matcher.is_quiet(names.hosts, names.address)
             self._quiet = (matcher.identity, names.hosts, quiet)
         return quiet
+
+
+def _read_hosts(
+    fields: tuple[bytes, ...], authorities: tuple[str, ...], scheme_port: int
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Hosts and ports of Host fields and other authorities, as `Place.collect`."""
+    if len(fields) > 1:
+        raise UrlError("more than one Host field")
+    hosts: dict[str, None] = {}
+    ports: dict[int, None] = {}
+    values = [value.strip(b" \t").decode("latin-1") for value in fields]
+    for number, authority in enumerate((*values, *(each for each in authorities if each not in values))):
+        if "@" in authority:
+            # Some origins read what is in front of it, some what is behind (RFC 9110 section 4.2.4).
+            raise UrlError("user information in a host")
+        try:
+            host, port = split_authority(authority)
+        except UrlError:
+            # Origins go by the name in a Host field, whatever digits follow; nobody connects there.
+            host, _, digits = authority.rpartition(":")
+            if authority in authorities or not (digits.isascii() and digits.isdecimal()):
+                raise
+            port = None
+        if not is_host(host) or (number < len(values) and _ESCAPED_SLASH(host)):
+            raise UrlError("a character that no host has")
+        if host.strip("."):
+            hosts[host] = None
+            for first in (_BEGINNING(host)[0], host.partition(",")[0]):  # type: ignore[index]
+                if first:
+                    hosts[first] = None
+            ports[scheme_port if port is None else port] = None
+    return tuple(hosts), tuple(ports)
+
+
+_read_hosts_lately = lru_cache(_REMEMBERED)(_read_hosts)
 
 
 def names_of(request: http.Request, context: Context) -> Names:

@@ -252,25 +252,19 @@ class Pending:
     is_head: bool
     alone: bool
     websocket: bool
-    expects: bool
-    """Whether its body is to wait until the origin asks for it."""
+    unasked: bool
+    """Whether its body is to wait until the origin asks for it (``100 Continue``), which it has not done yet.
+
+    What comes of that all the same, Netty takes for the next request, once it has refused (417, 413).
+    """
     closes: bool
     """Whether its client has said that it sends nothing more on this connection."""
-    continued: bool = False
     begun: bool = False
     """Whether any of its response has come."""
     body_begun: bool = False
     """Whether any of its body has been sent on."""
     request: RequestHead | None = None
     """Its head, where its response may be inspected."""
-
-    @property
-    def unasked(self) -> bool:
-        """Whether the origin has not asked for the body that is to wait for it (``100 Continue``).
-
-        What comes of that all the same, Netty takes for the next request, once it has refused (417, 413).
-        """
-        return self.expects and not self.continued
 
 
 @dataclass(eq=False, slots=True)
@@ -774,10 +768,10 @@ class HttpRelay:
             # The request before was answered before it was whole; this one has another connection.
             self.leave_server()
         kept = None if self._server == "open" and not self._in_turn else head
-        expects = fields.expects and fields.length != 0
+        unasked = fields.expects and fields.length != 0
         # Behind a body some clients send a line break, on which a connection that is closed would be reset.
         closes = fields.minor == 1 and not (fields.keep_alive or fields.length != 0)
-        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, expects, closes)
+        self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, unasked, closes)
         if self.inspect is not None:
             self._sending.request = head
         self.pending.append(self._sending)
@@ -888,7 +882,7 @@ class HttpRelay:
                 return end, raw
             raise _UnreadError
         if head.status < 200:
-            pending.continued = pending.continued or head.status == 100
+            pending.unasked = pending.unasked and head.status != 100
             return end, raw
         if head.length is None:
             self._response = Chunked(lenient=True)
