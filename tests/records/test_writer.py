@@ -3,7 +3,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,24 @@ async def test_the_event_loop_does_not_wait_for_the_disk(
     await until(lambda: not writer.waiting)
     assert in_outbox(tmp_path) == events(10)
     assert disk.tried == 2, "what has waited goes together"
+
+
+async def test_events_may_come_while_others_are_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Growing(deque[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            found = super().__iter__()
+            self.append(module._Until(0))
+            return found
+
+    monkeypatch.setattr(module, "END_WITHIN", 60.0)
+    writer = make(tmp_path)
+    writer._batches = Growing()
+    emit(writer, events(1))
+    await writer.close()
+    assert in_outbox(tmp_path) == events(1)
+    assert own_messages(caplog) == []
 
 
 async def test_what_is_too_much_is_dropped_and_told(

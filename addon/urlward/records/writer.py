@@ -176,7 +176,10 @@ class Writer:
                 self._new.popleft()
             if left > 0:
                 await asyncio.sleep(0)
-        if self._batches and isinstance(last := self._batches[-1], _Until):
+        last: object = None
+        with suppress(IndexError):  # the thread may take the last one at any time
+            last = self._batches[-1]
+        if isinstance(last, _Until):
             last.time = until
         else:
             self._batches.append(_Until(until))
@@ -248,8 +251,8 @@ class Writer:
 
     def _write_next(self) -> None:
         """Write what waits, the more the longer the disk takes."""
-        # Between two is one marker at most.
-        some = [*islice(self._batches, 2 * TOGETHER)]
+        # Between two is one marker at most. An iterator would break where the event loop adds one meanwhile.
+        some = (self._batches[at] for at in range(min(len(self._batches), 2 * TOGETHER)))
         batches = [one for one in some if isinstance(one, Batch)]
         taken = self._outbox.append(batches) if batches else 0
         if batches and not taken:
