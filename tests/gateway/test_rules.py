@@ -834,16 +834,18 @@ def test_a_firewall_that_looks_for_the_way_back_by_the_mark(net: Network, f: Fam
 @families
 def test_marks_of_others_lead_nothing_past_the_filter(net: Network, f: Family) -> None:
     """Such as those of several uplinks, which write all bits."""
-    net.up(keep_source=True)
-    net.add(f.of("steer"), f.origin)
+    canary = "192.0.2.252" if f is IPV4 else "2001:db8:ca::1"
+    net.up(keep_source=True, canary={"addresses": (canary,)})
+    net.add(f.of("steer"), f.origin, canary)
     net.nft.run(
         "table inet fw { chain pre { type filter hook prerouting priority mangle; meta mark set 0x1; }; }"
     )
     try:
-        with net.client.connect(f.origin, 443) as s:
-            assert first_line(s).startswith("filter ")
-            s.send(b"more")
-            assert s.recv(9) == b"more"
+        for who, where in ((net.client, f.origin), (net.gateway, canary)):
+            with who.connect(where, 443, patience=5.0) as s:
+                assert first_line(s).startswith("filter ")
+                s.send(b"more")
+                assert s.recv(9) == b"more"
     finally:
         net.nft.run("delete table inet fw")
 
