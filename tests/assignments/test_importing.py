@@ -1,14 +1,16 @@
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from assignments.support import START, at, intervals, read
 from urlward.assignments import importing
 from urlward.assignments.formats import ReadOptions
-from urlward.assignments.importing import Imported, follow, in_order
-from urlward.assignments.interval import AssignmentError
-from urlward.assignments.store import AssignmentStore, Changes
+from urlward.assignments.importing import Imported, follow, import_file, in_order
+from urlward.assignments.interval import AssignmentError, ms_text
+from urlward.assignments.store import AssignmentStore, Changes, SourceChanged
+from urlward.assignments.who import WhoQuestion, who
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -180,6 +182,53 @@ def test_files_are_read_in_order(sqlite_store: AssignmentStore, tmp_path: Path) 
     paths[-1].write_text("")
     found = in_order(sqlite_store, "csv", paths, ReadOptions())
     assert [path.name for path in found] == ["a.csv.10", "a.csv.2", "a.csv.1", "a.csv", "gone", "none"]
+
+
+def test_exports_are_read_in_the_order_of_what_is_newest_in_them(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """They begin with any row, such as that of the lowest address."""
+    paths = [tmp_path / "old.csv", tmp_path / "new.csv"]
+    paths[0].write_text(HEADER + rows(5, 1))
+    paths[1].write_text(HEADER + rows(1, 5, 9))
+    assert in_order(sqlite_store, "csv", paths, ReadOptions()) == paths
+
+
+def test_a_log_that_was_rotated_tells_nothing_of_what_came_then(
+    store: AssignmentStore, tmp_path: Path
+) -> None:
+    """An older one that is read later takes nothing of it back."""
+    event = "FIXED-NAT-PORTS 100.64.0.{}->198.51.100.{}:1024-2047"
+    for number, written in ((2, 400), (1, 60)):
+        path = tmp_path / f"cgn.log.{number}"
+        path.write_text(f"2026-11-18T11:00:00Z thunder {event.format(number, number)}\n")
+        os.utime(path, (at(written) // 1000,) * 2)
+        source = store.source("cgn", "cgn", str(path))
+        for later in (at(900), at(1000)):
+            import_file(store, source, path, ReadOptions(), lambda now=later: now / 1000)
+        (shown,) = store.status()
+        assert (shown["read"], shown["files"][-1]["read"]) == (ms_text(at(400)), ms_text(at(1000)))
+    assert who(store, WhoQuestion("198.51.100.2", 1024, at(500))).verdict == "one"
+    assert who(store, WhoQuestion("198.51.100.2", 1024, at(900))).verdict == "ambiguous"
+
+
+@pytest.mark.parametrize("at_write", [1, 2])
+def test_what_another_reader_has_read_again_is_counted_once(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_write: int
+) -> None:
+    monkeypatch.setattr(importing, "_BLOCK", 100)
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(1, 2, 3, 4))
+    write, left = sqlite_store.write, iter(range(at_write - 1, -9, -1))
+
+    def changed(*given: Any) -> None:
+        if next(left) == 0:
+            raise SourceChanged
+        write(*given)
+
+    monkeypatch.setattr(sqlite_store, "write", changed)
+    assert read(sqlite_store, "csv", path).rows == 4
+    assert sqlite_store.status()[0]["rows"] == 4
 
 
 def test_following_goes_on_when_the_store_does(

@@ -243,7 +243,7 @@ def test_import_status_and_who(urlward: Run, tmp_path: Path, capsys: pytest.Capt
     assert out[0].startswith(
         "oldest assignment 2026-11-18T11:06:40Z, each kept until 180 days after its end: "
     )
-    assert out[1].startswith("crm: csv, 2 rows, 1 not understood, last read 20")
+    assert out[1].startswith("crm: csv, 2 rows, 1 not understood, read up to 20")
     size = path.stat().st_size
     assert out[2].startswith(f"  {path}: read to byte {size} of {size}, last found 20")
     assert urlward("assignments", "status", "--json") == 0

@@ -351,7 +351,7 @@ class Merger:
         self._keep(key, held)
         whose = key, held[_SUBSCRIBER], held[_SESSION]
         if held[_START] <= self._ends.get(whose, (0, 0))[1]:
-            del self._ends[whose]
+            self._ends.pop(whose, None)
         self.changes.held[key] = held
         self.changes.gone.discard(key)
 
@@ -415,6 +415,8 @@ def _digest(data: bytes) -> str:
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
+_LOGS = ("cgn", "detail", "ports")
+"""Formats of logs; the others' files say what is in force."""
 RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -471,6 +473,10 @@ class Imported:
     refused: str = ""
 
 
+def _copied(result: Imported) -> Imported:
+    return replace(result, faults=[*result.faults], others=[*result.others])
+
+
 type Judge = Callable[[Imported], str]
 """Why what was read is not to be taken, or nothing."""
 
@@ -486,6 +492,8 @@ class FileReader:
         path: Path,
         options: ReadOptions,
         clock: Callable[[], float],
+        *,
+        follows: bool = False,
     ) -> None:
         """Open the file, and find out how far it was read.
 
@@ -495,12 +503,13 @@ class FileReader:
             path: of the file.
             options: how to read it.
             clock: seconds since 1970-01-01 UTC.
+            follows: whether what is written to it is read at once.
 
         Raises:
             AssignmentError: unreadable, or not of the source's format.
         """
         self._store, self._source, self._path, self._clock = store, source, path, clock
-        self._options = options
+        self._options, self._follows = options, follows
         with _told(path):
             self.fd = regular_fd(path)
         # While a block is written, the next is read.
@@ -518,7 +527,8 @@ class FileReader:
             self._wait()
         self._parser: Parser = FORMATS[self._source.format](self._options)
         self._merger = Merger(self._store, self._source.id)
-        self.result = self._written = written or Imported()
+        self._written = written or Imported()
+        self.result = _copied(self._written)
         self._position: ReadingPosition | None = None
         self._renewed = 0
         self._started = False
@@ -665,17 +675,23 @@ class FileReader:
         rows = self._merger.finished()
         self._wait()
         self._renewed = int(self._clock() * 1000)
+        rows.until = self._until(self._renewed)
         writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
-        done = replace(self.result, faults=[*self.result.faults], others=[*self.result.others])
-        self._writing = writing, done
+        self._writing = writing, _copied(self.result)
 
     def _renew(self) -> None:
         """Renew the file's assignments without an end: they count from now."""
         now = int(self._clock() * 1000)
         # A clock that was set back does not put it off.
         if self._position is not None and not 0 <= now - self._renewed < RENEW_AFTER:
-            self._store.renew(self._source, self._position, now)
+            self._store.renew(self._source, self._position, now, self._until(now))
             self._renewed = now
+
+    def _until(self, now: int) -> int:
+        """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
+        if self._follows or self._source.format not in _LOGS:
+            return now
+        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now), 1)
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Record the faults and the other lines."""
@@ -732,7 +748,8 @@ def import_file(
 
 def in_order(store: AssignmentStore, format_: str, paths: Iterable[Path], options: ReadOptions) -> list[Path]:
     """Files in the order of what each begins with, as they have to be read: an end that is read before its
-    beginning is lost. Those that cannot be read are the last.
+    beginning is lost. Exports (``csv``) may begin with any row: in that of the newest that each has. Those
+    that cannot be read are the last.
 
     Args:
         store: where they are imported to.
@@ -741,18 +758,17 @@ def in_order(store: AssignmentStore, format_: str, paths: Iterable[Path], option
         options: how to read them.
     """
 
-    def begins(path: Path) -> int:
+    def place(path: Path) -> int:
         with suppress(AssignmentError):
             reader = FileReader(store, SightingSource(0, "", format_, ""), path, options, time.time)
             try:
-                for sighting in reader.sightings():
-                    if said := sighting[6] or sighting[4]:
-                        return said
+                times = (said for one in reader.sightings() if (said := one[6] or one[4]))
+                return max(times, default=FOREVER) if format_ == "csv" else next(times, FOREVER)
             finally:
                 reader.close()
         return FOREVER
 
-    return sorted(paths, key=begins)
+    return sorted(paths, key=place)
 
 
 @contextmanager
@@ -854,7 +870,7 @@ def follow(
             if reader is not None and reader.is_cut:
                 anew("cut")
             if reader is None and path.exists():
-                reader = FileReader(store, source, path, options, clock)
+                reader = FileReader(store, source, path, options, clock, follows=True)
             if reader is None:
                 return None, False
             # Asked before reading: what was written to the old file till then is read too.

@@ -109,7 +109,7 @@ class Ending(IntEnum):
             Ending.ORDER: "in doubt: who came last in the hour that the clock showed twice is not known",
             Ending.DECLINED: "in doubt: given back before, as an address that somebody else uses",
             Ending.LATE: "in doubt: read after what followed, and its own end may have been read before",
-            Ending.UNREAD: "in doubt: its source was last read before that time, and may have ended it since",
+            Ending.UNREAD: "in doubt: its source is read up to an earlier time, and may have ended it since",
             Ending.WITHIN: "in doubt: within that second",
         }[self]
 
@@ -123,7 +123,7 @@ class SightingSource:
         format: of what was read.
         path: of the file that something was taken from last, which need not be the one of each interval, or
             the database without its password; of a formula, what it maps.
-        read: when it was last read, in ms; 0 for never.
+        read: up to when it is read, in ms; 0 for never.
     """
 
     id: int

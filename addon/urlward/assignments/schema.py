@@ -393,7 +393,7 @@ sources = Table(
     Column("node", Text, nullable=False),
     Column("days", Integer, nullable=False),
 )
-"""``path``: of the file that something was taken from last. ``read``: when it was last read, in ms. ``node``:
+"""``path``: of the file that something was taken from last. ``read``: up to when it is read, in ms. ``node``:
 that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
 it for; empty and 0 where none has said so."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    case,
     delete,
     insert,
     or_,
@@ -121,6 +122,7 @@ class Changes:
         anew: whether the file was begun from its beginning, so that what another with the same had is not in
             this one.
         after: rows of the source that were there when they were made; None for any.
+        until: up to when the source has told all, in ms; None for now.
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
@@ -132,6 +134,7 @@ class Changes:
     position: ReadingPosition | None = None
     anew: bool = False
     after: int | None = None
+    until: int | None = None
 
 
 class SourceChanged(Exception):
@@ -449,17 +452,21 @@ class AssignmentStore:
         with told(self.database):
             return locking(self.engine.begin, work)
 
-    def renew(self, source: SightingSource, position: ReadingPosition, now: int) -> None:
+    def renew(
+        self, source: SightingSource, position: ReadingPosition, now: int, until: int | None = None
+    ) -> None:
         """Note that a file still has what was read of it, with all assignments of its that have no end.
 
         Args:
             source: the file's.
             position: of the file.
             now: in ms.
+            until: as of `Changes`.
         """
         with self.changing() as connection:
             connection.execute(update(files).where(_file_of(source.id, position)).values(read=now))
-            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+            read = _read(until, now)
+            connection.execute(update(sources).where(sources.c.id == source.id).values(read=read))
 
     def looked(self, source: SightingSource, now: int) -> None:
         """Note that a source was read, and had nothing new.
@@ -577,7 +584,8 @@ def _days(connection: Connection, keeper: KeepingNode, *, is_file: bool) -> dict
 
 def _count(connection: Connection, source: SightingSource, changes: Changes, now: int) -> None:
     values = {
-        "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped, "read": now,
+        "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped,
+        "read": _read(changes.until, now),
     }  # fmt: skip
     if changes.rows > changes.skipped:  # else nothing that is known comes from there
         values["path"] = source.path
@@ -588,8 +596,14 @@ def _count(connection: Connection, source: SightingSource, changes: Changes, now
             raise SourceChanged
         # Another reader of the same source, which nothing came of, has taken it away.
         new = {"id": source.id, "name": source.name, "format": source.format, "path": source.path}
-        counts = {"rows": changes.rows, "skipped": changes.skipped, "read": now}
+        counts = {"rows": changes.rows, "skipped": changes.skipped, "read": changes.until or now}
         connection.execute(insert(sources).values(new | _NOTHING | counts))
+
+
+def _read(until: int | None, now: int) -> ColumnElement[int]:
+    """Up to when a source is read: an older file that is read later takes nothing of it back."""
+    until = now if until is None else until
+    return case((sources.c.read.between(until, now), sources.c.read), else_=until)
 
 
 def _file_of(source: int, position: ReadingPosition) -> ColumnElement[bool]:

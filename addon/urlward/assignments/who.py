@@ -92,11 +92,11 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     since, until = question.at - question.tolerance, question.at + question.tolerance
     candidates: list[Holder] = []
     try:
-        found = _found(store, question.address, question.port, since, until)
+        found = _found(store, question)
         found += computed(store, question.address, question.port, since, until)
         for interval in found:
             inner = (
-                _found(store, interval.subscriber, None, since, until)
+                _found(store, replace(question, address=interval.subscriber, port=None))
                 if is_address(interval.subscriber)
                 else []
             )
@@ -106,16 +106,17 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     return WhoAnswer(question, tuple(candidates))
 
 
-def _found(store: AssignmentStore, address: str, port: int | None, since: int, until: int) -> list[Interval]:
+def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
     """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt."""
     found = []
+    since, until = question.at - question.tolerance, question.at + question.tolerance
     # Sources write whole seconds: what ended at one may have lasted to its end, and another's begun in it.
-    for one in store.find(address, port, since - _SECOND + 1, until):
+    for one in store.find(question.address, question.port, since - _SECOND + 1, until):
         if one.end <= since and one.ending != Ending.ORDER:
             if one.end % _SECOND and one.end != one.start + 1:
                 continue
             found.append(replace(one, ending=Ending.WITHIN))
-        elif one.ending in _UNTOLD and since > one.source.read + _READ_WITHIN:
+        elif one.ending in _UNTOLD and question.at > one.source.read + _READ_WITHIN:
             found.append(replace(one, ending=Ending.UNREAD))
         else:
             found.append(one)

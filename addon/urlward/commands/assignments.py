@@ -391,7 +391,7 @@ def _status(args: argparse.Namespace) -> int:
         read = source["read"] or "never"
         print(
             f"{source['name']}: {source['format']}, {source['rows']} rows, {source['skipped']} not understood"
-            f", last read {read}, {source['path']}"
+            f", read up to {read}, {source['path']}"
         )
         for file in source["files"]:
             found = f", last found {file['read']}" if file["read"] else ""
