@@ -3,11 +3,13 @@ from ipaddress import IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import update
 
 from assignments.support import at, sighting, taken
 from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
 from urlward.assignments.formats import DETERMINISTIC
 from urlward.assignments.interval import FOREVER, AssignmentError, SightingKind
+from urlward.assignments.schema import current
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoQuestion, answer_fields, answer_lines, who
 
@@ -90,6 +92,14 @@ def test_what_its_source_may_have_ended_since_is_in_doubt(
     assert who(sqlite_store, WhoQuestion(A, None, at(121), 1000)).verdict == "ambiguous"
     sqlite_store.looked(sqlite_store.sources()[1], at(300))
     assert who(sqlite_store, WhoQuestion(A, None, at(121))).verdict == "one"
+
+
+def test_what_a_newer_release_has_written_is_in_doubt(sqlite_store: AssignmentStore) -> None:
+    taken(sqlite_store, sighting(A, 0, 100, "anna"))
+    with sqlite_store.changing() as connection:
+        connection.execute(update(current).values(ending=99))
+    answer = who(sqlite_store, WhoQuestion(A, None, at(50)))
+    assert (answer.verdict, answer_fields(answer)["candidates"][0]["end"]) == ("ambiguous", "newer")
 
 
 def test_two_sources_that_agree_are_one_answer(sqlite_store: AssignmentStore) -> None:

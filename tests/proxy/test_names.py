@@ -80,11 +80,11 @@ def test_behind_an_empty_host_a_target_may_begin_with_one() -> None:
     place = Place(to("192.0.2.7", 443, sni="a.example"))
     for target, blocked in (("/x/a", True), ("/a", True), ("/x.example/b", True), ("/x/b", False)):
         empty = request((b"Host", b""), path=target.encode())
-        for names in (
+        for found in (
             place.names(head(b"GET %b HTTP/1.1|Host: ||" % target.encode())),
             names_of(empty, to("192.0.2.7", 443, sni="a.example")),
         ):
-            assert lists.check_request(names.hosts, names.target).blocked is blocked
+            assert lists.check_request(found.hosts, found.target).blocked is blocked
     assert place.names(head(b"GET /x/a HTTP/1.1|Host: a.example||")).target == "/x/a"
 
 

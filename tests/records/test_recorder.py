@@ -206,7 +206,8 @@ async def test_what_waits_for_a_store_that_is_gone_is_told(
     # The recorder's own first event may be there as well by then.
     said = re.compile(r" [23] events waited for a store that is not configured any more")
     await until(lambda: said.search(caplog.text))
-    await until(lambda: len(running.stores["jsonl"].events) >= 4 and len(running.stores["sqlite"].given) >= 2)
+    await until(lambda: len(running.stores["jsonl"].events) >= 4)
+    await until(lambda: len(running.stores["sqlite"].given) >= 2)
     assert running.stores["sqlite"].given[:2] == [event.id for event in events(2, 1)]
     await until(lambda: not any("syslog" in place for place in outbox.cursors()))
     outbox.close()

@@ -94,6 +94,12 @@ class Ending(IntEnum):
     LATE = 9
     UNREAD = 10
     WITHIN = 11
+    NEWER = -1
+    """Written to a shared database by a node with a newer release."""
+
+    @classmethod
+    def _missing_(cls, _: object) -> "Ending":
+        return cls.NEWER
 
     @property
     def text(self) -> str:
@@ -111,6 +117,7 @@ class Ending(IntEnum):
             Ending.LATE: "in doubt: read after what followed, and its own end may have been read before",
             Ending.UNREAD: "in doubt: its source is read up to an earlier time, and may have ended it since",
             Ending.WITHIN: "in doubt: within that second",
+            Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 
 

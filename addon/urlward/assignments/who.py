@@ -18,7 +18,7 @@ from urlward.assignments.interval import (
 from urlward.assignments.store import AssignmentStore
 
 _IN_DOUBT = (
-    Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN,
+    Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 _SECOND = 1000
