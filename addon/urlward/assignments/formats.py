@@ -685,6 +685,7 @@ def _named_moment(at: str, name: str, zone: tzinfo) -> Moment:
     """
     if name in _ZERO_ZONES:
         return moment_of(at, UTC)
+    name = _GERMAN.get(name, name)
     local = datetime.fromisoformat(at)
     # Of the hour that a clock shows twice, the name says which.
     for one in (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1)):
@@ -696,6 +697,8 @@ def _named_moment(at: str, name: str, zone: tzinfo) -> Moment:
 
 
 _ZERO_ZONES = ("UTC", "GMT")
+_GERMAN = {"MEZ": "CET", "MESZ": "CEST"}
+"""Names that operators give to their zone in devices which have them named, and that no database has."""
 
 
 @cache
@@ -703,7 +706,7 @@ def _zone_names() -> frozenset[str]:
     """Short names of zones, such as those that devices put behind a time: of all that are known here."""
     days = (datetime(2026, month, 1) for month in (1, 7))
     zones = [ZoneInfo(key) for key in available_timezones()]
-    return frozenset(zone.tzname(day) or "" for day in days for zone in zones) | {"MEZ", "MESZ"}
+    return frozenset(zone.tzname(day) or "" for day in days for zone in zones)
 
 
 def _hex(text: str | None) -> int | None:

@@ -583,7 +583,7 @@ def _days(connection: Connection, keeper: KeepingNode, *, is_file: bool) -> dict
 
 
 def _count(connection: Connection, source: SightingSource, changes: Changes, now: int) -> None:
-    values = {
+    values: dict[str, Any] = {
         "rows": sources.c.rows + changes.rows, "skipped": sources.c.skipped + changes.skipped,
         "read": _read(changes.until, now),
     }  # fmt: skip
