@@ -146,6 +146,25 @@ def test_following(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     assert all_of(sqlite_store) == {"s1", "s2", "s3", "s4", "s5"}
 
 
+def test_what_is_followed_is_read_up_to_now(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Also where nothing was said since it was rotated, and not where nothing was ever said."""
+    path, now = tmp_path / "a.log", START
+    path.touch()
+    source = sqlite_store.source("cgn", "cgn", str(path))
+    looks = follow(sqlite_store, source, path, ReadOptions(), clock=lambda: now / 1000, wait=lambda _: True)
+    next(looks)
+    assert sqlite_store.status()[0]["read"] is None
+    path.write_text("2026-11-18T11:00:00Z thunder FIXED-NAT-PORTS 100.64.0.1->198.51.100.1:1024-2047\n")
+    next(looks)
+    for _ in range(2):
+        now += 300_000
+        next(looks)
+        assert sqlite_store.status()[0]["read"] == ms_text(now)
+        path.rename(tmp_path / "a.log.1")
+        path.touch()
+        next(looks)
+
+
 def test_two_readers_of_one_source(store: AssignmentStore, tmp_path: Path) -> None:
     """Such as of the files of two servers: what one has read is no other's to write over or to end."""
     paths = [tmp_path / f"{name}.csv" for name in "ab"]

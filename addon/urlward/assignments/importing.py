@@ -683,9 +683,13 @@ class FileReader:
         """Renew the file's assignments without an end: they count from now."""
         now = int(self._clock() * 1000)
         # A clock that was set back does not put it off.
-        if self._position is not None and not 0 <= now - self._renewed < RENEW_AFTER:
+        if 0 <= now - self._renewed < RENEW_AFTER:
+            return
+        if self._position is not None:
             self._store.renew(self._source, self._position, now, self._until(now))
-            self._renewed = now
+        elif self._follows:  # as after a rotation
+            self._store.looked(self._source, now)
+        self._renewed = now
 
     def _until(self, now: int) -> int:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""

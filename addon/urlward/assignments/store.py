@@ -469,14 +469,15 @@ class AssignmentStore:
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=read))
 
     def looked(self, source: SightingSource, now: int) -> None:
-        """Note that a source was read, and had nothing new.
+        """Note that a source was read, and had nothing new. Of one that nothing came of yet it is not noted.
 
         Args:
             source: that was.
             now: in ms.
         """
         with self.changing() as connection:
-            connection.execute(update(sources).where(sources.c.id == source.id).values(read=now))
+            mine = and_(sources.c.id == source.id, sources.c.read > 0)
+            connection.execute(update(sources).where(mine).values(read=now))
 
     def renew_sessions(
         self, source: SightingSource, sessions: Collection[tuple[Key, str, str]], now: int
