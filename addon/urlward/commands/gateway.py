@@ -215,9 +215,8 @@ def _shared(config: Config) -> dict[str, Any]:
     if config.fleet is None and config.gateway.hook.socket is None:
         return {}
     status: dict[str, Any] = {}
-    with suppress(
-        UrlwardError
-    ):  # none that records runs, or it does not answer, which is no matter of the rules
+    # None that records runs, or it does not answer, which is no matter of the rules.
+    with suppress(UrlwardError):
         status = ask(state_folder(config.state), "status")
     shown: dict[str, Any] = {}
     if config.fleet is not None:

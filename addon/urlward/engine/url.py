@@ -556,7 +556,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
 
     They differ in how often they unescape, in whether they do so before they take out dot segments and
     empty ones, in whether an escaped slash, a backslash or ``;`` ends a segment, in whether ``//a`` names a
-    host, in what ends the path and begins the query, in what they make of more path behind a file, and in
+    host, in what ends the path and begins the query, in what they make of more path behind a file, in
     whether ``%u0041`` is an escape, and in whether a slash at the end makes another page. Nearly every target
     is the same to all.
 
