@@ -129,6 +129,13 @@ def test_the_zone_that_a_time_says(event: str, time: str, clock: str) -> None:
         assert moment(clock) in (start, seen)
 
 
+def test_a_clock_that_keeps_to_one_offset() -> None:
+    parser = CgnParser(ReadOptions(zone=ZoneInfo("Etc/GMT-1")))
+    parsed = parser.parse([f"Nov 18 2026 15:30:00 {name}: {EVENTS[3]}" for name in ("CET", "CEST")])
+    assert [one[4] for one in parsed.sightings] == [moment("14:30:00")]
+    assert [fault.line for fault in parsed.faults] == [1]
+
+
 def test_a_zone_s_name_tells_the_two_times_that_a_clock_shows() -> None:
     parser = CgnParser(ReadOptions(zone=ZoneInfo("Europe/Berlin")))
     for name, hour in (("CEST", 0), ("CET", 1)):

@@ -38,7 +38,7 @@ import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from hashlib import blake2b
 from typing import NamedTuple
@@ -686,12 +686,13 @@ def _named_moment(at: str, name: str, zone: tzinfo) -> Moment:
     if name in _ZERO_ZONES:
         return moment_of(at, UTC)
     name = _GERMAN.get(name, name)
+    offsets = _offsets().get(name, set())
     local = datetime.fromisoformat(at)
     # Of the hour that a clock shows twice, the name says which.
     for one in (local.replace(tzinfo=zone, fold=fold) for fold in (0, 1)):
-        if one.tzname() == name:
+        if one.tzname() == name or one.utcoffset() in offsets:
             return moment_of(one.astimezone(UTC))
-    if name in _zone_names():
+    if offsets:
         raise RowError("a time of another zone than --zone says: an hour off is another subscriber")
     return moment_of(at, zone)
 
@@ -702,11 +703,15 @@ _GERMAN = {"MEZ": "CET", "MESZ": "CEST"}
 
 
 @cache
-def _zone_names() -> frozenset[str]:
-    """Short names of zones, such as those that devices put behind a time: of all that are known here."""
-    days = (datetime(2026, month, 1) for month in (1, 7))
-    zones = [ZoneInfo(key) for key in available_timezones()]
-    return frozenset(zone.tzname(day) or "" for day in days for zone in zones)
+def _offsets() -> dict[str, set[timedelta | None]]:
+    """Offsets by the short names of zones, such as those that devices put behind a time: of all that are
+    known here. A device that keeps to one offset is read in a zone such as ``Etc/GMT-1``."""
+    found: dict[str, set[timedelta | None]] = {}
+    for key in available_timezones():
+        for month in (1, 7):
+            day = datetime(2026, month, 1, tzinfo=ZoneInfo(key))
+            found.setdefault(day.tzname() or "", set()).add(day.utcoffset())
+    return found
 
 
 def _hex(text: str | None) -> int | None:
