@@ -330,14 +330,16 @@ class Policy:
         self._uses = dict(uses or {})
         self._neighbours = neighbours
         self._groups = ClientGroups(config.group, neighbours.mac if neighbours is not None else None)
-        self._schedules = {name: Schedule(table) for name, table in config.schedule.items()}
+        made = {table: Schedule(table) for table in config.schedule.values()}
+        self._schedules = {name: made[table] for name, table in config.schedule.items()}
+        """By name; those that say the same are one, as lessons of many groups are."""
         # The last is for clients in no group, whose index is -1.
         self._kinds = [
             (table.name, table.page or "", _rules(f"group.{index}.rule", table.rule))
             for index, table in enumerate(config.group)
         ] + [("", "", _rules("rule", config.rule))]
         self._views: list[View] = []
-        self._spans: dict[str, _Span] = {}
+        self._spans: dict[Schedule, _Span] = {}
         """Of each schedule, the one that was computed last."""
         self._since = self._until = 0.0
         self._clients: LRUCache[str, Membership] = LRUCache(CLIENTS)
@@ -376,9 +378,9 @@ class Policy:
     def _turn(self, now: float) -> None:
         """Compute the views of a time, of which most stay: there may be a thousand groups and schedules."""
         spans = self._spans
-        for name, schedule in self._schedules.items():
-            if name not in spans or not spans[name].since <= now < spans[name].until:
-                spans[name] = _Span(now, schedule.next_change(now), schedule.holds(now))
+        for one in set(self._schedules.values()):
+            if one not in spans or not spans[one].since <= now < spans[one].until:
+                spans[one] = _Span(now, one.next_change(now), one.holds(now))
         before: list[View | None] = [*self._views] or [None] * len(self._kinds)
         self._views = [self._view(kind, view) for kind, view in zip(self._kinds, before, strict=True)]
         self._since, self._until = now, min((span.until for span in spans.values()), default=float("inf"))
@@ -387,7 +389,7 @@ class Policy:
         name, page, rules = kind
         in_force, resting = list[PolicyRule](), list[PolicyRule]()
         for rule in rules:
-            holds = not rule.schedule or self._spans[rule.schedule].holds
+            holds = not rule.schedule or self._spans[self._schedules[rule.schedule]].holds
             (in_force if holds else resting).append(rule)
         if before is not None and before.rules == tuple(in_force):
             return before
