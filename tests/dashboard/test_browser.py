@@ -76,7 +76,8 @@ def session(chromium: Any, site: Site) -> Any:
     page.goto(f"{site.origin}/allows")
     assert page.url.endswith("/login")
     # By autofocus, for which the page may be looked at once more.
-    page.wait_for_function("document.activeElement.name === 'token'")
+    # Functions, here and below: a text that is not true at once is evaluated again, which the page forbids.
+    page.wait_for_function("() => document.activeElement.name === 'token'")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{site.origin}/")
@@ -466,7 +467,7 @@ def test_a_language_is_chosen_at_the_foot(page: Any, site: Site):
 
 def test_the_history_is_plotted(page: Any, site: Site):
     page.goto(f"{site.origin}/history")
-    page.wait_for_function("document.querySelectorAll('canvas').length === 9")
+    page.wait_for_function("() => document.querySelectorAll('canvas').length === 9")
     assert page.locator("figure").count() == 9
     drawn = """canvas => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data
       .some((value, n) => n % 4 === 3 && value > 200)"""
@@ -478,7 +479,7 @@ def test_the_history_is_plotted(page: Any, site: Site):
     assert "hotline" in figure.locator(".legend").inner_text()
     page.get_by_role("link", name="30 days").click()
     page.get_by_role("heading", name="Traffic in steps of 1d").wait_for()
-    page.wait_for_function("document.querySelectorAll('canvas').length === 9")
+    page.wait_for_function("() => document.querySelectorAll('canvas').length === 9")
     assert page.complaints == []
 
 
@@ -494,7 +495,7 @@ def test_times_of_a_plot_do_not_touch(chromium: Any, session: Any, site: Site, w
     for span in ("24h", "7d", "30d", "400d"):
         page.goto(f"{site.origin}/history?span={span}")
         page.wait_for_selector("[data-chart=feeds] canvas")
-        page.wait_for_function("window.drawn.some(([text]) => /^[0-9]{2}[:-][0-9]{2}$/.test(text))")
+        page.wait_for_function("() => window.drawn.some(([text]) => /^[0-9]{2}[:-][0-9]{2}$/.test(text))")
         drawn = page.evaluate("window.drawn.filter(([text]) => /^[0-9]{2}[:-][0-9]{2}$/.test(text))")
         assert len(drawn) >= 2
         for (_, x, y, wide), (text, next_x, next_y, _) in pairwise(drawn):
@@ -675,7 +676,7 @@ def test_ticks_of_a_plot_differ(
         window.drawn.push(text); return draw.call(this, text, ...more); };""")
     page = context.new_page()
     page.goto(site.origin)
-    page.wait_for_function("window.drawn.some((text) => /:/.test(text))")
+    page.wait_for_function("() => window.drawn.some((text) => /:/.test(text))")
     times = page.evaluate("window.drawn.filter((text) => /:/.test(text))")
     context.close()
     assert all(re.fullmatch(r"[0-9]{2}:[0-9]{2}:[0-9]{2}", text) for text in times), times
