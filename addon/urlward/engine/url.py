@@ -800,12 +800,15 @@ _ANSI = [quote(bytes((byte,)).decode("cp1252", "ignore") or chr(byte), safe="") 
 
 def _in_every_way(target: str, work: Work) -> list[Reading]:
     cuts = dict.fromkeys(_cuts(target), False)
+    # First of all, since it refuses what is too long.
+    paths = {path: path_readings(path, work) for path, _, _ in cuts}
     path, mark, query = target.partition("?")
     if end := _END(path):
         # Perl's HTTP::Parser::XS ends a path at a zero byte, uWSGI at what is no escape, and to regular
         # expressions of Python and PHP `$` is before a line feed too.
-        cuts |= dict.fromkeys(_cuts(path[: end.start()] + mark + query), True)
-    paths = {path: path_readings(path, work) for path, _, _ in cuts}
+        shorter = _cuts(path[: end.start()] + mark + query)
+        cuts |= dict.fromkeys(shorter, True)
+        paths |= {path: path_readings(path, work) for path, _, _ in shorter if path not in paths}
     found: dict[tuple[str, str], bool] = {}
     for (path, query, less), least in cuts.items():
         for read, short in paths[path].items():
