@@ -93,15 +93,20 @@ def test_a_database_that_is_not_there(sqlite_store: AssignmentStore, tmp_path: P
         shown_url("nothing")
 
 
-def test_a_session_of_a_wrong_clock_hides_none_that_follow(
-    sqlite_store: AssignmentStore, tmp_path: Path
-) -> None:
-    url = f"sqlite:///{tmp_path}/radius.db"
-    radius = sqlite3.connect(tmp_path / "radius.db", isolation_level=None)
+def radacct_in(folder: Path) -> tuple[str, sqlite3.Connection]:
+    """A server's table with times in seconds: its URL, and a connection to fill it."""
+    radius = sqlite3.connect(folder / "radius.db", isolation_level=None)
     radius.execute(
         "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
         " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
     )
+    return f"sqlite:///{folder}/radius.db", radius
+
+
+def test_a_session_of_a_wrong_clock_hides_none_that_follow(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)
 
     def session(name: str, start: int, address: str) -> None:
@@ -124,12 +129,7 @@ def test_a_session_of_a_wrong_clock_hides_none_that_follow(
 
 def test_an_end_that_is_told_late_is_found(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     """By a server that had no answer for a while, after what came later was read."""
-    url = f"sqlite:///{tmp_path}/radius.db"
-    radius = sqlite3.connect(tmp_path / "radius.db", isolation_level=None)
-    radius.execute(
-        "CREATE TABLE radacct (acctuniqueid TEXT, username TEXT, acctstarttime INTEGER,"
-        " acctupdatetime INTEGER, acctstoptime INTEGER, framedipaddress TEXT)"
-    )
+    url, radius = radacct_in(tmp_path)
     source = sqlite_store.source("radacct", "radacct", url)
     for number, name in enumerate(("anna", "berta", "carla")):
         radius.execute(

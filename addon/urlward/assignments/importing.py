@@ -417,7 +417,7 @@ _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
 _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
-RENEW_AFTER = 60_000
+_RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
 """Milliseconds from now on after which an end is none: exports write 2099-12-31 for that, and a server may
@@ -683,7 +683,7 @@ class FileReader:
         """Renew the file's assignments without an end: they count from now."""
         now = int(self._clock() * 1000)
         # A clock that was set back does not put it off.
-        if 0 <= now - self._renewed < RENEW_AFTER:
+        if 0 <= now - self._renewed < _RENEW_AFTER:
             return
         if self._position is not None:
             self._store.renew(self._source, self._position, now, self._until(now))
