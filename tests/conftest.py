@@ -67,14 +67,19 @@ def no_log_of_what_has_ended() -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that was free a moment ago."""
+    """A port that was free a moment ago, for TCP and UDP: resolvers send from any, also of these."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
-        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as s:
-            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                s.bind((host, next(_ports)))
-                return int(s.getsockname()[1])
+        port = next(_ports)
+        with (
+            contextlib.suppress(OSError),
+            contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as tcp,
+            contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as udp,
+        ):
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((host, port))
+            udp.bind((host, port))
+            return port
 
 
 def listening(host: str = "127.0.0.1") -> socket.socket:
