@@ -8,6 +8,9 @@ from pathlib import Path
 
 from urlward.dns.hooks import FOLDER as HOOKS
 
+LEAST_SOURCE = 32_768
+"""Least port that they ask from, as the kernel gives ports: below, servers have theirs, which would not start."""
+
 
 def unbound(
     folder: Path,
@@ -34,6 +37,7 @@ server:
     access-control: 127.0.0.0/8 allow
     do-daemonize: no
     do-not-query-localhost: no
+    outgoing-port-avoid: 1024-{LEAST_SOURCE - 1}
     username: ""
     chroot: ""
     directory: "{folder}"
@@ -81,6 +85,7 @@ recursor:
       forwarders: ["127.0.0.1:{upstream}"]
 outgoing:
   dont_query: []
+  udp_source_port_min: {LEAST_SOURCE}
 dnssec:
   validation: "off"
 logging:

@@ -127,7 +127,7 @@ def with_sentinel(folder: Path) -> Iterator[tuple[Server, Server, Server]]:
         replica = stack.enter_context(valkey(folder / "replica", "--replicaof", f"127.0.0.1 {primary.port}"))
         watch = (
             f"sentinel monitor mymaster 127.0.0.1 {primary.port} 1\n"
-            "sentinel down-after-milliseconds mymaster 1000\n"
+            f"sentinel down-after-milliseconds mymaster {round(1000 * PATIENCE)}\n"
             "sentinel failover-timeout mymaster 2000\n"
         )
         sentinel = Server(folder / "sentinel", sentinel=watch).start()
@@ -139,3 +139,9 @@ def with_sentinel(folder: Path) -> Iterator[tuple[Server, Server, Server]]:
             "the replica",
         )
         yield primary, replica, sentinel
+
+
+def fail_over(primary: Server, sentinel: Server) -> None:
+    """Kill a primary, and have the Sentinel find it out: earlier, one that waits for a processor is none."""
+    assert sentinel.run("SENTINEL", "SET", "mymaster", "down-after-milliseconds", 1000) == "OK"
+    primary.kill()

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import free_port, until
 from fleet.nodes import Node, hanging, meet
-from fleet.servers import HAS_VALKEY, Server, valkey, with_sentinel
+from fleet.servers import HAS_VALKEY, Server, fail_over, valkey, with_sentinel
 from proxy.test_probing import client
 from urlward.config import FleetTable, ProbingTable
 from urlward.docs import FOLDER
@@ -422,7 +422,7 @@ async def test_sentinel_names_the_server_before_and_after_a_failover(tmp_path: P
         async with connected(settings) as (c, told):
             while await c.ask(("SET", c.name("x"), 1), ("WAIT", 1, 200)) != [b"OK", 1]:
                 assert c.up
-            primary.kill()
+            fail_over(primary, sentinel)
             await until(lambda: told)
             await until(lambda: c.up)
             assert await c.ask(("GET", c.name("x"))) == [b"1"]

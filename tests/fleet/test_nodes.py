@@ -290,6 +290,8 @@ def test_doctor_and_status_say_how_the_fleet_is(
 
     try:
         wait_for(lambda: server.run("HEXISTS", "{urlward}:nodes", "gw1"), "the node")
+        # It says how it is before it reads how all are.
+        wait_for(lambda: ask(made.state, "status")["fleet"]["nodes"].get("failing"), "its own look")
         # No worker reports.
         assert said(doctor._fleet) == [
             ("ok", "Valkey is reached; 0 of 1 nodes are up"),

@@ -7,7 +7,7 @@ import pytest
 
 from conftest import until
 from fleet.nodes import SEAL, FakeKernel, Node, Wire, fleet, hanging, meet, packed
-from fleet.servers import HAS_VALKEY, Server, with_sentinel
+from fleet.servers import HAS_VALKEY, Server, fail_over, with_sentinel
 from urlward.engine.digest import Key
 from urlward.fleet import steer_sets
 from urlward.fleet.steer_sets import A_BATCH, packed_batch, read_batch
@@ -334,7 +334,7 @@ async def test_a_replica_takes_over_that_lacks_the_last_writes(tmp_path: Path) -
             replica.stop()
             await a.steer(TWO)
             assert b.kernel.has(TWO)
-            primary.kill()
+            fail_over(primary, sentinel)
             replica.go_on()
             await away(*nodes)
             await b.steer(THREE)

@@ -50,14 +50,14 @@ async def test_it_beats_while_connections_are_taken(servers: list[Any]) -> None:
     addon = Heartbeat(WITHOUT_CANARY, kernel)  # type: ignore[arg-type]
     addon.running()
     for _ in range(3):
-        await asyncio.wait_for(kernel.beats.acquire(), 10)
+        await asyncio.wait_for(kernel.beats.acquire(), 60)
     servers[1].is_running = False
     while not kernel.beats.locked():
         await kernel.beats.acquire()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(kernel.beats.acquire(), 0.1)
     servers[1].is_running = True
-    await asyncio.wait_for(kernel.beats.acquire(), 10)
+    await asyncio.wait_for(kernel.beats.acquire(), 60)
     await addon.done()
     assert kernel.closed
 
@@ -68,7 +68,7 @@ async def test_errors_end_nothing(servers: list[Any], caplog: pytest.LogCaptureF
     addon = Heartbeat(WITHOUT_CANARY, kernel)  # type: ignore[arg-type]
     with caplog.at_level(logging.ERROR):
         addon.running()
-        await asyncio.wait_for(kernel.beats.acquire(), 10)
+        await asyncio.wait_for(kernel.beats.acquire(), 60)
     await addon.done()
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == 3, "each once"

@@ -842,7 +842,7 @@ def test_marks_of_others_lead_nothing_past_the_filter(net: Network, f: Family) -
     )
     try:
         for who, where in ((net.client, f.origin), (net.gateway, canary)):
-            with who.connect(where, 443, patience=5.0) as s:
+            with who.connect(where, 443) as s:
                 assert first_line(s).startswith("filter ")
                 s.send(b"more")
                 assert s.recv(9) == b"more"
