@@ -9,7 +9,7 @@ from pathlib import Path
 from urlward.dns.hooks import FOLDER as HOOKS
 
 LEAST_SOURCE = 32_768
-"""Least port that they ask from, as the kernel gives ports: below, servers have theirs, which would not start."""
+"""Least port that they ask from: below, where the kernel gives none either, servers of tests have theirs."""
 
 
 def unbound(

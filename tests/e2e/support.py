@@ -519,7 +519,7 @@ def running(
 
         def ready() -> bool:
             assert process.poll() is None, proxy.log()
-            return len(re.findall(r"listening on", proxy.log())) >= len(modes)
+            return len(re.findall(r"listening on .*\n", proxy.log())) >= len(modes)
 
         wait_for(ready, "the filter to listen")
         proxy.ports = [int(p) for p in re.findall(r"listening on \S+:(\d+) ", proxy.log())]
