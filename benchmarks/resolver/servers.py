@@ -85,6 +85,7 @@ recursor:
       forwarders: ["127.0.0.1:{upstream}"]
 outgoing:
   dont_query: []
+  network_timeout: 20000
   udp_source_port_min: {LEAST_SOURCE}
 dnssec:
   validation: "off"

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import tempfile
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -354,7 +355,7 @@ async def test_nobody_else_hands_anything_over(
     if whose == "another's":
         urlward.path.chmod(0o666)
         for folder in (urlward.path.parent, *urlward.path.parent.parents):
-            if folder.is_relative_to("/tmp/pytest-of-root"):
+            if folder.is_relative_to(tempfile.gettempdir()):
                 folder.chmod(folder.stat().st_mode | 0o011)
         script = (
             "import socket, os, sys; s = socket.socket(socket.AF_UNIX); os.setuid(65534);"
