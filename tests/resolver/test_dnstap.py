@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import socket
-import tempfile
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
