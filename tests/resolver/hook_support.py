@@ -182,28 +182,31 @@ async def resolving(
     kind: str, folder: Path, known: Path, upstream: Upstream, **values: Any
 ) -> AsyncIterator[Resolver]:
     """Run a resolver with a hook that knows its folder, in front of an authority; `values` as in `KINDS`."""
-    port = free_port()
-    command = KINDS[kind](folder, port, upstream.port, **values)
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"needs {command[0]}")
-    log = folder / f"{kind}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-            env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(known), "URLWARD_HOOKS": str(HOOKS)},
-        )  # fmt: skip
-    resolver = Resolver(port, process, log)
-    try:
-        await until(lambda: process.poll() is not None or _answers(port), "the resolver")
-        assert process.poll() is None, log.read_text()
-        yield resolver
-    finally:
-        process.send_signal(signal.SIGTERM)
+    while True:
+        port = free_port()
+        command = KINDS[kind](folder, port, upstream.port, **values)
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"needs {command[0]}")
+        log = folder / f"{kind}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                env={"PATH": os.environ["PATH"], "URLWARD_HOOK": str(known), "URLWARD_HOOKS": str(HOOKS)},
+            )  # fmt: skip
         try:
-            await asyncio.to_thread(process.wait, 20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            await until(lambda p=process, at=port: p.poll() is not None or _answers(at), "the resolver")  # type: ignore[misc]
+            if process.poll() is None:
+                yield Resolver(port, process, log)
+                return
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                await asyncio.to_thread(process.wait, 20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        # Another program that sends from any port may have had this one first.
+        assert "address already in use" in log.read_text().lower(), log.read_text()
 
 
 def _answers(port: int) -> bool:
