@@ -95,15 +95,16 @@ def steering(
     more: str = "",
     dns_more: str = "",
     top: str = "",
+    before: str = "",
 ) -> Iterator[Filter]:
-    """Rules up, and the filter behind them."""
+    """Rules up, and the filter behind them; `before` as of `running`."""
     config = str(configure(folder, more, dns_more, top))
     up = command(net, "gateway", "up", "--config", config, "--replace")
     assert up.returncode == 0, up.stderr
     try:
         with running(
             folder, "--config", config, "--workers", str(workers), *arguments,
-            modes=(), text=text, namespace=net.gateway.name,
+            modes=(), text=text, before=before, namespace=net.gateway.name,
         ) as proxy:  # fmt: skip
             wait_for(
                 lambda: len(set(re.findall(r"listening on .*\(dns", proxy.log()))) and alive(net),

@@ -312,6 +312,9 @@ def routing(net: Network) -> list[str]:
 
 @kept
 def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> None:
+    def blocked(f: Family) -> None:
+        assert get(net, resolve(net, f), "paged.example", "/listed.html") == 451
+
     before = routing(net)
     status = command(net, "gateway", "status", "--json", "--config", str(proxy.folder / "urlward.toml"))
     assert (status.returncode, json.loads(status.stdout)["routes"]) == (0, True)
@@ -331,9 +334,7 @@ def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> N
         ip(net, version, "rule", "add", "iif", "lan0", "lookup", "100")
     wait_for(lambda: ip(net, "rule").count("88:") and ip(net, "-6", "rule").count("88:"), "ours before it")
     for f in (IPV4, IPV6):
-        with net.client.connect(resolve(net, f), 80) as s:
-            s.send(b"GET /listed.html HTTP/1.1\r\nHost: paged.example\r\n\r\n")
-            assert s.recv(12) == b"HTTP/1.1 451"
+        while_alive(net, partial(blocked, f))
     for version in ("-4", "-6"):
         ip(net, version, "rule", "del", "iif", "lan0", "lookup", "100")
         ip(net, version, "route", "flush", "table", "100")
@@ -345,8 +346,4 @@ def test_policy_routing_comes_back(net: Network, seen: Seen, proxy: Filter) -> N
     wait_for(lambda: proxy.log().count("they are back") == 1, "the rules")
     wait_for(lambda: routing(net) == before, "policy routing")
     for f in (IPV4, IPV6):
-
-        def attempt(f: Family = f) -> None:
-            assert get(net, resolve(net, f), "paged.example", "/listed.html") == 451
-
-        while_alive(net, attempt)
+        while_alive(net, partial(blocked, f))

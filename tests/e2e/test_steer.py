@@ -118,8 +118,8 @@ def test_a_name_listed_after_it_was_resolved(net: Network, proxy: Filter) -> Non
         wait_for(lambda: proxy.log().count(" in force, serial") == before + 2, "the list, in both workers")
         wait_for(
             lambda: where in elements(net, "steer4") and is_cut(s),
-            "the set, and the end of the connection that was open", 2,
-        )  # fmt: skip
+            "the set, and the end of the connection that was open",
+        )
         is_blocked(net, where, "later.example")
     wait_for(lambda: "names resolved before are listed now" in proxy.log(), "the line")
     assert address(ask(net, "plain.example")) == IPV4.other
@@ -185,7 +185,7 @@ def test_a_firewall_reload_is_not_noticed(net: Network, proxy: Filter, table: st
             return get(net, where, "blocked.example") == 451
         return False
 
-    wait_for(is_back, "the page, without another question", 5)
+    wait_for(is_back, "the page, without another question")
     wait_for(lambda: command(net, "gateway", "status").returncode == 0, "all to be well")
 
 

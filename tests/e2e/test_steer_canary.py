@@ -126,7 +126,7 @@ def broken(net: Network, stage: str) -> Iterator[None]:
     hook, priority, rule = STAGES[stage]
     net.nft.run(FOREIGN.format(hook=hook, priority=priority, rule=rule))
     try:
-        wait_for(lambda: all(one.startswith(f"{stage}: ") for one in canaries(net)), "the canary to fail")
+        wait_for(lambda: {one.partition(": ")[0] for one in canaries(net)} == {stage}, "the canary to fail")
         yield
     finally:
         net.nft.run("delete table inet foreign")

@@ -70,6 +70,10 @@ def ask(net: Network, name: str) -> dns.message.Message:
         return dns.query.udp(dns.message.make_query(name, "A"), IPV4.lan, 30, sock=one)
 
 
+PATIENT = "from urlward.config import HookTable; HookTable.seconds = 30.0"
+"""A worker that waits for a processor is not late: what it had no time for would not be steered."""
+
+
 @contextmanager
 def hooked(folder: Path, name: str, setting: str) -> Iterator[tuple[Network, Filter, Path]]:
     """A network with a filter that steers what a resolver tells, and the folder for the resolver."""
@@ -78,13 +82,13 @@ def hooked(folder: Path, name: str, setting: str) -> Iterator[tuple[Network, Fil
     tables = f'[gateway.hook]\nfolder = "{hook}"\n{setting}\n'
     with (
         resolving(folder, name) as net,
-        steering(net, folder, more=f'never = ["{IPV4.lan}"]', dns_more=tables) as proxy,
+        steering(net, folder, more=f'never = ["{IPV4.lan}"]', dns_more=tables, before=PATIENT) as proxy,
     ):
         yield net, proxy, hook
 
 
 def test_the_resolver_that_is_there(tmp_path: Path) -> None:
-    with hooked(tmp_path, "hooked", "settle = 1000") as (net, proxy, hook), unbound(net, tmp_path, hook):
+    with hooked(tmp_path, "hooked", "") as (net, proxy, hook), unbound(net, tmp_path, hook):
         wait_for((hook / "filter").exists, "the filter")
 
         def steered(name: str) -> None:

@@ -32,11 +32,16 @@ FLEET = f"""
 url = "valkey://{HERE}:{PORT}"
 seal = "fleet.key"
 node = "{{node}}"
-settle = 1000
 [records]
 node = "{{node}}"
 days = {{{{ blocks = 1, operations = 1 }}}}
 """
+PATIENT = """
+from urlward.gateway.steering import Steering
+share = Steering._share
+Steering._share = lambda self, connection, settle: share(self, connection, 30_000)
+"""
+"""A node that waits for a processor is waited for: nothing would say that it has the address."""
 
 
 class Valkey:
@@ -119,7 +124,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             stack.enter_context(
                 steering(
                     net, each, workers=2, top=f'state = "{each}/state"',
-                    dns_more=FLEET.format(node=each.name),
+                    dns_more=FLEET.format(node=each.name), before=PATIENT,
                 )
             )
             for net, each in zip(nets, folders, strict=True)
