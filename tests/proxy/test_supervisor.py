@@ -194,8 +194,9 @@ def test_where_no_process_can_be_started_it_is_tried_again(
 ) -> None:
     """The supervisor does not end over it: the others serve on."""
     monkeypatch.setattr(child, "BACKOFF", (0.0, 0.0))
-    looks = supervisor_of("")
+    looks = supervisor_of(HANGS)  # one that ended by itself may have done so before its sockets come
     ended = looks._worker(0)
+    ended.process.kill()
     ended.process.wait()
     original = subprocess.Popen
 
@@ -207,6 +208,7 @@ def test_where_no_process_can_be_started_it_is_tried_again(
     monkeypatch.setattr(subprocess, "Popen", original)
     another = looks._look_after(ended)
     assert another is not ended
+    another.process.kill()
     another.process.wait()
     another.close()
     said = capsys.readouterr().err.splitlines()
