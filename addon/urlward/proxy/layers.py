@@ -30,7 +30,7 @@ from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, transp
 from urlward.proxy.names import NO_NAMES, Client, Names, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import LINGER
+from urlward.proxy.relay import LINGER, Ends
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r\n]").match
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -330,7 +330,7 @@ def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
     flow.metadata["urlward"] = "answered"
 
 
-class RelayLayer(Carried, layer.Layer):
+class RelayLayer(Carried, Ends, layer.Layer):
     """Bytes both ways, unread and unrecorded, unless the address connected to is listed.
 
     Args:

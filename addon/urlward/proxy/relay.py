@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 from urlward.proxy.block_page import BlockResponse, on_wire, plain
 from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
@@ -60,8 +60,10 @@ class Origin(NamedTuple):
 NOWHERE: Final = Origin("", 0, False)
 
 
-class Ends(Protocol):
-    """Client's and origin's connections, as a relay uses them."""
+class Ends:
+    """Client's and origin's connections, as a relay uses them; these are none, and nothing happens."""
+
+    __slots__ = ()
 
     def send_client(self, data: bytes) -> None:
         """Send data to the client."""
@@ -82,16 +84,25 @@ class Ends(Protocol):
         """Count something that could not be read, and so does not pass, at a stage of the metrics."""
 
 
-class HttpEnds(Ends, Protocol):
-    """The same, with what relays of requests need beyond it."""
+class HttpEnds(Ends):
+    """The same, with what relays of requests need beyond it.
 
-    active: float
+    Attributes:
+        active: as `urlward.proxy.connection.Owner`.
+    """
+
+    __slots__ = ("active",)
+
+    def __init__(self) -> None:
+        self.active = 0.0
 
     def client_is_behind(self) -> bool:
         """Whether the client has yet to take what it has been sent."""
+        return False
 
     def turn_is_over(self) -> bool:
         """Whether the client has had its turn, so that what else there is of it should wait."""
+        return False
 
     def go_on_later(self) -> None:
         """Have `HttpRelay.read_on` called in its next turn; nothing is read of the client until then."""
@@ -132,6 +143,7 @@ class HttpEnds(Ends, Protocol):
 
     def has_way(self) -> bool:
         """Whether what is sent to the origin, whose connection has been at rest, may still get there."""
+        return False
 
     def asks(self, *, connected: bool) -> None:
         """Prepare for judging a request; its origin may be the one connected to."""
@@ -146,35 +158,8 @@ class HttpEnds(Ends, Protocol):
         """Handle an error of the filter's own, which breaks the connection."""
 
 
-class _NoEnds:
-    """Connections before a relay has been given them, and after they are closed: nothing happens."""
-
-    active = 0.0
-
-    def connect(self) -> None:
-        """Do nothing."""
-
-    def send_client(self, data: Any) -> None:
-        """Do nothing."""
-
-    def client_is_behind(self) -> bool:
-        """Never."""
-        return False
-
-    def hold_client(self, *, held: bool) -> None:
-        """Do nothing."""
-
-    def reset_client(self, *, as_tls: bool) -> None:
-        """Do nothing."""
-
-    hold_server = hold_client
-    turn_is_over = has_way = client_is_behind
-    send_server = keep_server = refused = broken = exchange = send_client
-    end_client = end_server = close_server = leave_server = close = linger = go_on_later = connect
-    inspect_later = pass_later = break_off = connect
-
-
-NO_ENDS: Final = _NoEnds()
+NO_ENDS: Final = HttpEnds()
+"""Connections before a relay has been given them, and after they are closed: nothing happens."""
 
 
 MAX_HELD: Final = 1 << 16

@@ -31,7 +31,7 @@ from urlward.proxy.live import HEAD_TIMEOUT
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
-from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpRelay, Origin
+from urlward.proxy.relay import LINGER, NO_ENDS, NOWHERE, REST, Ends, HttpEnds, HttpRelay, Origin
 from urlward.proxy.socks import SocksError, SocksHandshake
 from urlward.proxy.tls import Tls, nothing, reason_of
 from urlward.proxy.upstream import Address, Lookup, Opening, literal_address
@@ -134,7 +134,7 @@ class _Rest:
 _REST = _Rest()
 
 
-class Session:
+class Session(HttpEnds):
     """Session of a client's connection, with those to its origins.
 
     Args:
@@ -155,7 +155,7 @@ class Session:
     __slots__ = (
         "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_lookup",
         "_mode", "_opening", "_origin", "_over", "_passes", "_place", "_relay", "_server", "_shaking",
-        "_shared", "_since", "_socks", "_to_proxy", "_upstream_tls", "active", "client", "send_client",
+        "_shared", "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client",
         "send_server", "share",
     )  # fmt: skip
 
@@ -203,8 +203,8 @@ class Session:
             sock.owned(self) if isinstance(sock, Lane) else Connection(mode.poller, sock, self)
         )
         # The connections' own methods, for one call less in sending.
-        self.send_client: Callable[[bytes], None] = self._client.write
-        self.send_server: Callable[[bytes], None] = nothing
+        self.send_client: Callable[[bytes], None] = self._client.write  # type: ignore[assignment]
+        self.send_server: Callable[[bytes], None] = nothing  # type: ignore[assignment]
         self._client.receive = self._first
         self._client.ended = self.close
 
