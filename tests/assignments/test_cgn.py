@@ -295,6 +295,8 @@ def test_a_long_line_takes_no_long_time(event: str, piece: str) -> None:
         ("", "%ASA-1-305014: "),
         ("RT_SRC_NAT_PBA_ALLOC ", "Subscriber a "),
         ("CEF:0|A10|a|b|CGN 106|a|b|", "a"),
+        ("RT_SRC_NAT_PBA_ALLOC ", "a"),
+        ("", "[UserbasedA "),
     ],
 )
 def test_a_long_event_takes_no_long_time(event: str, piece: str) -> None:

@@ -111,6 +111,11 @@ def test_a_lease_that_is_not_all_there_is_read_later(sqlite_store: AssignmentSto
     assert intervals(sqlite_store, A) == [(MAC, 0, 150, "EXPIRY")]
 
 
+def test_a_long_line_takes_no_long_time() -> None:
+    """Each of whose blanks could be where a line of something else begins."""
+    assert IscParser(ReadOptions()).parse([" " * 100_000 + "x"]).other == [0]
+
+
 @given(text=st.text(st.sampled_from("lease 192.0.2.7 {\n starts; ends never } epoch 5")))
 def test_any_text_is_counted_or_passed_over(text: str) -> None:
     parsed = IscParser(ReadOptions()).parse(text.split("\n"))

@@ -46,6 +46,9 @@ def test_our_own_words_stay(scrubber: Scrubber, text: str):
         ("ann@host.example", GONE),
         ("xn--bcher-kva.example", GONE),
         ("пример.example", GONE),
+        ("...", "..."),
+        ("#:zxqv#.:", f"#:{GONE}.:"),
+        pytest.param("z" + "!" * 100_000 + "z", GONE, id="a long one, in time by its length"),
     ],
 )
 def test_what_could_be_anybodys_goes(scrubber: Scrubber, text: str, left: str):

@@ -81,7 +81,7 @@ _NOT_CSV = "not CSV: a quote or a line break out of place, or a field that is to
 
 _LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
 _NO_LEASE = re.compile(
-    r"\s*(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
+    r"\s*+(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
 ).fullmatch
 _OVER = frozenset({"free", "expired", "released", "reset"})
 _ABANDONED = "abandoned"
@@ -548,7 +548,7 @@ _TCP = ("tcp", "6", "-", "")
 # Between two words of an event is some text at most: to look for the second anywhere behind each that could
 # be the first takes a long line of anybody's for ever.
 _JUNOS = re.compile(r"RT_SRC_NAT_PBA_(?P<what>ALLOC|INTERIM|RELEASE)\b(?P<rest>.*)")
-_JUNOS_MEMBER = re.compile(r'([A-Za-z0-9\-]+)="([^"]*)"')
+_JUNOS_MEMBER = re.compile(r'(?<![A-Za-z0-9\-])([A-Za-z0-9\-]++)="([^"]*)"')
 _JUNOS_TEXT = re.compile(
     r"Subscriber (?P<inside>\S+) .{0,200}?port block \[(?P<first>\d+)-(?P<last>\d+)\] from (?P<outside>\S+)"
     r"(?:.*?\bepoch (?P<epoch>(?:0x)?[0-9A-Fa-f]+))?"
@@ -557,7 +557,7 @@ _JSERVICES = re.compile(
     r"(?:JSERVICES|ASP)_NAT_PORT_BLOCK_(?P<what>ALLOC|ACTIVE|RELEASE)\b:?\s*(?P<inside>\S+)\s*->\s*"
     r"(?P<outside>\S+?):(?P<first>\d+)-(?P<last>\d+)(?:\s+0x(?P<epoch>[0-9A-Fa-f]{8})\b)?"
 )
-_IOS_XR = re.compile(r"\[Userbased(?P<what>[AW]) (?P<fields>[^\]]*)\]")
+_IOS_XR = re.compile(r"\[Userbased(?P<what>[AW]) (?P<fields>[^\[\]]*+)\]")
 _ASA = re.compile(
     r"%(?:ASA|FTD)-\d-(?P<what>305014|305015|305017): .{0,200}?(?<!\S)(?P<protocol>\S++) block of ports "
     r"for translation from [^:\s]+:(?P<inside>\S+) to [^:\s]+:(?P<outside>[^\s/]+)/"

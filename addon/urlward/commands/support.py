@@ -39,7 +39,7 @@ GONE = "[…]"
 
 _WORD = re.compile(r"[A-Za-z][A-Za-z_'-]*[A-Za-z]|[A-Za-z]")
 _TOKEN = re.compile(r"[^\s\"'`(){}\[\],;<>|=“”…]+")
-_EDGES = re.compile(r"^([.:!?#+*/-]*)(.*?)([.:!?*/-]*)$", re.DOTALL)
+_BEFORE, _BEHIND = ".:!?#+*/-", ".:!?*/-"
 _NUMBER = re.compile(
     r"""
     [+-]?[0-9]{1,12}(\.[0-9]{1,9})?(e[+-]?[0-9]{1,3})?(%|ms|[smhd]|[kMG]i?B|B)?
@@ -81,7 +81,9 @@ class Scrubber:
     def _token(self, token: str) -> str:
         if self._stays(token):
             return token
-        before, middle, after = _EDGES.match(token).groups()  # type: ignore[union-attr]
+        rest = token.lstrip(_BEFORE)
+        middle = rest.rstrip(_BEHIND)
+        before, after = token.removesuffix(rest), rest.removeprefix(middle)
         return f"{before}{middle if self._stays(middle) else GONE}{after}"
 
     def _stays(self, token: str) -> bool:

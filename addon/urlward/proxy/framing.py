@@ -57,7 +57,7 @@ _CONTROLS = bytes([*range(0x21), *range(0x7F, 0xA1)])
 # for a version.
 _BLANK = rb"[\t\x0b\x0c\x1c-\x20\x85\xa0]"
 _TARGET = rb"(?:[/*\\%]|[A-Za-z][A-Za-z0-9+.-]*:)"
-_LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]++%b+%b" % (_BLANK, _TARGET)).match
+_LATE = re.compile(rb"[^\0\t-\r\x1c-\x20\x85\xa0]++%b++%b" % (_BLANK, _TARGET)).match
 _TO_UWSGI = re.compile(rb"(?:[^ ]*+ )?%b[^ ]*+ [^\r]*+\r\n" % _TARGET).match
 # Where that could be text, with all its fields, none of which is without a colon.
 _HEAD_TO_UWSGI = re.compile(
@@ -348,10 +348,14 @@ class LateRequest:
                 look = _LINE_AT_ITS_BEGINNING if self._controls else _AT_ITS_BEGINNING.match
             past = self._first and start > 0
             found = not past and (ended or seen - start < _SHORT) and look(held, start) is not None
-            found = found or (self._chunked and ended and _HEAD_TO_UWSGI(held) is not None)
+            # What comes byte by byte is not to be read as a whole for each of them.
+            whole = self._chunked and held.find(b"\r\n\r\n", max(seen - 3, 0)) >= 0
+            found = found or (whole and _HEAD_TO_UWSGI(held) is not None)
         else:
-            found = held.find(_VERSION, max(seen - len(_VERSION), 0), MAX_REQUEST_LINE) >= 0 or any(
-                look(held) is not None for look in (_LATE, _TO_UWSGI)
+            found = (
+                held.find(_VERSION, max(seen - len(_VERSION), 0), MAX_REQUEST_LINE) >= 0
+                or _LATE(held) is not None
+                or (ended and _TO_UWSGI(held) is not None)
             )
         self.done = len(held) >= _SEEN or (self._first and not self._chunked and b"\n" in held)
         if self.done:
