@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from urlward.records.asking import NotRunningError, ask
+
 
 class Companion:
     """The process, and what it says.
@@ -35,6 +37,14 @@ class Companion:
     def log(self) -> str:
         """What it has said so far."""
         return self._log.read_text()
+
+    def answers(self) -> bool:
+        """Whether it says how it is; its socket is there a moment before it listens."""
+        try:
+            ask(self.state, "status")
+        except NotRunningError:
+            return False
+        return True
 
     def end(self) -> int:
         """Have it end, and give its exit code."""

@@ -44,7 +44,7 @@ COSTLY: dict[str, bytes] = {
 
 
 def connect(port: int, source: str = GREEDY) -> socket.socket:
-    s = socket.create_connection(("127.0.0.1", port), 30, source_address=(source, 0))
+    s = socket.create_connection(("127.0.0.1", port), 60, source_address=(source, 0))
     s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return s
 

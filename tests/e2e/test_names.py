@@ -27,7 +27,7 @@ from e2e.support import (
     socks,
     tunnel,
 )
-from e2e.test_cut import WITHIN, ends_within, put
+from e2e.test_cut import ends, put
 from e2e.test_http2 import Http2
 from nginx_log import AccessLog
 
@@ -314,5 +314,5 @@ def test_what_is_relayed_is_cut_once_it_is_listed(changed: Filter, name: str, li
         s.sendall(client_hello(name))
         assert s.recv(6) == b"\x16begun"
         put(proxy, f"{UNLISTED}{line}\n")
-        assert ends_within(s, WITHIN) is cut
+        assert ends(s, soon=cut) is cut
         stop.set()

@@ -94,7 +94,14 @@ def _filled(name: str, folder: Path, values: dict[str, str], into: str = "") -> 
 
 def _php_fpm(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:
     _run(stack, folder, PHP_FPM, "-F", "-R", "-n", "-y", _filled("php-fpm.conf", folder, values))
-    wait_for(lambda: (folder / "php.sock").exists(), "PHP")
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as one, suppress(OSError):
+            one.connect(str(folder / "php.sock"))
+            return True
+        return False
+
+    wait_for(listens, "PHP")
 
 
 def _nginx(stack: ExitStack, folder: Path, values: dict[str, str]) -> None:

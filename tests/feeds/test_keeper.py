@@ -1045,7 +1045,7 @@ class TestState:
             artifact.unlink()
         else:
             artifact.write_bytes(b"noise" * 10)  # in its place, under whatever maps it
-            await until(lambda: (state / "damaged").exists(), "that it is set aside")
+            await until(lambda: [*(state / "damaged").glob("*")], "that it is set aside")
         await until(lambda: stored(state) and load(artifact.read_bytes(), Key(SECRET)), "another")
         await until(lambda: not kept.refused, "that all is well")
         assert blocks(kept.matcher, "http://a.example/")

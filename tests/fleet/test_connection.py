@@ -281,7 +281,7 @@ async def test_it_begins_anew_where_valkeys_clock_was_set(server: Server) -> Non
 async def test_valkeys_clock_is_what_counts(server: Server) -> None:
     async with connected(table(server)) as (c, _):
         seconds = int(server.run("TIME")[0])
-        assert abs(c.now() - seconds) < 5
+        assert abs(c.now() - seconds) < 60
 
 
 async def test_another_key_is_told_before_anything_is_shared(server: Server) -> None:

@@ -327,7 +327,7 @@ def test_both_nodes_of_one_name_raise_an_alarm(server: Server, tmp_path: Path) -
             folder.mkdir()
             (folder / "fleet.key").write_bytes(format_key(b"k" * 32))
             made.append(Companion("urlward.service.process", folder, config(server, "gw1")))
-        wait_for(lambda: all((one.state / "records.sock").exists() for one in made), "the processes")
+        wait_for(lambda: all(one.answers() for one in made), "the processes")
         text = "fleet: another node is called gw1 as well: say another name in fleet.node"
         for one in made:
             wait_for(lambda one=one: ask(one.state, "status")["alarms"].get("twin-node") == text, "the alarm")

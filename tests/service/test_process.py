@@ -44,9 +44,7 @@ class Running(Companion):
         super().__init__("urlward.service.process", folder, text, **asked)
 
     def serves(self) -> None:
-        wait_for(
-            lambda: (self.state / SOCKET).exists() or self.process.poll() is not None, "the socket", START
-        )
+        wait_for(lambda: self.answers() or self.process.poll() is not None, "an answer", START)
         assert self.process.poll() is None, self.log()
 
 
