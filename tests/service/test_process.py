@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from companion import Companion
-from conftest import wait_for
+from conftest import free_port, wait_for
 from records.recording import SECRET, block, events, records
 from urlward import lasting
-from urlward.config import Config, FeedTable, RecordsTable
+from urlward.config import AdminTable, Config, FeedTable, RecordsTable
 from urlward.config.records import StoreTable
 from urlward.engine.verdict import Verdict
 from urlward.feeds.learn import Learner, Match
@@ -196,6 +196,29 @@ async def test_what_waits_leaves_threads_for_all_else(
         await done.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_no_slow_disk_is_waited_for_in_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes two seconds a file kept `/healthz` from an answer for twenty, at each start."""
+    written, synchronise = set[str](), os.fsync
+
+    def fsync(fd: int) -> None:
+        written.add(threading.current_thread().name)
+        synchronise(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    config = Config(records=RecordsTable(), admin=AdminTable(listen=f"127.0.0.1:{free_port()}"))
+    state = tmp_path / "state"
+    running = asyncio.ensure_future(process.run(config, state))
+    async with asyncio.timeout(START):
+        while not all((state / name).exists() for name in ("key", "retention.json", "admin.json")):
+            await asyncio.sleep(0.02)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert written
+    assert threading.main_thread().name not in written
 
 
 def _told(state: Path, kind: str) -> list[dict[str, Any]]:

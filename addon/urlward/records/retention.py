@@ -216,12 +216,14 @@ async def run_retention(
         days: of each kind, as of `days_of`.
         holds: references whose records stay, with their ends, as they are at the moment
             (`urlward.records.holds`).
-        clock: seconds since 1970-01-01 UTC.
+        clock: seconds since 1970-01-01 UTC; called in a thread, like `holds`.
         sleep: waits that many seconds.
     """
     try:
         while True:
-            deleted, errors = await asyncio.to_thread(purge, stores, days, holds, clock(), ahead=INTERVAL)
+            deleted, errors = await asyncio.to_thread(
+                lambda: purge(stores, days, holds, clock(), ahead=INTERVAL)
+            )
             for name, number in deleted.items():
                 if number:
                     logger.info("records: %s: %d deleted, their days are over", name, number)

@@ -151,7 +151,7 @@ async def run(
 
 
 async def _record(services: "Callable[[], Services]", stop: asyncio.Event, replaced: asyncio.Event) -> None:
-    made = services()
+    made = await asyncio.to_thread(services)  # reads and writes the state folder
     await made.recorder.run(stop, made.beside(), replaced=replaced)
 
 

@@ -212,15 +212,19 @@ class Services:
         settings = DashboardSettings(
             self._state, admin.token_file, self._records.node, self._config.file, attempts=self._attempts
         )
-        server = serve(make_app(sources, settings), admin.listen, self._held)
-        logger.info("records: the dashboard is at http://%s/", admin.listen)
+        server: HTTPServer | None = None
         try:
+            app = await asyncio.to_thread(make_app, sources, settings)
+            server = serve(app, admin.listen, self._held)
+            logger.info("records: the dashboard is at http://%s/", admin.listen)
             while True:
                 sources.tick()
                 await asyncio.sleep(1)
         finally:
             sources.close()
-            await _end(server)
+            if server is not None:
+                server.stop()
+                await server.close_all_connections()
 
     async def _share(self) -> None:
         """Be one of several nodes: say how this one is, see how the others are, and share what is decided."""
@@ -351,8 +355,3 @@ def set_aside_alarm(records: RecordsTable, state: Path) -> dict[str, str]:
     found = {folder / DAMAGED: damaged_lately(folder, now) for folder in sorted(folders_of(records, state))}
     text = "; ".join(f"{', '.join(names)} in {folder}" for folder, names in found.items() if names)
     return {"set-aside": f"damaged and set aside: {text}; look, and delete"} if text else {}
-
-
-async def _end(server: HTTPServer) -> None:
-    server.stop()
-    await server.close_all_connections()
