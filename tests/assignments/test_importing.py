@@ -227,8 +227,8 @@ def test_a_log_that_was_rotated_tells_nothing_of_what_came_then(
             import_file(store, source, path, ReadOptions(), lambda now=later: now / 1000)
         (shown,) = store.status()
         assert (shown["read"], shown["files"][-1]["read"]) == (ms_text(at(400)), ms_text(at(1000)))
-    assert who(store, WhoQuestion("198.51.100.2", 1024, at(500))).verdict == "one"
-    assert who(store, WhoQuestion("198.51.100.2", 1024, at(900))).verdict == "ambiguous"
+    assert who(store, WhoQuestion("198.51.100.2", 1024, at(400))).verdict == "one"
+    assert who(store, WhoQuestion("198.51.100.2", 1024, at(401))).verdict == "ambiguous"
 
 
 @pytest.mark.parametrize("at_write", [1, 2])

@@ -93,6 +93,29 @@ def test_an_interval_that_is_known_as_a_whole_ends_what_is_held(
 
 
 @pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.parametrize("said", [ENDED, WHOLE])
+@pytest.mark.parametrize("nexts", [None, 200])
+def test_an_end_that_is_read_behind_the_next_ones_beginning(
+    sqlite_store: AssignmentStore, nexts: int | None, said: SightingKind, batch: int
+) -> None:
+    """An export may have the newest first, and a server may tell an end late."""
+    taken(sqlite_store, sighting(A, 50, None, "anna", session="s"))
+    taken(
+        sqlite_store,
+        sighting(A, 100, nexts, "berta", WHOLE if nexts else HELD),
+        # One before it, which ends as it begins.
+        sighting(A, 0, 50, "anna", WHOLE, session="s"),
+        sighting(A, 50, 60, "anna", said, session="s"),
+        batch=batch,
+    )
+    assert intervals(sqlite_store, A) == [
+        ("anna", 0, 50, "TOLD"),
+        ("anna", 50, 60, "TOLD"),
+        ("berta", 100, nexts, "TOLD" if nexts else "NONE"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
 def test_what_two_collectors_have_is_said_once(sqlite_store: AssignmentStore, batch: int) -> None:
     """Also where one is late, and the same subscriber has it again."""
     first = [sighting(A, 0, None, "anna"), sighting(A, 0, 10, "anna", ENDED)]

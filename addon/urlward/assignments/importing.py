@@ -78,6 +78,11 @@ class Merger:
         self._late: dict[Key, Held] = {}
         """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
         self._written: dict[Key, tuple[Any, ...]] = {}
+        self._followed: dict[tuple[Key, str, str], Held] = {}
+        """What another's beginning has ended, by whose it was. Its own end may be read behind it: told late,
+        or in an export that has the newest first."""
+        self._not_so: set[tuple[Any, ...]] = set()
+        """Keys of rows of these, whose end is another; they are written already, or about to be."""
         self._perhaps: tuple[Key, int, str] | None = None
         """Whose span in doubt was the last, and its end."""
         self._back = 0
@@ -114,6 +119,10 @@ class Merger:
             self._written[key] = ended_row(self._source, key[0], key[1], self._late[key])
             self.changes.ended.append(self._written[key])
         changes, self.changes = self.changes, Changes()
+        if self._not_so:
+            changes.ended = [row for row in changes.ended if row[:3] not in self._not_so]
+            changes.undone += self._not_so
+            self._not_so = set()
         changes.after = self._rows
         if self._rows is not None:
             self._rows += changes.rows
@@ -124,8 +133,9 @@ class Merger:
             self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
             for key, held in changes.held.items():
                 self._note(key, held)
-        for told in [*self._ends][:-_MOST_ENDS]:
-            del self._ends[told]
+        for told in (self._ends, self._followed):
+            for whose in [*told][:-_MOST_ENDS]:
+                del told[whose]
         return changes
 
     def _load(self, sightings: Iterable[Sighting]) -> None:
@@ -196,6 +206,7 @@ class Merger:
     def _end_by_whole(self, key: Key, whole: Held) -> None:
         """End what is held by an interval that is known as a whole: it is this one, or was until then."""
         held = self._held[key]
+        self._undo_followed((key, whole[_SUBSCRIBER], whole[_SESSION]), whole[_START], whole[_END])
         if held is None or held[_START] >= whole[_END]:
             return
         if (held[_SUBSCRIBER], held[_SESSION]) == (whole[_SUBSCRIBER], whole[_SESSION]):
@@ -203,7 +214,7 @@ class Merger:
                 self._drop(key)
         elif whole[_START] > held[_START]:
             held[_END], held[_ENDING] = min(held[_END], whole[_START]), Ending.NEXT
-            self._end(key, held)
+            self._end_followed(key, held)
             self._drop(key)
 
     def _renew(self, key: Key, held: Held, new: Held) -> None:
@@ -235,9 +246,23 @@ class Merger:
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
-        self._end(key, earlier)
+        self._end_followed(key, earlier)
         if later is new:
             self._hold(key, new)
+
+    def _end_followed(self, key: Key, held: Held) -> None:
+        """End what another's is known to follow, until its own end is read."""
+        self._end(key, held)
+        self._followed[key, held[_SUBSCRIBER], held[_SESSION]] = held
+
+    def _undo_followed(self, whose: tuple[Key, str, str], start: int, end: int) -> Held | None:
+        """What another's has ended, and whose own end is earlier, as is read now: it is not to be written."""
+        held = self._followed.get(whose)
+        if held is None or not start <= held[_START] < _after(start, end) < held[_END]:
+            return None
+        del self._followed[whose]
+        self._not_so.add(ended_row(self._source, *whose[0], held)[:3])
+        return held
 
     def _hold_late(self, key: Key, held: Held, new: Held) -> None:
         """Take in what begins before what is held, such as from the file of a reader that lags behind."""
@@ -295,6 +320,8 @@ class Merger:
             self._ends[whose] = late[_START], told
             self._end_late(key, late, new[_END], Ending.TOLD, doubt)
             return
+        if held is None and (followed := self._undo_followed(whose, new[_START], told)) is not None:
+            new[_START] = followed[_START]
         if held is not None and new[_END] >= held[_START]:
             new[_START] = held[_START]
             self._drop(key)

@@ -22,8 +22,6 @@ _IN_DOUBT = (
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 _SECOND = 1000
-_READ_WITHIN = 120_000
-"""Milliseconds within which a source that is read all the time was read, whatever its clock says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +109,13 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
     # Sources write whole seconds: what ended at one may have lasted to its end, and another's begun in it.
-    for one in store.find(question.address, question.port, since - _SECOND + 1, until):
+    for one in store.find(question.address, question.port, since - _SECOND, until):
         if one.end <= since and one.ending != Ending.ORDER:
-            if one.end % _SECOND and one.end != one.start + 1:
+            within = one.end - one.end % _SECOND + _SECOND > since
+            if not within or (one.end % _SECOND and one.end != one.start + 1):
                 continue
             found.append(replace(one, ending=Ending.WITHIN))
-        elif one.ending in _UNTOLD and question.at > one.source.read + _READ_WITHIN:
+        elif one.ending in _UNTOLD and until > one.source.read:
             found.append(replace(one, ending=Ending.UNREAD))
         else:
             found.append(one)
