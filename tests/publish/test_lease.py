@@ -124,7 +124,7 @@ def test_tokens_rise_though_the_lease_is_lost_or_edited(tmp_path: Path) -> None:
 
 def test_it_is_kept_by_a_thread_until_it_is_released(tmp_path: Path) -> None:
     place = Folder(tmp_path)
-    lease = Lease(place, 1.0)
+    lease = Lease(place, 1.0, Clock())  # which does not lose it, whoever waits for a processor
     assert lease.take()
     first = place.read(NAME)
     thread = lease.keep()

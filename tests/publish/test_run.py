@@ -44,10 +44,15 @@ def config(tmp_path: Path, site: Server) -> Path:
     path.write_text(
         'state = "publisher"\n[[feed]]\nname = "phish"\npath = "phish.txt"\n'
         "max_shrink = 1.0\nmax_grow = 9.0\n"
-        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "2s"\n'
+        f'[publish]\nto = "{to}"\nkey = "lists.key"\nsign = "body"\nlease = "60s"\n'
     )
     (tmp_path / "phish.txt").write_text(hosts(*range(200)))
     return path
+
+
+def soon(config: Path) -> None:
+    """Have a publisher's place be taken soon, by one that waits for a processor for less than that."""
+    config.write_text(config.read_text().replace('lease = "60s"', 'lease = "2s"'))
 
 
 def run(config: Path, command: str, *arguments: str) -> int:
@@ -137,7 +142,7 @@ def test_who_checks_with_the_publishers_configuration_has_its_lists(config: Path
 
 
 def test_where_another_leads_nothing_is_done_once(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config.write_text(config.read_text().replace('lease = "2s"', 'lease = "1s"'))
+    config.write_text(config.read_text().replace('lease = "60s"', 'lease = "1s"'))
     monkeypatch.setattr(publish_run, "LOOK", 0.1)
     monkeypatch.setattr(Lease, "take", lambda *_: False)
     with pytest.raises(UrlwardError, match="leads, and publishes what is new"):
@@ -179,6 +184,7 @@ def publisher(
 def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
     config: Path, tmp_path: Path, site: Server
 ) -> None:
+    soon(config)
     url = site.url(f"{tmp_path.name}/stable/phish.ward")
     following = (
         f'[[feed]]\nname = "phish"\nurl = "{url}"\nkey = "lists.key"\n'

@@ -14,7 +14,7 @@ import urllib3
 
 from conftest import free_port, run_command, until, wait_for
 from feeds.feed_support import Server, hosts
-from publish.test_run import config, publisher, run
+from publish.test_run import config, publisher, run, soon
 from urlward.commands.status import add_status_commands
 from urlward.config import read_config
 from urlward.publish import run as publish_run
@@ -89,11 +89,6 @@ def shown(config: Path, tmp_path: Path) -> Shown:
     return Shown(tmp_path, port)
 
 
-def keeps(config: Path) -> None:
-    """Have a publisher keep its lease that waits for a processor longer than others wait for it."""
-    config.write_text(config.read_text().replace('lease = "2s"', 'lease = "60s"'))
-
-
 def status(config: Path) -> int:
     return run_command(add_status_commands, "status", "--config", config)
 
@@ -107,7 +102,6 @@ def test_it_says_how_it_is(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     to = site.folder / "www" / tmp_path.name
-    keeps(config)
     with publisher(config, **manager.environment) as (process, said):
         said("publish: list phish: published: serial")
         said("the dashboard is at")
@@ -161,6 +155,7 @@ def test_the_loss_of_the_lease_is_told_and_feeds_are_anothers_then(
     config: Path, tmp_path: Path, site: Server, shown: Shown
 ) -> None:
     place, end = Folder(site.folder / "www" / tmp_path.name), Event()
+    soon(config)
 
     def lead() -> None:
         """Lead as another publisher would that takes the lease for free."""
@@ -198,7 +193,6 @@ async def test_one_that_hangs_is_found(
 ) -> None:
     """Such as in a network's file system whose server is gone: it keeps the lease, and publishes nothing."""
     place, go_on = Folder(site.folder / "www" / tmp_path.name), Event()
-    keeps(config)
     made = Publisher(read_config(config), tmp_path / "publisher", place)
     assert made.hangs == ""
 
