@@ -8,7 +8,7 @@ from urlward.engine import loaded as module
 from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
-from urlward.engine.loaded import LoadedList, load, loading
+from urlward.engine.loaded import LoadedList, PageForms, load, loading
 from urlward.engine.record import Shape, below_number, host_letters, labels_of, path_letters
 
 LINES = [
@@ -113,7 +113,7 @@ def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
     li = load_lines([f"http://h.test/{n}" for n in range(250)], under)
     monkeypatch.delattr(LoadedList, "_summarise")
     ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
-    assert (group, forms) == (range(250), {(Kind.PAGE, 0)})
+    assert (group, forms) == (range(250), PageForms(True, (), False))
 
 
 def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> None:
@@ -129,7 +129,7 @@ def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> No
     li = load_lines([f"http://h.test/{n} category=c{n}" for n in range(40)], under)
     li.table.shapes = Unlooped(li.table.shapes)
     ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
-    assert (group, forms) == (range(40), {(Kind.PAGE, 0)})
+    assert (group, forms) == (range(40), PageForms(True, (), False))
 
 
 def test_rows_of_one_digest_are_all_found() -> None:

@@ -41,8 +41,26 @@ _COUNTED = 1 << 13
 
 _AFTER_ANY_LETTER = "\uffff"
 
-type PageGroup = tuple[range, frozenset[tuple[int, int]]]
-"""Rows that share a pattern, and the kinds and lengths that those on a host have."""
+
+class PageForms(NamedTuple):
+    """What the pages, prefixes and parameters are that rows on a host have.
+
+    Attributes:
+        pages: whether any is a page.
+        prefixes: the numbers of segments that prefixes have, ascending.
+        params: whether any has parameters.
+    """
+
+    pages: bool
+    prefixes: tuple[int, ...]
+    params: bool
+
+
+type PageGroup = tuple[range, PageForms]
+"""Rows that share a pattern, and what those on a host are."""
+
+type _Said = tuple[Action, str, str, int]
+"""What verdicts of rows of one shape have: action, kind, category, and the rank less what is the row's own."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
 """Digests that confirm a row, by kind and length (`RowTable.lengths`); has every key that is looked up."""
@@ -144,13 +162,13 @@ class LoadedList:
         self.floating_nocase = any(flags & Flag.NOCASE and kind == Kind.PATH for kind, flags, *_ in unlike)
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
-        self._said: list[tuple[Action, str, str]] = []
-        self._file_said: list[tuple[Action, str, str]] = []
+        self._said: list[_Said] = []
+        self._file_said: list[_Said] = []
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._of_shape = Counter[int]()
         self._of_file_shape = Counter[int]()
         self._summaries: dict[int, Group] = {}
-        self._forms: dict[frozenset[tuple[int, int]], frozenset[tuple[int, int]]] = {}
+        self._forms: dict[frozenset[tuple[int, int]], PageForms] = {}
 
     @property
     def entries(self) -> int:
@@ -220,25 +238,35 @@ class LoadedList:
         groups = (self.group(value) for _, value in shard.iter(letters))
         return tuple((group, forms) for group in groups if (forms := self._page_forms(group, below)))
 
-    def _page_forms(self, group: range, below: int) -> frozenset[tuple[int, int]]:
+    def _page_forms(self, group: range, below: int) -> PageForms | None:
         if len(group) > BUCKET:
             summary = self._summary(group)
-            return summary.forms if below in summary.below else frozenset()
-        table = self.table
-        if below not in table.below[group.start : group.stop].tolist():
-            return frozenset()
-        rows = [row for row in group if self._is_below(row, below)]
-        forms = frozenset((table.shape(row).kind, table.lengths[row]) for row in rows)
-        # One object for all hosts: they are few, and so in the processor's caches.
-        return self._forms.setdefault(forms, forms)
+            if below not in summary.below:
+                return None
+            forms = summary.forms
+        else:
+            table = self.table
+            if below not in table.below[group.start : group.stop].tolist():
+                return None
+            rows = [row for row in group if self._is_below(row, below)]
+            if not rows:
+                return None
+            forms = frozenset((table.shape(row).kind, table.lengths[row]) for row in rows)
+        found = self._forms.get(forms)
+        if found is None:
+            # One object for all hosts: they are few, and so in the processor's caches.
+            kinds = {kind for kind, _ in forms}
+            lengths = sorted(length for kind, length in forms if kind == Kind.PREFIX)
+            found = PageForms(Kind.PAGE in kinds, tuple(lengths), Kind.PARAMS in kinds)
+            self._forms[forms] = found
+        return found
 
     def verdict(self, row: int) -> Verdict:
         """Verdict of a row on a request that it matches."""
         table = self.table
-        number = table.shape_numbers[row]
-        action, kind, category = self._said[number]
+        action, kind, category, rank = self._said[table.shape_numbers[row]]
         entry = table.id(row) or table.digest(row)[:8].hex()
-        rank = table.shapes[number].kind << RANK_BITS | table.lengths[row]
+        rank |= table.lengths[row]
         # A named tuple's own constructor takes three times as long.
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
@@ -246,9 +274,9 @@ class LoadedList:
         """Verdict of a row of `files` on a file that has its digest of this algorithm."""
         files = self.files
         assert files is not None
-        action, kind, category = self._file_said[files.shape_numbers[row]]
+        action, kind, category, rank = self._file_said[files.shape_numbers[row]]
         entry = files.id(row) or files.digest(row)[:8].hex()
-        rank = Kind.FILE << RANK_BITS | STRENGTHS[algorithm]
+        rank |= STRENGTHS[algorithm]
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
     def lists_below(self, letters: str, below: int) -> bool:
@@ -393,14 +421,17 @@ class LoadedList:
             if len(rows) > _COUNTED:  # as of a host with very many pages, whose first request is not to wait
                 self._summaries[rows.start] = yield from self._summarise(rows)
 
-    def _say(
-        self, table: RowTable | FileTable, said: list[tuple[Action, str, str]], of_shape: Counter[int]
-    ) -> Generator[None]:
+    def _say(self, table: RowTable | FileTable, said: list[_Said], of_shape: Counter[int]) -> Generator[None]:
         """Put a table's shapes in words, and count their rows where any expires."""
         categories = self.artifact.meta["categories"]
         for some in batched(table.shapes, _COUNTED):
             said += [
-                ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category])
+                (
+                    "allow" if s.allow else "block",
+                    LABELS.get(s.kind, ""),
+                    categories[s.category],
+                    s.kind << RANK_BITS,
+                )
                 for s in some
             ]
             yield

@@ -8,6 +8,7 @@ caches, and a matcher serves one set of lists: a reload makes a new one.
 from binascii import hexlify
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 from zlib import crc32
 
@@ -44,6 +45,9 @@ _COMPARED = 8
 _SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 8, 48
 """Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
 does (`Work`)."""
+
+_PAGE, _PREFIX = page_text("", ""), prefix_text("", "")
+"""What texts of pages and prefixes begin with; host and path follow."""
 
 _ROW, _SEQUENCE = 32, 64
 """Characters that cost what looking at one more row does, and at one more sequence that may be in a path
@@ -120,10 +124,10 @@ class Matcher:
         if states is ALL_QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
             # one that a path sequence begins with. No other host is in it either.
-            if not self._floating and target[1:2] not in BEGINS_A_HOST:
-                return PASS
             path, _, query = target.partition("?")
-            if is_plain_path(path) and not has_path_behind(query):
+            if is_plain_path(path) and not ("?" in query and has_path_behind(query)):
+                if not self._floating:
+                    return PASS
                 # A segment follows a path sequence, so the last one, which is dear because it is
                 # seldom seen twice, cannot begin one.
                 head = path[1 : path.rfind("/")]
@@ -161,16 +165,15 @@ class Matcher:
     def _check_states(
         self, states: Sequence[HostState], target: str, ports: Sequence[int], now: float, decide: Decide
     ) -> Verdict:
-        if others := hosts_in_path(target):
+        if target[1:2] in BEGINS_A_HOST and (others := hosts_in_path(target)):
             states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
             return PASS
         passed: Verdict | None = None
         rest = not_allowed = states
         short_not_allowed: Sequence[HostState] | None = None
-        work = Work()
-        readings = target_readings(target, work)
-        queries = _Queries(work)
+        judging = _Judging()
+        readings = target_readings(target, judging)
         for reading in readings:
             if not reading.respelled:
                 considered = rest if reading.shorter else states
@@ -180,11 +183,14 @@ class Matcher:
                 considered = not_allowed
             if not considered:
                 continue
-            work.spend(len(reading.path) // _COMPARED, reading.path.count("/") // _SEGMENTS_A_TEXT)
-            verdicts = self._check_reading(considered, reading, queries, ports, now, decide)
-            if len(readings) == 1 or verdicts[-1].blocked:
-                return _told(verdicts)
-            if passed is None and any(verdict is not PASS for verdict in verdicts):
+            verdicts = self._check_reading(considered, reading, judging, ports, now, decide)
+            verdict = verdicts[0] if len(verdicts) == 1 else _told(verdicts)
+            if len(readings) == 1 or verdict.action == "block":
+                return verdict
+            if verdict is PASS and not reading.shorter:
+                passed = passed or PASS
+                continue
+            if passed is None and verdict is not PASS:
                 # Excused as written, a host is so under what is left of it; no other is. A path sequence says
                 # nothing of the host, nor of what stands before it in the path.
                 rest = [s for s, v in zip(states, verdicts, strict=True) if not _excuses_all(v)]
@@ -192,7 +198,6 @@ class Matcher:
             elif reading.shorter and not reading.respelled:
                 found = [s for s, v in zip(considered, verdicts, strict=True) if v.action != "allow"]
                 short_not_allowed = [*(short_not_allowed or ()), *found]
-            verdict = _told(verdicts)
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict
         return passed or PASS
@@ -201,35 +206,45 @@ class Matcher:
         self,
         states: Sequence[HostState],
         reading: Reading,
-        queries: "_Queries",
+        judging: "_Judging",
         ports: Sequence[int],
         now: float,
         decide: Decide,
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
-        anywhere = self._check_floating(reading.path, queries.work, ports, now) if self._floating else []
+        path = reading.path
+        judging.spend(len(path) // _COMPARED, path.count("/") // _SEGMENTS_A_TEXT)
+        anywhere: list[Verdict] = []
+        if self._floating and (head := path[1 : path.rfind("/")]) and self._may_float(head):
+            self._check_floating(path, judging, ports, now, anywhere)
         verdicts: list[Verdict] = []
-        for state in states:
+        for rules, places in states:
             found = anywhere.copy()
-            for rule in state.rules:
-                _judge(rule.verdict, rule.shape, ports, now, found)
-            for place in state.places:
-                self._check_place(place, reading, queries, ports, now, found)
-            verdict = decide(self._excused(found)) if found else PASS
+            for _, _, shape, verdict in rules:
+                if shape.port or shape.expires:
+                    _judge(verdict, shape, ports, now, found)
+                else:
+                    found.append(verdict)
+            for place in places:
+                self._search_place(place, reading, judging, False, ports, now, found)
+                if place.list.nocase:
+                    self._check_nocase(place, reading, judging, ports, now, found)
+            if not found:
+                verdicts.append(PASS)
+                continue
+            verdict = decide(self._excused(found) if self._guarded else found)
             verdicts.append(verdict)
-            if verdict.blocked:
+            if verdict.action == "block":
                 break
         return verdicts
 
-    def _check_floating(self, path: str, work: Work, ports: Sequence[int], now: float) -> list[Verdict]:
-        """The verdicts of path sequences on a path."""
-        found: list[Verdict] = []
-        head = path[1 : path.rfind("/")]
-        if head and self._may_float(head):
-            self._search_floating(path, False, work, ports, now, found)
-            if self._floating_nocase and (lower := path.lower()) != path:
-                self._search_floating(lower, True, work, ports, now, found)
-        return found
+    def _check_floating(
+        self, path: str, work: Work, ports: Sequence[int], now: float, found: list[Verdict]
+    ) -> None:
+        """Add the verdicts of path sequences on a path."""
+        self._search_floating(path, False, work, ports, now, found)
+        if self._floating_nocase and (lower := path.lower()) != path:
+            self._search_floating(lower, True, work, ports, now, found)
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
         """Whether nothing is listed on any of these hosts, nor the address, so that `check` of the first
@@ -426,8 +441,6 @@ class Matcher:
     def _excused(self, found: list[Verdict]) -> list[Verdict]:
         """All that is found but what guarded lists excuse themselves from: an exception in one of them counts
         against its own entries alone, and not at all where another list has an entry."""
-        if not self._guarded:
-            return found
         excusing = {v.list for v in found if v.action == "allow"} & self._guarded
         if not excusing:
             return found
@@ -443,70 +456,118 @@ class Matcher:
             crcs.update(map(crc32, head.lower().encode().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
-    def _check_place(
+    def _check_nocase(
         self,
         place: ListedHost,
         reading: Reading,
-        queries: "_Queries",
+        judging: "_Judging",
         ports: Sequence[int],
         now: float,
         found: list[Verdict],
     ) -> None:
-        self._search_place(place, reading, queries, False, ports, now, found)
-        if place.list.nocase:
-            lower, query = reading.path.lower(), reading.query
-            if lower != reading.path or "%" in query or query.lower() != query:
-                self._search_place(place, reading._replace(path=lower), queries, True, ports, now, found)
+        """Add what entries say whose case does not count, where the reading has any."""
+        lower, query = reading.path.lower(), reading.query
+        if lower != reading.path or "%" in query or query.lower() != query:
+            self._search_place(place, reading._replace(path=lower), judging, True, ports, now, found)
 
     def _search_place(
         self,
         place: ListedHost,
         reading: Reading,
-        queries: "_Queries",
+        judging: "_Judging",
         nocase: bool,
         ports: Sequence[int],
         now: float,
         found: list[Verdict],
     ) -> None:
-        li, groups = place.list, place.groups
-        queries.work.spend(len(reading.path) // _COMPARED, 0)
+        li, keyed, letters, host, below, groups, _, _ = place
+        path, query, _, script, _ = reading
+        judging.left -= len(path) // _COMPARED
         if groups is None:
-            segments = map(self._segments[place.keyed], reading.path[1:].split("/"))
-            groups = li.page_groups(f"{place.letters}{''.join(segments)}{PATH_END}", place.below)
+            on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
+            groups = li.page_groups(f"{letters}{on_path}{PATH_END}", below)
+        key, matching = li.key, li.table.matching
+        page = b""
+        params: Mapping[bytes, str] = {}
+        for group, (has_pages, prefixes, has_params) in groups:
+            if has_pages and not script:
+                page = page or key.digest(f"{_PAGE}{host}{path}")
+                if rows := matching(group, page):
+                    self._judge_rows(rows, place, Kind.PAGE, 0, judging, nocase, ports, now, found)
+            cut = segments = 0
+            for length in prefixes:
+                while segments < length and cut >= 0:
+                    cut = path.find("/", cut + 1)
+                    segments += 1
+                if cut < 0:
+                    break
+                judging.left -= len(path) // _COMPARED
+                digest = key.digest(f"{_PREFIX}{host}{path[: cut + 1]}")
+                if rows := matching(group, digest):
+                    self._judge_rows(rows, place, Kind.PREFIX, length, judging, nocase, ports, now, found)
+            if has_params and query:
+                beginning = param_text(host, path, "")
+                params = params or judging.digests(key, beginning, query, nocase=nocase)
+                for digest in params:
+                    if rows := matching(group, digest):
+                        asked = beginning, query, params, digest
+                        self._judge_rows(
+                            rows, place, Kind.PARAMS, 0, judging, nocase, ports, now, found, asked
+                        )
+
+    def _judge_rows(
+        self,
+        rows: range,
+        place: ListedHost,
+        kind: Kind,
+        length: int,
+        judging: "_Judging",
+        nocase: bool,
+        ports: Sequence[int],
+        now: float,
+        found: list[Verdict],
+        asked: "_Asked | None" = None,
+    ) -> None:
+        """Add the verdicts of rows whose digest is confirmed, unless their attributes say otherwise.
+
+        Args:
+            rows: which.
+            place: they are on.
+            kind: of entries that have such a digest.
+            length: likewise.
+            judging: the target.
+            nocase: whether it is in lower case.
+            ports: of the request.
+            now: as of `check_request`.
+            found: what to add to.
+            asked: the parameters that the digest is one of.
+        """
+        li = place.list
+        table = li.table
         required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
-        params: Mapping[bytes, _Param] = {}
-        for group, forms in groups:
-            for kind, length in forms:
-                digests: Collection[bytes] = ()
-                if kind == Kind.PAGE:
-                    if not reading.script:
-                        digests = (li.key.digest(page_text(place.host, reading.path)),)
-                elif kind == Kind.PREFIX:
-                    queries.work.spend(len(reading.path) // _COMPARED, 0)
-                    if prefix := _leading(reading.path, length):
-                        digests = (li.key.digest(prefix_text(place.host, prefix)),)
-                elif kind == Kind.PARAMS:
-                    page = param_text(place.host, reading.path, "")
-                    digests = params = params or queries.digests(li.key, page, reading.query, nocase=nocase)
-                for digest in digests:
-                    for row in li.table.matching(group, digest):
-                        queries.work.spend(_ROW, 0)
-                        shape = li.table.shape(row)
-                        if shape.flags & required != required:
-                            continue
-                        if place.spared and not shape.allow:
-                            whole_host = kind == Kind.PREFIX and not length
-                            if whole_host or place.spared == "all":
-                                continue
-                        doubtful = False
-                        if kind == Kind.PARAMS:
-                            several = _params_of(li, row, shape, digest)
-                            if not all(d in params for d in several):
-                                continue
-                            doubtful = _is_doubtful([params[d] for d in several]) and not queries.is_own(
-                                li.key, page, reading.query, several, nocase=nocase
-                            )
-                        _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
+        judging.spend(_ROW * len(rows), 0)
+        for row in rows:
+            shape = table.shapes[table.shape_numbers[row]]
+            if shape.flags & required != required:
+                continue
+            if place.spared and not shape.allow:
+                whole_host = kind == Kind.PREFIX and not length
+                if whole_host or place.spared == "all":
+                    continue
+            doubtful = False
+            if asked is not None:
+                page, query, params, digest = asked
+                several = _params_of(li, row, shape, digest)
+                if not all(d in params for d in several):
+                    continue
+                values = judging.values(query, nocase=nocase)
+                doubtful = _is_doubtful([values[params[d]] for d in several]) and not judging.is_own(
+                    li.key, page, query, several, nocase=nocase
+                )
+            if shape.port or shape.expires or doubtful:
+                _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
+            else:
+                found.append(li.verdict(row))
 
     def _search_floating(
         self,
@@ -608,7 +669,7 @@ def _excuses_all(verdict: Verdict) -> bool:
 def _told(verdicts: list[Verdict]) -> Verdict:
     """The verdict to report of several: one that blocks, else one that is monitored, else the last that
     says anything."""
-    if verdicts[-1].blocked or len(verdicts) == 1:
+    if verdicts[-1].action == "block" or len(verdicts) == 1:
         return verdicts[-1]
     said = [verdict for verdict in verdicts if verdict is not PASS]
     return next((verdict for verdict in said if verdict.action == "monitor"), said[-1] if said else PASS)
@@ -622,49 +683,63 @@ class _Param(NamedTuple):
     values: int
 
 
-class _Queries(dict[tuple[str, bool], dict[str, _Param]]):
-    """The parameters of a target's queries, each query taken apart once, with and without case.
+type _Asked = tuple[str, str, Mapping[bytes, str], bytes]
+"""Page, query, its parameters by their digests on the page, and the digest of one."""
 
-    Attributes:
-        work: what judging the target may cost.
-        own: of each query, the parameters of an entry of the same URL.
-    """
 
-    __slots__ = ("own", "work")
+class _Judging(Work):
+    """A target that is being judged, of which each query is taken apart once, with and without case."""
 
-    def __init__(self, work: Work) -> None:
-        self.work = work
-        self.own: dict[tuple[str, bool], Collection[str]] = {}
+    @cached_property
+    def _params(self) -> dict[tuple[str, bool], Collection[str]]:
+        return {}
 
-    def __missing__(self, form: tuple[str, bool]) -> dict[str, _Param]:
-        query, nocase = form
-        self.work.spend(len(query))
-        params = request_parameters(query)
-        self.work.spend(0, len(params) // _PARAMS_A_TEXT)
-        if nocase:
-            # Artifacts from before `nocase` counted for parameters have them as they were written.
-            params |= {param.lower() for param in params}
-        pairs = {param: name_and_value(param, nocase=nocase) for param in params}
-        values = Counter(name for name, _ in set(pairs.values()))
-        found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
-        self[form] = found
+    @cached_property
+    def _values(self) -> dict[tuple[str, bool], dict[str, _Param]]:
+        return {}
+
+    @cached_property
+    def _own(self) -> dict[tuple[str, bool], Collection[str]]:
+        return {}
+
+    def _params_of(self, query: str, *, nocase: bool) -> Collection[str]:
+        found = self._params.get((query, nocase))
+        if found is None:
+            self.spend(len(query))
+            params = request_parameters(query)
+            self.spend(0, len(params) // _PARAMS_A_TEXT)
+            if nocase:
+                # Artifacts from before `nocase` counted for parameters have them as they were written.
+                params |= {param.lower() for param in params}
+            found = self._params[query, nocase] = params
         return found
 
-    def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, _Param]:
+    def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, str]:
         """The parameters of a query by the digests that they have on a page."""
-        params = self[query, nocase]
-        self.work.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
-        return dict(zip(key.digests(page, params), params.values(), strict=True))
+        params = self._params_of(query, nocase=nocase)
+        self.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
+        return dict(zip(key.digests(page, params), params, strict=True))
+
+    def values(self, query: str, *, nocase: bool) -> dict[str, _Param]:
+        """The parameters of a query, taken apart."""
+        found = self._values.get((query, nocase))
+        if found is None:
+            params = self._params_of(query, nocase=nocase)
+            pairs = {param: name_and_value(param, nocase=nocase) for param in params}
+            values = Counter(name for name, _ in set(pairs.values()))
+            found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
+            self._values[query, nocase] = found
+        return found
 
     def is_own(self, key: Key, page: str, query: str, digests: Sequence[bytes], *, nocase: bool) -> bool:
         """Whether the parameters with these digests are all that an entry of the same URL has, whatever else
         origins make of them, as of `a=1;b`."""
-        own = self.own.get((query, nocase))
+        own = self._own.get((query, nocase))
         if own is None:
-            self.work.spend(len(query))
+            self.spend(len(query))
             params = query_parameters(canonical_query(query))
-            own = self.own[query, nocase] = {param.lower() for param in params} if nocase else params
-        self.work.spend(len(page) // _COMPARED, len(own) // _DIGESTS_A_TEXT)
+            own = self._own[query, nocase] = {param.lower() for param in params} if nocase else params
+        self.spend(len(page) // _COMPARED, len(own) // _DIGESTS_A_TEXT)
         return set(key.digests(page, own)) == set(digests)
 
 
@@ -678,11 +753,3 @@ def _is_doubtful(params: Iterable[_Param]) -> bool:
     found = set(params)
     values = Counter(param.name for param in found)
     return any(values[param.name] != param.values for param in found)
-
-
-def _leading(path: str, segments: int) -> str:
-    """The first so many segments of a path with their slash, or empty where it has no more."""
-    parts = path[1:].split("/")
-    if segments >= len(parts):
-        return ""
-    return "/" + "".join(f"{part}/" for part in parts[:segments])

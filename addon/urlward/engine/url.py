@@ -45,6 +45,14 @@ _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullma
 _PLAIN_TO_ALL = re.compile(
     r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
 ).fullmatch
+# The same once more, less what may stand for a file: dots are in the last segment alone, and no `.php` has more
+# behind it.
+_ONE_PAGE = re.compile(
+    r"/(?:(?!\()[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++/)*+"
+    r"(?:(?!\()[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++"
+    r"(?:\.(?![pP][hH][pP].)[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++)*+)?+"
+).fullmatch
+_ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
 _RFC_AUTHORITY = re.compile(r"[^/?#]*").match
@@ -440,10 +448,7 @@ class Work:
     """Work limit for judging one target, counted in steps and not in time, so that a verdict is the same on
     every machine."""
 
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = _MAX_WORK
+    left = _MAX_WORK
 
     def spend(self, characters: int, texts: int = 1) -> None:
         """Count work against the limit.
@@ -568,6 +573,12 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         UrlError: it cannot be judged in bounded time.
     """
     path, _, query = target.partition("?")
+    if _ONE_PAGE(path) and (not query or _ONE_QUERY(query)):
+        # A named tuple's own constructor takes twice as long.
+        reading = tuple.__new__(Reading, (path, query, False, False, False))
+        if path[-1] == "/" != path:
+            return reading, tuple.__new__(Reading, (path[:-1], query, False, False, True))
+        return (reading,)
     if (
         is_plain_path(path)
         and "#" not in query
@@ -576,8 +587,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not has_path_behind(query)
         and not ("?" in query and _may_have_a_file_above(path))
     ):
-        # A named tuple's own constructor takes twice as long.
-        reading = tuple.__new__(Reading, (path, query, False, False, False))
+        reading = Reading(path, query)
         if _MAY_BE_A_FILE(path):
             work = work or Work()
             return _without_end_slash(_with_files([reading], work), work)
