@@ -74,25 +74,31 @@ def tells(said: str, host: str, path: str, params: frozenset[str], *, words: boo
             entry's own; a category is a word for many. Of a host no single word is: it is nobody's name.
     """
     said = said.lower()
-    if host and _host_is_in(strip_www(host.partition("/")[0].strip("[]")), said):
-        return True
-    # Of most entries the first word tells that there is no more to look for.
-    first = path[1:].partition("/")[0].partition(".")[0].lower()
-    if first and not (first.isalnum() and first not in said):
-        found = _apart(said)
-        if any(_is_in(form, found, words=words) for form in _spellings(path)):
+    # Of most entries the first words tell that there is no more to look for.
+    if host:
+        name = strip_www(host) if host.startswith("www.") else host
+        first = name.partition(".")[0]
+        if not (first.isalnum() and first not in said) and _host_is_in(name, said):
             return True
-    if not (words and params):
-        return False
-    found = _apart(said)
-    forms = (form for param in params for form in _spellings(param.partition("=")[2]))
-    return any(_is_in(form, found, words=True) for form in forms)
+    if path:
+        first = path[1:].partition("/")[0].partition(".")[0].lower()
+        if first and not (first.isalnum() and first not in said):
+            found = _apart(said)
+            if any(_is_in(form, found, words=words) for form in _spellings(path)):
+                return True
+    if words and params:
+        values = [value for param in params if (value := _value(param)).lower() in said or not value.isalnum()]
+        found = _apart(said) if values else ""
+        return any(_is_in(form, found, words=True) for value in values for form in _spellings(value))
+    return False
+
+
+def _value(param: str) -> str:
+    return param.partition("=")[2]
 
 
 def _host_is_in(host: str, said: str) -> bool:
-    first = host.partition(".")[0]
-    if first.isalnum() and first not in said:
-        return False
+    host = host.partition("/")[0].strip("[]")
     if ("." in host or ":" in host) and host in said:
         return True
     found = _apart(said)
