@@ -165,9 +165,36 @@ def parse_line(line: str) -> tuple[Entry, ...]:
     """
     if len(line) > MAX_LINE:
         raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
-    entry = _plain(line) or _plain_file(line)
-    if entry is not None:
-        return (entry,)
+    match = _PLAIN_LINE(line)
+    if match is None:
+        return _parse_odd(line)
+    page_host, path, star, query, sink, host, sequence, id_, category = match.groups("")
+    params = _NO_PARAMS
+    if page_host:
+        kind, host, path = Kind.PAGE, page_host, path or "/"
+        if star:
+            kind = Kind.PREFIX
+        elif query:
+            params = query_parameters(_without_entity(query))
+            kind = Kind.PARAMS if params else Kind.PAGE
+    elif sequence:
+        kind, path = Kind.PATH, sequence
+    elif sink:
+        kind = Kind.HOST
+        if host in HOSTS_OWN_NAMES:
+            return ()
+    else:
+        kind = Kind.DOMAIN
+    if id_ or category:
+        id_, category = without_telling(id_, category.lower(), host, path, params)
+    # A named tuple's own constructor takes twice as long, a million times over.
+    return (tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0)),)
+
+
+def _parse_odd(line: str) -> tuple[Entry, ...]:
+    """As `parse_line`, of a line that is not in canonical form, or has more than an id and a category."""
+    if (file := _plain_file(line)) is not None:
+        return (file,)
     plain = '"' not in line and "#" not in line
     words = line.split() if plain else _WORD.findall(_without_comment(line))
     if not words or words[0][0] == "!":
@@ -200,36 +227,8 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     return (_attributes(entry, list(enumerate(words))[1:], allow),)
 
 
-def _plain(line: str) -> Entry | None:
-    """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
-    match = _PLAIN_LINE(line)
-    if match is None:
-        return None
-    page_host, path, star, query, sink, host, sequence, id_, category = match.groups("")
-    params = _NO_PARAMS
-    if page_host:
-        kind, host, path = Kind.PAGE, page_host, path or "/"
-        if star:
-            kind = Kind.PREFIX
-        elif query:
-            params = query_parameters(_without_entity(query))
-            kind = Kind.PARAMS if params else Kind.PAGE
-    elif sequence:
-        kind, path = Kind.PATH, sequence
-    elif sink:
-        kind = Kind.HOST
-        if host in HOSTS_OWN_NAMES:
-            return None
-    else:
-        kind = Kind.DOMAIN
-    if id_ or category:
-        id_, category = without_telling(id_, category.lower(), host, path, params)
-    # A named tuple's own constructor takes twice as long, a million times over.
-    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0))
-
-
 def _plain_file(line: str) -> Entry | None:
-    """As `_plain`, of a file; None too where something is wrong with it."""
+    """The entry of a file's line that is in canonical form; None too where something is wrong with it."""
     match = _PLAIN_FILE(line)
     if match is None:
         return None

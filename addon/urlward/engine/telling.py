@@ -30,6 +30,7 @@ _APART = str.maketrans({chr(n): "-" for n in range(128) if not chr(n).isalnum()}
 _MANY = re.compile("-{2,}")
 _OTHER = re.compile(r"[^0-9a-z]+")
 _ACE = "xn--"
+_NO_LETTERS = bytes(n for n in range(128) if not chr(n).isalnum())
 
 
 def without_telling(id_: str, category: str, host: str, path: str, params: frozenset[str]) -> tuple[str, str]:
@@ -87,18 +88,22 @@ def tells(said: str, host: str, path: str, params: frozenset[str], *, words: boo
             if any(_is_in(form, found, words=words) for form in _spellings(path)):
                 return True
     if words and params:
-        values = [value for param in params if (value := _value(param)).lower() in said or not value.isalnum()]
+        values = [
+            value for param in params if (value := _value(param)).lower() in said or not value.isalnum()
+        ]
         found = _apart(said) if values else ""
         return any(_is_in(form, found, words=True) for value in values for form in _spellings(value))
     return False
 
 
 def _value(param: str) -> str:
-    return param.partition("=")[2]
+    return param.partition("=")[2].lower()
 
 
 def _host_is_in(host: str, said: str) -> bool:
     host = host.partition("/")[0].strip("[]")
+    if _ACE not in host and _letters(host) not in _letters(said):
+        return False
     if ("." in host or ":" in host) and host in said:
         return True
     found = _apart(said)
@@ -115,6 +120,11 @@ def _host_is_in(host: str, said: str) -> bool:
         ):
             return True
     return False
+
+
+def _letters(text: str) -> bytes:
+    """The letters and digits of an identifier or a host."""
+    return text.encode().translate(None, _NO_LETTERS)
 
 
 def _is_in(form: str, found: str, *, words: bool, shortest: int = SHORTEST) -> bool:
