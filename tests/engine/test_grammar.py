@@ -412,21 +412,31 @@ def test_any_line_is_read_or_refused_with_a_place_and_without_its_text(line: str
             "xn--zz.test",
             "a.xn--a",
             "xn--zz.1",
+            "localhost.localdomain",
         ]
     ),
+    st.lists(
+        st.sampled_from(
+            ["/a", "/b", "/.a", "/.", "//", "/~a:b@c", "/a;b", "/a%62", "/", "/a,b=c", "/..", "/!"]
+        )
+        | st.sampled_from(["*", "/*", "?", "?*", "?x=1", "?a=b&amp;c=", "?&", "#x"]),
+        max_size=3,
+    ).map("".join),
     st.sampled_from(
-        ["/a", "/a/b", "/.a", "/a/.", "/a//b", "/~a:b@c", "/a;b", "/a%62", "/a/", "/a,b=c", "/..", "/a!"]
+        ["", " id=a.b", " id=E-1 category=Ab", "\tcategory=a-b ", " id=a-b-c", " id=", "\u2003", " x"]
     ),
 )
-@examples(150)
-def test_the_short_way_for_plain_lines_is_the_long_way(host: str, path: str) -> None:
+@examples(400)
+def test_the_short_way_for_plain_lines_is_the_long_way(host: str, path: str, more: str) -> None:
     def outcome(line: str) -> object:
         try:
             return parse_line(line)
         except EntryError:
             return None
 
-    assert outcome(f"http://{host}{path}") == outcome(f"http://u@{host}{path}")
+    for subject in (host, f"0.0.0.0 {host}", f"http://{host}{path}", f"*{path}"):
+        assert outcome(f"{subject}{more}") == outcome(f"{subject}{more} note=x")
+    assert outcome(f"http://{host}{path}{more}") == outcome(f"http://u@{host}{path}{more}")
     assert outcome(host) == outcome(f"||{host}^")
 
 

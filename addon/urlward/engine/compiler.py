@@ -10,37 +10,30 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from itertools import islice, zip_longest
-from operator import attrgetter, eq
-from typing import Any, NamedTuple
+from operator import attrgetter, itemgetter
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from urlward.engine.digest import SEGMENT_LETTERS, Key, mark_of
+from urlward.engine.digest import HOST_END, SEGMENT_LETTERS, Key, mark_of
 from urlward.engine.entry import PDQ, Entry, Kind
 from urlward.engine.perceptual import record
 from urlward.engine.record import (
+    BEGINNINGS,
     MARKER,
-    PAGE_KINDS,
     Flag,
     PatternSet,
     Shape,
     below_digest,
     domain_letters,
-    domain_text,
     file_text,
-    host_letters,
-    host_text,
     labels_of,
     marker_text,
     name_letters,
-    name_text,
     network_letters,
-    network_text,
-    page_text,
     param_text,
-    path_text,
     prefix_letters,
-    prefix_text,
 )
 from urlward.engine.sieve import write_sieve
 from urlward.engine.url import is_address
@@ -57,10 +50,14 @@ MAX_LENGTH = 0xFFFF
 
 
 _NOWHERE = bytes(4)
-_ID = 5
+_ID: Final = 5
 _CHUNK = 1 << 12
 _MOST_PLACES = 1 << 16
 _BEHIND_ALL = "\u0100"  # letters are Latin-1
+
+
+type _Row = tuple[bytes, int, int, bytes, tuple[bytes, ...], str, str]
+"""A `Row` without its names: to make a million of these takes a third of the time."""
 
 
 class Row(NamedTuple):
@@ -114,12 +111,6 @@ class Patterns:
     def __iter__(self) -> Iterator[Pattern]:
         return map(Pattern, self.letters, self.rows, self.shared)
 
-    def add(self, letters: str, row: int) -> None:
-        """Add a pattern behind those that sort before it, and the first row of its group."""
-        self.shared.append(_common(self.letters[-1], letters) if self.letters else 0)
-        self.letters.append(letters)
-        self.rows.append(row)
-
 
 @dataclass(slots=True)
 class Rows:
@@ -134,7 +125,7 @@ class Rows:
     letters: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> "Rows":
+    def of(cls, rows: Sequence[_Row]) -> "Rows":
         """Rows as columns."""
         made = cls()
         columns = made._columns()
@@ -160,26 +151,6 @@ class Rows:
             self.ids,
             self.letters,
         )
-
-    def renumber(self, numbers: Sequence[int]) -> None:
-        """Give each row the shape that stands in `numbers` at its present one, and keep the order by it."""
-        self.shapes = array("I", map(numbers.__getitem__, self.shapes))
-        digests = self.digests
-        done = 0
-        # Rows of one digest stand together, and are few.
-        for start in [at for at, same in enumerate(map(eq, digests, islice(digests, 1, None))) if same]:
-            if start >= done:
-                done = start + 2
-                while done < len(digests) and digests[done] == digests[start]:
-                    done += 1
-                self._sort(start, done)
-
-    def _sort(self, start: int, end: int) -> None:
-        columns = self._columns()
-        rows = sorted(zip(*(column[start:end] for column in columns), strict=True))
-        for at, row in enumerate(rows, start):
-            for column, value in zip(columns, row, strict=True):
-                column[at] = value
 
 
 class FilePool(IntEnum):
@@ -264,7 +235,8 @@ class Compiler:
     def __init__(self, key: Key) -> None:
         # The tokens it remembers are words of entries, which must not live on in the caller's key.
         self._key = key.fresh()
-        self._rows: tuple[list[Row], list[Row]] = ([], [])
+        self._begun = {kind: key.begun(beginning) for kind, beginning in BEGINNINGS.items()}
+        self._rows: tuple[list[_Row], list[_Row]] = ([], [])
         self._shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._shape_of: dict[tuple[object, ...], int] = {}
         self._files: list[FileRow] = []
@@ -273,7 +245,8 @@ class Compiler:
         self._networks: dict[str, None] = {}
         self._params: list[Entry] = []
         self._markers: set[str] = set()
-        self._places: dict[str, tuple[str, bytes]] = {}
+        self._above: dict[str, str] = {}
+        self._places: dict[str, tuple[str, bytes, int]] = {}
         self._sieve_hosts = array("I")
         self._sieve_names: set[int] = set()
         self._sieve_segments: set[int] = set()
@@ -284,45 +257,51 @@ class Compiler:
 
     def add(self, entry: Entry) -> None:
         """Take an entry."""
-        kind, host, path, _, _, _, _, _, _, _, subdomains, _ = entry
-        if kind is Kind.FILE:
-            self._add_file(entry)
-            return
-        if (kind is Kind.PARAMS or kind in PAGE_KINDS) and is_address(host):
-            # No name leads there: who asks for the page goes straight to the address.
-            self._networks[host.strip("[]")] = None
-        if kind is Kind.PARAMS:
+        kind, host, path, _, allow, id_, category, expires, port, nocase, subdomains, _ = entry
+        rows, below, length = self._rows[PatternSet.ANCHORED], _NOWHERE, 0
+        if kind is Kind.DOMAIN:
+            letters, length = self._domain(host), host.count(".") + 1
+            self._sieve_hosts.append(crc32(host.encode()))
+        elif kind is Kind.PAGE or kind is Kind.PREFIX:
+            letters, below, value = self._places.get(host) or self._place(host)
+            self._sieve_hosts.append(value)
+            if subdomains:
+                self._markers.add(host)
+            if kind is Kind.PREFIX:
+                length = path.count("/") - 1
+        elif kind is Kind.HOST:
+            letters = self._domain(host) + HOST_END
+            self._sieve_hosts.append(crc32(host.encode()))
+        elif kind is Kind.PARAMS:
             # Which parameter finds the entry is settled when all of a page's entries are known.
             self._params.append(entry)
             return
-        key = self._key
-        pool, below = 0, _NOWHERE
-        if kind is Kind.DOMAIN:
-            labels = labels_of(host)
-            letters, text, length = domain_letters(key, labels), domain_text(host), len(labels)
-        elif kind is Kind.PAGE:
-            letters, below = self._place(host, subdomains)
-            text, length = page_text(host, path), 0
-        elif kind is Kind.PREFIX:
-            letters, below = self._place(host, subdomains)
-            text, length = prefix_text(host, path), path.count("/") - 1
-        elif kind is Kind.HOST:
-            letters, text, length = host_letters(key, labels_of(host)), host_text(host), 0
+        elif kind is Kind.FILE:
+            self._add_file(entry)
+            return
         elif kind is Kind.NAME:
             labels = host.split(".")[::-1]
-            letters, text, length = name_letters(key, labels), name_text(host), len(labels)
-            self._sieve_names.add(crc32(labels[0].encode("latin-1")))
+            letters, length = name_letters(self._key, labels), len(labels)
+            self._sieve_names.add(crc32(labels[0].encode()))
         elif kind is Kind.PATH:
-            pool = 1
-            letters, text, length = prefix_letters(key, path), path_text(path), path.count("/") - 1
-            self._sieve_segments.add(crc32(path[1:].partition("/")[0].encode("latin-1")))
+            rows = self._rows[PatternSet.FLOATING]
+            letters, length = prefix_letters(self._key, path), path.count("/") - 1
+            self._sieve_segments.add(crc32(path[1:].partition("/")[0].encode()))
         else:
             self._networks[host] = None
-            letters, text = network_letters(key, host), network_text(host)
-            length = int(host.rpartition("/")[2])
-        if kind >= Kind.DOMAIN:
-            self._sieve_hosts.append(crc32(host.encode()))
-        self._append(pool, letters, text, entry, length, below)
+            letters, length = network_letters(self._key, host), int(host.rpartition("/")[2])
+        look: tuple[object, ...] = (kind, category)
+        if allow or nocase or subdomains or expires or port:
+            look = (kind, category, allow, nocase, subdomains, expires, port)
+        shape = self._shape_of.get(look)
+        if shape is None:
+            shape = self._shape_of[look] = self._shape(entry)
+        if length > MAX_LENGTH:
+            length = MAX_LENGTH
+        # What is canonical is ASCII.
+        digest = self._begun[kind]()
+        digest.update((host + path).encode())
+        rows.append((digest.digest(), shape, length, below, (), id_, letters[:MAX_PATTERN]))
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> Compiled:
         """Sort, cut the patterns and settle the parameter entries.
@@ -333,10 +312,9 @@ class Compiler:
         self._add_params()
         for domain in self._markers:
             letters = domain_letters(self._key, labels_of(domain))[:MAX_PATTERN]
-            marker = self._shape((MARKER, 0, 0, 0, 0))
-            digest = self._key.digest(marker_text(domain))
-            row = Row(digest, marker, domain.count(".") + 1, _NOWHERE, (), "", letters)
-            self._rows[PatternSet.ANCHORED].append(row)
+            marker = self._shapes.setdefault((MARKER, 0, 0, 0, 0), len(self._shapes))
+            digest, length = self._key.digest(marker_text(domain)), domain.count(".") + 1
+            self._rows[PatternSet.ANCHORED].append((digest, marker, length, _NOWHERE, (), "", letters))
         self._markers = set()
         categories, taken = sorted(self._categories), len(self._files)  # the empty one first
         shapes, numbers = _numbered(self._shapes, list(self._categories), categories)
@@ -348,25 +326,28 @@ class Compiler:
         patterns: list[Patterns] = []
         done = 0
         for pool in PatternSet:
-
-            def tell(row: int, before: int = done) -> None:
-                progress(before + row)
-
-            rows = _without_duplicates(self._rows[pool])
-            duplicates += len(self._rows[pool]) - len(rows)
-            self._rows[pool].clear()
+            rows = self._rows[pool]
+            order: Callable[[_Row], Any] = _digest
+            if len(set(map(_digest, rows))) < len(rows):
+                taken, rows[:] = len(rows), _without_duplicates(rows)
+                duplicates += taken - len(rows)
+                order = partial(_in_order, numbers)
             rows.sort(key=_letters)
+            texts = list(map(_letters, rows))
             cut = Patterns()
             step, most = (SEGMENT_LETTERS, 1) if pool is PatternSet.FLOATING else (1, BUCKET)
-            for length, start, end in _cut(list(map(_letters, rows)), step, most):
-                cut.add(rows[start].letters[:length], start)
+            for length, shared, start, end in _cut(texts, step, most):
+                cut.letters.append(texts[start][:length])
+                cut.rows.append(start)
+                cut.shared.append(shared)
                 if end - start > 1:
-                    rows[start:end] = sorted(rows[start:end])
+                    rows[start:end] = sorted(rows[start:end], key=order)
                 if not len(cut) & 0x3FFF:
-                    tell(start)
+                    progress(done + start)
             unique = Rows.of(rows)
-            del rows
-            unique.renumber(numbers)
+            rows.clear()
+            del texts
+            unique.shapes = array("I", map(numbers.__getitem__, unique.shapes))
             for number, times in Counter(unique.shapes).items():
                 shape = shapes[number]
                 if shape.kind != MARKER:
@@ -384,7 +365,7 @@ class Compiler:
         self._networks = {}
         sieve = write_sieve(self._sieve_hosts, self._sieve_names, self._sieve_segments)
         self._key = self._key.fresh()
-        self._places = {}
+        self._above, self._places = {}, {}
         return Compiled(
             (pools[0], pools[1]),
             (patterns[0], patterns[1]),
@@ -398,41 +379,17 @@ class Compiler:
             files,
         )
 
-    def _append(
-        self,
-        pool: int,
-        letters: str,
-        text: str,
-        entry: Entry,
-        length: int,
-        below: bytes,
-        more: tuple[bytes, ...] = (),
-    ) -> None:
-        kind, _, _, _, allow, id_, category, expires, port, nocase, subdomains, _ = entry
-        look: tuple[object, ...] = (kind, category)
-        if allow or nocase or subdomains or expires or port or more:
-            look = (kind, category, allow, nocase, subdomains, expires, port, not more)
-        shape = self._shape_of.get(look)
-        if shape is None:
-            flags = (
-                (Flag.ALLOW if allow else 0)
-                | (Flag.NOCASE if nocase else 0)
-                | (Flag.SUBDOMAINS if subdomains else 0)
-                | (Flag.SEVERAL_PARAMS if more else 0)
-            )
-            number = self._categories.setdefault(category, len(self._categories))
-            shape = self._shape_of[look] = self._shape((int(kind), flags, number, expires, port))
-        row = (
-            self._key.digest(text),
-            shape,
-            min(length, MAX_LENGTH),
-            below,
-            more,
-            id_,
-            letters[:MAX_PATTERN],
+    def _shape(self, entry: Entry) -> int:
+        """Number of what an entry has in common with others."""
+        flags = (
+            (Flag.ALLOW if entry.allow else 0)
+            | (Flag.NOCASE if entry.nocase else 0)
+            | (Flag.SUBDOMAINS if entry.subdomains else 0)
+            | (Flag.SEVERAL_PARAMS if len(entry.params) > 1 else 0)
         )
-        # A named tuple's own constructor takes twice as long, a million times over.
-        self._rows[pool].append(tuple.__new__(Row, row))
+        category = self._categories.setdefault(entry.category, len(self._categories))
+        shape = int(entry.kind), flags, category, entry.expires, entry.port
+        return self._shapes.setdefault(shape, len(self._shapes))
 
     def _add_file(self, entry: Entry) -> None:
         algorithm, allow = entry.host, entry.allow
@@ -462,33 +419,47 @@ class Compiler:
             algorithms.setdefault(row.algorithm, [0, 0])[shapes[row.shape].allow] += 1
         return CompiledFiles(unique, shapes, dict(sorted(algorithms.items())))
 
-    def _place(self, host: str, subdomains: bool) -> tuple[str, bytes]:
-        """Letters of a host that a page is on, and which it is; many have more than one."""
-        if subdomains:
-            self._markers.add(host)
-        place = self._places.get(host)
-        if place is None:
-            if len(self._places) >= _MOST_PLACES:
-                self._places.clear()
-            key = self._key
-            place = self._places[host] = (host_letters(key, labels_of(host)), below_digest(key, host))
-        return place
+    def _domain(self, host: str) -> str:
+        """Letters of a domain. Nearly all differ from others' in their first label alone."""
+        label, dot, above = host.partition(".")
+        letters = self._above.get(above)
+        if letters is None:
+            if not dot or is_address(host):
+                return domain_letters(self._key, labels_of(host))
+            if len(self._above) >= _MOST_PLACES:
+                self._above.clear()
+            letters = self._above[above] = domain_letters(self._key, labels_of(above))
+        return letters + self._key.labels[label]
 
-    def _shape(self, shape: tuple[int, int, int, int, int]) -> int:
-        return self._shapes.setdefault(shape, len(self._shapes))
+    def _place(self, host: str) -> tuple[str, bytes, int]:
+        """Letters of a host that has pages, which it is, and its number in the sieve; many have several."""
+        if is_address(host):
+            # No name leads there: who asks for a page goes straight to the address.
+            self._networks[host.strip("[]")] = None
+        if len(self._places) >= _MOST_PLACES:
+            self._places.clear()
+        place = self._domain(host) + HOST_END, below_digest(self._key, host), crc32(host.encode())
+        self._places[host] = place
+        return place
 
     def _add_params(self) -> None:
         key = self._key
         # The rarest parameter finds the entry: of `view=1&id=7`, the one that the page's other
         # entries do not share.
-        frequency = Counter((e.host, e.path, p) for e in self._params for p in e.params)
+        several = {(entry.host, entry.path) for entry in self._params if len(entry.params) > 1}
+        frequency = Counter(
+            (e.host, e.path, p) for e in self._params if (e.host, e.path) in several for p in e.params
+        )
         for entry in self._params:
             host, path = entry.host, entry.path
             first, *others = sorted(entry.params, key=lambda p: (frequency[host, path, p], p))
-            letters, below = self._place(host, entry.subdomains)
-            more = tuple(key.digest(param_text(host, path, p)) for p in others)
-            self._sieve_hosts.append(crc32(host.encode()))
-            self._append(PatternSet.ANCHORED, letters, param_text(host, path, first), entry, 0, below, more)
+            letters, below, value = self._places.get(host) or self._place(host)
+            if entry.subdomains:
+                self._markers.add(host)
+            self._sieve_hosts.append(value)
+            digest, *more = (key.digest(param_text(host, path, p)) for p in (first, *others))
+            row = digest, self._shape(entry), 0, below, tuple(more), entry.id, letters[:MAX_PATTERN]
+            self._rows[PatternSet.ANCHORED].append(row)
         self._params = []
 
 
@@ -510,25 +481,30 @@ def _numbered(
     return sorted_shapes, [of_shape[shape] for shape in found]
 
 
-_letters, _digest = attrgetter("letters"), attrgetter("digest")
+_digest, _letters = itemgetter(0), itemgetter(6)
 _said = attrgetter("pool", "digest", "shape", "record")
 _FILE_SHAPE = FileRow._fields.index("shape")
 
 
-def _without_duplicates(rows: list[Row]) -> list[Row]:
+def _in_order(numbers: Sequence[int], row: _Row) -> tuple[Any, ...]:
+    """What rows of one pattern are sorted by, where some have one digest: with the number that their shape
+    gets."""
+    digest, shape, *rest = row
+    return digest, numbers[shape], *rest
+
+
+def _without_duplicates(rows: Iterable[_Row]) -> list[_Row]:
     """Rows without those that say the same: of some that differ in their ids alone the last in order stays,
     so any before none."""
-    if len(set(map(_digest, rows))) == len(rows):
-        return rows.copy()
-    unique: dict[tuple[Any, ...], Row] = {}
+    unique: dict[tuple[Any, ...], _Row] = {}
     for row in rows:
         said = row[:_ID]
-        if said not in unique or unique[said].id < row.id:
+        if said not in unique or unique[said][_ID] < row[_ID]:
             unique[said] = row
     return list(unique.values())
 
 
-def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int, int]]:
+def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int, int, int]]:
     """Cut sorted texts into groups that share a beginning.
 
     Args:
@@ -537,13 +513,14 @@ def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int,
         most: texts in a group, unless they are equal.
 
     Yields:
-        The length of the beginning, the group's first text and the one behind its last, in order.
+        In order, the length of the beginning, how much of it the group before shares, the group's first text
+        and the one behind its last.
     """
-    todo = [(0, len(texts), 0)] if texts else []
+    todo = [(0, len(texts), 0, 0)] if texts else []
     while todo:
-        start, end, length = todo.pop()
+        start, end, length, shared = todo.pop()
         if length and end - start <= most:
-            yield length, start, end
+            yield length, shared, start, end
             continue
         first = texts[start]
         common = _common(first, texts[end - 1])
@@ -551,7 +528,8 @@ def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int,
         if length and len(first) <= length:
             # What ends here comes first, and is all that ends here.
             group, start = start, bisect_right(texts, first, start, end)
-            yield length, group, start
+            yield length, shared, group, start
+            shared = length
         parts = []
         while start < end:
             beginning = texts[start][: length + step]
@@ -561,8 +539,10 @@ def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int,
             else:
                 while behind < end and texts[behind].startswith(beginning):
                     behind += 1
-            parts.append((start, behind, length + step))
+            parts.append((start, behind, length + step, shared))
             start = behind
+            if start < end:
+                shared = length if step == 1 else _common(beginning, texts[start])
         todo.extend(reversed(parts))
 
 

@@ -66,13 +66,14 @@ _IP_LIKE = re.compile(
     r"(?=[0-9\[A-Fa-f:])(?:\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?)"
 )
 # Most lines are plain names and pages, already canonical: one match each instead of ten.
-_LABELS = r"(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]"
+_LABELS = r"(?:[a-z0-9_\-]++\.)++(?!0x)[a-z0-9_\-]*[a-z_\-]"
+_SEGMENT = r"/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]++"
 _PLAIN_LINE = re.compile(
-    rf"(?:((?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]+)?({_LABELS})"
-    rf"|https?://(?:www\.)?((?!www\.){_LABELS})"
-    r"((?:/(?!\.)[A-Za-z0-9_\-.,~!$&'()+:;=@]+)*)"
-    r"(?:(/\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]+))?"
-    r")(?:[ \t]+id=([A-Za-z0-9._:\-]{1,128}))?(?:[ \t]+category=([A-Za-z0-9._\-]{1,64}))?\s*"
+    rf"(?:https?://(?:www\.)?((?!www\.){_LABELS})((?:{_SEGMENT})*+/?+)"
+    r"(?:(?<=/)(\*)|\?([A-Za-z0-9_\-.,~!$&'()+:;=@/?]++))?"
+    rf"|((?:0\.0\.0\.0|127\.0\.0\.1|::1?)[ \t]++)?({_LABELS})"
+    rf"|\*((?:{_SEGMENT})++/)\*"
+    r")(?:[ \t]++id=([A-Za-z0-9._:\-]{1,128}+))?(?:[ \t]++category=([A-Za-z0-9._\-]{1,64}+))?\s*+"
 ).fullmatch
 _PLAIN_FILE = re.compile(
     r"(sha256:[0-9a-f]{64}|sha1:[0-9a-f]{40}|md5:[0-9a-f]{32}|pdq:[0-9a-f]{64})"
@@ -164,9 +165,36 @@ def parse_line(line: str) -> tuple[Entry, ...]:
     """
     if len(line) > MAX_LINE:
         raise EntryError(MAX_LINE, f"line is longer than {MAX_LINE} characters")
-    entry = _plain(line)
-    if entry is not None:
-        return (entry,)
+    match = _PLAIN_LINE(line)
+    if match is None:
+        return _parse_odd(line)
+    page_host, path, star, query, sink, host, sequence, id_, category = match.groups("")
+    params = _NO_PARAMS
+    if page_host:
+        kind, host, path = Kind.PAGE, page_host, path or "/"
+        if star:
+            kind = Kind.PREFIX
+        elif query:
+            params = query_parameters(_without_entity(query))
+            kind = Kind.PARAMS if params else Kind.PAGE
+    elif sequence:
+        kind, path = Kind.PATH, sequence
+    elif sink:
+        kind = Kind.HOST
+        if host in HOSTS_OWN_NAMES:
+            return ()
+    else:
+        kind = Kind.DOMAIN
+    if id_ or category:
+        id_, category = without_telling(id_, category.lower(), host, path, params)
+    # A named tuple's own constructor takes twice as long, a million times over.
+    return (tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0)),)
+
+
+def _parse_odd(line: str) -> tuple[Entry, ...]:
+    """As `parse_line`, of a line that is not in canonical form, or has more than an id and a category."""
+    if (file := _plain_file(line)) is not None:
+        return (file,)
     plain = '"' not in line and "#" not in line
     words = line.split() if plain else _WORD.findall(_without_comment(line))
     if not words or words[0][0] == "!":
@@ -199,34 +227,8 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     return (_attributes(entry, list(enumerate(words))[1:], allow),)
 
 
-def _plain(line: str) -> Entry | None:
-    """The entry of a line already in canonical form, with nothing but an id and a category; else None."""
-    match = _PLAIN_LINE(line)
-    if match is None:
-        return _plain_file(line)
-    sink, host, page_host, path, star, query, id_, category = match.groups("")
-    params = _NO_PARAMS
-    if host:
-        kind = Kind.HOST if sink else Kind.DOMAIN
-        if sink and host in HOSTS_OWN_NAMES:
-            return None
-    else:
-        kind, host = Kind.PAGE, page_host
-        if star:
-            kind, path = Kind.PREFIX, path + "/"
-        elif query:
-            params = query_parameters(_without_entity(query))
-            kind = Kind.PARAMS if params else Kind.PAGE
-        path = path or "/"
-    category = category.lower()
-    if id_ or category:
-        id_, category = without_telling(id_, category, host, path, params)
-    # A named tuple's own constructor takes twice as long, a million times over.
-    return tuple.__new__(Entry, (kind, host, path, params, False, id_, category, 0, 0, False, False, 0))
-
-
 def _plain_file(line: str) -> Entry | None:
-    """As `_plain`, of a file; None too where something is wrong with it."""
+    """The entry of a file's line that is in canonical form; None too where something is wrong with it."""
     match = _PLAIN_FILE(line)
     if match is None:
         return None

@@ -5,7 +5,7 @@ spells any of it out. An entry is two things: its *letters*, a prefix of the hay
 request that it matches, and its *text*, whose keyed digest proves the match.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -173,6 +173,18 @@ def file_text(algorithm: str, digest: str) -> str:
     """Text of a file entry; `digest` is in lower-case hexadecimal."""
     return f"s{algorithm}:{digest}"
 
+
+BEGINNINGS: Mapping[Kind, str] = {
+    Kind.NETWORK: network_text(""),
+    Kind.ADDRESS: network_text(""),
+    Kind.NAME: name_text(""),
+    Kind.PATH: path_text(""),
+    Kind.DOMAIN: domain_text(""),
+    Kind.HOST: host_text(""),
+    Kind.PREFIX: prefix_text("", ""),
+    Kind.PAGE: page_text("", ""),
+}
+"""What the texts of kinds begin with that go on with an entry's host and path, of which one may be empty."""
 
 PAGE_KINDS = frozenset({int(Kind.PAGE), int(Kind.PREFIX), int(Kind.PARAMS)})
 """Kinds that need the path: a host that has only these is listed below host level."""

@@ -30,6 +30,7 @@ _APART = str.maketrans({chr(n): "-" for n in range(128) if not chr(n).isalnum()}
 _MANY = re.compile("-{2,}")
 _OTHER = re.compile(r"[^0-9a-z]+")
 _ACE = "xn--"
+_NO_LETTERS = bytes(n for n in range(128) if not chr(n).isalnum())
 
 
 def without_telling(id_: str, category: str, host: str, path: str, params: frozenset[str]) -> tuple[str, str]:
@@ -74,24 +75,34 @@ def tells(said: str, host: str, path: str, params: frozenset[str], *, words: boo
             entry's own; a category is a word for many. Of a host no single word is: it is nobody's name.
     """
     said = said.lower()
-    if host and _host_is_in(strip_www(host.partition("/")[0].strip("[]")), said):
-        return True
-    # Of most entries the first word tells that there is no more to look for.
-    first = path[1:].partition("/")[0].partition(".")[0].lower()
-    if first and not (first.isalnum() and first not in said):
-        found = _apart(said)
-        if any(_is_in(form, found, words=words) for form in _spellings(path)):
+    # Of most entries the first words tell that there is no more to look for.
+    if host:
+        name = strip_www(host) if host.startswith("www.") else host
+        first = name.partition(".")[0]
+        if not (first.isalnum() and first not in said) and _host_is_in(name, said):
             return True
-    if not (words and params):
-        return False
-    found = _apart(said)
-    forms = (form for param in params for form in _spellings(param.partition("=")[2]))
-    return any(_is_in(form, found, words=True) for form in forms)
+    if path:
+        first = path[1:].partition("/")[0].partition(".")[0].lower()
+        if first and not (first.isalnum() and first not in said):
+            found = _apart(said)
+            if any(_is_in(form, found, words=words) for form in _spellings(path)):
+                return True
+    if words and params:
+        values = [
+            value for param in params if (value := _value(param)).lower() in said or not value.isalnum()
+        ]
+        found = _apart(said) if values else ""
+        return any(_is_in(form, found, words=True) for value in values for form in _spellings(value))
+    return False
+
+
+def _value(param: str) -> str:
+    return param.partition("=")[2].lower()
 
 
 def _host_is_in(host: str, said: str) -> bool:
-    first = host.partition(".")[0]
-    if first.isalnum() and first not in said:
+    host = host.partition("/")[0].strip("[]")
+    if _ACE not in host and _letters(host) not in _letters(said):
         return False
     if ("." in host or ":" in host) and host in said:
         return True
@@ -109,6 +120,11 @@ def _host_is_in(host: str, said: str) -> bool:
         ):
             return True
     return False
+
+
+def _letters(text: str) -> bytes:
+    """The letters and digits of an identifier or a host."""
+    return text.encode().translate(None, _NO_LETTERS)
 
 
 def _is_in(form: str, found: str, *, words: bool, shortest: int = SHORTEST) -> bool:
