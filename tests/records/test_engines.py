@@ -24,7 +24,7 @@ from urlward.records.sql import (
     wipe_sqlite,
     writing,
 )
-from urlward.records.store import EventQuery, KeepingStore, StoreError
+from urlward.records.store import EventQuery, KeepingStore, Node, StoreError
 from urlward.records.stores import open_store
 
 SECRET = "s3cret-word"
@@ -189,6 +189,33 @@ def test_a_server_that_was_away_is_found_again(
     assert database.find(EventQuery()) == [an_event(1), an_event(0)]
     database.close()
     other.close()
+
+
+@pytest.mark.skipif(bool(without_server()), reason=without_server())
+def test_a_server_that_may_only_be_read_from_is_left_for_the_one_that_follows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str
+) -> None:
+    """As after a failover: its connections stay, and are as good as any but for writing."""
+    monkeypatch.setenv("RECORDS_URL", postgresql_url)
+    open_database(BY_ENVIRONMENT, tmp_path).close()
+    other = open_server(postgresql_url, "here").execution_options(isolation_level="AUTOCOMMIT")
+    name = f'"{other.url.database}"'
+    with other.connect() as connection:
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+        database = open_database(BY_ENVIRONMENT, tmp_path)
+        for write in (
+            lambda: database.write([an_event(0)]),
+            lambda: database.hold({"R": 1}, Node("gw1", "0a")),
+        ):
+            connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+            database.engine.dispose()
+            with pytest.raises(StoreError, match="read-only"):
+                write()
+            connection.execute(text("SET transaction_read_only = off"))
+            connection.execute(text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
+            write()
+    other.dispose()
+    database.close()
 
 
 def test_what_goes_wrong_is_one_line_without_values() -> None:

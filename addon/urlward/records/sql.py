@@ -37,6 +37,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
 
 from urlward.config.records import StoreTable
@@ -76,8 +77,8 @@ _versions = Table(
     Column("version", Integer, nullable=False),
 )
 
-_NOT_ALLOWED = "42501"
-"""PostgreSQL's code of a lack of privileges."""
+_NOT_ALLOWED, _READ_ONLY = "42501", "25006"
+"""PostgreSQL's codes of a lack of privileges, and of a transaction that writes where that may not be."""
 
 _LOCK = 0x75726C77617264
 """PostgreSQL's number of the lock by which one program at a time changes tables: ``urlward``."""
@@ -209,7 +210,15 @@ def open_server(url: str, where: str) -> Engine:
     # A server that is gone after it has taken a question: nothing is sent, so that only these find out.
     patience |= {"keepalives_idle": str(int(WAIT)), "keepalives_interval": "2", "keepalives_count": "5"}
     parsed = parsed.set(drivername="postgresql+psycopg").set(query={**patience, **parsed.query})
-    return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+
+    @event.listens_for(engine, "handle_error")
+    def leave(context: ExceptionContext) -> None:
+        # After a failover a server may go on as a standby, whose connections answer: new ones find the other.
+        if getattr(context.original_exception, "sqlstate", "") == _READ_ONLY:
+            context.is_disconnect = True
+
+    return engine
 
 
 def shown_url(url: str) -> str:
@@ -622,12 +631,12 @@ def _copy(connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]],
         _insert(connection, table, rows, conflict)
         return
     new, columns = f"new_{table.name}", _columns(table)
+    connection.exec_driver_sql(
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {new} ON COMMIT DELETE ROWS"  # noqa: S608
+        f" AS SELECT {columns} FROM {table.name} WITH NO DATA"
+    )
     cursor: Any = connection.connection.cursor()
     try:
-        cursor.execute(
-            f"CREATE TEMPORARY TABLE IF NOT EXISTS {new} ON COMMIT DELETE ROWS"  # noqa: S608
-            f" AS SELECT {columns} FROM {table.name} WITH NO DATA"
-        )
         with cursor.copy(f"COPY {new} ({columns}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
