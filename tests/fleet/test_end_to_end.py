@@ -37,11 +37,25 @@ node = "{{node}}"
 days = {{{{ blocks = 1, operations = 1 }}}}
 """
 PATIENT = """
+import sys
+from urlward.fleet import steer_sets
+from urlward.fleet.steer_sets import SharedSteerSet
 from urlward.gateway.steering import Steering
-share = Steering._share
-Steering._share = lambda self, connection, settle: share(self, connection, 30_000)
+
+share, see = Steering._share, SharedSteerSet._see
+Steering._share = lambda self, connection, settle: share(self, connection, 3_000)
+steer_sets.LEASE = 10.0
+
+async def seen(self):
+    await see(self)
+    if self._awaited():
+        print("fleet: waits for the other", file=sys.stderr, flush=True)
+        self._see = lambda: see(self)
+
+SharedSteerSet._see = seen
 """
-"""A node that waits for a processor is waited for: nothing would say that it has the address."""
+"""A node that waits for a processor is waited for, or it would not have the address yet. Each worker says from
+when on it waits for the other node: before, its answers do not."""
 
 
 class Valkey:
@@ -129,6 +143,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             )
             for net, each in zip(nets, folders, strict=True)
         )  # fmt: skip
+        for each in filters:
+            wait_for(
+                lambda each=each: each.log().count("fleet: waits for the other") >= 2, "both workers to meet"
+            )
         yield Pair(nets, filters, (folders[0] / "state", folders[1] / "state"), server)
 
 
@@ -139,15 +157,19 @@ def steered(net: Network, where: str) -> bool:
 def test_an_address_is_in_the_other_kernel_when_the_answer_is_read(pair: Pair) -> None:
     """Whichever worker answers, and whichever node."""
     a, b = pair.nets
-    for number in range(10):
-        asked, other = (a, b) if number % 2 else (b, a)
+
+    def attempt(asked: Network, other: Network, number: int) -> None:
         where = address(ask(asked, f"n{number}.blocked.example"))
         assert steered(asked, where)
         assert steered(other, where)
 
+    for number in range(10):
+        asked, other = (a, b) if number % 2 else (b, a)
+        while_alive(asked, partial(attempt, asked, other, number))
+
 
 def metric(state: Path, name: str) -> float:
-    text: str = ask_recorder(state, "metrics")["text"]
+    text: str = ask_recorder(state, "metrics", timeout=60)["text"]
     return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
@@ -204,7 +226,7 @@ def test_without_valkey_each_filters_on_and_both_merge_when_it_is_back(pair: Pai
     for each in pair.filters:
         wait_for(lambda each=each: "filters on with what it has" in each.log(), "the word that it is away")
     for state in pair.states:
-        alarms = partial(ask_recorder, state, "status")
+        alarms = partial(ask_recorder, state, "status", timeout=60)
         wait_for(lambda alarms=alarms: "worker" in alarms()["alarms"].get("fleet", ""), "the alarm")
     answers = 'urlward_fleet_answers_total{{outcome="{}"}}'.format
     before = [metric(state, answers("late")) for state in pair.states]

@@ -28,7 +28,7 @@ def why_not() -> str:
     return ""
 
 
-def lab(*arguments: str | Path, timeout: float = 240) -> "subprocess.CompletedProcess[str]":
+def lab(*arguments: str | Path, timeout: float = 400) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [*LAB, *map(str, arguments)],
         capture_output=True,

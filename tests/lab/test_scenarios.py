@@ -1,5 +1,6 @@
 """All shipped scenarios, two at a time in labs of their own; `smoke` alone in every run of the tests."""
 
+import re
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -32,9 +33,15 @@ def runs(
         pytest.skip(why)
     folder = tmp_path_factory.mktemp("reports")
 
+    def patient(name: str) -> Path:
+        """The scenario, with time for a machine that has others to do: two labs, and more tests."""
+        path = folder / f"{name}.toml"
+        path.write_text(re.sub(r"^within = .*$", "within = 60.0", shipped()[name].read_text(), flags=re.M))
+        return path
+
     def run(name: str) -> Done:
         more = ["--seconds", SECONDS[name]] if name in SECONDS else []
-        return folder / name, lab("run", name, "--report", folder / name, *more)
+        return folder / name, lab("run", patient(name), "--report", folder / name, *more)
 
     with ThreadPoolExecutor(2) as pool:
         # As selected: a lab that no test looks at need not run.
