@@ -10,13 +10,12 @@ Public suffixes are looked up offline (https://publicsuffix.org, both its sectio
 everything else.
 """
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
 from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple
 
-from cachetools import LRUCache
 from publicsuffixlist import PublicSuffixList
 
 from urlward.engine.digest import Key
@@ -146,7 +145,8 @@ class Hosts:
         self._by_key = [(key, [li for li in self._lists if li.key.id == key.id]) for key in self.keys]
         self._protected = Hosts(protected, size) if protected else None
         self._guards = any(li.guarded for li in self._lists)
-        self._listed: LRUCache[str, HostState] = LRUCache(size)
+        self._listed = OrderedDict[str, HostState]()
+        self._size = size
         self._addresses: dict[str, tuple[Rule, ...]] = {}
         # The common case asks one sieve in one call.
         alone = self._lists[0].sieve.may_list_host if len(self._lists) == 1 else None
@@ -183,9 +183,10 @@ class Hosts:
         states = self.recent.get(host)
         if states is not None:
             return states
-        if is_plain_host(host) and not self._may_list(host):
+        if is_plain_host(host):
             # A quiet host costs less to work out than to look after in a cache that keeps order.
-            states = ALL_QUIET
+            state = self._listed_state(host) if self._may_list(host) else QUIET
+            states = (state,) if state is not QUIET else ALL_QUIET
         else:
             states = tuple(map(self._state, host_readings(host)))
             if all(state is QUIET for state in states):
@@ -200,11 +201,20 @@ class Hosts:
         """The lists' state of a canonical host."""
         if not is_address(host) and not self._may_list(host):
             return QUIET
-        state = self._listed.get(host)
-        if state is None:
-            state = self._search(host)
-            if len(host) <= _LONG:
-                self._listed[host] = state
+        return self._listed_state(host)
+
+    def _listed_state(self, host: str) -> HostState:
+        """`_state` of a host that something may be listed on."""
+        listed = self._listed
+        state = listed.get(host)
+        if state is not None:
+            listed.move_to_end(host)
+            return state
+        state = self._search(host)
+        if len(host) <= _LONG:
+            listed[host] = state
+            if len(listed) > self._size:
+                listed.popitem(last=False)
         return state
 
     def _may_any_list(self, host: str) -> bool:
@@ -260,8 +270,7 @@ class Hosts:
         page_host = host if numeric else strip_www(host)
         page_letters = whole if page_host == host else host_letters(key, labels_of(page_host))
         below = -1
-        names = labels_before_suffix(host) if self._has_names and not numeric else ()
-
+        names: tuple[str, ...] | None = None
         digests = HostDigests(key, host, labels)
         for li in lists:
             domains: list[str] = []
@@ -270,24 +279,29 @@ class Hosts:
                     domains.append(_last_labels(labels, li.table.lengths[rule.row]))
                 else:
                     rules.append(rule)
-            if li.has_pages and below < 0:
-                below = below_number(key, page_host)
-            if li.has_pages and li.lists_below(page_letters, below):
-                spared = self._spared(li, host)
+            if li.has_pages:
+                if below < 0:
+                    below = below_number(key, page_host)
                 groups = li.groups_on(page_letters, below)
-                places.append(ListedHost(li, number, page_letters, page_host, below, groups, False, spared))
+                if groups or (groups is None and li.lists_below(page_letters, below)):
+                    spared = self._spared(host) if li.guarded else ""
+                    places.append(
+                        ListedHost(li, number, page_letters, page_host, below, groups, False, spared)
+                    )
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
-                    groups, spared = li.groups_on(letters, of_domain), self._spared(li, host, domain)
+                    groups = li.groups_on(letters, of_domain)
+                    spared = self._spared(host, domain) if li.guarded else ""
                     places.append(ListedHost(li, number, letters, domain, of_domain, groups, True, spared))
-            if names and li.has_names:
-                rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
+            if li.has_names and not numeric and li.sieve.may_list_name(labels):
+                if names is None:
+                    names = labels_before_suffix(host)
+                if names:
+                    rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
 
-    def _spared(self, li: LoadedList, host: str, domain: str = "") -> Spared:
+    def _spared(self, host: str, domain: str = "") -> Spared:
         """Part of a host that a guarded list's pages and prefixes cannot block: none, the root, or all."""
-        if not li.guarded:
-            return ""
         if domain and not labels_before_suffix(domain):
             return "all"
         return "root" if self.protects(host) else ""

@@ -9,7 +9,7 @@ it. One bisection then says which single automaton to search.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Buffer, Collection, Generator, Iterator, Mapping
+from collections.abc import Buffer, Collection, Generator, Iterable, Iterator, Mapping
 from itertools import batched, islice
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ type PageGroup = tuple[range, PageForms]
 """Rows that share a pattern, and what those on a host are."""
 
 type _Said = tuple[Action, str, str, int]
-"""What verdicts of rows of one shape have: action, kind, category, and the rank less what is the row's own."""
+"""What verdicts of rows of one shape have: action, kind, category, and rank less what is a row's own."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
 """Digests that confirm a row, by kind and length (`RowTable.lengths`); has every key that is looked up."""
@@ -205,15 +205,23 @@ class LoadedList:
 
     def confirmed(self, group: range, digests: Digests) -> Iterator[int]:
         """The rows of a group whose text has the digest that it must have."""
-        table = self.table
-        if len(group) > BUCKET:
-            found = [digest for form in self._summary(group).forms for digest in digests[form]]
-            for digest in found:
-                yield from table.matching(group, digest)
-            return
-        for row in group:
-            if table.digest(row) in digests[table.shape(row).kind, table.lengths[row]]:
+        table, shapes = self.table, self.table.shapes
+        size, row = len(group), group.start
+        if size == 1:
+            if table.digest(row) in digests[shapes[table.shape_numbers[row]].kind, table.lengths[row]]:
                 yield row
+            return
+        forms: Iterable[tuple[int, int]]
+        if size > BUCKET:
+            forms = self._summary(group).forms
+        else:
+            numbers = table.shape_numbers[row : group.stop].tolist()
+            lengths = table.lengths[row : group.stop].tolist()
+            alike = set(zip(numbers, lengths, strict=True))
+            forms = {(shapes[number].kind, length) for number, length in alike}
+        for form in forms:
+            for digest in digests[form]:
+                yield from table.matching(group, digest)
 
     def groups_on(self, letters: str, below: int) -> tuple[PageGroup, ...] | None:
         """The groups that have all pages, prefixes and parameters on a host; None where the path decides.
@@ -222,21 +230,24 @@ class LoadedList:
             letters: of the host.
             below: the number of it (`RowTable.below`).
         """
-        shard = self.shard(letters)
-        if shard is None:
+        if not self._shards:
             return ()
-        beyond = len(list(islice(shard.values(letters), 2))) > (letters in shard)
-        if beyond or shard is not self.shard(letters + _AFTER_ANY_LETTER):
+        behind = bisect_right(self._bounds, letters)
+        shard = self._shards[max(behind - 1, 0)]
+        if (behind < len(self._bounds) and self._bounds[behind].startswith(letters)) or len(
+            list(islice(shard.values(letters), 2))
+        ) > (letters in shard):
             return None  # patterns go on behind the host, as those of older releases do
-        return self.page_groups(letters, below)
+        return self._page_groups(shard, letters, below)
 
     def page_groups(self, letters: str, below: int) -> tuple[PageGroup, ...]:
         """The groups of rows on a host that the letters of the host, or of the host and a path, lead to."""
         shard = self.shard(letters)
-        if shard is None:
-            return ()
-        groups = (self.group(value) for _, value in shard.iter(letters))
-        return tuple((group, forms) for group in groups if (forms := self._page_forms(group, below)))
+        return self._page_groups(shard, letters, below) if shard is not None else ()
+
+    def _page_groups(self, shard: ahocorasick.Automaton, letters: str, below: int) -> tuple[PageGroup, ...]:
+        groups = [self.group(value) for _, value in shard.iter(letters)]
+        return tuple([(group, forms) for group in groups if (forms := self._page_forms(group, below))])
 
     def _page_forms(self, group: range, below: int) -> PageForms | None:
         if len(group) > BUCKET:
@@ -245,13 +256,16 @@ class LoadedList:
                 return None
             forms = summary.forms
         else:
-            table = self.table
-            if below not in table.below[group.start : group.stop].tolist():
+            table, rows = self.table, slice(group.start, group.stop)
+            belows = table.below[rows].tolist()
+            if below not in belows:
                 return None
-            rows = [row for row in group if self._is_below(row, below)]
-            if not rows:
+            numbers, lengths = table.shape_numbers[rows].tolist(), table.lengths[rows].tolist()
+            alike = {(n, length) for n, length, b in zip(numbers, lengths, belows, strict=True) if b == below}
+            kinds_and_lengths = [(table.shapes[number].kind, length) for number, length in alike]
+            forms = frozenset([form for form in kinds_and_lengths if form[0] >= Kind.PREFIX])
+            if not forms:
                 return None
-            forms = frozenset((table.shape(row).kind, table.lengths[row]) for row in rows)
         found = self._forms.get(forms)
         if found is None:
             # One object for all hosts: they are few, and so in the processor's caches.

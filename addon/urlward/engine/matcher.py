@@ -726,7 +726,9 @@ class _Judging(Work):
         if found is None:
             params = self._params_of(query, nocase=nocase)
             pairs = {param: name_and_value(param, nocase=nocase) for param in params}
-            values = Counter(name for name, _ in set(pairs.values()))
+            values = dict[str, int]()
+            for name, _ in set(pairs.values()):
+                values[name] = values.get(name, 0) + 1
             found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
             self._values[query, nocase] = found
         return found
@@ -748,8 +750,10 @@ def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[by
     return [digest, *li.table.further_params(row)] if shape.flags & Flag.SEVERAL_PARAMS else [digest]
 
 
-def _is_doubtful(params: Iterable[_Param]) -> bool:
+def _is_doubtful(params: Sequence[_Param]) -> bool:
     """Whether a name has values in a request beside these: origins differ in which of several they take."""
+    if len(params) == 1:
+        return params[0].values != 1
     found = set(params)
     values = Counter(param.name for param in found)
     return any(values[param.name] != param.values for param in found)

@@ -40,6 +40,11 @@ class Sieve(NamedTuple):
     names: frozenset[int] | None
     segments: frozenset[int] | None
 
+    def may_list_name(self, labels: Iterable[str]) -> bool:
+        """False where no entry is for a name that is one of these labels of a canonical host."""
+        names = self.names
+        return names is None or not names.isdisjoint([crc32(label.encode("latin-1")) for label in labels])
+
     def may_list_host(self, host: str) -> bool:
         """False where no entry is on this canonical host or a domain above it."""
         rest = host.encode("latin-1")

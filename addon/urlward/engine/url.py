@@ -45,14 +45,17 @@ _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullma
 _PLAIN_TO_ALL = re.compile(
     r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
 ).fullmatch
-# The same once more, less what may stand for a file: dots are in the last segment alone, and no `.php` has more
-# behind it.
+# The same once more, less what may stand for a file: dots are in the last segment alone, and no `.php` has
+# more behind it.
 _ONE_PAGE = re.compile(
     r"/(?:(?!\()[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++/)*+"
     r"(?:(?!\()[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++"
     r"(?:\.(?![pP][hH][pP].)[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++)*+)?+"
 ).fullmatch
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
+# The parameters of such a query are the same to all: no escapes, no blanks, no other marks between them, no names
+# with dots or brackets.
+_PLAIN_PARAMETERS = re.compile(r"[!$'()*,\-/0-9:=@A-Z^_`a-z{|}~\"<>\\&]*+").fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
 _RFC_AUTHORITY = re.compile(r"[^/?#]*").match
@@ -1057,6 +1060,8 @@ def request_parameters(query: str) -> frozenset[str]:
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
+    if _PLAIN_PARAMETERS(query) and query.count("&") <= _MAX_PARAMETERS:
+        return frozenset(_parameters(query.split("&")))
     query = canonical_query(query).replace("+", "%20")
     if query.count("&") + query.count(";") > _MAX_PARAMETERS:
         raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
@@ -1078,8 +1083,9 @@ def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
     Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``.
     """
     name, _, value = parameter.partition("=")
-    match = _NESTED_NAME(name)
-    return (match[1] if match else name).lower(), value.lower() if nocase else value
+    if ("[" in name or "]" in name) and (match := _NESTED_NAME(name)):
+        name = match[1]
+    return name.lower(), value.lower() if nocase else value
 
 
 def _parameters(pieces: list[str]) -> list[str]:
