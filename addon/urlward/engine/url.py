@@ -15,7 +15,7 @@ still reach an origin, which has its own idea of what is meant.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from typing import NamedTuple
@@ -97,6 +97,11 @@ _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
 _SLASHES = re.compile(r"/{2,}")
 _ENDS_IN_DOTS = re.compile(r"[/\\]\.\.?\Z").search
 _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.{1,3}(?:[/\\;]|\Z)").search
+# `/d../x` is `/d/../x` where a server puts a folder with a slash at its end in the place of `/d`.
+_DOTS_BEHIND_A_NAME = re.compile(r"[^/\\.](?<!%2[fF])(?<!%252[fF])(?<!%5[cC])(?<!%255[cC])\.\.[/\\;]").search
+_STEP_UP = re.compile(r"[/\\]\.\.(?:[/\\;]|\Z)").search
+_PLAIN_NAMES = re.compile(r"(?:/[0-9A-Za-z_~\-][0-9A-Za-z_~.\-]*)*").match
+_DOT_IN_A_NAME = re.compile(r"(?<=[^/.])\.").finditer
 _THREE_DOTS = re.compile(r"(?:^|(?<=[/\\]))\.{3}(?=[/\\;]|\Z)").sub
 _TWO_SLASHES = re.compile(r"[/\\]{2}").match
 # To WHATWG URL a backslash ends an authority, to RFC 3986 it does not; behind user information Node's
@@ -912,7 +917,7 @@ def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
         steps = dict.fromkeys((text, once, _unescape_once(once), unescaped))
         wholes += [_unescape(rest) for step in steps for rest in _behind_authority(step)]
     found = dict.fromkeys(map(_canonical, wholes), False)
-    if _DOT_SEGMENT(unescaped):
+    if _DOT_SEGMENT(unescaped) or _DOTS_BEHIND_A_NAME(unescaped):
         # Where no segment takes away another, what differs is only how segments are cut, and the finest
         # cut, which is the canonical one, has every page, folder and sequence that another has.
         _resolve_in_turn(text, unescaped, found, work, shorter=False)
@@ -978,6 +983,8 @@ def _resolve_in_turn(
     texts = {_ESCAPED_DOT.sub(".", text) for text in texts}
     # To Mojolicious three dots are one, to others a name.
     texts |= {_THREE_DOTS(".", text) for text in texts}
+    if _STEP_UP(unescaped):
+        texts.update(_cut_at_dots(start, work))
     seen = set[str]()
     for _ in range(_READ_DECODES + 1):
         if "\\" in unescaped:
@@ -995,12 +1002,27 @@ def _resolve_in_turn(
         resolved = {_without_dots(text, merge=False) for text in texts}
         resolved.update([_without_dots(text, merge=True) for text in texts if "//" in text])
         resolved.update([rest for text in resolved for rest in _behind_authority(text)])
+        # nginx has `/d../d/a` led to `/files/d/../d/a` by `location /d { alias /files/d/; }`.
+        dots = [(text, dot.start() + 1) for text in resolved if (dot := _DOTS_BEHIND_A_NAME(text))]
+        resolved.update([_without_dots(f"{text[:at]}/{text[at:]}", merge=False) for text, at in dots])
         for text in resolved:
             found.setdefault(_spelled(_unescape_in_segments(text)), shorter)
         texts |= resolved
         texts = {_unescape_once(text) for text in texts} | {
             _unescape_once(_slashes_kept(text)) for text in texts
         }
+
+
+def _cut_at_dots(path: str, work: Work) -> Iterator[str]:
+    """A path as Connect has it, to which a mounted folder ends at a dot, too: `/d.x/../a` is `/d/.x/../a`.
+
+    Raises:
+        UrlError: too much work.
+    """
+    names = _PLAIN_NAMES(path)
+    for dot in _DOT_IN_A_NAME(names[0] if names else ""):
+        work.spend(len(path))
+        yield f"{path[: dot.start()]}/{path[dot.start() :]}"
 
 
 def _slashes_kept(text: str) -> str:
