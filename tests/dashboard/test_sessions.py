@@ -2,8 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from urlward.dashboard import handler
 from urlward.dashboard.handler import SESSION, Sessions, Visitor
 from urlward.engine.errors import UrlwardError
+from urlward.state.folder import StateError
 from urlward.state.people import People, Person, add_person, change_role, remove_person
 from urlward.state.token import read_token
 
@@ -79,6 +81,15 @@ def test_sessions_outlive_the_process_but_not_the_person(state: Path, sessions: 
     again, _ = add_person(state, "Ann", "operator", "test", now=NOW)
     assert sessions.visitor(cookie, NOW) is None
     assert sessions.visitor(sessions.begin(again, NOW), NOW) is not None
+
+
+def test_a_full_disk_ends_none(state: Path, sessions: Sessions, ann: Person, monkeypatch: pytest.MonkeyPatch):
+    def write(path: Path, _: bytes) -> None:
+        raise StateError(f"{path}: No space left on device")
+
+    monkeypatch.setattr(handler, "write_private", write)
+    cookie = sessions.begin(ann, NOW)
+    assert Sessions(state, People(state)).visitor(cookie, NOW)
 
 
 def test_another_role_ends_sessions_for_good(state: Path, sessions: Sessions, ann: Person):

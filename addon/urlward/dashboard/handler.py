@@ -181,8 +181,10 @@ class Sessions:
         self._path = made_folder(state) / _FILE
         self._people = people
         with locked(state):
-            self._secret, self._ended = self._read()
-            self._write()
+            kept = self._read()
+            self._secret, self._ended = kept or (secrets.token_hex(32), {})
+            if kept is None:  # a full disk keeps nobody from the dashboard, nor `/healthz` from an answer
+                self._write()
         self.name = f"urlward-{hashlib.sha256(self._secret.encode()).hexdigest()[:8]}"
         """Name of the cookie. Cookies know no ports, and a machine may have more than one filter."""
 
@@ -218,14 +220,14 @@ class Sessions:
         with locked(self._path.parent):
             self._write()
 
-    def _read(self) -> tuple[str, dict[str, float]]:
+    def _read(self) -> tuple[str, dict[str, float]] | None:
         try:
             found = json.loads(read_regular(self._path))
             return str(found["secret"]), {str(id_): float(t) for id_, t in found["ended"].items()}
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
             if os.path.lexists(self._path) and not (isinstance(e, OSError) and not is_damage(e)):
                 set_aside(self._path.parent, self._path, "damaged", "whoever was in has to come in anew")
-            return secrets.token_hex(32), {}
+            return None
 
     def _write(self) -> None:
         kept = {"version": 1, "secret": self._secret, "ended": self._ended}
