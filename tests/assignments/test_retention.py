@@ -12,7 +12,7 @@ from records.support import in_the_heap
 from urlward.assignments import retention, schema
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
-from urlward.assignments.interval import AssignmentError, SightingKind
+from urlward.assignments.interval import MOST_APART, AssignmentError, SightingKind
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_purge,
@@ -23,6 +23,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
+from urlward.assignments.who import WhoQuestion, who
 from urlward.records import sql
 
 A = "192.0.2.7"
@@ -318,6 +319,23 @@ def test_what_is_held_stays_after_its_source(store: AssignmentStore, tmp_path: P
     assert held(store, FIXED, 380 * DAYS) == ["fixed"]
     release_assignments(store, "REF")
     assert purge_assignments(store, at(200 * DAYS), at(380 * DAYS)) == 1
+
+
+def test_what_is_held_answers_as_before_however_far_clocks_may_be_apart(
+    sqlite_store: AssignmentStore,
+) -> None:
+    """Who had it up to the first of that may have had it for the rest of that second."""
+    taken(
+        sqlite_store,
+        sighting(A, 0, 60, "anna", SightingKind.WHOLE),
+        sighting(A, 61, 9000, "berta", SightingKind.WHOLE),
+    )
+    question = WhoQuestion(A, None, at(3660.5), MOST_APART)
+    before = who(sqlite_store, question)
+    assert [one.interval.subscriber for one in before.candidates] == ["anna", "berta"]
+    hold_assignments(sqlite_store, "REF", at(900 * DAYS), [(A, 0, question.at)])
+    assert purge_assignments(sqlite_store, at(200 * DAYS), at(380 * DAYS)) == 0
+    assert who(sqlite_store, question) == before
 
 
 def test_each_nodes_sources_go_by_that_nodes_days(store: AssignmentStore) -> None:

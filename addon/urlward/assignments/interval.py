@@ -31,6 +31,10 @@ LAST_PORT = 65_535
 MOST_APART = 3_600_000
 """The most that clocks may be apart in a question, in ms: what is held has all candidates by that too."""
 
+SECOND = 1000
+"""In ms. Sources write whole seconds: what ended at one may have lasted to its end, and another's begun
+in it."""
+
 type Place = int
 type Sighting = tuple[Place, str, int, int, int, int, int, str, str, int]
 """What a source says at one point: place, network as text, first and last port, start, end (or `FOREVER`),

@@ -37,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy import table as named_table
 
 from urlward.assignments.deterministic import computed_in
-from urlward.assignments.interval import FOREVER, MOST_APART, AssignmentError, Ending, is_address
+from urlward.assignments.interval import FOREVER, MOST_APART, SECOND, AssignmentError, Ending, is_address
 from urlward.assignments.schema import (
     FILE,
     PART,
@@ -159,7 +159,7 @@ def held_rows(connection: Connection, now: int, reference: str | None = None) ->
         wanted = wanted.where(holds.c.reference == reference)
     found: dict[tuple[object, ...], Found] = {}
     for address, port, at in connection.execute(wanted).all():
-        since, until = at - MOST_APART, at + MOST_APART
+        since, until = at - MOST_APART - SECOND, at + MOST_APART
         rows = rows_in_force(connection, address, port or None, since, until)
         inner = [row.subscriber for _, row in rows if is_address(row.subscriber)]
         inner += [one[2] for one in computed_in(connection, address, port or None, since, until)]

@@ -8,6 +8,7 @@ from urlward.assignments.formats import DETERMINISTIC
 from urlward.assignments.interval import (
     FOREVER,
     LAST_PORT,
+    SECOND,
     AssignmentError,
     Ending,
     Interval,
@@ -21,7 +22,6 @@ _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
-_SECOND = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,10 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
     """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt."""
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
-    # Sources write whole seconds: what ended at one may have lasted to its end, and another's begun in it.
-    for one in store.find(question.address, question.port, since - _SECOND, until):
+    for one in store.find(question.address, question.port, since - SECOND, until):
         if one.end <= since and one.ending != Ending.ORDER:
-            within = one.end - one.end % _SECOND + _SECOND > since
-            if not within or (one.end % _SECOND and one.end != one.start + 1):
+            within = one.end - one.end % SECOND + SECOND > since
+            if not within or (one.end % SECOND and one.end != one.start + 1):
                 continue
             found.append(replace(one, ending=Ending.WITHIN))
         elif one.ending in _UNTOLD and until > one.source.read:
