@@ -276,6 +276,7 @@ def test_what_is_kept_of_the_operators_own_lists_may_be_damaged(
             if path.suffix == ".lock" and damage not in ("folder", "pipe", "unreadable"):
                 continue  # it has no content
             begins = f"{path}: "
+            wait_for(lambda begins=begins: f"\n{begins}" in f"\n{proxy.log()}", begins)  # type: ignore[misc]
             lines = [line for line in proxy.log().splitlines() if line.startswith(begins)]
             assert len(lines) == 1, (path, lines)
             assert "; set aside as damaged/" in lines[0]

@@ -54,8 +54,8 @@ async def seen(self):
 
 SharedSteerSet._see = seen
 """
-"""A node that waits for a processor is waited for, or it would not have the address yet. Each worker says from
-when on it waits for the other node: before, its answers do not."""
+"""A node that waits for a processor is waited for, or it would not have the address yet. Each worker says so:
+before it waits for the other node, its answers do not."""
 
 
 class Valkey:

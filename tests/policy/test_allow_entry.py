@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lists.support import SENTINEL, artifact
@@ -7,7 +7,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlError, UrlwardError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.engine.url import canonicalize
+from urlward.engine.url import canonicalize, split_url, target_readings
 from urlward.policy.allows import Allowed, allowed_by
 
 KEY = Key(bytes(range(32)))
@@ -67,6 +67,8 @@ def test_what_a_url_means(
 
 # What begins like a network path (`//host/`), some origins read as another host's.
 @given(target=st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda text: text[:1] not in "/\\"))
+@example(".\\")
+@example("a%2e/..;")
 def test_any_page_that_can_be_asked_for_can_be_allowed(target: str) -> None:
     url = f"http://{HOST}/{target}"
     try:
@@ -80,6 +82,9 @@ def test_any_page_that_can_be_asked_for_can_be_allowed(target: str) -> None:
     asked, fragment, _ = url.partition("#")
     if fragment and canonicalize(asked) != canonical:
         return  # blanks that stood before it are at the end now, and count for nothing
+    readings = target_readings(split_url(asked)[2])
+    if len({one.path for one in readings if not (one.shorter or one.respelled)}) > 1:
+        return  # some origins take it for another page, which has not been allowed
     assert found.check_url(asked).action == "allow"
     assert found.check_url(f"http://{HOST}{canonical.path}x/").blocked
 

@@ -126,7 +126,8 @@ async def test_one_that_hangs_is_replaced(
     monkeypatch.setattr(child, "START_WITHIN", 60.0 if said else 0.0)
     monkeypatch.setattr(child, "STARVED", 60 if said else 1)
     beats = "import os; os.write(request['channel'], b'{\"ready\": true}')\n" * said
-    runs(PROGRAM.replace("while True:", f"{beats}while True:"))
+    # Before it is heard of, or it may be stopped in between.
+    runs(PROGRAM.replace("signal.signal(", f"{beats}signal.signal(", 1))
     async with running(2):
         first = json.loads((await lines(out, 1))[0])[0]
         os.kill(first, signal.SIGSTOP)
