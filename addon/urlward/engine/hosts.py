@@ -181,8 +181,11 @@ class Hosts:
             UrlError: a name that cannot be judged.
         """
         states = self.recent.get(host)
-        if states is not None:
-            return states
+        return states if states is not None else self.new_states(host)
+
+    def new_states(self, host: str) -> tuple[HostState, ...]:
+        """`states` of a name that is not in `recent`."""
+        states: tuple[HostState, ...]
         if is_plain_host(host):
             # A quiet host costs less to work out than to look after in a cache that keeps order.
             state = self._listed_state(host) if self._may_list(host) else QUIET

@@ -120,7 +120,7 @@ class Matcher:
         """Decide on one request; `check_request` for a request that names one host."""
         states = self._recent.get(host)
         if states is None:
-            states = self._hosts.states(host)
+            states = self._hosts.new_states(host)
         if states is ALL_QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
             # one that a path sequence begins with. No other host is in it either.
@@ -213,18 +213,23 @@ class Matcher:
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
         path = reading.path
-        judging.spend(len(path) // _COMPARED, path.count("/") // _SEGMENTS_A_TEXT)
+        # As `Work.spend`, without the call.
+        size = len(path) // _COMPARED
+        judging.left -= size
+        if size and (segments := path.count("/") // _SEGMENTS_A_TEXT):
+            judging.spend(0, segments)
         anywhere: list[Verdict] = []
         if self._floating and (head := path[1 : path.rfind("/")]) and self._may_float(head):
             self._check_floating(path, judging, ports, now, anywhere)
         verdicts: list[Verdict] = []
         for rules, places in states:
-            found = anywhere.copy()
+            found = [*anywhere]
             for _, _, shape, verdict in rules:
                 if shape.port or shape.expires:
                     _judge(verdict, shape, ports, now, found)
                 else:
                     found.append(verdict)
+            judging.left -= size * len(places)
             for place in places:
                 self._search_place(place, reading, judging, False, ports, now, found)
                 if place.list.nocase:
@@ -236,6 +241,8 @@ class Matcher:
             verdicts.append(verdict)
             if verdict.action == "block":
                 break
+        if judging.left < 0:
+            judging.spend(0, 0)
         return verdicts
 
     def _check_floating(
@@ -327,7 +334,7 @@ class Matcher:
         """
         states = self._recent.get(host)
         if states is None:
-            states = self._hosts.states(host)
+            states = self._hosts.new_states(host)
         if states is ALL_QUIET:
             return ""
         levels = {level_of(state, self._floating_allows, now) for state in states}
@@ -468,6 +475,7 @@ class Matcher:
         """Add what entries say whose case does not count, where the reading has any."""
         lower, query = reading.path.lower(), reading.query
         if lower != reading.path or "%" in query or query.lower() != query:
+            judging.spend(len(lower) // _COMPARED, 0)
             self._search_place(place, reading._replace(path=lower), judging, True, ports, now, found)
 
     def _search_place(
@@ -482,17 +490,17 @@ class Matcher:
     ) -> None:
         li, keyed, letters, host, below, groups, _, _ = place
         path, query, _, script, _ = reading
-        judging.left -= len(path) // _COMPARED
         if groups is None:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
             groups = li.page_groups(f"{letters}{on_path}{PATH_END}", below)
-        key, matching = li.key, li.table.matching
+        key, table = li.key, li.table
         page = b""
         params: Mapping[bytes, str] = {}
         for group, (has_pages, prefixes, has_params) in groups:
+            among = table.digests(group)
             if has_pages and not script:
                 page = page or key.digest(f"{_PAGE}{host}{path}")
-                if rows := matching(group, page):
+                if (among is None or page in among) and (rows := table.matching(group, page)):
                     self._judge_rows(rows, place, Kind.PAGE, 0, judging, nocase, ports, now, found)
             cut = segments = 0
             for length in prefixes:
@@ -501,15 +509,15 @@ class Matcher:
                     segments += 1
                 if cut < 0:
                     break
-                judging.left -= len(path) // _COMPARED
+                judging.spend(len(path) // _COMPARED, 0)
                 digest = key.digest(f"{_PREFIX}{host}{path[: cut + 1]}")
-                if rows := matching(group, digest):
+                if (among is None or digest in among) and (rows := table.matching(group, digest)):
                     self._judge_rows(rows, place, Kind.PREFIX, length, judging, nocase, ports, now, found)
             if has_params and query:
                 beginning = param_text(host, path, "")
                 params = params or judging.digests(key, beginning, query, nocase=nocase)
                 for digest in params:
-                    if rows := matching(group, digest):
+                    if (among is None or digest in among) and (rows := table.matching(group, digest)):
                         asked = beginning, query, params, digest
                         self._judge_rows(
                             rows, place, Kind.PARAMS, 0, judging, nocase, ports, now, found, asked
@@ -561,7 +569,7 @@ class Matcher:
                 if not all(d in params for d in several):
                     continue
                 values = judging.values(query, nocase=nocase)
-                doubtful = _is_doubtful([values[params[d]] for d in several]) and not judging.is_own(
+                doubtful = _is_doubtful([params[d] for d in several], values) and not judging.is_own(
                     li.key, page, query, several, nocase=nocase
                 )
             if shape.port or shape.expires or doubtful:
@@ -675,12 +683,11 @@ def _told(verdicts: list[Verdict]) -> Verdict:
     return next((verdict for verdict in said if verdict.action == "monitor"), said[-1] if said else PASS)
 
 
-class _Param(NamedTuple):
-    """A parameter of a request, as `name_and_value` has it, and how many values its name has."""
+class _Values(NamedTuple):
+    """The parameters of a query, as `name_and_value` has them, and how many values each name has."""
 
-    name: str
-    value: str
-    values: int
+    pairs: Mapping[str, tuple[str, str]]
+    of_name: Mapping[str, int]
 
 
 type _Asked = tuple[str, str, Mapping[bytes, str], bytes]
@@ -695,7 +702,7 @@ class _Judging(Work):
         return {}
 
     @cached_property
-    def _values(self) -> dict[tuple[str, bool], dict[str, _Param]]:
+    def _values(self) -> dict[tuple[str, bool], _Values]:
         return {}
 
     @cached_property
@@ -720,17 +727,16 @@ class _Judging(Work):
         self.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
         return dict(zip(key.digests(page, params), params, strict=True))
 
-    def values(self, query: str, *, nocase: bool) -> dict[str, _Param]:
+    def values(self, query: str, *, nocase: bool) -> _Values:
         """The parameters of a query, taken apart."""
         found = self._values.get((query, nocase))
         if found is None:
             params = self._params_of(query, nocase=nocase)
             pairs = {param: name_and_value(param, nocase=nocase) for param in params}
-            values = dict[str, int]()
+            of_name: dict[str, int] = {}
             for name, _ in set(pairs.values()):
-                values[name] = values.get(name, 0) + 1
-            found = {param: _Param(name, value, values[name]) for param, (name, value) in pairs.items()}
-            self._values[query, nocase] = found
+                of_name[name] = of_name.get(name, 0) + 1
+            found = self._values[query, nocase] = _Values(pairs, of_name)
         return found
 
     def is_own(self, key: Key, page: str, query: str, digests: Sequence[bytes], *, nocase: bool) -> bool:
@@ -750,10 +756,10 @@ def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[by
     return [digest, *li.table.further_params(row)] if shape.flags & Flag.SEVERAL_PARAMS else [digest]
 
 
-def _is_doubtful(params: Sequence[_Param]) -> bool:
+def _is_doubtful(params: Iterable[str], values: _Values) -> bool:
     """Whether a name has values in a request beside these: origins differ in which of several they take."""
-    if len(params) == 1:
-        return params[0].values != 1
-    found = set(params)
-    values = Counter(param.name for param in found)
-    return any(values[param.name] != param.values for param in found)
+    pairs, of_name = values
+    found = {pairs[param] for param in params}
+    if len(found) == 1:
+        return of_name[found.pop()[0]] != 1
+    return any(of_name[name] != count for name, count in Counter(name for name, _ in found).items())

@@ -50,21 +50,18 @@ class Sieve(NamedTuple):
         rest = host.encode("latin-1")
         if len(rest) > _LONG_HOST:
             return True
-        names = self.names
+        bits, names, _ = self
         if names is None or (names and not names.isdisjoint(map(crc32, rest.split(b".")))):
             return True
-        bits, mask = self.bits, len(self.bits) * 8 - 1
-        while True:
+        mask = len(bits) * 8 - 1
+        while rest:
             value = crc32(rest)
-            slot = value & mask
-            if bits[slot >> 3] >> (slot & 7) & 1:
+            if bits[(value & mask) >> 3] >> (value & 7) & 1:
                 slot = _second(value) & mask
                 if bits[slot >> 3] >> (slot & 7) & 1:
                     return True
-            dot = rest.find(b".")
-            if dot < 0:
-                return False
-            rest = rest[dot + 1 :]
+            rest = rest.partition(b".")[2]
+        return False
 
 
 def may_list_domain(bits: bytes, value: int) -> bool:

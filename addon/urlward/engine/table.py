@@ -121,6 +121,13 @@ class RowTable(_Attributes):
         digests = bytes(self._params[start * DIGEST_SIZE : end * DIGEST_SIZE])
         return [digests[i : i + DIGEST_SIZE] for i in range(0, len(digests), DIGEST_SIZE)]
 
+    def digests(self, group: range) -> bytes | None:
+        """The digests of a group one behind the other; None where they are too many to look through."""
+        start, end = group.start, group.stop
+        if end - start > _FEW:
+            return None
+        return bytes(self._digests[start * DIGEST_SIZE : end * DIGEST_SIZE])
+
     def matching(self, group: range, digest: bytes) -> range:
         """The rows of a group, which are sorted by digest, that have this one."""
         start, end = low, high = group.start, group.stop

@@ -53,8 +53,8 @@ _ONE_PAGE = re.compile(
     r"(?:\.(?![pP][hH][pP].)[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++)*+)?+"
 ).fullmatch
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
-# The parameters of such a query are the same to all: no escapes, no blanks, no other marks between them, no names
-# with dots or brackets.
+# The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
+# dots or brackets.
 _PLAIN_PARAMETERS = re.compile(r"[!$'()*,\-/0-9:=@A-Z^_`a-z{|}~\"<>\\&]*+").fullmatch
 _PLAIN_QUERY = re.compile(r"[!$'()*+,\-./0-9:;=?@A-Z\[\]^_`a-z{|}~\"<>\\&]*").fullmatch
 _AUTHORITY = re.compile(r"[^/\\?#]*").match
@@ -289,9 +289,8 @@ def canonical_host(host: str) -> str:
     raise UrlError("host has no canonical form")
 
 
-def is_plain_host(host: str) -> bool:
-    """Whether a name as sent is canonical, the same to every origin, and no address."""
-    return _PLAIN_HOST.match(host) is not None
+is_plain_host = _PLAIN_HOST.match
+"""Whether a name as sent is canonical, the same to every origin, and no address."""
 
 
 def host_readings(host: str) -> tuple[str, ...]:
@@ -497,9 +496,8 @@ class Reading(NamedTuple):
     respelled: bool = False
 
 
-def is_plain_path(path: str) -> bool:
-    """Whether a path as sent is canonical, and the same to every origin."""
-    return _PLAIN_TO_ALL(path) is not None
+is_plain_path = _PLAIN_TO_ALL
+"""Whether a path as sent is canonical, and the same to every origin."""
 
 
 def canonical_path(path: str) -> str:
