@@ -57,8 +57,8 @@ SLICE = 0.002
 """Seconds that loading works before traffic has its turn."""
 
 PAUSE = 0.03
-"""Seconds between two steps of freeing a list. Mimalloc gives back what has been free for some 10 ms, and only
-when more becomes free beside it: without a pause it would keep a third of the list."""
+"""Seconds between two steps of freeing a list. Mimalloc gives back what has been free for some 10 ms, once
+more becomes free beside it: without a pause it would keep a third of the list."""
 
 
 @dataclass(frozen=True, slots=True)
