@@ -126,6 +126,7 @@ def test_a_list_that_is_released_holds_no_byte_of_its_artifact() -> None:
         pictures = found.perceptual()
         for _ in loaded.release():
             pass
+        assert not hasattr(loaded, "sieve"), "what is freed last is given back only with the next list"
         mapped.close()  # raises where anything still refers to it
     assert len(pictures[0].rows) == 4
 

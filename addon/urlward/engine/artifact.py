@@ -337,7 +337,7 @@ def networks(artifact: Artifact, key: Key) -> list[str]:
     Raises:
         ArtifactError: not sealed under this key.
     """
-    result: list[str] = json.loads(key.unseal(bytes(artifact.sections[Section.NETWORKS])))
+    result: list[str] = json.loads(key.unseal(artifact.sections[Section.NETWORKS]))
     return result
 
 

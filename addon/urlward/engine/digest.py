@@ -8,7 +8,7 @@ BLAKE2b's personalisation, so that a digest made for one use says nothing about 
 import re
 from binascii import Error as BinasciiError
 from binascii import b2a_base64, unhexlify
-from collections.abc import Callable, Iterable
+from collections.abc import Buffer, Callable, Iterable
 from copy import copy
 from hashlib import blake2b
 
@@ -116,14 +116,15 @@ class Key:
         nonce = blake2b(data, key=self._seal, digest_size=12, person=b"urlward nonce").digest()
         return nonce + ChaCha20Poly1305(self._seal).encrypt(nonce, data, self.id)
 
-    def unseal(self, sealed: bytes) -> bytes:
+    def unseal(self, sealed: Buffer) -> bytes:
         """Undo `seal`.
 
         Raises:
             ArtifactError: not sealed under this key, or changed since.
         """
         try:
-            return ChaCha20Poly1305(self._seal).decrypt(sealed[:12], sealed[12:], self.id)
+            view = memoryview(sealed)
+            return ChaCha20Poly1305(self._seal).decrypt(view[:12], view[12:], self.id)
         except (InvalidTag, ValueError) as e:
             raise ArtifactError("a sealed section does not open under this key") from e
 

@@ -356,6 +356,7 @@ class LoadedList:
         list itself goes could take for ever: a matcher is part of a cycle, which the collector need never
         look at (`gc.freeze`).
         """
+        del self.sieve
         while self._shards:
             self._shards.pop()
             yield
@@ -370,7 +371,7 @@ class LoadedList:
     def _build(self) -> Generator[None]:
         sections = self.artifact.sections
         shared, added = sections[Section.SHARED], sections[Section.ADDED]
-        letters = bytes(sections[Section.LETTERS]).decode("latin-1")
+        letters = str(sections[Section.LETTERS], "latin-1")
         yield
         yield from self.table.check()
         yield from self._say(self.table, self._said, self._of_shape)
@@ -483,11 +484,10 @@ def loading(
     artifact = yield from parsing(data)
     check_key(artifact.header, key)
     try:
-        sealed = bytes(artifact.sections[Section.SIEVE])
-        yield
-        unsealed = key.unseal(sealed)
+        unsealed = key.unseal(artifact.sections[Section.SIEVE])
         yield
         sieve = read_sieve(unsealed)
+        del unsealed
         yield
         loaded = LoadedList(artifact, key, sieve, name, guarded=guarded)
         yield

@@ -110,4 +110,5 @@ def _values(packed: bytes) -> frozenset[int] | None:
     count = len(packed) // 4
     if count > _MOST:
         return None
-    return frozenset(struct.unpack(f"<{count}I", packed))
+    # Out of a set it takes half the memory: one that grows makes room for more.
+    return frozenset(set(struct.unpack(f"<{count}I", packed)))
