@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from browsing import COLOURS, NEEDS_SHELL, axe_violations, contrast, heard, launched, luminance
-from urlward.proxy.block_page import BlockNotice, BlockPage, BlockPageSettings
+from urlward.config import PageTable
+from urlward.proxy.block_page import BlockNotice, BlockPage
 
 pytestmark = NEEDS_SHELL
 
@@ -66,11 +67,11 @@ def serving(page: BlockPage) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    settings = BlockPageSettings(
+    settings = PageTable(
         operator="Example" * 12,  # no place to break it
         authority_url="https://operator.example/blocking",
         objection="https://operator.example/" + "a" * 90,
-        help_links=(("Example helpline", "https://help.example/"),),
+        help=[{"label": "Example helpline", "url": "https://help.example/"}],
     )
     with serving(BlockPage(settings)) as site:
         yield site

@@ -12,8 +12,9 @@ from conftest import wait_for
 from e2e import test_block_page_browser
 from e2e.objection_support import OPERATOR, Desks
 from e2e.test_block_page_browser import LANGUAGES, OVERFLOWING, REFERENCE, WIDTHS, Site, opened, serving
+from urlward.config import ObjectionsTable, PageTable
 from urlward.objections.objections import message_of
-from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.block_page import BlockPage
 
 pytestmark = NEEDS_SHELL
 
@@ -31,7 +32,7 @@ def desks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desks]:
 
 @pytest.fixture(scope="module")
 def site(desks: Desks) -> Iterator[Site]:
-    page = BlockPage(BlockPageSettings(operator=OPERATOR, objection_form=desks.url))
+    page = BlockPage(PageTable(operator=OPERATOR), objections=ObjectionsTable(url=desks.url))
     with serving(page) as site:
         yield site
 

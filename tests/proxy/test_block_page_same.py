@@ -8,7 +8,8 @@ import pytest
 from proxy.driver import NOW, make_matcher
 from proxy.test_guard import answered
 from proxy.test_names import to
-from urlward.proxy.block_page import BlockNotice, BlockPage, BlockPageSettings, BlockResponse
+from urlward.config import ObjectionsTable, PageTable
+from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import read_request_head
 from urlward.proxy.names import Place
@@ -44,7 +45,7 @@ class Watched(BlockPage):
     def __init__(self) -> None:
         self.notices: list[BlockNotice] = []
         self.rendered = 0
-        super().__init__(BlockPageSettings(objection_form="http://gateway.example:8091/"))
+        super().__init__(PageTable(), objections=ObjectionsTable(url="http://gateway.example:8091/"))
 
     def render(self, notice: BlockNotice, **preferences: Any) -> BlockResponse:
         self.notices.append(notice)

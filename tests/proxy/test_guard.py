@@ -8,11 +8,12 @@ from mitmproxy.http import Request
 
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_names import request, to
+from urlward.config import PageTable
 from urlward.engine.errors import UrlError
-from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
+from urlward.proxy.block_page import BlockPage, BlockResponse
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import read_request_head
-from urlward.proxy.names import NO_NAMES, Names, Place
+from urlward.proxy.names import NO_NAMES, Names, Place, head_of
 
 LINES = (
     "blocked.example id=E-1 category=phishing",
@@ -29,14 +30,14 @@ LINES = (
 
 def guard(**changes: Any) -> Guard:
     matcher = make_matcher(*LINES)
-    return Guard(lambda: matcher, BlockPage(BlockPageSettings()), clock=lambda: NOW, **changes)
+    return Guard(lambda: matcher, BlockPage(PageTable()), clock=lambda: NOW, **changes)
 
 
 def broken(**changes: Any) -> Guard:
     def fail() -> Any:
         raise RuntimeError("http://blocked.example/secret")
 
-    return Guard(fail, BlockPage(BlockPageSettings()), clock=lambda: NOW, **changes)
+    return Guard(fail, BlockPage(PageTable()), clock=lambda: NOW, **changes)
 
 
 def answered(answer: BlockResponse | Names) -> BlockResponse:
@@ -46,6 +47,9 @@ def answered(answer: BlockResponse | Names) -> BlockResponse:
 
 def for_host(host: str, path: str = "/", **changes: Any) -> Request:
     return request((b"Host", host.encode()), path=path.encode(), **changes)
+
+
+PLAIN = head_of(for_host("plain.example"))
 
 
 @pytest.mark.parametrize(
@@ -139,8 +143,10 @@ def test_addresses() -> None:
     assert not g.address_allowed(context, NO_NAMES, "192.0.2.66")
     assert g.lists_address("192.0.2.66", 80, context.client)
     assert not g.lists_address("192.0.2.7", 80, context.client)
-    assert g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.7", 80) is None
-    answer = g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.66", 80)
+    assert g.answer_connected(PLAIN, NO_NAMES, context.client, "192.0.2.7", 80) is None
+    answer = g.answer_connected(
+        head_of(for_host("plain.example")), NO_NAMES, context.client, "192.0.2.66", 80
+    )
     assert answered(answer).status == 451
 
 
@@ -153,7 +159,9 @@ def test_a_fault_is_one_line_with_a_count(on_error: str, caplog: pytest.LogCaptu
     assert g.tls(context, b"plain.example")[0] == ("relay" if passes else "refuse")
     assert g.address_allowed(context, NO_NAMES, "192.0.2.7") is passes
     assert g.lists_address("192.0.2.7", 80, context.client) is not passes
-    connected = g.answer_connected(for_host("plain.example"), NO_NAMES, context.client, "192.0.2.7", 80)
+    connected = g.answer_connected(
+        head_of(for_host("plain.example")), NO_NAMES, context.client, "192.0.2.7", 80
+    )
     assert (connected is None) is passes
     assert g.lists_any_address()
     outcome = "passed" if passes else "blocked"
@@ -285,7 +293,7 @@ def test_addresses_that_names_lead_to_are_told_once(caplog: pytest.LogCaptureFix
     for told in (False, True):
         names = names._replace(told=told)
         assert g.address_allowed(context, names, "192.0.2.66")
-        assert g.answer_connected(request, names, client, "192.0.2.66", 80) is None
+        assert g.answer_connected(head_of(request), names, client, "192.0.2.66", 80) is None
         assert words(caplog) == ["would-block E-3"] * 2
 
 

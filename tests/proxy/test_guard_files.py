@@ -10,12 +10,13 @@ from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_guard_policy import SCHOOL, of
 from proxy.test_guard_policy import guard as with_policy
+from urlward.config import PageTable
 from urlward.engine.verdict import Verdict
 from urlward.feeds.learn import Learner, Match
-from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.block_page import BlockPage
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import read_request_head
-from urlward.proxy.names import Names
+from urlward.proxy.names import Names, head_of
 from urlward.records.event import Event
 from urlward.records.worker import KnownFile, Recording
 
@@ -37,7 +38,7 @@ class Learned(Learner):
 
 def guard(**changes: Any) -> Guard:
     matcher = make_matcher("blocked.example")
-    return Guard(lambda: matcher, BlockPage(BlockPageSettings()), clock=lambda: NOW, **changes)
+    return Guard(lambda: matcher, BlockPage(PageTable()), clock=lambda: NOW, **changes)
 
 
 def met(g: Guard, verdict: Verdict = LISTED, file: KnownFile = FILE) -> int | None:
@@ -45,7 +46,7 @@ def met(g: Guard, verdict: Verdict = LISTED, file: KnownFile = FILE) -> int | No
     context, request = make_context(), for_host("plain.example", "/a/picture.jpg")
     names = g.answer(request, context)
     assert isinstance(names, Names)
-    answer = g.known_file(verdict, file, names, context.client, request)
+    answer = g.known_file(verdict, file, names, context.client, head_of(request))
     return None if answer is None else answer.status
 
 
@@ -89,7 +90,7 @@ def test_the_page_has_the_reference_of_the_event_and_the_group(
     context, request = of(SCHOOL), for_host("plain.example", "/a/picture.jpg")
     names = g.answer(request, context)
     assert isinstance(names, Names)
-    answer = g.known_file(LISTED, FILE, names, context.client, request)
+    answer = g.known_file(LISTED, FILE, names, context.client, head_of(request))
     assert answer is not None
     assert told[0].reference.encode() in answer.body
     assert b"Example School" in answer.body

@@ -9,10 +9,10 @@ from mitmproxy.proxy.context import Context
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_names import to
-from urlward.config import Config
+from urlward.config import Config, PageTable
 from urlward.engine.matcher import Matcher
 from urlward.policy.policy import Policy
-from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
+from urlward.proxy.block_page import BlockPage, BlockResponse
 from urlward.proxy.guard import DecisionLog, Guard
 from urlward.proxy.head import read_request_head
 from urlward.proxy.names import Names, Place
@@ -49,7 +49,7 @@ FREE, WATCHED, SCHOOL, NOTHING, ANYONE = (f"203.0.113.{n}" for n in (1, 2, 3, 4,
 
 
 def page(operator: str) -> BlockPage:
-    return BlockPage(BlockPageSettings(operator=operator))
+    return BlockPage(PageTable(operator=operator))
 
 
 def guard(**changes: Any) -> Guard:

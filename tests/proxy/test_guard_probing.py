@@ -8,8 +8,9 @@ from mitmproxy.connection import Client
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import LINES, for_host
 from proxy.test_names import to
+from urlward.config import PageTable
 from urlward.engine.verdict import Verdict
-from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
+from urlward.proxy.block_page import BlockPage, BlockResponse
 from urlward.proxy.guard import Guard
 from urlward.proxy.names import NO_NAMES, Names
 
@@ -36,7 +37,7 @@ def guard(probing: Probing, **changes: Any) -> Guard:
     matcher = make_matcher(*LINES)
     return Guard(
         lambda: matcher,
-        BlockPage(BlockPageSettings()),
+        BlockPage(PageTable()),
         clock=lambda: NOW,
         probing=probing,
         **changes,  # type: ignore[arg-type]

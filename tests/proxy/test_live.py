@@ -8,9 +8,10 @@ import pytest
 from mitmproxy.connection import Client
 
 from proxy.driver import make_context, make_matcher
+from urlward.config import PageTable
 from urlward.engine.matcher import Matcher
 from urlward.proxy import runner
-from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.block_page import BlockPage
 from urlward.proxy.guard import Guard
 from urlward.proxy.live import HEAD_TIMEOUT, Live
 from urlward.proxy.names import Names
@@ -63,7 +64,7 @@ class Lists:
     matcher: Matcher = OLD
 
     def guard(self, **changes: Any) -> Guard:
-        return Guard(lambda: self.matcher, BlockPage(BlockPageSettings()), **changes)
+        return Guard(lambda: self.matcher, BlockPage(PageTable()), **changes)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,7 @@ async def test_a_fault_does_as_the_operator_says() -> None:
     for on_error, cut in (("block", 1), ("pass", 0)):
         live = Live()
         live.add(Member(names("a.test", "/")))
-        guard = Guard(fail, BlockPage(BlockPageSettings()), on_error=on_error)
+        guard = Guard(fail, BlockPage(PageTable()), on_error=on_error)
         assert await live.recheck(guard) == cut
 
 

@@ -6,7 +6,8 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.test import taddons, tflow
 
 from engine.support import matcher
-from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
+from urlward.config import PageTable
+from urlward.proxy.block_page import BlockPage, BlockResponse
 from urlward.proxy.guard import Guard
 
 LINES = ("http://page.test/listed.html", "http://page.test/dir/*", "whole.test", "*/seq/one/*")
@@ -14,7 +15,7 @@ LINES = ("http://page.test/listed.html", "http://page.test/dir/*", "whole.test",
 
 def status(host: str, path: str) -> int:
     lists = matcher(*LINES)
-    guard = Guard(lambda: lists, BlockPage(BlockPageSettings()))
+    guard = Guard(lambda: lists, BlockPage(PageTable()))
     request = http.Request.make("GET", "http://page.test/", headers={})
     request.data.host, request.data.authority = "", b""
     request.data.path = path.encode("latin-1")

@@ -10,10 +10,11 @@ from lists.support import SECRET
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_names import to
+from urlward.config import PageTable
 from urlward.engine.digest import Key
 from urlward.engine.verdict import Verdict
 from urlward.feeds.keeper import Keeper, Taken
-from urlward.proxy.block_page import BlockPage, BlockPageSettings
+from urlward.proxy.block_page import BlockPage
 from urlward.proxy.guard import Guard
 from urlward.records.event import Event
 from urlward.records.worker import Recording
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("compiles_here")
 
 def guard(recording: Recording, **changes: Any) -> Guard:
     matcher = make_matcher("blocked.example id=E-1 category=phishing", "192.0.2.66 id=E-2")
-    page = BlockPage(BlockPageSettings())
+    page = BlockPage(PageTable())
     return Guard(lambda: matcher, page, recording=recording, clock=lambda: NOW, **changes)
 
 
@@ -81,7 +82,7 @@ async def test_faults_and_refusals_are_counted(recording: Recording, told: list[
     def fail() -> Any:
         raise RuntimeError
 
-    g = Guard(fail, BlockPage(BlockPageSettings()), recording=recording, clock=lambda: NOW)
+    g = Guard(fail, BlockPage(PageTable()), recording=recording, clock=lambda: NOW)
     g.answer(for_host("plain.example"), make_context())
     guard(recording).answer(for_host("not a host"), make_context())
     counted = recording.metrics.snapshot()

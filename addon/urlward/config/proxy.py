@@ -116,7 +116,18 @@ class HelpLink(Table):
 
 
 class PageTable(Table):
-    """``[page]``: texts of the block page; see `urlward.proxy.block_page.BlockPageSettings`."""
+    """``[page]``: texts of the block page; every key has a working default (`urlward.proxy.block_page`).
+
+    Attributes:
+        operator: who blocks, by name.
+        authority_url: http(s) URL of who implements the block.
+        objection: how to object: an http(s), ``mailto:`` or ``tel:`` URL, an e-mail address, a phone number,
+            or a line of text. None leaves the general sentence alone.
+        help: places that help.
+        template_dir: a folder with a ``block.html.j2`` or ``block.txt.j2`` that replaces the shipped one.
+        default_language: the language of a client that asks for none that we have.
+        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.page.words`).
+    """
 
     operator: str = ""
     authority_url: str | None = None

@@ -19,10 +19,10 @@ from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable, port_table
 from urlward.engine.errors import UrlwardError
 from urlward.proxy.block_page import BlockResponse, plain
-from urlward.proxy.head import RequestFields, RequestHead
+from urlward.proxy.head import RequestHead
 from urlward.proxy.layers import answer_now
 from urlward.proxy.mitm import Socks5AuthData
-from urlward.proxy.names import Client
+from urlward.proxy.names import Client, head_of
 from urlward.proxy.passwords import Passwords
 
 PAC_PATHS: Final = (b"/proxy.pac", b"/wpad.dat")
@@ -199,8 +199,7 @@ class Authentication:
 
     async def _takes(self, flow: http.HTTPFlow) -> bool:
         request = flow.request
-        fields = RequestFields(1, keep_alive=True, all=list(request.headers.fields))
-        head = RequestHead(request.data.method, b"", fields)
+        head = head_of(request)
 
         def ask(done: Callable[[], None]) -> Any:
             answer = self._urlward.access.refusal(head, request.port, flow.client_conn, done)

@@ -25,7 +25,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData, TlsData
 
-from urlward.config import Config, FilesTable, FleetTable, ObjectionsTable, PageTable, Problem, read_config
+from urlward.config import Config, FilesTable, FleetTable, Problem, read_config
 from urlward.config.tables import split_address
 from urlward.engine.digest import derived
 from urlward.engine.errors import UrlwardError
@@ -49,7 +49,7 @@ from urlward.process import keep_private
 from urlward.proxy.acceptor import ACCEPT_AGAIN
 from urlward.proxy.access import Access, is_inside
 from urlward.proxy.authority import validity_trouble
-from urlward.proxy.block_page import BlockPage, BlockPageSettings, BlockResponse
+from urlward.proxy.block_page import BlockPage, BlockResponse
 from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, start_service
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.connection import is_local
@@ -920,33 +920,12 @@ def block_pages(config: Config, status: int) -> tuple[dict[str, BlockPage], list
     pages, problems = {}, []
     for name, table in {"": config.page, **config.pages}.items():
         try:
-            pages[name] = BlockPage(_page_settings(table, status, config.objections))
+            pages[name] = BlockPage(table, status=status, objections=config.objections)
         except BlockPageError as e:
-            if e.key == "status":
-                problems.append(Problem(e.key, e.message, in_file=False))
-                continue
-            key, _, label = e.key.partition(".")
             place = f"pages.{name}" if name else "page"
-            known = {"objection_form": "objections.url", "help_links": f"{place}.help"}
-            text = f"{label}: {e.message}" if key == "help_links" else e.message
-            problems.append(Problem(known.get(key, f"{place}.{e.key}"), text))
+            key = {"status": "status", "objection_form": "objections.url"}.get(e.key, f"{place}.{e.key}")
+            problems.append(Problem(key, e.message, in_file=e.key != "status"))
     return pages, problems
-
-
-def _page_settings(page: PageTable, status: int, objections: ObjectionsTable | None) -> BlockPageSettings:
-    """The block page's settings from its table, and that of the form on it."""
-    return BlockPageSettings(
-        status=status,
-        operator=page.operator,
-        authority_url=page.authority_url,
-        objection=page.objection,
-        objection_form=objections.url if objections is not None else None,
-        objection_length=objections.max_length if objections is not None else 0,
-        help_links=tuple((link.label, link.url) for link in page.help),
-        texts=page.texts,
-        template_dir=Path(page.template_dir) if page.template_dir else None,
-        default_language=page.default_language,
-    )
 
 
 async def _end(child: Child) -> None:

@@ -17,7 +17,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import cache, lru_cache
 from http import HTTPStatus
@@ -29,6 +29,7 @@ import can_ada
 from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
+from urlward.config import HelpLink, ObjectionsTable, PageTable
 from urlward.page.words import (
     MAX_VALUE,
     SHARED,
@@ -194,38 +195,6 @@ def describe(error: Exception) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockPageSettings:
-    """Settings of the block page; every key has a working default.
-
-    Attributes:
-        status: 451 (RFC 7725) or 403.
-        operator: who blocks, by name; empty for each language's own "your network operator".
-        authority_url: http(s) URL of who implements the block, the target of ``rel="blocked-by"`` (RFC 7725
-            sec. 4). Without one the link is a ``data:`` URL (RFC 2397) holding the operator's name.
-        objection: how to object: an http(s), ``mailto:`` or ``tel:`` URL, an e-mail address, a phone number,
-            or a line of text. None leaves the general sentence alone.
-        objection_form: http(s) URL without query, to which a form on the HTML page posts ``reference`` and
-            ``message``; the page's other forms name it. None for no form.
-        objection_length: characters that such a message may have.
-        help_links: label and URL of each place that helps.
-        texts: changes to the shipped texts, by language tag and key (see :mod:`urlward.page.words`).
-        template_dir: a folder with a ``block.html.j2`` or ``block.txt.j2`` that replaces the shipped one.
-        default_language: the language of a client that asks for none that we have.
-    """
-
-    status: int = 451
-    operator: str = ""
-    authority_url: str | None = None
-    objection: str | None = None
-    objection_form: str | None = None
-    objection_length: int = 1000
-    help_links: tuple[tuple[str, str], ...] | Mapping[str, str] = ()
-    texts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    template_dir: Path | None = None
-    default_language: str = "en"
-
-
-@dataclass(frozen=True, slots=True)
 class BlockNotice:
     """Facts of one hit that a block page shows; ``reference`` is the one in the log."""
 
@@ -253,31 +222,44 @@ class _Skeleton:
 
 
 class BlockPage:
-    """Renderer of block pages from one set of settings. It may be used from several threads."""
+    """Renderer of block pages from one set of settings. It may be used from several threads.
 
-    def __init__(self, settings: BlockPageSettings) -> None:
-        """Read texts and templates and try each once.
+    Args:
+        page: the settings. The operator's name is each language's own "your network operator" where empty.
+            The authority's URL, of who implements the block, is the target of ``rel="blocked-by"`` (RFC 7725
+            sec. 4); without one the link is a ``data:`` URL (RFC 2397) holding the operator's name.
+        status: 451 (RFC 7725) or 403.
+        objections: where a form on the HTML page posts ``reference`` and ``message``; the page's other forms
+            name it. None for no form.
 
-        Raises:
-            BlockPageError: a setting cannot be used; the error names it.
-        """
-        if settings.status not in (HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS, HTTPStatus.FORBIDDEN):
-            raise BlockPageError("status", f"{settings.status!r} is not 451 or 403")
-        if has_controls(settings.operator):
+    Raises:
+        BlockPageError: a setting cannot be used; the error names it. Texts and templates are tried once.
+    """
+
+    def __init__(
+        self,
+        page: PageTable,
+        *,
+        status: int = HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,
+        objections: ObjectionsTable | None = None,
+    ) -> None:
+        if status not in (HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS, HTTPStatus.FORBIDDEN):
+            raise BlockPageError("status", f"{status!r} is not 451 or 403")
+        if has_controls(page.operator):
             raise BlockPageError("operator", "holds a control character")
-        self._status = HTTPStatus(settings.status)
-        self._operator = settings.operator.strip()
-        self._authority = _checked("authority_url", parse_web_url, settings.authority_url)
-        self._objection = _checked("objection", parse_contact, settings.objection)
-        self._form_url = _checked("objection_form", parse_web_url, settings.objection_form)
-        self._form_length = settings.objection_length
-        self._help_links = _help_links(settings.help_links)
-        self._texts = load_texts(settings.texts)
+        self._status = HTTPStatus(status)
+        self._operator = page.operator.strip()
+        self._authority = _checked("authority_url", parse_web_url, page.authority_url)
+        self._objection = _checked("objection", parse_contact, page.objection)
+        self._form_url = objections and _checked("objection_form", parse_web_url, objections.url)
+        self._form_length = objections and objections.max_length
+        self._help_links = tuple(map(_help_link, page.help))
+        self._texts = load_texts(page.texts)
         self._form_texts = form_texts(self._texts) if self._form_url else None
-        self._default_language = normal_tag(settings.default_language)
+        self._default_language = normal_tag(page.default_language)
         if self._default_language not in self._texts:
-            raise BlockPageError("default_language", f"no texts for {settings.default_language!r}")
-        self._templates = load_templates(settings.template_dir)
+            raise BlockPageError("default_language", f"no texts for {page.default_language!r}")
+        self._templates = load_templates(Path(page.template_dir) if page.template_dir else None)
         self._choose = lru_cache(maxsize=1024)(self._negotiate)
         self._skeleton = lru_cache(maxsize=512)(self._build_skeleton)
         self._try_templates()
@@ -411,13 +393,13 @@ def new_reference(random: Callable[[int], bytes] = os.urandom) -> str:
     return f"{letters[:4]}-{letters[4:8]}-{letters[8:]}"
 
 
-def _help_links(links: tuple[tuple[str, str], ...] | Mapping[str, str]) -> tuple[Contact, ...]:
-    contacts = []
-    for label, url in links.items() if isinstance(links, Mapping) else links:
-        if not label.strip() or has_controls(label):
-            raise BlockPageError("help_links", f"{label!r} is not a label that can be read")
-        contacts.append(Contact(label.strip(), _checked(f"help_links.{label}", parse_link, url)))
-    return tuple(contacts)
+def _help_link(link: HelpLink) -> Contact:
+    if not link.label.strip() or has_controls(link.label):
+        raise BlockPageError("help", f"{link.label!r} is not a label that can be read")
+    try:
+        return Contact(link.label.strip(), parse_link(link.url))
+    except ValueError as error:
+        raise BlockPageError("help", f"{link.label}: {error}") from error
 
 
 def _checked[T](key: str, parse: Callable[[str], T], value: str | None) -> T | None:

@@ -19,7 +19,6 @@ from urlward.proxy.addon import Urlward, speaks
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
 from urlward.proxy.poller import Share
-from urlward.proxy.probing import MAX_WAIT, Probing
 from urlward.proxy.session import Mode, Session, SessionClient
 from urlward.proxy.workers import Worker, is_first
 
@@ -86,8 +85,9 @@ class Front(Mode):
         session = Session(self, sock, SessionClient(peername, mode), address, share, tls=tls)
         try:
             session.begin()
-            if self.addon.probing is not None and self.addon.probing.slowing:
-                self._pace(session, self.addon.probing)
+            probing = self.addon.probing
+            if probing is not None and probing.slowing and (wait := probing.connecting(session.client)):
+                probing.hold(session.client, wait)
         except BaseException:
             session.cut()
             raise
@@ -98,15 +98,6 @@ class Front(Mode):
             return original_destination(sock)
         host, port = sock.getsockname()[:2]
         return host.partition("%")[0], port
-
-    def _pace(self, session: Session, probing: Probing) -> None:
-        """Delay a slowed client."""
-        wait = probing.connecting(session.client)
-        if wait > MAX_WAIT:
-            session.cut()
-        elif wait:
-            session.slow(held=True)
-            self.loop.call_later(wait, lambda: session.slow(held=False))
 
 
 def listen_in_front(addon: Urlward, worker: Worker) -> None:

@@ -36,10 +36,11 @@ from urlward.proxy.names import (
     NO_NAMES,
     Client,
     Context,
+    FlowPlace,
     Names,
     Place,
     as_address,
-    names_of,
+    head_of,
     names_of_tls,
 )
 from urlward.proxy.probing import Probing
@@ -232,31 +233,20 @@ class Guard:
         self._shows_page = self.tls_block == "page" and self.intercept != "none"
 
     def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
-        """Decide on a request: the response it gets from the filter, or the names it passes under.
+        """Decide on a request of mitmproxy's: the response it gets from the filter, or the names it passes
+        under.
 
         Never raises.
         """
-        self._asked(context.client)
-        head = request.data.method == b"HEAD"
-        start = perf_counter()
-        try:
-            names = names_of(request, context)
-            if names.hosts and names.hosts[0] == self.canary.name:
-                return self._canary_page(names, context.client)
-            verdict = self._verdict(names, context.client)
-            if self._metrics is not None:
-                # By the only clock that mitmproxy has; one that was set meanwhile tells nothing.
-                waited = time.time() - request.timestamp_start - (perf_counter() - start)
-                self._measure("match", verdict, start, start - (waited if 0 < waited < _LONGEST else 0.0))
-            return self._listed(verdict, names, request, context.client) if verdict.listed else names
-        except UrlError as e:
-            self.refused("match")
-            return plain(400, str(e), head=head)
-        except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
-            return self._failed(e, context.client, head) or NO_NAMES
+        # By the only clock that mitmproxy has; one that was set meanwhile tells nothing.
+        waited = time.time() - request.timestamp_start
+        arrived = perf_counter() - (waited if 0 < waited < _LONGEST else 0.0)
+        return self.answer_head(
+            head_of(request), FlowPlace(request, context), context.client, arrived=arrived
+        )
 
     def answer_head(
-        self, head: RequestHead, place: Place, client: Client, *, arrived: float = 0.0
+        self, head: RequestHead, place: Place | FlowPlace, client: Client, *, arrived: float = 0.0
     ) -> BlockResponse | Names:
         """Decide on a request head that the HTTP layer has read; otherwise as `answer`.
 
@@ -281,7 +271,8 @@ class Guard:
             else:
                 verdict = self._verdict(names, client)
             listed = verdict is not PASS and verdict.listed
-            if listed and head.method == b"CONNECT" and self._shows_page and len(hosts) == 1:
+            is_tunnel = head.method == b"CONNECT" and place.shows_inside
+            if listed and is_tunnel and self._shows_page and len(hosts) == 1:
                 return names  # the block page is shown inside the tunnel, where browsers take it
             if self._metrics is not None:
                 self._measure("match", verdict, start, arrived)
@@ -379,14 +370,14 @@ class Guard:
         return self.monitor or not verdict.blocked
 
     def answer_connected(
-        self, request: http.Request | RequestHead, names: Names, client: Client, address: str, port: int
+        self, head: RequestHead, names: Names, client: Client, address: str, port: int
     ) -> BlockResponse | None:
         """Decide again when a host's address is known: the response where the address is listed, or None.
 
         Never raises.
 
         Args:
-            request: it.
+            head: of the request.
             names: that it passed under.
             client: whose it is.
             address: of the connection to the origin.
@@ -394,11 +385,10 @@ class Guard:
         """
         try:
             verdict = self._check_address(address, port, client)
-            answer = self._listed(verdict, names, request, client) if verdict.listed else None
+            answer = self._listed(verdict, names, head, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
         except Exception as e:  # noqa: BLE001 - as above
-            method = request.method if isinstance(request, RequestHead) else request.data.method
-            return self._failed(e, client, method == b"HEAD")
+            return self._failed(e, client, head.method == b"HEAD")
 
     def lists_address(self, address: str, port: int, client: Client) -> bool:
         """Whether a name must not be connected to because of the address that it has. Never raises."""
@@ -467,7 +457,7 @@ class Guard:
         found: KnownFile,
         names: Names,
         client: Client,
-        request: http.Request | RequestHead | None = None,
+        head: RequestHead | None = None,
     ) -> BlockResponse | None:
         """Log a response that is a known file, and have its URL learned where its action says so. Never
         raises.
@@ -478,7 +468,7 @@ class Guard:
             found: the file, with the action that is configured.
             names: that the request passed under.
             client: whose it is.
-            request: whose response it is; None where it is not at hand.
+            head: of the request whose response it is; None where it is not at hand.
 
         Returns:
             The response in its place, where nothing of it has been sent; where something has, the connection
@@ -492,7 +482,7 @@ class Guard:
             hit = self._hit(said, names, client, view, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
-            is_learned = action != "alert" and _stands_for_itself(request) and _is_plain(names, client)
+            is_learned = action != "alert" and _stands_for_itself(head) and _is_plain(names, client)
             if self.learner is not None and is_learned and (url := hit.url()) is not None:
                 self.learner.learn(
                     Match(
@@ -508,7 +498,7 @@ class Guard:
                         found.folder,
                     )
                 )
-            return self._page(hit, view, request, client) if is_cut else None
+            return self._page(hit, view, head, client) if is_cut else None
         except Exception as e:  # noqa: BLE001 - the decision stands, whatever becomes of its record
             self._log.failure(e, client, action)
             return plain(451, f"Blocked. Reference: {reference}", head=False) if is_cut else None
@@ -601,7 +591,7 @@ class Guard:
         )
 
     def _listed(
-        self, verdict: Verdict, names: Names, request: http.Request | RequestHead, client: Client
+        self, verdict: Verdict, names: Names, head: RequestHead, client: Client
     ) -> BlockResponse | Names:
         """The response to a listed request."""
         if self._only_told(verdict):
@@ -610,22 +600,15 @@ class Guard:
         hit = self._hit(verdict, names, client, view)
         self._log.block(hit)
         self._drew(client, verdict)
-        return self._page(hit, view, request, client)
+        return self._page(hit, view, head, client)
 
-    def _page(
-        self, hit: Hit, view: View, request: http.Request | RequestHead | None, client: Client
-    ) -> BlockResponse:
+    def _page(self, hit: Hit, view: View, asked: RequestHead | None, client: Client) -> BlockResponse:
         """The block page for a hit, as the client wants it where that is known."""
         verdict, reference, page = hit.verdict, hit.reference, self.pages.get(view.page, self.page)
         head, accept, language = False, "", ""
-        if isinstance(request, RequestHead):
-            head = request.method == b"HEAD"
-            accept, language = (
-                request.get(name).decode("latin-1") for name in (b"accept", b"accept-language")
-            )
-        elif request is not None:
-            head = request.data.method == b"HEAD"
-            accept, language = (request.headers.get(name, "") for name in ("accept", "accept-language"))
+        if asked is not None:
+            head = asked.method == b"HEAD"
+            accept, language = (asked.get(name).decode("latin-1") for name in (b"accept", b"accept-language"))
         try:
             return page.render(
                 BlockNotice(reference, verdict.list, verdict.category or None),
@@ -670,12 +653,10 @@ def _url(names: Names) -> str | None:
     return canonical_url(f"http://{readings[0]}{names.target or '/'}") if readings else None
 
 
-def _stands_for_itself(request: http.Request | RequestHead | None) -> bool:
+def _stands_for_itself(head: RequestHead | None) -> bool:
     """Whether the response would be anybody's who asks for the URL: other methods, or a body, have servers
     give back what they are sent, under a URL that is everybody's."""
-    if isinstance(request, RequestHead):
-        return request.method == b"GET" and request.fields.length == 0
-    return request is None or (request.method == "GET" and not request.raw_content)
+    return head is None or (head.method == b"GET" and head.fields.length == 0)
 
 
 def _is_plain(names: Names, client: Client) -> bool:

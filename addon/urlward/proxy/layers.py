@@ -27,7 +27,7 @@ from urlward.proxy.guard import Guard
 from urlward.proxy.head import MAX_HEAD
 from urlward.proxy.live import Live
 from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, transport_of
-from urlward.proxy.names import NO_NAMES, Client, Names, is_multiplexed
+from urlward.proxy.names import NO_NAMES, Client, Names, head_of, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, Ends
@@ -193,7 +193,7 @@ class WardHttpStream(Carried, mitm.HttpStream):
             return False
         address = str(error) if error else connection.peername and connection.peername[0]
         answer = (
-            self._guard.answer_connected(request, self._names, self.client, address, request.port)
+            self._guard.answer_connected(head_of(request), self._names, self.client, address, request.port)
             if address
             else None
         )

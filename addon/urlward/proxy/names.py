@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
@@ -17,7 +17,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import split_authority
-from urlward.proxy.head import RequestHead, frames_to_some
+from urlward.proxy.head import RequestFields, RequestHead, frames_to_some
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 # Node's `url.parse`, and Express with it, takes what is in no name for the beginning of the path.
@@ -116,6 +116,9 @@ class Place:
         "_asked", "_by_name", "_destination", "_host", "_known", "_quiet", "_scheme_port", "_told", "address",
         "port", "sni",
     )  # fmt: skip
+
+    shows_inside: Final = True
+    """Whether TLS in a tunnel ends here, so that a block page can be shown inside it."""
 
     def __init__(self, context: Context, *, https: bool = False) -> None:
         self.sni = (sni_of(context) or b"").decode("latin-1")
@@ -247,6 +250,28 @@ def _read_hosts(
 
 
 _read_hosts_lately = lru_cache(_REMEMBERED)(_read_hosts)
+
+
+class FlowPlace(NamedTuple):
+    """The same of one request that mitmproxy has read."""
+
+    request: http.Request
+    context: Context
+    shows_inside: bool = False
+
+    def names(self, _: RequestHead) -> Names:
+        """The names in the request and around it, as `names_of`."""
+        return names_of(self.request, self.context)
+
+    def is_quiet(self, names: Names, matcher: Matcher) -> bool:  # noqa: ARG002 - asked once
+        """Not known."""
+        return False
+
+
+def head_of(request: http.Request) -> RequestHead:
+    """What is read here of a request's head that mitmproxy has read."""
+    fields = RequestFields(1, keep_alive=True, all=list(request.headers.fields))
+    return RequestHead(request.data.method, b"", fields)
 
 
 def names_of(request: http.Request, context: Context) -> Names:

@@ -90,7 +90,7 @@ class Probing:
 
     _table: ProbingTable
     _alarm: Callable[[Probe], None]
-    _hold: Callable[[Client, float], None]
+    hold: Callable[[Client, float], None]
     _clock: Callable[[], float] = time.monotonic
     shared: "SharedProbing | None" = None
     slowing: bool = False
@@ -163,7 +163,7 @@ class Probing:
         """A client asks for something; its connection is held until its next moment, if it is slowed."""
         wait = self._take(client, connects=False)
         if wait:
-            self._hold(client, wait)
+            self.hold(client, wait)
 
     def connecting(self, client: Client) -> float:
         """Reserve a slowed client's next moment for the connection it opens.
