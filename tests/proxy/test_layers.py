@@ -209,6 +209,38 @@ def test_another_addons_answer_to_a_streamed_request() -> None:
     assert driver.opened == []
 
 
+@pytest.mark.parametrize(
+    ("hook", "body"), [("requestheaders", "abc"), ("requestheaders", ""), ("request", "")]
+)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"path": "/listed", "host_header": "paged.example"},
+        {"host": "blocked.example"},
+        {"url": "http://paged.example/listed"},
+        {"url": "http://other.example/", "host_header": "www.other.example"},
+    ],
+)
+def test_what_another_addon_makes_of_a_request_is_judged(
+    hook: str, body: str, changes: dict[str, str]
+) -> None:
+    def change(command: commands.StartHook) -> None:
+        stream_bodies(command)
+        if command.name == hook:
+            for name, value in changes.items():
+                setattr(command.flow.request, name, value)  # type: ignore[attr-defined]
+
+    driver = Driver(WardHttpLayer(make_context(), HTTPMode.regular, guard(), Live(), nobody), on_hook=change)
+    driver.receive(
+        get("plain.example", more=f"Content-Length: {len(body)}\r\n", method="POST") + body.encode()
+    )
+    if changes.get("url") == "http://other.example/":
+        assert driver.to_server.startswith(b"POST / HTTP/1.1\r\nHost: www.other.example\r\n")
+    else:
+        assert driver.to_client.startswith(b"HTTP/1.1 451 ")
+        assert driver.opened == []
+
+
 # -- HTTP/1 connections
 
 

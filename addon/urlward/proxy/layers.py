@@ -11,6 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
 from math import inf
 from typing import Any, Protocol, runtime_checkable
 
@@ -128,6 +129,7 @@ class WardHttpStream(Carried, mitm.HttpStream):
         self._lookup = lookup
         self._names = NO_NAMES
         self._answered = False
+        self._judged: object = None
         self._late: LateRequest | None = None
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
@@ -165,7 +167,15 @@ class WardHttpStream(Carried, mitm.HttpStream):
             if not is_multiplexed(self.context):
                 chunked = "chunked" in event.request.headers.get("transfer-encoding", "").lower()
                 self._late = LateRequest.in_content(event.request.data.method, chunked=chunked)
-            yield from super().state_wait_for_request_headers(event)
+            passing = super().state_wait_for_request_headers(event)
+            reply = None
+            with suppress(StopIteration):
+                while True:
+                    command = passing.send(reply)
+                    if isinstance(command, mitm.HttpRequestHeadersHook):
+                        # mitmproxy has made of it what it will, and other addons have yet to see it.
+                        self._judged = _asked(self.flow.request)
+                    reply = yield command
             return
         self.flow = http.HTTPFlow(self.context.client, self.context.server)
         self.flow.request = event.request
@@ -181,8 +191,15 @@ class WardHttpStream(Carried, mitm.HttpStream):
         return (yield from super().check_invalid(request))
 
     def make_server_connection(self) -> layer.CommandGenerator[bool]:
-        """Connect, unless the name turns out to have a listed address."""
+        """Connect, unless the name turns out to have a listed address, or another addon has made a request of
+        this one that is listed."""
         request, server = self.flow.request, self.flow.server_conn
+        if _asked(request) != self._judged and request.data.method != b"CONNECT":
+            answer = self._guard.answer(request, self.context)
+            if isinstance(answer, BlockResponse):
+                yield from self._answer(answer, self.client_state == self.state_done)
+                return False
+            self._names = answer
         connection, error = yield mitm.GetHttpConnection(
             (request.host, request.port), request.scheme == "https", server.via, server.transport_protocol
         )
@@ -192,13 +209,13 @@ class WardHttpStream(Carried, mitm.HttpStream):
             )
             return False
         address = str(error) if error else connection.peername and connection.peername[0]
-        answer = (
+        refusal = (
             self._guard.answer_connected(head_of(request), self._names, self.client, address, request.port)
             if address
             else None
         )
-        if answer is not None:
-            yield from self._answer(answer, self.client_state == self.state_done)
+        if refusal is not None:
+            yield from self._answer(refusal, self.client_state == self.state_done)
             return False
         if error:
             # Listed a moment ago, and no longer.
@@ -312,6 +329,12 @@ class Undecided(layer.NextLayer):
         asking = super()._ask()  # type: ignore[no-untyped-call]
         next(asking)  # the hook, which would go to mitmproxy's addon as well
         yield from asking
+
+
+def _asked(request: http.Request) -> tuple[object, ...]:
+    """The parts of a request that say what is asked for."""
+    data = request.data
+    return data.scheme, data.authority, data.host, data.port, data.path, data.headers.get_all("host")
 
 
 def answer_now(flow: http.HTTPFlow, answer: BlockResponse) -> None:
