@@ -464,6 +464,27 @@ def test_import_says_which_rows_are_not_understood(
     assert capsys.readouterr().err == f"{path}:3: fewer columns than it needs\n"
 
 
+def test_import_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, rotated = tmp_path / "a.log", tmp_path / "a.log.1"
+    event = "2026-11-18T11:00:0{0}Z thunder FIXED-NAT-PORTS 100.64.0.{0}->198.51.100.{0}:1024-2047\n"
+
+    def told() -> str:
+        assert urlward("assignments", "import", "cgn", *(one for one in (rotated, log) if one.exists())) == 0
+        return capsys.readouterr().err
+
+    log.write_text(event.format(1))
+    assert told() == ""
+    # By its new name it is known to be read to its end, if nothing was written to it either.
+    log.rename(rotated)
+    log.write_text(event.format(2))
+    assert told() == ""
+    log.write_text(event.format(3))
+    assert told().startswith(f"{log}: another log had this path when it was last read, at 20")
+    assert told() == ""
+
+
 def test_a_refused_file_is_read_whole_when_it_is_read_in_the_right_way(
     urlward: Run, state: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,13 @@ def test_scripts_need_the_token(browser: Browser, path: str):
     assert browser.get(path, headers=BEARER).status == 200
 
 
+def test_a_wrong_token_with_a_method_that_there_is_none_of(
+    browser: Browser, caplog: pytest.LogCaptureFixture
+):
+    answer = browser.request("OPTIONS", "/", headers={"Authorization": "Bearer wrong"})
+    assert (answer.status, b"Method Not Allowed" in answer.data, caplog.text) == (405, True, "")
+
+
 def test_supervisors_need_none(browser: Browser, sources: MadeUp):
     assert json.loads(browser.get("/healthz").data) == {"status": "ok"}
     assert browser.get("/readyz").status == 200

@@ -486,6 +486,8 @@ class Imported:
         resumed: the offset in bytes that reading went on from.
         offset: up to where it is read.
         refused: why nothing of it was taken; empty where it was.
+        left: when another log was read last that had this path then, and not by its new one since, in ms; 0
+            where there is none.
     """
 
     rows: int = 0
@@ -498,6 +500,7 @@ class Imported:
     resumed: int = 0
     offset: int = 0
     refused: str = ""
+    left: int = 0
 
 
 def _copied(result: Imported) -> Imported:
@@ -663,7 +666,10 @@ class FileReader:
                 return False
             self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
-        self._position = position_in(self.fd, self._store.positions(self._source.id))
+        known = self._store.positions(self._source.id)
+        self._position = position_in(self.fd, known)
+        if self._position is None and not self._follows and self._source.format in _LOGS:
+            self.result.left = max((one.read for one in known if one.path == self._source.path), default=0)
         self._renewed = self._position.read if self._position else 0
         offset = self._position.offset if self._position else 0
         if not self.result.rows:
@@ -709,10 +715,12 @@ class FileReader:
     def _renew(self) -> None:
         """Renew the file's assignments without an end: they count from now."""
         now = int(self._clock() * 1000)
-        # A clock that was set back does not put it off.
-        if 0 <= now - self._renewed < _RENEW_AFTER:
+        position = self._position
+        # A clock that was set back does not put it off. By a new name it is known to be read to its end.
+        if 0 <= now - self._renewed < _RENEW_AFTER and (not position or position.path == self._source.path):
             return
-        if self._position is not None:
+        if position is not None:
+            self._position = replace(position, path=self._source.path)
             self._store.renew(self._source, self._position, now, self._until(now))
         elif self._follows:  # as after a rotation
             self._store.looked(self._source, now)

@@ -464,7 +464,8 @@ class AssignmentStore:
             until: as of `Changes`.
         """
         with self.changing() as connection:
-            connection.execute(update(files).where(_file_of(source.id, position)).values(read=now))
+            same = _file_of(source.id, position)
+            connection.execute(update(files).where(same).values(read=now, path=position.path))
             read = _read(until, now)
             connection.execute(update(sources).where(sources.c.id == source.id).values(read=read))
 

@@ -240,6 +240,13 @@ def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
             file=sys.stderr,
             flush=True,
         )
+    if done.left and not done.refused:
+        print(
+            f"{where}: another log had this path when it was last read, at {ms_text(done.left)}: what was"
+            " written to that since, an end among it, is not known; import it too, by its new name",
+            file=sys.stderr,
+            flush=True,
+        )
     if ends := done.skipped - done.faulty:
         print(f"{where}: {ends} ends without a known beginning", file=sys.stderr, flush=True)
 

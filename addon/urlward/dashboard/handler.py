@@ -504,6 +504,8 @@ class Base(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Write the error in one line."""
+        # A token that is wrong, and that nobody has asked for yet, is no second error.
+        self._bearer_looked_at = True
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = str(error) if isinstance(error, UrlwardError) else self._reason
         if status_code == HTTPStatus.FORBIDDEN:
