@@ -39,6 +39,14 @@ def test_a_digest_leads_to_its_row() -> None:
     assert list(found.matching(range(start, end), bytes(16))) == []
 
 
+def test_a_digest_is_in_its_own_group_alone() -> None:
+    found = table()
+    rows = [bytes([1, n]) + bytes(14) for n in range(200)]
+    found._digests = memoryview(b"".join([*rows, b"\x02" * 16]))
+    assert list(found.matching(range(200), rows[199])) == [199]
+    assert list(found.matching(range(200), b"\x02" * 16)) == []
+
+
 def test_a_row_without_further_parameters_has_none() -> None:
     found = table()
     (row,) = (row for row in range(found.rows) if found.shape(row).kind == Kind.DOMAIN)

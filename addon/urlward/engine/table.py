@@ -143,7 +143,7 @@ class RowTable(_Attributes):
             at < 0 and high < end and digests[-DIGEST_SIZE:] < digest
         ):
             low, high, at = start + bisect_left(group, digest, key=self.digest), end, 0
-            digests = bytes(self._digests[low * DIGEST_SIZE : (low + 1) * DIGEST_SIZE])
+            digests = bytes(self._digests[low * DIGEST_SIZE : min(low + 1, end) * DIGEST_SIZE])
             if digests != digest:
                 return _NONE
         elif at < 0:
