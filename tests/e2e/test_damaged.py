@@ -176,6 +176,8 @@ def kept(tmp_path_factory: pytest.TempPathFactory, nginx_server: Nginx) -> Path:
         assert urlward(folder, "own", "add", "mine.example").returncode == 0
         hold(state, "ABCD-EFGH-JKMN", round(time.time()) + 86_400, "asked for", "me", now=time.time())
         wait_for(lambda: (state / "records.jsonl").stat().st_size > 1000, "lines")
+        made_here = {ALARMS, "assignments.db"}
+        wait_for(lambda: KEPT - made_here <= names(state), "all of it, what is compiled too")
         proxy.stop()
     AssignmentStore(state / "assignments.db").close()
     # Of a machine on which something was wrong.

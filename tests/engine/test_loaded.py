@@ -104,6 +104,22 @@ def test_a_large_group_is_searched_by_halves() -> None:
     assert list(li.table.matching(range(0, 500), b"\xff" * 16)) == []
 
 
+@pytest.mark.parametrize("first", [b"", b"\0", b"\x80", b"\xff"])
+def test_a_large_group_is_searched_wherever_its_digests_are(first: bytes) -> None:
+    """They are looked for where they would be if they were even, which they need not be."""
+    rows = 1000
+    li = load_lines([f"http://h.test/{n}" for n in range(rows)], Key(SECRET))
+    for alike in (1, 3, 150):
+        numbers = [n // alike * (0xFFFF // rows) for n in range(rows)]
+        digests = [(first + number.to_bytes(2)).ljust(16, b"\0") for number in numbers]
+        li.table._digests = memoryview(b"".join(digests))
+        for row in range(0, rows, 7):
+            same = row // alike * alike
+            found = li.table.matching(range(rows), digests[row])
+            assert found == range(same, min(same + alike, rows))
+            assert not li.table.matching(range(rows), digests[row][:-1] + b"\1")
+
+
 def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

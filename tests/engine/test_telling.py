@@ -35,6 +35,11 @@ IDN = "http://b\u00fccher.test/"
         ("[2001:db8::7]", "2001-db8-7"),
         ("http://example.test/secret-page", "S-secret-page"),
         ("http://example.test/gallery", "gallery-7"),
+        ("http://example.test/.hidden/page", "hidden-page"),
+        ("http://foo-bar.test/a", "foobar-test"),
+        ("http://foo_bar.test/a", "www.foo-bar.test"),
+        ("http://example.test/one_two/three", "one-two-three"),
+        ("http://example.test/?id=one-two", "7:one.two"),
     ],
 )
 def test_an_id_that_tells_its_entry(entry: str, said: str) -> None:

@@ -1191,3 +1191,20 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
         assert found == f"/a?x{quote(letters, safe='')}y"
     else:
         assert found == f"/a?x{text}y"
+
+
+@examples(300)
+@given(
+    st.lists(st.sampled_from([*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", "/("]), max_size=9).map(
+        "".join
+    )
+)
+@example("a.b/c.html")
+@example("a.php5/")
+def test_what_is_plain_is_read_as_if_it_were_looked_at_in_every_way(text: str) -> None:
+    readings, params = target_readings(f"/{text}"), request_parameters(text)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(url_module, "_ONE_PAGE", lambda _: None)
+        patched.setattr(url_module, "_PLAIN_PARAMETERS", lambda _: None)
+        assert target_readings(f"/{text}") == readings
+        assert request_parameters(text) == params

@@ -84,8 +84,8 @@ def expectation(way: Way, row: Row) -> tuple[str, ...]:
 
 def answered(expected: Sequence[str]) -> int:
     """How many responses must come for an expectation to be met."""
-    counted = ("blocked", "served", "relayed")
-    return max((n for n, word in enumerate(expected, 1) if word in counted), default=0)
+    said = ("blocked", "served", "relayed")
+    return max((n for n, word in enumerate(expected, 1) if word in said), default=0)
 
 
 def run(lab: Lab, ways: Iterable[Way], rows: Iterable[Row], in_turn: int = 1, first: int = 0) -> list[Result]:

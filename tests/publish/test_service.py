@@ -141,8 +141,12 @@ def test_it_says_how_it_is(
         assert "no longer held" in answer.json()["said"]
         wait_for(lambda: "rollout-held" not in shown.alarms(), "its end")
         wait_for(lambda: shown.metric('urlward_publish_state{list="phish",state="offered"}') == 1, "the list")
-        (listed,) = shown.get("/api/rollouts").json()["lists"]
-        assert (listed["name"], listed["entries"], listed["held"]) == ("phish", 201, None)
+
+        def listed() -> list[tuple[object, ...]]:
+            rows = shown.get("/api/rollouts").json()["lists"]
+            return [(row["name"], row["entries"], row["held"]) for row in rows]
+
+        wait_for(lambda: listed() == [("phish", 201, None)], "what has changed meanwhile")
         process.terminate()
         assert process.wait(60) == 0
     lines = [json.loads(line) for line in (tmp_path / "publisher/audit.jsonl").read_text().splitlines()]

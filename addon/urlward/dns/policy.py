@@ -336,6 +336,8 @@ class DnsPolicy:
             told = set(steered)
         for host, address in read.beside:
             text = text_of(address)
+            if not text:
+                continue  # a service record: without an address it takes nobody's place
             if not self._judge.find((host,)):
                 told.add(text)
             elif len(steered) < _MOST_IN_ALL and self._quota.take(host, (text,), seconds):

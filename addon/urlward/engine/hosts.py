@@ -277,7 +277,8 @@ class Hosts:
         digests = HostDigests(key, host, labels)
         for li in lists:
             domains: list[str] = []
-            for rule in _rules(li, whole, digests):
+            known = li.groups(whole)
+            for rule in _rules(li, known, digests):
                 if rule.shape.kind == MARKER:
                     domains.append(_last_labels(labels, li.table.lengths[rule.row]))
                 else:
@@ -285,7 +286,7 @@ class Hosts:
             if li.has_pages:
                 if below < 0:
                     below = below_number(key, page_host)
-                groups = li.groups_on(page_letters, below)
+                groups = li.groups_on(page_letters, below, known if page_letters is whole else None)
                 if groups or (groups is None and li.lists_below(page_letters, below)):
                     spared = self._spared(host) if li.guarded else ""
                     places.append(
@@ -301,7 +302,9 @@ class Hosts:
                 if names is None:
                     names = labels_before_suffix(host)
                 if names:
-                    rules.extend(_rules(li, name_letters(key, names), HostDigests(key, host, names)))
+                    rules.extend(
+                        _rules(li, li.groups(name_letters(key, names)), HostDigests(key, host, names))
+                    )
 
     def _spared(self, host: str, domain: str = "") -> Spared:
         """Part of a host that a guarded list's pages and prefixes cannot block: none, the root, or all."""
@@ -326,16 +329,14 @@ class Hosts:
                 digest = (li.key.digest(network_text(cidr)),)
                 digests = defaultdict[tuple[int, int], Collection[bytes]](tuple)
                 digests[Kind.ADDRESS, length] = digests[Kind.NETWORK, length] = digest
-                yield from _rules(li, network_letters(li.key, cidr), digests)
+                yield from _rules(li, li.groups(network_letters(li.key, cidr)), digests)
 
 
-def _rules(li: LoadedList, letters: str, digests: Digests) -> Iterator[Rule]:
-    """The rows, with markers, that these letters lead to and one of the digests confirms."""
-    shard = li.shard(letters)
-    if shard is not None:
-        for _, value in shard.iter(letters):
-            for row in li.confirmed(li.group(value), digests):
-                yield Rule(li, row, li.table.shape(row), li.verdict(row))
+def _rules(li: LoadedList, groups: Iterable[range], digests: Digests) -> Iterator[Rule]:
+    """The rows of these groups, with markers, that one of the digests confirms."""
+    for group in groups:
+        for row in li.confirmed(group, digests):
+            yield Rule(li, row, li.table.shape(row), li.verdict(row))
 
 
 class HostDigests(dict[tuple[int, int], Collection[bytes]]):

@@ -223,12 +223,20 @@ class LoadedList:
             for digest in digests[form]:
                 yield from table.matching(group, digest)
 
-    def groups_on(self, letters: str, below: int) -> tuple[PageGroup, ...] | None:
+    def groups(self, letters: str) -> list[range]:
+        """The groups of rows that letters lead to."""
+        shard = self.shard(letters)
+        return [self.group(value) for _, value in shard.iter(letters)] if shard is not None else []
+
+    def groups_on(
+        self, letters: str, below: int, groups: Iterable[range] | None = None
+    ) -> tuple[PageGroup, ...] | None:
         """The groups that have all pages, prefixes and parameters on a host; None where the path decides.
 
         Args:
             letters: of the host.
             below: the number of it (`RowTable.below`).
+            groups: that the letters lead to, where that is known.
         """
         if not self._shards:
             return ()
@@ -238,15 +246,13 @@ class LoadedList:
             list(islice(shard.values(letters), 2))
         ) > (letters in shard):
             return None  # patterns go on behind the host, as those of older releases do
-        return self._page_groups(shard, letters, below)
+        return self._page_groups(self.groups(letters) if groups is None else groups, below)
 
     def page_groups(self, letters: str, below: int) -> tuple[PageGroup, ...]:
         """The groups of rows on a host that the letters of the host, or of the host and a path, lead to."""
-        shard = self.shard(letters)
-        return self._page_groups(shard, letters, below) if shard is not None else ()
+        return self._page_groups(self.groups(letters), below)
 
-    def _page_groups(self, shard: ahocorasick.Automaton, letters: str, below: int) -> tuple[PageGroup, ...]:
-        groups = [self.group(value) for _, value in shard.iter(letters)]
+    def _page_groups(self, groups: Iterable[range], below: int) -> tuple[PageGroup, ...]:
         return tuple([(group, forms) for group in groups if (forms := self._page_forms(group, below))])
 
     def _page_forms(self, group: range, below: int) -> PageForms | None:

@@ -500,7 +500,7 @@ class Matcher:
             among = table.digests(group)
             if has_pages and not script:
                 page = page or key.digest(f"{_PAGE}{host}{path}")
-                if (among is None or page in among) and (rows := table.matching(group, page)):
+                if (among is None or among.find(page) >= 0) and (rows := table.matching(group, page)):
                     self._judge_rows(rows, place, Kind.PAGE, 0, judging, nocase, ports, now, found)
             cut = segments = 0
             for length in prefixes:
@@ -511,13 +511,13 @@ class Matcher:
                     break
                 judging.spend(len(path) // _COMPARED, 0)
                 digest = key.digest(f"{_PREFIX}{host}{path[: cut + 1]}")
-                if (among is None or digest in among) and (rows := table.matching(group, digest)):
+                if (among is None or among.find(digest) >= 0) and (rows := table.matching(group, digest)):
                     self._judge_rows(rows, place, Kind.PREFIX, length, judging, nocase, ports, now, found)
             if has_params and query:
                 beginning = param_text(host, path, "")
                 params = params or judging.digests(key, beginning, query, nocase=nocase)
                 for digest in params:
-                    if (among is None or digest in among) and (rows := table.matching(group, digest)):
+                    if (among is None or among.find(digest) >= 0) and (rows := table.matching(group, digest)):
                         asked = beginning, query, params, digest
                         self._judge_rows(
                             rows, place, Kind.PARAMS, 0, judging, nocase, ports, now, found, asked

@@ -35,12 +35,42 @@ _NO_LETTERS = bytes(n for n in range(128) if not chr(n).isalnum())
 
 def without_telling(id_: str, category: str, host: str, path: str, params: frozenset[str]) -> tuple[str, str]:
     """An id and a category, each empty where it tells the entry; one without an id goes by its digest."""
-    if not tells(f"{id_} {category}", host, path, params, words=True):
+    said = f"{id_} {category}".lower()
+    # Of most entries the first words tell that there is no more to look for.
+    first = host.partition(".")[0]
+    if first.isalnum() and first != "www":
+        apart = first not in said
+    else:
+        apart = not host or not _may_be_in(host, said)
+    if apart and len(path) > 1:
+        first = path[1:].partition("/")[0].partition(".")[0].partition("-")[0].lower()
+        apart = first.isalnum() and first not in said
+    if apart and params:
+        apart = all(value.isalnum() and value not in said for value in _values(params))
+    if apart or not tells(said, host, path, params, words=True):
         return id_, category
     return (
-        "" if tells(id_, host, path, params, words=True) else id_,
-        "" if tells(category, host, path, params, words=False) else category,
+        "" if tells(id_.lower(), host, path, params, words=True) else id_,
+        "" if tells(category.lower(), host, path, params, words=False) else category,
     )
+
+
+def _may_be_in(host: str, said: str) -> bool:
+    return _ACE in host or _letters(_name(host)) in _letters(said)
+
+
+def _letters(text: str) -> bytes:
+    """The letters and digits of an identifier or a host."""
+    return text.encode().translate(None, _NO_LETTERS)
+
+
+def _name(host: str) -> str:
+    """A host, address or network as it is looked for."""
+    return strip_www(host.partition("/")[0].strip("[]"))
+
+
+def _values(params: frozenset[str]) -> list[str]:
+    return [param.partition("=")[2].lower() for param in params]
 
 
 def without_telling_file(id_: str, category: str, digest: str) -> tuple[str, str]:
@@ -67,43 +97,23 @@ def tells(said: str, host: str, path: str, params: frozenset[str], *, words: boo
     """Whether an identifier tells an entry.
 
     Args:
-        said: the identifier, ASCII.
+        said: the identifier, ASCII without upper-case letters.
         host: the entry's, canonical; an address or network, or empty.
         path: likewise.
         params: likewise.
         words: whether one word of the entry's path or parameters is enough. It is of an id, which is the
             entry's own; a category is a word for many. Of a host no single word is: it is nobody's name.
     """
-    said = said.lower()
-    # Of most entries the first words tell that there is no more to look for.
-    if host:
-        name = strip_www(host) if host.startswith("www.") else host
-        first = name.partition(".")[0]
-        if not (first.isalnum() and first not in said) and _host_is_in(name, said):
-            return True
-    if path:
-        first = path[1:].partition("/")[0].partition(".")[0].lower()
-        if first and not (first.isalnum() and first not in said):
-            found = _apart(said)
-            if any(_is_in(form, found, words=words) for form in _spellings(path)):
-                return True
-    if words and params:
-        values = [
-            value for param in params if (value := _value(param)).lower() in said or not value.isalnum()
-        ]
-        found = _apart(said) if values else ""
-        return any(_is_in(form, found, words=True) for value in values for form in _spellings(value))
-    return False
-
-
-def _value(param: str) -> str:
-    return param.partition("=")[2].lower()
+    if host and _host_is_in(_name(host), said):
+        return True
+    found = _apart(said)
+    if any(_is_in(form, found, words=words) for form in _spellings(path)):
+        return True
+    forms = (form for value in _values(params) for form in _spellings(value))
+    return words and any(_is_in(form, found, words=True) for form in forms)
 
 
 def _host_is_in(host: str, said: str) -> bool:
-    host = host.partition("/")[0].strip("[]")
-    if _ACE not in host and _letters(host) not in _letters(said):
-        return False
     if ("." in host or ":" in host) and host in said:
         return True
     found = _apart(said)
@@ -120,11 +130,6 @@ def _host_is_in(host: str, said: str) -> bool:
         ):
             return True
     return False
-
-
-def _letters(text: str) -> bytes:
-    """The letters and digits of an identifier or a host."""
-    return text.encode().translate(None, _NO_LETTERS)
 
 
 def _is_in(form: str, found: str, *, words: bool, shortest: int = SHORTEST) -> bool:
