@@ -66,6 +66,16 @@ def no_log_of_what_has_ended() -> None:
             root.removeHandler(handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def patient_askers() -> Iterator[None]:
+    """A process that records and has to wait for a processor is there."""
+    from urlward.records.asking import ask
+
+    assert ask.__kwdefaults__ is not None
+    with patch.dict(ask.__kwdefaults__, timeout=60.0):
+        yield
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A port that was free a moment ago, for TCP and UDP: resolvers send from any, also of these."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -169,7 +169,7 @@ def test_an_address_is_in_the_other_kernel_when_the_answer_is_read(pair: Pair) -
 
 
 def metric(state: Path, name: str) -> float:
-    text: str = ask_recorder(state, "metrics", timeout=60)["text"]
+    text: str = ask_recorder(state, "metrics")["text"]
     return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{name} ")), 0.0)
 
 
@@ -226,7 +226,7 @@ def test_without_valkey_each_filters_on_and_both_merge_when_it_is_back(pair: Pai
     for each in pair.filters:
         wait_for(lambda each=each: "filters on with what it has" in each.log(), "the word that it is away")
     for state in pair.states:
-        alarms = partial(ask_recorder, state, "status", timeout=60)
+        alarms = partial(ask_recorder, state, "status")
         wait_for(lambda alarms=alarms: "worker" in alarms()["alarms"].get("fleet", ""), "the alarm")
     answers = 'urlward_fleet_answers_total{{outcome="{}"}}'.format
     before = [metric(state, answers("late")) for state in pair.states]

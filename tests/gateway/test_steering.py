@@ -96,8 +96,9 @@ async def running(
         urlward.running()
         with monkeypatch.context() as patched:
             if metrics is not None:
-                recording = SimpleNamespace(metrics=metrics, hit_by_dns=print, logs=True, named=str)
+                recording = SimpleNamespace(hit_by_dns=print, logs=True, named=str)
                 patched.setattr(urlward, "recording", recording)
+                patched.setattr(urlward, "metrics", metrics)
             addon.running()
         rig = Rig(folder, upstream, tctx, addon)
         yield rig
@@ -168,7 +169,7 @@ async def test_a_full_set_is_said_until_it_has_room(
     caplog.set_level(logging.INFO)
     async with running(tmp_path, monkeypatch) as rig:
         metrics = Metrics(0.0)
-        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        monkeypatch.setattr(rig.urlward, "metrics", metrics)
         told = lambda: metrics.snapshot()["troubles"]  # noqa: E731
         rig.kernel.on_full(0)
         assert "further names with an entry get no answer" in told()["steer-set"]
@@ -189,7 +190,7 @@ async def test_resolvers_that_do_not_answer_are_told_of(
     monkeypatch.setattr(steering, "make_service", lambda *given: (made.append(given[-1]), really(*given))[1])
     async with running(tmp_path, monkeypatch) as rig:
         metrics = Metrics(0.0)
-        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        monkeypatch.setattr(rig.urlward, "metrics", metrics)
         (trouble,) = made
         trouble("no DNS resolver answers")
         assert metrics.snapshot()["troubles"] == {"resolvers": "no DNS resolver answers"}
@@ -374,7 +375,7 @@ async def test_a_resolver_tells_by_dnstap(tmp_path: Path, monkeypatch: pytest.Mo
     folder.mkdir()
     hook, metrics = HookTable(folder=str(folder), dnstap=True), Metrics(0.0)
     async with running(tmp_path, monkeypatch, metrics=metrics, hook=hook) as rig:
-        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        monkeypatch.setattr(rig.urlward, "metrics", metrics)
         assert metrics.snapshot()["resolvers"] == 0
         sender = await Sender.to(folder / "dnstap")
         answer = records("60 A 203.0.113.7")(dns.message.make_query("blocked.example", "A"))
@@ -406,7 +407,7 @@ async def test_a_hook_in_a_resolver(
     folder.mkdir()
     hook, metrics = HookTable(folder=str(folder)), Metrics(0.0)
     async with running(tmp_path, monkeypatch, metrics=metrics, hook=hook) as rig:
-        monkeypatch.setattr(rig.urlward, "recording", SimpleNamespace(metrics=metrics))
+        monkeypatch.setattr(rig.urlward, "metrics", metrics)
         await until((folder / "filter").exists, "the filter")
         reader, writer = await asyncio.open_unix_connection(folder / "socket")
         query = dns.message.make_query("blocked.example", "A")

@@ -173,6 +173,14 @@ def test_a_fault_is_one_line_with_a_count(on_error: str, caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("on_error", ["block", "pass"])
+def test_a_request_of_mitmproxys_that_cannot_be_looked_at_is_a_fault(on_error: str) -> None:
+    request = for_host("plain.example")
+    request.data.timestamp_start = None  # type: ignore[assignment]
+    answer = guard(on_error=on_error).answer(request, make_context())
+    assert answer is NO_NAMES if on_error == "pass" else answered(answer).status == 503
+
+
+@pytest.mark.parametrize("on_error", ["block", "pass"])
 def test_a_block_whose_page_fails_is_a_block(
     on_error: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -20,7 +20,7 @@ from urlward.lists import memfd
 from urlward.plan import Address, Plan, Service
 from urlward.process import used_by
 from urlward.proxy import child, supervisor
-from urlward.proxy.child import Child, is_hung, start_service, state_of
+from urlward.proxy.child import SERVICE, Child, is_hung, start_service, state_of
 from urlward.proxy.listeners import Sockets
 from urlward.proxy.supervisor import Supervisor
 
@@ -507,11 +507,10 @@ def test_a_service_that_a_reload_cannot_start_is_tried_again(
         return start_service(service, name, sockets)
 
     with supervised(supervisor_of(WORKER), Plan(1, [], service)) as made:
-        before = made._service = start_service(service)
+        before = made._beside_workers[SERVICE] = start_service(service)
         monkeypatch.setattr(supervisor, "start_service", started)
         reload(made)
-        assert made._service is not None
-        assert made._service is not before
+        assert made._beside_workers[SERVICE] is not before
     said = capsys.readouterr().err
     assert "service: no process for it: Resource temporarily unavailable; tried again\n" in said
 
@@ -531,12 +530,13 @@ def test_a_service_that_hangs_is_replaced(
     with supervised(supervisor_of(HANGS), Plan(0, [])) as made:
         made._pass_on(signal.SIGHUP, None)
         assert told == []
-        hung = made._service = start_service(service)
+        hung = made._beside_workers[SERVICE] = start_service(service)
         heard = made._heard
         look(made, lambda: hung.served, "it to serve")
         assert told == [signal.SIGHUP], "asked for before it was there, its feeds are refreshed late"
         hung.signal(signal.SIGSTOP)
-        look(made, lambda: made._service is not hung and made._service.served, "another")
+        beside = made._beside_workers
+        look(made, lambda: beside[SERVICE] is not hung and beside[SERVICE].served, "another")
         assert made._heard == heard
     said = capsys.readouterr().err
     assert f"service (process {hung.process.pid}) has not answered for " in said

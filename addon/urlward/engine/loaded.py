@@ -59,9 +59,6 @@ class PageForms(NamedTuple):
 type PageGroup = tuple[range, PageForms]
 """Rows that share a pattern, and what those on a host are."""
 
-type _Said = tuple[Action, str, str, int]
-"""What verdicts of rows of one shape have: action, kind, category, and rank less what is a row's own."""
-
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
 """Digests that confirm a row, by kind and length (`RowTable.lengths`); has every key that is looked up."""
 
@@ -162,8 +159,8 @@ class LoadedList:
         self.floating_nocase = any(flags & Flag.NOCASE and kind == Kind.PATH for kind, flags, *_ in unlike)
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
-        self._said: list[_Said] = []
-        self._file_said: list[_Said] = []
+        self._said: list[tuple[Action, str, str]] = []
+        self._file_said: list[tuple[Action, str, str]] = []
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._of_shape = Counter[int]()
         self._of_file_shape = Counter[int]()
@@ -284,9 +281,10 @@ class LoadedList:
     def verdict(self, row: int) -> Verdict:
         """Verdict of a row on a request that it matches."""
         table = self.table
-        action, kind, category, rank = self._said[table.shape_numbers[row]]
+        number = table.shape_numbers[row]
+        action, kind, category = self._said[number]
         entry = table.id(row) or table.digest(row)[:8].hex()
-        rank |= table.lengths[row]
+        rank = table.shapes[number].kind << RANK_BITS | table.lengths[row]
         # A named tuple's own constructor takes three times as long.
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
@@ -294,9 +292,9 @@ class LoadedList:
         """Verdict of a row of `files` on a file that has its digest of this algorithm."""
         files = self.files
         assert files is not None
-        action, kind, category, rank = self._file_said[files.shape_numbers[row]]
+        action, kind, category = self._file_said[files.shape_numbers[row]]
         entry = files.id(row) or files.digest(row)[:8].hex()
-        rank |= STRENGTHS[algorithm]
+        rank = Kind.FILE << RANK_BITS | STRENGTHS[algorithm]
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
     def lists_below(self, letters: str, below: int) -> bool:
@@ -442,17 +440,14 @@ class LoadedList:
             if len(rows) > _COUNTED:  # as of a host with very many pages, whose first request is not to wait
                 self._summaries[rows.start] = yield from self._summarise(rows)
 
-    def _say(self, table: RowTable | FileTable, said: list[_Said], of_shape: Counter[int]) -> Generator[None]:
+    def _say(
+        self, table: RowTable | FileTable, said: list[tuple[Action, str, str]], of_shape: Counter[int]
+    ) -> Generator[None]:
         """Put a table's shapes in words, and count their rows where any expires."""
         categories = self.artifact.meta["categories"]
         for some in batched(table.shapes, _COUNTED):
             said += [
-                (
-                    "allow" if s.allow else "block",
-                    LABELS.get(s.kind, ""),
-                    categories[s.category],
-                    s.kind << RANK_BITS,
-                )
+                ("allow" if s.allow else "block", LABELS.get(s.kind, ""), categories[s.category])
                 for s in some
             ]
             yield

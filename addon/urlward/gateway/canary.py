@@ -285,10 +285,9 @@ def canary_of(
 
     def tell_all(why: str) -> None:
         tell(why)
-        if addon.recording is not None:
-            addon.recording.metrics.trouble("canary", why)
-            if not why and not down():
-                addon.recording.metrics.canary = time.time()
+        addon.metrics.trouble("canary", why)
+        if not why and not down():
+            addon.metrics.canary = time.time()
 
     mark: CanaryMark = addon.canary
     mark.name = gateway.canary.name

@@ -361,9 +361,9 @@ class Steering:
             addon.page_addresses = frozenset(
                 str(ip_address(page)) for page in self._gateway.dns.page_addresses
             )
+            addon.metrics.shares = self._shared is not None
+            addon.metrics.resolvers = self._connections if self._serves_resolvers else None
             if addon.recording is not None:
-                addon.recording.metrics.shares = self._shared is not None
-                addon.recording.metrics.resolvers = self._connections if self._serves_resolvers else None
                 self._policy.record = addon.recording.hit_by_dns
                 self._policy.logs = addon.recording.logs
                 self._policy.named = addon.recording.named
@@ -436,7 +436,7 @@ class Steering:
     @staticmethod
     def _metrics() -> Metrics | None:
         addon = ctx.master.addons.get("urlward")
-        return addon.recording.metrics if addon is not None and addon.recording is not None else None
+        return addon.metrics if addon is not None else None
 
     def _late(self) -> None:
         """Count a reply that a hook has not waited for."""
@@ -471,10 +471,8 @@ class Steering:
         return addon.keeper if addon is not None else None
 
     def _matcher(self) -> Matcher:
-        keeper = self._keeper()
-        if keeper is None:
-            raise RuntimeError("no list is loaded, so nothing can be decided")
-        return keeper.matcher
+        matcher: Matcher = ctx.master.addons.get("urlward").matcher()
+        return matcher
 
     async def _live(self) -> None:
         """Send signs of life while the filter has lists and answers; a loop that is stuck sends none."""

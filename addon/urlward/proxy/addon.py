@@ -89,7 +89,7 @@ from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
-from urlward.records.metrics import UNLEARNED, RulesFacts
+from urlward.records.metrics import UNLEARNED, Metrics, RulesFacts
 from urlward.records.worker import Recording
 from urlward.state.folder import local_key, state_folder
 from urlward.units import in_words
@@ -151,6 +151,7 @@ class Urlward:
         neighbours: tells MAC addresses, where the policy asks for them.
         service: the service process, where this is no worker, whose supervisor looks after that.
         recording: what is recorded; None where nothing is.
+        metrics: what is counted, whether or not anybody hears of it.
         learner: has URLs of known files learned; None where none are, or nothing is recorded.
         inspector: looks at pictures in them, in a process of its own; None where nobody does.
         files: inspects responses; None where no known files are looked for.
@@ -179,6 +180,7 @@ class Urlward:
         self.service: Child | None = None
         self._service: Service | None = None
         self.recording: Recording | None = None
+        self.metrics = Metrics(time.time())
         self.learner: Learner | None = None
         self.files: KnownFiles | None = None
         self.inspector: Inspector | None = None
@@ -291,7 +293,7 @@ class Urlward:
         if self._shared_probing is not None:
             self._shared_probing.throttle = self.probing
         self.guard = Guard(
-            self._matcher,
+            self.matcher,
             pages.pop(""),
             on_error=options.urlward_on_error,
             intercept=options.urlward_intercept,
@@ -325,18 +327,14 @@ class Urlward:
         if self.inspector is None:
             self.inspector = Inspector(
                 run.path,
-                lambda: self._matcher().lists if compares and self.keeper is not None else (),
+                lambda: self.matcher().lists if compares and self.keeper is not None else (),
                 most=files.queue,
                 max_size=files.max_picture,
                 deadline=files.deadline,
-                count=self._count_picture,
+                count=lambda what: self.metrics.files(what),
                 trouble=partial(self.trouble, "pictures"),
             )
         return self.inspector, derived(run.secret, b"urlward place")
-
-    def _count_picture(self, what: str) -> None:
-        if self.recording is not None:
-            self.recording.metrics.files(what)
 
     def running(self) -> None:
         """Start looking after the lists. Not a coroutine: that would break a script's live reload."""
@@ -402,14 +400,12 @@ class Urlward:
 
     def trouble(self, kind: str, why: str) -> None:
         """Raise an alarm of a kind, or clear it where the text is empty (`Metrics.trouble`)."""
-        if self.recording is not None:
-            self.recording.metrics.trouble(kind, why)
+        self.metrics.trouble(kind, why)
 
     def take_rules(self, rules: RulesFacts) -> None:
         """Record the state of a gateway's rules."""
         self.rules = rules
-        if self.recording is not None:
-            self.recording.metrics.rules(rules)
+        self.metrics.rules(rules)
 
     def _share(self, fleet: FleetTable, config: Config) -> None:
         """Count what clients draw with other nodes.
@@ -515,8 +511,7 @@ class Urlward:
                 logger.error("%s", why or "the authority's certificate is good for long")
             said = why
             self.trouble("authority", why)
-            if self.recording is not None:
-                self.recording.metrics.authority = until
+            self.metrics.authority = until
             await asyncio.sleep(AUTHORITY_LOOK)
 
     def _in_force(self) -> tuple[object, object, float, int]:
@@ -576,8 +571,7 @@ class Urlward:
     def count_connection(self) -> None:
         """Count a client's connection, in every mode: in `client_connected` one that mitmproxy carries, in
         the front one that it does not."""
-        if self.recording is not None:
-            self.recording.metrics.opened += 1
+        self.metrics.opened += 1
 
     async def client_connected(self, client: Client) -> None:
         """Delay a slowed client, on a connection that mitmproxy carries."""
@@ -611,8 +605,7 @@ class Urlward:
 
     def _report_short(self, kind: str, text: str) -> None:
         """Count a shortage, and say it now and then."""
-        if self.recording is not None:
-            self.recording.metrics.error(kind)
+        self.metrics.error(kind)
         now = time.monotonic()
         if now - self._short_said.get(kind, float("-inf")) >= SHORT_AGAIN:
             self._short_said[kind] = now
@@ -716,7 +709,8 @@ class Urlward:
                 flow.response.stream = True
             flow.response.headers.pop("alt-svc", None)
 
-    def _matcher(self) -> Matcher:
+    def matcher(self) -> Matcher:
+        """The matcher in force; raises RuntimeError where there is none, so that nothing passes."""
         if self.keeper is None:
             raise RuntimeError("no list is loaded, so nothing can be decided")
         return self.keeper.matcher
@@ -775,9 +769,10 @@ class Urlward:
         except UrlwardError as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self.recording = Recording(config.records, state, key.secret, worker_name())
-        self.recording.metrics.looks_at_files = config.files is not None
+        self.metrics = self.recording.metrics
+        self.metrics.looks_at_files = config.files is not None
         if config.files is not None and config.files.learn_days:
-            self.learner = Learner(state, key, partial(self.recording.metrics.files, UNLEARNED))
+            self.learner = Learner(state, key, partial(self.metrics.files, UNLEARNED))
 
     def _start_watch(self) -> None:
         """Watch the lists that were configured last, and stop watching the ones before."""

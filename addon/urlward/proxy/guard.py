@@ -238,12 +238,14 @@ class Guard:
 
         Never raises.
         """
-        # By the only clock that mitmproxy has; one that was set meanwhile tells nothing.
-        waited = time.time() - request.timestamp_start
-        arrived = perf_counter() - (waited if 0 < waited < _LONGEST else 0.0)
-        return self.answer_head(
-            head_of(request), FlowPlace(request, context), context.client, arrived=arrived
-        )
+        try:
+            head, place = head_of(request), FlowPlace(request, context)
+            # By the only clock that mitmproxy has; one that was set meanwhile tells nothing.
+            waited = time.time() - request.timestamp_start
+            arrived = perf_counter() - (waited if 0 < waited < _LONGEST else 0.0)
+        except Exception as e:  # noqa: BLE001 - no fault of ours may let a request pass
+            return NO_NAMES if self.failed(e, context.client) else _undecided(None)
+        return self.answer_head(head, place, context.client, arrived=arrived)
 
     def answer_head(
         self, head: RequestHead, place: Place | FlowPlace, client: Client, *, arrived: float = 0.0
@@ -271,8 +273,7 @@ class Guard:
             else:
                 verdict = self._verdict(names, client)
             listed = verdict is not PASS and verdict.listed
-            is_tunnel = head.method == b"CONNECT" and place.shows_inside
-            if listed and is_tunnel and self._shows_page and len(hosts) == 1:
+            if listed and head.method == b"CONNECT" and self._shows_page and place.ours and len(hosts) == 1:
                 return names  # the block page is shown inside the tunnel, where browsers take it
             if self._metrics is not None:
                 self._measure("match", verdict, start, arrived)
@@ -281,7 +282,7 @@ class Guard:
             self.refused("match")
             return plain(400, str(e), head=head.method == b"HEAD")
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, client, head.method == b"HEAD") or NO_NAMES
+            return NO_NAMES if self.failed(e, client) else _undecided(head)
 
     def _canary_page(self, names: Names, client: Client) -> BlockResponse:
         """The response to the canary: the block page, unless deciding fails, as it would for others."""
@@ -320,7 +321,7 @@ class Guard:
             # Its host was not listed, so that nobody had to look at its target.
             return "passes" if self.monitor else "cut"
         except Exception as e:  # noqa: BLE001 - as above
-            return "passes" if self._failed(e, client) is None else "cut"
+            return "passes" if self.failed(e, client) else "cut"
 
     def _verdict(self, names: Names, client: Client) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
@@ -388,7 +389,7 @@ class Guard:
             answer = self._listed(verdict, names, head, client) if verdict.listed else None
             return answer if isinstance(answer, BlockResponse) else None
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, client, head.method == b"HEAD")
+            return None if self.failed(e, client) else _undecided(head)
 
     def lists_address(self, address: str, port: int, client: Client) -> bool:
         """Whether a name must not be connected to because of the address that it has. Never raises."""
@@ -397,7 +398,7 @@ class Guard:
         try:
             return self._check_address(address, port, client).blocked
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, client) is not None
+            return not self.failed(e, client)
 
     def lists_any_address(self) -> bool:
         """Whether any address is listed at all. Never raises."""
@@ -417,7 +418,7 @@ class Guard:
             self.refused("peek")
             return "refuse", names
         except Exception as e:  # noqa: BLE001 - as above
-            return "refuse" if self._failed(e, context.client) is not None else "relay", names
+            return "relay" if self.failed(e, context.client) else "refuse", names
 
     def address_allowed(self, context: Context, names: Names, address: str) -> bool:
         """Whether a connection that is relayed unread may go to this address. Never raises."""
@@ -426,7 +427,7 @@ class Guard:
             verdict = self._check_address(address, port, context.client)
             return not verdict.listed or self._relayed(verdict, names, context.client) is not None
         except Exception as e:  # noqa: BLE001 - as above
-            return self._failed(e, context.client) is None
+            return self.failed(e, context.client)
 
     def relayed(self, names: Names, client: Client) -> Names | None:
         """The names under which what is neither HTTP nor TLS is relayed, None where it may not be.
@@ -441,7 +442,7 @@ class Guard:
             self.refused("peek")
             return None
         except Exception as e:  # noqa: BLE001 - as above
-            return names if self._failed(e, client) is None else None
+            return names if self.failed(e, client) else None
 
     def broken(self, error: Exception, client: Client) -> None:
         """Log an error of the filter for which a connection is cut, whatever `on_error` says of requests."""
@@ -504,8 +505,12 @@ class Guard:
             return plain(451, f"Blocked. Reference: {reference}", head=False) if is_cut else None
 
     def failed(self, error: Exception, client: Client) -> bool:
-        """Log an error of the filter in the layers around; True if `on_error` lets pass."""
-        return self._failed(error, client) is None
+        """Log an error of the filter, here or in the layers around; True if `on_error` lets pass."""
+        passed = self.on_error == "pass"
+        if self._metrics is not None:
+            self._metrics.requests("match", "error")
+        self._log.failure(error, client, "passed" if passed else "blocked")
+        return passed
 
     def _tls(self, names: Names, client: Client) -> tuple[TlsDecision, Names]:
         shows_page = self._shows_page
@@ -634,14 +639,10 @@ class Guard:
             except Exception as e:  # noqa: BLE001 - as above
                 self._log.failure(e, client, "blocked")
 
-    def _failed(self, error: Exception, client: Client, head: bool = False) -> BlockResponse | None:
-        passed = self.on_error == "pass"
-        if self._metrics is not None:
-            self._metrics.requests("match", "error")
-        self._log.failure(error, client, "passed" if passed else "blocked")
-        if passed:
-            return None
-        return plain(503, "The filter could not decide on this request.", head=head)
+
+def _undecided(head: RequestHead | None) -> BlockResponse:
+    to_head = head is not None and head.method == b"HEAD"
+    return plain(503, "The filter could not decide on this request.", head=to_head)
 
 
 def _url(names: Names) -> str | None:

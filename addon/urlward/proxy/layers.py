@@ -511,8 +511,17 @@ class _Trailers:
 
 
 class _Trailing:
-    """Trailer handling shared by both sides of a relay."""
+    """HTTP/1 connection, with a client or with an origin, whose messages may have trailers.
 
+    Attributes:
+        trailers_event: by which trailers come.
+        error_event: by which a message is broken off.
+        error_code: with that.
+    """
+
+    trailers_event: Any
+    error_event: Any
+    error_code: mitm.ErrorCode
     _reader: _Trailers
     _outgoing: http.Headers | None = None
 
@@ -524,19 +533,27 @@ class _Trailing:
     def body_reader(self, read: Any) -> None:
         self._reader = _Trailers(read)
 
-    def with_trailers(
-        self, read: Generator[commands.Command, Any, None], end: type[mitm.HttpEvent], trailers: Any
-    ) -> layer.CommandGenerator[None]:
-        """Put the trailers that have been read before the end of their message."""
-        for command in read:
-            if (
-                isinstance(command, mitm.ReceiveHttp)
-                and isinstance(command.event, end)
-                and self._reader.fields
-            ):
-                yield mitm.ReceiveHttp(trailers(command.event.stream_id, http.Headers(self._reader.fields)))
+    def read_body(self: Any, event: events.Event) -> layer.CommandGenerator[None]:
+        """Read a part of a body; the trailers that have been read come before the end of their message."""
+        for command in super().read_body(event):  # type: ignore[misc]
+            ends = isinstance(command, mitm.ReceiveHttp) and isinstance(
+                command.event, self.ReceiveEndOfMessage
+            )
+            if ends and self._reader.fields:
+                trailers = http.Headers(self._reader.fields)
+                yield mitm.ReceiveHttp(self.trailers_event(command.event.stream_id, trailers))
                 self._reader.fields = []
             yield command
+        # What the reader leaves is a chunk's head or trailers; neither may grow without end.
+        if self.state == self.read_body and len(self.buf) > MAX_HEAD:
+            yield from self.refuse("chunk head or trailers are too large")
+
+    def refuse(self: Any, message: str) -> layer.CommandGenerator[None]:
+        """Break off a message, and close the connection."""
+        self.buf = ReceiveBuffer()
+        self.state = self.done
+        yield commands.CloseConnection(self.conn)
+        yield mitm.ReceiveHttp(self.error_event(self.stream_id, message, self.error_code))
 
     def sending_trailers(self, send: Generator[commands.Command, Any, None]) -> layer.CommandGenerator[None]:
         """Put the trailers to be sent into the last chunk; a message with a length has no place for them."""
@@ -550,6 +567,9 @@ class _Trailing:
 
 class WardHttp1Server(_Trailing, mitm.Http1Server):  # type: ignore[misc]
     """HTTP/1 connection with a client."""
+
+    trailers_event, error_event = mitm.RequestTrailers, mitm.RequestProtocolError
+    error_code = mitm.ErrorCode.GENERIC_CLIENT_ERROR
 
     def send(self, event: mitm.HttpEvent) -> layer.CommandGenerator[None]:
         """Send a part of a response."""
@@ -570,27 +590,15 @@ class WardHttp1Server(_Trailing, mitm.Http1Server):  # type: ignore[misc]
             yield commands.CloseConnection(self.conn)
             self.state = self.done
 
-    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Read a part of a request's body."""
-        yield from self.with_trailers(
-            super().read_body(event), self.ReceiveEndOfMessage, mitm.RequestTrailers
-        )
-        # What the reader leaves is a chunk's head or trailers; neither may grow without end.
-        if self.state == self.read_body and len(self.buf) > MAX_HEAD:
-            self.buf = ReceiveBuffer()
-            self.state = self.done
-            yield commands.CloseConnection(self.conn)
-            message = "chunk head or trailers are too large"
-            yield mitm.ReceiveHttp(
-                mitm.RequestProtocolError(self.stream_id, message, mitm.ErrorCode.GENERIC_CLIENT_ERROR)
-            )
-
     def _reads_head(self) -> bool:
         return bool(self.state == self.read_headers)
 
 
 class WardHttp1Client(_Trailing, mitm.Http1Client):  # type: ignore[misc]
     """HTTP/1 connection with an origin."""
+
+    trailers_event, error_event = mitm.ResponseTrailers, mitm.ResponseProtocolError
+    error_code = mitm.ErrorCode.GENERIC_SERVER_ERROR
 
     _interim = 0
     """Bytes of interim responses before the next one."""
@@ -621,7 +629,7 @@ class WardHttp1Client(_Trailing, mitm.Http1Client):  # type: ignore[misc]
                 self._interim += size - len(self.buf)
                 size = len(self.buf)
             if self._interim > MAX_HEAD:
-                yield from self._refuse("interim responses are too many")
+                yield from self.refuse("interim responses are too many")
                 return
             if not self.buf:
                 return
@@ -629,25 +637,7 @@ class WardHttp1Client(_Trailing, mitm.Http1Client):  # type: ignore[misc]
         if self.state != self.read_headers:
             self._interim = 0
         elif self.stream_id is not None and len(self.buf) > MAX_HEAD:
-            yield from self._refuse("response head is too large")
-
-    def read_body(self, event: events.Event) -> layer.CommandGenerator[None]:
-        """Read a part of a response's body."""
-        yield from self.with_trailers(
-            super().read_body(event), self.ReceiveEndOfMessage, mitm.ResponseTrailers
-        )
-        # As of a request's.
-        if self.state == self.read_body and len(self.buf) > MAX_HEAD:
-            yield from self._refuse("chunk head or trailers are too large")
-
-    def _refuse(self, message: str) -> layer.CommandGenerator[None]:
-        assert self.stream_id is not None
-        self.buf = ReceiveBuffer()
-        self.state = self.done
-        yield commands.CloseConnection(self.conn)
-        yield mitm.ReceiveHttp(
-            mitm.ResponseProtocolError(self.stream_id, message, mitm.ErrorCode.GENERIC_SERVER_ERROR)
-        )
+            yield from self.refuse("response head is too large")
 
 
 def _has_no_frame(request: http.Request) -> bool:
@@ -683,39 +673,33 @@ class Pacer:
             # Not at once: it may be in the midst of being read.
             loop.call_soon(self._cut, client)
             return
-        session = self._session(client)
-        transport = None if session is not None else self._transport(client)
-        if session is None and transport is None:
+        slow = self._way(client)
+        if slow is None:
             return
         if client in self._held:
             self._held[client].cancel()
-        if session is not None:
-            session.slow(held=True)
-        elif transport is not None:
-            transport.pause_reading()
+        slow(held=True)
         self._held[client] = loop.call_later(seconds, self._release, client)
 
     def _release(self, client: Client) -> None:
         del self._held[client]
-        session = self._session(client)
-        if session is not None:
-            session.slow(held=False)
-            return
-        transport = self._transport(client)
-        if transport is not None and all(member.may_read() for member in self._live.of(client)):
-            transport.resume_reading()
+        slow = self._way(client)
+        if slow is not None and all(member.may_read() for member in self._live.of(client)):
+            slow(held=False)
 
     def _cut(self, client: Client) -> None:
         for member in self._live.of(client):
             member.cut()
         cut_off(self._lookup(client))
 
-    def _session(self, client: Client) -> Paced | None:
-        found = (member for member in self._live.of(client) if isinstance(member, Paced))
-        return next(found, None)
-
-    def _transport(self, client: Client) -> asyncio.Transport | None:
-        """A client's transport, where reading from it is nobody else's to stop or go on with."""
+    def _way(self, client: Client) -> Callable[..., None] | None:
+        """By which reading from a client is stopped, or gone on with, where that is nobody else's to do."""
+        for member in self._live.of(client):
+            if isinstance(member, Paced):
+                return member.slow
         handler = self._lookup(client)
         # A reader that has stopped by itself, full of what nobody has taken, goes on by itself.
-        return None if handler is None or is_full(handler) else transport_of(handler)
+        transport = None if handler is None or is_full(handler) else transport_of(handler)
+        if transport is None:
+            return None
+        return lambda *, held: (transport.pause_reading if held else transport.resume_reading)()

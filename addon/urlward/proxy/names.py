@@ -117,8 +117,8 @@ class Place:
         "port", "sni",
     )  # fmt: skip
 
-    shows_inside: Final = True
-    """Whether TLS in a tunnel ends here, so that a block page can be shown inside it."""
+    ours: Final = True
+    """Whether the data path carries it, and so shows a block page inside a tunnel."""
 
     def __init__(self, context: Context, *, https: bool = False) -> None:
         self.sni = (sni_of(context) or b"").decode("latin-1")
@@ -257,7 +257,7 @@ class FlowPlace(NamedTuple):
 
     request: http.Request
     context: Context
-    shows_inside: bool = False
+    ours: bool = False
 
     def names(self, _: RequestHead) -> Names:
         """The names in the request and around it, as `names_of`."""

@@ -21,7 +21,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -72,6 +72,9 @@ STOP_WITHIN = 12.0
 MOST_SOCKETS = 64
 """Sockets in a message."""
 
+_BESIDE = (SERVICE, END_WITHIN, REPLACED), (INSPECTOR, STOP_WITHIN, signal.SIGTERM)
+"""Processes beside the workers: how long each has to end, and by which signal another takes its place."""
+
 OK, ERROR = 0, 2
 
 _UNTOLD = 10
@@ -98,8 +101,8 @@ class Supervisor:
         self._held = Listeners()
         """Sockets of the service process."""
         self._workers: dict[int, Child] = {}
-        self._service: Child | None = None
-        self._inspector: Child | None = None
+        self._beside_workers: dict[str, Child] = {}
+        """The service process and the inspector, by their names."""
         self._leaving: list[Child] = []
         self._coming: Child | None = None
         """A worker that is to take another's place."""
@@ -144,10 +147,8 @@ class Supervisor:
                     return code or OK
                 for number in range(1, self._plan.workers):
                     self._workers[number] = self._worker(number)
-                if self._plan.service is not None:
-                    self._service = self._started(self._plan.service, SERVICE)
-                if (inspector := self._planned_inspector()) is not None:
-                    self._inspector = self._started(inspector, INSPECTOR)
+                for name, service in self._planned().items():
+                    self._beside_workers[name] = self._started(service, name)
                 notify.ready()
                 while not self._stopping:
                     fails = [each.fails for each in self._workers.values() if each.ready and each.lives]
@@ -254,11 +255,9 @@ class Supervisor:
         self._attention.look()
         for number, worker in list(self._workers.items()):
             self._workers[number] = self._look_after(worker)
-        if self._service is not None:
-            self._service = self._look_after(self._service)
-            self._ask_for_refreshes()
-        if self._inspector is not None:
-            self._inspector = self._look_after(self._inspector)
+        for name, child in self._beside_workers.items():
+            self._beside_workers[name] = self._look_after(child)
+        self._ask_for_refreshes()
         self._see_off()
         self._share_out()
         self._tell_of_rules()
@@ -282,7 +281,7 @@ class Supervisor:
         workers = self._of_workers()
         poll = select.poll()  # unlike select(), it takes descriptors of any number
         by_fd: dict[int, Child] = {}
-        for child in (*workers, *self._beside_workers()):
+        for child in (*workers, *self._beside_workers.values()):
             if child.channel is not None:
                 by_fd[child.channel.fileno()] = child
                 poll.register(child.channel, select.POLLIN)
@@ -294,15 +293,16 @@ class Supervisor:
     def _of_workers(self) -> list[Child]:
         return [*self._workers.values(), *self._leaving, *filter(None, [self._coming])]
 
-    def _beside_workers(self) -> list[Child]:
-        return [*filter(None, [self._inspector, self._service])]
-
-    def _planned_inspector(self) -> Service | None:
-        """The inspector, as it is to be started: what it looks for is in the run folder."""
-        inspector = self._plan.inspector
-        if inspector is None or self._run is None:
-            return None
-        return inspector._replace(request={**inspector.request, "folder": str(self._run.path)})
+    def _planned(self) -> dict[str, Service]:
+        """The processes beside the workers, as they are to be started, by their names."""
+        found, inspector = {}, self._plan.inspector
+        if self._plan.service is not None:
+            found[SERVICE] = self._plan.service
+        if inspector is not None and self._run is not None:
+            # What it looks for is in the run folder.
+            request = {**inspector.request, "folder": str(self._run.path)}
+            found[INSPECTOR] = inspector._replace(request=request)
+        return found
 
     def _is_of_use(self) -> bool:
         """Whether any worker lives; where none does for long, the service manager may do better."""
@@ -393,29 +393,22 @@ class Supervisor:
         for number in sorted(self._workers):
             if number >= plan.workers:
                 yield from self._let_go(self._workers.pop(number), STOP_WITHIN)
-        if (service := self._service) is not None:
-            # What workers have to say meanwhile waits in the outbox.
-            self._service = None
-            yield from self._let_go(service, END_WITHIN, REPLACED)
-        if plan.service is not None:
-            while (made := self._tried(plan.service, SERVICE)) is None:
-                yield
-            self._service = made
-        if (looking := self._inspector) is not None:
-            self._inspector = None
-            yield from self._let_go(looking, STOP_WITHIN)
-        if (inspector := self._planned_inspector()) is not None:
-            while (made := self._tried(inspector, INSPECTOR)) is None:
-                yield
-            self._inspector = made
+        for name, within, number in _BESIDE:
+            if (child := self._beside_workers.pop(name, None)) is not None:
+                # What workers have to say meanwhile waits in the outbox.
+                yield from self._let_go(child, within, number)
+            if (planned := self._planned().get(name)) is not None:
+                while (made := self._tried(planned, name)) is None:
+                    yield
+                self._beside_workers[name] = made
         self._listeners.keep(plan.addresses)
         self._held.keep(plan.served)
         self._say_of_reload("done")
 
     def _say_of_reload(self, text: str) -> None:
         say_of(f"reload: {text}")
-        if self._service is not None:  # the dashboard shows it
-            self._service.tell({"reload": text})
+        if (service := self._beside_workers.get(SERVICE)) is not None:  # the dashboard shows it
+            service.tell({"reload": text})
 
     def _why_not(self, new: Child) -> str:
         """Why a new worker will not serve; empty where it may."""
@@ -491,15 +484,16 @@ class Supervisor:
 
     def _ask_for_refreshes(self) -> None:
         """Have the service process refresh all feeds, once there is one."""
-        if self._refreshes and self._service is not None and self._service.lives:
+        service = self._beside_workers.get(SERVICE)
+        if self._refreshes and service is not None and service.lives:
             self._refreshes = False
-            self._service.signal(signal.SIGHUP)
+            service.signal(signal.SIGHUP)
 
     def _end(self) -> None:
         notify.stopping()
         self._listeners.close()
         self._held.close()
-        workers, beside = self._of_workers(), self._beside_workers()
+        workers, beside = self._of_workers(), self._beside_workers.values()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.
         _end_all(beside, signal.SIGTERM, END_WITHIN)
@@ -542,7 +536,7 @@ def _loses_file(before: str, now: str) -> bool:
         return False  # of a release that writes another form
 
 
-def _end_all(children: Sequence[Child], number: int, within: float) -> None:
+def _end_all(children: Collection[Child], number: int, within: float) -> None:
     for child in children:
         if child.ending is None:
             child.signal(number)
