@@ -5,7 +5,8 @@ from urlward.assignments.interval import Sighting, SightingKind
 from urlward.assignments.store import AssignmentStore
 
 A = "192.0.2.7"
-HELD, ENDED, RELEASED, WHOLE, RESTARTED, *_ = SightingKind
+B, C = "192.0.2.8", "192.0.2.9"
+HELD, ENDED, RELEASED, WHOLE, RESTARTED, _, _, STOPPED = SightingKind
 
 
 @pytest.mark.parametrize("batch", [1, 100])
@@ -113,6 +114,32 @@ def test_an_end_that_is_read_behind_the_next_ones_beginning(
         ("anna", 50, 60, "TOLD"),
         ("berta", 100, nexts, "TOLD" if nexts else "NONE"),
     ]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.parametrize(
+    "end",
+    [
+        # By its own account it is a second shorter.
+        sighting(A, 51, 60, "anna", ENDED, session="s"),
+        sighting(A, 60, 60, "", STOPPED, session="s"),
+    ],
+)
+def test_a_session_that_ends_late_ends_with_all_that_it_had(
+    sqlite_store: AssignmentStore, monkeypatch: pytest.MonkeyPatch, end: Sighting, batch: int
+) -> None:
+    """Known by its name, as are all of a batch at once."""
+    taken(sqlite_store, *(sighting(one, 50, None, "anna", session="s") for one in (A, B, C)))
+    monkeypatch.setattr(sqlite_store, "sessions", None)
+    taken(
+        sqlite_store,
+        *(sighting(one, 100, None, "berta", session="t") for one in (A, B)),
+        end,
+        batch=batch,
+    )
+    berta = ("berta", 100, None, "NONE")
+    for address, others in ((A, [berta]), (B, [berta]), (C, [])):
+        assert intervals(sqlite_store, address) == [("anna", 50, 60, "TOLD"), *others]
 
 
 @pytest.mark.parametrize("batch", [1, 100])

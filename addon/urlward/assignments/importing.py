@@ -78,9 +78,9 @@ class Merger:
         self._late: dict[Key, Held] = {}
         """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
         self._written: dict[Key, tuple[Any, ...]] = {}
-        self._followed: dict[tuple[Key, str, str], Held] = {}
-        """What another's beginning has ended, by whose it was. Its own end may be read behind it: told late,
-        or in an export that has the newest first."""
+        self._followed: dict[tuple[Key, str], Held] = {}
+        """What another's beginning has ended, by its session, or else whose it was. Its own end may be read
+        behind it: told late, or in an export that has the newest first."""
         self._not_so: set[tuple[Any, ...]] = set()
         """Keys of rows of these, whose end is another; they are written already, or about to be."""
         self._perhaps: tuple[Key, int, str] | None = None
@@ -95,19 +95,20 @@ class Merger:
             self._rows = self._store.rows(self._source)
         self._load(sightings)
         for sighting in sightings:
-            if sighting[9] in (_RESTARTED, _STOPPED):
-                self._end_sessions(sighting[8], sighting[4], all_of=sighting[9] == _RESTARTED)
+            if sighting[9] == _RESTARTED:
+                self._end_sessions(sighting[8], sighting[4])
+            elif sighting[9] == _STOPPED:
+                self._end_session(sighting[8], sighting[4])
             else:
                 self._take(sighting)
 
-    def _end_sessions(self, beginning: str, at: int, *, all_of: bool) -> None:
-        """End the sessions whose name begins so, or that of this name alone."""
+    def _end_sessions(self, beginning: str, at: int) -> None:
+        """End the sessions whose name begins so."""
         held = {key: held for key, held in self._held.items() if held is not None}
         stored = self._store.sessions(self._source, beginning)
         for key, one in {**{k: v for k, v in stored.items() if k not in self._held}, **held}.items():
-            name = one[_SESSION] if not all_of else one[_SESSION][: len(beginning)]
-            # Who restarts says so before it begins sessions; one that ends has begun, if in the same second.
-            if name == beginning and one[_START] < at + (not all_of):
+            # Who restarts says so before it begins sessions.
+            if one[_SESSION].startswith(beginning) and one[_START] < at:
                 self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at
                 one[_END], one[_ENDING] = min(one[_END], _after(one[_START], at)), Ending.TOLD
                 self._end(key, one)
@@ -133,7 +134,8 @@ class Merger:
             self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
             for key, held in changes.held.items():
                 self._note(key, held)
-        for told in (self._ends, self._followed):
+        tables: tuple[dict[Any, Any], ...] = (self._ends, self._followed)
+        for told in tables:
             for whose in [*told][:-_MOST_ENDS]:
                 del told[whose]
         return changes
@@ -146,7 +148,7 @@ class Merger:
             for key in missing:
                 self._keep(key, known.get(key))
         # What ends has addresses that its end need not name.
-        sessions = {s[8] for s in sightings if s[8] and s[9] in (_HELD, _ENDED)} - self._looked_up
+        sessions = {s[8] for s in sightings if s[8] and s[9] in (_HELD, _ENDED, _STOPPED)} - self._looked_up
         self._looked_up |= sessions
         if sessions:
             for key, held in self._store.held(self._source, sessions).items():
@@ -206,7 +208,7 @@ class Merger:
     def _end_by_whole(self, key: Key, whole: Held) -> None:
         """End what is held by an interval that is known as a whole: it is this one, or was until then."""
         held = self._held[key]
-        self._undo_followed((key, whole[_SUBSCRIBER], whole[_SESSION]), whole[_START], whole[_END])
+        self._undo_followed(key, whole[_SESSION] or whole[_SUBSCRIBER], whole[_END], whole[_START])
         if held is None or held[_START] >= whole[_END]:
             return
         if (held[_SUBSCRIBER], held[_SESSION]) == (whole[_SUBSCRIBER], whole[_SESSION]):
@@ -253,15 +255,27 @@ class Merger:
     def _end_followed(self, key: Key, held: Held) -> None:
         """End what another's is known to follow, until its own end is read."""
         self._end(key, held)
-        self._followed[key, held[_SUBSCRIBER], held[_SESSION]] = held
+        self._followed[key, held[_SESSION] or held[_SUBSCRIBER]] = held
 
-    def _undo_followed(self, whose: tuple[Key, str, str], start: int, end: int) -> Held | None:
-        """What another's has ended, and whose own end is earlier, as is read now: it is not to be written."""
-        held = self._followed.get(whose)
-        if held is None or not start <= held[_START] < _after(start, end) < held[_END]:
+    def _undo_followed(self, key: Key, whose: str, end: int, start: int | None = None) -> Held | None:
+        """What another's has ended, and whose own end is earlier, as is read now: it is not to be written.
+
+        Args:
+            key: of it.
+            whose: its session, or else its subscriber.
+            end: its own.
+            start: its beginning, which two may be told apart by; None where its session says which it is: as
+                the end has it, it may be a second off.
+        """
+        held = self._followed.get((key, whose))
+        if held is None:
             return None
-        del self._followed[whose]
-        self._not_so.add(ended_row(self._source, *whose[0], held)[:3])
+        begun = held[_START]
+        start = begun if start is None else start
+        if not (start <= begun <= end and begun < _after(start, end) < held[_END]):
+            return None
+        del self._followed[key, whose]
+        self._not_so.add(ended_row(self._source, *key, held)[:3])
         return held
 
     def _hold_late(self, key: Key, held: Held, new: Held) -> None:
@@ -320,15 +334,17 @@ class Merger:
             self._ends[whose] = late[_START], told
             self._end_late(key, late, new[_END], Ending.TOLD, doubt)
             return
-        if held is None and (followed := self._undo_followed(whose, new[_START], told)) is not None:
-            new[_START] = followed[_START]
+        if held is None:
+            followed = self._undo_followed(
+                key, session or new[_SUBSCRIBER], told, None if session else new[_START]
+            )
+            if followed is not None:
+                new[_START] = followed[_START]
         if held is not None and new[_END] >= held[_START]:
             new[_START] = held[_START]
             self._drop(key)
         # Whatever it is that the end names: the session has ended.
-        self._looked_up.discard(session)
-        for other in self._sessions.pop(session, ()):
-            self._end_with(other, new, doubt)
+        self._end_session(session, told, doubt)
         if new[_START] <= 0:
             self.changes.skipped += 1
             return
@@ -336,18 +352,23 @@ class Merger:
         self._end_within(key, new, doubt)
         self._ends[whose] = new[_START], told
 
-    def _end_with(self, key: Key, ended: Held, doubt: int) -> None:
-        """End another address of a session that has ended."""
-        held = self._held.get(key)
-        if held is None or held[_SESSION] != ended[_SESSION]:
-            return
-        if held[_START] > ended[_END]:
-            self._note(key, held)  # another session by the same name, which goes on
-        else:
-            held[_END], held[_ENDING] = _after(held[_START], ended[_END]), Ending.TOLD
+    def _end_session(self, session: str, at: int, doubt: int = 0) -> None:
+        """End whatever a session has, or had until another's beginning."""
+        self._looked_up.discard(session)
+        for key in self._sessions.pop(session, ()):
+            held = self._held.get(key)
+            if held is None or held[_SESSION] != session:
+                held = self._undo_followed(key, session, at)
+                if held is None:
+                    continue
+            elif held[_START] > at:
+                self._note(key, held)  # another session by the same name, which goes on
+                continue
+            else:
+                self._drop(key)
+            held[_END], held[_ENDING] = _after(held[_START], at), Ending.TOLD
             self._end_within(key, held, doubt)
-            self._drop(key)
-            self._ends[key, held[_SUBSCRIBER], held[_SESSION]] = held[_START], ended[_END]
+            self._ends[key, held[_SUBSCRIBER], session] = held[_START], at
 
     def _decline(self, key: Key, held: Held, at: int) -> None:
         """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
