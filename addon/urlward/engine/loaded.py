@@ -216,9 +216,9 @@ class LoadedList:
             lengths = table.lengths[row : group.stop].tolist()
             alike = set(zip(numbers, lengths, strict=True))
             forms = {(shapes[number].kind, length) for number, length in alike}
-        for form in forms:
-            for digest in digests[form]:
-                yield from table.matching(group, digest)
+        # An address and a network have one digest, by which each row is found once.
+        for digest in dict.fromkeys([digest for form in forms for digest in digests[form]]):
+            yield from table.matching(group, digest)
 
     def groups(self, letters: str) -> list[range]:
         """The groups of rows that letters lead to."""
