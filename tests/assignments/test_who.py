@@ -9,6 +9,7 @@ from assignments.support import at, sighting, taken
 from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
 from urlward.assignments.formats import DETERMINISTIC
 from urlward.assignments.interval import FOREVER, AssignmentError, SightingKind
+from urlward.assignments.retention import hold_assignments, purge_assignments
 from urlward.assignments.schema import current
 from urlward.assignments.store import AssignmentStore
 from urlward.assignments.who import WhoQuestion, answer_fields, answer_lines, who
@@ -93,6 +94,26 @@ def test_what_its_source_may_have_ended_since_is_in_doubt(
     assert who(sqlite_store, WhoQuestion(A, None, at(0), 1000)).verdict == "ambiguous"
     sqlite_store.looked(sqlite_store.sources()[1], at(300))
     assert who(sqlite_store, WhoQuestion(A, None, at(1))).verdict == "one"
+
+
+@pytest.mark.parametrize("said", [SightingKind.ENDED, SightingKind.WHOLE])
+@pytest.mark.parametrize(
+    ("start", "session", "verdict"), [(50, "", "ambiguous"), (51, "s", "ambiguous"), (53, "s", "one")]
+)
+def test_what_has_an_end_of_its_own_that_a_later_import_has_read(
+    store: AssignmentStore, start: int, session: str, verdict: str, said: SightingKind
+) -> None:
+    """Nobody is known to have had it between that and the next one's beginning, also while that is held."""
+    taken(store, sighting(A, 50, None, "anna", session=session), sighting(A, 9000, None, "berta"))
+    question = WhoQuestion(A, None, at(8000))
+    assert who(store, question).verdict == "one"
+    taken(store, sighting(A, start, 60, "anna", said, session=session))
+    assert who(store, WhoQuestion(A, None, at(55))).verdict == "one"
+    before = who(store, question)
+    assert (before.verdict, [one.interval.subscriber for one in before.candidates]) == (verdict, ["anna"])
+    hold_assignments(store, "REF", at(900 * 86_400), [(A, 0, question.at)])
+    purge_assignments(store, at(200 * 86_400), at(380 * 86_400))
+    assert who(store, question) == before
 
 
 def test_what_a_newer_release_has_written_is_in_doubt(sqlite_store: AssignmentStore) -> None:

@@ -35,6 +35,9 @@ SECOND = 1000
 """In ms. Sources write whole seconds: what ended at one may have lasted to its end, and another's begun
 in it."""
 
+SESSIONS_APART = 2 * SECOND
+"""The most that two beginnings of one session may be apart, in ms: its end says how many seconds it took."""
+
 type Place = int
 type Sighting = tuple[Place, str, int, int, int, int, int, str, str, int]
 """What a source says at one point: place, network as text, first and last port, start, end (or `FOREVER`),
@@ -118,7 +121,7 @@ class Ending(IntEnum):
             Ending.DOUBT: "in doubt: by a local time that the clock showed twice",
             Ending.ORDER: "in doubt: who came last in the hour that the clock showed twice is not known",
             Ending.DECLINED: "in doubt: given back before, as an address that somebody else uses",
-            Ending.LATE: "in doubt: read after what followed, and its own end may have been read before",
+            Ending.LATE: "in doubt: this, or its own end, was read after what followed",
             Ending.UNREAD: "in doubt: its source is read up to an earlier time, and may have ended it since",
             Ending.WITHIN: "in doubt: within that second",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
@@ -169,6 +172,17 @@ class Interval:
     subscriber: str
     session: str
     source: SightingSource
+
+    def is_ended_by(self, other: "Interval") -> bool:
+        """Whether this, which is known to have ended as the next one's began, is another with its own end."""
+        mine = (self.source.id, self.network, self.ports, self.subscriber, self.session)
+        return (
+            self.ending == Ending.NEXT
+            and other.ending == Ending.TOLD
+            and mine == (other.source.id, other.network, other.ports, other.subscriber, other.session)
+            and abs(self.start - other.start) <= (SESSIONS_APART if self.session else 0)
+            and self.start < other.end < self.end
+        )
 
 
 def place_of(text: str) -> tuple[Place, str]:

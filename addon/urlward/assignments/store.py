@@ -26,6 +26,7 @@ from sqlalchemy import (
 from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
+    SESSIONS_APART,
     AssignmentError,
     Ending,
     Interval,
@@ -530,7 +531,8 @@ def rows_in_force(
 ) -> list[tuple[Table, Row[Any]]]:
     """The rows that `AssignmentStore.find` finds, with the tables that they are in.
 
-    Of several whose order is in doubt (`urlward.assignments.importing`) one brings all others.
+    Of several whose order is in doubt (`urlward.assignments.importing`) one brings all others, and what the
+    next one's beginning has ended brings its own end, which may have been read in a later import.
 
     Raises:
         ValueError: not an address.
@@ -549,6 +551,9 @@ def rows_in_force(
     for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
         near = between(start - _BACK, start + _BACK)
         found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
+    for start in {row.start for _, row in found if row.ending == Ending.NEXT}:
+        near = between(start, start + SESSIONS_APART)
+        found += [one for one in near if one[1].ending == Ending.TOLD and one not in found]
     return found
 
 

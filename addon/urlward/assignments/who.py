@@ -108,7 +108,8 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
     """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt."""
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
-    for one in store.find(question.address, question.port, since - SECOND, until):
+    there = store.find(question.address, question.port, since - SECOND, until)
+    for one in there:
         if one.end <= since and one.ending != Ending.ORDER:
             within = one.end - one.end % SECOND + SECOND > since
             if not within or (one.end % SECOND and one.end != one.start + 1):
@@ -116,6 +117,8 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
             found.append(replace(one, ending=Ending.WITHIN))
         elif one.ending in _UNTOLD and until > one.source.read:
             found.append(replace(one, ending=Ending.UNREAD))
+        elif any(one.is_ended_by(other) for other in there):
+            found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
     return found
