@@ -297,6 +297,8 @@ def test_a_long_line_takes_no_long_time(event: str, piece: str) -> None:
         ("CEF:0|A10|a|b|CGN 106|a|b|", "a"),
         ("RT_SRC_NAT_PBA_ALLOC ", "a"),
         ("", "[UserbasedA "),
+        ("", "ASP_NAT_PORT_BLOCK_ALLOC:"),
+        ("", "ASP_NAT_PORT_BLOCK_ALLOC:->"),
     ],
 )
 def test_a_long_event_takes_no_long_time(event: str, piece: str) -> None:

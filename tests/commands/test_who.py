@@ -464,8 +464,8 @@ def test_import_says_which_rows_are_not_understood(
     assert capsys.readouterr().err == f"{path}:3: fewer columns than it needs\n"
 
 
-def test_import_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
-    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_who_reads_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
+    urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log, rotated = tmp_path / "a.log", tmp_path / "a.log.1"
     event = "2026-11-18T11:00:0{0}Z thunder FIXED-NAT-PORTS 100.64.0.{0}->198.51.100.{0}:1024-2047\n"
@@ -473,6 +473,19 @@ def test_import_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
     def told() -> str:
         assert urlward("assignments", "import", "cgn", *(one for one in (rotated, log) if one.exists())) == 0
         return capsys.readouterr().err
+
+    def told_by_follow(*writes: str) -> list[str]:
+        left = iter(writes)
+
+        def wait(_: float) -> bool:
+            if (text := next(left, None)) is not None:
+                log.unlink()
+                log.write_text(text)
+            return text is not None
+
+        monkeypatch.setattr(assignment_commands, "_wait", wait)
+        assert urlward("assignments", "follow", "cgn", log) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if "had this path" in line]
 
     log.write_text(event.format(1))
     assert told() == ""
@@ -483,6 +496,10 @@ def test_import_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
     log.write_text(event.format(3))
     assert told().startswith(f"{log}: another log had this path when it was last read, at 20")
     assert told() == ""
+    # What is rotated while it is followed is read to its end, also where the new one has nothing yet.
+    log.write_text(event.format(4))
+    assert len(told_by_follow(event.format(5), "")) == 1
+    assert told_by_follow(event.format(6)) == []
 
 
 def test_a_refused_file_is_read_whole_when_it_is_read_in_the_right_way(

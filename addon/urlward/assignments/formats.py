@@ -554,8 +554,8 @@ _JUNOS_TEXT = re.compile(
     r"(?:.*?\bepoch (?P<epoch>(?:0x)?[0-9A-Fa-f]+))?"
 ).search
 _JSERVICES = re.compile(
-    r"(?:JSERVICES|ASP)_NAT_PORT_BLOCK_(?P<what>ALLOC|ACTIVE|RELEASE)\b:?\s*(?P<inside>\S+)\s*->\s*"
-    r"(?P<outside>\S+?):(?P<first>\d+)-(?P<last>\d+)(?:\s+0x(?P<epoch>[0-9A-Fa-f]{8})\b)?"
+    r"(?:JSERVICES|ASP)_NAT_PORT_BLOCK_(?P<what>ALLOC|ACTIVE|RELEASE)\b:?\s*(?P<inside>\S{1,64})\s*->\s*"
+    r"(?P<outside>\S{1,64}?):(?P<first>\d+)-(?P<last>\d+)(?:\s+0x(?P<epoch>[0-9A-Fa-f]{8})\b)?"
 )
 _IOS_XR = re.compile(r"\[Userbased(?P<what>[AW]) (?P<fields>[^\[\]]*+)\]")
 _ASA = re.compile(

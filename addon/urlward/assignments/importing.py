@@ -689,8 +689,11 @@ class FileReader:
             header = len(line) + len(end)
         known = self._store.positions(self._source.id)
         self._position = position_in(self.fd, known)
-        if self._position is None and not self._follows and self._source.format in _LOGS:
+        if self._position is None and self._source.format in _LOGS:
             self.result.left = max((one.read for one in known if one.path == self._source.path), default=0)
+            # Who follows notes more when a new one is found, which may have nothing yet to be known by.
+            if self._follows and self.result.left < self._source.read:
+                self.result.left = 0
         self._renewed = self._position.read if self._position else 0
         offset = self._position.offset if self._position else 0
         if not self.result.rows:

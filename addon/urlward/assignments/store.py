@@ -220,7 +220,7 @@ class AssignmentStore:
                 return SightingSource(made.inserted_primary_key[0], name, format_, path)
             if row.format != format_:
                 raise AssignmentError(f"source {name!r} is of format {row.format}: give another --source")
-            return SightingSource(row.id, name, format_, path)
+            return SightingSource(row.id, name, format_, path, row.read)
 
     @contextmanager
     def importing(

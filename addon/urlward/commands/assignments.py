@@ -240,15 +240,21 @@ def _tell(where: str, format_: str, done: "Imported", seconds: float) -> None:
             file=sys.stderr,
             flush=True,
         )
-    if done.left and not done.refused:
+    if not done.refused:
+        _tell_left(where, done)
+    if ends := done.skipped - done.faulty:
+        print(f"{where}: {ends} ends without a known beginning", file=sys.stderr, flush=True)
+
+
+def _tell_left(where: str, done: "Imported") -> None:
+    """Print that a log was rotated while nobody read it."""
+    if done.left:
         print(
             f"{where}: another log had this path when it was last read, at {ms_text(done.left)}: what was"
             " written to that since, an end among it, is not known; import it too, by its new name",
             file=sys.stderr,
             flush=True,
         )
-    if ends := done.skipped - done.faulty:
-        print(f"{where}: {ends} ends without a known beginning", file=sys.stderr, flush=True)
 
 
 def _tell_faults(where: str, faults: Sequence[tuple[int, str]], count: int) -> None:
@@ -290,6 +296,8 @@ def _follow(args: argparse.Namespace) -> int:
         with _importing(store, args, name, keeper) as source:
             told, shown = -1, 0
             for state in follow(store, source, Path(name), options, wait=_wait):
+                if told < 0:  # what is rotated from now on is read to its end
+                    _tell_left(plain(name), state)
                 # What has the path may be another file by now.
                 shown = min(shown, len(state.faults))
                 _tell_faults(f"{name}:", state.faults[shown:], 0)
