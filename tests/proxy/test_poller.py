@@ -455,3 +455,25 @@ async def test_nobody_waits_for_what_is_nobodys(pairs: Pairs, clock: Clock) -> N
     assert not client.rests
     for one in (near, pooled):
         poller.forget(one.fileno())
+
+
+async def test_a_number_that_the_kernel_tells_twice(pairs: Pairs, clock: Clock) -> None:
+    """A child that has not begun its program holds what is closed here: the kernel tells of that still, by a
+    number that is another's now. Who is put aside already is not put aside again, which ended the worker."""
+    (near, far), (other, its), *_ = pairs
+    poller, number = running_loop().poller, near.fileno()
+    poller.watch(number, READ, lambda _: None, poller.share("192.0.2.1"))
+    held = os.dup(number)
+    far.send(b"a")
+    poller.closes(number)
+    near.close()
+    os.dup2(other.fileno(), number)
+    its.send(b"a")
+    share, told = poller.share("192.0.2.2"), list[int]()
+    poller.watch(number, READ, told.append, share)
+    for _ in range(3):
+        poller.later(share, clock.work)
+    await until(lambda: told)
+    poller.forget(number)
+    os.close(held)
+    os.close(number)

@@ -287,8 +287,8 @@ class Poller(selectors.EpollSelector):
         skipped: list[int] = []
         rest = iter(found)
         for fd, events, watched in rest:
-            if told.get(fd) is not watched:
-                continue
+            if told.get(fd) is not watched or watched.aside:
+                continue  # closed meanwhile, or told twice: a child may yet hold what had this number before
             share = watched.share
             if share is not last and not share.nobodys:
                 last, self._others = share, now
