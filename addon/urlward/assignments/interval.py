@@ -174,15 +174,15 @@ class Interval:
     source: SightingSource
 
     def is_ended_by(self, other: "Interval") -> bool:
-        """Whether this, which is known to have ended as the next one's began, is another with its own end."""
-        mine = (self.source.id, self.network, self.ports, self.subscriber, self.session)
-        return (
-            self.ending == Ending.NEXT
-            and other.ending == Ending.TOLD
-            and mine == (other.source.id, other.network, other.ports, other.subscriber, other.session)
-            and abs(self.start - other.start) <= (SESSIONS_APART if self.session else 0)
-            and self.start < other.end < self.end
-        )
+        """Whether this, which is known to have ended as the next one's began, is another `whose` with its own
+        end."""
+        apart = SESSIONS_APART if self.session else 0
+        return abs(self.start - other.start) <= apart and self.start < other.end < self.end
+
+    @property
+    def whose(self) -> tuple[object, ...]:
+        """What all that is said of one assignment has alike, but for its times."""
+        return self.source.id, self.network, self.ports, self.subscriber, self.session
 
 
 def place_of(text: str) -> tuple[Place, str]:

@@ -539,7 +539,7 @@ def rows_in_force(
     """
     places = places_of(address, connection.scalars(select(lengths.c.length)))
 
-    def between(since: int, until: int) -> list[tuple[Table, Row[Any]]]:
+    def between(since: int, until: int, port: int | None = port) -> list[tuple[Table, Row[Any]]]:
         return [
             (table, row)
             for table in (assignments, current)
@@ -551,10 +551,10 @@ def rows_in_force(
     for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
         near = between(start - _BACK, start + _BACK)
         found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
-    for start in {row.start for _, row in found if row.ending == Ending.NEXT}:
-        near = between(start, start + SESSIONS_APART)
-        found += [one for one in near if one[1].ending == Ending.TOLD and one not in found]
-    return found
+    for start, first in {(row.start, row.first_port) for _, row in found if row.ending == Ending.NEXT}:
+        near = between(start, start + SESSIONS_APART, first)
+        found += [one for one in near if one[1].ending == Ending.TOLD]
+    return [*dict.fromkeys(found)]
 
 
 def _in_force(table: Any, places: list[Place], port: int | None, since: int, until: int) -> Any:

@@ -109,6 +109,10 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
     there = store.find(question.address, question.port, since - SECOND, until)
+    told: dict[tuple[object, ...], list[Interval]] = {}
+    for one in there:
+        if one.ending == Ending.TOLD:
+            told.setdefault(one.whose, []).append(one)
     for one in there:
         if one.end <= since and one.ending != Ending.ORDER:
             within = one.end - one.end % SECOND + SECOND > since
@@ -117,7 +121,7 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
             found.append(replace(one, ending=Ending.WITHIN))
         elif one.ending in _UNTOLD and until > one.source.read:
             found.append(replace(one, ending=Ending.UNREAD))
-        elif any(one.is_ended_by(other) for other in there):
+        elif one.ending == Ending.NEXT and any(map(one.is_ended_by, told.get(one.whose, ()))):
             found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
