@@ -71,6 +71,8 @@ def urlward(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]"
 
 def events(folder: Path, *arguments: str) -> list[dict[str, object]]:
     done = urlward(folder, "events", "--json", *arguments)
+    if "nothing has been recorded yet" in done.stderr:  # by a process that has just begun
+        return []
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
