@@ -18,7 +18,7 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, get, running
+from e2e.support import Filter, accepts, get, running
 from records.support import an_event
 from urlward.commands import support as command
 from urlward.config import read_config
@@ -225,6 +225,8 @@ def test_the_button_gives_the_same(planted: tuple[Filter, Path], tokens: list[st
     assert config.admin is not None
     headers = {"Authorization": f"Bearer {tokens[0]}"}
     url = f"http://{config.admin.listen}/api/support"
+    port = int(config.admin.listen.rpartition(":")[2])
+    wait_for(lambda: accepts(port), "the dashboard")
     answer = urllib3.request("POST", url, headers=headers, body=b"{}", timeout=120, retries=False)
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "application/zip"

@@ -13,7 +13,7 @@ import pytest
 
 from companion import Companion
 from conftest import free_port, until, wait_for
-from e2e.support import Filter, read_response, running
+from e2e.support import Filter, accepts, read_response, running
 from fleet.nodes import SEAL, Wire, hanging
 from fleet.servers import HAS_VALKEY, Server
 from proxy.test_probing import client
@@ -421,6 +421,8 @@ def test_wrong_tokens_at_the_dashboards_of_two_nodes(server: Server, tmp_path: P
 
         channel = "{urlward}:notices-guesses"
         wait_for(lambda: server.run("PUBSUB", "NUMSUB", channel)[1] == 2, "both to listen")
+        for port in ports:
+            wait_for(lambda port=port: accepts(port), "the dashboard")
         for _ in range(BURST):
             assert guess(ports[0]) == 401
         assert guess(ports[0]) == 429
