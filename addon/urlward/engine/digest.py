@@ -80,18 +80,16 @@ class Key:
 
     def digests(self, beginning: str, ends: Iterable[str]) -> list[bytes]:
         """The digests of texts with the same beginning, at which each of them is looked at once."""
-        begun = self._record.copy()
-        begun.update(beginning.encode("latin-1"))
-        found = []
+        begin, found = self.begun(beginning), []
         for end in ends:
-            h = begun.copy()
+            h = begin()
             h.update(end.encode("latin-1"))
             found.append(h.digest())
         return found
 
     def behind(self, beginning: str) -> Callable[[bytes], bytes]:
         """What makes the digests of texts with the same beginning, which is not empty: of each the bytes that
-        follow it. The key's own block is worked through once."""
+        follow it."""
         begin = self.begun(beginning)
 
         def digest_of(end: bytes) -> bytes:

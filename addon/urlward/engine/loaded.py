@@ -43,7 +43,7 @@ _AFTER_ANY_LETTER = "\uffff"
 
 
 class PageForms(NamedTuple):
-    """What the pages, prefixes and parameters are that rows on a host have.
+    """Forms of the pages, prefixes and parameters that rows on a host have.
 
     Attributes:
         pages: whether any is a page.

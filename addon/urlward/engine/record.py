@@ -185,6 +185,3 @@ BEGINNINGS: Mapping[Kind, str] = {
     Kind.PAGE: page_text("", ""),
 }
 """What the texts of kinds begin with that go on with an entry's host and path, of which one may be empty."""
-
-PAGE_KINDS = frozenset({int(Kind.PAGE), int(Kind.PREFIX), int(Kind.PARAMS)})
-"""Kinds that need the path: a host that has only these is listed below host level."""
