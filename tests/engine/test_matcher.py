@@ -737,6 +737,16 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/listed.html", "/listed.html%3fx"),
         ("/listed.html", "/listed.html%23"),
         ("/view?topic=31337", "/view%3ftopic=31337"),
+        # Apache and nginx, told to pass on a path as a parameter of a program
+        ("/listed.html", "/listed.html&"),
+        ("/listed.html", "/listed.html%26x"),
+        ("/noext", "/noext&x=1"),
+        ("/noext", "/noext/&amp;x=%2f"),
+        ("/q?id=5", "/q&id=5"),
+        ("/q?id=5", "/q&?id=5"),
+        # Caddy, told to rewrite to `/folder{uri}`
+        ("/listed.html", "/lis{b/c}ted.html{}"),
+        ("/listed.html", "/lis%7bx}te{y{z%7Dd.html?}"),
         # Express, Koa, Nuxt, Mojolicious, Spring; servers of files where it is a folder
         ("/noext", "/noext/"),
         ("/noext", "/noext//?x"),
@@ -938,8 +948,9 @@ def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None
 
 
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:
-    found = matcher("http://p.test/index.php", "http://p.test/view.php?id=5", "http://p.test/a.html")
+    found = matcher(*(f"http://p.test/{page}" for page in ("index.php", "view.php?id=5", "a.html", "AT")))
     assert found.check("p.test", "/index.php/Other") == PASS
+    assert found.check("p.test", "/AT&T") == PASS
     assert found.check("p.test", "/view.php/x") == PASS
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"
     assert found.check("p.test", "/view.php;/x.php?id=5").kind == "params"
