@@ -23,6 +23,7 @@ from urlward.gateway.system import (
     unnamed_uppers,
     unnumbered_interfaces,
     vrf_interfaces,
+    ways_out,
 )
 
 INET6 = """\
@@ -188,11 +189,15 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
             subprocess.run(f"ip addr add 192.0.2.{n * 4 + 1}/30 dev lan{n}".split(), check=True)
             subprocess.run(f"ip addr add 2001:db8:{n}::1/64 dev lan{n} nodad".split(), check=True)
         assert interfaces_to_the_world(["lan*"]) == []
+        assert ways_out() == {}
         subprocess.run(["ip", "route", "add", "198.51.100.0/24", "dev", "lan0"], check=True)
         subprocess.run(["ip", "route", "add", "default", "via", "192.0.2.6"], check=True)
         subprocess.run(["ip", "-6", "route", "add", "default", "via", "2001:db8:2::2"], check=True)
         assert interfaces_to_the_world(["lan*"]) == ["lan1", "lan2"]
         assert interfaces_to_the_world(["lan0", "lan2"]) == ["lan2"]
+        assert ways_out() == {4: "lan1", 6: "lan2"}
+        subprocess.run(["ip", "route", "replace", "blackhole", "default"], check=True)
+        assert ways_out() == {6: "lan2"}
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.netlink import Link, addresses, is_routed_to, links
+from urlward.gateway.netlink import Link, addresses, is_routed_to, links, routed_by
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -156,6 +156,21 @@ def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str
         if under is not None and under.kind == "bridge" and _is_wanted(link, wanted):
             found[link.name] = on
     return found
+
+
+_FAR_AWAY = (IPv4Address("1.1.1.1"), IPv6Address("2606:4700:4700::1111"))
+"""Addresses that are nobody's neighbour; nothing is sent there."""
+
+
+def ways_out() -> dict[int, str]:
+    """Interface by which this machine routes to the rest of the world, by family, where it does.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    present = links()
+    found = {one.version: present.get(routed_by(one)) for one in _FAR_AWAY}
+    return {version: link.name for version, link in found.items() if link is not None}
 
 
 def interfaces_to_the_world(names: Iterable[str]) -> list[str]:
