@@ -31,7 +31,7 @@ from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FeedOrigin, FetchErro
 from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore, Refused
 from urlward.lists.source import ChangingError, SourceError, whole_copy
-from urlward.lists.worker import read_request, say
+from urlward.lists.worker import read_request, say, say_log
 from urlward.policy.own import FILE as OWN_FILE
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError
@@ -57,20 +57,10 @@ _ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
 """What is wrong with a body that the server may soon have right again."""
 
 
-class _Passed(logging.Handler):
-    """Log handler that passes messages to the parent, whose log they belong in: at once, since who looks
-    at what has been done finds it said, and a process that is killed has said why it did what it had done."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.levelno, record.getMessage())
-
-
 def main() -> None:
     """Run as the process that `urlward.feeds.feed.Feed.refresh` starts."""
     asked = read_request()
-    log = logging.getLogger("urlward")
-    log.addHandler(_Passed())
-    log.setLevel(logging.INFO)
+    say_log()
     json.dump(answer(asked), sys.stdout)
 
 

@@ -5,7 +5,7 @@ sealed under the local key, so that the file names nothing that is listed. The a
 (`urlward.state.audit`) has a line for each that was allowed, was ended, or has expired, with a keyed digest
 of the URL in place of the URL.
 
-In force they are one more list, compiled in memory: `compile_allows`; `TemporaryAllows` keeps it up to date.
+In force they are one more list (`compile_allows`), which `urlward.lists.allows` keeps up to date.
 """
 
 import logging
@@ -23,7 +23,6 @@ from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, EntryError, UrlError, UrlwardError
 from urlward.engine.grammar import parse_line
-from urlward.engine.loaded import LoadedList, load
 from urlward.engine.url import (
     DEFAULT_PORTS,
     CanonicalUrl,
@@ -40,7 +39,6 @@ from urlward.state.folder import (
     locked,
     made_folder,
 )
-from urlward.state.watch import Signature
 
 Kind = Literal["page", "host"]
 
@@ -239,7 +237,7 @@ def expire_allows(state: Path, now: float) -> int:
 
 def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | None:
     """Compile the allows in force into an artifact, to be loaded under the same key; None where there are
-    none.
+    none. Call it in a process that ends soon.
 
     One that does not open under the key excuses nothing, and the log says so.
     """
@@ -376,57 +374,3 @@ def duration(text: str) -> int:
     if seconds > LONGEST:
         raise UrlwardError(f"for: {text} is longer than {LONGEST // 86_400}d")
     return seconds
-
-
-_NEVER = float("inf")
-
-
-class TemporaryAllows:
-    """Temporary allows of a state folder, kept up to date.
-
-    Args:
-        state: the folder.
-        key: its own.
-
-    Attributes:
-        lists: the one list of those in force, if there are any.
-    """
-
-    def __init__(self, state: Path, key: Key) -> None:
-        self.lists: list[LoadedList] = []
-        self._state = state
-        self._path = state / KEPT.file
-        self._key = key
-        self._seen: Signature | None = None
-        self._end = _NEVER
-
-    def look(self, now: float) -> bool:
-        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
-        raises."""
-        signature = Signature.of(self._path)
-        ended = now >= self._end
-        if signature == self._seen and not ended:
-            return False
-        had = bool(self.lists)
-        self._seen = signature
-        try:
-            allows = current_allows(self._state, now)
-            data = compile_allows(allows, self._key, now)
-            self.lists = [load(data, self._key)] if data is not None else []
-            self._end = next_end(allows, now) or _NEVER
-        except UrlwardError as e:
-            self.lists, self._end = [], _NEVER
-            logger.error("%s; nothing is excused for a while", e)
-        if ended:
-            self._record(now)
-        if had or self.lists:
-            logger.info("allows: %d in force", sum(loaded.entries for loaded in self.lists))
-        return had or bool(self.lists)
-
-    def _record(self, now: float) -> None:
-        """Write the ends of allows to the audit log; where that fails, the next process to change the file
-        does it."""
-        try:
-            expire_allows(self._state, now)
-        except UrlwardError as e:
-            logger.error("%s; the end of an allow is not in the audit yet", e)
