@@ -28,8 +28,11 @@ from urlward.engine.url import (
     CanonicalUrl,
     canonicalize,
     is_address,
+    query_parameters,
+    request_parameters,
     split_authority,
     split_url,
+    target_readings,
 )
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock
@@ -93,6 +96,30 @@ def allowed_by(url: str, *, whole_host: bool = False, folder: bool = False) -> A
     except EntryError as e:
         raise UrlwardError(f"cannot be an entry: {e.reason}") from e
     return Allowed(canonical, kind, line)
+
+
+def check_readings(made: Allowed, url: str) -> None:
+    """Refuse to allow a page that common servers take for several: what any of them does stays blocked.
+
+    Args:
+        made: of the URL.
+        url: as typed.
+
+    Raises:
+        UrlwardError: it is one.
+    """
+    target = split_url(url.encode(errors="surrogateescape"))[2].partition("#")[0]
+    _, path, query, _ = made.canonical
+    asked = query_parameters(query)
+    for reading in target_readings(target or "/") if made.kind == "page" else ():
+        # What is shorter, or spelt otherwise, is allowed with what is sent.
+        if not (reading.shorter or reading.respelled) and (
+            reading.path != path or not asked <= request_parameters(reading.query)
+        ):
+            raise UrlwardError(
+                "servers take this URL for more than one page, so that it would still be blocked: "
+                "give it as the browser shows it once the page is open"
+            )
 
 
 def _is_network(host: str, target: str) -> bool:
@@ -181,6 +208,7 @@ def add_allow(
     why = reason_of(why)
     if meant.is_named_in(why):
         raise UrlwardError("why: names the host, and is kept as it is: say it without")
+    check_readings(meant, url)
     id_ = f"a-{secrets.token_hex(4)}"
     digest = key.digest(f"u{meant.canonical}").hex()
     sealed = key.seal(f"{meant.line} id={id_}".encode("latin-1"))
