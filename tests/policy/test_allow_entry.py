@@ -86,8 +86,7 @@ def test_any_page_that_can_be_asked_for_can_be_allowed(target: str) -> None:
         return  # blanks that stood before it are at the end now, and count for nothing
     try:
         check_readings(allowed, url)
-    except UrlwardError as e:
-        assert "for more than one page" in str(e)
+    except UrlwardError:  # some origins take it for another page
         assert found.check_url(asked).blocked
         return
     assert found.check_url(asked).action == "allow"
