@@ -23,7 +23,7 @@ from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
-from urlward.feeds.feed import Outcome, Own, failure
+from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, Turn, after_success
@@ -51,7 +51,7 @@ _REASONS: dict[type[Exception], str] = {
     KeyFileError: "key",
     RotationError: "rotation",
     SourceError: "unreadable",
-    StateError: "state",
+    StateError: NO_STATE,
 }
 _ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
 """What is wrong with a body that the server may soon have right again."""
