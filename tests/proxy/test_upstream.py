@@ -16,7 +16,7 @@ from conftest import free_port, until
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.proxy import upstream
-from urlward.proxy.poller import Share, running_loop
+from urlward.proxy.poller import WRITE, Share, running_loop
 from urlward.proxy.upstream import (
     KNOWN_FOR,
     LOOKUPS_OF_ONE,
@@ -103,6 +103,15 @@ async def test_an_address_that_does_not_answer(stack: ExitStack, first: str) -> 
     attempt = Attempt(*before, answering)
     one, _ = await attempt.outcome()
     assert one is not None
+
+
+async def test_an_event_that_was_of_another_socket_connects_none(stack: ExitStack) -> None:
+    attempt = Attempt(silent(stack))
+    (fd,) = attempt.opening._pending
+    running_loop().poller._told[fd].tell(WRITE)
+    assert attempt.found == []
+    assert list(attempt.opening._pending) == [fd]
+    attempt.opening.cancel()
 
 
 @pytest.mark.parametrize("hosts", [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])

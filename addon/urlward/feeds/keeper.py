@@ -41,7 +41,7 @@ from urlward.state.watch import Signature, Watch, being_written
 from urlward.units import counted
 
 if TYPE_CHECKING:
-    from urlward.policy.allows import TemporaryAllows
+    from urlward.lists.allows import TemporaryAllows
 
 logger = logging.getLogger("urlward.lists")
 

@@ -9,6 +9,7 @@ None of them ever quotes from a source.
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -134,6 +135,21 @@ def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any
 def say(*parts: object) -> None:
     """Send a message to the parent before the result."""
     print(json.dumps(parts), flush=True)
+
+
+class _Passed(logging.Handler):
+    """Log handler that passes messages to the parent, whose log they belong in: at once, since who looks
+    at what has been done finds it said, and a process that is killed has said why it did what it had done."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.levelno, record.getMessage())
+
+
+def say_log() -> None:
+    """Send what is logged from here on to the parent, each as its level and its text."""
+    log = logging.getLogger("urlward")
+    log.addHandler(_Passed())
+    log.setLevel(logging.INFO)
 
 
 def read_request() -> dict[str, Any]:
