@@ -386,3 +386,21 @@ def test_a_firewall_at_forward(rule: str, *, drops: bool) -> None:
         assert said(OWN, *commands, rules=rules, out="wan0") == []
     (line,) = said(OWN, rules=FORWARDS.replace("inet fw", "inet firewalld").replace("LAN", ""), out="wan0")
     assert line.endswith("to that of wan0 with the target ACCEPT (firewall-cmd --permanent --new-policy)")
+
+
+def test_each_chain_is_walked_once() -> None:
+    """However many rules jump there, and from there on."""
+    base = {"family": "ip", "table": "x", "name": "c0", "hook": "input", "policy": "drop"}
+    jumps = [
+        {
+            "rule": {
+                "family": "ip",
+                "table": "x",
+                "chain": f"c{n}",
+                "expr": [{"jump": {"target": f"c{n + 1}"}}],
+            }
+        }
+        for n in range(15)
+        for _ in range(20)
+    ]
+    assert len(closed([{"chain": base}, *jumps], OWN, ("lan0",), (80,), (4, 6), {})) == 1

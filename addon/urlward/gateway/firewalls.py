@@ -259,21 +259,26 @@ class _Rules:
 
     def __init__(self, listing: Listing, family: str, table: str) -> None:
         self._chains: dict[str, list[Sequence[Any]]] = {}
+        self._walked: dict[tuple[str, _Packet], _Fate] = {}
         for rule in (one["rule"] for one in listing if "rule" in one):
             if (rule.get("family"), rule.get("table")) == (family, table):
                 self._chains.setdefault(rule["chain"], []).append(rule.get("expr", ()))
 
     def let_through(self, chain: Mapping[str, Any], packet: _Packet) -> bool:
         """Whether a base chain may let a packet through."""
-        fate = self._walk(chain["name"], packet, ())
+        fate = self._walk(chain["name"], packet)
         return fate is _Fate.MAY_PASS or (fate is _Fate.GOES_ON and chain.get("policy") != "drop")
 
-    def _walk(self, chain: str, packet: _Packet, way: tuple[str, ...]) -> _Fate:
-        if chain in way:
-            return _Fate.MAY_PASS  # the kernel has no loops
+    def _walk(self, chain: str, packet: _Packet) -> _Fate:
+        """The fate of a packet in a chain, to which thousands of rules may jump; the kernel has no loops."""
+        if (chain, packet) not in self._walked:
+            self._walked[chain, packet] = self._fate_in(chain, packet)
+        return self._walked[chain, packet]
+
+    def _fate_in(self, chain: str, packet: _Packet) -> _Fate:
         may_go_on = False
         for parts in self._chains.get(chain, ()):
-            fate = self._meet(parts, packet, (*way, chain))
+            fate = self._meet(parts, packet)
             if fate is _Fate.MAY_GO_ON:
                 may_go_on = True
             elif fate is _Fate.ENDS and may_go_on:
@@ -282,7 +287,7 @@ class _Rules:
                 return fate
         return _Fate.GOES_ON
 
-    def _meet(self, parts: Sequence[Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
+    def _meet(self, parts: Sequence[Any], packet: _Packet) -> _Fate | None:
         """The fate that a rule gives a packet, where its way through the chain ends there, or may; otherwise
         None."""
         certain, may_go_on = True, False
@@ -302,13 +307,13 @@ class _Rules:
                 return None
             certain = certain and holds is True
             for verdict, is_taken in _verdicts(part, packet):
-                fate = self._fate(verdict, packet, way)
+                fate = self._fate(verdict, packet)
                 if fate is _Fate.MAY_PASS or (fate is not None and certain and is_taken):
                     return fate
                 may_go_on |= fate is _Fate.GOES_ON
         return _Fate.MAY_GO_ON if may_go_on else None
 
-    def _fate(self, verdict: Mapping[str, Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
+    def _fate(self, verdict: Mapping[str, Any], packet: _Packet) -> _Fate | None:
         if "accept" in verdict or "queue" in verdict:
             return _Fate.MAY_PASS
         if "drop" in verdict or "reject" in verdict:
@@ -316,9 +321,9 @@ class _Rules:
         if "return" in verdict:
             return _Fate.GOES_ON
         if "goto" in verdict:
-            return self._walk(verdict["goto"]["target"], packet, way)
+            return self._walk(verdict["goto"]["target"], packet)
         if "jump" in verdict:
-            fate = self._walk(verdict["jump"]["target"], packet, way)
+            fate = self._walk(verdict["jump"]["target"], packet)
             return None if fate is _Fate.GOES_ON else fate
         return None
 
