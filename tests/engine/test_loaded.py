@@ -9,7 +9,7 @@ from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.loaded import LoadedList, PageForms, load, loading
-from urlward.engine.record import Shape, below_number, host_letters, labels_of, path_letters
+from urlward.engine.record import Shape, below_number, host_letters, labels_of
 
 LINES = [
     *[f"h{n}.test id=d{n}" for n in range(40)],
@@ -46,25 +46,18 @@ def test_one_automaton_has_every_pattern_that_begins_a_haystack(shard: int) -> N
         host = host_letters(under, labels_of(f"h{n}.test"))
         assert f"d{n}" in found(li, host)
         if n < 10:
-            for m in range(5):
-                everything = found(li, host + path_letters(under, f"/{m}"))
-                assert {f"d{n}", f"p{n}.{m}"} <= everything
+            assert {f"p{n}.{m}" for m in range(5)} <= found(li, host)
         if n == 1:
-            assert {f"q{m}" for m in range(40)} | {"x"} <= found(li, host + path_letters(under, "/"))
+            assert {f"q{m}" for m in range(40)} | {"x"} <= found(li, host)
 
 
-def test_the_groups_of_a_host_are_known_or_the_path_decides(shard: int) -> None:
+def test_the_groups_of_a_host_are_known(shard: int) -> None:
     under = Key(SECRET)
     li = load_lines(LINES, under)
-    decides = 0
     for n in range(45):
         host, below = host_letters(under, labels_of(f"h{n}.test")), below_number(under, f"h{n}.test")
-        groups = li.groups_on(host, below)
-        decides += groups is None
-        for path in ("/", "/0", "/4", "/none"):
-            on_path = li.page_groups(host + path_letters(under, path), below)
-            assert groups is None or groups == on_path
-    assert not decides, "only artifacts of older releases have the letters of paths"
+        # Not so in artifacts of older releases alone, which have the letters of paths.
+        assert li.groups_on(host, below) == li.page_groups(host, below)
 
 
 def test_lists_below(shard: int) -> None:

@@ -306,6 +306,21 @@ class TestChanges:
                 gc.enable()
             assert matcher.lists  # as a cycle of garbage would keep it
 
+    async def test_a_change_does_not_wait_until_the_one_of_before_is_freed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        freed = asyncio.Event()
+        monkeypatch.setattr(keeper, "_free", lambda _: freed.wait())
+        async with watched(path) as kept:
+            for number in range(2):
+                replace(path, f"c{number}.example\n")
+                await until(lambda n=number: kept.reloads == n + 1, "the new list")  # type: ignore[misc]
+            replace(path, "c2.example\n")
+            await some_polls()
+            assert kept.reloads == 2, "memory has two of before"
+            freed.set()
+            await until(lambda: blocks(kept.matcher, "http://c2.example/"), "the last")
+
 
 def memory_maps() -> set[tuple[str, str]]:
     """Inodes and paths of lists' memory that this process has mapped.
