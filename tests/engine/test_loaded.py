@@ -121,7 +121,9 @@ def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
     under = Key(SECRET)
     li = load_lines([f"http://h.test/{n}" for n in range(250)], under)
     monkeypatch.delattr(LoadedList, "_summarise")
-    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    ((group, _, forms),) = (
+        li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    )
     assert (group, forms) == (range(250), PageForms(True, (), False))
 
 
@@ -137,7 +139,9 @@ def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> No
     under = Key(SECRET)
     li = load_lines([f"http://h.test/{n} category=c{n}" for n in range(40)], under)
     li.table.shapes = Unlooped(li.table.shapes)
-    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    ((group, _, forms),) = (
+        li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    )
     assert (group, forms) == (range(40), PageForms(True, (), False))
 
 
@@ -174,7 +178,7 @@ def test_a_category_for_each_entry_is_read_in_steps(monkeypatch: pytest.MonkeyPa
     # Shapes are checked and told from each other, and categories checked twice: as such, and as counted.
     assert steps([f"{line} category=case-{n}" for n, line in enumerate(plain)]) >= steps(plain) + 4 * 19
     li = load_lines(["h.test category=a", "i.test category=b expires=2027-01-31"], under)
-    assert [li.verdict(row).category for row in range(2)] in (["a", "b"], ["b", "a"])
+    assert [li.say(row)[1].category for row in range(2)] in (["a", "b"], ["b", "a"])
     assert li.expired(2e9) == 1
 
 

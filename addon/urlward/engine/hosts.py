@@ -116,6 +116,8 @@ class HostState(NamedTuple):
 
     rules: tuple[Rule, ...]
     places: tuple[ListedHost, ...]
+    said: tuple[Verdict, ...] = ()
+    """The verdicts of the rules that hold for each port and at any time."""
 
 
 QUIET = HostState((), ())
@@ -185,19 +187,20 @@ class Hosts:
 
     def new_states(self, host: str) -> tuple[HostState, ...]:
         """`states` of a name that is not in `recent`."""
-        states: tuple[HostState, ...]
         if is_plain_host(host):
             # A quiet host costs less to work out than to look after in a cache that keeps order.
-            state = self._listed_state(host) if self._may_list(host) else QUIET
-            states = (state,) if state is not QUIET else ALL_QUIET
+            states: tuple[HostState, ...] = ALL_QUIET
+            if self._may_list(host) and (state := self._listed_state(host)) is not QUIET:
+                states = (state,)
         else:
             states = tuple(map(self._state, host_readings(host)))
             if all(state is QUIET for state in states):
                 states = ALL_QUIET
         if len(host) <= _LONG:
-            if len(self.recent) >= _RECENT:
-                self.recent.clear()
-            self.recent[host] = states
+            recent = self.recent
+            if len(recent) >= _RECENT:
+                recent.clear()
+            recent[host] = states
         return states
 
     def _state(self, host: str) -> HostState:
@@ -240,7 +243,10 @@ class Hosts:
             rules.extend(self._network_rules(host.strip("[]")))
         if self._guards and rules:
             rules = self._without_guarded(host, rules)
-        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
+        if not rules and not places:
+            return QUIET
+        said = [verdict for _, _, shape, verdict in rules if not shape.port and not shape.expires]
+        return HostState(tuple(rules), tuple(places), tuple(said))
 
     def _without_guarded(self, host: str, rules: list[Rule]) -> list[Rule]:
         """The rules without those by which guarded lists block what is protected, or all under a suffix."""
@@ -336,7 +342,8 @@ def _rules(li: LoadedList, groups: Iterable[range], digests: Digests) -> Iterato
     """The rows of these groups, with markers, that one of the digests confirms."""
     for group in groups:
         for row in li.confirmed(group, digests):
-            yield Rule(li, row, li.table.shape(row), li.verdict(row))
+            shape, verdict = li.said.get(row) or li.say(row)
+            yield Rule(li, row, shape, verdict)
 
 
 class HostDigests(dict[tuple[int, int], Collection[bytes]]):

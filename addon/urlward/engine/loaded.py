@@ -39,6 +39,9 @@ SLICE = 1024
 _COUNTED = 1 << 13
 """Rows counted between two such points."""
 
+_SAID = 1 << 13
+"""Rows whose verdicts are kept; all are forgotten when there are more."""
+
 _AFTER_ANY_LETTER = "\uffff"
 
 
@@ -56,8 +59,8 @@ class PageForms(NamedTuple):
     params: bool
 
 
-type PageGroup = tuple[range, PageForms]
-"""Rows that share a pattern, and what those on a host are."""
+type PageGroup = tuple[range, bytes | None, PageForms]
+"""Rows that share a pattern, their digests where they are few, and what those on a host are."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
 """Digests that confirm a row, by kind and length (`RowTable.lengths`); has every key that is looked up."""
@@ -84,6 +87,7 @@ class LoadedList:
         key: that it was compiled under.
         name: from the artifact, or the one it was loaded under.
         guarded: whether it cannot block protected hosts at host level.
+        said: of rows that requests had lately what `say` says.
         serial: from the artifact.
         artifact: what it was loaded from.
         sieve: what could be listed at all.
@@ -98,14 +102,14 @@ class LoadedList:
 
     __slots__ = (
         "_bounds",
-        "_file_said",
+        "_file_words",
         "_forms",
         "_groups",
         "_of_file_shape",
         "_of_shape",
-        "_said",
         "_shards",
         "_summaries",
+        "_words",
         "artifact",
         "ends",
         "files",
@@ -124,6 +128,7 @@ class LoadedList:
         "pattern_lengths",
         "prefixes4",
         "prefixes6",
+        "said",
         "serial",
         "sieve",
         "table",
@@ -137,6 +142,7 @@ class LoadedList:
         self.sieve = sieve
         self.name: str = name or artifact.meta["name"]
         self.guarded = guarded
+        self.said: dict[int, tuple[Shape, Verdict]] = {}
         self.serial = artifact.header.serial
         self.table = RowTable(artifact)
         self.files = file_table(artifact)
@@ -159,8 +165,8 @@ class LoadedList:
         self.floating_nocase = any(flags & Flag.NOCASE and kind == Kind.PATH for kind, flags, *_ in unlike)
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
-        self._said: list[tuple[Action, str, str]] = []
-        self._file_said: list[tuple[Action, str, str]] = []
+        self._words: list[tuple[Action, str, str]] = []
+        self._file_words: list[tuple[Action, str, str]] = []
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._of_shape = Counter[int]()
         self._of_file_shape = Counter[int]()
@@ -250,7 +256,13 @@ class LoadedList:
         return self._page_groups(self.groups(letters), below)
 
     def _page_groups(self, groups: Iterable[range], below: int) -> tuple[PageGroup, ...]:
-        return tuple([(group, forms) for group in groups if (forms := self._page_forms(group, below))])
+        return tuple(
+            [
+                (group, self.table.digests(group), forms)
+                for group in groups
+                if (forms := self._page_forms(group, below))
+            ]
+        )
 
     def _page_forms(self, group: range, below: int) -> PageForms | None:
         if len(group) > BUCKET:
@@ -278,21 +290,26 @@ class LoadedList:
             self._forms[forms] = found
         return found
 
-    def verdict(self, row: int) -> Verdict:
-        """Verdict of a row on a request that it matches."""
+    def say(self, row: int) -> tuple[Shape, Verdict]:
+        """Shape of a row and its verdict on a request that it matches, which `said` has from now on."""
         table = self.table
         number = table.shape_numbers[row]
-        action, kind, category = self._said[number]
+        shape = table.shapes[number]
+        action, kind, category = self._words[number]
         entry = table.id(row) or table.digest(row)[:8].hex()
-        rank = table.shapes[number].kind << RANK_BITS | table.lengths[row]
+        rank = shape.kind << RANK_BITS | table.lengths[row]
         # A named tuple's own constructor takes three times as long.
-        return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+        verdict = tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+        if len(self.said) >= _SAID:
+            self.said.clear()
+        found = self.said[row] = shape, verdict
+        return found
 
     def file_verdict(self, row: int, algorithm: str) -> Verdict:
         """Verdict of a row of `files` on a file that has its digest of this algorithm."""
         files = self.files
         assert files is not None
-        action, kind, category = self._file_said[files.shape_numbers[row]]
+        action, kind, category = self._file_words[files.shape_numbers[row]]
         entry = files.id(row) or files.digest(row)[:8].hex()
         rank = Kind.FILE << RANK_BITS | STRENGTHS[algorithm]
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
@@ -378,10 +395,10 @@ class LoadedList:
         letters = str(sections[Section.LETTERS], "latin-1")
         yield
         yield from self.table.check()
-        yield from self._say(self.table, self._said, self._of_shape)
+        yield from self._say(self.table, self._words, self._of_shape)
         if self.files is not None:
             yield from self.files.check()
-            yield from self._say(self.files, self._file_said, self._of_file_shape)
+            yield from self._say(self.files, self._file_words, self._of_file_shape)
         split = self.artifact.meta["floating_pattern"]
         position, row, at = 0, 0, 0
         groups = self._groups

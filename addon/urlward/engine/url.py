@@ -43,15 +43,15 @@ _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullma
 # The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
 # parameters, sessions, blanks, braces.
 _PLAIN_TO_ALL = re.compile(
-    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
-).fullmatch
+    r"(?=/)(?:/[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+(?<!\.))*+"
+    r"(?:/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)?+)?+\Z"
+).match
 # The same once more, less what may stand for a file: dots are in the last segment alone, no `.php` has more
 # behind it, and there is no `&`.
 _ONE_PAGE = re.compile(
-    r"/(?:(?!\()[!$'()*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++/)*+"
-    r"(?:(?!\()[!$'()*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++"
-    r"(?:\.(?![pP][hH][pP].)[!$'()*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)?+"
-).fullmatch
+    r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
+    r"(?:/|(?:\.(?![pP][hH][pP].)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
 # dots or brackets.
@@ -501,6 +501,13 @@ class Reading(NamedTuple):
 
 is_plain_path = _PLAIN_TO_ALL
 """Whether a path as sent is canonical, and the same to every origin."""
+
+is_one_page, is_one_query = _ONE_PAGE, _ONE_QUERY
+"""Whether a path, and a query that is not empty, as sent are one page to every origin (`target_readings`)
+but for a slash at the path's end, which some take for none."""
+
+has_plain_parameters = _PLAIN_PARAMETERS
+"""Whether the names and values in a query as sent are the same to every origin."""
 
 
 def canonical_path(path: str) -> str:
