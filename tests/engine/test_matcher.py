@@ -744,6 +744,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/&amp;x=%2f"),
         ("/q?id=5", "/q&id=5"),
         ("/q?id=5", "/q&?id=5"),
+        # Pound, told to rewrite
+        ("/q?id=5", "/q?id=5?"),
         # Caddy, told to rewrite to `/folder{uri}`
         ("/listed.html", "/lis{b/c}ted.html{}"),
         ("/listed.html", "/lis%7bx}te{y{z%7Dd.html?}"),

@@ -1097,8 +1097,8 @@ def request_parameters(query: str) -> frozenset[str]:
     """The parameters that a query as sent has to any common origin.
 
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
-    them, with values without blanks around them, and all where ``;`` separates too and where more than one
-    ``?`` begins the query.
+    them, with values without blanks around them, and all where ``;`` separates too, where more than one ``?``
+    begins the query, and without any at its end, as Pound has it where it rewrites a path.
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -1108,9 +1108,7 @@ def request_parameters(query: str) -> frozenset[str]:
     query = canonical_query(query).replace("+", "%20")
     if query.count("&") + query.count(";") > _MAX_PARAMETERS:
         raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
-    spellings = [query]
-    if query.startswith("?"):
-        spellings.append(query.lstrip("?"))
+    spellings = list(dict.fromkeys((query, query.lstrip("?"), query.rstrip("?"))))
     spellings += [spelling.replace(";", "&") for spelling in spellings if ";" in spelling]
     found = {parameter for spelling in spellings for parameter in _parameters(spelling.split("&"))}
     if "%" in query:
