@@ -89,7 +89,8 @@ def unseen_rules(proc: Path = _PROC) -> list[str]:
     """Rules of others that nftables does not show, a line for each family; none where this is not root."""
     found = ((program, _lines(proc / "thread-self/net" / name)) for program, name in _LEGACY.items())
     return [
-        f"{program}-legacy has rules ({', '.join(sorted(tables))}): whether they let clients in, and on, is not looked at"
+        f"{program}-legacy has rules ({', '.join(sorted(tables))}): whether they let clients in, and on, is "
+        "not looked at"
         for program, tables in found
         if tables
     ]
