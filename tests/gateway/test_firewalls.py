@@ -345,6 +345,8 @@ def test_docker_closes_what_is_not_filtered() -> None:
     )
     lacking = [tuple(one.split()) for one in line.partition("hangs: ")[2].split("; ")]
     assert said(OWN, *made, *((f"{program}-nft", *rule) for program, *rule in lacking), out="wan0") == []
+    tracked = "-I DOCKER-USER -i lan0 -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT"
+    assert said(OWN, *made, ("iptables-nft", *tracked.split()), out="wan0") == []
     assert said(OWN, *made) == [], "a family that is not routed"
     assert said(replace(OWN, dns=0), *made, out="wan0") == [], "without steering all comes to the filter"
 
@@ -372,6 +374,7 @@ table inet fw {
         ('oifname "wan0" accept', False),
         ('oifname { "wan0", "wan1" } tcp dport { 80, 443 } accept', False),
         ("ip saddr 192.0.2.0/24 accept", False),
+        ("ct direction original accept", False),
         ('oifname "lan0" accept', True),
         ('oifname vmap { "vpn0" : accept, "wan0" : drop }', True),
         ("tcp dport 22 accept", True),

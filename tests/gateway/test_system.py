@@ -22,6 +22,7 @@ from urlward.gateway.system import (
     unmet,
     unnamed_uppers,
     unnumbered_interfaces,
+    unseen_rules,
     vrf_interfaces,
     ways_out,
 )
@@ -89,6 +90,16 @@ def test_what_the_kernel_is_not_set_to(proc: Path) -> None:
     assert [*unmet((4, 6), proc, shared=True)][-1].endswith(f"sysctl -w {LIBERAL}=1")
     path.write_text("1\n")
     assert list(unmet((4, 6), proc, shared=True)) == lines
+
+
+def test_rules_that_nftables_does_not_show(tmp_path: Path) -> None:
+    folder = tmp_path / "thread-self/net"
+    folder.mkdir(parents=True)
+    (folder / "ip_tables_names").write_text("")
+    assert unseen_rules(tmp_path) == []
+    (folder / "ip6_tables_names").write_text("nat\nfilter\n")
+    (line,) = unseen_rules(tmp_path)
+    assert line.startswith("ip6tables-legacy has rules (filter, nat): ")
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")

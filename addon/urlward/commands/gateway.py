@@ -112,7 +112,7 @@ def _up(args: argparse.Namespace) -> int:
     from urlward.gateway.firewalls import clamps, closed
     from urlward.gateway.nft import Nft
     from urlward.gateway.rules import planned, setup_of
-    from urlward.gateway.system import unmet, ways_out
+    from urlward.gateway.system import unmet, unseen_rules, ways_out
 
     config = _config(args)
     with located(config):
@@ -131,7 +131,7 @@ def _up(args: argparse.Namespace) -> int:
             [f"gateway.mss: rules give TCP segments {min(sizes)} bytes, the filter's own connections do not"]
         )
     settings = unmet(made.plan.families, marks=gateway.keep_source, shared=made.plan.shared)
-    _note((*made.notes, *settings, *lacking))
+    _note((*made.notes, *settings, *lacking, *unseen_rules()))
     print(
         f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
         f"ports {', '.join(map(str, gateway.ports))} to {made.plan.listen}, "

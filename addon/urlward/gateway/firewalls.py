@@ -291,18 +291,18 @@ class _Rules:
         """The fate that a rule gives a packet, where its way through the chain ends there, or may; otherwise
         None."""
         certain, may_go_on = True, False
-        names_port = any(_holds(part, packet) for part in parts if _is_of_port(part))
+        is_named = any(_holds(part, packet) for part in parts if _names_packets(part))
         for part in parts:
             holds = _holds(part, packet)
             if isinstance(part, dict) and "xt" in part:
                 extension = _member(_member(part, "xt"), "name")
                 if extension in ("REJECT", "DROP"):
                     return _Fate.ENDS if certain else None
-                # Of a rule that names the port, the rest will fit.
+                # Of a rule that names the port, or where clients come in, the rest will fit.
                 unmet = extension in (*_TRACKED, None) or (
                     extension == _BY_DESTINATION and not packet.is_redirected
                 )
-                holds = False if unmet and not names_port else None
+                holds = False if unmet and not is_named else None
             if holds is False:
                 return None
             certain = certain and holds is True
@@ -346,9 +346,10 @@ def _verdicts(part: Any, packet: _Packet) -> Iterator[tuple[Mapping[str, Any], b
             yield verdict, holds is True
 
 
-def _is_of_port(part: Any) -> bool:
-    payload = _member(_member(_member(part, "match"), "left"), "payload")
-    return bool(_member(payload, "field") == "dport")
+def _names_packets(part: Any) -> bool:
+    left = _member(_member(part, "match"), "left")
+    field, key = _member(_member(left, "payload"), "field"), _member(_member(left, "meta"), "key")
+    return field == "dport" or key in ("iifname", "iif")
 
 
 def _holds(part: Any, packet: _Packet) -> bool | None:
@@ -449,7 +450,7 @@ def _by_address(left: object, right: object, packet: _Packet) -> bool | None:
     several = _member(right, "set") if isinstance(right, dict) else [right]
     if not isinstance(several, list):
         return None
-    if field == "saddr" or packet.way_out:
+    if field == "saddr" or (field == "daddr" and packet.way_out):
         single = all(isinstance(one, str) and not one.startswith("@") for one in several)
         return False if single else None
     if field == "daddr":

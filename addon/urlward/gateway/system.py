@@ -26,6 +26,9 @@ _WITH_MARKS = {
 }
 """Settings with which marked packets are not to be delivered, and why."""
 
+_LEGACY = {"iptables": "ip_tables_names", "ip6tables": "ip6_tables_names"}
+"""Files that name tables, which root alone may read."""
+
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
 NAME = "\0urlward-steer"
@@ -80,6 +83,17 @@ def unmet(
             yield f"{name} is 1, so {why} (keep_source): sysctl -w {name}=0"
     if shared and sysctl(LIBERAL, proc) == "0":
         yield f"{LIBERAL} is 0, so a packet beyond its window ends its connection: sysctl -w {LIBERAL}=1"
+
+
+def unseen_rules(proc: Path = _PROC) -> list[str]:
+    """Rules of others that nftables does not show, a line for each family; none where this is not root."""
+    found = ((program, _lines(proc / "thread-self/net" / name)) for program, name in _LEGACY.items())
+    return [
+        f"{program}-legacy has rules ({', '.join(sorted(tables))}): whether they let clients in, and on, is "
+        "not looked at"
+        for program, tables in found
+        if tables
+    ]
 
 
 def missing_interfaces(names: Iterable[str]) -> list[str]:
