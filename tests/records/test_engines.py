@@ -219,7 +219,7 @@ def test_a_server_that_may_only_be_read_from_is_left_for_the_one_that_follows_it
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_a_database_that_keeps_any_text_is_asked_for(
+def test_a_database_with_defaults_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str, encoding: str
 ) -> None:
     """SQL_ASCII is what a server has that was made without a locale, and keeps any."""
@@ -228,6 +228,7 @@ def test_a_database_that_keeps_any_text_is_asked_for(
     with own.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"))
         connection.execute(text(f"ALTER DATABASE {name} SET client_encoding = 'LATIN1'"))
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable"))
     own.dispose()
     monkeypatch.setenv("RECORDS_URL", postgresql_url.replace(own.url.database or "", name))
     if encoding == "LATIN1":
@@ -237,6 +238,8 @@ def test_a_database_that_keeps_any_text_is_asked_for(
     database = open_database(BY_ENVIRONMENT, tmp_path)
     database.write([an_event(0, category="азарт €")])
     assert database.find(EventQuery(category="азарт €")) == [an_event(0, category="азарт €")]
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
     database.close()
 
 

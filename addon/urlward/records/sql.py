@@ -215,7 +215,9 @@ def open_server(url: str, where: str) -> Engine:
     # Whatever the database's own is: the driver would give bytes for text, or refuse what a name has.
     query = {**patience, **parsed.query, "client_encoding": "utf8"}
     parsed = parsed.set(drivername="postgresql+psycopg").set(query=query)
-    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+    # Nor is a transaction to fail because another has written, as the database's own default may have it.
+    level = "READ COMMITTED"
+    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, isolation_level=level)
 
     @event.listens_for(engine, "handle_error")
     def leave(context: ExceptionContext) -> None:
