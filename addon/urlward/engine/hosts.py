@@ -283,28 +283,32 @@ class Hosts:
         digests = HostDigests(key, host, labels)
         for li in lists:
             domains: list[str] = []
-            known = li.groups(whole)
-            for rule in _rules(li, known, digests):
-                if rule.shape.kind == MARKER:
-                    domains.append(_last_labels(labels, li.table.lengths[rule.row]))
+            if li.has_pages and below < 0:
+                below = below_number(key, page_host)
+            found, groups = li.look(li.groups(whole), digests, below if page_letters is whole else -1)
+            for row in found:
+                shape, verdict = li.said.get(row) or li.say(row)
+                if shape.kind == MARKER:
+                    domains.append(_last_labels(labels, li.table.lengths[row]))
                 else:
-                    rules.append(rule)
+                    rules.append(Rule(li, row, shape, verdict))
             if li.has_pages:
-                if below < 0:
-                    below = below_number(key, page_host)
-                groups = li.groups_on(page_letters, below, known if page_letters is whole else None)
-                if groups or (groups is None and li.lists_below(page_letters, below)):
+                if page_letters is not whole:
+                    groups = li.page_groups(page_letters, below)
+                goes_on = li.goes_on(page_letters)
+                if groups if not goes_on else li.lists_below(page_letters, below):
                     spared = self._spared(host) if li.guarded else ""
+                    known = None if goes_on else groups
                     places.append(
-                        ListedHost(li, number, page_letters, page_host, below, groups, False, spared)
+                        ListedHost(li, number, page_letters, page_host, below, known, False, spared)
                     )
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
-                    groups = li.groups_on(letters, of_domain)
+                    known = None if li.goes_on(letters) else li.page_groups(letters, of_domain)
                     spared = self._spared(host, domain) if li.guarded else ""
-                    places.append(ListedHost(li, number, letters, domain, of_domain, groups, True, spared))
-            if li.has_names and not numeric and li.sieve.may_list_name(labels):
+                    places.append(ListedHost(li, number, letters, domain, of_domain, known, True, spared))
+            if li.has_names and not numeric and li.sieve.may_list_name(host):
                 if names is None:
                     names = labels_before_suffix(host)
                 if names:
@@ -340,10 +344,9 @@ class Hosts:
 
 def _rules(li: LoadedList, groups: Iterable[range], digests: Digests) -> Iterator[Rule]:
     """The rows of these groups, with markers, that one of the digests confirms."""
-    for group in groups:
-        for row in li.confirmed(group, digests):
-            shape, verdict = li.said.get(row) or li.say(row)
-            yield Rule(li, row, shape, verdict)
+    for row in li.look(groups, digests)[0]:
+        shape, verdict = li.said.get(row) or li.say(row)
+        yield Rule(li, row, shape, verdict)
 
 
 class HostDigests(dict[tuple[int, int], Collection[bytes]]):

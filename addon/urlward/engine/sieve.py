@@ -44,10 +44,10 @@ class Sieve(NamedTuple):
     segments: frozenset[int] | None
     quiet: set[str]
 
-    def may_list_name(self, labels: Iterable[str]) -> bool:
-        """False where no entry is for a name that is one of these labels of a canonical host."""
+    def may_list_name(self, host: str) -> bool:
+        """False where no entry is for a name that is one of the labels of a canonical host."""
         names = self.names
-        return names is None or not names.isdisjoint([crc32(label.encode("latin-1")) for label in labels])
+        return names is None or not names.isdisjoint(map(crc32, host.encode().split(b".")))
 
     def may_list_host(self, host: str) -> bool:
         """False where no entry is on this canonical host or a domain above it."""
