@@ -232,8 +232,12 @@ def test_vlans(monkeypatch: pytest.MonkeyPatch) -> None:
         6: Link("lan0.10.7", 0, "vlan", 2),
         7: Link("far", 0, "vlan", 99),
         8: Link("vrrp.51", 0, "macvlan", 5),
+        9: Link("wan0", 0),
+        10: Link("dslite0", 0, "ip6tnl", 9),
+        11: Link("veth1", 0, "veth", 9),
     }
     monkeypatch.setattr(system, "links", lambda: links)
+    assert unnamed_uppers(["wan0"]) == {"dslite0": "wan0"}
     assert unnamed_uppers(["lan0"]) == {"lan0.10": "lan0", "br0": "lan0"}
     assert unnamed_uppers(["lan0", "lan0.10"]) == {"br0": "lan0", "lan0.10.7": "lan0.10"}
     assert unnamed_uppers(["lan0*", "br0"]) == {}

@@ -138,12 +138,13 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
 
 def unnamed_uppers(names: Iterable[str]) -> dict[str, str]:
     """Interfaces made of others, with the name of those, which are not among the names themselves: packets
-    with their VLAN's number, or their own hardware address, come in by their name, or by their master's."""
+    with their VLAN's number, their own hardware address, or in their tunnel come in by their name, or by
+    their master's."""
     wanted, present = tuple(names), links()
     found = {}
     for link, top in _tops(("*",), present):
         lower = present.get(link.lower)
-        if link.kind not in _UPPERS or lower is None or not _is_wanted(lower, wanted):
+        if link.kind in _PAIRS or lower is None or not _is_wanted(lower, wanted):
             continue
         if not _is_wanted(link, wanted) and not _is_wanted(top, wanted):
             found[top.name] = lower.name
@@ -205,6 +206,9 @@ _VRF = "vrf"
 
 _UPPERS = frozenset(("vlan", "macvlan", "ipvlan"))
 """Kinds of interfaces that take packets in by their own name; keepalived's `use_vmac` makes a macvlan."""
+
+_PAIRS = frozenset(("veth", "netkit"))
+"""Kinds of interfaces whose other end is named where others name what they are made of."""
 
 _BRIDGED = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 
