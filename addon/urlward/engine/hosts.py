@@ -287,7 +287,7 @@ class Hosts:
                 below = below_number(key, page_host)
             found, groups = li.look(li.groups(whole), digests, below if page_letters is whole else -1)
             for row in found:
-                shape, verdict = li.said.get(row) or li.say(row)
+                shape, verdict = li.say(row)
                 if shape.kind == MARKER:
                     domains.append(_last_labels(labels, li.table.lengths[row]))
                 else:
@@ -345,7 +345,7 @@ class Hosts:
 def _rules(li: LoadedList, groups: Iterable[range], digests: Digests) -> Iterator[Rule]:
     """The rows of these groups, with markers, that one of the digests confirms."""
     for row in li.look(groups, digests)[0]:
-        shape, verdict = li.said.get(row) or li.say(row)
+        shape, verdict = li.say(row)
         yield Rule(li, row, shape, verdict)
 
 

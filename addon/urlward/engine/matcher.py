@@ -183,7 +183,17 @@ class Matcher:
             # The way of nearly all requests to a host with an entry: one host, and one page to all origins.
             path, _, query = target.partition("?")
             if is_one_page(path) and (not query or is_one_query(query)):
-                return self._check_page(states[0], path, query, _Judging(ports, now), decide)
+                judging = _Judging(ports, now)
+                state, anywhere = states[0], self._anywhere(path, judging)
+                verdict = self._check_state(state, path, query, False, judging, decide, anywhere)
+                if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
+                    return verdict
+                path = path[:-1]
+                anywhere = self._anywhere(path, judging)
+                without = self._check_state(state, path, query, False, judging, decide, anywhere)
+                if without.action == "block" or (without.action == "monitor" and verdict is PASS):
+                    return without
+                return verdict
         if target[1:2] in BEGINS_A_HOST and (others := hosts_in_path(target)):
             states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
@@ -220,19 +230,6 @@ class Matcher:
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict
         return passed or PASS
-
-    def _check_page(
-        self, state: HostState, path: str, query: str, judging: "_Judging", decide: Decide
-    ) -> Verdict:
-        """The verdict on one host, of a target that is one page to all origins (`is_one_page`)."""
-        verdict = self._check_state(state, path, query, False, judging, decide, self._anywhere(path, judging))
-        if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
-            return verdict
-        path = path[:-1]
-        without = self._check_state(state, path, query, False, judging, decide, self._anywhere(path, judging))
-        if without.action == "block" or (without.action == "monitor" and verdict is PASS):
-            return without
-        return verdict
 
     def _check_reading(
         self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
@@ -551,12 +548,16 @@ class Matcher:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
             groups = li.page_groups(f"{letters}{on_path}{PATH_END}", below)
         judging.left -= len(path) // _COMPARED
-        digest_of = li.key.digest
+        begin = li.key.begin
         page = b""
         params: Mapping[bytes, str] = {}
         for rows, among, (has_pages, prefixes, has_params) in groups:
             if has_pages and not script:
-                page = page or digest_of(f"{_PAGE}{host}{path}")
+                if not page:
+                    # As `Key.digest`, without the call.
+                    text = begin()
+                    text.update(f"{_PAGE}{host}{path}".encode("latin-1"))
+                    page = text.digest()
                 if among is None or among.find(page) >= 0:
                     self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
@@ -566,8 +567,12 @@ class Matcher:
                     segments += 1
                 if cut < 0:
                     break
-                judging.spend(len(path) // _COMPARED, 0)
-                digest = digest_of(f"{_PREFIX}{host}{path[: cut + 1]}")
+                judging.left -= len(path) // _COMPARED
+                if judging.left < 0:
+                    judging.spend(0, 0)
+                text = begin()
+                text.update(f"{_PREFIX}{host}{path[: cut + 1]}".encode("latin-1"))
+                digest = text.digest()
                 if among is None or among.find(digest) >= 0:
                     self._judge_rows(rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found)
             if has_params and query:
@@ -617,7 +622,7 @@ class Matcher:
             same = li.table.matching(rows, digest)
         judging.left -= _ROW * len(same)
         for row in same:
-            shape, verdict = known.get(row) or li.say(row)
+            shape, verdict = known.get(row) or li.keep(row)
             if shape.flags & required != required:
                 continue
             if spared and not shape.allow:
@@ -653,7 +658,8 @@ class Matcher:
     ) -> None:
         """Add the verdicts of path sequences; `nocase` says that the path is in lower case."""
         segments = path[1:].split("/")
-        letters = ["".join(map(segment, segments)) for segment in self._segments]
+        # A segment follows a sequence, so the last is in none.
+        letters = ["".join(map(segment, segments[:-1])) for segment in self._segments]
         for li, keyed, automaton in self._floating:
             if nocase and not li.floating_nocase:
                 continue
@@ -671,7 +677,7 @@ class Matcher:
                     if row in known:
                         continue
                     known.add(row)
-                    shape, verdict = li.said.get(row) or li.say(row)
+                    shape, verdict = li.said.get(row) or li.keep(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(verdict, shape, judging, found)
 
@@ -768,13 +774,12 @@ class _Judging(Work):
         now: likewise.
     """
 
+    # Of the class: few targets have a query that matters.
+    _params: dict[tuple[str, bool], Collection[str]] | None = None
+    _names_once: tuple[str, int, bool] | None = None
+
     def __init__(self, ports: Sequence[int], now: float) -> None:
         self.ports, self.now = ports, now
-
-    # Made where they are first asked for: few targets have a query that matters.
-    @cached_property
-    def _params(self) -> dict[tuple[str, bool], Collection[str]]:
-        return {}
 
     @cached_property
     def _values(self) -> dict[tuple[str, bool], _Values]:
@@ -784,17 +789,18 @@ class _Judging(Work):
     def _own(self) -> dict[tuple[str, bool], Collection[str]]:
         return {}
 
-    _names_once: tuple[str, int, bool] | None = None
-
     def _params_of(self, query: str, *, nocase: bool) -> Collection[str]:
-        found = self._params.get((query, nocase))
+        known = self._params
+        if known is None:
+            known = self._params = {}
+        found = known.get((query, nocase))
         if found is None:
             params = request_parameters(query)
             self.spend(len(query), len(params) // _PARAMS_A_TEXT)
             if nocase:
                 # Artifacts from before `nocase` counted for parameters have them as they were written.
                 params |= {param.lower() for param in params}
-            found = self._params[query, nocase] = params
+            found = known[query, nocase] = params
         return found
 
     def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, str]:
