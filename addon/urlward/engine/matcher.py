@@ -55,8 +55,8 @@ _LONG_PATH = 8 * _SEGMENTS_A_TEXT
 _DECIDED = ("block", "allow")
 """What a verdict on a page says of it without the slash at its end too."""
 
-_PAGE, _PREFIX = page_text("", ""), prefix_text("", "")
-"""What texts of pages and prefixes begin with; host and path follow."""
+_PAGE, _PREFIX, _PARAM = page_text("", ""), prefix_text("", ""), param_text("", "", "")[:-1]
+"""What texts of pages, prefixes and parameters begin with; host and path follow."""
 
 _ROW, _SEQUENCE = 32, 64
 """Characters that cost what looking at one more row does, and at one more sequence that may be in a path
@@ -184,13 +184,11 @@ class Matcher:
             path, _, query = target.partition("?")
             if is_one_page(path) and (not query or is_one_query(query)):
                 judging = _Judging(ports, now)
-                state, anywhere = states[0], self._anywhere(path, judging)
-                verdict = self._check_state(state, path, query, False, judging, decide, anywhere)
+                state = states[0]
+                verdict = self._check_state(state, path, query, False, judging, decide)
                 if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
                     return verdict
-                path = path[:-1]
-                anywhere = self._anywhere(path, judging)
-                without = self._check_state(state, path, query, False, judging, decide, anywhere)
+                without = self._check_state(state, path[:-1], query, False, judging, decide)
                 if without.action == "block" or (without.action == "monitor" and verdict is PASS):
                     return without
                 return verdict
@@ -236,34 +234,23 @@ class Matcher:
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
         path, query, _, script, _ = reading
-        anywhere = self._anywhere(path, judging)
         verdicts: list[Verdict] = []
         for state in states:
-            verdict = self._check_state(state, path, query, script, judging, decide, anywhere)
+            verdict = self._check_state(state, path, query, script, judging, decide)
             verdicts.append(verdict)
             if verdict.action == "block":
                 break
         return verdicts
 
-    def _anywhere(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
-        """The verdicts of path sequences on a path."""
-        # As `Work.spend`, without the call.
-        judging.left -= len(path) // _COMPARED
-        if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
-            judging.spend(0, segments)
-        head = path[1 : path.rfind("/")]
-        none_begins = self._none_begins
-        if not head or (
-            none_begins(map(crc32, head.encode().split(b"/")))
-            if none_begins is not None
-            else not self._may_float(head)
-        ):
-            return ()
-        found: list[Verdict] = []
-        self._search_floating(path, False, judging, found)
-        if self._floating_nocase and (lower := path.lower()) != path:
-            self._search_floating(lower, True, judging, found)
-        return found
+    def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
+        """The verdicts of path sequences on a path, which are the same for each host."""
+        if judging.floating_path != path:
+            found: list[Verdict] = []
+            self._search_floating(path, False, judging, found)
+            if self._floating_nocase and (lower := path.lower()) != path:
+                self._search_floating(lower, True, judging, found)
+            judging.floating_path, judging.floating = path, found
+        return judging.floating
 
     def _check_state(
         self,
@@ -273,7 +260,6 @@ class Matcher:
         script: bool,
         judging: "_Judging",
         decide: Decide,
-        anywhere: Sequence[Verdict],
     ) -> Verdict:
         """The verdict on a host.
 
@@ -284,10 +270,21 @@ class Matcher:
             script: likewise.
             judging: the target.
             decide: as of `check_request`.
-            anywhere: what path sequences say.
         """
+        # As `Work.spend`, without the call.
+        judging.left -= len(path) // _COMPARED
+        if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
+            judging.spend(0, segments)
         rules, places, said = state
-        found = [*anywhere, *said]
+        found = [*said]
+        head = path[1 : path.rfind("/")]
+        none_begins = self._none_begins
+        if head and (
+            not none_begins(map(crc32, head.encode().split(b"/")))
+            if none_begins is not None
+            else self._may_float(head)
+        ):
+            found += self._check_floating(path, judging)
         if len(said) != len(rules):
             for _, _, shape, verdict in rules:
                 if shape.port or shape.expires:
@@ -576,7 +573,7 @@ class Matcher:
                 if among is None or among.find(digest) >= 0:
                     self._judge_rows(rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found)
             if has_params and query:
-                beginning = param_text(host, path, "")
+                beginning = f"{_PARAM}{host}{path}?"
                 params = params or judging.digests(li.key, beginning, query, nocase=nocase)
                 for digest in params:
                     if among is None or among.find(digest) >= 0:
@@ -777,6 +774,9 @@ class _Judging(Work):
     # Of the class: few targets have a query that matters.
     _params: dict[tuple[str, bool], Collection[str]] | None = None
     _names_once: tuple[str, int, bool] | None = None
+    floating_path = ""
+    floating: Sequence[Verdict] = ()
+    """What path sequences say of `floating_path`."""
 
     def __init__(self, ports: Sequence[int], now: float) -> None:
         self.ports, self.now = ports, now
@@ -807,7 +807,12 @@ class _Judging(Work):
         """The parameters of a query by the digests that they have on a page."""
         params = self._params_of(query, nocase=nocase)
         self.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
-        return dict(zip(key.digests(page, params), params, strict=True))
+        begin, found = key.begun(page), {}
+        for param in params:
+            text = begin()
+            text.update(param.encode("latin-1"))
+            found[text.digest()] = param
+        return found
 
     def has_names_once(self, query: str, params: Mapping[bytes, str]) -> bool:
         """Whether a query, of which these are the parameters, plainly has each name once."""
