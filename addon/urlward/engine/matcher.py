@@ -540,10 +540,10 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
-        li, keyed, letters, host, below, groups, _, _ = place
+        li, keyed, host, below, groups, _, _ = place
         if groups is None:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
-            groups = li.page_groups(f"{letters}{on_path}{PATH_END}", below)
+            groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
         judging.left -= len(path) // _COMPARED
         begin = li.key.begin
         page = b""
