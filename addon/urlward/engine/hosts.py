@@ -93,7 +93,6 @@ class ListedHost(NamedTuple):
     Attributes:
         list: the list.
         keyed: number of the list's key, among those of the lists.
-        letters: of the host; a path's letters follow.
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
         below: the number that its rows have (`RowTable.below`).
         groups: those that have all of its entries; None where these are so many that the path decides.
@@ -103,12 +102,15 @@ class ListedHost(NamedTuple):
 
     list: LoadedList
     keyed: int
-    letters: str
     host: str
     below: int
     groups: tuple[PageGroup, ...] | None
     subdomains: bool
     spared: Spared
+
+    def letters(self) -> str:
+        """Letters of the host; a path's letters follow."""
+        return host_letters(self.list.key, labels_of(self.host))
 
 
 class HostState(NamedTuple):
@@ -287,7 +289,7 @@ class Hosts:
                 below = below_number(key, page_host)
             found, groups = li.look(li.groups(whole), digests, below if page_letters is whole else -1)
             for row in found:
-                shape, verdict = li.said.get(row) or li.say(row)
+                shape, verdict = li.say(row)
                 if shape.kind == MARKER:
                     domains.append(_last_labels(labels, li.table.lengths[row]))
                 else:
@@ -299,15 +301,13 @@ class Hosts:
                 if groups if not goes_on else li.lists_below(page_letters, below):
                     spared = self._spared(host) if li.guarded else ""
                     known = None if goes_on else groups
-                    places.append(
-                        ListedHost(li, number, page_letters, page_host, below, known, False, spared)
-                    )
+                    places.append(ListedHost(li, number, page_host, below, known, False, spared))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
                     known = None if li.goes_on(letters) else li.page_groups(letters, of_domain)
                     spared = self._spared(host, domain) if li.guarded else ""
-                    places.append(ListedHost(li, number, letters, domain, of_domain, known, True, spared))
+                    places.append(ListedHost(li, number, domain, of_domain, known, True, spared))
             if li.has_names and not numeric and li.sieve.may_list_name(host):
                 if names is None:
                     names = labels_before_suffix(host)
@@ -345,7 +345,7 @@ class Hosts:
 def _rules(li: LoadedList, groups: Iterable[range], digests: Digests) -> Iterator[Rule]:
     """The rows of these groups, with markers, that one of the digests confirms."""
     for row in li.look(groups, digests)[0]:
-        shape, verdict = li.said.get(row) or li.say(row)
+        shape, verdict = li.say(row)
         yield Rule(li, row, shape, verdict)
 
 
@@ -462,7 +462,7 @@ def is_below(place: ListedHost, ports: Sequence[int], now: float) -> bool:
 
 def _shapes(place: ListedHost) -> Iterator[Shape | None]:
     """Shapes of the rows on a place; None where they are too many to look at all."""
-    for seen, shape in enumerate(place.list.shapes_below(place.letters, place.below), 1):
+    for seen, shape in enumerate(place.list.shapes_below(place.letters(), place.below), 1):
         if not place.subdomains or shape.flags & Flag.SUBDOMAINS:
             yield shape
         if seen == LOOK:

@@ -86,7 +86,7 @@ class LoadedList:
         key: that it was compiled under.
         name: from the artifact, or the one it was loaded under.
         guarded: whether it cannot block protected hosts at host level.
-        said: of rows that requests had lately what `say` says.
+        said: what `say` says of rows with a path that were hit lately.
         serial: from the artifact.
         artifact: what it was loaded from.
         sieve: what could be listed at all.
@@ -303,7 +303,7 @@ class LoadedList:
         return found
 
     def say(self, row: int) -> tuple[Shape, Verdict]:
-        """Shape of a row and its verdict on a request that it matches, which `said` has from now on."""
+        """Shape of a row and its verdict on a request that it matches."""
         table = self.table
         number = table.shape_numbers[row]
         shape = table.shapes[number]
@@ -311,10 +311,13 @@ class LoadedList:
         entry = table.id(row) or table.digest(row)[:8].hex()
         rank = shape.kind << RANK_BITS | table.lengths[row]
         # A named tuple's own constructor takes three times as long.
-        verdict = tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+        return shape, tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+
+    def keep(self, row: int) -> tuple[Shape, Verdict]:
+        """`say` of a row that was hit, which `said` has from now on."""
         if len(self.said) >= _SAID:
             self.said.clear()
-        found = self.said[row] = shape, verdict
+        found = self.said[row] = self.say(row)
         return found
 
     def file_verdict(self, row: int, algorithm: str) -> Verdict:

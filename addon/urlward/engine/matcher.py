@@ -55,8 +55,8 @@ _LONG_PATH = 8 * _SEGMENTS_A_TEXT
 _DECIDED = ("block", "allow")
 """What a verdict on a page says of it without the slash at its end too."""
 
-_PAGE, _PREFIX = page_text("", ""), prefix_text("", "")
-"""What texts of pages and prefixes begin with; host and path follow."""
+_PAGE, _PREFIX, _PARAM = page_text("", ""), prefix_text("", ""), param_text("", "", "")[:-1]
+"""What texts of pages, prefixes and parameters begin with; host and path follow."""
 
 _ROW, _SEQUENCE = 32, 64
 """Characters that cost what looking at one more row does, and at one more sequence that may be in a path
@@ -183,7 +183,15 @@ class Matcher:
             # The way of nearly all requests to a host with an entry: one host, and one page to all origins.
             path, _, query = target.partition("?")
             if is_one_page(path) and (not query or is_one_query(query)):
-                return self._check_page(states[0], path, query, _Judging(ports, now), decide)
+                judging = _Judging(ports, now)
+                state = states[0]
+                verdict = self._check_state(state, path, query, False, judging, decide)
+                if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
+                    return verdict
+                without = self._check_state(state, path[:-1], query, False, judging, decide)
+                if without.action == "block" or (without.action == "monitor" and verdict is PASS):
+                    return without
+                return verdict
         if target[1:2] in BEGINS_A_HOST and (others := hosts_in_path(target)):
             states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
@@ -221,52 +229,28 @@ class Matcher:
                 passed = verdict
         return passed or PASS
 
-    def _check_page(
-        self, state: HostState, path: str, query: str, judging: "_Judging", decide: Decide
-    ) -> Verdict:
-        """The verdict on one host, of a target that is one page to all origins (`is_one_page`)."""
-        verdict = self._check_state(state, path, query, False, judging, decide, self._anywhere(path, judging))
-        if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
-            return verdict
-        path = path[:-1]
-        without = self._check_state(state, path, query, False, judging, decide, self._anywhere(path, judging))
-        if without.action == "block" or (without.action == "monitor" and verdict is PASS):
-            return without
-        return verdict
-
     def _check_reading(
         self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
         path, query, _, script, _ = reading
-        anywhere = self._anywhere(path, judging)
         verdicts: list[Verdict] = []
         for state in states:
-            verdict = self._check_state(state, path, query, script, judging, decide, anywhere)
+            verdict = self._check_state(state, path, query, script, judging, decide)
             verdicts.append(verdict)
             if verdict.action == "block":
                 break
         return verdicts
 
-    def _anywhere(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
-        """The verdicts of path sequences on a path."""
-        # As `Work.spend`, without the call.
-        judging.left -= len(path) // _COMPARED
-        if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
-            judging.spend(0, segments)
-        head = path[1 : path.rfind("/")]
-        none_begins = self._none_begins
-        if not head or (
-            none_begins(map(crc32, head.encode().split(b"/")))
-            if none_begins is not None
-            else not self._may_float(head)
-        ):
-            return ()
-        found: list[Verdict] = []
-        self._search_floating(path, False, judging, found)
-        if self._floating_nocase and (lower := path.lower()) != path:
-            self._search_floating(lower, True, judging, found)
-        return found
+    def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
+        """The verdicts of path sequences on a path, which are the same for each host."""
+        if judging.floating_path != path:
+            found: list[Verdict] = []
+            self._search_floating(path, False, judging, found)
+            if self._floating_nocase and (lower := path.lower()) != path:
+                self._search_floating(lower, True, judging, found)
+            judging.floating_path, judging.floating = path, found
+        return judging.floating
 
     def _check_state(
         self,
@@ -276,7 +260,6 @@ class Matcher:
         script: bool,
         judging: "_Judging",
         decide: Decide,
-        anywhere: Sequence[Verdict],
     ) -> Verdict:
         """The verdict on a host.
 
@@ -287,10 +270,21 @@ class Matcher:
             script: likewise.
             judging: the target.
             decide: as of `check_request`.
-            anywhere: what path sequences say.
         """
+        # As `Work.spend`, without the call.
+        judging.left -= len(path) // _COMPARED
+        if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
+            judging.spend(0, segments)
         rules, places, said = state
-        found = [*anywhere, *said]
+        found = [*said]
+        head = path[1 : path.rfind("/")]
+        none_begins = self._none_begins
+        if head and (
+            not none_begins(map(crc32, head.encode().split(b"/")))
+            if none_begins is not None
+            else self._may_float(head)
+        ):
+            found += self._check_floating(path, judging)
         if len(said) != len(rules):
             for _, _, shape, verdict in rules:
                 if shape.port or shape.expires:
@@ -546,17 +540,21 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
-        li, keyed, letters, host, below, groups, _, _ = place
+        li, keyed, host, below, groups, _, _ = place
         if groups is None:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
-            groups = li.page_groups(f"{letters}{on_path}{PATH_END}", below)
+            groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
         judging.left -= len(path) // _COMPARED
-        digest_of = li.key.digest
+        begin = li.key.begin
         page = b""
         params: Mapping[bytes, str] = {}
         for rows, among, (has_pages, prefixes, has_params) in groups:
             if has_pages and not script:
-                page = page or digest_of(f"{_PAGE}{host}{path}")
+                if not page:
+                    # As `Key.digest`, without the call.
+                    text = begin()
+                    text.update(f"{_PAGE}{host}{path}".encode("latin-1"))
+                    page = text.digest()
                 if among is None or among.find(page) >= 0:
                     self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
@@ -566,12 +564,16 @@ class Matcher:
                     segments += 1
                 if cut < 0:
                     break
-                judging.spend(len(path) // _COMPARED, 0)
-                digest = digest_of(f"{_PREFIX}{host}{path[: cut + 1]}")
+                judging.left -= len(path) // _COMPARED
+                if judging.left < 0:
+                    judging.spend(0, 0)
+                text = begin()
+                text.update(f"{_PREFIX}{host}{path[: cut + 1]}".encode("latin-1"))
+                digest = text.digest()
                 if among is None or among.find(digest) >= 0:
                     self._judge_rows(rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found)
             if has_params and query:
-                beginning = param_text(host, path, "")
+                beginning = f"{_PARAM}{host}{path}?"
                 params = params or judging.digests(li.key, beginning, query, nocase=nocase)
                 for digest in params:
                     if among is None or among.find(digest) >= 0:
@@ -617,7 +619,7 @@ class Matcher:
             same = li.table.matching(rows, digest)
         judging.left -= _ROW * len(same)
         for row in same:
-            shape, verdict = known.get(row) or li.say(row)
+            shape, verdict = known.get(row) or li.keep(row)
             if shape.flags & required != required:
                 continue
             if spared and not shape.allow:
@@ -653,7 +655,8 @@ class Matcher:
     ) -> None:
         """Add the verdicts of path sequences; `nocase` says that the path is in lower case."""
         segments = path[1:].split("/")
-        letters = ["".join(map(segment, segments)) for segment in self._segments]
+        # A segment follows a sequence, so the last is in none.
+        letters = ["".join(map(segment, segments[:-1])) for segment in self._segments]
         for li, keyed, automaton in self._floating:
             if nocase and not li.floating_nocase:
                 continue
@@ -671,7 +674,7 @@ class Matcher:
                     if row in known:
                         continue
                     known.add(row)
-                    shape, verdict = li.said.get(row) or li.say(row)
+                    shape, verdict = li.said.get(row) or li.keep(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(verdict, shape, judging, found)
 
@@ -768,13 +771,15 @@ class _Judging(Work):
         now: likewise.
     """
 
+    # Of the class: few targets have a query that matters.
+    _params: dict[tuple[str, bool], Collection[str]] | None = None
+    _names_once: tuple[str, int, bool] | None = None
+    floating_path = ""
+    floating: Sequence[Verdict] = ()
+    """What path sequences say of `floating_path`."""
+
     def __init__(self, ports: Sequence[int], now: float) -> None:
         self.ports, self.now = ports, now
-
-    # Made where they are first asked for: few targets have a query that matters.
-    @cached_property
-    def _params(self) -> dict[tuple[str, bool], Collection[str]]:
-        return {}
 
     @cached_property
     def _values(self) -> dict[tuple[str, bool], _Values]:
@@ -784,24 +789,30 @@ class _Judging(Work):
     def _own(self) -> dict[tuple[str, bool], Collection[str]]:
         return {}
 
-    _names_once: tuple[str, int, bool] | None = None
-
     def _params_of(self, query: str, *, nocase: bool) -> Collection[str]:
-        found = self._params.get((query, nocase))
+        known = self._params
+        if known is None:
+            known = self._params = {}
+        found = known.get((query, nocase))
         if found is None:
             params = request_parameters(query)
             self.spend(len(query), len(params) // _PARAMS_A_TEXT)
             if nocase:
                 # Artifacts from before `nocase` counted for parameters have them as they were written.
                 params |= {param.lower() for param in params}
-            found = self._params[query, nocase] = params
+            found = known[query, nocase] = params
         return found
 
     def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, str]:
         """The parameters of a query by the digests that they have on a page."""
         params = self._params_of(query, nocase=nocase)
         self.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
-        return dict(zip(key.digests(page, params), params, strict=True))
+        begin, found = key.begun(page), {}
+        for param in params:
+            text = begin()
+            text.update(param.encode("latin-1"))
+            found[text.digest()] = param
+        return found
 
     def has_names_once(self, query: str, params: Mapping[bytes, str]) -> bool:
         """Whether a query, of which these are the parameters, plainly has each name once."""

@@ -9,7 +9,7 @@ the key; in memory it stands beside the key.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -39,7 +39,7 @@ class Sieve(NamedTuple):
             that most hosts are below need be looked at once.
     """
 
-    bits: bytes
+    bits: memoryview
     names: frozenset[int] | None
     segments: frozenset[int] | None
     quiet: set[str]
@@ -73,7 +73,7 @@ class Sieve(NamedTuple):
         return False
 
 
-def may_list_domain(bits: bytes, value: int) -> bool:
+def may_list_domain(bits: Sequence[int], value: int) -> bool:
     """False where a sieve's bits say that no entry is on the domain with this CRC-32 itself."""
     mask = len(bits) * 8 - 1
     return all(bits[slot >> 3] >> (slot & 7) & 1 for slot in (value & mask, _second(value) & mask))
@@ -112,7 +112,8 @@ def read_sieve(data: bytes) -> Sieve:
         raise ArtifactError("its sieve does not have the size it says")
     at = _HEAD.size + size
     behind = at + 4 * names
-    return Sieve(data[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]), {""})
+    # A view: a copy of so much that is freed at once is room that the allocator does not give back.
+    return Sieve(memoryview(data)[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]), {""})
 
 
 def _values(packed: bytes) -> frozenset[int] | None:
