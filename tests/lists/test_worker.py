@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import termios
@@ -130,14 +131,19 @@ def ask(path: Path, **more: Any) -> dict[str, Any]:
     return worker.ask(feeds_feed.MODULE, json.loads(request(path)), **more)
 
 
-def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(OSError, match="the process that compiles it ended with 1"):
+@pytest.mark.parametrize(
+    ("code", "how"), [("exit 1", "ended with 1"), ("kill -9 $$", "was ended by signal 9 (out of memory?)")]
+)
+def test_a_process_that_does_not_survive(
+    code: str, how: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "module_command", lambda _: ["sh", "-c", code])
+    with pytest.raises(OSError, match=re.escape(f"the process that compiles it {how}")):
         ask(path)
     own = Feed.named(path, Key(SECRET), ErrorBudget(), "auto", (), path.parent / "state")
     outcome = own.refresh(first=True)
     assert (outcome.state, outcome.reason) == ("failed", "system")
-    assert outcome.error == f"{path}: the process that compiles it ended with 1"
+    assert outcome.error == f"{path}: the process that compiles it {how}"
 
 
 def test_a_process_that_hangs_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

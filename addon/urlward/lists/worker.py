@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from urlward.process import give_way, keep_private, module_command, told, used_by
+from urlward.process import ending, give_way, keep_private, module_command, told, used_by
 from urlward.state.folder import FolderOwner
 
 LOOK, LOOKS = 5.0, 12
@@ -123,11 +123,11 @@ def _told(request: Mapping[str, Any]) -> bytes:
     return json.dumps({**request, "parent": os.getpid()}).encode()
 
 
-def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any]:
+def _answer(code: int, line: bytes, progress: _Progress) -> dict[str, Any]:
     if progress.hangs:
         raise OSError(0, f"the process that compiles it used no processor for {LOOK * LOOKS:.0f} s")
     if code or not line:
-        raise OSError(0, f"the process that compiles it ended with {code}")
+        raise OSError(0, f"the process that compiles it {ending(code)}")
     said: dict[str, Any] = json.loads(line)
     return said
 
