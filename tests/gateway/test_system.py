@@ -286,3 +286,9 @@ def test_packets_come_in_by_the_last_master(monkeypatch: pytest.MonkeyPatch) -> 
     assert enslaved_interfaces(["eth*", "bond0"]) == {"eth0": "br0", "eth1": "br0", "bond0": "br0"}
     assert enslaved_interfaces(["eth0", "br0"]) == {}
     assert enslaved_interfaces(["eth2"]) == {}, "its master is in another namespace, or gone meanwhile"
+    links |= {n: Link(f"ppp{n}", 4) for n in range(10, 2010)}
+    monkeypatch.setattr(system, "missing_interfaces", lambda _: [])
+    monkeypatch.setattr(system, "unnumbered_interfaces", lambda *_: [])
+    *first, last = interface_faults(["ppp*"])
+    assert first == [f"ppp{n} is a port of br0" for n in range(10, 15)]
+    assert last == "and so for 1995 interfaces more"

@@ -238,13 +238,25 @@ def interface_faults(names: Iterable[str], *, redirects: bool = True, marks: boo
     """
     wanted, present = tuple(names), links()
     unnumbered = unnumbered_interfaces(wanted, present) if redirects else ()
+    ports, vrfs = enslaved_interfaces(wanted, present), vrf_interfaces(wanted, present)
+    losing = overheard_bridges(wanted if marks else ())
     return [
-        *(f"no interface {name}" for name in missing_interfaces(wanted)),
-        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted, present).items()),
-        *(f"{name} is in a VRF" for name in vrf_interfaces(wanted, present)),
-        *(f"{name} has no IPv4 address" for name in unnumbered),
-        *(f"{name}: {setting} is 1" for name, setting in overheard_bridges(wanted if marks else ()).items()),
+        *first_few(f"no interface {name}" for name in missing_interfaces(wanted)),
+        *first_few(f"{name} is a port of {master}" for name, master in ports.items()),
+        *first_few(f"{name} is in a VRF" for name in vrfs),
+        *first_few(f"{name} has no IPv4 address" for name in unnumbered),
+        *first_few(f"{name}: {setting} is 1" for name, setting in losing.items()),
     ]
+
+
+_FEW = 5
+
+
+def first_few(said: Iterable[str]) -> list[str]:
+    """What is said of interfaces: where it is the same of thousands, such as ``ppp*``, of the first ones."""
+    lines = list(said)
+    more = len(lines) - _FEW
+    return [*lines[:_FEW], f"and so for {more} interfaces more"] if more > 0 else lines
 
 
 def _fits(name: str, wanted: str) -> bool:
