@@ -950,9 +950,10 @@ def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None
 
 
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:
-    found = matcher(*(f"http://p.test/{page}" for page in ("index.php", "view.php?id=5", "a.html", "AT")))
+    found = matcher(*(f"http://p.test/{page}" for page in ("index.php", "view.php?id=5", "a.html", "AT", "")))
     assert found.check("p.test", "/index.php/Other") == PASS
-    assert found.check("p.test", "/AT&T") == PASS
+    for target in ("/AT&T", "/AT&T/x=1", "/{D-1}/x"):
+        assert found.check("p.test", target) == PASS
     assert found.check("p.test", "/view.php/x") == PASS
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"
     assert found.check("p.test", "/view.php;/x.php?id=5").kind == "params"

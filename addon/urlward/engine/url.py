@@ -797,7 +797,7 @@ def _without_breaks(target: str) -> str:
     path, mark, query = target.partition("?")
     # Up to where each brace is closed: from each that is not, the rest would be searched.
     if match := _UP_TO_LAST_BRACE(path):
-        path = _BRACED("", match[0]) + path[match.end() :]
+        path = _SLASHES.sub("/", _BRACED("", match[0]) + path[match.end() :])
     return f"{_BREAKS('', path)}{mark}{query}" if match or "%" in path else target
 
 
@@ -902,7 +902,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((file, query), Reading(file, query, shorter=True))
         if "&" in path:
             page, _, more = path.partition("&")
-            script = not (_is_file(page) or "=" in more)
+            script = not (_is_file(page) or "=" in more.partition("/")[0])
             more = f"{more}&{query}" if query else more
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
