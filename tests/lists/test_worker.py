@@ -136,6 +136,7 @@ def test_what_is_meant_for_its_parent_is_not_for_it(
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
     monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
     monkeypatch.setattr(os, "nice", nice.append)
+    monkeypatch.setattr(os, "getpriority", lambda *_: 0)  # ours may be nice
     monkeypatch.setattr("urlward.process.end_with_parent", lambda _: None)  # ours is none of its business
     assert worker.read_request() == asked
     assert set(ignored) >= {worker.signal.SIGHUP, worker.signal.SIGINT}

@@ -43,7 +43,7 @@ _ON_PAGES = int(Kind.PREFIX)
 """The first of the kinds that have a path on a host."""
 
 _SAID = 1 << 13
-"""Rows whose verdicts are kept; all are forgotten when there are more."""
+"""Digests whose verdicts are kept; all are forgotten when there are more."""
 
 _AFTER_ANY_LETTER = "\uffff"
 
@@ -86,7 +86,8 @@ class LoadedList:
         key: that it was compiled under.
         name: from the artifact, or the one it was loaded under.
         guarded: whether it cannot block protected hosts at host level.
-        said: what `say` says of rows with a path that were hit lately.
+        said: verdicts of rows with a path that were hit lately, by digest, where nothing else of the row
+            or the request matters.
         serial: from the artifact.
         artifact: what it was loaded from.
         sieve: what could be listed at all.
@@ -142,7 +143,7 @@ class LoadedList:
         self.sieve = sieve
         self.name: str = name or artifact.meta["name"]
         self.guarded = guarded
-        self.said: dict[int, tuple[Shape, Verdict]] = {}
+        self.said: dict[bytes, Verdict] = {}
         self.serial = artifact.header.serial
         self.table = RowTable(artifact)
         self.files = file_table(artifact)
@@ -313,12 +314,11 @@ class LoadedList:
         # A named tuple's own constructor takes three times as long.
         return shape, tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
 
-    def keep(self, row: int) -> tuple[Shape, Verdict]:
-        """`say` of a row that was hit, which `said` has from now on."""
+    def keep(self, digest: bytes, verdict: Verdict) -> None:
+        """Have `said` say this of a digest from now on."""
         if len(self.said) >= _SAID:
             self.said.clear()
-        found = self.said[row] = self.say(row)
-        return found
+        self.said[digest] = verdict
 
     def file_verdict(self, row: int, algorithm: str) -> Verdict:
         """Verdict of a row of `files` on a file that has its digest of this algorithm."""

@@ -49,6 +49,8 @@ _SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 8, 48
 """Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
 does (`Work`)."""
 
+_NOTHING: Mapping[bytes, Verdict] = {}
+
 _LONG_PATH = 8 * _SEGMENTS_A_TEXT
 """Characters from which a path's segments are counted."""
 
@@ -540,12 +542,13 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
-        li, keyed, host, below, groups, _, _ = place
+        li, keyed, host, below, groups, subdomains, spared = place
         if groups is None:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
             groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
         judging.left -= len(path) // _COMPARED
         begin = li.key.begin
+        said = li.said if not (subdomains or spared or nocase) else _NOTHING
         page = b""
         params: Mapping[bytes, str] = {}
         for rows, among, (has_pages, prefixes, has_params) in groups:
@@ -556,7 +559,10 @@ class Matcher:
                     text.update(f"{_PAGE}{host}{path}".encode("latin-1"))
                     page = text.digest()
                 if among is None or among.find(page) >= 0:
-                    self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
+                    if (verdict := said.get(page)) is not None:
+                        found.append(verdict)
+                    else:
+                        self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
             for length in prefixes:
                 while segments < length and cut >= 0:
@@ -571,12 +577,22 @@ class Matcher:
                 text.update(f"{_PREFIX}{host}{path[: cut + 1]}".encode("latin-1"))
                 digest = text.digest()
                 if among is None or among.find(digest) >= 0:
-                    self._judge_rows(rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found)
+                    if (verdict := said.get(digest)) is not None:
+                        found.append(verdict)
+                    else:
+                        self._judge_rows(
+                            rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found
+                        )
             if has_params and query:
                 beginning = f"{_PARAM}{host}{path}?"
                 params = params or judging.digests(li.key, beginning, query, nocase=nocase)
                 for digest in params:
                     if among is None or among.find(digest) >= 0:
+                        if (verdict := said.get(digest)) is not None and judging.has_names_once(
+                            query, params
+                        ):
+                            found.append(verdict)
+                            continue
                         asked = beginning, query, params
                         self._judge_rows(
                             rows, among, digest, place, Kind.PARAMS, 0, judging, nocase, found, asked
@@ -610,7 +626,6 @@ class Matcher:
             asked: the parameters that the digest is one of.
         """
         li, spared = place.list, place.spared
-        known = li.said
         required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
         same: Sequence[int]
         if among is not None and not (at := among.find(digest)) % DIGEST_SIZE and among.rfind(digest) == at:
@@ -619,7 +634,9 @@ class Matcher:
             same = li.table.matching(rows, digest)
         judging.left -= _ROW * len(same)
         for row in same:
-            shape, verdict = known.get(row) or li.keep(row)
+            shape, verdict = li.say(row)
+            if len(same) == 1 and not (shape.flags & ~Flag.ALLOW or shape.port or shape.expires):
+                li.keep(digest, verdict)
             if shape.flags & required != required:
                 continue
             if spared and not shape.allow:
@@ -674,7 +691,7 @@ class Matcher:
                     if row in known:
                         continue
                     known.add(row)
-                    shape, verdict = li.said.get(row) or li.keep(row)
+                    shape, verdict = li.say(row)
                     if not nocase or shape.flags & Flag.NOCASE:
                         _judge(verdict, shape, judging, found)
 

@@ -804,7 +804,7 @@ def _joined(target: str) -> list[str]:
 def _without_braced(path: str) -> str:
     # Up to where each brace is closed: from each that is not, the rest would be searched.
     match = _UP_TO_LAST_BRACE(path)
-    return _BRACED("", match[0]) + path[match.end() :] if match else path
+    return _SLASHES.sub("/", _BRACED("", match[0]) + path[match.end() :]) if match else path
 
 
 def _from_latin1(target: str) -> str:
@@ -908,7 +908,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((file, query), Reading(file, query, shorter=True))
         if "&" in path:
             page, _, more = path.partition("&")
-            script = not (_is_file(page) or "=" in more)
+            script = not (_is_file(page) or "=" in more.partition("/")[0])
             more = f"{more}&{query}" if query else more
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
