@@ -153,6 +153,19 @@ def test_another_reading_of_a_request_is_decided_on_by_itself(policy: Policy) ->
     assert [one.verdict.entry for one in explained.others] == ["g-1"]
 
 
+@pytest.mark.parametrize(
+    ("exception", "target", "action"), [(f"@@{HOST}", "//./a/", "allow"), ("@@*/s/t/*", "/a;/s/t/x", "block")]
+)
+def test_what_several_readings_have_counts_in_each(
+    policy: Policy, exception: str, target: str, action: str
+) -> None:
+    lists = matcher(phishing=[exception, HOST, f"http://{HOST}/a"])
+    checker, url = Checker(lists, policy, STRANGER, LESSON), f"http://{HOST}{target}"
+    explained, _ = checker.explain(url)
+    assert checker.check(url)["verdict"] == explained.verdict.action == action
+    assert len({explained.decided, *explained.others}) == 1 + len(explained.others)
+
+
 def test_nothing_found(policy: Policy) -> None:
     explained = explain(policy, [], "", LESSON)
     assert explained.as_text() == (

@@ -142,8 +142,9 @@ def explain(
             verdict = decided
             like = (one for one in its if one.action == decided.action)
             entry = max(like, key=lambda one: (one.verdict.rank, one.verdict.entry))
+    # What several readings have is said once.
     others = sorted(
-        (one for one in weighed if one is not entry),
+        (one for one in dict.fromkeys(weighed) if one != entry),
         key=lambda one: (_ON_A_HOST.index(one.action), -one.verdict.rank),
     )
     until = policy.until(now)
@@ -310,9 +311,7 @@ class Checker:
         found: list[tuple[str, list[Verdict]]] = []
 
         def note(verdicts: list[Verdict]) -> Verdict:
-            # What another reading has, too, is said once.
-            known = {one for _, several in found for one in several}
-            found.append((host, [one for one in self._in_time(verdicts) if one not in known]))
+            found.append((host, self._in_time(verdicts)))
             return self._decide(verdicts)
 
         self._matcher.check_url(raw, self._now, note)
