@@ -749,6 +749,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # Caddy, told to rewrite to `/folder{uri}`
         ("/listed.html", "/lis{b/c}ted.html{}"),
         ("/listed.html", "/lis%7bx}te{y{z%7Dd.html?}"),
+        *[("/{x}/a", f"/{path}") for path in ("{x}%0a/a", "{%09x}/a")],
+        ("/listed.html", "/lis{x}%0Ated.html"),
         # Express, Koa, Nuxt, Mojolicious, Spring; servers of files where it is a folder
         ("/noext", "/noext/"),
         ("/noext", "/noext//?x"),

@@ -135,6 +135,25 @@ def test_they_are_compiled_again_where_there_was_no_room_for_a_process(
     assert allows.lists[0].entries == 1
 
 
+def test_what_nobody_foresaw_has_them_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    id_ = allow(tmp_path, "a.example", 600)
+    allow(tmp_path, "b.example", 600)
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allows.look(NOW)
+    end_allow(tmp_path, id_, "done", "me", now=NOW)
+    with monkeypatch.context() as full:
+        full.setattr(lists_allows, "ask", no_memory)
+        with pytest.raises(MemoryError):
+            allows.look(NOW + 1)
+    assert allows.look(NOW + 2)
+    assert allows.lists[0].entries == 1
+
+
 def test_the_keeper_has_them_beside_its_lists(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("a.example\n")

@@ -5,9 +5,11 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import termios
+import threading
 from array import array
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,19 @@ def test_it_answers(path: Path) -> None:
 def test_a_parent_that_ended_before_it_began_wants_nothing(path: Path) -> None:
     done = run(path, parent=os.getppid())
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_where_there_is_room_for_the_process_alone_it_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    processes: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(threading.Thread, "start", no_room)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        worker.ask(feeds_feed.MODULE, json.loads(request(path)), started=processes.append, computes=True)
+    assert processes[0].returncode == -signal.SIGKILL
 
 
 PARENT = """

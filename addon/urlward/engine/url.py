@@ -622,7 +622,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         readings += _up_to_escaped_mark(text, work)
     readings = tuple(dict.fromkeys(readings))
     ends = [] if target.isascii() else [*_without_blanks(target), *_without_blanks(target, _first_word)]
-    unbroken = [joined for text in texts if (joined := _without_breaks(text)) != text]
+    unbroken = [joined for text in texts for joined in _joined(text)]
     ends += unbroken
     respelled = _respelled(target, narrowed)
     if respelled or ends:
@@ -789,16 +789,22 @@ def _shortest(overlong: str) -> str:
     return quote(chr(number & 0xFFFF), safe="", errors="surrogatepass")
 
 
-def _without_breaks(target: str) -> str:
+def _joined(target: str) -> list[str]:
     """A target without escaped tabs and line breaks in its path: Python's `urlsplit` and Node's `new URL`
     take them out where they are given what has been unescaped, as `request.url` of Starlette is. And without
-    what is in braces, which Caddy's `rewrite * /folder{uri}` takes for a placeholder that it does not know.
+    what is in braces, which Caddy's `rewrite * /folder{uri}` takes for a placeholder that it does not know;
+    the one may be in a page's name and the other not.
     """
     path, mark, query = target.partition("?")
+    unbroken = _BREAKS("", path) if "%" in path else path
+    found = dict.fromkeys((unbroken, *map(_without_braced, (path, unbroken))))
+    return [f"{joined}{mark}{query}" for joined in found if joined != path]
+
+
+def _without_braced(path: str) -> str:
     # Up to where each brace is closed: from each that is not, the rest would be searched.
-    if match := _UP_TO_LAST_BRACE(path):
-        path = _SLASHES.sub("/", _BRACED("", match[0]) + path[match.end() :])
-    return f"{_BREAKS('', path)}{mark}{query}" if match or "%" in path else target
+    match = _UP_TO_LAST_BRACE(path)
+    return _SLASHES.sub("/", _BRACED("", match[0]) + path[match.end() :]) if match else path
 
 
 def _from_latin1(target: str) -> str:

@@ -47,14 +47,13 @@ class TemporaryAllows:
         self._end = _NEVER
 
     def look(self, now: float) -> bool:
-        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
-        raises."""
+        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. What keeps
+        it from that is logged."""
         signature = Signature.of(self._path)
         ended = now >= self._end
         if signature == self._seen and not ended:
             return False
         had = bool(self.lists)
-        self._seen = signature
         try:
             allows = current_allows(self._state, now)
             self.lists = self._compiled(now) if allows else []
@@ -65,6 +64,7 @@ class TemporaryAllows:
         except OSError as e:
             self.lists, self._end = [], now + AGAIN
             logger.error("allows: %s; nothing is excused for %.0f s", e.strerror or type(e).__name__, AGAIN)
+        self._seen = signature
         if ended:
             self._record(now)
         if had or self.lists:

@@ -8,6 +8,7 @@ None of them ever quotes from a source.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -96,9 +97,9 @@ def ask(
         assert process.stdin is not None
         assert process.stdout is not None
         started(process)
-        if computes:
-            threading.Thread(target=look, daemon=True).start()
         try:
+            if computes:
+                _start(look)
             with contextlib.suppress(BrokenPipeError):  # what has ended says so by its code
                 process.stdin.write(_told(request))
             with contextlib.suppress(BrokenPipeError):
@@ -112,6 +113,18 @@ def ask(
         finally:
             over.set()
     return _answer(process.returncode, line, progress)
+
+
+def _start(watch: Callable[[], None]) -> None:
+    """Begin the watch on a process that may hang.
+
+    Raises:
+        OSError: no thread can be had now, which the process may have been the last to be.
+    """
+    try:
+        threading.Thread(target=watch, daemon=True).start()
+    except RuntimeError as e:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from e
 
 
 def _environment() -> dict[str, str]:
