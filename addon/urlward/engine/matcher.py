@@ -547,7 +547,7 @@ class Matcher:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
             groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
         judging.left -= len(path) // _COMPARED
-        begin = li.key.begin
+        begin, matching = li.key.begin, li.table.matching
         said = li.said if not (subdomains or spared or nocase) else _NOTHING
         page = b""
         params: Mapping[bytes, str] = {}
@@ -561,7 +561,7 @@ class Matcher:
                 if among is None or among.find(page) >= 0:
                     if (verdict := said.get(page)) is not None:
                         found.append(verdict)
-                    else:
+                    elif among is not None or matching(rows, page):
                         self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
             for length in prefixes:
@@ -579,7 +579,7 @@ class Matcher:
                 if among is None or among.find(digest) >= 0:
                     if (verdict := said.get(digest)) is not None:
                         found.append(verdict)
-                    else:
+                    elif among is not None or matching(rows, digest):
                         self._judge_rows(
                             rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found
                         )
@@ -587,7 +587,7 @@ class Matcher:
                 beginning = f"{_PARAM}{host}{path}?"
                 params = params or judging.digests(li.key, beginning, query, nocase=nocase)
                 for digest in params:
-                    if among is None or among.find(digest) >= 0:
+                    if among.find(digest) >= 0 if among is not None else matching(rows, digest):
                         if (verdict := said.get(digest)) is not None and judging.has_names_once(
                             query, params
                         ):
@@ -629,8 +629,8 @@ class Matcher:
         same: Sequence[int]
         if among is not None and not (at := among.find(digest)) % DIGEST_SIZE and among.rfind(digest) == at:
             same = (rows.start + at // DIGEST_SIZE,)
-        elif not (same := li.table.matching(rows, digest)):
-            return
+        else:
+            same = li.table.matching(rows, digest)
         required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
         judging.left -= _ROW * len(same)
         for row in same:
