@@ -751,6 +751,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/listed.html", "/lis%7bx}te{y{z%7Dd.html?}"),
         *[("/{x}/a", f"/{path}") for path in ("{x}%0a/a", "{%09x}/a")],
         ("/listed.html", "/lis{x}%0Ated.html"),
+        ("/noext", "/{x}no{y}ext{z}/"),
         # Express, Koa, Nuxt, Mojolicious, Spring; servers of files where it is a folder
         ("/noext", "/noext/"),
         ("/noext", "/noext//?x"),
@@ -954,7 +955,7 @@ def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:
     found = matcher(*(f"http://p.test/{page}" for page in ("index.php", "view.php?id=5", "a.html", "AT", "")))
     assert found.check("p.test", "/index.php/Other") == PASS
-    for target in ("/AT&T", "/AT&T/x=1", "/{D-1}/x"):
+    for target in ("/AT&T", "/AT&T/x=1", "/{D-1}/x", "/{id}", "/%7Bid%7D/", "/{a}/{b}?x=1"):
         assert found.check("p.test", target) == PASS
     assert found.check("p.test", "/view.php/x") == PASS
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"

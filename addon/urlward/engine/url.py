@@ -793,7 +793,7 @@ def _joined(target: str) -> list[str]:
     """A target without escaped tabs and line breaks in its path: Python's `urlsplit` and Node's `new URL`
     take them out where they are given what has been unescaped, as `request.url` of Starlette is. And without
     what is in braces, which Caddy's `rewrite * /folder{uri}` takes for a placeholder that it does not know;
-    the one may be in a page's name and the other not.
+    the one may be in a page's name and the other not. A whole name at the end stays.
     """
     path, mark, query = target.partition("?")
     unbroken = _BREAKS("", path) if "%" in path else path
@@ -804,7 +804,12 @@ def _joined(target: str) -> list[str]:
 def _without_braced(path: str) -> str:
     # Up to where each brace is closed: from each that is not, the rest would be searched.
     match = _UP_TO_LAST_BRACE(path)
-    return _SLASHES.sub("/", _BRACED("", match[0]) + path[match.end() :]) if match else path
+    if match is None:
+        return path
+    left, behind = _BRACED("", match[0]), path[match.end() :]
+    if left[-1:] == "/" and not behind.strip("/"):
+        return path  # not the folder, but a link that a template has not filled in: `/users/{id}`
+    return _SLASHES.sub("/", left + behind)
 
 
 def _from_latin1(target: str) -> str:
