@@ -797,8 +797,10 @@ def _joined(target: str) -> list[str]:
     """
     path, mark, query = target.partition("?")
     unbroken = _BREAKS("", path) if "%" in path else path
-    found = dict.fromkeys((unbroken, *map(_without_braced, (path, unbroken))))
-    return [f"{joined}{mark}{query}" for joined in found if joined != path]
+    found = [unbroken]
+    if "}" in path or "%7" in path:
+        found += [_without_braced(path), _without_braced(unbroken)]
+    return [f"{joined}{mark}{query}" for joined in dict.fromkeys(found) if joined != path]
 
 
 def _without_braced(path: str) -> str:
