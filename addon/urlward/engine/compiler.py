@@ -56,8 +56,8 @@ _BEHIND_ALL = "\u0100"  # letters are Latin-1
 # While compiling a row is one text, whose characters are bytes: a million of more objects take long to make,
 # to sort and to free. It has the letters that begin the haystack of each request that it matches, which of an
 # entry on a host are that host's; `_END`, which is no letter but the first; and its *tail*, `_WIDTH` bytes of
-# fields, further digests and its id. So rows are in the order of their letters, those of one pattern in that of
-# their tails.
+# fields, further digests and its id. So rows are in the order of their letters, and those of one pattern in
+# that of their tails.
 _END = "\0"
 _BEHIND_END = "\1"
 _DIGEST, _SHAPE, _LENGTH, _BELOW = slice(0, 16), slice(16, 20), slice(20, 22), slice(22, 26)
