@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import chain, islice, zip_longest
-from operator import attrgetter, eq
+from operator import attrgetter
 from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
@@ -26,7 +26,7 @@ from urlward.engine.record import (
     Flag,
     PatternSet,
     Shape,
-    below_digest,
+    below_text,
     domain_letters,
     file_text,
     labels_of,
@@ -134,11 +134,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def repeat_digests(self) -> bool:
-        """Whether any two of one pattern have the same digest."""
-        beginnings = array("Q", self.digests)[::2]
-        return any(map(eq, beginnings, islice(beginnings, 1, None)))
 
 
 def _column(fields: bytes, place: slice) -> bytes:
@@ -252,7 +247,7 @@ class Compiler:
         self._of_one: list[Entry] = []
         self._of_several: list[Entry] = []
         self._markers: set[str] = set()
-        self._label = key.labels.letters
+        self._label, self._below = key.labels.letters, key.behind(below_text(""))
         self._above: dict[str, tuple[str, int]] = {}
         self._places: dict[str, tuple[str, str, int]] = {}
         self._sieve_hosts = array("I")
@@ -266,7 +261,7 @@ class Compiler:
     def add(self, entry: Entry) -> None:
         """Take an entry."""
         kind, host, path, params, allow, id_, category, expires, port, nocase, subdomains, _ = entry
-        rows, below, length = self._rows[PatternSet.ANCHORED], _NOWHERE, 0
+        rows, below, length = self._rows[0], _NOWHERE, 0
         text = (host + path).encode()  # what is canonical is ASCII
         if kind is Kind.DOMAIN:
             letters, length = self._domain(host)
@@ -281,7 +276,8 @@ class Compiler:
                     self._of_several.append(entry)
                     return
                 self._of_one.append(entry)
-                text = b"?".join((text, *map(str.encode, params)))
+                (param,) = params
+                text += f"?{param}".encode()
             letters, below, value = self._places.get(host) or self._place(host)
             self._sieve_hosts.append(value)
             if subdomains:
@@ -296,7 +292,7 @@ class Compiler:
             letters, length = name_letters(self._key, labels), len(labels)
             self._sieve_names.add(crc32(labels[0].encode()))
         elif kind is Kind.PATH:
-            rows = self._rows[PatternSet.FLOATING]
+            rows = self._rows[1]
             letters, length = prefix_letters(self._key, path), path.count("/") - 1
             self._sieve_segments.add(crc32(path[1:].partition("/")[0].encode()))
         else:
@@ -343,14 +339,15 @@ class Compiler:
             def tell(row: int, before: int = done) -> None:
                 progress(before + row)
 
-            cut, columns = _patterns(rows, step, most, tell)
-            if columns.repeat_digests():
-                taken, rows = len(rows), _without_duplicates(rows, numbers)
-                duplicates += taken - len(rows)
-                cut, columns = _patterns(rows, step, most, tell)
-            else:
-                columns.shapes = array("I", map(numbers.__getitem__, columns.shapes))
-            self._rows[pool].clear()
+            unique, alike = _without_duplicates(rows)
+            duplicates += len(rows) - len(unique)
+            rows.clear()
+            final: Sequence[int] = numbers
+            if alike:  # such are in the order of the numbers that their shapes get
+                unique = sorted([_renumbered(row, numbers) for row in unique])
+                final = range(len(numbers))
+            cut, columns = _patterns(unique, step, most, tell)
+            columns.shapes = array("I", map(final.__getitem__, columns.shapes))
             for number, times in Counter(columns.shapes).items():
                 shape = shapes[number]
                 if shape.kind != MARKER:
@@ -421,7 +418,11 @@ class Compiler:
         self._files = []
         # Of some that differ in their ids alone the last stays.
         behind = islice(rows, 1, None)
-        unique = [row for row, after in zip_longest(rows, behind) if not after or _said(row) != _said(after)]
+        unique = [
+            row
+            for row, after in zip_longest(rows, behind)
+            if not after or _file_said(row) != _file_said(after)
+        ]
         algorithms: dict[str, list[int]] = {}
         for row in unique:
             algorithms.setdefault(row.algorithm, [0, 0])[shapes[row.shape].allow] += 1
@@ -447,8 +448,8 @@ class Compiler:
             self._networks[host.strip("[]")] = None
         if len(self._places) >= _MOST_PLACES:
             self._places.clear()
-        below = below_digest(self._key, host).decode("latin-1")
-        place = self._domain(host)[0] + HOST_END, below, crc32(host.encode())
+        text = host.encode()
+        place = self._domain(host)[0] + HOST_END, self._below(text)[:4].decode("latin-1"), crc32(text)
         self._places[host] = place
         return place
 
@@ -497,7 +498,7 @@ def _numbered(
     return sorted_shapes, [of_shape[shape] for shape in found]
 
 
-_said = attrgetter("pool", "digest", "shape", "record")
+_file_said = attrgetter("pool", "digest", "shape", "record")
 _FILE_SHAPE = FileRow._fields.index("shape")
 
 
@@ -506,22 +507,38 @@ def _form(shape: int, length: int) -> str:
     return _FORM.pack(shape, min(length, MAX_LENGTH)).decode("latin-1")
 
 
-def _without_duplicates(rows: Iterable[str], numbers: Sequence[int]) -> list[str]:
-    """Rows without those that say the same: of some that differ in their ids alone the last in order stays,
-    so any before none.
+def _without_duplicates(rows: Iterable[str]) -> tuple[list[str], bool]:
+    """Rows without those that say the same, of which the last in order stays, so any with an id before none;
+    and whether any that are left have one digest.
 
     Args:
         rows: sorted.
-        numbers: those that their shapes get, by which rows of one digest are sorted.
     """
-    unique: dict[str, str] = {}
+    unique: list[str] = []
+    alike, beginning = False, _BEHIND_ALL
     for row in rows:
-        tail = row.index(_END, 1) + 1
-        digest, form = tail + _SHAPE.start, tail + _LENGTH.stop
-        shape, length = _FORM.unpack(row[digest:form].encode("latin-1"))
-        id_ = _further(row[tail:])[1]
-        unique[row[:digest] + _form(numbers[shape], length) + row[form : len(row) - len(id_)]] = id_
-    return sorted([said + id_ for said, id_ in unique.items()])
+        if row.startswith(beginning):
+            if _said(row) == _said(unique[-1]):
+                unique.pop()
+            else:
+                alike = True
+        else:
+            beginning = row[: row.index(_END, 1) + 1 + DIGEST_SIZE]
+        unique.append(row)
+    return unique, alike
+
+
+def _said(row: str) -> str:
+    """A row without its id."""
+    return row[: len(row) - len(_further(row[row.index(_END, 1) + 1 :])[1])]
+
+
+def _renumbered(row: str, numbers: Sequence[int]) -> str:
+    """A row with the number that its shape gets."""
+    tail = row.index(_END, 1) + 1
+    start, end = tail + _SHAPE.start, tail + _LENGTH.stop
+    shape, length = _FORM.unpack(row[start:end].encode("latin-1"))
+    return row[:start] + _form(numbers[shape], length) + row[end:]
 
 
 def _patterns(
