@@ -87,6 +87,12 @@ def test_a_strange_label_below_a_host_with_pages_for_subdomains(hosts: Hosts) ->
     assert [(p.host, p.subdomains) for p in found.places] == [("parent.test", True)]
 
 
+def test_what_is_below_a_domain_has_its_pages_in_common(hosts: Hosts) -> None:
+    (one,), (other,) = state(hosts, "x.parent.test").places, state(hosts, "y.parent.test").places
+    assert one.groups
+    assert one.groups is other.groups
+
+
 def test_what_cannot_be_judged_in_bounded_time_is_refused(hosts: Hosts) -> None:
     for _ in range(2):
         with pytest.raises(UrlError):

@@ -152,6 +152,7 @@ class Hosts:
         self._listed = OrderedDict[str, HostState]()
         self._size = size
         self._addresses: dict[str, tuple[Rule, ...]] = {}
+        self._domains: dict[tuple[LoadedList, str], tuple[int, tuple[PageGroup, ...] | None]] = {}
         # The common case asks one sieve in one call.
         alone = self._lists[0].sieve.may_list_host if len(self._lists) == 1 else None
         self._may_list = alone or self._may_any_list
@@ -304,8 +305,7 @@ class Hosts:
                     places.append(ListedHost(li, number, page_host, below, known, False, spared))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
-                    letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
-                    known = None if li.goes_on(letters) else li.page_groups(letters, of_domain)
+                    of_domain, known = self._domains.get((li, domain)) or self._domain(li, domain)
                     spared = self._spared(host, domain) if li.guarded else ""
                     places.append(ListedHost(li, number, domain, of_domain, known, True, spared))
             if li.has_names and not numeric and li.sieve.may_list_name(host):
@@ -315,6 +315,16 @@ class Hosts:
                     rules.extend(
                         _rules(li, li.groups(name_letters(key, names)), HostDigests(key, host, names))
                     )
+
+    def _domain(self, li: LoadedList, domain: str) -> tuple[int, tuple[PageGroup, ...] | None]:
+        """The number of a domain with pages for its subdomains, and the groups that have them: one object for
+        all of those, of which a client may name any number."""
+        letters, below = host_letters(li.key, labels_of(domain)), below_number(li.key, domain)
+        found = below, None if li.goes_on(letters) else li.page_groups(letters, below)
+        if len(self._domains) >= _RECENT:
+            self._domains.clear()
+        self._domains[li, domain] = found
+        return found
 
     def _spared(self, host: str, domain: str = "") -> Spared:
         """Part of a host that a guarded list's pages and prefixes cannot block: none, the root, or all."""
