@@ -105,7 +105,9 @@ def check_parent(parent: int) -> None:
 
 def ending(code: int) -> str:
     """How a process ended, by its return code (`subprocess.Popen.returncode`)."""
-    return f"was ended by signal {-code} (out of memory?)" if code < 0 else f"ended with {code}"
+    if code >= 0:
+        return f"ended with {code}"
+    return f"was ended by signal {-code}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
 
 
 def open_standard_streams() -> None:

@@ -3,12 +3,14 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from itertools import batched
+from typing import NamedTuple
 
 from hypothesis import HealthCheck, settings
 
 from urlward.engine.artifact import dump
-from urlward.engine.compiler import Compiled, Compiler
-from urlward.engine.digest import Key
+from urlward.engine.compiler import Compiled, Compiler, Rows
+from urlward.engine.digest import DIGEST_SIZE, Key
 from urlward.engine.entry import ALGORITHMS
 from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import LoadedList, load
@@ -55,6 +57,25 @@ def compile_lines(lines: Iterable[str], under: Key) -> Compiled:
         for entry in parse_line(line):
             compiler.add(entry)
     return compiler.finish()
+
+
+class Row(NamedTuple):
+    """One of a pool's rows, in the order by which those of one pattern are sorted."""
+
+    digest: bytes
+    shape: int
+    length: int
+    below: bytes
+    more: list[bytes]
+    id: str
+
+
+def rows_of(pool: Rows) -> list[Row]:
+    """A pool row by row."""
+    digests = map(bytes, batched(pool.digests, DIGEST_SIZE))
+    belows = map(bytes, batched(pool.below, 4))
+    more = (pool.more.get(row, []) for row in range(len(pool)))
+    return list(map(Row, digests, pool.shapes, pool.lengths, belows, more, pool.ids))
 
 
 def build(lines: Iterable[str], under: Key, name: str = "list") -> bytes:

@@ -1048,6 +1048,14 @@ def test_the_rows_of_a_list_that_a_target_leads_to_are_counted(
     assert found.check("h.test", blocked).blocked
 
 
+def test_a_long_path_is_looked_at_once_however_many_hosts_a_request_names() -> None:
+    found = matcher("*/a/b/*", "http://p.test/x")
+    hosts = [f"h{n}.test" for n in range(60)]
+    assert found.check_request(hosts, "/" + "a" * 30_000) == PASS
+    assert found.check_request([*hosts, "p.test"], "/x").blocked
+    assert found.check_request(hosts, "/a/b/c").blocked
+
+
 def test_what_was_hit_before_is_judged_anew_where_more_than_its_url_counts() -> None:
     """Verdicts are kept by digest, of rows that say the same of each request."""
     found = matcher(

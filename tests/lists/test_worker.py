@@ -148,7 +148,12 @@ def ask(path: Path, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("code", "how"), [("exit 1", "ended with 1"), ("kill -9 $$", "was ended by signal 9 (out of memory?)")]
+    ("code", "how"),
+    [
+        ("exit 1", "ended with 1"),
+        ("kill -9 $$", "was ended by signal 9 (out of memory?)"),
+        ("kill -15 $$", "was ended by signal 15"),
+    ],
 )
 def test_a_process_that_does_not_survive(
     code: str, how: str, path: Path, monkeypatch: pytest.MonkeyPatch

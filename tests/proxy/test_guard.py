@@ -69,6 +69,48 @@ def test_answer(host: str, path: str, status: int | None) -> None:
     assert (answer.status if isinstance(answer, BlockResponse) else None) == status
 
 
+@pytest.mark.parametrize("reader", ["flow", "own"])
+@pytest.mark.parametrize(
+    ("host", "path", "fields", "status"),
+    [
+        ("paged.example", "/", [("X-Original-URL", "/listed")], 451),
+        ("paged.example", "/", [("x_rewrite_url", "listed?x")], 451),
+        ("plain.example", "/", [("X-Rewrite-Url", "/listed")], None),
+        ("plain.example", "/", [("X-Forwarded-Host", "blocked.example:80")], 451),
+        ("plain.example", "/", [("X-Forwarded-Host", "a b, blocked.example")], 451),
+        (
+            "plain.example",
+            "/",
+            [("Forwarded", 'for=192.0.2.1, for=_x;Host="blocked.example:80";proto=http')],
+            451,
+        ),
+        ("plain.example", "/", [("Forwarded", "for=blocked.example;by=unknown")], None),
+        ("plain.example", "/listed", [("X-Forwarded-Host", "paged.example")], 451),
+        ("plain.example", "/", [("X-Forwarded-Host", "paged.example"), ("X-Original-URL", "/listed")], 451),
+        ("plain.example", "/", [("X-Forwarded-Host", "plain.example, plain.example:80")], None),
+        ("blocked.example", "/about", [("X-Original-URL", "/about")], None),
+        ("blocked.example", "/about", [("X-Original-URL", "/")], 451),
+        ("paged.example", "/", [("X-Original-URL", "/a"), ("X-Rewrite-URL", "/b")], 400),
+        ("plain.example", "/", [("X-Forwarded-Host", "a,b,c,d,e,f,g,h,i")], 400),
+    ],
+)
+def test_what_fields_tell_of_the_url_is_judged_as_well(
+    host: str, path: str, fields: list[tuple[str, str]], status: int | None, reader: str
+) -> None:
+    pairs = [(name.encode(), value.encode()) for name, value in fields]
+    if reader == "flow":
+        answer = guard().answer(request((b"Host", host.encode()), *pairs, path=path.encode()), make_context())
+    else:
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in pairs)
+        head = read_request_head(
+            b"GET %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (path.encode(), host.encode(), lines)
+        )
+        answer = guard().answer_head(head, Place(make_context()), make_context().client)
+    assert (answer.status if isinstance(answer, BlockResponse) else None) == status
+    if isinstance(answer, Names):
+        assert (answer.hosts, answer.target) == ((host,), path), "it goes on under its own names"
+
+
 def test_what_cannot_be_read_is_counted_once() -> None:
     g = guard()
     for host in ("plain.example", "blocked.example", "a b"):

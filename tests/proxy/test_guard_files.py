@@ -119,16 +119,21 @@ def test_what_vouches_for_the_host_is_learned_with_it(mode: str, tls: bool, addr
     ("request_line", "length", "learned"),
     [("GET", 0, True), ("POST", 0, False), ("POST", 5, False), ("GET", 5, False), ("TRACE", 0, False)],
 )
-def test_what_servers_give_back_is_not_learned(request_line: str, length: int, learned: bool) -> None:
-    """A client that sends a known file to a service that answers by it would have that blocked for all."""
+@pytest.mark.parametrize("field", ["X-Forwarded-Host: plain.example", "X-Original-URL: /b"])
+def test_what_servers_give_back_is_not_learned(
+    request_line: str, length: int, learned: bool, field: str
+) -> None:
+    """A client that sends a known file to a service that answers by it, or has it answer with another page,
+    would have that blocked for all."""
     learner = Learned()
     head = read_request_head(
-        f"{request_line} /a HTTP/1.1\r\nHost: plain.example\r\nContent-Length: {length}\r\n\r\n".encode()
+        f"{request_line} /a HTTP/1.1\r\nHost: plain.example\r\nContent-Length: {length}\r\n"
+        f"{field}\r\n\r\n".encode()
     )
     names = Names(("plain.example",), (80,), "192.0.2.66", "/a")
     answer = guard(learner=learner).known_file(LISTED, FILE, names, make_context().client, head)
     assert answer is not None, "it is cut all the same"
-    assert bool(learner.matches) is learned
+    assert bool(learner.matches) is (learned and "plain" in field)
 
 
 @pytest.mark.parametrize(

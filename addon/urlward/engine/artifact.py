@@ -149,17 +149,15 @@ def dump(
         valid_until: likewise.
     """
     anchored, floating_rows = compiled.rows
-    ids, mores = anchored.ids + floating_rows.ids, anchored.more + floating_rows.more
+    floating, ids = len(anchored), anchored.ids + floating_rows.ids
     id_ends = array("I", accumulate(map(len, ids))) if any(ids) else array("I")
     param_rows = array("I")
     params: list[bytes] = []
-    if any(mores):
-        for index, more in enumerate(mores):
-            if more:
-                params.extend(more)
-                param_rows.extend((index, len(params)))
+    for base, rows in ((0, anchored), (floating, floating_rows)):
+        for row, more in rows.more.items():
+            params.extend(more)
+            param_rows.extend((base + row, len(params)))
     shape_type = "H" if len(compiled.shapes) < 1 << 16 else "I"
-    floating = len(anchored)
     shared, added, letters, groups = _patterns(compiled, floating, len(ids))
     prefixes = [(n, n.rpartition("/")[2]) for n in compiled.networks if "/" in n]
     lengths = sorted({int(length) for n, length in prefixes if "." in n})
@@ -183,10 +181,10 @@ def dump(
         meta["files"] = files
     sections: list[bytes] = [
         json.dumps(meta, separators=(",", ":")).encode(),
-        b"".join(anchored.digests) + b"".join(floating_rows.digests),
+        anchored.digests + floating_rows.digests,
         pack(array(shape_type, anchored.shapes + floating_rows.shapes)),
         pack(anchored.lengths + floating_rows.lengths),
-        b"".join(anchored.below) + b"".join(floating_rows.below),
+        anchored.below + floating_rows.below,
         pack(id_ends),
         "".join(ids).encode("ascii"),
         bytes(shared),

@@ -4,19 +4,20 @@ A pattern is the shortest beginning that few entries have: the automaton only ha
 digest decides. That is what keeps a million entries at a fraction of a node each.
 """
 
+import sys
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from functools import partial
-from itertools import islice, zip_longest
-from operator import attrgetter, itemgetter
-from typing import Any, Final, NamedTuple
+from itertools import chain, islice, zip_longest
+from operator import attrgetter
+from struct import Struct
+from typing import NamedTuple
 from zlib import crc32
 
-from urlward.engine.digest import HOST_END, SEGMENT_LETTERS, Key, mark_of
+from urlward.engine.digest import DIGEST_SIZE, HOST_END, SEGMENT_LETTERS, Key, mark_of
 from urlward.engine.entry import PDQ, Entry, Kind
 from urlward.engine.perceptual import record
 from urlward.engine.record import (
@@ -25,7 +26,7 @@ from urlward.engine.record import (
     Flag,
     PatternSet,
     Shape,
-    below_digest,
+    below_text,
     domain_letters,
     file_text,
     labels_of,
@@ -49,38 +50,22 @@ MAX_LENGTH = 0xFFFF
 """Labels or segments an entry may have; a URL of 64 KiB cannot have more."""
 
 
-_NOWHERE = bytes(4)
-_ID: Final = 5
-_CHUNK = 1 << 12
 _MOST_PLACES = 1 << 16
 _BEHIND_ALL = "\u0100"  # letters are Latin-1
 
-
-type _Row = tuple[bytes, int, int, bytes, tuple[bytes, ...], str, str]
-"""A `Row` without its names: to make a million of these takes a third of the time."""
-
-
-class Row(NamedTuple):
-    """One record while compiling; those of one pattern are in this order.
-
-    Attributes:
-        digest: of its text.
-        shape: number of its shape.
-        length: see `RowTable.lengths`.
-        below: 4 bytes that say which host it is on.
-        more: digests of further parameters.
-        id: the list body's reference.
-        letters: that begin the haystack of each request it matches. Of an entry on a host they are that
-            host's: of its pages, the digest finds the one.
-    """
-
-    digest: bytes
-    shape: int
-    length: int
-    below: bytes
-    more: tuple[bytes, ...]
-    id: str
-    letters: str
+# While compiling a row is one text, whose characters are bytes: a million of more objects take long to make,
+# to sort and to free. It has the letters that begin the haystack of each request that it matches, which of an
+# entry on a host are that host's; `_END`, which is no letter but the first; and its *tail*, `_WIDTH` bytes of
+# fields, further digests and its id. So rows are in the order of their letters, and those of one pattern in
+# that of their tails.
+_END = "\0"
+_BEHIND_END = "\1"
+_DIGEST, _SHAPE, _LENGTH, _BELOW = slice(0, 16), slice(16, 20), slice(20, 22), slice(22, 26)
+_WIDTH = 27
+_FORM = Struct(">IH")  # shape and length
+_NOWHERE = "\0" * 4
+# The last of the fields, and what is behind a further digest: whether there is another.
+_LAST, _MORE = "\0", "\1"
 
 
 class Pattern(NamedTuple):
@@ -114,43 +99,59 @@ class Patterns:
 
 @dataclass(slots=True)
 class Rows:
-    """A pool's rows in order, column by column, as an artifact stores them."""
+    """A pool's rows in order, column by column, as an artifact stores them; those of one pattern are in the
+    order of their digests.
 
-    digests: list[bytes] = field(default_factory=list)
-    shapes: "array[int]" = field(default_factory=lambda: array("I"))
-    lengths: "array[int]" = field(default_factory=lambda: array("H"))
-    below: list[bytes] = field(default_factory=list)
-    more: list[tuple[bytes, ...]] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    letters: list[str] = field(default_factory=list)
+    Attributes:
+        digests: 16 bytes each, of their texts.
+        shapes: numbers of their shapes.
+        lengths: see `RowTable.lengths`.
+        below: 4 bytes each, which say what host it is on.
+        more: digests of further parameters, of those rows that have any.
+        ids: the list body's references.
+    """
+
+    digests: bytes
+    shapes: "array[int]"
+    lengths: "array[int]"
+    below: bytes
+    more: dict[int, list[bytes]]
+    ids: list[str]
 
     @classmethod
-    def of(cls, rows: Sequence[_Row]) -> "Rows":
-        """Rows as columns."""
-        made = cls()
-        columns = made._columns()
-        # Some at a time: a row is nowhere near the one before it in memory, and to visit it costs most.
-        for start in range(0, len(rows), _CHUNK):
-            for column, values in zip(columns, zip(*rows[start : start + _CHUNK], strict=True), strict=True):
-                column.extend(values)
-        return made
+    def of(cls, tails: Sequence[str]) -> "Rows":
+        """Rows out of their tails."""
+        fields = "".join([tail[:_WIDTH] for tail in tails]).encode("latin-1")
+        ids, more = [tail[_WIDTH:] for tail in tails], dict[int, list[bytes]]()
+        marks, row = fields[_WIDTH - 1 :: _WIDTH].decode(), -1
+        while (row := marks.find(_MORE, row + 1)) >= 0:
+            more[row], ids[row] = _further(tails[row])
+        shapes, lengths = array("I", _column(fields, _SHAPE)), array("H", _column(fields, _LENGTH))
+        if sys.byteorder == "little":
+            shapes.byteswap()
+            lengths.byteswap()
+        return cls(_column(fields, _DIGEST), shapes, lengths, _column(fields, _BELOW), more, ids)
 
     def __len__(self) -> int:
-        return len(self.digests)
+        return len(self.ids)
 
-    def __iter__(self) -> Iterator[Row]:
-        return map(Row, *self._columns())
 
-    def _columns(self) -> tuple[Any, ...]:
-        return (
-            self.digests,
-            self.shapes,
-            self.lengths,
-            self.below,
-            self.more,
-            self.ids,
-            self.letters,
-        )
+def _column(fields: bytes, place: slice) -> bytes:
+    """One of the fields of all rows."""
+    size = place.stop - place.start
+    column = bytearray(len(fields) // _WIDTH * size)
+    for at in range(size):
+        column[at::size] = fields[place.start + at :: _WIDTH]
+    return bytes(column)
+
+
+def _further(tail: str) -> tuple[list[bytes], str]:
+    """A row's further digests, and its id."""
+    digests, behind = list[bytes](), _WIDTH
+    while tail[behind - 1] == _MORE:
+        digests.append(tail[behind : behind + DIGEST_SIZE].encode("latin-1"))
+        behind += DIGEST_SIZE + 1
+    return digests, tail[behind:]
 
 
 class FilePool(IntEnum):
@@ -236,46 +237,53 @@ class Compiler:
         # The tokens it remembers are words of entries, which must not live on in the caller's key.
         self._key = key.fresh()
         self._begun = {kind: key.begun(beginning) for kind, beginning in BEGINNINGS.items()}
-        self._rows: tuple[list[_Row], list[_Row]] = ([], [])
+        self._rows: tuple[list[str], list[str]] = ([], [])
         self._shapes: dict[tuple[int, int, int, int, int], int] = {}
-        self._shape_of: dict[tuple[object, ...], int] = {}
+        self._forms: dict[tuple[object, ...], str] = {}
         self._files: list[FileRow] = []
         self._file_shapes: dict[tuple[int, int, int, int, int], int] = {}
         self._categories: dict[str, int] = {"": 0}
         self._networks: dict[str, None] = {}
-        self._params: list[Entry] = []
+        self._of_one: list[Entry] = []
+        self._of_several: list[Entry] = []
         self._markers: set[str] = set()
-        self._above: dict[str, str] = {}
-        self._places: dict[str, tuple[str, bytes, int]] = {}
+        self._label, self._below = key.labels.letters, key.behind(below_text(""))
+        self._above: dict[str, tuple[str, int]] = {}
+        self._places: dict[str, tuple[str, str, int]] = {}
         self._sieve_hosts = array("I")
         self._sieve_names: set[int] = set()
         self._sieve_segments: set[int] = set()
 
     def __len__(self) -> int:
         """Entries taken so far."""
-        return len(self._rows[0]) + len(self._rows[1]) + len(self._params) + len(self._files)
+        return len(self._rows[0]) + len(self._rows[1]) + len(self._of_several) + len(self._files)
 
     def add(self, entry: Entry) -> None:
         """Take an entry."""
-        kind, host, path, _, allow, id_, category, expires, port, nocase, subdomains, _ = entry
-        rows, below, length = self._rows[PatternSet.ANCHORED], _NOWHERE, 0
+        kind, host, path, params, allow, id_, category, expires, port, nocase, subdomains, _ = entry
+        rows, below, length = self._rows[0], _NOWHERE, 0
+        text = (host + path).encode()  # what is canonical is ASCII
         if kind is Kind.DOMAIN:
-            letters, length = self._domain(host), host.count(".") + 1
-            self._sieve_hosts.append(crc32(host.encode()))
-        elif kind is Kind.PAGE or kind is Kind.PREFIX:
+            letters, length = self._domain(host)
+            self._sieve_hosts.append(crc32(text))
+        elif kind is Kind.HOST:
+            letters = self._domain(host)[0] + HOST_END
+            self._sieve_hosts.append(crc32(text))
+        elif kind is Kind.PAGE or kind is Kind.PREFIX or kind is Kind.PARAMS:
+            if kind is Kind.PARAMS:
+                if len(params) > 1:
+                    # Which of them finds the entry is settled when all of a page's entries are known.
+                    self._of_several.append(entry)
+                    return
+                self._of_one.append(entry)
+                (param,) = params
+                text += f"?{param}".encode()
             letters, below, value = self._places.get(host) or self._place(host)
             self._sieve_hosts.append(value)
             if subdomains:
                 self._markers.add(host)
             if kind is Kind.PREFIX:
                 length = path.count("/") - 1
-        elif kind is Kind.HOST:
-            letters = self._domain(host) + HOST_END
-            self._sieve_hosts.append(crc32(host.encode()))
-        elif kind is Kind.PARAMS:
-            # Which parameter finds the entry is settled when all of a page's entries are known.
-            self._params.append(entry)
-            return
         elif kind is Kind.FILE:
             self._add_file(entry)
             return
@@ -284,24 +292,21 @@ class Compiler:
             letters, length = name_letters(self._key, labels), len(labels)
             self._sieve_names.add(crc32(labels[0].encode()))
         elif kind is Kind.PATH:
-            rows = self._rows[PatternSet.FLOATING]
+            rows = self._rows[1]
             letters, length = prefix_letters(self._key, path), path.count("/") - 1
             self._sieve_segments.add(crc32(path[1:].partition("/")[0].encode()))
         else:
             self._networks[host] = None
             letters, length = network_letters(self._key, host), int(host.rpartition("/")[2])
-        look: tuple[object, ...] = (kind, category)
+        look: tuple[object, ...] = (kind, category, length)
         if allow or nocase or subdomains or expires or port:
-            look = (kind, category, allow, nocase, subdomains, expires, port)
-        shape = self._shape_of.get(look)
-        if shape is None:
-            shape = self._shape_of[look] = self._shape(entry)
-        if length > MAX_LENGTH:
-            length = MAX_LENGTH
-        # What is canonical is ASCII.
+            look = (kind, category, length, allow, nocase, subdomains, expires, port)
+        form = self._forms.get(look) or self._form(look, entry, length)
         digest = self._begun[kind]()
-        digest.update((host + path).encode())
-        rows.append((digest.digest(), shape, length, below, (), id_, letters[:MAX_PATTERN]))
+        digest.update(text)
+        rows.append(
+            f"{letters[:MAX_PATTERN]}{_END}{digest.digest().decode('latin-1')}{form}{below}{_LAST}{id_}"
+        )
 
     def finish(self, progress: Callable[[int], None] = lambda _: None) -> Compiled:
         """Sort, cut the patterns and settle the parameter entries.
@@ -313,8 +318,9 @@ class Compiler:
         for domain in self._markers:
             letters = domain_letters(self._key, labels_of(domain))[:MAX_PATTERN]
             marker = self._shapes.setdefault((MARKER, 0, 0, 0, 0), len(self._shapes))
-            digest, length = self._key.digest(marker_text(domain)), domain.count(".") + 1
-            self._rows[PatternSet.ANCHORED].append((digest, marker, length, _NOWHERE, (), "", letters))
+            digest = self._key.digest(marker_text(domain)).decode("latin-1")
+            form = _form(marker, domain.count(".") + 1)
+            self._rows[PatternSet.ANCHORED].append(f"{letters}{_END}{digest}{form}{_NOWHERE}{_LAST}")
         self._markers = set()
         categories, taken = sorted(self._categories), len(self._files)  # the empty one first
         shapes, numbers = _numbered(self._shapes, list(self._categories), categories)
@@ -327,35 +333,29 @@ class Compiler:
         done = 0
         for pool in PatternSet:
             rows = self._rows[pool]
-            order: Callable[[_Row], Any] = _digest
-            if len(set(map(_digest, rows))) < len(rows):
-                taken, rows[:] = len(rows), _without_duplicates(rows)
-                duplicates += taken - len(rows)
-                order = partial(_in_order, numbers)
-            rows.sort(key=_letters)
-            texts = list(map(_letters, rows))
-            cut = Patterns()
+            rows.sort()
             step, most = (SEGMENT_LETTERS, 1) if pool is PatternSet.FLOATING else (1, BUCKET)
-            for length, shared, start, end in _cut(texts, step, most):
-                cut.letters.append(texts[start][:length])
-                cut.rows.append(start)
-                cut.shared.append(shared)
-                if end - start > 1:
-                    rows[start:end] = sorted(rows[start:end], key=order)
-                if not len(cut) & 0x3FFF:
-                    progress(done + start)
-            unique = Rows.of(rows)
+
+            def tell(row: int, before: int = done) -> None:
+                progress(before + row)
+
+            unique, alike = _without_duplicates(rows)
+            duplicates += len(rows) - len(unique)
             rows.clear()
-            del texts
-            unique.shapes = array("I", map(numbers.__getitem__, unique.shapes))
-            for number, times in Counter(unique.shapes).items():
+            final: Sequence[int] = numbers
+            if alike:  # such are in the order of the numbers that their shapes get
+                unique = sorted([_renumbered(row, numbers) for row in unique])
+                final = range(len(numbers))
+            cut, columns = _patterns(unique, step, most, tell)
+            columns.shapes = array("I", map(final.__getitem__, columns.shapes))
+            for number, times in Counter(columns.shapes).items():
                 shape = shapes[number]
                 if shape.kind != MARKER:
                     counts[("allow " if shape.allow else "") + Kind(shape.kind).label] += times
                     by_category[categories[shape.category]] += times
-            pools.append(unique)
+            pools.append(columns)
             patterns.append(cut)
-            done += len(unique)
+            done += len(columns)
             progress(done)
         for number, times in Counter(row.shape for row in files.rows).items():
             shape = files.shapes[number]
@@ -378,6 +378,11 @@ class Compiler:
             duplicates,
             files,
         )
+
+    def _form(self, look: tuple[object, ...], entry: Entry, length: int) -> str:
+        """Shape and length of an entry, as they are in a row, remembered by what they are found by."""
+        form = self._forms[look] = _form(self._shape(entry), length)
+        return form
 
     def _shape(self, entry: Entry) -> int:
         """Number of what an entry has in common with others."""
@@ -413,32 +418,38 @@ class Compiler:
         self._files = []
         # Of some that differ in their ids alone the last stays.
         behind = islice(rows, 1, None)
-        unique = [row for row, after in zip_longest(rows, behind) if not after or _said(row) != _said(after)]
+        unique = [
+            row
+            for row, after in zip_longest(rows, behind)
+            if not after or _file_said(row) != _file_said(after)
+        ]
         algorithms: dict[str, list[int]] = {}
         for row in unique:
             algorithms.setdefault(row.algorithm, [0, 0])[shapes[row.shape].allow] += 1
         return CompiledFiles(unique, shapes, dict(sorted(algorithms.items())))
 
-    def _domain(self, host: str) -> str:
-        """Letters of a domain. Nearly all differ from others' in their first label alone."""
-        label, dot, above = host.partition(".")
-        letters = self._above.get(above)
-        if letters is None:
+    def _domain(self, host: str) -> tuple[str, int]:
+        """Letters of a domain, and its labels. Nearly all differ from others' in their first label alone."""
+        label, dot, name = host.partition(".")
+        above = self._above.get(name)
+        if above is None:
             if not dot or is_address(host):
-                return domain_letters(self._key, labels_of(host))
+                return domain_letters(self._key, labels_of(host)), 1
             if len(self._above) >= _MOST_PLACES:
                 self._above.clear()
-            letters = self._above[above] = domain_letters(self._key, labels_of(above))
-        return letters + self._key.labels[label]
+            above = self._above[name] = domain_letters(self._key, labels_of(name)), host.count(".") + 1
+        letters, labels = above
+        return letters + self._label(label), labels
 
-    def _place(self, host: str) -> tuple[str, bytes, int]:
+    def _place(self, host: str) -> tuple[str, str, int]:
         """Letters of a host that has pages, which it is, and its number in the sieve; many have several."""
         if is_address(host):
             # No name leads there: who asks for a page goes straight to the address.
             self._networks[host.strip("[]")] = None
         if len(self._places) >= _MOST_PLACES:
             self._places.clear()
-        place = self._domain(host) + HOST_END, below_digest(self._key, host), crc32(host.encode())
+        text = host.encode()
+        place = self._domain(host)[0] + HOST_END, self._below(text)[:4].decode("latin-1"), crc32(text)
         self._places[host] = place
         return place
 
@@ -446,21 +457,27 @@ class Compiler:
         key = self._key
         # The rarest parameter finds the entry: of `view=1&id=7`, the one that the page's other
         # entries do not share.
-        several = {(entry.host, entry.path) for entry in self._params if len(entry.params) > 1}
+        pages = {(entry.host, entry.path) for entry in self._of_several}
         frequency = Counter(
-            (e.host, e.path, p) for e in self._params if (e.host, e.path) in several for p in e.params
+            (e.host, e.path, p)
+            for e in chain(self._of_one if pages else (), self._of_several)
+            if (e.host, e.path) in pages
+            for p in e.params
         )
-        for entry in self._params:
+        for entry in self._of_several:
             host, path = entry.host, entry.path
             first, *others = sorted(entry.params, key=lambda p: (frequency[host, path, p], p))
             letters, below, value = self._places.get(host) or self._place(host)
             if entry.subdomains:
                 self._markers.add(host)
             self._sieve_hosts.append(value)
-            digest, *more = (key.digest(param_text(host, path, p)) for p in (first, *others))
-            row = digest, self._shape(entry), 0, below, tuple(more), entry.id, letters[:MAX_PATTERN]
-            self._rows[PatternSet.ANCHORED].append(row)
-        self._params = []
+            digest, *more = (
+                key.digest(param_text(host, path, p)).decode("latin-1") for p in (first, *others)
+            )
+            further = "".join(f"{_MORE}{each}" for each in more) + _LAST
+            tail = f"{digest}{_form(self._shape(entry), 0)}{below}{further}{entry.id}"
+            self._rows[PatternSet.ANCHORED].append(f"{letters[:MAX_PATTERN]}{_END}{tail}")
+        self._of_one, self._of_several = [], []
 
 
 def _numbered(
@@ -481,68 +498,106 @@ def _numbered(
     return sorted_shapes, [of_shape[shape] for shape in found]
 
 
-_digest, _letters = itemgetter(0), itemgetter(6)
-_said = attrgetter("pool", "digest", "shape", "record")
+_file_said = attrgetter("pool", "digest", "shape", "record")
 _FILE_SHAPE = FileRow._fields.index("shape")
 
 
-def _in_order(numbers: Sequence[int], row: _Row) -> tuple[Any, ...]:
-    """What rows of one pattern are sorted by, where some have one digest: with the number that their shape
-    gets."""
-    digest, shape, *rest = row
-    return digest, numbers[shape], *rest
+def _form(shape: int, length: int) -> str:
+    """A row's shape and length."""
+    return _FORM.pack(shape, min(length, MAX_LENGTH)).decode("latin-1")
 
 
-def _without_duplicates(rows: Iterable[_Row]) -> list[_Row]:
-    """Rows without those that say the same: of some that differ in their ids alone the last in order stays,
-    so any before none."""
-    unique: dict[tuple[Any, ...], _Row] = {}
-    for row in rows:
-        said = row[:_ID]
-        if said not in unique or unique[said][_ID] < row[_ID]:
-            unique[said] = row
-    return list(unique.values())
-
-
-def _cut(texts: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int, int, int]]:
-    """Cut sorted texts into groups that share a beginning.
+def _without_duplicates(rows: Iterable[str]) -> tuple[list[str], bool]:
+    """Rows without those that say the same, of which the last in order stays, so any with an id before none;
+    and whether any that are left have one digest.
 
     Args:
-        texts: sorted.
-        step: a beginning has a multiple of so many letters, unless it is all of a text.
-        most: texts in a group, unless they are equal.
+        rows: sorted.
+    """
+    unique: list[str] = []
+    alike, beginning = False, _BEHIND_ALL
+    for row in rows:
+        if row.startswith(beginning):
+            if _said(row) == _said(unique[-1]):
+                unique.pop()
+            else:
+                alike = True
+        else:
+            beginning = row[: row.index(_END, 1) + 1 + DIGEST_SIZE]
+        unique.append(row)
+    return unique, alike
+
+
+def _said(row: str) -> str:
+    """A row without its id."""
+    return row[: len(row) - len(_further(row[row.index(_END, 1) + 1 :])[1])]
+
+
+def _renumbered(row: str, numbers: Sequence[int]) -> str:
+    """A row with the number that its shape gets."""
+    tail = row.index(_END, 1) + 1
+    start, end = tail + _SHAPE.start, tail + _LENGTH.stop
+    shape, length = _FORM.unpack(row[start:end].encode("latin-1"))
+    return row[:start] + _form(numbers[shape], length) + row[end:]
+
+
+def _patterns(
+    rows: Sequence[str], step: int, most: int, progress: Callable[[int], None]
+) -> tuple[Patterns, Rows]:
+    """Cut sorted rows into patterns (`_cut`), and order those of each."""
+    cut, tails = Patterns(), list[str]()
+    for length, shared, start, end in _cut(rows, step, most):
+        letters = rows[start][: rows[start].index(_END, 1)]
+        cut.letters.append(letters[:length])
+        cut.rows.append(start)
+        cut.shared.append(shared)
+        tails += sorted([row[row.index(_END, 1) + 1 :] for row in rows[start:end]])
+        if not len(cut) & 0x3FFF:
+            progress(start)
+    return cut, Rows.of(tails)
+
+
+def _cut(rows: Sequence[str], step: int, most: int) -> Iterator[tuple[int, int, int, int]]:
+    """Cut sorted rows into groups whose letters share a beginning.
+
+    Args:
+        rows: sorted.
+        step: a beginning has a multiple of so many letters, unless it is all of a row's.
+        most: rows in a group, unless their letters are equal.
 
     Yields:
-        In order, the length of the beginning, how much of it the group before shares, the group's first text
+        In order, the length of the beginning, how much of it the group before shares, the group's first row
         and the one behind its last.
     """
-    todo = [(0, len(texts), 0, 0)] if texts else []
+    todo = [(0, len(rows), 0, 0)] if rows else []
     while todo:
         start, end, length, shared = todo.pop()
         if length and end - start <= most:
             yield length, shared, start, end
             continue
-        first = texts[start]
-        common = _common(first, texts[end - 1])
+        first = rows[start][: rows[start].index(_END, 1)]
+        common = _common(first, rows[end - 1])
         length = max(length, common - common % step)
         if length and len(first) <= length:
             # What ends here comes first, and is all that ends here.
-            group, start = start, bisect_right(texts, first, start, end)
+            group, start = start, bisect_left(rows, first + _BEHIND_END, start, end)
             yield length, shared, group, start
             shared = length
         parts = []
         while start < end:
-            beginning = texts[start][: length + step]
+            beginning = rows[start][: length + step]
+            if step > 1:  # letters that were cut off at `MAX_PATTERN` may be fewer
+                beginning = beginning.partition(_END)[0]
             behind = start + 1
-            if start + most < end and texts[start + most].startswith(beginning):
-                behind = bisect_left(texts, beginning + _BEHIND_ALL, start + most, end)
+            if start + most < end and rows[start + most].startswith(beginning):
+                behind = bisect_left(rows, beginning + _BEHIND_ALL, start + most, end)
             else:
-                while behind < end and texts[behind].startswith(beginning):
+                while behind < end and rows[behind].startswith(beginning):
                     behind += 1
             parts.append((start, behind, length + step, shared))
             start = behind
             if start < end:
-                shared = length if step == 1 else _common(beginning, texts[start])
+                shared = length if step == 1 else _common(beginning, rows[start])
         todo.extend(reversed(parts))
 
 

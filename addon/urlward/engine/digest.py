@@ -141,25 +141,29 @@ class Tokens(dict[str, str]):
     is tried at the root of the floating automata, where all letters occur.
     """
 
-    __slots__ = ("_base", "_few_letters")
+    __slots__ = ("_begin", "_few_letters")
 
     def __init__(self, secret: bytes, *, few_letters: bool = False) -> None:
         super().__init__()
-        self._base = blake2b(key=secret, digest_size=_TOKEN_BYTES)
+        self._begin = blake2b(key=secret, digest_size=_TOKEN_BYTES).copy
         self._few_letters = few_letters
 
     def fresh(self) -> "Tokens":
         """The same mapping with an empty cache."""
         tokens = Tokens.__new__(Tokens)
-        tokens._base, tokens._few_letters = self._base, self._few_letters
+        tokens._begin, tokens._few_letters = self._begin, self._few_letters
         return tokens
 
-    def __missing__(self, text: str) -> str:
-        h = self._base.copy()
+    def letters(self, text: str) -> str:
+        """A text's letters, which are not remembered."""
+        h = self._begin()
         h.update(text.encode("latin-1"))
-        digest = h.digest()
-        few = self._few_letters
-        letters = (b2a_base64(digest, newline=False) if few else digest.translate(_LETTERS)).decode("latin-1")
+        if self._few_letters:
+            return b2a_base64(h.digest(), newline=False).decode("latin-1")
+        return h.digest().translate(_LETTERS).decode("latin-1")
+
+    def __missing__(self, text: str) -> str:
+        letters = self.letters(text)
         if len(text) <= 256:
             if len(self) >= _CACHED_TOKENS:
                 self.clear()

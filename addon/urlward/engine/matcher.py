@@ -244,16 +244,6 @@ class Matcher:
                 break
         return verdicts
 
-    def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
-        """The verdicts of path sequences on a path, which are the same for each host."""
-        if judging.floating_path != path:
-            found: list[Verdict] = []
-            self._search_floating(path, False, judging, found)
-            if self._floating_nocase and (lower := path.lower()) != path:
-                self._search_floating(lower, True, judging, found)
-            judging.floating_path, judging.floating = path, found
-        return judging.floating
-
     def _check_state(
         self,
         state: HostState,
@@ -273,20 +263,22 @@ class Matcher:
             judging: the target.
             decide: as of `check_request`.
         """
-        # As `Work.spend`, without the call.
-        judging.left -= len(path) // _COMPARED
-        if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
-            judging.spend(0, segments)
+        if judging.path is not path:
+            judging.path, judging.anywhere = path, ()
+            # As `Work.spend`, without the call.
+            judging.left -= len(path) // _COMPARED
+            if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
+                judging.spend(0, segments)
+            head = path[1 : path.rfind("/")]
+            none_begins = self._none_begins
+            if head and (
+                not none_begins(map(crc32, head.encode().split(b"/")))
+                if none_begins is not None
+                else self._may_float(head)
+            ):
+                judging.anywhere = self._check_floating(path, judging)
         rules, places, said = state
-        found = [*said]
-        head = path[1 : path.rfind("/")]
-        none_begins = self._none_begins
-        if head and (
-            not none_begins(map(crc32, head.encode().split(b"/")))
-            if none_begins is not None
-            else self._may_float(head)
-        ):
-            found += self._check_floating(path, judging)
+        found = [*judging.anywhere, *said]
         if len(said) != len(rules):
             for _, _, shape, verdict in rules:
                 if shape.port or shape.expires:
@@ -300,6 +292,14 @@ class Matcher:
         if not found:
             return PASS
         return decide(self._excused(found) if self._guarded else found)
+
+    def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
+        """The verdicts of path sequences on a path."""
+        found: list[Verdict] = []
+        self._search_floating(path, False, judging, found)
+        if self._floating_nocase and (lower := path.lower()) != path:
+            self._search_floating(lower, True, judging, found)
+        return found
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
         """Whether nothing is listed on any of these hosts, nor the address, so that `check` of the first
@@ -547,7 +547,7 @@ class Matcher:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
             groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
         judging.left -= len(path) // _COMPARED
-        begin = li.key.begin
+        begin, matching = li.key.begin, li.table.matching
         said = li.said if not (subdomains or spared or nocase) else _NOTHING
         page = b""
         params: Mapping[bytes, str] = {}
@@ -561,7 +561,7 @@ class Matcher:
                 if among is None or among.find(page) >= 0:
                     if (verdict := said.get(page)) is not None:
                         found.append(verdict)
-                    else:
+                    elif among is not None or matching(rows, page):
                         self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
             for length in prefixes:
@@ -579,7 +579,7 @@ class Matcher:
                 if among is None or among.find(digest) >= 0:
                     if (verdict := said.get(digest)) is not None:
                         found.append(verdict)
-                    else:
+                    elif among is not None or matching(rows, digest):
                         self._judge_rows(
                             rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found
                         )
@@ -587,7 +587,7 @@ class Matcher:
                 beginning = f"{_PARAM}{host}{path}?"
                 params = params or judging.digests(li.key, beginning, query, nocase=nocase)
                 for digest in params:
-                    if among is None or among.find(digest) >= 0:
+                    if among.find(digest) >= 0 if among is not None else matching(rows, digest):
                         if (verdict := said.get(digest)) is not None and judging.has_names_once(
                             query, params
                         ):
@@ -626,12 +626,12 @@ class Matcher:
             asked: the parameters that the digest is one of.
         """
         li, spared = place.list, place.spared
-        required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
         same: Sequence[int]
         if among is not None and not (at := among.find(digest)) % DIGEST_SIZE and among.rfind(digest) == at:
             same = (rows.start + at // DIGEST_SIZE,)
         else:
             same = li.table.matching(rows, digest)
+        required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
         judging.left -= _ROW * len(same)
         for row in same:
             shape, verdict = li.say(row)
@@ -791,9 +791,9 @@ class _Judging(Work):
     # Of the class: few targets have a query that matters.
     _params: dict[tuple[str, bool], Collection[str]] | None = None
     _names_once: tuple[str, int, bool] | None = None
-    floating_path = ""
-    floating: Sequence[Verdict] = ()
-    """What path sequences say of `floating_path`."""
+    path = ""
+    anywhere: Sequence[Verdict] = ()
+    """What path sequences say of `path`, on whichever host."""
 
     def __init__(self, ports: Sequence[int], now: float) -> None:
         self.ports, self.now = ports, now

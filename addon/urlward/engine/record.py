@@ -178,5 +178,6 @@ BEGINNINGS: Mapping[Kind, str] = {
     Kind.HOST: host_text(""),
     Kind.PREFIX: prefix_text("", ""),
     Kind.PAGE: page_text("", ""),
+    Kind.PARAMS: param_text("", "", "")[:1],
 }
 """What the texts of kinds begin with that go on with an entry's host and path, of which one may be empty."""

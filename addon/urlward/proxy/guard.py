@@ -40,6 +40,7 @@ from urlward.proxy.names import (
     Names,
     Place,
     as_address,
+    as_forwarded,
     head_of,
     names_of_tls,
 )
@@ -272,12 +273,18 @@ class Guard:
                     verdict = self._verdict(names, client)
             else:
                 verdict = self._verdict(names, client)
+            asked = names
+            if head.fields.forwarded and target and not verdict.blocked:
+                asked, verdict = self._as_forwarded(names, head, verdict, client)
             listed = verdict is not PASS and verdict.listed
             if listed and head.method == b"CONNECT" and self._shows_page and place.ours and len(hosts) == 1:
                 return names  # the block page is shown inside the tunnel, where browsers take it
             if self._metrics is not None:
                 self._measure("match", verdict, start, arrived)
-            return self._listed(verdict, names, head, client) if listed else names
+            if not listed:
+                return names
+            answer = self._listed(verdict, asked, head, client)
+            return names._replace(told=answer.told) if isinstance(answer, Names) else answer
         except UrlError as e:
             self.refused("match")
             return plain(400, str(e), head=head.method == b"HEAD")
@@ -322,6 +329,18 @@ class Guard:
             return "passes" if self.monitor else "cut"
         except Exception as e:  # noqa: BLE001 - as above
             return "passes" if self.failed(e, client) else "cut"
+
+    def _as_forwarded(
+        self, names: Names, head: RequestHead, verdict: Verdict, client: Client
+    ) -> tuple[Names, Verdict]:
+        """The gravest decision on a request that is not blocked by its own names, and the names it is on."""
+        for other in as_forwarded(names, head.fields):
+            said = self._verdict(other, client)
+            if said.blocked:
+                return other, said
+            if said.listed and not verdict.listed:
+                names, verdict = other, said
+        return names, verdict
 
     def _verdict(self, names: Names, client: Client) -> Verdict:
         """The decision on all names of a request; on hosts alone where it has no target."""
@@ -483,7 +502,7 @@ class Guard:
             hit = self._hit(said, names, client, view, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
-            is_learned = action != "alert" and _stands_for_itself(head) and _is_plain(names, client)
+            is_learned = action != "alert" and _stands_for_itself(head, names) and _is_plain(names, client)
             if self.learner is not None and is_learned and (url := hit.url()) is not None:
                 self.learner.learn(
                     Match(
@@ -654,10 +673,12 @@ def _url(names: Names) -> str | None:
     return canonical_url(f"http://{readings[0]}{names.target or '/'}") if readings else None
 
 
-def _stands_for_itself(head: RequestHead | None) -> bool:
+def _stands_for_itself(head: RequestHead | None, names: Names) -> bool:
     """Whether the response would be anybody's who asks for the URL: other methods, or a body, have servers
-    give back what they are sent, under a URL that is everybody's."""
-    return head is None or (head.method == b"GET" and head.fields.length == 0)
+    give back what they are sent, under a URL that is everybody's, and fields have them give another page."""
+    if head is None:
+        return True
+    return head.method == b"GET" and head.fields.length == 0 and not as_forwarded(names, head.fields)
 
 
 def _is_plain(names: Names, client: Client) -> bool:

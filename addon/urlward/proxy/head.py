@@ -44,6 +44,10 @@ _OF_WEIGHT = frozenset(
 )  # fmt: skip
 _CONNECTION_FIELDS = frozenset({b"connection", b"keep-alive", b"proxy-connection"})
 _OF_HOP = frozenset({b"te", b"proxy-connection", b"proxy-authorization"})
+# To CGI and what follows it `-` and `_` are one.
+_FORWARDS_URL = re.compile(
+    rb"(?i:forwarded|x[-_](?:rewrite[-_]url|original[-_]url|forwarded[-_]host))"
+).fullmatch
 _ALMOST_FRAMES = re.compile(rb"(?i:content[^0-9A-Za-z]length|transfer[^0-9A-Za-z]encoding)").fullmatch
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
@@ -97,6 +101,7 @@ class RequestFields:
         authorizes_connection: whether they say who the client is in a way that holds for what follows on its
             connection (RFC 4559 section 6).
         onward: what the explicit proxy sends behind the target, and for which authority; once that is known.
+        forwarded: fields by which a server in front tells a program which host or target it was asked for.
     """
 
     minor: int
@@ -111,6 +116,7 @@ class RequestFields:
     of_hop: bool = False
     authorizes_connection: bool = False
     onward: tuple[str, bytes] = ("", b"")
+    forwarded: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a field; llhttp calls this."""
@@ -343,6 +349,11 @@ def frames_to_some(name: bytes) -> bool:
     return _ALMOST_FRAMES(name) is not None and b"-" not in name
 
 
+def forwards_url(name: bytes) -> bool:
+    """Whether a field is one of `RequestFields.forwarded`."""
+    return _FORWARDS_URL(name) is not None
+
+
 def _read_fields(rest: bytes) -> RequestFields:
     """Read what follows the target of a request but the line's beginning, from its minor version on.
 
@@ -384,6 +395,8 @@ def _weigh(fields: RequestFields) -> None:
         match len(name):
             case 2 | 16 | 19:
                 fields.of_hop = fields.of_hop or name.lower() in _OF_HOP
+                if forwards_url(name):
+                    fields.forwarded.append((name, value))
             case 4:
                 if name.lower() == b"host":
                     fields.hosts.append(value)
@@ -397,6 +410,9 @@ def _weigh(fields: RequestFields) -> None:
                         fields.websocket = True
                     else:
                         fields.other_upgrade = True
+            case 9:
+                if forwards_url(name):
+                    fields.forwarded.append((name, value))
             case 10:
                 fields.of_hop = fields.of_hop or name.lower() in _CONNECTION_FIELDS
                 if name.lower() == b"connection":
@@ -409,6 +425,8 @@ def _weigh(fields: RequestFields) -> None:
             case 13:
                 if name.lower() == b"authorization" and not _OF_ITSELF(value):
                     fields.authorizes_connection = True
+                elif forwards_url(name):
+                    fields.forwarded.append((name, value))
             case 14:
                 fields.of_hop = fields.of_hop or name.lower() == b"http2-settings"
                 if name.lower() == b"content-length":
@@ -417,6 +435,8 @@ def _weigh(fields: RequestFields) -> None:
                     length = value.strip(b" \t")
                 elif frames_to_some(name):
                     raise HeadError(400, "a field that some take for Content-Length")
+                elif forwards_url(name):
+                    fields.forwarded.append((name, value))
             case 17:
                 if name.lower() == b"transfer-encoding":
                     if chunked or value.strip(b" \t").lower() != b"chunked" or not fields.minor:

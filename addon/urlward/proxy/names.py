@@ -17,7 +17,7 @@ from mitmproxy.proxy import mode_specs
 from urlward.engine.errors import UrlError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import split_authority
-from urlward.proxy.head import RequestFields, RequestHead, frames_to_some
+from urlward.proxy.head import RequestFields, RequestHead, forwards_url, frames_to_some
 
 _LINE_BREAK = re.compile(rb"[\r\n\0]").search
 # Node's `url.parse`, and Express with it, takes what is in no name for the beginning of the path.
@@ -32,6 +32,8 @@ _REMEMBERED = 1 << 9
 """Readings of Host fields and authorities: of a connection each, many of which lead to the same host."""
 _SHORT = 1 << 8
 """Characters of fields and authorities whose reading is remembered, since they may be of any length."""
+_FORWARDED_HOST = re.compile(r"(?i:\bhost)[ \t]*=([^;,]*)").findall
+_MOST_FORWARDED = 8
 _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
@@ -101,6 +103,33 @@ class Names(NamedTuple):
 
 NO_NAMES = Names((), (), "", "")
 """Names of a request that passes although it could not be judged."""
+
+
+def as_forwarded(names: Names, fields: RequestFields) -> list[Names]:
+    """Names of a request as programs have it that go by `RequestFields.forwarded`, of whoever sent them: Rack
+    and Rails take the host from there, older Symfony, Zend and Yii the target.
+
+    Raises:
+        UrlError: more of them than servers in front of each other add.
+    """
+    hosts: dict[str, None] = {}
+    targets: dict[str, None] = {}
+    for name, value in fields.forwarded:
+        text = value.decode("latin-1")
+        if name[-1:] in b"lL":
+            targets[text if text.startswith("/") else f"/{text}"] = None
+            continue
+        for authority in _FORWARDED_HOST(text) if name[:1] in b"fF" else text.split(","):
+            with suppress(UrlError):  # what is no host is none to them either
+                hosts[split_authority(authority.strip(' \t"'))[0]] = None
+    for host in ("", *names.hosts):
+        hosts.pop(host, None)
+    targets.pop(names.target, None)
+    if len(hosts) > _MOST_FORWARDED or len(targets) > 1:
+        raise UrlError("too many hosts or targets in fields")
+    if hosts:
+        targets = {names.target: None} | targets
+    return [names._replace(hosts=(*hosts, *names.hosts), target=target) for target in targets]
 
 
 class Place:
@@ -270,7 +299,9 @@ class FlowPlace(NamedTuple):
 
 def head_of(request: http.Request) -> RequestHead:
     """What is read here of a request's head that mitmproxy has read."""
-    fields = RequestFields(1, keep_alive=True, all=list(request.headers.fields))
+    found = list(request.headers.fields)
+    forwarded = [(name, value) for name, value in found if forwards_url(name)]
+    fields = RequestFields(1, keep_alive=True, all=found, forwarded=forwarded)
     return RequestHead(request.data.method, b"", fields)
 
 
