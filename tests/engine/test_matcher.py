@@ -953,9 +953,10 @@ def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None
 
 
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:
-    found = matcher(*(f"http://p.test/{page}" for page in ("index.php", "view.php?id=5", "a.html", "AT", "")))
+    pages = "index.php", "view.php?id=5", "a.html", "AT", "", "AT?p=2"
+    found = matcher(*(f"http://p.test/{page}" for page in pages))
     assert found.check("p.test", "/index.php/Other") == PASS
-    for target in ("/AT&T", "/AT&T/x=1", "/{D-1}/x", "/{id}", "/%7Bid%7D/", "/{a}/{b}?x=1"):
+    for target in ("/AT&T", "/AT&T?p=2", "/AT&T/x=1", "/{D-1}/x", "/{id}", "/%7Bid%7D/", "/{a}/{b}?x=1"):
         assert found.check("p.test", target) == PASS
     assert found.check("p.test", "/view.php/x") == PASS
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"

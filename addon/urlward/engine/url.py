@@ -915,8 +915,10 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             files.setdefault((file, query), Reading(file, query, shorter=True))
         if "&" in path:
             page, _, more = path.partition("&")
-            script = not (_is_file(page) or "=" in more.partition("/")[0])
-            more = f"{more}&{query}" if query else more
+            name = more.partition("/")[0]
+            script = not (_is_file(page) or "=" in name)
+            if query and not (script and name):  # of `/Food&Drink?page=2` they are its own
+                more = f"{more}&{query}"
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
