@@ -823,6 +823,24 @@ def test_what_allows_a_whole_path_allows_its_shorter_readings(page: str) -> None
 
 
 @pytest.mark.parametrize(
+    "listed", ["a=1;f=x.y;raw", "a=1&f=x.y&raw", "a=1&amp;f=x.y&amp;raw", "a=1;f=x.y;raw nocase"]
+)
+def test_a_semicolon_parts_what_is_listed_as_well(listed: str) -> None:
+    """gitweb and forums have URLs of it; order, and what is added, is nothing to them."""
+    found = matcher(f"http://p.test/view?{listed}")
+    for query in ("a=1;f=x.y;raw", "a=1;f=x.y;raw;b", "b;a=1;f=x.y;raw", "f=x.y;raw;a=1", "a=1&f=x.y&raw"):
+        assert found.check("p.test", f"/view?{query}").blocked, query
+    for query in ("a=1;f=x.y", "a=1;f=x.z;raw", "raw", ""):
+        assert not found.check("p.test", f"/view?{query}").blocked, query
+
+
+def test_what_is_in_a_name_or_value_parts_nothing() -> None:
+    found = matcher("http://p.test/view?u=a%3Bb")
+    assert found.check("p.test", "/view?u=a%3bb&c").blocked
+    assert not found.check("p.test", "/view?u=a&b").blocked
+
+
+@pytest.mark.parametrize(
     "query", ["q=a%3Bb", "x=1;y=2", "q=%20x", "a=1&q=%C2%A0x%20", "a.b=1;c", "id=5&id=6"]
 )
 def test_what_is_allowed_as_written_is_so_whatever_origins_make_of_it(query: str) -> None:

@@ -175,7 +175,7 @@ def parse_line(line: str) -> tuple[Entry, ...]:
         if star:
             kind = Kind.PREFIX
         elif query:
-            params = query_parameters(_without_entity(query))
+            params = query_parameters(_with_ampersands(query, allow=False))
             kind = Kind.PARAMS if params else Kind.PAGE
     elif sequence:
         kind, path = Kind.PATH, sequence
@@ -216,7 +216,7 @@ def _parse_words(words: list[str]) -> tuple[Entry, ...]:
     if len(words) > 1 and sink in HOSTS_SINKS and "=" not in words[1] and words[1] not in _FLAGS:
         return _hosts_line(words, allow)
     try:
-        entry = _subject(subject[2:] if allow else subject)
+        entry = _subject(subject[2:] if allow else subject, allow=allow)
     except UrlError as e:
         raise _Fault(0, 2 * allow, str(e)) from e
     except _Fault as e:
@@ -288,11 +288,11 @@ def _hosts_line(words: list[str], allow: bool) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _subject(text: str) -> Entry:
+def _subject(text: str, *, allow: bool) -> Entry:
     if not text:
         raise _Fault(0, 0, "nothing after @@")
     if "://" in text[:9]:
-        return _url(text)
+        return _url(text, allow=allow)
     algorithm, colon, digest = text.partition(":")
     if colon and algorithm.lower() in ALGORITHMS:
         return _file(algorithm.lower(), digest)
@@ -334,7 +334,7 @@ def _host(name: str) -> str:
     return host
 
 
-def _url(text: str) -> Entry:
+def _url(text: str, *, allow: bool) -> Entry:
     scheme, authority, target = split_url(text)
     host, port = split_authority(authority)
     host = strip_www(_host(host))
@@ -348,16 +348,21 @@ def _url(text: str) -> Entry:
         return Entry(Kind.PREFIX, host, canonical_path(raw_path[:-1]), port=port)
     path = canonical_path(raw_path)
     if raw_query:
-        params = query_parameters(canonical_query(_without_entity(raw_query)))
+        params = query_parameters(canonical_query(_with_ampersands(raw_query, allow=allow)))
         if params:
             return Entry(Kind.PARAMS, host, path, params, port=port)
     return Entry(Kind.PAGE, host, path, port=port)
 
 
-def _without_entity(query: str) -> str:
-    """A query that was copied out of HTML or XML as it is in a URL. A request that has the entity is split at
-    its semicolon too, so that it matches as well."""
-    return query.replace("&amp;", "&")
+def _with_ampersands(query: str, *, allow: bool) -> str:
+    """A query with ``&`` between its parameters: in place of an entity, as it is copied out of HTML or XML,
+    and of ``;``, as gitweb and forums (SMF) have it, to which their order is nothing, nor what is added.
+
+    A request is split at semicolons as well, so that what is sent as it stands in the list matches to all. An
+    ``@@`` entry keeps them, since to other programs it would allow more than is written.
+    """
+    query = query.replace("&amp;", "&")
+    return query if allow else query.replace(";", "&")
 
 
 def _file(algorithm: str, digest: str) -> Entry:
