@@ -1156,6 +1156,20 @@ def test_other_parameters_are_others(query: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "query",
+    ["/a/5", "/a/5=x", "/a/5=", "/a/5?x=1", "%2fa/5=x", "&/a/5=x&y", "?/a/5=x", "/a%2f5%3fx", "/a/5;x=1"],
+)
+def test_a_path_that_begins_a_query_is_one_whatever_follows_it(query: str) -> None:
+    """As Piwigo has it, which goes by the first name, and CodeIgniter."""
+    assert "/a/5" in request_parameters(query)
+
+
+@pytest.mark.parametrize("query", ["/a/5x", "/a/5-x=1", "/a/5/x=1", "u=/a/5=x", "a/5=x", "x&/a/5=x"])
+def test_other_names_are_not(query: str) -> None:
+    assert "/a/5" not in request_parameters(query)
+
+
+@pytest.mark.parametrize(
     ("part", "spelt", "function"),
     [("%e9", "%C3%A9", "_letters"), ("%c0%af", "/", "_shortest"), ("%u002f", "/", "_narrow")],
 )

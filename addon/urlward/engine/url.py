@@ -1113,12 +1113,13 @@ def request_parameters(query: str) -> frozenset[str]:
 
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
     them, with values without blanks around them, and all where ``;`` separates too, where more than one ``?``
-    begins the query, and without any at its end, as Pound has it where it rewrites a path.
+    begins the query, and without any at its end, as Pound has it where it rewrites a path. Where a path
+    begins the query, that path alone is one as well.
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
-    if _PLAIN_PARAMETERS(query) and query.count("&") <= _MAX_PARAMETERS:
+    if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
         return frozenset(_parameters(query.split("&")))
     query = canonical_query(query).replace("+", "%20")
     if query.count("&") + query.count(";") > _MAX_PARAMETERS:
@@ -1130,6 +1131,8 @@ def request_parameters(query: str) -> frozenset[str]:
         found.update(map(_trimmed, tuple(found)))
     found.update(map(_folded, tuple(found)), [_nested(one) for one in found if "[" in one or "]" in one])
     found.update([_OF_LIST(r"\1", one) for one in found if "[" in one])
+    if query.lstrip("?&")[:1] == "/":
+        found.update([path[0] for one in found if (path := _PATH_AS_NAME(one))])
     return frozenset(found)
 
 
@@ -1175,6 +1178,11 @@ _NESTED_NAME = re.compile(r"[\[\]]*([^\[\]=]+)\]*").match
 
 # `a[]=5` and `a[0]=5` are a list of one to qs and to Rack, which databases' drivers compare with its element.
 _OF_LIST = re.compile(r"\A([^=]+)\[[0-9]{0,2}\](?==|\Z)").sub
+
+
+# `?/a/5` is a page of programs that go by a query's first name (Piwigo), or by it up to the next mark
+# (CodeIgniter).
+_PATH_AS_NAME = re.compile(r"/[^=?]+(?=[=?])").match
 
 
 def _nested(parameter: str) -> str:
