@@ -718,6 +718,7 @@ def paths(target: str) -> set[str]:
         "/a/b.html?x=1",
         "/a/../b",
         "/a//b",
+        "/a//b}",
         "/a%21b",
         "/100%25",
         "/a\\b",
@@ -1056,7 +1057,8 @@ def test_a_target_with_too_many_readings_is_refused(target: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["//u%2f@x", "u@", "%00", "%0a", "%ff", "#", ";", "#;?", "@%2f", "%2e/", "/%2e/..", "\xc3%a0"]
+    "unit",
+    ["//u%2f@x", "u@", "%00", "%0a", "{x}%0a", "%ff", "#", ";", "#;?", "@%2f", "%2e/", "/%2e/..", "\xc3%a0"],
 )
 @pytest.mark.parametrize("start", ["/", "//", "//u%2f@x/", "/;", "/#"])
 def test_few_readings_are_added_by_what_is_repeated(start: str, unit: str) -> None:

@@ -809,7 +809,7 @@ def _without_braced(path: str) -> str:
     if match is None:
         return path
     left, behind = _BRACED("", match[0]), path[match.end() :]
-    if left[-1:] == "/" and not behind.strip("/"):
+    if left == match[0] or (left[-1:] == "/" and not behind.strip("/")):
         return path  # not the folder, but a link that a template has not filled in: `/users/{id}`
     return _SLASHES.sub("/", left + behind)
 
