@@ -401,7 +401,7 @@ class TestFailures:
             nonlocal asked
             asked += 1
             if asked == 1:
-                raise OSError(0, "the process that compiles it ended with -9")
+                raise OSError(0, "the process that compiles it was ended by signal 9 (out of memory?)")
             assert failed.wait(60)
             return real(*args, **more)
 
@@ -415,7 +415,10 @@ class TestFailures:
                 await until(lambda: kept.reloads, "the new list")
             assert blocks(kept.matcher, "http://c.example/")
             assert (kept.failures, asked) == (1, 2)
-            assert log()[0] == f"list {path}: the process that compiles it ended with -9{KEPT}"
+            assert (
+                log()[0]
+                == f"list {path}: the process that compiles it was ended by signal 9 (out of memory?){KEPT}"
+            )
 
     @pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), OSError(12, "no memory")])
     async def test_a_list_that_the_system_has_no_room_for_is_tried_again(
@@ -606,7 +609,7 @@ class TestBesideOtherWorkers:
             nonlocal asked
             asked += 1
             if asked == 1:
-                raise OSError(0, "the process that compiles it ended with -9")
+                raise OSError(0, "the process that compiles it was ended by signal 9 (out of memory?)")
             return real(*args, **more)
 
         Keeper([path], Key(SECRET), run=run).load()
