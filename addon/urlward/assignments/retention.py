@@ -26,6 +26,7 @@ from sqlalchemy import (
     case,
     column,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -46,8 +47,10 @@ from urlward.assignments.schema import (
     TABLES,
     Stretch,
     assignments,
+    cells_at,
     current,
     files,
+    gaps,
     holds,
     make_partitions,
     missing_owner,
@@ -220,9 +223,31 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
             note_deleted(connection, part)
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
+        _close_gaps(connection, before)
         deleted += lost.total() - lost[holds.name] - len(held)
     _forget(store)
     return deleted
+
+
+def _close_gaps(connection: Connection, before: Before) -> None:
+    """Forget gaps that were over before a time, and in which nothing began or ended that is here still, nor
+    anything that is held."""
+    latest = connection.scalar(select(func.max(holds.c.at)))
+    for gap in connection.execute(select(gaps)).all():
+        limit = before if isinstance(before, int) else before.get(gap.source, 0)
+        if gap.until >= limit or (latest is not None and latest + MOST_APART >= gap.since):
+            continue
+        cells = cells_at(gap.since, gap.until)
+        in_it = or_(*(assignments.c.cell.between(some[0], some[-1]) for some in cells))
+        touched = (
+            and_(current.c.source == gap.source, current.c.start < gap.until),
+            and_(
+                in_it, assignments.c.source == gap.source,
+                assignments.c.start < gap.until, assignments.c.end > gap.since,
+            ),
+        )  # fmt: skip
+        if not any(connection.scalar(select(exists().where(which))) for which in touched):
+            connection.execute(delete(gaps).where(gaps.c.id == gap.id))
 
 
 def _drop_over(store: AssignmentStore, before: Before, now: int) -> int:

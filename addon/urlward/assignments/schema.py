@@ -409,10 +409,27 @@ files = Table(
     Column("before", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("read", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("ended", Integer, nullable=False),
     UniqueConstraint("source", "begin", "begin_size"),
 )
 """How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
-when one was last found to have all that was read of it, in ms."""
+when one was last found to have all that was read of it, in ms. Of logs: ``first`` and ``last``, from when to
+when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path."""
+
+gaps = Table(
+    "assignment_gaps",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Integer, nullable=False),
+    Column("file", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""Spans of time, in ms, of which a source's log at a path is not read, as it was rotated before. ``file``: of
+`files`, whose rest that is, or 0."""
 
 lengths = Table(
     "assignment_lengths",
@@ -625,6 +642,15 @@ def _to_4(connection: Connection) -> None:
     connection.execute(delete(unwiped).where(unwiped.c.part == PART))
 
 
+def _to_5(connection: Connection) -> None:
+    """Upgrade to version 5: what is not read of logs that were rotated, and from when to when files tell."""
+    for name, kind in (("first", "BIGINT"), ("last", "BIGINT"), ("ended", "INTEGER")):
+        connection.execute(text(f"ALTER TABLE assignment_files ADD COLUMN {name} {kind} NOT NULL DEFAULT 0"))
+        if connection.dialect.name == "postgresql":
+            connection.execute(text(f"ALTER TABLE assignment_files ALTER COLUMN {name} DROP DEFAULT"))
+    gaps.create(connection)
+
+
 def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     """Partitions for all rows from before there were any, found by a look at each cell alone."""
     return partitions_of(
@@ -639,7 +665,7 @@ def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     )
 
 
-UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4)
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4, _to_5)
 """From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 
