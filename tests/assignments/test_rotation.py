@@ -151,7 +151,7 @@ def test_a_session_that_is_told_of_later_went_on(
     log = Log(sqlite_store, tmp_path / "detail", "detail")
     log.write(record("Start", 0))
     log.read(100)
-    log.rotate()
+    log.rotate().unlink()
     log.write(*after, record("Start", 1300, "zoe", Framed_IP_Address=B, Acct_Session_Id="z"))
     log.read(1400)
     sqlite_store.looked(sqlite_store.sources()[1], at(1400))
@@ -161,6 +161,22 @@ def test_a_session_that_is_told_of_later_went_on(
         for one, verdict in zip(found, verdicts.split(), strict=True)
     ]
     assert " ".join(shown) == verdicts
+
+
+def test_what_is_the_same_subscribers_again(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    log.write(block(200, "anna", "release"), block(300, "berta", "alloc"))
+    rotated = log.rotate()
+    log.write(block(400, "berta", "release"), block(500, "anna", "alloc"), block(600, "anna", "release"))
+    log.read(700)
+    assert told(sqlite_store, 550) == ("one", ["anna"])
+    log.read(800, rotated)
+    assert told(sqlite_store, 150) == ("one", ["anna"])
+    assert told(sqlite_store, 250) == ("none", [])
+    assert told(sqlite_store, 350) == ("one", ["berta"])
+    assert told(sqlite_store, 550) == ("one", ["anna"])
 
 
 def test_several_rotations_in_a_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
@@ -194,7 +210,7 @@ def test_what_was_read_by_other_names_before_is_not_missing(
     log = Log(sqlite_store, tmp_path / "log")
     log.write(block(0, "anna", "alloc"))
     log.read(100)
-    log.rotate("log.2")
+    log.rotate("log.2").unlink()
     log.write(block(2000, "berta", "alloc", B), block(8000, "berta", "release", B))
     second = log.rotate("log.1")
     log.write(block(9000, "emil", "alloc", B))
@@ -214,16 +230,29 @@ def test_where_nothing_is_missing(sqlite_store: AssignmentStore, tmp_path: Path)
     log.path.write_text(HEADER + block(300, "carla", "alloc", B))
     log.read(400, copy)
     assert log.read(400).left == 0
+    # Rotated, and nothing was written to it after it was read.
+    log.rotate("log-20261118")
+    log.write(block(9000, "dora", "alloc", B))
+    assert log.read(9100).left == 0
     assert spans(sqlite_store) == []
 
 
-def test_a_rotated_log_was_not_written_to_any_more(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
-    """Where that alone is read, each night, nothing is missing, but for a night that was left out."""
-    log, rotated = Log(sqlite_store, tmp_path / "log"), tmp_path / "log.1"
-    for begun in (0, 8000, 40_000):
-        rotated.write_text(HEADER + block(begun, "anna", "alloc") + block(begun + 7000, "anna", "release"))
-        assert log.read(begun + 7100, rotated).left == (0 if begun < 40_000 else at(15_100))
-    assert spans(sqlite_store) == [(15_000, 40_000)]
+@pytest.mark.parametrize("name", ["log.1", "log-{}"])
+def test_nothing_is_missing_in_quiet_nights(sqlite_store: AssignmentStore, tmp_path: Path, name: str) -> None:
+    """Where rotated logs are read, each night, but for one beside them that was left out."""
+    log = Log(sqlite_store, tmp_path / "log")
+    for day in range(5):
+        begun = day * 86_400
+        log.write(block(begun, "anna", "alloc"), block(begun + 100, "anna", "release"))
+        if (older := tmp_path / "log.1").exists():
+            older.rename(tmp_path / "log.2")
+        rotated = log.rotate(name.format(20261118 + day))
+        if day != 3:
+            assert log.read(begun + 80_000, rotated).left == (0 if day < 4 else at(2 * 86_400 + 80_000))
+            assert log.read(begun + 80_000).left == 0
+    assert spans(sqlite_store) == [(2 * 86_400 + 100, 4 * 86_400)]
+    log.read(5 * 86_400, tmp_path / ("log.2" if name == "log.1" else name.format(20261121)))
+    assert spans(sqlite_store) == []
 
 
 @pytest.mark.parametrize("meanwhile", [0, 60])
@@ -277,7 +306,7 @@ def test_a_path_of_two_nodes(sqlite_store: AssignmentStore, tmp_path: Path) -> N
 def test_it_is_forgotten_with_the_last_that_it_touches(store: AssignmentStore, log: Log) -> None:
     log.write(block(0, "anna", "alloc"))
     log.read(100)
-    log.rotate()
+    log.rotate().unlink()
     log.write(block(900, "anna", "release"), block(1000, "berta", "alloc"))
     log.read(1100)
     purge_assignments(store, at(850))

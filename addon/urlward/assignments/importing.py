@@ -364,9 +364,10 @@ class Merger:
             return int(new[_SEEN]) < self.late_until and (
                 bool(new[_SESSION]) or held_since >= self.late_until
             )
-        return bool(new[_SESSION]) and any(
-            held_since < gap.until and since >= gap.since - SECOND for gap in self.gaps
-        )
+        # Without a name it is renewed by what is told, but for what is told behind a gap.
+        if not new[_SESSION] and (since == held_since or new[_SEEN] < self.late_until):
+            return False
+        return any(held_since < gap.until and since >= gap.since - SECOND for gap in self.gaps)
 
     def _may_have_ended(self, held: Held) -> bool:
         """Whether what is held may have ended in a gap, for all that is known."""
@@ -649,9 +650,6 @@ _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
 _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
-_SLACK = 3_300_000
-"""Milliseconds between the ends and beginnings of two logs in which there was no third, nor in half the time
-that one has: logs are rotated each hour at most."""
 _NUMBERED = re.compile(r"(.+)\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
 _ADDED = re.compile(r"(.+?)[.\-_]\d[\d.\-_T:Z]*", re.DOTALL)
@@ -984,25 +982,32 @@ class FileReader:
             return []
         since = before.last - before.last % SECOND
         gap = Gap(self._source.id, self._source.path, since, first)
-        if self._may_go_on(before, first):
+        if self._may_go_on(before):
             # The first that is told may be late.
             gap = replace(gap, file=before.id, until=max(first, since + SECOND))
-        elif since >= first or _is_quiet(gap, before):
+        elif not self._has_unread(gap):
             return []
         self.result.left = before.read
         return [gap]
 
-    def _may_go_on(self, before: ReadingPosition, first: int) -> bool:
+    def _may_go_on(self, before: ReadingPosition) -> bool:
         """Whether something may have been written to a log since it was read, before this one began."""
         its, mine = Path(before.path), self._path
         if before.ended:
             return False
-        if before.path == self._source.path:
+        for path in self._beside():
+            with suppress(AssignmentError, OSError):
+                fd = regular_fd(path)
+                try:
+                    if position_in(fd, (before,)) is not None:
+                        return os.fstat(fd).st_size > before.offset
+                finally:
+                    os.close(fd)
+        # It is somewhere else by now, or compressed: by its name it was written to when it was read, or not.
+        if its == mine:
             number = _NUMBERED.fullmatch(mine.name)
             return number is None or not mine.with_name(number[1]).exists()
-        if _NUMBERED.fullmatch(its.name) or _root(its) == mine.name:
-            return False
-        return _root(mine) == its.name or before.read < first
+        return _root(mine) == its.name != mine.name
 
     def _is_rest(self, gap: Gap) -> bool:
         return self._position is not None and gap.file == self._position.id > 0
@@ -1019,11 +1024,30 @@ class FileReader:
         there = {Path(one.path).parent for one in self._known if Path(one.path).name == _root(mine)}
         return its.parent == mine.parent or len(there) < 2
 
-    def _is_next_to(self, log: str) -> bool:
-        """Whether nothing can be between this, as it is read to its end, and what has a log's path."""
-        mine, its = self._path, Path(log)
-        first, second = its.with_name(f"{its.name}.0"), its.with_name(f"{its.name}.1")
-        return mine in (its, first) or (mine == second and not first.exists())
+    def _beside(self) -> list[Path]:
+        """Other files of the same log in the folder, by their names."""
+        with suppress(OSError):
+            root = _root(self._path)
+            return [one for one in self._path.parent.iterdir() if one != self._path and _root(one) == root]
+        return []
+
+    def _has_unread(self, gap: Gap) -> bool:
+        """Whether a log beside this one begins in a gap, and nothing of it is read."""
+        for path in self._beside():
+            # What cannot be read as such a log is none.
+            with suppress(AssignmentError, OSError):
+                if path.stat().st_mtime * 1000 > gap.since and gap.since < self._first_of(path) < gap.until:
+                    return True
+        return False
+
+    def _first_of(self, path: Path) -> int:
+        """When a log of which nothing is read begins, in ms; 0 for another."""
+        other = FileReader(self._store, self._source, path, self._options, self._clock)
+        try:
+            first = next(other.sightings(), None)
+            return 0 if first is None or other._position is not None else _said(first)
+        finally:
+            other.close()
 
     def _close_gaps(self) -> None:
         """Note what is not missing any more, as this is read to its end."""
@@ -1037,16 +1061,13 @@ class FileReader:
         left: list[Gap] = []
         for gap in there:
             if self._is_rest(gap):
-                rest = replace(gap, since=max(gap.since, last), file=0)
-                is_whole = self._is_next_to(gap.path) or _is_quiet(rest, position)
-                found = [] if is_whole else [rest]
-            elif self._is_in(gap, first):
-                found = _left_of(gap, first, last)
+                found = [replace(gap, since=max(gap.since, last), file=0)]
+            elif self._is_in(gap, first) and gap.since < last:
+                found = [replace(gap, until=first), replace(gap, since=last, file=0)]
             else:
                 continue
-            if found != [gap]:
-                closed.append(gap)
-                left += found
+            closed.append(gap)
+            left += [one for one in found if one.since < one.until and (one.file or self._has_unread(one))]
         if not closed:
             return
         since, until = min(gap.since for gap in closed), max(gap.until for gap in closed)
@@ -1100,20 +1121,6 @@ def _root(path: Path) -> str:
 def _said(sighting: Sighting) -> int:
     """When something was said, in ms: of what is known as a whole, as it was over."""
     return sighting[6] or (sighting[4] if sighting[5] == FOREVER else sighting[5])
-
-
-def _left_of(gap: Gap, first: int, last: int) -> list[Gap]:
-    """What is left of a gap where a log is read from one time to another."""
-    if not first < gap.until or not gap.since < last:
-        return [gap]
-    quiet = max(_SLACK, (last - first) // 2)
-    left = [replace(gap, until=first)] if first - gap.since > (0 if gap.file else quiet) else []
-    return left + ([replace(gap, since=last, file=0)] if gap.until - last > quiet else [])
-
-
-def _is_quiet(gap: Gap, before: ReadingPosition) -> bool:
-    """Whether no other log can have been between one that was read and the next."""
-    return not before.first or gap.until - gap.since <= max(_SLACK, (before.last - before.first) // 2)
 
 
 def import_file(
