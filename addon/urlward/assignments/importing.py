@@ -650,7 +650,7 @@ _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
 _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
-_NUMBERED = re.compile(r"(.+)\.\d{1,4}", re.DOTALL)
+_NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
 _ADDED = re.compile(r"(.+?)[.\-_]\d[\d.\-_T:Z]*", re.DOTALL)
 """What is added to a log's name as it is rotated."""
@@ -1004,10 +1004,7 @@ class FileReader:
                 finally:
                     os.close(fd)
         # It is somewhere else by now, or compressed: by its name it was written to when it was read, or not.
-        if its == mine:
-            number = _NUMBERED.fullmatch(mine.name)
-            return number is None or not mine.with_name(number[1]).exists()
-        return _root(mine) == its.name != mine.name
+        return _NUMBERED.fullmatch(its.name) is None and (its == mine or _root(mine) == its.name)
 
     def _is_rest(self, gap: Gap) -> bool:
         return self._position is not None and gap.file == self._position.id > 0
