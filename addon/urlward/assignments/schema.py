@@ -392,10 +392,12 @@ sources = Table(
     Column("read", BigInteger, nullable=False),
     Column("node", Text, nullable=False),
     Column("days", Integer, nullable=False),
+    Column("purged", BigInteger, nullable=False),
 )
 """``path``: of the file that something was taken from last. ``read``: up to when it is read, in ms. ``node``:
 that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
-it for; empty and 0 where none has said so."""
+it for; empty and 0 where none has said so. ``purged``: before which what had ended is deleted, in ms, or
+0."""
 
 files = Table(
     "assignment_files",
@@ -643,11 +645,18 @@ def _to_4(connection: Connection) -> None:
 
 
 def _to_5(connection: Connection) -> None:
-    """Upgrade to version 5: what is not read of logs that were rotated, and from when to when files tell."""
-    for name, kind in (("first", "BIGINT"), ("last", "BIGINT"), ("ended", "INTEGER")):
-        connection.execute(text(f"ALTER TABLE assignment_files ADD COLUMN {name} {kind} NOT NULL DEFAULT 0"))
+    """Upgrade to version 5: what is not read of logs that were rotated, from when to when files tell, and
+    before when what had ended is deleted."""
+    for table, column in (
+        ("assignment_files", "first BIGINT"),
+        ("assignment_files", "last BIGINT"),
+        ("assignment_files", "ended INTEGER"),
+        ("assignment_sources", "purged BIGINT"),
+    ):
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT 0"))
         if connection.dialect.name == "postgresql":
-            connection.execute(text(f"ALTER TABLE assignment_files ALTER COLUMN {name} DROP DEFAULT"))
+            name = column.partition(" ")[0]
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
     gaps.create(connection)
 
 

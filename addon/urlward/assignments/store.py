@@ -18,6 +18,8 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
+    func,
     insert,
     or_,
     select,
@@ -27,6 +29,7 @@ from sqlalchemy import (
 from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
+    MOST_APART,
     SESSIONS_APART,
     AssignmentError,
     Ending,
@@ -35,6 +38,7 @@ from urlward.assignments.interval import (
     SightingSource,
     length_of,
     ms_text,
+    place_of,
     places_of,
 )
 from urlward.assignments.schema import (
@@ -52,6 +56,7 @@ from urlward.assignments.schema import (
     files,
     formulas,
     gaps,
+    holds,
     lengths,
     locking,
     make_partitions,
@@ -82,7 +87,7 @@ _TRIES = 10
 _HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
 
 
-_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
+_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0, "purged": 0}
 """What a source has of which nothing was read yet."""
 
 
@@ -376,6 +381,18 @@ class AssignmentStore:
             found = [row for _, row in rows_in_force(connection, address, port, since, until)]
             by_id = {row.id: row for row in connection.execute(select(sources))} if found else {}
         return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
+
+    def deleted_before(self) -> int:
+        """Time before which something that had ended is deleted, in ms; 0 for none."""
+        with self.reading() as connection:
+            return connection.scalar(select(func.max(sources.c.purged))) or 0
+
+    def keeps(self, address: str, port: int | None, since: int, until: int) -> bool:
+        """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
+        near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
+        mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
+        with self.reading() as connection:
+            return bool(connection.scalar(select(exists().where(mine))))
 
     def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
         """Rows of `current` for some places, or for some sessions."""

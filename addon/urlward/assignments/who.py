@@ -20,7 +20,7 @@ from urlward.assignments.store import AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
-    Ending.MISSED,
+    Ending.MISSED, Ending.DELETED,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 
@@ -149,7 +149,17 @@ def _found(
             found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
-    return _in_doubt_behind(gaps, found, since, until, missing) if gaps else found
+    found = _in_doubt_behind(gaps, found, since, until, missing) if gaps else found
+    certain = [one for one in found if one.ending not in _IN_DOUBT]
+    before = _second_before(since)
+    if (
+        not certain
+        or store.deleted_before() <= before
+        or _is_covered(certain, before, since)
+        or store.keeps(question.address, question.port, since, until)
+    ):
+        return found
+    return [replace(one, ending=Ending.DELETED) if one in certain else one for one in found]
 
 
 def _in_doubt_behind(
@@ -167,7 +177,7 @@ def _in_doubt_behind(
         else:
             shown.append(replace(one, ending=Ending.MISSED))
     # Where nobody is known to have had it, somebody may have that is not known; in all of a second, too.
-    before = since - since % SECOND - 1
+    before = _second_before(since)
     bare = [
         gap for gap in gaps if not _is_covered(certain, max(before, gap.since), min(until, gap.until - 1))
     ]
@@ -184,6 +194,11 @@ def _may_change(gap: Gap, one: Interval) -> bool:
     # A session's own end, or what is said of it later, tells that it went on.
     proved = one.end if one.ending == Ending.TOLD else one.seen
     return not (one.session and proved >= min(gap.until, one.end))
+
+
+def _second_before(at: int) -> int:
+    """The last of the second before, in ms: who had it then may have had it in all of this one."""
+    return at - at % SECOND - 1
 
 
 def _is_covered(some: list[Interval], since: int, until: int) -> bool:
