@@ -293,6 +293,31 @@ def test_it_is_forgotten_with_the_last_that_it_touches(store: AssignmentStore, l
     assert spans(store) == []
 
 
+@pytest.mark.parametrize(
+    ("format_", "begun", "ended"),
+    [
+        ("ports", [block(50, "anna", "alloc"), block(9000, "berta", "alloc")], block(60, "anna", "release")),
+        (
+            "detail",
+            [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
+            record("Stop", 60, took=10),
+        ),
+    ],
+)
+def test_an_end_that_a_later_import_reads_behind_the_next_one_s_beginning(
+    store: AssignmentStore, tmp_path: Path, format_: str, begun: list[str], ended: str
+) -> None:
+    log = Log(store, tmp_path / "log", format_)
+    log.write(*begun)
+    log.read(9100)
+    assert told(store, 8000) == ("one", ["anna"])
+    log.write(ended)
+    log.read(9200)
+    assert told(store, 55) == ("one", ["anna"])
+    assert told(store, 8000) == ("none", [])
+    assert told(store, 9000) == ("one", ["berta"])
+
+
 class History:
     """Whoever had a block of ports or an address, as translators and servers tell of it."""
 

@@ -155,6 +155,15 @@ def cells_at(since: int, until: int) -> list[range]:
     ]
 
 
+def cells_from(since: int, until: int, longest: int) -> list[range]:
+    """Index cells of the intervals that began at some time from one to another, and lasted no longer than so
+    many ms."""
+    return [
+        range(span << _SHIFT | max(0, since) // size, (span << _SHIFT | until // size) + 1)
+        for span, size in enumerate(SPANS[: min(bisect_left(SPANS, longest), len(SPANS) - 1) + 1])
+    ]
+
+
 def partition_of(cell: int) -> Stretch:
     """The partition that has a cell."""
     span, number = cell >> _SHIFT, cell & (1 << _SHIFT) - 1

@@ -51,6 +51,7 @@ from urlward.assignments.schema import (
     assignments,
     cell_of,
     cells_at,
+    cells_from,
     check_owner,
     current,
     files,
@@ -712,10 +713,32 @@ def rows_in_force(
     for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
         near = between(start - _BACK, start + _BACK)
         found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
-    for start, first in {(row.start, row.first_port) for _, row in found if row.ending == Ending.NEXT}:
-        near = between(start, start + SESSIONS_APART, first)
-        found += [one for one in near if one[1].ending == Ending.TOLD]
+    found += _own_ends(connection, [row for _, row in found if row.ending == Ending.NEXT])
     return [*dict.fromkeys(found)]
+
+
+def _own_ends(connection: Connection, ended: list[Row[Any]]) -> list[tuple[Table, Row[Any]]]:
+    """Rows with the own ends of what is known to have ended as the next one's began."""
+    starts: dict[tuple[Any, ...], list[int]] = {}
+    cells: set[int] = set()
+    for row in ended:
+        starts.setdefault(_whose(row), []).append(row.start)
+        near = row.start - SESSIONS_APART, row.start + SESSIONS_APART
+        for some in cells_from(*near, row.end - row.start + SESSIONS_APART):
+            cells.update(some)
+    mine = and_(
+        assignments.c.place.in_({row.place for row in ended}), assignments.c.ending == int(Ending.TOLD)
+    )
+    return [
+        (assignments, row)
+        for some in batched(sorted(cells), _MANY)
+        for row in connection.execute(select(assignments).where(assignments.c.cell.in_(some), mine))
+        if any(abs(row.start - start) <= SESSIONS_APART for start in starts.get(_whose(row), ()))
+    ]
+
+
+def _whose(row: Row[Any]) -> tuple[Any, ...]:
+    return row.source, row.network, row.first_port, row.last_port, row.subscriber, row.session
 
 
 def _in_cells(since: int, until: int) -> ColumnElement[bool]:
