@@ -226,6 +226,58 @@ def test_a_rotated_log_was_not_written_to_any_more(sqlite_store: AssignmentStore
     assert spans(sqlite_store) == [(15_000, 40_000)]
 
 
+def test_a_quiet_night_is_not_missing(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Where what is beside the log says that there was no other."""
+    log, night = Log(sqlite_store, tmp_path / "log"), 60_000
+    for day in range(3):
+        log.write(block(day * DAY // 1000, f"s{day}", "alloc"))
+        log.read(day * DAY // 1000 + 600)
+        log.write(block(day * DAY // 1000 + 900, f"s{day}", "release"))
+        for number in range(day, 0, -1):
+            (tmp_path / f"log.{number}").rename(tmp_path / f"log.{number + 1}")
+        rotated = log.rotate()
+        log.read(day * DAY // 1000 + night, rotated)
+    assert spans(sqlite_store) == []
+    # One between two that was never read is there.
+    log.rotate("log.0").write_text(HEADER + block(300_000, "emil", "alloc", B))
+    log.write(block(400_000, "emil", "release", B))
+    log.read(400_100)
+    assert spans(sqlite_store) == [(2 * DAY / 1000 + 900, 400_000)]
+
+
+def test_logs_with_a_date_in_their_names(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    logs = [Log(sqlite_store, tmp_path / f"log-2026111{day}") for day in (8, 9)]
+    logs[0].write(block(0, "anna", "alloc"))
+    logs[0].read(40_000)
+    logs[1].write(block(50_000, "berta", "alloc", B))
+    assert logs[1].read(60_000).left == 0
+    logs[1].write(block(70_000, "berta", "release", B))
+    third = Log(sqlite_store, tmp_path / "log-20261120")
+    third.write(block(80_000, "carla", "alloc", B))
+    assert third.read(90_000).left == at(60_000)
+    assert told(sqlite_store, 60_000, B)[0] == "ambiguous"
+    logs[1].read(100_000)
+    assert (told(sqlite_store, 60_000, B), spans(sqlite_store)) == (("one", ["berta"]), [])
+
+
+def test_two_logs_of_one_source_in_one_folder(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    one, other = (Log(sqlite_store, tmp_path / f"nat-{number}") for number in (1, 2))
+    one.write(block(0, "anna", "alloc"))
+    one.read(100)
+    other.write(block(50, "carla", "alloc", B), block(300, "carla", "release", B))
+    other.read(350)
+    one.write(block(200, "anna", "release"))
+    rotated = one.rotate()
+    one.write(block(400, "berta", "alloc"))
+    one.read(500)
+    assert spans(sqlite_store) == [(0, 400)]
+    other.write(block(600, "carla", "alloc", B))
+    other.read(700)
+    assert spans(sqlite_store) == [(0, 400)]
+    one.read(800, rotated)
+    assert spans(sqlite_store) == []
+
+
 @pytest.mark.parametrize("meanwhile", [0, 60])
 def test_whoever_follows_leaves_no_gap_but_before_it_begins(
     sqlite_store: AssignmentStore, tmp_path: Path, meanwhile: int

@@ -654,8 +654,9 @@ _SLACK = 3_300_000
 that one has: logs are rotated each hour at most."""
 _NUMBERED = re.compile(r"(.+)\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
-_ADDED = re.compile(r"(.+?)[.\-_]\d[\d.\-_T:Z]*", re.DOTALL)
-"""What is added to a log's name as it is rotated."""
+_ADDED = re.compile(r"(.+?)(\.\d{1,4}|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
+"""Name of a log, and what is added to that as it is rotated, or each day."""
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -972,25 +973,30 @@ class FileReader:
             self._merger.fill(read)
 
     def _gaps_before(self, first: int) -> list[Gap]:
-        """What is not read of the log that was before this one, which begins at a time; and of others between
+        """What is not read of logs that were before this one, which begins at a time; and of others between
         them, if there can be any."""
-        known = [
+        earlier = [
             replace(one, last=min(one.last or one.read, one.read))
             for one in self._known
             if one.first < first and (one.path == self._source.path or (one.last and self._is_of(one.path)))
         ]
-        before = max(known, key=lambda one: (one.last, one.id), default=None)
-        if before is None:
+        if not earlier:
             return []
-        since = before.last - before.last % SECOND
-        gap = Gap(self._source.id, self._source.path, since, first)
-        if self._may_go_on(before, first):
-            # The first that is told may be late.
-            gap = replace(gap, file=before.id, until=max(first, since + SECOND))
-        elif since >= first or _is_quiet(gap, before):
-            return []
-        self.result.left = before.read
-        return [gap]
+        before = max(earlier, key=lambda one: (one.last, one.id))
+        gaps = []
+        for one in earlier:
+            since = one.last - one.last % SECOND
+            gap = Gap(self._source.id, self._source.path, since, first)
+            # Two nodes may have logs at one path.
+            if (one is before or one.path == self._source.path) and self._may_go_on(one, first):
+                # The first that is told may be late.
+                gaps.append(replace(gap, file=one.id, until=max(first, since + SECOND)))
+            elif one is before and not (
+                since >= first or _is_quiet(gap, before) or _is_next(Path(one.path), self._path, one)
+            ):
+                gaps.append(gap)
+        self.result.left = before.read if gaps else 0
+        return gaps
 
     def _may_go_on(self, before: ReadingPosition, first: int) -> bool:
         """Whether something may have been written to a log since it was read, before this one began."""
@@ -1000,6 +1006,9 @@ class FileReader:
         if before.path == self._source.path:
             number = _NUMBERED.fullmatch(mine.name)
             return number is None or not mine.with_name(number[1]).exists()
+        size = _size_of(before)
+        if size is not None:
+            return size > before.offset
         if _NUMBERED.fullmatch(its.name) or _root(its) == mine.name:
             return False
         return _root(mine) == its.name or before.read < first
@@ -1019,11 +1028,14 @@ class FileReader:
         there = {Path(one.path).parent for one in self._known if Path(one.path).name == _root(mine)}
         return its.parent == mine.parent or len(there) < 2
 
-    def _is_next_to(self, log: str) -> bool:
-        """Whether nothing can be between this, as it is read to its end, and what has a log's path."""
-        mine, its = self._path, Path(log)
-        first, second = its.with_name(f"{its.name}.0"), its.with_name(f"{its.name}.1")
-        return mine in (its, first) or (mine == second and not first.exists())
+    def _is_empty(self, gap: Gap) -> bool:
+        """Whether what is left of a gap before this, or behind it, is only between two logs."""
+        if gap.file:
+            return False
+        if gap.since == self._span[1]:
+            return _is_next(self._path, Path(gap.path))
+        before = (one for one in self._known if gap.since in (one.last, one.last - one.last % SECOND))
+        return any(_is_next(Path(one.path), self._path, one) for one in before)
 
     def _close_gaps(self) -> None:
         """Note what is not missing any more, as this is read to its end."""
@@ -1038,10 +1050,11 @@ class FileReader:
         for gap in there:
             if self._is_rest(gap):
                 rest = replace(gap, since=max(gap.since, last), file=0)
-                is_whole = self._is_next_to(gap.path) or _is_quiet(rest, position)
+                log = Path(gap.path)
+                is_whole = gap.path == position.path or _is_next(self._path, log) or _is_quiet(rest, position)
                 found = [] if is_whole else [rest]
             elif self._is_in(gap, first):
-                found = _left_of(gap, first, last)
+                found = [one for one in _left_of(gap, first, last) if one == gap or not self._is_empty(one)]
             else:
                 continue
             if found != [gap]:
@@ -1091,10 +1104,41 @@ class FileReader:
 
 def _root(path: Path) -> str:
     """Name of a log without what was added to it as it was rotated."""
-    name = path.name
+    name = path.stem if path.suffix in _PACKED else path.name
     while (found := _ADDED.fullmatch(name)) is not None:
         name = found[1]
     return name
+
+
+def _size_of(position: ReadingPosition) -> int | None:
+    """Size of a file that is where it was read; None where it is not."""
+    with suppress(OSError, AssignmentError):
+        fd = regular_fd(Path(position.path))
+        try:
+            return os.fstat(fd).st_size if position_in(fd, [position]) else None
+        finally:
+            os.close(fd)
+    return None
+
+
+def _is_next(earlier: Path, later: Path, position: ReadingPosition | None = None) -> bool:
+    """Whether no other log of their name can have been between two, by those that are there.
+
+    Args:
+        earlier: read to its end.
+        later: that another has followed.
+        position: of the earlier, where it may be another by now.
+    """
+    if earlier.parent != later.parent or (position is not None and _size_of(position) is None):
+        return False
+    with suppress(OSError):
+        since, until = earlier.stat().st_mtime_ns, later.stat().st_mtime_ns
+        return not any(
+            since <= one.stat().st_mtime_ns <= until
+            for one in later.parent.iterdir()
+            if one not in (earlier, later) and _root(one) == _root(later)
+        )
+    return False
 
 
 def _said(sighting: Sighting) -> int:

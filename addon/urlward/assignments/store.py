@@ -554,6 +554,8 @@ class AssignmentStore:
                     source=source.id, file=gap.file, path=gap.path, since=gap.since, until=gap.until
                 )
             )
+            # Nothing is missing of it twice, unless it is read on.
+            connection.execute(update(files).where(files.c.id == gap.file).values(ended=1))
         _count(connection, source, changes, now)
         return new
 
