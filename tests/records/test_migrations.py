@@ -282,7 +282,7 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
     if not isinstance(old[1], Path):
         with psycopg.connect(old[1]) as server:  # something was deleted, and another role reads
             server.execute("INSERT INTO urlward_unwiped VALUES ('assignments', 5)")
-            server.execute("GRANT SELECT ON assignments TO pg_monitor")
+            server.execute("GRANT SELECT ON assignments, assignment_files TO pg_monitor")
     store = AssignmentStore(old[1])
 
     def named() -> list[str]:
@@ -298,8 +298,9 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
                 ("assignments_0_20261118",), ("assignments_4_20261117",), ("assignments_6_20261118",),
                 ("assignments_9_20260428",),
             ]  # fmt: skip
-            may = "SELECT has_table_privilege('pg_monitor', 'assignments', 'SELECT')"
-            assert server.execute(may).fetchone() == (True,)
+            for table in ("assignments", "assignment_gaps"):
+                may = f"SELECT has_table_privilege('pg_monitor', '{table}', 'SELECT')"
+                assert server.execute(may).fetchone() == (True,)
         assert not wiped()
         assert own_messages(caplog)[0].startswith("assignments: 0 MB are copied into partitions, which takes")
     # Two are held; what has no end was last seen at the start.

@@ -631,15 +631,7 @@ def _to_4(connection: Connection) -> None:
     ):
         connection.execute(text(statement))
     keep_no_samples(connection, *(assignments.c[name] for name in PERSONAL))
-    granted = connection.execute(
-        text(
-            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
-            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
-            " WHERE oid = 'assignments_before'::regclass AND grantee <> relowner"
-        )
-    ).all()
-    for privilege, role in granted:
-        connection.execute(text(f"GRANT {privilege} ON assignments TO {role}"))
+    _grant_as(connection, "assignments_before", "assignments")
     make_partitions(connection, _old_partitions(connection, "assignments_before"))
     connection.execute(
         text(f"INSERT INTO assignments ({columns}) SELECT {columns} FROM assignments_before")  # noqa: S608
@@ -651,6 +643,20 @@ def _to_4(connection: Connection) -> None:
         for name in TABLES[1:]:
             note_deleted(connection, name)
     connection.execute(delete(unwiped).where(unwiped.c.part == PART))
+
+
+def _grant_as(connection: Connection, before: str, table: str) -> None:
+    """Grant what roles may do with one table on another, in PostgreSQL."""
+    granted = connection.execute(
+        text(
+            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
+            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
+            " WHERE oid = to_regclass(:before) AND grantee <> relowner"
+        ),
+        {"before": before},
+    ).all()
+    for privilege, role in granted:
+        connection.execute(text(f"GRANT {privilege} ON {table} TO {role}"))
 
 
 def _to_5(connection: Connection) -> None:
@@ -666,7 +672,17 @@ def _to_5(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             name = column.partition(" ")[0]
             connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    if connection.dialect.name != "postgresql":
+        gaps.create(connection)
+        return
+    owner = connection.scalar(
+        text("SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass(:table)"),
+        {"table": files.name},
+    )
+    connection.execute(text(f"SET LOCAL ROLE {owner}"))
     gaps.create(connection)
+    _grant_as(connection, files.name, gaps.name)
+    connection.execute(text("RESET ROLE"))
 
 
 def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
