@@ -111,7 +111,7 @@ def test_who_may_have_ended_in_what_was_not_read_is_in_doubt_until_it_is(
     assert answer_lines(nobody)[1:] == [
         "ambiguous: nobody, or somebody that is not known",
         f"in doubt: ports's log {log.path} was rotated before it was read to its end: import the rotated"
-        " file, for 2026-11-18T11:06:50Z to 2026-11-18T11:21:40Z is not known",
+        " file: 2026-11-18T11:06:50Z to 2026-11-18T11:21:40Z is missing",
     ]
     assert told(store, 5, "203.0.113.7") == ("none", [])
     fields = answer_fields(asked(store, 960, B))

@@ -314,6 +314,24 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
     store.close()
 
 
+@pytest.mark.parametrize("version", [3])
+def test_logs_that_were_rotated_long_before_are_not_missing(old: tuple[StoreTable, Path | str]) -> None:
+    url = str(old[1]).replace("postgresql:", "postgresql+psycopg:", 1)
+    engine = create_engine(f"sqlite:///{url}" if isinstance(old[1], Path) else url)
+    with engine.begin() as connection:
+        for read in (5, 7, 6):
+            connection.execute(
+                text(
+                    'INSERT INTO assignment_files (source, path, "begin", begin_size, "offset", before, size,'
+                    " read) VALUES (99, 'log', :read, 1, 1, '', 1, :number)"
+                ),
+                {"read": str(read), "number": read},
+            )
+    engine.dispose()
+    with AssignmentStore(old[1]) as store:
+        assert {one.read: one.ended for one in store.positions(99)} == {5: 1, 6: 1, 7: 0}
+
+
 def schema_of(engine: Engine) -> dict[str, object]:
     looked = inspect(engine)
     return {

@@ -672,6 +672,14 @@ def _to_5(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             name = column.partition(" ")[0]
             connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    # What was rotated long ago is not looked for: of each path the log that was read last alone.
+    connection.execute(
+        text(
+            "UPDATE assignment_files SET ended = 1 WHERE EXISTS (SELECT 1 FROM assignment_files f"
+            " WHERE f.source = assignment_files.source AND f.path = assignment_files.path"
+            " AND f.read > assignment_files.read)"
+        )
+    )
     if connection.dialect.name != "postgresql":
         gaps.create(connection)
         return

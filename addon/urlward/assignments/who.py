@@ -262,8 +262,8 @@ def gap_text(name: str, gap: Gap) -> str:
         gap: of it.
     """
     return (
-        f"{name}'s log {gap.path} was rotated before it was read to its end: import the rotated file, for"
-        f" {ms_text(gap.since)} to {ms_text(gap.until)} is not known"
+        f"{name}'s log {gap.path} was rotated before it was read to its end: import the rotated file:"
+        f" {ms_text(gap.since)} to {ms_text(gap.until)} is missing"
     )
 
 
