@@ -95,7 +95,10 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     gaps = [gap for gap in store.gaps() if gap.since <= until]
     missing: set[Gap] = set()
     try:
-        found = _found(store, question, gaps, missing)
+        deleted = store.deleted_before()
+        if deleted and store.keeps(question.address, question.port, since, until):
+            deleted = 0  # all that answers for it is there, behind a translator too
+        found = _found(store, question, gaps, missing, deleted)
         by_formula = computed(store, question.address, question.port, since, until)
         if not found and (by_formula or not gaps):
             missing.clear()
@@ -107,7 +110,7 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
                 continue
             inner, inside = replace(question, address=interval.subscriber, port=None), set[Gap]()
             others = [gap for gap in gaps if gap.source != interval.source.id]
-            holders = _found(store, inner, others, inside)
+            holders = _found(store, inner, others, inside, deleted)
             missing |= inside
             candidates += [Holder(one, interval) for one in holders]
             if not holders:
@@ -120,7 +123,7 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
 
 
 def _found(
-    store: AssignmentStore, question: WhoQuestion, gaps: list[Gap], missing: set[Gap]
+    store: AssignmentStore, question: WhoQuestion, gaps: list[Gap], missing: set[Gap], deleted: int
 ) -> list[Interval]:
     """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt.
 
@@ -129,6 +132,7 @@ def _found(
         question: that is asked.
         gaps: that began before its time was over.
         missing: to which those of them are added that put something in doubt.
+        deleted: time before which something is deleted, in ms; 0 for none.
     """
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
@@ -152,12 +156,7 @@ def _found(
     found = _in_doubt_behind(gaps, found, since, until, missing) if gaps else found
     certain = [one for one in found if one.ending not in _IN_DOUBT]
     before = _second_before(since)
-    if (
-        not certain
-        or store.deleted_before() <= before
-        or _is_covered(certain, before, since)
-        or store.keeps(question.address, question.port, since, until)
-    ):
+    if deleted <= before or _is_covered(certain, before, since):
         return found
     return [replace(one, ending=Ending.DELETED) if one in certain else one for one in found]
 
