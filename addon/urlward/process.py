@@ -103,6 +103,11 @@ def check_parent(parent: int) -> None:
         sys.exit(1)
 
 
+def ending(code: int) -> str:
+    """How a process ended, by its return code (`subprocess.Popen.returncode`)."""
+    return f"was ended by signal {-code} (out of memory?)" if code < 0 else f"ended with {code}"
+
+
 def open_standard_streams() -> None:
     """Open closed standard streams as nothing, or what is opened next, such as a socket, would be one of
     them; and have those that are text take any file name or URL.

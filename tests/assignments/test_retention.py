@@ -376,3 +376,30 @@ def test_a_source_that_another_node_has_just_begun_waits_for_its_own_days(store:
     taken(store, sighting(A, 0, 60, "of another", SightingKind.WHOLE), name="theirs")
     assert purge_assignments(store, limits) == 1
     assert held(store, A, 30) == ["of another"]
+
+
+@pytest.mark.parametrize(("end", "moment", "tolerance"), [(98, 99.0, 5000), (100, 100.4, 0)])
+def test_what_was_ambiguous_stays_so_as_one_of_both_is_deleted(
+    store: AssignmentStore, end: int, moment: float, tolerance: int
+) -> None:
+    taken(
+        store,
+        sighting(A, 0, end, "anna", SightingKind.WHOLE),
+        sighting(A, 100, 20 * DAYS, "berta", SightingKind.WHOLE),
+        sighting("192.0.2.8", 50, 20 * DAYS, "carla", SightingKind.WHOLE),
+    )
+
+    def asked(address: str, seconds: float, tolerance: int) -> tuple[str, list[tuple[str, str]]]:
+        answer = who(store, WhoQuestion(address, None, at(seconds), tolerance))
+        found = [(one.interval.subscriber, one.interval.ending.name) for one in answer.candidates]
+        return answer.verdict, found
+
+    assert asked(A, moment, tolerance)[0] == "ambiguous"
+    assert asked("192.0.2.8", 52, 5000)[0] == "one"
+    purge_assignments(store, at(10 * DAYS))
+    assert asked(A, moment, tolerance) == ("ambiguous", [("berta", "DELETED")])
+    assert asked("192.0.2.8", 52, 5000) == ("ambiguous", [("carla", "DELETED")])
+    # Who had it all the time, and what is held, is known as before.
+    assert asked(A, 106, 5000) == ("one", [("berta", "TOLD")])
+    hold_assignments(store, "REF", at(99 * DAYS), [("192.0.2.8", 0, at(52))])
+    assert asked("192.0.2.8", 52, 5000) == ("one", [("carla", "TOLD")])

@@ -111,7 +111,7 @@ def test_who_may_have_ended_in_what_was_not_read_is_in_doubt_until_it_is(
     assert answer_lines(nobody)[1:] == [
         "ambiguous: nobody, or somebody that is not known",
         f"in doubt: ports's log {log.path} was rotated before it was read to its end: import the rotated"
-        " file, for 2026-11-18T11:06:50Z to 2026-11-18T11:21:40Z is not known",
+        " file: 2026-11-18T11:06:50Z to 2026-11-18T11:21:40Z is missing",
     ]
     assert told(store, 5, "203.0.113.7") == ("none", [])
     fields = answer_fields(asked(store, 960, B))
@@ -255,6 +255,58 @@ def test_nothing_is_missing_in_quiet_nights(sqlite_store: AssignmentStore, tmp_p
     assert spans(sqlite_store) == []
 
 
+def test_a_quiet_night_is_not_missing(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Where what is beside the log says that there was no other."""
+    log, night = Log(sqlite_store, tmp_path / "log"), 60_000
+    for day in range(3):
+        log.write(block(day * DAY // 1000, f"s{day}", "alloc"))
+        log.read(day * DAY // 1000 + 600)
+        log.write(block(day * DAY // 1000 + 900, f"s{day}", "release"))
+        for number in range(day, 0, -1):
+            (tmp_path / f"log.{number}").rename(tmp_path / f"log.{number + 1}")
+        rotated = log.rotate()
+        log.read(day * DAY // 1000 + night, rotated)
+    assert spans(sqlite_store) == []
+    # One between two that was never read is there.
+    log.rotate("log.0").write_text(HEADER + block(300_000, "emil", "alloc", B))
+    log.write(block(400_000, "emil", "release", B))
+    log.read(400_100)
+    assert spans(sqlite_store) == [(2 * DAY / 1000 + 900, 400_000)]
+
+
+def test_logs_with_a_date_in_their_names(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    logs = [Log(sqlite_store, tmp_path / f"log-2026111{day}") for day in (8, 9)]
+    logs[0].write(block(0, "anna", "alloc"))
+    logs[0].read(40_000)
+    logs[1].write(block(50_000, "berta", "alloc", B))
+    assert logs[1].read(60_000).left == 0
+    logs[1].write(block(70_000, "berta", "release", B))
+    third = Log(sqlite_store, tmp_path / "log-20261120")
+    third.write(block(80_000, "carla", "alloc", B))
+    assert third.read(90_000).left == at(60_000)
+    assert told(sqlite_store, 60_000, B)[0] == "ambiguous"
+    logs[1].read(100_000)
+    assert (told(sqlite_store, 60_000, B), spans(sqlite_store)) == (("one", ["berta"]), [])
+
+
+def test_two_logs_of_one_source_in_one_folder(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    one, other = (Log(sqlite_store, tmp_path / f"nat-{number}") for number in (1, 2))
+    one.write(block(0, "anna", "alloc"))
+    one.read(100)
+    other.write(block(50, "carla", "alloc", B), block(300, "carla", "release", B))
+    other.read(350)
+    one.write(block(200, "anna", "release"))
+    rotated = one.rotate()
+    one.write(block(400, "berta", "alloc"))
+    one.read(500)
+    assert spans(sqlite_store) == [(0, 400)]
+    other.write(block(600, "carla", "alloc", B))
+    other.read(700)
+    assert spans(sqlite_store) == [(0, 400)]
+    one.read(800, rotated)
+    assert spans(sqlite_store) == []
+
+
 @pytest.mark.parametrize("meanwhile", [0, 60])
 def test_whoever_follows_leaves_no_gap_but_before_it_begins(
     sqlite_store: AssignmentStore, tmp_path: Path, meanwhile: int
@@ -320,6 +372,31 @@ def test_it_is_forgotten_with_the_last_that_it_touches(store: AssignmentStore, l
     purge_assignments(store, at(0) + 50 * DAY, at(0) + 100 * DAY)
     purge_assignments(store, at(0) + 50 * DAY, at(0) + 100 * DAY)
     assert spans(store) == []
+
+
+@pytest.mark.parametrize(
+    ("format_", "begun", "ended"),
+    [
+        ("ports", [block(50, "anna", "alloc"), block(9000, "berta", "alloc")], block(60, "anna", "release")),
+        (
+            "detail",
+            [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
+            record("Stop", 60, took=10),
+        ),
+    ],
+)
+def test_an_end_that_a_later_import_reads_behind_the_next_one_s_beginning(
+    store: AssignmentStore, tmp_path: Path, format_: str, begun: list[str], ended: str
+) -> None:
+    log = Log(store, tmp_path / "log", format_)
+    log.write(*begun)
+    log.read(9100)
+    assert told(store, 8000) == ("one", ["anna"])
+    log.write(ended)
+    log.read(9200)
+    assert told(store, 55) == ("one", ["anna"])
+    assert told(store, 8000) == ("none", [])
+    assert told(store, 9000) == ("one", ["berta"])
 
 
 class History:

@@ -105,6 +105,21 @@ def test_what_is_asked_for(config: str, database: Database, capsys: pytest.Captu
     assert found("--reference", f" {a.reference.lower().replace('-', '')}") == [a.id]
 
 
+@pytest.mark.parametrize("client", ["192.0.2.7", "2001:db8::7", "192.0.2.0/24", "0" * 32])
+def test_that_no_event_has_an_address_is_told(
+    config: str, database: Database, capsys: pytest.CaptureFixture[str], client: str
+) -> None:
+    database.write([an_event(0)])
+    at = ("--config", config, "--client", client, "--since", "2026-12-01")
+    assert run(*at) == 0
+    assert capsys.readouterr() == ("", "")
+    with Path(config).open("a") as file:
+        file.write('[records]\nprivacy = "short"\n')
+    assert run(*at) == 0
+    is_told = "/" not in client and len(client) < 32
+    assert (": events have no whole address of a client; " in capsys.readouterr().err) == is_told
+
+
 def test_a_reference_that_nothing_has(
     config: str, database: Database, capsys: pytest.CaptureFixture[str]
 ) -> None:

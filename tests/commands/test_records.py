@@ -3,6 +3,7 @@ import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,6 +221,22 @@ def test_a_hold_that_a_database_is_not_told_of(
     assert run("release", HELD, *at) == 1
     assert capsys.readouterr().err == f"{told}; do it again\n"
     assert [one.reference for one in current_holds(tmp_path, 0)] == [HELD]
+
+
+@pytest.mark.usefixtures("recorded")
+def test_what_a_purge_deletes_before_it_knows_of_a_hold_is_told(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def purged_first(*args: Any, **more: Any) -> Any:
+        assert run("purge", "--config", config) == 0
+        return hold(*args, **more)
+
+    monkeypatch.setattr("urlward.records.holds.hold", purged_first)
+    assert run("hold", HELD, "--until", "2999-01-01", "--why", "a", "--config", config) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        f"urlward: {tmp_path / name}: 1 of what is held was deleted meanwhile"
+        for name in ("records.db", "records.jsonl")
+    ]
 
 
 def test_an_event_that_waits_for_its_store_is_known(config: str, tmp_path: Path) -> None:

@@ -188,6 +188,10 @@ def test_each_answer_keeps_browsers_strict(browser: Browser, path: str):
         assert headers["Cache-Control"] == "no-store"
 
 
+def test_no_file_is_of_a_name_that_no_file_can_have(browser: Browser):
+    assert [browser.get(f"/static/{name}").status for name in ("x", "%00", "now.js%00")] == [404] * 3
+
+
 def test_alarms_are_seen_at_once(inside: Browser, sources: MadeUp):
     assert b">1 alarm</a>" not in inside.get("/").data
     sources.alarm = "stale"

@@ -1,4 +1,5 @@
-"""Feeds are tried one at a time: a slow server takes one thread of the dashboard's, and not all."""
+"""Feeds, and changes of the configuration, are tried one at a time: a slow one takes one thread of the
+dashboard's, and not all."""
 
 import threading
 from pathlib import Path
@@ -34,3 +35,25 @@ def test_one_is_tried_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     slow.join(60)
     assert found == [{"state": "new", "text": ""}]
     assert editor.attempt("feed.0", {})["state"] == "new"
+
+
+def test_one_change_is_saved_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "urlward.toml"
+    path.write_text("")
+    editor = Editor(read_config(path), tmp_path / "state")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def try_it(*_: object) -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(Editor, "_try", try_it)
+    slow = threading.Thread(target=editor.save, args=("group", "", {"name": "a"}, "Ann"))
+    slow.start()
+    wait_for(begun.is_set, "the first")
+    with pytest.raises(UrlwardError, match="being saved"):
+        editor.save("group", "", {"name": "b"}, "Ben")
+    go_on.set()
+    slow.join(60)
+    editor.save("group", "", {"name": "b"}, "Ben")
+    assert [row["values"]["name"] for row in editor.overview()["group"]] == ["a", "b"]

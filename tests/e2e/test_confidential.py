@@ -6,6 +6,7 @@ import random
 import re
 import resource
 import signal
+import time
 from array import array
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,8 @@ import pytest
 from conftest import free_port, wait_for
 from e2e.support import RECORDS, Filter, children_of, command_of, has_ended, running
 from e2e.test_feeds import publish, server
+from urlward.policy.allows import add_allow
+from urlward.state.folder import local_key
 
 ENTRIES = 5_000
 MARK = "qzxjv"
@@ -113,7 +116,10 @@ def long_lived(proxy: Filter) -> bool:
     """Whether only those processes are there that stay."""
     of_feeds = [each for each in processes(proxy.process.pid) if "service.process" in command_of(each)]
     alone = all(len(processes(each)) == 1 for each in of_feeds)
-    return alone and not any("feeds.refresh" in command_of(each) for each in processes(proxy.process.pid))
+    compile_ = ("feeds.refresh", "lists.allows")
+    return alone and not any(
+        name in command_of(each) for each in processes(proxy.process.pid) for name in compile_
+    )
 
 
 def found_at_rest(proxy: Filter, labels: list[str]) -> dict[str, int]:
@@ -172,6 +178,12 @@ def test_no_process_holds_an_entry(workers: int, tmp_path: Path) -> None:
         assert len(processes(proxy.process.pid)) >= 3
         for pid in processes(proxy.process.pid):
             assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0), command_of(pid)
+        assert not found_at_rest(proxy, every)
+        # A page that is allowed for a while, with many labels in what it is read from.
+        page = f"http://{every[0]}.example/{'/'.join(every[:100])}"
+        state, hour = tmp_path / "state", 3_600
+        add_allow(state, local_key(state), page, hour, "x", "me", whole_host=False, now=time.time())
+        wait_for(lambda: proxy.log().count("allows: 1 in force") == workers, "the allow")
         assert not found_at_rest(proxy, every)
         # Another version, of which some lines are no entries.
         put("second", ENTRIES + 1)

@@ -9,7 +9,7 @@ from urlward.engine.compiler import MAX_PATTERN
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.loaded import LoadedList, PageForms, load, loading
-from urlward.engine.record import Shape, below_number, host_letters, labels_of, path_letters
+from urlward.engine.record import Shape, below_number, host_letters, labels_of
 
 LINES = [
     *[f"h{n}.test id=d{n}" for n in range(40)],
@@ -46,25 +46,18 @@ def test_one_automaton_has_every_pattern_that_begins_a_haystack(shard: int) -> N
         host = host_letters(under, labels_of(f"h{n}.test"))
         assert f"d{n}" in found(li, host)
         if n < 10:
-            for m in range(5):
-                everything = found(li, host + path_letters(under, f"/{m}"))
-                assert {f"d{n}", f"p{n}.{m}"} <= everything
+            assert {f"p{n}.{m}" for m in range(5)} <= found(li, host)
         if n == 1:
-            assert {f"q{m}" for m in range(40)} | {"x"} <= found(li, host + path_letters(under, "/"))
+            assert {f"q{m}" for m in range(40)} | {"x"} <= found(li, host)
 
 
-def test_the_groups_of_a_host_are_known_or_the_path_decides(shard: int) -> None:
+def test_the_groups_of_a_host_are_known(shard: int) -> None:
     under = Key(SECRET)
     li = load_lines(LINES, under)
-    decides = 0
     for n in range(45):
         host, below = host_letters(under, labels_of(f"h{n}.test")), below_number(under, f"h{n}.test")
-        groups = li.groups_on(host, below)
-        decides += groups is None
-        for path in ("/", "/0", "/4", "/none"):
-            on_path = li.page_groups(host + path_letters(under, path), below)
-            assert groups is None or groups == on_path
-    assert not decides, "only artifacts of older releases have the letters of paths"
+        assert not li.goes_on(host), "only artifacts of older releases have the letters of paths"
+        assert bool(li.page_groups(host, below)) == (n < 10)
 
 
 def test_lists_below(shard: int) -> None:
@@ -98,8 +91,6 @@ def test_a_large_group_is_searched_by_halves() -> None:
     li = load_lines([f"http://h.test/?id={n} id=n{n}" for n in range(500)], Key(SECRET))
     for row in range(500):
         assert list(li.table.matching(range(0, 500), li.table.digest(row))) == [row]
-        digests = {(int(Kind.PARAMS), 0): (bytes(16), li.table.digest(row))}
-        assert list(li.confirmed(range(500), digests)) == [row]
     assert list(li.table.matching(range(0, 500), bytes(16))) == []
     assert list(li.table.matching(range(0, 500), b"\xff" * 16)) == []
 
@@ -128,7 +119,7 @@ def test_what_a_host_with_very_many_pages_has_is_known_when_it_is_loaded(
     under = Key(SECRET)
     li = load_lines([f"http://h.test/{n}" for n in range(250)], under)
     monkeypatch.delattr(LoadedList, "_summarise")
-    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    ((group, _, forms),) = li.page_groups(host_letters(under, ("test", "h")), below_number(under, "h.test"))
     assert (group, forms) == (range(250), PageForms(True, (), False))
 
 
@@ -144,7 +135,7 @@ def test_what_a_host_has_is_found_without_a_look_at_what_all_others_have() -> No
     under = Key(SECRET)
     li = load_lines([f"http://h.test/{n} category=c{n}" for n in range(40)], under)
     li.table.shapes = Unlooped(li.table.shapes)
-    ((group, forms),) = li.groups_on(host_letters(under, ("test", "h")), below_number(under, "h.test")) or ()
+    ((group, _, forms),) = li.page_groups(host_letters(under, ("test", "h")), below_number(under, "h.test"))
     assert (group, forms) == (range(40), PageForms(True, (), False))
 
 
@@ -181,7 +172,7 @@ def test_a_category_for_each_entry_is_read_in_steps(monkeypatch: pytest.MonkeyPa
     # Shapes are checked and told from each other, and categories checked twice: as such, and as counted.
     assert steps([f"{line} category=case-{n}" for n, line in enumerate(plain)]) >= steps(plain) + 4 * 19
     li = load_lines(["h.test category=a", "i.test category=b expires=2027-01-31"], under)
-    assert [li.verdict(row).category for row in range(2)] in (["a", "b"], ["b", "a"])
+    assert [li.say(row)[1].category for row in range(2)] in (["a", "b"], ["b", "a"])
     assert li.expired(2e9) == 1
 
 

@@ -737,6 +737,20 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/listed.html", "/listed.html%3fx"),
         ("/listed.html", "/listed.html%23"),
         ("/view?topic=31337", "/view%3ftopic=31337"),
+        # Apache and nginx, told to pass on a path as a parameter of a program
+        ("/listed.html", "/listed.html&"),
+        ("/listed.html", "/listed.html%26x"),
+        ("/noext", "/noext&x=1"),
+        ("/noext", "/noext/&amp;x=%2f"),
+        ("/q?id=5", "/q&id=5"),
+        ("/q?id=5", "/q&?id=5"),
+        # Pound, told to rewrite
+        ("/q?id=5", "/q?id=5?"),
+        # Caddy, told to rewrite to `/folder{uri}`
+        ("/listed.html", "/lis{b/c}ted.html{}"),
+        ("/listed.html", "/lis%7bx}te{y{z%7Dd.html?}"),
+        *[("/{x}/a", f"/{path}") for path in ("{x}%0a/a", "{%09x}/a")],
+        ("/listed.html", "/lis{x}%0Ated.html"),
         # Express, Koa, Nuxt, Mojolicious, Spring; servers of files where it is a folder
         ("/noext", "/noext/"),
         ("/noext", "/noext//?x"),
@@ -938,8 +952,10 @@ def test_dots_at_the_end_of_a_segment_hide_no_path_sequence(target: str) -> None
 
 
 def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_parameters() -> None:
-    found = matcher("http://p.test/index.php", "http://p.test/view.php?id=5", "http://p.test/a.html")
+    found = matcher(*(f"http://p.test/{page}" for page in ("index.php", "view.php?id=5", "a.html", "AT", "")))
     assert found.check("p.test", "/index.php/Other") == PASS
+    for target in ("/AT&T", "/AT&T/x=1", "/{D-1}/x"):
+        assert found.check("p.test", target) == PASS
     assert found.check("p.test", "/view.php/x") == PASS
     assert found.check("p.test", "/view.php/x?id=5").kind == "params"
     assert found.check("p.test", "/view.php;/x.php?id=5").kind == "params"
@@ -1029,6 +1045,39 @@ def test_the_rows_of_a_list_that_a_target_leads_to_are_counted(
     with pytest.raises(UrlError, match="too many ways"):
         found.check("h.test", refused)
     assert found.check("h.test", blocked).blocked
+
+
+def test_a_long_path_is_looked_at_once_however_many_hosts_a_request_names() -> None:
+    found = matcher("*/a/b/*", "http://p.test/x")
+    hosts = [f"h{n}.test" for n in range(60)]
+    assert found.check_request(hosts, "/" + "a" * 30_000) == PASS
+    assert found.check_request([*hosts, "p.test"], "/x").blocked
+    assert found.check_request(hosts, "/a/b/c").blocked
+
+
+def test_what_was_hit_before_is_judged_anew_where_more_than_its_url_counts() -> None:
+    """Verdicts are kept by digest, of rows that say the same of each request."""
+    found = matcher(
+        "h.test",
+        "@@http://h.test/c?x=1",
+        "@@http://h.test/p port=80",
+        "@@http://h.test/e expires=2027-01-31",
+        "http://s.test/a",
+        "http://s.test/b subdomains",
+        "http://s.test/n nocase",
+    )
+    for _ in range(2):
+        assert found.check("h.test", "/c?x=1").action == "allow"
+        assert found.check("h.test", "/c?x=1&x=2").blocked
+        assert found.check("h.test", "/p", (80,)).action == "allow"
+        assert found.check("h.test", "/p", (80, 443)).blocked
+        assert found.check("h.test", "/e", now=0.0).action == "allow"
+        assert found.check("h.test", "/e", now=2e9).blocked
+        assert found.check("s.test", "/a").blocked
+        assert found.check("x.s.test", "/a") == PASS
+        assert found.check("x.s.test", "/b").blocked
+        assert found.check("s.test", "/N").blocked
+        assert found.check("s.test", "/A") == PASS
 
 
 def test_a_path_sequence_is_confirmed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,7 @@ def test_labels_come_from_the_right_and_an_address_is_one() -> None:
 
 def test_letters_of_an_entry_begin_those_of_every_request_it_matches() -> None:
     host = record.host_letters(KEY, ["test", "example", "a"])
-    request = host + record.path_letters(KEY, "/dir/page")
-    assert request.startswith(record.domain_letters(KEY, ["test", "example"]))
-    assert request.startswith(host)
-    assert request.startswith(host + record.prefix_letters(KEY, "/dir/"))
-    assert request.startswith(host + record.prefix_letters(KEY, "/"))
-    assert request == host + record.path_letters(KEY, "/dir/page")
+    assert host.startswith(record.domain_letters(KEY, ["test", "example"]))
     names = record.name_letters(KEY, ["example", "a"])
     assert names.startswith(record.name_letters(KEY, ["example"]))
 
@@ -28,8 +23,6 @@ def test_letters_of_an_entry_begin_those_of_every_request_it_matches() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (record.path_letters(KEY, "/dir"), record.path_letters(KEY, "/dir/")),
-        (record.path_letters(KEY, "/"), record.prefix_letters(KEY, "/")),
         (record.host_letters(KEY, ["test"]), record.domain_letters(KEY, ["test"])),
         (record.name_letters(KEY, ["a"]), record.domain_letters(KEY, ["a"])),
         (record.network_letters(KEY, "192.0.2.0/24"), record.name_letters(KEY, ["192.0.2.0/24"])),

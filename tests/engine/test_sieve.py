@@ -35,6 +35,17 @@ def test_most_unlisted_hosts_are_held_back() -> None:
     assert not made([]).may_list_host("any.test")
 
 
+def test_what_is_known_of_a_domain_says_nothing_of_what_is_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sieve, "_MOST_QUIET", 4)
+    found = made(["listed.b.test"], names=["hopping"])
+    for n in range(20):
+        assert not found.may_list_host(f"a.x{n}.b.test")
+        assert found.may_list_host("listed.b.test")
+        assert found.may_list_host("a.listed.b.test")
+        assert found.may_list_host("hopping.test")
+    assert len(found.quiet) <= 5
+
+
 def test_a_name_under_any_suffix_falls_through_wherever_its_label_stands() -> None:
     found = made([], names=["hopping"])
     assert found.may_list_host("hopping.test")

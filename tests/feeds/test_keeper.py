@@ -27,10 +27,12 @@ from urlward.engine.record import DAY
 from urlward.feeds import feed as feeds_feed
 from urlward.feeds import keeper, refresh, schedule, updates
 from urlward.feeds.keeper import Keeper, in_slices
+from urlward.feeds.store import FeedStore
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import ErrorBudget, SourceError, unreadable
 from urlward.state import watch
+from urlward.state.folder import StateError
 
 KEPT = "; the last good one stays in force"
 POLLS = 12
@@ -303,6 +305,21 @@ class TestChanges:
             finally:
                 gc.enable()
             assert matcher.lists  # as a cycle of garbage would keep it
+
+    async def test_a_change_does_not_wait_until_the_one_of_before_is_freed(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        freed = asyncio.Event()
+        monkeypatch.setattr(keeper, "_free", lambda _: freed.wait())
+        async with watched(path) as kept:
+            for number in range(2):
+                replace(path, f"c{number}.example\n")
+                await until(lambda n=number: kept.reloads == n + 1, "the new list")  # type: ignore[misc]
+            replace(path, "c2.example\n")
+            await some_polls()
+            assert kept.reloads == 2, "memory has two of before"
+            freed.set()
+            await until(lambda: blocks(kept.matcher, "http://c2.example/"), "the last")
 
 
 def memory_maps() -> set[tuple[str, str]]:
@@ -1031,6 +1048,33 @@ class TestState:
         path.write_bytes(HTML)
         with pytest.raises(SourceError, match="web page"):
             Keeper([path], Key(SECRET), state=state).load()
+
+    async def test_at_a_start_on_a_full_disk_the_last_good_one_is_in_force_until_there_is_room(
+        self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(store: FeedStore, _: bytes) -> None:
+            raise StateError(f"{store.path}: No space left on device")
+
+        monkeypatch.setattr(schedule, "FIRST_RETRY", 0.2)
+        state = path.with_name("state")
+        with pytest.MonkeyPatch.context() as disk:
+            disk.setattr(FeedStore, "write_artifact", full)
+            with pytest.raises(SourceError, match="No space left on device"):
+                Keeper([path], Key(SECRET), state=state).load()  # there is none yet
+        Keeper([path], Key(SECRET), state=state).load()
+        path.write_text("c.example\n")
+        kept = Keeper([path], Key(SECRET), state=state)
+        with pytest.MonkeyPatch.context() as disk:
+            disk.setattr(FeedStore, "write_artifact", full)
+            kept.load()
+            assert blocks(kept.matcher, "http://a.example/")
+            assert "No space left on device" in kept.refused["list"]
+            watch = asyncio.create_task(kept.watch())
+            await until(lambda: log()[-1:] and log()[-1].endswith(KEPT), "that it is said")
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the list in force")
+        assert not kept.refused
+        watch.cancel()
+        await asyncio.wait([watch])
 
     @pytest.mark.parametrize("damage", ["noise", "gone"])
     async def test_an_artifact_that_is_damaged_is_made_anew_while_all_filters(

@@ -33,6 +33,7 @@ from urlward.fleet import decisions
 from urlward.fleet.connection import FleetConnection
 from urlward.fleet.decisions import FILE, SharedDecisions
 from urlward.fleet.kinds import LONG, all_kinds
+from urlward.lists.allows import TemporaryAllows
 from urlward.objections.objections import (
     add_objection,
     decline,
@@ -41,7 +42,7 @@ from urlward.objections.objections import (
     read_objections,
 )
 from urlward.policy import own
-from urlward.policy.allows import TemporaryAllows, add_allow, current_allows, end_allow, expire_allows
+from urlward.policy.allows import add_allow, current_allows, end_allow, expire_allows
 from urlward.policy.own import (
     LEARNED,
     OwnEntry,

@@ -103,7 +103,9 @@ def test_export_takes_the_place_of_a_certificate_alone(made: Authority, tmp_path
         assert read(path.read_bytes(), form) == made.certificate
     (tmp_path / "empty").touch()
     export(made, tmp_path / "empty", form)
+    server = authority(tmp_path / "another", make=True, key_size=1024, operator="Somebody else")
     others = {
+        "server.pem": server.encoded("pem"),
         "list.key": b"0" * 64,
         "urlward.toml": b"[gateway]\n",
         "both.pem": (made.folder / "mitmproxy-ca.pem").read_bytes(),
@@ -111,7 +113,7 @@ def test_export_takes_the_place_of_a_certificate_alone(made: Authority, tmp_path
     }
     for name, data in others.items():
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(SourceError, match="there already, and no certificate: it is not overwritten"):
+        with pytest.raises(SourceError, match="there already, and no certificate of this name: it is not"):
             export(made, tmp_path / name, form)
         assert (tmp_path / name).read_bytes() == data
 

@@ -33,6 +33,7 @@ from urlward.gateway.table import NoTableError
 from urlward.proxy import notify
 from urlward.proxy.guard import CanaryMark
 
+CONNTRACK = "net.netfilter.nf_conntrack_"
 TABLE = GatewayTable(interfaces=("lan0", "wg*"), steer=True)
 
 
@@ -203,6 +204,25 @@ async def test_a_worker_that_nothing_reaches(rig: Rig) -> None:
         for _ in range(FAILURES):
             await rig.canary.send()
         assert rig.said[-1] == f"{missed}: nothing has come to this worker for 61 s"
+
+
+@pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
+@pytest.mark.parametrize("count", ["262144", "3"])
+async def test_a_kernel_that_sends_nothing(count: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the table of connections is full: a start anew would end those that there are."""
+    monkeypatch.setattr(canary_, "sysctl", {f"{CONNTRACK}count": count, f"{CONNTRACK}max": "262144"}.get)
+    mark = CanaryMark()
+    canary = Canary(TABLE, Kernel([]), mark, 1, print, steers=True, clock=lambda: 7.0)
+    canary.asked = mark.came = 0.0
+    with own_network():
+        rules = "table inet fw {\nchain out { type filter hook output priority 0; policy drop; }\n}\n"
+        subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+        with pytest.raises(BrokenError) as caught:
+            await canary._send(ip_address("192.0.2.252"))
+    assert caught.value.late
+    full = "the kernel tracks 262144 connections and drops all new ones (nf_conntrack_max)"
+    assert str(caught.value) == f"DNS: {full if count == '262144' else 'operation not permitted'}"
+    assert canary.asked == mark.came == 7.0, "nor is it minded what has not come to it meanwhile"
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +28,11 @@ tcp dport 22 accept
 
 
 def said(
-    setup: Setup, *programs: tuple[str, ...], rules: str = "", interfaces: tuple[str, ...] = ("lan0",)
+    setup: Setup,
+    *programs: tuple[str, ...],
+    rules: str = "",
+    interfaces: tuple[str, ...] = ("lan0",),
+    out: str = "",
 ) -> list[str]:
     """What is said of rules that nft or other programs load."""
     with own_network():
@@ -36,7 +41,8 @@ def said(
             subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
             for program in programs:
                 subprocess.run(program, check=True)
-            return closed(control.all_rules(nft), setup, interfaces, (80, 443), (4, 6))
+            ways_out = {4: out} if out else {}
+            return closed(control.all_rules(nft), setup, interfaces, (80, 443), (4, 6), ways_out)
         finally:
             nft.close()
 
@@ -308,4 +314,96 @@ def test_statements_that_have_no_json_are_passed_over() -> None:
         {"rule": {"family": "ip", "table": "x", "chain": "in", "expr": expr}},
     ]
     assert clamps(listing) == {1360}
-    assert len(closed(listing, OWN, ("lan0",), (80,), (4, 6))) == 1
+    assert len(closed(listing, OWN, ("lan0",), (80,), (4, 6), {})) == 1
+
+
+DOCKER = """\
+-P FORWARD DROP
+-N DOCKER
+-N DOCKER-ISOLATION-STAGE-1
+-N DOCKER-USER
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A DOCKER -d 172.17.0.2/32 ! -i docker0 -o docker0 -p tcp -m tcp --dport 80 -j ACCEPT
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DROP
+-A DOCKER-USER -j RETURN
+"""
+"""What comes to `forward` by the rules of Docker 26, in short."""
+
+
+@pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables here")
+def test_docker_closes_what_is_not_filtered() -> None:
+    made = [("iptables-nft", *line.split()) for line in DOCKER.splitlines()]
+    (line,) = said(OWN, *made, out="wan0")
+    assert line == (
+        "table ip filter, chain FORWARD: drops what goes from lan0 to wan0, tcp 80, 443, so what is not "
+        "filtered hangs: iptables -I DOCKER-USER -i lan0 -j ACCEPT; "
+        "iptables -I DOCKER-USER -o lan0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    )
+    lacking = [tuple(one.split()) for one in line.partition("hangs: ")[2].split("; ")]
+    assert said(OWN, *made, *((f"{program}-nft", *rule) for program, *rule in lacking), out="wan0") == []
+    tracked = "-I DOCKER-USER -i lan0 -m conntrack --ctstate NEW,RELATED,ESTABLISHED -j ACCEPT"
+    assert said(OWN, *made, ("iptables-nft", *tracked.split()), out="wan0") == []
+    assert said(OWN, *made) == [], "a family that is not routed"
+    assert said(replace(OWN, dns=0), *made, out="wan0") == [], "without steering all comes to the filter"
+
+
+FORWARDS = """
+table inet fw {
+    chain forward {
+        type filter hook forward priority filter; policy drop;
+        ct state { established, related } accept
+        ip daddr 192.0.2.9 tcp dport 443 accept
+        iifname "lan0" jump from_lan
+        reject
+    }
+    chain from_lan {
+        ct status dnat accept
+        LAN
+    }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rule", "drops"),
+    [
+        ('oifname "wan0" accept', False),
+        ('oifname { "wan0", "wan1" } tcp dport { 80, 443 } accept', False),
+        ("ip saddr 192.0.2.0/24 accept", False),
+        ("ct direction original accept", False),
+        ('oifname "lan0" accept', True),
+        ('oifname vmap { "vpn0" : accept, "wan0" : drop }', True),
+        ("tcp dport 22 accept", True),
+    ],
+)
+def test_a_firewall_at_forward(rule: str, *, drops: bool) -> None:
+    rules = FORWARDS.replace("LAN", rule)
+    lines = said(OWN, rules=rules, out="wan0")
+    assert len(lines) == drops
+    for line in lines:
+        commands = [tuple(one.split()) for one in line.partition("hangs: ")[2].split("; ")]
+        assert said(OWN, *commands, rules=rules, out="wan0") == []
+    (line,) = said(OWN, rules=FORWARDS.replace("inet fw", "inet firewalld").replace("LAN", ""), out="wan0")
+    assert line.endswith("to that of wan0 with the target ACCEPT (firewall-cmd --permanent --new-policy)")
+
+
+def test_each_chain_is_walked_once() -> None:
+    """However many rules jump there, and from there on."""
+    base = {"family": "ip", "table": "x", "name": "c0", "hook": "input", "policy": "drop"}
+    jumps = [
+        {
+            "rule": {
+                "family": "ip",
+                "table": "x",
+                "chain": f"c{n}",
+                "expr": [{"jump": {"target": f"c{n + 1}"}}],
+            }
+        }
+        for n in range(15)
+        for _ in range(20)
+    ]
+    assert len(closed([{"chain": base}, *jumps], OWN, ("lan0",), (80,), (4, 6), {})) == 1

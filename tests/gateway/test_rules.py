@@ -792,7 +792,7 @@ def test_a_firewall_that_closes_the_filter_s_ports_and_what_it_lacks(net: Networ
     net.nft.run(CLOSED)
 
     def said() -> list[str]:
-        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6))
+        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6), {})
 
     try:
         with pytest.raises(TimeoutError):
@@ -818,7 +818,7 @@ def test_a_firewall_that_looks_for_the_way_back_by_the_mark(net: Network, f: Fam
     )
 
     def said() -> list[str]:
-        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6))
+        return closed(control.all_rules(net.nft), setup_of(plan), ("lan0",), (80, 443), (4, 6), {})
 
     try:
         with pytest.raises(TimeoutError):

@@ -22,7 +22,9 @@ from urlward.gateway.system import (
     unmet,
     unnamed_uppers,
     unnumbered_interfaces,
+    unseen_rules,
     vrf_interfaces,
+    ways_out,
 )
 
 INET6 = """\
@@ -88,6 +90,16 @@ def test_what_the_kernel_is_not_set_to(proc: Path) -> None:
     assert [*unmet((4, 6), proc, shared=True)][-1].endswith(f"sysctl -w {LIBERAL}=1")
     path.write_text("1\n")
     assert list(unmet((4, 6), proc, shared=True)) == lines
+
+
+def test_rules_that_nftables_does_not_show(tmp_path: Path) -> None:
+    folder = tmp_path / "thread-self/net"
+    folder.mkdir(parents=True)
+    (folder / "ip_tables_names").write_text("")
+    assert unseen_rules(tmp_path) == []
+    (folder / "ip6_tables_names").write_text("nat\nfilter\n")
+    (line,) = unseen_rules(tmp_path)
+    assert line.startswith("ip6tables-legacy has rules (filter, nat): ")
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -188,11 +200,15 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
             subprocess.run(f"ip addr add 192.0.2.{n * 4 + 1}/30 dev lan{n}".split(), check=True)
             subprocess.run(f"ip addr add 2001:db8:{n}::1/64 dev lan{n} nodad".split(), check=True)
         assert interfaces_to_the_world(["lan*"]) == []
+        assert ways_out() == {}
         subprocess.run(["ip", "route", "add", "198.51.100.0/24", "dev", "lan0"], check=True)
         subprocess.run(["ip", "route", "add", "default", "via", "192.0.2.6"], check=True)
         subprocess.run(["ip", "-6", "route", "add", "default", "via", "2001:db8:2::2"], check=True)
         assert interfaces_to_the_world(["lan*"]) == ["lan1", "lan2"]
         assert interfaces_to_the_world(["lan0", "lan2"]) == ["lan2"]
+        assert ways_out() == {4: "lan1", 6: "lan2"}
+        subprocess.run(["ip", "route", "replace", "blackhole", "default"], check=True)
+        assert ways_out() == {6: "lan2"}
 
 
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -216,8 +232,12 @@ def test_vlans(monkeypatch: pytest.MonkeyPatch) -> None:
         6: Link("lan0.10.7", 0, "vlan", 2),
         7: Link("far", 0, "vlan", 99),
         8: Link("vrrp.51", 0, "macvlan", 5),
+        9: Link("wan0", 0),
+        10: Link("dslite0", 0, "ip6tnl", 9),
+        11: Link("veth1", 0, "veth", 9),
     }
     monkeypatch.setattr(system, "links", lambda: links)
+    assert unnamed_uppers(["wan0"]) == {"dslite0": "wan0"}
     assert unnamed_uppers(["lan0"]) == {"lan0.10": "lan0", "br0": "lan0"}
     assert unnamed_uppers(["lan0", "lan0.10"]) == {"br0": "lan0", "lan0.10.7": "lan0.10"}
     assert unnamed_uppers(["lan0*", "br0"]) == {}
@@ -266,3 +286,9 @@ def test_packets_come_in_by_the_last_master(monkeypatch: pytest.MonkeyPatch) -> 
     assert enslaved_interfaces(["eth*", "bond0"]) == {"eth0": "br0", "eth1": "br0", "bond0": "br0"}
     assert enslaved_interfaces(["eth0", "br0"]) == {}
     assert enslaved_interfaces(["eth2"]) == {}, "its master is in another namespace, or gone meanwhile"
+    links |= {n: Link(f"ppp{n}", 4) for n in range(10, 2010)}
+    monkeypatch.setattr(system, "missing_interfaces", lambda _: [])
+    monkeypatch.setattr(system, "unnumbered_interfaces", lambda *_: [])
+    *first, last = interface_faults(["ppp*"])
+    assert first == [f"ppp{n} is a port of br0" for n in range(10, 15)]
+    assert last == "and so for 1995 interfaces more"

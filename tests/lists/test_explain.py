@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.support import matcher
 from lists.policy_support import config, found
 from urlward.config.problem import SettingError
-from urlward.lists.explain import explain, parse_time
+from urlward.lists.explain import Checker, explain, parse_time
 from urlward.policy.policy import Policy
 
 CLIENT, STRANGER = "192.0.2.5", "203.0.113.5"
@@ -48,7 +49,7 @@ def test_what_decided_and_what_would_have(policy: Policy) -> None:
         found("games", rank=5, entry="g-1"),
         found("trial", rank=9, entry="t-1"),
     ]
-    explained = explain(policy, {HOST: several}, CLIENT, LESSON)
+    explained = explain(policy, [(HOST, several)], CLIENT, LESSON)
     assert explained.as_text() == (
         "block for 192.0.2.5, in group classrooms (group.0.networks.0), at 2026-11-25T09:00:00Z\n"
         "  decided by  block   domain g-1 in games on listed.test: by group.0.rule.0, schedule lessons\n"
@@ -62,7 +63,7 @@ def test_what_decided_and_what_would_have(policy: Policy) -> None:
 
 
 def test_what_would_have_at_another_time(policy: Policy) -> None:
-    explained = explain(policy, {HOST: [found("games", entry="g-1")]}, CLIENT, EVENING)
+    explained = explain(policy, [(HOST, [found("games", entry="g-1")])], CLIENT, EVENING)
     assert explained.as_text() == (
         "pass for 192.0.2.5, in group classrooms (group.0.networks.0), at 2026-11-25T19:00:00Z\n"
         "  nothing listed counts\n"
@@ -86,10 +87,10 @@ def test_a_rule_behind_the_one_that_decides_is_not_told(tmp_path: Path) -> None:
     from = "00:00"
     to = "00:01"
     """
-    explained = explain(Policy(config(tmp_path, text)), {HOST: [found("games")]}, CLIENT, LESSON)
+    explained = explain(Policy(config(tmp_path, text)), [(HOST, [found("games")])], CLIENT, LESSON)
     assert explained.decided is not None
     assert (explained.decided.rule, explained.decided.resting) == ("rule.0", ())
-    explained = explain(Policy(config(tmp_path, text)), {HOST: [found("other")]}, CLIENT, LESSON)
+    explained = explain(Policy(config(tmp_path, text)), [(HOST, [found("other")])], CLIENT, LESSON)
     assert explained.decided is not None
     assert (explained.decided.rule, explained.decided.resting) == ("", ("rule.1",))
 
@@ -109,7 +110,7 @@ def test_a_rule_that_says_only_then(tmp_path: Path) -> None:
     from = "00:00"
     to = "00:01"
     """
-    explained = explain(Policy(config(tmp_path, text)), {HOST: [found("games", "x")]}, CLIENT, LESSON)
+    explained = explain(Policy(config(tmp_path, text)), [(HOST, [found("games", "x")])], CLIENT, LESSON)
     assert explained.decided is None
     assert (
         "  not by      pass    domain e-1 x in games on listed.test: "
@@ -122,7 +123,7 @@ def test_a_rule_that_says_only_then(tmp_path: Path) -> None:
 
 def test_exceptions(policy: Policy) -> None:
     several = [found("phishing", rank=9), found("phishing", action="allow", entry="z-1"), found("never")]
-    explained = explain(policy, {HOST: several}, STRANGER, LESSON)
+    explained = explain(policy, [(HOST, several)], STRANGER, LESSON)
     assert explained.verdict.action == "allow"
     assert explained.decided is not None
     assert (explained.decided.verdict.entry, explained.decided.reason) == ("z-1", "an exception")
@@ -136,14 +137,24 @@ def test_exceptions(policy: Policy) -> None:
 def test_a_block_on_one_host_is_not_excused_on_another(policy: Policy) -> None:
     on = {"a.test": [found("phishing", action="allow")], "b.test": [found("phishing", entry="b-1")]}
     for hosts in (on, dict(reversed(on.items()))):
-        explained = explain(policy, hosts, STRANGER, LESSON)
+        explained = explain(policy, list(hosts.items()), STRANGER, LESSON)
         assert explained.verdict.action == "block"
         assert explained.decided is not None
         assert explained.decided.host == "b.test"
 
 
+def test_another_reading_of_a_request_is_decided_on_by_itself(policy: Policy) -> None:
+    lists = matcher(games=[f"{HOST} id=g-1"], other=[f"http://{HOST}/a id=o-1"])
+    checker, url = Checker(lists, policy, CLIENT, EVENING), f"http://{HOST}/a/"
+    explained, _ = checker.explain(url)
+    assert checker.check(url)["id"] == "o-1"
+    assert explained.decided is not None
+    assert explained.decided.verdict.entry == "o-1"
+    assert [one.verdict.entry for one in explained.others] == ["g-1"]
+
+
 def test_nothing_found(policy: Policy) -> None:
-    explained = explain(policy, {}, "", LESSON)
+    explained = explain(policy, [], "", LESSON)
     assert explained.as_text() == (
         "pass for a client, in no group, at 2026-11-25T09:00:00Z\n"
         "  nothing listed counts\n"
@@ -153,7 +164,7 @@ def test_nothing_found(policy: Policy) -> None:
 
 
 def test_json(policy: Policy) -> None:
-    shown = explain(policy, {HOST: [found("games", "x", entry="g-1")]}, CLIENT, LESSON).as_json()
+    shown = explain(policy, [(HOST, [found("games", "x", entry="g-1")])], CLIENT, LESSON).as_json()
     assert json.loads(json.dumps(shown)) == shown
     assert shown == {
         "verdict": "block",
@@ -197,7 +208,7 @@ def test_it_explains_what_is_decided(
     text = '[[rule]]\nlists = ["games"]\naction = "allow"\n[[rule]]\ncategories = ["x"]\naction = "monitor"'
     policy = Policy(config(folder, text), {"trial": "monitor", "never": "allow"})
     decided = policy.view(CLIENT, now).decide(several)
-    explained = explain(policy, {HOST: several}, CLIENT, now)
+    explained = explain(policy, [(HOST, several)], CLIENT, now)
     assert explained.verdict == decided
     if decided.action == "pass":
         assert explained.decided is None

@@ -204,14 +204,35 @@ def test_what_a_killed_one_leaves_is_cleared_by_the_next(base: Path, killed: boo
 
 
 def test_what_is_no_folder_of_a_filter_is_left_alone(base: Path) -> None:
-    being_made, link, file = base / f".{PREFIX}made", base / f"{PREFIX}link", base / f"{PREFIX}file"
-    being_made.mkdir()
-    link.symlink_to(being_made)
+    hidden, link, file = base / f".{PREFIX}other", base / f"{PREFIX}link", base / f"{PREFIX}file"
+    hidden.mkdir()
+    link.symlink_to(hidden)
     file.touch()
     RunFolder().close()
-    assert being_made.is_dir()
+    assert hidden.is_dir()
     assert link.is_symlink()
     assert file.is_file()
+
+
+@pytest.mark.parametrize("by", ["another user", "another start"])
+def test_somebody_comes_between(by: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = tempfile.mkdtemp
+    made: list[Path] = []
+
+    def seen(**named: str) -> str:
+        path = Path(make(**named))
+        made.append(path)
+        if by == "another user":  # who sees its name, and takes the one that it may get next
+            (base / path.name.removeprefix(".") / "taken").mkdir(parents=True)
+        elif len(made) == 1:
+            RunFolder().close()
+        return str(path)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", seen)
+    run = RunFolder()
+    assert folders(base) == [run.path]
+    run.close()
+    assert not list(base.iterdir())
 
 
 def test_a_copy_of_the_process_does_not_end_it(run: RunFolder) -> None:

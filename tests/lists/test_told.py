@@ -12,6 +12,7 @@ import pytest
     [
         "urlward.service.process",
         "urlward.feeds.refresh",
+        "urlward.lists.allows",
     ],
 )
 def test_a_parent_that_has_ended(module: str, said: bytes) -> None:

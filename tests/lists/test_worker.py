@@ -4,9 +4,12 @@ import fcntl
 import io
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import termios
+import threading
 from array import array
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,19 @@ def test_it_answers(path: Path) -> None:
 def test_a_parent_that_ended_before_it_began_wants_nothing(path: Path) -> None:
     done = run(path, parent=os.getppid())
     assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_where_there_is_room_for_the_process_alone_it_ends(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    processes: list[subprocess.Popen[bytes]] = []
+    monkeypatch.setattr(threading.Thread, "start", no_room)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        worker.ask(feeds_feed.MODULE, json.loads(request(path)), started=processes.append, computes=True)
+    assert processes[0].returncode == -signal.SIGKILL
 
 
 PARENT = """
@@ -120,6 +136,7 @@ def test_what_is_meant_for_its_parent_is_not_for_it(
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
     monkeypatch.setattr(worker.signal, "signal", lambda number, _: ignored.append(number))
     monkeypatch.setattr(os, "nice", nice.append)
+    monkeypatch.setattr(os, "getpriority", lambda *_: 0)  # ours may be nice
     monkeypatch.setattr("urlward.process.end_with_parent", lambda _: None)  # ours is none of its business
     assert worker.read_request() == asked
     assert set(ignored) >= {worker.signal.SIGHUP, worker.signal.SIGINT}
@@ -130,14 +147,19 @@ def ask(path: Path, **more: Any) -> dict[str, Any]:
     return worker.ask(feeds_feed.MODULE, json.loads(request(path)), **more)
 
 
-def test_a_process_that_does_not_survive(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(OSError, match="the process that compiles it ended with 1"):
+@pytest.mark.parametrize(
+    ("code", "how"), [("exit 1", "ended with 1"), ("kill -9 $$", "was ended by signal 9 (out of memory?)")]
+)
+def test_a_process_that_does_not_survive(
+    code: str, how: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "module_command", lambda _: ["sh", "-c", code])
+    with pytest.raises(OSError, match=re.escape(f"the process that compiles it {how}")):
         ask(path)
     own = Feed.named(path, Key(SECRET), ErrorBudget(), "auto", (), path.parent / "state")
     outcome = own.refresh(first=True)
     assert (outcome.state, outcome.reason) == ("failed", "system")
-    assert outcome.error == f"{path}: the process that compiles it ended with 1"
+    assert outcome.error == f"{path}: the process that compiles it {how}"
 
 
 def test_a_process_that_hangs_is_ended(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

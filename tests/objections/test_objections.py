@@ -115,6 +115,9 @@ def test_what_is_held_stays(tmp_path: Path, key: Key) -> None:
     add_objection(tmp_path, key, "0000-0000-0000", "not", client="", now=NOW)
     assert purge_objections(tmp_path, 1, NOW + 2 * DAY, {REFERENCE}) == 1
     assert read_objections(tmp_path) == [held]
+    # Nor is one deleted whose hold whoever deletes has not heard of yet.
+    hold(tmp_path, REFERENCE, int(NOW + 3 * DAY), "asked for", "ann", now=NOW)
+    assert purge_objections(tmp_path, 1, NOW + 2 * DAY) == 0
 
 
 def test_nothing_is_made_where_nothing_is_kept(tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def test_a_reason_is_words_and_not_the_host(tmp_path: Path, why: str) -> None:
 def test_what_cannot_be_an_entry_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(UrlwardError, match=r"^not a URL or host: no host$"):
         allow(tmp_path, "http://")
+    with pytest.raises(UrlwardError, match=r"^servers take this URL for more than one page"):
+        allow(tmp_path, f"http://{HOST}/a/b/.")
     assert list(tmp_path.iterdir()) == []
 
 

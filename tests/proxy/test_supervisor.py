@@ -391,8 +391,13 @@ def test_a_reload_gives_up_a_new_worker_that_hangs(
         runs = one._workers[0]
         for code in (HANGS, WORKER.replace("    worker = Worker()", f"    {HANGS}")):
             one._command = [sys.executable, "-c", code]
-            monkeypatch.setattr(child, "START_WITHIN", 3.0)
-            reload(one)
+            one._renew_again = True
+            one._look()
+            if code != HANGS:  # however long its start takes
+                look(one, lambda: one._coming is not None and one._plan is one._coming.plan, "its plan")
+            with monkeypatch.context() as patched:
+                patched.setattr(child, "START_WITHIN", 0.5)
+                look(one, lambda: one._renewal is None, "the reload")
             assert one._workers == {0: runs}
             assert runs.lives
             look(one, lambda: not one._leaving, "the end of the new one")

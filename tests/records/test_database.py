@@ -154,6 +154,23 @@ def test_purge(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     assert database.purge({"block": 2, "list": 5}, now) == 1
 
 
+def test_what_is_held_while_a_purge_is_under_way_stays(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 3)
+    blocks = [an_event(n) for n in range(10)]
+    database.write(blocks)
+
+    def hold(_: float) -> None:
+        left = database.find(EventQuery())
+        database.hold({left[0].reference: START + 9 * DAY}, node("gw1"))
+
+    monkeypatch.setattr(database, "_pause", hold)
+    now = START + 3 * DAY
+    assert database.purge({"block": 2}, now) == 9
+    assert database.find(EventQuery()) == [blocks[9]]
+
+
 def test_the_version_of_a_list_stays_with_what_it_listed(database: Database) -> None:
     evidence, others = versions()
     database.write([*evidence, *others])

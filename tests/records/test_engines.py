@@ -150,7 +150,7 @@ def test_a_url_in_a_file(tmp_path: Path) -> None:
     path.write_text(f"postgresql://u:{SECRET}@db.example/records?connect_timeout=3\n")
     engine = open_postgresql(table)
     assert engine.url.render_as_string(hide_password=False) == (
-        f"postgresql+psycopg://u:{SECRET}@db.example/records?connect_timeout=3&keepalives_count=5"
+        f"postgresql+psycopg://u:{SECRET}@db.example/records?client_encoding=utf8&connect_timeout=3&keepalives_count=5"
         "&keepalives_idle=10&keepalives_interval=2&tcp_user_timeout=10000"
     )
     assert SECRET not in repr(engine)
@@ -215,6 +215,31 @@ def test_a_server_that_may_only_be_read_from_is_left_for_the_one_that_follows_it
             connection.execute(text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
             write()
     other.dispose()
+    database.close()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_with_defaults_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgresql_url: str, encoding: str
+) -> None:
+    """SQL_ASCII is what a server has that was made without a locale, and keeps any."""
+    own = open_server(postgresql_url, "here").execution_options(isolation_level="AUTOCOMMIT")
+    name = f"{own.url.database}_{encoding.lower()}"
+    with own.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0"))
+        connection.execute(text(f"ALTER DATABASE {name} SET client_encoding = 'LATIN1'"))
+        connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_isolation = serializable"))
+    own.dispose()
+    monkeypatch.setenv("RECORDS_URL", postgresql_url.replace(own.url.database or "", name))
+    if encoding == "LATIN1":
+        with pytest.raises(StoreError, match=r"encoding UTF8 is needed, and this one has LATIN1$"):
+            open_database(BY_ENVIRONMENT, tmp_path)
+        return
+    database = open_database(BY_ENVIRONMENT, tmp_path)
+    database.write([an_event(0, category="азарт €")])
+    assert database.find(EventQuery(category="азарт €")) == [an_event(0, category="азарт €")]
+    with database.engine.connect() as connection:
+        assert connection.execute(text("SHOW transaction_isolation")).scalar() == "read committed"
     database.close()
 
 

@@ -191,6 +191,24 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
         opened(tmp_path / "log" / "records.jsonl")
 
 
+def test_what_is_held_while_a_purge_is_under_way_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    store = JsonlStore(path, 1, 3, lambda: held)
+    events = [an_event(n) for n in range(3)]
+    for event in events:
+        store.write([event])
+    keep_only = module._keep_only
+
+    def then_held(file: Path, stays: Callable[[Mapping[str, Any]], bool]) -> int:
+        count = keep_only(file, stays)
+        held.append(events[1].reference)
+        return count
+
+    monkeypatch.setattr(module, "_keep_only", then_held)
+    assert store.purge({"block": 1}, START + 3 * DAY) == 2
+    assert store.evidence(held) == [events[1]]
+
+
 def test_purge_misses_nothing_where_files_are_rotated_meanwhile(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -652,8 +652,8 @@ _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
 _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
 """Name of a log that others have followed."""
-_ADDED = re.compile(r"(.+?)[.\-_]\d[\d.\-_T:Z]*", re.DOTALL)
-"""What is added to a log's name as it is rotated."""
+_ADDED = re.compile(r"(.+?)(\.\d{1,4}|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
+"""Name of a log, and what is added to that as it is rotated, or each day."""
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -970,25 +970,28 @@ class FileReader:
             self._merger.fill(read)
 
     def _gaps_before(self, first: int) -> list[Gap]:
-        """What is not read of the log that was before this one, which begins at a time; and of others between
+        """What is not read of logs that were before this one, which begins at a time; and of others between
         them, if there can be any."""
-        known = [
+        earlier = [
             replace(one, last=min(one.last or one.read, one.read))
             for one in self._known
             if one.first < first and (one.path == self._source.path or (one.last and self._is_of(one.path)))
         ]
-        before = max(known, key=lambda one: (one.last, one.id), default=None)
-        if before is None:
+        if not earlier:
             return []
-        since = before.last - before.last % SECOND
-        gap = Gap(self._source.id, self._source.path, since, first)
-        if self._may_go_on(before):
-            # The first that is told may be late.
-            gap = replace(gap, file=before.id, until=max(first, since + SECOND))
-        elif not self._has_unread(gap):
-            return []
-        self.result.left = before.read
-        return [gap]
+        before = max(earlier, key=lambda one: (one.last, one.id))
+        gaps = []
+        for one in earlier:
+            since = one.last - one.last % SECOND
+            gap = Gap(self._source.id, self._source.path, since, first)
+            # Two nodes may have logs at one path.
+            if (one is before or one.path == self._source.path) and self._may_go_on(one):
+                # The first that is told may be late.
+                gaps.append(replace(gap, file=one.id, until=max(first, since + SECOND)))
+            elif one is before and self._has_unread(gap):
+                gaps.append(gap)
+        self.result.left = before.read if gaps else 0
+        return gaps
 
     def _may_go_on(self, before: ReadingPosition) -> bool:
         """Whether something may have been written to a log since it was read, before this one began."""

@@ -34,6 +34,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 from sqlalchemy import table as named_table
 
@@ -215,8 +216,14 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     with store.changing() as connection:
         lost = Counter({holds.name: connection.execute(delete(holds).where(holds.c.until <= now)).rowcount})
         held = _held_and_over(connection, before, now)
-        for table, over in _ended(before):
-            lost.update(_deleted(connection, table, over))
+        for limit, some in _limits(before):
+            gone = Counter[str]()
+            for table, over in _ended(limit, some):
+                gone.update(_deleted(connection, table, over))
+            # What is held comes back.
+            if gone.total() > sum(some is None or row.source in some for _, row in held):
+                _note_purged(connection, limit, some)
+            lost.update(gone)
         stays = Counter(_place_of(connection, table, row) for table, row in held)
         # What is held is still there, so that nothing is lost by a second copy in the files.
         for part in _noted(connection, lost - stays):
@@ -297,6 +304,7 @@ def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: 
     limit = _limit_of_all(connection, before)
     if limit is None or not all(one.has_ended_before(limit) for one in doomed):
         return 0
+    _note_purged(connection, limit, None)
     for one in doomed:
         connection.execute(text(f"DROP TABLE {one.name}"))
         connection.execute(delete(unwiped).where(unwiped.c.part == one.name))
@@ -352,7 +360,7 @@ def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bo
     """
     with store.reading() as connection:
         left = len(_held_and_over(connection, before, now)) + 1
-        for table, over in _ended(before):
+        for table, over in _all_ended(before):
             left -= len(connection.execute(select(table.c.start).where(over).limit(left)).all())
             if left <= 0:
                 return True
@@ -364,7 +372,7 @@ def _held_and_over(connection: Connection, before: Before, now: int) -> list[Fou
     held = held_rows(connection, now)
     key = (current.c.place, current.c.first_port, current.c.source)
     keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
-    over = or_(false(), *(one for table, one in _ended(before) if table is current))
+    over = or_(false(), *(one for table, one in _all_ended(before) if table is current))
     ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
     def is_over(table: Table, row: Row[Any]) -> bool:
@@ -395,14 +403,26 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
     return min((start for start in found.values() if start is not None), default=None)
 
 
-def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
-    """Conditions for expired rows, table by table, in pieces that an index finds."""
+def _all_ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """Conditions for expired rows of all sources, as `_ended`."""
     for limit, some in _limits(before):
-        for span, size in enumerate(SPANS):
-            first = span << 40
-            cells = assignments.c.cell.between(first, first + max(limit, 0) // size)
-            yield assignments, and_(cells, assignments.c.end < limit, *_of(assignments, some))
-        yield current, and_(_over(limit), *_of(current, some))
+        yield from _ended(limit, some)
+
+
+def _ended(limit: int, some: list[int] | None) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """Conditions for rows of some sources that expired before a time, table by table, in pieces that an index
+    finds."""
+    for span, size in enumerate(SPANS):
+        first = span << 40
+        cells = assignments.c.cell.between(first, first + max(limit, 0) // size)
+        yield assignments, and_(cells, assignments.c.end < limit, *_of(assignments, some))
+    yield current, and_(_over(limit), *_of(current, some))
+
+
+def _note_purged(connection: Connection, limit: int, some: list[int] | None) -> None:
+    """Note before when what had ended is deleted: it is not known any more that there was nobody else."""
+    mine = [sources.c.id.in_(some)] if some is not None else []
+    connection.execute(update(sources).where(sources.c.purged < limit, *mine).values(purged=limit))
 
 
 def _limits(before: Before) -> list[tuple[int, list[int] | None]]:

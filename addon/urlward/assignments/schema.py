@@ -155,6 +155,15 @@ def cells_at(since: int, until: int) -> list[range]:
     ]
 
 
+def cells_from(since: int, until: int, longest: int) -> list[range]:
+    """Index cells of the intervals that began at some time from one to another, and lasted no longer than so
+    many ms."""
+    return [
+        range(span << _SHIFT | max(0, since) // size, (span << _SHIFT | until // size) + 1)
+        for span, size in enumerate(SPANS[: min(bisect_left(SPANS, longest), len(SPANS) - 1) + 1])
+    ]
+
+
 def partition_of(cell: int) -> Stretch:
     """The partition that has a cell."""
     span, number = cell >> _SHIFT, cell & (1 << _SHIFT) - 1
@@ -392,10 +401,12 @@ sources = Table(
     Column("read", BigInteger, nullable=False),
     Column("node", Text, nullable=False),
     Column("days", Integer, nullable=False),
+    Column("purged", BigInteger, nullable=False),
 )
 """``path``: of the file that something was taken from last. ``read``: up to when it is read, in ms. ``node``:
 that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
-it for; empty and 0 where none has said so."""
+it for; empty and 0 where none has said so. ``purged``: before which what had ended is deleted, in ms, or
+0."""
 
 files = Table(
     "assignment_files",
@@ -620,15 +631,7 @@ def _to_4(connection: Connection) -> None:
     ):
         connection.execute(text(statement))
     keep_no_samples(connection, *(assignments.c[name] for name in PERSONAL))
-    granted = connection.execute(
-        text(
-            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
-            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
-            " WHERE oid = 'assignments_before'::regclass AND grantee <> relowner"
-        )
-    ).all()
-    for privilege, role in granted:
-        connection.execute(text(f"GRANT {privilege} ON assignments TO {role}"))
+    _grant_as(connection, "assignments_before", "assignments")
     make_partitions(connection, _old_partitions(connection, "assignments_before"))
     connection.execute(
         text(f"INSERT INTO assignments ({columns}) SELECT {columns} FROM assignments_before")  # noqa: S608
@@ -642,13 +645,52 @@ def _to_4(connection: Connection) -> None:
     connection.execute(delete(unwiped).where(unwiped.c.part == PART))
 
 
+def _grant_as(connection: Connection, before: str, table: str) -> None:
+    """Grant what roles may do with one table on another, in PostgreSQL."""
+    granted = connection.execute(
+        text(
+            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
+            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
+            " WHERE oid = to_regclass(:before) AND grantee <> relowner"
+        ),
+        {"before": before},
+    ).all()
+    for privilege, role in granted:
+        connection.execute(text(f"GRANT {privilege} ON {table} TO {role}"))
+
+
 def _to_5(connection: Connection) -> None:
-    """Upgrade to version 5: what is not read of logs that were rotated, and from when to when files tell."""
-    for name, kind in (("first", "BIGINT"), ("last", "BIGINT"), ("ended", "INTEGER")):
-        connection.execute(text(f"ALTER TABLE assignment_files ADD COLUMN {name} {kind} NOT NULL DEFAULT 0"))
+    """Upgrade to version 5: what is not read of logs that were rotated, from when to when files tell, and
+    before when what had ended is deleted."""
+    for table, column in (
+        ("assignment_files", "first BIGINT"),
+        ("assignment_files", "last BIGINT"),
+        ("assignment_files", "ended INTEGER"),
+        ("assignment_sources", "purged BIGINT"),
+    ):
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT 0"))
         if connection.dialect.name == "postgresql":
-            connection.execute(text(f"ALTER TABLE assignment_files ALTER COLUMN {name} DROP DEFAULT"))
+            name = column.partition(" ")[0]
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    # What was rotated long ago is not looked for: of each path the log that was read last alone.
+    connection.execute(
+        text(
+            "UPDATE assignment_files SET ended = 1 WHERE EXISTS (SELECT 1 FROM assignment_files f"
+            " WHERE f.source = assignment_files.source AND f.path = assignment_files.path"
+            " AND f.read > assignment_files.read)"
+        )
+    )
+    if connection.dialect.name != "postgresql":
+        gaps.create(connection)
+        return
+    owner = connection.scalar(
+        text("SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass(:table)"),
+        {"table": files.name},
+    )
+    connection.execute(text(f"SET LOCAL ROLE {owner}"))
     gaps.create(connection)
+    _grant_as(connection, files.name, gaps.name)
+    connection.execute(text("RESET ROLE"))
 
 
 def _old_partitions(connection: Connection, table: str) -> set[Stretch]:

@@ -18,6 +18,8 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
+    func,
     insert,
     or_,
     select,
@@ -27,6 +29,7 @@ from sqlalchemy import (
 from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
+    MOST_APART,
     SESSIONS_APART,
     AssignmentError,
     Ending,
@@ -35,6 +38,7 @@ from urlward.assignments.interval import (
     SightingSource,
     length_of,
     ms_text,
+    place_of,
     places_of,
 )
 from urlward.assignments.schema import (
@@ -47,11 +51,13 @@ from urlward.assignments.schema import (
     assignments,
     cell_of,
     cells_at,
+    cells_from,
     check_owner,
     current,
     files,
     formulas,
     gaps,
+    holds,
     lengths,
     locking,
     make_partitions,
@@ -82,7 +88,7 @@ _TRIES = 10
 _HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
 
 
-_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
+_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0, "purged": 0}
 """What a source has of which nothing was read yet."""
 
 
@@ -377,6 +383,18 @@ class AssignmentStore:
             by_id = {row.id: row for row in connection.execute(select(sources))} if found else {}
         return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
 
+    def deleted_before(self) -> int:
+        """Time before which something that had ended is deleted, in ms; 0 for none."""
+        with self.reading() as connection:
+            return connection.scalar(select(func.max(sources.c.purged))) or 0
+
+    def keeps(self, address: str, port: int | None, since: int, until: int) -> bool:
+        """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
+        near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
+        mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
+        with self.reading() as connection:
+            return bool(connection.scalar(select(exists().where(mine))))
+
     def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
         """Rows of `current` for some places, or for some sessions."""
         found: dict[Key, Held] = {}
@@ -536,6 +554,8 @@ class AssignmentStore:
                     source=source.id, file=gap.file, path=gap.path, since=gap.since, until=gap.until
                 )
             )
+            # Nothing is missing of it twice, unless it is read on.
+            connection.execute(update(files).where(files.c.id == gap.file).values(ended=1))
         _count(connection, source, changes, now)
         return new
 
@@ -695,10 +715,32 @@ def rows_in_force(
     for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
         near = between(start - _BACK, start + _BACK)
         found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
-    for start, first in {(row.start, row.first_port) for _, row in found if row.ending == Ending.NEXT}:
-        near = between(start, start + SESSIONS_APART, first)
-        found += [one for one in near if one[1].ending == Ending.TOLD]
+    found += _own_ends(connection, [row for _, row in found if row.ending == Ending.NEXT])
     return [*dict.fromkeys(found)]
+
+
+def _own_ends(connection: Connection, ended: list[Row[Any]]) -> list[tuple[Table, Row[Any]]]:
+    """Rows with the own ends of what is known to have ended as the next one's began."""
+    starts: dict[tuple[Any, ...], list[int]] = {}
+    cells: set[int] = set()
+    for row in ended:
+        starts.setdefault(_whose(row), []).append(row.start)
+        near = row.start - SESSIONS_APART, row.start + SESSIONS_APART
+        for some in cells_from(*near, row.end - row.start + SESSIONS_APART):
+            cells.update(some)
+    mine = and_(
+        assignments.c.place.in_({row.place for row in ended}), assignments.c.ending == int(Ending.TOLD)
+    )
+    return [
+        (assignments, row)
+        for some in batched(sorted(cells), _MANY)
+        for row in connection.execute(select(assignments).where(assignments.c.cell.in_(some), mine))
+        if any(abs(row.start - start) <= SESSIONS_APART for start in starts.get(_whose(row), ()))
+    ]
+
+
+def _whose(row: Row[Any]) -> tuple[Any, ...]:
+    return row.source, row.network, row.first_port, row.last_port, row.subscriber, row.session
 
 
 def _in_cells(since: int, until: int) -> ColumnElement[bool]:

@@ -20,7 +20,7 @@ from urlward.assignments.store import AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
-    Ending.MISSED,
+    Ending.MISSED, Ending.DELETED,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 
@@ -95,7 +95,10 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     gaps = [gap for gap in store.gaps() if gap.since <= until]
     missing: set[Gap] = set()
     try:
-        found = _found(store, question, gaps, missing)
+        deleted = store.deleted_before()
+        if deleted and store.keeps(question.address, question.port, since, until):
+            deleted = 0  # all that answers for it is there, behind a translator too
+        found = _found(store, question, gaps, missing, deleted)
         by_formula = computed(store, question.address, question.port, since, until)
         if not found and (by_formula or not gaps):
             missing.clear()
@@ -107,7 +110,7 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
                 continue
             inner, inside = replace(question, address=interval.subscriber, port=None), set[Gap]()
             others = [gap for gap in gaps if gap.source != interval.source.id]
-            holders = _found(store, inner, others, inside)
+            holders = _found(store, inner, others, inside, deleted)
             missing |= inside
             candidates += [Holder(one, interval) for one in holders]
             if not holders:
@@ -120,7 +123,7 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
 
 
 def _found(
-    store: AssignmentStore, question: WhoQuestion, gaps: list[Gap], missing: set[Gap]
+    store: AssignmentStore, question: WhoQuestion, gaps: list[Gap], missing: set[Gap], deleted: int
 ) -> list[Interval]:
     """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt.
 
@@ -129,6 +132,7 @@ def _found(
         question: that is asked.
         gaps: that began before its time was over.
         missing: to which those of them are added that put something in doubt.
+        deleted: time before which something is deleted, in ms; 0 for none.
     """
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
@@ -149,7 +153,12 @@ def _found(
             found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
-    return _in_doubt_behind(gaps, found, since, until, missing) if gaps else found
+    found = _in_doubt_behind(gaps, found, since, until, missing) if gaps else found
+    certain = [one for one in found if one.ending not in _IN_DOUBT]
+    before = _second_before(since)
+    if deleted <= before or _is_covered(certain, before, since):
+        return found
+    return [replace(one, ending=Ending.DELETED) if one in certain else one for one in found]
 
 
 def _in_doubt_behind(
@@ -167,7 +176,7 @@ def _in_doubt_behind(
         else:
             shown.append(replace(one, ending=Ending.MISSED))
     # Where nobody is known to have had it, somebody may have that is not known; in all of a second, too.
-    before = since - since % SECOND - 1
+    before = _second_before(since)
     bare = [
         gap for gap in gaps if not _is_covered(certain, max(before, gap.since), min(until, gap.until - 1))
     ]
@@ -184,6 +193,11 @@ def _may_change(gap: Gap, one: Interval) -> bool:
     # A session's own end, or what is said of it later, tells that it went on.
     proved = one.end if one.ending == Ending.TOLD else one.seen
     return not (one.session and proved >= min(gap.until, one.end))
+
+
+def _second_before(at: int) -> int:
+    """The last of the second before, in ms: who had it then may have had it in all of this one."""
+    return at - at % SECOND - 1
 
 
 def _is_covered(some: list[Interval], since: int, until: int) -> bool:
@@ -247,8 +261,8 @@ def gap_text(name: str, gap: Gap) -> str:
         gap: of it.
     """
     return (
-        f"{name}'s log {gap.path} was rotated before it was read to its end: import the rotated file, for"
-        f" {ms_text(gap.since)} to {ms_text(gap.until)} is not known"
+        f"{name}'s log {gap.path} was rotated before it was read to its end: import the rotated file:"
+        f" {ms_text(gap.since)} to {ms_text(gap.until)} is missing"
     )
 
 

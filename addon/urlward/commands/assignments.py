@@ -413,7 +413,7 @@ def _status(args: argparse.Namespace) -> int:
             print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}{found}")
         for gap in source["missing"]:
             print(
-                f"  {gap['path']}: rotated before it was read to its end: import the rotated file, for"
-                f" {gap['from']} to {gap['to']} is not known"
+                f"  {gap['path']}: rotated before it was read to its end: import the rotated file:"
+                f" {gap['from']} to {gap['to']} is missing"
             )
     return DONE

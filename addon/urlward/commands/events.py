@@ -75,7 +75,7 @@ def add_events_commands(command: Command) -> None:
 
 def _events(args: argparse.Namespace) -> int:
     query = _query(args, time.time())
-    database = _database(args)
+    database = _database(args, query)
     write = _writer(args, sys.stdout)
     try:
         if args.follow:
@@ -170,13 +170,17 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
         raise UrlwardError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
 
 
-def _database(args: argparse.Namespace) -> "Database":
+def _database(args: argparse.Namespace, query: EventQuery) -> "Database":
     from urlward.records.database import open_database
 
     records, state = recorded(args)
     if (table := searchable(records)) is None:
         where = args.config or SYSTEM
         raise UrlwardError(f"{where}: no store of kind sqlite or postgresql, which alone can be asked")
+    if query.client and "/" not in query.client and not query.client.isalnum() and records.privacy != "full":
+        # That nothing is found is not to be taken for that there is nothing of whoever asks.
+        what = f'privacy = "{records.privacy}": events have no whole address of a client'
+        print(f"urlward: {what}; how one is found is in urlward help retention", file=sys.stderr)
     return open_database(table, state, make=False)
 
 

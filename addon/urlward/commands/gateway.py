@@ -112,7 +112,7 @@ def _up(args: argparse.Namespace) -> int:
     from urlward.gateway.firewalls import clamps, closed
     from urlward.gateway.nft import Nft
     from urlward.gateway.rules import planned, setup_of
-    from urlward.gateway.system import unmet
+    from urlward.gateway.system import unmet, unseen_rules, ways_out
 
     config = _config(args)
     with located(config):
@@ -121,16 +121,17 @@ def _up(args: argparse.Namespace) -> int:
         before = control.up(nft, made.plan, replace=args.replace)
     gateway = made.plan.gateway
     sizes, lacking = set[int](), list[str]()
-    with suppress(UrlwardError, ValueError):  # advice; the rules are in force
+    with suppress(UrlwardError, ValueError, OSError):  # advice; the rules are in force
         listing = control.all_rules(nft)
         sizes = clamps(listing)
-        lacking = closed(listing, setup_of(made.plan), gateway.interfaces, gateway.ports, made.plan.families)
+        setup, families = setup_of(made.plan), made.plan.families
+        lacking = closed(listing, setup, gateway.interfaces, gateway.ports, families, ways_out())
     if sizes and (gateway.mss is None or gateway.mss > min(sizes)):
         _note(
             [f"gateway.mss: rules give TCP segments {min(sizes)} bytes, the filter's own connections do not"]
         )
     settings = unmet(made.plan.families, marks=gateway.keep_source, shared=made.plan.shared)
-    _note((*made.notes, *settings, *lacking))
+    _note((*made.notes, *settings, *lacking, *unseen_rules()))
     print(
         f"rules {'replaced' if before else 'in force'}: {', '.join(gateway.interfaces)}, "
         f"ports {', '.join(map(str, gateway.ports))} to {made.plan.listen}, "
@@ -170,6 +171,7 @@ def _status(args: argparse.Namespace) -> int:
         sysctl,
         unnumbered_interfaces,
         vrf_interfaces,
+        ways_out,
     )
 
     config = _config(args)
@@ -190,10 +192,9 @@ def _status(args: argparse.Namespace) -> int:
     shown["firewalls"] = []
     if found.setup is not None:
         families = (4, 6) if has_ipv6() else (4,)
-        with suppress(UrlwardError, ValueError):  # advice
-            shown["firewalls"] = closed(
-                control.all_rules(nft), found.setup, found.interfaces, config.gateway.ports, families
-            )
+        with suppress(UrlwardError, ValueError, OSError):  # advice
+            listing, ports = control.all_rules(nft), config.gateway.ports
+            shown["firewalls"] = closed(listing, found.setup, found.interfaces, ports, families, ways_out())
     shown |= _shared(config)
     shown["sysctl"] = {name: sysctl(name) for name in FORWARDING.values()}
     if args.json:

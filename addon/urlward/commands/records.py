@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from urlward.state.folder import found_folder, state_folder
 
 if TYPE_CHECKING:
     from urlward.records.database import Database
+    from urlward.records.holds import Evidence
     from urlward.records.store import Node
 
 _DAY_MS = 86_400_000
@@ -257,11 +258,37 @@ def _hold(args: argparse.Namespace) -> int:
         held = {reference: made.until * 1000}
         untold = in_databases(opened, lambda database: database.hold(held, stores.node))
         failed |= {str(e): "" for e in untold.values()}
+        gone, unseen = _deleted_meanwhile(reference, opened, evidence, state)
+        failed |= unseen
     try:
         hold_configured(records, state, {reference: made.until}, evidence)
     except AssignmentError as e:
         failed |= {str(e): ""} if known else {}
-    return _tell_failed(failed)
+    for line in gone:
+        print(f"urlward: {line}", file=sys.stderr)
+    return max(_tell_failed(failed), WRONG if gone else DONE)
+
+
+def _deleted_meanwhile(
+    reference: str, opened: Collection[KeepingStore], before: "Evidence", state: Path
+) -> tuple[list[str], dict[str, str]]:
+    """What a purge that was under way has deleted before it knew of a hold, and what cannot be told of it, as
+    of `_tell_failed`."""
+    from urlward.records.holds import evidence_of
+
+    failed = list[UrlwardError]()
+    for store in opened:
+        try:
+            store.check()  # waits for a purge that rewrites a file
+        except UrlwardError as e:
+            failed.append(e)
+    after = evidence_of([reference], opened, failed, state)
+    gone = []
+    for store in opened:
+        events = {*before.events.get(store.name, ())}.difference(after.events.get(store.name, ()))
+        if events and store.name in after.events:
+            gone.append(f"{store.name}: {len(events)} of what is held was deleted meanwhile")
+    return gone, {str(e): "" for e in after.errors}
 
 
 def _tell_failed(failed: Mapping[str, str]) -> int:

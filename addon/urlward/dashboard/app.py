@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tornado.httpserver import HTTPServer
-from tornado.web import Application, StaticFileHandler
+from tornado.web import Application, HTTPError, StaticFileHandler
 
 from urlward.config.tables import named_address
 from urlward.dashboard import api, edit_pages, operator_pages, pages
@@ -61,6 +61,11 @@ class _Static(StaticFileHandler):
 
     def log_exception(self, *_: Any) -> None:
         pass
+
+    def parse_url_path(self, url_path: str) -> str:
+        if "\0" in url_path:  # which no path can have
+            raise HTTPError(404)
+        return super().parse_url_path(url_path)
 
 
 ROUTES = (

@@ -201,7 +201,7 @@ class Editor:
         self._state = state
         self._reloads = reloads
         self._clock = clock
-        self._lock = threading.Lock()
+        self._saving = threading.Lock()
         self._trying = threading.Lock()
 
     def overview(self) -> Row:
@@ -266,7 +266,7 @@ class Editor:
             Its place, ``at``.
 
         Raises:
-            UrlwardError: it does not fit; nothing is written.
+            UrlwardError: it does not fit, or another change is being saved; nothing is written.
         """
         sources = self._seen_as(at, seen)
         if is_table(kind, at):
@@ -358,9 +358,12 @@ class Editor:
         if problem := _unwritable(before.path):
             raise UrlwardError(problem)
         made = self._edited(sources, number, edit)
-        self._try(made)
-        after = made.files[number].data or b""
-        with self._lock:
+        # Trying it takes seconds of a thread of the dashboard's, and the memory of all lists.
+        if not self._saving.acquire(blocking=False):
+            raise UrlwardError("Another change is being saved: try again in a moment.")
+        try:
+            self._try(made)
+            after = made.files[number].data or b""
             if self._sources().text != sources.text:
                 raise UrlwardError("The file was changed meanwhile: load the page anew.")
             if after != before.data:
@@ -369,6 +372,8 @@ class Editor:
                     self._state, who, "edited", self._clock(), file=str(before.path), table=table, keys=keys
                 )
                 _replace(before.path, after)
+        finally:
+            self._saving.release()
         if self._reloads is not None:
             self._reloads.ask()
 

@@ -76,7 +76,7 @@ def content(
     numbers = (round(settle * 1e6), closed, len(told), len(names), any_name, len(sieves))
     parts = [_NUMBERS.pack(*numbers), told, struct.pack(f"<{len(names)}I", *sorted(names))]
     for sieve in sieves:
-        parts += [_SIZE.pack(len(sieve.bits)), sieve.bits]
+        parts += [_SIZE.pack(len(sieve.bits)), bytes(sieve.bits)]
     return b"".join(parts)
 
 

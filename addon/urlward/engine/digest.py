@@ -51,7 +51,7 @@ class Key:
         KeyFileError: not 32 bytes.
     """
 
-    __slots__ = ("_record", "_seal", "id", "labels", "names", "secret", "segments")
+    __slots__ = ("_seal", "begin", "id", "labels", "names", "secret", "segments")
 
     def __init__(self, secret: bytes) -> None:
         if len(secret) != KEY_SIZE:
@@ -60,7 +60,9 @@ class Key:
         """The 32 bytes, for a process that compiles on this one's behalf."""
         self.id: bytes = derived(secret, b"urlward key id", 8)
         """8 public bytes that tell keys apart."""
-        self._record = blake2b(key=derived(secret, b"urlward record"), digest_size=DIGEST_SIZE)
+        record = blake2b(key=derived(secret, b"urlward record"), digest_size=DIGEST_SIZE)
+        self.begin: Callable[[], blake2b] = record.copy
+        """Begins a digest of a text, for where a call of `digest` is dear."""
         self._seal = derived(secret, b"urlward seal")
         self.labels = Tokens(derived(secret, b"urlward label"))
         self.names = Tokens(derived(secret, b"urlward name"))
@@ -74,7 +76,7 @@ class Key:
 
     def digest(self, text: str) -> bytes:
         """The 16-byte digest that confirms a candidate; `text` is kind and canonical form."""
-        h = self._record.copy()
+        h = self.begin()
         h.update(text.encode("latin-1"))
         return h.digest()
 
@@ -101,7 +103,7 @@ class Key:
 
     def begun(self, beginning: str) -> Callable[[], blake2b]:
         """What begins such digests, where they are so many that a call of Python's for each is dear."""
-        h = self._record.copy()
+        h = self.begin()
         h.update(beginning.encode("latin-1"))
         return h.copy
 

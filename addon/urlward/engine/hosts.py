@@ -93,7 +93,6 @@ class ListedHost(NamedTuple):
     Attributes:
         list: the list.
         keyed: number of the list's key, among those of the lists.
-        letters: of the host; a path's letters follow.
         host: the host that the rows' texts name: without ``www.``, or a parent domain.
         below: the number that its rows have (`RowTable.below`).
         groups: those that have all of its entries; None where these are so many that the path decides.
@@ -103,12 +102,15 @@ class ListedHost(NamedTuple):
 
     list: LoadedList
     keyed: int
-    letters: str
     host: str
     below: int
     groups: tuple[PageGroup, ...] | None
     subdomains: bool
     spared: Spared
+
+    def letters(self) -> str:
+        """Letters of the host; a path's letters follow."""
+        return host_letters(self.list.key, labels_of(self.host))
 
 
 class HostState(NamedTuple):
@@ -116,6 +118,8 @@ class HostState(NamedTuple):
 
     rules: tuple[Rule, ...]
     places: tuple[ListedHost, ...]
+    said: tuple[Verdict, ...] = ()
+    """The verdicts of the rules that hold for each port and at any time."""
 
 
 QUIET = HostState((), ())
@@ -185,19 +189,20 @@ class Hosts:
 
     def new_states(self, host: str) -> tuple[HostState, ...]:
         """`states` of a name that is not in `recent`."""
-        states: tuple[HostState, ...]
         if is_plain_host(host):
             # A quiet host costs less to work out than to look after in a cache that keeps order.
-            state = self._listed_state(host) if self._may_list(host) else QUIET
-            states = (state,) if state is not QUIET else ALL_QUIET
+            states: tuple[HostState, ...] = ALL_QUIET
+            if self._may_list(host) and (state := self._listed_state(host)) is not QUIET:
+                states = (state,)
         else:
             states = tuple(map(self._state, host_readings(host)))
             if all(state is QUIET for state in states):
                 states = ALL_QUIET
         if len(host) <= _LONG:
-            if len(self.recent) >= _RECENT:
-                self.recent.clear()
-            self.recent[host] = states
+            recent = self.recent
+            if len(recent) >= _RECENT:
+                recent.clear()
+            recent[host] = states
         return states
 
     def _state(self, host: str) -> HostState:
@@ -240,7 +245,10 @@ class Hosts:
             rules.extend(self._network_rules(host.strip("[]")))
         if self._guards and rules:
             rules = self._without_guarded(host, rules)
-        return HostState(tuple(rules), tuple(places)) if rules or places else QUIET
+        if not rules and not places:
+            return QUIET
+        said = [verdict for _, _, shape, verdict in rules if not shape.port and not shape.expires]
+        return HostState(tuple(rules), tuple(places), tuple(said))
 
     def _without_guarded(self, host: str, rules: list[Rule]) -> list[Rule]:
         """The rules without those by which guarded lists block what is protected, or all under a suffix."""
@@ -277,28 +285,30 @@ class Hosts:
         digests = HostDigests(key, host, labels)
         for li in lists:
             domains: list[str] = []
-            known = li.groups(whole)
-            for rule in _rules(li, known, digests):
-                if rule.shape.kind == MARKER:
-                    domains.append(_last_labels(labels, li.table.lengths[rule.row]))
+            if li.has_pages and below < 0:
+                below = below_number(key, page_host)
+            found, groups = li.look(li.groups(whole), digests, below if page_letters is whole else -1)
+            for row in found:
+                shape, verdict = li.say(row)
+                if shape.kind == MARKER:
+                    domains.append(_last_labels(labels, li.table.lengths[row]))
                 else:
-                    rules.append(rule)
+                    rules.append(Rule(li, row, shape, verdict))
             if li.has_pages:
-                if below < 0:
-                    below = below_number(key, page_host)
-                groups = li.groups_on(page_letters, below, known if page_letters is whole else None)
-                if groups or (groups is None and li.lists_below(page_letters, below)):
+                if page_letters is not whole:
+                    groups = li.page_groups(page_letters, below)
+                goes_on = li.goes_on(page_letters)
+                if groups if not goes_on else li.lists_below(page_letters, below):
                     spared = self._spared(host) if li.guarded else ""
-                    places.append(
-                        ListedHost(li, number, page_letters, page_host, below, groups, False, spared)
-                    )
+                    known = None if goes_on else groups
+                    places.append(ListedHost(li, number, page_host, below, known, False, spared))
             for domain in dict.fromkeys(domains):
                 if domain != page_host:
                     letters, of_domain = host_letters(key, labels_of(domain)), below_number(key, domain)
-                    groups = li.groups_on(letters, of_domain)
+                    known = None if li.goes_on(letters) else li.page_groups(letters, of_domain)
                     spared = self._spared(host, domain) if li.guarded else ""
-                    places.append(ListedHost(li, number, letters, domain, of_domain, groups, True, spared))
-            if li.has_names and not numeric and li.sieve.may_list_name(labels):
+                    places.append(ListedHost(li, number, domain, of_domain, known, True, spared))
+            if li.has_names and not numeric and li.sieve.may_list_name(host):
                 if names is None:
                     names = labels_before_suffix(host)
                 if names:
@@ -334,9 +344,9 @@ class Hosts:
 
 def _rules(li: LoadedList, groups: Iterable[range], digests: Digests) -> Iterator[Rule]:
     """The rows of these groups, with markers, that one of the digests confirms."""
-    for group in groups:
-        for row in li.confirmed(group, digests):
-            yield Rule(li, row, li.table.shape(row), li.verdict(row))
+    for row in li.look(groups, digests)[0]:
+        shape, verdict = li.say(row)
+        yield Rule(li, row, shape, verdict)
 
 
 class HostDigests(dict[tuple[int, int], Collection[bytes]]):
@@ -452,7 +462,7 @@ def is_below(place: ListedHost, ports: Sequence[int], now: float) -> bool:
 
 def _shapes(place: ListedHost) -> Iterator[Shape | None]:
     """Shapes of the rows on a place; None where they are too many to look at all."""
-    for seen, shape in enumerate(place.list.shapes_below(place.letters, place.below), 1):
+    for seen, shape in enumerate(place.list.shapes_below(place.letters(), place.below), 1):
         if not place.subdomains or shape.flags & Flag.SUBDOMAINS:
             yield shape
         if seen == LOOK:

@@ -17,7 +17,7 @@ import ahocorasick
 
 from urlward.engine.artifact import Artifact, Section, check_key, parsing, unpack
 from urlward.engine.compiler import BUCKET, MAX_PATTERN
-from urlward.engine.digest import Key
+from urlward.engine.digest import HOST_END, Key
 from urlward.engine.entry import LABELS, Kind
 from urlward.engine.errors import ArtifactError
 from urlward.engine.record import Flag, Shape
@@ -39,6 +39,12 @@ SLICE = 1024
 _COUNTED = 1 << 13
 """Rows counted between two such points."""
 
+_ON_PAGES = int(Kind.PREFIX)
+"""The first of the kinds that have a path on a host."""
+
+_SAID = 1 << 13
+"""Digests whose verdicts are kept; all are forgotten when there are more."""
+
 _AFTER_ANY_LETTER = "\uffff"
 
 
@@ -56,25 +62,21 @@ class PageForms(NamedTuple):
     params: bool
 
 
-type PageGroup = tuple[range, PageForms]
-"""Rows that share a pattern, and what those on a host are."""
+type PageGroup = tuple[range, bytes | None, PageForms]
+"""Rows that share a pattern, their digests where they are few, and what those on a host are."""
 
 type Digests = Mapping[tuple[int, int], Collection[bytes]]
 """Digests that confirm a row, by kind and length (`RowTable.lengths`); has every key that is looked up."""
+
+
+type _Alike = tuple[tuple[int, int, int], ...]
+"""Of a large group one row of each kind, length and host: number of its shape, length, `below`."""
 
 
 _SIZE_BITS = 8
 _MOST_SIZE = (1 << _SIZE_BITS) - 1
 # An automaton's value is the first row of a pattern's group and how many there are; this many, or more.
 assert BUCKET < _MOST_SIZE
-
-
-class Group(NamedTuple):
-    """Summary of the rows of one pattern, for groups too large to walk."""
-
-    forms: frozenset[tuple[int, int]]
-    """Pairs of kind and length."""
-    below: frozenset[int]
 
 
 class LoadedList:
@@ -84,6 +86,8 @@ class LoadedList:
         key: that it was compiled under.
         name: from the artifact, or the one it was loaded under.
         guarded: whether it cannot block protected hosts at host level.
+        said: verdicts of rows with a path that were hit lately, by digest, where nothing else of the row
+            or the request matters.
         serial: from the artifact.
         artifact: what it was loaded from.
         sieve: what could be listed at all.
@@ -98,14 +102,15 @@ class LoadedList:
 
     __slots__ = (
         "_bounds",
-        "_file_said",
+        "_file_words",
         "_forms",
         "_groups",
+        "_has_paths",
         "_of_file_shape",
         "_of_shape",
-        "_said",
         "_shards",
         "_summaries",
+        "_words",
         "artifact",
         "ends",
         "files",
@@ -124,6 +129,7 @@ class LoadedList:
         "pattern_lengths",
         "prefixes4",
         "prefixes6",
+        "said",
         "serial",
         "sieve",
         "table",
@@ -137,6 +143,7 @@ class LoadedList:
         self.sieve = sieve
         self.name: str = name or artifact.meta["name"]
         self.guarded = guarded
+        self.said: dict[bytes, Verdict] = {}
         self.serial = artifact.header.serial
         self.table = RowTable(artifact)
         self.files = file_table(artifact)
@@ -159,12 +166,13 @@ class LoadedList:
         self.floating_nocase = any(flags & Flag.NOCASE and kind == Kind.PATH for kind, flags, *_ in unlike)
         self._shards: list[ahocorasick.Automaton] = []
         self._bounds: list[str] = []
-        self._said: list[tuple[Action, str, str]] = []
-        self._file_said: list[tuple[Action, str, str]] = []
+        self._has_paths = False
+        self._words: list[tuple[Action, str, str]] = []
+        self._file_words: list[tuple[Action, str, str]] = []
         self._groups = unpack("I", artifact.sections[Section.GROUPS])
         self._of_shape = Counter[int]()
         self._of_file_shape = Counter[int]()
-        self._summaries: dict[int, Group] = {}
+        self._summaries: dict[int, _Alike] = {}
         self._forms: dict[frozenset[tuple[int, int]], PageForms] = {}
 
     @property
@@ -200,75 +208,92 @@ class LoadedList:
             return range(row, self._groups[2 * at + 1])
         return range(row, row + size)
 
-    def confirmed(self, group: range, digests: Digests) -> Iterator[int]:
+    def look(
+        self, groups: Iterable[range], digests: Digests | None, below: int = -1
+    ) -> tuple[list[int], tuple[PageGroup, ...]]:
+        """All that is in groups of rows, at which each is read once.
+
+        Args:
+            groups: such as letters lead to.
+            digests: that confirm a row; None where no rows are asked for.
+            below: the number of a host (`RowTable.below`); none where no pages are.
+
+        Returns:
+            The rows without a path that have the digest that they must have, and the groups that have all
+            pages, prefixes and parameters on the host.
+        """
+        table = self.table
+        shapes, numbers, lengths, belows = table.shapes, table.shape_numbers, table.lengths, table.below
+        rows: list[int] = []
+        pages: list[PageGroup] = []
+        for group in groups:
+            start, stop = group.start, group.stop
+            among = table.digests(group)
+            alike: Iterable[tuple[int, int, int]]
+            if stop - start == 1:
+                alike = ((numbers[start], lengths[start], belows[start]),)
+            elif stop - start <= BUCKET:
+                part = slice(start, stop)
+                alike = set(
+                    zip(numbers[part].tolist(), lengths[part].tolist(), belows[part].tolist(), strict=True)
+                )
+            else:
+                alike = self._summary(group)
+            wanted: dict[bytes, None] = {}
+            forms: list[tuple[int, int]] = []
+            for number, length, place in alike:
+                kind = shapes[number].kind
+                if kind >= _ON_PAGES:
+                    if place == below:
+                        forms.append((kind, length))
+                elif digests is not None:
+                    # An address and a network have one digest, by which each row is found once.
+                    for digest in digests[kind, length]:
+                        wanted[digest] = None
+            for digest in wanted:
+                if among is None or among.find(digest) >= 0:
+                    rows += table.matching(group, digest)
+            if forms:
+                pages.append((group, among, self._page_forms(frozenset(forms))))
+        return rows, tuple(pages)
+
+    def confirmed(self, group: range, digests: Digests) -> list[int]:
         """The rows of a group whose text has the digest that it must have."""
-        table, shapes = self.table, self.table.shapes
-        size, row = len(group), group.start
-        if size == 1:
-            if table.digest(row) in digests[shapes[table.shape_numbers[row]].kind, table.lengths[row]]:
-                yield row
-            return
-        forms: Iterable[tuple[int, int]]
-        if size > BUCKET:
-            forms = self._summary(group).forms
-        else:
-            numbers = table.shape_numbers[row : group.stop].tolist()
-            lengths = table.lengths[row : group.stop].tolist()
-            alike = set(zip(numbers, lengths, strict=True))
-            forms = {(shapes[number].kind, length) for number, length in alike}
-        # An address and a network have one digest, by which each row is found once.
-        for digest in dict.fromkeys([digest for form in forms for digest in digests[form]]):
-            yield from table.matching(group, digest)
+        return self.look((group,), digests)[0]
 
     def groups(self, letters: str) -> list[range]:
         """The groups of rows that letters lead to."""
         shard = self.shard(letters)
-        return [self.group(value) for _, value in shard.iter(letters)] if shard is not None else []
+        if shard is None:
+            return []
+        return [
+            range(row := value >> _SIZE_BITS, row + size)
+            if (size := value & _MOST_SIZE) < _MOST_SIZE
+            else self.group(value)
+            for _, value in shard.iter(letters)
+        ]
 
-    def groups_on(
-        self, letters: str, below: int, groups: Iterable[range] | None = None
-    ) -> tuple[PageGroup, ...] | None:
-        """The groups that have all pages, prefixes and parameters on a host; None where the path decides.
-
-        Args:
-            letters: of the host.
-            below: the number of it (`RowTable.below`).
-            groups: that the letters lead to, where that is known.
-        """
-        if not self._shards:
-            return ()
+    def goes_on(self, letters: str) -> bool:
+        """Whether patterns go on behind the letters of a host, so that the path decides which groups have
+        what is on it."""
+        if not self._has_paths:
+            return False
         behind = bisect_right(self._bounds, letters)
+        if behind < len(self._bounds) and self._bounds[behind].startswith(letters):
+            return True
         shard = self._shards[max(behind - 1, 0)]
-        if (behind < len(self._bounds) and self._bounds[behind].startswith(letters)) or len(
-            list(islice(shard.values(letters), 2))
-        ) > (letters in shard):
-            return None  # patterns go on behind the host, as those of older releases do
-        return self._page_groups(self.groups(letters) if groups is None else groups, below)
+        return len(list(islice(shard.values(letters), 2))) > (letters in shard)
 
     def page_groups(self, letters: str, below: int) -> tuple[PageGroup, ...]:
-        """The groups of rows on a host that the letters of the host, or of the host and a path, lead to."""
-        return self._page_groups(self.groups(letters), below)
+        """The groups that have all pages, prefixes and parameters on a host.
 
-    def _page_groups(self, groups: Iterable[range], below: int) -> tuple[PageGroup, ...]:
-        return tuple([(group, forms) for group in groups if (forms := self._page_forms(group, below))])
+        Args:
+            letters: of the host, or of it and a path where it `goes_on`.
+            below: the number of it (`RowTable.below`).
+        """
+        return self.look(self.groups(letters), None, below)[1]
 
-    def _page_forms(self, group: range, below: int) -> PageForms | None:
-        if len(group) > BUCKET:
-            summary = self._summary(group)
-            if below not in summary.below:
-                return None
-            forms = summary.forms
-        else:
-            table, rows = self.table, slice(group.start, group.stop)
-            belows = table.below[rows].tolist()
-            if below not in belows:
-                return None
-            numbers, lengths = table.shape_numbers[rows].tolist(), table.lengths[rows].tolist()
-            alike = {(n, length) for n, length, b in zip(numbers, lengths, belows, strict=True) if b == below}
-            kinds_and_lengths = [(table.shapes[number].kind, length) for number, length in alike]
-            forms = frozenset([form for form in kinds_and_lengths if form[0] >= Kind.PREFIX])
-            if not forms:
-                return None
+    def _page_forms(self, forms: frozenset[tuple[int, int]]) -> PageForms:
         found = self._forms.get(forms)
         if found is None:
             # One object for all hosts: they are few, and so in the processor's caches.
@@ -278,21 +303,28 @@ class LoadedList:
             self._forms[forms] = found
         return found
 
-    def verdict(self, row: int) -> Verdict:
-        """Verdict of a row on a request that it matches."""
+    def say(self, row: int) -> tuple[Shape, Verdict]:
+        """Shape of a row and its verdict on a request that it matches."""
         table = self.table
         number = table.shape_numbers[row]
-        action, kind, category = self._said[number]
+        shape = table.shapes[number]
+        action, kind, category = self._words[number]
         entry = table.id(row) or table.digest(row)[:8].hex()
-        rank = table.shapes[number].kind << RANK_BITS | table.lengths[row]
+        rank = shape.kind << RANK_BITS | table.lengths[row]
         # A named tuple's own constructor takes three times as long.
-        return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+        return shape, tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
+
+    def keep(self, digest: bytes, verdict: Verdict) -> None:
+        """Have `said` say this of a digest from now on."""
+        if len(self.said) >= _SAID:
+            self.said.clear()
+        self.said[digest] = verdict
 
     def file_verdict(self, row: int, algorithm: str) -> Verdict:
         """Verdict of a row of `files` on a file that has its digest of this algorithm."""
         files = self.files
         assert files is not None
-        action, kind, category = self._file_said[files.shape_numbers[row]]
+        action, kind, category = self._file_words[files.shape_numbers[row]]
         entry = files.id(row) or files.digest(row)[:8].hex()
         rank = Kind.FILE << RANK_BITS | STRENGTHS[algorithm]
         return tuple.__new__(Verdict, (action, kind, entry, category, self.name, rank, False))
@@ -324,34 +356,35 @@ class LoadedList:
 
     def _are_below(self, group: range, below: int) -> bool:
         if len(group) > BUCKET:
-            return below in self._summary(group).below
+            shapes = self.table.shapes
+            return any(
+                place == below and shapes[number].kind >= _ON_PAGES
+                for number, _, place in self._summary(group)
+            )
         return any(self._is_below(row, below) for row in group)
 
     def _is_below(self, row: int, below: int) -> bool:
         table = self.table
-        return table.below[row] == below and table.shape(row).kind >= Kind.PREFIX
+        return table.below[row] == below and table.shape(row).kind >= _ON_PAGES
 
-    def _summary(self, rows: range) -> Group:
-        group = self._summaries.get(rows.start)
-        if group is None:
-            group = self._summaries[rows.start] = exhaust(self._summarise(rows))
-        return group
+    def _summary(self, rows: range) -> "_Alike":
+        alike = self._summaries.get(rows.start)
+        if alike is None:
+            alike = self._summaries[rows.start] = exhaust(self._summarise(rows))
+        return alike
 
-    def _summarise(self, rows: range) -> Generator[None, None, Group]:
+    def _summarise(self, rows: range) -> Generator[None, None, "_Alike"]:
         table = self.table
-        forms: set[tuple[int, int]] = set()
-        below: set[tuple[int, int]] = set()
+        kinds: dict[tuple[int, int, int], tuple[int, int, int]] = {}
         for first in range(rows.start, rows.stop, _COUNTED):
             part = slice(first, min(first + _COUNTED, rows.stop))
-            numbers = table.shape_numbers[part].tolist()
-            forms.update(zip(numbers, table.lengths[part].tolist(), strict=True))
-            below.update(zip(numbers, table.below[part].tolist(), strict=True))
+            numbers, lengths, belows = table.shape_numbers[part], table.lengths[part], table.below[part]
+            for number, length, place in set(
+                zip(numbers.tolist(), lengths.tolist(), belows.tolist(), strict=True)
+            ):
+                kinds[table.shapes[number].kind, length, place] = number, length, place
             yield
-        shapes = table.shapes
-        return Group(
-            frozenset((shapes[number].kind, length) for number, length in forms),
-            frozenset(place for number, place in below if shapes[number].kind >= Kind.PREFIX),
-        )
+        return tuple(kinds.values())
 
     def release(self) -> Iterator[None]:
         """Free the automata one by one and let go of the flat part, when nothing uses the list any more.
@@ -378,10 +411,10 @@ class LoadedList:
         letters = str(sections[Section.LETTERS], "latin-1")
         yield
         yield from self.table.check()
-        yield from self._say(self.table, self._said, self._of_shape)
+        yield from self._say(self.table, self._words, self._of_shape)
         if self.files is not None:
             yield from self.files.check()
-            yield from self._say(self.files, self._file_said, self._of_file_shape)
+            yield from self._say(self.files, self._file_words, self._of_file_shape)
         split = self.artifact.meta["floating_pattern"]
         position, row, at = 0, 0, 0
         groups = self._groups
@@ -427,6 +460,8 @@ class LoadedList:
                     for ancestor, ancestor_value in ancestors:
                         shard.add_word(ancestor, ancestor_value)
                 ancestors.append((pattern, value))
+                if not pattern.endswith(HOST_END) and HOST_END in pattern:
+                    self._has_paths = True  # as those of older releases
             shard.add_word(pattern, value)
             size += step if size else len(pattern)
             row = end

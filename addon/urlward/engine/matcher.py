@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from urlward.engine.compiler import FilePool
-from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
+from urlward.engine.digest import DIGEST_SIZE, PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import ALGORITHMS, PDQ, Kind
 from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
 from urlward.engine.loaded import LoadedList
@@ -28,7 +28,10 @@ from urlward.engine.url import (
     canonical_host,
     canonical_query,
     has_path_behind,
+    has_plain_parameters,
     hosts_in_path,
+    is_one_page,
+    is_one_query,
     is_plain_path,
     name_and_value,
     query_parameters,
@@ -46,8 +49,16 @@ _SEGMENTS_A_TEXT, _PARAMS_A_TEXT, _DIGESTS_A_TEXT = 32, 8, 48
 """Segments of a path, parameters to take apart, and digests of those, that cost what looking at one more text
 does (`Work`)."""
 
-_PAGE, _PREFIX = page_text("", ""), prefix_text("", "")
-"""What texts of pages and prefixes begin with; host and path follow."""
+_NOTHING: Mapping[bytes, Verdict] = {}
+
+_LONG_PATH = 8 * _SEGMENTS_A_TEXT
+"""Characters from which a path's segments are counted."""
+
+_DECIDED = ("block", "allow")
+"""What a verdict on a page says of it without the slash at its end too."""
+
+_PAGE, _PREFIX, _PARAM = page_text("", ""), prefix_text("", ""), param_text("", "", "")[:-1]
+"""What texts of pages, prefixes and parameters begin with; host and path follow."""
 
 _ROW, _SEQUENCE = 32, 64
 """Characters that cost what looking at one more row does, and at one more sequence that may be in a path
@@ -85,7 +96,7 @@ class Matcher:
         self.lists = tuple(lists)
         self.identity = object()
         self._hosts = Hosts(self.lists, hosts, protected)
-        self._recent = self._hosts.recent
+        self._recent, self._new_states = self._hosts.recent, self._hosts.new_states
         self._guarded = frozenset(li.name for li in self.lists if li.guarded)
         self._segments = [key.segments.__getitem__ for key in self._hosts.keys]
         numbers = {key.id: number for number, key in enumerate(self._hosts.keys)}
@@ -94,9 +105,11 @@ class Matcher:
         ]
         self._floating_nocase = any(li.floating_nocase for li in self.lists)
         floating = [li.sieve.segments for li in self.lists if li.floating]
-        # The common case asks one set in one call.
+        # The common case asks one set in one call, or none.
         alone = floating[0] if len(floating) == 1 and not self._floating_nocase else None
-        self._none_begins = alone.isdisjoint if alone is not None else None
+        self._none_begins: Callable[[Iterable[int]], bool] | None = (
+            alone.isdisjoint if alone is not None else None
+        )
         self._of_files = [(li, li.files) for li in self.lists if li.files is not None]
         self._exact = [(algorithm, groups) for algorithm in EXACT if (groups := self._keyed_files(algorithm))]
         self.file_algorithms = frozenset(
@@ -120,18 +133,21 @@ class Matcher:
         """Decide on one request; `check_request` for a request that names one host."""
         states = self._recent.get(host)
         if states is None:
-            states = self._hosts.new_states(host)
+            states = self._new_states(host)
         if states is ALL_QUIET:
             # The way of nearly all requests: nothing on this host, and no segment of the path is
             # one that a path sequence begins with. No other host is in it either.
             path, _, query = target.partition("?")
             if is_plain_path(path) and not ("?" in query and has_path_behind(query)):
-                if not self._floating:
-                    return PASS
                 # A segment follows a path sequence, so the last one, which is dear because it is
                 # seldom seen twice, cannot begin one.
                 head = path[1 : path.rfind("/")]
-                if not head or not self._may_float(head):
+                none_begins = self._none_begins
+                if not head or (
+                    none_begins(map(crc32, head.encode().split(b"/")))
+                    if none_begins is not None
+                    else not self._may_float(head)
+                ):
                     return PASS
         return self._check_states(states, target, ports, now, decide)
 
@@ -165,6 +181,19 @@ class Matcher:
     def _check_states(
         self, states: Sequence[HostState], target: str, ports: Sequence[int], now: float, decide: Decide
     ) -> Verdict:
+        if len(states) == 1:
+            # The way of nearly all requests to a host with an entry: one host, and one page to all origins.
+            path, _, query = target.partition("?")
+            if is_one_page(path) and (not query or is_one_query(query)):
+                judging = _Judging(ports, now)
+                state = states[0]
+                verdict = self._check_state(state, path, query, False, judging, decide)
+                if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
+                    return verdict
+                without = self._check_state(state, path[:-1], query, False, judging, decide)
+                if without.action == "block" or (without.action == "monitor" and verdict is PASS):
+                    return without
+                return verdict
         if target[1:2] in BEGINS_A_HOST and (others := hosts_in_path(target)):
             states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
@@ -172,7 +201,7 @@ class Matcher:
         passed: Verdict | None = None
         rest = not_allowed = states
         short_not_allowed: Sequence[HostState] | None = None
-        judging = _Judging()
+        judging = _Judging(ports, now)
         readings = target_readings(target, judging)
         for reading in readings:
             if not reading.respelled:
@@ -183,7 +212,7 @@ class Matcher:
                 considered = not_allowed
             if not considered:
                 continue
-            verdicts = self._check_reading(considered, reading, judging, ports, now, decide)
+            verdicts = self._check_reading(considered, reading, judging, decide)
             verdict = verdicts[0] if len(verdicts) == 1 else _told(verdicts)
             if len(readings) == 1 or verdict.action == "block":
                 return verdict
@@ -203,55 +232,74 @@ class Matcher:
         return passed or PASS
 
     def _check_reading(
-        self,
-        states: Sequence[HostState],
-        reading: Reading,
-        judging: "_Judging",
-        ports: Sequence[int],
-        now: float,
-        decide: Decide,
+        self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
-        path = reading.path
-        # As `Work.spend`, without the call.
-        size = len(path) // _COMPARED
-        judging.left -= size
-        if size and (segments := path.count("/") // _SEGMENTS_A_TEXT):
-            judging.spend(0, segments)
-        anywhere: list[Verdict] = []
-        if self._floating and (head := path[1 : path.rfind("/")]) and self._may_float(head):
-            self._check_floating(path, judging, ports, now, anywhere)
+        path, query, _, script, _ = reading
         verdicts: list[Verdict] = []
-        for rules, places in states:
-            found = [*anywhere]
-            for _, _, shape, verdict in rules:
-                if shape.port or shape.expires:
-                    _judge(verdict, shape, ports, now, found)
-                else:
-                    found.append(verdict)
-            judging.left -= size * len(places)
-            for place in places:
-                self._search_place(place, reading, judging, False, ports, now, found)
-                if place.list.nocase:
-                    self._check_nocase(place, reading, judging, ports, now, found)
-            if not found:
-                verdicts.append(PASS)
-                continue
-            verdict = decide(self._excused(found) if self._guarded else found)
+        for state in states:
+            verdict = self._check_state(state, path, query, script, judging, decide)
             verdicts.append(verdict)
             if verdict.action == "block":
                 break
-        if judging.left < 0:
-            judging.spend(0, 0)
         return verdicts
 
-    def _check_floating(
-        self, path: str, work: Work, ports: Sequence[int], now: float, found: list[Verdict]
-    ) -> None:
-        """Add the verdicts of path sequences on a path."""
-        self._search_floating(path, False, work, ports, now, found)
+    def _check_state(
+        self,
+        state: HostState,
+        path: str,
+        query: str,
+        script: bool,
+        judging: "_Judging",
+        decide: Decide,
+    ) -> Verdict:
+        """The verdict on a host.
+
+        Args:
+            state: of the host.
+            path: of a reading, as `query` and `script`.
+            query: likewise.
+            script: likewise.
+            judging: the target.
+            decide: as of `check_request`.
+        """
+        if judging.path is not path:
+            judging.path, judging.anywhere = path, ()
+            # As `Work.spend`, without the call.
+            judging.left -= len(path) // _COMPARED
+            if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
+                judging.spend(0, segments)
+            head = path[1 : path.rfind("/")]
+            none_begins = self._none_begins
+            if head and (
+                not none_begins(map(crc32, head.encode().split(b"/")))
+                if none_begins is not None
+                else self._may_float(head)
+            ):
+                judging.anywhere = self._check_floating(path, judging)
+        rules, places, said = state
+        found = [*judging.anywhere, *said]
+        if len(said) != len(rules):
+            for _, _, shape, verdict in rules:
+                if shape.port or shape.expires:
+                    _judge(verdict, shape, judging, found)
+        for place in places:
+            self._search_place(place, path, query, script, judging, False, found)
+            if place.list.nocase:
+                self._check_nocase(place, path, query, script, judging, found)
+        if judging.left < 0:
+            judging.spend(0, 0)
+        if not found:
+            return PASS
+        return decide(self._excused(found) if self._guarded else found)
+
+    def _check_floating(self, path: str, judging: "_Judging") -> Sequence[Verdict]:
+        """The verdicts of path sequences on a path."""
+        found: list[Verdict] = []
+        self._search_floating(path, False, judging, found)
         if self._floating_nocase and (lower := path.lower()) != path:
-            self._search_floating(lower, True, work, ports, now, found)
+            self._search_floating(lower, True, judging, found)
+        return found
 
     def is_quiet(self, hosts: Sequence[str], address: str) -> bool:
         """Whether nothing is listed on any of these hosts, nor the address, so that `check` of the first
@@ -284,11 +332,11 @@ class Matcher:
         Raises:
             UrlError: `host` cannot be judged.
         """
-        passed = PASS
+        passed, judging = PASS, _Judging(ports, now)
         for state in self._hosts.states(host):
             found: list[Verdict] = []
             for rule in state.rules:
-                _judge(rule.verdict, rule.shape, ports, now, found)
+                _judge(rule.verdict, rule.shape, judging, found)
             if found:
                 verdict = decide(self._excused(found))
                 if verdict.blocked:
@@ -334,7 +382,7 @@ class Matcher:
         """
         states = self._recent.get(host)
         if states is None:
-            states = self._hosts.new_states(host)
+            states = self._new_states(host)
         if states is ALL_QUIET:
             return ""
         levels = {level_of(state, self._floating_allows, now) for state in states}
@@ -348,8 +396,9 @@ class Matcher:
         if not rules:
             return PASS
         found: list[Verdict] = []
+        judging = _Judging(ports, now)
         for rule in rules:
-            _judge(rule.verdict, rule.shape, ports, now, found)
+            _judge(rule.verdict, rule.shape, judging, found)
         return decide(self._excused(found)) if found else PASS
 
     def check_file(self, digests: Mapping[str, bytes], now: float = 0.0, decide: Decide = decide) -> Verdict:
@@ -363,7 +412,7 @@ class Matcher:
             now: as of `check_request`.
             decide: likewise.
         """
-        told = PASS
+        told, judging = PASS, _Judging((), now)
         for algorithm, groups in self._exact:
             digest = digests.get(algorithm)
             if digest is None:
@@ -374,7 +423,7 @@ class Matcher:
                 keyed = keyed_of(text)
                 for rows_with, li, files in lists:
                     for row in rows_with(keyed):
-                        _judge(li.file_verdict(row, algorithm), files.shape(row), (), now, found)
+                        _judge(li.file_verdict(row, algorithm), files.shape(row), judging, found)
             if found:
                 verdict = decide(self._excused(found))
                 if verdict.blocked:
@@ -431,18 +480,19 @@ class Matcher:
             ArtifactError: the digest does not open under its list's key.
         """
         found: list[Verdict] = []
+        judging = _Judging((), now)
         digest = b""
         for li, files in self._of_files:
             for at in files.marked(FilePool.LISTED, row) if li.name == list_name else ():
                 listed, most = files.listed(li.key, at)
                 if distance <= most:
                     digest = listed
-                    _judge(li.file_verdict(at, PDQ), files.shape(at), (), now, found)
+                    _judge(li.file_verdict(at, PDQ), files.shape(at), judging, found)
         if not found:
             return PASS
         for li, files in self._of_files:
             for at in files.excusing(li.key, digest):
-                _judge(li.file_verdict(at, PDQ), files.shape(at), (), now, found)
+                _judge(li.file_verdict(at, PDQ), files.shape(at), judging, found)
         return decide(self._excused(found))
 
     def _excused(self, found: list[Verdict]) -> list[Verdict]:
@@ -455,9 +505,12 @@ class Matcher:
         return others or [v for v in found if v.action == "allow"]
 
     def _may_float(self, head: str) -> bool:
-        """False where no path sequence can begin in these segments of a canonical path."""
-        if self._none_begins is not None:
-            return not self._none_begins(map(crc32, head.encode().split(b"/")))
+        """False where no path sequence can begin in these segments of a canonical path.
+
+        Where there is `_none_begins`, that says so without a call of Python's.
+        """
+        if not self._floating:
+            return False
         crcs = set(map(crc32, head.encode().split(b"/")))
         if self._floating_nocase:
             crcs.update(map(crc32, head.lower().encode().split(b"/")))
@@ -466,42 +519,50 @@ class Matcher:
     def _check_nocase(
         self,
         place: ListedHost,
-        reading: Reading,
+        path: str,
+        query: str,
+        script: bool,
         judging: "_Judging",
-        ports: Sequence[int],
-        now: float,
         found: list[Verdict],
     ) -> None:
         """Add what entries say whose case does not count, where the reading has any."""
-        lower, query = reading.path.lower(), reading.query
-        if lower != reading.path or "%" in query or query.lower() != query:
+        lower = path.lower()
+        if lower != path or "%" in query or query.lower() != query:
             judging.spend(len(lower) // _COMPARED, 0)
-            self._search_place(place, reading._replace(path=lower), judging, True, ports, now, found)
+            self._search_place(place, lower, query, script, judging, True, found)
 
     def _search_place(
         self,
         place: ListedHost,
-        reading: Reading,
+        path: str,
+        query: str,
+        script: bool,
         judging: "_Judging",
         nocase: bool,
-        ports: Sequence[int],
-        now: float,
         found: list[Verdict],
     ) -> None:
-        li, keyed, letters, host, below, groups, _, _ = place
-        path, query, _, script, _ = reading
+        """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
+        li, keyed, host, below, groups, subdomains, spared = place
         if groups is None:
             on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
-            groups = li.page_groups(f"{letters}{on_path}{PATH_END}", below)
-        key, table = li.key, li.table
+            groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
+        judging.left -= len(path) // _COMPARED
+        begin = li.key.begin
+        said = li.said if not (subdomains or spared or nocase) else _NOTHING
         page = b""
         params: Mapping[bytes, str] = {}
-        for group, (has_pages, prefixes, has_params) in groups:
-            among = table.digests(group)
+        for rows, among, (has_pages, prefixes, has_params) in groups:
             if has_pages and not script:
-                page = page or key.digest(f"{_PAGE}{host}{path}")
-                if (among is None or among.find(page) >= 0) and (rows := table.matching(group, page)):
-                    self._judge_rows(rows, place, Kind.PAGE, 0, judging, nocase, ports, now, found)
+                if not page:
+                    # As `Key.digest`, without the call.
+                    text = begin()
+                    text.update(f"{_PAGE}{host}{path}".encode("latin-1"))
+                    page = text.digest()
+                if among is None or among.find(page) >= 0:
+                    if (verdict := said.get(page)) is not None:
+                        found.append(verdict)
+                    else:
+                        self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, nocase, found)
             cut = segments = 0
             for length in prefixes:
                 while segments < length and cut >= 0:
@@ -509,85 +570,110 @@ class Matcher:
                     segments += 1
                 if cut < 0:
                     break
-                judging.spend(len(path) // _COMPARED, 0)
-                digest = key.digest(f"{_PREFIX}{host}{path[: cut + 1]}")
-                if (among is None or among.find(digest) >= 0) and (rows := table.matching(group, digest)):
-                    self._judge_rows(rows, place, Kind.PREFIX, length, judging, nocase, ports, now, found)
-            if has_params and query:
-                beginning = param_text(host, path, "")
-                params = params or judging.digests(key, beginning, query, nocase=nocase)
-                for digest in params:
-                    if (among is None or among.find(digest) >= 0) and (rows := table.matching(group, digest)):
-                        asked = beginning, query, params, digest
+                judging.left -= len(path) // _COMPARED
+                if judging.left < 0:
+                    judging.spend(0, 0)
+                text = begin()
+                text.update(f"{_PREFIX}{host}{path[: cut + 1]}".encode("latin-1"))
+                digest = text.digest()
+                if among is None or among.find(digest) >= 0:
+                    if (verdict := said.get(digest)) is not None:
+                        found.append(verdict)
+                    else:
                         self._judge_rows(
-                            rows, place, Kind.PARAMS, 0, judging, nocase, ports, now, found, asked
+                            rows, among, digest, place, Kind.PREFIX, length, judging, nocase, found
+                        )
+            if has_params and query:
+                beginning = f"{_PARAM}{host}{path}?"
+                params = params or judging.digests(li.key, beginning, query, nocase=nocase)
+                for digest in params:
+                    if among is None or among.find(digest) >= 0:
+                        if (verdict := said.get(digest)) is not None and judging.has_names_once(
+                            query, params
+                        ):
+                            found.append(verdict)
+                            continue
+                        asked = beginning, query, params
+                        self._judge_rows(
+                            rows, among, digest, place, Kind.PARAMS, 0, judging, nocase, found, asked
                         )
 
     def _judge_rows(
         self,
         rows: range,
+        among: bytes | None,
+        digest: bytes,
         place: ListedHost,
         kind: Kind,
         length: int,
         judging: "_Judging",
         nocase: bool,
-        ports: Sequence[int],
-        now: float,
         found: list[Verdict],
         asked: "_Asked | None" = None,
     ) -> None:
         """Add the verdicts of rows whose digest is confirmed, unless their attributes say otherwise.
 
         Args:
-            rows: which.
+            rows: of a group.
+            among: their digests, as of `PageGroup`.
+            digest: that those have which are judged.
             place: they are on.
             kind: of entries that have such a digest.
             length: likewise.
             judging: the target.
             nocase: whether it is in lower case.
-            ports: of the request.
-            now: as of `check_request`.
             found: what to add to.
             asked: the parameters that the digest is one of.
         """
-        li = place.list
-        table = li.table
+        li, spared = place.list, place.spared
+        same: Sequence[int]
+        if among is not None and not (at := among.find(digest)) % DIGEST_SIZE and among.rfind(digest) == at:
+            same = (rows.start + at // DIGEST_SIZE,)
+        elif not (same := li.table.matching(rows, digest)):
+            return
         required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
-        judging.spend(_ROW * len(rows), 0)
-        for row in rows:
-            shape = table.shapes[table.shape_numbers[row]]
+        judging.left -= _ROW * len(same)
+        for row in same:
+            shape, verdict = li.say(row)
+            if len(same) == 1 and not (shape.flags & ~Flag.ALLOW or shape.port or shape.expires):
+                li.keep(digest, verdict)
             if shape.flags & required != required:
                 continue
-            if place.spared and not shape.allow:
+            if spared and not shape.allow:
                 whole_host = kind == Kind.PREFIX and not length
-                if whole_host or place.spared == "all":
+                if whole_host or spared == "all":
                     continue
             doubtful = False
             if asked is not None:
-                page, query, params, digest = asked
-                several = _params_of(li, row, shape, digest)
-                if not all(d in params for d in several):
-                    continue
-                values = judging.values(query, nocase=nocase)
-                doubtful = _is_doubtful([params[d] for d in several], values) and not judging.is_own(
-                    li.key, page, query, several, nocase=nocase
+                page, query, params = asked
+                several = [digest]
+                if shape.flags & Flag.SEVERAL_PARAMS:
+                    several += li.table.further_params(row)
+                    if not all(d in params for d in several):
+                        continue
+                doubtful = (
+                    not judging.has_names_once(query, params)
+                    and _is_doubtful([params[d] for d in several], judging.values(query, nocase=nocase))
+                    and not judging.is_own(li.key, page, query, several, nocase=nocase)
                 )
             if shape.port or shape.expires or doubtful:
-                _judge(li.verdict(row), shape, ports, now, found, doubtful=doubtful)
+                _judge(verdict, shape, judging, found, doubtful=doubtful)
             else:
-                found.append(li.verdict(row))
+                found.append(verdict)
+        if judging.left < 0:
+            judging.spend(0, 0)
 
     def _search_floating(
         self,
         path: str,
         nocase: bool,
-        work: Work,
-        ports: Sequence[int],
-        now: float,
+        judging: "_Judging",
         found: list[Verdict],
     ) -> None:
+        """Add the verdicts of path sequences; `nocase` says that the path is in lower case."""
         segments = path[1:].split("/")
-        letters = ["".join(map(segment, segments)) for segment in self._segments]
+        # A segment follows a sequence, so the last is in none.
+        letters = ["".join(map(segment, segments[:-1])) for segment in self._segments]
         for li, keyed, automaton in self._floating:
             if nocase and not li.floating_nocase:
                 continue
@@ -601,13 +687,13 @@ class Matcher:
                 )
                 if odd:
                     continue
-                for row in li.confirmed(group, SequenceDigests(li.key, segments, first, work)):
+                for row in li.confirmed(group, SequenceDigests(li.key, segments, first, judging)):
                     if row in known:
                         continue
                     known.add(row)
-                    shape = li.table.shape(row)
+                    shape, verdict = li.say(row)
                     if not nocase or shape.flags & Flag.NOCASE:
-                        _judge(li.verdict(row), shape, ports, now, found)
+                        _judge(verdict, shape, judging, found)
 
 
 type _KeyedFiles = Sequence[
@@ -649,18 +735,18 @@ class SequenceDigests(dict[tuple[int, int], Collection[bytes]]):
 def _judge(
     verdict: Verdict,
     shape: Shape,
-    ports: Sequence[int],
-    now: float,
+    judging: "_Judging",
     found: list[Verdict],
     *,
     doubtful: bool = False,
 ) -> None:
     """Add a confirmed row's verdict, unless its port or date says otherwise."""
+    ports = judging.ports
     if shape.port and ports:
         if shape.port not in ports:
             return
         doubtful = doubtful or len(set(ports)) > 1
-    if shape.is_over(now):
+    if shape.is_over(judging.now):
         return
     if doubtful:
         if shape.allow:
@@ -690,16 +776,27 @@ class _Values(NamedTuple):
     of_name: Mapping[str, int]
 
 
-type _Asked = tuple[str, str, Mapping[bytes, str], bytes]
-"""Page, query, its parameters by their digests on the page, and the digest of one."""
+type _Asked = tuple[str, str, Mapping[bytes, str]]
+"""Page, query, and its parameters by their digests on the page."""
 
 
 class _Judging(Work):
-    """A target that is being judged, of which each query is taken apart once, with and without case."""
+    """A target that is being judged, of which each query is taken apart once, with and without case.
 
-    @cached_property
-    def _params(self) -> dict[tuple[str, bool], Collection[str]]:
-        return {}
+    Args:
+        ports: as of `Matcher.check_request`.
+        now: likewise.
+    """
+
+    # Of the class: few targets have a query that matters.
+    _params: dict[tuple[str, bool], Collection[str]] | None = None
+    _names_once: tuple[str, int, bool] | None = None
+    path = ""
+    anywhere: Sequence[Verdict] = ()
+    """What path sequences say of `path`, on whichever host."""
+
+    def __init__(self, ports: Sequence[int], now: float) -> None:
+        self.ports, self.now = ports, now
 
     @cached_property
     def _values(self) -> dict[tuple[str, bool], _Values]:
@@ -710,22 +807,39 @@ class _Judging(Work):
         return {}
 
     def _params_of(self, query: str, *, nocase: bool) -> Collection[str]:
-        found = self._params.get((query, nocase))
+        known = self._params
+        if known is None:
+            known = self._params = {}
+        found = known.get((query, nocase))
         if found is None:
-            self.spend(len(query))
             params = request_parameters(query)
-            self.spend(0, len(params) // _PARAMS_A_TEXT)
+            self.spend(len(query), len(params) // _PARAMS_A_TEXT)
             if nocase:
                 # Artifacts from before `nocase` counted for parameters have them as they were written.
                 params |= {param.lower() for param in params}
-            found = self._params[query, nocase] = params
+            found = known[query, nocase] = params
         return found
 
     def digests(self, key: Key, page: str, query: str, *, nocase: bool) -> dict[bytes, str]:
         """The parameters of a query by the digests that they have on a page."""
         params = self._params_of(query, nocase=nocase)
         self.spend(len(page) // _COMPARED, len(params) // _DIGESTS_A_TEXT)
-        return dict(zip(key.digests(page, params), params, strict=True))
+        begin, found = key.begun(page), {}
+        for param in params:
+            text = begin()
+            text.update(param.encode("latin-1"))
+            found[text.digest()] = param
+        return found
+
+    def has_names_once(self, query: str, params: Mapping[bytes, str]) -> bool:
+        """Whether a query, of which these are the parameters, plainly has each name once."""
+        known = self._names_once
+        if known is None or known[:2] != (query, len(params)):
+            once = has_plain_parameters(query) is not None and len(
+                {param.partition("=")[0].lower() for param in params.values()}
+            ) == len(params)
+            known = self._names_once = query, len(params), once
+        return known[2]
 
     def values(self, query: str, *, nocase: bool) -> _Values:
         """The parameters of a query, taken apart."""
@@ -749,11 +863,6 @@ class _Judging(Work):
             own = self._own[query, nocase] = {param.lower() for param in params} if nocase else params
         self.spend(len(page) // _COMPARED, len(own) // _DIGESTS_A_TEXT)
         return set(key.digests(page, own)) == set(digests)
-
-
-def _params_of(li: LoadedList, row: int, shape: Shape, digest: bytes) -> list[bytes]:
-    """Digests of all parameters of a row, of which one is known."""
-    return [digest, *li.table.further_params(row)] if shape.flags & Flag.SEVERAL_PARAMS else [digest]
 
 
 def _is_doubtful(params: Iterable[str], values: _Values) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from urlward.engine.digest import HOST_END, HOST_START, NAME_START, NETWORK_START, PATH_END, Key
+from urlward.engine.digest import HOST_END, HOST_START, NAME_START, NETWORK_START, Key
 from urlward.engine.entry import Kind
 from urlward.engine.url import is_address
 
@@ -85,13 +85,8 @@ def domain_letters(key: Key, labels: Iterable[str]) -> str:
 
 
 def host_letters(key: Key, labels: Iterable[str]) -> str:
-    """Letters of a whole host; those of a path follow."""
+    """Letters of a whole host."""
     return domain_letters(key, labels) + HOST_END
-
-
-def path_letters(key: Key, path: str) -> str:
-    """Letters of a whole canonical path."""
-    return "".join(map(key.segments.__getitem__, path[1:].split("/"))) + PATH_END
 
 
 def prefix_letters(key: Key, path: str) -> str:

@@ -9,7 +9,7 @@ the key; in memory it stands beside the key.
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -25,6 +25,7 @@ _MOST = 1 << 18
 """Names or segments that are kept; with more, all are let through."""
 
 _LONG_HOST = 253
+_MOST_QUIET = 1 << 12
 
 
 class Sieve(NamedTuple):
@@ -34,37 +35,45 @@ class Sieve(NamedTuple):
         bits: one bit a slot, a power of two of them; a host has two, made of its CRC-32.
         names: CRC-32 of the label next to the suffix, of entries for a name under any suffix; None for all.
         segments: CRC-32 of the first segment of path sequences; None for all.
+        quiet: domains that hosts were found below of which none could be listed, and the empty string; those
+            that most hosts are below need be looked at once.
     """
 
-    bits: bytes
+    bits: memoryview
     names: frozenset[int] | None
     segments: frozenset[int] | None
+    quiet: set[str]
 
-    def may_list_name(self, labels: Iterable[str]) -> bool:
-        """False where no entry is for a name that is one of these labels of a canonical host."""
+    def may_list_name(self, host: str) -> bool:
+        """False where no entry is for a name that is one of the labels of a canonical host."""
         names = self.names
-        return names is None or not names.isdisjoint([crc32(label.encode("latin-1")) for label in labels])
+        return names is None or not names.isdisjoint(map(crc32, host.encode().split(b".")))
 
     def may_list_host(self, host: str) -> bool:
         """False where no entry is on this canonical host or a domain above it."""
-        rest = host.encode("latin-1")
-        if len(rest) > _LONG_HOST:
-            return True
-        bits, names, _ = self
-        if names is None or (names and not names.isdisjoint(map(crc32, rest.split(b".")))):
-            return True
+        bits, names, _, quiet = self
+        value = crc32(host.encode())
         mask = len(bits) * 8 - 1
-        while rest:
-            value = crc32(rest)
-            if bits[(value & mask) >> 3] >> (value & 7) & 1:
-                slot = _second(value) & mask
-                if bits[slot >> 3] >> (slot & 7) & 1:
-                    return True
-            rest = rest.partition(b".")[2]
+        # As `may_list_domain`, without the calls.
+        if bits[(value & mask) >> 3] >> (value & 7) & 1:
+            slot = _second(value) & mask
+            if bits[slot >> 3] >> (slot & 7) & 1:
+                return True
+        label, _, above = host.partition(".")
+        if names is None or crc32(label.encode()) in names:
+            return True
+        if above in quiet:
+            return False
+        if len(host) > _LONG_HOST or self.may_list_host(above):
+            return True
+        if len(quiet) >= _MOST_QUIET:
+            quiet.clear()
+            quiet.add("")
+        quiet.add(above)
         return False
 
 
-def may_list_domain(bits: bytes, value: int) -> bool:
+def may_list_domain(bits: Sequence[int], value: int) -> bool:
     """False where a sieve's bits say that no entry is on the domain with this CRC-32 itself."""
     mask = len(bits) * 8 - 1
     return all(bits[slot >> 3] >> (slot & 7) & 1 for slot in (value & mask, _second(value) & mask))
@@ -103,7 +112,8 @@ def read_sieve(data: bytes) -> Sieve:
         raise ArtifactError("its sieve does not have the size it says")
     at = _HEAD.size + size
     behind = at + 4 * names
-    return Sieve(data[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]))
+    # A view: a copy of so much that is freed at once is room that the allocator does not give back.
+    return Sieve(memoryview(data)[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]), {""})
 
 
 def _values(packed: bytes) -> frozenset[int] | None:

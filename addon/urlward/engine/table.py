@@ -30,6 +30,8 @@ _CHECK_BYTES = 1 << 18
 _FEW = 64
 """Rows among which a digest is found faster in one piece than by halves; in a larger group, as many on each
 side of where it is likely."""
+_KEPT = 32
+"""Rows of which the digests are kept with a host: clients can ask for any number of names below a domain."""
 _OF_IDS = bytes(range(0x21, 0x7F))
 _NONE = range(0)
 
@@ -122,9 +124,9 @@ class RowTable(_Attributes):
         return [digests[i : i + DIGEST_SIZE] for i in range(0, len(digests), DIGEST_SIZE)]
 
     def digests(self, group: range) -> bytes | None:
-        """The digests of a group one behind the other; None where they are too many to look through."""
+        """The digests of a group one behind the other; None where they are too many to keep with hosts."""
         start, end = group.start, group.stop
-        if end - start > _FEW:
+        if end - start > _KEPT:
             return None
         return bytes(self._digests[start * DIGEST_SIZE : end * DIGEST_SIZE])
 

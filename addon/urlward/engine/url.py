@@ -41,17 +41,17 @@ _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
-# parameters, sessions, blanks.
+# parameters, sessions, blanks, braces.
 _PLAIN_TO_ALL = re.compile(
-    r"/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>][!$&'()*,\-.0-9:=@A-Z\[\]^_`a-z{|}~\"<>]*+(?:(?<!\.)/|\Z))*+"
-).fullmatch
-# The same once more, less what may stand for a file: dots are in the last segment alone, and no `.php` has
-# more behind it.
+    r"(?=/)(?:/[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+(?<!\.))*+"
+    r"(?:/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)?+)?+\Z"
+).match
+# The same once more, less what may stand for a file: dots are in the last segment alone, no `.php` has more
+# behind it, and there is no `&`.
 _ONE_PAGE = re.compile(
-    r"/(?:(?!\()[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++/)*+"
-    r"(?:(?!\()[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++"
-    r"(?:\.(?![pP][hH][pP].)[!$&'()*,\-0-9:=@A-Z\[\]^_`a-z{|}~\"<>]++)*+)?+"
-).fullmatch
+    r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
+    r"(?:/|(?:\.(?![pP][hH][pP].)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
 # dots or brackets.
@@ -91,6 +91,8 @@ _OVERLONG = re.compile(
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+")
 _PLUSES = re.compile(r"\+|%2[bB]").sub
 _BREAKS = re.compile(r"%(?:25)*(?:09|0[aA]|0[dD])").sub
+_UP_TO_LAST_BRACE = re.compile(r".*(?:\}|%7[dD])", re.DOTALL).match
+_BRACED = re.compile(r"(?:\{|%7[bB]).*?(?:\}|%7[dD])", re.DOTALL).sub
 _STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _STRAY_PERCENT_AND_MORE = re.compile(r"%(?![0-9A-Fa-f]{2}).{2}", re.DOTALL)
 _NESTED_PERCENT = re.compile(r"%(?:25){2,}")
@@ -125,7 +127,7 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"\.(?:[^/.]++/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|\Z)").search
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
 _SCRIPTS = frozenset(
@@ -483,7 +485,8 @@ class Reading(NamedTuple):
             unless it is a path sequence, which may be in what is left out. Never where there are dot
             segments.
         script: whether what is left out may make another page of it: what is behind a script, or behind an
-            escaped mark where there is no file. To an entry with parameters `path` is its page.
+            escaped mark, or ``&`` without a value, where there is no file. To an entry with parameters `path`
+            is its page.
         respelled: whether the target is spelt in another way here, for an origin that takes the two for one.
             What allows it as it was sent allows this too, and what allows all that is `shorter` as it was
             sent allows what is so here. Never where there are dot segments.
@@ -498,6 +501,13 @@ class Reading(NamedTuple):
 
 is_plain_path = _PLAIN_TO_ALL
 """Whether a path as sent is canonical, and the same to every origin."""
+
+is_one_page, is_one_query = _ONE_PAGE, _ONE_QUERY
+"""Whether a path, and a query that is not empty, as sent are one page to every origin (`target_readings`)
+but for a slash at the path's end, which some take for none."""
+
+has_plain_parameters = _PLAIN_PARAMETERS
+"""Whether the names and values in a query as sent are the same to every origin."""
 
 
 def canonical_path(path: str) -> str:
@@ -516,7 +526,9 @@ def canonical_path(path: str) -> str:
 
 def _bounded(path: str) -> str:
     if len(path) > _MAX_ODD_PATH:
-        raise UrlError(f"a path with escapes or empty segments is longer than {_MAX_ODD_PATH} characters")
+        raise UrlError(
+            f"a path with escapes, braces or empty segments is longer than {_MAX_ODD_PATH} characters"
+        )
     return path if path.isprintable() else path.translate(_STRIP)
 
 
@@ -610,7 +622,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         readings += _up_to_escaped_mark(text, work)
     readings = tuple(dict.fromkeys(readings))
     ends = [] if target.isascii() else [*_without_blanks(target), *_without_blanks(target, _first_word)]
-    unbroken = [joined for text in texts if (joined := _without_breaks(text)) != text]
+    unbroken = [joined for text in texts for joined in _joined(text)]
     ends += unbroken
     respelled = _respelled(target, narrowed)
     if respelled or ends:
@@ -777,11 +789,22 @@ def _shortest(overlong: str) -> str:
     return quote(chr(number & 0xFFFF), safe="", errors="surrogatepass")
 
 
-def _without_breaks(target: str) -> str:
+def _joined(target: str) -> list[str]:
     """A target without escaped tabs and line breaks in its path: Python's `urlsplit` and Node's `new URL`
-    take them out where they are given what has been unescaped, as `request.url` of Starlette is."""
+    take them out where they are given what has been unescaped, as `request.url` of Starlette is. And without
+    what is in braces, which Caddy's `rewrite * /folder{uri}` takes for a placeholder that it does not know;
+    the one may be in a page's name and the other not.
+    """
     path, mark, query = target.partition("?")
-    return f"{_BREAKS('', path)}{mark}{query}" if "%" in path else target
+    unbroken = _BREAKS("", path) if "%" in path else path
+    found = dict.fromkeys((unbroken, *map(_without_braced, (path, unbroken))))
+    return [f"{joined}{mark}{query}" for joined in found if joined != path]
+
+
+def _without_braced(path: str) -> str:
+    # Up to where each brace is closed: from each that is not, the rest would be searched.
+    match = _UP_TO_LAST_BRACE(path)
+    return _SLASHES.sub("/", _BRACED("", match[0]) + path[match.end() :]) if match else path
 
 
 def _from_latin1(target: str) -> str:
@@ -869,6 +892,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
 
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
     matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
+    To programs that are told of a path as a parameter (``/index.php?q=$1``), ``&`` begins further ones.
 
     Raises:
         UrlError: too much work.
@@ -882,6 +906,11 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         if (file := _DOTS_AT_ENDS("", path)) != path:
             file = _SLASHES.sub("/", file)
             files.setdefault((file, query), Reading(file, query, shorter=True))
+        if "&" in path:
+            page, _, more = path.partition("&")
+            script = not (_is_file(page) or "=" in more.partition("/")[0])
+            more = f"{more}&{query}" if query else more
+            files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
             if more != "/" and kind not in _FILES:
@@ -1074,8 +1103,8 @@ def request_parameters(query: str) -> frozenset[str]:
     """The parameters that a query as sent has to any common origin.
 
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
-    them, with values without blanks around them, and all where ``;`` separates too and where more than one
-    ``?`` begins the query.
+    them, with values without blanks around them, and all where ``;`` separates too, where more than one ``?``
+    begins the query, and without any at its end, as Pound has it where it rewrites a path.
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -1085,9 +1114,7 @@ def request_parameters(query: str) -> frozenset[str]:
     query = canonical_query(query).replace("+", "%20")
     if query.count("&") + query.count(";") > _MAX_PARAMETERS:
         raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
-    spellings = [query]
-    if query.startswith("?"):
-        spellings.append(query.lstrip("?"))
+    spellings = list(dict.fromkeys((query, query.lstrip("?"), query.rstrip("?"))))
     spellings += [spelling.replace(";", "&") for spelling in spellings if ";" in spelling]
     found = {parameter for spelling in spellings for parameter in _parameters(spelling.split("&"))}
     if "%" in query:

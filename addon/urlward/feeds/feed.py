@@ -36,6 +36,9 @@ logger = logging.getLogger("urlward.lists")
 MODULE = "urlward.feeds.refresh"
 """What the process of a refresh runs."""
 
+NO_STATE = "state"
+"""Reason of a failure that is the state folder's, such as a full disk, and not the list's."""
+
 _MOST = 1 << 50
 """Times its entries that a list may grow, bytes that it may have and seconds that it may stay as it is, of
 lists whose size and age are the operator's business."""
@@ -296,7 +299,7 @@ def failure(
     facts.failures += 1
     facts.reason, facts.error = reason, error
     facts.not_before = now + min(retry_after, LONGEST) if retry_after else 0.0
-    if own is not None and reason != "system":
+    if own is not None and reason not in ("system", NO_STATE):
         facts.next_run = 0.0  # until its path changes
     elif refused:
         facts.next_run = after_success(now, feed.interval, feed.jitter, random)

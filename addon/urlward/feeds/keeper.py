@@ -12,7 +12,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from urlward.state.watch import Signature, Watch, being_written
 from urlward.units import counted
 
 if TYPE_CHECKING:
-    from urlward.policy.allows import TemporaryAllows
+    from urlward.lists.allows import TemporaryAllows
 
 logger = logging.getLogger("urlward.lists")
 
@@ -123,6 +123,9 @@ class Kept:
     again: float | None = None
     refused: str = ""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unused: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))
+    """Taken by what is loaded until what it has replaced is freed, which for a large list takes a second or
+    two: the next change does not wait for that, and the one after it has no more of them in memory."""
     reloading: asyncio.Lock = field(default_factory=asyncio.Lock)
     reloads_wanted: int = 0
     reloads_begun: int = 0
@@ -485,29 +488,36 @@ class Keeper:
                 await self._refresh(kept, signature, unchanged_too=True)
 
     async def _refresh(self, kept: Kept, signature: Signature, *, unchanged_too: bool = False) -> None:
-        """Put the store's latest artifact in force."""
-        async with kept.busy:
-            began = kept.named.take_began() if kept.named is not None else None
-            start, before = began or time.monotonic(), kept.entries
-            try:
-                data = await asyncio.to_thread(self._mapped, kept)
-                same = kept.header is not None and kept.header.checksum == read_header(data).checksum
-                if same and not unchanged_too:
-                    self._unchanged(kept, signature)
-                    return
-                async with self._loading:
-                    loaded = await in_slices(self._load(kept.spec, data))
-            except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
-                if Signature.of(kept.watch.path) == signature:
-                    kept.watch.seen = signature
-                    self._refused(kept, signature, e)
-                return
-            old = kept.take(loaded, signature)
-            self._swap()
-            self._say(kept, start, before)
+        """Put the store's latest artifact in force, and free what has gone out of use."""
+        async with AsyncExitStack() as unused:
+            async with kept.busy:
+                await unused.enter_async_context(kept.unused)
+                old = await self._replace(kept, signature, unchanged_too=unchanged_too)
             if old is not None:
                 self.on_unused()
                 await _free(old)
+
+    async def _replace(self, kept: Kept, signature: Signature, *, unchanged_too: bool) -> LoadedList | None:
+        """Put the store's latest artifact in force; returns what has gone out of use."""
+        began = kept.named.take_began() if kept.named is not None else None
+        start, before = began or time.monotonic(), kept.entries
+        try:
+            data = await asyncio.to_thread(self._mapped, kept)
+            same = kept.header is not None and kept.header.checksum == read_header(data).checksum
+            if same and not unchanged_too:
+                self._unchanged(kept, signature)
+                return None
+            async with self._loading:
+                loaded = await in_slices(self._load(kept.spec, data))
+        except Exception as e:  # noqa: BLE001 - a list that breaks us must not end the watch
+            if Signature.of(kept.watch.path) == signature:
+                kept.watch.seen = signature
+                self._refused(kept, signature, e)
+            return None
+        old = kept.take(loaded, signature)
+        self._swap()
+        self._say(kept, start, before)
+        return old
 
     def _say(self, kept: Kept, start: float, before: int) -> None:
         self.reloads += 1

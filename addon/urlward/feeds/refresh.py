@@ -23,7 +23,7 @@ from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
-from urlward.feeds.feed import Outcome, Own, failure
+from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
 from urlward.feeds.own import FORMAT, compiled
 from urlward.feeds.schedule import Random, Turn, after_success
@@ -31,7 +31,7 @@ from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FeedOrigin, FetchErro
 from urlward.feeds.status import alarms, resting
 from urlward.feeds.store import FEEDS, LISTS, BusyError, Facts, FeedStore, Refused
 from urlward.lists.source import ChangingError, SourceError, whole_copy
-from urlward.lists.worker import read_request, say
+from urlward.lists.worker import read_request, say, say_log
 from urlward.policy.own import FILE as OWN_FILE
 from urlward.progress import Progress, silent
 from urlward.state.folder import StateError
@@ -51,26 +51,16 @@ _REASONS: dict[type[Exception], str] = {
     KeyFileError: "key",
     RotationError: "rotation",
     SourceError: "unreadable",
-    StateError: "state",
+    StateError: NO_STATE,
 }
 _ASK_AGAIN = frozenset({"html", "empty", "absent", "truncated", "damaged"})
 """What is wrong with a body that the server may soon have right again."""
 
 
-class _Passed(logging.Handler):
-    """Log handler that passes messages to the parent, whose log they belong in: at once, since who looks
-    at what has been done finds it said, and a process that is killed has said why it did what it had done."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.levelno, record.getMessage())
-
-
 def main() -> None:
     """Run as the process that `urlward.feeds.feed.Feed.refresh` starts."""
     asked = read_request()
-    log = logging.getLogger("urlward")
-    log.addHandler(_Passed())
-    log.setLevel(logging.INFO)
+    say_log()
     json.dump(answer(asked), sys.stdout)
 
 

@@ -16,11 +16,11 @@ from urlward.engine.matcher import Matcher
 from urlward.engine.verdict import decide
 from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
+from urlward.lists.allows import TemporaryAllows
 from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
 from urlward.lists.source import NO_FOLDER, ErrorBudget, SourceError, read_budget
 from urlward.lists.trust import read_trust
-from urlward.policy.allows import TemporaryAllows
 from urlward.policy.neighbours import Neighbours
 from urlward.policy.own import NAME as OWN
 from urlward.policy.policy import Policy

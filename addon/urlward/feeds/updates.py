@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 from urlward.config import Config
 from urlward.engine.artifact import HEADER_SIZE, Header, read_header
 from urlward.engine.errors import ArtifactError, UrlwardError
-from urlward.feeds.feed import Feed, Outcome
+from urlward.feeds.feed import NO_STATE, Feed, Outcome
 from urlward.feeds.own import own_feed
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FetchError, Validators, origin
@@ -232,7 +232,7 @@ class Updates:
             progress: told how far it is.
 
         Raises:
-            UrlwardError: it is not.
+            UrlwardError: it is not; what the state folder has no room for leaves the one of before.
         """
         assert self.watch is not None
         self.watch.acted()
@@ -244,7 +244,8 @@ class Updates:
             self.watch.acted_too_soon()
             return
         # What the other workers have goes on being in force, and each says what is wrong.
-        if outcome.state == "failed" and first:
+        kept = outcome.reason == NO_STATE and self.feed.store.header() is not None
+        if outcome.state == "failed" and first and not kept:
             raise SourceError(outcome.error)
 
     def take_began(self) -> float | None:

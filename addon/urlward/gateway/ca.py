@@ -126,20 +126,20 @@ def export(one: Authority, path: Path, form: str) -> None:
 
     Raises:
         UrlwardError: the path is that of a key.
-        SourceError: it is that of anything else which is no certificate, or not writable.
+        SourceError: it is that of anything else which is no certificate of this name, or not writable.
     """
     for name in _SECRET:
         secret = one.folder / name
         if secret.exists() and path.exists() and path.samefile(secret):
             raise UrlwardError(f"{path}: holds the key, and would be overwritten")
-    check_place(path, _is_certificate, "no certificate")
+    check_place(path, lambda data: _subject(data) == one.certificate.subject, "no certificate of this name")
     write_atomically(path, one.encoded(form))
 
 
-def _is_certificate(data: bytes) -> bool:
-    """Whether that is a certificate in one of `FORMATS`, without a key."""
+def _subject(data: bytes) -> x509.Name | None:
+    """Whose certificate that is, in one of `FORMATS`, without a key; None where it is none."""
     if b"PRIVATE KEY" in data:
-        return False
+        return None
     for load in (
         x509.load_pem_x509_certificate,
         x509.load_der_x509_certificate,
@@ -149,8 +149,11 @@ def _is_certificate(data: bytes) -> bool:
             found = load(data)
         except ValueError:
             continue
-        return not isinstance(found, tuple) or found[0] is None
-    return False
+        if not isinstance(found, tuple):
+            return found.subject
+        key, _, more = found
+        return more[0].subject if key is None and more else None
+    return None
 
 
 def _give_to_owner(folder: Path) -> None:
@@ -185,7 +188,7 @@ def write_page(one: Authority, folder: Path, config: Config) -> Iterator[Path]:
     except OSError as e:
         raise UrlwardError(f"{folder}: {e.strerror or e}") from e
     for name in FILES.values():
-        check_place(folder / name, _is_certificate, "no certificate")
+        check_place(folder / name, lambda data: _subject(data) is not None, "no certificate")
     check_place(folder / "index.html", lambda data: FILES["pem"].encode() in data, "another page")
     for form, name in FILES.items():
         write_atomically(folder / name, one.encoded(form))

@@ -34,6 +34,7 @@ from urlward.dns.judge import Faults
 from urlward.engine.errors import UrlwardError
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
+from urlward.gateway.system import sysctl
 from urlward.gateway.table import CLIENTS, ENTRY, NoTableError, interfaces_of, targets_of
 from urlward.lasting import lasting
 from urlward.proxy import notify
@@ -79,7 +80,7 @@ class BrokenError(Exception):
 
     Attributes:
         stage: where it ended.
-        late: whether nothing is wrong but that it has taken too long.
+        late: whether nothing is wrong here but that it has taken too long, or the kernel sends nothing.
         short: whether nothing is wrong but that clients have all the sockets that there may be.
     """
 
@@ -191,6 +192,10 @@ class Canary:
                 answer = dns.message.from_wire(data)
             except TimeoutError as e:
                 raise BrokenError("DNS", _words(e), late=True) from e
+            except PermissionError as e:
+                # Another start would help neither, and end what is open.
+                self.asked = self._mark.came = self._clock()  # what is for this worker is dropped, too
+                raise BrokenError("DNS", _full() or _words(e), late=True) from e
             except (OSError, dns.exception.DNSException) as e:
                 raise BrokenError("DNS", _words(e)) from e
         if answer.rcode() != dns.rcode.NOERROR:
@@ -359,6 +364,15 @@ def _no_socket(error: OSError) -> Exception:
     if error.errno in _NO_ROUTE:
         return NoRouteError()
     return BrokenError("socket", _words(error), short=is_shortage(error))
+
+
+def _full() -> str:
+    """What keeps the kernel from sending anything new, if that is its table of connections."""
+    count, most = (int(sysctl(f"net.netfilter.nf_conntrack_{name}") or 0) for name in ("count", "max"))
+    is_full = count > most - most // 16  # entries end and come all the time
+    return (
+        f"the kernel tracks {count} connections and drops all new ones (nf_conntrack_max)" if is_full else ""
+    )
 
 
 async def _exchange(s: socket.socket, to: tuple[str, int], data: bytes) -> bytes:

@@ -1,10 +1,12 @@
-"""Foreign firewall rules that affect the filter: those that close its ports, and those that clamp segments.
+"""Foreign firewall rules that affect the filter: those that close its ports, those that keep what is not
+filtered from being routed, and those that clamp segments.
 
 What comes to the filter goes through every base chain at the hook ``input``, and what is marked through
 those at ``prerouting`` that come after the mark: a lookup of the way back to its source (`fib`) by the mark
-finds this machine. The canary does not tell whether others' let clients through, since it comes from inside.
-So these chains are walked as a client's first packet would: what is certain ends the walk, and what is not
-known here counts for the packet.
+finds this machine. What is not steered goes through those at ``forward``, which Docker's start closes. The
+canary does not tell whether others' let clients through, since it comes from inside. So these chains are
+walked as a client's first packet would: what is certain ends the walk, and what is not known here counts for
+the packet.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +36,7 @@ _TRACKED = ("conntrack", "state")
 
 _BY_DESTINATION = "addrtype"
 """Extension whose conditions nft does not show either; mostly they mean this machine's own addresses, or
-those of many: a redirected packet may have one, and a marked one has none."""
+those of many: a redirected packet may have one, and others have none."""
 
 
 class _Fate(Enum):
@@ -48,21 +50,28 @@ class _Fate(Enum):
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """First packet of a client's connection, or a DNS query, as it comes to `input`.
+    """First packet of a client's connection, or a DNS query, as it comes to `input` or `forward`.
 
     Attributes:
         version: of IP.
         transport: ``tcp`` or ``udp``.
-        port: of the filter, or with `keep_source` an origin's.
+        port: of the filter, or with `keep_source` and of what is routed an origin's.
         interface: where it came in; may end in ``*``.
-        marked: whether it has `MARK`; otherwise it is redirected.
+        marked: whether it has `MARK`.
+        way_out: interface that it is routed to; empty where it is for the filter.
     """
 
     version: int
     transport: str
     port: int
     interface: str
-    marked: bool
+    marked: bool = False
+    way_out: str = ""
+
+    @property
+    def is_redirected(self) -> bool:
+        """Whether its destination is this machine's own address by now."""
+        return not self.marked and not self.way_out
 
 
 def clamps(listing: Listing) -> set[int]:
@@ -84,9 +93,15 @@ def clamps(listing: Listing) -> set[int]:
 
 
 def closed(
-    listing: Listing, setup: Setup, interfaces: Sequence[str], ports: Sequence[int], families: Iterable[int]
+    listing: Listing,
+    setup: Setup,
+    interfaces: Sequence[str],
+    ports: Sequence[int],
+    families: Iterable[int],
+    ways_out: Mapping[int, str],
 ) -> list[str]:
-    """Foreign chains that keep clients from the filter, a line each, with the rule that is lacking.
+    """Foreign chains that keep clients from the filter, or from what is not filtered, a line each, with the
+    rule that is lacking.
 
     Args:
         listing: of all rules, as libnftables-json(5) has it.
@@ -94,8 +109,9 @@ def closed(
         interfaces: where clients come in.
         ports: of origins, that are filtered.
         families: 4, 6 or both.
+        ways_out: interface that leads to origins, by family; a family without one is not routed.
     """
-    packets = list(_packets(setup, interfaces, ports, families))
+    packets = list(_packets(setup, interfaces, ports, families, ways_out))
     said = []
     for chain in (one["chain"] for one in listing if "hook" in one.get("chain", {})):
         if chain["table"] == TABLE and chain["family"] == "inet":
@@ -105,19 +121,23 @@ def closed(
         met = [one for one in packets if one.version in versions and _meets(chain, one)]
         lost = [one for one in met if not rules.let_through(chain, one)]
         if lost:
-            said.append(_line(chain, lost))
+            said.append(_line(chain, lost, listing))
     return said
 
 
 def _meets(chain: Mapping[str, Any], packet: _Packet) -> bool:
-    """Whether a packet that is for the filter comes to a base chain as that."""
+    """Whether a packet comes to a base chain as that."""
     if chain["hook"] == "prerouting":
         return packet.marked and chain.get("prio", 0) > _MARKED_AT
-    return bool(chain["hook"] == "input")
+    return bool(chain["hook"] == ("forward" if packet.way_out else "input"))
 
 
 def _packets(
-    setup: Setup, interfaces: Sequence[str], ports: Sequence[int], families: Iterable[int]
+    setup: Setup,
+    interfaces: Sequence[str],
+    ports: Sequence[int],
+    families: Iterable[int],
+    ways_out: Mapping[int, str],
 ) -> Iterator[_Packet]:
     marked = setup.source == "kept"
     taken = ports if marked else filter(None, (setup.listen, setup.intercept))
@@ -127,10 +147,21 @@ def _packets(
         for interface in interfaces:
             for transport, port, has_mark in kinds:
                 yield _Packet(version, transport, port, interface, has_mark)
+            # Without steering all of these ports comes to the filter.
+            for port in ports if setup.dns and version in ways_out else ():
+                yield _Packet(version, "tcp", port, interface, way_out=ways_out[version])
 
 
-def _line(chain: Mapping[str, Any], lost: Sequence[_Packet]) -> str:
+def _line(chain: Mapping[str, Any], lost: Sequence[_Packet], listing: Listing) -> str:
     place = f"{chain['family']} {chain['table']}"
+    interfaces = list(dict.fromkeys(one.interface for one in lost))
+    if chain["hook"] == "forward":
+        ports = ", ".join(map(str, sorted({one.port for one in lost})))
+        lacking = "; ".join(_lacking_on_the_way(chain, interfaces, lost[0].way_out, listing))
+        return (
+            f"table {place}, chain {chain['name']}: drops what goes from {', '.join(interfaces)} to "
+            f"{lost[0].way_out}, tcp {ports}, so what is not filtered hangs: {lacking}"
+        )
     named = {
         transport: sorted({one.port for one in lost if one.transport == transport and not one.marked})
         for transport in _TRANSPORTS
@@ -138,7 +169,6 @@ def _line(chain: Mapping[str, Any], lost: Sequence[_Packet]) -> str:
     marked = sorted({one.port for one in lost if one.marked})
     what = [f"{transport} {', '.join(map(str, ports))}" for transport, ports in named.items() if ports]
     what += ["what has the filter's mark"] if marked else []
-    interfaces = list(dict.fromkeys(one.interface for one in lost))
     lacking = "; ".join(_lacking(chain, named, interfaces, marked))
     return f"table {place}, chain {chain['name']}: drops {' and '.join(what)}, so clients hang: {lacking}"
 
@@ -187,26 +217,68 @@ def _lacking(
             yield f"{insert} iifname {interface} {dports} accept"
 
 
+def _lacking_on_the_way(
+    chain: Mapping[str, Any], interfaces: Sequence[str], way_out: str, listing: Listing
+) -> Iterator[str]:
+    """The commands that would have what is not filtered routed, and its answers.
+
+    Args:
+        chain: that drops it.
+        interfaces: where it comes in.
+        way_out: where it leaves.
+        listing: of all rules.
+    """
+    family, table, name = chain["family"], chain["table"], chain["name"]
+    if (table, family) == ("firewalld", "inet"):
+        yield (
+            f"a policy from the zone of {', '.join(interfaces)} to that of {way_out} with the target ACCEPT "
+            "(firewall-cmd --permanent --new-policy)"
+        )
+        return
+    tables = (table, name) == ("filter", "FORWARD") and family != "inet"
+    if tables:
+        chains = {
+            one["chain"]["name"] for one in listing if "chain" in one and one["chain"]["table"] == table
+        }
+        # Docker puts its own rules before others', but for those there.
+        name = "DOCKER-USER" if "DOCKER-USER" in chains else name
+    program = "iptables" if family == "ip" else "ip6tables"
+    for interface in interfaces:
+        if tables:
+            pattern = interface.replace("*", "+")
+            yield f"{program} -I {name} -i {pattern} -j ACCEPT"
+            yield f"{program} -I {name} -o {pattern} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+        else:
+            insert = f"nft insert rule {family} {table} {name}"
+            yield f"{insert} iifname {interface} accept"
+            yield f"{insert} oifname {interface} ct state established,related accept"
+
+
 class _Rules:
     """Rules of one table, by chain."""
 
     def __init__(self, listing: Listing, family: str, table: str) -> None:
         self._chains: dict[str, list[Sequence[Any]]] = {}
+        self._walked: dict[tuple[str, _Packet], _Fate] = {}
         for rule in (one["rule"] for one in listing if "rule" in one):
             if (rule.get("family"), rule.get("table")) == (family, table):
                 self._chains.setdefault(rule["chain"], []).append(rule.get("expr", ()))
 
     def let_through(self, chain: Mapping[str, Any], packet: _Packet) -> bool:
         """Whether a base chain may let a packet through."""
-        fate = self._walk(chain["name"], packet, ())
+        fate = self._walk(chain["name"], packet)
         return fate is _Fate.MAY_PASS or (fate is _Fate.GOES_ON and chain.get("policy") != "drop")
 
-    def _walk(self, chain: str, packet: _Packet, way: tuple[str, ...]) -> _Fate:
-        if chain in way:
-            return _Fate.MAY_PASS  # the kernel has no loops
+    def _walk(self, chain: str, packet: _Packet) -> _Fate:
+        """The fate of a packet in a chain, to which thousands of rules may jump; the kernel has no loops."""
+        if (chain, packet) not in self._walked:
+            self._walked[chain, packet] = self._fate_in(chain, packet)
+        return self._walked[chain, packet]
+
+    def _fate_in(self, chain: str, packet: _Packet) -> _Fate:
         may_go_on = False
         for parts in self._chains.get(chain, ()):
-            fate = self._meet(parts, packet, (*way, chain))
+            fate = self._meet(parts, packet)
             if fate is _Fate.MAY_GO_ON:
                 may_go_on = True
             elif fate is _Fate.ENDS and may_go_on:
@@ -215,31 +287,33 @@ class _Rules:
                 return fate
         return _Fate.GOES_ON
 
-    def _meet(self, parts: Sequence[Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
+    def _meet(self, parts: Sequence[Any], packet: _Packet) -> _Fate | None:
         """The fate that a rule gives a packet, where its way through the chain ends there, or may; otherwise
         None."""
         certain, may_go_on = True, False
-        names_port = any(_holds(part, packet) for part in parts if _is_of_port(part))
+        is_named = any(_holds(part, packet) for part in parts if _names_packets(part))
         for part in parts:
             holds = _holds(part, packet)
             if isinstance(part, dict) and "xt" in part:
                 extension = _member(_member(part, "xt"), "name")
                 if extension in ("REJECT", "DROP"):
                     return _Fate.ENDS if certain else None
-                # Of a rule that names the port, the rest will fit.
-                unmet = extension in (*_TRACKED, None) or (extension == _BY_DESTINATION and packet.marked)
-                holds = False if unmet and not names_port else None
+                # Of a rule that names the port, or where clients come in, the rest will fit.
+                unmet = extension in (*_TRACKED, None) or (
+                    extension == _BY_DESTINATION and not packet.is_redirected
+                )
+                holds = False if unmet and not is_named else None
             if holds is False:
                 return None
             certain = certain and holds is True
             for verdict, is_taken in _verdicts(part, packet):
-                fate = self._fate(verdict, packet, way)
+                fate = self._fate(verdict, packet)
                 if fate is _Fate.MAY_PASS or (fate is not None and certain and is_taken):
                     return fate
                 may_go_on |= fate is _Fate.GOES_ON
         return _Fate.MAY_GO_ON if may_go_on else None
 
-    def _fate(self, verdict: Mapping[str, Any], packet: _Packet, way: tuple[str, ...]) -> _Fate | None:
+    def _fate(self, verdict: Mapping[str, Any], packet: _Packet) -> _Fate | None:
         if "accept" in verdict or "queue" in verdict:
             return _Fate.MAY_PASS
         if "drop" in verdict or "reject" in verdict:
@@ -247,9 +321,9 @@ class _Rules:
         if "return" in verdict:
             return _Fate.GOES_ON
         if "goto" in verdict:
-            return self._walk(verdict["goto"]["target"], packet, way)
+            return self._walk(verdict["goto"]["target"], packet)
         if "jump" in verdict:
-            fate = self._walk(verdict["jump"]["target"], packet, way)
+            fate = self._walk(verdict["jump"]["target"], packet)
             return None if fate is _Fate.GOES_ON else fate
         return None
 
@@ -272,9 +346,10 @@ def _verdicts(part: Any, packet: _Packet) -> Iterator[tuple[Mapping[str, Any], b
             yield verdict, holds is True
 
 
-def _is_of_port(part: Any) -> bool:
-    payload = _member(_member(_member(part, "match"), "left"), "payload")
-    return bool(_member(payload, "field") == "dport")
+def _names_packets(part: Any) -> bool:
+    left = _member(_member(part, "match"), "left")
+    field, key = _member(_member(left, "payload"), "field"), _member(_member(left, "meta"), "key")
+    return field == "dport" or key in ("iifname", "iif")
 
 
 def _holds(part: Any, packet: _Packet) -> bool | None:
@@ -290,7 +365,7 @@ def _compare(left: object, op: str, right: object, packet: _Packet) -> bool | No
     if kind == "other":
         return False  # of a header that the packet does not have
     if value is None:
-        return _by_address(left, right) if op in ("==", "in") else None
+        return _by_address(left, right, packet) if op in ("==", "in") else None
     if op in ("==", "in", "!="):
         holds = _is_among(kind, value, right)
         return holds if holds is None or op != "!=" else not holds
@@ -323,6 +398,8 @@ def _value(left: object, packet: _Packet) -> tuple[str, str | int | None]:
     values: dict[object, tuple[str, str | int | None]] = {
         "iifname": ("interface", packet.interface),
         "iif": ("interface", packet.interface),
+        "oifname": ("interface", packet.way_out or None),
+        "oif": ("interface", packet.way_out or None),
         "l4proto": ("transport", packet.transport),
         "nfproto": ("family", f"ipv{packet.version}"),
         "protocol": ("family", "ip" if packet.version == 4 else "ip6"),
@@ -335,7 +412,7 @@ def _value(left: object, packet: _Packet) -> tuple[str, str | int | None]:
     if tracked == "state":
         return "state", "new"
     if tracked == "status":
-        return "status", "" if packet.marked else "dnat"
+        return "status", "dnat" if packet.is_redirected else ""
     return "", None
 
 
@@ -365,14 +442,15 @@ def _overlap(one: str, other: str) -> bool:
     return other.startswith(one[:-1]) if one.endswith("*") else one == other
 
 
-def _by_address(left: object, right: object) -> bool | None:
+def _by_address(left: object, right: object, packet: _Packet) -> bool | None:
     """Whether a condition on addresses matches: not where clients' are those of single machines, and so not
-    of all, or where the destination's are of many, as for mDNS, whose port the filter's for DNS is too."""
+    of all, as origins' are, or where the destination's are of many, as for mDNS, whose port the filter's for
+    DNS is too."""
     field = _member(_member(left, "payload"), "field")
     several = _member(right, "set") if isinstance(right, dict) else [right]
     if not isinstance(several, list):
         return None
-    if field == "saddr":
+    if field == "saddr" or (field == "daddr" and packet.way_out):
         single = all(isinstance(one, str) and not one.startswith("@") for one in several)
         return False if single else None
     if field == "daddr":

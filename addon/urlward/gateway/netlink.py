@@ -340,8 +340,8 @@ def _force(of: socket.socket, forced: int, otherwise: int, size: int) -> None:
 
 
 _GETLINK, _GETADDR, _GETROUTE = 18, 22, 26
-_UNICAST, _ROUTE_LINK = 1, 4
-"""RTN_UNICAST, RTA_OIF."""
+_UNICAST, _ROUTE_TO, _ROUTE_LINK = 1, 1, 4
+"""RTN_UNICAST, RTA_DST, RTA_OIF."""
 
 _ADDRESS, _LOCAL_ADDRESS = 1, 2
 """IFA_ADDRESS, IFA_LOCAL."""
@@ -484,6 +484,24 @@ def is_routed_to(index: int) -> bool:
             if e.errno != errno.ENODEV:
                 raise
             return False
+
+
+def routed_by(address: IPv4Address | IPv6Address) -> int:
+    """Index of the interface by which packets of this machine leave for an address; 0 where they do not.
+
+    Raises:
+        OSError: no netlink.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    head = struct.pack("=BBBBBBBBI", family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    with RouteNetlink() as netlink:
+        try:
+            answer = netlink.ask(_GETROUTE, head + attribute(_ROUTE_TO, address.packed))
+        except OSError:
+            return 0  # no route, or one that forbids it
+    its = dict(attributes(answer[12:]))
+    unicast = answer[7:8] == bytes((_UNICAST,)) and _ROUTE_LINK in its
+    return int(struct.unpack("=I", its[_ROUTE_LINK])[0]) if unicast else 0
 
 
 def rules_changed() -> socket.socket:

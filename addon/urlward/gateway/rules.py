@@ -36,6 +36,7 @@ from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Ad
 from urlward.gateway.system import (
     FORWARDING,
     enslaved_interfaces,
+    first_few,
     has_ipv6,
     interfaces_to_the_world,
     missing_interfaces,
@@ -388,47 +389,47 @@ def planned(config: Config, listen: str | None = None, system: Path = SYSTEM) ->
     # Where nothing passes while no worker lives, names are not answered then either.
     resolves = gateway.steer and gateway.fail == "open"
     found = _resolvers(gateway, families, system, notes) if resolves else ()
-    notes += [
+    notes += first_few(
         f"gateway.interfaces: there is no {name} on this machine, or not yet"
         for name in missing_interfaces(gateway.interfaces)
-    ]
-    notes += [
+    )
+    notes += first_few(
         f"gateway.interfaces: {name} is a port of {master}, as which packets come in: name {master}"
         for name, master in enslaved_interfaces(gateway.interfaces).items()
-    ]
-    notes += [
+    )
+    notes += first_few(
         f"gateway.interfaces: {name} is in the VRF {vrf}, which is not supported"
         if name != vrf
         else f"gateway.interfaces: {name} is a VRF, which is not supported"
         for name, vrf in vrf_interfaces(gateway.interfaces).items()
-    ]
-    notes += [
+    )
+    notes += first_few(
         f"gateway.interfaces: what comes in by {name}, made of {lower}, is not filtered: name {name} too "
         "where clients are in it"
         for name, lower in unnamed_uppers(gateway.interfaces).items()
-    ]
-    notes += [
+    )
+    notes += first_few(
         f"gateway.interfaces: {setting} is 1, so what comes in by {name} for the filter gets lost "
         f"(keep_source): sysctl -w {setting}=0"
         if gateway.keep_source
         else f"gateway.interfaces: {setting} is 1, so what {name} passes from port to port, DNS to servers "
         f"there too, comes to the filter: sysctl -w {setting}=0, or name what is there in gateway.never"
         for name, setting in overheard_bridges(gateway.interfaces).items()
-    ]
+    )
     if not gateway.clients:
-        notes += [
+        notes += first_few(
             f"gateway.interfaces: a default route leads to {name}, and gateway.clients is empty: all that "
             "come in there are clients"
             + (", and are answered DNS" if gateway.steer else "")
             + ": say who is one"
             for name in interfaces_to_the_world(gateway.interfaces)
-        ]
+        )
     if gateway.steer or not gateway.keep_source:
-        notes += [
+        notes += first_few(
             f"gateway.interfaces: {name} has no IPv4 address, without which the kernel drops what is to be "
             f"redirected there: give it one, such as another's of this machine (ip addr add …/32 dev {name})"
             for name in unnumbered_interfaces(gateway.interfaces)
-        ]
+        )
     if 6 in families and _clients_of_ipv4_alone(gateway):
         notes.append(
             "gateway.clients: no IPv6 network, but IPv6 is routed: what comes over it is not filtered"

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from urlward.engine.errors import UrlwardError
-from urlward.gateway.netlink import Link, addresses, is_routed_to, links
+from urlward.gateway.netlink import Link, addresses, is_routed_to, links, routed_by
 
 _PROC = Path("/proc")
 _THREAD = _PROC / "thread-self"
@@ -25,6 +25,9 @@ _WITH_MARKS = {
     "net.ipv4.tcp_fwmark_accept": "the filter's answers to clients do not leave this machine",
 }
 """Settings with which marked packets are not to be delivered, and why."""
+
+_LEGACY = {"iptables": "ip_tables_names", "ip6tables": "ip6_tables_names"}
+"""Files that name tables, which root alone may read."""
 
 FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
 
@@ -82,6 +85,17 @@ def unmet(
         yield f"{LIBERAL} is 0, so a packet beyond its window ends its connection: sysctl -w {LIBERAL}=1"
 
 
+def unseen_rules(proc: Path = _PROC) -> list[str]:
+    """Rules of others that nftables does not show, a line for each family; none where this is not root."""
+    found = ((program, _lines(proc / "thread-self/net" / name)) for program, name in _LEGACY.items())
+    return [
+        f"{program}-legacy has rules ({', '.join(sorted(tables))}): whether they let clients in, and on, is "
+        "not looked at"
+        for program, tables in found
+        if tables
+    ]
+
+
 def missing_interfaces(names: Iterable[str]) -> list[str]:
     """Interfaces that this machine does not have, or not yet; a name may end in ``*``."""
     present = [name for _, name in socket.if_nameindex()]
@@ -124,12 +138,13 @@ def unnumbered_interfaces(names: Iterable[str], present: Links | None = None) ->
 
 def unnamed_uppers(names: Iterable[str]) -> dict[str, str]:
     """Interfaces made of others, with the name of those, which are not among the names themselves: packets
-    with their VLAN's number, or their own hardware address, come in by their name, or by their master's."""
+    with their VLAN's number, their own hardware address, or in their tunnel come in by their name, or by
+    their master's."""
     wanted, present = tuple(names), links()
     found = {}
     for link, top in _tops(("*",), present):
         lower = present.get(link.lower)
-        if link.kind not in _UPPERS or lower is None or not _is_wanted(lower, wanted):
+        if link.kind in _PAIRS or lower is None or not _is_wanted(lower, wanted):
             continue
         if not _is_wanted(link, wanted) and not _is_wanted(top, wanted):
             found[top.name] = lower.name
@@ -158,6 +173,21 @@ def overheard_bridges(names: Iterable[str], proc: Path = _PROC) -> dict[str, str
     return found
 
 
+_FAR_AWAY = (IPv4Address("1.1.1.1"), IPv6Address("2606:4700:4700::1111"))
+"""Addresses that are nobody's neighbour; nothing is sent there."""
+
+
+def ways_out() -> dict[int, str]:
+    """Interface by which this machine routes to the rest of the world, by family, where it does.
+
+    Raises:
+        OSError: the kernel does not say.
+    """
+    present = links()
+    found = {one.version: present.get(routed_by(one)) for one in _FAR_AWAY}
+    return {version: link.name for version, link in found.items() if link is not None}
+
+
 def interfaces_to_the_world(names: Iterable[str]) -> list[str]:
     """Those of these interfaces that a default route leads to."""
     four, six = "\t" + "0" * 8 + "\t", "0" * 32 + " 00 "
@@ -176,6 +206,9 @@ _VRF = "vrf"
 
 _UPPERS = frozenset(("vlan", "macvlan", "ipvlan"))
 """Kinds of interfaces that take packets in by their own name; keepalived's `use_vmac` makes a macvlan."""
+
+_PAIRS = frozenset(("veth", "netkit"))
+"""Kinds of interfaces whose other end is named where others name what they are made of."""
 
 _BRIDGED = ("net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables")
 
@@ -205,13 +238,25 @@ def interface_faults(names: Iterable[str], *, redirects: bool = True, marks: boo
     """
     wanted, present = tuple(names), links()
     unnumbered = unnumbered_interfaces(wanted, present) if redirects else ()
+    ports, vrfs = enslaved_interfaces(wanted, present), vrf_interfaces(wanted, present)
+    losing = overheard_bridges(wanted if marks else ())
     return [
-        *(f"no interface {name}" for name in missing_interfaces(wanted)),
-        *(f"{name} is a port of {master}" for name, master in enslaved_interfaces(wanted, present).items()),
-        *(f"{name} is in a VRF" for name in vrf_interfaces(wanted, present)),
-        *(f"{name} has no IPv4 address" for name in unnumbered),
-        *(f"{name}: {setting} is 1" for name, setting in overheard_bridges(wanted if marks else ()).items()),
+        *first_few(f"no interface {name}" for name in missing_interfaces(wanted)),
+        *first_few(f"{name} is a port of {master}" for name, master in ports.items()),
+        *first_few(f"{name} is in a VRF" for name in vrfs),
+        *first_few(f"{name} has no IPv4 address" for name in unnumbered),
+        *first_few(f"{name}: {setting} is 1" for name, setting in losing.items()),
     ]
+
+
+_FEW = 5
+
+
+def first_few(said: Iterable[str]) -> list[str]:
+    """What is said of interfaces: where it is the same of thousands, such as ``ppp*``, of the first ones."""
+    lines = list(said)
+    more = len(lines) - _FEW
+    return [*lines[:_FEW], f"and so for {more} interfaces more"] if more > 0 else lines
 
 
 def _fits(name: str, wanted: str) -> bool:

@@ -120,23 +120,27 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(policy: Policy, found: Mapping[str, Sequence[Verdict]], client: str, now: float) -> Explanation:
+def explain(
+    policy: Policy, found: Sequence[tuple[str, Sequence[Verdict]]], client: str, now: float
+) -> Explanation:
     """Explain a decision for a client.
 
     Args:
         policy: in force.
-        found: all entries found, by the host that they are on.
+        found: hosts, with the entries found on each; one again for what is decided on by itself, as another
+            reading of the request is.
         client: its address.
         now: seconds since 1970-01-01 UTC.
     """
     view = policy.view(client, now)
-    weighed = [_weigh(view, host, v) for host, several in found.items() for v in several]
+    weighed = [_weigh(view, host, v) for host, several in found for v in several]
     verdict, entry = PASS, None
-    for host, several in found.items():
-        decided = view.decide(several)
+    at = 0
+    for _, several in found:
+        decided, its = view.decide(several), weighed[at : (at := at + len(several))]
         if _ACROSS_HOSTS.index(decided.action) < _ACROSS_HOSTS.index(verdict.action):
             verdict = decided
-            like = (one for one in weighed if one.host == host and one.action == decided.action)
+            like = (one for one in its if one.action == decided.action)
             entry = max(like, key=lambda one: (one.verdict.rank, one.verdict.entry))
     others = sorted(
         (one for one in weighed if one is not entry),
@@ -283,12 +287,11 @@ class Checker:
 
     def explain_file(self, digests: Mapping[str, bytes], alike: Sequence[Alike] = ()) -> Explanation:
         """Explain the decision of `check_file`; digests are in the place of hosts."""
-        found: dict[str, list[Verdict]] = {}
+        found: list[tuple[str, list[Verdict]]] = []
 
         def note(verdicts: list[Verdict]) -> Verdict:
-            in_time, algorithm = self._in_time(verdicts), verdicts[0].algorithm
-            # Each picture is decided on by itself.
-            found[algorithm if algorithm not in found else f"{algorithm} {len(found)}"] = in_time
+            in_time = self._in_time(verdicts)
+            found.append((verdicts[0].algorithm, in_time))
             return decide(in_time)._replace(action="pass")  # so that the others are looked up too
 
         self._matcher.check_file(digests, self._now, note)
@@ -302,18 +305,18 @@ class Checker:
         Raises:
             UrlError: not a URL.
         """
-        seen: dict[Verdict, None] = {}
-
-        def note(verdicts: list[Verdict]) -> Verdict:
-            in_time = self._in_time(verdicts)
-            seen.update(dict.fromkeys(in_time))
-            return decide(in_time)
-
         raw = url.encode(errors="surrogateescape")
         host = canonicalize(raw).host
+        found: list[tuple[str, list[Verdict]]] = []
+
+        def note(verdicts: list[Verdict]) -> Verdict:
+            # What another reading has, too, is said once.
+            known = {one for _, several in found for one in several}
+            found.append((host, [one for one in self._in_time(verdicts) if one not in known]))
+            return self._decide(verdicts)
+
         self._matcher.check_url(raw, self._now, note)
         policy = self._policy or Policy(Config())
-        found = {host: tuple(seen)} if seen else {}
         made = explain(policy, found, self._client, self._now)
         decided = made.decided.verdict if made.decided is not None else PASS
         by = (one for one in self._allows if (decided.list, decided.entry) == (ALLOWS, one.id))

@@ -74,10 +74,7 @@ class RunFolder:
         try:
             base = Path(tempfile.gettempdir())
             _clear(base)
-            made = Path(tempfile.mkdtemp(prefix=f".{PREFIX}", dir=base))
-            owner = os.open(made, _FOLDER)
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            self.path = made.rename(made.with_name(made.name.removeprefix(".")))
+            self.path, owner = _made(base)
             self._end = weakref.finalize(self, _remove, self.path, owner, self._memories, os.getpid())
             for name, size in {_KEY: _KEY_SIZE, **sizes}.items():
                 self._memories[name] = memfd.writable(size)
@@ -250,21 +247,34 @@ def _remove(path: Path, owner: int, memories: Mapping[str, int], process: int) -
             os.close(fd)
 
 
+def _made(base: Path) -> tuple[Path, int]:
+    """Make a folder, and lock it; gives its path and the descriptor that holds the lock.
+
+    Its name is its own from the beginning: where everybody may make files, as in ``/tmp``, any other that it
+    is to get somebody may have taken.
+    """
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        with suppress(FileNotFoundError):  # another start has cleared it
+            owner = os.open(path, _FOLDER)
+            fcntl.flock(owner, fcntl.LOCK_EX)
+            found = os.fstat(owner)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(found, path.lstat()) and found.st_uid == os.geteuid():
+                    return path, owner
+            os.close(owner)
+
+
 def _clear(base: Path) -> None:
     """Delete the folders of this user's filters that were killed."""
     for path in base.glob(f"{PREFIX}*"):
         with suppress(OSError):
-            if path.lstat().st_uid == os.geteuid() and _is_left(path):
+            if path.lstat().st_uid != os.geteuid():
+                continue
+            owner = os.open(path, _FOLDER)
+            try:
+                # Locked to the end: who has just made it, and waits for the lock, finds it gone.
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_left(path: Path) -> bool:
-    """Whether the owner of a folder has ended."""
-    fd = os.open(path, _FOLDER)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+            finally:
+                os.close(owner)

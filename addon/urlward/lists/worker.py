@@ -8,7 +8,9 @@ None of them ever quotes from a source.
 """
 
 import contextlib
+import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,7 +18,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from urlward.process import give_way, keep_private, module_command, told, used_by
+from urlward.process import ending, give_way, keep_private, module_command, told, used_by
 from urlward.state.folder import FolderOwner
 
 LOOK, LOOKS = 5.0, 12
@@ -95,9 +97,9 @@ def ask(
         assert process.stdin is not None
         assert process.stdout is not None
         started(process)
-        if computes:
-            threading.Thread(target=look, daemon=True).start()
         try:
+            if computes:
+                _start(look)
             with contextlib.suppress(BrokenPipeError):  # what has ended says so by its code
                 process.stdin.write(_told(request))
             with contextlib.suppress(BrokenPipeError):
@@ -113,6 +115,18 @@ def ask(
     return _answer(process.returncode, line, progress)
 
 
+def _start(watch: Callable[[], None]) -> None:
+    """Begin the watch on a process that may hang.
+
+    Raises:
+        OSError: no thread can be had now, which the process may have been the last to be.
+    """
+    try:
+        threading.Thread(target=watch, daemon=True).start()
+    except RuntimeError as e:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from e
+
+
 def _environment() -> dict[str, str]:
     # It ends with its memory, and is a quarter faster with Python's own allocator.
     return {**os.environ, "PYTHONMALLOC": "default"}
@@ -122,11 +136,11 @@ def _told(request: Mapping[str, Any]) -> bytes:
     return json.dumps({**request, "parent": os.getpid()}).encode()
 
 
-def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any]:
+def _answer(code: int, line: bytes, progress: _Progress) -> dict[str, Any]:
     if progress.hangs:
         raise OSError(0, f"the process that compiles it used no processor for {LOOK * LOOKS:.0f} s")
     if code or not line:
-        raise OSError(0, f"the process that compiles it ended with {code}")
+        raise OSError(0, f"the process that compiles it {ending(code)}")
     said: dict[str, Any] = json.loads(line)
     return said
 
@@ -134,6 +148,21 @@ def _answer(code: int | None, line: bytes, progress: _Progress) -> dict[str, Any
 def say(*parts: object) -> None:
     """Send a message to the parent before the result."""
     print(json.dumps(parts), flush=True)
+
+
+class _Passed(logging.Handler):
+    """Log handler that passes messages to the parent, whose log they belong in: at once, since who looks
+    at what has been done finds it said, and a process that is killed has said why it did what it had done."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.levelno, record.getMessage())
+
+
+def say_log() -> None:
+    """Send what is logged from here on to the parent, each as its level and its text."""
+    log = logging.getLogger("urlward")
+    log.addHandler(_Passed())
+    log.setLevel(logging.INFO)
 
 
 def read_request() -> dict[str, Any]:

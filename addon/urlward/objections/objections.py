@@ -153,8 +153,8 @@ def purge_objections(state: Path, days: float, now: float, held: Container[str] 
     if all(map(stays, read_objections(state))):
         return 0
     with locked(state):
-        before = read_objections(state)
-        kept = [one for one in before if stays(one)]
+        before, held_now = read_objections(state), held_references(state, now)  # some since it was asked
+        kept = [one for one in before if stays(one) or one.reference in held_now]
         KEPT.write(state, kept)
         return len(before) - len(kept)
 

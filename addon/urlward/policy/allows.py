@@ -5,7 +5,7 @@ sealed under the local key, so that the file names nothing that is listed. The a
 (`urlward.state.audit`) has a line for each that was allowed, was ended, or has expired, with a keyed digest
 of the URL in place of the URL.
 
-In force they are one more list, compiled in memory: `compile_allows`; `TemporaryAllows` keeps it up to date.
+In force they are one more list (`compile_allows`), which `urlward.lists.allows` keeps up to date.
 """
 
 import logging
@@ -23,14 +23,16 @@ from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, EntryError, UrlError, UrlwardError
 from urlward.engine.grammar import parse_line
-from urlward.engine.loaded import LoadedList, load
 from urlward.engine.url import (
     DEFAULT_PORTS,
     CanonicalUrl,
     canonicalize,
     is_address,
+    query_parameters,
+    request_parameters,
     split_authority,
     split_url,
+    target_readings,
 )
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock
@@ -40,7 +42,6 @@ from urlward.state.folder import (
     locked,
     made_folder,
 )
-from urlward.state.watch import Signature
 
 Kind = Literal["page", "host"]
 
@@ -95,6 +96,30 @@ def allowed_by(url: str, *, whole_host: bool = False, folder: bool = False) -> A
     except EntryError as e:
         raise UrlwardError(f"cannot be an entry: {e.reason}") from e
     return Allowed(canonical, kind, line)
+
+
+def check_readings(made: Allowed, url: str) -> None:
+    """Refuse to allow a page that common servers take for several: what any of them does stays blocked.
+
+    Args:
+        made: of the URL.
+        url: as typed.
+
+    Raises:
+        UrlwardError: it is one.
+    """
+    target = split_url(url.encode(errors="surrogateescape"))[2].partition("#")[0]
+    _, path, query, _ = made.canonical
+    asked = query_parameters(query)
+    for reading in target_readings(target or "/") if made.kind == "page" else ():
+        # What is shorter, or spelt otherwise, is allowed with what is sent.
+        if not (reading.shorter or reading.respelled) and (
+            reading.path != path or not asked <= request_parameters(reading.query)
+        ):
+            raise UrlwardError(
+                "servers take this URL for more than one page, so that it would still be blocked: "
+                "give it as the browser shows it once the page is open"
+            )
 
 
 def _is_network(host: str, target: str) -> bool:
@@ -183,6 +208,7 @@ def add_allow(
     why = reason_of(why)
     if meant.is_named_in(why):
         raise UrlwardError("why: names the host, and is kept as it is: say it without")
+    check_readings(meant, url)
     id_ = f"a-{secrets.token_hex(4)}"
     digest = key.digest(f"u{meant.canonical}").hex()
     sealed = key.seal(f"{meant.line} id={id_}".encode("latin-1"))
@@ -239,7 +265,7 @@ def expire_allows(state: Path, now: float) -> int:
 
 def compile_allows(allows: Iterable[Allow], key: Key, now: float) -> bytes | None:
     """Compile the allows in force into an artifact, to be loaded under the same key; None where there are
-    none.
+    none. Call it in a process that ends soon.
 
     One that does not open under the key excuses nothing, and the log says so.
     """
@@ -376,57 +402,3 @@ def duration(text: str) -> int:
     if seconds > LONGEST:
         raise UrlwardError(f"for: {text} is longer than {LONGEST // 86_400}d")
     return seconds
-
-
-_NEVER = float("inf")
-
-
-class TemporaryAllows:
-    """Temporary allows of a state folder, kept up to date.
-
-    Args:
-        state: the folder.
-        key: its own.
-
-    Attributes:
-        lists: the one list of those in force, if there are any.
-    """
-
-    def __init__(self, state: Path, key: Key) -> None:
-        self.lists: list[LoadedList] = []
-        self._state = state
-        self._path = state / KEPT.file
-        self._key = key
-        self._seen: Signature | None = None
-        self._end = _NEVER
-
-    def look(self, now: float) -> bool:
-        """Update the allows; whether others are in force at a time, seconds since 1970-01-01 UTC. Never
-        raises."""
-        signature = Signature.of(self._path)
-        ended = now >= self._end
-        if signature == self._seen and not ended:
-            return False
-        had = bool(self.lists)
-        self._seen = signature
-        try:
-            allows = current_allows(self._state, now)
-            data = compile_allows(allows, self._key, now)
-            self.lists = [load(data, self._key)] if data is not None else []
-            self._end = next_end(allows, now) or _NEVER
-        except UrlwardError as e:
-            self.lists, self._end = [], _NEVER
-            logger.error("%s; nothing is excused for a while", e)
-        if ended:
-            self._record(now)
-        if had or self.lists:
-            logger.info("allows: %d in force", sum(loaded.entries for loaded in self.lists))
-        return had or bool(self.lists)
-
-    def _record(self, now: float) -> None:
-        """Write the ends of allows to the audit log; where that fails, the next process to change the file
-        does it."""
-        try:
-            expire_allows(self._state, now)
-        except UrlwardError as e:
-            logger.error("%s; the end of an allow is not in the audit yet", e)

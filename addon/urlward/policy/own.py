@@ -23,7 +23,7 @@ from urlward.engine.grammar import parse_line
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.telling import tells_digest
 from urlward.engine.url import is_address
-from urlward.policy.allows import allowed_by
+from urlward.policy.allows import allowed_by, check_readings
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append, append_in_lock
 from urlward.state.folder import (
@@ -130,7 +130,7 @@ def draft(
         UrlwardError: there is no such entry, or a value is not as above.
     """
     category, note, expires = category.strip().lower(), note.strip(), expires.strip()
-    line = _line_of(text.strip(), meant)
+    line = _line_of(text.strip(), meant, allow=allow)
     if allow and not line.startswith("@@"):
         line = f"@@{line}"
     try:
@@ -161,10 +161,13 @@ def draft(
     return Draft(line, entry, category, note, expires)
 
 
-def _line_of(text: str, meant: Meant) -> str:
+def _line_of(text: str, meant: Meant, *, allow: bool) -> str:
     if meant == "entry":
         return text
-    return allowed_by(text, whole_host=meant == "host", folder=meant == "below").line.removeprefix("@@")
+    made = allowed_by(text, whole_host=meant == "host", folder=meant == "below")
+    if allow and meant == "page":
+        check_readings(made, text)
+    return made.line.removeprefix("@@")
 
 
 def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:

@@ -332,8 +332,6 @@ class Database:
                 _claim(connection, node, kind_days)
             said_days = self.days_of_nodes(kind_days, node)
         deleted = 0
-        with told(self.name), self.engine.connect() as connection:
-            free = _but_for(connection, holds)
         # A file is this machine's, whatever that was called before.
         for name, said in said_days.items() or [("", kind_days)]:
             whose = (
@@ -344,7 +342,7 @@ class Database:
             for days in sorted(set(said.values())):
                 kinds = sorted(kind for kind, allowed in said.items() if allowed == days)
                 over = [events.c.kind.in_(kinds), events.c.time < now_ms - days * _DAY_MS, *whose]
-                deleted += self._delete([*over, *free])
+                deleted += self._delete(over, holds, now_ms)
         self._wipe()
         return deleted
 
@@ -503,11 +501,16 @@ class Database:
             wanted = select(held.c.reference, until).group_by(held.c.reference).having(until > now_ms)
             return dict(connection.execute(wanted).all())
 
-    def _delete(self, over: Iterable[ColumnElement[bool]]) -> int:
-        chunk = select(events.c.seq).where(*over).limit(CHUNK)
+    def _delete(self, over: Iterable[ColumnElement[bool]], holds: Collection[str], now_ms: int) -> int:
         deleted = 0
         while True:
             with told(self.name), self._writing.begin() as connection:
+                # Also what is held since this began: who holds it waits for this, and sees what is left.
+                if not self.is_file:
+                    connection.execute(text("LOCK TABLE holds IN SHARE MODE"))
+                held_now = connection.scalars(select(held.c.reference).where(held.c.until > now_ms)).all()
+                free = _but_for(connection, {*holds, *held_now})
+                chunk = select(events.c.seq).where(*over, *free).limit(CHUNK)
                 count = connection.execute(delete(events).where(events.c.seq.in_(chunk))).rowcount
                 # For whoever opens it after us, should we end before it is rewritten.
                 if count:

@@ -180,6 +180,7 @@ class JsonlStore:
 
         deleted = 0
         with self._told():
+            before = frozenset(self._holds())
             is_held = self._held_by(holds)
             with locked(self._path.parent):
                 self._sweep()
@@ -188,6 +189,8 @@ class JsonlStore:
                 # Writers wait for one file alone, and may rotate them between two. That gives them higher
                 # numbers, so that upwards none is missed.
                 with locked(self._path.parent):
+                    if new := frozenset(self._holds()) - before:  # held since this began
+                        is_held = self._held_by({*holds, *new})
                     deleted += self._keep_only(number or 0, stays)
                 number = next((n for n in self._numbers() if n > (number or 0)), None)
         return deleted

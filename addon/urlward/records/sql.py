@@ -80,6 +80,9 @@ _versions = Table(
 _NOT_ALLOWED, _READ_ONLY = "42501", "25006"
 """PostgreSQL's codes of a lack of privileges, and of a transaction that writes where that may not be."""
 
+_ENCODINGS = ("UTF8", "SQL_ASCII")
+"""PostgreSQL's encodings that take any text; the second is that of a server made without a locale."""
+
 _LOCK = 0x75726C77617264
 """PostgreSQL's number of the lock by which one program at a time changes tables: ``urlward``."""
 
@@ -209,8 +212,12 @@ def open_server(url: str, where: str) -> Engine:
     patience = {"connect_timeout": str(int(WAIT)), "tcp_user_timeout": str(int(WAIT * 1000))}
     # A server that is gone after it has taken a question: nothing is sent, so that only these find out.
     patience |= {"keepalives_idle": str(int(WAIT)), "keepalives_interval": "2", "keepalives_count": "5"}
-    parsed = parsed.set(drivername="postgresql+psycopg").set(query={**patience, **parsed.query})
-    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
+    # Whatever the database's own is: the driver would give bytes for text, or refuse what a name has.
+    query = {**patience, **parsed.query, "client_encoding": "utf8"}
+    parsed = parsed.set(drivername="postgresql+psycopg").set(query=query)
+    # Nor is a transaction to fail because another has written, as the database's own default may have it.
+    level = "READ COMMITTED"
+    engine = create_engine(parsed, pool_pre_ping=True, hide_parameters=True, isolation_level=level)
 
     @event.listens_for(engine, "handle_error")
     def leave(context: ExceptionContext) -> None:
@@ -405,6 +412,7 @@ def _change(engine: Engine, part: str, create: Step, upgrades: Sequence[Step], f
         _versions.create(connection, checkfirst=True)
         version = _version(connection, part, first)
         if version is None:
+            _check_encoding(connection)
             create(connection)
         elif version > last:
             raise _later(part, version, last)
@@ -415,6 +423,18 @@ def _change(engine: Engine, part: str, create: Step, upgrades: Sequence[Step], f
             return
         connection.execute(delete(_versions).where(_versions.c.part == part))
         connection.execute(insert(_versions).values(part=part, version=last))
+
+
+def _check_encoding(connection: Connection) -> None:
+    """Check that a new database takes any text: one event that it cannot write would keep all others waiting.
+
+    Raises:
+        StoreError: it does not.
+    """
+    if connection.dialect.name == "postgresql":
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if encoding not in _ENCODINGS:
+            raise StoreError(f"a database with the encoding UTF8 is needed, and this one has {encoding}")
 
 
 def keep_no_samples(connection: Connection, *columns: Column[Any]) -> None:

@@ -36,7 +36,7 @@ from urlward.csv_rows import MOST_LINES
 from urlward.engine.errors import UrlwardError
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
-from urlward.process import check_parent, end_with_parent
+from urlward.process import check_parent, end_with_parent, ending
 from urlward.progress import Progress, silent
 from urlward.regular import without_bom
 from urlward.replay.formats import NONE, LogFormat, detect
@@ -536,8 +536,7 @@ class JudgePool:
         # The executor ends the others with SIGTERM.
         codes = {process.exitcode or 0 for process in self._processes} - {0}
         code = min(codes - {-signal.SIGTERM} or codes, default=0)
-        ending = f"was ended by signal {-code} (out of memory?)" if code < 0 else f"has ended with {code}"
-        return UrlwardError(f"a process that judges lines {ending}")
+        return UrlwardError(f"a process that judges lines {ending(code)}")
 
 
 def _begin(judge: LogJudge, parent: int) -> None:

@@ -461,6 +461,13 @@ def verify(
         )
     if head is None and not unsigned and (seen.lines or seen.tail):
         unsigned = f"{HEAD} is gone" if seen.signed else "it is of an urlward that signed nothing"
+    # Others of before a line that somebody knows are of lines that it binds, or of a log that they know of.
+    known_from = (seen.known_time, seen.known_at or 0)
+    missing = [
+        copy
+        for copy in copies
+        if (copy.time, copy.seq) > known_from and seen.hashes.get(copy.seq) != copy.hash
+    ]
     return AuditReport(
         lines=seen.lines,
         unchained=seen.lines if not seen.chained else seen.chained - 1,
@@ -471,18 +478,13 @@ def verify(
         anew="" if known and seen.known_at is not None and seen.known_at >= seen.anew_at else seen.anew,
         taken=seen.taken,
         unsigned=unsigned,
-        differs=_differs(copies, seen),
-        copies=len(copies),
+        differs=_differs(missing),
+        copies=len(missing) + sum(seen.hashes.get(copy.seq) == copy.hash for copy in copies),
     )
 
 
-def _differs(copies: Sequence[Copy], seen: "_Seen") -> str:
-    """Describe the copies of heads that the log does not match. Those of before a line that somebody knows
-    are of lines that it binds, or of another log, which they know of."""
-    known = (seen.known_time, seen.known_at or 0)
-    missing = [
-        copy for copy in copies if (copy.time, copy.seq) > known and seen.hashes.get(copy.seq) != copy.hash
-    ]
+def _differs(missing: Sequence[Copy]) -> str:
+    """Describe the copies of heads that the log does not match."""
     if not missing:
         return ""
     last = max(missing, key=lambda copy: (copy.time, copy.seq))

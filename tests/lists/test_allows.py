@@ -16,11 +16,19 @@ from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.feeds import keeper
 from urlward.feeds.keeper import Keeper
-from urlward.policy import allows as policy_allows
-from urlward.policy.allows import KEPT, TemporaryAllows, add_allow, end_allow
+from urlward.lists import allows as lists_allows
+from urlward.lists import worker
+from urlward.lists.allows import AGAIN, TemporaryAllows
+from urlward.policy.allows import KEPT, add_allow, end_allow
 from urlward.state.folder import StateError, locked, made_folder
 
 NOW = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _compiled_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process takes a fifth of a second to start."""
+    monkeypatch.setattr(lists_allows, "ask", lambda _, request, *__, **___: lists_allows.answer(**request))
 
 
 def allow(state: Path, url: str, seconds: int, secret: bytes = SECRET) -> str:
@@ -65,7 +73,7 @@ def test_others_go_on_where_the_end_of_one_cannot_be_recorded(
     allow(tmp_path, "a.example", 60)
     allow(tmp_path, "b.example", 600)
     allows.look(NOW)
-    monkeypatch.setattr(policy_allows, "expire_allows", full)
+    monkeypatch.setattr(lists_allows, "expire_allows", full)
     assert allows.look(NOW + 60)
     assert allows.lists[0].entries == 1
     assert "No space left on device; the end of an allow" in caplog.text
@@ -96,11 +104,54 @@ def test_a_damaged_record_excuses_nothing(
     assert not allows.look(NOW), "it is said once"
 
 
-def test_one_under_another_key_excuses_nothing(tmp_path: Path) -> None:
-    allow(tmp_path, "a.example", 60, OTHER_SECRET)
+def test_one_under_another_key_excuses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lists_allows, "ask", worker.ask)
+    other = allow(tmp_path, "a.example", 60, OTHER_SECRET)
     allows = TemporaryAllows(tmp_path, Key(SECRET))
     allows.look(NOW)
     assert allows.lists == []
+    allow(tmp_path, "b.example", 60)
+    assert allows.look(NOW)
+    assert allows.lists[0].entries == 1
+    assert f"allow {other} does not open" in caplog.text
+
+
+def test_they_are_compiled_again_where_there_was_no_room_for_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(11, "Resource temporarily unavailable")
+
+    allow(tmp_path, "a.example", 600)
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    with monkeypatch.context() as full:
+        full.setattr(lists_allows, "ask", no_room)
+        assert not allows.look(NOW)
+    assert "Resource temporarily unavailable; nothing is excused for 60 s" in caplog.text
+    assert not allows.look(NOW + 1)
+    assert allows.look(NOW + AGAIN)
+    assert allows.lists[0].entries == 1
+
+
+def test_what_nobody_foresaw_has_them_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    id_ = allow(tmp_path, "a.example", 600)
+    allow(tmp_path, "b.example", 600)
+    allows = TemporaryAllows(tmp_path, Key(SECRET))
+    allows.look(NOW)
+    end_allow(tmp_path, id_, "done", "me", now=NOW)
+    with monkeypatch.context() as full:
+        full.setattr(lists_allows, "ask", no_memory)
+        with pytest.raises(MemoryError):
+            allows.look(NOW + 1)
+    assert allows.look(NOW + 2)
+    assert allows.lists[0].entries == 1
 
 
 def test_the_keeper_has_them_beside_its_lists(tmp_path: Path) -> None:
