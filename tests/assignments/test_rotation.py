@@ -179,6 +179,22 @@ def test_what_is_the_same_subscribers_again(sqlite_store: AssignmentStore, tmp_p
     assert told(sqlite_store, 550) == ("one", ["anna"])
 
 
+def test_without_a_port_somebody_may_have_had_another(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    taken(sqlite_store, sighting(A, 0, 900, "fred", SightingKind.WHOLE, ports=(1024, 2047)))
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc", B))
+    log.read(100)
+    rotated = log.rotate()
+    with rotated.open("a") as file:
+        file.write(f"{A},2048-3071,{at(200)},berta,alloc\n{A},2048-3071,{at(800)},berta,release\n")
+    log.write(block(900, "anna", "release", B))
+    log.read(1000)
+    asks = WhoQuestion(A, 1500, at(500)), WhoQuestion(A, None, at(500))
+    assert [who(sqlite_store, one).verdict for one in asks] == ["one", "ambiguous"]
+    log.read(1100, rotated)
+    assert [len(who(sqlite_store, one).candidates) for one in asks] == [1, 2]
+
+
 def test_several_rotations_in_a_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     log = Log(sqlite_store, tmp_path / "log")
     log.write(block(0, "anna", "alloc"), block(7200, "anna", "release"))

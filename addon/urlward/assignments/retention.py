@@ -161,8 +161,13 @@ def held_rows(connection: Connection, now: int, reference: str | None = None) ->
     wanted = select(holds.c.address, holds.c.port, holds.c.at).where(holds.c.until > now).distinct()
     if reference is not None:
         wanted = wanted.where(holds.c.reference == reference)
+    return _rows_for(connection, [(row.address, row.port, row.at) for row in connection.execute(wanted)])
+
+
+def _rows_for(connection: Connection, clients: Iterable[Client]) -> list[Found]:
+    """Rows that answer for clients, with their tables, each once."""
     found: dict[tuple[object, ...], Found] = {}
-    for address, port, at in connection.execute(wanted).all():
+    for address, port, at in clients:
         since, until = at - MOST_APART - SECOND, at + MOST_APART
         rows = rows_in_force(connection, address, port or None, since, until)
         inner = [row.subscriber for _, row in rows if is_address(row.subscriber)]
@@ -214,6 +219,9 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     """
     deleted = _drop_over(store, before, now)
     with store.changing() as connection:
+        if connection.dialect.name != "sqlite":
+            # Whoever holds something meanwhile waits for this, and sees what is left.
+            connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE ROW EXCLUSIVE MODE"))
         lost = Counter({holds.name: connection.execute(delete(holds).where(holds.c.until <= now)).rowcount})
         held = _held_and_over(connection, before, now)
         for limit, some in _limits(before):
@@ -547,11 +555,24 @@ def hold_configured(records: RecordsTable, state: Path, held: Mapping[str, int],
 
     Raises:
         AssignmentError: the database refuses; or it is not known who is to stay, since a store of events
-            cannot be read.
+            cannot be read; or a purge that was under way has deleted some of them before.
     """
     if held and (store := open_configured(records, state)) is not None:
         with store:
+            clients = [one for reference in held for one in _clients(evidence, reference)]
+            before = _count_for(store, clients)
             _hold(store, held, evidence)
+            if (gone := before - _count_for(store, clients)) > 0:
+                raise AssignmentError(f"assignments: {gone} of what is held was deleted meanwhile")
+
+
+def _clients(evidence: Evidence, reference: str) -> list[Client]:
+    return [(hit.client, hit.client_port, hit.time) for hit in evidence.hits(reference)]
+
+
+def _count_for(store: AssignmentStore, clients: Iterable[Client]) -> int:
+    with store.reading() as connection:
+        return len(_rows_for(connection, (one for one in clients if is_address(one[0]))))
 
 
 def release_configured(records: RecordsTable, state: Path, reference: str) -> None:
@@ -567,8 +588,7 @@ def release_configured(records: RecordsTable, state: Path, reference: str) -> No
 
 def _hold(store: AssignmentStore, held: Mapping[str, int], evidence: Evidence) -> None:
     for reference, until in held.items():
-        if hits := evidence.hits(reference):
-            clients = [(hit.client, hit.client_port, hit.time) for hit in hits]
+        if clients := _clients(evidence, reference):
             hold_assignments(store, reference, until * 1000, clients)
         elif evidence.errors and not is_held(store, reference):
             raise AssignmentError(

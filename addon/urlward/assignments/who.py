@@ -153,16 +153,16 @@ def _found(
             found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
-    found = _in_doubt_behind(gaps, found, since, until, missing) if gaps else found
+    found = _in_doubt_behind(gaps, found, question, missing) if gaps else found
     certain = [one for one in found if one.ending not in _IN_DOUBT]
     before = _second_before(since)
-    if deleted <= before or _is_covered(certain, before, since):
+    if deleted <= before or _is_covered(certain, question.port, before, since):
         return found
     return [replace(one, ending=Ending.DELETED) if one in certain else one for one in found]
 
 
 def _in_doubt_behind(
-    gaps: list[Gap], found: list[Interval], since: int, until: int, missing: set[Gap]
+    gaps: list[Gap], found: list[Interval], question: WhoQuestion, missing: set[Gap]
 ) -> list[Interval]:
     """Put in doubt what may have ended in a gap, and where somebody else may have had it since."""
     shown = []
@@ -176,9 +176,11 @@ def _in_doubt_behind(
         else:
             shown.append(replace(one, ending=Ending.MISSED))
     # Where nobody is known to have had it, somebody may have that is not known; in all of a second, too.
-    before = _second_before(since)
+    before, until = _second_before(question.at - question.tolerance), question.at + question.tolerance
     bare = [
-        gap for gap in gaps if not _is_covered(certain, max(before, gap.since), min(until, gap.until - 1))
+        gap
+        for gap in gaps
+        if not _is_covered(certain, question.port, max(before, gap.since), min(until, gap.until - 1))
     ]
     missing.update(bare)
     if not bare:
@@ -200,10 +202,11 @@ def _second_before(at: int) -> int:
     return at - at % SECOND - 1
 
 
-def _is_covered(some: list[Interval], since: int, until: int) -> bool:
-    """Whether somebody is known to have had it all the time from one to another, in ms."""
+def _is_covered(some: list[Interval], port: int | None, since: int, until: int) -> bool:
+    """Whether somebody is known to have had it, with all ports where none is given, all the time from one to
+    another, in ms."""
     for one in sorted(some, key=lambda one: one.start):
-        if one.start <= since:
+        if one.start <= since and (port is not None or one.ports == (0, LAST_PORT)):
             since = max(since, one.end)
     return since > until
 
