@@ -195,6 +195,24 @@ def test_without_a_port_somebody_may_have_had_another(sqlite_store: AssignmentSt
     assert [len(who(sqlite_store, one).candidates) for one in asks] == [1, 2]
 
 
+def test_what_two_logs_tell_of_one_second(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(record("Start", 0, "zoe", Framed_IP_Address=B))
+    log.read(100)
+    berta, carla = {"Acct_Session_Id": "s2"}, {"Acct_Session_Id": "s3", "Framed_IP_Address": "192.0.2.9"}
+    log.write(record("Start", 200), record("Start", 200, "berta", **berta), record("Stop", 200, took=0))
+    log.write(record("Start", 300, "carla", **carla))
+    rotated = log.rotate()
+    # Sent again after a while: it says no less that it was at 300.
+    log.write(record("Stop", 300, "carla", 0, **carla | {"Framed_IP_Address": ""}))
+    log.write(record("Interim-Update", 500, "berta", 300, **berta))
+    log.read(600)
+    log.read(700, rotated)
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 450) == ("one", ["berta"])
+    assert told(sqlite_store, 450, "192.0.2.9") == ("none", [])
+
+
 def test_several_rotations_in_a_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     log = Log(sqlite_store, tmp_path / "log")
     log.write(block(0, "anna", "alloc"), block(7200, "anna", "release"))

@@ -61,6 +61,9 @@ _MOST_ENDS = 100_000
 
 _HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
 
+_LATE = 60_000
+"""Milliseconds by which what a log says first may be of before what the one before it said last."""
+
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
@@ -201,7 +204,7 @@ class Merger:
 
     def fill(self, gaps: Sequence[Gap]) -> None:
         """Prepare for what was written in gaps, and is read after what followed."""
-        since, self.late_until = min(gap.since for gap in gaps), max(gap.until for gap in gaps)
+        since, self.late_until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + _LATE
         for key, held in self._store.since(
             self._source, since, until=self.late_until, endings=(Ending.NEXT, Ending.TOLD)
         ):
@@ -298,7 +301,9 @@ class Merger:
 
     def _follow(self, key: Key, held: Held, new: Held) -> None:
         """Apply another subscriber's sighting: the later one ends the earlier."""
-        earlier, later = (held, new) if new[_START] >= held[_START] else (new, held)
+        # Of two that began in one second the one that is read behind the other began later, but for a gap.
+        is_before = new[_ENDING] == Ending.LATE and held[_ENDING] != Ending.LATE
+        earlier, later = (held, new) if new[_START] >= held[_START] + is_before else (new, held)
         if earlier is new and new[_END] == FOREVER:
             self._hold_late(key, held, new)
             return
@@ -1071,7 +1076,7 @@ class FileReader:
         if not closed:
             return
         since, until = min(gap.since for gap in closed), max(gap.until for gap in closed)
-        self._merger.settle(since, until, is_last=len(there) == len(closed) and not left)
+        self._merger.settle(since, until + _LATE, is_last=len(there) == len(closed) and not left)
         changes = self._merger.finished()
         changes.position, changes.until = position, self._until(self._asked)
         changes.gaps, changes.closed = left, [gap.id for gap in closed]
