@@ -367,7 +367,7 @@ class Merger:
             return False
         if since < held_since:
             return int(new[_SEEN]) < self.late_until and (
-                bool(new[_SESSION]) or held_since >= self.late_until
+                bool(new[_SESSION]) or held_since >= self.late_until - _LATE
             )
         # Without a name it is renewed by what is told, but for what is told behind a gap.
         if not new[_SESSION] and (since == held_since or new[_SEEN] < self.late_until):
