@@ -127,21 +127,28 @@ def test_a_session_of_a_wrong_clock_hides_none_that_follow(
     assert held(sqlite_store, "192.0.2.2", 10) == ["anna"]
 
 
-def test_an_end_that_is_told_late_is_found(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
-    """By a server that had no answer for a while, after what came later was read."""
+@pytest.mark.parametrize("followed", [False, True])
+def test_an_end_that_is_told_late_is_found(store: AssignmentStore, tmp_path: Path, *, followed: bool) -> None:
+    """By a server that had no answer for a while, after what came later was read, on the same address too."""
     url, radius = radacct_in(tmp_path)
-    source = sqlite_store.source("radacct", "radacct", url)
+    source = store.source("radacct", "radacct", url)
     for number, name in enumerate(("anna", "berta", "carla")):
         radius.execute(
             "INSERT INTO radacct VALUES (?, ?, ?, NULL, NULL, ?)",
             (name, name, at(number * 500) // 1000, f"192.0.2.{number}"),
         )
-    import_radacct(sqlite_store, source, url, ReadOptions(), at(1000) / 1000)
+    if followed:
+        radius.execute(
+            "INSERT INTO radacct VALUES ('emil', 'emil', ?, NULL, NULL, '192.0.2.0')", (at(700) // 1000,)
+        )
+    import_radacct(store, source, url, ReadOptions(), at(1000) / 1000)
     radius.execute("UPDATE radacct SET acctstoptime = ? WHERE username = 'anna'", (at(600) // 1000,))
-    assert import_radacct(sqlite_store, source, url, ReadOptions(), at(5000) / 1000).rows == 2
+    assert import_radacct(store, source, url, ReadOptions(), at(5000) / 1000).rows == 2
     radius.close()
-    assert intervals(sqlite_store, "192.0.2.0") == [("anna", 0, 600, "TOLD")]
-    assert intervals(sqlite_store, "192.0.2.1") == [("berta", 500, None, "NONE")]
+    assert intervals(store, "192.0.2.0") == [
+        ("anna", 0, 600, "TOLD"), *([("emil", 700, None, "NONE")] if followed else [])
+    ]  # fmt: skip
+    assert intervals(store, "192.0.2.1") == [("berta", 500, None, "NONE")]
 
 
 def record(status: str, seconds: int, user: str = "anna", session: str = "s1", **more: str) -> str:

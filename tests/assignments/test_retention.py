@@ -2,13 +2,14 @@ import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from assignments.support import DAY, START, at, held, intervals, sighting, taken
-from records.support import in_the_heap
+from records.support import an_event, in_the_heap
 from urlward.assignments import retention, schema
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
@@ -18,13 +19,16 @@ from urlward.assignments.retention import (
     first_purge,
     has_ended_before,
     hold_assignments,
+    hold_configured,
     oldest_assignment,
     purge_assignments,
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
 from urlward.assignments.who import WhoQuestion, who
+from urlward.config.records import RecordsTable
 from urlward.records import sql
+from urlward.records.holds import Evidence
 
 A = "192.0.2.7"
 DAYS = DAY / 1000
@@ -376,3 +380,62 @@ def test_a_source_that_another_node_has_just_begun_waits_for_its_own_days(store:
     taken(store, sighting(A, 0, 60, "of another", SightingKind.WHOLE), name="theirs")
     assert purge_assignments(store, limits) == 1
     assert held(store, A, 30) == ["of another"]
+
+
+@pytest.mark.parametrize(("end", "moment", "tolerance"), [(98, 99.0, 5000), (100, 100.4, 0)])
+def test_what_was_ambiguous_stays_so_as_one_of_both_is_deleted(
+    store: AssignmentStore, end: int, moment: float, tolerance: int
+) -> None:
+    taken(
+        store,
+        sighting(A, 0, end, "anna", SightingKind.WHOLE),
+        sighting(A, 100, 20 * DAYS, "berta", SightingKind.WHOLE),
+        sighting("192.0.2.8", 50, 20 * DAYS, "carla", SightingKind.WHOLE),
+    )
+
+    def asked(address: str, seconds: float, tolerance: int) -> tuple[str, list[tuple[str, str]]]:
+        answer = who(store, WhoQuestion(address, None, at(seconds), tolerance))
+        found = [(one.interval.subscriber, one.interval.ending.name) for one in answer.candidates]
+        return answer.verdict, found
+
+    assert asked(A, moment, tolerance)[0] == "ambiguous"
+    assert asked("192.0.2.8", 52, 5000)[0] == "one"
+    purge_assignments(store, at(10 * DAYS))
+    assert asked(A, moment, tolerance) == ("ambiguous", [("berta", "DELETED")])
+    assert asked("192.0.2.8", 52, 5000) == ("ambiguous", [("carla", "DELETED")])
+    # Who had it all the time, and what is held, is known as before.
+    assert asked(A, 106, 5000) == ("one", [("berta", "TOLD")])
+    hold_assignments(store, "REF", at(99 * DAYS), [("192.0.2.8", 0, at(52))])
+    assert asked("192.0.2.8", 52, 5000) == ("one", [("carla", "TOLD")])
+
+
+def test_a_hold_waits_for_a_purge_and_says_what_that_has_deleted(
+    store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken(store, sighting(A, 0, 60, "anna", SightingKind.WHOLE))
+    is_over = retention._held_and_over
+
+    def hold_at_once() -> None:
+        if isinstance(store.database, Path):
+            sqlite3.connect(store.database, timeout=0).execute("DELETE FROM assignment_holds")
+            return
+        with psycopg.connect(str(store.database)) as other:
+            other.execute("LOCK TABLE assignment_holds IN ROW EXCLUSIVE MODE NOWAIT")
+
+    def meanwhile(*args: Any) -> Any:
+        found = is_over(*args)
+        with pytest.raises((sqlite3.OperationalError, psycopg.errors.LockNotAvailable)):
+            hold_at_once()
+        return found
+
+    def purged_first(*args: Any) -> None:
+        assert purge_assignments(store, at(100)) == 1
+        hold(*args)
+
+    hold = retention._hold
+    monkeypatch.setattr(retention, "_held_and_over", meanwhile)
+    monkeypatch.setattr(retention, "_hold", purged_first)
+    monkeypatch.setattr(retention, "open_configured", lambda *_: AssignmentStore(store.database))
+    event = an_event(at=at(30), client=A, reference="REF")
+    with pytest.raises(AssignmentError, match=r"^assignments: 1 of what is held was deleted meanwhile$"):
+        hold_configured(RecordsTable(), tmp_path, {"REF": at(9000)}, Evidence({"records": [event]}, ()))

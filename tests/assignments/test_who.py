@@ -3,7 +3,7 @@ from ipaddress import IPv4Network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from assignments.support import at, sighting, taken
 from urlward.assignments.deterministic import Formula, add_formula, computed, known_formulas
@@ -114,6 +114,23 @@ def test_what_has_an_end_of_its_own_that_a_later_import_has_read(
     hold_assignments(store, "REF", at(900 * 86_400), [(A, 0, question.at)])
     purge_assignments(store, at(200 * 86_400), at(380 * 86_400))
     assert who(store, question) == before
+
+
+def test_own_ends_of_many_are_looked_up_at_once(store: AssignmentStore) -> None:
+    ports = [(first, first + 299) for first in range(1024, 60_000, 300)]
+    taken(
+        store,
+        *(sighting(A, n, None, "anna", ports=some, session=f"a{n}") for n, some in enumerate(ports)),
+        *(sighting(A, 9000, None, "berta", ports=some) for some in ports),
+        batch=1000,
+    )
+    taken(store, sighting(A, 7, 60, "anna", SightingKind.WHOLE, ports=(3124, 3423), session="a7"))
+    asked: list[object] = []
+    event.listen(store.engine, "before_cursor_execute", lambda *statement: asked.append(statement))
+    answer = who(store, WhoQuestion(A, None, at(8000)))
+    assert [one.interval.session for one in answer.candidates if one.is_in_doubt] == ["a7"]
+    assert len(answer.candidates) == len(ports)
+    assert len(asked) < 20
 
 
 def test_what_a_newer_release_has_written_is_in_doubt(sqlite_store: AssignmentStore) -> None:

@@ -485,7 +485,7 @@ def test_who_reads_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
 
         monkeypatch.setattr(assignment_commands, "_wait", wait)
         assert urlward("assignments", "follow", "cgn", log) == 0
-        return [line for line in capsys.readouterr().err.splitlines() if "had this path" in line]
+        return [line for line in capsys.readouterr().err.splitlines() if "the log before" in line]
 
     log.write_text(event.format(1))
     assert told() == ""
@@ -494,7 +494,7 @@ def test_who_reads_says_that_a_log_was_rotated_before_it_was_read_to_its_end(
     log.write_text(event.format(2))
     assert told() == ""
     log.write_text(event.format(3))
-    assert told().startswith(f"{log}: another log had this path when it was last read, at 20")
+    assert told().startswith(f"{log}: the log before this one was last read at 20")
     assert told() == ""
     # What is rotated while it is followed is read to its end, also where the new one has nothing yet.
     log.write_text(event.format(4))

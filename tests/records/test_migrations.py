@@ -282,7 +282,7 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
     if not isinstance(old[1], Path):
         with psycopg.connect(old[1]) as server:  # something was deleted, and another role reads
             server.execute("INSERT INTO urlward_unwiped VALUES ('assignments', 5)")
-            server.execute("GRANT SELECT ON assignments TO pg_monitor")
+            server.execute("GRANT SELECT ON assignments, assignment_files TO pg_monitor")
     store = AssignmentStore(old[1])
 
     def named() -> list[str]:
@@ -298,8 +298,9 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
                 ("assignments_0_20261118",), ("assignments_4_20261117",), ("assignments_6_20261118",),
                 ("assignments_9_20260428",),
             ]  # fmt: skip
-            may = "SELECT has_table_privilege('pg_monitor', 'assignments', 'SELECT')"
-            assert server.execute(may).fetchone() == (True,)
+            for table in ("assignments", "assignment_gaps"):
+                may = f"SELECT has_table_privilege('pg_monitor', '{table}', 'SELECT')"
+                assert server.execute(may).fetchone() == (True,)
         assert not wiped()
         assert own_messages(caplog)[0].startswith("assignments: 0 MB are copied into partitions, which takes")
     # Two are held; what has no end was last seen at the start.
@@ -311,6 +312,24 @@ def test_what_has_ended_in_version_3_is_in_partitions_from_now_on(
     if not isinstance(old[1], Path):
         assert wiped()
     store.close()
+
+
+@pytest.mark.parametrize("version", [3])
+def test_logs_that_were_rotated_long_before_are_not_missing(old: tuple[StoreTable, Path | str]) -> None:
+    url = str(old[1]).replace("postgresql:", "postgresql+psycopg:", 1)
+    engine = create_engine(f"sqlite:///{url}" if isinstance(old[1], Path) else url)
+    with engine.begin() as connection:
+        for read in (5, 7, 6):
+            connection.execute(
+                text(
+                    'INSERT INTO assignment_files (source, path, "begin", begin_size, "offset", before, size,'
+                    " read) VALUES (99, 'log', :read, 1, 1, '', 1, :number)"
+                ),
+                {"read": str(read), "number": read},
+            )
+    engine.dispose()
+    with AssignmentStore(old[1]) as store:
+        assert {one.read: one.ended for one in store.positions(99)} == {5: 1, 6: 1, 7: 0}
 
 
 def schema_of(engine: Engine) -> dict[str, object]:
@@ -382,6 +401,6 @@ def test_a_role_that_may_not_change_tables_is_told(
         ):
             open_database(StoreTable(kind="postgresql", url_env="RECORDS_URL"), tmp_path)
         with pytest.raises(
-            AssignmentError, match=r"its assignments are of version 1, and 4 is needed, which"
+            AssignmentError, match=r"its assignments are of version 1, and 5 is needed, which"
         ):
             AssignmentStore(url)

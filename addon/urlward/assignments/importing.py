@@ -11,10 +11,16 @@ has written looks again at what is held.
 Two sightings that began in the hour that the clock showed twice came in an order that their times do not
 tell. Neither is taken for the one that came last, until something is said of one of them at a time that is
 certain.
+
+A log that was rotated before it was read to its end leaves a gap (`Gap`) as the next one is read. Rows are as
+what was read says, and `urlward.assignments.who` goes by the gaps that are open. What may be otherwise for
+what is in a gap is kept so that it can be told: an end without a beginning, which may have been in it
+(`Ending.MISSED`). Once the rest is read, after what followed it, both are brought together (`Merger.settle`).
 """
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +33,9 @@ from typing import Any
 from urlward.assignments.formats import FORMATS, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
+    LAST_PORT,
+    SECOND,
+    SESSIONS_APART,
     AssignmentError,
     Ending,
     Place,
@@ -37,6 +46,7 @@ from urlward.assignments.interval import (
 from urlward.assignments.store import (
     AssignmentStore,
     Changes,
+    Gap,
     Held,
     Key,
     ReadingPosition,
@@ -51,6 +61,9 @@ _MOST_ENDS = 100_000
 
 _HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
 
+_LATE = 60_000
+"""Milliseconds by which what a log says first may be of before what the one before it said last."""
+
 _UNSURE = (Ending.SECOND, Ending.ORDER)
 _LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
 
@@ -62,12 +75,20 @@ _WHOLE = 1 << 20
 class Merger:
     """Merger: one source's current assignments, updated by sightings in order."""
 
-    def __init__(self, store: AssignmentStore, source: int) -> None:
-        """Start with what the store has."""
+    def __init__(self, store: AssignmentStore, source: int, *, tells_once: bool = True) -> None:
+        """Start with what the store has.
+
+        Args:
+            store: where to.
+            source: its id.
+            tells_once: whether an end is read once, as in a log; else what has ended is told again and again.
+        """
         self._store = store
         self._source = source
+        self._tells_once = tells_once
         self._rows: int | None = None
         """Of the source, by which it is known whether somebody else writes to it."""
+        self._had_rows = False
         self._held: dict[Key, Held | None] = {}
         self._sessions: dict[str, set[Key]] = {}
         self._looked_up: set[str] = set()
@@ -87,18 +108,27 @@ class Merger:
         """Whose span in doubt was the last, and its end."""
         self._back = 0
         """How long that was: by how much the clock was put back, in ms."""
+        self.gaps: list[Gap] = []
+        """Those of the source that are open."""
+        self.late_until = 0
+        """Up to when what is read was written before what is known already, in ms, where it fills a gap."""
         self.changes = Changes()
 
     def take(self, sightings: Sequence[Sighting]) -> None:
         """Take in a batch; `changes` has then what is to be written."""
         if self._rows is None:
             self._rows = self._store.rows(self._source)
+            self._had_rows = self._rows > 0
         self._load(sightings)
+        if self._tells_once and self._had_rows:
+            self._look_back(sightings)
         for sighting in sightings:
             if sighting[9] == _RESTARTED:
                 self._end_sessions(sighting[8], sighting[4])
             elif sighting[9] == _STOPPED:
-                self._end_session(sighting[8], sighting[4])
+                if not self._end_session(sighting[8], sighting[4]):
+                    ended = ["", LAST_PORT, 0, sighting[4], 0, Ending.TOLD, "", sighting[8]]
+                    self._miss((0, 0), ended, self.gaps)
             else:
                 self._take(sighting)
 
@@ -110,7 +140,8 @@ class Merger:
             # Who restarts says so before it begins sessions.
             if one[_SESSION].startswith(beginning) and one[_START] < at:
                 self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at
-                one[_END], one[_ENDING] = min(one[_END], _after(one[_START], at)), Ending.TOLD
+                one[_END] = min(one[_END], _after(one[_START], at))
+                one[_ENDING] = Ending.NEXT if self._may_have_ended(one) else Ending.TOLD
                 self._end(key, one)
                 self._drop(key)
 
@@ -155,6 +186,33 @@ class Merger:
                 if key not in self._held:
                     self._keep(key, held)
 
+    def _look_back(self, sightings: Iterable[Sighting]) -> None:
+        """Look up what another's beginning has ended in an earlier import, and whose own end is read now."""
+        begun: set[tuple[Key, str, str]] = set()
+        ends: dict[tuple[Key, str, str], int] = {}
+        for place, _, first, _, _, end, _, subscriber, session, said in sightings:
+            whose = (place, first), subscriber, session
+            if said == _HELD:
+                begun.add(whose)
+            elif said == _ENDED and whose not in begun and whose not in ends:
+                held = self._held[place, first]
+                if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
+                    ends[whose] = end
+        found = self._store.followed(self._source, ends)
+        for (key, subscriber, session), held in found.items():
+            self._followed.setdefault((key, session or subscriber), held)
+
+    def fill(self, gaps: Sequence[Gap]) -> None:
+        """Prepare for what was written in gaps, and is read after what followed."""
+        since, self.late_until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + _LATE
+        for key, held in self._store.since(
+            self._source, since, until=self.late_until, endings=(Ending.NEXT, Ending.TOLD)
+        ):
+            # An end of what has no name may be another's, which began in the gap.
+            if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
+                self._followed[key, held[_SESSION] or held[_SUBSCRIBER]] = held
+                self._note(key, held)
+
     def _keep(self, key: Key, held: Held | None) -> None:
         self._held[key] = held
         if held is not None:
@@ -184,16 +242,20 @@ class Merger:
             return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         begun, ended = self._ends.get((key, subscriber, session), (0, 0))
-        if said == _HELD and begun <= seen < ended + bool(session):
+        if said == _HELD and (
+            begun <= seen < ended + bool(session) or (self.late_until and self._is_known(key, new))
+        ):
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
             twice = self._perhaps == (key, start, subscriber)
             if twice and seen <= start:
                 new[_ENDING] = Ending.SECOND
+            if seen < self.late_until and not (same and held and held[_ENDING] != Ending.LATE):
+                new[_ENDING] = Ending.LATE
             if held is None:
                 self._hold(key, new)
-            elif same:
+            elif same and not self._is_another(held, new):
                 self._renew(key, held, new)
             elif twice and self._is_order_in_doubt(held, start):
                 self._follow_in_doubt(key, held, new)
@@ -239,7 +301,9 @@ class Merger:
 
     def _follow(self, key: Key, held: Held, new: Held) -> None:
         """Apply another subscriber's sighting: the later one ends the earlier."""
-        earlier, later = (held, new) if new[_START] >= held[_START] else (new, held)
+        # Of two that began in one second the one that is read behind the other began later, but for a gap.
+        is_before = new[_ENDING] == Ending.LATE and held[_ENDING] != Ending.LATE
+        earlier, later = (held, new) if new[_START] >= held[_START] + is_before else (new, held)
         if earlier is new and new[_END] == FOREVER:
             self._hold_late(key, held, new)
             return
@@ -270,13 +334,49 @@ class Merger:
         held = self._followed.get((key, whose))
         if held is None:
             return None
+        told = held[_ENDING] == Ending.TOLD
         begun = held[_START]
         start = begun if start is None else start
         if not (start <= begun <= end and begun < _after(start, end) < held[_END]):
             return None
         del self._followed[key, whose]
         self._not_so.add(ended_row(self._source, *key, held)[:3])
+        if told:  # that end is another's, which began in the gap
+            self._miss(key, held, self.gaps)
         return held
+
+    def _is_known(self, key: Key, new: Held) -> bool:
+        """Whether what is read late is of a session that is known to have been followed since."""
+        held = self._followed.get((key, new[_SESSION]))
+        return held is not None and abs(held[_START] - new[_START]) <= SESSIONS_APART
+
+    def _miss(self, key: Key, ended: Held, gaps: Sequence[Gap]) -> bool:
+        """Keep an end whose beginning may have been in a gap; False where there is none before it."""
+        since = min((gap.since for gap in gaps if gap.since < ended[_END]), default=None)
+        if since is not None:
+            missed = [*ended]
+            # Not as any row begins.
+            missed[_START], missed[_ENDING] = since - 1, Ending.MISSED
+            self._end(key, missed)
+        return since is not None
+
+    def _is_another(self, held: Held, new: Held) -> bool:
+        """Whether what is said of one with the same name is of another beginning, with a gap between both."""
+        held_since, since = int(held[_START]), int(new[_START])
+        if new[_SESSION] and abs(since - held_since) <= SESSIONS_APART:
+            return False
+        if since < held_since:
+            return int(new[_SEEN]) < self.late_until and (
+                bool(new[_SESSION]) or held_since >= self.late_until - _LATE
+            )
+        # Without a name it is renewed by what is told, but for what is told behind a gap.
+        if not new[_SESSION] and (since == held_since or new[_SEEN] < self.late_until):
+            return False
+        return any(held_since < gap.until and since >= gap.since - SECOND for gap in self.gaps)
+
+    def _may_have_ended(self, held: Held) -> bool:
+        """Whether what is held may have ended in a gap, for all that is known."""
+        return any(held[_START] < gap.until and held[_SEEN] < gap.until for gap in self.gaps)
 
     def _hold_late(self, key: Key, held: Held, new: Held) -> None:
         """Take in what begins before what is held, such as from the file of a reader that lags behind."""
@@ -291,6 +391,7 @@ class Merger:
                 return
             self._end_late(key, late, new[_START], Ending.NEXT)
         self._late[key] = new
+        self._note(key, new)
 
     def _end_late(self, key: Key, late: Held, at: int, ending: Ending, doubt: int = 0) -> None:
         """End what was said late, in place of what is written of it."""
@@ -333,30 +434,44 @@ class Merger:
         ):
             self._ends[whose] = late[_START], told
             self._end_late(key, late, new[_END], Ending.TOLD, doubt)
+            self._end_session(session, told, doubt, new[_START])
             return
-        if held is None:
-            followed = self._undo_followed(
-                key, session or new[_SUBSCRIBER], told, None if session else new[_START]
-            )
+        began = new[_START]
+        if held is None or told < held[_START]:
+            followed = self._undo_followed(key, session or new[_SUBSCRIBER], told, None if session else began)
             if followed is not None:
                 new[_START] = followed[_START]
-        if held is not None and new[_END] >= held[_START]:
+        elif began > held[_START] and self._is_another(held, new):
+            held[_END], held[_ENDING] = began, Ending.NEXT
+            self._end(key, held)
+            self._drop(key)
+        else:
             new[_START] = held[_START]
+            if session and began <= 0 and self._may_have_ended(held):
+                new[_ENDING] = Ending.NEXT
             self._drop(key)
         # Whatever it is that the end names: the session has ended.
-        self._end_session(session, told, doubt)
+        self._end_session(session, told, doubt, began)
         if new[_START] <= 0:
             self.changes.skipped += 1
+            if self._miss(key, new, self.gaps):
+                self._ends[whose] = told, told
             return
         new[_END] = _after(new[_START], new[_END])
         self._end_within(key, new, doubt)
         self._ends[whose] = new[_START], told
 
-    def _end_session(self, session: str, at: int, doubt: int = 0) -> None:
-        """End whatever a session has, or had until another's beginning."""
+    def _end_session(self, session: str, at: int, doubt: int = 0, began: int = 0) -> bool:
+        """End whatever a session has, or had until another's beginning; 0 for a beginning that is not
+        known. Whether there is any such."""
+        is_known = False
         self._looked_up.discard(session)
         for key in self._sessions.pop(session, ()):
-            held = self._held.get(key)
+            held, late = self._held.get(key), self._late.get(key)
+            if late is not None and late[_SESSION] == session and late[_START] <= at <= late[_END]:
+                self._ends[key, late[_SUBSCRIBER], session] = late[_START], at
+                self._end_late(key, late, at, Ending.TOLD, doubt)
+                is_known = True
             if held is None or held[_SESSION] != session:
                 held = self._undo_followed(key, session, at)
                 if held is None:
@@ -366,9 +481,83 @@ class Merger:
                 continue
             else:
                 self._drop(key)
+                is_other = not began or began - held[_START] > SESSIONS_APART
+                if is_other and self._may_have_ended(held):
+                    held[_END], held[_ENDING] = _after(held[_START], began or at), Ending.NEXT
+                    self._end_followed(key, held)
+                    is_known = True
+                    continue
+            is_known = True
             held[_END], held[_ENDING] = _after(held[_START], at), Ending.TOLD
             self._end_within(key, held, doubt)
             self._ends[key, held[_SUBSCRIBER], session] = held[_START], at
+        return is_known
+
+    def settle(self, since: int, until: int, *, is_last: bool) -> None:
+        """Bring together what began in a gap, as is read now, and what was read before of the time since.
+
+        Args:
+            since: in ms, when the gap began.
+            until: when it was over.
+            is_last: whether no other of the source is open.
+        """
+        if self._rows is None:
+            self._rows = self._store.rows(self._source)
+        held = self._store.held_late(self._source)
+        doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
+        late = [*held.items()]
+        late += [
+            (k, one) for k, one in doubted if one[_ENDING] == Ending.LATE and since <= one[_START] < until
+        ]
+        missed = [(k, one) for k, one in doubted if one[_ENDING] == Ending.MISSED]
+        places = {key[0] for key, _ in late}
+        sessions = {one[_SESSION] for _, one in late} - {""}
+        others: dict[Key | str, list[Held]] = {}
+        for key, one in self._store.since(self._source, since, places=places, sessions=sessions):
+            if one[_ENDING] not in (Ending.LATE, Ending.MISSED):
+                others.setdefault(key, []).append(one)
+            if one[_ENDING] == Ending.TOLD and one[_SESSION]:
+                others.setdefault(one[_SESSION], []).append(one)
+        for key, one in self._store.held(self._source, places).items():
+            if key not in held:
+                others.setdefault(key, []).append(one)
+        ends: dict[tuple[Key, str] | str, list[tuple[Key, Held]]] = {}
+        for key, one in missed:
+            ends.setdefault(one[_SESSION] or (key, one[_SUBSCRIBER]), []).append((key, one))
+        used = []
+        for key, one in late:
+            start, session, there = one[_START], one[_SESSION], others.get(key, [])
+            same = [
+                each
+                for each in others.get(session, []) + there
+                if session and each[_SESSION] == session and abs(each[_START] - start) <= SESSIONS_APART
+            ]
+            following = min((each[_START] for each in there if each[_START] > start), default=FOREVER)
+            end = min((each[_END] for each in same), default=FOREVER)
+            mine = ends.get(session or (key, one[_SUBSCRIBER]), [])
+            for number, (_, each) in enumerate(mine):
+                if end == FOREVER and start <= each[_END] <= following + SECOND:
+                    end = each[_END]
+                    used.append(mine[number] if session else mine.pop(number))
+                    break
+            if one[_END] < FOREVER:
+                self._undo(key, one)
+            elif min(end, following) < FOREVER:
+                self._drop(key)
+            else:
+                one[_ENDING] = Ending.NONE
+                self._hold(key, one)
+                continue
+            if not any(each in there for each in same):
+                one = [*one]
+                one[_ENDING] = Ending.TOLD if end < FOREVER else Ending.NEXT
+                one[_END] = _after(start, end if end < FOREVER else following)
+                self._end(key, one)
+        for key, one in missed if is_last else used:
+            self._undo(key, one)
+
+    def _undo(self, key: Key, ended: Held) -> None:
+        self.changes.undone.append(ended_row(self._source, *key, ended)[:3])
 
     def _decline(self, key: Key, held: Held, at: int) -> None:
         """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
@@ -445,7 +634,8 @@ def position_at(fd: int, path: str, offset: int, previous: ReadingPosition | Non
     """The position to store for a file that is read up to an offset."""
     begin_size = previous.begin_size if previous else min(_BEGIN, offset)
     begin = previous.begin if previous else _digest(os.pread(fd, begin_size, 0))
-    return ReadingPosition(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
+    now = ReadingPosition(path, begin, begin_size, offset, _before(fd, offset), os.fstat(fd).st_size)
+    return replace(now, id=previous.id) if previous else now
 
 
 def _before(fd: int, offset: int) -> str:
@@ -465,6 +655,10 @@ _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
 _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
+_NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
+"""Name of a log that others have followed."""
+_ADDED = re.compile(r"(.+?)(\.\d{1,4}|[.\-_](\d{6,}|\d{4}-\d\d)[\d.\-_T:Z]*)", re.DOTALL)
+"""Name of a log, and what is added to that as it is rotated, or each day."""
 _RENEW_AFTER = 60_000
 """Milliseconds after which it is noted anew that a source still has what has no end."""
 FAR = 10 * 366 * 86_400_000
@@ -507,8 +701,8 @@ class Imported:
         resumed: the offset in bytes that reading went on from.
         offset: up to where it is read.
         refused: why nothing of it was taken; empty where it was.
-        left: when another log was read last that had this path then, and not by its new one since, in ms; 0
-            where there is none.
+        left: when the log before this one was read last, in ms, where some of it, or of one between, may not
+            be; else 0.
     """
 
     rows: int = 0
@@ -545,6 +739,7 @@ class FileReader:
         clock: Callable[[], float],
         *,
         follows: bool = False,
+        begins: bool = True,
     ) -> None:
         """Open the file, and find out how far it was read.
 
@@ -555,12 +750,13 @@ class FileReader:
             options: how to read it.
             clock: seconds since 1970-01-01 UTC.
             follows: whether what is written to it is read at once.
+            begins: whether nobody has read up to its beginning; who follows has.
 
         Raises:
             AssignmentError: unreadable, or not of the source's format.
         """
         self._store, self._source, self._path, self._clock = store, source, path, clock
-        self._options, self._follows = options, follows
+        self._options, self._follows, self._begins = options, follows, begins
         with _told(path):
             self.fd = regular_fd(path)
         # While a block is written, the next is read.
@@ -577,11 +773,15 @@ class FileReader:
         with suppress(AssignmentError, SourceChanged):  # said before
             self._wait()
         self._parser: Parser = FORMATS[self._source.format](self._options)
-        self._merger = Merger(self._store, self._source.id)
+        self._merger = Merger(self._store, self._source.id, tells_once=self._source.format in _LOGS)
         self._written = written or Imported()
         self.result = _copied(self._written)
         self._position: ReadingPosition | None = None
-        self._renewed = 0
+        self._known: list[ReadingPosition] = []
+        self._span = 0, 0
+        """From when to when what is read of it tells, in ms, or 0."""
+        self._has_begun = False
+        self._asked = self._renewed = 0
         self._started = False
 
     def close(self) -> None:
@@ -621,6 +821,7 @@ class FileReader:
                             self._take(parsed)
                         self._wait()
                         self._renew()
+                        self._close_gaps()
                     return self.result
                 # Another reader of the source has ended, or taken over, what this one took for held.
                 self.begin_again(self._written)
@@ -658,7 +859,11 @@ class FileReader:
         """
         size = os.fstat(self.fd).st_size
         block = _BLOCK
-        while data := os.pread(self.fd, block, result.offset):
+        while True:
+            # What is written from now on need not be among what is read.
+            self._asked = int(self._clock() * 1000)
+            if not (data := os.pread(self.fd, block, result.offset)):
+                break
             at_end = result.offset + len(data) >= size
             parsed, taken = self._lines_in(data)
             # A record may be longer than a block.
@@ -687,13 +892,12 @@ class FileReader:
                 return False
             self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
-        known = self._store.positions(self._source.id)
+        known = self._known = self._store.positions(self._source.id)
         self._position = position_in(self.fd, known)
-        if self._position is None and self._source.format in _LOGS:
-            self.result.left = max((one.read for one in known if one.path == self._source.path), default=0)
-            # Who follows notes more when a new one is found, which may have nothing yet to be known by.
-            if self._follows and self.result.left < self._source.read:
-                self.result.left = 0
+        if self._source.format in _LOGS:
+            self._merger.gaps = self._store.gaps(self._source.id)
+            if self._position is not None:
+                self._span = self._position.first, self._position.last
         self._renewed = self._position.read if self._position else 0
         offset = self._position.offset if self._position else 0
         if not self.result.rows:
@@ -720,26 +924,29 @@ class FileReader:
         if not (parsed.rows or self.result.rows or self.result.resumed):
             # Nothing of the format yet: whoever reads the file again is to be told so again.
             return
-        self._merger.take([*without_far_ends(parsed.sightings, int(self._clock() * 1000))])
+        sightings = [*without_far_ends(parsed.sightings, self._asked)]
+        if sightings and self._source.format in _LOGS:
+            self._note_span(sightings)
+        self._merger.take(sightings)
         changes = self._merger.changes
         changes.rows += parsed.rows
         changes.skipped += parsed.skipped
         anew = self._position is None
-        self._position = position_at(self.fd, self._source.path, self.result.offset, self._position)
+        position = position_at(self.fd, self._source.path, self.result.offset, self._position)
+        self._position = replace(position, first=self._span[0], last=self._span[1])
         changes.position, changes.anew = self._position, anew
         self.result.rows += changes.rows
         self.result.skipped += changes.skipped
         rows = self._merger.finished()
         self._wait()
-        self._renewed = int(self._clock() * 1000)
+        self._renewed = self._asked
         rows.until = self._until(self._renewed)
         writing = self._writer.submit(self._store.write, self._source, rows, self._renewed)
         self._writing = writing, _copied(self.result)
 
     def _renew(self) -> None:
         """Renew the file's assignments without an end: they count from now."""
-        now = int(self._clock() * 1000)
-        position = self._position
+        now, position = self._asked, self._position
         # A clock that was set back does not put it off. By a new name it is known to be read to its end.
         if 0 <= now - self._renewed < _RENEW_AFTER and (not position or position.path == self._source.path):
             return
@@ -749,6 +956,137 @@ class FileReader:
         elif self._follows:  # as after a rotation
             self._store.looked(self._source, now)
         self._renewed = now
+
+    def _note_span(self, sightings: Sequence[Sighting]) -> None:
+        """Note from when to when the log tells, and what is not read of those before it."""
+        first, last = self._span
+        if self._position is None:
+            first = first or min(_said(sightings[0]), self._asked)
+        self._span = first, max(last, min(max(map(_said, sightings)), self._asked))
+        if self._has_begun:
+            return
+        self._has_begun = True
+        read = [gap for gap in self._merger.gaps if self._is_rest(gap) or self._is_in(gap, first)]
+        if self._position is None and self._begins and not any(gap.since < first for gap in read):
+            made = self._gaps_before(first)
+            self._merger.changes.gaps += made
+            self._merger.gaps = [*self._merger.gaps, *made]
+        if read:
+            self._merger.fill(read)
+
+    def _gaps_before(self, first: int) -> list[Gap]:
+        """What is not read of logs that were before this one, which begins at a time; and of others between
+        them, if there can be any."""
+        earlier = [
+            replace(one, last=min(one.last or one.read, one.read))
+            for one in self._known
+            if one.first < first and (one.path == self._source.path or (one.last and self._is_of(one.path)))
+        ]
+        if not earlier:
+            return []
+        before = max(earlier, key=lambda one: (one.last, one.id))
+        gaps = []
+        for one in earlier:
+            since = one.last - one.last % SECOND
+            gap = Gap(self._source.id, self._source.path, since, first)
+            # Two nodes may have logs at one path.
+            if (one is before or one.path == self._source.path) and self._may_go_on(one):
+                # The first that is told may be late.
+                gaps.append(replace(gap, file=one.id, until=max(first, since + SECOND)))
+            elif one is before and self._has_unread(gap):
+                gaps.append(gap)
+        self.result.left = before.read if gaps else 0
+        return gaps
+
+    def _may_go_on(self, before: ReadingPosition) -> bool:
+        """Whether something may have been written to a log since it was read, before this one began."""
+        its, mine = Path(before.path), self._path
+        if before.ended:
+            return False
+        for path in self._beside():
+            with suppress(AssignmentError, OSError):
+                fd = regular_fd(path)
+                try:
+                    if position_in(fd, (before,)) is not None:
+                        return os.fstat(fd).st_size > before.offset
+                finally:
+                    os.close(fd)
+        # It is somewhere else by now, or compressed: by its name it was written to when it was read, or not.
+        return _NUMBERED.fullmatch(its.name) is None and (its == mine or _root(mine) == its.name)
+
+    def _is_rest(self, gap: Gap) -> bool:
+        return self._position is not None and gap.file == self._position.id > 0
+
+    def _is_in(self, gap: Gap, first: int) -> bool:
+        """Whether this is another log of a gap, which begins in it."""
+        return 0 < first < gap.until and self._is_of(gap.path)
+
+    def _is_of(self, path: str) -> bool:
+        """Whether a file's name says that this is of the same log, before or after it was rotated."""
+        its, mine = Path(path), self._path
+        if _root(its) != _root(mine):
+            return False
+        there = {Path(one.path).parent for one in self._known if Path(one.path).name == _root(mine)}
+        return its.parent == mine.parent or len(there) < 2
+
+    def _beside(self) -> list[Path]:
+        """Other files of the same log in the folder, by their names."""
+        with suppress(OSError):
+            root = _root(self._path)
+            return [one for one in self._path.parent.iterdir() if one != self._path and _root(one) == root]
+        return []
+
+    def _has_unread(self, gap: Gap) -> bool:
+        """Whether a log beside this one begins in a gap, and nothing of it is read."""
+        for path in self._beside():
+            # What cannot be read as such a log is none.
+            with suppress(AssignmentError, OSError):
+                if path.stat().st_mtime * 1000 > gap.since and gap.since < self._first_of(path) < gap.until:
+                    return True
+        return False
+
+    def _first_of(self, path: Path) -> int:
+        """When a log of which nothing is read begins, in ms; 0 for another."""
+        other = FileReader(self._store, self._source, path, self._options, self._clock)
+        try:
+            first = next(other.sightings(), None)
+            return 0 if first is None or other._position is not None else _said(first)
+        finally:
+            other.close()
+
+    def _close_gaps(self) -> None:
+        """Note what is not missing any more, as this is read to its end."""
+        if not self._merger.gaps:
+            return
+        there = self._merger.gaps = self._store.gaps(self._source.id)
+        position, (first, last) = self._position, self._span
+        if position is None or self.result.pending:
+            return
+        closed: list[Gap] = []
+        left: list[Gap] = []
+        for gap in there:
+            if self._is_rest(gap):
+                found = [replace(gap, since=max(gap.since, last), file=0)]
+            elif self._is_in(gap, first) and gap.since < last:
+                found = [replace(gap, until=first), replace(gap, since=last, file=0)]
+            else:
+                continue
+            closed.append(gap)
+            left += [one for one in found if one.since < one.until and (one.file or self._has_unread(one))]
+        if not closed:
+            return
+        since, until = min(gap.since for gap in closed), max(gap.until for gap in closed)
+        self._merger.settle(since, until + _LATE, is_last=len(there) == len(closed) and not left)
+        changes = self._merger.finished()
+        changes.position, changes.until = position, self._until(self._asked)
+        changes.gaps, changes.closed = left, [gap.id for gap in closed]
+        self._store.write(self._source, changes, self._asked)
+        self._merger.gaps = self._store.gaps(self._source.id)
+
+    def end(self) -> None:
+        """Note that nothing is written to the file any more, and all of it is read."""
+        if self._position is not None and not self.result.pending:
+            self._store.end_file(self._source, self._position)
 
     def _until(self, now: int) -> int:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
@@ -775,6 +1113,19 @@ class FileReader:
         if writing is not None:
             writing[0].result()
             self._written = writing[1]
+
+
+def _root(path: Path) -> str:
+    """Name of a log without what was added to it as it was rotated."""
+    name = path.name
+    while (found := _ADDED.fullmatch(name)) is not None:
+        name = found[1]
+    return name
+
+
+def _said(sighting: Sighting) -> int:
+    """When something was said, in ms: of what is known as a whole, as it was over."""
+    return sighting[6] or (sighting[4] if sighting[5] == FOREVER else sighting[5])
 
 
 def import_file(
@@ -919,21 +1270,24 @@ def follow(
         AssignmentError: as of `repeated`: the file is not of the source's format, or the store refuses.
     """
     reader: FileReader | None = None
+    begins = True
 
     def anew(why: str) -> None:
         nonlocal reader
         assert reader is not None
+        reader.end()
         logger.info("%s: %s, read from its beginning", path, why)
         reader.close()
         reader = None
 
     def look() -> tuple[Imported | None, bool]:
-        nonlocal reader
+        nonlocal reader, begins
         try:
             if reader is not None and reader.is_cut:
                 anew("cut")
             if reader is None and path.exists():
-                reader = FileReader(store, source, path, options, clock, follows=True)
+                reader = FileReader(store, source, path, options, clock, follows=True, begins=begins)
+                begins = False
             if reader is None:
                 return None, False
             # Asked before reading: what was written to the old file till then is read too.

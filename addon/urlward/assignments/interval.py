@@ -101,6 +101,8 @@ class Ending(IntEnum):
     LATE = 9
     UNREAD = 10
     WITHIN = 11
+    MISSED = 12
+    DELETED = 13
     NEWER = -1
     """Written to a shared database by a node with a newer release."""
 
@@ -124,6 +126,8 @@ class Ending(IntEnum):
             Ending.LATE: "in doubt: this, or its own end, was read after what followed",
             Ending.UNREAD: "in doubt: its source is read up to an earlier time, and may have ended it since",
             Ending.WITHIN: "in doubt: within that second",
+            Ending.MISSED: "in doubt: its log was rotated before it was read to its end",
+            Ending.DELETED: "in doubt: whoever had it just before, or also, is deleted by now",
             Ending.NEWER: "in doubt: by a node with a newer release, which knows why",
         }[self]
 

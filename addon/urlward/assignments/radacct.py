@@ -13,6 +13,7 @@ from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge, Merger
 from urlward.assignments.interval import (
     LAST_PORT,
     AssignmentError,
+    Ending,
     RowError,
     Sighting,
     SightingSource,
@@ -32,6 +33,8 @@ _SOME = 500
 """Sessions that are asked for by their names at once."""
 _RENEW_AFTER = 3_600_000
 """Milliseconds after which it is noted anew which sessions the table still has without an end."""
+_LATEST = 86_400_000
+"""Milliseconds for which a session that another has followed is asked for: its own end may be told late."""
 _AGAIN = 60_000
 """Rows are looked at again that changed up to so many ms before the last that was seen: what is written at
 the same time need not be seen at the same time."""
@@ -130,7 +133,8 @@ def _renew(
     """Renew the sessions that the table has without an end: they count from now, however long nothing was
     said of them.
 
-    Others may have ended before what was read last: servers that had no answer tell of it later.
+    Others may have ended before what was read last: servers that had no answer tell of it later, also of what
+    another has followed since.
     """
     for rows in _batches(url, options, still_open=True):
         sessions = [
@@ -138,7 +142,8 @@ def _renew(
             for place, _, first, _, _, _, _, subscriber, session, _ in _read(rows, options, Imported())
         ]
         store.renew_sessions(source, sessions, now)
-    left = store.not_renewed(source, now)
+    followed = store.since(source.id, now - _LATEST, endings=(Ending.NEXT,))
+    left = sorted({*store.not_renewed(source, now), *(held[-1] for _, held in followed if held[-1])})
     for at in range(0, len(left), _SOME):
         some = _batches(url, options, ended=left[at : at + _SOME])
         _take(store, source, some, options, result, now)

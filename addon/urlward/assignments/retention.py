@@ -26,6 +26,7 @@ from sqlalchemy import (
     case,
     column,
     delete,
+    exists,
     false,
     func,
     insert,
@@ -33,6 +34,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 from sqlalchemy import table as named_table
 
@@ -46,8 +48,10 @@ from urlward.assignments.schema import (
     TABLES,
     Stretch,
     assignments,
+    cells_at,
     current,
     files,
+    gaps,
     holds,
     make_partitions,
     missing_owner,
@@ -157,8 +161,13 @@ def held_rows(connection: Connection, now: int, reference: str | None = None) ->
     wanted = select(holds.c.address, holds.c.port, holds.c.at).where(holds.c.until > now).distinct()
     if reference is not None:
         wanted = wanted.where(holds.c.reference == reference)
+    return _rows_for(connection, [(row.address, row.port, row.at) for row in connection.execute(wanted)])
+
+
+def _rows_for(connection: Connection, clients: Iterable[Client]) -> list[Found]:
+    """Rows that answer for clients, with their tables, each once."""
     found: dict[tuple[object, ...], Found] = {}
-    for address, port, at in connection.execute(wanted).all():
+    for address, port, at in clients:
         since, until = at - MOST_APART - SECOND, at + MOST_APART
         rows = rows_in_force(connection, address, port or None, since, until)
         inner = [row.subscriber for _, row in rows if is_address(row.subscriber)]
@@ -210,19 +219,50 @@ def purge_assignments(store: AssignmentStore, before: Before, now: int = 0) -> i
     """
     deleted = _drop_over(store, before, now)
     with store.changing() as connection:
+        if connection.dialect.name != "sqlite":
+            # Whoever holds something meanwhile waits for this, and sees what is left.
+            connection.execute(text(f"LOCK TABLE {holds.name} IN SHARE ROW EXCLUSIVE MODE"))
         lost = Counter({holds.name: connection.execute(delete(holds).where(holds.c.until <= now)).rowcount})
         held = _held_and_over(connection, before, now)
-        for table, over in _ended(before):
-            lost.update(_deleted(connection, table, over))
+        for limit, some in _limits(before):
+            gone = Counter[str]()
+            for table, over in _ended(limit, some):
+                gone.update(_deleted(connection, table, over))
+            # What is held comes back.
+            if gone.total() > sum(some is None or row.source in some for _, row in held):
+                _note_purged(connection, limit, some)
+            lost.update(gone)
         stays = Counter(_place_of(connection, table, row) for table, row in held)
         # What is held is still there, so that nothing is lost by a second copy in the files.
         for part in _noted(connection, lost - stays):
             note_deleted(connection, part)
         for table, row in held:
             insert_new(connection, table, [tuple(row)])
+        _close_gaps(connection, before)
         deleted += lost.total() - lost[holds.name] - len(held)
     _forget(store)
     return deleted
+
+
+def _close_gaps(connection: Connection, before: Before) -> None:
+    """Forget gaps that were over before a time, and in which nothing began or ended that is here still, nor
+    anything that is held."""
+    latest = connection.scalar(select(func.max(holds.c.at)))
+    for gap in connection.execute(select(gaps)).all():
+        limit = before if isinstance(before, int) else before.get(gap.source, 0)
+        if gap.until >= limit or (latest is not None and latest + MOST_APART >= gap.since):
+            continue
+        cells = cells_at(gap.since, gap.until)
+        in_it = or_(*(assignments.c.cell.between(some[0], some[-1]) for some in cells))
+        touched = (
+            and_(current.c.source == gap.source, current.c.start < gap.until),
+            and_(
+                in_it, assignments.c.source == gap.source,
+                assignments.c.start < gap.until, assignments.c.end > gap.since,
+            ),
+        )  # fmt: skip
+        if not any(connection.scalar(select(exists().where(which))) for which in touched):
+            connection.execute(delete(gaps).where(gaps.c.id == gap.id))
 
 
 def _drop_over(store: AssignmentStore, before: Before, now: int) -> int:
@@ -272,6 +312,7 @@ def _drop(connection: Connection, over: Sequence[Stretch], before: Before, now: 
     limit = _limit_of_all(connection, before)
     if limit is None or not all(one.has_ended_before(limit) for one in doomed):
         return 0
+    _note_purged(connection, limit, None)
     for one in doomed:
         connection.execute(text(f"DROP TABLE {one.name}"))
         connection.execute(delete(unwiped).where(unwiped.c.part == one.name))
@@ -327,7 +368,7 @@ def has_ended_before(store: AssignmentStore, before: Before, now: int = 0) -> bo
     """
     with store.reading() as connection:
         left = len(_held_and_over(connection, before, now)) + 1
-        for table, over in _ended(before):
+        for table, over in _all_ended(before):
             left -= len(connection.execute(select(table.c.start).where(over).limit(left)).all())
             if left <= 0:
                 return True
@@ -339,7 +380,7 @@ def _held_and_over(connection: Connection, before: Before, now: int) -> list[Fou
     held = held_rows(connection, now)
     key = (current.c.place, current.c.first_port, current.c.source)
     keys = [(row.place, row.first_port, row.source) for table, row in held if table is current]
-    over = or_(false(), *(one for table, one in _ended(before) if table is current))
+    over = or_(false(), *(one for table, one in _all_ended(before) if table is current))
     ended = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(keys), over))}
 
     def is_over(table: Table, row: Row[Any]) -> bool:
@@ -370,14 +411,26 @@ def oldest_assignment(store: AssignmentStore) -> int | None:
     return min((start for start in found.values() if start is not None), default=None)
 
 
-def _ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
-    """Conditions for expired rows, table by table, in pieces that an index finds."""
+def _all_ended(before: Before) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """Conditions for expired rows of all sources, as `_ended`."""
     for limit, some in _limits(before):
-        for span, size in enumerate(SPANS):
-            first = span << 40
-            cells = assignments.c.cell.between(first, first + max(limit, 0) // size)
-            yield assignments, and_(cells, assignments.c.end < limit, *_of(assignments, some))
-        yield current, and_(_over(limit), *_of(current, some))
+        yield from _ended(limit, some)
+
+
+def _ended(limit: int, some: list[int] | None) -> Iterator[tuple[Table, ColumnElement[bool]]]:
+    """Conditions for rows of some sources that expired before a time, table by table, in pieces that an index
+    finds."""
+    for span, size in enumerate(SPANS):
+        first = span << 40
+        cells = assignments.c.cell.between(first, first + max(limit, 0) // size)
+        yield assignments, and_(cells, assignments.c.end < limit, *_of(assignments, some))
+    yield current, and_(_over(limit), *_of(current, some))
+
+
+def _note_purged(connection: Connection, limit: int, some: list[int] | None) -> None:
+    """Note before when what had ended is deleted: it is not known any more that there was nobody else."""
+    mine = [sources.c.id.in_(some)] if some is not None else []
+    connection.execute(update(sources).where(sources.c.purged < limit, *mine).values(purged=limit))
 
 
 def _limits(before: Before) -> list[tuple[int, list[int] | None]]:
@@ -502,11 +555,24 @@ def hold_configured(records: RecordsTable, state: Path, held: Mapping[str, int],
 
     Raises:
         AssignmentError: the database refuses; or it is not known who is to stay, since a store of events
-            cannot be read.
+            cannot be read; or a purge that was under way has deleted some of them before.
     """
     if held and (store := open_configured(records, state)) is not None:
         with store:
+            clients = [one for reference in held for one in _clients(evidence, reference)]
+            before = _count_for(store, clients)
             _hold(store, held, evidence)
+            if (gone := before - _count_for(store, clients)) > 0:
+                raise AssignmentError(f"assignments: {gone} of what is held was deleted meanwhile")
+
+
+def _clients(evidence: Evidence, reference: str) -> list[Client]:
+    return [(hit.client, hit.client_port, hit.time) for hit in evidence.hits(reference)]
+
+
+def _count_for(store: AssignmentStore, clients: Iterable[Client]) -> int:
+    with store.reading() as connection:
+        return len(_rows_for(connection, (one for one in clients if is_address(one[0]))))
 
 
 def release_configured(records: RecordsTable, state: Path, reference: str) -> None:
@@ -522,8 +588,7 @@ def release_configured(records: RecordsTable, state: Path, reference: str) -> No
 
 def _hold(store: AssignmentStore, held: Mapping[str, int], evidence: Evidence) -> None:
     for reference, until in held.items():
-        if hits := evidence.hits(reference):
-            clients = [(hit.client, hit.client_port, hit.time) for hit in hits]
+        if clients := _clients(evidence, reference):
             hold_assignments(store, reference, until * 1000, clients)
         elif evidence.errors and not is_held(store, reference):
             raise AssignmentError(

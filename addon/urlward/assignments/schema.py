@@ -155,6 +155,15 @@ def cells_at(since: int, until: int) -> list[range]:
     ]
 
 
+def cells_from(since: int, until: int, longest: int) -> list[range]:
+    """Index cells of the intervals that began at some time from one to another, and lasted no longer than so
+    many ms."""
+    return [
+        range(span << _SHIFT | max(0, since) // size, (span << _SHIFT | until // size) + 1)
+        for span, size in enumerate(SPANS[: min(bisect_left(SPANS, longest), len(SPANS) - 1) + 1])
+    ]
+
+
 def partition_of(cell: int) -> Stretch:
     """The partition that has a cell."""
     span, number = cell >> _SHIFT, cell & (1 << _SHIFT) - 1
@@ -392,10 +401,12 @@ sources = Table(
     Column("read", BigInteger, nullable=False),
     Column("node", Text, nullable=False),
     Column("days", Integer, nullable=False),
+    Column("purged", BigInteger, nullable=False),
 )
 """``path``: of the file that something was taken from last. ``read``: up to when it is read, in ms. ``node``:
 that reads it (`urlward.records.store`), in a database that several share, and ``days``: that this node keeps
-it for; empty and 0 where none has said so."""
+it for; empty and 0 where none has said so. ``purged``: before which what had ended is deleted, in ms, or
+0."""
 
 files = Table(
     "assignment_files",
@@ -409,10 +420,27 @@ files = Table(
     Column("before", Text, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("read", BigInteger, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("ended", Integer, nullable=False),
     UniqueConstraint("source", "begin", "begin_size"),
 )
 """How far files are read: known by digests of their first bytes and of those before the offset. ``read``:
-when one was last found to have all that was read of it, in ms."""
+when one was last found to have all that was read of it, in ms. Of logs: ``first`` and ``last``, from when to
+when it tells, in ms or 0; ``ended``: 1 where it was read to its end after another had its path."""
+
+gaps = Table(
+    "assignment_gaps",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Integer, nullable=False),
+    Column("file", Integer, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""Spans of time, in ms, of which a source's log at a path is not read, as it was rotated before. ``file``: of
+`files`, whose rest that is, or 0."""
 
 lengths = Table(
     "assignment_lengths",
@@ -603,15 +631,7 @@ def _to_4(connection: Connection) -> None:
     ):
         connection.execute(text(statement))
     keep_no_samples(connection, *(assignments.c[name] for name in PERSONAL))
-    granted = connection.execute(
-        text(
-            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
-            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
-            " WHERE oid = 'assignments_before'::regclass AND grantee <> relowner"
-        )
-    ).all()
-    for privilege, role in granted:
-        connection.execute(text(f"GRANT {privilege} ON assignments TO {role}"))
+    _grant_as(connection, "assignments_before", "assignments")
     make_partitions(connection, _old_partitions(connection, "assignments_before"))
     connection.execute(
         text(f"INSERT INTO assignments ({columns}) SELECT {columns} FROM assignments_before")  # noqa: S608
@@ -623,6 +643,54 @@ def _to_4(connection: Connection) -> None:
         for name in TABLES[1:]:
             note_deleted(connection, name)
     connection.execute(delete(unwiped).where(unwiped.c.part == PART))
+
+
+def _grant_as(connection: Connection, before: str, table: str) -> None:
+    """Grant what roles may do with one table on another, in PostgreSQL."""
+    granted = connection.execute(
+        text(
+            "SELECT privilege_type, CASE grantee WHEN 0 THEN 'PUBLIC'"
+            " ELSE quote_ident(pg_get_userbyid(grantee)) END FROM pg_class, aclexplode(relacl)"
+            " WHERE oid = to_regclass(:before) AND grantee <> relowner"
+        ),
+        {"before": before},
+    ).all()
+    for privilege, role in granted:
+        connection.execute(text(f"GRANT {privilege} ON {table} TO {role}"))
+
+
+def _to_5(connection: Connection) -> None:
+    """Upgrade to version 5: what is not read of logs that were rotated, from when to when files tell, and
+    before when what had ended is deleted."""
+    for table, column in (
+        ("assignment_files", "first BIGINT"),
+        ("assignment_files", "last BIGINT"),
+        ("assignment_files", "ended INTEGER"),
+        ("assignment_sources", "purged BIGINT"),
+    ):
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT 0"))
+        if connection.dialect.name == "postgresql":
+            name = column.partition(" ")[0]
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    # What was rotated long ago is not looked for: of each path the log that was read last alone.
+    connection.execute(
+        text(
+            "UPDATE assignment_files SET ended = 1 WHERE EXISTS (SELECT 1 FROM assignment_files f"
+            " WHERE f.source = assignment_files.source AND f.path = assignment_files.path"
+            " AND f.read > assignment_files.read)"
+        )
+    )
+    if connection.dialect.name != "postgresql":
+        gaps.create(connection)
+        return
+    owner = connection.scalar(
+        text("SELECT quote_ident(pg_get_userbyid(relowner)) FROM pg_class WHERE oid = to_regclass(:table)"),
+        {"table": files.name},
+    )
+    connection.execute(text(f"SET LOCAL ROLE {owner}"))
+    gaps.create(connection)
+    _grant_as(connection, files.name, gaps.name)
+    connection.execute(text("RESET ROLE"))
 
 
 def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
@@ -639,7 +707,7 @@ def _old_partitions(connection: Connection, table: str) -> set[Stretch]:
     )
 
 
-UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4)
+UPGRADES: tuple[Step, ...] = (_to_2, _to_3, _to_4, _to_5)
 """From version 1 on, as `urlward.records.database.UPGRADES`; no database of that version says that it is."""
 
 

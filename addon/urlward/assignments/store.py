@@ -1,10 +1,11 @@
 """Store of assignments, in an SQLite file or in PostgreSQL."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import blake2b
+from itertools import batched, groupby
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,8 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    exists,
+    func,
     insert,
     or_,
     select,
@@ -26,6 +29,7 @@ from sqlalchemy import (
 from urlward.assignments.formats import MOST
 from urlward.assignments.interval import (
     FOREVER,
+    MOST_APART,
     SESSIONS_APART,
     AssignmentError,
     Ending,
@@ -34,6 +38,7 @@ from urlward.assignments.interval import (
     SightingSource,
     length_of,
     ms_text,
+    place_of,
     places_of,
 )
 from urlward.assignments.schema import (
@@ -46,10 +51,13 @@ from urlward.assignments.schema import (
     assignments,
     cell_of,
     cells_at,
+    cells_from,
     check_owner,
     current,
     files,
     formulas,
+    gaps,
+    holds,
     lengths,
     locking,
     make_partitions,
@@ -73,12 +81,14 @@ _MANY = 2_000
 _BACK = 2 * 3_600_000
 """The most that a clock is put back by (and was, in the double summer time of the 1940s), in ms."""
 _MOST_CELLS = 1_000
+_NEAR = 300_000
+"""Ends within so many ms are looked up at once: they have most cells in common."""
 _TRIES = 10
 """Of a write whose partitions are dropped."""
 _HELD = ("network", "last_port", "start", "end", "seen", "ending", "subscriber", "session")
 
 
-_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0}
+_NOTHING = {"rows": 0, "skipped": 0, "read": 0, "node": "", "days": 0, "purged": 0}
 """What a source has of which nothing was read yet."""
 
 
@@ -97,7 +107,11 @@ class KeepingNode:
 
 @dataclass(frozen=True, slots=True)
 class ReadingPosition:
-    """Position in a file: how far it is read; see `files`."""
+    """Position in a file: how far it is read; see `files`.
+
+    Attributes:
+        id: of its row; 0 for none yet.
+    """
 
     path: str
     begin: str
@@ -106,6 +120,30 @@ class ReadingPosition:
     before: str
     size: int
     read: int = 0
+    first: int = 0
+    last: int = 0
+    ended: int = 0
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Gap: a span of time of which a source's log is not read, as it was rotated before.
+
+    Attributes:
+        source: the source's id.
+        path: of the log.
+        since: in ms, as is `until`, which is not part of it.
+        file: id of the file whose rest is missing; 0 for another's, that was never read.
+        id: of its row; 0 for none yet.
+    """
+
+    source: int
+    path: str
+    since: int
+    until: int
+    file: int = 0
+    id: int = 0
 
 
 @dataclass(slots=True)
@@ -124,6 +162,8 @@ class Changes:
             this one.
         after: rows of the source that were there when they were made; None for any.
         until: up to when the source has told all, in ms; None for now.
+        gaps: those that are known of now.
+        closed: ids of those that are not any more.
     """
 
     ended: list[tuple[Any, ...]] = field(default_factory=list)
@@ -136,6 +176,8 @@ class Changes:
     anew: bool = False
     after: int | None = None
     until: int | None = None
+    gaps: list[Gap] = field(default_factory=list)
+    closed: list[int] = field(default_factory=list)
 
 
 class SourceChanged(Exception):
@@ -297,6 +339,7 @@ class AssignmentStore:
         with self.reading() as connection:
             rows = connection.execute(select(sources).order_by(sources.c.name)).all()
             read = connection.execute(select(files).order_by(files.c.id)).all()
+        missing = self.gaps()
         return [
             {
                 "name": row.name,
@@ -314,6 +357,11 @@ class AssignmentStore:
                     }
                     for file in read
                     if file.source == row.id
+                ],
+                "missing": [
+                    {"path": gap.path, "from": ms_text(gap.since), "to": ms_text(gap.until)}
+                    for gap in missing
+                    if gap.source == row.id
                 ],
             }
             for row in rows
@@ -335,6 +383,18 @@ class AssignmentStore:
             by_id = {row.id: row for row in connection.execute(select(sources))} if found else {}
         return sorted((_interval(row, by_id) for row in found), key=lambda interval: interval.start)
 
+    def deleted_before(self) -> int:
+        """Time before which something that had ended is deleted, in ms; 0 for none."""
+        with self.reading() as connection:
+            return connection.scalar(select(func.max(sources.c.purged))) or 0
+
+    def keeps(self, address: str, port: int | None, since: int, until: int) -> bool:
+        """Whether whoever had an address, and a port of it, in a span of time (in ms) is held."""
+        near = holds.c.at.between(until - MOST_APART, since + MOST_APART)
+        mine = and_(holds.c.address == place_of(address)[1], holds.c.port.in_((0, port or 0)), near)
+        with self.reading() as connection:
+            return bool(connection.scalar(select(exists().where(mine))))
+
     def held(self, source: int, wanted: Collection[Place] | Collection[str]) -> dict[Key, Held]:
         """Rows of `current` for some places, or for some sessions."""
         found: dict[Key, Held] = {}
@@ -344,8 +404,77 @@ class AssignmentStore:
             for at in range(0, len(listed), _MANY):
                 some = column.in_(listed[at : at + _MANY])
                 for row in connection.execute(select(current).where(some, current.c.source == source)):
-                    found[row.place, row.first_port] = [getattr(row, name) for name in _HELD]
+                    found[row.place, row.first_port] = _held(row)
         return found
+
+    def followed(
+        self, source: int, ends: Mapping[tuple[Key, str, str], int]
+    ) -> dict[tuple[Key, str, str], Held]:
+        """Intervals that another's beginning has ended.
+
+        Args:
+            source: of them.
+            ends: a time in each, in ms, by whose it is: key, subscriber and session.
+        """
+        found: dict[tuple[Key, str, str], Held] = {}
+        mine = and_(assignments.c.ending == int(Ending.NEXT), assignments.c.source == source)
+        with self.reading() as connection:
+            for _, near in groupby(sorted(ends, key=ends.__getitem__), lambda one: ends[one] // _NEAR):
+                for some in batched(near, _MANY):
+                    cells = _in_cells(ends[some[0]], ends[some[-1]])
+                    places = assignments.c.place.in_({key[0] for key, *_ in some})
+                    for row in connection.execute(select(assignments).where(cells, places, mine)):
+                        whose = (row.place, row.first_port), row.subscriber, row.session
+                        if row.start <= ends.get(whose, 0) < row.end:
+                            found[whose] = _held(row)
+        return found
+
+    def held_late(self, source: int) -> dict[Key, Held]:
+        """Rows of `current` whose own end may have been read before."""
+        mine = and_(current.c.source == source, current.c.ending == Ending.LATE)
+        with self.reading() as connection:
+            rows = connection.execute(select(current).where(mine)).all()
+        return {(row.place, row.first_port): _held(row) for row in rows}
+
+    def since(
+        self,
+        source: int,
+        since: int,
+        *,
+        until: int = FOREVER,
+        endings: Collection[Ending] = (),
+        places: Collection[Place] | None = None,
+        sessions: Collection[str] = (),
+    ) -> list[tuple[Key, Held]]:
+        """Rows of `assignments` that ended after a time.
+
+        Args:
+            source: of them.
+            since: in ms.
+            until: before which they began, in ms.
+            endings: of them; any where there are none.
+            places: of them; any where not given.
+            sessions: of them, also at other places.
+        """
+        cells = [
+            assignments.c.cell.between(cells[0], (span + 1 << 40) - 1)
+            for span, cells in enumerate(cells_at(since, since))
+        ]
+        mine = and_(
+            or_(*cells), assignments.c.source == source,
+            assignments.c.end > since, assignments.c.start < until,
+        )  # fmt: skip
+        if endings:
+            mine = and_(mine, assignments.c.ending.in_(map(int, endings)))
+        if places is not None and len(places) + len(sessions) <= _MANY:
+            mine = and_(mine, or_(assignments.c.place.in_(places), assignments.c.session.in_(sessions)))
+        with self.reading() as connection:
+            rows = connection.execute(select(assignments).where(mine))
+            return [
+                ((row.place, row.first_port), _held(row))
+                for row in rows
+                if places is None or row.place in places or row.session in sessions
+            ]
 
     def sessions(self, source: int, beginning: str) -> dict[Key, Held]:
         """Rows of `current` for sessions whose name begins so."""
@@ -355,7 +484,7 @@ class AssignmentStore:
                     current.c.source == source, current.c.session.startswith(beginning, autoescape=True)
                 )
             ).all()
-        return {(row.place, row.first_port): [getattr(row, name) for name in _HELD] for row in rows}
+        return {(row.place, row.first_port): _held(row) for row in rows}
 
     def write(self, source: SightingSource, changes: Changes, now: int) -> None:
         """Write what was read, and how far, all or nothing.
@@ -417,8 +546,30 @@ class AssignmentStore:
         networks += [held[0] for held in changes.held.values()]
         new = {length_of(network) for network in networks if "/" in network} - self._lengths
         insert_new(connection, lengths, [(length,) for length in new])
+        if changes.closed:
+            connection.execute(delete(gaps).where(gaps.c.id.in_(changes.closed)))
+        for gap in changes.gaps:
+            connection.execute(
+                insert(gaps).values(
+                    source=source.id, file=gap.file, path=gap.path, since=gap.since, until=gap.until
+                )
+            )
+            # Nothing is missing of it twice, unless it is read on.
+            connection.execute(update(files).where(files.c.id == gap.file).values(ended=1))
         _count(connection, source, changes, now)
         return new
+
+    def gaps(self, source: int | None = None) -> list[Gap]:
+        """The gaps of a source, or of all, in order."""
+        wanted = select(gaps).order_by(gaps.c.source, gaps.c.since, gaps.c.id)
+        with self.reading() as connection:
+            rows = connection.execute(wanted if source is None else wanted.where(gaps.c.source == source))
+            return [Gap(row.source, row.path, row.since, row.until, row.file, row.id) for row in rows]
+
+    def end_file(self, source: SightingSource, position: ReadingPosition) -> None:
+        """Note that a file is read to its end, after another had its path."""
+        with self.changing() as connection:
+            connection.execute(update(files).where(_file_of(source.id, position)).values(ended=1))
 
     def rows(self, source: int) -> int:
         """Rows that were read of a source: whoever writes to it has them grow."""
@@ -522,7 +673,20 @@ class AssignmentStore:
         with self.reading() as connection:
             rows = connection.execute(select(files).where(files.c.source == source).order_by(*order)).all()
         return [
-            ReadingPosition(r.path, r.begin, r.begin_size, r.offset, r.before, r.size, r.read) for r in rows
+            ReadingPosition(
+                r.path,
+                r.begin,
+                r.begin_size,
+                r.offset,
+                r.before,
+                r.size,
+                r.read,
+                r.first,
+                r.last,
+                r.ended,
+                r.id,
+            )
+            for r in rows
         ]
 
 
@@ -551,23 +715,52 @@ def rows_in_force(
     for start in {row.start for _, row in found if row.ending == Ending.ORDER}:
         near = between(start - _BACK, start + _BACK)
         found += [one for one in near if one[1].ending == Ending.ORDER and one not in found]
-    for start, first in {(row.start, row.first_port) for _, row in found if row.ending == Ending.NEXT}:
-        near = between(start, start + SESSIONS_APART, first)
-        found += [one for one in near if one[1].ending == Ending.TOLD]
+    found += _own_ends(connection, [row for _, row in found if row.ending == Ending.NEXT])
     return [*dict.fromkeys(found)]
+
+
+def _own_ends(connection: Connection, ended: list[Row[Any]]) -> list[tuple[Table, Row[Any]]]:
+    """Rows with the own ends of what is known to have ended as the next one's began."""
+    starts: dict[tuple[Any, ...], list[int]] = {}
+    cells: set[int] = set()
+    for row in ended:
+        starts.setdefault(_whose(row), []).append(row.start)
+        near = row.start - SESSIONS_APART, row.start + SESSIONS_APART
+        for some in cells_from(*near, row.end - row.start + SESSIONS_APART):
+            cells.update(some)
+    mine = and_(
+        assignments.c.place.in_({row.place for row in ended}), assignments.c.ending == int(Ending.TOLD)
+    )
+    return [
+        (assignments, row)
+        for some in batched(sorted(cells), _MANY)
+        for row in connection.execute(select(assignments).where(assignments.c.cell.in_(some), mine))
+        if any(abs(row.start - start) <= SESSIONS_APART for start in starts.get(_whose(row), ()))
+    ]
+
+
+def _whose(row: Row[Any]) -> tuple[Any, ...]:
+    return row.source, row.network, row.first_port, row.last_port, row.subscriber, row.session
+
+
+def _in_cells(since: int, until: int) -> ColumnElement[bool]:
+    cells = cells_at(since, until)
+    if sum(map(len, cells)) <= _MOST_CELLS:
+        return assignments.c.cell.in_([cell for some in cells for cell in some])
+    return or_(*(assignments.c.cell.between(some.start, some.stop - 1) for some in cells))
 
 
 def _in_force(table: Any, places: list[Place], port: int | None, since: int, until: int) -> Any:
     which = [table.c.place.in_(places), table.c.start <= until, table.c.end > since]
     if table is assignments:
-        cells = cells_at(since, until)
-        if sum(map(len, cells)) <= _MOST_CELLS:
-            which.append(table.c.cell.in_([cell for some in cells for cell in some]))
-        else:
-            which.append(or_(*(table.c.cell.between(some.start, some.stop - 1) for some in cells)))
+        which.append(_in_cells(since, until))
     if port is not None:
         which += [table.c.first_port <= port, table.c.last_port >= port]
     return select(table).where(and_(*which))
+
+
+def _held(row: Row[Any]) -> Held:
+    return [getattr(row, name, 0) for name in _HELD]
 
 
 def _interval(row: Row[Any], by_id: dict[int, Any]) -> Interval:
@@ -631,7 +824,7 @@ def _set_position(connection: Connection, source: int, position: ReadingPosition
     """Store how far a file is read; returns its id."""
     values = {
         "path": position.path, "offset": position.offset, "before": position.before, "size": position.size,
-        "read": position.read or now,
+        "read": position.read or now, "first": position.first, "last": position.last, "ended": 0,
     }  # fmt: skip
     same = _file_of(source, position)
     if not connection.execute(update(files).where(same).values(values)).rowcount:

@@ -16,10 +16,11 @@ from urlward.assignments.interval import (
     is_address,
     ms_text,
 )
-from urlward.assignments.store import AssignmentStore
+from urlward.assignments.store import AssignmentStore, Gap
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
+    Ending.MISSED, Ending.DELETED,
 )  # fmt: skip
 _UNTOLD = (Ending.EXPIRY, Ending.RELEASED, Ending.NONE, Ending.SECOND)
 
@@ -66,17 +67,19 @@ class WhoAnswer:
     Attributes:
         question: that was asked.
         candidates: in order of their beginnings.
+        missing: what is not read of logs that were rotated, and may say otherwise; with the source's name.
     """
 
     question: WhoQuestion
     candidates: tuple[Holder, ...]
+    missing: tuple[tuple[str, Gap], ...] = ()
 
     @property
     def verdict(self) -> Literal["one", "none", "ambiguous"]:
         """One subscriber, none, or several; one alone who may have had it, or nobody, is ambiguous too."""
         subscribers = {candidate.interval.subscriber for candidate in self.candidates}
         if not subscribers:
-            return "none"
+            return "ambiguous" if self.missing else "none"
         doubted = all(candidate.is_in_doubt for candidate in self.candidates)
         return "ambiguous" if doubted or len(subscribers) > 1 else "one"
 
@@ -89,23 +92,48 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
     """
     since, until = question.at - question.tolerance, question.at + question.tolerance
     candidates: list[Holder] = []
+    gaps = [gap for gap in store.gaps() if gap.since <= until]
+    missing: set[Gap] = set()
     try:
-        found = _found(store, question)
-        found += computed(store, question.address, question.port, since, until)
-        for interval in found:
-            inner = (
-                _found(store, replace(question, address=interval.subscriber, port=None))
-                if is_address(interval.subscriber)
-                else []
-            )
-            candidates += [Holder(one, interval) for one in inner] or [Holder(interval)]
+        deleted = store.deleted_before()
+        if deleted and store.keeps(question.address, question.port, since, until):
+            deleted = 0  # all that answers for it is there, behind a translator too
+        found = _found(store, question, gaps, missing, deleted)
+        by_formula = computed(store, question.address, question.port, since, until)
+        if not found and (by_formula or not gaps):
+            missing.clear()
+        elif not found:
+            missing.update(gaps)  # somebody may have begun in one, and have it since
+        for interval in [*found, *by_formula]:
+            if not is_address(interval.subscriber):
+                candidates.append(Holder(interval))
+                continue
+            inner, inside = replace(question, address=interval.subscriber, port=None), set[Gap]()
+            others = [gap for gap in gaps if gap.source != interval.source.id]
+            holders = _found(store, inner, others, inside, deleted)
+            missing |= inside
+            candidates += [Holder(one, interval) for one in holders]
+            if not holders:
+                candidates.append(Holder(replace(interval, ending=Ending.MISSED) if inside else interval))
     except ValueError as e:
         raise AssignmentError(str(e)) from e
-    return WhoAnswer(question, tuple(candidates))
+    names = store.sources() if missing else {}
+    told = [(names[gap.source].name, gap) for gap in gaps if gap in missing]
+    return WhoAnswer(question, tuple(candidates), tuple(told))
 
 
-def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
-    """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt."""
+def _found(
+    store: AssignmentStore, question: WhoQuestion, gaps: list[Gap], missing: set[Gap], deleted: int
+) -> list[Interval]:
+    """As `AssignmentStore.find`; what may have ended before, or not yet, is in doubt.
+
+    Args:
+        store: where.
+        question: that is asked.
+        gaps: that began before its time was over.
+        missing: to which those of them are added that put something in doubt.
+        deleted: time before which something is deleted, in ms; 0 for none.
+    """
     found = []
     since, until = question.at - question.tolerance, question.at + question.tolerance
     there = store.find(question.address, question.port, since - SECOND, until)
@@ -125,7 +153,62 @@ def _found(store: AssignmentStore, question: WhoQuestion) -> list[Interval]:
             found.append(replace(one, ending=Ending.LATE))
         else:
             found.append(one)
-    return found
+    found = _in_doubt_behind(gaps, found, question, missing) if gaps else found
+    certain = [one for one in found if one.ending not in _IN_DOUBT]
+    before = _second_before(since)
+    if deleted <= before or _is_covered(certain, question.port, before, since):
+        return found
+    return [replace(one, ending=Ending.DELETED) if one in certain else one for one in found]
+
+
+def _in_doubt_behind(
+    gaps: list[Gap], found: list[Interval], question: WhoQuestion, missing: set[Gap]
+) -> list[Interval]:
+    """Put in doubt what may have ended in a gap, and where somebody else may have had it since."""
+    shown = []
+    certain = []
+    for one in found:
+        between = [gap for gap in gaps if one.source.id == gap.source and _may_change(gap, one)]
+        missing.update(between)
+        if one.ending in _IN_DOUBT or not between:
+            certain += [one] if one.ending not in _IN_DOUBT else []
+            shown.append(one)
+        else:
+            shown.append(replace(one, ending=Ending.MISSED))
+    # Where nobody is known to have had it, somebody may have that is not known; in all of a second, too.
+    before, until = _second_before(question.at - question.tolerance), question.at + question.tolerance
+    bare = [
+        gap
+        for gap in gaps
+        if not _is_covered(certain, question.port, max(before, gap.since), min(until, gap.until - 1))
+    ]
+    missing.update(bare)
+    if not bare:
+        return shown
+    return [replace(one, ending=Ending.MISSED) if one in certain else one for one in shown]
+
+
+def _may_change(gap: Gap, one: Interval) -> bool:
+    """Whether an assignment of the same source, asked for at a gap or behind it, may have ended in it."""
+    if one.start >= gap.until:
+        return False
+    # A session's own end, or what is said of it later, tells that it went on.
+    proved = one.end if one.ending == Ending.TOLD else one.seen
+    return not (one.session and proved >= min(gap.until, one.end))
+
+
+def _second_before(at: int) -> int:
+    """The last of the second before, in ms: who had it then may have had it in all of this one."""
+    return at - at % SECOND - 1
+
+
+def _is_covered(some: list[Interval], port: int | None, since: int, until: int) -> bool:
+    """Whether somebody is known to have had it, with all ports where none is given, all the time from one to
+    another, in ms."""
+    for one in sorted(some, key=lambda one: one.start):
+        if one.start <= since and (port is not None or one.ports == (0, LAST_PORT)):
+            since = max(since, one.end)
+    return since > until
 
 
 def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
@@ -137,6 +220,10 @@ def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
         "at": ms_text(question.at),
         "tolerance": question.tolerance / 1000,
         "answer": answer.verdict,
+        "missing": [
+            {"source": name, "path": gap.path, "from": ms_text(gap.since), "to": ms_text(gap.until)}
+            for name, gap in answer.missing
+        ],
         "candidates": [
             _fields(one.interval) | ({"via": _fields(one.via)} if one.via else {})
             for one in answer.candidates
@@ -157,13 +244,29 @@ def answer_lines(answer: WhoAnswer) -> list[str]:
     elif answer.verdict == "ambiguous":
         subscribers = {candidate.interval.subscriber for candidate in answer.candidates}
         several = f"{len(subscribers)} subscribers" if len(subscribers) > 1 else "one subscriber, or nobody"
+        if not subscribers:
+            several = "nobody, or somebody that is not known"
         lines.append(f"ambiguous: {several}")
+    lines += [f"in doubt: {gap_text(name, gap)}" for name, gap in answer.missing]
     for candidate in answer.candidates:
         lines += [candidate.interval.subscriber, *_lines(candidate.interval)]
         if candidate.via:
             lines += [f"  behind a translator, with the inner address {candidate.via.subscriber}"]
             lines += _lines(candidate.via)
     return lines
+
+
+def gap_text(name: str, gap: Gap) -> str:
+    """What a gap is and how to mend it, for people.
+
+    Args:
+        name: of its source.
+        gap: of it.
+    """
+    return (
+        f"{name}'s log {gap.path} was rotated before it was read to its end: import the rotated file:"
+        f" {ms_text(gap.since)} to {ms_text(gap.until)} is missing"
+    )
 
 
 def _lines(interval: Interval) -> list[str]:

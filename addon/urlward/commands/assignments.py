@@ -250,8 +250,8 @@ def _tell_left(where: str, done: "Imported") -> None:
     """Print that a log was rotated while nobody read it."""
     if done.left:
         print(
-            f"{where}: another log had this path when it was last read, at {ms_text(done.left)}: what was"
-            " written to that since, an end among it, is not known; import it too, by its new name",
+            f"{where}: the log before this one was last read at {ms_text(done.left)}: what was written since"
+            " and is not in this one, an end among it, is not known; import that, by its new name",
             file=sys.stderr,
             flush=True,
         )
@@ -411,4 +411,9 @@ def _status(args: argparse.Namespace) -> int:
         for file in source["files"]:
             found = f", last found {file['read']}" if file["read"] else ""
             print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}{found}")
+        for gap in source["missing"]:
+            print(
+                f"  {gap['path']}: rotated before it was read to its end: import the rotated file:"
+                f" {gap['from']} to {gap['to']} is missing"
+            )
     return DONE

@@ -1,0 +1,522 @@
+"""Logs that were rotated before they were read to their ends."""
+
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from assignments.support import DAY, START, at, sighting, taken
+from urlward.assignments.formats import ReadOptions
+from urlward.assignments.importing import Imported, follow, import_file
+from urlward.assignments.interval import Ending, SightingKind
+from urlward.assignments.retention import hold_assignments, purge_assignments
+from urlward.assignments.store import AssignmentStore
+from urlward.assignments.who import WhoAnswer, WhoQuestion, answer_fields, answer_lines, who
+
+A, B = "198.51.100.7", "198.51.100.8"
+HEADER = "address,ports,from,subscriber,event\n"
+
+
+def block(seconds: int, subscriber: str, event: str, address: str = A) -> str:
+    return f"{address},1024-2047,{at(seconds)},{subscriber},{event}\n"
+
+
+def record(status: str, seconds: int, user: str = "anna", took: int | None = None, **more: str) -> str:
+    """One of accounting; of a Stop or update with how many seconds the session took so far."""
+    fields = {"User-Name": user, "NAS-IP-Address": "192.0.2.1", "Acct-Session-Id": "s1"} | {
+        name.replace("_", "-"): value for name, value in more.items()
+    }
+    if status in ("Start", "Interim-Update", "Stop") and "Framed-IP-Address" not in fields:
+        fields["Framed-IP-Address"] = A
+    lines = [f"\t{name} = {value}\n" for name, value in fields.items() if value]
+    lines += [f"\tAcct-Session-Time = {took}\n"] if took is not None else []
+    moment = datetime.fromtimestamp(at(seconds) / 1000, UTC)
+    return (
+        f"{moment:%a %b %d %H:%M:%S %Y}\n\tAcct-Status-Type = {status}\n{''.join(lines)}"
+        f"\tTimestamp = {at(seconds) // 1000}\n\n"
+    )
+
+
+class Log:
+    """A log at a path, as it is written, rotated, and read into a store."""
+
+    def __init__(self, store: AssignmentStore, path: Path, format_: str = "ports") -> None:
+        self.store, self.path, self.format = store, path, format_
+        self.path.write_text(self.header)
+
+    @property
+    def header(self) -> str:
+        return HEADER if self.format == "ports" else ""
+
+    def write(self, *events: str) -> None:
+        with self.path.open("a") as file:
+            file.write("".join(events))
+
+    def rotate(self, name: str = "") -> Path:
+        rotated = self.path.with_name(name or f"{self.path.name}.1")
+        self.path.rename(rotated)
+        self.path.write_text(self.header)
+        return rotated
+
+    def read(self, seconds: int, path: Path | None = None) -> Imported:
+        path = path or self.path
+        source = self.store.source(self.format, self.format, str(path))
+        return import_file(self.store, source, path, ReadOptions(), lambda: at(seconds) / 1000)
+
+
+def asked(store: AssignmentStore, seconds: float, address: str = A, tolerance: int = 0) -> WhoAnswer:
+    return who(store, WhoQuestion(address, 1500, at(seconds), tolerance))
+
+
+def told(store: AssignmentStore, seconds: float, address: str = A) -> tuple[str, list[str]]:
+    answer = asked(store, seconds, address)
+    return answer.verdict, sorted({one.interval.subscriber for one in answer.candidates})
+
+
+def spans(store: AssignmentStore) -> list[tuple[float, float]]:
+    """The gaps, in seconds."""
+    return [((one.since - START) / 1000, (one.until - START) / 1000) for one in store.gaps()]
+
+
+@pytest.fixture
+def log(store: AssignmentStore, tmp_path: Path) -> Log:
+    return Log(store, tmp_path / "log")
+
+
+def test_who_may_have_ended_in_what_was_not_read_is_in_doubt_until_it_is(
+    store: AssignmentStore, log: Log
+) -> None:
+    log.write(block(0, "anna", "alloc"), block(10, "berta", "alloc", B))
+    log.read(100)
+    log.write(block(200, "anna", "release"), block(250, "carla", "alloc"), block(300, "carla", "release"))
+    log.write(block(350, "dora", "alloc"))
+    rotated = log.rotate()
+    log.write(block(900, "dora", "release"), block(950, "emil", "alloc"))
+    assert log.read(1000).left == at(100)
+    assert spans(store) == [(10, 900)]
+    assert told(store, 9) == ("one", ["anna"])
+    for seconds in (10, 100, 220, 400):
+        assert told(store, seconds) == ("ambiguous", ["anna", "dora"])
+    # Dora's end is in what is read, and her beginning need not be.
+    assert told(store, 949) == ("ambiguous", ["anna"])
+    assert told(store, 960) == ("one", ["emil"])
+    assert told(store, 960, B) == ("ambiguous", ["berta"])
+    # Another source is in no doubt, but nobody is where somebody may have been.
+    taken(store, sighting("203.0.113.7", 100, 200, "fred", SightingKind.WHOLE))
+    assert told(store, 150, "203.0.113.7") == ("one", ["fred"])
+    assert asked(store, 199, "203.0.113.7", 5000).verdict == "ambiguous"
+    nobody = asked(store, 300, "203.0.113.7")
+    assert (nobody.verdict, nobody.candidates) == ("ambiguous", ())
+    assert answer_lines(nobody)[1:] == [
+        "ambiguous: nobody, or somebody that is not known",
+        f"in doubt: ports's log {log.path} was rotated before it was read to its end: import the rotated"
+        " file: 2026-11-18T11:06:50Z to 2026-11-18T11:21:40Z is missing",
+    ]
+    assert told(store, 5, "203.0.113.7") == ("none", [])
+    fields = answer_fields(asked(store, 960, B))
+    missing = {"path": str(log.path), "from": "2026-11-18T11:06:50Z", "to": "2026-11-18T11:21:40Z"}
+    assert fields["missing"] == [{"source": "ports"} | missing]
+    assert fields["candidates"][0]["end"] == "missed"
+    assert next(one for one in store.status() if one["name"] == "ports")["missing"] == [missing]
+    # Once that is read it is as if it had been read before.
+    assert log.read(1100, rotated).rows == 4
+    assert spans(store) == []
+    for seconds, answer in (
+        (220, ("none", [])), (260, ("one", ["carla"])), (320, ("none", [])), (400, ("one", ["dora"])),
+        (920, ("none", [])), (960, ("one", ["emil"])),
+    ):  # fmt: skip
+        assert told(store, seconds) == answer
+    assert told(store, 960, B) == ("one", ["berta"])
+
+
+@pytest.mark.parametrize(
+    ("after", "verdicts"),
+    [
+        # Of the same session, by when it began: it went on.
+        ([record("Interim-Update", 900, took=900), record("Interim-Update", 1200, took=1200)], "one one"),
+        ([record("Stop", 900, took=899)], "one none"),
+        # Of another by its name.
+        ([record("Interim-Update", 900, took=500)], "ambiguous one"),
+        ([record("Stop", 900, took=500)], "ambiguous none"),
+        # Of no session that began at a known time.
+        ([record("Stop", 900, Framed_IP_Address="", User_Name="")], "ambiguous ambiguous"),
+        ([record("Accounting-On", 900, Acct_Session_Id="", User_Name="")], "ambiguous ambiguous"),
+        ([record("Start", 900, "berta", Acct_Session_Id="s2")], "ambiguous one"),
+    ],
+)
+def test_a_session_that_is_told_of_later_went_on(
+    sqlite_store: AssignmentStore, tmp_path: Path, after: list[str], verdicts: str
+) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(record("Start", 0))
+    log.read(100)
+    log.rotate().unlink()
+    log.write(*after, record("Start", 1300, "zoe", Framed_IP_Address=B, Acct_Session_Id="z"))
+    log.read(1400)
+    sqlite_store.looked(sqlite_store.sources()[1], at(1400))
+    found = [asked(sqlite_store, seconds) for seconds in (350, 1000)]
+    shown = [
+        "none" if not one.candidates and verdict == "none" else one.verdict
+        for one, verdict in zip(found, verdicts.split(), strict=True)
+    ]
+    assert " ".join(shown) == verdicts
+
+
+def test_what_is_the_same_subscribers_again(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    log.write(
+        *(block(at, "anna", event) for at, event in ((200, "release"), (250, "alloc"), (260, "release")))
+    )
+    log.write(block(300, "berta", "alloc"))
+    rotated = log.rotate()
+    log.write(block(400, "berta", "release"), block(410, "anna", "alloc"))
+    log.read(700)
+    assert told(sqlite_store, 450) == ("one", ["anna"])
+    log.read(800, rotated)
+    assert told(sqlite_store, 150) == ("one", ["anna"])
+    assert told(sqlite_store, 280) == ("none", [])
+    assert told(sqlite_store, 350) == ("one", ["berta"])
+    assert told(sqlite_store, 450) == ("one", ["anna"])
+
+
+def test_without_a_port_somebody_may_have_had_another(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    taken(sqlite_store, sighting(A, 0, 900, "fred", SightingKind.WHOLE, ports=(1024, 2047)))
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc", B))
+    log.read(100)
+    rotated = log.rotate()
+    with rotated.open("a") as file:
+        file.write(f"{A},2048-3071,{at(200)},berta,alloc\n{A},2048-3071,{at(800)},berta,release\n")
+    log.write(block(900, "anna", "release", B))
+    log.read(1000)
+    asks = WhoQuestion(A, 1500, at(500)), WhoQuestion(A, None, at(500))
+    assert [who(sqlite_store, one).verdict for one in asks] == ["one", "ambiguous"]
+    log.read(1100, rotated)
+    assert [len(who(sqlite_store, one).candidates) for one in asks] == [1, 2]
+
+
+def test_what_two_logs_tell_of_one_second(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    log = Log(sqlite_store, tmp_path / "detail", "detail")
+    log.write(record("Start", 0, "zoe", Framed_IP_Address=B))
+    log.read(100)
+    berta, carla = {"Acct_Session_Id": "s2"}, {"Acct_Session_Id": "s3", "Framed_IP_Address": "192.0.2.9"}
+    log.write(record("Start", 200), record("Start", 200, "berta", **berta), record("Stop", 200, took=0))
+    log.write(record("Start", 300, "carla", **carla))
+    rotated = log.rotate()
+    # Sent again after a while: it says no less that it was at 300.
+    log.write(record("Stop", 300, "carla", 0, **carla | {"Framed_IP_Address": ""}))
+    log.write(record("Interim-Update", 500, "berta", 300, **berta))
+    log.read(600)
+    log.read(700, rotated)
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 450) == ("one", ["berta"])
+    assert told(sqlite_store, 450, "192.0.2.9") == ("none", [])
+
+
+def test_several_rotations_in_a_row(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"), block(7200, "anna", "release"))
+    log.read(7300)
+    log.write(block(14_000, "berta", "alloc"), block(19_000, "dora", "alloc", "198.51.100.9"))
+    first = log.rotate("log.3")
+    log.write(block(20_000, "carla", "alloc", B), block(28_000, "carla", "release", B))
+    second = log.rotate("log.2")
+    log.write(block(30_000, "emil", "alloc", B), block(38_000, "emil", "release", B))
+    third = log.rotate("log.1")
+    log.write(block(40_000, "berta", "release"))
+    log.read(41_000)
+    assert spans(sqlite_store) == [(7200, 40_000)]
+    # The rest of the first tells nothing of the second and the third.
+    log.read(42_000, first)
+    assert spans(sqlite_store) == [(19_000, 40_000)]
+    log.read(43_000, third)
+    assert spans(sqlite_store) == [(19_000, 30_000)]
+    assert told(sqlite_store, 19_500)[0] == "ambiguous"
+    log.read(44_000, second)
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 15_000) == ("one", ["berta"])
+    assert told(sqlite_store, 25_000, B) == ("one", ["carla"])
+
+
+def test_what_was_read_by_other_names_before_is_not_missing(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    log.rotate("log.2").unlink()
+    log.write(block(2000, "berta", "alloc", B), block(8000, "berta", "release", B))
+    second = log.rotate("log.1")
+    log.write(block(9000, "emil", "alloc", B))
+    assert log.read(9100, second).left == at(100)
+    assert log.read(9200).left == 0
+    assert spans(sqlite_store) == [(0, 2000)]
+
+
+def test_where_nothing_is_missing(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    assert (log.read(100).left, log.read(200).left) == (0, 0)
+    # Copied and cut, and the copy read first.
+    log.write(block(150, "berta", "alloc", B))
+    copy = tmp_path / "log.1"
+    copy.write_text(log.path.read_text())
+    log.path.write_text(HEADER + block(300, "carla", "alloc", B))
+    log.read(400, copy)
+    assert log.read(400).left == 0
+    # Rotated, and nothing was written to it after it was read.
+    log.rotate("log-20261118")
+    log.write(block(9000, "dora", "alloc", B))
+    assert log.read(9100).left == 0
+    assert spans(sqlite_store) == []
+
+
+@pytest.mark.parametrize("name", ["log.1", "log-{}"])
+def test_nothing_is_missing_in_quiet_nights(sqlite_store: AssignmentStore, tmp_path: Path, name: str) -> None:
+    """Where rotated logs are read, each night, but for one beside them that was left out."""
+    log = Log(sqlite_store, tmp_path / "log")
+    for day in range(5):
+        begun = day * 86_400
+        log.write(block(begun, "anna", "alloc"), block(begun + 100, "anna", "release"))
+        if (older := tmp_path / "log.1").exists():
+            older.rename(tmp_path / "log.2")
+        rotated = log.rotate(name.format(20261118 + day))
+        if day != 3:
+            assert log.read(begun + 80_000, rotated).left == (0 if day < 4 else at(2 * 86_400 + 80_000))
+            assert log.read(begun + 80_000).left == 0
+    assert spans(sqlite_store) == [(2 * 86_400 + 100, 4 * 86_400)]
+    log.read(5 * 86_400, tmp_path / ("log.2" if name == "log.1" else name.format(20261121)))
+    assert spans(sqlite_store) == []
+
+
+def test_a_quiet_night_is_not_missing(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """Where what is beside the log says that there was no other."""
+    log, night = Log(sqlite_store, tmp_path / "log"), 60_000
+    for day in range(3):
+        log.write(block(day * DAY // 1000, f"s{day}", "alloc"))
+        log.read(day * DAY // 1000 + 600)
+        log.write(block(day * DAY // 1000 + 900, f"s{day}", "release"))
+        for number in range(day, 0, -1):
+            (tmp_path / f"log.{number}").rename(tmp_path / f"log.{number + 1}")
+        rotated = log.rotate()
+        log.read(day * DAY // 1000 + night, rotated)
+    assert spans(sqlite_store) == []
+    # One between two that was never read is there.
+    log.rotate("log.0").write_text(HEADER + block(300_000, "emil", "alloc", B))
+    log.write(block(400_000, "emil", "release", B))
+    log.read(400_100)
+    assert spans(sqlite_store) == [(2 * DAY / 1000 + 900, 400_000)]
+
+
+def test_logs_with_a_date_in_their_names(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    logs = [Log(sqlite_store, tmp_path / f"log-2026111{day}") for day in (8, 9)]
+    logs[0].write(block(0, "anna", "alloc"))
+    logs[0].read(40_000)
+    logs[1].write(block(50_000, "berta", "alloc", B))
+    assert logs[1].read(60_000).left == 0
+    logs[1].write(block(70_000, "berta", "release", B))
+    third = Log(sqlite_store, tmp_path / "log-20261120")
+    third.write(block(80_000, "carla", "alloc", B))
+    assert third.read(90_000).left == at(60_000)
+    assert told(sqlite_store, 60_000, B)[0] == "ambiguous"
+    logs[1].read(100_000)
+    assert (told(sqlite_store, 60_000, B), spans(sqlite_store)) == (("one", ["berta"]), [])
+
+
+def test_two_logs_of_one_source_in_one_folder(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    one, other = (Log(sqlite_store, tmp_path / f"nat-{number}") for number in (1, 2))
+    one.write(block(0, "anna", "alloc"))
+    one.read(100)
+    other.write(block(50, "carla", "alloc", B), block(300, "carla", "release", B))
+    other.read(350)
+    one.write(block(200, "anna", "release"))
+    rotated = one.rotate()
+    one.write(block(400, "berta", "alloc"))
+    one.read(500)
+    assert spans(sqlite_store) == [(0, 400)]
+    other.write(block(600, "carla", "alloc", B))
+    other.read(700)
+    assert spans(sqlite_store) == [(0, 400)]
+    one.read(800, rotated)
+    assert spans(sqlite_store) == []
+
+
+@pytest.mark.parametrize("meanwhile", [0, 60])
+def test_whoever_follows_leaves_no_gap_but_before_it_begins(
+    sqlite_store: AssignmentStore, tmp_path: Path, meanwhile: int
+) -> None:
+    """Also where another log of the source is followed on."""
+    log = Log(sqlite_store, tmp_path / "log")
+
+    def followed(*steps: str) -> None:
+        left = iter(steps)
+
+        def wait(_: float) -> bool:
+            if (event := next(left, None)) is not None:
+                log.rotate()
+                log.write(event)
+            return event is not None
+
+        source = sqlite_store.source("ports", "ports", str(log.path))
+        for _ in follow(
+            sqlite_store, source, log.path, ReadOptions(), clock=lambda: at(9000) / 1000, wait=wait
+        ):
+            pass
+
+    log.write(block(0, "anna", "alloc"))
+    followed(block(100, "anna", "release"), "")
+    log.write(block(200, "berta", "alloc"))
+    followed()
+    assert spans(sqlite_store) == []
+    log.write(block(300, "berta", "release"))
+    log.rotate()
+    log.write(block(400, "berta", "alloc"))
+    sqlite_store.looked(sqlite_store.sources()[1], at(9000 + meanwhile))
+    followed()
+    assert spans(sqlite_store) == [(200, 400)]
+
+
+def test_a_path_of_two_nodes(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
+    """What each has there is another log."""
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    one = log.path.read_text()
+    log.path.write_text(HEADER + block(50, "berta", "alloc", B))
+    log.read(200)
+    log.path.write_text(one + block(250, "anna", "release"))
+    log.read(300)
+    assert spans(sqlite_store) == []
+
+
+def test_it_is_forgotten_with_the_last_that_it_touches(store: AssignmentStore, log: Log) -> None:
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    log.rotate().unlink()
+    log.write(block(900, "anna", "release"), block(1000, "berta", "alloc"))
+    log.read(1100)
+    purge_assignments(store, at(850))
+    assert spans(store) == [(0, 900)]
+    hold_assignments(store, "REF", at(0) + 99 * DAY, [(A, 1500, at(500))])
+    question = WhoQuestion(A, 1500, at(500))
+    before = who(store, question)
+    assert before.verdict == "ambiguous"
+    purge_assignments(store, at(0) + 50 * DAY, at(0) + 50 * DAY)
+    assert who(store, question) == before
+    purge_assignments(store, at(0) + 50 * DAY, at(0) + 100 * DAY)
+    purge_assignments(store, at(0) + 50 * DAY, at(0) + 100 * DAY)
+    assert spans(store) == []
+
+
+@pytest.mark.parametrize(
+    ("format_", "begun", "ended"),
+    [
+        ("ports", [block(50, "anna", "alloc"), block(9000, "berta", "alloc")], block(60, "anna", "release")),
+        (
+            "detail",
+            [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
+            record("Stop", 60, took=10),
+        ),
+    ],
+)
+def test_an_end_that_a_later_import_reads_behind_the_next_one_s_beginning(
+    store: AssignmentStore, tmp_path: Path, format_: str, begun: list[str], ended: str
+) -> None:
+    log = Log(store, tmp_path / "log", format_)
+    log.write(*begun)
+    log.read(9100)
+    assert told(store, 8000) == ("one", ["anna"])
+    log.write(ended)
+    log.read(9200)
+    assert told(store, 55) == ("one", ["anna"])
+    assert told(store, 8000) == ("none", [])
+    assert told(store, 9000) == ("one", ["berta"])
+
+
+class History:
+    """Whoever had a block of ports or an address, as translators and servers tell of it."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.held: dict[str, list[tuple[int, int, str]]] = {A: [], B: []}
+        """Beginning, end and subscriber, by address: A's are in a translator's log, B's in accounting."""
+        self.lines: dict[str, list[tuple[int, str]]] = {"ports": [], "detail": []}
+        for address, format_ in ((A, "ports"), (B, "detail")):
+            begun, number = rng.randrange(50), 0
+            while begun < 60_000:
+                ended, user = begun + rng.choice([0, 5, 3000, 9000]), rng.choice(["anna", "berta", "carla"])
+                self.held[address].append((begun, ended, user))
+                tell = self._block if format_ == "ports" else self._session
+                self.lines[format_] += tell(begun, ended, user, f"s{number % 2}")
+                begun, number = ended + rng.choice([1, 2, 1000, 3000]), number + 1
+
+    def _block(self, begun: int, ended: int, user: str, _: str) -> list[tuple[int, str]]:
+        return [(begun, block(begun, user, "alloc")), (ended, block(ended, user, "release"))]
+
+    def _session(self, begun: int, ended: int, user: str, name: str) -> list[tuple[int, str]]:
+        def told(status: str, seconds: int, address: str = B) -> tuple[int, str]:
+            more = {"Acct_Session_Id": name, "Framed_IP_Address": address}
+            return seconds, record(
+                status, seconds, user, seconds - begun if seconds > begun else None, **more
+            )
+
+        updates = [told("Interim-Update", seconds) for seconds in range(begun + 2500, ended, 2500)]
+        # No attribute but the session's name has to be in it.
+        return [told("Start", begun), *updates, told("Stop", ended, self.rng.choice([B, ""]))]
+
+    def written(self, format_: str, since: int, until: int) -> str:
+        return "".join(line for seconds, line in self.lines[format_] if since <= seconds < until)
+
+    def holders(self, address: str, seconds: int) -> set[str]:
+        return {user for begun, ended, user in self.held[address] if begun <= seconds <= ended}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_history_has_who_name_anybody_wrongly(
+    sqlite_store: AssignmentStore, tmp_path: Path, seed: int
+) -> None:
+    """It is rotated at any time, and the rotated file read before the next one, later, or never."""
+    rng = random.Random(seed)
+    history = History(rng)
+    (tmp_path / "rotated").mkdir()
+    (tmp_path / "whole").mkdir()
+    doubted = 0
+    with AssignmentStore(tmp_path / "whole.db") as whole:
+        logs = {one: Log(sqlite_store, tmp_path / "rotated" / one, one) for one in history.lines}
+        wholes = {one: Log(whole, tmp_path / "whole" / one, one) for one in history.lines}
+        now, read, rotated_at = 0, dict.fromkeys(logs, 0), dict.fromkeys(logs, 0)
+        left: list[tuple[Log, Path, str]] = []
+        for step in range(12):
+            now += rng.choice([20, 4000, 9000])
+            for name, log in logs.items():
+                wholes[name].write(history.written(name, read[name], now))
+                wholes[name].read(now)
+                at_ = rng.randint(read[name], now)
+                if at_ - rotated_at[name] > 3600:
+                    rotated_at[name] = at_
+                    log.write(history.written(name, read[name], at_))
+                    read[name] = at_
+                    rotated = log.rotate(f"{name}.{100 - step}")
+                    left.append((log, rotated, rng.choice(["first", "later", "never"])))
+                log.write(history.written(name, read[name], now))
+                read[name] = now
+                for when in ("first", "now", "later"):
+                    if when == "now":
+                        log.read(now)
+                    for one in [one for one in left if one[0] is log and one[2] == when]:
+                        if when == "first" or rng.random() < 0.5:
+                            left.remove(one)
+                            log.read(now, one[1])
+            for _ in range(40):
+                seconds, address = rng.randrange(max(now - 15_000, 0), now), rng.choice([A, B])
+                answer, before = asked(sqlite_store, seconds, address), asked(whole, seconds, address)
+                doubted += answer.verdict != before.verdict
+                if answer.verdict == "one":
+                    assert {answer.candidates[0].interval.subscriber} == history.holders(address, seconds)
+                unread = any(one.interval.ending == Ending.UNREAD for one in answer.candidates)
+                if not left and not unread and not sqlite_store.gaps():
+                    assert told(sqlite_store, seconds, address) == told(whole, seconds, address)
+    assert doubted
