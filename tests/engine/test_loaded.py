@@ -176,6 +176,17 @@ def test_a_category_for_each_entry_is_read_in_steps(monkeypatch: pytest.MonkeyPa
     assert li.expired(2e9) == 1
 
 
+def test_groups_are_looked_through_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    under = Key(SECRET)
+    data = build([f"http://h{n}.test/{m}" for n in range(300) for m in range(2)], under)
+    groups = len(load(data, under)._groups)
+    assert groups >= 2
+    monkeypatch.setattr(module, "_COUNTED", 1 << 20)
+    few = sum(1 for _ in loading(data, under))
+    monkeypatch.setattr(module, "_COUNTED", 32)
+    assert sum(1 for _ in loading(data, under)) >= few + groups // 32 - 1
+
+
 def test_automata_are_bounded_by_what_they_hold_however_long_the_patterns(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -471,9 +471,12 @@ class LoadedList:
         if row != self.table.rows or position != len(letters) or at != len(groups):
             raise ArtifactError("its patterns do not fit its rows")
         for at in range(0, len(groups), 2):
-            rows = range(groups[at], groups[at + 1])
-            if len(rows) > _COUNTED:  # as of a host with very many pages, whose first request is not to wait
+            if groups[at + 1] - groups[at] > _COUNTED:
+                # As of a host with very many pages, whose first request is not to wait.
+                rows = range(groups[at], groups[at + 1])
                 self._summaries[rows.start] = yield from self._summarise(rows)
+            if not at % _COUNTED:
+                yield
 
     def _say(
         self, table: RowTable | FileTable, said: list[tuple[Action, str, str]], of_shape: Counter[int]
