@@ -557,24 +557,30 @@ def _to_2(connection: Connection) -> None:
     unwiped.create(connection, checkfirst=True)
 
 
+def _add_columns(connection: Connection, *columns: tuple[str, str]) -> None:
+    """Add columns, each a table, and a name with its type; in rows that are there they are empty, or 0."""
+    for table, column in columns:
+        default = "''" if column.endswith("TEXT") else "0"
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT {default}"))
+        if connection.dialect.name == "postgresql":
+            name = column.partition(" ")[0]
+            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+
+
 def _to_3(connection: Connection) -> None:
     """Upgrade to version 3: open intervals count from when last seen, sources belong to nodes, and the server
     keeps no samples of subscribers.
 
     Which file has a row is not known of those that are there: the one that its source was read from last.
     """
-    for table, column in (
+    _add_columns(
+        connection,
         ("assignments_current", "file INTEGER"),
         ("assignments_current", "read BIGINT"),
         ("assignment_files", "read BIGINT"),
         ("assignment_sources", "node TEXT"),
         ("assignment_sources", "days INTEGER"),
-    ):
-        default = "''" if column.endswith("TEXT") else "0"
-        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT {default}"))
-        if connection.dialect.name == "postgresql":
-            name = column.partition(" ")[0]
-            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    )
     connection.execute(
         text(
             "UPDATE assignment_files SET read = coalesce((SELECT s.read FROM assignment_sources s"
@@ -662,16 +668,13 @@ def _grant_as(connection: Connection, before: str, table: str) -> None:
 def _to_5(connection: Connection) -> None:
     """Upgrade to version 5: what is not read of logs that were rotated, from when to when files tell, and
     before when what had ended is deleted."""
-    for table, column in (
+    _add_columns(
+        connection,
         ("assignment_files", "first BIGINT"),
         ("assignment_files", "last BIGINT"),
         ("assignment_files", "ended INTEGER"),
         ("assignment_sources", "purged BIGINT"),
-    ):
-        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN {column} NOT NULL DEFAULT 0"))
-        if connection.dialect.name == "postgresql":
-            name = column.partition(" ")[0]
-            connection.execute(text(f"ALTER TABLE {table} ALTER COLUMN {name} DROP DEFAULT"))
+    )
     # What was rotated long ago is not looked for: of each path the log that was read last alone.
     connection.execute(
         text(

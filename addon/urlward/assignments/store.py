@@ -145,6 +145,18 @@ class Gap:
     file: int = 0
     id: int = 0
 
+    def fields(self) -> dict[str, str]:
+        """What is missing, as programs are told: the log's path, and from when to when."""
+        return {"path": self.path, "from": ms_text(self.since), "to": ms_text(self.until)}
+
+
+def missing_text(gap: Mapping[str, str]) -> str:
+    """What a gap (`Gap.fields`) is and how to mend it, for people, behind the log's name."""
+    return (
+        "rotated before it was read to its end: import the rotated file:"
+        f" {gap['from']} to {gap['to']} is missing"
+    )
+
 
 @dataclass(slots=True)
 class Changes:
@@ -358,11 +370,7 @@ class AssignmentStore:
                     for file in read
                     if file.source == row.id
                 ],
-                "missing": [
-                    {"path": gap.path, "from": ms_text(gap.since), "to": ms_text(gap.until)}
-                    for gap in missing
-                    if gap.source == row.id
-                ],
+                "missing": [gap.fields() for gap in missing if gap.source == row.id],
             }
             for row in rows
         ]

@@ -16,7 +16,7 @@ from urlward.assignments.interval import (
     is_address,
     ms_text,
 )
-from urlward.assignments.store import AssignmentStore, Gap
+from urlward.assignments.store import AssignmentStore, Gap, missing_text
 
 _IN_DOUBT = (
     Ending.DOUBT, Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.UNREAD, Ending.WITHIN, Ending.NEWER,
@@ -220,10 +220,7 @@ def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
         "at": ms_text(question.at),
         "tolerance": question.tolerance / 1000,
         "answer": answer.verdict,
-        "missing": [
-            {"source": name, "path": gap.path, "from": ms_text(gap.since), "to": ms_text(gap.until)}
-            for name, gap in answer.missing
-        ],
+        "missing": [{"source": name} | gap.fields() for name, gap in answer.missing],
         "candidates": [
             _fields(one.interval) | ({"via": _fields(one.via)} if one.via else {})
             for one in answer.candidates
@@ -247,26 +244,15 @@ def answer_lines(answer: WhoAnswer) -> list[str]:
         if not subscribers:
             several = "nobody, or somebody that is not known"
         lines.append(f"ambiguous: {several}")
-    lines += [f"in doubt: {gap_text(name, gap)}" for name, gap in answer.missing]
+    lines += [
+        f"in doubt: {name}'s log {gap.path} was {missing_text(gap.fields())}" for name, gap in answer.missing
+    ]
     for candidate in answer.candidates:
         lines += [candidate.interval.subscriber, *_lines(candidate.interval)]
         if candidate.via:
             lines += [f"  behind a translator, with the inner address {candidate.via.subscriber}"]
             lines += _lines(candidate.via)
     return lines
-
-
-def gap_text(name: str, gap: Gap) -> str:
-    """What a gap is and how to mend it, for people.
-
-    Args:
-        name: of its source.
-        gap: of it.
-    """
-    return (
-        f"{name}'s log {gap.path} was rotated before it was read to its end: import the rotated file:"
-        f" {ms_text(gap.since)} to {ms_text(gap.until)} is missing"
-    )
 
 
 def _lines(interval: Interval) -> list[str]:

@@ -371,6 +371,7 @@ def _formula(args: argparse.Namespace) -> int:
 def _status(args: argparse.Namespace) -> int:
     from urlward.assignments.deterministic import known_formulas
     from urlward.assignments.retention import first_purge, keeper_of, oldest_assignment
+    from urlward.assignments.store import missing_text
 
     config, state = assignments_of(args)
     with open_assignments(args, config, state) as store:
@@ -412,8 +413,5 @@ def _status(args: argparse.Namespace) -> int:
             found = f", last found {file['read']}" if file["read"] else ""
             print(f"  {file['path']}: read to byte {file['offset']} of {file['size']}{found}")
         for gap in source["missing"]:
-            print(
-                f"  {gap['path']}: rotated before it was read to its end: import the rotated file:"
-                f" {gap['from']} to {gap['to']} is missing"
-            )
+            print(f"  {gap['path']}: {missing_text(gap)}")
     return DONE
