@@ -762,6 +762,21 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # Caddy, Node
         ("/noext", "/noext/."),
         ("/noext", "/noext/x/.."),
+        # Next.js, Nuxt, SvelteKit, Qwik, React Router, Gatsby, to whoever follows a link
+        ("/a/noext", "/_next/data/Z1_b-x/a/noext.json?x=1"),
+        ("/a/noext", "/x/../_next/data/Z1/a/noext%2ejson/"),
+        ("/b/noext", "/b/_next/data/Z1/noext.json"),
+        ("/q?id=5", "/_next/data/Z1/q.json?id=5"),
+        ("/a/noext", "/a/noext.txt?_rsc=1x2"),
+        ("/a/noext", "/a/noext/index.txt?_rsc=1x2"),
+        ("/noext", "/noext/__next._full.txt"),
+        ("/noext", "/noext/_payload.json?Z1"),
+        ("/noext", "/noext/__data.json?x-sveltekit-invalidated=01"),
+        ("/a.html", "/a.html__data.json"),
+        ("/noext", "/noext/q-data.json"),
+        ("/noext", "/noext.data"),
+        ("/noext", "/noext/_.data"),
+        ("/noext", "/page-data/noext/page-data.json"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -769,6 +784,39 @@ def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target
     assert matcher(f"http://p.test{page[:-1]}").check("p.test", target) == PASS
     letter = matcher("http://p.test/%C3%A0").check("p.test", "/\xc3\xa0")
     assert letter.blocked
+
+
+def test_the_data_of_another_page_passes() -> None:
+    root = matcher("http://p.test/")
+    for target in (
+        "_root.data",
+        "_.data",
+        ".data",
+        "__data.json",
+        "_next/data/Z1/index.json",
+        "index.txt?_rsc=1",
+    ):
+        assert root.check("p.test", f"/{target}").blocked
+    for target in (
+        "_next/data/Z1",
+        "_next/data/index.json",
+        "page-data.json",
+        "x.json",
+        "index.json",
+        "index.txt",
+    ):
+        assert root.check("p.test", f"/{target}") == PASS
+    page = matcher("http://p.test/a")
+    for target in (
+        "a.json",
+        "a.txt",
+        "a.txt?x",
+        "b/_payload.json",
+        "a/data.json",
+        "_next/data/Z1/b.json",
+        "a.html",
+    ):
+        assert page.check("p.test", f"/{target}") == PASS
 
 
 def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:

@@ -1211,9 +1211,10 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
 
 @examples(300)
 @given(
-    st.lists(st.sampled_from([*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", "/("]), max_size=9).map(
-        "".join
-    )
+    st.lists(
+        st.sampled_from([*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", ".json", ".data", "/("]),
+        max_size=9,
+    ).map("".join)
 )
 @example("a.b/c.html")
 @example("a.php5/")

@@ -46,11 +46,11 @@ _PLAIN_TO_ALL = re.compile(
     r"(?=/)(?:/[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+(?<!\.))*+"
     r"(?:/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)?+)?+\Z"
 ).match
-# The same once more, less what may stand for a file: dots are in the last segment alone, no `.php` has more
-# behind it, and there is no `&`.
+# The same once more, less what may stand for a file, or for a page whose data it is: dots are in the last
+# segment alone, no `.php` has more behind it, it does not end in `.json` or the like, and there is no `&`.
 _ONE_PAGE = re.compile(
     r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
@@ -127,7 +127,7 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|txt)?\Z)").search
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
 _SCRIPTS = frozenset(
@@ -900,6 +900,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
     matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
     To programs that are told of a path as a parameter (``/index.php?q=$1``), ``&`` begins further ones.
+    What an application in the browser asks for in place of a page is that page.
 
     Raises:
         UrlError: too much work.
@@ -920,6 +921,10 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if query and not (script and name):  # of `/Food&Drink?page=2` they are its own
                 more = f"{more}&{query}"
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
+        if (whose := _page_of_data(path, query)) is not None:
+            work.spend(2 * len(path))
+            for file in (whose or "/", f"{whose}/"):
+                files.setdefault((file, query), Reading(file, query, shorter=True))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
             if more != "/" and kind not in _FILES:
@@ -929,6 +934,36 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
     return (*readings, *files.values())
+
+
+def _page_of_data(path: str, query: str) -> str | None:
+    """The page that a path has the data of, without the slash at its end: where a link is followed, an
+    application in the browser asks for these, and shows the page by its own address."""
+    head, _, name = path.rstrip("/").rpartition("/")
+    name, dot, kind = name.rpartition(".")
+    page = f"{head}/{name}"
+    if not dot:
+        return None
+    if kind == "data":  # React Router, Remix
+        return head if name in ("", "_", "_root") else page
+    if kind == "txt":  # Next.js, exported as files
+        if name.startswith("__next."):
+            return head
+        return page.removesuffix("/index") if query.startswith("_rsc=") else None
+    if kind != "json":
+        return None
+    if name in ("__data", "_payload", "q-data"):  # SvelteKit, Nuxt, Qwik
+        return head
+    if name.endswith(".html__data"):
+        return page.removesuffix("__data")
+    if name == "page-data":  # Gatsby
+        base, found, page = head.partition("/page-data/")
+        page = f"/{page}"
+    else:  # behind the id of what was built
+        base, found, page = page.partition("/_next/data/")
+        _, found, page = page.partition("/")
+        page = f"/{page}"
+    return f"{base}{page}".removesuffix("/index") if found else None
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
