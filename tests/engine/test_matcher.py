@@ -786,7 +786,7 @@ def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target
     assert letter.blocked
 
 
-def test_the_data_of_another_page_passes() -> None:
+def test_another_page_of_a_like_name_passes() -> None:
     root = matcher("http://p.test/")
     for target in (
         "_root.data",

@@ -852,7 +852,8 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # A plus is a blank to S3, CivetWeb and Sinatra, and a blank so may be listed as one.
         ("/a%20b", ["/a+b"]),
         ("/a%20b+c/x", ["/a%20b%20c/x", "/a+b+c/x"]),
-        ("/a+b/+", ["/a%20b/%20"]),
+        ("/a+b.html%2b+", ["/a%20b.html%20%20", "/a%20b.html"]),
+        ("/a+b/C++", ["/a%20b/C++"]),
         ("/a+b.html/x+y", ["/a%20b.html"]),
         ("/%E4%2B%u0062?+", ["/%C3%A4%20b"]),
         # Bytes that are not UTF-8 are letters to IIS, Jetty and CherryPy.

@@ -90,6 +90,7 @@ _OVERLONG = re.compile(
 ).sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+")
 _PLUSES = re.compile(r"\+|%2[bB]").sub
+_PLUSES_AT_END = re.compile(r"(?<!\+)(?<!%2[bB])(?:\+|%2[bB])++\Z").search
 _BREAKS = re.compile(r"%(?:25)*(?:09|0[aA]|0[dD])").sub
 _UP_TO_LAST_BRACE = re.compile(r".*(?:\}|%7[dD])", re.DOTALL).match
 _BRACED = re.compile(r"(?:\{|%7[bB]).*?(?:\}|%7[dD])", re.DOTALL).sub
@@ -829,8 +830,12 @@ def _letters(escaped: str) -> str:
 
 
 def _with_blanks(target: str) -> str:
-    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too."""
+    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too. One at
+    the end would then be left out, and is so where it is behind a file: the page `/C++` is not `/C`."""
     path, mark, query = target.partition("?")
+    end = _PLUSES_AT_END(path)
+    if end is not None and not _is_file(path[: end.start()]):
+        mark, path = f"{end[0]}{mark}", path[: end.start()]
     return f"{_PLUSES('%20', path)}{mark}{query}"
 
 
