@@ -830,8 +830,10 @@ def _letters(escaped: str) -> str:
 
 
 def _with_blanks(target: str) -> str:
-    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too. One at
-    the end would then be left out, and is so where it is behind a file: the page `/C++` is not `/C`."""
+    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too.
+
+    One at the end would then be left out, and is so where it is behind a file: the page `/C++` is not `/C`.
+    """
     path, mark, query = target.partition("?")
     end = _PLUSES_AT_END(path)
     if end is not None and not _is_file(path[: end.start()]):
