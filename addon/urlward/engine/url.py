@@ -723,7 +723,8 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     """Readings where a server in front passes the path on as it has unescaped it, so that an escaped ``?`` or
     ``#``, or a version of HTTP behind a blank, ends it: nginx does, told to pass on ``$uri`` or a part of it.
 
-    To most origins the mark is part of a name, so only a file is one without what follows it.
+    To most origins the mark is part of a name, so only a file is one without what follows it, and what has
+    parameters behind it, as links have that were escaped once too often: Nuxt unescapes them.
 
     Raises:
         UrlError: too much work.
@@ -742,7 +743,10 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
         for rest in behind
         for reading in _with_files(_in_every_way(path[: match.start()] + rest, work), work)
     ]
-    return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
+    named = match[1] and "=" in path[match.end() :]
+    return tuple(
+        [r._replace(shorter=True, script=r.script or not (named or _is_file(r.path))) for r in readings]
+    )
 
 
 def _is_file(path: str) -> bool:
