@@ -737,6 +737,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/listed.html", "/listed.html%3fx"),
         ("/listed.html", "/listed.html%23"),
         ("/view?topic=31337", "/view%3ftopic=31337"),
+        ("/noext", "/noext%3Futm_source=x"),
         # Apache and nginx, told to pass on a path as a parameter of a program
         ("/listed.html", "/listed.html&"),
         ("/listed.html", "/listed.html%26x"),
@@ -786,7 +787,7 @@ def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target
     assert letter.blocked
 
 
-def test_the_data_of_another_page_passes() -> None:
+def test_another_page_of_a_like_name_passes() -> None:
     root = matcher("http://p.test/")
     for target in (
         "_root.data",

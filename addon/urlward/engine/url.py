@@ -90,6 +90,7 @@ _OVERLONG = re.compile(
 ).sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+")
 _PLUSES = re.compile(r"\+|%2[bB]").sub
+_PLUSES_AT_END = re.compile(r"(?<!\+)(?<!%2[bB])(?:\+|%2[bB])++\Z").search
 _BREAKS = re.compile(r"%(?:25)*(?:09|0[aA]|0[dD])").sub
 _UP_TO_LAST_BRACE = re.compile(r".*(?:\}|%7[dD])", re.DOTALL).match
 _BRACED = re.compile(r"(?:\{|%7[bB]).*?(?:\}|%7[dD])", re.DOTALL).sub
@@ -722,7 +723,8 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     """Readings where a server in front passes the path on as it has unescaped it, so that an escaped ``?`` or
     ``#``, or a version of HTTP behind a blank, ends it: nginx does, told to pass on ``$uri`` or a part of it.
 
-    To most origins the mark is part of a name, so only a file is one without what follows it.
+    To most origins the mark is part of a name, so only a file is one without what follows it, and what has
+    parameters behind it, as links have that were escaped once too often: Nuxt unescapes them.
 
     Raises:
         UrlError: too much work.
@@ -741,7 +743,10 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
         for rest in behind
         for reading in _with_files(_in_every_way(path[: match.start()] + rest, work), work)
     ]
-    return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
+    named = match[1] and "=" in path[match.end() :]
+    return tuple(
+        [r._replace(shorter=True, script=r.script or not (named or _is_file(r.path))) for r in readings]
+    )
 
 
 def _is_file(path: str) -> bool:
@@ -829,8 +834,14 @@ def _letters(escaped: str) -> str:
 
 
 def _with_blanks(target: str) -> str:
-    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too."""
+    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too.
+
+    One at the end would then be left out, and is so where it is behind a file: the page `/C++` is not `/C`.
+    """
     path, mark, query = target.partition("?")
+    end = _PLUSES_AT_END(path)
+    if end is not None and not _is_file(path[: end.start()]):
+        mark, path = f"{end[0]}{mark}", path[: end.start()]
     return f"{_PLUSES('%20', path)}{mark}{query}"
 
 
