@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.lists.run_folder import RunFolder
 from urlward.plan import (
     AGAIN,
@@ -269,8 +269,7 @@ class Supervisor:
                 self._renewal = None
         except Exception as e:  # noqa: BLE001 - nothing in a reload must end what runs
             self._renewal = None
-            why = e.strerror or str(e) if isinstance(e, OSError) else f"a bug: {type(e).__name__}"
-            self._say_of_reload(f"{why}; what runs stays")
+            self._say_of_reload(f"{fault_text(e)}; what runs stays")
 
     def _look_after(self, child: Child) -> Child:
         child.end_if_hung(self._attention.since)
