@@ -17,13 +17,14 @@ still reach an origin, which has its own idea of what is meant.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 import can_ada
 
 from urlward.engine.errors import UrlError
+from urlward.engine.nat64 import WELL_KNOWN, Nat64
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -61,7 +62,7 @@ _AUTHORITY = re.compile(r"[^/\\?#]*").match
 _RFC_AUTHORITY = re.compile(r"[^/?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
-_NAT64 = IPv6Network("64:ff9b::/96")
+_WELL_KNOWN = Nat64((WELL_KNOWN,))
 
 # Unescaping is confluent (an escape never overlaps another), so `%252525…` may be shortened first, and
 # whole-string passes end in the fixed point that one byte after the other would end in.
@@ -418,9 +419,7 @@ def _collapse_dots(host: str) -> str:
 
 
 def _unmapped(address: IPv6Address) -> str:
-    mapped = address.ipv4_mapped
-    if mapped is None and address in _NAT64:
-        mapped = IPv4Address(int(address) & 0xFFFFFFFF)
+    mapped = address.ipv4_mapped or _WELL_KNOWN.inner(address)
     return str(mapped) if mapped is not None else f"[{address.compressed}]"
 
 
