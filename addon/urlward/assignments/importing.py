@@ -296,6 +296,10 @@ class Merger:
         elif new[_END] < held[_START]:
             self._end(key, new)
         elif new[_START] < held[_START]:
+            if self._tells_once and not new[_SESSION]:
+                # The end of what began before, by the same name, need not be read yet, nor who had it then.
+                self._hold_late(key, held, new)
+                return
             held[_START] = new[_START]
             self._hold(key, held)
 
