@@ -31,6 +31,7 @@ CODED = {
     "x-gzip": MEMBERS["gzip"],
     "deflate": zlib.compress(CONTENT),
     "br": brotli.compress(CONTENT),
+    "dcb": brotli.compress(CONTENT),
 }
 
 
