@@ -31,6 +31,7 @@ CODED = {
     "x-gzip": MEMBERS["gzip"],
     "deflate": zlib.compress(CONTENT),
     "br": brotli.compress(CONTENT),
+    "dcb": brotli.compress(CONTENT),
 }
 
 
@@ -90,7 +91,7 @@ def test_content_codings(coding: str, size: int) -> None:
     data, found = CODED[coding], b""
     for at in range(0, len(data), size):
         assert not decoder.eof
-        found += all_of(decoder, data[at : at + size], 999, more=BLOCK if coding == "br" else 0)
+        found += all_of(decoder, data[at : at + size], 999, more=BLOCK if coding in ("br", "dcb") else 0)
     assert found == CONTENT
     assert decoder.eof
 

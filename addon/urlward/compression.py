@@ -269,12 +269,14 @@ class ContentCoding(NamedTuple):
 
 
 _GZIP_CODING = ContentCoding(_Gzip, 1 << 14)
+_BROTLI_CODING = ContentCoding(_Brotli, 1 << 9, _has_large_window)
 
 CONTENT_CODINGS: Final = {
     "gzip": _GZIP_CODING,
     "x-gzip": _GZIP_CODING,
     "deflate": ContentCoding(_Deflate, 1 << 14),
-    "br": ContentCoding(_Brotli, 1 << 9, _has_large_window),
+    "br": _BROTLI_CODING,
+    "dcb": _BROTLI_CODING,  # as Firefox has it where there is no dictionary
     "zstd": ContentCoding(lambda: zstd_decoder(_HTTP_WINDOW), 1 << 12),
 }
 """Content codings of HTTP that browsers take."""
