@@ -419,6 +419,14 @@ def test_an_excuse_by_a_parameter_is_for_its_only_value(query: str, action: str)
     assert matcher("http://a.test/view?id=1").check("a.test", f"/view?{query}").blocked == (query != "id=2")
 
 
+def test_an_excuse_by_a_path_is_for_any_spelling_of_it() -> None:
+    found = matcher("a.test", "@@http://a.test/get?f=/ok/x")
+    for query in ("f=/ok/x", "f=ok//x&y=/", "f=/ok/x&f=ok/x"):
+        assert found.check("a.test", f"/get?{query}").action == "allow"
+    for query in ("f=/ok/x&f=/y", "f=/ok", "f=/ok/x/../y"):
+        assert found.check("a.test", f"/get?{query}").blocked
+
+
 def test_case_of_an_excuse_by_a_parameter() -> None:
     found = matcher("a.test", "@@http://a.test/any?id=b nocase", "@@http://a.test/own?id=b")
     for target, action in [

@@ -1158,6 +1158,27 @@ def test_other_parameters_are_others(query: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "entry"),
+    [
+        ("f=a/b.jpg", "f=/a/b.jpg"),
+        ("f=/a/b.jpg", "f=a/b.jpg"),
+        ("f=.//a/%2e/x/../b.jpg", "f=a/b.jpg"),
+        ("x&f=%2Fa%2f%2fb.jpg;y", "f=/a/b.jpg"),
+        ("f=/a/", "f=a"),
+        ("f[]=a//b", "f=/a/b"),
+        ("a//b.1/", "a/b.1"),
+        ("?/a/./b=x", "a/b"),
+    ],
+)
+def test_a_value_that_is_a_path_is_spelt_in_any_way(query: str, entry: str) -> None:
+    """As file systems have it, and programs that take what is between slashes."""
+    assert entry in request_parameters(query)
+    assert {"f=a", "f=b.jpg", "f=", "f", ""}.isdisjoint(request_parameters("f=/a/b.jpg&g=/a/&f=/"))
+    with pytest.raises(UrlError, match="256 paths"):
+        request_parameters("&".join(f"{i}=/" for i in range(257)))
+
+
+@pytest.mark.parametrize(
     "query",
     ["/a/5", "/a/5=x", "/a/5=", "/a/5?x=1", "%2fa/5=x", "&/a/5=x&y", "?/a/5=x", "/a%2f5%3fx", "/a/5;x=1"],
 )

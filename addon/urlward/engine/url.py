@@ -80,6 +80,8 @@ _READ_COST = 400
 """Characters that cost what looking at one more text does, however short."""
 _MAX_PARAMETERS = 1000
 """Parameters of a query, which is what common origins take."""
+_MAX_PATHS = 256
+"""Those of them that have a slash, in all their spellings."""
 _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
@@ -1159,12 +1161,12 @@ def request_parameters(query: str) -> frozenset[str]:
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
     them, with values without blanks around them, and all where ``;`` separates too, where more than one ``?``
     begins the query, and without any at its end, as Pound has it where it rewrites a path. Where a path
-    begins the query, that path alone is one as well.
+    begins the query, that path alone is one as well. A value that is a path is there in each spelling of it.
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
-    if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
+    if _PLAIN_PARAMETERS(query) and "/" not in query and query.count("&") <= _MAX_PARAMETERS:
         return frozenset(_parameters(query.split("&")))
     query = canonical_query(query).replace("+", "%20")
     if query.count("&") + query.count(";") > _MAX_PARAMETERS:
@@ -1178,6 +1180,11 @@ def request_parameters(query: str) -> frozenset[str]:
     found.update([_OF_LIST(r"\1", one) for one in found if "[" in one])
     if query.lstrip("?&")[:1] == "/":
         found.update([path[0] for one in found if (path := _PATH_AS_NAME(one))])
+    if "/" in query:
+        paths = [one for one in found if "/" in one]
+        if len(paths) > _MAX_PATHS:
+            raise UrlError(f"a query of more than {_MAX_PATHS} paths")
+        found.update([spelling for one in paths for spelling in _paths(one)])
     return frozenset(found)
 
 
@@ -1186,10 +1193,26 @@ def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
 
     Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``.
     """
+    if "/" in parameter and (spellings := _paths(parameter)):
+        parameter = spellings[-1]
     name, _, value = parameter.partition("=")
     if ("[" in name or "]" in name) and (match := _NESTED_NAME(name)):
         name = match[1]
     return name.lower(), value.lower() if nocase else value
+
+
+def _paths(parameter: str) -> tuple[str, ...]:
+    """A parameter whose value, or name where it has no value, is a path, with that as programs find a file or
+    a page by it: without dot segments and empty ones, with a slash in front and without, and at the end, too,
+    only if it has one. The shortest is the last."""
+    name, equals, value = parameter.partition("=")
+    if not equals:
+        name, value = "", name
+    path = _without_dots(_SLASHES.sub("/", f"/{value}"), merge=False)
+    if "/" not in value or path == "/":
+        return ()
+    ends = (path, path[:-1]) if path[-1] == "/" else (path,)
+    return tuple([f"{name}{equals}{end[begin:]}" for end in ends for begin in (0, 1)])
 
 
 def _parameters(pieces: list[str]) -> list[str]:
