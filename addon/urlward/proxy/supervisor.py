@@ -58,7 +58,7 @@ from urlward.proxy.child import (
     start_service,
     start_within,
 )
-from urlward.proxy.listeners import Listeners, given, raise_limit
+from urlward.proxy.listeners import Listeners, address_space_warning, given, raise_limit
 
 if TYPE_CHECKING:
     from urlward.records.metrics import RulesFacts
@@ -132,6 +132,8 @@ class Supervisor:
             UrlwardError: of `beside`; or there is no place for temporary files.
         """
         raise_limit()
+        if warning := address_space_warning():
+            say_of(warning)
         for end in (signal.SIGTERM, signal.SIGINT):
             signal.signal(end, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)

@@ -233,7 +233,7 @@ def _find(host: str, port: int) -> list[Address]:
         return []  # the resolver would look up what stands before it
     try:
         found = socket.getaddrinfo(host.encode("latin-1"), port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, MemoryError):  # or the thread would end, and all that wait wait on
         return []
     by_family: dict[int, list[Address]] = {}
     for family, _, _, _, address in dict.fromkeys(found):
