@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, event, text
 
 from assignments.support import DAY, START, at, held, read, sighting, taken
-from records.support import in_the_heap
+from records.support import in_the_heap, role_without_ownership
 from records.test_migrations import made_by_version
 from urlward.assignments import retention, schema
 from urlward.assignments import store as store_module
@@ -313,6 +313,18 @@ def test_a_file_that_two_nodes_begin_at_once_is_read_once(
     read(store, "csv", path)
     (shown,) = store.status()
     assert (shown["rows"], len(shown["files"]), held(store, A, 0)) == (1, 1, ["anna"])
+
+
+def test_rows_that_a_policy_hides_are_not_taken_for_none(store: AssignmentStore, url: str) -> None:
+    taken(store, sighting(A, 0, None, "anna"))
+    with store.changing() as connection:
+        connection.execute(text("ALTER TABLE assignments_current ENABLE ROW LEVEL SECURITY"))
+    with (
+        role_without_ownership(url) as role,
+        closing(AssignmentStore(role)) as others,
+        pytest.raises(AssignmentError, match="would be affected by row-level security policy"),
+    ):
+        held(others, A, 5)
 
 
 def test_who_reads_all_the_time_is_told(

@@ -30,7 +30,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from urlward.assignments.formats import FORMATS, Parsed, Parser, ReadOptions
+from urlward.assignments.formats import FORMATS, Fault, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
     LAST_PORT,
@@ -657,6 +657,10 @@ def _digest(data: bytes) -> str:
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
+_COMPRESSED = (b"\x1f\x8b", b"\xfd7z", b"\x28\xb5\x2f")
+_LONGEST = 1 << 24
+"""Bytes that no record has: of more without an end nothing is one, such as of the hole that is left where a
+log is cut while its writer goes on behind it."""
 _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
 _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
@@ -870,6 +874,9 @@ class FileReader:
                 break
             at_end = result.offset + len(data) >= size
             parsed, taken = self._lines_in(data)
+            if not taken and not at_end and block >= _LONGEST:
+                parsed = Parsed(rows=1, faults=[Fault(0, "longer than any row is")])
+                taken = data.rfind(b"\n") + 1 or self._line_end(result.offset + len(data)) - result.offset
             # A record may be longer than a block.
             block = _BLOCK if taken else block * 2
             if taken:
@@ -881,11 +888,21 @@ class FileReader:
                 break
         result.pending = max(size - result.offset, 0)
 
+    def _line_end(self, at: int) -> int:
+        """Offset behind the end of the line that goes on at one, or of the file."""
+        while data := os.pread(self.fd, _BLOCK, at):
+            if end := data.find(b"\n") + 1:
+                return at + end
+            at += len(data)
+        return at
+
     def _start(self) -> bool:
         """Read the header where there is one; False where there is not all of it yet."""
         if self._started:
             return True
         begins = os.pread(self.fd, len(BOM), 0)
+        if begins.startswith(_COMPRESSED):
+            raise AssignmentError("compressed: decompress it first, such as with gunzip, unxz or unzstd")
         if other := other_encoding(begins):
             raise AssignmentError(other)
         header = len(begins) - len(without_bom(begins))
