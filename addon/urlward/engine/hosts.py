@@ -38,6 +38,7 @@ from urlward.engine.record import (
     network_letters,
     network_text,
 )
+from urlward.engine.sieve import Sieves
 from urlward.engine.url import host_readings, is_address, is_plain_host
 from urlward.engine.verdict import Verdict
 
@@ -125,7 +126,7 @@ class HostState(NamedTuple):
 
 
 QUIET = HostState((), ())
-ALL_QUIET = (QUIET,)
+ALL_QUIET: tuple[HostState, ...] = (QUIET,)
 """States of a name that nothing is listed on."""
 
 
@@ -164,9 +165,7 @@ class Hosts:
         self._size = size
         self._addresses: dict[str, tuple[Rule, ...]] = {}
         self._domains: dict[tuple[LoadedList, str], tuple[int, tuple[PageGroup, ...] | None]] = {}
-        # The common case asks one sieve in one call.
-        alone = self._lists[0].sieve.may_list_host if len(self._lists) == 1 else None
-        self._may_list = alone or self._may_any_list
+        self._are_quiet = Sieves(li.sieve for li in self._lists).are_quiet
         self._has_names = any(li.has_names for li in self._lists)
         if self._has_names or self._guards:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
@@ -202,15 +201,15 @@ class Hosts:
 
     def new_states(self, host: str) -> tuple[HostState, ...]:
         """`states` of a name that is not in `recent`."""
-        if is_plain_host(host):
-            # A quiet host costs less to work out than to look after in a cache that keeps order.
-            states: tuple[HostState, ...] = ALL_QUIET
-            if self._may_list(host) and (state := self._listed_state(host)) is not QUIET:
-                states = (state,)
+        if self._are_quiet(host):
+            # Such costs less to work out than to look after in a cache that keeps order.
+            states = ALL_QUIET
+        elif is_plain_host(host):
+            states = (self._listed_state(host),)
         else:
             states = tuple(map(self._state, self._readings(host)))
-            if all(state is QUIET for state in states):
-                states = ALL_QUIET
+        if states is not ALL_QUIET and all(state is QUIET for state in states):
+            states = ALL_QUIET
         if len(host) <= _LONG:
             recent = self.recent
             if len(recent) >= _RECENT:
@@ -232,7 +231,7 @@ class Hosts:
 
     def _state(self, host: str) -> HostState:
         """The lists' state of a canonical host."""
-        if not is_address(host) and not self._may_list(host):
+        if not is_address(host) and not any(li.sieve.may_list_host(host) for li in self._lists):
             return QUIET
         return self._listed_state(host)
 
@@ -249,9 +248,6 @@ class Hosts:
             if len(listed) > self._size:
                 listed.popitem(last=False)
         return state
-
-    def _may_any_list(self, host: str) -> bool:
-        return any(li.sieve.may_list_host(host) for li in self._lists)
 
     def protects(self, host: str) -> bool:
         """Whether a name, as sent or canonical, is protected from being blocked whole."""

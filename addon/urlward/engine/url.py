@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from ipaddress import IPv6Address
+from string import ascii_letters, ascii_lowercase, digits
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -41,14 +42,8 @@ _MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
-# The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
-# parameters, sessions, blanks, braces.
-_PLAIN_TO_ALL = re.compile(
-    r"(?=/)(?:/[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+(?<!\.))*+"
-    r"(?:/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)?+)?+\Z"
-).match
-# The same once more, less what may stand for a file, or for a page whose data it is: dots are in the last
-# segment alone, no `.php` has more behind it, it does not end in `.json` or the like, and there is no `&`.
+# What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
+# last segment alone, no `.php` has more behind it, it does not end in `.json` or the like, and there is no `&`.
 _ONE_PAGE = re.compile(
     r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
@@ -299,6 +294,16 @@ is_plain_host = _PLAIN_HOST.match
 """Whether a name as sent is canonical, the same to every origin, and no address."""
 
 
+def _only(kept: str) -> bytes:
+    """Table for `bytes.translate` that changes all bytes but these: where a text is soon compared with what
+    becomes of it, an expression takes twice as long."""
+    return bytes(byte if chr(byte) in kept else ord(kept[0]) for byte in range(256))
+
+
+PLAIN_LABEL = _only("_-" + ascii_lowercase + digits)
+"""Changes a label, unless a plain host may have it in front of others."""
+
+
 def host_readings(host: str) -> tuple[str, ...]:
     """Every host that a name as sent could mean to an origin, each once, in canonical form.
 
@@ -501,8 +506,23 @@ class Reading(NamedTuple):
     respelled: bool = False
 
 
-is_plain_path = _PLAIN_TO_ALL
-"""Whether a path as sent is canonical, and the same to every origin."""
+# Less what some origin reads in another way: parameters, sessions, blanks, braces.
+_PLAIN_TO_ALL = _only("/!$&'()*,-.:=@[]^_`|}~\"<>" + ascii_letters + digits)
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a path as sent is canonical, and the same to every origin: without empty and dot segments, or
+    dots at the end of one with another behind it."""
+    return (
+        path.isascii()
+        and (text := path.encode()).translate(_PLAIN_TO_ALL) == text
+        and path[:1] == "/"
+        and "//" not in path
+        and "/." not in path
+        and "./" not in path
+        and "/(" not in path
+    )
+
 
 is_one_page, is_one_query = _ONE_PAGE, _ONE_QUERY
 """Whether a path, and a query that is not empty, as sent are one page to every origin (`target_readings`)
