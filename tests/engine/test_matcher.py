@@ -785,6 +785,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/q-data.json"),
         ("/noext", "/noext.data"),
         ("/noext", "/noext/_.data"),
+        ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
     ],
 )

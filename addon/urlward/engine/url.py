@@ -46,7 +46,7 @@ _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullma
 # last segment alone, no `.php` has more behind it, it does not end in `.json` or the like, and there is no `&`.
 _ONE_PAGE = re.compile(
     r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
@@ -126,7 +126,7 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|txt)?\Z)").search
+_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|rsc|txt)?\Z)").search
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
 _SCRIPTS = frozenset(
@@ -976,7 +976,7 @@ def _page_of_data(path: str, query: str) -> str | None:
     page = f"{head}/{name}"
     if not dot:
         return None
-    if kind == "data":  # React Router, Remix
+    if kind in ("data", "rsc"):  # React Router, Remix
         return head if name in ("", "_", "_root") else page
     if kind == "txt":  # Next.js, exported as files
         if name.startswith("__next."):
