@@ -16,10 +16,11 @@ from urlward.engine.compiler import FilePool
 from urlward.engine.digest import DIGEST_SIZE, PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import ALGORITHMS, PDQ, Kind
 from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
-from urlward.engine.loaded import LoadedList
+from urlward.engine.loaded import LoadedList, PageGroup
 from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.perceptual import PerceptualList
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
+from urlward.engine.slugs import is_own_slug, slug_path
 from urlward.engine.table import FileTable
 from urlward.engine.url import (
     BEGINS_A_HOST,
@@ -27,6 +28,7 @@ from urlward.engine.url import (
     Reading,
     Work,
     canonical_host,
+    canonical_path,
     canonical_query,
     has_path_behind,
     has_plain_parameters,
@@ -194,12 +196,18 @@ class Matcher:
                 judging = _Judging(ports, now)
                 state = states[0]
                 verdict = self._check_state(state, path, query, False, judging, decide)
-                if path[-1] != "/" or path == "/" or verdict.action in _DECIDED:
+                # In front of `:` are the slash and the digits of a page's part (`slug_path`).
+                if path[-1] > "9" or path == "/" or verdict.action in _DECIDED:
                     return verdict
-                without = self._check_state(state, path[:-1], query, False, judging, decide)
-                if without.action == "block" or (without.action == "monitor" and verdict is PASS):
-                    return without
-                return verdict
+                if path[-1] == "/":
+                    without = self._check_state(state, path[:-1], query, False, judging, decide)
+                    if without.action == "block" or (without.action == "monitor" and verdict is PASS):
+                        return without
+                    if is_own_slug(path):
+                        return verdict
+                elif "page" not in path:
+                    return verdict
+                return self._check_slugs(states, (path,), verdict, judging, decide)
         if target[1:2] in BEGINS_A_HOST and (others := hosts_in_path(target)):
             states = [*states, *(state for host in others for state in self._hosts.states(host))]
         if not states or (not self._floating and all(state is QUIET for state in states)):
@@ -220,7 +228,7 @@ class Matcher:
                 continue
             verdicts = self._check_reading(considered, reading, judging, decide)
             verdict = verdicts[0] if len(verdicts) == 1 else _told(verdicts)
-            if len(readings) == 1 or verdict.action == "block":
+            if verdict.action == "block":
                 return verdict
             if verdict is PASS and not reading.shorter:
                 passed = passed or PASS
@@ -235,7 +243,43 @@ class Matcher:
                 short_not_allowed = [*(short_not_allowed or ()), *found]
             if passed is None or (verdict.action == "monitor" and passed.action != "monitor"):
                 passed = verdict
-        return passed or PASS
+        paths = dict.fromkeys(reading.path for reading in readings if not reading.shorter)
+        if "\\" in target:
+            # To WordPress no slash, but a mark as any other.
+            paths[canonical_path(target.partition("?")[0].replace("\\", ""))] = None
+        return self._check_slugs(not_allowed, paths, passed or PASS, judging, decide)
+
+    def _check_slugs(
+        self,
+        states: Sequence[HostState],
+        paths: Iterable[str],
+        passed: Verdict,
+        judging: "_Judging",
+        decide: Decide,
+    ) -> Verdict:
+        """The verdict on the pages that WordPress gives for others' paths.
+
+        Args:
+            states: of hosts on which nothing allows what was sent.
+            paths: of readings.
+            passed: the verdict on all readings.
+            judging: the target.
+            decide: as of `check_request`.
+        """
+        places = [(state, place) for state in states for place in state.places]
+        for path in paths if places else ():
+            judging.spend(len(path) // _COMPARED, 0)
+            slug = slug_path(path)
+            found: dict[int, list[Verdict]] = {}
+            for state, place in places if slug else ():
+                self._search_pages(place, slug, judging, found.setdefault(id(state), []))
+            for several in filter(None, found.values()):
+                verdict = decide(self._excused(several) if self._guarded else several)
+                if verdict.action == "block":
+                    return verdict
+                if verdict.action == "monitor" and passed.action != "monitor":
+                    passed = verdict
+        return passed
 
     def _check_reading(
         self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
@@ -548,10 +592,9 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
-        li, keyed, host, below, groups, subdomains, spared = place
+        li, _, host, _, groups, subdomains, spared = place
         if groups is None:
-            on_path = "".join(map(self._segments[keyed], path[1:].split("/")))
-            groups = li.page_groups(f"{place.letters()}{on_path}{PATH_END}", below)
+            groups = self._groups_on(place, path)
         judging.left -= len(path) // _COMPARED
         begin, matching = li.key.begin, li.table.matching
         said = li.said if not (subdomains or spared or nocase) else _NOTHING
@@ -603,6 +646,20 @@ class Matcher:
                         self._judge_rows(
                             rows, among, digest, place, Kind.PARAMS, 0, judging, nocase, found, asked
                         )
+
+    def _groups_on(self, place: ListedHost, path: str) -> tuple[PageGroup, ...]:
+        """The groups that have a path's entries, of a host with very many."""
+        on_path = "".join(map(self._segments[place.keyed], path[1:].split("/")))
+        return place.list.page_groups(f"{place.letters()}{on_path}{PATH_END}", place.below)
+
+    def _search_pages(self, place: ListedHost, path: str, judging: "_Judging", found: list[Verdict]) -> None:
+        """Add the verdicts of pages alone."""
+        page = place.list.key.digest(page_text(place.host, path))
+        groups = place.groups if place.groups is not None else self._groups_on(place, path)
+        judging.left -= len(path) // _COMPARED
+        for rows, among, (has_pages, _, _) in groups:
+            if has_pages and (among is None or among.find(page) >= 0):
+                self._judge_rows(rows, among, page, place, Kind.PAGE, 0, judging, False, found)
 
     def _judge_rows(
         self,

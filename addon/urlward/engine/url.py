@@ -43,7 +43,7 @@ _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
-# last segment alone, no `.php` has more behind it, it does not end in `.json` or the like, and there is no `&`.
+# last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, and there is no `&`.
 _ONE_PAGE = re.compile(
     r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"

@@ -1,0 +1,74 @@
+"""Slugs: the path of a page that WordPress gives for another path.
+
+WordPress finds a page by a name that it makes of each segment of what is asked for
+(`sanitize_title_with_dashes`), and does not lead to the page's own URL where that differs:
+``/2024/05/Listed--page/``, ``/2024/5/listed.page!/`` and ``/2024/05/listed-page/0/`` are all
+``/2024/05/listed-page/``. To most other programs they are pages of their own, so only a page whose path could
+be one of WordPress's is looked for so: it ends in a slash, and its segments are slugs.
+"""
+
+import re
+from string import ascii_letters
+from urllib.parse import unquote_to_bytes
+
+from urlward.engine.url import byte_string
+
+_LEAST = 5
+"""Characters of the last segment: `/b/` and `/B/` are two pages of an index by letter."""
+_MOST = 200
+"""Characters of a segment that WordPress looks at."""
+
+# What WordPress takes for a number of a page or of comments behind it, and has in other sites' frames.
+_PART = r"(?:0++|page/?(?:0++1?|1)|comment-page-[0-9]++|embed)/?\Z"
+_MONTH = r"[0-9]{4}/(?:[0-9]{1,2}/)?[0-9]/"
+_LETTERS = r"(?:[0-9a-z_]|%[89A-F][0-9A-F])++"
+
+is_own_slug = re.compile(rf"(?:/(?!{_PART}|{_MONTH})[0-9a-z_]++(?:-[0-9a-z_]++)*+)++/\Z").match
+"""Whether a path that ends in a slash is the one that WordPress makes of it, for most of them."""
+
+_is_listable = re.compile(rf"(?:/{_LETTERS}(?:-{_LETTERS})*+)++/\Z").match
+_BEFORE_PART = re.compile(rf"(?<=.)/{_PART}").sub
+_ONE_DIGIT = re.compile(r"(?:(?<=/[0-9]{4}/)|(?<=/[0-9]{4}/[0-9]/)|(?<=/[0-9]{4}/[0-9]{2}/))([0-9])(?=/)").sub
+_TOO_LONG = re.compile(rf"(?<=/)([^/]{{{_MOST}}})[^/]+").sub
+_TAGS = re.compile(r"<[^>/]*+>?").sub
+# Searched up to the last semicolon, or from each ampersand the rest would be.
+_ENTITIES = re.compile(r"&[^/][^;/]*+;").sub
+_DASHES = re.compile(r"-{2,}").sub
+
+_MADE = (
+    dict.fromkeys(range(128), "#")
+    | {ord(mark): "" for mark in "!\"$%&'()*+,:;<=>@[]^`{|}~"}
+    | {ord(mark): "-" for mark in ". "}
+    | {ord(kept): kept for kept in "0123456789_-/"}
+    | {ord(letter): letter.lower() for letter in ascii_letters}
+)
+"""What WordPress makes of each character. It keeps escapes, which browsers send of those that become `#`."""
+_ESCAPES = {byte: f"%{byte:02X}" for byte in range(128, 256)}
+
+
+def slug_path(path: str) -> str:
+    """The path of the page that WordPress gives for a path; linear in its length.
+
+    Args:
+        path: of a reading, in canonical form.
+
+    Returns:
+        In canonical form; empty where no page that is looked for so has it.
+    """
+    text = _BEFORE_PART("/", path)
+    if not text.endswith("/"):
+        return ""
+    text = _TOO_LONG(r"\1", text)
+    if "<" in text:
+        text = _TAGS("", text)
+    entities, semicolon, rest = text.rpartition(";")
+    if semicolon and "&" in entities:
+        text = _ENTITIES("", entities + semicolon) + rest
+    text = unquote_to_bytes(text).decode("latin-1").translate(_MADE)
+    if not text.isascii():
+        # Letters that are not escaped are in lower case, too, and bytes that are not UTF-8 are marks.
+        text = byte_string(text.encode("latin-1").decode(errors="ignore").lower()).translate(_ESCAPES)
+    text = _DASHES("-", text).replace("-/", "/").replace("/-", "/")
+    text = _ONE_DIGIT(r"0\1", text)
+    last = len(text) - text.rfind("/", 0, -1) - len("//")
+    return text if last >= _LEAST and _is_listable(text) else ""
