@@ -758,7 +758,8 @@ class FileReader:
             options: how to read it.
             clock: seconds since 1970-01-01 UTC.
             follows: whether what is written to it is read at once.
-            begins: whether nobody has read up to its beginning; who follows has.
+            begins: whether nobody has read the one before to its end; who follows has, but another may have
+                been rotated away between both.
 
         Raises:
             AssignmentError: unreadable, or not of the source's format.
@@ -988,7 +989,7 @@ class FileReader:
             return
         self._has_begun = True
         read = [gap for gap in self._merger.gaps if self._is_rest(gap) or self._is_in(gap, first)]
-        if self._position is None and self._begins and not any(gap.since < first for gap in read):
+        if self._position is None and not any(gap.since < first for gap in read):
             made = self._gaps_before(first)
             self._merger.changes.gaps += made
             self._merger.gaps = [*self._merger.gaps, *made]
@@ -1011,7 +1012,8 @@ class FileReader:
             since = one.last - one.last % SECOND
             gap = Gap(self._source.id, self._source.path, since, first)
             # Two nodes may have logs at one path.
-            if (one is before or one.path == self._source.path) and self._may_go_on(one):
+            is_mine = one is before or one.path == self._source.path
+            if self._begins and is_mine and self._may_go_on(one):
                 # The first that is told may be late.
                 gaps.append(replace(gap, file=one.id, until=max(first, since + SECOND)))
             elif one is before and self._has_unread(gap):
