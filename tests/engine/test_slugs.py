@@ -66,6 +66,9 @@ def test_what_wordpress_makes_a_listed_slug_of_is_blocked(marks: dict[int, str],
         ("http://p.test/index/abcd/", "/index/ABCD/"),
         ("http://p.test/", "/0/"),
         ("http://p.test/", "/page/1/"),
+        # A user, or a scope of npm.
+        ("http://p.test/alice/", "/@alice/"),
+        ("http://p.test/a/alice/", "/a/~Alice/"),
         # C is not C#.
         ("http://p.test/learn-c-now/", "/learn-c%23-now/"),
         # Pages alone.
@@ -118,7 +121,16 @@ def test_what_is_only_told_of_is_told_of_by_another_name(target: str) -> None:
     def told(verdicts: list[Verdict]) -> Verdict:
         return verdicts[0]._replace(action="monitor")
 
-    assert matcher("http://p.test/listed-page/").check("p.test", target, decide=told).action == "monitor"
+    found = matcher("http://p.test/listed-page/")
+    assert found.check("p.test", target, decide=told).action == "monitor"
+
+
+def test_a_block_by_another_name_counts_before_what_is_told_of() -> None:
+    def told(verdicts: list[Verdict]) -> Verdict:
+        return verdicts[0]._replace(action="monitor") if verdicts[0].entry == "told" else verdicts[0]
+
+    found = matcher("http://p.test/Listed-page id=told", "http://p.test/listed-page/")
+    assert found.check("p.test", "/Listed-page/", decide=told).blocked
 
 
 @pytest.mark.parametrize(

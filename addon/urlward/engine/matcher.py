@@ -201,8 +201,10 @@ class Matcher:
                     return verdict
                 if path[-1] == "/":
                     without = self._check_state(state, path[:-1], query, False, judging, decide)
-                    if without.action == "block" or (without.action == "monitor" and verdict is PASS):
+                    if without.action == "block":
                         return without
+                    if without.action == "monitor" and verdict is PASS:
+                        verdict = without
                     if is_own_slug(path):
                         return verdict
                 elif "page" not in path:

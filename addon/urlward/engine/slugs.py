@@ -33,6 +33,8 @@ _TOO_LONG = re.compile(rf"(?<=/)([^/]{{{_MOST}}})[^/]+").sub
 _TAGS = re.compile(r"<[^>/]*+>?").sub
 # Searched up to the last semicolon, or from each ampersand the rest would be.
 _ENTITIES = re.compile(r"&[^/][^;/]*+;").sub
+# Of users, as of npm's scopes: `/@name/` and `/~name/` are other pages than `/name/`.
+_IS_OF_A_USER = re.compile(r"/[@~][^/.\-]*+/").search
 _DASHES = re.compile(r"-{2,}").sub
 
 _MADE = (
@@ -56,7 +58,7 @@ def slug_path(path: str) -> str:
         In canonical form; empty where no page that is looked for so has it.
     """
     text = _BEFORE_PART("/", path)
-    if not text.endswith("/"):
+    if not text.endswith("/") or _IS_OF_A_USER(text):
         return ""
     text = _TOO_LONG(r"\1", text)
     if "<" in text:
