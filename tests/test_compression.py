@@ -31,6 +31,7 @@ CODED = {
     "x-gzip": MEMBERS["gzip"],
     "deflate": zlib.compress(CONTENT),
     "br": brotli.compress(CONTENT),
+    "dcb": brotli.compress(CONTENT),
 }
 
 
@@ -90,7 +91,7 @@ def test_content_codings(coding: str, size: int) -> None:
     data, found = CODED[coding], b""
     for at in range(0, len(data), size):
         assert not decoder.eof
-        found += all_of(decoder, data[at : at + size], 999, more=BLOCK if coding == "br" else 0)
+        found += all_of(decoder, data[at : at + size], 999, more=BLOCK if coding in ("br", "dcb") else 0)
     assert found == CONTENT
     assert decoder.eof
 
@@ -137,6 +138,22 @@ def test_what_comes_before_a_fault_is_given(coding: str, content: bytes, size: i
     elif len(more) >= checksum:
         with pytest.raises(DAMAGED):
             decoder.decompress(b"", 1 << 17)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize("flags", [*range(32), 0xE2])
+def test_a_head_of_gzip_is_read_as_by_browsers(flags: int, size: int) -> None:
+    """A checksum of it that is wrong, or flags that there are none of, are nothing to Chromium."""
+    extra = [b"\3\0abc", b"\0\0"][size % 2] * bool(flags & 4)
+    more = extra + b"name\0" * bool(flags & 8) + b"\0" * bool(flags & 16) + b"\0?" * bool(flags & 2)
+    plain = gzip.compress(CONTENT)
+    data = plain[:3] + bytes([flags]) + plain[4:10] + more + plain[10:] + b"next"
+    decoder, found = CONTENT_CODINGS["gzip"].new(), b""
+    for at in range(0, len(data), size):
+        if not decoder.eof:
+            found += decoder.decompress(data[at : at + size], 1 << 17)
+    assert (found, decoder.eof) == (CONTENT, True)
+    assert b"next".startswith(decoder.unused_data)
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])

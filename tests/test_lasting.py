@@ -15,7 +15,8 @@ async def test_work_is_begun_again_after_an_error_until_it_returns(
 ) -> None:
     monkeypatch.setattr(module, "AGAIN", 0.0)
     ends: list[Exception | None] = [
-        MemoryError("confidential"), ExceptionGroup("", [ExceptionGroup("", [OSError(24, "no file")])]), None
+        MemoryError("confidential"), ExceptionGroup("", [ExceptionGroup("", [OSError(24, "no file")])]),
+        RuntimeError("can't start new thread"), RuntimeError("confidential"), None
     ]  # fmt: skip
 
     async def work() -> None:
@@ -25,7 +26,8 @@ async def test_work_is_begun_again_after_an_error_until_it_returns(
     await lasting("the work", work)
     assert ends == []
     assert caplog.messages == [
-        "the work: MemoryError; begun again in 0 s", "the work: OSError; begun again in 0 s"
+        f"the work: {what}; begun again in 0 s"
+        for what in ("MemoryError", "no file", "can't start new thread", "a bug: RuntimeError")
     ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import named_address
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text, is_bug
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain, say
 from urlward.lists.source import ErrorBudget, read_budget
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as e:
         code = _failed(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e))
     except Exception as e:  # noqa: BLE001 - an uncaught one would exit with 1, which means "blocked"
-        code = _failed(f"a bug: {type(e).__name__} at {_place(e)}; please report it")
+        code = _failed(fault_text(e) + (f" at {_place(e)}; please report it" if is_bug(e) else ""))
     _drop_output()
     sys.exit(code)
 

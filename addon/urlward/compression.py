@@ -80,6 +80,57 @@ class _Forgiving(_Zlib):
         return found
 
 
+_FIXED: Final = 10
+_SIZED, _TEXT, _SUM = 4, (8, 16), 2
+"""Bits of a gzip member's flags: what follows the fixed part of its head (RFC 1952 section 2.3.1)."""
+
+
+class _Gzip(_Forgiving):
+    """The content coding of that name, the head as browsers read it: they pass over its checksum, and
+    Chromium over flags that nobody has defined, where zlib finds a fault."""
+
+    def __init__(self) -> None:
+        super().__init__(zlib.MAX_WBITS | 16)
+        self._head: bytes | None = b""
+        """What has come of a field of it; None behind the head."""
+        self._fields: list[int | None] | None = None
+
+        """Bytes that are left of each field; None for one that ends with a zero, -1 where two bytes tell."""
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        return super().decompress(data if self._head is None else self._behind_head(data), max_length)
+
+    def _behind_head(self, data: bytes) -> bytes:
+        """What zlib gets of data: a plain head, and what follows."""
+        assert self._head is not None
+        data, self._head, plain = self._head + data, b"", b""
+        if self._fields is None:
+            if len(data) < _FIXED:
+                self._head = data
+                return b""
+            flags, plain, data = data[3], data[:3] + b"\0" + data[4:_FIXED], data[_FIXED:]
+            texts = [None for bit in _TEXT if flags & bit]
+            self._fields = [*([-1] if flags & _SIZED else []), *texts, *([2] if flags & _SUM else [])]
+        fields = self._fields
+        while fields and data:
+            size = fields[0]
+            if size == -1:
+                if len(data) == 1:
+                    self._head = data
+                    return plain
+                fields[0], data = data[0] | data[1] << 8, data[2:]
+                continue
+            end = (data.find(b"\0") + 1 or len(data) + 1) if size is None else size
+            if end > len(data):
+                fields[0] = None if size is None else size - len(data)
+                return plain
+            del fields[0]
+            data = data[end:]
+        if not fields:
+            self._head = None
+        return plain + data
+
+
 _SNIFFED: Final = 1000
 """Bytes without content after which a zlib stream is one."""
 
@@ -217,13 +268,15 @@ class ContentCoding(NamedTuple):
     takes_long: Callable[[int], bool] | None = None
 
 
-_GZIP_CODING = ContentCoding(lambda: _Forgiving(zlib.MAX_WBITS | 16), 1 << 14)
+_GZIP_CODING = ContentCoding(_Gzip, 1 << 14)
+_BROTLI_CODING = ContentCoding(_Brotli, 1 << 9, _has_large_window)
 
 CONTENT_CODINGS: Final = {
     "gzip": _GZIP_CODING,
     "x-gzip": _GZIP_CODING,
     "deflate": ContentCoding(_Deflate, 1 << 14),
-    "br": ContentCoding(_Brotli, 1 << 9, _has_large_window),
+    "br": _BROTLI_CODING,
+    "dcb": _BROTLI_CODING,  # as Firefox has it where there is no dictionary
     "zstd": ContentCoding(lambda: zstd_decoder(_HTTP_WINDOW), 1 << 12),
 }
 """Content codings of HTTP that browsers take."""

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import fault_text
 
 AGAIN = 5.0
 """Seconds until it is begun again."""
@@ -43,13 +43,3 @@ async def lasting(
                 await asyncio.wait_for(stop.wait(), wait)
         else:
             return
-
-
-def fault_text(error: Exception) -> str:
-    """Text of an error for the log; that of a bug could name an entry, and is left out."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, UrlwardError):
-        return str(error)
-    name = type(error).__name__
-    return name if isinstance(error, OSError | MemoryError) else f"a bug: {name}"

@@ -14,13 +14,13 @@ from types import TracebackType
 
 from urlward.config import Config, read_config
 from urlward.engine.entry import ALGORITHMS
-from urlward.engine.errors import UrlError, UrlwardError
+from urlward.engine.errors import UrlError, UrlwardError, fault_text
 from urlward.engine.matcher import EXACT
 from urlward.engine.url import split_authority
 from urlward.engine.verdict import Decide, Verdict, decide
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy
-from urlward.lasting import fault_text, lasting
+from urlward.lasting import lasting
 from urlward.lists.formats import AUTO
 from urlward.lists.source import ErrorBudget, SourceError, read_budget
 from urlward.policy.neighbours import Neighbours

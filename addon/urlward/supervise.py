@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text, is_bug
 from urlward.lines import finish, say
 from urlward.plan import Plan
 from urlward.process import keep_private, module_command, open_standard_streams
@@ -27,12 +27,14 @@ def supervise() -> NoReturn:
         code = Supervisor(module_command("urlward", *sys.argv[1:]), beside).run()
     except UrlwardError as e:
         code = _failed(str(e))
+    except BlockingIOError as e:
+        code = _failed(f"no process can be started: {e.strerror or e}")
     except OSError as e:
         code = _failed(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e))
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as e:  # noqa: BLE001 - no traceback reaches a user
-        code = _failed(f"a bug: {type(e).__name__}; please report it")
+        code = _failed(fault_text(e) + ("; please report it" if is_bug(e) else ""))
     finish()
     sys.exit(code)
 

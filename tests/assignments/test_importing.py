@@ -57,6 +57,36 @@ def test_a_copy_and_another_file_with_the_same_beginning(
     assert all_of(sqlite_store) == {f"s{n}" for n in range(105)}
 
 
+@pytest.mark.parametrize(("end", "left"), [("", {"s1", "s4"}), ("\n", {"s1", "s3", "s4"})])
+def test_what_is_longer_than_any_row_is_none(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, left: set[str]
+) -> None:
+    """Such as the hole in a log that was cut while its writer went on behind it: it is not held in memory."""
+    monkeypatch.setattr(importing, "_BLOCK", 100)
+    monkeypatch.setattr(importing, "_LONGEST", 400)
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(1) + "\0" * 999 + end + rows(3, 4) + "\0" * 999)
+    done = read(sqlite_store, "csv", path)
+    assert (done.rows, done.faults) == (
+        len(left) + 2,
+        [(3, "longer than any row is"), (5 + bool(end), "longer than any row is")],
+    )
+    with path.open("a") as file:
+        file.write(rows(5))
+    assert read(sqlite_store, "csv", path).rows == 1
+    assert all_of(sqlite_store) == left | {"s5"}
+
+
+@pytest.mark.parametrize("begins", [b"\x1f\x8b\x08\x08", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"])
+def test_one_that_is_compressed_is_said_to_be(
+    sqlite_store: AssignmentStore, tmp_path: Path, begins: bytes
+) -> None:
+    path = tmp_path / "detail.2.gz"
+    path.write_bytes(begins)
+    with pytest.raises(AssignmentError, match=r"detail\.2\.gz: compressed: decompress it first"):
+        read(sqlite_store, "detail", path)
+
+
 def test_many_blocks(store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importing, "_BLOCK", 100)
     path = tmp_path / "a.csv"

@@ -54,6 +54,20 @@ def test_one_without_an_end_that_is_told_late_is_in_doubt(sqlite_store: Assignme
 
 
 @pytest.mark.parametrize("batch", [1, 100])
+def test_what_the_same_subscriber_had_before_is_another(sqlite_store: AssignmentStore, batch: int) -> None:
+    """Its end, and whoever came between, may be read behind it, or were before; what goes on goes on."""
+    taken(sqlite_store, sighting(A, 100, None, "anna"))
+    earlier = sighting(A, 0, None, "anna"), sighting(A, 0, 20, "anna", ENDED), sighting(A, 30, None, "berta")
+    taken(sqlite_store, *earlier, sighting(A, -9, None, "anna"), batch=batch)
+    assert intervals(sqlite_store, A) == [
+        ("anna", -9, 30, "LATE"),
+        ("anna", 0, 20, "TOLD"),
+        ("berta", 30, 100, "LATE"),
+        ("anna", 100, None, "NONE"),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
 def test_what_is_read_late_has_its_end_all_the_same(store: AssignmentStore, batch: int) -> None:
     """Such as from the file of another server, whose reader lagged behind."""
     taken(

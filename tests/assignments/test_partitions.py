@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection, event, text
 
-from assignments.support import DAY, START, at, held, sighting, taken
-from records.support import in_the_heap
+from assignments.support import DAY, START, at, held, read, sighting, taken
+from records.support import in_the_heap, role_without_ownership
 from records.test_migrations import made_by_version
 from urlward.assignments import retention, schema
 from urlward.assignments import store as store_module
@@ -290,6 +290,41 @@ def test_several_nodes_make_and_drop_at_the_same_time(url: str) -> None:
         with store.reading() as connection:
             assert connection.scalar(text("SELECT count(*) FROM assignments")) == 18
             assert len(stretches(connection)) == 6
+
+
+def test_a_file_that_two_nodes_begin_at_once_is_read_once(
+    store: AssignmentStore, other: AssignmentStore, tmp_path: Path
+) -> None:
+    """None of them finds that the other has begun it, or its source, before it does so itself."""
+    path = tmp_path / "a.csv"
+    path.write_text(f"address,subscriber,from\n{A},anna,2026-11-18T11:00:00Z\n")
+    begun: list[str] = []
+
+    def begins(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        for table in ("assignment_sources", "assignment_files"):
+            if statement.startswith(f"INSERT INTO {table}") and table not in begun:
+                begun.append(table)
+                if table == "assignment_sources":
+                    other.source("csv", "csv", "b.csv")
+                else:
+                    read(other, "csv", path)
+
+    event.listen(store.engine, "before_cursor_execute", begins)
+    read(store, "csv", path)
+    (shown,) = store.status()
+    assert (shown["rows"], len(shown["files"]), held(store, A, 0)) == (1, 1, ["anna"])
+
+
+def test_rows_that_a_policy_hides_are_not_taken_for_none(store: AssignmentStore, url: str) -> None:
+    taken(store, sighting(A, 0, None, "anna"))
+    with store.changing() as connection:
+        connection.execute(text("ALTER TABLE assignments_current ENABLE ROW LEVEL SECURITY"))
+    with (
+        role_without_ownership(url) as role,
+        closing(AssignmentStore(role)) as others,
+        pytest.raises(AssignmentError, match="would be affected by row-level security policy"),
+    ):
+        held(others, A, 5)
 
 
 def test_who_reads_all_the_time_is_told(

@@ -379,6 +379,33 @@ def test_whoever_follows_leaves_no_gap_but_before_it_begins(
     assert spans(sqlite_store) == [(200, 400)]
 
 
+def test_a_log_that_comes_and_goes_between_two_looks_is_missing(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As while the database is down for longer than a log lasts."""
+    log = Log(sqlite_store, tmp_path / "log")
+    log.write(block(0, "anna", "alloc"))
+    rotated: list[Path] = []
+
+    def wait(_: float) -> bool:
+        if rotated:
+            return False
+        log.rotate("log.2")
+        log.write(block(100, "anna", "release"))
+        rotated.append(log.rotate())
+        log.write(block(300, "berta", "alloc"))
+        return True
+
+    source = sqlite_store.source("ports", "ports", str(log.path))
+    looks = [*follow(sqlite_store, source, log.path, ReadOptions(), clock=lambda: at(400) / 1000, wait=wait)]
+    assert [bool(look.left) for look in looks] == [False, False, True]
+    assert spans(sqlite_store) == [(0, 300)]
+    assert told(sqlite_store, 200) == ("ambiguous", ["anna"])
+    log.read(500, *rotated)
+    assert spans(sqlite_store) == []
+    assert told(sqlite_store, 200) == ("none", [])
+
+
 def test_a_path_of_two_nodes(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     """What each has there is another log."""
     log = Log(sqlite_store, tmp_path / "log")

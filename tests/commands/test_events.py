@@ -25,8 +25,10 @@ from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
 from urlward.records.database import Database, events, open_database
 from urlward.records.event import FIELDS, as_json, time_text
+from urlward.records.privacy import Privacy
 from urlward.records.sql import insert_new
 from urlward.records.store import EventQuery, ReplacedError, StoreError
+from urlward.state.folder import local_key
 
 CONFIG = 'state = "."\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -118,6 +120,31 @@ def test_that_no_event_has_an_address_is_told(
     assert run(*at) == 0
     is_told = "/" not in client and len(client) < 32
     assert (": events have no whole address of a client; " in capsys.readouterr().err) == is_told
+
+
+@pytest.mark.parametrize("privacy", ["digest", "full"])
+def test_a_client_is_found_by_its_digests(
+    config: str, database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], privacy: str
+) -> None:
+    """Also where the level was another when some were kept; nobody else is."""
+    with Path(config).open("a") as file:
+        file.write(f'[records]\nprivacy = "{privacy}"\n')
+    kept = Privacy("digest", local_key(tmp_path).secret)
+    mine = [
+        an_event(n, at=at, client=kept.client("192.0.2.7", at)) for n, at in enumerate((START, START + DAY))
+    ]
+    others = an_event(2, client=kept.client("192.0.2.8", START)), an_event(3, client="192.0.2.0/24")
+    database.write([*mine, *others, before := an_event(4, client="192.0.2.7")])
+
+    def found(*arguments: str) -> set[str]:
+        assert run("--config", config, "--json", "--client", *arguments) == 0
+        out, err = capsys.readouterr()
+        assert not err
+        return {json.loads(line)["id"] for line in out.splitlines()}
+
+    assert found("192.0.2.7") == {before.id, *(one.id for one in mine)}
+    assert found("192.0.2.7", "--since", "2026-11-19", "--until", "2026-11-19") == {mine[1].id}
+    assert found("192.0.2.9") == set()
 
 
 def test_a_reference_that_nothing_has(

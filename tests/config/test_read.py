@@ -98,6 +98,7 @@ keep_source = true
 intercept_port = 8091
 max_addresses = 1000
 max_change = 10
+nat64 = ["2001:db8:64::/48"]
 mss = 1300
 
 [gateway.dns]
@@ -253,6 +254,7 @@ def test_every_key(path: Path) -> None:
             intercept_port=8091,
             max_addresses=1000,
             max_change=10,
+            nat64=("2001:db8:64::/48",),
             mss=1300,
             dns=DnsTable(
                 port=5354,

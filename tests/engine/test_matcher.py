@@ -419,6 +419,14 @@ def test_an_excuse_by_a_parameter_is_for_its_only_value(query: str, action: str)
     assert matcher("http://a.test/view?id=1").check("a.test", f"/view?{query}").blocked == (query != "id=2")
 
 
+def test_an_excuse_by_a_path_is_for_any_spelling_of_it() -> None:
+    found = matcher("a.test", "@@http://a.test/get?f=/ok/x")
+    for query in ("f=/ok/x", "f=ok//x&y=/", "f=/ok/x&f=ok/x"):
+        assert found.check("a.test", f"/get?{query}").action == "allow"
+    for query in ("f=/ok/x&f=/y", "f=/ok", "f=/ok/x/../y"):
+        assert found.check("a.test", f"/get?{query}").blocked
+
+
 def test_case_of_an_excuse_by_a_parameter() -> None:
     found = matcher("a.test", "@@http://a.test/any?id=b nocase", "@@http://a.test/own?id=b")
     for target, action in [
@@ -737,6 +745,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/listed.html", "/listed.html%3fx"),
         ("/listed.html", "/listed.html%23"),
         ("/view?topic=31337", "/view%3ftopic=31337"),
+        ("/noext", "/noext%3Futm_source=x"),
         # Apache and nginx, told to pass on a path as a parameter of a program
         ("/listed.html", "/listed.html&"),
         ("/listed.html", "/listed.html%26x"),
@@ -762,6 +771,22 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # Caddy, Node
         ("/noext", "/noext/."),
         ("/noext", "/noext/x/.."),
+        # Next.js, Nuxt, SvelteKit, Qwik, React Router, Gatsby, to whoever follows a link
+        ("/a/noext", "/_next/data/Z1_b-x/a/noext.json?x=1"),
+        ("/a/noext", "/x/../_next/data/Z1/a/noext%2ejson/"),
+        ("/b/noext", "/b/_next/data/Z1/noext.json"),
+        ("/q?id=5", "/_next/data/Z1/q.json?id=5"),
+        ("/a/noext", "/a/noext.txt?_rsc=1x2"),
+        ("/a/noext", "/a/noext/index.txt?_rsc=1x2"),
+        ("/noext", "/noext/__next._full.txt"),
+        ("/noext", "/noext/_payload.json?Z1"),
+        ("/noext", "/noext/__data.json?x-sveltekit-invalidated=01"),
+        ("/a.html", "/a.html__data.json"),
+        ("/noext", "/noext/q-data.json"),
+        ("/noext", "/noext.data"),
+        ("/noext", "/noext/_.data"),
+        ("/noext", "/noext.rsc"),
+        ("/noext", "/page-data/noext/page-data.json"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -769,6 +794,39 @@ def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target
     assert matcher(f"http://p.test{page[:-1]}").check("p.test", target) == PASS
     letter = matcher("http://p.test/%C3%A0").check("p.test", "/\xc3\xa0")
     assert letter.blocked
+
+
+def test_another_page_of_a_like_name_passes() -> None:
+    root = matcher("http://p.test/")
+    for target in (
+        "_root.data",
+        "_.data",
+        ".data",
+        "__data.json",
+        "_next/data/Z1/index.json",
+        "index.txt?_rsc=1",
+    ):
+        assert root.check("p.test", f"/{target}").blocked
+    for target in (
+        "_next/data/Z1",
+        "_next/data/index.json",
+        "page-data.json",
+        "x.json",
+        "index.json",
+        "index.txt",
+    ):
+        assert root.check("p.test", f"/{target}") == PASS
+    page = matcher("http://p.test/a")
+    for target in (
+        "a.json",
+        "a.txt",
+        "a.txt?x",
+        "b/_payload.json",
+        "a/data.json",
+        "_next/data/Z1/b.json",
+        "a.html",
+    ):
+        assert page.check("p.test", f"/{target}") == PASS
 
 
 def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:

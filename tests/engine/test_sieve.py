@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from urlward.engine import sieve
 from urlward.engine.errors import ArtifactError
-from urlward.engine.sieve import read_sieve, write_sieve
+from urlward.engine.sieve import Sieves, read_sieve, write_sieve
+from urlward.engine.url import is_plain_host
 
 LABEL = st.text("abcdefgh01-", min_size=1, max_size=6)
 HOSTS = st.lists(st.lists(LABEL, min_size=1, max_size=4).map(".".join), max_size=40)
@@ -37,13 +38,38 @@ def test_most_unlisted_hosts_are_held_back() -> None:
 
 def test_what_is_known_of_a_domain_says_nothing_of_what_is_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sieve, "_MOST_QUIET", 4)
-    found = made(["listed.b.test"], names=["hopping"])
+    found = Sieves([made(["listed.b.test"]), made(["listed.c.test"], names=["hopping"])])
     for n in range(20):
-        assert not found.may_list_host(f"a.x{n}.b.test")
-        assert found.may_list_host("listed.b.test")
-        assert found.may_list_host("a.listed.b.test")
-        assert found.may_list_host("hopping.test")
-    assert len(found.quiet) <= 5
+        assert found.are_quiet(f"a.x{n}.b.test")
+        assert found.are_quiet(f"host.suffix-{n}x")
+        assert not found.are_quiet("listed.b.test")
+        assert not found.are_quiet("a.listed.b.test")
+        assert not found.are_quiet("listed.c.test")
+        assert not found.are_quiet("a.hopping.test")
+    assert len(found.quiet) <= 4
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("", ".", "a..test", ".test", "test.", "Test", "a.Test", "a.192", "a.0x1", "192.0.2.1", "a.%74est"),
+        *("a/b.test", "a b.test", "é.test", "a~.test", "[2001:db8::1]", "a.\udcff.test", "a." * 200 + "test"),
+    ],
+)
+def test_what_is_no_plain_name_is_not_quiet(host: str) -> None:
+    found = Sieves([made([])])
+    assert found.are_quiet("a.test")
+    for name in (host, f"a.{host}", f"a.b.{host}", host):
+        assert not found.are_quiet(name)
+
+
+@given(HOSTS, HOSTS)
+def test_where_all_are_quiet_none_lists(hosts: list[str], listed: list[str]) -> None:
+    sieves = [made(listed[::2]), made(listed[1::2])]
+    found = Sieves(sieves)
+    for host in (*hosts, *listed):
+        may = any(each.may_list_host(host) for each in sieves)
+        assert found.are_quiet(host) == (not may and bool(is_plain_host(host)))
 
 
 def test_a_name_under_any_suffix_falls_through_wherever_its_label_stands() -> None:

@@ -852,7 +852,8 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # A plus is a blank to S3, CivetWeb and Sinatra, and a blank so may be listed as one.
         ("/a%20b", ["/a+b"]),
         ("/a%20b+c/x", ["/a%20b%20c/x", "/a+b+c/x"]),
-        ("/a+b/+", ["/a%20b/%20"]),
+        ("/a+b.html%2b+", ["/a%20b.html%20%20", "/a%20b.html"]),
+        ("/a+b/C++", ["/a%20b/C++"]),
         ("/a+b.html/x+y", ["/a%20b.html"]),
         ("/%E4%2B%u0062?+", ["/%C3%A4%20b"]),
         # Bytes that are not UTF-8 are letters to IIS, Jetty and CherryPy.
@@ -952,12 +953,13 @@ def test_where_a_query_begins(target: str, queries: set[str]) -> None:
         ("/a%3fx=1?#", ["x=1?", "x=1?#", "x=1"]),
         ("/a%23x?y", [""]),
         ("/a%3f", [""]),
+        ("/a%3fx", ["x"]),
     ],
 )
-def test_what_is_escaped_begins_a_query_for_parameters_alone(target: str, queries: list[str]) -> None:
+def test_what_is_escaped_begins_a_query_for_parameters_or_with_one(target: str, queries: list[str]) -> None:
     readings = {(r.path, r.query, r.script) for r in target_readings(target)}
     assert {reading for reading in readings if reading[0] == "/a"} == {
-        ("/a", query, True) for query in queries
+        ("/a", query, "=" not in target) for query in queries
     }
     assert {path for path, _, _ in readings} == {"/a", canonical_path(target.partition("?")[0])}
 
@@ -1156,6 +1158,27 @@ def test_other_parameters_are_others(query: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "entry"),
+    [
+        ("f=a/b.jpg", "f=/a/b.jpg"),
+        ("f=/a/b.jpg", "f=a/b.jpg"),
+        ("f=.//a/%2e/x/../b.jpg", "f=a/b.jpg"),
+        ("x&f=%2Fa%2f%2fb.jpg;y", "f=/a/b.jpg"),
+        ("f=/a/", "f=a"),
+        ("f[]=a//b", "f=/a/b"),
+        ("a//b.1/", "a/b.1"),
+        ("?/a/./b=x", "a/b"),
+    ],
+)
+def test_a_value_that_is_a_path_is_spelt_in_any_way(query: str, entry: str) -> None:
+    """As file systems have it, and programs that take what is between slashes."""
+    assert entry in request_parameters(query)
+    assert {"f=a", "f=b.jpg", "f=", "f", ""}.isdisjoint(request_parameters("f=/a/b.jpg&g=/a/&f=/"))
+    with pytest.raises(UrlError, match="256 paths"):
+        request_parameters("&".join(f"{i}=/" for i in range(257)))
+
+
+@pytest.mark.parametrize(
     "query",
     ["/a/5", "/a/5=x", "/a/5=", "/a/5?x=1", "%2fa/5=x", "&/a/5=x&y", "?/a/5=x", "/a%2f5%3fx", "/a/5;x=1"],
 )
@@ -1211,9 +1234,10 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
 
 @examples(300)
 @given(
-    st.lists(st.sampled_from([*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", "/("]), max_size=9).map(
-        "".join
-    )
+    st.lists(
+        st.sampled_from([*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", ".json", ".data", "/("]),
+        max_size=9,
+    ).map("".join)
 )
 @example("a.b/c.html")
 @example("a.php5/")

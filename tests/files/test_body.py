@@ -33,6 +33,7 @@ CODINGS: Mapping[str, Callable[[bytes], bytes]] = {
     "x-gzip": gzip.compress,
     "deflate": zlib.compress,
     "br": brotli.compress,
+    "dcb": brotli.compress,
     "zstd": zstd.compress,
     "gzip, br": lambda data: brotli.compress(gzip.compress(data)),
 }
@@ -742,7 +743,7 @@ def test_the_first_of_what_is_said_in_parts_waits_for_nothing(first: bytes, codi
     assert (one.over, one.holds) == (True, False)
 
 
-@pytest.mark.parametrize("coding", ["none", "utf-8", "compress", "gzip, dcb"])
+@pytest.mark.parametrize("coding", ["none", "utf-8", "compress", "gzip, dcz"])
 def test_of_a_coding_that_browsers_do_not_know_what_they_show_is_compared(coding: str) -> None:
     fields = {"Content-Type": "image/png", "Content-Encoding": coding}
     assert ended(fed(inspection(Judge(PICTURE), fields), PICTURE)).answer == "listed"

@@ -628,13 +628,15 @@ def ruleset(net: Network) -> str:
     return "\n".join(sorted(map(str, strip_handles(net.nft.json("list ruleset")))))
 
 
-def test_the_kernel_notes_who_uses_nat64(net: Network) -> None:
+@pytest.mark.parametrize(
+    ("prefix", "there"), [("64:ff9b::/96", "64:ff9b::cb00:710a"), ("fd64::/48", "fd64:0:0:cb00:71:a00::")]
+)
+def test_the_kernel_notes_who_uses_nat64(net: Network, prefix: str, there: str) -> None:
     """The first packet is lost, and comes again when workers know; none is lost while there are none."""
     subprocess.run(
-        ["ip", "-n", net.world.name, "-6", "route", "add", "local", "64:ff9b::/96", "dev", "lo"], check=True
+        ["ip", "-n", net.world.name, "-6", "route", "replace", "local", prefix, "dev", "lo"], check=True
     )
-    net.up(alive=False)
-    there = "64:ff9b::cb00:710a"
+    net.up(alive=False, nat64=[prefix, "2001:db8:64::/96"])
     assert net.says(there).startswith("origin ")
     assert elements(net, "nat64") == []
     net.live()

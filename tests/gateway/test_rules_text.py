@@ -37,6 +37,8 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
             "steer": True,
             "keep_source": True,
             "exempt": ("192.0.2.9",),
+            "never": ("198.51.100.0/24",),
+            "nat64": ("2001:db8:64::/96", "fd64::/48"),
             "mss": 1200,
             "dns": {"page_addresses": ("192.0.2.62",)},
         },

@@ -13,6 +13,7 @@ from conftest import wait_for
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
 from urlward.config import GatewayTable
+from urlward.engine.nat64 import WELL_KNOWN, Nat64
 from urlward.gateway import control, rules_watch
 from urlward.gateway.netlink import Message, Netlink, rules_changed
 from urlward.gateway.nft import Nft
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, i
 
 RESOLVERS = ((ip_address("203.0.113.53"), 53), (ip_address("2001:db8:f::53"), 53))
 BRIDGED = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+NAT64 = Nat64([WELL_KNOWN])
 NETWORKS = ("192.0.2.0/28", "192.0.2.128/25", "2001:db8:5::/48", "192.0.2.16")
 
 
@@ -66,7 +68,7 @@ class Rig:
             "add element inet urlward steer6 { 2001:db8::7 timeout 900s }\n"
             "add element inet urlward alive { 6 timeout 900s, 17 timeout 900s }"
         )
-        self.nft.run(Listed(NETWORKS, cut=True).commands())
+        self.nft.run(Listed(NETWORKS, NAT64, cut=True).commands())
 
     def restored(self, times: int) -> None:
         wait_for(lambda: self.watch.facts.restored >= times, f"restoration {times}")
@@ -106,7 +108,7 @@ def test_a_copy_makes_the_same_table(values: dict[str, Any]) -> None:
         nft, netlink = Nft(), Netlink()
         nft.run(rules(plan(**values)))
         if plan(**values).gateway.steer:
-            nft.run(Listed([*NETWORKS, "ff00::/8", "255.0.0.0/8", "0.0.0.0/8"], cut=True).commands())
+            nft.run(Listed([*NETWORKS, "ff00::/8", "255.0.0.0/8", "0.0.0.0/8"], NAT64, cut=True).commands())
             nft.run("add element inet urlward steer4 { 192.0.2.7 timeout 900s }")
         before = shown()
         copy, generation = TableCopy.read(netlink)

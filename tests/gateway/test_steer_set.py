@@ -202,7 +202,7 @@ async def test_a_bug_in_mirroring_is_tried_again(
     monkeypatch.setattr(steer_set, "_mirrored", fails)
     nft.run("add element inet urlward nat64 { 6 }")
     await steer_set.beat()
-    await rounds_until(lambda: not steer_set._nat64)
+    await rounds_until(lambda: not steer_set._nat64_seen)
 
 
 async def test_a_full_set_stops_no_other(steer_set: SteerSet, nft: Watched) -> None:

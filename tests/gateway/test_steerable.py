@@ -1,9 +1,10 @@
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
 from urlward.config import DnsTable, GatewayTable
-from urlward.gateway.steerable import PUBLIC_RESOLVERS, Address, Steerable, embedded, plain
+from urlward.engine.nat64 import Nat64
+from urlward.gateway.steerable import PUBLIC_RESOLVERS, Address, Steerable, plain
 
 OWN = frozenset(map(ip_address, ("192.0.2.254", "2001:db8::fe")))
 GATEWAY = GatewayTable(
@@ -95,5 +96,18 @@ def test_plain() -> None:
     assert str(plain("fe80::1%eth0")) == "fe80::1"
     assert str(plain("::ffff:192.0.2.1")) == "192.0.2.1"
     assert plain("example.test") is plain("") is None
-    assert embedded(ip_address("64:ff9b::192.0.2.1")) == ip_address("192.0.2.1")
-    assert embedded(ip_address("64:ff9b:1::1")) == ip_address("64:ff9b:1::1")
+
+
+@pytest.mark.parametrize("prefix", ["2001:db8:64::/96", "fd64:0:0:0::/64"])
+def test_own_nat64_prefixes(prefix: str) -> None:
+    gateway = GatewayTable(never=("198.51.100.0/24",), nat64=(prefix,))
+    steerable = Steerable(gateway, lambda: OWN)
+
+    def form(address: str) -> Address:
+        return next(Nat64([prefix]).addresses(IPv4Address(address)))
+
+    assert steerable(form("203.0.113.1"))
+    for never in ("10.0.0.1", "198.51.100.7", "1.1.1.1", "192.0.2.254"):
+        assert not steerable(form(never)), never
+    assert not steerable(parsed("fd65::1"))
+    assert steerable(parsed("64:ff9b::10.0.0.2")), "no prefix of this network"

@@ -642,3 +642,14 @@ async def test_the_inspector_is_told_of_lists_that_pictures_are_compared_with(
         assert urlward.inspector is not None
         assert bool(urlward.inspector._lists()) is compares
         await urlward.close()
+
+
+async def test_what_is_under_way_is_judged_again_once_a_day_is_over(
+    addon: Urlward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry with `@@` may have been in force on it for the last time."""
+    found = []
+    for now in (86_398.0, 86_399.0, 86_400.0):
+        monkeypatch.setattr("urlward.proxy.addon.time", Mock(time=Mock(return_value=now)))
+        found.append(addon._in_force())
+    assert found[0] == found[1] != found[2]

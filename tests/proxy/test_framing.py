@@ -103,5 +103,13 @@ def test_what_is_borne_in_responses() -> None:
         b"1\na\n0\n\n",
         b"1 x\r\na\r\r\n0\r\nX: y\n\r\n",
         b"1;" + b"a" * 16_000 + b"\r\na\r\n0\r\n\r\n",
+        b"\r\n\n\r\n1\r\na\r\n\r\n\r\n0\r\n\r\n",
+        b"1\r\na0\r\n\r\n",
+        b"1\r\na\r0x0\r\n\r\n",
+        b"\x0b+0X01\r\na\r\n+0\r\n\r\n",
     ):
-        assert ends(Chunked(lenient=True), data, 3) == len(data)
+        for size in (1, 3, len(data)):
+            body = Chunked(lenient=True)
+            body.content = []
+            assert ends(body, data, size) == len(data)
+            assert b"".join(body.content) == b"a"

@@ -210,6 +210,9 @@ def test_an_upgrade_is_taken_out() -> None:
         (["Content-Length: x"], -2),
         (["Transfer-Encoding: chunked"], None),
         (["Transfer-Encoding: gzip, chunked"], None),
+        (["Transfer-Encoding: chunked, x y"], None),
+        (["Transfer-Encoding: x chunked"], None),
+        (["X: y\rTransfer-Encoding: chunked"], None),
         (["Transfer-Encoding: gzip"], -1),
     ],
 )

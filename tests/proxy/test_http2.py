@@ -817,7 +817,8 @@ def test_the_fields_of_a_response() -> None:
         (b"00000000000000000005 ; x\r\nhello\r\n0\r\nA: b\r\n\r\n", b"hello"),
         (b"5\r\nhello!\r\n", None),
         (b"5\r\nhello\r!\n", None),
-        (b"5\r\nhello\r\n\r\n", None),
+        (b"5\r\nhello\r\n\r\n0\r\n\r\n", b"hello"),
+        (b"5\r\nhello\r\n\r\nx\r\n", None),
     ],
 )
 def test_chunks_as_servers_write_them(body: bytes, content: bytes | None, size: int) -> None:

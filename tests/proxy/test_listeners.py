@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import socket
 import threading
 
@@ -35,6 +36,12 @@ def test_each_worker_has_sockets_of_its_own_at_one_address() -> None:
     assert all(at(of(made, number)[0][1]) == {address[:2]} for number in range(3))
     made.close()
     assert of(made, 0) == []
+
+
+def test_limited_address_space_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert listeners.address_space_warning() == ""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (300 << 20, resource.RLIM_INFINITY))
+    assert listeners.address_space_warning().startswith("address space is limited to 300 MiB (ulimit -v,")
 
 
 def test_without_a_host_both_families_are_listened_to_at_one_port() -> None:

@@ -137,6 +137,9 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
+    with running(tmp_path, sockets=[["127.0.0.1", 1, [99]]]) as made:  # as any error that nobody foresaw
+        assert made.process.wait(START) == 1
+        assert made.log() == "service: Bad file descriptor\n"
     with running(tmp_path, "") as made:
         assert made.process.wait(START) == 2
         assert made.log() == (

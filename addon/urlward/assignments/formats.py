@@ -45,6 +45,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo, available_timezones
 
 from urlward.assignments.interval import (
+    FIRST,
     FOREVER,
     LAST,
     LAST_PORT,
@@ -493,7 +494,9 @@ class DetailParser(Parser):
         if status != "Stop" and status not in _HOLDS:
             return []
         time = record.get("Acct-Session-Time")
-        start = at if status == "Start" else sane(at - int(time[0]) * 1000) if time else 0
+        start = at if status == "Start" else at - int(time[0]) * 1000 if time else 0
+        if start < FIRST:  # as where its server's clock was set, and that is longer than all time
+            start = 0
         if status != "Stop":
             said, end, start = SightingKind.HELD, FOREVER, start or at
         else:

@@ -30,7 +30,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from urlward.assignments.formats import FORMATS, Parsed, Parser, ReadOptions
+from urlward.assignments.formats import FORMATS, Fault, Parsed, Parser, ReadOptions
 from urlward.assignments.interval import (
     FOREVER,
     LAST_PORT,
@@ -296,6 +296,10 @@ class Merger:
         elif new[_END] < held[_START]:
             self._end(key, new)
         elif new[_START] < held[_START]:
+            if self._tells_once and not new[_SESSION]:
+                # The end of what began before, by the same name, need not be read yet, nor who had it then.
+                self._hold_late(key, held, new)
+                return
             held[_START] = new[_START]
             self._hold(key, held)
 
@@ -653,6 +657,10 @@ def _digest(data: bytes) -> str:
 
 _BLOCK = 4 << 20
 _LONGEST_HEADER = 1 << 16
+_COMPRESSED = (b"\x1f\x8b", b"\xfd7z", b"\x28\xb5\x2f")
+_LONGEST = 1 << 24
+"""Bytes that no record has: of more without an end nothing is one, such as of the hole that is left where a
+log is cut while its writer goes on behind it."""
 _LOGS = ("cgn", "detail", "ports")
 """Formats of logs; the others' files say what is in force."""
 _NUMBERED = re.compile(r".+\.\d{1,4}", re.DOTALL)
@@ -750,7 +758,8 @@ class FileReader:
             options: how to read it.
             clock: seconds since 1970-01-01 UTC.
             follows: whether what is written to it is read at once.
-            begins: whether nobody has read up to its beginning; who follows has.
+            begins: whether nobody has read the one before to its end; who follows has, but another may have
+                been rotated away between both.
 
         Raises:
             AssignmentError: unreadable, or not of the source's format.
@@ -866,6 +875,9 @@ class FileReader:
                 break
             at_end = result.offset + len(data) >= size
             parsed, taken = self._lines_in(data)
+            if not taken and not at_end and block >= _LONGEST:
+                parsed = Parsed(rows=1, faults=[Fault(0, "longer than any row is")])
+                taken = data.rfind(b"\n") + 1 or self._line_end(result.offset + len(data)) - result.offset
             # A record may be longer than a block.
             block = _BLOCK if taken else block * 2
             if taken:
@@ -877,11 +889,21 @@ class FileReader:
                 break
         result.pending = max(size - result.offset, 0)
 
+    def _line_end(self, at: int) -> int:
+        """Offset behind the end of the line that goes on at one, or of the file."""
+        while data := os.pread(self.fd, _BLOCK, at):
+            if end := data.find(b"\n") + 1:
+                return at + end
+            at += len(data)
+        return at
+
     def _start(self) -> bool:
         """Read the header where there is one; False where there is not all of it yet."""
         if self._started:
             return True
         begins = os.pread(self.fd, len(BOM), 0)
+        if begins.startswith(_COMPRESSED):
+            raise AssignmentError("compressed: decompress it first, such as with gunzip, unxz or unzstd")
         if other := other_encoding(begins):
             raise AssignmentError(other)
         header = len(begins) - len(without_bom(begins))
@@ -967,7 +989,7 @@ class FileReader:
             return
         self._has_begun = True
         read = [gap for gap in self._merger.gaps if self._is_rest(gap) or self._is_in(gap, first)]
-        if self._position is None and self._begins and not any(gap.since < first for gap in read):
+        if self._position is None and not any(gap.since < first for gap in read):
             made = self._gaps_before(first)
             self._merger.changes.gaps += made
             self._merger.gaps = [*self._merger.gaps, *made]
@@ -990,7 +1012,8 @@ class FileReader:
             since = one.last - one.last % SECOND
             gap = Gap(self._source.id, self._source.path, since, first)
             # Two nodes may have logs at one path.
-            if (one is before or one.path == self._source.path) and self._may_go_on(one):
+            is_mine = one is before or one.path == self._source.path
+            if self._begins and is_mine and self._may_go_on(one):
                 # The first that is told may be late.
                 gaps.append(replace(gap, file=one.id, until=max(first, since + SECOND)))
             elif one is before and self._has_unread(gap):

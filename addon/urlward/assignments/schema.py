@@ -392,7 +392,7 @@ event.listen(current, "after_create", _ROOM.execute_if(dialect="postgresql"))
 sources = Table(
     "assignment_sources",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),
     Column("name", Text, nullable=False, unique=True),
     Column("format", Text, nullable=False),
     Column("path", Text, nullable=False),
@@ -411,7 +411,7 @@ it for; empty and 0 where none has said so. ``purged``: before which what had en
 files = Table(
     "assignment_files",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=True),
     Column("source", Integer, nullable=False),
     Column("path", Text, nullable=False),
     Column("begin", Text, nullable=False),

@@ -267,12 +267,9 @@ class AssignmentStore:
         if not 0 < len(name) <= MOST:
             raise AssignmentError(f"source: a name of 1 to {MOST} characters is needed")
         with self.changing() as connection:
-            row = connection.execute(select(sources).where(sources.c.name == name)).first()
-            if row is None:
-                new = {"name": name, "format": format_, "path": path}
-                made = connection.execute(insert(sources).values(new | _NOTHING))
-                assert made.inserted_primary_key is not None
-                return SightingSource(made.inserted_primary_key[0], name, format_, path)
+            new = {"name": name, "format": format_, "path": path} | _NOTHING
+            _begin(connection, sources, new)  # another may be about to do so, too
+            row = connection.execute(select(sources).where(sources.c.name == name)).one()
             if row.format != format_:
                 raise AssignmentError(f"source {name!r} is of format {row.format}: give another --source")
             return SightingSource(row.id, name, format_, path, row.read)
@@ -828,6 +825,11 @@ def _leave_file(connection: Connection, source: int, position: ReadingPosition) 
         connection.execute(update(current).where(mine).values(file=0, read=row.read))
 
 
+def _begin(connection: Connection, table: Table, row: Mapping[str, Any]) -> None:
+    """Insert a row, unless it is there."""
+    insert_new(connection, table, [tuple(row[one.name] for one in table.columns if one.name in row)])
+
+
 def _set_position(connection: Connection, source: int, position: ReadingPosition, now: int) -> int:
     """Store how far a file is read; returns its id."""
     values = {
@@ -836,9 +838,6 @@ def _set_position(connection: Connection, source: int, position: ReadingPosition
     }  # fmt: skip
     same = _file_of(source, position)
     if not connection.execute(update(files).where(same).values(values)).rowcount:
-        connection.execute(
-            insert(files).values(
-                source=source, begin=position.begin, begin_size=position.begin_size, **values
-            )
-        )
+        new = {"source": source, "begin": position.begin, "begin_size": position.begin_size}
+        _begin(connection, files, new | values)  # as another may meanwhile
     return int(connection.execute(select(files.c.id).where(same)).scalar_one())

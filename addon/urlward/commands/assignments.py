@@ -294,10 +294,11 @@ def _follow(args: argparse.Namespace) -> int:
                 print(f"{where}: {done.rows} rows, {done.faulty} not understood", flush=True)
             return DONE
         with _importing(store, args, name, keeper) as source:
-            told, shown = -1, 0
+            told, shown, left = -1, 0, 0
             for state in follow(store, source, Path(name), options, wait=_wait):
-                if told < 0:  # what is rotated from now on is read to its end
+                if state.left != left:
                     _tell_left(plain(name), state)
+                    left = state.left
                 # What has the path may be another file by now.
                 shown = min(shown, len(state.faults))
                 _tell_faults(f"{name}:", state.faults[shown:], 0)

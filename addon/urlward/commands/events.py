@@ -17,9 +17,10 @@ from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
-from urlward.records.privacy import kept_client
+from urlward.records.privacy import digests_of, kept_client
 from urlward.records.store import EventQuery
 from urlward.records.stores import searchable
+from urlward.state.folder import kept_key
 from urlward.units import seconds
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ BEFORE = 10
 PAGE = 1_000
 LOOK = 1.0
 """Seconds between two looks for new events."""
+
+LONG_AGO = 10 * 366 * 86_400_000
+"""Milliseconds in which are all events that are searched for a client's digests of each day."""
 
 OVERLAP = 5_000
 """Numbers looked at again: in PostgreSQL one that was given earlier may be there only later."""
@@ -74,8 +78,8 @@ def add_events_commands(command: Command) -> None:
 
 
 def _events(args: argparse.Namespace) -> int:
-    query = _query(args, time.time())
-    database = _database(args, query)
+    now = time.time()
+    database, query = _asked(args, _query(args, now), round(now * 1000))
     write = _writer(args, sys.stdout)
     try:
         if args.follow:
@@ -170,18 +174,30 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
         raise UrlwardError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
 
 
-def _database(args: argparse.Namespace, query: EventQuery) -> "Database":
+def _asked(args: argparse.Namespace, query: EventQuery, now: int) -> "tuple[Database, EventQuery]":
+    """The database, and the query as its events may have the client: by its digests, too.
+
+    Args:
+        args: of the command.
+        query: as it is given.
+        now: milliseconds since 1970-01-01 UTC.
+    """
     from urlward.records.database import open_database
 
     records, state = recorded(args)
     if (table := searchable(records)) is None:
         where = args.config or SYSTEM
         raise UrlwardError(f"{where}: no store of kind sqlite or postgresql, which alone can be asked")
-    if query.client and "/" not in query.client and not query.client.isalnum() and records.privacy != "full":
-        # That nothing is found is not to be taken for that there is nothing of whoever asks.
-        what = f'privacy = "{records.privacy}": events have no whole address of a client'
-        print(f"urlward: {what}; how one is found is in urlward help retention", file=sys.stderr)
-    return open_database(table, state, make=False)
+    if query.client and "/" not in query.client and not query.client.isalnum():
+        # What was kept before goes by the level that was then.
+        if key := kept_key(state):
+            span = max(query.since or 0, now - LONG_AGO), min(query.until or sys.maxsize, now + LONG_AGO)
+            query = replace(query, digests=digests_of(query.client, key.secret, *span))
+        if records.privacy not in ("full", "digest"):
+            # That nothing is found is not to be taken for that there is nothing of whoever asks.
+            what = f'privacy = "{records.privacy}": events have no whole address of a client'
+            print(f"urlward: {what}; how one is found is in urlward help retention", file=sys.stderr)
+    return open_database(table, state, make=False), query
 
 
 def pages(database: "Database", query: EventQuery) -> Iterator[Event]:

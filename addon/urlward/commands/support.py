@@ -28,8 +28,7 @@ from urlward.commands.doctor import together
 from urlward.config import SYSTEM, Config, ConfigError, configured, is_key
 from urlward.config.tables import shareable
 from urlward.engine.dates import time_text
-from urlward.engine.errors import UrlwardError
-from urlward.lasting import fault_text
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.process import module_command
 from urlward.regular import write_new
 from urlward.state.folder import state_folder

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from urlward.config.tables import Addresses, FileName, Networks, Port, Table, spelt
+from urlward.config.tables import Addresses, FileName, Nat64Prefixes, Networks, Port, Table, spelt
+from urlward.engine.nat64 import WELL_KNOWN
 
 
 class DnsTable(Table):
@@ -117,6 +118,7 @@ class GatewayTable(Table):
         mss: bytes of a TCP segment that the filter's own connections send and ask for at most, where a rule
             of the operator's in ``forward`` says the same for others; as the route has it where absent.
         max_change: addresses of names resolved before that one reload may steer.
+        nat64: prefixes under which clients reach IPv4 (RFC 6052).
         dns: see `DnsTable`.
         hook: see `HookTable`.
         canary: see `CanaryTable`.
@@ -135,6 +137,7 @@ class GatewayTable(Table):
     intercept_port: Port = 8090
     max_addresses: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
     max_change: Annotated[int, Field(ge=0)] = 1_000
+    nat64: Nat64Prefixes = (WELL_KNOWN,)
     mss: Annotated[int, Field(ge=500, le=65_000)] | None = None
     dns: DnsTable = DnsTable()
     # No rule is another for it: those of before it was there are still the plan's.

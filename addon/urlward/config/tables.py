@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from urlward import units
 from urlward.engine.errors import UrlwardError
+from urlward.engine.nat64 import nat64_prefix
 
 WRITTEN = "as an operator wrote it"
 """Context of a validation that refuses numbers without a unit; the program's own are seconds and bytes."""
@@ -249,6 +250,11 @@ def variables(value: object) -> Iterator[str]:
 
 Networks = Annotated[
     tuple[str, ...], Field(strict=False), _each(ip_network, "a network, such as 192.0.2.0/24: {}")
+]
+Nat64Prefixes = Annotated[
+    tuple[str, ...],
+    Field(strict=False),
+    _each(nat64_prefix, "a NAT64 prefix (RFC 6052), such as 2001:db8:64::/96: {}"),
 ]
 Addresses = Annotated[tuple[str, ...], Field(strict=False), _each(ip_address, "an IP address")]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -34,7 +34,7 @@ from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Needed, RolesNeeded, for_viewers
 from urlward.dashboard.sources import NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text, is_bug
 from urlward.records.event import KINDS
 from urlward.records.privacy import network_of
 from urlward.regular import read_regular
@@ -531,7 +531,8 @@ class Base(RequestHandler):
     def log_exception(self, typ: Any, value: Any, _: Any) -> None:
         """Log our own faults only, by type."""
         if not isinstance(value, HTTPError | UrlwardError):
-            logger.error("admin: a bug in %s: %s", type(self).__name__, typ.__name__)
+            what = f"a bug in {type(self).__name__}: {typ.__name__}" if is_bug(value) else fault_text(value)
+            logger.error("admin: %s", what)
 
 
 class Missing(Base):

@@ -23,7 +23,7 @@ from urlward.dashboard.editing import Editor
 from urlward.dashboard.history import FILE, History, HistoryFile, Step, past
 from urlward.dashboard.sources import EventPage, NotConfiguredError, Now, Past, Row
 from urlward.engine.dates import time_text
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.feeds.feed import Feed
 from urlward.feeds.keeper import Keeper
 from urlward.feeds.own import add_to_own, remove_from_own
@@ -31,7 +31,6 @@ from urlward.feeds.rollback import release, roll_back
 from urlward.feeds.setup import configured_keeper, make_neighbours, make_policy, protecting
 from urlward.feeds.status import accept, alarms, status
 from urlward.feeds.store import FeedStore
-from urlward.lasting import fault_text
 from urlward.lists.explain import Checker
 from urlward.lists.formats import AUTO
 from urlward.objections.objections import Grant, ObjectionBook

@@ -4,9 +4,30 @@ One base, so that the command line can turn any of them into one clear line; eac
 data that its caller needs and nothing that could name an entry.
 """
 
+NO_THREAD = "can't start new thread"
+"""What Python says, by a `RuntimeError`, where the system has no thread (pids.max, RLIMIT_NPROC, memory)."""
+
 
 class UrlwardError(Exception):
     """Base of all errors that are somebody's input, not a bug."""
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether an error is a bug, and neither somebody's input nor the system's want of something."""
+    no_thread = isinstance(error, RuntimeError) and str(error) == NO_THREAD
+    return not (no_thread or isinstance(error, UrlwardError | OSError | MemoryError))
+
+
+def fault_text(error: BaseException) -> str:
+    """Text of an error for a log line or an answer; that of a bug could name an entry, and is left out."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    name = type(error).__name__
+    if is_bug(error):
+        return f"a bug: {name}"
+    if isinstance(error, MemoryError):
+        return name
+    return (error.strerror or name) if isinstance(error, OSError) else str(error)
 
 
 class UrlError(UrlwardError):

@@ -13,7 +13,8 @@ everything else.
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cache
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
+from itertools import chain
 from typing import Literal, NamedTuple
 
 from publicsuffixlist import PublicSuffixList
@@ -21,6 +22,7 @@ from publicsuffixlist import PublicSuffixList
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind, canonical_network, strip_www
 from urlward.engine.loaded import Digests, LoadedList, PageGroup
+from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.record import (
     MARKER,
     Flag,
@@ -36,6 +38,7 @@ from urlward.engine.record import (
     network_letters,
     network_text,
 )
+from urlward.engine.sieve import Sieves
 from urlward.engine.url import host_readings, is_address, is_plain_host
 from urlward.engine.verdict import Verdict
 
@@ -123,7 +126,7 @@ class HostState(NamedTuple):
 
 
 QUIET = HostState((), ())
-ALL_QUIET = (QUIET,)
+ALL_QUIET: tuple[HostState, ...] = (QUIET,)
 """States of a name that nothing is listed on."""
 
 
@@ -135,27 +138,34 @@ class Hosts:
         size: listed hosts, and addresses, whose state is kept.
         protected: lists that name, by entries of any kind but pages, hosts and addresses that guarded lists
             cannot block whole.
+        nat64: prefixes of the network, under which addresses are judged as IPv4 as well; the well-known one
+            always counts as such.
 
     Attributes:
         recent: states of names seen lately, as requests spell them; `ALL_QUIET` where nothing is listed.
         keys: of the lists, each once.
     """
 
-    def __init__(self, lists: Sequence[LoadedList], size: int, protected: Sequence[LoadedList] = ()) -> None:
+    def __init__(
+        self,
+        lists: Sequence[LoadedList],
+        size: int,
+        protected: Sequence[LoadedList] = (),
+        nat64: Nat64 = NO_NAT64,
+    ) -> None:
+        self._nat64 = nat64
         self.recent: dict[str, tuple[HostState, ...]] = {}
         self._lists = tuple(lists)
         by_id = {li.key.id: li.key for li in self._lists}
         self.keys = tuple(by_id.values())
         self._by_key = [(key, [li for li in self._lists if li.key.id == key.id]) for key in self.keys]
-        self._protected = Hosts(protected, size) if protected else None
+        self._protected = Hosts(protected, size, nat64=nat64) if protected else None
         self._guards = any(li.guarded for li in self._lists)
         self._listed = OrderedDict[str, HostState]()
         self._size = size
         self._addresses: dict[str, tuple[Rule, ...]] = {}
         self._domains: dict[tuple[LoadedList, str], tuple[int, tuple[PageGroup, ...] | None]] = {}
-        # The common case asks one sieve in one call.
-        alone = self._lists[0].sieve.may_list_host if len(self._lists) == 1 else None
-        self._may_list = alone or self._may_any_list
+        self._are_quiet = Sieves(li.sieve for li in self._lists).are_quiet
         self._has_names = any(li.has_names for li in self._lists)
         if self._has_names or self._guards:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
@@ -165,7 +175,8 @@ class Hosts:
         rules = self._addresses.get(address)
         if rules is None:
             try:
-                rules = tuple(self._network_rules(address.partition("%")[0]))
+                forms = self._forms(address.partition("%")[0])
+                rules = tuple(chain.from_iterable(map(self._network_rules, forms)))
             except ValueError:
                 return ()
             if self._guards and rules and self.protects_address(address):
@@ -190,15 +201,15 @@ class Hosts:
 
     def new_states(self, host: str) -> tuple[HostState, ...]:
         """`states` of a name that is not in `recent`."""
-        if is_plain_host(host):
-            # A quiet host costs less to work out than to look after in a cache that keeps order.
-            states: tuple[HostState, ...] = ALL_QUIET
-            if self._may_list(host) and (state := self._listed_state(host)) is not QUIET:
-                states = (state,)
+        if self._are_quiet(host):
+            # Such costs less to work out than to look after in a cache that keeps order.
+            states = ALL_QUIET
+        elif is_plain_host(host):
+            states = (self._listed_state(host),)
         else:
-            states = tuple(map(self._state, host_readings(host)))
-            if all(state is QUIET for state in states):
-                states = ALL_QUIET
+            states = tuple(map(self._state, self._readings(host)))
+        if states is not ALL_QUIET and all(state is QUIET for state in states):
+            states = ALL_QUIET
         if len(host) <= _LONG:
             recent = self.recent
             if len(recent) >= _RECENT:
@@ -206,9 +217,21 @@ class Hosts:
             recent[host] = states
         return states
 
+    def _readings(self, host: str) -> Iterator[str]:
+        """Readings of a name, and the IPv4 addresses inside those that are under a NAT64 prefix."""
+        for reading in host_readings(host):
+            yield reading
+            if reading[0] == "[":
+                yield from self._forms(reading[1:-1])[1:]
+
+    def _forms(self, address: str) -> tuple[str, ...]:
+        """An address, and the IPv4 address inside it where it is under a NAT64 prefix."""
+        inner = self._nat64.inner(IPv6Address(address)) if ":" in address else None
+        return (address,) if inner is None else (address, str(inner))
+
     def _state(self, host: str) -> HostState:
         """The lists' state of a canonical host."""
-        if not is_address(host) and not self._may_list(host):
+        if not is_address(host) and not any(li.sieve.may_list_host(host) for li in self._lists):
             return QUIET
         return self._listed_state(host)
 
@@ -225,9 +248,6 @@ class Hosts:
             if len(listed) > self._size:
                 listed.popitem(last=False)
         return state
-
-    def _may_any_list(self, host: str) -> bool:
-        return any(li.sieve.may_list_host(host) for li in self._lists)
 
     def protects(self, host: str) -> bool:
         """Whether a name, as sent or canonical, is protected from being blocked whole."""

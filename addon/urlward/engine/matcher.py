@@ -17,6 +17,7 @@ from urlward.engine.digest import DIGEST_SIZE, PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import ALGORITHMS, PDQ, Kind
 from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
 from urlward.engine.loaded import LoadedList, PageGroup
+from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.perceptual import PerceptualList
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
 from urlward.engine.slugs import is_own_slug, slug_path
@@ -80,6 +81,7 @@ class Matcher:
         lists: under any keys.
         hosts: how many listed hosts' states to keep.
         protected: lists of hosts and addresses that guarded lists cannot block whole.
+        nat64: as of `Hosts`.
 
     Attributes:
         lists: as given.
@@ -93,11 +95,15 @@ class Matcher:
     """
 
     def __init__(
-        self, lists: Sequence[LoadedList], hosts: int = HOSTS, protected: Sequence[LoadedList] = ()
+        self,
+        lists: Sequence[LoadedList],
+        hosts: int = HOSTS,
+        protected: Sequence[LoadedList] = (),
+        nat64: Nat64 = NO_NAT64,
     ) -> None:
         self.lists = tuple(lists)
         self.identity = object()
-        self._hosts = Hosts(self.lists, hosts, protected)
+        self._hosts = Hosts(self.lists, hosts, protected, nat64)
         self._recent, self._new_states = self._hosts.recent, self._hosts.new_states
         self._guarded = frozenset(li.name for li in self.lists if li.guarded)
         self._segments = [key.segments.__getitem__ for key in self._hosts.keys]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from urlward.engine.errors import ArtifactError
+from urlward.engine.url import PLAIN_LABEL, is_plain_host
 
 if TYPE_CHECKING:
     from array import array
@@ -35,14 +36,11 @@ class Sieve(NamedTuple):
         bits: one bit a slot, a power of two of them; a host has two, made of its CRC-32.
         names: CRC-32 of the label next to the suffix, of entries for a name under any suffix; None for all.
         segments: CRC-32 of the first segment of path sequences; None for all.
-        quiet: domains that hosts were found below of which none could be listed, and the empty string; those
-            that most hosts are below need be looked at once.
     """
 
     bits: memoryview
     names: frozenset[int] | None
     segments: frozenset[int] | None
-    quiet: set[str]
 
     def may_list_name(self, host: str) -> bool:
         """False where no entry is for a name that is one of the labels of a canonical host."""
@@ -51,26 +49,59 @@ class Sieve(NamedTuple):
 
     def may_list_host(self, host: str) -> bool:
         """False where no entry is on this canonical host or a domain above it."""
-        bits, names, _, quiet = self
-        value = crc32(host.encode())
-        mask = len(bits) * 8 - 1
-        # As `may_list_domain`, without the calls.
-        if bits[(value & mask) >> 3] >> (value & 7) & 1:
-            slot = _second(value) & mask
-            if bits[slot >> 3] >> (slot & 7) & 1:
+        if len(host) > _LONG_HOST or self.may_list_name(host):
+            return True
+        domain = host.encode()
+        while domain:
+            if may_list_domain(self.bits, crc32(domain)):
                 return True
-        label, _, above = host.partition(".")
-        if names is None or crc32(label.encode()) in names:
-            return True
-        if above in quiet:
-            return False
-        if len(host) > _LONG_HOST or self.may_list_host(above):
-            return True
-        if len(quiet) >= _MOST_QUIET:
-            quiet.clear()
-            quiet.add("")
-        quiet.add(above)
+            domain = domain.partition(b".")[2]
         return False
+
+
+class Sieves:
+    """Sieves of several lists, asked at once.
+
+    Args:
+        sieves: in any order.
+
+    Attributes:
+        quiet: last labels of hosts, none of which could be listed.
+    """
+
+    __slots__ = ("_sieves", "quiet")
+
+    def __init__(self, sieves: Iterable[Sieve]) -> None:
+        self._sieves = [(sieve.bits, len(sieve.bits) * 8 - 1, sieve.names) for sieve in sieves]
+        self.quiet: set[bytes] = set()
+
+    def are_quiet(self, host: str) -> bool:
+        """Whether a name, as sent, is a plain one (`is_plain_host`), and nothing could be listed on it."""
+        if len(host) > _LONG_HOST or not host.isascii():
+            return False
+        sieves, quiet, domain = self._sieves, self.quiet, host.encode()
+        while domain not in quiet:
+            label, _, above = domain.partition(b".")
+            if not label or label.translate(PLAIN_LABEL) != label:
+                return False
+            value, name = crc32(domain), crc32(label)
+            for bits, mask, names in sieves:
+                # As `may_list_domain`, without the calls.
+                slot = value & mask
+                if bits[slot >> 3] >> (slot & 7) & 1:
+                    slot = _second(value) & mask
+                    if bits[slot >> 3] >> (slot & 7) & 1:
+                        return False
+                if names is None or name in names:
+                    return False
+            if not above:
+                if not is_plain_host(host):
+                    return False
+                if len(quiet) >= _MOST_QUIET:
+                    quiet.clear()
+                quiet.add(domain)
+            domain = above or domain
+        return True
 
 
 def may_list_domain(bits: Sequence[int], value: int) -> bool:
@@ -113,7 +144,7 @@ def read_sieve(data: bytes) -> Sieve:
     at = _HEAD.size + size
     behind = at + 4 * names
     # A view: a copy of so much that is freed at once is room that the allocator does not give back.
-    return Sieve(memoryview(data)[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]), {""})
+    return Sieve(memoryview(data)[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]))
 
 
 def _values(packed: bytes) -> frozenset[int] | None:

@@ -17,13 +17,15 @@ still reach an origin, which has its own idea of what is meant.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from ipaddress import IPv6Address
+from string import ascii_letters, ascii_lowercase, digits
 from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 import can_ada
 
 from urlward.engine.errors import UrlError
+from urlward.engine.nat64 import WELL_KNOWN, Nat64
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -40,17 +42,11 @@ _MOST_HOST = 8192
 _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
-# The same, less what some origin reads in another way: empty and dot segments, dots at the end of one,
-# parameters, sessions, blanks, braces.
-_PLAIN_TO_ALL = re.compile(
-    r"(?=/)(?:/[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+(?<!\.))*+"
-    r"(?:/(?:[!$&')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$&')(*,\-.0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)?+)?+\Z"
-).match
-# The same once more, less what may stand for a file: dots are in the last segment alone, no `.php` has more
-# behind it, and there is no `&`.
+# What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
+# last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, and there is no `&`.
 _ONE_PAGE = re.compile(
     r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
@@ -61,7 +57,7 @@ _AUTHORITY = re.compile(r"[^/\\?#]*").match
 _RFC_AUTHORITY = re.compile(r"[^/?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
-_NAT64 = IPv6Network("64:ff9b::/96")
+_WELL_KNOWN = Nat64((WELL_KNOWN,))
 
 # Unescaping is confluent (an escape never overlaps another), so `%252525…` may be shortened first, and
 # whole-string passes end in the fixed point that one byte after the other would end in.
@@ -79,6 +75,8 @@ _READ_COST = 400
 """Characters that cost what looking at one more text does, however short."""
 _MAX_PARAMETERS = 1000
 """Parameters of a query, which is what common origins take."""
+_MAX_PATHS = 256
+"""Those of them that have a slash, in all their spellings."""
 _READ_DECODES = 2
 """Times that an origin, or two behind each other, unescape before they look for dot segments."""
 
@@ -90,6 +88,7 @@ _OVERLONG = re.compile(
 ).sub
 _BEYOND_ASCII = re.compile(r"(?:%[89A-Fa-f][0-9A-Fa-f]|[\x80-\xff])+")
 _PLUSES = re.compile(r"\+|%2[bB]").sub
+_PLUSES_AT_END = re.compile(r"(?<!\+)(?<!%2[bB])(?:\+|%2[bB])++\Z").search
 _BREAKS = re.compile(r"%(?:25)*(?:09|0[aA]|0[dD])").sub
 _UP_TO_LAST_BRACE = re.compile(r".*(?:\}|%7[dD])", re.DOTALL).match
 _BRACED = re.compile(r"(?:\{|%7[bB]).*?(?:\}|%7[dD])", re.DOTALL).sub
@@ -127,7 +126,7 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|\Z)").search
+_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|rsc|txt)?\Z)").search
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
 _SCRIPTS = frozenset(
@@ -295,6 +294,16 @@ is_plain_host = _PLAIN_HOST.match
 """Whether a name as sent is canonical, the same to every origin, and no address."""
 
 
+def _only(kept: str) -> bytes:
+    """Table for `bytes.translate` that changes all bytes but these: where a text is soon compared with what
+    becomes of it, an expression takes twice as long."""
+    return bytes(byte if chr(byte) in kept else ord(kept[0]) for byte in range(256))
+
+
+PLAIN_LABEL = _only("_-" + ascii_lowercase + digits)
+"""Changes a label, unless a plain host may have it in front of others."""
+
+
 def host_readings(host: str) -> tuple[str, ...]:
     """Every host that a name as sent could mean to an origin, each once, in canonical form.
 
@@ -417,9 +426,7 @@ def _collapse_dots(host: str) -> str:
 
 
 def _unmapped(address: IPv6Address) -> str:
-    mapped = address.ipv4_mapped
-    if mapped is None and address in _NAT64:
-        mapped = IPv4Address(int(address) & 0xFFFFFFFF)
+    mapped = address.ipv4_mapped or _WELL_KNOWN.inner(address)
     return str(mapped) if mapped is not None else f"[{address.compressed}]"
 
 
@@ -499,8 +506,23 @@ class Reading(NamedTuple):
     respelled: bool = False
 
 
-is_plain_path = _PLAIN_TO_ALL
-"""Whether a path as sent is canonical, and the same to every origin."""
+# Less what some origin reads in another way: parameters, sessions, blanks, braces.
+_PLAIN_TO_ALL = _only("/!$&'()*,-.:=@[]^_`|}~\"<>" + ascii_letters + digits)
+
+
+def is_plain_path(path: str) -> bool:
+    """Whether a path as sent is canonical, and the same to every origin: without empty and dot segments, or
+    dots at the end of one with another behind it."""
+    return (
+        path.isascii()
+        and (text := path.encode()).translate(_PLAIN_TO_ALL) == text
+        and path[:1] == "/"
+        and "//" not in path
+        and "/." not in path
+        and "./" not in path
+        and "/(" not in path
+    )
+
 
 is_one_page, is_one_query = _ONE_PAGE, _ONE_QUERY
 """Whether a path, and a query that is not empty, as sent are one page to every origin (`target_readings`)
@@ -722,7 +744,8 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
     """Readings where a server in front passes the path on as it has unescaped it, so that an escaped ``?`` or
     ``#``, or a version of HTTP behind a blank, ends it: nginx does, told to pass on ``$uri`` or a part of it.
 
-    To most origins the mark is part of a name, so only a file is one without what follows it.
+    To most origins the mark is part of a name, so only a file is one without what follows it, and what has
+    parameters behind it, as links have that were escaped once too often: Nuxt unescapes them.
 
     Raises:
         UrlError: too much work.
@@ -741,7 +764,10 @@ def _up_to_escaped_mark(target: str, work: Work) -> tuple[Reading, ...]:
         for rest in behind
         for reading in _with_files(_in_every_way(path[: match.start()] + rest, work), work)
     ]
-    return tuple([r._replace(shorter=True, script=r.script or not _is_file(r.path)) for r in readings])
+    named = match[1] and "=" in path[match.end() :]
+    return tuple(
+        [r._replace(shorter=True, script=r.script or not (named or _is_file(r.path))) for r in readings]
+    )
 
 
 def _is_file(path: str) -> bool:
@@ -829,8 +855,14 @@ def _letters(escaped: str) -> str:
 
 
 def _with_blanks(target: str) -> str:
-    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too."""
+    """`+` in a path as a blank, as Amazon S3 and CivetWeb have it, and Sinatra, where it is escaped too.
+
+    One at the end would then be left out, and is so where it is behind a file: the page `/C++` is not `/C`.
+    """
     path, mark, query = target.partition("?")
+    end = _PLUSES_AT_END(path)
+    if end is not None and not _is_file(path[: end.start()]):
+        mark, path = f"{end[0]}{mark}", path[: end.start()]
     return f"{_PLUSES('%20', path)}{mark}{query}"
 
 
@@ -900,6 +932,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
     matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
     To programs that are told of a path as a parameter (``/index.php?q=$1``), ``&`` begins further ones.
+    What an application in the browser asks for in place of a page is that page.
 
     Raises:
         UrlError: too much work.
@@ -920,6 +953,10 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if query and not (script and name):  # of `/Food&Drink?page=2` they are its own
                 more = f"{more}&{query}"
             files.setdefault((page, more), Reading(page, more, shorter=True, script=script))
+        if (whose := _page_of_data(path, query)) is not None:
+            work.spend(2 * len(path))
+            for file in (whose or "/", f"{whose}/"):
+                files.setdefault((file, query), Reading(file, query, shorter=True))
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
             if more != "/" and kind not in _FILES:
@@ -929,6 +966,36 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
     return (*readings, *files.values())
+
+
+def _page_of_data(path: str, query: str) -> str | None:
+    """The page that a path has the data of, without the slash at its end: where a link is followed, an
+    application in the browser asks for these, and shows the page by its own address."""
+    head, _, name = path.rstrip("/").rpartition("/")
+    name, dot, kind = name.rpartition(".")
+    page = f"{head}/{name}"
+    if not dot:
+        return None
+    if kind in ("data", "rsc"):  # React Router, Remix
+        return head if name in ("", "_", "_root") else page
+    if kind == "txt":  # Next.js, exported as files
+        if name.startswith("__next."):
+            return head
+        return page.removesuffix("/index") if query.startswith("_rsc=") else None
+    if kind != "json":
+        return None
+    if name in ("__data", "_payload", "q-data"):  # SvelteKit, Nuxt, Qwik
+        return head
+    if name.endswith(".html__data"):
+        return page.removesuffix("__data")
+    if name == "page-data":  # Gatsby
+        base, found, page = head.partition("/page-data/")
+        page = f"/{page}"
+    else:  # behind the id of what was built
+        base, found, page = page.partition("/_next/data/")
+        _, found, page = page.partition("/")
+        page = f"/{page}"
+    return f"{base}{page}".removesuffix("/index") if found else None
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
@@ -1114,12 +1181,12 @@ def request_parameters(query: str) -> frozenset[str]:
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
     them, with values without blanks around them, and all where ``;`` separates too, where more than one ``?``
     begins the query, and without any at its end, as Pound has it where it rewrites a path. Where a path
-    begins the query, that path alone is one as well.
+    begins the query, that path alone is one as well. A value that is a path is there in each spelling of it.
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
-    if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
+    if _PLAIN_PARAMETERS(query) and "/" not in query and query.count("&") <= _MAX_PARAMETERS:
         return frozenset(_parameters(query.split("&")))
     query = canonical_query(query).replace("+", "%20")
     if query.count("&") + query.count(";") > _MAX_PARAMETERS:
@@ -1133,6 +1200,11 @@ def request_parameters(query: str) -> frozenset[str]:
     found.update([_OF_LIST(r"\1", one) for one in found if "[" in one])
     if query.lstrip("?&")[:1] == "/":
         found.update([path[0] for one in found if (path := _PATH_AS_NAME(one))])
+    if "/" in query:
+        paths = [one for one in found if "/" in one]
+        if len(paths) > _MAX_PATHS:
+            raise UrlError(f"a query of more than {_MAX_PATHS} paths")
+        found.update([spelling for one in paths for spelling in _paths(one)])
     return frozenset(found)
 
 
@@ -1141,10 +1213,26 @@ def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
 
     Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``.
     """
+    if "/" in parameter and (spellings := _paths(parameter)):
+        parameter = spellings[-1]
     name, _, value = parameter.partition("=")
     if ("[" in name or "]" in name) and (match := _NESTED_NAME(name)):
         name = match[1]
     return name.lower(), value.lower() if nocase else value
+
+
+def _paths(parameter: str) -> tuple[str, ...]:
+    """A parameter whose value, or name where it has no value, is a path, with that as programs find a file or
+    a page by it: without dot segments and empty ones, with a slash in front and without, and at the end, too,
+    only if it has one. The shortest is the last."""
+    name, equals, value = parameter.partition("=")
+    if not equals:
+        name, value = "", name
+    path = _without_dots(_SLASHES.sub("/", f"/{value}"), merge=False)
+    if "/" not in value or path == "/":
+        return ()
+    ends = (path, path[:-1]) if path[-1] == "/" else (path,)
+    return tuple([f"{name}{equals}{end[begin:]}" for end in ends for begin in (0, 1)])
 
 
 def _parameters(pieces: list[str]) -> list[str]:

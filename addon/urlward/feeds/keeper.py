@@ -24,6 +24,7 @@ from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
 from urlward.engine.hosts import is_too_wide
 from urlward.engine.loaded import LoadedList, loading
 from urlward.engine.matcher import Matcher
+from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.record import DAY
 from urlward.engine.steps import Steps, exhaust
 from urlward.engine.table import blocking_networks
@@ -218,6 +219,7 @@ class Keeper:
         state: the state folder in which artifacts of lists that the operator names last; where not given they
             end with the run.
         follows: whether those lists are kept up to date here; of workers that share a run folder one does so.
+        nat64: as of `Matcher`.
     """
 
     def __init__(
@@ -232,7 +234,9 @@ class Keeper:
         format: str = AUTO,  # noqa: A002 - the word
         state: Path | None = None,
         follows: bool = True,
+        nat64: Nat64 = NO_NAT64,
     ) -> None:
+        self._nat64 = nat64
         self.files = tuple(file if isinstance(file, ListFile) else ListFile(file) for file in files)
         self.key = key
         self.reloads = 0
@@ -574,7 +578,7 @@ class Keeper:
         lists = [kept.loaded for kept in self._kept if kept.loaded is not None]
         if self._exceptions is not None:
             lists += self._exceptions.lists
-        self.matcher = Matcher(lists, protected=self._protected)
+        self.matcher = Matcher(lists, protected=self._protected, nat64=self._nat64)
 
 
 def _is_damaged(kept: Kept, error: UrlwardError) -> bool:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
 from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError
+from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError, is_bug
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
 from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
@@ -343,7 +343,7 @@ def _within(fresh_for: float | None, stale_limit: float) -> float | None:
 def _reason(error: Exception) -> str:
     if isinstance(error, RefusedError | FetchError | ArtifactError):
         return str(error.reason).replace(" ", "-")
-    unknown = "system" if isinstance(error, UrlwardError | OSError) else "bug"
+    unknown = "bug" if is_bug(error) else "system"
     return next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), unknown)
 
 
@@ -351,7 +351,7 @@ def _text(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     # What a bug says could name an entry.
-    return str(error) if isinstance(error, UrlwardError) else f"{type(error).__name__}; please report it"
+    return f"{type(error).__name__}; please report it" if is_bug(error) else str(error)
 
 
 _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "bomb"})

@@ -13,6 +13,7 @@ from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList, load
 from urlward.engine.matcher import Matcher
+from urlward.engine.nat64 import Nat64
 from urlward.engine.verdict import decide
 from urlward.feeds.keeper import Keeper, ListFile
 from urlward.feeds.store import FeedStore
@@ -111,6 +112,7 @@ def make_keeper(
         format=format,
         state=state if filters else None,
         follows=follows,
+        nat64=Nat64(config.gateway.nat64),
     )
 
 

@@ -32,13 +32,13 @@ from urllib.parse import urlsplit
 
 from urlward.config import Config
 from urlward.engine.artifact import HEADER_SIZE, Header, read_header
-from urlward.engine.errors import ArtifactError, UrlwardError
+from urlward.engine.errors import ArtifactError, UrlwardError, fault_text
 from urlward.feeds.feed import NO_STATE, Feed, Outcome
 from urlward.feeds.own import own_feed
 from urlward.feeds.schedule import Waiting, after_failure, at_start
 from urlward.feeds.source import HEAD_ONLY, NO_VALIDATORS, FetchError, Validators, origin
 from urlward.feeds.status import alarms
-from urlward.lasting import fault_text, lasting
+from urlward.lasting import lasting
 from urlward.lists import memfd
 from urlward.lists.source import ChangingError, SourceError
 from urlward.progress import Progress

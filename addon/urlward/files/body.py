@@ -80,7 +80,7 @@ _SEGMENT: Final = "video/iso.segment"
 SEGMENTS: Final = frozenset({_SEGMENT, "video/mp2t"})
 """Media types of the pieces in which streams come (DASH, HLS)."""
 
-_LARGE: Final = {"br": 2, "zstd": 1}
+_LARGE: Final = {"br": 2, "dcb": 2, "zstd": 1}
 """Decoders, by their codings, that remember up to 16 MiB of what has passed, of which a few bytes may make
 all."""
 

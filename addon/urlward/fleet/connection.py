@@ -41,8 +41,7 @@ from valkey.exceptions import (
 from urlward.config.fleet import FleetTable
 from urlward.config.tables import join_address
 from urlward.engine.digest import Key, derived
-from urlward.engine.errors import KeyFileError, UrlwardError
-from urlward.lasting import fault_text
+from urlward.engine.errors import KeyFileError, UrlwardError, fault_text
 from urlward.regular import read_regular
 from urlward.state.keys import read_key
 

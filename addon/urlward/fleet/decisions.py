@@ -27,7 +27,7 @@ from itertools import batched, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.fleet.connection import FleetConnection, StreamEntry
 from urlward.fleet.kinds import (
     Coming,
@@ -37,7 +37,6 @@ from urlward.fleet.kinds import (
     RecordKind,
     fingerprint,
 )
-from urlward.lasting import fault_text
 from urlward.state.audit_view import ChangeQuery, find_changes
 from urlward.state.folder import locked, made_folder, read_kept, write_kept
 from urlward.state.watch import Signature

@@ -35,9 +35,8 @@ from typing import Any, Protocol
 
 from cachetools import LRUCache
 
-from urlward.engine.errors import ArtifactError
+from urlward.engine.errors import ArtifactError, fault_text
 from urlward.fleet.connection import FleetConnection, StreamEntry
-from urlward.lasting import fault_text
 
 logger = logging.getLogger("urlward.fleet")
 

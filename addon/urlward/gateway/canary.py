@@ -31,7 +31,7 @@ from mitmproxy.proxy import mode_specs
 
 from urlward.config import GatewayTable
 from urlward.dns.judge import Faults
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.gateway.steer_set import SteerSet
 from urlward.gateway.steerable import Address
 from urlward.gateway.system import sysctl
@@ -171,7 +171,7 @@ class Canary:
         except UrlwardError as e:
             self._failed(f"rules: {e}")
         except Exception as e:  # noqa: BLE001 - a bug of ours is a failure too
-            self._failed(f"a bug: {type(e).__name__}")
+            self._failed(fault_text(e))
         else:
             self._came_through()
         # The rest of what keeps the kernel from being told is said by the signs of life.

@@ -31,8 +31,9 @@ from urlward.config.problem import SettingError
 from urlward.config.tables import join_address, named_address
 from urlward.dns.resolver_addresses import SYSTEM, resolvers
 from urlward.engine.errors import UrlwardError
+from urlward.engine.nat64 import Nat64
 from urlward.gateway.routing import commands
-from urlward.gateway.steerable import NAT64, NEVER_STEERED, PUBLIC_RESOLVERS, Address, Network
+from urlward.gateway.steerable import Address, Network, unsteered, with_forms
 from urlward.gateway.system import (
     FORWARDING,
     enslaved_interfaces,
@@ -223,7 +224,7 @@ def rules(plan: RulesPlan, existing: Sequence[Mapping[str, Any]] = ()) -> str:
         listed_chain=LISTED_DIGEST,
         zone=_ZONE,
         asked_at_most=ASKED_AT_MOST,
-        nat64=str(NAT64),
+        nat64=", ".join(map(str, collapse_addresses(Nat64(gateway.nat64).prefixes))),
         kept=gateway.keep_source,
         mark=f"{MARK:#x}",
         routing=commands(),
@@ -276,9 +277,12 @@ def _sets(gateway: GatewayTable) -> tuple[SetDefinition, ...]:
 
 
 def _definitions(gateway: GatewayTable) -> Iterator[SetDefinition]:
-    unsteered = [*map(str, NEVER_STEERED), *map(str, PUBLIC_RESOLVERS)]
-    for kind, values in zip(_FIXED, (gateway.clients, gateway.exempt, gateway.never, unsteered), strict=True):
-        networks = [ip_network(value) for value in values]
+    nat64 = Nat64(gateway.nat64)
+    clients, exempt, never = (
+        map(ip_network, one) for one in (gateway.clients, gateway.exempt, gateway.never)
+    )
+    values = clients, exempt, with_forms(never, nat64), unsteered(nat64)
+    for kind, networks in zip(_FIXED, map(list, values), strict=True):
         if kind == "clients" and any(network.version == 6 for network in networks):
             # Where the router's own link-local address is the resolver, clients ask it from theirs.
             networks.append(_LINK_LOCAL)

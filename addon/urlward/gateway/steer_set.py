@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop
 from time import monotonic
 from typing import Any
@@ -23,8 +23,9 @@ from cachetools import LRUCache
 from urlward.config import GatewayTable
 from urlward.dns.resolved import MARGIN
 from urlward.engine.errors import UrlwardError
+from urlward.engine.nat64 import Nat64
 from urlward.gateway.nft import Nft
-from urlward.gateway.steerable import NAT64, Address, Steerable, plain
+from urlward.gateway.steerable import Address, Steerable, plain, with_forms
 from urlward.gateway.table import (
     ALIVE,
     BOTH_PROTOCOLS,
@@ -49,7 +50,6 @@ type Range = tuple[int, int]
 """First and last address."""
 
 _LISTED_A_COMMAND = 2_000
-_NAT64 = int(NAT64.network_address)
 
 ALIVE_FOR = 2
 """Seconds that the kernel takes a worker to live after its last `SteerSet.beat`."""
@@ -87,21 +87,16 @@ class Listed:
 
     Args:
         networks: in any order; they may overlap.
+        nat64: prefixes under which clients in IPv6-only networks reach those of IPv4.
         cut: whether open connections to them end.
     """
 
-    def __init__(self, networks: Iterable[str], *, cut: bool) -> None:
-        four, six = [], []
-        for text in networks:
-            network = ip_network(text, strict=False)
+    def __init__(self, networks: Iterable[str], nat64: Nat64, *, cut: bool) -> None:
+        ranges: dict[int, list[Range]] = {4: [], 6: []}
+        for network in with_forms((ip_network(text, strict=False) for text in networks), nat64):
             first = int(network.network_address)
-            last = first + network.num_addresses - 1
-            if network.version == 4:
-                four.append((first, last))
-                # A client in an IPv6-only network reaches it under another address.
-                six.append((_NAT64 + first, _NAT64 + last))
-            else:
-                six.append((first, last))
+            ranges[network.version].append((first, first + network.num_addresses - 1))
+        four, six = ranges.values()
         self._keys = (
             [_text(AF_INET, 4, one) for one in merged(four)],
             [_text(AF_INET6, 16, one) for one in merged(six)],
@@ -310,6 +305,7 @@ class SteerSet:
         self._list_nft = nft or Nft()
         self._beat_nft = nft or Nft()
         self._steerable = Steerable(gateway)
+        self._nat64 = Nat64(gateway.nat64)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="nft")
         self._list_thread = ThreadPoolExecutor(1, thread_name_prefix="nft-lists")
         # However many names wait, the kernel is to know that this worker lives.
@@ -323,7 +319,7 @@ class SteerSet:
         self.share_cut: Callable[[list[bytes], int], None] = lambda *_: None
         self.monitor = False
         self._no_room_until: dict[str, float] = {}
-        self._nat64 = False
+        self._nat64_seen = False
         self._making_room: dict[str, asyncio.Task[bool]] = {}
         self._mirroring: asyncio.Task[None] | None = None
 
@@ -449,21 +445,17 @@ class SteerSet:
 
     async def held(self) -> dict[bytes, float]:
         """Addresses that are steered, by their 4 or 16 bytes, with the seconds that each stays; without the
-        canary's, and the NAT64 forms of others.
+        canary's, and the NAT64 forms of those.
 
         Raises:
             NftError: the kernel does not say.
         """
         canary = {ip_address(one).packed for one in self._gateway.canary.addresses}
-        forms = NAT64.network_address.packed[:12]
 
         def look() -> dict[bytes, float]:
-            return {
-                key: left
-                for name in STEERED
-                for left, key in self._list_nft.each(name)
-                if key not in canary and not (self._nat64 and key.startswith(forms))
-            }
+            four, six = ({key: left for left, key in self._list_nft.each(name)} for name in STEERED)
+            forms = {one.packed for key in four for one in self._nat64.addresses(IPv4Address(key))}
+            return {key: left for key, left in (four | six).items() if key not in canary and key not in forms}
 
         return await _in(self._list_thread, look)
 
@@ -545,14 +537,16 @@ class SteerSet:
         Raises:
             NftError: the kernel refused.
         """
-        return await _in(self._list_thread, lambda: self._lists(_listed(list(networks), cut=cut)))
+        return await _in(
+            self._list_thread, lambda: self._lists(_listed(list(networks), self._nat64, cut=cut))
+        )
 
     def _lists(self, listed: Listed) -> bool:
         chain = f"{FAMILY_AND_NAME} {LISTED_DIGEST}"
         return digest_of(self._list_nft.json(f"list chain {chain}")) == listed.digest
 
     def _list(self, networks: list[str], *, cut: bool) -> None:
-        listed = _listed(networks, cut=cut)
+        listed = _listed(networks, self._nat64, cut=cut)
         if not self._lists(listed):
             if cut and networks:
                 lengthen(self._list_nft, _CUTS, CUT_FOR, 0)
@@ -570,14 +564,14 @@ class SteerSet:
         except NoTableError:
             self.forget()
             raise
-        if seen and not self._nat64:
-            self._nat64 = True
+        if seen and not self._nat64_seen:
+            self._nat64_seen = True
             self._mirroring = asyncio.get_running_loop().create_task(self._mirror())
 
     def _beat(self) -> bool:
         """Renew this worker's sign of life; returns whether clients now reach IPv4 by NAT64."""
         renew(self._beat_nft, _LIFE, ALIVE_FOR)
-        return not self._nat64 and any(
+        return not self._nat64_seen and any(
             self._beat_nft.left(NAT64_SEEN, bytes([protocol])) for protocol in BOTH_PROTOCOLS
         )
 
@@ -596,14 +590,14 @@ class SteerSet:
                         with suppress(SetFullError):
                             await _in(self._list_thread, command)
         except Exception:  # noqa: BLE001 - nobody waits for this
-            self._nat64 = False  # the next beat tries again
+            self._nat64_seen = False  # the next beat tries again
 
     def _mirrored(self, sets: tuple[str, str]) -> list[tuple[int, list[Element]]]:
         """NAT64 elements to add, in batches, by the seconds that they stay."""
         by_time: dict[int, list[Element]] = {}
         for left, key in self._list_nft.each(sets[0]):
-            form = _nat64_form(IPv4Address(key))
-            by_time.setdefault(max(int(min(left, _FOR_EVER)), 1), []).append((sets[1], form))
+            its = by_time.setdefault(max(int(min(left, _FOR_EVER)), 1), [])
+            its += ((sets[1], form) for form in self._nat64.addresses(IPv4Address(key)))
         return [
             (left, elements[i : i + _A_COMMAND])
             for left, elements in sorted(by_time.items(), reverse=True)
@@ -669,11 +663,11 @@ class SteerSet:
             thread.shutdown(wait=False)
 
     def _all_forms(self, addresses: Iterable[Address]) -> Iterator[Address]:
-        """Addresses, each IPv4 one with its NAT64 form if there are clients of IPv6-only networks."""
+        """Addresses, each IPv4 one with its NAT64 forms if there are clients of IPv6-only networks."""
         for address in addresses:
             yield address
-            if self._nat64 and isinstance(address, IPv4Address):
-                yield _nat64_form(address)
+            if self._nat64_seen and isinstance(address, IPv4Address):
+                yield from self._nat64.addresses(address)
 
     @staticmethod
     def _plain(addresses: Iterable[str]) -> list[Address]:
@@ -741,9 +735,9 @@ def check_rules(nft: Nft, gateway: GatewayTable, listen_port: int, dns_port: int
             )
 
 
-def _listed(networks: list[str], *, cut: bool) -> Listed:
+def _listed(networks: list[str], nat64: Nat64, *, cut: bool) -> Listed:
     # Where there are none, nothing has to end, and packets need no closer look.
-    return Listed(networks, cut=cut and bool(networks))
+    return Listed(networks, nat64, cut=cut and bool(networks))
 
 
 async def _in[Result](thread: ThreadPoolExecutor, function: Callable[[], Result]) -> Result:
@@ -752,7 +746,3 @@ async def _in[Result](thread: ThreadPoolExecutor, function: Callable[[], Result]
 
 def _of(sets: tuple[str, str], address: Address) -> str:
     return sets[address.version == 6]
-
-
-def _nat64_form(address: IPv4Address) -> IPv6Address:
-    return IPv6Address(int(NAT64.network_address) + int(address))

@@ -18,6 +18,7 @@ from ipaddress import (
 from time import monotonic
 
 from urlward.config import GatewayTable
+from urlward.engine.nat64 import Nat64
 from urlward.gateway.system import own_addresses
 from urlward.records.privacy import plain_address
 
@@ -55,9 +56,6 @@ PUBLIC_RESOLVERS = frozenset(
 )
 """Resolvers that whole networks depend on; by an answer with one of these a listed site could break them."""
 
-NAT64 = IPv6Network("64:ff9b::/96")
-"""IPv4 as seen from an IPv6-only network (RFC 6052 sec. 2.1)."""
-
 _OWN_FOR = 60.0
 """Seconds that this machine's addresses are taken to stay."""
 
@@ -71,8 +69,10 @@ class Steerable:
     """
 
     def __init__(self, gateway: GatewayTable, own: Callable[[], frozenset[Address]] = own_addresses) -> None:
-        self._configured = tuple(map(ip_network, gateway.never))
-        self._never = {version: _Ranges(version, (*NEVER_STEERED, *self._configured)) for version in (4, 6)}
+        self._nat64 = Nat64(gateway.nat64)
+        self._configured = with_forms(map(ip_network, gateway.never), self._nat64)
+        never = (*unsteered(self._nat64), *self._configured)
+        self._never = {version: _Ranges(version, never) for version in (4, 6)}
         self._pages = frozenset(map(ip_address, gateway.dns.page_addresses))
         self._read_own = own
         self._own: frozenset[Address] = frozenset()
@@ -80,14 +80,12 @@ class Steerable:
 
     def __call__(self, address: Address) -> bool:
         """Whether an address, as `plain` gives it, may be steered."""
-        inner = embedded(address)
         if address in self._pages:
             return not _within(address, self._configured)
-        for one in (address,) if inner is address else (address, inner):
-            if one in PUBLIC_RESOLVERS or int(one) in self._never[one.version]:
-                return False
+        if int(address) in self._never[address.version]:
+            return False
         own = self._own_addresses()
-        return address not in own and inner not in own
+        return address not in own and not (address.version == 6 and self._nat64.inner(address) in own)
 
     def _own_addresses(self) -> frozenset[Address]:
         now = monotonic()
@@ -119,11 +117,24 @@ def plain(address: str) -> Address | None:
         return None
 
 
-def embedded(address: Address) -> Address:
-    """The IPv4 address inside a NAT64 address; any other address unchanged."""
-    if isinstance(address, IPv6Address) and address in NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    return address
+def with_forms(networks: Iterable[Network], nat64: Nat64) -> tuple[Network, ...]:
+    """Networks, and what those of IPv4 are under NAT64 prefixes."""
+    given = tuple(networks)
+    return (*given, *(form for one in given if one.version == 4 for form in nat64.forms(one)))
+
+
+def unsteered(nat64: Nat64) -> tuple[Network, ...]:
+    """What is never steered, under NAT64 prefixes too; the prefixes themselves may be private."""
+    networks: list[Network] = [*NEVER_STEERED, *(ip_network(one) for one in PUBLIC_RESOLVERS)]
+    for prefix in nat64.prefixes:
+        networks = [part for one in networks for part in _without(one, prefix)]
+    return with_forms(networks, nat64)
+
+
+def _without(network: Network, hole: IPv6Network) -> Iterable[Network]:
+    if network.version == 4 or not network.overlaps(hole):
+        return (network,)
+    return network.address_exclude(hole) if hole.subnet_of(network) else ()
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:

@@ -35,6 +35,16 @@ function FindProxyForURL(url, host) {
   return "%s";
 }
 """
+# Only some browsers have `isInNetEx`; Firefox goes past the proxy where a name is missing.
+_PAC_BITS = """\
+function bits(host) {
+  var zeros = ":", text = "", groups, n;
+  for (n = host.split(":").length; n < 9; n++) zeros += "0:";
+  groups = host.replace(/[\\[\\]]/g, "").replace("::", zeros).split(":");
+  for (n = 0; n < 8; n++) text += ((parseInt(groups[n], 16) || 0) + 65536).toString(2).slice(1);
+  return text;
+}
+"""
 
 
 class Access:
@@ -131,7 +141,7 @@ def _address(text: str) -> IPv4Address | IPv6Address:
 def _pac(table: PacTable) -> bytes:
     """PAC file, in JavaScript. No name is looked up by it, since a browser would wait for that at each URL;
     and nothing goes past the proxies where none of these answers."""
-    tests = []
+    tests, before = [], ""
     for value in table.direct:
         try:
             network = ip_network(value)
@@ -142,9 +152,11 @@ def _pac(table: PacTable) -> bytes:
             numbers = f'isInNet(host, "{network.network_address}", "{network.netmask}")'
             tests.append(rf"/^\d+\.\d+\.\d+\.\d+$/.test(host) && {numbers}")
         else:
-            tests.append(f'host.indexOf(":") >= 0 && isInNetEx(host, "{network}")')
+            prefix = f"{int(network.network_address):0128b}"[: network.prefixlen]
+            tests.append(f'host.indexOf(":") >= 0 && bits(host).indexOf("{prefix}") == 0')
+            before = _PAC_BITS
     proxies = "; ".join(f"PROXY {each}" for each in table.proxies)
-    return (_PAC % ("".join(f" ||\n      {test}" for test in tests), proxies)).encode("ascii")
+    return (before + _PAC % ("".join(f" ||\n      {test}" for test in tests), proxies)).encode("ascii")
 
 
 class Authentication:

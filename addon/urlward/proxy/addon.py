@@ -514,12 +514,13 @@ class Urlward:
             self.metrics.authority = until
             await asyncio.sleep(AUTHORITY_LOOK)
 
-    def _in_force(self) -> tuple[object, object, float, int]:
-        """Identity of the lists and rules in force, to notice a change."""
+    def _in_force(self) -> tuple[object, ...]:
+        """Identity of the lists and rules in force, to notice a change, and the day: entries end with one."""
+        now = time.time()
         matcher = self.keeper.matcher.identity if self.keeper is not None else None
-        until = self.policy.until(time.time()) if self.policy is not None else 0.0
+        until = self.policy.until(now) if self.policy is not None else 0.0
         macs = self.neighbours.changes if self.neighbours is not None else 0
-        return matcher, self.policy, until, macs
+        return matcher, self.policy, until, macs, now // 86400
 
     def next_layer(self, nextlayer: layer.NextLayer) -> None:
         """Put our layers where mitmproxy would put its own."""

@@ -25,8 +25,11 @@ _CHUNK = re.compile(
 # Some servers pad the size with blanks, to its right or left.
 _PADDED_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})[ \t]*(?:;[^\r\n]*)?\r").fullmatch
 # curl and Firefox pass over whatever is behind it, and over a missing CR; Chromium over that, and extensions
-# of up to 16 KiB.
-_LENIENT_CHUNK = re.compile(rb"[ \t]*0*([0-9a-fA-F]{1,15})(?:[^0-9a-fA-FxX][^\n]*)?").fullmatch
+# of up to 16 KiB. Firefox reads it as C does (strtoul).
+_LENIENT_CHUNK = re.compile(
+    rb"[\t\x0b-\r ]*\+?(?:0[xX](?=[0-9a-fA-F]))?0*([0-9a-fA-F]{1,15})(?:[^0-9a-fA-FxX][^\n]*)?"
+).fullmatch
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)+").match
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r").fullmatch
 # What frames, addresses or switches a message is no trailer (RFC 9110 section 6.5.1), and origins that merge
 # trailers into the head would heed it.
@@ -140,9 +143,9 @@ class Chunked:
     """Body in chunked transfer coding.
 
     Args:
-        lenient: whether a size may be any, with anything behind it, lines end without CR, and a trailer be
-            named as any field, as some clients bear. For responses: nothing is judged by them, but for known
-            files.
+        lenient: whether a size may be any, with anything behind it, lines end without CR, or be empty, or be
+            missing behind a chunk, and a trailer be named as any field, as some clients bear. For responses:
+            nothing is judged by them, but for known files.
 
     Attributes:
         content: gets what the chunks hold, piece by piece; None where nobody reads it.
@@ -185,8 +188,8 @@ class Chunked:
             elif self._left:
                 byte = data[position]
                 if byte != (13 if self._left == 2 else 10):
-                    self._bear("a chunk that is longer than its size", borne=byte in b"\r\n")
-                position += 1
+                    self._bear("a chunk that is longer than its size")
+                position += byte in b"\r\n"
                 self._left = 1 if byte == 13 else 0
             else:
                 if not self._line and not self._trailers:
@@ -196,6 +199,9 @@ class Chunked:
                         if self.content is not None:
                             self.content += _content_of(run[0])
                         position = run.end()
+                        continue
+                    if self._lenient and (empty := _EMPTY_LINES(data, position)):
+                        self.odd, position = True, empty.end()
                         continue
                 newline = data.find(b"\n", position)
                 if newline < 0:
@@ -217,11 +223,15 @@ class Chunked:
                         raise FramingError("trailers without end")
                     self.read_trailer(line)
                 else:
+                    if self._lenient and line == b"\r":
+                        self.odd = True
+                        continue
                     match = self._chunk(line)
                     if match is None or len(line) > MAX_LINE:
+                        self._bear("a chunk without a size")
                         match = _LENIENT_CHUNK(line)
-                        self._bear("a chunk without a size", borne=match is not None)
-                        assert match is not None
+                        if match is None:
+                            raise FramingError("a chunk without a size")
                     self.begun = True
                     size = int(match[1], 16)
                     if size >> _MOST_BITS and not self._lenient:
@@ -232,13 +242,13 @@ class Chunked:
                         self._trailers = True
         return position
 
-    def _bear(self, what: str, *, borne: bool) -> None:
+    def _bear(self, what: str) -> None:
         """Note what only some clients bear.
 
         Raises:
             FramingError: it is not to be borne.
         """
-        if not (borne and self._lenient):
+        if not self._lenient:
             raise FramingError(what)
         self.odd = True
 

@@ -51,7 +51,7 @@ _FORWARDS_URL = re.compile(
 _ALMOST_FRAMES = re.compile(rb"(?i:content[^0-9A-Za-z]length|transfer[^0-9A-Za-z]encoding)").fullmatch
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
-_BREAK = re.compile(rb"\r?\n")
+_BREAK = re.compile(rb"\r?\n|\r")  # a bare CR to Chromium
 _FOLD = re.compile(rb"\r?\n[ \t]+")
 _FRAMING_LINE = re.compile(rb"\r\n((?i:content-length|transfer-encoding)):[^\r\n]*")
 _PLAIN_FRAMING_LINE = re.compile(rb"\r\n[A-Za-z-]+: ?(?:chunked|0|[1-9][0-9]*)").fullmatch
@@ -266,9 +266,11 @@ def read_response_head(data: bytes, to_head: bool) -> ResponseHead:
         return head
     if codings:
         head.doubtful = head.doubtful or bool(lengths) or not head.minor
-        last = b",".join(codings).rpartition(b",")[2].strip(b" \t").lower()
+        named = b",".join(codings)
+        last = named.rpartition(b",")[2].strip(b" \t").lower()
         # A length beside it does not count (RFC 9112 section 6.3).
-        head.length = None if last == b"chunked" else -1
+        head.length = None if is_chunked(named) else -1
+        head.doubtful = head.doubtful or (head.length is None and last != b"chunked")
     if codings and (head.length is None or not lengths or last != b"identity"):
         return head
     if lengths:
@@ -300,6 +302,11 @@ def unread_response_head(data: bytes) -> ResponseHead:
 def _lenient_fields(lines: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
     parted = (field.partition(b":") for field in lines)
     return [(name.rstrip(b" \t"), value.strip(b" \t")) for name, _, value in parted]
+
+
+def is_chunked(codings: bytes) -> bool:
+    """Whether a response of these transfer codings is in chunks to browsers, wherever in them that stands."""
+    return b"chunked" in codings.lower().replace(b",", b" ").split()
 
 
 def could_be_head(data: bytes | bytearray) -> bool:

@@ -133,6 +133,21 @@ def raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def address_space_warning() -> str:
+    """Warning that address space is limited; empty where it is not.
+
+    What starts a thread waits for it to begin, and one that finds no memory then never does: an event loop
+    would stand still. Libraries reserve much more (threads' stacks, arenas, mapped lists) than they use.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return ""
+    return (
+        f"address space is limited to {limit >> 20} MiB (ulimit -v, LimitAS): processes may hang or fail; "
+        "limit memory by MemoryMax"
+    )
+
+
 class Listeners:
     """Listening sockets of all workers.
 

@@ -22,6 +22,7 @@ from urlward.proxy.head import (
     ResponseHead,
     could_be_head,
     head_end,
+    is_chunked,
     read_request_head,
     read_response_head,
     unread_response_head,
@@ -915,7 +916,7 @@ class HttpRelay:
         self._relay_until_close()
         self._deaf = self._lost_place = True
         if self.inspect is not None and head is not None:
-            if any(n.lower() == b"transfer-encoding" and v.lower() == b"chunked" for n, v in head.fields):
+            if any(n.lower() == b"transfer-encoding" and is_chunked(v) for n, v in head.fields):
                 self._response, self._close_after = Chunked(lenient=True), True
             self._begin_inspection(self.inspect(self.pending[0], head))
 

@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, ExitStack, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.lists.run_folder import RunFolder
 from urlward.plan import (
     AGAIN,
@@ -58,7 +58,7 @@ from urlward.proxy.child import (
     start_service,
     start_within,
 )
-from urlward.proxy.listeners import Listeners, given, raise_limit
+from urlward.proxy.listeners import Listeners, address_space_warning, given, raise_limit
 
 if TYPE_CHECKING:
     from urlward.records.metrics import RulesFacts
@@ -132,6 +132,8 @@ class Supervisor:
             UrlwardError: of `beside`; or there is no place for temporary files.
         """
         raise_limit()
+        if warning := address_space_warning():
+            say_of(warning)
         for end in (signal.SIGTERM, signal.SIGINT):
             signal.signal(end, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)
@@ -269,8 +271,7 @@ class Supervisor:
                 self._renewal = None
         except Exception as e:  # noqa: BLE001 - nothing in a reload must end what runs
             self._renewal = None
-            why = e.strerror or str(e) if isinstance(e, OSError) else f"a bug: {type(e).__name__}"
-            self._say_of_reload(f"{why}; what runs stays")
+            self._say_of_reload(f"{fault_text(e)}; what runs stays")
 
     def _look_after(self, child: Child) -> Child:
         child.end_if_hung(self._attention.since)

@@ -27,6 +27,7 @@ from urlward.proxy.connection import Connection
 from urlward.proxy.listeners import make_transparent
 from urlward.proxy.poller import WRITE, Poller, Share
 from urlward.proxy.relay import FRESH
+from urlward.records.privacy import network_of
 
 STAGGER: Final = 0.25
 """Seconds before the next address is tried beside those that have not answered yet (RFC 8305 section 5)."""
@@ -139,7 +140,7 @@ class Resolver:
         Args:
             host: the name.
             port: of the addresses.
-            client: for whom: an IP address.
+            client: for whom: an IP address; its network is a client, which may have any number of them.
             done: is given them later, the two families by turns, in the order in which they are to be
                 tried; none where the name has none.
         """
@@ -151,6 +152,7 @@ class Resolver:
             return lookup
         name = self._names.setdefault(key, _Name())
         name.lookups.append(lookup)
+        client = network_of(client)
         if not name.begun:
             # Also where another waits for it already: that one's turn may come later.
             self._queues.setdefault(client, deque()).append(key)
@@ -233,7 +235,7 @@ def _find(host: str, port: int) -> list[Address]:
         return []  # the resolver would look up what stands before it
     try:
         found = socket.getaddrinfo(host.encode("latin-1"), port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
+    except (OSError, UnicodeError, MemoryError):  # or the thread would end, and all that wait wait on
         return []
     by_family: dict[int, list[Address]] = {}
     for family, _, _, _, address in dict.fromkeys(found):

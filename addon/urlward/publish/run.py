@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 from urlward.config import Config, FeedTable
 from urlward.engine.dates import time_text
-from urlward.engine.errors import ArtifactError, UrlwardError
+from urlward.engine.errors import ArtifactError, UrlwardError, fault_text
 from urlward.feeds.feed import Feed
 from urlward.feeds.store import FeedStore
 from urlward.feeds.updates import Feeds
-from urlward.lasting import fault_text
 from urlward.lists.source import read_artifact
 from urlward.publish.canaries import Sample, ask
 from urlward.publish.lease import Lease, LeaseLostError

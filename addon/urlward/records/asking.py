@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.state.folder import StateError, give_to_owner_of, set_aside, unusable
 
 logger = logging.getLogger("urlward.records")
@@ -101,8 +101,8 @@ def reply(question: object, answers: Answers) -> bytes:
     except UrlwardError as e:
         return _line({"error": str(e)})
     except Exception as e:  # noqa: BLE001 - whoever asks is told, without a traceback in the log
-        logger.error("records: %s: a bug: %s", question, type(e).__name__)
-        return _line({"error": f"a bug: {type(e).__name__}"})
+        logger.error("records: %s: %s", question, fault_text(e))
+        return _line({"error": fault_text(e)})
 
 
 class Reporter:

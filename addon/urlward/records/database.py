@@ -123,7 +123,7 @@ _SPANS: Mapping[By, int] = {"minute": 60_000, "hour": 3_600_000, "day": _DAY_MS}
 _TABLE = events
 _PART = "events"
 _FIELDS = tuple(events.c[name] for name in FIELDS)
-_EQUAL = ("reference", "list", "category", "client", "entry", "group", "node")
+_EQUAL = ("reference", "list", "category", "entry", "group", "node")
 
 
 def create(connection: Connection) -> None:
@@ -617,6 +617,8 @@ def _of_versions(connection: Connection, references: Collection[str]) -> ColumnE
 
 def _conditions(query: EventQuery) -> list[ColumnElement[bool]]:
     found = [events.c[name] == value for name in _EQUAL if (value := getattr(query, name)) is not None]
+    if query.client is not None:
+        found.append(events.c.client.in_((query.client, *query.digests)))
     if query.kinds:
         found.append(events.c.kind.in_(query.kinds))
     if query.since is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Event as Flag
 from threading import Lock, Thread
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import fault_text
 from urlward.records.event import Event
 from urlward.records.metrics import PUBLISHING, TROUBLES
 from urlward.records.outbox import Next, Outbox, Position
@@ -391,5 +391,4 @@ class Delivery:
         self._retry_at = self._clock() + BACKOFF[min(self._in_a_row, len(BACKOFF) - 1)]
         self._in_a_row += 1
         self._failures += 1
-        said = str(error) if isinstance(error, UrlwardError) else f"a bug: {type(error).__name__}"
-        self._alarms.failed(said)
+        self._alarms.failed(fault_text(error))

@@ -132,6 +132,19 @@ class Privacy:
         return ""
 
 
+def digests_of(address: str, secret: bytes, since: int, until: int) -> tuple[str, ...]:
+    """Digests of an address by which the level ``digest`` has it, one a day.
+
+    Args:
+        address: of a client.
+        secret: the state folder's key, 32 bytes.
+        since: milliseconds since 1970-01-01 UTC, as is `until`, which is part of it.
+        until: see there.
+    """
+    privacy = Privacy("digest", secret)
+    return tuple(privacy.client(address, day * _DAY) for day in range(since // _DAY, until // _DAY + 1))
+
+
 def kept_client(text: str) -> str:
     """Normalise a client as events may have it, as typed: an address, a network, or a digest.
 

@@ -24,7 +24,7 @@ from typing import Any
 
 from urlward.config import RecordsTable
 from urlward.config.records import StoreTable
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.lasting import lasting
 from urlward.records.asking import Desk
 from urlward.records.delivery import ENDS, Delivery, RecorderState
@@ -372,7 +372,7 @@ class Recorder:
             except (StoreError, OSError) as e:
                 self._say_trouble(str(e))
             except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
-                self._say_trouble(f"a bug: {type(e).__name__}", "the outbox may fill up")
+                self._say_trouble(fault_text(e), "the outbox may fill up")
             if not ending:
                 await asyncio.sleep(KEEP)
         self._outbox.close()

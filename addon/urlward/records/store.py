@@ -116,6 +116,7 @@ class EventQuery:
         list: name of the list.
         category: of the entry.
         client: its address as it is kept.
+        digests: that an event may have in its place.
         entry: id of the entry.
         group: of the client.
         node: the machine.
@@ -130,6 +131,7 @@ class EventQuery:
     list: str | None = None
     category: str | None = None
     client: str | None = None
+    digests: tuple[str, ...] = ()
     entry: str | None = None
     group: str | None = None
     node: str | None = None

@@ -29,7 +29,7 @@ from threading import Thread
 
 import msgspec
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import fault_text
 from urlward.records.event import RANDOM, Event, Kind, gap, make_event
 from urlward.records.outbox import FOLDER, Batch, Outbox, batch_of
 from urlward.records.store import StoreError
@@ -241,8 +241,7 @@ class Writer:
                     self._mark.remove()
                     break
             except Exception as e:  # noqa: BLE001 - a bug of ours must not end the records
-                is_known = isinstance(e, (UrlwardError, OSError))
-                self._say(str(e) if is_known else f"a bug: {type(e).__name__}")
+                self._say(str(e) if isinstance(e, OSError) else fault_text(e))
                 if ending:
                     time.sleep(TICK / 4)
                     self._work.set()
