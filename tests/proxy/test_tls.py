@@ -161,6 +161,14 @@ def test_odd_names(certificates: Certificates, trusting: ssl.SSLContext, name: s
     assert len(names.get_values_for_type(x509.IPAddress)) == 1
 
 
+def test_a_certificate_has_no_dot_at_the_end(certificates: Certificates, trusting: ssl.SSLContext) -> None:
+    context = certificates.context("plain.example.", "plain.example", "..")
+    certificate = shown(with_client(context, trusting, "plain.example"))
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["plain.example", ".."]
+    assert certificates.context("plain.example", "..") is context
+
+
 def test_a_name_that_no_certificate_has(certificates: Certificates) -> None:
     with pytest.raises(ValueError, match=r"."):
         certificates.context("b\xfc.example")
@@ -272,7 +280,7 @@ def refusal(origins: Origins, server: ssl.SSLContext, name: bytes = b"plain.exam
 
 def test_an_origin_that_is_trusted(origin: Origin) -> None:
     origins = Origins(options(**origin.trusted))
-    for name in (b"plain.example", b"sub.example", b"127.0.0.1"):
+    for name in (b"plain.example", b"sub.example", b"127.0.0.1", b"plain.example."):
         with_origin(begun(origins, name), origin.context)
 
 

@@ -352,7 +352,7 @@ class Session(HttpEnds):
         # To the proxy itself, HTTP/1.1 is spoken.
         http2 = self._mode.addon.http2 and not self._to_proxy
         try:
-            context = self._mode.addon.tls_with_clients().context(*dict.fromkeys(names), http2=http2)
+            context = self._mode.addon.tls_with_clients().context(*names, http2=http2)
         except ValueError:
             # A name that no certificate can have; no fault of ours, whatever `on_error` says of those.
             self._guard.refused("peek")

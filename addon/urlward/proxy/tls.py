@@ -192,6 +192,8 @@ class Certificates:
             ValueError: a certificate cannot have such a name.
         """
         now = self._clock()
+        # Nobody's certificate has the dot of a full name, and Firefox takes none that has.
+        names = tuple(dict.fromkeys(name.rstrip(".") or name for name in names))
         made, context = self._contexts.get((http2, names), (0.0, None))
         if context is None or abs(now - made) >= _RENEWED:
             context = self._make(names, now, http2=http2)
@@ -253,7 +255,7 @@ class Certificates:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
             # RFC 5280 section 4.2.1.6: critical where the subject is empty.
             .add_extension(
-                x509.SubjectAlternativeName(list(map(_general_name, dict.fromkeys(names)))),
+                x509.SubjectAlternativeName(list(map(_general_name, names))),
                 critical=not common,
             )
             .add_extension(above, critical=False)
@@ -291,6 +293,7 @@ class Origins:
         Raises:
             ValueError: OpenSSL takes no such name.
         """
+        name = name.rstrip(b".") or name  # whose dot no certificate has
         context = self._context(name.decode("latin-1"), protocols)
         # Python lets a session be resumed under its own context alone.
         resumed = self._sessions.get((context, address, name))
