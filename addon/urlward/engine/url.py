@@ -962,7 +962,7 @@ def _page_of_data(path: str, query: str) -> str | None:
     if kind == "txt":  # Next.js, exported as files
         if name.startswith("__next."):
             return head
-        return page.removesuffix("/index") if query.startswith("_rsc=") else None
+        return page.removesuffix("/index") if "&_rsc=" in f"&{query}" else None
     if kind != "json":
         return None
     if name in ("__data", "_payload", "q-data"):  # SvelteKit, Nuxt, Qwik
