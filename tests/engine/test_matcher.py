@@ -777,7 +777,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/noext", "/b/_next/data/Z1/noext.json"),
         ("/q?id=5", "/_next/data/Z1/q.json?id=5"),
         ("/a/noext", "/a/noext.txt?_rsc=1x2"),
-        ("/a/noext", "/a/noext/index.txt?_rsc=1x2"),
+        ("/q?id=5", "/q/index.txt?id=5&_rsc=1x2"),
         ("/noext", "/noext/__next._full.txt"),
         ("/noext", "/noext/_payload.json?Z1"),
         ("/noext", "/noext/__data.json?x-sveltekit-invalidated=01"),

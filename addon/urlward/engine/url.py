@@ -981,21 +981,22 @@ def _page_of_data(path: str, query: str) -> str | None:
     if kind == "txt":  # Next.js, exported as files
         if name.startswith("__next."):
             return head
-        return page.removesuffix("/index") if query.startswith("_rsc=") else None
+        return page.removesuffix("/index") if "&_rsc=" in f"&{query}" else None
     if kind != "json":
         return None
     if name in ("__data", "_payload", "q-data"):  # SvelteKit, Nuxt, Qwik
         return head
     if name.endswith(".html__data"):
         return page.removesuffix("__data")
-    if name == "page-data":  # Gatsby
-        base, found, page = head.partition("/page-data/")
-        page = f"/{page}"
-    else:  # behind the id of what was built
-        base, found, page = page.partition("/_next/data/")
+    base, found, page = page.partition("/_next/data/")
+    if found:  # behind the id of what was built
         _, found, page = page.partition("/")
-        page = f"/{page}"
-    return f"{base}{page}".removesuffix("/index") if found else None
+        page = page.removeprefix("index/")
+    elif name == "page-data":  # Gatsby
+        base, found, page = head.partition("/page-data/")
+    if not found:
+        return None
+    return base if page == "index" else f"{base}/{page}"
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
