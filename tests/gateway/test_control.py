@@ -1,6 +1,8 @@
 import fcntl
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import ip_address
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -83,6 +85,35 @@ def test_status_counts(nft: Nft) -> None:
     assert found["steered"] == {"ipv4": 2, "ipv6": 0}
     assert found["listed"] == {"ipv4": 0, "ipv6": 1}
     assert found["cut"] == {"ipv4": 0, "ipv6": 1}
+
+
+def test_many_addresses_while_workers_go_on(nft: Nft) -> None:
+    """With each change libnftables begins to list a set anew."""
+    control.up(nft, PLAN)
+    keys = [str(ip_address("198.18.0.0") + n) for n in range(20_000)]
+    timed = ", ".join(f"{key} timeout 600s" for key in keys)
+    nft.run(f"add element inet urlward steer4 {{ {timed} }}")
+    nft.run("add element inet urlward steer4 { 192.0.2.1 timeout 60s, 192.0.2.2 }")
+    others, done = Nft(), Event()
+
+    def go_on() -> None:
+        while not done.is_set():
+            others.run("add element inet urlward cut4 { 192.0.2.1 timeout 600s }")
+            others.run("delete element inet urlward cut4 { 192.0.2.1 }")
+
+    worker = Thread(target=go_on)
+    worker.start()
+    try:
+        assert control.status(nft).counts["steered"] == (20_002, 0)
+        control.up(nft, replace(PLAN, gateway=PLAN.gateway.model_copy(update={"max_addresses": 30_000})))
+    finally:
+        done.set()
+        worker.join()
+        others.close()
+    found = {ip_address(key): left for left, key in nft.each("steer4")}
+    assert len(found) == 20_002
+    assert found[ip_address("192.0.2.1")] <= 60 < found[ip_address(keys[0])] <= 600
+    assert found[ip_address("192.0.2.2")] == float("inf")
 
 
 @pytest.mark.parametrize(

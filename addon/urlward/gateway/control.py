@@ -6,10 +6,11 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from ipaddress import ip_address
+from math import inf
 from typing import Any
 
 from urlward.engine.errors import UrlwardError
@@ -181,7 +182,7 @@ def _up(nft: Nft, plan: RulesPlan, *, replace: bool) -> bool:
             f"the rules are for a filter on port {before.listen}, which lives: end it first, or say --replace"
         )
     for name in outdated(plan, existing):
-        existing += nft.json(f"list set {FAMILY_AND_NAME} {name}")
+        existing += _with_elements(nft, name, existing)
     script = rules(plan, existing)
     try:
         nft.check(script)
@@ -240,7 +241,10 @@ def status(nft: Nft) -> Status:
     """
     listing = _listing(nft)
     setup = Setup.of(listing)
-    counts = {kind: (_count(nft, names[0]), _count(nft, names[1])) for kind, names in _COUNTED.items()}
+    counts = {
+        kind: (_count(nft, listing, names[0]), _count(nft, listing, names[1]))
+        for kind, names in _COUNTED.items()
+    }
     sent = any(one.get("rule", {}).get("chain") == "output" for one in listing)
     alive = _alive(nft)
     return Status(
@@ -281,8 +285,24 @@ def _routes() -> str:
         return routing.fault() or "yes"
 
 
-def _count(nft: Nft, name: str) -> int:
-    return len(_elements(nft, name))
+def _set_of(listing: Iterable[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    return next((one["set"] for one in listing if "set" in one and one["set"]["name"] == name), None)
+
+
+def _count(nft: Nft, listing: Iterable[dict[str, Any]], name: str) -> int:
+    return 0 if _set_of(listing, name) is None else len(nft.each(name))
+
+
+def _with_elements(nft: Nft, name: str, listing: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A listing of a set with its elements."""
+    found = _set_of(listing, name)
+    if name not in (*STEERED, *CUT) or found is None:
+        return nft.json(f"list set {FAMILY_AND_NAME} {name}")
+    elements = [
+        str(ip_address(key)) if left == inf else {"elem": {"val": str(ip_address(key)), "expires": left}}
+        for left, key in nft.each(name)
+    ]
+    return [{"set": found | {"elem": elements}}]
 
 
 def _alive(nft: Nft) -> bool:

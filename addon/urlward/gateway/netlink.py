@@ -46,6 +46,7 @@ _ELEMENTS = 3
 _OF_ELEMENT = (1, 2, 3, 7, 9, 10, 11)
 """Key, data, flags, expressions, object, end of the key."""
 
+_FLAGS, _END_OF_INTERVAL = 3, 1
 _USERDATA, TIMEOUT, _EXPIRATION = 6, 4, 5
 """Attributes of an element."""
 
@@ -258,6 +259,12 @@ def set_elements(body: bytes) -> Iterator[tuple[bytes, int | None, bytes]]:
                 more = data[at:stop]
             at = stop
         yield key, left, more
+
+
+def ends_interval(element: bytes) -> bool:
+    """Whether what `set_elements` gives of an element is the end of an interval, and none of its own."""
+    flags = dict(attributes(element)).get(_FLAGS)
+    return flags is not None and bool(struct.unpack("!I", flags)[0] & _END_OF_INTERVAL)
 
 
 def only(data: bytes, kinds: Iterable[int]) -> bytes:

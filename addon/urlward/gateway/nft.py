@@ -26,6 +26,7 @@ from urlward.gateway.netlink import (
     Netlink,
     attribute,
     attributes,
+    ends_interval,
     nest,
     set_elements,
     text,
@@ -80,7 +81,11 @@ class Expiry:
         return milliseconds / 1000
 
     def each(self, name: str) -> Iterator[tuple[float, bytes]]:
-        """All elements of a set, with the seconds until each expires; ``inf`` where it has no timeout.
+        """All elements of a set, with the seconds until each expires; ``inf`` where it has no timeout. Of an
+        interval there is its beginning.
+
+        What changes meanwhile may be there or not. libnftables begins anew then, and never ends with tens
+        of thousands of elements, since workers change something several times a second.
 
         Raises:
             NftError: the kernel does not say.
@@ -93,7 +98,8 @@ class Expiry:
             for key, left, _ in set_elements(answer.body):
                 # Behind the headers of the key and of the value in it.
                 size = struct.unpack_from("=H", key, 4)[0]
-                yield float("inf") if left is None else left / 1000, key[8 : 4 + size]
+                if len(key) == 4 + size or not ends_interval(key):
+                    yield float("inf") if left is None else left / 1000, key[8 : 4 + size]
 
     def close(self) -> None:
         """Close the connection."""

@@ -20,6 +20,7 @@ from urlward.gateway.netlink import (
     Netlink,
     attribute,
     attributes,
+    ends_interval,
     nest,
     only,
     pieces,
@@ -33,7 +34,6 @@ _A_MESSAGE = 60_000
 """Bytes of elements in one; an attribute has 65,535 at most."""
 
 _TIMEOUT_FLAG, _EVAL_FLAG = 0x10, 0x20
-_END_OF_INTERVAL = 1
 _OF_TABLE = (1, 2)
 """Name and flags."""
 
@@ -416,9 +416,7 @@ def _until(element: tuple[bytes, float]) -> float:
 
 
 def _order(element: tuple[bytes, float]) -> tuple[bytes, bool]:
-    found = dict(attributes(element[0]))
-    ends = struct.unpack("!I", found[3])[0] & _END_OF_INTERVAL if 3 in found else 0
-    return found.get(1, b""), not ends
+    return dict(attributes(element[0])).get(1, b""), not ends_interval(element[0])
 
 
 _CONTESTED_KEY = nest(1, attribute(1, bytes([6])))
