@@ -975,7 +975,7 @@ class FileReader:
         if position is not None:
             self._position = replace(position, path=self._source.path)
             self._store.renew(self._source, self._position, now, self._until(now))
-        elif self._follows:  # as after a rotation
+        elif self._follows and not self._gaps_before(now):  # as after a rotation
             self._store.looked(self._source, now)
         self._renewed = now
 
@@ -1113,7 +1113,7 @@ class FileReader:
 
     def _until(self, now: int) -> int:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
-        if self._follows or self._source.format not in _LOGS:
+        if self._source.format not in _LOGS or (self._follows and not self.is_replaced):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now), 1)
 
