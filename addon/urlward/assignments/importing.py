@@ -114,11 +114,15 @@ class Merger:
         """Up to when what is read was written before what is known already, in ms, where it fills a gap."""
         self.changes = Changes()
 
-    def take(self, sightings: Sequence[Sighting]) -> None:
-        """Take in a batch; `changes` has then what is to be written."""
+    def begin(self) -> None:
+        """Note how much of the source is read, so that it is noticed where another reads on from here."""
         if self._rows is None:
             self._rows = self._store.rows(self._source)
             self._had_rows = self._rows > 0
+
+    def take(self, sightings: Sequence[Sighting]) -> None:
+        """Take in a batch; `changes` has then what is to be written."""
+        self.begin()
         self._load(sightings)
         if self._tells_once and self._had_rows:
             self._look_back(sightings)
@@ -505,8 +509,7 @@ class Merger:
             until: when it was over.
             is_last: whether no other of the source is open.
         """
-        if self._rows is None:
-            self._rows = self._store.rows(self._source)
+        self.begin()
         held = self._store.held_late(self._source)
         doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
         late = [*held.items()]
@@ -914,6 +917,7 @@ class FileReader:
                 return False
             self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
+        self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
         self._position = position_in(self.fd, known)
         if self._source.format in _LOGS:
