@@ -224,6 +224,23 @@ def test_two_readers_of_one_source(store: AssignmentStore, tmp_path: Path) -> No
     assert (shown["rows"], shown["skipped"]) == (5, 1)
 
 
+def test_who_follows_reads_nothing_that_another_has_read(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Also where there was nothing to read before: what has ended would begin anew."""
+    path = tmp_path / "a.csv"
+    path.write_text("address,from,subscriber,event\n" + (start := f"192.0.2.7,{at(0)},anna,start\n"))
+    read(sqlite_store, "csv", path)
+    tail = Tail(sqlite_store, path)
+    assert tail.rows() == 0
+    with path.open("a") as file:
+        file.write(start.replace("anna", "berta") + start.replace("start", "stop"))
+    assert read(sqlite_store, "csv", path).rows == 2
+    assert tail.rows() == 0
+    (shown,) = sqlite_store.status()
+    assert shown["rows"] == 3
+
+
 def test_files_are_read_in_order(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a.csv", "a.csv.1", "a.csv.10", "a.csv.2", "gone", "none")]
     for path, number in zip(paths, (9, 8, 1, 7), strict=False):

@@ -114,11 +114,15 @@ class Merger:
         """Up to when what is read was written before what is known already, in ms, where it fills a gap."""
         self.changes = Changes()
 
-    def take(self, sightings: Sequence[Sighting]) -> None:
-        """Take in a batch; `changes` has then what is to be written."""
+    def begin(self) -> None:
+        """Note how much of the source is read, so that it is noticed where another reads on from here."""
         if self._rows is None:
             self._rows = self._store.rows(self._source)
             self._had_rows = self._rows > 0
+
+    def take(self, sightings: Sequence[Sighting]) -> None:
+        """Take in a batch; `changes` has then what is to be written."""
+        self.begin()
         self._load(sightings)
         if self._tells_once and self._had_rows:
             self._look_back(sightings)
@@ -505,8 +509,7 @@ class Merger:
             until: when it was over.
             is_last: whether no other of the source is open.
         """
-        if self._rows is None:
-            self._rows = self._store.rows(self._source)
+        self.begin()
         held = self._store.held_late(self._source)
         doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
         late = [*held.items()]
@@ -914,6 +917,7 @@ class FileReader:
                 return False
             self._parser.begin(without_bom(line).decode(errors="backslashreplace").rstrip("\r"))
             header = len(line) + len(end)
+        self._merger.begin()
         known = self._known = self._store.positions(self._source.id)
         self._position = position_in(self.fd, known)
         if self._source.format in _LOGS:
@@ -975,7 +979,7 @@ class FileReader:
         if position is not None:
             self._position = replace(position, path=self._source.path)
             self._store.renew(self._source, self._position, now, self._until(now))
-        elif self._follows:  # as after a rotation
+        elif self._follows and not self._gaps_before(now):  # as after a rotation
             self._store.looked(self._source, now)
         self._renewed = now
 
@@ -1113,7 +1117,7 @@ class FileReader:
 
     def _until(self, now: int) -> int:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
-        if self._follows or self._source.format not in _LOGS:
+        if self._source.format not in _LOGS or (self._follows and not self.is_replaced):
             return now
         return max(min(int(os.fstat(self.fd).st_mtime * 1000), now), 1)
 
