@@ -4,7 +4,7 @@ import pytest
 from publicsuffixlist import PublicSuffixList
 
 from urlward.engine import hosts
-from urlward.engine.hosts import labels_before_suffix
+from urlward.engine.hosts import is_suffix, labels_before_suffix
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,7 @@ def test_rules(host: str, labels: tuple[str, ...], monkeypatch: pytest.MonkeyPat
     rules = PublicSuffixList(source=io.StringIO("test\nco.test\n*.example\n!www.example\nbücher"))
     monkeypatch.setattr(hosts, "_suffixes", lambda: rules)
     assert labels_before_suffix(host) == labels
+    assert is_suffix(host) == (not labels)
 
 
 def test_a_host_of_30000_labels() -> None:

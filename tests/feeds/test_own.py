@@ -68,11 +68,13 @@ def test_what_it_is_read_as_is_said(
 ) -> None:
     if not apart:
         request.getfixturevalue("compiles_here")
-    path.write_text("! rules\n||a.example/b\nc##d\n")
+    path.write_text("! rules\n||a.example/b\nc##d\n||co.uk^\n@@||com^\n")
     with caplog.at_level(logging.INFO):
         made(path).refresh(first=True)
     assert lines(caplog) == [
         f"list {path}: read as format adblock, by its first lines",
+        f"list {path}: blocks more than is usually meant; "
+        f"first: {path}:4:1: it blocks a public suffix, with all names under it",
         f"list {path}: 1 lines are of a kind that cannot be taken; "
         f"first: {path}:3:1: a cosmetic rule: it changes pages",
         f"list {path}: 1 lines are taken in part: they mean more than entries can say",

@@ -11,7 +11,7 @@ from urlward.engine.errors import UrlwardError
 from urlward.feeds.own import UnsureError, add_to_own, own_feed, remove_from_own
 from urlward.feeds.setup import make_keeper, make_policy, protecting
 from urlward.feeds.store import FeedStore
-from urlward.policy.own import FILE, NAME, draft, own_entries
+from urlward.policy.own import FILE, NAME, add_own, draft, own_entries
 from urlward.state.folder import local_key
 
 LIST = "other.example\n"
@@ -45,6 +45,18 @@ def test_it_is_a_list_as_any(config: Config) -> None:
     assert verdict(config, "listed.example")[0] == "pass"
     remove_from_own(config, Path(str(config.state)), excused, "over", "ann")
     assert verdict(config, "other.example")[0] == "block"
+
+
+def test_what_the_grammar_takes_no_more_leaves_the_others_in_force(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("urlward.engine.grammar._TYPESET", frozenset())
+        add(config, "listed.example")
+        state = Path(str(config.state))
+        add_own(state, local_key(state), draft("“other.example”"), "ann", now=time.time())
+    add(config, "more.example")
+    assert verdict(config, "listed.example")[0] == verdict(config, "more.example")[0] == "block"
 
 
 def test_files_are_in_it(config: Config, tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ class TestLines:
         assert report.bad == 0
         assert report.ends_with_newline is content.endswith(b"\n")
 
+    def test_lines_that_block_much_are_told(self, source: Path) -> None:
+        lines = (
+            "a.example",
+            "co.uk",
+            "@@ac.uk",
+            "||com^",
+            "any.ck",
+            "www.ck",
+            "8.0.0.0/5",
+            "192.0.2.0/24",
+            "0.0.0.0 com",
+        )
+        _, report = read(source, "\n".join(lines).encode())
+        assert [wide.line for wide in report.wide] == [2, 4, 5, 7]
+        assert str(report.wide[0]) == f"{source}:2:1: it blocks a public suffix, with all names under it"
+
     def test_equal_lines_are_all_read(self, source: Path) -> None:
         _, report = read(source, b"a.example\n" * 100_000)
         assert (report.lines, report.entries, report.bad) == (100_000, 100_000, 0)

@@ -175,7 +175,7 @@ def _compile(args: argparse.Namespace) -> int:
         raise
     for source, name in report.recognised.items():
         print(f"{source}: read as format {name}, by its first lines", file=sys.stderr)
-    for left in report.left_out:
+    for left in (*report.left_out, *report.wide):
         print(left, file=sys.stderr)
     _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):

@@ -6,7 +6,9 @@ be meant in two ways is refused with a hint, because a wrong guess blocks somebo
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from typing import Any
 
@@ -85,6 +87,7 @@ _NAME = re.compile(r"[^\s/:?#@*|^\\\[\]]+")
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}").fullmatch
 _CATEGORY = re.compile(r"[A-Za-z0-9._\-]{1,64}").fullmatch
 _FLAGS = ("nocase", "subdomains")
+_TYPESET = frozenset({"Pd", "Pe", "Pf", "Pi", "Ps"})
 
 MOST_DISTANCE = 63
 """Bits at most by which a PDQ digest may differ: of two pictures that have nothing in common about 128 do."""
@@ -279,7 +282,7 @@ def _hosts_line(words: list[str], allow: bool) -> tuple[Entry, ...]:
         if name in _FLAGS or "=" in name or name.lower() in HOSTS_OWN_NAMES:
             continue
         try:
-            host = _host(byte_string(name))
+            host = entry_host(byte_string(name))
         except UrlError as e:
             raise _Fault(i, 0, str(e)) from e
         if _IP_LIKE.fullmatch(host):
@@ -318,7 +321,7 @@ def _subject(text: str, *, allow: bool) -> Entry:
         raise _Fault(0, offset + bad, "not a host, address, page or path", hint)
     if name.startswith("."):
         raise _Fault(0, offset, "a name does not begin with a dot", "example.test covers its subdomains")
-    host = _host(byte_string(name))
+    host = entry_host(byte_string(name))
     if "." not in host and not offset and not host.startswith("["):
         raise _Fault(0, 0, "a name without a dot", "write ||name^ if all of it is meant")
     if is_address(host):
@@ -326,18 +329,34 @@ def _subject(text: str, *, allow: bool) -> Entry:
     return Entry(Kind.DOMAIN, host)
 
 
-def _host(name: str) -> str:
-    """The canonical host of a byte string."""
+def entry_host(name: str) -> str:
+    """The canonical host of a byte string (`urlward.engine.url.byte_string`), as an entry may have it.
+
+    Raises:
+        UrlError: none, or with a character that no name has.
+    """
     host = canonical_host(name)
-    if not _ENTRY_HOST(host):
+    # Word processors put such quotes and dashes in place of those typed, and IDNA has A-labels for them.
+    if not _ENTRY_HOST(host) or (not name.isascii() and any(map(_is_typeset, host.split(".")))):
         raise UrlError("host has a character that no name has")
     return host
+
+
+def _is_typeset(label: str) -> bool:
+    """Whether the Unicode of a label has quotes, brackets or dashes, which RFC 5892 has in no name."""
+    if not label.startswith("xn--"):
+        return False
+    with suppress(UnicodeError):
+        return not _TYPESET.isdisjoint(map(unicodedata.category, label[4:].encode().decode("punycode")))
+    return False
 
 
 def _url(text: str, *, allow: bool) -> Entry:
     scheme, authority, target = split_url(text)
     host, port = split_authority(authority)
-    host = strip_www(_host(host))
+    host = strip_www(entry_host(host))
+    if host in DEFAULT_PORTS:
+        raise _Fault(0, text.find("://") + 3, "a scheme where the host belongs")
     if port is None or port == DEFAULT_PORTS.get(scheme):
         port = 0
     raw_path, raw_query = split_target(target)
@@ -429,7 +448,7 @@ def _name_under_suffix(text: str) -> Entry:
     if all(label.isdecimal() for label in name.split(".")):
         raise _Fault(0, 0, "a network is written with its length", "192.0.2.0/24")
     # Canonicalised in front of a label that cannot be mistaken for a number.
-    host = _host(byte_string(f"{name}.suffix"))
+    host = entry_host(byte_string(f"{name}.suffix"))
     if not host.endswith(".suffix"):
         raise _Fault(0, 0, "not a name", "example.*")
     return Entry(Kind.NAME, host[: -len(".suffix")])

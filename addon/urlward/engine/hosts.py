@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from publicsuffixlist import PublicSuffixList
 
 from urlward.engine.digest import Key
-from urlward.engine.entry import Kind, canonical_network, strip_www
+from urlward.engine.entry import Entry, Kind, canonical_network, strip_www
 from urlward.engine.loaded import Digests, LoadedList, PageGroup
 from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.record import (
@@ -58,6 +58,17 @@ def labels_before_suffix(host: str) -> tuple[str, ...]:
     if suffix is None or len(suffix) >= len(host):
         return ()
     return tuple(reversed(host[: -len(suffix) - 1].split(".")))
+
+
+def is_suffix(host: str) -> bool:
+    """Whether a canonical name has nothing in front of its public suffix: asked of each of a million names,
+    where `labels_before_suffix` would take seconds."""
+    rules = _suffixes()._publicsuffix
+    return (
+        "." not in host
+        or host in rules
+        or (f"*.{host.partition('.')[2]}" in rules and f"!{host}" not in rules)
+    )
 
 
 def public_suffixes() -> frozenset[str]:
@@ -416,6 +427,17 @@ def is_too_wide(network: str) -> bool:
     """Whether a guarded list cannot name a network, in CIDR form; it can name each address."""
     _, _, length = network.partition("/")
     return bool(length) and int(length) < WIDEST[6 if ":" in network else 4]
+
+
+def too_much(entry: Entry) -> str:
+    """Reason, in words, why a guarded list cannot block what an entry says; empty for most."""
+    if entry.allow:
+        return ""
+    if entry.kind is Kind.DOMAIN and is_suffix(entry.host):
+        return "it blocks a public suffix, with all names under it"
+    if entry.kind is Kind.NETWORK and is_too_wide(entry.host):
+        return "it blocks a network that is wider than anybody's"
+    return ""
 
 
 def _may_decide(rule: Rule) -> bool:

@@ -47,6 +47,7 @@ class CompiledText(NamedTuple):
         whole: whether the last line has its end.
         format: that it was recognised to be of; empty where that was said, or is the grammar.
         first, first_unsupported: where the first of those lines is, and what is wrong there.
+        first_wide: likewise, of the lines that block too much.
     """
 
     data: bytes
@@ -60,6 +61,7 @@ class CompiledText(NamedTuple):
     whole: bool
     first: str = ""
     first_unsupported: str = ""
+    first_wide: str = ""
     format: str = ""
 
 
@@ -110,9 +112,9 @@ def compile_text(
     except SourceError as e:
         words = str(e).removeprefix(f"{path}: ").replace(str(path), shown)
         raise RefusedError(_reason(e), words) from e
-    first, first_unsupported = (
+    first, first_unsupported, first_wide = (
         str(lines[0]).replace(str(path), shown) if lines else ""
-        for lines in (report.bad_lines, report.unsupported_lines)
+        for lines in (report.bad_lines, report.unsupported_lines, report.wide)
     )
     return CompiledText(
         data,
@@ -124,6 +126,7 @@ def compile_text(
         report.ends_with_newline,
         first,
         first_unsupported,
+        first_wide,
         report.recognised.get(str(path), ""),
     )
 
@@ -517,6 +520,8 @@ def _tell(path: str, made: CompiledText) -> None:
         logger.warning(
             "list %s: %d of %d lines could not be read; first: %s", path, made.bad, made.lines, made.first
         )
+    if made.first_wide:
+        logger.warning("list %s: blocks more than is usually meant; first: %s", path, made.first_wide)
     if made.unsupported:
         # Nothing is wrong with the list, and it is so at each reading.
         logger.info(

@@ -5,6 +5,7 @@ It is compiled as any list is, in a process that ends with it, from ``own.json``
 any other list.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,8 @@ FORMAT = "sealed entries"
 """Format of ``own.json``, which no other feed has."""
 
 _HOUR = 3_600.0
+
+logger = logging.getLogger("urlward.lists")
 
 
 class UnsureError(UrlwardError):
@@ -111,6 +114,8 @@ def compiled(state: Path, key: Key, serial: int, now: float) -> bytes:
         serial: of the artifact.
         now: seconds since 1970-01-01 UTC.
 
+    What an earlier release took for an entry, and this one does not, is not in force, and the log says so.
+
     Raises:
         UrlwardError: the entries cannot be read, or one of them does not open.
     """
@@ -118,8 +123,8 @@ def compiled(state: Path, key: Key, serial: int, now: float) -> bytes:
     for entry in own_entries(state):
         try:
             compiler.add(parse_line(line_of(entry, key))[0])
-        except (EntryError, IndexError) as e:
-            raise UrlwardError(f"own entry {entry.id} is none") from e
+        except (EntryError, IndexError):
+            logger.error("own entry %s is not one of the list grammar, and is not in force", entry.id)
     return dump(compiler.finish(), key, name=NAME, serial=serial, created=int(now))
 
 

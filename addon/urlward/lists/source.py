@@ -14,8 +14,10 @@ from typing import BinaryIO
 
 from urlward.engine.artifact import HEADER_SIZE, MAGIC, read_header, wrong_length
 from urlward.engine.compiler import Compiler
+from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
 from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
+from urlward.engine.hosts import too_much
 from urlward.lists.formats import (
     AUTO,
     DEFAULTS,
@@ -89,6 +91,7 @@ class Report:
         unsupported_lines: the first of them.
         left_out: for each file of which nothing was taken on purpose, why; among `unsupported`.
         partly: number of lines of which the entries say less than the line; they are among `lines`.
+        wide: the first of the lines that block what no feed can (`urlward.engine.hosts.too_much`).
         recognised: sources that nobody said a format of, to the one that they were recognised to be of, where
             that is not the grammar.
         likely: the format that the last source with bad lines may be of; empty for none.
@@ -103,6 +106,7 @@ class Report:
     unsupported_lines: list[BadLine] = field(default_factory=list)
     left_out: list[BadLine] = field(default_factory=list)
     partly: int = 0
+    wide: list[BadLine] = field(default_factory=list)
     recognised: dict[str, str] = field(default_factory=dict)
     likely: str = ""
     ends_with_newline: bool = True
@@ -110,6 +114,11 @@ class Report:
     def so_far(self) -> "Report":
         """Copy the report, to find out what one more source adds."""
         return replace(self, bad_lines=self.bad_lines[:], unsupported_lines=self.unsupported_lines[:])
+
+    def look(self, entry: Entry, name: str, number: int) -> None:
+        """Keep a source's line by its number where its entry blocks too much."""
+        if (reason := too_much(entry)) and len(self.wide) < KEPT_ERRORS:
+            self.wide.append(BadLine(name, number, 1, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +450,8 @@ def _read_lines(
             entries += len(found)
             for entry in found:
                 add(entry)
+                if (kind := entry.kind) is Kind.DOMAIN or kind is Kind.NETWORK:
+                    report.look(entry, name, number)
     report.lines += lines
     report.entries += entries
     report.ends_with_newline = raw.endswith(b"\n")
@@ -475,6 +486,7 @@ def _read_part(
                 report.entries += len(entries)
                 for entry in entries:
                     compiler.add(entry)
+                    report.look(entry, name, each.line)
         last = each.line
     report.ends_with_newline = is_json or stream.ends_with_newline
     progress(before + stream.done)

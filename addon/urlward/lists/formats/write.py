@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from urlward.engine.entry import ALGORITHMS, strip_www
 from urlward.engine.errors import UrlError
-from urlward.engine.grammar import HOSTS_OWN_NAMES
+from urlward.engine.grammar import HOSTS_OWN_NAMES, entry_host
 from urlward.engine.url import byte_string, canonical_host, is_address, split_authority, split_url
 from urlward.lists.formats.format import NOT_UTF8, NotTakenError
 
@@ -21,7 +21,6 @@ _PLAIN_URL = re.compile(
     r"(?:/[A-Za-z0-9_\-.,~!$&'()+:;=@%/]*(?:\?[A-Za-z0-9_\-.,~!$&'()+:;=@%/?]*)?)?"
 ).fullmatch
 _PLAIN_NAME = re.compile(r"(?:[a-z0-9_\-]+\.)+(?!0x)[a-z0-9_\-]*[a-z_\-]").fullmatch
-_HOST = re.compile(r"[a-z0-9_.\-]+|\[[0-9a-f:]+\]").fullmatch
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=:[/\\]{2})").match
 _WEB = ("http", "https", "ws", "wss")
 _HEX = re.compile(r"[0-9A-Fa-f]+").fullmatch
@@ -106,7 +105,7 @@ def page(url: str) -> str:
         raise NotTakenError("not a URL: no http:// and no name with a dot", unsupported=False)
     if port == 0:
         raise NotTakenError("port 0", unsupported=False)
-    return f"{name or 'http'}://{canonical_host(host)}{'' if port is None else f':{port}'}{_escaped(target)}"
+    return f"{name or 'http'}://{entry_host(host)}{'' if port is None else f':{port}'}{_escaped(target)}"
 
 
 def file_digest(algorithm: str, digest: str) -> str:
@@ -134,7 +133,7 @@ def prefix(host: str, path: str) -> str:
     """
     if "?" in path:
         raise NotTakenError("a prefix with a query")
-    return f"http://{canonical_host(_bytes(host))}{_escaped(_bytes(path))}*"
+    return f"http://{entry_host(_bytes(host))}{_escaped(_bytes(path))}*"
 
 
 def literal(path: str) -> str:
@@ -198,10 +197,7 @@ def domain(text: str) -> str:
 def _name(text: str) -> str:
     if _PLAIN_NAME(text):
         return text
-    name = canonical_host(_bytes(text))
-    if not _HOST(name):
-        # An `=` in it would be an attribute.
-        raise NotTakenError("host has a character that no name has", unsupported=False)
+    name = entry_host(_bytes(text))
     if is_address(name) and name.strip("[]") != text.strip("[]").lower():
         raise NotTakenError("a number for a name: an address is written 192.0.2.7", unsupported=False)
     return name
