@@ -407,15 +407,21 @@ class HostDigests(dict[tuple[int, int], Collection[bytes]]):
     def __missing__(self, form: tuple[int, int]) -> Collection[bytes]:
         kind, length = form
         found: Collection[bytes] = ()
-        if kind == Kind.HOST:
-            found = (self._key.digest(host_text(self._host)),)
-        elif kind in _TEXTS and length <= len(self._labels):
-            found = (self._key.digest(_TEXTS[kind](_last_labels(self._labels, length))),)
+        beginning = _BEGINNINGS.get(kind)
+        if beginning is not None and length <= len(self._labels):
+            name = _last_labels(self._labels, length) if kind != _HOST else self._host
+            found = (self._key.digest(beginning + name),)
         self[form] = found
         return found
 
 
-_TEXTS = {Kind.DOMAIN: domain_text, Kind.NAME: name_text, MARKER: marker_text}
+_HOST = int(Kind.HOST)
+_BEGINNINGS = {
+    MARKER: marker_text(""),
+    _HOST: host_text(""),
+    int(Kind.DOMAIN): domain_text(""),
+    int(Kind.NAME): name_text(""),
+}
 
 
 def _last_labels(labels: Sequence[str], count: int) -> str:

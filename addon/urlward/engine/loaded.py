@@ -233,9 +233,10 @@ class LoadedList:
             if stop - start == 1:
                 alike = ((numbers[start], lengths[start], belows[start]),)
             elif stop - start <= BUCKET:
+                # Most of so few are unlike.
                 part = slice(start, stop)
-                alike = set(
-                    zip(numbers[part].tolist(), lengths[part].tolist(), belows[part].tolist(), strict=True)
+                alike = zip(
+                    numbers[part].tolist(), lengths[part].tolist(), belows[part].tolist(), strict=True
                 )
             else:
                 alike = self._summary(group)
@@ -252,7 +253,7 @@ class LoadedList:
                         wanted[digest] = None
             for digest in wanted:
                 if among is None or among.find(digest) >= 0:
-                    rows += table.matching(group, digest)
+                    rows += table.matching(group, digest, among)
             if forms:
                 pages.append((group, among, self._page_forms(frozenset(forms))))
         return rows, tuple(pages)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zlib import crc32
 
 from urlward.engine.compiler import FilePool
-from urlward.engine.digest import DIGEST_SIZE, PATH_END, SEGMENT_LETTERS, Key
+from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import ALGORITHMS, PDQ, Kind
 from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
 from urlward.engine.loaded import LoadedList, PageGroup
@@ -691,11 +691,7 @@ class Matcher:
             asked: the parameters that the digest is one of.
         """
         li, spared = place.list, place.spared
-        same: Sequence[int]
-        if among is not None and not (at := among.find(digest)) % DIGEST_SIZE and among.rfind(digest) == at:
-            same = (rows.start + at // DIGEST_SIZE,)
-        else:
-            same = li.table.matching(rows, digest)
+        same = li.table.matching(rows, digest, among)
         required = (Flag.NOCASE if nocase else 0) | (Flag.SUBDOMAINS if place.subdomains else 0)
         judging.left -= _ROW * len(same)
         for row in same:
