@@ -18,7 +18,7 @@ from pathlib import Path
 from urlward.lines import say
 from urlward.lists import memfd
 from urlward.plan import Plan, Service
-from urlward.process import IN_FORCE, hold_requests, module_command, take_requests, used_by
+from urlward.process import IN_FORCE, ending, hold_requests, module_command, take_requests, used_by
 from urlward.proxy.listeners import Sockets
 from urlward.proxy.notify import FOR_THE_MAIN_PROCESS
 
@@ -89,6 +89,7 @@ class Child:
         failures: ends in a row of those before it.
         due: when another is to take its place; None while it lives.
         ending: when it is killed that has been told to end; None where it has not.
+        hung: whether it was ended since it hung.
         told: what it knows of a gateway's rules.
         plan: that it has made; None where it has none to make, or not yet.
         refused: why it cannot make one.
@@ -107,6 +108,7 @@ class Child:
     failures: int = 0
     due: float | None = None
     ending: float | None = None
+    hung: bool = False
     told: object = None
     plan: Plan | None = None
     refused: str = ""
@@ -196,7 +198,7 @@ class Child:
         if self.lives and (hangs := self.hangs(awake)):
             say_of(f"{self.name} (process {self.process.pid}) {hangs}: it is ended")
             self.process.kill()
-            self.ready = False
+            self.ready, self.hung = False, True
 
     def replaced(self) -> "Child":
         """The child, or its replacement where it has ended and one is due."""
@@ -208,10 +210,9 @@ class Child:
             self.ready = False
             self.failures = 0 if self.served and now - self.started > STEADY else self.failures + 1
             self.due = now + BACKOFF[min(self.failures, len(BACKOFF) - 1)]
-            say_of(
-                f"{self.name} (process {self.process.pid}) ended with {self.process.returncode}; "
-                "a new one takes its place"
-            )
+            code = self.process.returncode
+            how = f"ended with {code}" if self.hung else ending(code)
+            say_of(f"{self.name} (process {self.process.pid}) {how}; a new one takes its place")
         if now < self.due:
             return self
         try:

@@ -41,7 +41,7 @@ from urlward.plan import (
     Plan,
     Service,
 )
-from urlward.process import take_requests
+from urlward.process import ending, take_requests
 from urlward.proxy import notify
 from urlward.proxy.child import (
     BACKOFF,
@@ -182,10 +182,8 @@ class Supervisor:
                     return OK
                 if first.process.returncode > 0:
                     return first.process.returncode  # and it has said why
-                say_of(
-                    f"urlward: {first.name} (process {first.process.pid}) ended with "
-                    f"{first.process.returncode} before it served"
-                )
+                how = ending(first.process.returncode)
+                say_of(f"urlward: {first.name} (process {first.process.pid}) {how} before it served")
                 return ERROR
             if first.refused:
                 say_of(f"urlward: {first.refused}")
