@@ -14,6 +14,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import dns.exception
+import dns.message
+import dns.rrset
 import pytest
 
 from conftest import free_port, listening
@@ -240,6 +243,24 @@ def test_a_gateways_kernel(
     kernel = found(capsys, config, 1)["kernel"]
     assert "net.ipv4.ip_forward is 0" in [each.text for each in kernel]
     assert kernel[-1].advice == "sudo urlward doctor"
+
+
+def test_a_nat64_prefix_that_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answered(query: dns.message.Message, host: str, **_: Any) -> dns.message.Message:
+        if host != "192.0.2.53":
+            raise dns.exception.Timeout
+        response = dns.message.make_response(query)
+        told = ("64:ff9b::192.0.0.170", "2001:db8:64::192.0.0.171")
+        response.answer.append(dns.rrset.from_text("ipv4only.arpa.", 60, "IN", "AAAA", *told))
+        return response
+
+    monkeypatch.setattr("dns.query.udp", answered)
+    gateway: dict[str, Any] = {"interfaces": ["lan0"], "dns": {"resolvers": ["192.0.2.54", "192.0.2.53"]}}
+    assert not list(doctor._nat64(Config.model_validate({"gateway": gateway})))
+    (one,) = doctor._nat64(Config.model_validate({"gateway": gateway | {"steer": True}}))
+    assert "with 2001:db8:64::/96, which gateway.nat64" in one.text
+    named = {"steer": True, "nat64": ["2001:db8:64::/96", "64:ff9b::/96"]}
+    assert not list(doctor._nat64(Config.model_validate({"gateway": gateway | named})))
 
 
 def test_who_is_at_the_socket_for_hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from engine.support import key, load_lines
 from urlward.engine.matcher import Matcher
-from urlward.engine.nat64 import WELL_KNOWN, Nat64, nat64_prefix
+from urlward.engine.nat64 import WELL_KNOWN, Nat64, nat64_prefix, prefixes_in
 
 # RFC 6052 section 2.4.
 TABLE = {
@@ -24,6 +24,8 @@ def test_forms(prefix: str, form: str) -> None:
     nat64, address = Nat64([prefix, prefix]), IPv4Address("192.0.2.33")
     assert list(nat64.addresses(address)) == [IPv6Address(form)]
     assert nat64.inner(IPv6Address(form)) == address
+    told = [*nat64.addresses(IPv4Address("192.0.0.170")), *nat64.addresses(IPv4Address("192.0.0.171"))]
+    assert prefixes_in([*told, IPv6Address("2001:db8::1")]) == set(nat64.prefixes)
     assert nat64.inner(IPv6Address("2001:db9::1")) is None
     for length in range(33):
         network = IPv4Network((address, length), strict=False)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -136,6 +137,7 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         "certificate": lambda: _authority(config),
         "lists": lambda: _lists(config),
         "kernel": lambda: _kernel(config),
+        "NAT64": lambda: _nat64(config),
         "fleet": lambda: _fleet(config),
         "hook": lambda: _hook(config),
         "pictures": lambda: _pictures(config),
@@ -369,6 +371,31 @@ def _kernel(config: Config) -> Iterator[Finding]:
         return
     Nft().check(rules(made.plan))
     yield _ok(about, "it takes the gateway's rules")
+
+
+def _nat64(config: Config) -> Iterator[Finding]:
+    """Prefixes by which the resolvers translate (RFC 7050), beside those that are steered."""
+    gateway = config.gateway
+    if not (gateway.interfaces and gateway.steer):
+        return
+    import dns.exception
+    import dns.message
+    import dns.query
+    import dns.rdatatype
+
+    from urlward.dns.resolver_addresses import SYSTEM, resolvers
+    from urlward.engine.nat64 import nat64_prefix, prefixes_in
+    from urlward.gateway.system import own_addresses
+
+    asked, addresses = dns.message.make_query("ipv4only.arpa", "AAAA"), []
+    for one in resolvers(gateway.dns.resolvers, own_addresses(), gateway.dns.port, SYSTEM):
+        with suppress(dns.exception.DNSException, OSError):  # whether they answer is no matter of this
+            answer = dns.query.udp(asked, one.host, timeout=gateway.dns.timeout, port=one.port)
+            sets = [found for found in answer.answer if found.rdtype == dns.rdatatype.AAAA]
+            addresses += [IPv6Address(data.address) for found in sets for data in found]
+    for prefix in sorted(prefixes_in(addresses) - set(map(nat64_prefix, gateway.nat64))):
+        advice = "name it there: what clients translate by it themselves, and listed IPv4 addresses, pass"
+        yield _wrong("NAT64", f"resolvers answer with {prefix}, which gateway.nat64 does not name", advice)
 
 
 def _fleet(config: Config) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ WELL_KNOWN = "64:ff9b::/96"
 """The prefix that means the same everywhere (RFC 6052 section 2.1)."""
 
 _LENGTHS = (32, 40, 48, 56, 64, 96)
+_IPV4_ONLY = (IPv4Address("192.0.0.170"), IPv4Address("192.0.0.171"))
 _BEHIND_U = (1 << 56) - 1
 _U = 0xFF << 56
 """Bits 64 to 71 of an address, which are zero, and no part of the IPv4 address."""
@@ -69,6 +70,17 @@ class Nat64:
                     value = (value >> 64 << 56 | value & _BEHIND_U) >> (88 - before)
                 return IPv4Address(value & 0xFFFFFFFF)
         return None
+
+
+def prefixes_in(addresses: Iterable[IPv6Address]) -> set[IPv6Network]:
+    """Prefixes under which a resolver gives the addresses of ``ipv4only.arpa`` (RFC 7050 section 3)."""
+    return {
+        prefix
+        for address in addresses
+        for length in _LENGTHS
+        if not int((prefix := IPv6Network((address, length), strict=False)).network_address) & _U
+        and Nat64([str(prefix)]).inner(address) in _IPV4_ONLY
+    }
 
 
 NO_NAT64 = Nat64(())
