@@ -13,7 +13,7 @@ from records.support import an_event, in_the_heap
 from urlward.assignments import retention, schema
 from urlward.assignments.formats import ReadOptions
 from urlward.assignments.importing import follow, import_file
-from urlward.assignments.interval import MOST_APART, AssignmentError, SightingKind
+from urlward.assignments.interval import MOST_APART, AssignmentError, SightingKind, ms_text
 from urlward.assignments.radacct import import_radacct
 from urlward.assignments.retention import (
     first_purge,
@@ -25,7 +25,7 @@ from urlward.assignments.retention import (
     release_assignments,
 )
 from urlward.assignments.store import AssignmentStore, KeepingNode
-from urlward.assignments.who import WhoQuestion, who
+from urlward.assignments.who import WhoQuestion, answer_fields, answer_lines, who
 from urlward.config.records import RecordsTable
 from urlward.records import sql
 from urlward.records.holds import Evidence
@@ -405,6 +405,11 @@ def test_what_was_ambiguous_stays_so_as_one_of_both_is_deleted(
     assert asked("192.0.2.8", 52, 5000) == ("ambiguous", [("carla", "DELETED")])
     # Who had it all the time, and what is held, is known as before.
     assert asked(A, 106, 5000) == ("one", [("berta", "TOLD")])
+    # That nobody is known is not to be taken for that there was nobody.
+    gone, later = (who(store, WhoQuestion("192.0.2.9", None, at(days * DAYS))) for days in (5, 11))
+    assert answer_lines(gone)[1].endswith(f": what ended before {ms_text(at(10 * DAYS))} is deleted")
+    assert answer_fields(gone)["deleted_before"] == ms_text(at(10 * DAYS))
+    assert (answer_lines(later)[1][-8:], answer_fields(later)["deleted_before"]) == ("is known", None)
     hold_assignments(store, "REF", at(99 * DAYS), [("192.0.2.8", 0, at(52))])
     assert asked("192.0.2.8", 52, 5000) == ("one", [("carla", "TOLD")])
 

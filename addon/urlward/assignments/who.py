@@ -68,11 +68,13 @@ class WhoAnswer:
         question: that was asked.
         candidates: in order of their beginnings.
         missing: what is not read of logs that were rotated, and may say otherwise; with the source's name.
+        deleted: time before which what had ended is deleted, in ms; 0 where it lies before what is asked.
     """
 
     question: WhoQuestion
     candidates: tuple[Holder, ...]
     missing: tuple[tuple[str, Gap], ...] = ()
+    deleted: int = 0
 
     @property
     def verdict(self) -> Literal["one", "none", "ambiguous"]:
@@ -119,7 +121,7 @@ def who(store: AssignmentStore, question: WhoQuestion) -> WhoAnswer:
         raise AssignmentError(str(e)) from e
     names = store.sources() if missing else {}
     told = [(names[gap.source].name, gap) for gap in gaps if gap in missing]
-    return WhoAnswer(question, tuple(candidates), tuple(told))
+    return WhoAnswer(question, tuple(candidates), tuple(told), deleted if deleted > since else 0)
 
 
 def _found(
@@ -220,6 +222,7 @@ def answer_fields(answer: WhoAnswer) -> dict[str, Any]:
         "at": ms_text(question.at),
         "tolerance": question.tolerance / 1000,
         "answer": answer.verdict,
+        "deleted_before": ms_text(answer.deleted) if answer.deleted else None,
         "missing": [{"source": name} | gap.fields() for name, gap in answer.missing],
         "candidates": [
             _fields(one.interval) | ({"via": _fields(one.via)} if one.via else {})
@@ -237,7 +240,8 @@ def answer_lines(answer: WhoAnswer) -> list[str]:
         f"clocks may be {question.tolerance / 1000:g} s apart"
     ]
     if answer.verdict == "none":
-        lines.append("nobody: no assignment of that time is known")
+        gone = f": what ended before {ms_text(answer.deleted)} is deleted" if answer.deleted else ""
+        lines.append(f"nobody: no assignment of that time is known{gone}")
     elif answer.verdict == "ambiguous":
         subscribers = {candidate.interval.subscriber for candidate in answer.candidates}
         several = f"{len(subscribers)} subscribers" if len(subscribers) > 1 else "one subscriber, or nobody"
