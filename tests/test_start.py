@@ -7,12 +7,12 @@ import pytest
 
 PROGRAM = """
 import sys
-from urlward import start
+from urlward import process, start
 
 def chosen():
     sys.exit("imported" if "urlward.cli" in sys.modules else "not yet")
 
-start.choose_allocator = chosen
+process.choose_allocator = chosen
 start.main()
 """
 
@@ -38,16 +38,21 @@ def test_the_supervisor_imports_next_to_nothing() -> None:
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["check", "-"], ["run"]])
+@pytest.mark.parametrize(
+    ("arguments", "module"),
+    [(["check", "-"], "urlward.process"), (["check", "-"], "urlward.cli"), (["run"], "urlward.supervise")],
+)
 @pytest.mark.parametrize("ignored", [False, True])
-def test_an_interrupt_at_its_imports_is_no_traceback(arguments: list[str], ignored: bool) -> None:
+def test_an_interrupt_at_its_imports_is_no_traceback(
+    arguments: list[str], module: str, ignored: bool
+) -> None:
     program = (
         "import os, signal, sys\n"
         f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from urlward.start import main\n"
         "class Interrupt:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name in ('urlward.cli', 'urlward.supervise'):\n"
+        f"        if name == {module!r}:\n"
         "            os.kill(os.getpid(), signal.SIGINT)\n"
         "            sys.exit(3)\n"
         "sys.meta_path.insert(0, Interrupt())\n"

@@ -4,8 +4,6 @@ import os
 import signal
 import sys
 
-from urlward.process import ALLOCATOR, best_allocator, choose_allocator, hold_requests
-
 _SAID_AT_ONCE = {"-h", "--help", "--check"}
 """Flags of ``run`` by which nothing is run."""
 
@@ -16,6 +14,8 @@ def main() -> None:
     interrupts = signal.getsignal(signal.SIGINT)
     if interrupts is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from urlward.process import ALLOCATOR, best_allocator, choose_allocator, hold_requests
+
     if sys.argv[1:2] == ["run"]:
         hold_requests()
         # By which others open their logs anew: who sends it does not mean to end the filter.

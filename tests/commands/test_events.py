@@ -249,6 +249,8 @@ def test_what_cannot_be_asked(tmp_path: Path, config: str, monkeypatch: pytest.M
     for name in ("list", "category", "client", "entry", "group", "reference"):
         with pytest.raises(UrlwardError, match=rf"^(--)?{name}: "):
             run("--config", config, f"--{name}", "")
+        with pytest.raises(UrlwardError, match=rf"^(--)?{name}: "):
+            run("--config", config, f"--{name}", "a\udcffb")
     for limit in ("0", "9" * 30):
         with pytest.raises(UrlwardError, match=r"^--limit: "):
             run("--config", config, "--limit", limit)

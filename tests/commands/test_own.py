@@ -64,6 +64,12 @@ def test_what_is_wide_is_added_by_who_is_sure(own: Callable[..., int], tmp_path:
     assert own("add", "10.0.0.0/16", "--sure") == 0
 
 
+def test_an_end_of_a_variable_that_is_not_set_is_none(own: Callable[..., int], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        own("add", "a.example", "--expires", "")
+    assert not own_entries(tmp_path / "state")
+
+
 def test_without_a_state_folder_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "u.toml").write_text("workers = 1\n")
     with pytest.raises(UrlwardError, match="has no own entries"):

@@ -329,7 +329,7 @@ def test_formula(urlward: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str
     with pytest.raises(AssignmentError, match=r"^formula: "):
         urlward("assignments", "formula", "100.64.0.1/24", "198.51.100.0/30", "--ports", "5", "--source", "n")
     for when in ("--from", "--to"):
-        with pytest.raises(AssignmentError, match=r"^formula: "):
+        with pytest.raises(AssignmentError, match=rf"^formula: {when}: '' is not a time"):
             urlward("assignments", *formula, when, "")
     with pytest.raises(AssignmentError, match=r"^source: a name of"):
         urlward("assignments", "formula", "100.64.0.0/24", "203.0.113.0/30", "--ports", "5", "--source", "")

@@ -183,6 +183,11 @@ def test_the_mode_upstream_asks_too(tmp_path: Path, raw: RawOrigin) -> None:
             ["--set", "proxyauth=a:b", "--mode", "transparent"],
             "asked for a password in the mode transparent",
         ),
+        (
+            'users = "users.htpasswd"',
+            ["--mode", "reverse:http://origin.example"],
+            "urlward.toml:2: proxy.users: nobody is asked for a password in the mode reverse:http://origin.example",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_used(tmp_path: Path, table: str, flags: list[str], said: str) -> None:

@@ -342,13 +342,20 @@ def _url_in(file: Path) -> str:
         raise AssignmentError(f"{e}: needed, a file with the database's URL") from e
 
 
+def _moment(name: str, text: str | None, absent: int) -> int:
+    try:
+        return absent if text is None else to_ms(text)
+    except ValueError as e:
+        raise AssignmentError(f"--{name}: {text!r} is not a time such as 2026-11-24T12:00:03Z") from e
+
+
 def _formula(args: argparse.Namespace) -> int:
     from urlward.assignments.deterministic import Formula, add_formula
 
     try:
         formula = Formula(
             IPv4Network(args.inside), IPv4Network(args.outside), args.ports, args.first_port,
-            0 if args.start is None else to_ms(args.start), FOREVER if args.end is None else to_ms(args.end),
+            _moment("from", args.start, 0), _moment("to", args.end, FOREVER),
         )  # fmt: skip
     except (ValueError, AssignmentError) as e:
         raise AssignmentError(f"formula: {e}") from e

@@ -20,6 +20,7 @@ from urlward.config import Config, configured
 from urlward.engine.dates import time_text
 from urlward.engine.errors import UrlwardError
 from urlward.objections.objections import decline, grant, read_objections, row
+from urlward.options import given_text
 from urlward.policy.allows import (
     Allow,
     add_allow,
@@ -53,7 +54,7 @@ def add_own_commands(command: Command) -> None:
     add.add_argument("--allow", action="store_true", help="excuse it, as @@ does")
     add.add_argument("--category", default="", metavar="NAME", help="of the entry")
     add.add_argument("--note", default="", metavar="TEXT", help="kept in the record; without the host's name")
-    add.add_argument("--expires", default="", metavar="DATE", help="last day in force")
+    add.add_argument("--expires", type=given_text, metavar="DATE", help="last day in force")
     add.add_argument("--sure", action="store_true", help="although it blocks more than is usually meant")
     add.add_argument("--json", action="store_true", help="as a JSON object")
 
@@ -92,7 +93,7 @@ def _add(args: argparse.Namespace) -> int:
     config, state = _of_filter(args, _NO_OWN)
     made = draft(
         typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
-        note=args.note, expires=args.expires,
+        note=args.note, expires=args.expires or "",
     )  # fmt: skip
     try:
         added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))

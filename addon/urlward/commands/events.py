@@ -125,6 +125,8 @@ def _query(args: argparse.Namespace, now: float) -> EventQuery:
         if value == "":
             # Such as of a variable that is not set: without it, it would be everybody's events.
             raise UrlwardError(f"--{name}: is empty")
+        if value and not value.isprintable():  # bytes that are no text, which no store takes
+            raise UrlwardError(f"--{name}: {value!r}: no event has that")
     if args.client is not None:
         try:
             equal["client"] = kept_client(args.client)

@@ -150,14 +150,23 @@ class Preflight:
         elif name == "proxyauth":
             if self._config.proxy.users is not None:
                 yield "the key proxy.users says who may use the proxy: take one of them"
-            for spec in self._settings.modes:
-                with suppress(ValueError):
-                    if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
-                        yield f"nobody is asked for a password in the mode {spec}: use the key proxy.users"
+            for spec in self._unasked():
+                yield f"nobody is asked for a password in the mode {spec}: use the key proxy.users"
+
+    def _unasked(self) -> list[str]:
+        """The modes in which no client is asked for a password."""
+        found = []
+        for spec in self._settings.modes:
+            with suppress(ValueError):
+                if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
+                    found.append(spec)
+        return found
 
     def _proxy(self) -> Iterator[Problem]:
         if self._config.proxy.users is not None:
             users = Path(self._config.proxy.users)
+            if (unasked := self._unasked()) and len(unasked) == len(self._settings.modes):
+                yield Problem("proxy.users", f"nobody is asked for a password in the mode {unasked[0]}")
             yield from self._usable("proxy.users", lambda: read_users(users))
 
     def _modes(self) -> Iterator[Problem]:
