@@ -242,9 +242,7 @@ class Hosts:
 
     def _state(self, host: str) -> HostState:
         """The lists' state of a canonical host."""
-        if not is_address(host) and not any(li.sieve.may_list_host(host) for li in self._lists):
-            return QUIET
-        return self._listed_state(host)
+        return QUIET if self._are_quiet(host) else self._listed_state(host)
 
     def _listed_state(self, host: str) -> HostState:
         """`_state` of a host that something may be listed on."""

@@ -47,17 +47,6 @@ class Sieve(NamedTuple):
         names = self.names
         return names is None or not names.isdisjoint(map(crc32, host.encode().split(b".")))
 
-    def may_list_host(self, host: str) -> bool:
-        """False where no entry is on this canonical host or a domain above it."""
-        if len(host) > _LONG_HOST or self.may_list_name(host):
-            return True
-        domain = host.encode()
-        while domain:
-            if may_list_domain(self.bits, crc32(domain)):
-                return True
-            domain = domain.partition(b".")[2]
-        return False
-
 
 class Sieves:
     """Sieves of several lists, asked at once.
