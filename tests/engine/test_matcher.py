@@ -776,6 +776,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/a/noext", "/x/../_next/data/Z1/a/noext%2ejson/"),
         ("/b/noext", "/b/_next/data/Z1/noext.json"),
         ("/q?id=5", "/_next/data/Z1/q.json?id=5"),
+        ("/index", "/_next/data/Z1/index/index.json"),
+        ("/index/noext", "/_next/data/Z1/index/index/noext.json"),
         ("/a/noext", "/a/noext.txt?_rsc=1x2"),
         ("/q?id=5", "/q/index.txt?id=5&_rsc=1x2"),
         ("/noext", "/noext/__next._full.txt"),

@@ -860,6 +860,8 @@ def _with_blanks(target: str) -> str:
     One at the end would then be left out, and is so where it is behind a file: the page `/C++` is not `/C`.
     """
     path, mark, query = target.partition("?")
+    if "+" not in path and "%2" not in path:
+        return target
     end = _PLUSES_AT_END(path)
     if end is not None and not _is_file(path[: end.start()]):
         mark, path = f"{end[0]}{mark}", path[: end.start()]
@@ -988,15 +990,18 @@ def _page_of_data(path: str, query: str) -> str | None:
         return head
     if name.endswith(".html__data"):
         return page.removesuffix("__data")
-    base, found, page = page.partition("/_next/data/")
-    if found:  # behind the id of what was built
+    base, next_data, page = page.partition("/_next/data/")
+    if next_data:  # behind the id of what was built
         _, found, page = page.partition("/")
-        page = page.removeprefix("index/")
     elif name == "page-data":  # Gatsby
         base, found, page = head.partition("/page-data/")
+    else:
+        return None
     if not found:
         return None
-    return base if page == "index" else f"{base}/{page}"
+    if page == "index":
+        return base
+    return f"{base}/{page.removeprefix('index/') if next_data else page}"
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
