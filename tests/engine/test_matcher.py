@@ -423,8 +423,17 @@ def test_an_excuse_by_a_path_is_for_any_spelling_of_it() -> None:
     found = matcher("a.test", "@@http://a.test/get?f=/ok/x")
     for query in ("f=/ok/x", "f=ok//x&y=/", "f=/ok/x&f=ok/x"):
         assert found.check("a.test", f"/get?{query}").action == "allow"
-    for query in ("f=/ok/x&f=/y", "f=/ok", "f=/ok/x/../y"):
+    # The last are `y` to what takes a number from the beginning of a value, or its first segment.
+    for query in ("f=/ok/x&f=/y", "f=/ok", "f=/ok/x/../y", "f=y/../ok/x", "f=/ok/x&f=/y/../ok/x"):
         assert found.check("a.test", f"/get?{query}").blocked
+
+
+def test_an_excuse_by_a_path_without_a_name_is_for_the_only_one() -> None:
+    found = matcher("a.test", "@@http://a.test/get?/ok/x")
+    for query in ("/ok/x", "ok//x/&y", "/ok/x=1"):
+        assert found.check("a.test", f"/get?{query}").action == "allow", query
+    for query in ("/y&/ok/x", "/ok/x&/y=1", "/y/../ok/x"):
+        assert found.check("a.test", f"/get?{query}").blocked, query
 
 
 def test_case_of_an_excuse_by_a_parameter() -> None:

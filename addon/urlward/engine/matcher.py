@@ -899,9 +899,9 @@ class _Judging(Work):
         """Whether a query, of which these are the parameters, plainly has each name once."""
         known = self._names_once
         if known is None or known[:2] != (query, len(params)):
-            once = has_plain_parameters(query) is not None and len(
-                {param.partition("=")[0].lower() for param in params.values()}
-            ) == len(params)
+            names = {param.partition("=")[0].lower() for param in params.values()}
+            # Of paths, which may have no name, `name_and_value` knows more.
+            once = bool(has_plain_parameters(query)) and "/" not in query and len(names) == len(params)
             known = self._names_once = query, len(params), once
         return known[2]
 

@@ -1255,24 +1255,28 @@ def request_parameters(query: str) -> frozenset[str]:
 def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
     """What origins may hold against each other of a parameter of `request_parameters`.
 
-    Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``.
+    Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``, and one
+    path without a name of the next. A value with dot segments is another than without: ``7/../5`` is 7 as a
+    number.
     """
-    if "/" in parameter and (spellings := _paths(parameter)):
-        parameter = spellings[-1]
-    name, _, value = parameter.partition("=")
+    name, equals, value = parameter.partition("=")
+    if "/" in parameter and (spellings := _paths(parameter, dots=False)):
+        name, value = (name, spellings[-1].partition("=")[2]) if equals else ("", spellings[-1])
     if ("[" in name or "]" in name) and (match := _NESTED_NAME(name)):
         name = match[1]
     return name.lower(), value.lower() if nocase else value
 
 
-def _paths(parameter: str) -> tuple[str, ...]:
+def _paths(parameter: str, *, dots: bool = True) -> tuple[str, ...]:
     """A parameter whose value, or name where it has no value, is a path, with that as programs find a file or
-    a page by it: without dot segments and empty ones, with a slash in front and without, and at the end, too,
-    only if it has one. The shortest is the last."""
+    a page by it: without empty segments, nor with `dots` dot segments, with a slash in front and without, and
+    at the end, too, only if it has one. The shortest is the last."""
     name, equals, value = parameter.partition("=")
     if not equals:
         name, value = "", name
-    path = _without_dots(_SLASHES.sub("/", f"/{value}"), merge=False)
+    path = _SLASHES.sub("/", f"/{value}")
+    if dots:
+        path = _without_dots(path, merge=False)
     if "/" not in value or path == "/":
         return ()
     ends = (path, path[:-1]) if path[-1] == "/" else (path,)
