@@ -903,15 +903,16 @@ class TestProcess:
     @pytest.mark.parametrize("closed", CLOSE)
     def test_a_closed_stream(self, source: Path, closed: str) -> None:
         shell = f'"$@" {CLOSE[closed]}'
-        arguments = [*COMMAND, "check", "--list", str(source), "b.example", "-"]
-        done = subprocess.run(
-            ["/bin/sh", "-c", shell, "sh", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 1
-        assert done.stderr == b""
+        for arguments, code in (("check", "--list", source, "b.example", "-"), 1), (("import", source), 0):
+            done = subprocess.run(
+                ["/bin/sh", "-c", shell, "sh", *COMMAND, *map(str, arguments)],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+            )
+            assert done.returncode == code
+            assert b"bad lines" not in done.stdout, "what goes to standard error is among no output"
+            assert (b"" if code else b"bad lines") in done.stderr or closed == "stderr"
 
     def test_a_terminal_that_knows_ascii_alone(self, source: Path) -> None:
         environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}

@@ -117,13 +117,15 @@ def open_standard_streams() -> None:
     One that another program has left not to wait is to wait again: what is not there yet would be its end,
     and what a slow reader has no room for would be lost, without a word.
     """
-    for number in range(3):
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
             # The lowest number that is free; children have it too.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         os.set_blocking(number, True)
+        if getattr(sys, name) is None:  # or what is printed as an error would be among the output
+            setattr(sys, name, io.TextIOWrapper(io.FileIO(number, "w" if number else "r", closefd=False)))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name or URL need not be text, nor the terminal know all letters.

@@ -27,6 +27,7 @@ def entry(line: str) -> Entry:
         ("www.example.test", Entry(Kind.DOMAIN, "www.example.test")),
         ("EXAMPLE.Test.", Entry(Kind.DOMAIN, "example.test")),
         ("bücher.test", Entry(Kind.DOMAIN, "xn--bcher-kva.test")),
+        ("alte-bücher.test", Entry(Kind.DOMAIN, "xn--alte-bcher-feb.test")),
         ("0.0.0.0 example.test", Entry(Kind.HOST, "example.test")),
         ("0.0.0.0 www.example.test", Entry(Kind.HOST, "www.example.test")),
         ("@@0.0.0.0 example.test", Entry(Kind.HOST, "example.test", allow=True)),

@@ -64,6 +64,7 @@ def test_what_wordpress_makes_a_listed_slug_of_is_blocked(marks: dict[int, str],
         ("http://p.test/listed.page/", "/listed-page/"),
         ("http://p.test/index/b/", "/index/B/"),
         ("http://p.test/index/abcd/", "/index/ABCD/"),
+        ("http://p.test/index/ж/", "/index/%D0%96/"),
         ("http://p.test/", "/0/"),
         ("http://p.test/", "/page/1/"),
         # A user, or a scope of npm.

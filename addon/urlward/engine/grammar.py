@@ -343,11 +343,13 @@ def entry_host(name: str) -> str:
 
 
 def _is_typeset(label: str) -> bool:
-    """Whether the Unicode of a label has quotes, brackets or dashes, which RFC 5892 has in no name."""
+    """Whether the Unicode of a label has quotes, brackets or dashes, which RFC 5892 has in no name; a hyphen
+    is a dash as well, and is in many."""
     if not label.startswith("xn--"):
         return False
     with suppress(UnicodeError):
-        return not _TYPESET.isdisjoint(map(unicodedata.category, label[4:].encode().decode("punycode")))
+        text = label[4:].encode().decode("punycode").replace("-", "")
+        return not _TYPESET.isdisjoint(map(unicodedata.category, text))
     return False
 
 

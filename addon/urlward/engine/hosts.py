@@ -135,6 +135,13 @@ class HostState(NamedTuple):
     said: tuple[Verdict, ...] = ()
     """The verdicts of the rules that hold for each port and at any time."""
 
+    def is_of(self, host: str) -> bool:
+        """Whether all pages here are pages on a host as well."""
+        return all(
+            f".{host}".endswith(f".{place.host}") if place.subdomains else strip_www(host) == place.host
+            for place in self.places
+        )
+
 
 QUIET = HostState((), ())
 ALL_QUIET: tuple[HostState, ...] = (QUIET,)

@@ -287,9 +287,12 @@ class Matcher:
         self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
-        path, query, _, script, _ = reading
+        path, query, _, script, _, host = reading
         verdicts: list[Verdict] = []
         for state in states:
+            if host and not state.is_of(host):
+                verdicts.append(PASS)
+                continue
             verdict = self._check_state(state, path, query, script, judging, decide)
             verdicts.append(verdict)
             if verdict.action == "block":
@@ -896,9 +899,9 @@ class _Judging(Work):
         """Whether a query, of which these are the parameters, plainly has each name once."""
         known = self._names_once
         if known is None or known[:2] != (query, len(params)):
-            once = has_plain_parameters(query) is not None and len(
-                {param.partition("=")[0].lower() for param in params.values()}
-            ) == len(params)
+            names = {param.partition("=")[0].lower() for param in params.values()}
+            # Of paths, which may have no name, `name_and_value` knows more.
+            once = bool(has_plain_parameters(query)) and "/" not in query and len(names) == len(params)
             known = self._names_once = query, len(params), once
         return known[2]
 

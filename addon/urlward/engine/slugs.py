@@ -14,7 +14,7 @@ from urllib.parse import unquote_to_bytes
 from urlward.engine.url import byte_string
 
 _LEAST = 5
-"""Characters of the last segment: `/b/` and `/B/` are two pages of an index by letter."""
+"""Bytes of the last segment: `/b/` and `/B/`, or `/ж/` and `/Ж/`, are two pages of an index by letter."""
 _MOST = 200
 """Characters of a segment that WordPress looks at."""
 
@@ -69,8 +69,9 @@ def slug_path(path: str) -> str:
     text = unquote_to_bytes(text).decode("latin-1").translate(_MADE)
     if not text.isascii():
         # Letters that are not escaped are in lower case, too, and bytes that are not UTF-8 are marks.
-        text = byte_string(text.encode("latin-1").decode(errors="ignore").lower()).translate(_ESCAPES)
+        text = byte_string(text.encode("latin-1").decode(errors="ignore").lower())
     text = _DASHES("-", text).replace("-/", "/").replace("/-", "/")
     text = _ONE_DIGIT(r"0\1", text)
     last = len(text) - text.rfind("/", 0, -1) - len("//")
+    text = text.translate(_ESCAPES)
     return text if last >= _LEAST and _is_listable(text) else ""

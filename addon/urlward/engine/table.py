@@ -131,7 +131,7 @@ class RowTable(_Attributes):
         return bytes(self._digests[start * DIGEST_SIZE : end * DIGEST_SIZE])
 
     def matching(self, group: range, digest: bytes, among: bytes | None = None) -> range:
-        """The rows of a group, sorted by digest, that have this one; `among` is what `digests` says."""
+        """The rows of a group, which are sorted by digest, that have this one; `among` is of `digests`."""
         start, end = low, high = group.start, group.stop
         if among is not None and not (at := among.find(digest)) % DIGEST_SIZE and among.rfind(digest) == at:
             return range(start + at // DIGEST_SIZE, start + at // DIGEST_SIZE + 1)
