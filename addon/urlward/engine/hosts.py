@@ -67,6 +67,7 @@ def is_suffix(host: str) -> bool:
     return (
         "." not in host
         or host in rules
+        or f"*.{host}" in rules
         or (f"*.{host.partition('.')[2]}" in rules and f"!{host}" not in rules)
     )
 
