@@ -224,6 +224,39 @@ def test_two_readers_of_one_source(store: AssignmentStore, tmp_path: Path) -> No
     assert (shown["rows"], shown["skipped"]) == (5, 1)
 
 
+def test_one_that_others_write_beside_all_the_time_comes_to_its_end(
+    sqlite_store: AssignmentStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a rotated log that is imported while the next one is followed."""
+    monkeypatch.setattr(importing, "_BLOCK", 1 << 14)
+    path, live = tmp_path / "a.csv", tmp_path / "live.csv"
+    path.write_text(HEADER + "".join(row(n) for n in range(400)))
+    live.write_text(HEADER)
+    source = sqlite_store.source("csv", "csv", str(live))
+    parsed, written = 0, 0
+    lines_in = importing.FileReader._lines_in
+
+    def slowly(self: importing.FileReader, data: bytes) -> Any:
+        nonlocal parsed, written
+        parsed += len(data) if self._path == path else 0
+        if parsed > 4000:  # as much as is read until the other writes again
+            parsed, written = 0, written + 1
+            assert written < 50
+            with live.open("a") as file:
+                file.write(row(1000 + written))
+            import_file(sqlite_store, source, live, ReadOptions(), lambda: START / 1000)
+        return lines_in(self, data)
+
+    reader = importing.FileReader(sqlite_store, source, path, ReadOptions(), lambda: START / 1000)
+    monkeypatch.setattr(importing.FileReader, "_lines_in", slowly)
+    try:
+        assert reader.read().rows == 400
+    finally:
+        reader.close()
+    (shown,) = sqlite_store.status()
+    assert shown["rows"] == 400 + written
+
+
 def test_who_follows_reads_nothing_that_another_has_read(
     sqlite_store: AssignmentStore, tmp_path: Path
 ) -> None:
@@ -239,6 +272,17 @@ def test_who_follows_reads_nothing_that_another_has_read(
     assert tail.rows() == 0
     (shown,) = sqlite_store.status()
     assert shown["rows"] == 3
+
+
+def test_an_export_with_nothing_in_it_yet_misses_none_before_it(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """As a log does that was rotated before it was read to its end."""
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + rows(1))
+    read(sqlite_store, "csv", path)
+    path.write_text(HEADER)
+    assert next(Tail(sqlite_store, path).looks).left == 0
 
 
 def test_files_are_read_in_order(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

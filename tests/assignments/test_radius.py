@@ -170,11 +170,12 @@ def record(status: str, seconds: int, user: str = "anna", session: str = "s1", *
     [
         ([record("Start", 0), record("Stop", 100)], [("anna", 0, 100, "TOLD")]),
         ([record("Stop", 100, Acct_Session_Time="60")], [("anna", 40, 100, "TOLD")]),
-        # What is longer than all time says nothing of the beginning.
+        # What is longer than all time, or less than none, says nothing of the beginning.
         (
             [record("Start", 0), record("Stop", 100, Acct_Session_Time=str(2**32 - 1))],
             [("anna", 0, 100, "TOLD")],
         ),
+        ([record("Interim-Update", 0, Acct_Session_Time=str(-(2**70)))], [("anna", 0, None, "NONE")]),
         # An end need not name what the session had.
         ([record("Start", 0), record("Stop", 100, Framed_IP_Address="")], [("anna", 0, 100, "TOLD")]),
         (

@@ -798,6 +798,23 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/_.data"),
         ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
+        # Next.js, Vercel, Amplify, Netlify, Astro, Nuxt and Cloudflare, which give a picture in another size
+        ("/i/a.jpg", "/_next/image?url=%2Fi%2Fa.jpg&w=640&q=75"),
+        ("/i/a.jpg", "/b/_next/image/?w=1&u%72l=/i/a.jpg"),
+        ("/i/a.jpg", "/_next/image?url=%2Fx%2F..%2Fi%2F%2561.jpg%23x&w=1"),
+        ("/i/b%20c.jpg", "/_next/image?url=/i/b+c.jpg%20&w=1"),
+        ("/i/a.jpg", "/_next/image?url=https%3A%2F%2Fwww.p.test%3A443%2Fi%2Fa.jpg%3Fx"),
+        ("/q?id=5", "/_next/image?url=%2Fq%3Fid%3D5"),
+        ("/i/a.jpg", "/_vercel/image?url=/i/a.jpg"),
+        ("/i/a.jpg", "/_amplify/image?url=/i/a.jpg"),
+        ("/i/a.jpg", "/.netlify/images?url=i/a.jpg"),
+        ("/i/a.jpg", "/_image?w=1&href=/i/a.jpg"),
+        ("/i/a.jpg", "/_ipx/_/i/a.jpg"),
+        ("/i/a.jpg", "/_ipx/s_200x300&f_webp/i%5Ca.jpg"),
+        ("/b/i/a.jpg", "/b/_ipx/w_200/i/a.jpg"),
+        ("/i/a.jpg", "/_ipx/w_200/https://p.test/i/a.jpg"),
+        ("/i/a.jpg", "/cdn-cgi/image/width=80,quality=75/i/a.jpg"),
+        ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -838,6 +855,40 @@ def test_another_page_of_a_like_name_passes() -> None:
         "a.html",
     ):
         assert page.check("p.test", f"/{target}") == PASS
+    picture = matcher("http://p.test/a.jpg", "http://p.test/")
+    for target in (
+        "_next/image?url=/b.jpg",
+        "_next/image?url=",
+        "_next/image?u=/a.jpg",
+        "_next/images?url=/a.jpg",
+        "image?url=/a.jpg",
+        "share?url=/a.jpg",
+        "_ipx/a.jpg",
+        "b/_ipx/w_200/a.jpg",
+        "b/cdn-cgi/image/w=1/a.jpg",
+        "cdn-cgi/image/a.jpg",
+        "cdn-cgi/image/w=1/p.test/a.jpg",
+        "cdn-cgi/image/w=1/https://o.test/a.jpg",
+        "_next/image?url=https://o.test/a.jpg",
+        "_next/image?url=https://[/a.jpg",
+    ):
+        assert picture.check("p.test", f"/{target}") == PASS
+
+
+def test_a_picture_of_another_host_is_none_of_this_one() -> None:
+    found = matcher("http://a.p.test/a.jpg", "http://p.test/b.jpg subdomains")
+    for host, target, blocked in (
+        ("a.p.test", "/a.jpg", True),
+        ("a.p.test", "/b.jpg", True),
+        ("b.p.test", "/a.jpg", False),
+    ):
+        assert found.check("a.p.test", f"/_next/image?url=https://{host}{target}").blocked is blocked
+    below = matcher("http://p.test/b.jpg subdomains")
+    assert below.check("a.p.test", "/_next/image?url=https://b.p.test/b.jpg").blocked
+    assert below.check("a.p.test", "/_next/image?url=https://q.test/b.jpg") == PASS
+    assert (
+        not matcher("http://p.test/a.jpg", "@@http://p.test/_ipx/*").check("p.test", "/_ipx/_/a.jpg").blocked
+    )
 
 
 def test_a_slash_behind_a_page_excuses_nothing_and_is_excused_with_it() -> None:

@@ -31,6 +31,7 @@ def test_the_bundled_list(host: str, labels: tuple[str, ...]) -> None:
         ("a.b.c.example", ("b", "a")),
         ("b.c.example", ("b",)),
         ("c.example", ()),
+        ("wild.test", ()),
         ("www.example", ("www",)),
         ("a.www.example", ("www", "a")),
         ("xn--bcher-kva.xn--bcher-kva", ("xn--bcher-kva",)),
@@ -38,7 +39,9 @@ def test_the_bundled_list(host: str, labels: tuple[str, ...]) -> None:
     ],
 )
 def test_rules(host: str, labels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    rules = PublicSuffixList(source=io.StringIO("test\nco.test\n*.example\n!www.example\nbücher"))
+    rules = PublicSuffixList(
+        source=io.StringIO("test\nco.test\n*.example\n*.wild.test\n!www.example\nbücher")
+    )
     monkeypatch.setattr(hosts, "_suffixes", lambda: rules)
     assert labels_before_suffix(host) == labels
     assert is_suffix(host) == (not labels)

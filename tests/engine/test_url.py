@@ -1232,10 +1232,15 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
         assert found == f"/a?x{text}y"
 
 
+IMAGES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image")
+
+
 @examples(300)
 @given(
     st.lists(
-        st.sampled_from([*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", ".json", ".data", "/("]),
+        st.sampled_from(
+            [*"ab/.;?(&=+%[", "//", "..", ".php", ".PHP", ".html", ".json", ".data", "/(", *IMAGES, "url=/a"]
+        ),
         max_size=9,
     ).map("".join)
 )

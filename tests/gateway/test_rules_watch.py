@@ -15,7 +15,7 @@ from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.engine.nat64 import WELL_KNOWN, Nat64
 from urlward.gateway import control, rules_watch
-from urlward.gateway.netlink import Message, Netlink, rules_changed
+from urlward.gateway.netlink import Message, MessageKind, Netlink, rules_changed
 from urlward.gateway.nft import Nft
 from urlward.gateway.routing import Routing
 from urlward.gateway.rules import RulesPlan, rules
@@ -84,6 +84,31 @@ def rig() -> Iterator[Rig]:
         yield made
         made.watch.close()
         made.nft.close()
+
+
+class Busy(Netlink):
+    """Where somebody changes a table of their own whenever a set's elements are read."""
+
+    nft: Nft
+
+    def ask(self, kind: MessageKind, *arguments: Any, **named: Any) -> list[Message]:
+        found = super().ask(kind, *arguments, **named)
+        if kind == MessageKind.GETSETELEM:
+            self.nft.run("add table inet other; delete table inet other")
+        return found
+
+
+def test_others_who_change_something_all_the_time(rig: Rig) -> None:
+    busy, quiet = Busy(), Netlink()
+    busy.nft = rig.nft
+    copy, generation = TableCopy.read(busy)
+    exact, later = TableCopy.read(quiet)
+    assert generation < later
+    assert copy.same_as(exact)
+    assert not copy.lacks(exact)
+    assert not exact.lacks(copy)
+    busy.close()
+    quiet.close()
 
 
 @pytest.mark.parametrize(

@@ -495,7 +495,7 @@ class DetailParser(Parser):
             return []
         time = record.get("Acct-Session-Time")
         start = at if status == "Start" else at - int(time[0]) * 1000 if time else 0
-        if start < FIRST:  # as where its server's clock was set, and that is longer than all time
+        if not FIRST <= start <= at:  # as where its server's clock was set, and that is longer than all time
             start = 0
         if status != "Stop":
             said, end, start = SightingKind.HELD, FOREVER, start or at

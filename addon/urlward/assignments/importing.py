@@ -774,6 +774,7 @@ class FileReader:
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[Future[None], Imported] | None = None
+        self._block = _BLOCK
         self.begin_again()
 
     def begin_again(self, written: Imported | None = None) -> None:
@@ -835,7 +836,9 @@ class FileReader:
                         self._renew()
                         self._close_gaps()
                     return self.result
-                # Another reader of the source has ended, or taken over, what this one took for held.
+                # Another reader of the source has ended, or taken over, what this one took for held. Of less
+                # at a time something is written before that one writes again, which may be each second.
+                self._block = max(self._block // 4, _BLOCK // 64)
                 self.begin_again(self._written)
 
     def look(self) -> Imported:
@@ -870,7 +873,7 @@ class FileReader:
         The result's offset goes on, and what was not understood is added to it.
         """
         size = os.fstat(self.fd).st_size
-        block = _BLOCK
+        block = self._block
         while True:
             # What is written from now on need not be among what is read.
             self._asked = int(self._clock() * 1000)
@@ -882,8 +885,9 @@ class FileReader:
                 parsed = Parsed(rows=1, faults=[Fault(0, "longer than any row is")])
                 taken = data.rfind(b"\n") + 1 or self._line_end(result.offset + len(data)) - result.offset
             # A record may be longer than a block.
-            block = _BLOCK if taken else block * 2
+            block *= 2
             if taken:
+                block = self._block
                 self._note(result, parsed)
                 result.offset += taken
                 yield parsed
@@ -979,7 +983,8 @@ class FileReader:
         if position is not None:
             self._position = replace(position, path=self._source.path)
             self._store.renew(self._source, self._position, now, self._until(now))
-        elif self._follows and not self._gaps_before(now):  # as after a rotation
+        elif self._follows and not (self._source.format in _LOGS and self._gaps_before(now)):
+            # As after a rotation.
             self._store.looked(self._source, now)
         self._renewed = now
 
@@ -1140,6 +1145,7 @@ class FileReader:
         if writing is not None:
             writing[0].result()
             self._written = writing[1]
+            self._block = min(self._block * 2, _BLOCK)
 
 
 def _root(path: Path) -> str:

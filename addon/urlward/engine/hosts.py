@@ -67,6 +67,7 @@ def is_suffix(host: str) -> bool:
     return (
         "." not in host
         or host in rules
+        or f"*.{host}" in rules
         or (f"*.{host.partition('.')[2]}" in rules and f"!{host}" not in rules)
     )
 
@@ -134,6 +135,13 @@ class HostState(NamedTuple):
     places: tuple[ListedHost, ...]
     said: tuple[Verdict, ...] = ()
     """The verdicts of the rules that hold for each port and at any time."""
+
+    def is_of(self, host: str) -> bool:
+        """Whether all pages here are pages on a host as well."""
+        return all(
+            f".{host}".endswith(f".{place.host}") if place.subdomains else strip_www(host) == place.host
+            for place in self.places
+        )
 
 
 QUIET = HostState((), ())

@@ -287,9 +287,12 @@ class Matcher:
         self, states: Sequence[HostState], reading: Reading, judging: "_Judging", decide: Decide
     ) -> list[Verdict]:
         """The verdict on each host, up to the first that blocks."""
-        path, query, _, script, _ = reading
+        path, query, _, script, _, host = reading
         verdicts: list[Verdict] = []
         for state in states:
+            if host and not state.is_of(host):
+                verdicts.append(PASS)
+                continue
             verdict = self._check_state(state, path, query, script, judging, decide)
             verdicts.append(verdict)
             if verdict.action == "block":

@@ -43,9 +43,11 @@ _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
-# last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, and there is no `&`.
+# last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, there is no `&`, and it
+# is no site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/)(?:/[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
+    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|(?:next|vercel|amplify)/image))"
+    r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
@@ -127,6 +129,10 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|rsc|txt)?\Z)").search
+# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt and Cloudflare have what is done to a picture in a segment.
+_PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
+_PICTURE_IN_PATH = re.compile(r"(?:/_ipx|\A/cdn-cgi/image)/[^/]+/").search
+_WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
 _SCRIPTS = frozenset(
@@ -497,6 +503,7 @@ class Reading(NamedTuple):
         respelled: whether the target is spelt in another way here, for an origin that takes the two for one.
             What allows it as it was sent allows this too, and what allows all that is `shorter` as it was
             sent allows what is so here. Never where there are dot segments.
+        host: the only one that has this page, in canonical form; empty for all that the request names.
     """
 
     path: str
@@ -504,6 +511,7 @@ class Reading(NamedTuple):
     shorter: bool = False
     script: bool = False
     respelled: bool = False
+    host: str = ""
 
 
 # Less what some origin reads in another way: parameters, sessions, blanks, braces.
@@ -615,9 +623,9 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
     path, _, query = target.partition("?")
     if _ONE_PAGE(path) and (not query or _ONE_QUERY(query)):
         # A named tuple's own constructor takes twice as long.
-        reading = tuple.__new__(Reading, (path, query, False, False, False))
+        reading = tuple.__new__(Reading, (path, query, False, False, False, ""))
         if path[-1] == "/" != path:
-            return reading, tuple.__new__(Reading, (path[:-1], query, False, False, True))
+            return reading, tuple.__new__(Reading, (path[:-1], query, False, False, True, ""))
         return (reading,)
     if (
         is_plain_path(path)
@@ -628,7 +636,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not ("?" in query and _may_have_a_file_above(path))
     ):
         reading = Reading(path, query)
-        if _MAY_BE_A_FILE(path):
+        if _MAY_BE_A_FILE(path) or "image" in path or "/_ipx/" in path:
             work = work or Work()
             return _without_end_slash(_with_files([reading], work), work)
         if path[-1] == "/" != path:
@@ -934,13 +942,15 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     lighttpd serves ``/a.html`` for ``/a.html/b``, PHP runs ``/a.php`` for ``/a.php/b``; to Windows, and to
     matchers of Caddy, dots and blanks at the end do not count; to CivetWeb, dots at the end of any segment.
     To programs that are told of a path as a parameter (``/index.php?q=$1``), ``&`` begins further ones.
-    What an application in the browser asks for in place of a page is that page.
+    What an application in the browser asks for in place of a page is that page, and so is what a site's own
+    service makes of a picture.
 
     Raises:
         UrlError: too much work.
     """
     known = {(reading.path, reading.query) for reading in readings}
     files: dict[tuple[str, str], Reading] = {}
+    pictures: list[Reading] = []
     for reading in readings:
         if reading.shorter:
             continue
@@ -959,6 +969,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             work.spend(2 * len(path))
             for file in (whose or "/", f"{whose}/"):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
+        for host, target in _pictures(path, query) if "image" in path or "/_ipx/" in path else ():
+            work.spend(2 * len(target), 2)
+            pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
             file, more, kind = path[: match.end()], path[match.end() :], match[1].lower()
             if more != "/" and kind not in _FILES:
@@ -967,7 +980,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
-    return (*readings, *files.values())
+    return (*readings, *files.values(), *pictures)
 
 
 def _page_of_data(path: str, query: str) -> str | None:
@@ -1002,6 +1015,31 @@ def _page_of_data(path: str, query: str) -> str | None:
     if page == "index":
         return base
     return f"{base}/{page.removeprefix('index/') if next_data else page}"
+
+
+def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
+    """The pictures, as host, if it is said, and target, of which a site's own service gives another size."""
+    if _PICTURE_IN_QUERY(path):
+        named = [piece.partition("=") for piece in query.replace("+", " ").split("&") if "=" in piece]
+        found = [
+            _unescape_once(value).strip(_C0_AND_SPACE)
+            for name, _, value in named
+            if value and _unescape_once(name) in ("url", "href")
+        ]
+    elif match := _PICTURE_IN_PATH(path):
+        more, base = path[match.end() :], path[: match.start()]
+        found = [more if _WHOLE_URL(more) else f"{base}/{more}"]
+        if query:
+            found = [f"{picture}?{query}" for picture in found]
+    else:
+        return
+    for target in found:
+        whole = _WHOLE_URL(target)
+        if whole is None:
+            yield "", target
+            continue
+        with suppress(UrlError):
+            yield canonical_host(split_authority(whole[1])[0]), whole[2]
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:

@@ -54,7 +54,7 @@ _EXTHDR_FLAGS, _EXTHDR_SREG = 5, 7
 _COMMENT = 0
 """NFTNL_UDATA_RULE_COMMENT: of libnftables, in a rule's user data."""
 
-_TRIES = 50
+_TRIES, _EXACT_TRIES = 50, 5
 
 _SOON = 2.0
 """Seconds by which two ways to the same time may differ."""
@@ -93,24 +93,29 @@ class TableCopy:
     def read(cls, netlink: Netlink) -> "tuple[TableCopy, int]":
         """Read the table from the kernel; returns the generation that was read as well.
 
+        Where others change something all the time, in whichever table, the elements of large sets may be of
+        later ones: what is notified of those from the returned one on says the same once more.
+
         Raises:
             NftError: the rules change all the time.
             OSError: the kernel refuses.
         """
-        for _ in range(_TRIES):
+        for tried in range(_TRIES):
             before = netlink.generation()
-            made = cls()
+            made, enough = cls(), False
             try:
-                made._read(netlink)
+                made._read_structure(netlink)
+                enough = tried >= _EXACT_TRIES and netlink.generation() == before
+                made._read_elements(netlink)
             except OSError as e:
                 if e.errno not in (errno.ENOENT, errno.EINTR):
                     raise
-                made = cls()
-            if netlink.generation() == before:
+                made, enough = cls(), False
+            if enough or netlink.generation() == before:
                 return made, before
         raise NftError("nftables: the rules change faster than they can be read")
 
-    def _read(self, netlink: Netlink) -> None:
+    def _read_structure(self, netlink: Netlink) -> None:
         named = text(1, TABLE)
         for message in netlink.ask(MessageKind.GETTABLE, named):
             self.apply(message)
@@ -118,8 +123,10 @@ class TableCopy:
             for message in netlink.ask(kind, named, DUMP):
                 if is_ours(message):
                     self.apply(message)
+
+    def _read_elements(self, netlink: Netlink) -> None:
         for name in self._sets:
-            for message in netlink.ask(MessageKind.GETSETELEM, named + text(2, name), DUMP):
+            for message in netlink.ask(MessageKind.GETSETELEM, text(1, TABLE) + text(2, name), DUMP):
                 self.apply(message)
 
     # -- following

@@ -17,7 +17,7 @@ from urlward.engine.compiler import Compiler
 from urlward.engine.entry import Entry, Kind
 from urlward.engine.errors import ArtifactError, EntryError, UrlwardError
 from urlward.engine.grammar import MAX_LINE, parse_line, with_attribute
-from urlward.engine.hosts import too_much
+from urlward.engine.hosts import is_suffix, too_much
 from urlward.lists.formats import (
     AUTO,
     DEFAULTS,
@@ -450,7 +450,8 @@ def _read_lines(
             entries += len(found)
             for entry in found:
                 add(entry)
-                if (kind := entry.kind) is Kind.DOMAIN or kind is Kind.NETWORK:
+                kind = entry.kind
+                if kind is Kind.NETWORK or (kind is Kind.DOMAIN and is_suffix(entry.host)):
                     report.look(entry, name, number)
     report.lines += lines
     report.entries += entries
