@@ -43,12 +43,13 @@ _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
-# last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, there is no `&`, and it
-# is no site's own service for images (`_pictures`).
+# last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
+# no site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|(?:next|vercel|amplify)/image))"
+    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load)\.)json|data|rsc|txt)\Z)"
+    r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
