@@ -1023,7 +1023,7 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     if _PICTURE_IN_QUERY(path):
         named = [piece.partition("=") for piece in query.replace("+", " ").split("&") if "=" in piece]
         found = [
-            _unescape_once(value).strip(_C0_AND_SPACE)
+            _unescape_once(value).translate(_STRIP).strip(_C0_AND_SPACE)
             for name, _, value in named
             if value and _unescape_once(name) in ("url", "href")
         ]
