@@ -1235,11 +1235,23 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
-    if _PLAIN_PARAMETERS(query) and "/" not in query and query.count("&") <= _MAX_PARAMETERS:
-        return frozenset(_parameters(query.split("&")))
-    query = canonical_query(query).replace("+", "%20")
-    if query.count("&") + query.count(";") > _MAX_PARAMETERS:
-        raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
+    if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
+        found = set(_parameters(query.split("&")))
+    else:
+        query = canonical_query(query).replace("+", "%20")
+        if query.count("&") + query.count(";") > _MAX_PARAMETERS:
+            raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
+        found = _in_every_spelling(query)
+    if "/" in query:
+        paths = [one for one in found if "/" in one]
+        if len(paths) > _MAX_PATHS:
+            raise UrlError(f"a query of more than {_MAX_PATHS} paths")
+        found.update([spelling for one in paths for spelling in _paths(one, dots=dots)])
+    return frozenset(found)
+
+
+def _in_every_spelling(query: str) -> set[str]:
+    """The parameters of a canonical query, but for the spellings of paths."""
     spellings = list(dict.fromkeys((query, query.lstrip("?"), query.rstrip("?"))))
     spellings += [spelling.replace(";", "&") for spelling in spellings if ";" in spelling]
     found = {parameter for spelling in spellings for parameter in _parameters(spelling.split("&"))}
@@ -1249,12 +1261,7 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
     found.update([_OF_LIST(r"\1", one) for one in found if "[" in one])
     if query.lstrip("?&")[:1] == "/":
         found.update([path[0] for one in found if (path := _PATH_AS_NAME(one))])
-    if "/" in query:
-        paths = [one for one in found if "/" in one]
-        if len(paths) > _MAX_PATHS:
-            raise UrlError(f"a query of more than {_MAX_PATHS} paths")
-        found.update([spelling for one in paths for spelling in _paths(one, dots=dots)])
-    return frozenset(found)
+    return found
 
 
 def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
