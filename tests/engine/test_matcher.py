@@ -787,6 +787,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/_.data"),
         ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
+        # Symfony, Laravel, Slim, Yii, CodeIgniter, to which paths that are no files are led
+        ("/noext", "/index.php/noext"),
+        ("/a/noext", "/a/index.php//noext/?x=1"),
+        ("/a/noext", "/index.php/a%2Fnoext"),
+        ("/q?id=5", "/index.php/q?id=5"),
         # Next.js, Vercel, Amplify, Netlify, Astro, Nuxt and Cloudflare, which give a picture in another size
         ("/i/a.jpg", "/_next/image?url=%2Fi%2Fa.jpg&w=640&q=75"),
         ("/i/a.jpg", "/b/_next/image/?w=1&u%72l=/i/a.jpg"),
@@ -846,6 +851,13 @@ def test_another_page_of_a_like_name_passes() -> None:
         assert page.check("p.test", f"/{target}") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
     for target in (
+        "index.php",
+        "index.php/",
+        "index.php/b/a.jpg",
+        "b/index.php/a.jpg",
+        "an-index.php/a.jpg",
+        "index.php;/a.jpg",
+        "view.php/a.jpg",
         "_next/image?url=/b.jpg",
         "_next/image?url=",
         "_next/image?u=/a.jpg",

@@ -975,6 +975,11 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if more != "/" and kind not in _FILES:
                 continue
             script = more != "/" and kind in _SCRIPTS
+            if script and more[0] == "/" and file.endswith("/index.php"):
+                # A front controller, which also stands for what is no file.
+                work.spend(len(path))
+                page = f"{file.removesuffix('/index.php')}{more}"
+                files.setdefault((page, query), Reading(page, query, shorter=True))
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
