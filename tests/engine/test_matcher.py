@@ -787,6 +787,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/_.data"),
         ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
+        # NodeBB, Flarum, where a link is followed
+        ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
+        ("/forum/user/a", "/forum/api/user/a"),
+        ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
         # Symfony, Laravel, Slim, Yii, CodeIgniter, to which paths that are no files are led
         ("/noext", "/index.php/noext"),
         ("/a/noext", "/a/index.php//noext/?x=1"),
@@ -847,6 +851,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "a/data.json",
         "_next/data/Z1/b.json",
         "a.html",
+        "api/a",
+        "api/discussions/a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
