@@ -44,9 +44,9 @@ _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, there is no `&`, and it
-# is no site's own service for images (`_pictures`).
+# is no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|(?:next|vercel|amplify)/image))"
+    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|(?:next|vercel|amplify)/image)|api/(?:topic|category|user|discussions)/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
@@ -636,7 +636,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not ("?" in query and _may_have_a_file_above(path))
     ):
         reading = Reading(path, query)
-        if _MAY_BE_A_FILE(path) or "image" in path or "/_ipx/" in path:
+        if _MAY_BE_A_FILE(path) or "image" in path or "/_ipx/" in path or "/api/" in path:
             work = work or Work()
             return _without_end_slash(_with_files([reading], work), work)
         if path[-1] == "/" != path:
@@ -977,6 +977,11 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if more != "/" and kind not in _FILES:
                 continue
             script = more != "/" and kind in _SCRIPTS
+            if script and more[0] == "/" and file.endswith("/index.php"):
+                # A front controller, which also stands for what is no file.
+                work.spend(len(path))
+                page = f"{file.removesuffix('/index.php')}{more}"
+                files.setdefault((page, query), Reading(page, query, shorter=True))
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
@@ -986,7 +991,14 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
 def _page_of_data(path: str, query: str) -> str | None:
     """The page that a path has the data of, without the slash at its end: where a link is followed, an
     application in the browser asks for these, and shows the page by its own address."""
-    head, _, name = path.rstrip("/").rpartition("/")
+    path = path.rstrip("/")
+    if "/api/" in path:
+        base, _, page = path.partition("/api/")
+        if page.startswith(("topic/", "category/", "user/")):  # NodeBB
+            return f"{base}/{page}"
+        if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
+            return f"{base}/d{page.removeprefix('discussions')}"
+    head, _, name = path.rpartition("/")
     name, dot, kind = name.rpartition(".")
     page = f"{head}/{name}"
     if not dot:
