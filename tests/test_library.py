@@ -204,7 +204,7 @@ def test_a_thread_that_cannot_begin_is_an_error(
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(library, "_Loop", none)
-    with pytest.raises(urlward.UrlwardError, match="cannot be followed: OSError"):
+    with pytest.raises(urlward.UrlwardError, match="cannot be followed: Too many open files"):
         urlward.Filter.load(source)
 
 

@@ -39,8 +39,9 @@ def test_the_bundled_list(host: str, labels: tuple[str, ...]) -> None:
     ],
 )
 def test_rules(host: str, labels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "test\nco.test\n*.example\n*.wild.test\n!www.example\nbücher"
-    rules = PublicSuffixList(source=io.StringIO(text))
+    rules = PublicSuffixList(
+        source=io.StringIO("test\nco.test\n*.example\n*.wild.test\n!www.example\nbücher")
+    )
     monkeypatch.setattr(hosts, "_suffixes", lambda: rules)
     assert labels_before_suffix(host) == labels
     assert is_suffix(host) == (not labels)

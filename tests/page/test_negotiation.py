@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from urlward.page.words import PageForm, choose_form, choose_language
@@ -87,3 +91,9 @@ def test_form(accept: str, expected: PageForm) -> None:
 )
 def test_language(accept_language: str, expected: str) -> None:
     assert choose_language(accept_language, {"en", "fil", "es", "pt-br"}, "en") == expected
+
+
+def test_texts_are_read_whatever_the_locale_is() -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    program = "from urlward.page.words import load_texts; load_texts({})"
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

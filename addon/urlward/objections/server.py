@@ -11,6 +11,7 @@ Nobody looks whether a reference exists, so that no answer, nor the time that it
 import asyncio
 import logging
 import math
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -42,6 +43,8 @@ from urlward.records.event import parse_reference
 from urlward.records.privacy import network_of, plain_address
 
 _HOUR = 3600.0
+_ADDRESS = re.compile(r"\s*(?:\[([0-9a-fA-F:.]+)\](?::\d+)?|(\d+(?:\.\d+){3}):\d+)\s*").fullmatch
+"""An address in brackets or before a port, as IIS and Azure's gateways say it."""
 
 Outcome = Literal["received", "faulty", "later"]
 
@@ -340,7 +343,9 @@ class ObjectionHandler(RequestHandler):
         try:
             found = plain_address(address)
             while found in self._desk.proxies and said:
-                address = str(found := plain_address(said.pop().strip()))
+                last = said.pop()
+                bare = match[1] or match[2] if (match := _ADDRESS(last)) else last.strip()
+                address = str(found := plain_address(bare))
         except ValueError:
             pass  # what is no address says nothing: it counts as from whom it came
         return address

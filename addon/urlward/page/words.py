@@ -161,7 +161,9 @@ class BlockPageError(ValueError):
 
 def read_texts(folder: Path) -> dict[str, Texts]:
     """Read the texts of a folder, by shipped language: ``LANGUAGE.toml``, a table's name before its keys."""
-    return {tag: dict(_flatten(tomllib.loads((folder / f"{tag}.toml").read_text()))) for tag in SHIPPED}
+    return {
+        tag: dict(_flatten(tomllib.loads((folder / f"{tag}.toml").read_text("utf-8")))) for tag in SHIPPED
+    }
 
 
 def load_texts(overrides: Mapping[str, Texts]) -> dict[str, Texts]:
