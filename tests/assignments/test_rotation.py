@@ -459,6 +459,12 @@ def test_it_is_forgotten_with_the_last_that_it_touches(store: AssignmentStore, l
             [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
             record("Stop", 60, took=10),
         ),
+        # No attribute but the session's name has to be in it.
+        (
+            "detail",
+            [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
+            record("Stop", 60, Framed_IP_Address=""),
+        ),
     ],
 )
 def test_an_end_that_a_later_import_reads_behind_the_next_one_s_beginning(

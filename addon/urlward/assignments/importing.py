@@ -192,19 +192,24 @@ class Merger:
 
     def _look_back(self, sightings: Iterable[Sighting]) -> None:
         """Look up what another's beginning has ended in an earlier import, and whose own end is read now."""
-        begun: set[tuple[Key, str, str]] = set()
+        begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
+        stops: dict[str, int] = {}
         for place, _, first, _, _, end, _, subscriber, session, said in sightings:
             whose = (place, first), subscriber, session
             if said == _HELD:
-                begun.add(whose)
+                begun |= {whose, session}
+            elif said == _STOPPED and session not in begun and session not in stops:
+                there = [self._held.get(key) for key in self._sessions.get(session, ())]
+                if not any(held and held[_SESSION] == session and held[_START] <= end for held in there):
+                    stops[session] = end
             elif said == _ENDED and whose not in begun and whose not in ends:
                 held = self._held[place, first]
                 if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
                     ends[whose] = end
-        found = self._store.followed(self._source, ends)
-        for (key, subscriber, session), held in found.items():
-            self._followed.setdefault((key, session or subscriber), held)
+        for key, held in self._store.followed(self._source, ends, stops):
+            self._followed.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), held)
+            self._note(key, held)
 
     def fill(self, gaps: Sequence[Gap]) -> None:
         """Prepare for what was written in gaps, and is read after what followed."""
