@@ -813,6 +813,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/i/a.jpg", "/_next/image?url=%2Fx%2F..%2Fi%2F%2561.jpg%23x&w=1"),
         ("/i/b%20c.jpg", "/_next/image?url=/i/b+c.jpg%20&w=1"),
         ("/i/a.jpg", "/_next/image?url=https%3A%2F%2Fwww.p.test%3A443%2Fi%2Fa.jpg%3Fx"),
+        ("/i/a.jpg", "/_next/image?url=https%3A%2F%2Fp.test%2Fi%2F%0Aa.jpg"),
         ("/q?id=5", "/_next/image?url=%2Fq%3Fid%3D5"),
         ("/i/a.jpg", "/_vercel/image?url=/i/a.jpg"),
         ("/i/a.jpg", "/_amplify/image?url=/i/a.jpg"),

@@ -357,7 +357,7 @@ def _url(text: str, *, allow: bool) -> Entry:
     scheme, authority, target = split_url(text)
     host, port = split_authority(authority)
     host = strip_www(entry_host(host))
-    if host in DEFAULT_PORTS:
+    if host in DEFAULT_PORTS and target.startswith("//"):
         raise _Fault(0, text.find("://") + 3, "a scheme where the host belongs")
     if port is None or port == DEFAULT_PORTS.get(scheme):
         port = 0

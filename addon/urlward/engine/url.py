@@ -43,12 +43,14 @@ _MOST_ODD_HOST = 1024
 _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
-# last segment alone, no `.php` has more behind it, it ends in no `.json` or the like, there is no `&`, and it
-# is no forum's data, nor a site's own service for images (`_pictures`).
+# last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
+# no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|(?:next|vercel|amplify)/image)|api/(?:topic|category|user|discussions)/)"
+    r"(?=/(?!cdn-cgi/image/))"
+    r"(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image)|api/(?:topic|category|user|discussions)/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:json|data|rsc|txt)\Z)[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load)\.)json|data|rsc|txt)\Z)"
+    r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
 # The parameters of such a query are the same to all: no escapes, blanks or other marks between, no names with
@@ -1034,7 +1036,7 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     if _PICTURE_IN_QUERY(path):
         named = [piece.partition("=") for piece in query.replace("+", " ").split("&") if "=" in piece]
         found = [
-            _unescape_once(value).strip(_C0_AND_SPACE)
+            _unescape_once(value).translate(_STRIP).strip(_C0_AND_SPACE)
             for name, _, value in named
             if value and _unescape_once(name) in ("url", "href")
         ]
