@@ -807,7 +807,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/a/noext", "/a/index.php//noext/?x=1"),
         ("/a/noext", "/index.php/a%2Fnoext"),
         ("/q?id=5", "/index.php/q?id=5"),
-        # Next.js, Vercel, Amplify, Netlify, Astro, Nuxt and Cloudflare, which give a picture in another size
+        # Next.js, Vercel, Amplify, Netlify, Astro, Nuxt, Cloudflare, Drupal: a picture in another size
         ("/i/a.jpg", "/_next/image?url=%2Fi%2Fa.jpg&w=640&q=75"),
         ("/i/a.jpg", "/b/_next/image/?w=1&u%72l=/i/a.jpg"),
         ("/i/a.jpg", "/_next/image?url=%2Fx%2F..%2Fi%2F%2561.jpg%23x&w=1"),
@@ -824,6 +824,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/i/a.jpg", "/b/_ipx/w_200/i/a.jpg"),
         ("/i/a.jpg", "/_ipx/w_200/https://p.test/i/a.jpg"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80,quality=75/i/a.jpg"),
+        ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
+        ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
     ],
 )
@@ -886,6 +888,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "b/_ipx/w_200/a.jpg",
         "b/cdn-cgi/image/w=1/a.jpg",
         "cdn-cgi/image/a.jpg",
+        "_ipx/_/a.jpg.x",
+        "styles/large/public/a.jpg",
         "cdn-cgi/image/w=1/p.test/a.jpg",
         "cdn-cgi/image/w=1/https://o.test/a.jpg",
         "_next/image?url=https://o.test/a.jpg",

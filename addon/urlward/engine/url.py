@@ -46,8 +46,8 @@ _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullma
 # last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
 # no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))"
-    r"(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image)|api/(?:topic|category|user|discussions)/)"
+    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image)"
+    r"|styles/[^/]+/public/|api/(?:topic|category|user|discussions)/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load)\.)json|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
@@ -131,9 +131,9 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|rsc|txt)?\Z)").search
-# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt and Cloudflare have what is done to a picture in a segment.
+# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare and Drupal name in a segment what is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
-_PICTURE_IN_PATH = re.compile(r"(?:/_ipx|\A/cdn-cgi/image)/[^/]+/").search
+_PICTURE_IN_PATH = re.compile(r"(?:(?:/_ipx|\A/cdn-cgi/image)/[^/]+|(?<=/files)/styles/[^/]+/public)/").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
@@ -638,7 +638,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not ("?" in query and _may_have_a_file_above(path))
     ):
         reading = Reading(path, query)
-        if _MAY_BE_A_FILE(path) or "image" in path or "/_ipx/" in path or "/api/" in path:
+        if _MAY_BE_A_FILE(path) or _may_be_a_picture(path) or "/api/" in path:
             work = work or Work()
             return _without_end_slash(_with_files([reading], work), work)
         if path[-1] == "/" != path:
@@ -971,7 +971,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             work.spend(2 * len(path))
             for file in (whose or "/", f"{whose}/"):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for host, target in _pictures(path, query) if "image" in path or "/_ipx/" in path else ():
+        for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
             pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
@@ -1031,6 +1031,10 @@ def _page_of_data(path: str, query: str) -> str | None:
     return f"{base}/{page.removeprefix('index/') if next_data else page}"
 
 
+def _may_be_a_picture(path: str) -> bool:
+    return "image" in path or "/_ipx/" in path or "/styles/" in path
+
+
 def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     """The pictures, as host, if it is said, and target, of which a site's own service gives another size."""
     if _PICTURE_IN_QUERY(path):
@@ -1043,6 +1047,9 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     elif match := _PICTURE_IN_PATH(path):
         more, base = path[match.end() :], path[: match.start()]
         found = [more if _WHOLE_URL(more) else f"{base}/{more}"]
+        stem, _, kind = found[0].rpartition(".")
+        if kind in ("avif", "webp") and _is_file(stem):  # Drupal's `a.jpg.webp`
+            found.append(stem)
         if query:
             found = [f"{picture}?{query}" for picture in found]
     else:
