@@ -428,6 +428,14 @@ def test_an_excuse_by_a_path_is_for_any_spelling_of_it() -> None:
         assert found.check("a.test", f"/get?{query}").blocked
 
 
+def test_an_excuse_by_dot_segments_is_for_those() -> None:
+    found = matcher("a.test", "@@http://a.test/get?f=../x", "@@http://a.test/get?5")
+    for query in ("f=../x", "f=../x&y", "5", "/5"):
+        assert found.check("a.test", f"/get?{query}").action == "allow", query
+    for query in ("f=x", "f=/x/../../x", "f=../x&f=x", "7/../5"):
+        assert found.check("a.test", f"/get?{query}").blocked, query
+
+
 def test_an_excuse_by_a_path_without_a_name_is_for_the_only_one() -> None:
     found = matcher("a.test", "@@http://a.test/get?/ok/x")
     for query in ("/ok/x", "ok//x/&y", "/ok/x=1"):

@@ -6,7 +6,6 @@ caches, and a matcher serves one set of lists: a reload makes a new one.
 """
 
 from binascii import hexlify
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -834,10 +833,10 @@ def _told(verdicts: list[Verdict]) -> Verdict:
 
 
 class _Values(NamedTuple):
-    """The parameters of a query, as `name_and_value` has them, and how many values each name has."""
+    """The parameters of a query, as `name_and_value` has them, and the values that each name has as sent."""
 
     pairs: Mapping[str, tuple[str, str]]
-    of_name: Mapping[str, int]
+    of_name: Mapping[str, set[str]]
 
 
 type _Asked = tuple[str, str, Mapping[bytes, str]]
@@ -911,9 +910,13 @@ class _Judging(Work):
         if found is None:
             params = self._params_of(query, nocase=nocase)
             pairs = {param: name_and_value(param, nocase=nocase) for param in params}
-            of_name: dict[str, int] = {}
-            for name, _ in set(pairs.values()):
-                of_name[name] = of_name.get(name, 0) + 1
+            sent = set(pairs.values())
+            if any("/." in f"/{value}" for _, value in sent):
+                self.spend(len(query))
+                sent = {name_and_value(one, nocase=nocase) for one in request_parameters(query, dots=False)}
+            of_name: dict[str, set[str]] = {}
+            for name, value in sent:
+                of_name.setdefault(name, set()).add(value)
             found = self._values[query, nocase] = _Values(pairs, of_name)
         return found
 
@@ -930,9 +933,10 @@ class _Judging(Work):
 
 
 def _is_doubtful(params: Iterable[str], values: _Values) -> bool:
-    """Whether a name has values in a request beside these: origins differ in which of several they take."""
-    pairs, of_name = values
-    found = {pairs[param] for param in params}
-    if len(found) == 1:
-        return of_name[found.pop()[0]] != 1
-    return any(of_name[name] != count for name, count in Counter(name for name, _ in found).items())
+    """Whether a name has other values in a request than these: origins differ in which of several they take,
+    and in whether `7/../5` is 5."""
+    found: dict[str, set[str]] = {}
+    for param in params:
+        name, value = values.pairs[param]
+        found.setdefault(name, set()).add(value)
+    return any(values.of_name.get(name) != those for name, those in found.items())

@@ -1240,13 +1240,17 @@ def query_parameters(query: str) -> frozenset[str]:
     return frozenset(map(_folded, _parameters(query.replace("+", "%20").split("&"))))
 
 
-def request_parameters(query: str) -> frozenset[str]:
+def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
     """The parameters that a query as sent has to any common origin.
 
     Those of `query_parameters`, the same with names as they are and as libraries for nested parameters read
     them, with values without blanks around them, and all where ``;`` separates too, where more than one ``?``
     begins the query, and without any at its end, as Pound has it where it rewrites a path. Where a path
     begins the query, that path alone is one as well. A value that is a path is there in each spelling of it.
+
+    Args:
+        query: as sent.
+        dots: whether those are among these spellings that have dot segments taken out.
 
     Raises:
         UrlError: more of them than origins take, or escapes nested too deep.
@@ -1269,7 +1273,7 @@ def request_parameters(query: str) -> frozenset[str]:
         paths = [one for one in found if "/" in one]
         if len(paths) > _MAX_PATHS:
             raise UrlError(f"a query of more than {_MAX_PATHS} paths")
-        found.update([spelling for one in paths for spelling in _paths(one)])
+        found.update([spelling for one in paths for spelling in _paths(one, dots=dots)])
     return frozenset(found)
 
 
@@ -1277,8 +1281,7 @@ def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
     """What origins may hold against each other of a parameter of `request_parameters`.
 
     Case does not count in names, nor with `nocase` in values; ``id[]`` is another value of ``id``, and one
-    path without a name of the next. A value with dot segments is another than without: ``7/../5`` is 7 as a
-    number.
+    path without a name of the next. Dot segments count.
     """
     name, equals, value = parameter.partition("=")
     if "/" in parameter and (spellings := _paths(parameter, dots=False)):
@@ -1288,7 +1291,7 @@ def name_and_value(parameter: str, *, nocase: bool) -> tuple[str, str]:
     return name.lower(), value.lower() if nocase else value
 
 
-def _paths(parameter: str, *, dots: bool = True) -> tuple[str, ...]:
+def _paths(parameter: str, *, dots: bool) -> tuple[str, ...]:
     """A parameter whose value, or name where it has no value, is a path, with that as programs find a file or
     a page by it: without empty segments, nor with `dots` dot segments, with a slash in front and without, and
     at the end, too, only if it has one. The shortest is the last."""
