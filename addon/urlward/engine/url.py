@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote_to_bytes
 import can_ada
 
 from urlward.engine.errors import UrlError
-from urlward.engine.nat64 import WELL_KNOWN, Nat64
+from urlward.engine.nat64 import WELL_KNOWN_NAT64
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -61,7 +61,6 @@ _AUTHORITY = re.compile(r"[^/\\?#]*").match
 _RFC_AUTHORITY = re.compile(r"[^/?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
-_WELL_KNOWN = Nat64((WELL_KNOWN,))
 
 # Unescaping is confluent (an escape never overlaps another), so `%252525…` may be shortened first, and
 # whole-string passes end in the fixed point that one byte after the other would end in.
@@ -434,7 +433,7 @@ def _collapse_dots(host: str) -> str:
 
 
 def _unmapped(address: IPv6Address) -> str:
-    mapped = address.ipv4_mapped or _WELL_KNOWN.inner(address)
+    mapped = address.ipv4_mapped or WELL_KNOWN_NAT64.inner(address)
     return str(mapped) if mapped is not None else f"[{address.compressed}]"
 
 
