@@ -111,7 +111,8 @@ class Merger:
         self.gaps: list[Gap] = []
         """Those of the source that are open."""
         self.late_until = 0
-        """Up to when what is read was written before what is known already, in ms, where it fills a gap."""
+        """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
+        the next log was read before."""
         self.changes = Changes()
 
     def begin(self) -> None:
@@ -515,7 +516,9 @@ class Merger:
             is_last: whether no other of the source is open.
         """
         self.begin()
-        held = self._store.held_late(self._source)
+        # Others are of a log that was read after the next one.
+        late_held = self._store.held_late(self._source).items()
+        held = {key: one for key, one in late_held if one[_SEEN] >= since - _LATE}
         doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
         late = [*held.items()]
         late += [
@@ -1009,6 +1012,15 @@ class FileReader:
             self._merger.gaps = [*self._merger.gaps, *made]
         if read:
             self._merger.fill(read)
+        elif following := self._following(first):
+            self._merger.late_until = following
+
+    def _following(self, first: int) -> int:
+        """When a log beside this one begins that was read already and was begun after this had ended, in ms:
+        what has no end here may have one there. 0 for none."""
+        ended = os.fstat(self.fd).st_mtime * 1000
+        begun = [one.first for one in self._known if Path(one.path).parent == self._path.parent]
+        return min((one for one in begun if first < one > ended), default=0)
 
     def _gaps_before(self, first: int) -> list[Gap]:
         """What is not read of logs that were before this one, which begins at a time; and of others between
