@@ -459,6 +459,12 @@ def test_it_is_forgotten_with_the_last_that_it_touches(store: AssignmentStore, l
             [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
             record("Stop", 60, took=10),
         ),
+        # No attribute but the session's name has to be in it.
+        (
+            "detail",
+            [record("Start", 50), record("Start", 9000, "berta", Acct_Session_Id="s2")],
+            record("Stop", 60, Framed_IP_Address=""),
+        ),
     ],
 )
 def test_an_end_that_a_later_import_reads_behind_the_next_one_s_beginning(
@@ -473,6 +479,33 @@ def test_an_end_that_a_later_import_reads_behind_the_next_one_s_beginning(
     assert told(store, 55) == ("one", ["anna"])
     assert told(store, 8000) == ("none", [])
     assert told(store, 9000) == ("one", ["berta"])
+
+
+@pytest.mark.parametrize("format_", ["ports", "detail"])
+def test_who_has_no_end_in_a_log_that_is_read_after_the_next_one_is_in_doubt(
+    sqlite_store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    log = Log(sqlite_store, tmp_path / "log", format_)
+    if format_ == "ports":
+        events = [block(one, *more) for one, *more in ((50, "anna", "alloc"), (60, "anna", "release"))]
+        events += [
+            block(70, "berta", "alloc"),
+            block(200, "berta", "release"),
+            block(300, "carla", "alloc", B),
+        ]
+    else:
+        berta, carla = {"Acct_Session_Id": "s2"}, {"Acct_Session_Id": "s3", "Framed_IP_Address": B}
+        events = [record("Start", 50), record("Stop", 60, took=10), record("Start", 70, "berta", **berta)]
+        events += [record("Stop", 200, "berta", 130, **berta), record("Start", 300, "carla", **carla)]
+    log.write(*events[:3])
+    rotated = log.rotate()
+    os.utime(rotated, (at(70) / 1000, at(70) / 1000))
+    log.write(*events[3:])
+    log.read(400)
+    log.read(400, rotated)
+    assert told(sqlite_store, 55) == ("one", ["anna"])
+    assert told(sqlite_store, 65) == ("none", [])
+    assert told(sqlite_store, 250) == ("ambiguous", ["berta"])
 
 
 class History:

@@ -145,6 +145,10 @@ def test_a_client_is_found_by_its_digests(
     assert found("192.0.2.7") == {before.id, *(one.id for one in mine)}
     assert found("192.0.2.7", "--since", "2026-11-19", "--until", "2026-11-19") == {mine[1].id}
     assert found("192.0.2.9") == set()
+    for key in tmp_path.glob("key*"):  # as where another machine asks
+        key.unlink()
+    assert run("--config", config, "--client", "192.0.2.9") == 0
+    assert ("events have no whole address" in capsys.readouterr().err) == (privacy == "digest")
 
 
 def test_a_reference_that_nothing_has(

@@ -806,7 +806,16 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/_.data"),
         ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
-        # Next.js, Vercel, Amplify, Netlify, Astro, Nuxt and Cloudflare, which give a picture in another size
+        # NodeBB, Flarum, where a link is followed
+        ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
+        ("/forum/user/a", "/forum/api/user/a"),
+        ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
+        # Symfony, Laravel, Slim, Yii, CodeIgniter, to which paths that are no files are led
+        ("/noext", "/index.php/noext"),
+        ("/a/noext", "/a/index.php//noext/?x=1"),
+        ("/a/noext", "/index.php/a%2Fnoext"),
+        ("/q?id=5", "/index.php/q?id=5"),
+        # Next.js, Vercel, Amplify, Netlify, Astro, Nuxt, Cloudflare, Drupal: a picture in another size
         ("/i/a.jpg", "/_next/image?url=%2Fi%2Fa.jpg&w=640&q=75"),
         ("/i/a.jpg", "/b/_next/image/?w=1&u%72l=/i/a.jpg"),
         ("/i/a.jpg", "/_next/image?url=%2Fx%2F..%2Fi%2F%2561.jpg%23x&w=1"),
@@ -823,6 +832,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/b/i/a.jpg", "/b/_ipx/w_200/i/a.jpg"),
         ("/i/a.jpg", "/_ipx/w_200/https://p.test/i/a.jpg"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80,quality=75/i/a.jpg"),
+        ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
+        ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
     ],
 )
@@ -862,10 +873,19 @@ def test_another_page_of_a_like_name_passes() -> None:
         "a/data.json",
         "_next/data/Z1/b.json",
         "a.html",
+        "api/a",
+        "api/discussions/a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
     for target in (
+        "index.php",
+        "index.php/",
+        "index.php/b/a.jpg",
+        "b/index.php/a.jpg",
+        "an-index.php/a.jpg",
+        "index.php;/a.jpg",
+        "view.php/a.jpg",
         "_next/image?url=/b.jpg",
         "_next/image?url=",
         "_next/image?u=/a.jpg",
@@ -876,6 +896,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "b/_ipx/w_200/a.jpg",
         "b/cdn-cgi/image/w=1/a.jpg",
         "cdn-cgi/image/a.jpg",
+        "_ipx/_/a.jpg.x",
+        "styles/large/public/a.jpg",
         "cdn-cgi/image/w=1/p.test/a.jpg",
         "cdn-cgi/image/w=1/https://o.test/a.jpg",
         "_next/image?url=https://o.test/a.jpg",

@@ -1232,9 +1232,9 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
         assert found == f"/a?x{text}y"
 
 
-IMAGES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image")
+SERVICES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image", "/api/topic/", "/styles/a/public/")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")
-SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".data", ".txt", "/(", *IMAGES, *DATA, "url=/a")
+SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".data", ".txt", "/(", *SERVICES, *DATA, "url=/a")
 
 
 @examples(300)

@@ -16,6 +16,7 @@ from e2e.support import RawOrigin
 from feeds.feed_support import Feed, Server, feed, hosts
 from lists.support import HTML, PICTURE, SECRET, SENTINEL, artifact, names_in
 from urlward.engine.digest import Key
+from urlward.engine.errors import NO_THREAD
 from urlward.engine.signing import SigningKey
 from urlward.feeds import feed as feeds_feed
 from urlward.feeds import store as feed_store
@@ -331,14 +332,24 @@ def test_path(tmp_path: Path) -> None:
     assert made.refresh(max_size=10).text.startswith("too-large: ")
 
 
-def test_a_bug_of_ours(text: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError(SENTINEL), "bug: RuntimeError; please report it"),
+        (ExceptionGroup("", [RuntimeError(NO_THREAD)]), f"system: {NO_THREAD}"),
+        (MemoryError(), "system: MemoryError"),
+    ],
+)
+def test_a_bug_of_ours_or_no_memory(
+    text: Feed, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
     def take(_: object) -> None:
-        raise RuntimeError(SENTINEL)
+        raise error
 
     monkeypatch.setattr("urlward.feeds.refresh.take", take)
     outcome = text.refresh()
-    assert outcome.text == "bug: RuntimeError; please report it; the last good one stays in force"
-    assert (text.facts.reason, text.facts.failures) == ("bug", 1)
+    assert outcome.text == f"{said}; the last good one stays in force"
+    assert (text.facts.reason, text.facts.failures) == (said.partition(":")[0], 1)
 
 
 def test_a_full_disk_changes_nothing(text: Feed, site: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,8 +98,11 @@ def test_many_addresses_while_workers_go_on(nft: Nft) -> None:
 
     def go_on() -> None:
         while not done.is_set():
-            others.run("add element inet urlward cut4 { 192.0.2.1 timeout 600s }")
-            others.run("delete element inet urlward cut4 { 192.0.2.1 }")
+            # At once: the set may be made anew between both.
+            others.run(
+                "add element inet urlward cut4 { 192.0.2.1 timeout 600s }\n"
+                "delete element inet urlward cut4 { 192.0.2.1 }"
+            )
 
     worker = Thread(target=go_on)
     worker.start()

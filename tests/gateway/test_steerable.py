@@ -98,7 +98,7 @@ def test_plain() -> None:
     assert plain("example.test") is plain("") is None
 
 
-@pytest.mark.parametrize("prefix", ["2001:db8:64::/96", "fd64:0:0:0::/64"])
+@pytest.mark.parametrize("prefix", ["2001:db8:64::/96", "fd64:0:0:0::/64", "2001:4860::/32"])
 def test_own_nat64_prefixes(prefix: str) -> None:
     gateway = GatewayTable(never=("198.51.100.0/24",), nat64=(prefix,))
     steerable = Steerable(gateway, lambda: OWN)
@@ -110,4 +110,5 @@ def test_own_nat64_prefixes(prefix: str) -> None:
     for never in ("10.0.0.1", "198.51.100.7", "1.1.1.1", "192.0.2.254"):
         assert not steerable(form(never)), never
     assert not steerable(parsed("fd65::1"))
+    assert not steerable(parsed("2001:4860:4860::8888"))
     assert steerable(parsed("64:ff9b::10.0.0.2")), "no prefix of this network"

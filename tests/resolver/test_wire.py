@@ -23,6 +23,7 @@ from urlward.dns.wire import (
     Scan,
     WireError,
     _name,
+    read_cookie,
     read_edns,
     read_question,
     scan,
@@ -182,6 +183,25 @@ def test_edns() -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "cookie"),
+    [
+        ("000c0001ff 000a0010" + "61" * 16, b"a" * 16),
+        ("000a0028" + "61" * 40, b"a" * 40),
+        ("000a0008" + "61" * 8, b""),  # the client's part alone: it has none of a server's yet
+        ("000a0029" + "61" * 41, b""),
+        ("000a0011" + "61" * 16, b""),
+        ("000a00", b""),
+        ("", b""),
+    ],
+)
+def test_cookies(options: str, cookie: bytes) -> None:
+    said = bytes.fromhex(options)
+    wire = question("plain.example").to_wire()
+    end = read_question(wire).end
+    assert read_cookie(wire + b"\0\0\x29\4\xd0\0\0\0\0" + len(said).to_bytes(2) + said, end) == cookie
+
+
+@pytest.mark.parametrize(
     "name",
     [
         b"\xc0\x0c",  # to itself
@@ -336,7 +356,8 @@ def test_names_of_records_that_lead_nowhere_are_not_read(monkeypatch: pytest.Mon
 def test_any_bytes(head: bytes, rest: bytes) -> None:
     try:
         asked = read_question(head)
-        read_edns(head, asked.end)
+        if read_edns(head, asked.end):
+            read_cookie(head, asked.end)
         scan(head + rest, asked)
     except WireError:
         return

@@ -111,7 +111,8 @@ class Merger:
         self.gaps: list[Gap] = []
         """Those of the source that are open."""
         self.late_until = 0
-        """Up to when what is read was written before what is known already, in ms, where it fills a gap."""
+        """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
+        the next log was read before."""
         self.changes = Changes()
 
     def begin(self) -> None:
@@ -192,19 +193,24 @@ class Merger:
 
     def _look_back(self, sightings: Iterable[Sighting]) -> None:
         """Look up what another's beginning has ended in an earlier import, and whose own end is read now."""
-        begun: set[tuple[Key, str, str]] = set()
+        begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
+        stops: dict[str, int] = {}
         for place, _, first, _, _, end, _, subscriber, session, said in sightings:
             whose = (place, first), subscriber, session
             if said == _HELD:
-                begun.add(whose)
+                begun |= {whose, session}
+            elif said == _STOPPED and session not in begun and session not in stops:
+                there = [self._held.get(key) for key in self._sessions.get(session, ())]
+                if not any(held and held[_SESSION] == session and held[_START] <= end for held in there):
+                    stops[session] = end
             elif said == _ENDED and whose not in begun and whose not in ends:
                 held = self._held[place, first]
                 if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
                     ends[whose] = end
-        found = self._store.followed(self._source, ends)
-        for (key, subscriber, session), held in found.items():
-            self._followed.setdefault((key, session or subscriber), held)
+        for key, held in self._store.followed(self._source, ends, stops):
+            self._followed.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), held)
+            self._note(key, held)
 
     def fill(self, gaps: Sequence[Gap]) -> None:
         """Prepare for what was written in gaps, and is read after what followed."""
@@ -510,7 +516,9 @@ class Merger:
             is_last: whether no other of the source is open.
         """
         self.begin()
-        held = self._store.held_late(self._source)
+        # Others are of a log that was read after the next one.
+        late_held = self._store.held_late(self._source).items()
+        held = {key: one for key, one in late_held if one[_SEEN] >= since - _LATE}
         doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
         late = [*held.items()]
         late += [
@@ -1004,6 +1012,15 @@ class FileReader:
             self._merger.gaps = [*self._merger.gaps, *made]
         if read:
             self._merger.fill(read)
+        elif following := self._following(first):
+            self._merger.late_until = following
+
+    def _following(self, first: int) -> int:
+        """When a log beside this one begins that was read already and was begun after this had ended, in ms:
+        what has no end here may have one there. 0 for none."""
+        ended = os.fstat(self.fd).st_mtime * 1000
+        begun = [one.first for one in self._known if Path(one.path).parent == self._path.parent]
+        return min((one for one in begun if first < one > ended), default=0)
 
     def _gaps_before(self, first: int) -> list[Gap]:
         """What is not read of logs that were before this one, which begins at a time; and of others between

@@ -413,25 +413,31 @@ class AssignmentStore:
         return found
 
     def followed(
-        self, source: int, ends: Mapping[tuple[Key, str, str], int]
-    ) -> dict[tuple[Key, str, str], Held]:
+        self, source: int, ends: Mapping[tuple[Key, str, str], int], stops: Mapping[str, int]
+    ) -> list[tuple[Key, Held]]:
         """Intervals that another's beginning has ended.
 
         Args:
             source: of them.
             ends: a time in each, in ms, by whose it is: key, subscriber and session.
+            stops: likewise by the session alone, for which all that was in force then is looked through.
         """
-        found: dict[tuple[Key, str, str], Held] = {}
+        found = []
         mine = and_(assignments.c.ending == int(Ending.NEXT), assignments.c.source == source)
+        told: tuple[Mapping[Any, int], ...] = (ends, stops)
         with self.reading() as connection:
-            for _, near in groupby(sorted(ends, key=ends.__getitem__), lambda one: ends[one] // _NEAR):
-                for some in batched(near, _MANY):
-                    cells = _in_cells(ends[some[0]], ends[some[-1]])
-                    places = assignments.c.place.in_({key[0] for key, *_ in some})
-                    for row in connection.execute(select(assignments).where(cells, places, mine)):
-                        whose = (row.place, row.first_port), row.subscriber, row.session
-                        if row.start <= ends.get(whose, 0) < row.end:
-                            found[whose] = _held(row)
+            for times in told:
+                for some in _near(times):
+                    cells = _in_cells(times[some[0]], times[some[-1]])
+                    if times is stops:
+                        whose = assignments.c.session.in_(some)
+                    else:
+                        whose = assignments.c.place.in_({key[0] for key, *_ in some})
+                    for row in connection.execute(select(assignments).where(cells, whose, mine)):
+                        key = row.place, row.first_port
+                        name = row.session if times is stops else (key, row.subscriber, row.session)
+                        if row.start <= times.get(name, 0) < row.end:
+                            found.append((key, _held(row)))
         return found
 
     def held_late(self, source: int) -> dict[Key, Held]:
@@ -746,6 +752,12 @@ def _own_ends(connection: Connection, ended: list[Row[Any]]) -> list[tuple[Table
 
 def _whose(row: Row[Any]) -> tuple[Any, ...]:
     return row.source, row.network, row.first_port, row.last_port, row.subscriber, row.session
+
+
+def _near(times: Mapping[Any, int]) -> Iterator[tuple[Any, ...]]:
+    """Batches of what has times that are near each other, in order."""
+    for _, near in groupby(sorted(times, key=times.__getitem__), lambda one: times[one] // _NEAR):
+        yield from batched(near, _MANY)
 
 
 def _in_cells(since: int, until: int) -> ColumnElement[bool]:

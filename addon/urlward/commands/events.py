@@ -195,7 +195,7 @@ def _asked(args: argparse.Namespace, query: EventQuery, now: int) -> "tuple[Data
         if key := kept_key(state):
             span = max(query.since or 0, now - LONG_AGO), min(query.until or sys.maxsize, now + LONG_AGO)
             query = replace(query, digests=digests_of(query.client, key.secret, *span))
-        if records.privacy not in ("full", "digest"):
+        if records.privacy != "full" and not (records.privacy == "digest" and query.digests):
             # That nothing is found is not to be taken for that there is nothing of whoever asks.
             what = f'privacy = "{records.privacy}": events have no whole address of a client'
             print(f"urlward: {what}; how one is found is in urlward help retention", file=sys.stderr)

@@ -29,11 +29,11 @@ from urlward.dns.wire import (
     PAYLOAD,
     SVCB,
     A,
-    Edns,
     Question,
     addresses_alone,
     contents,
     host_of,
+    read_cookie,
     read_edns,
     read_question,
     shortened,
@@ -70,20 +70,24 @@ def error(query: bytes, code: int, question: Question | None = None) -> bytes:
     flags = bytes([0x80 | query[2] & 0x79, 0x80 | query[3] & 0x10 | code])
     if question is None:
         return query[:2] + flags + bytes(8)
+    return query[:2] + flags + _alone(query, question)
+
+
+def _alone(query: bytes, question: Question) -> bytes:
+    """What follows the flags of a response with nothing but the question, and EDNS where the query has it."""
     edns = read_edns(query, question.end)
-    counts = b"\0\1\0\0\0\0\0\1" if edns else b"\0\1\0\0\0\0\0\0"
-    return query[:2] + flags + counts + query[HEADER : question.end] + (_opt(edns) if edns else b"")
+    opt = b""
+    if edns:
+        cookie = read_cookie(query, question.end)
+        options = b"\0\x0a" + len(cookie).to_bytes(2) + cookie if cookie else b""
+        opt = b"\0\0\x29" + PAYLOAD.to_bytes(2) + bytes([0, 0, edns.dnssec << 7, 0])
+        opt += len(options).to_bytes(2) + options
+    return b"\0\1\0\0\0\0" + bytes([0, bool(opt)]) + query[HEADER : question.end] + opt
 
 
-def _opt(edns: Edns) -> bytes:
-    return b"\0\0\x29" + PAYLOAD.to_bytes(2, "big") + bytes([0, 0, edns.dnssec << 7, 0, 0, 0])
-
-
-def truncated(answer: bytes, question: Question) -> bytes:
+def truncated(query: bytes, answer: bytes, question: Question) -> bytes:
     """A response cut to its question, so that the client retries over TCP."""
-    return (
-        answer[:2] + bytes([answer[2] | 2]) + answer[3:4] + b"\0\1" + bytes(6) + answer[HEADER : question.end]
-    )
+    return query[:2] + bytes([answer[2] | 2]) + answer[3:4] + _alone(query, question)
 
 
 def denied(query: bytes, question: Question, ttl: int = REFUSED_TTL) -> bytes:
@@ -124,6 +128,9 @@ def _skeleton(query: bytes, question: Question, code: int, *, blocked: bool = Fa
     edns = read_edns(query, question.end)
     if edns:
         options: list[dns.edns.Option] = [dns.edns.EDEOption(dns.edns.EDECode.BLOCKED)] if blocked else []
+        # As its server's: c-ares and BIND drop an answer without, where answers that we passed on had one.
+        if cookie := read_cookie(query, question.end):
+            options.append(dns.edns.GenericOption(dns.edns.OptionType.COOKIE, cookie))
         response.use_edns(0, dns.flags.DO if edns.dnssec else 0, PAYLOAD, options=options)
     response.set_rcode(dns.rcode.Rcode(code))
     return response

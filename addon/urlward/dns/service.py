@@ -171,7 +171,7 @@ class QueryService:
         except WireError:
             # What we cannot read, no client could; one that is cut off says so, and is asked for by TCP.
             cut_off = not asked.tcp and len(data) > 2 and data[2] & 2
-            self._reply(asked, truncated(data, question) if cut_off else self._failure(asked))
+            self._reply(asked, truncated(asked.query, data, question) if cut_off else self._failure(asked))
             return
         if data[HEADER : question.end] != asked.query[HEADER : question.end]:
             data = data[:HEADER] + asked.query[HEADER : question.end] + data[question.end :]
@@ -215,7 +215,7 @@ class QueryService:
     def _reply(self, asked: Asked, data: bytes) -> None:
         del self._under_way[asked.tcp][asked.query[2:]]
         if len(data) > PLAIN_SIZE and not asked.tcp and len(data) > _size(asked):
-            data = truncated(data, asked.question)
+            data = truncated(asked.query, data, asked.question)
         rest = data[2:]
         self._owed -= len(asked.clients)
         owed = self._owed_to[asked.tcp]

@@ -29,6 +29,7 @@ waiting, and no response has a use for them."""
 _MOST_NAME = 254
 _MOST_POINTERS = 127
 _OPT_SIZE = 11
+_COOKIE, _COOKIES = 10, range(16, 41)
 _COUNTS = struct.Struct(">HHH").unpack_from
 _RECORD = struct.Struct(">HHIH").unpack_from
 _SHORT = struct.Struct(">H").unpack_from
@@ -133,6 +134,24 @@ def read_edns(data: bytes, end: int) -> Edns | None:
     if data[end : end + 3] != b"\0\0\x29" or len(data) < end + _OPT_SIZE:
         return None
     return Edns(max(PLAIN_SIZE, int(_SHORT(data, end + 3)[0])), bool(data[end + 7] & 0x80))
+
+
+def read_cookie(data: bytes, end: int) -> bytes:
+    """The cookie of a query, once a server has had its part in it (RFC 7873 section 4); empty otherwise.
+
+    Args:
+        data: the query, in which `read_edns` finds something.
+        end: of its question.
+    """
+    at = end + _OPT_SIZE
+    last = min(at + int(_SHORT(data, at - 2)[0]), len(data))
+    while at + 4 <= last:
+        code, length = _PAIR(data, at)
+        at += 4
+        if code == _COOKIE:
+            return data[at : at + length] if length in _COOKIES and at + length <= last else b""
+        at += length
+    return b""
 
 
 def with_payload(data: bytes, end: int, most: int) -> bytes:

@@ -14,20 +14,27 @@ class UrlwardError(Exception):
 
 def is_bug(error: BaseException) -> bool:
     """Whether an error is a bug, and neither somebody's input nor the system's want of something."""
+    error = _first(error)
     no_thread = isinstance(error, RuntimeError) and str(error) == NO_THREAD
     return not (no_thread or isinstance(error, UrlwardError | OSError | MemoryError))
 
 
 def fault_text(error: BaseException) -> str:
     """Text of an error for a log line or an answer; that of a bug could name an entry, and is left out."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+    error = _first(error)
     name = type(error).__name__
     if is_bug(error):
         return f"a bug: {name}"
     if isinstance(error, MemoryError):
         return name
     return (error.strerror or name) if isinstance(error, OSError) else str(error)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error, or the first of a task group's."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class UrlError(UrlwardError):

@@ -85,3 +85,6 @@ def prefixes_in(addresses: Iterable[IPv6Address]) -> set[IPv6Network]:
 
 NO_NAT64 = Nat64(())
 """Of a network without prefixes of its own."""
+
+WELL_KNOWN_NAT64 = Nat64((WELL_KNOWN,))
+"""Of any network: what is under it is the IPv4 address, wherever it is met."""

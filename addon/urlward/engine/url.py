@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote_to_bytes
 import can_ada
 
 from urlward.engine.errors import UrlError
-from urlward.engine.nat64 import WELL_KNOWN, Nat64
+from urlward.engine.nat64 import WELL_KNOWN_NAT64
 
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
@@ -44,9 +44,10 @@ _UNLISTABLE = "~"
 _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullmatch
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
-# no site's own service for images (`_pictures`).
+# no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image))"
+    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image)"
+    r"|styles/[^/]+/public/|api/(?:topic|category|user|discussions)/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load)\.)json|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
@@ -60,7 +61,6 @@ _AUTHORITY = re.compile(r"[^/\\?#]*").match
 _RFC_AUTHORITY = re.compile(r"[^/?#]*").match
 _STRIP = {9: None, 10: None, 13: None}
 _C0_AND_SPACE = "".join(map(chr, range(0x21)))
-_WELL_KNOWN = Nat64((WELL_KNOWN,))
 
 # Unescaping is confluent (an escape never overlaps another), so `%252525…` may be shortened first, and
 # whole-string passes end in the fixed point that one byte after the other would end in.
@@ -130,9 +130,9 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|rsc|txt)?\Z)").search
-# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt and Cloudflare have what is done to a picture in a segment.
+# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare and Drupal name in a segment what is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
-_PICTURE_IN_PATH = re.compile(r"(?:/_ipx|\A/cdn-cgi/image)/[^/]+/").search
+_PICTURE_IN_PATH = re.compile(r"(?:(?:/_ipx|\A/cdn-cgi/image)/[^/]+|(?<=/files)/styles/[^/]+/public)/").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
@@ -433,7 +433,7 @@ def _collapse_dots(host: str) -> str:
 
 
 def _unmapped(address: IPv6Address) -> str:
-    mapped = address.ipv4_mapped or _WELL_KNOWN.inner(address)
+    mapped = address.ipv4_mapped or WELL_KNOWN_NAT64.inner(address)
     return str(mapped) if mapped is not None else f"[{address.compressed}]"
 
 
@@ -637,7 +637,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not ("?" in query and _may_have_a_file_above(path))
     ):
         reading = Reading(path, query)
-        if _MAY_BE_A_FILE(path) or "image" in path or "/_ipx/" in path:
+        if _MAY_BE_A_FILE(path) or _may_be_a_picture(path) or "/api/" in path:
             work = work or Work()
             return _without_end_slash(_with_files([reading], work), work)
         if path[-1] == "/" != path:
@@ -970,7 +970,7 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             work.spend(2 * len(path))
             for file in (whose or "/", f"{whose}/"):
                 files.setdefault((file, query), Reading(file, query, shorter=True))
-        for host, target in _pictures(path, query) if "image" in path or "/_ipx/" in path else ():
+        for host, target in _pictures(path, query) if _may_be_a_picture(path) else ():
             work.spend(2 * len(target), 2)
             pictures += [r._replace(shorter=True, host=host) for r in _in_every_way(target, work)]
         for match in (*_FILE_AND_MORE(path), *_PHP_AND_MORE(path)):
@@ -978,6 +978,11 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
             if more != "/" and kind not in _FILES:
                 continue
             script = more != "/" and kind in _SCRIPTS
+            if script and more[0] == "/" and file.endswith("/index.php"):
+                # A front controller, which also stands for what is no file.
+                work.spend(len(path))
+                page = f"{file.removesuffix('/index.php')}{more}"
+                files.setdefault((page, query), Reading(page, query, shorter=True))
             if (file, query) not in known and (file, query) not in files:
                 work.spend(len(file))
                 files[file, query] = Reading(file, query, shorter=True, script=script)
@@ -987,7 +992,14 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
 def _page_of_data(path: str, query: str) -> str | None:
     """The page that a path has the data of, without the slash at its end: where a link is followed, an
     application in the browser asks for these, and shows the page by its own address."""
-    head, _, name = path.rstrip("/").rpartition("/")
+    path = path.rstrip("/")
+    if "/api/" in path:
+        base, _, page = path.partition("/api/")
+        if page.startswith(("topic/", "category/", "user/")):  # NodeBB
+            return f"{base}/{page}"
+        if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
+            return f"{base}/d{page.removeprefix('discussions')}"
+    head, _, name = path.rpartition("/")
     name, dot, kind = name.rpartition(".")
     page = f"{head}/{name}"
     if not dot:
@@ -1018,6 +1030,10 @@ def _page_of_data(path: str, query: str) -> str | None:
     return f"{base}/{page.removeprefix('index/') if next_data else page}"
 
 
+def _may_be_a_picture(path: str) -> bool:
+    return "image" in path or "/_ipx/" in path or "/styles/" in path
+
+
 def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     """The pictures, as host, if it is said, and target, of which a site's own service gives another size."""
     if _PICTURE_IN_QUERY(path):
@@ -1030,6 +1046,9 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     elif match := _PICTURE_IN_PATH(path):
         more, base = path[match.end() :], path[: match.start()]
         found = [more if _WHOLE_URL(more) else f"{base}/{more}"]
+        stem, _, kind = found[0].rpartition(".")
+        if kind in ("avif", "webp") and _is_file(stem):  # Drupal's `a.jpg.webp`
+            found.append(stem)
         if query:
             found = [f"{picture}?{query}" for picture in found]
     else:

@@ -28,7 +28,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from http.client import HTTPException, IncompleteRead
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, ip_address
 from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import unquote, urljoin
@@ -39,6 +39,7 @@ from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 from werkzeug.http import parse_date, parse_dict_header
 
+from urlward.engine.nat64 import WELL_KNOWN_NAT64
 from urlward.feeds.body import ACCEPTED, BodyLimits, content
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Reason, Validators
 from urlward.feeds.tls import context, proxy_context
@@ -65,7 +66,6 @@ _MOST = 2**31
 """Seconds: what a number too large counts as (RFC 9111, section 1.2.2)."""
 
 _REFUSED = re.compile(r"Tunnel connection failed: (\d{3})\b")
-_NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052
 
 _FAILURES = (OSError, HTTPException, HTTPError, ValueError)
 """What sockets, http.client and urllib3 raise; ValueError for fields that are no HTTP."""
@@ -573,7 +573,7 @@ def scope(address: str) -> Scope:
     """
     ip = ip_address(address)
     if isinstance(ip, IPv6Address):
-        inner = ip_address(ip.packed[12:]) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour
+        inner = WELL_KNOWN_NAT64.inner(ip) or ip.ipv4_mapped or ip.sixtofour
         if inner is not None:
             return scope(str(inner))
     if ip.is_loopback or ip.is_unspecified:

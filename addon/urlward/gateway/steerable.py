@@ -132,9 +132,9 @@ def unsteered(nat64: Nat64) -> tuple[Network, ...]:
 
 
 def _without(network: Network, hole: IPv6Network) -> Iterable[Network]:
-    if network.version == 4 or not network.overlaps(hole):
+    if network.version == 4 or not hole.subnet_of(network):
         return (network,)
-    return network.address_exclude(hole) if hole.subnet_of(network) else ()
+    return network.address_exclude(hole)
 
 
 def _within(address: Address, networks: Iterable[Network]) -> bool:
