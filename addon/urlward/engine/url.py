@@ -1255,7 +1255,10 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
         UrlError: more of them than origins take, or escapes nested too deep.
     """
     if _PLAIN_PARAMETERS(query) and query.lstrip("&")[:1] != "/" and query.count("&") <= _MAX_PARAMETERS:
-        found = set(_parameters(query.split("&")))
+        plain = _parameters(query.split("&"))
+        if "/" not in query:
+            return frozenset(plain)
+        found = set(plain)
     else:
         query = canonical_query(query).replace("+", "%20")
         if query.count("&") + query.count(";") > _MAX_PARAMETERS:
