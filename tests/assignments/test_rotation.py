@@ -508,6 +508,19 @@ def test_who_has_no_end_in_a_log_that_is_read_after_the_next_one_is_in_doubt(
     assert told(sqlite_store, 250) == ("ambiguous", ["berta"])
 
 
+def test_another_log_beside_does_not_follow_the_one_that_is_read(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    """Such as another collector's, of which all files are read first."""
+    log, other = (Log(sqlite_store, tmp_path / name) for name in ("a.log", "b.log"))
+    log.write(block(50, "anna", "alloc"))
+    os.utime(log.path, (at(70) / 1000, at(70) / 1000))
+    other.write(block(300, "carla", "alloc", B))
+    other.read(400)
+    log.read(400)
+    assert told(sqlite_store, 250) == ("one", ["anna"])
+
+
 class History:
     """Whoever had a block of ports or an address, as translators and servers tell of it."""
 

@@ -834,14 +834,22 @@ def test_a_firewall_that_looks_for_the_way_back_by_the_mark(net: Network, f: Fam
 
 
 @families
-def test_marks_of_others_lead_nothing_past_the_filter(net: Network, f: Family) -> None:
+@pytest.mark.parametrize(
+    "others",
+    [
+        "chain pre { type filter hook prerouting priority mangle; meta mark set 0x1; };",
+        "chain pre { type filter hook prerouting priority mangle; meta mark set ct mark; "
+        "meta mark and 0xff == 0 meta mark set meta mark or 0x1; ct mark set meta mark; }; "
+        "chain out { type route hook output priority mangle; meta mark set ct mark; };",
+    ],
+    ids=["set", "restored"],
+)
+def test_marks_of_others_lead_nothing_past_the_filter(net: Network, f: Family, others: str) -> None:
     """Such as those of several uplinks, which write all bits."""
     canary = "192.0.2.252" if f is IPV4 else "2001:db8:ca::1"
     net.up(keep_source=True, canary={"addresses": (canary,)})
     net.add(f.of("steer"), f.origin, canary)
-    net.nft.run(
-        "table inet fw { chain pre { type filter hook prerouting priority mangle; meta mark set 0x1; }; }"
-    )
+    net.nft.run(f"table inet fw {{ {others} }}")
     try:
         for who, where in ((net.client, f.origin), (net.gateway, canary)):
             with who.connect(where, 443) as s:

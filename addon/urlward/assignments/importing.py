@@ -1016,10 +1016,10 @@ class FileReader:
             self._merger.late_until = following
 
     def _following(self, first: int) -> int:
-        """When a log beside this one begins that was read already and was begun after this had ended, in ms:
-        what has no end here may have one there. 0 for none."""
+        """When the same log went on after this had ended, in ms, of what was read already: what has no end
+        here may have one there. 0 for none."""
         ended = os.fstat(self.fd).st_mtime * 1000
-        begun = [one.first for one in self._known if Path(one.path).parent == self._path.parent]
+        begun = [one.first for one in self._known if self._is_of(one.path)]
         return min((one for one in begun if first < one > ended), default=0)
 
     def _gaps_before(self, first: int) -> list[Gap]:
