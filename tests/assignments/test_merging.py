@@ -267,6 +267,22 @@ def test_a_late_end_of_an_earlier_session(sqlite_store: AssignmentStore) -> None
     assert ("anna", 0, 90, "TOLD") in intervals(sqlite_store, A)
 
 
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_late_end_of_one_whose_name_is_used_again_on_the_address(
+    sqlite_store: AssignmentStore, batch: int
+) -> None:
+    taken(
+        sqlite_store,
+        sighting(A, 0, None, "anna", session="n/1"),
+        sighting(A, 100, None, "berta", session="n/2"),
+        sighting(A, 200, None, "anna", session="n/1"),
+        sighting(A, 50, 50, "", STOPPED, session="n/1"),
+        batch=batch,
+    )
+    berta = ("berta", 100, 200, "NEXT")
+    assert intervals(sqlite_store, A) == [("anna", 0, 50, "TOLD"), berta, ("anna", 200, None, "NONE")]
+
+
 def test_an_end_without_a_beginning(sqlite_store: AssignmentStore) -> None:
     place = sighting(A, 0, 100, "anna", ENDED)
     taken(sqlite_store, (*place[:4], 0, *place[5:]))

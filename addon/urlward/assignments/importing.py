@@ -486,13 +486,13 @@ class Merger:
                 self._ends[key, late[_SUBSCRIBER], session] = late[_START], at
                 self._end_late(key, late, at, Ending.TOLD, doubt)
                 is_known = True
+            if held is not None and held[_SESSION] == session and held[_START] > at:
+                self._note(key, held)  # another session by the same name, which goes on
+                held = None
             if held is None or held[_SESSION] != session:
                 held = self._undo_followed(key, session, at)
                 if held is None:
                     continue
-            elif held[_START] > at:
-                self._note(key, held)  # another session by the same name, which goes on
-                continue
             else:
                 self._drop(key)
                 is_other = not began or began - held[_START] > SESSIONS_APART
