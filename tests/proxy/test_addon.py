@@ -425,7 +425,7 @@ async def test_a_name_that_leads_elsewhere_once_it_is_connected_to(
     handler = SimpleNamespace(
         client=data.client,
         transports={
-            data.server: SimpleNamespace(writer=writer),
+            data.server: SimpleNamespace(reader=None, writer=writer),
             data.client: SimpleNamespace(handler=carrier),
         },
     )

@@ -87,6 +87,7 @@ from urlward.proxy.passwords import Passwords
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
+from urlward.proxy.turns import Turns, take_turns
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import UNLEARNED, Metrics, RulesFacts
@@ -157,6 +158,7 @@ class Urlward:
         files: inspects responses; None where no known files are looked for.
         rules: how a gateway's rules are, as it was told last.
         live: the exchanges under way.
+        turns: of clients, where mitmproxy carries their connections.
         probing: notices who reads the lists out; None before the options are read.
         tcp_timeout: seconds without a byte after which a connection is closed.
         relays_other: whether what is neither HTTP nor TLS is relayed.
@@ -187,6 +189,7 @@ class Urlward:
         self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
+        self.turns = Turns()
         self.pool = Pool()
         self.ports: set[int] = set()
         self.probing: Probing | None = None
@@ -575,8 +578,11 @@ class Urlward:
         self.metrics.opened += 1
 
     async def client_connected(self, client: Client) -> None:
-        """Delay a slowed client, on a connection that mitmproxy carries."""
+        """Give a connection that mitmproxy carries its turns, and delay a slowed client's."""
         self.count_connection()
+        if (handler := self.handler(client)) is not None:
+            take_turns(handler, client, self.turns)
+            await self.turns.wait(client)
         if self.probing is None or not self.probing.slowing:
             return
         wait = self.probing.connecting(client)
@@ -658,6 +664,8 @@ class Urlward:
     def server_connected(self, data: ServerConnectionHookData) -> None:
         """See where a name has led to by now: mitmproxy has looked it up once more."""
         server, handler = data.server, self.handler(data.client)
+        if handler is not None:
+            take_turns(handler, server, self.turns)
         if server.transport_protocol != "tcp" or not (server.address and server.peername):
             return
         address, port = str(server.peername[0]), server.address[1]
@@ -709,6 +717,11 @@ class Urlward:
             if not ctx.options.urlward_flows:
                 flow.response.stream = True
             flow.response.headers.pop("alt-svc", None)
+
+    async def response(self, flow: http.HTTPFlow) -> None:
+        """Send answers of the filter's own in turn, also those to requests that were read at once."""
+        if flow.metadata.get("urlward") == "answered":
+            await self.turns.wait(flow.client_conn)
 
     def matcher(self) -> Matcher:
         """The matcher in force; raises RuntimeError where there is none, so that nothing passes."""

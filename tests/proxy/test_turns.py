@@ -1,0 +1,87 @@
+"""Turns of client networks, where mitmproxy carries their connections."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.test.tflow import tflow
+
+from conftest import until
+from urlward.proxy.addon import Urlward
+from urlward.proxy.mitm import is_full
+from urlward.proxy.turns import Turns, take_turns
+
+MANY = 50
+
+
+def client(address: str) -> Client:
+    return Client(peername=(address, 1234), sockname=("127.0.0.1", 8080))
+
+
+def handler_of(client: Client, *connections: Any) -> Any:
+    transports = {each: SimpleNamespace(reader=asyncio.StreamReader(), writer=None) for each in connections}
+    return SimpleNamespace(client=client, transports=transports)
+
+
+@pytest.mark.parametrize("what", ["begin", "request", "response", "answer"])
+async def test_another_waits_for_one_of_a_network_at_most(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    addon, done = Urlward(), []
+    clients = [*(client(f"2001:db8::{n:x}") for n in range(MANY)), client("192.0.2.1")]
+    handlers = {each.id: handler_of(each, each, Server(address=None)) for each in clients}
+    monkeypatch.setattr(addon, "handler", lambda one: handlers[one.id])
+
+    async def use(one: Client) -> None:
+        own, server = handlers[one.id].transports
+        if what == "begin":
+            await addon.client_connected(one)
+        elif what == "answer":
+            flow = tflow(client_conn=one)
+            flow.metadata["urlward"] = "answered"
+            await addon.response(flow)
+        else:
+            reader = handlers[one.id].transports[own if what == "request" else server].reader
+            assert await reader.read(9) == b"12345"
+        done.append(one)
+
+    if what in ("request", "response"):
+        for one in clients:
+            await addon.client_connected(one)
+            _, server = handlers[one.id].transports
+            addon.server_connected(ServerConnectionHookData(server, one))
+    tasks = [asyncio.create_task(use(each)) for each in clients]
+    await asyncio.sleep(0)
+    for handler in handlers.values():
+        for io in handler.transports.values():
+            io.reader.feed_data(b"12345")
+    await asyncio.wait_for(asyncio.gather(*tasks), 10)
+    assert done.index(clients[-1]) <= 1, "behind one of the other's"
+    done.remove(clients[-1])
+    assert done == clients[:-1], "in their order"
+    await until(lambda: not addon.turns._waiting)
+
+
+async def test_a_full_reader_is_told_behind_its_turns() -> None:
+    one = client("192.0.2.1")
+    handler = handler_of(one, one)
+    handler.transports[one].reader = SimpleNamespace(_paused=True)
+    take_turns(handler, one, Turns())
+    assert is_full(handler)
+
+
+async def test_those_that_have_gone_take_no_turn() -> None:
+    turns, one, done = Turns(), client("192.0.2.1"), []
+
+    async def use(number: int) -> None:
+        await turns.wait(one)
+        done.append(number)
+
+    tasks = [asyncio.create_task(use(n)) for n in range(6)]
+    await asyncio.sleep(0)
+    for gone in (1, 3, 5):
+        tasks[gone].cancel()
+    await asyncio.wait(tasks)
+    assert done == [0, 2, 4]
+    await until(lambda: not turns._waiting)
