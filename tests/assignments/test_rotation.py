@@ -559,7 +559,7 @@ class History:
         return {user for begun, ended, user in self.held[address] if begun <= seconds <= ended}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 103, 111])
 def test_no_history_has_who_name_anybody_wrongly(
     sqlite_store: AssignmentStore, tmp_path: Path, seed: int
 ) -> None:
@@ -585,6 +585,7 @@ def test_no_history_has_who_name_anybody_wrongly(
                     log.write(history.written(name, read[name], at_))
                     read[name] = at_
                     rotated = log.rotate(f"{name}.{100 - step}")
+                    os.utime(rotated, (at(at_) / 1000, at(at_) / 1000))
                     left.append((log, rotated, rng.choice(["first", "later", "never"])))
                 log.write(history.written(name, read[name], now))
                 read[name] = now

@@ -26,6 +26,7 @@ from e2e.support import (
     has_ended,
     read_to_end,
     running,
+    status_of,
 )
 from e2e.test_records import events
 from urlward.proxy.addon import SHORT_AGAIN
@@ -381,7 +382,7 @@ def test_more_connections_than_file_descriptors(tmp_path: Path, origin: Nginx, m
             # A list that changes still finds descriptors for that.
             with proxy.list_file.open("a") as file:
                 file.write("added-later.test\n")
-            wait_for(lambda: get(proxy.port, "http://added-later.test/").status == 451, "the reload")
+            wait_for(lambda: status_of(proxy.port, "http://added-later.test/") == 451, "the reload")
         finally:
             for s in kept:
                 s.close()

@@ -33,6 +33,7 @@ from e2e.support import (
     read_response,
     running,
     socks,
+    status_of,
 )
 from urlward.records.asking import ask as asked
 
@@ -202,7 +203,7 @@ def test_several_workers_write_to_one_place_and_one_that_is_killed_is_told_of(
         assert len(workers) == 2
         os.kill(workers[1], signal.SIGKILL)
         wait_for(lambda: events(tmp_path, "--kind", "gap"), "the gap to be told")
-        wait_for(lambda: get(proxy.port, blocked_url).status == 451, "the rest to serve")
+        wait_for(lambda: status_of(proxy.port, blocked_url) == 451, "the rest to serve")
 
 
 class Knocking(threading.Thread):

@@ -18,7 +18,7 @@ import urllib3
 
 from conftest import free_port, wait_for
 from e2e import support
-from e2e.support import Filter, accepts, get, running
+from e2e.support import Filter, accepts, running, status_of
 from records.support import an_event
 from urlward.commands import support as command
 from urlward.config import read_config
@@ -176,7 +176,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, tokens: list[str]) -> Iter
         proxy.secrets = ()  # its log is what is looked at here
         state = folder / "state"
         listed = f"http://{SECRETS['entry']}.example/{SECRETS['path']}/x"
-        wait_for(lambda: get(proxy.port, listed).status == 451, "a block")
+        wait_for(lambda: status_of(proxy.port, listed) == 451, "a block")
         wait_for(lambda: any(feed["reason"] for feed in ask(state, "status")["feeds"]), "a failed feed")
         tokens += [(state / "admin.token").read_text().strip()] if (state / "admin.token").exists() else []
         yield proxy, path

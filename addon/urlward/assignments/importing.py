@@ -322,7 +322,7 @@ class Merger:
             self._hold_late(key, held, new)
             return
         if earlier[_END] > later[_START]:
-            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED):
+            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE):
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
@@ -446,9 +446,11 @@ class Merger:
             and whose[1:] == (late[_SUBSCRIBER], late[_SESSION])
             and late[_START] <= new[_END] <= late[_END]
         ):
-            self._ends[whose] = late[_START], told
-            self._end_late(key, late, new[_END], Ending.TOLD, doubt)
-            self._end_session(session, told, doubt, new[_START])
+            if session:
+                self._end_session(session, told, doubt, new[_START])
+            else:
+                self._ends[whose] = late[_START], told
+                self._end_late(key, late, told, Ending.TOLD, doubt)
             return
         began = new[_START]
         if held is None or told < held[_START]:
@@ -481,14 +483,16 @@ class Merger:
         is_known = False
         self._looked_up.discard(session)
         for key in self._sessions.pop(session, ()):
-            held, late = self._held.get(key), self._late.get(key)
+            held, late, is_late = self._held.get(key), self._late.get(key), False
             if late is not None and late[_SESSION] == session and late[_START] <= at <= late[_END]:
                 self._ends[key, late[_SUBSCRIBER], session] = late[_START], at
                 self._end_late(key, late, at, Ending.TOLD, doubt)
-                is_known = True
+                is_known = is_late = True
             if held is not None and held[_SESSION] == session and held[_START] > at:
                 self._note(key, held)  # another session by the same name, which goes on
                 held = None
+            if is_late:
+                continue  # what was another's before is of another session by the same name
             if held is None or held[_SESSION] != session:
                 held = self._undo_followed(key, session, at)
                 if held is None:
