@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from inspect import iscoroutinefunction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -482,7 +483,7 @@ async def test_through_the_whole_stack(addon: Urlward) -> None:
     context.server.address = ("203.0.113.10", 80)
 
     def hooks(hook: Any) -> None:
-        if handler := getattr(addon, hook.name, None):
+        if (handler := getattr(addon, hook.name, None)) and not iscoroutinefunction(handler):
             handler(*hook.args())
 
     driver = Driver(modes.TransparentProxy(context), on_hook=hooks)

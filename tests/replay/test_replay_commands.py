@@ -1,9 +1,10 @@
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
-import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from replay.replay_support import SAMPLE, squid
 from urlward import cli
 from urlward.replay.formats import FORMATS
 
+FAR = re.compile(r"reading logs .*log 1 of 1, [\d,]+ lines, [\d,]+ lines/s").search
 COMMAND = [sys.executable, "-m", "urlward", "lab", "replay"]
 
 
@@ -42,28 +44,28 @@ def test_each_format_that_is_known_may_be_named(capsys: pytest.CaptureFixture[st
 
 
 def test_on_a_terminal_it_shows_how_far_it_is(tmp_path: Path) -> None:
-    # For some seconds, since one that takes less shows nothing.
-    piece = f"{squid('http://unlisted.test/')}\n".encode() * 10_000
-    path = tmp_path / "access.log.gz"
-    path.write_bytes(zlib.compress(piece, 1, wbits=31) * 80)
+    piece = f"{squid('http://unlisted.test/')}\n".encode() * 1_000
+    path = tmp_path / "access.log"
+    os.mkfifo(path)
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "--json", "--list", SAMPLE, "--workers", "1", path],
         stdout=subprocess.PIPE, stderr=theirs, env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
     )  # fmt: skip
     os.close(theirs)
-    told = b""
-    try:
-        while more := os.read(ours, 65536):
-            told += more
-    except OSError:
-        pass  # the other end is closed
-    os.close(ours)
+    text, pieces = "", 0
+    with suppress(OSError), path.open("wb") as log:  # that of a process that has ended
+        # One that takes less than some seconds shows nothing.
+        while pieces < 5_000 and not FAR(text):
+            log.write(piece)
+            pieces += 1
+            while select.select([ours], [], [], 0)[0]:
+                text += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", os.read(ours, 65536).decode())
     out, _ = process.communicate(timeout=60)
+    os.close(ours)
     assert process.returncode == 0
-    assert b'"requests": 800000' in out
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told.decode())
-    assert re.search(r"reading logs .*log 1 of 1, [\d,]+ lines, [\d,]+ lines/s", text)
+    assert f'"requests": {pieces * 1_000}'.encode() in out
+    assert FAR(text)
     assert "unlisted" not in text
 
 
