@@ -94,7 +94,6 @@ class _Gzip(_Forgiving):
         self._head: bytes | None = b""
         """What has come of a field of it; None behind the head."""
         self._fields: list[int | None] | None = None
-
         """Bytes that are left of each field; None for one that ends with a zero, -1 where two bytes tell."""
 
     def decompress(self, data: bytes, max_length: int) -> bytes:
