@@ -1014,9 +1014,11 @@ def test_a_semicolon_parts_what_is_listed_as_well(listed: str) -> None:
 
 
 def test_what_is_in_a_name_or_value_parts_nothing() -> None:
-    found = matcher("http://p.test/view?u=a%3Bb")
-    assert found.check("p.test", "/view?u=a%3bb&c").blocked
-    assert not found.check("p.test", "/view?u=a&b").blocked
+    for listed in ("u=a%3Bb&c", "u=a%3Bb;c", "u=a%3Bb&amp;c"):
+        found = matcher(f"http://p.test/view?{listed}")
+        for query in ("u=a%3Bb&c", "c;u=a%3bb", "d&u=a%253bb;c"):
+            assert found.check("p.test", f"/view?{query}").blocked, (listed, query)
+        assert not found.check("p.test", "/view?u=a&b").blocked
 
 
 @pytest.mark.parametrize(

@@ -1260,11 +1260,12 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
             return frozenset(plain)
         found = set(plain)
     else:
-        marked = query[-1:] == "?"  # of `title=Who%3F` the mark is in the value
-        query = canonical_query(query).replace("+", "%20")
+        # Escaped, a mark is in a value.
+        sent = dict.fromkeys((query, query.rstrip("?"), query.replace(";", "&")))
+        query, *others = [canonical_query(one).replace("+", "%20") for one in sent]
         if query.count("&") + query.count(";") > _MAX_PARAMETERS:
             raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
-        found = _in_every_spelling(query, query.rstrip("?") if marked else query)
+        found = _in_every_spelling(query, *others)
     if "/" in query:
         paths = [one for one in found if "/" in one]
         if len(paths) > _MAX_PATHS:
@@ -1273,9 +1274,9 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
     return frozenset(found)
 
 
-def _in_every_spelling(query: str, unmarked: str) -> set[str]:
-    """The parameters of a canonical query, as it is and unmarked at its end, less the spellings of paths."""
-    spellings = list(dict.fromkeys((query, query.lstrip("?"), unmarked)))
+def _in_every_spelling(query: str, *others: str) -> set[str]:
+    """The parameters of a canonical query, and of what it is too, but for the spellings of paths."""
+    spellings = list(dict.fromkeys((query, query.lstrip("?"), *others)))
     spellings += [spelling.replace(";", "&") for spelling in spellings if ";" in spelling]
     found = {parameter for spelling in spellings for parameter in _parameters(spelling.split("&"))}
     if "%" in query:
