@@ -169,6 +169,11 @@ def hits(lines: str | list[str], *urls: str) -> list[bool]:
             ["example.test/a?b=%c3%84", "example.test/A?B=%C3%84"],
             ["example.test/a?b=%C3%A4"],
         ),
+        (
+            "http://example.test/a?b=\u65e5 nocase",
+            ["example.test/a?b=\u65e5", "example.test/a?b=%E6%97%A5"],
+            [],
+        ),
         ("*/Ab/* nocase", ["a.test/AB/", "a.test/x/ab/C"], ["a.test/ab"]),
         (
             "http://example.test:8080/",
