@@ -115,7 +115,11 @@ class Services:
             self._open_store,
             measures=self._measures,
             answers={
-                "status": lambda: status_of(self._measures, node=self._records.node),
+                "status": lambda: status_of(
+                    self._measures,
+                    node=self._records.node,
+                    changed="" if config.sources is None else config.sources.changed,
+                ),
                 "metrics": lambda: {"text": self._measures.render().decode()},
                 "inside": inside,
             },
