@@ -223,6 +223,20 @@ class Merger:
                 self._followed[key, held[_SESSION] or held[_SUBSCRIBER]] = held
                 self._note(key, held)
 
+    def precede(self, since: int, until: int) -> None:
+        """Prepare for a log that is read after the one that followed it.
+
+        Args:
+            since: in ms, when it begins.
+            until: when the one that followed begins.
+        """
+        self.late_until = until
+        # A session that ended there has begun here.
+        for key, held in self._store.since(self._source, since, until=until, endings=(Ending.TOLD,)):
+            if held[_SESSION]:
+                whose = key, held[_SUBSCRIBER], held[_SESSION]
+                self._ends[whose] = held[_START] - SESSIONS_APART, held[_END]
+
     def _keep(self, key: Key, held: Held | None) -> None:
         self._held[key] = held
         if held is not None:
@@ -1017,7 +1031,7 @@ class FileReader:
         if read:
             self._merger.fill(read)
         elif following := self._following(first):
-            self._merger.late_until = following
+            self._merger.precede(first, following)
 
     def _following(self, first: int) -> int:
         """When the same log went on after this had ended, in ms, of what was read already: what has no end
