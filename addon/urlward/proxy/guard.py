@@ -23,12 +23,11 @@ from urllib.parse import unquote
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
 
-from urlward.engine.errors import UrlError
+from urlward.engine.errors import UrlError, place_of
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 from urlward.feeds.learn import Learner, Match
-from urlward.lines import place_of
 from urlward.policy.policy import Policy, View
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference, plain
 from urlward.proxy.head import RequestHead
