@@ -9,7 +9,7 @@ import pytest
 from lists.support import SECRET
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
-from proxy.test_names import to
+from proxy.test_names import request, to
 from urlward.config import PageTable
 from urlward.engine.digest import Key
 from urlward.engine.verdict import Verdict
@@ -25,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("compiles_here")
 def guard(recording: Recording, **changes: Any) -> Guard:
     matcher = make_matcher("blocked.example id=E-1 category=phishing", "192.0.2.66 id=E-2")
     page = BlockPage(PageTable())
-    return Guard(lambda: matcher, page, recording=recording, clock=lambda: NOW, **changes)
+    return Guard(
+        lambda: matcher, page, metrics=recording.metrics, recording=recording, clock=lambda: NOW, **changes
+    )
 
 
 async def test_a_block(recording: Recording, told: list[Event]) -> None:
@@ -45,6 +47,26 @@ async def test_a_block(recording: Recording, told: list[Event]) -> None:
     assert counted["requests"]["match"]["block"] == 1
     assert counted["blocks"]["test"]["phishing"] == 1
     assert sum(counted["histograms"]["check"]["counts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "detail"),
+    [
+        ((b"Sec-Purpose", b"prefetch;prerender"), '{"purpose":"prefetch"}'),
+        ((b"purpose", b"Prefetch"), '{"purpose":"prefetch"}'),
+        ((b"X-moz", b"prefetch"), '{"purpose":"prefetch"}'),
+        ((b"X-Note", b"prefetch"), ""),
+        ((b"Sec-Purpose", b"other;prefetch"), ""),
+    ],
+)
+@pytest.mark.parametrize("monitor", [False, True])
+async def test_a_prefetch_says_so(
+    field: tuple[bytes, bytes], detail: str, monitor: bool, recording: Recording, told: list[Event]
+) -> None:
+    asked = request((b"Host", b"blocked.example"), field)
+    guard(recording, monitor=monitor).answer(asked, make_context())
+    (event,) = told
+    assert (event.kind, event.detail) == ("would-block" if monitor else "block", detail)
 
 
 async def test_equal_urls_have_equal_digests(recording: Recording, told: list[Event]) -> None:
@@ -82,7 +104,7 @@ async def test_faults_and_refusals_are_counted(recording: Recording, told: list[
     def fail() -> Any:
         raise RuntimeError
 
-    g = Guard(fail, BlockPage(PageTable()), recording=recording, clock=lambda: NOW)
+    g = Guard(fail, BlockPage(PageTable()), metrics=recording.metrics, recording=recording, clock=lambda: NOW)
     g.answer(for_host("plain.example"), make_context())
     guard(recording).answer(for_host("not a host"), make_context())
     counted = recording.metrics.snapshot()

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, cast
 from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
 from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError, fault_text, is_bug
+from urlward.engine.errors import (
+    ArtifactError,
+    KeyFileError,
+    RotationError,
+    UrlwardError,
+    fault_report,
+    is_bug,
+)
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
 from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
@@ -349,7 +356,7 @@ def _reason(error: Exception) -> str:
 
 def _text(error: Exception) -> str:
     # The reason in front of it says that it is a bug.
-    return f"{type(error).__name__}; please report it" if is_bug(error) else fault_text(error)
+    return fault_report(error).removeprefix("a bug: ")
 
 
 _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "bomb"})
