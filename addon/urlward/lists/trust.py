@@ -355,8 +355,8 @@ def take_rotation(trust: Trust, data: bytes, folder: Path | None) -> Trust:
     if made is not trust and folder is not None:
         _keep(rotation, folder)
         logger.warning(
-            "list %s: by a statement of %s another key signs from now on: %s; ask the body whether it is theirs, "
-            "and name it in trust",
+            "list %s: by a statement of %s another key signs from now on: %s; ask the body whether it is "
+            "theirs, and name it in trust",
             folder.name,
             rotation.old.short,
             rotation.new,
