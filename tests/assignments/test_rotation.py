@@ -534,6 +534,7 @@ def test_what_had_ended_is_not_held_by_a_log_that_tells_it_again(
         "b": [events[2], events[0]],
         "c": [events[3], missing],
         "d": [events[2], missing],
+        "e": events[5:6],
     }
     for name, told_again in logs.items():
         again = tmp_path / name
