@@ -222,7 +222,7 @@ class Merger:
     def _told_again(self, sightings: Iterable[Sighting]) -> Iterator[Beginning]:
         """Beginnings that may have been read before."""
         for place, _, first, _, start, _, seen, subscriber, session, said in sightings:
-            if said == _HELD and seen < self.told_until:
+            if said == _HELD and seen <= self.told_until:
                 held = self._held[place, first]
                 is_it = held is not None and (held[_SUBSCRIBER], held[_SESSION]) == (subscriber, session)
                 if held is None or not is_it or held[_START] > seen:
