@@ -571,14 +571,9 @@ class Urlward:
         if not ctx.options.urlward_flows:
             flow.request.stream = True
 
-    def count_connection(self) -> None:
-        """Count a client's connection, in every mode: in `client_connected` one that mitmproxy carries, in
-        the front one that it does not."""
-        self.metrics.opened += 1
-
     async def client_connected(self, client: Client) -> None:
         """Give a connection that mitmproxy carries its turns, and delay a slowed client's."""
-        self.count_connection()
+        self.metrics.opened += 1  # as the front counts one that it does not
         if (handler := self.handler(client)) is not None:
             take_turns(handler, client, self.turns)
             await self.turns.wait(client)

@@ -361,7 +361,7 @@ class Guard:
 
     def rule_for(self, client: Client) -> Decide:
         """The decision rule that applies to a client, from matching entries to a verdict."""
-        return decide if self.policy is None else partial(_decide_for, self._view, client)
+        return decide if self.policy is None else lambda found: self._view(client).decide(found)
 
     def _check_address(self, address: str, port: int, client: Client) -> Verdict:
         return self.matcher().check_address(address, (port,), self.clock(), self.rule_for(client))
@@ -673,10 +673,6 @@ def _is_plain(names: Names, client: Client) -> bool:
         del hosts[-1:]  # the origin, as the operator has named it
     named = {host_readings(host) for host in hosts if (as_address(host) or host) != names.address}
     return len(named) <= 1
-
-
-def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verdict]) -> Verdict:
-    return view(client).decide(found)
 
 
 def _gravest(verdicts: list[Verdict]) -> Verdict:

@@ -62,9 +62,6 @@ from urlward.proxy.listeners import Listeners, address_space_warning, given, rai
 if TYPE_CHECKING:
     from urlward.records.metrics import RulesFacts
 
-PRIVATE = "URLWARD_PRIVATE"
-"""In the supervisor's environment, set to anything: each worker keeps lists of its own, to compare with."""
-
 STOP_WITHIN = 12.0
 """Seconds that workers have to end."""
 
@@ -89,6 +86,9 @@ class Supervisor:
         command: of one worker.
         beside: what is held while the filter runs, for its first plan; gives how a gateway's rules in the
             kernel are, which workers are told. It may raise UrlwardError.
+
+    Raises:
+        UrlwardError: there is no place for temporary files.
     """
 
     def __init__(self, command: Sequence[str], beside: Beside) -> None:
@@ -107,7 +107,7 @@ class Supervisor:
         """A worker that is to take another's place."""
         self._served: dict[int, set[Child]] = {}
         """Workers that serve another worker's sockets, by that worker's number."""
-        self._run: RunFolder | None = None
+        self._run = RunFolder(SHARED)
         self._renewal: Iterator[None] | None = None
         self._renew_again = False
         self._refreshes = False
@@ -128,7 +128,7 @@ class Supervisor:
 
         Raises:
             UrlwardError: an address is taken or not usable.
-            UrlwardError: of `beside`; or there is no place for temporary files.
+            UrlwardError: of `beside`.
         """
         raise_limit()
         if warning := address_space_warning():
@@ -138,8 +138,6 @@ class Supervisor:
         signal.signal(signal.SIGHUP, self._pass_on)
         signal.signal(signal.SIGUSR2, self._ask_for_renewal)
         take_requests()
-        if not os.environ.get(PRIVATE):
-            self._run = RunFolder(SHARED)
         with ExitStack() as held:
             try:
                 # One first: what is wrong with a list or an option is said once, not once a worker.
@@ -209,10 +207,9 @@ class Supervisor:
         with starting("" if plans else self._plan.text) as (ours, environment, passed):
             environment |= {WORKER: str(number), SUPERVISOR: str(os.getpid()), PLANS: plans}
             environment[CHANNEL] = str(passed[0])
-            if self._run is not None:
-                more, fds = self._run.pass_on()
-                environment |= more
-                passed += fds
+            more, fds = self._run.pass_on()
+            environment |= more
+            passed += fds
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 self._command,
                 env=environment,
@@ -301,7 +298,7 @@ class Supervisor:
         found, inspector = {}, self._plan.inspector
         if self._plan.service is not None:
             found[SERVICE] = self._plan.service
-        if inspector is not None and self._run is not None:
+        if inspector is not None:
             # What it looks for is in the run folder.
             request = {**inspector.request, "folder": str(self._run.path)}
             found[INSPECTOR] = inspector._replace(request=request)
@@ -502,8 +499,7 @@ class Supervisor:
         _end_all(beside, signal.SIGTERM, END_WITHIN)
         for child in (*workers, *beside):
             child.close()
-        if self._run is not None:
-            self._run.close()
+        self._run.close()
 
 
 def _loses_file(before: str, now: str) -> bool:
