@@ -13,6 +13,8 @@ import signal
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from urlward.process import MAX_MESSAGE
+
 if TYPE_CHECKING:
     import asyncio
 
@@ -123,10 +125,6 @@ class Plan(NamedTuple):
             if service := found.get(name):
                 found[name] = Service(*service)
         return cls(**found)
-
-
-MAX_MESSAGE = 1 << 16
-"""Bytes of what a supervisor says."""
 
 
 class Reloads:

@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import sys
 import sysconfig
 import time
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 BEAT = 0.25
 """Seconds between two signs of life of a process that its parent looks after."""
+
+MAX_MESSAGE = 1 << 16
+"""Bytes of a message between a process and one that it has started."""
 
 REQUESTS = frozenset({signal.SIGHUP, signal.SIGUSR2})
 """Signals that ask a filter for something; they end a process that has no handler for them yet."""
@@ -195,6 +199,22 @@ def taken_channel(asked: Mapping[str, Any]) -> int | None:
         os.set_blocking(channel, False)
         os.set_inheritable(channel, False)
     return channel
+
+
+def received(channel: socket.socket, descriptors: int) -> tuple[bytes, list[int]] | None:
+    """Receive a message without waiting; None where there is none, nothing where the other side has ended.
+
+    Args:
+        channel: that keeps the bounds of messages, and does not block.
+        descriptors: files that may come with it, whose numbers are returned as well.
+    """
+    try:
+        data, passed, _, _ = socket.recv_fds(channel, MAX_MESSAGE, descriptors, socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b"", []
+    return data, passed
 
 
 def _prctl(option: int, value: "int | bytes | ctypes.Array[ctypes.c_char]") -> None:

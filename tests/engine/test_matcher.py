@@ -587,7 +587,7 @@ def test_a_block_under_any_host_counts(hosts: list[str], target: str, entry: str
 
 
 @pytest.mark.parametrize(
-    "target", ["/page", "/page;x", "/page.", "/page\xa0", "/;/page", "/d.html/x", "/(S(x))/page"]
+    "target", ["/page", "/page;x", "/d.html.", "/page\xa0", "/;/page", "/d.html/x", "/(S(x))/page"]
 )
 @pytest.mark.parametrize("other", ["excused.test", "192.0.2.7", "pages.test"])
 def test_an_exception_excuses_no_other_host_in_any_reading(target: str, other: str) -> None:
@@ -730,7 +730,7 @@ SERVED_LIST = (
 
 
 def test_what_origins_serve_as_a_listed_page_is_blocked() -> None:
-    assert len(SERVED["served"]) == 166
+    assert len(SERVED["served"]) == 164
     found = matcher(*SERVED_LIST)
     passed = [vector for vector in SERVED["served"] if not found.check("listed.test", vector[0]).blocked]
     assert not passed
@@ -904,6 +904,34 @@ def test_another_page_of_a_like_name_passes() -> None:
         "_next/image?url=https://[/a.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS
+
+
+@pytest.mark.parametrize(
+    ("page", "targets"),
+    [
+        # Names in the letters of Windows-1251, GBK, EUC-KR and Latin-1 are no bytes that can be left out.
+        ("/", "/%CF%F0%E8%E2%E5%F2 /%C4%E3%BA%C3/ /%B9%AB%C1%F6?x /\xb9\xab"),
+        ("/tag/", "/tag/%CF%F0%E8%E2%E5%F2 /tag/%C4%E3/ /tag/\xd0\xa0"),
+        ("/i/1.jpg", "/i/%CD%BC1.jpg /i/%E41.jpg"),
+        ("/caf", "/caf%E9 /caf%E9/"),
+        # Links with one slash too many.
+        ("/", "//login.php //forum/ //forum//x /%2fforum ///forum //forum?x"),
+        # `Fun.` is a band, and what is shortened ends so.
+        ("/wiki/Fun", "/wiki/Fun. /wiki/Fun... /wiki/Fun%2e"),
+        ("/w?title=Who", "/w?title=Who%3F /w?title=Who%3f&x"),
+    ],
+)
+def test_an_ordinary_page_of_another_name_passes(page: str, targets: str) -> None:
+    found = matcher(f"http://p.test{page}")
+    assert found.check("p.test", page).blocked
+    for target in targets.split():
+        assert found.check("p.test", target) == PASS, target
+
+
+def test_dots_at_the_end_are_no_name_of_a_file_a_folder_or_a_page_with_parameters() -> None:
+    found = matcher("http://p.test/a.html", "http://p.test/d/", "http://p.test/q?id=5", "http://p.test/n")
+    for target in ("/a.html.", "/a.html%20.", "/d./", "/q.?id=5", "/n%20"):
+        assert found.check("p.test", target).blocked, target
 
 
 def test_a_picture_of_another_host_is_none_of_this_one() -> None:

@@ -42,7 +42,7 @@ from urlward.engine.artifact import HEADER_SIZE, parse, read_header
 from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
 from urlward.engine.table import perceptual_list
-from urlward.files.inspection import MOST_MESSAGE, ROOM, SOCKET
+from urlward.files.inspection import ROOM, SOCKET
 from urlward.files.media import MediaFormat
 from urlward.files.pdq import QUALITY, Index, PdqMatch
 from urlward.files.sandbox import started
@@ -60,7 +60,7 @@ from urlward.files.seen import (
 )
 from urlward.lists.run_folder import mapped
 from urlward.logs import LineHandler
-from urlward.process import beat, give_way, keep_private, taken_channel, told
+from urlward.process import beat, give_way, keep_private, received, taken_channel, told
 from urlward.units import counted
 
 if TYPE_CHECKING:
@@ -453,12 +453,9 @@ class WorkerPeer:
 
     def hear(self) -> None:
         """Take in what it says."""
-        try:
-            data, fds, _, _ = socket.recv_fds(self._channel, MOST_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
+        if (message := received(self._channel, 1)) is None:
             return
-        except OSError:
-            data, fds = b"", []
+        data, fds = message
         if not data:
             self._inspector.gone(self)
             return

@@ -18,11 +18,17 @@ from pathlib import Path
 from urlward.lines import say
 from urlward.lists import memfd
 from urlward.plan import Plan, Service
-from urlward.process import IN_FORCE, ending, hold_requests, module_command, take_requests, used_by
+from urlward.process import (
+    IN_FORCE,
+    ending,
+    hold_requests,
+    module_command,
+    received,
+    take_requests,
+    used_by,
+)
 from urlward.proxy.listeners import Sockets
 from urlward.proxy.notify import FOR_THE_MAIN_PROCESS
-
-MAX_MESSAGE = 1 << 16
 
 STARVED = 6
 """Times as long may a process be silent that the machine does not let run."""
@@ -146,22 +152,19 @@ class Child:
         """Take in its next message; False where there is none. The end of a child is that of its channel."""
         if self.channel is None:
             return False
-        try:
-            data, fds, _, _ = socket.recv_fds(self.channel, MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
+        if (message := received(self.channel, 1)) is None:
             return False
-        except OSError:
-            data, fds = b"", []
+        data, fds = message
         if not data:
             self.close()
             return False
         self.heard = time.monotonic()
         self._used = used_by(self.process.pid)
-        message = json.loads(data)
-        if "ready" in message:
+        said = json.loads(data)
+        if "ready" in said:
             self.ready = self.served = True
-        self.fails = message.get("fails", "")
-        self.refused = message.get("refused", self.refused)
+        self.fails = said.get("fails", "")
+        self.refused = said.get("refused", self.refused)
         for fd in fds:
             try:
                 with open(fd, "rb") as file:  # noqa: PTH123 - a descriptor
@@ -251,23 +254,34 @@ def channel() -> tuple[socket.socket, socket.socket]:
 
 
 @contextmanager
-def in_force(text: str) -> Iterator[tuple[dict[str, str], list[int]]]:
-    """Environment variables and descriptors by which a new process has the configuration in force.
+def starting(text: str) -> Iterator[tuple[socket.socket, dict[str, str], list[int]]]:
+    """Context in which a child is started: this end of its channel, its environment, and the descriptors that
+    are passed to it, the first of which is its end.
 
-    Its file may be broken, or half written, when the process takes another's place.
+    Refresh signals are blocked meanwhile: one too early is late, not fatal.
 
     Args:
-        text: of the configuration, a character a byte; where empty, the process reads its file, or has none.
+        text: of the configuration in force, a character a byte, since its file may be broken, or half
+            written, when the child takes another's place; where empty, the child reads its file, or has none.
     """
-    if not text:
-        yield {}, []
-        return
-    fd = memfd.new()
+    ours, theirs = channel()
+    environment = {name: os.environ[name] for name in os.environ if name not in FOR_THE_MAIN_PROCESS}
+    memory = []
+    hold_requests()
     try:
-        memfd.write(fd, text.encode("latin-1"))
-        yield {IN_FORCE: str(fd)}, [fd]
+        with theirs:
+            if text:
+                memory.append(memfd.new())
+                memfd.write(memory[0], text.encode("latin-1"))
+                environment[IN_FORCE] = str(memory[0])
+            yield ours, environment, [theirs.fileno(), *memory]
+    except OSError:
+        ours.close()
+        raise
     finally:
-        os.close(fd)
+        take_requests()
+        for fd in memory:
+            os.close(fd)
 
 
 def start_service(service: Service, name: str = SERVICE, sockets: Sockets = ()) -> Child:
@@ -281,27 +295,18 @@ def start_service(service: Service, name: str = SERVICE, sockets: Sockets = ()) 
     Raises:
         OSError: there is no process for it, or no descriptor.
     """
-    ours, theirs = channel()
-    # Its memory is used in bursts, and is a quarter faster with Python's own allocator.
-    environment = {**os.environ, "PYTHONMALLOC": "default"}
-    for variable in FOR_THE_MAIN_PROCESS:
-        environment.pop(variable, None)
-    try:
-        with theirs, held_back(), in_force(service.text) as (more, fds):
-            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                module_command(MODULES[name]),
-                env=environment | more,
-                stdin=subprocess.PIPE,
-                pass_fds=[theirs.fileno(), *fds, *(one.fileno() for _, some in sockets for one in some)],
-                # Ctrl-C goes to the whole foreground group: it is ended in order.
-                process_group=0,
-            )
-            held = [[at.host, at.port, [one.fileno() for one in some]] for at, some in sockets]
-            told = {"parent": os.getpid(), "channel": theirs.fileno(), "sockets": held}
-            request = {**service.request, **told}
-    except OSError:
-        ours.close()
-        raise
+    held = [[at.host, at.port, [one.fileno() for one in some]] for at, some in sockets]
+    with starting(service.text) as (ours, environment, passed):
+        process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            module_command(MODULES[name]),
+            # Its memory is used in bursts, and is a quarter faster with Python's own allocator.
+            env=environment | {"PYTHONMALLOC": "default"},
+            stdin=subprocess.PIPE,
+            pass_fds=[*passed, *(one.fileno() for _, some in sockets for one in some)],
+            # Ctrl-C goes to the whole foreground group: it is ended in order.
+            process_group=0,
+        )
+    request = {**service.request, "parent": os.getpid(), "channel": passed[0], "sockets": held}
     assert process.stdin is not None
     with suppress(OSError), process.stdin as pipe:
         pipe.write(json.dumps(request).encode() + b"\n")
@@ -344,16 +349,6 @@ def state_of(process: int) -> str:
 def say_of(text: str) -> None:
     """Write a line on a child to the log."""
     say(text, warning=True)
-
-
-@contextmanager
-def held_back() -> Iterator[None]:
-    """Context that blocks refresh signals while a child starts: one too early is late, not fatal."""
-    hold_requests()
-    try:
-        yield
-    finally:
-        take_requests()
 
 
 def _used_by_all(process: int) -> float:

@@ -43,6 +43,12 @@ class Front(Mode):
         self._speaks = speaks(mode)
         self._transports = Transports(lambda: streams(instance))
 
+    async def accept(self, one: socket.socket) -> Acceptor:
+        """Accept connections from a bound socket."""
+        if self.keeps_source:
+            make_transparent(one)
+        return Acceptor(self.take, one, self.addon.short)
+
     def take(self, sock: socket.socket, peername: tuple[Any, ...]) -> None:
         """Take a connection that has been accepted."""
         # What the data path does not speak, or others have a say in, is mitmproxy's.
@@ -110,29 +116,19 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
 
     def front(original: Listen) -> Listen:
         async def listen(instance: Any, host: str, port: int) -> list[Any]:
-            servers = await begun(instance, host, port)
-            sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
-            addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
-            return servers
-
-        async def begun(instance: Any, host: str, port: int) -> list[Any]:
             mode = instance.mode
             steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
             if steering is not None:
-                return [await steering.listen(worker, host, port)]
-            if mode.transport_protocol == "udp":
-                return await original(instance, host, port) if is_first() else [Elsewhere()]
-            front = Front(instance, addon)
-
-            async def accept(one: socket.socket) -> Acceptor:
-                if front.keeps_source:
-                    make_transparent(one)
-                return Acceptor(front.take, one, addon.short)
-
-            servers = await worker.serve(Address(host, port, "tcp"), accept)
-            if mode.transport_protocol == "both" and is_first():
-                # Datagrams of one flow must all reach one process, so only one takes any.
-                servers.append(await datagrams(instance, host, servers[0].sockets[0].getsockname()[1]))
+                servers = [await steering.listen(worker, host, port)]
+            elif mode.transport_protocol == "udp":
+                servers = await original(instance, host, port) if is_first() else [Elsewhere()]
+            else:
+                servers = await worker.serve(Address(host, port, "tcp"), Front(instance, addon).accept)
+                if mode.transport_protocol == "both" and is_first():
+                    # Datagrams of one flow must all reach one process, so only one takes any.
+                    servers.append(await datagrams(instance, host, servers[0].sockets[0].getsockname()[1]))
+            sockets = chain.from_iterable(getattr(server, "sockets", ()) for server in servers)
+            addon.ports.update([port] if port else [one.getsockname()[1] for one in sockets])
             return servers
 
         return listen

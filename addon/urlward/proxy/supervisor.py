@@ -21,7 +21,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -51,12 +51,10 @@ from urlward.proxy.child import (
     SERVICE,
     Attention,
     Child,
-    channel,
-    held_back,
-    in_force,
     say_of,
     start_service,
     start_within,
+    starting,
 )
 from urlward.proxy.listeners import Listeners, address_space_warning, given, raise_limit
 
@@ -206,23 +204,22 @@ class Supervisor:
         Raises:
             OSError: there is no process for it.
         """
-        variables = {**os.environ, WORKER: str(number), SUPERVISOR: str(os.getpid()), PLANS: plans}
-        for name in notify.FOR_THE_MAIN_PROCESS:
-            variables.pop(name, None)
-        ours, theirs = channel()
-        variables[CHANNEL] = str(theirs.fileno())
-        passed = [theirs.fileno()]
-        if self._run is not None:
-            more, fds = self._run.pass_on()
-            variables |= more
-            passed += fds
-        try:
-            # Who makes a plan reads the file.
-            with theirs, held_back(), in_force("" if plans else self._plan.text) as (more, fds):
-                process = spawn(self._command, variables | more, passed + fds)
-        except OSError:
-            ours.close()
-            raise
+        # Who makes a plan reads the file.
+        with starting("" if plans else self._plan.text) as (ours, environment, passed):
+            environment |= {WORKER: str(number), SUPERVISOR: str(os.getpid()), PLANS: plans}
+            environment[CHANNEL] = str(passed[0])
+            if self._run is not None:
+                more, fds = self._run.pass_on()
+                environment |= more
+                passed += fds
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+                self._command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=passed,
+                # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
+                process_group=0,
+            )
         start = lambda: self._worker(number)  # noqa: E731 - a method could not know the number
         made = Child(f"worker {number}", start, process, ours, self._plan.timeout)
         if not plans:
@@ -500,29 +497,6 @@ class Supervisor:
             child.close()
         if self._run is not None:
             self._run.close()
-
-
-def spawn(
-    command: Sequence[str], environment: Mapping[str, str], passed: Sequence[int]
-) -> "subprocess.Popen[bytes]":
-    """Start a worker.
-
-    Args:
-        command: our own interpreter and arguments.
-        environment: whole.
-        passed: file descriptors.
-
-    Raises:
-        OSError: there is no process for it.
-    """
-    return subprocess.Popen(  # noqa: S603 - as said
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        pass_fds=passed,
-        # Ctrl-C goes to the whole foreground group: the supervisor ends its workers itself.
-        process_group=0,
-    )
 
 
 def _loses_file(before: str, now: str) -> bool:

@@ -25,6 +25,7 @@ from cachetools import TLRUCache
 from urlward.proxy.acceptor import enough, is_shortage
 from urlward.proxy.connection import Connection
 from urlward.proxy.listeners import make_transparent
+from urlward.proxy.names import as_address
 from urlward.proxy.poller import WRITE, Poller, Share
 from urlward.proxy.relay import FRESH
 from urlward.records.privacy import network_of
@@ -222,12 +223,9 @@ class Resolver:
 
 def literal_address(host: str, port: int) -> Address | None:
     """The address that a host is, if it is an IP address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.inet_pton(family, host)  # none with a zone, which the resolver knows
-    except (OSError, ValueError):
-        return None
-    return (host, port) if family is socket.AF_INET else (host, port, 0, 0)
+    if not host or as_address(host) != host:
+        return None  # or with a zone, which the resolver knows
+    return (host, port, 0, 0) if ":" in host else (host, port)
 
 
 def _find(host: str, port: int) -> list[Address]:

@@ -32,9 +32,8 @@ from typing import Any
 from urlward.engine.errors import UrlwardError
 from urlward.lists import memfd
 from urlward.plan import AGAIN, CHANNEL, PLANS, SUPERVISOR, WORKER, Address, Plan
-from urlward.process import beat, check_parent, end_with_parent, take_requests
+from urlward.process import MAX_MESSAGE, beat, check_parent, end_with_parent, received, take_requests
 from urlward.proxy import notify
-from urlward.proxy.child import MAX_MESSAGE
 from urlward.proxy.listeners import Sockets, open_sockets
 from urlward.records.metrics import RulesFacts
 
@@ -187,14 +186,9 @@ class Worker:
 
     def _told(self) -> None:
         assert self._channel is not None
-        try:
-            data, fds, _, _ = socket.recv_fds(
-                self._channel, MAX_MESSAGE, MAX_SOCKETS, socket.MSG_CMSG_CLOEXEC
-            )
-        except BlockingIOError:
+        if (said := received(self._channel, MAX_SOCKETS)) is None:
             return
-        except OSError:
-            data, fds = b"", []
+        data, fds = said
         if not data:
             asyncio.get_running_loop().remove_reader(self._channel)
             return
