@@ -113,7 +113,8 @@ class _Table(SimpleNamespace):
 
 def _config(asked: Mapping[str, Any]) -> SimpleNamespace:
     publish = SimpleNamespace(key=asked["text_key"]) if asked.get("text_key") else None
-    return SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"], publish=publish)
+    gateway = SimpleNamespace(nat64=asked.get("nat64", ()))
+    return SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"], publish=publish, gateway=gateway)
 
 
 def refresh(
@@ -379,7 +380,7 @@ def take(look: Look) -> Unchanged | Candidate:
         return _own_entries(look)
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
-    source, note = origin(feed), ""
+    source, note = origin(feed, look.config.gateway.nat64), ""
     if feed.exchange is not None:
         return _by_exchange(look, source)
     if feed.delta and look.body_is_known and look.facts.kind == "artifact":
