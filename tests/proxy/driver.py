@@ -11,6 +11,7 @@ from mitmproxy.proxy.context import Context
 
 from engine.support import matcher
 from urlward.engine.matcher import Matcher
+from urlward.proxy.guard import Guard
 
 NOW = 1_800_000_000.0
 
@@ -22,6 +23,16 @@ def nobody(_: Client) -> None:
 def make_matcher(*lines: str) -> Matcher:
     """A matcher over a list of these lines, called ``test``."""
     return matcher(test=lines)
+
+
+def refused(guard: Guard) -> int:
+    """How much has been refused since it could not be read."""
+    return sum(stage.get("refuse", 0) for stage in guard.metrics.snapshot()["requests"].values())
+
+
+def failed(guard: Guard) -> int:
+    """How many faults of ours there have been."""
+    return int(guard.metrics.snapshot()["errors"]["decision"])
 
 
 def make_context(mode: str = "regular", **changes: object) -> Context:

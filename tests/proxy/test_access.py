@@ -19,6 +19,7 @@ import bcrypt
 import pytest
 
 from conftest import until
+from proxy.driver import refused
 from proxy.rig import OK, Rig, answer, reset
 from urlward.config import ProxyTable
 from urlward.config.proxy import PacTable
@@ -51,11 +52,6 @@ def to_name(port: int) -> bytes:
 
 def statuses(said: bytes) -> list[int]:
     return [int(code) for code in re.findall(rb"HTTP/1\.1 (\d+) ", said)]
-
-
-def refused(rig: Rig) -> int:
-    assert rig.addon.guard is not None
-    return rig.addon.guard.counts.refused
 
 
 @pytest.fixture
@@ -98,7 +94,7 @@ async def test_requests_with_a_password(rig: Rig, users: Passwords) -> None:
     assert said.count(b'\r\nProxy-Authenticate: Basic realm="urlward", charset="UTF-8"\r\n') == 3
     assert len(heads) == 2
     assert not [head for head in heads if b"authorization" in head.lower()]
-    assert refused(rig) == 3
+    assert refused(rig.addon.guard) == 3
     await rig.settled()
 
 
@@ -230,7 +226,7 @@ async def test_no_name_leads_a_client_to_what_only_this_machine_reaches(
     reached = 200 if allowed or mode == "transparent" else 403
     said = await rig.ask(before + request, end=False) if reached == 403 else await rig.ask(before + request)
     assert statuses(said[12 * bool(before) :]) == [reached]
-    assert refused(rig) == (reached == 403)
+    assert refused(rig.addon.guard) == (reached == 403)
     await rig.settled()
 
 
@@ -326,7 +322,7 @@ async def test_the_proxy_serves_it_without_a_password(rig: Rig, users: Passwords
     said = await rig.ask(ask, ask, get(rig, RIGHT), b"GET /x HTTP/1.1\r\nHost: proxy.example\r\n\r\n")
     assert statuses(said) == [200, 200, 200, 400]
     assert said.count(b"FindProxyForURL") == 2
-    assert refused(rig) == 1
+    assert refused(rig.addon.guard) == 1
     await rig.settled()
 
 

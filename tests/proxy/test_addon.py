@@ -165,12 +165,12 @@ async def test_the_format_of_lists(
 
 async def test_counts_outlive_a_change_of_options(tctx: taddons.context) -> None:
     addon = tctx.master.addons.get("urlward")
-    before = addon.guard.counts
+    before = addon.guard.metrics
     tctx.options.update(urlward_status=403)
     flow = flow_to("blocked.example")
     addon.requestheaders(flow)
     assert flow.response.status_code == 403
-    assert addon.guard.counts is before
+    assert addon.guard.metrics is before
 
 
 async def test_tls_on_a_port_where_none_is_relayed_unread(tctx: taddons.context) -> None:

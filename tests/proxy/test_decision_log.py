@@ -5,7 +5,8 @@ import pytest
 
 from proxy.driver import NOW, make_context
 from urlward.engine.verdict import Verdict
-from urlward.proxy.guard import Counts, DecisionLog, timestamp
+from urlward.proxy.guard import DecisionLog, timestamp
+from urlward.records.metrics import Metrics
 from urlward.records.privacy import name_in_log
 from urlward.records.worker import Hit, Recording
 
@@ -15,7 +16,7 @@ HIT = Hit(VERDICT, "192.0.2.1", 1234, "http", "match", "AAAA-BBBB-CCCC")
 
 
 def log() -> DecisionLog:
-    return DecisionLog(Counts(), lambda: NOW)
+    return DecisionLog(Metrics(NOW), lambda: NOW)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,7 @@ def test_what_is_recorded_is_in_the_log_only_where_that_is_asked_for(
     caplog.set_level(logging.INFO)
     recording = create_autospec(Recording, instance=True, logs=logs)
     recording.named = name_in_log
-    DecisionLog(Counts(), lambda: NOW, recording).block(HIT)
+    DecisionLog(Metrics(NOW), lambda: NOW, recording).block(HIT)
     recording.hit.assert_called_once_with(HIT)
     assert len(caplog.messages) == logs
 
@@ -67,10 +68,9 @@ def test_a_failure_tells_where_and_not_what(caplog: pytest.LogCaptureFixture) ->
             fail()
         except RuntimeError as e:
             written.failure(e, CLIENT, "cut")
-        assert written.counts.errors == count
+        assert written.metrics.snapshot()["errors"]["decision"] == count
     assert caplog.messages[1].endswith(" count=2 request=cut")
-    assert " error client=192.0.2.1:1234 error=RuntimeError at=" in caplog.messages[0]
-    assert ".fail:" in caplog.messages[0]
+    assert " error client=192.0.2.1:1234 error=RuntimeError at=test_decision_log.py:" in caplog.messages[0]
     assert "secret" not in caplog.text
 
 

@@ -2,7 +2,7 @@ import pytest
 from mitmproxy.proxy.layers import modes
 
 from e2e.support import client_hello
-from proxy.driver import make_context
+from proxy.driver import make_context, refused
 from proxy.test_guard import guard
 from proxy.test_names import to
 from urlward.proxy.first_bytes import decide, is_for_origin
@@ -48,7 +48,7 @@ def other_version(hello: bytes, version: int) -> bytes:
 def test_by_the_first_bytes(data: bytes, what: str) -> None:
     judge = guard()
     assert decide(to("203.0.113.10", 443), data, judge, relays_other=False, for_origin=True).what == what
-    assert judge.counts.refused == (what == "refuse")
+    assert refused(judge) == (what == "refuse")
 
 
 def test_a_hello_in_many_records() -> None:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded
+from urlward.proxy.framing import Body, Chunked, Counted, FramingError, Unbounded
 
 
 def ends(body: Body, data: bytes, size: int) -> int:
@@ -25,7 +25,7 @@ def test_counted(length: int, size: int, more: int) -> None:
 
 def test_those_without_an_end_or_a_beginning() -> None:
     assert (Unbounded().feed(b"abc", 1), Unbounded().done) == (3, False)
-    assert (Empty().feed(b"abc", 1), Empty().done) == (1, True)
+    assert (Counted(0).feed(b"abc", 1), Counted(0).done) == (1, True)
 
 
 CHUNKS = st.lists(st.binary(min_size=1, max_size=20), max_size=5)

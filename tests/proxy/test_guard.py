@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mitmproxy.http import Request
 
-from proxy.driver import NOW, make_context, make_matcher
+from proxy.driver import NOW, failed, make_context, make_matcher, refused
 from proxy.test_names import request, to
 from urlward.config import PageTable
 from urlward.engine.errors import UrlError
@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_counted_once() -> None:
     g = guard()
     for host in ("plain.example", "blocked.example", "a b"):
         g.answer(for_host(host), make_context())
-    assert (g.counts.refused, g.counts.errors) == (1, 0)
+    assert (refused(g), failed(g)) == (1, 0)
 
 
 def test_a_block_is_one_line_without_the_url(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from proxy.driver import NOW, make_context, make_matcher
+from proxy.driver import NOW, failed, make_context, make_matcher
 from proxy.test_guard import for_host
 from proxy.test_guard_policy import SCHOOL, of
 from proxy.test_guard_policy import guard as with_policy
@@ -220,5 +220,5 @@ def test_a_fault_leaves_the_decision_as_it_is(caplog: pytest.LogCaptureFixture) 
     g = guard(learner=Failing())
     assert met(g) == 451
     assert met(g, LISTED, FILE._replace(action="learn")) is None
-    assert g.counts.errors == 2
+    assert failed(g) == 2
     assert "plain.example" not in caplog.text

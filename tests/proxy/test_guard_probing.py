@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from mitmproxy.connection import Client
 
-from proxy.driver import NOW, make_context, make_matcher
+from proxy.driver import NOW, failed, make_context, make_matcher
 from proxy.test_guard import LINES, for_host
 from proxy.test_names import to
 from urlward.config import PageTable
@@ -99,4 +99,4 @@ def test_a_fault_in_it_changes_no_decision(on_error: str) -> None:
     passed = g.answer(for_host("plain.example"), make_context())
     assert isinstance(passed, Names)
     assert passed is not NO_NAMES
-    assert g.counts.errors == 3
+    assert failed(g) == 3

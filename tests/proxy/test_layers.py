@@ -10,7 +10,7 @@ from mitmproxy.proxy import commands, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.http import HTTPMode
 
-from proxy.driver import Driver, make_context, nobody
+from proxy.driver import Driver, make_context, nobody, refused
 from proxy.test_guard import broken, guard
 from proxy.test_http_layer import relay_layer
 from proxy.test_names import to
@@ -87,7 +87,7 @@ def test_content_that_an_origin_may_take_for_a_request(method: str) -> None:
     has_meaning = method == "POST"
     assert (inner in driver.to_server) == has_meaning
     assert (driver.client in driver.closed) != has_meaning
-    assert judge.counts.refused == (not has_meaning)
+    assert refused(judge) == (not has_meaning)
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 100\r\n", "Transfer-Encoding: chunked\r\n"])

@@ -13,7 +13,7 @@ from urlward.engine.matcher import Matcher
 from urlward.proxy import runner
 from urlward.proxy.block_page import BlockPage
 from urlward.proxy.guard import Guard
-from urlward.proxy.live import HEAD_TIMEOUT, Live
+from urlward.proxy.live import HEAD_TIMEOUT, Live, Member
 from urlward.proxy.names import Names
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
@@ -24,7 +24,7 @@ OLD, NEW = (
 )
 
 
-class Member:
+class Exchange(Member):
     def __init__(self, *names: Names, client: Client | None = None) -> None:
         self.client = client or make_context().client
         self.names = names
@@ -87,7 +87,7 @@ async def test_what_a_new_list_cuts(
     under_way: Names, intercept: str, cut: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    lists, live, member = Lists(), Live(), Member(under_way)
+    lists, live, member = Lists(), Live(), Exchange(under_way)
     guard = lists.guard(intercept=intercept)
     live.add(member)
     assert await live.recheck(guard) == 0
@@ -101,8 +101,8 @@ async def test_what_goes_on_where_nothing_is_blocked_is_told_once(caplog: pytest
     caplog.set_level(logging.INFO)
     lists, live = Lists(), Live()
     # Two requests on one connection; one that was told when it began; one that ends.
-    both = Member(names("a.test", "/1"), names("a.test", "/2"))
-    begun, ending = Member(names("a.test", "/3")._replace(told=True)), Member(names("a.test", "/4"))
+    both = Exchange(names("a.test", "/1"), names("a.test", "/2"))
+    begun, ending = Exchange(names("a.test", "/3")._replace(told=True)), Exchange(names("a.test", "/4"))
     for member in (both, begun, ending):
         live.add(member)
     guard = lists.guard(monitor=True)
@@ -127,7 +127,7 @@ async def test_a_fault_does_as_the_operator_says() -> None:
 
     for on_error, cut in (("block", 1), ("pass", 0)):
         live = Live()
-        live.add(Member(names("a.test", "/")))
+        live.add(Exchange(names("a.test", "/")))
         guard = Guard(fail, BlockPage(PageTable()), on_error=on_error)
         assert await live.recheck(guard) == cut
 
@@ -135,14 +135,14 @@ async def test_a_fault_does_as_the_operator_says() -> None:
 async def test_many_give_way_to_traffic() -> None:
     live = Live()
     for _ in range(3000):
-        live.add(Member(names("a.test", "/")))
+        live.add(Exchange(names("a.test", "/")))
     lists = Lists()
     lists.matcher = NEW
     assert await live.recheck(lists.guard()) == 3000
 
 
 async def test_a_head_may_not_take_for_ever() -> None:
-    live, slow, quick, busy = Live(), Member(), Member(), Member()
+    live, slow, quick, busy = Live(), Exchange(), Exchange(), Exchange()
     live.add(slow)
     live.add(quick)
     live.add(busy)
@@ -159,14 +159,14 @@ async def test_a_head_may_not_take_for_ever() -> None:
 
 
 async def test_one_that_breaks_does_not_hide_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(Member):
+    class Broken(Exchange):
         def live(self) -> tuple[Names, ...]:
             raise RuntimeError
 
         def touch(self, now: float) -> None:
             raise RuntimeError
 
-    live, lists, other = Live(), Lists(), Member(names("a.test", "/x"))
+    live, lists, other = Live(), Lists(), Exchange(names("a.test", "/x"))
     live.add(Broken())
     live.add(other)
     await live.tick(1)
@@ -177,8 +177,8 @@ async def test_one_that_breaks_does_not_hide_the_others(caplog: pytest.LogCaptur
 
 
 def test_membership() -> None:
-    live, one = Live(), Member()
-    other = Member(client=one.client)
+    live, one = Live(), Exchange()
+    other = Exchange(client=one.client)
     live.add(one)
     live.add(other)
     live.add(one)
@@ -192,10 +192,10 @@ def test_membership() -> None:
 
 
 def test_closing_what_is_at_rest() -> None:
-    live, at_rest, busy = Live(), Member(), Member(names("a.test", "/"))
+    live, at_rest, busy = Live(), Exchange(), Exchange(names("a.test", "/"))
     live.add(at_rest)
     live.add(busy)
-    other = Member(names("a.test", "/"), client=busy.client)
+    other = Exchange(names("a.test", "/"), client=busy.client)
     live.add(other)
     assert live.close_idle() == 1, "connections, of which one may have many streams"
     assert (at_rest.was_cut, busy.was_cut) == (True, False)
@@ -203,11 +203,11 @@ def test_closing_what_is_at_rest() -> None:
     assert other.leaving
 
 
-def among(live: Live, address: str, rates: Sequence[float], *under_way: Names) -> list[Member]:
+def among(live: Live, address: str, rates: Sequence[float], *under_way: Names) -> list[Exchange]:
     """Members of a client each, by how they get on."""
     made = []
     for rate in rates:
-        member = Member(*under_way)
+        member = Exchange(*under_way)
         member.client.peername = (address, 1)
         member.rate = rate
         live.add(member)
@@ -215,7 +215,7 @@ def among(live: Live, address: str, rates: Sequence[float], *under_way: Names) -
     return made
 
 
-def let_go(live: Live, *members: Member) -> list[Member]:
+def let_go(live: Live, *members: Exchange) -> list[Exchange]:
     """Those that were cut, which are no members any more."""
     found = [each for each in members if each.was_cut]
     for each in found:
@@ -263,7 +263,7 @@ def test_streams_count_and_go_with_their_connection() -> None:
     """Nearly each has a connection to an origin of its own."""
     live, busy = Live(), names("a.test", "/x")
     (first,) = among(live, "192.0.2.1", [1.0], busy)
-    streams = [Member(busy, client=first.client) for _ in range(8)]
+    streams = [Exchange(busy, client=first.client) for _ in range(8)]
     for stream in streams:
         live.add(stream)
     others = among(live, "192.0.2.2", [0.0] * 4, busy)
@@ -297,7 +297,7 @@ async def test_a_drain_looks_after_what_is_under_way_to_tell_what_is_idle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(runner, "DRAIN_LOOK", 0)
-    live, member = Live(), Member(names("c.test", "/x"))
+    live, member = Live(), Exchange(names("c.test", "/x"))
     live.add(member)
 
     def close_idle() -> int:

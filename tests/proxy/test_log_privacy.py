@@ -17,9 +17,10 @@ from urlward.dns.judge import Faults, Judge
 from urlward.dns.policy import DnsPolicy
 from urlward.engine.verdict import Verdict
 from urlward.proxy.addon import Urlward
-from urlward.proxy.guard import Counts, DecisionLog
+from urlward.proxy.guard import DecisionLog
 from urlward.proxy.probing import Probe
 from urlward.proxy.runner import Messages
+from urlward.records.metrics import Metrics
 from urlward.records.worker import Hit, Recording
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
@@ -38,7 +39,7 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     """Have every line that names a client be written once, and one of mitmproxy's."""
     client = make_context().client
     client.peername = (address, 40_213)
-    log = DecisionLog(Counts(), lambda: NOW, recording)
+    log = DecisionLog(Metrics(NOW), lambda: NOW, recording)
     log.block(Hit(VERDICT, address, 40_213, "http", "match", "AAAA-BBBB-CCCC"))
     log.failure(RuntimeError(address), client, "cut")
     log.untrusted("certificate has expired", client)

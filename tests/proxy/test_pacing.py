@@ -9,7 +9,7 @@ import pytest
 from conftest import until
 from proxy.test_probing import client
 from urlward.proxy.layers import Pacer
-from urlward.proxy.live import Live
+from urlward.proxy.live import Live, Member
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.session import Session
 
@@ -42,7 +42,7 @@ class Carrier(Session):
         self.was_cut += 1
 
 
-class Stream:
+class Stream(Member):
     """An exchange on a connection that mitmproxy carries."""
 
     client = CLIENT

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.usefixtures("compiles_here")
 def guard(recording: Recording, **changes: Any) -> Guard:
     matcher = make_matcher("blocked.example id=E-1 category=phishing", "192.0.2.66 id=E-2")
     page = BlockPage(PageTable())
-    return Guard(lambda: matcher, page, recording=recording, clock=lambda: NOW, **changes)
+    return Guard(
+        lambda: matcher, page, metrics=recording.metrics, recording=recording, clock=lambda: NOW, **changes
+    )
 
 
 async def test_a_block(recording: Recording, told: list[Event]) -> None:
@@ -102,7 +104,7 @@ async def test_faults_and_refusals_are_counted(recording: Recording, told: list[
     def fail() -> Any:
         raise RuntimeError
 
-    g = Guard(fail, BlockPage(PageTable()), recording=recording, clock=lambda: NOW)
+    g = Guard(fail, BlockPage(PageTable()), metrics=recording.metrics, recording=recording, clock=lambda: NOW)
     g.answer(for_host("plain.example"), make_context())
     guard(recording).answer(for_host("not a host"), make_context())
     counted = recording.metrics.snapshot()

@@ -54,7 +54,7 @@ from urlward.proxy.child import BACKOFF, END_WITHIN, LOOK, Attention, Child, sta
 from urlward.proxy.client_hello import ClientHelloError, parse_client_hello
 from urlward.proxy.connection import is_local
 from urlward.proxy.first_bytes import decide, is_for_origin
-from urlward.proxy.guard import CanaryMark, Counts, Guard
+from urlward.proxy.guard import CanaryMark, Guard
 from urlward.proxy.layers import (
     CloseLayer,
     Handshake,
@@ -186,7 +186,6 @@ class Urlward:
         self.learner: Learner | None = None
         self.files: KnownFiles | None = None
         self.inspector: Inspector | None = None
-        self._unrecorded = False
         self.rules = RulesFacts()
         self.live = Live()
         self.turns = Turns()
@@ -306,7 +305,7 @@ class Urlward:
             policy=self.policy,
             pages=pages,
             probing=self.probing,
-            counts=self.guard.counts if self.guard is not None else Counts(),
+            metrics=self.metrics,
             canary=self.canary,
             recording=self.recording,
             learner=self.learner,
@@ -346,7 +345,7 @@ class Urlward:
             logger.error("no list is loaded (option urlward_list): every request is refused")
         if ctx.options.urlward_monitor:
             logger.warning("monitor: nothing is blocked, what would be is logged")
-        if self._unrecorded and is_first():
+        if self.files is not None and self.recording is None and is_first():
             logger.warning(
                 "files: without [records] a known file is a line in the log: no alarm, nothing learned"
             )
@@ -572,14 +571,9 @@ class Urlward:
         if not ctx.options.urlward_flows:
             flow.request.stream = True
 
-    def count_connection(self) -> None:
-        """Count a client's connection, in every mode: in `client_connected` one that mitmproxy carries, in
-        the front one that it does not."""
-        self.metrics.opened += 1
-
     async def client_connected(self, client: Client) -> None:
         """Give a connection that mitmproxy carries its turns, and delay a slowed client's."""
-        self.count_connection()
+        self.metrics.opened += 1  # as the front counts one that it does not
         if (handler := self.handler(client)) is not None:
             take_turns(handler, client, self.turns)
             await self.turns.wait(client)
@@ -774,7 +768,6 @@ class Urlward:
 
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
-        self._unrecorded = config.files is not None and config.records is None
         if config.records is None or self.recording is not None:
             return
         try:

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,6 @@ ACCESS_DENIED = bytes([21, 3, 3, 0, 2, 2, 49])
 _log = logging.getLogger(__name__)
 
 _WEB = ("https:", "http:")
-_LINKABLE = (*_WEB, "mailto:", "tel:")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*:)(?=\S)")
 _EMAIL = re.compile(r"[^\s@<>\"]+@[^\s@<>\"]+\.[^\s@<>\"]+")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./\-]{4,}")
@@ -76,20 +75,6 @@ class Contact:
         if self.href is None or not self.href.startswith("mailto:") or "?" in self.href:
             return self
         return Contact(self.text, f"{self.href}?subject={quote(subject)}")
-
-
-def parse_web_url(url: str) -> str:
-    """Return an http(s) URL as ASCII, fit for a header between ``<`` and ``>`` (RFC 8288 sec. 3).
-
-    Raises:
-        ValueError: the URL has another scheme, a space or a control character, or cannot be parsed.
-    """
-    return _parse_url(url, _WEB)
-
-
-def parse_link(url: str) -> str:
-    """Return an http(s), ``mailto:`` or ``tel:`` URL as ASCII. Raises ValueError as :func:`parse_web_url`."""
-    return _parse_url(url, _LINKABLE)
 
 
 def parse_contact(value: str) -> Contact:
@@ -112,7 +97,12 @@ def parse_contact(value: str) -> Contact:
     return Contact(text, None)
 
 
-def _parse_url(url: str, schemes: tuple[str, ...]) -> str:
+def parse_link(url: str, schemes: tuple[str, ...] = (*_WEB, "mailto:", "tel:")) -> str:
+    """Return a URL of one of these schemes as ASCII, fit for a header between ``<`` and ``>`` (RFC 8288).
+
+    Raises:
+        ValueError: the URL has another scheme, a space or a control character, or cannot be parsed.
+    """
     # The URL standard drops tabs and line ends in silence; here they are somebody's mistake, or an attack.
     if not url or has_controls(url) or re.search(r"[\s<>\"]", url):
         raise ValueError("must be a URL without spaces, quotes, angle brackets or control characters")
@@ -125,6 +115,9 @@ def _parse_url(url: str, schemes: tuple[str, ...]) -> str:
         raise ValueError(f"has the scheme {parsed.protocol.rstrip(':')!r}; allowed are {known}")
     return str(parsed.href)
 
+
+parse_web_url = partial(parse_link, schemes=_WEB)
+"""The same of http(s) alone."""
 
 FILES = {PageForm.HTML: "block.html.j2", PageForm.TEXT: "block.txt.j2"}
 

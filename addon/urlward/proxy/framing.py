@@ -110,13 +110,13 @@ class FramingError(ValueError):
 
 
 class Counted:
-    """Body of a given length, more than 0."""
+    """Body of a given length; one of 0 is done at once."""
 
     __slots__ = ("done", "left")
 
     def __init__(self, length: int) -> None:
         self.left = length
-        self.done = False
+        self.done = not length
 
     def feed(self, data: bytes, position: int) -> int:
         """Count what has arrived; see `Body`."""
@@ -151,11 +151,12 @@ class Chunked:
         content: gets what the chunks hold, piece by piece; None where nobody reads it.
         begun: whether the first chunk has begun.
         odd: whether some clients would not bear it, or find its end elsewhere.
+        unread: bytes of a line that has not ended.
     """
 
     __slots__ = (
-        "_chunk", "_left", "_lenient", "_line", "_most", "_room", "_trailers", "begun", "content", "done",
-        "odd",
+        "_chunk", "_left", "_lenient", "_most", "_room", "_trailers", "begun", "content", "done", "odd",
+        "unread",
     )  # fmt: skip
 
     def __init__(self, *, lenient: bool = False) -> None:
@@ -166,14 +167,9 @@ class Chunked:
         self._most = _LENIENT_LINE if lenient else MAX_LINE
         # Bytes of data that are left in the chunk, and of the line break behind them.
         self._left = 0
-        self._line = b""
+        self.unread = b""
         self._trailers = False
         self._room = MAX_TRAILERS
-
-    @property
-    def unread(self) -> bytes:
-        """Bytes of a line that has not ended."""
-        return self._line
 
     def feed(self, data: bytes, position: int) -> int:
         """Count what has arrived; see `Body`."""
@@ -192,7 +188,7 @@ class Chunked:
                 position += byte in b"\r\n"
                 self._left = 1 if byte == 13 else 0
             else:
-                if not self._line and not self._trailers:
+                if not self.unread and not self._trailers:
                     run = _SMALL_CHUNKS(data, position)
                     if run is not None:
                         self.begun = True
@@ -208,8 +204,8 @@ class Chunked:
                     self._keep(data[position:])
                     return end
                 line = data[position:newline]
-                if self._line:
-                    line, self._line = self._line + line, b""
+                if self.unread:
+                    line, self.unread = self.unread + line, b""
                 position = newline + 1
                 if self._lenient and line[-1:] != b"\r":
                     self.odd = True
@@ -253,8 +249,8 @@ class Chunked:
         self.odd = True
 
     def _keep(self, part: bytes) -> None:
-        self._line += part
-        if len(self._line) > self._most:
+        self.unread += part
+        if len(self.unread) > self._most:
             raise FramingError("a chunk's head or a trailer without end")
 
     def read_trailer(self, line: bytes) -> None:
@@ -265,18 +261,7 @@ class Chunked:
             raise FramingError("a trailer that another reader heeds")
 
 
-class Empty:
-    """Message without a body."""
-
-    __slots__ = ()
-    done = True
-
-    def feed(self, data: bytes, position: int) -> int:  # noqa: ARG002
-        """Count what has arrived; see `Body`."""
-        return position
-
-
-type Body = Counted | Unbounded | Chunked | Empty | Unread
+type Body = Counted | Unbounded | Chunked | Unread
 """Body that is being received. It is fed what has arrived, with the position in that where it goes on, and
 gives where it ends there, or the end of the data; FramingError where that cannot be told. Then it is done."""
 

@@ -87,7 +87,7 @@ class Front(Mode):
             if self.addon.is_here(*address):
                 sock.close()  # no rule has redirected it here: it would be one of the filter to itself
                 return
-        self.addon.count_connection()
+        self.addon.metrics.opened += 1
         session = Session(self, sock, SessionClient(peername, mode), address, share, tls=tls)
         try:
             session.begin()

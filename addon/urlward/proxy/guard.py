@@ -23,12 +23,11 @@ from urllib.parse import unquote
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
 
-from urlward.engine.errors import UrlError
+from urlward.engine.errors import UrlError, place_of
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 from urlward.feeds.learn import Learner, Match
-from urlward.lines import place_of
 from urlward.policy.policy import Policy, View
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference, plain
 from urlward.proxy.head import RequestHead
@@ -45,6 +44,7 @@ from urlward.proxy.names import (
     names_of_tls,
 )
 from urlward.proxy.probing import Probing
+from urlward.records.metrics import Metrics
 from urlward.records.privacy import name_in_log
 from urlward.records.worker import Hit, KnownFile, Recording, canonical_url
 
@@ -62,30 +62,17 @@ _LONGEST = 10.0
 _DOT_SEGMENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\;?#]|\Z)").search
 
 
-@dataclass(slots=True)
-class Counts:
-    """Counters of what could not be judged since the start; of the rest, `urlward.records.metrics` has some.
-
-    Attributes:
-        refused: what could not be read.
-        errors: faults of ours.
-    """
-
-    refused: int = 0
-    errors: int = 0
-
-
 @dataclass(eq=False, slots=True)
 class DecisionLog:
     """Log writer of decisions and faults.
 
     Args:
-        counts: so far, to go on with.
+        metrics: count faults.
         clock: seconds since 1970-01-01 UTC.
         recording: takes what is to be kept; None where nothing is.
     """
 
-    counts: Counts
+    metrics: Metrics
     clock: Callable[[], float]
     recording: Recording | None = None
     _untrusted: dict[str, float] = field(default_factory=dict)
@@ -125,14 +112,12 @@ class DecisionLog:
             client: whose request or connection it is.
             outcome: what becomes of that.
         """
-        self.counts.errors += 1
-        if self.recording is not None:
-            self.recording.metrics.error("decision")
+        count = self.metrics.error("decision")
         _log(
             logging.ERROR,
             "%s error client=%s error=%s at=%s count=%d request=%s",
             timestamp(time.time()), self._peer(*client.peername[:2]), error.__class__.__name__,
-            place_of(error), self.counts.errors, outcome,
+            place_of(error), count, outcome,
         )  # fmt: skip
 
     def untrusted(self, reason: str, client: Client) -> None:
@@ -204,9 +189,9 @@ class Guard:
         probing: is told what clients ask for and are shown; None where nobody is watched.
         intercept_port: of a mode of its own, whose TLS connections are decrypted whatever host they name,
             unless `intercept` is ``none``; 0 for none.
-        counts: so far, to go on with.
+        metrics: count what cannot be judged, and where anything is recorded what is.
         canary: a host that is always blocked.
-        recording: takes what is to be kept and counted; None where nothing is.
+        recording: takes what is to be kept; None where nothing is.
         learner: has URLs of known files learned; None where none are.
         clock: seconds since 1970-01-01 UTC.
     """
@@ -222,15 +207,14 @@ class Guard:
     policy: Policy | None = None
     pages: Mapping[str, BlockPage] = field(default_factory=dict)
     probing: Probing | None = None
-    counts: Counts = field(default_factory=Counts)
+    metrics: Metrics = field(default_factory=lambda: Metrics(time.time()))
     canary: CanaryMark = field(default_factory=CanaryMark)
     recording: Recording | None = None
     learner: Learner | None = None
     clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
-        self._log = DecisionLog(self.counts, self.clock, self.recording)
-        self._metrics = self.recording.metrics if self.recording is not None else None
+        self._log = DecisionLog(self.metrics, self.clock, self.recording)
         self._shows_page = self.tls_block == "page" and self.intercept != "none"
 
     def answer(self, request: http.Request, context: Context) -> BlockResponse | Names:
@@ -279,7 +263,7 @@ class Guard:
             listed = verdict is not PASS and verdict.listed
             if listed and head.method == b"CONNECT" and self._shows_page and place.ours and len(hosts) == 1:
                 return names  # the block page is shown inside the tunnel, where browsers take it
-            if self._metrics is not None:
+            if self.recording is not None:
                 self._measure("match", verdict, start, arrived)
             if not listed:
                 return names
@@ -356,8 +340,7 @@ class Guard:
 
     def _measure(self, stage: str, verdict: Verdict, start: float, arrived: float = 0.0) -> None:
         """Count what was decided, and how long it took."""
-        metrics = self._metrics
-        assert metrics is not None
+        metrics = self.metrics
         now = perf_counter()
         metrics.requests(stage, verdict.action)
         metrics.check(now - start)
@@ -370,9 +353,7 @@ class Guard:
         Args:
             stage: ``peek`` for what is relayed unread or decrypted, ``match`` for requests.
         """
-        self.counts.refused += 1
-        if self._metrics is not None:
-            self._metrics.requests(stage, "refuse")
+        self.metrics.requests(stage, "refuse")
 
     def _view(self, client: Client) -> View:
         """The policy that applies to a client now."""
@@ -380,7 +361,7 @@ class Guard:
 
     def rule_for(self, client: Client) -> Decide:
         """The decision rule that applies to a client, from matching entries to a verdict."""
-        return decide if self.policy is None else partial(_decide_for, self._view, client)
+        return decide if self.policy is None else lambda found: self._view(client).decide(found)
 
     def _check_address(self, address: str, port: int, client: Client) -> Verdict:
         return self.matcher().check_address(address, (port,), self.clock(), self.rule_for(client))
@@ -526,8 +507,7 @@ class Guard:
     def failed(self, error: Exception, client: Client) -> bool:
         """Log an error of the filter, here or in the layers around; True if `on_error` lets pass."""
         passed = self.on_error == "pass"
-        if self._metrics is not None:
-            self._metrics.requests("match", "error")
+        self.metrics.requests("match", "error")
         self._log.failure(error, client, "passed" if passed else "blocked")
         return passed
 
@@ -539,7 +519,7 @@ class Guard:
         start = perf_counter()
         quiet = self.matcher().is_quiet(names.hosts, names.address)
         verdict = PASS if quiet else self._verdict(names, client)
-        if self._metrics is not None:
+        if self.recording is not None:
             self._measure("peek", verdict, start)
         looked_into = whatever or (not quiet and bool(self._lists_below(names, client)))
         if verdict.listed and not (shows_page and (looked_into or not self._only_told(verdict))):
@@ -693,10 +673,6 @@ def _is_plain(names: Names, client: Client) -> bool:
         del hosts[-1:]  # the origin, as the operator has named it
     named = {host_readings(host) for host in hosts if (as_address(host) or host) != names.address}
     return len(named) <= 1
-
-
-def _decide_for(view: Callable[[Client], View], client: Client, found: list[Verdict]) -> Verdict:
-    return view(client).decide(found)
 
 
 def _gravest(verdicts: list[Verdict]) -> Verdict:

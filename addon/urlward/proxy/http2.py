@@ -170,7 +170,12 @@ class Lane(StreamLane):
             self._exchange.cut()
 
     def failed(self, why: int | None, *, unprocessed: bool) -> None:
-        """The stream to the origin has ended before its response was complete."""
+        """The stream to the origin has ended before its response was complete.
+
+        Args:
+            why: as the origin says (RFC 9113 section 7); None where that has said nothing, or nonsense.
+            unprocessed: whether it says that nothing has been done for the request.
+        """
         stream = self.part()
         if stream is not None and not stream.whole:
             request = stream.request

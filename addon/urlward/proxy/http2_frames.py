@@ -566,11 +566,6 @@ class StreamLane(Connection):
         return max(self.http2.spare, _LEAST_READ)
 
     @property
-    def repeatable(self) -> bool:
-        """Whether the request under way may be sent twice."""
-        return False
-
-    @property
     def pausing(self) -> bool:
         """Whether reading is paused."""
         return bool(self._paused)
@@ -588,14 +583,6 @@ class StreamLane(Connection):
                 self.ended()
         except Exception as e:  # noqa: BLE001 - no fault of ours may let bytes pass unjudged, or end other streams
             exchange.broken(e)
-
-    def failed(self, why: int | None, *, unprocessed: bool) -> None:
-        """The stream on the other side has ended before its message was complete.
-
-        Args:
-            why: as its origin says (RFC 9113 section 7); None where that has said nothing, or nonsense.
-            unprocessed: whether it says that nothing has been done for the request.
-        """
 
     def relieve(self) -> None:
         """Pending data has been sent."""

@@ -190,6 +190,7 @@ class OriginLane(StreamLane):
     __slots__ = ()
 
     http2: "Http2Origin"
+    peer: Any  # an `urlward.proxy.http2.Lane`
 
     def write(self, data: bytes) -> None:
         """Take a request from the session."""
@@ -221,12 +222,12 @@ class OriginLane(StreamLane):
     @property
     def repeatable(self) -> bool:
         """Whether its request may be sent twice."""
-        return isinstance(self.peer, StreamLane) and self.peer.repeatable
+        return self.peer is not None and bool(self.peer.repeatable)
 
     def fail(self, why: int | None, *, unprocessed: bool = False) -> None:
-        """Report to the client's side how the stream has ended, as `StreamLane.failed`."""
+        """Report to the client's side how the stream has ended, as `urlward.proxy.http2.Lane.failed`."""
         self.part()
-        if isinstance(self.peer, StreamLane):
+        if self.peer is not None:
             self.peer.failed(why, unprocessed=unprocessed)
 
 

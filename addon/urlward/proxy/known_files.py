@@ -138,9 +138,8 @@ class _Response:
         """Decide on a body's digests."""
         guard = self._guard
         try:
-            if guard.recording is not None:
-                for what, number in zip(HASHED, (1, seen.size), strict=True):
-                    guard.recording.metrics.files(what, number)
+            for what, number in zip(HASHED, (1, seen.size), strict=True):
+                guard.metrics.files(what, number)
         except Exception as e:  # noqa: BLE001 - no fault of ours may let it pass
             return self._fault(e)
         return self.so_far(digests, seen)
@@ -176,8 +175,8 @@ class _Response:
         """Count a body that there is no room for."""
         if self._inspector is not None:
             self._inspector.count(DROPPED)
-        elif self._guard.recording is not None:
-            self._guard.recording.metrics.files(DROPPED)
+        else:
+            self._guard.metrics.files(DROPPED)
 
     def _fault(self, error: Exception) -> BlockResponse | None:
         """Log an error of the filter; the response in the place of this one, where that must not pass."""

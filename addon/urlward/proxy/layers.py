@@ -12,7 +12,6 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 import h11
@@ -26,7 +25,7 @@ from urlward.proxy.block_page import ACCESS_DENIED, BlockResponse
 from urlward.proxy.framing import LateRequest, is_heeded
 from urlward.proxy.guard import Guard
 from urlward.proxy.head import MAX_HEAD
-from urlward.proxy.live import Live
+from urlward.proxy.live import Live, Member
 from urlward.proxy.mitm import commands, cut_off, events, is_full, layer, transport_of
 from urlward.proxy.names import NO_NAMES, Client, Names, head_of, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
@@ -47,37 +46,10 @@ class ListedAddress(str):
     __slots__ = ()
 
 
-class Carried:
+class Carried(Member):
     """Member of `Live` on a connection of which mitmproxy carries the bytes, and keeps the time limits."""
 
-    client: Client
     _lookup: Lookup
-
-    def live(self) -> Iterable[Names]:
-        """The names that the exchanges under way passed under."""
-        return ()
-
-    def head(self) -> int | None:
-        """None: mitmproxy reads heads."""
-        return None
-
-    def idle(self) -> bool:
-        """Never: what is done is no member."""
-        return False
-
-    def progress(self) -> float:
-        """Infinite: the rate is not known here."""
-        return inf
-
-    def may_read(self) -> bool:
-        """Always: mitmproxy's reader stops by itself."""
-        return True
-
-    def touch(self, now: float) -> None:
-        """Do nothing."""
-
-    def leave(self) -> None:
-        """Do nothing: the connection ends with the process."""
 
     def cut(self) -> None:
         """Close the connection at once."""

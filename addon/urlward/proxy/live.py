@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from itertools import islice
-from typing import Protocol
+from math import inf
 
 from urlward.proxy.guard import Guard
 from urlward.proxy.names import Client, Names
@@ -29,27 +29,37 @@ _COMPARED = 512
 logger = logging.getLogger("urlward")
 
 
-class Member(Protocol):
-    """Exchange under way: a connection, or a stream of one."""
+class Member:
+    """Exchange under way: a connection, or a stream of one; by itself one that is over when it is no member
+    any more, has its time limits elsewhere, and ends with the process.
 
-    @property
-    def client(self) -> Client:
-        """The client it belongs to."""
+    Attributes:
+        client: whose it is.
+    """
+
+    __slots__ = ()
+
+    client: Client
 
     def live(self) -> Iterable[Names]:
         """The names that the exchanges under way passed under."""
+        return ()
 
     def head(self) -> int | None:
         """The request head that has begun and not ended, if there is one."""
+        return None
 
     def idle(self) -> bool:
         """Whether nothing is under way, so that closing disturbs nobody."""
+        return False
 
     def progress(self) -> float:
         """Bytes a second that have gone either way; infinite where that is not known."""
+        return inf
 
     def may_read(self) -> bool:
         """Whether nothing but a client's being slowed keeps more from being read of it."""
+        return True
 
     def touch(self, now: float) -> None:
         """Check time limits; called every few seconds.
@@ -63,6 +73,7 @@ class Member(Protocol):
 
     def cut(self) -> None:
         """Close the connection at once."""
+        raise NotImplementedError
 
 
 class _Network:

@@ -38,47 +38,39 @@ _NOT_A_TARGET = re.compile(rb"[\0-\x20\x7f]").search
 
 
 class Client(Protocol):
-    """Client side of a connection; mitmproxy's or the data path's."""
+    """Client side of a connection; mitmproxy's or the data path's.
 
-    @property
-    def id(self) -> str:
-        """Unique id of the connection."""
+    Attributes:
+        id: unique.
+        peername: the client's address and port.
+        proxy_mode: that the connection came by.
+        tls: whether it has begun TLS that ends here.
+        alpn: protocol agreed on by ALPN inside TLS.
+        sni: server name of that TLS, a byte string (`take_sni`).
+    """
 
-    @property
-    def peername(self) -> tuple[Any, ...]:
-        """The client's address and port."""
-
-    @property
-    def proxy_mode(self) -> mode_specs.ProxyMode:
-        """Proxy mode that the connection came by."""
-
-    @property
-    def tls(self) -> bool:
-        """Whether it has begun TLS that ends here."""
-
-    @property
-    def alpn(self) -> bytes | None:
-        """Protocol agreed on by ALPN inside TLS."""
-
-    @property
-    def sni(self) -> str | None:
-        """Server name of that TLS, a byte string (`take_sni`)."""
+    id: str
+    peername: tuple[Any, ...]
+    proxy_mode: mode_specs.ProxyMode
+    tls: bool
+    alpn: bytes | None
+    sni: str | None
 
 
 class Context(Protocol):
-    """Context of a connection; mitmproxy's or the data path's."""
+    """Context of a connection; mitmproxy's or the data path's.
+
+    Attributes:
+        server: the origin side: host and port as its `address`, if they are known.
+        layers: protocol layers around it.
+    """
+
+    server: Any
+    layers: list[Any]
 
     @property
     def client(self) -> Client:
         """The client side."""
-
-    @property
-    def server(self) -> Any:
-        """The origin side: host and port as its `address`, if they are known."""
-
-    @property
-    def layers(self) -> list[Any]:
-        """Protocol layers around it."""
 
 
 class Names(NamedTuple):

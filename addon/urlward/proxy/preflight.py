@@ -155,12 +155,7 @@ class Preflight:
 
     def _unasked(self) -> list[str]:
         """The modes in which no client is asked for a password."""
-        found = []
-        for spec in self._settings.modes:
-            with suppress(ValueError):
-                if not isinstance(mode_specs.ProxyMode.parse(spec), _ASKING):
-                    found.append(spec)
-        return found
+        return [mode.full_spec for mode in self._settings.parsed() if not isinstance(mode, _ASKING)]
 
     def _proxy(self) -> Iterator[Problem]:
         if self._config.proxy.users is not None:

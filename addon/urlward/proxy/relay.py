@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 from urlward.proxy.block_page import BlockResponse, on_wire, plain
-from urlward.proxy.framing import Body, Chunked, Counted, Empty, FramingError, Unbounded, Unread
+from urlward.proxy.framing import Body, Chunked, Counted, FramingError, Unbounded, Unread
 from urlward.proxy.head import (
     MAX_HEAD,
     HeadError,
@@ -874,10 +874,8 @@ class HttpRelay:
             self._response = Chunked(lenient=True)
         elif head.length < 0:
             self._relay_until_close()
-        elif head.length:
-            self._response = Counted(head.length)
         else:
-            self._response = Empty()
+            self._response = Counted(head.length)
         if self.inspect is not None and head.length != 0:
             self._begin_inspection(self.inspect(pending, head))
         if pending.websocket:

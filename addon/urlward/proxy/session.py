@@ -27,7 +27,7 @@ from urlward.proxy.forward import ForwardRelay
 from urlward.proxy.head import RequestHead
 from urlward.proxy.http2 import Http2, Lane
 from urlward.proxy.http2_origin import OriginLane, SharedOrigin
-from urlward.proxy.live import HEAD_TIMEOUT
+from urlward.proxy.live import HEAD_TIMEOUT, Member
 from urlward.proxy.names import NO_NAMES, Names, Place
 from urlward.proxy.poller import WRITE, Delay, Share, Task, running_loop
 from urlward.proxy.raw_relay import RawRelay
@@ -134,7 +134,7 @@ class _Rest:
 _REST = _Rest()
 
 
-class Session(HttpEnds):
+class Session(HttpEnds, Member):
     """Session of a client's connection, with those to its origins.
 
     Args:
@@ -158,6 +158,8 @@ class Session(HttpEnds):
         "_shared", "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client",
         "send_server", "share",
     )  # fmt: skip
+
+    client: SessionClient
 
     def __init__(
         self,
@@ -839,10 +841,6 @@ class Session(HttpEnds):
         if isinstance(self._client, Lane):
             return inf
         return 0.0 if self._over else (self._client.taken + HEAD_START) / (perf_counter() - self._begun + 1)
-
-    def may_read(self) -> bool:
-        """Always: whoever has a reason to read nothing says so for itself."""
-        return True
 
     def slow(self, *, held: bool) -> None:
         """Stop reading from a slowed client, or go on."""

@@ -103,7 +103,7 @@ class Settings:
     def addresses(self) -> list[Address]:
         """Listening addresses of the modes whose sockets can be inherited."""
         found: dict[Address, None] = {}
-        for mode in self._modes():
+        for mode in self.parsed():
             host, port = mode.listen_host(self.listen[0]), mode.listen_port(self.listen[1])
             if port is None or mode.type_name in _UNSHARED:
                 continue
@@ -120,16 +120,17 @@ class Settings:
         """Modes that one worker alone can serve: mitmproxy opens a UDP socket for them by itself."""
         return [
             mode.full_spec
-            for mode in self._modes()
+            for mode in self.parsed()
             if mode.transport_protocol != "tcp" and not (self.steer and isinstance(mode, mode_specs.DnsMode))
         ]
 
     @property
     def unshared(self) -> list[str]:
         """Modes that work in one process only, since they listen nowhere: ``local``, ``tun``."""
-        return [mode.full_spec for mode in self._modes() if mode.type_name in _UNSHARED]
+        return [mode.full_spec for mode in self.parsed() if mode.type_name in _UNSHARED]
 
-    def _modes(self) -> Iterator[mode_specs.ProxyMode]:
+    def parsed(self) -> Iterator[mode_specs.ProxyMode]:
+        """The modes, without those that are none."""
         for spec in self.modes:
             try:
                 yield mode_specs.ProxyMode.parse(spec)

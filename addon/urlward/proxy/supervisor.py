@@ -48,6 +48,7 @@ from urlward.proxy.child import (
     END_WITHIN,
     INSPECTOR,
     LOOK,
+    MODULES,
     SERVICE,
     Attention,
     Child,
@@ -60,9 +61,6 @@ from urlward.proxy.listeners import Listeners, address_space_warning, given, rai
 
 if TYPE_CHECKING:
     from urlward.records.metrics import RulesFacts
-
-PRIVATE = "URLWARD_PRIVATE"
-"""In the supervisor's environment, set to anything: each worker keeps lists of its own, to compare with."""
 
 STOP_WITHIN = 12.0
 """Seconds that workers have to end."""
@@ -88,6 +86,9 @@ class Supervisor:
         command: of one worker.
         beside: what is held while the filter runs, for its first plan; gives how a gateway's rules in the
             kernel are, which workers are told. It may raise UrlwardError.
+
+    Raises:
+        UrlwardError: there is no place for temporary files.
     """
 
     def __init__(self, command: Sequence[str], beside: Beside) -> None:
@@ -106,7 +107,7 @@ class Supervisor:
         """A worker that is to take another's place."""
         self._served: dict[int, set[Child]] = {}
         """Workers that serve another worker's sockets, by that worker's number."""
-        self._run: RunFolder | None = None
+        self._run = RunFolder(SHARED)
         self._renewal: Iterator[None] | None = None
         self._renew_again = False
         self._refreshes = False
@@ -127,7 +128,7 @@ class Supervisor:
 
         Raises:
             UrlwardError: an address is taken or not usable.
-            UrlwardError: of `beside`; or there is no place for temporary files.
+            UrlwardError: of `beside`.
         """
         raise_limit()
         if warning := address_space_warning():
@@ -137,8 +138,6 @@ class Supervisor:
         signal.signal(signal.SIGHUP, self._pass_on)
         signal.signal(signal.SIGUSR2, self._ask_for_renewal)
         take_requests()
-        if not os.environ.get(PRIVATE):
-            self._run = RunFolder(SHARED)
         with ExitStack() as held:
             try:
                 # One first: what is wrong with a list or an option is said once, not once a worker.
@@ -208,10 +207,9 @@ class Supervisor:
         with starting("" if plans else self._plan.text) as (ours, environment, passed):
             environment |= {WORKER: str(number), SUPERVISOR: str(os.getpid()), PLANS: plans}
             environment[CHANNEL] = str(passed[0])
-            if self._run is not None:
-                more, fds = self._run.pass_on()
-                environment |= more
-                passed += fds
+            more, fds = self._run.pass_on()
+            environment |= more
+            passed += fds
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
                 self._command,
                 env=environment,
@@ -277,7 +275,7 @@ class Supervisor:
         workers = self._of_workers()
         poll = select.poll()  # unlike select(), it takes descriptors of any number
         by_fd: dict[int, Child] = {}
-        for child in (*workers, *self._beside_workers.values()):
+        for child in (*workers, *self._of_others()):
             if child.channel is not None:
                 by_fd[child.channel.fileno()] = child
                 poll.register(child.channel, select.POLLIN)
@@ -287,14 +285,20 @@ class Supervisor:
         self._heard = max([self._heard, *(each.heard for each in workers)])
 
     def _of_workers(self) -> list[Child]:
-        return [*self._workers.values(), *self._leaving, *filter(None, [self._coming])]
+        leaving = (each for each in self._leaving if each.name not in MODULES)
+        return [*self._workers.values(), *leaving, *filter(None, [self._coming])]
+
+    def _of_others(self) -> list[Child]:
+        """The processes beside the workers, those among them that leave."""
+        leaving = (each for each in self._leaving if each.name in MODULES)
+        return [*self._beside_workers.values(), *leaving]
 
     def _planned(self) -> dict[str, Service]:
         """The processes beside the workers, as they are to be started, by their names."""
         found, inspector = {}, self._plan.inspector
         if self._plan.service is not None:
             found[SERVICE] = self._plan.service
-        if inspector is not None and self._run is not None:
+        if inspector is not None:
             # What it looks for is in the run folder.
             request = {**inspector.request, "folder": str(self._run.path)}
             found[INSPECTOR] = inspector._replace(request=request)
@@ -489,14 +493,13 @@ class Supervisor:
         notify.stopping()
         self._listeners.close()
         self._held.close()
-        workers, beside = self._of_workers(), self._beside_workers.values()
+        workers, beside = self._of_workers(), self._of_others()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.
         _end_all(beside, signal.SIGTERM, END_WITHIN)
         for child in (*workers, *beside):
             child.close()
-        if self._run is not None:
-            self._run.close()
+        self._run.close()
 
 
 def _loses_file(before: str, now: str) -> bool:

@@ -379,9 +379,11 @@ class Metrics:
         """Count a list that could not be put into force; the last good one stays."""
         self._failed_reloads += 1
 
-    def error(self, kind: str = "decision") -> None:
-        """Count an error of ours, of one of `ERRORS`."""
-        self._errors[kind if kind in self._errors else OTHER] += 1
+    def error(self, kind: str = "decision") -> int:
+        """Count an error of ours, of one of `ERRORS`; returns how many of these there have been."""
+        kind = kind if kind in self._errors else OTHER
+        self._errors[kind] += 1
+        return self._errors[kind]
 
     def queue(self, size: int, dropped: int) -> None:
         """Set how many events wait in this worker for the recorder, and how many it has had to drop so
