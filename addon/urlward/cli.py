@@ -42,7 +42,7 @@ from urlward.config import (
 )
 from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError, fault_report
-from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
+from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_rules
 from urlward.lines import plain, say
 from urlward.lists.source import ErrorBudget, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON
@@ -343,7 +343,7 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
         keeper.load()
         policy = make_policy(config, keeper)
         problems += filter(None, [listed_objections(config, keeper, policy)])
-        tell_of_categories(config, keeper)
+        tell_of_rules(config, keeper)
     except UrlwardError as e:
         problems += _told_problems(e)
     return problems

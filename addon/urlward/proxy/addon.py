@@ -37,7 +37,7 @@ from urlward.feeds.setup import (
     make_keeper,
     make_neighbours,
     make_policy,
-    tell_of_categories,
+    tell_of_rules,
 )
 from urlward.lasting import lasting
 from urlward.lists.run_folder import inherited
@@ -275,7 +275,7 @@ class Urlward:
             if self.keeper is not None and (blocked := listed_objections(config, self.keeper, self.policy)):
                 raise config.refused(blocked)
             if self.keeper is not None and of_lists:
-                tell_of_categories(config, self.keeper)
+                tell_of_rules(config, self.keeper)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
         self._take_records(config)
