@@ -124,7 +124,7 @@ def unheeded(config: Config) -> list[str]:
         kept = [*_left_behind((), state)]
         kept += [state / OBJECTIONS] * bool(read_objections(state))
         told += [
-            f"{path}: records of persons, and nothing deletes them without [records]: delete it, or let them end"
+            f"{path}: records of persons, which nothing deletes without [records]: delete it, or let it end"
             for path in kept
         ]
     return told
