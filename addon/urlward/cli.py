@@ -287,6 +287,11 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
         problems = _checked(settings, settings.steer)
     if problems:
         raise settings.config.refused(*problems)
+    if settings.config.records is None:
+        from urlward.service.leftovers import unheeded
+
+        for text in unheeded(settings.config):
+            say(text, warning=True)
     if args.check:
         print("configuration ok")
         if text := _lost(settings.config) or _last_included(settings.config).absent:
