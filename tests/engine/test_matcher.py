@@ -933,6 +933,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/", "//login.php //forum/ //forum//x /%2fforum ///forum //forum?x"),
         # `Fun.` is a band, and what is shortened ends so.
         ("/wiki/Fun", "/wiki/Fun. /wiki/Fun... /wiki/Fun%2e"),
+        ("/wiki/Fun/b", "/wiki/Fun./b /wiki/Fun%2e/b%20"),
         ("/w?title=Who", "/w?title=Who%3F /w?title=Who%3f&x"),
     ],
 )
@@ -944,8 +945,14 @@ def test_an_ordinary_page_of_another_name_passes(page: str, targets: str) -> Non
 
 
 def test_dots_at_the_end_are_no_name_of_a_file_a_folder_or_a_page_with_parameters() -> None:
-    found = matcher("http://p.test/a.html", "http://p.test/d/", "http://p.test/q?id=5", "http://p.test/n")
-    for target in ("/a.html.", "/a.html%20.", "/d./", "/q.?id=5", "/n%20"):
+    found = matcher(
+        "http://p.test/a.html",
+        "http://p.test/d/",
+        "http://p.test/d/a.html",
+        "http://p.test/q?id=5",
+        "http://p.test/n",
+    )
+    for target in ("/a.html.", "/a.html%20.", "/d./", "/q.?id=5", "/n%20", "/n%20%20", "/d./a.html"):
         assert found.check("p.test", target).blocked, target
 
 

@@ -959,7 +959,8 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         if (file := _DOTS_AT_ENDS("", path)) != path:
             file = _SLASHES.sub("/", file)
             # `/Fun.` is another page than `/Fun`, and `/Fun ` is none.
-            script = "." in path[len(file) :] and file[-1] != "/" and not _is_file(file)
+            dots = path.replace("%20", "") != file.replace("%20", "")
+            script = dots and file[-1] != "/" and not _is_file(file)
             files.setdefault((file, query), Reading(file, query, shorter=True, script=script))
         if "&" in path:
             page, _, more = path.partition("&")
