@@ -46,10 +46,10 @@ _PLAIN_PATH = re.compile(r"[!$&'()*+,\-./0-9:;=@A-Z\[\]^_`a-z{|}~\"<>]*").fullma
 # last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
 # no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
-    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|(?:vercel|amplify)/image)"
+    r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
     r"|styles/[^/]+/public/|api/(?:topic|category|user|discussions)/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load)\.)json|data|rsc|txt)\Z)"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
@@ -637,7 +637,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not ("?" in query and _may_have_a_file_above(path))
     ):
         reading = Reading(path, query)
-        if _MAY_BE_A_FILE(path) or _may_be_a_picture(path) or "/api/" in path:
+        if _MAY_BE_A_FILE(path) or _may_be_a_picture(path) or "/api/" in path or "/_nuxt/" in path:
             work = work or Work()
             return _without_end_slash(_with_files([reading], work), work)
         if path[-1] == "/" != path:
@@ -959,7 +959,8 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         if (file := _DOTS_AT_ENDS("", path)) != path:
             file = _SLASHES.sub("/", file)
             # `/Fun.` is another page than `/Fun`, and `/Fun ` is none.
-            script = "." in path[len(file) :] and file[-1] != "/" and not _is_file(file)
+            dots = path.replace("%20", "") != file.replace("%20", "")
+            script = dots and file[-1] != "/" and not _is_file(file)
             files.setdefault((file, query), Reading(file, query, shorter=True, script=script))
         if "&" in path:
             page, _, more = path.partition("&")
@@ -1012,9 +1013,12 @@ def _page_of_data(path: str, query: str) -> str | None:
         if name.startswith("__next."):
             return head
         return page.removesuffix("/index") if "&_rsc=" in f"&{query}" else None
+    if kind == "js" and name == "payload":  # Nuxt 2, behind the id of what was built
+        base, static, page = head.partition("/_nuxt/static/")
+        return f"{base}{page[len(page.partition('/')[0]) :]}" if static else None
     if kind != "json":
         return None
-    if name in ("__data", "_payload", "q-data"):  # SvelteKit, Nuxt, Qwik
+    if name in ("__data", "_payload", "q-data", "index.pageContext"):  # SvelteKit, Nuxt, Qwik, Vike
         return head
     if name.endswith(".html__data"):
         return page.removesuffix("__data")
