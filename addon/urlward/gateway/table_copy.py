@@ -372,8 +372,8 @@ def is_ours(message: Message) -> bool:
 
 
 def is_structure(message: Message) -> bool:
-    """Whether a message concerns the table itself, a chain, a set, a rule, or what the table never has, such as
-    a named counter; otherwise elements of a set."""
+    """Whether a message concerns the table, a chain, a set, a rule, or what ours never has, such as a named
+    counter; otherwise it concerns elements of a set."""
     return message.kind not in _OF_ELEMENTS
 
 
