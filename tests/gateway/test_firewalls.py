@@ -324,11 +324,11 @@ def test_statements_that_have_no_json_are_passed_over() -> None:
 
 @pytest.mark.skipif(shutil.which("ip6tables-nft") is None, reason="needs iptables")
 def test_segments_that_iptables_clamps() -> None:
-    clamp = *["-t", "mangle", "-A", "FORWARD", "-p", "tcp", "--tcp-flags", "SYN,RST", "SYN", "-j", "TCPMSS"], "--set-mss"
+    clamp = "-t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss"
     with own_network():
         nft = Nft()
         for program, size in (("iptables-nft", "1300"), ("ip6tables-nft", "1280")):
-            subprocess.run((program, *clamp, size), check=True)
+            subprocess.run((program, *clamp.split(), size), check=True)
         assert min(clamps(control.all_rules(nft), nft.shown)) == 1280
         nft.close()
 
