@@ -97,7 +97,7 @@ def clamps(listing: Listing, shown: Callable[[str], str]) -> set[int]:
                 found.add(value)
             if _member(_member(part, "xt"), "name") == "TCPMSS":
                 of_iptables.add(f"{rule['family']} {rule['table']}")
-    # JSON has but the names of iptables' targets, and text has all of those of one family: IPv6's is the smaller.
+    # JSON has iptables' targets by name alone, and text all of those of one family: IPv6's is the smaller.
     for table in sorted(of_iptables, reverse=True):
         found.update(map(int, _CLAMPED(shown(f"list table {table}"))))
     return found
