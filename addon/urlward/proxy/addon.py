@@ -166,6 +166,7 @@ class Urlward:
         pool: connections to origins at rest.
         ports: that are listened on.
         resolver: looks origins up.
+        origins: TLS settings and sessions for connections to them.
         access: what an explicit proxy takes.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
@@ -205,7 +206,7 @@ class Urlward:
         self.access = Access(Config().proxy)
         self._admin_port = 0
         self._certificates: Certificates | None = None
-        self._origins: Origins | None = None
+        self.origins: Origins
         self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
         self.relays_other = False
@@ -245,7 +246,7 @@ class Urlward:
             raise exceptions.OptionsError(
                 f"with {others} origins would not see the client's address (keep_source)"
             )
-        self._certificates = self._origins = None
+        self._certificates, self.origins = None, Origins(ctx.options)
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self.relays_other = ctx.options.urlward_other == "relay"
         if not any(each.option in updated for each in OF_ADDON):
@@ -691,12 +692,6 @@ class Urlward:
         if self._certificates is None:
             self._certificates = Certificates(ctx.options, *authority_of(ctx.master.addons.get("tlsconfig")))
         return self._certificates
-
-    def tls_with_origins(self) -> Origins:
-        """TLS settings and sessions for connections to origins."""
-        if self._origins is None:
-            self._origins = Origins(ctx.options)
-        return self._origins
 
     def is_here(self, address: str, port: int) -> bool:
         """Whether this filter itself listens at an address."""

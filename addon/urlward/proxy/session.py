@@ -520,9 +520,7 @@ class Session(HttpEnds, Member):
         if self._may_share():
             protocols.insert(0, "h2")
         try:
-            tls = self._mode.addon.tls_with_origins().begin(
-                (origin.host, origin.port, self._source()), name, *protocols
-            )
+            tls = self._mode.addon.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -726,7 +724,7 @@ class Session(HttpEnds, Member):
         if server.tls is not None and server.tls.ready:
             origin = self._origin
             key = (origin.host, origin.port, self._source())
-            self._mode.addon.tls_with_origins().keep(key, self._server_name(), server.tls)
+            self._mode.addon.origins.keep(key, self._server_name(), server.tls)
 
     def _give_up(self) -> None:
         """Stop waiting for an origin."""
