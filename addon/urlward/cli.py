@@ -8,7 +8,6 @@ import argparse
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -42,7 +41,7 @@ from urlward.config import (
     read_config,
 )
 from urlward.config.tables import named_address
-from urlward.engine.errors import UrlwardError, fault_text, is_bug
+from urlward.engine.errors import UrlwardError, fault_report
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
 from urlward.lines import plain, say
 from urlward.lists.source import ErrorBudget, read_budget
@@ -83,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as e:
         code = _failed(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e))
     except Exception as e:  # noqa: BLE001 - an uncaught one would exit with 1, which means "blocked"
-        code = _failed(fault_text(e) + (f" at {_place(e)}; please report it" if is_bug(e) else ""))
+        code = _failed(fault_report(e))
     _drop_output()
     sys.exit(code)
 
@@ -93,12 +92,6 @@ def _failed(*messages: str) -> int:
         for message in messages:
             print(f"urlward: {plain(message)}", file=sys.stderr, flush=True)
     return ERROR
-
-
-def _place(error: Exception) -> str:
-    """Place where an exception was raised; its text could name an entry, and is left out."""
-    *_, last = traceback.extract_tb(error.__traceback__)
-    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def _drop_output() -> None:

@@ -138,11 +138,3 @@ def columns(rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> list[
 def finish() -> None:
     """Wait until all lines are written, for a moment at most; for who ends the process without atexit."""
     _lines.finish()
-
-
-def place_of(error: BaseException) -> str:
-    """Function and line in which an error was raised; its own text may quote what must not be told."""
-    where = error.__traceback__
-    while where is not None and where.tb_next is not None:
-        where = where.tb_next
-    return f"{where.tb_frame.f_code.co_qualname}:{where.tb_lineno}" if where is not None else "?"

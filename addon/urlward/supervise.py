@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from urlward.engine.errors import UrlwardError, fault_text, is_bug
+from urlward.engine.errors import UrlwardError, fault_report
 from urlward.lines import finish, say
 from urlward.plan import Plan
 from urlward.process import keep_private, module_command, open_standard_streams
@@ -34,7 +34,7 @@ def supervise() -> NoReturn:
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as e:  # noqa: BLE001 - no traceback reaches a user
-        code = _failed(fault_text(e) + ("; please report it" if is_bug(e) else ""))
+        code = _failed(fault_report(e))
     finish()
     sys.exit(code)
 

@@ -130,6 +130,23 @@ def test_a_configuration_that_cannot_be_used(config: Path, capsys: pytest.Captur
     assert found(capsys, config, 1)["configuration"][0].state == "wrong"
 
 
+def test_a_configuration_that_takes_long_leaves_all_else(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(line: Sequence[str], **how: Any) -> "subprocess.CompletedProcess[str]":
+        if "--check" in line:
+            raise subprocess.TimeoutExpired(list(line), how["timeout"])
+        return subprocess.run(line, **how)
+
+    by_name = found(capsys, config, 0, run)
+    (one,) = by_name["configuration"]
+    assert (one.state, one.text) == (
+        "note",
+        f"{config}: not tried within 20 s; lists may be large, or the machine busy",
+    )
+    assert "lists" in by_name
+
+
 @pytest.mark.parametrize(
     ("change", "about", "says"),
     [

@@ -253,7 +253,7 @@ def test_install(run: Run, tmp_path: Path, config: str) -> None:
     code, out, err = run("gateway", "install", "--prefix", str(tmp_path), "--config", config)
     assert code == 0
     assert [Path(line).name for line in out.splitlines()] == ["urlward.service", "urlward.conf"]
-    assert err.splitlines()[-1].endswith("systemctl enable --now urlward")
+    assert err.splitlines()[-1].endswith("systemctl restart urlward")
 
 
 def test_ca(run: Run, tmp_path: Path) -> None:

@@ -55,6 +55,30 @@ def test_a_recorder(urlward: Callable[..., int], tmp_path: Path, capsys: pytest.
         assert "not healthy: workers: 1 of 2 report" in capsys.readouterr().out
 
 
+def test_a_start_is_waited_for(
+    urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exposition = Exposition((), tmp_path, steady=lambda: 0.0)
+    metrics = Metrics(time.time())
+    metrics.lists([ListFacts("one", 3, 10)])
+    asked: list[str] = []
+
+    def status() -> dict[str, object]:
+        asked.append("status")
+        if len(asked) == 2:
+            exposition.take("a", metrics.snapshot())
+        return status_of(exposition)
+
+    with answering(tmp_path, lambda question: reply(question, {"status": status})):
+        assert urlward() == 1
+        asked.clear()
+        assert urlward("--wait", "10m") == 0
+    assert len(asked) == 2
+    assert capsys.readouterr().out.count("1 of 1 report") == 1
+    with pytest.raises(SystemExit):
+        urlward("--wait", "soon")
+
+
 def test_a_recorder_of_an_earlier_release(
     urlward: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

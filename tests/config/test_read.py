@@ -301,6 +301,13 @@ def test_dns_cannot_deny_what_is_not_blocked_for_all(path: Path, text: str, plac
     read_config(path)
 
 
+def test_what_fails_closed_needs_rules(path: Path) -> None:
+    closed = '[gateway]\nfail = "closed"\n'
+    assert error(path, closed).startswith('gateway.fail: "closed" is of rules in the kernel')
+    path.write_text(closed + 'interfaces = ["eth1"]\n')
+    assert read_config(path).gateway.fail == "closed"
+
+
 def test_a_hook_needs_steering(path: Path) -> None:
     hook = '[gateway.hook]\nfolder = "hook"\n'
     assert error(path, hook).startswith("gateway.hook.folder: a hook hands answers to a filter that steers")

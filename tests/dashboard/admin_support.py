@@ -362,7 +362,7 @@ class MadeUp(LiveSources):
         if self.quiet:
             raise NotConfiguredError("This node is alone: there is no [fleet].")
         if self.absent:
-            raise UrlwardError("The fleet's Valkey has not answered yet.")
+            raise UrlwardError("The fleet's Valkey does not answer.")
         same = {"version": "0.1.0", "judged": 91_000, "blocked": 12, "load": 0.42, "alarms": [], "behind": []}
         return [
             {"name": "gw1", "state": "up", "silent": 1, "connections": 830, "lists": {"hotline": 7}, **same},

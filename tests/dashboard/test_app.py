@@ -204,7 +204,7 @@ def test_nodes_of_a_fleet_are_shown(inside: Browser, sources: MadeUp):
         assert shown in text
     assert [one["name"] for one in json.loads(inside.get("/api/nodes").data)] == ["gw1", "gw2", "gw3"]
     sources.absent = True
-    assert b"The fleet&#39;s Valkey has not answered yet." in inside.get("/").data
+    assert b"The fleet&#39;s Valkey does not answer." in inside.get("/").data
     sources.quiet = True
     assert b"nodes-title" not in inside.get("/").data
 

@@ -273,7 +273,9 @@ def test_a_doctor_that_hangs_is_late_and_no_bug(tmp_path: Path, monkeypatch: pyt
     ended = subprocess.TimeoutExpired(["urlward", "doctor"], command.WITHIN)
     monkeypatch.setattr(command.subprocess, "run", Mock(side_effect=ended))
     (tmp_path / "urlward.toml").write_text(f'state = "{tmp_path}/state"\n')
-    with zipfile.ZipFile(io.BytesIO(command.bundle(tmp_path / "urlward.toml"))) as archive:
+    data, late = command.bundle(tmp_path / "urlward.toml")
+    assert "doctor.json" in late
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert json.loads(archive.read("doctor.json")) == {"error": "no answer within 30 s"}
         assert "urlward" in json.loads(archive.read("about.json")), "all else is there"
 

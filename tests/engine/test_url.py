@@ -773,7 +773,6 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/x/..?/../a?", ["/a"]),
         ("/x%2f..?/../a?", ["/a"]),
         ("/x/%0e/..%2fa%0d", ["/x/a"]),
-        ("/a//../b.h\xadtml", ["/b.html"]),
         ("/a/%c0%ae%c0%ae/e/%2f0/../%2e%2e/b", ["/b"]),
         # nginx passes on a path that it has unescaped as it is, where it is told so.
         ("/a.html%3fx", ["/a.html"]),
@@ -793,7 +792,6 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         ("/%2fu@x/a%2fb", ["/a/b"]),
         ("/.//u%2f@x/a", ["/a"]),
         ("//u%2f..@x/b/../a", ["/a"]),
-        ("//h", ["/"]),
         ("//u\\@x/a", ["/@x/a", "/a"]),
         # Node's `url.parse` ends a host at what is in none.
         ("//u@x%6c/a", ["/l/a"]),
@@ -890,8 +888,6 @@ def test_nearly_all_targets_have_one_reading(target: str) -> None:
         # To uWSGI half an escape at the end is nothing.
         ("/a%", ["/a"]),
         ("/x/../a%4", ["/a"]),
-        # Bottle drops bytes that are not UTF-8.
-        ("/%ffa%c3/\xc3\xa4%fe", ["/a/%C3%A4"]),
         # Dots and blanks at the end do not count for Windows.
         ("/a.html.", ["/a.html"]),
         ("/a.html%20.%20", ["/a.html"]),

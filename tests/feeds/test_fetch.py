@@ -266,7 +266,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     monkeypatch.setattr(
         fetching,
         "scope",
-        lambda address: fetching.Scope.GLOBAL if address == FAR else real(address),
+        lambda address, nat64: fetching.Scope.GLOBAL if address == FAR else real(address, nat64),
     )
     return found
 

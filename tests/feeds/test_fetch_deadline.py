@@ -1,14 +1,18 @@
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from e2e.support import RawOrigin
 from feeds.fetch_support import PATH_KEY, answering, drip, head, know_no_names, refusal
+from urlward.config import Config, FeedTable, GatewayTable
+from urlward.engine.nat64 import Nat64
 from urlward.feeds import fetch
+from urlward.feeds.feed import Feed
 from urlward.feeds.fetch import Deadline, Scope, connect, resolve, scope
-from urlward.feeds.source import FeedOrigin, FetchError
+from urlward.feeds.source import FeedOrigin, FetchError, origin
 
 SHORT = 0.25
 
@@ -171,3 +175,13 @@ class TestDeadline:
 )
 def test_scopes(address: str, expected: Scope) -> None:
     assert scope(address) is expected
+
+
+def test_a_prefix_of_the_networks_own_leads_no_nearer() -> None:
+    config = Config(gateway=GatewayTable(nat64=("2620:fe:64::/96",)))
+    table = FeedTable(name="a", url="https://feed.test/a")
+    asked = Feed(table, config, Path("/nonexistent")).request(wait=True, first=False, progress=False)
+    nat64 = Nat64(origin(table, asked["nat64"]).nat64)
+    assert scope("2620:fe:64::7f00:1", nat64) is Scope.HOST
+    with pytest.raises(FetchError, match="a redirect into a private network"):
+        connect("2620:fe:64::a00:1", 80, Deadline(5.0, "feed.test", "not done"), Scope.GLOBAL, nat64)

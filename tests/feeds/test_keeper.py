@@ -31,7 +31,7 @@ from urlward.feeds.store import FeedStore
 from urlward.lists.build import Issue, compile_sources
 from urlward.lists.run_folder import PREFIX, RunFolder
 from urlward.lists.source import ErrorBudget, SourceError, unreadable
-from urlward.state import watch
+from urlward.state import path_watch, watch
 from urlward.state.folder import StateError
 
 KEPT = "; the last good one stays in force"
@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "INTERVAL", 0.02)
     monkeypatch.setattr(updates, "LOOK_NAMED", 0.02)
     monkeypatch.setattr(watch, "SETTLE", 0.05)
-    monkeypatch.setattr(watch, "PATIENCE", 3600.0)
+    monkeypatch.setattr(path_watch, "PATIENCE", 3600.0)
 
 
 @pytest.fixture
@@ -511,7 +511,7 @@ class TestFailures:
     async def test_a_writer_that_never_closes_is_spoken_of(
         self, path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(watch, "PATIENCE", 0.3)
+        monkeypatch.setattr(path_watch, "PATIENCE", 0.3)
         async with watched(path) as kept:
             with path.open("a") as writer:
                 writer.write("c.example\n")
@@ -915,7 +915,7 @@ async def test_a_source_that_changes_faster_than_it_compiles_comes_into_force_wh
     path: Path, run: RunFolder, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     """A process that compiles takes hundreds of milliseconds to start; the file is another each 60 ms."""
-    monkeypatch.setattr(watch, "UNSETTLED", 0.3)
+    monkeypatch.setattr(path_watch, "UNSETTLED", 0.3)
     monkeypatch.setattr(updates, "LAG_AGAIN", 3600.0)
     last = 0
 
@@ -1024,6 +1024,35 @@ async def test_a_file_that_a_reload_met_being_written_is_looked_at_again(path: P
             await kept.reload()
             assert "being written" in kept.refused["list"]
         await until(lambda: not kept.refused, "the list in force")
+
+
+async def test_a_list_on_a_file_system_that_hangs_keeps_nothing_from_going_on(
+    path: Path, log: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = path.with_name("mounted") / "other.txt"
+    other.parent.mkdir()
+    other.write_text("o.example\n")
+    look, back, waiting = path_watch._look, threading.Event(), threading.Event()
+
+    def hanging(looked_at: Path) -> path_watch.Content:
+        if looked_at == other:
+            assert threading.current_thread() is not threading.main_thread()
+            waiting.set()
+            back.wait()
+        return look(looked_at)
+
+    monkeypatch.setattr(updates, "PATIENCE", 0.0)
+    async with watched(path, other) as kept:
+        monkeypatch.setattr(path_watch, "_look", hanging)
+        await until(waiting.is_set, "the look that hangs")
+        replace(path, "c.example\n")
+        await until(lambda: blocks(kept.matcher, "http://c.example/"), "the list that can be read")
+        assert f"list {other}: its file system does not answer; what is in force stays" in log()
+        reload = asyncio.create_task(kept.reload())
+        replace(other, "d.example\n")
+        back.set()
+        await reload
+        await until(lambda: blocks(kept.matcher, "http://d.example/"), "the list that is there again")
 
 
 def stored(state: Path) -> list[Path]:

@@ -328,7 +328,9 @@ def test_an_attempt_keeps_no_rotation_statement(tmp_path: Path, site: Server) ->
     assert list(made.state.glob("trust/*/*")) != []
 
 
-def test_a_rotation_statement_is_fetched_and_kept(tmp_path: Path, site: Server) -> None:
+def test_a_rotation_statement_is_fetched_and_kept(
+    tmp_path: Path, site: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     made = trusting(tmp_path, site)
     site.put("feed", issue(1, *range(20), signer=SIGNER))
     made.refresh()
@@ -340,7 +342,9 @@ def test_a_rotation_statement_is_fetched_and_kept(tmp_path: Path, site: Server) 
     assert made.refresh().text.startswith("rotation: ")
     assert list(made.state.glob("trust/*/*")) == []
     site.put("feed.rotation", make_rotation(SIGNER, NEXT.public, start=0, last_serial=1).text())
+    assert str(NEXT.public) not in caplog.text
     assert made.refresh().state == "new"
+    assert f"another key signs from now on: {NEXT.public}" in caplog.text
     (site.folder / "www/feed.rotation").unlink()
     site.put("feed", issue(3, *range(21), signer=NEXT))
     assert made.refresh().state == "new"

@@ -26,6 +26,14 @@ def compiled(
         os.close(fd)
 
 
+def test_a_system_without_proc_is_said() -> None:
+    no_fd = 1 << 20  # as all are where nothing is mounted there
+    with pytest.raises(RefusedError, match=r"^/proc is not mounted"):
+        compile_text(
+            FeedTable(name="mine", path="x"), no_fd, key=KEY, budget="0", serial=7, old=Path("/nonexistent")
+        )
+
+
 def test_an_artifact_comes_of_it(tmp_path: Path) -> None:
     made = compiled(f"a.example\n{SENTINEL}\nb.example\n")
     parsed = parse(made.data)

@@ -121,9 +121,12 @@ async def test_nodes_see_each_other_and_nobody_else_what_they_say(server: Server
         assert a.counts() == {"up": 2, "failing": 0, "away": 0}
         assert b.latest is not None
         assert b.latest[0].behind == ("hotline",)
-    found = server.run("HGETALL", "{urlward}:nodes")
-    assert len(found) == 4
-    assert b"hotline" not in b"".join(found)
+        found = server.run("HGETALL", "{urlward}:nodes")
+        assert len(found) == 4
+        assert b"hotline" not in b"".join(found)
+        server.kill()
+        await until(lambda: not a.connection.up, "the word that Valkey is away")
+        assert (a.latest, a.counts()) == (None, {}), "nobody knows how they are"
 
 
 async def test_of_many_nodes_each_reads_so_many_in_a_second(

@@ -95,7 +95,7 @@ def test_next_steps(tmp_path: Path) -> None:
     assert any("readable for the user urlward" in step for step in next_steps(config, Config()))
     config.touch()
     assert any("say where clients come in" in step for step in next_steps(config, Config()))
-    assert "systemctl enable --now urlward" in next_steps(config, configuration())[-1]
+    assert "systemctl enable urlward && systemctl restart urlward" in next_steps(config, configuration())[-1]
 
 
 @pytest.fixture

@@ -101,9 +101,12 @@ class TestLines:
             "8.0.0.0/5",
             "192.0.2.0/24",
             "0.0.0.0 com",
+            "http://www.co.uk/* subdomains",
+            "http://www.a.co.uk/* subdomains",
+            "http://www.co.uk/*",
         )
         _, report = read(source, "\n".join(lines).encode())
-        assert [wide.line for wide in report.wide] == [2, 4, 5, 7]
+        assert [wide.line for wide in report.wide] == [2, 4, 5, 7, 10]
         assert str(report.wide[0]) == f"{source}:2:1: it blocks a public suffix, with all names under it"
 
     def test_equal_lines_are_all_read(self, source: Path) -> None:

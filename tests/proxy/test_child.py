@@ -6,10 +6,12 @@ import logging
 import os
 import resource
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -137,6 +139,17 @@ async def test_one_that_hangs_is_replaced(
     assert not alive(second)
     text = "has not answered for" if said else "does not serve"
     assert f"service (process {first}) {text} " in capsys.readouterr().err
+
+
+def test_one_that_waits_for_a_disk_is_ended_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with subprocess.Popen(["true"], stdout=subprocess.PIPE) as process:
+        hangs = child.Child("service", pytest.fail, process, None, 1)
+        with patch.object(process, "poll", return_value=None), patch.object(process, "kill") as kill:
+            hangs.started = hangs.heard = -1000.0
+            for _ in range(3):
+                hangs.end_if_hung(0.0)
+            kill.assert_called_once()
+    assert capsys.readouterr().err.count("it is ended") == 1
 
 
 async def test_one_that_cannot_start_is_tried_again(

@@ -9,7 +9,7 @@ import pytest
 from lists.support import SECRET
 from proxy.driver import NOW, make_context, make_matcher
 from proxy.test_guard import for_host
-from proxy.test_names import to
+from proxy.test_names import request, to
 from urlward.config import PageTable
 from urlward.engine.digest import Key
 from urlward.engine.verdict import Verdict
@@ -47,6 +47,26 @@ async def test_a_block(recording: Recording, told: list[Event]) -> None:
     assert counted["requests"]["match"]["block"] == 1
     assert counted["blocks"]["test"]["phishing"] == 1
     assert sum(counted["histograms"]["check"]["counts"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "detail"),
+    [
+        ((b"Sec-Purpose", b"prefetch;prerender"), '{"purpose":"prefetch"}'),
+        ((b"purpose", b"Prefetch"), '{"purpose":"prefetch"}'),
+        ((b"X-moz", b"prefetch"), '{"purpose":"prefetch"}'),
+        ((b"X-Note", b"prefetch"), ""),
+        ((b"Sec-Purpose", b"other;prefetch"), ""),
+    ],
+)
+@pytest.mark.parametrize("monitor", [False, True])
+async def test_a_prefetch_says_so(
+    field: tuple[bytes, bytes], detail: str, monitor: bool, recording: Recording, told: list[Event]
+) -> None:
+    asked = request((b"Host", b"blocked.example"), field)
+    guard(recording, monitor=monitor).answer(asked, make_context())
+    (event,) = told
+    assert (event.kind, event.detail) == ("would-block" if monitor else "block", detail)
 
 
 async def test_equal_urls_have_equal_digests(recording: Recording, told: list[Event]) -> None:

@@ -23,6 +23,7 @@ from urlward.proxy import child, supervisor
 from urlward.proxy.child import SERVICE, Child, is_hung, start_service, state_of
 from urlward.proxy.listeners import Sockets
 from urlward.proxy.supervisor import Supervisor
+from urlward.records.metrics import RulesFacts
 
 WORKER = """
 import asyncio, os, signal
@@ -470,6 +471,23 @@ def test_a_plan_of_another_version(data: bytes, plan: Plan | None, refused: str)
     assert (made.plan, made.refused) == (plan, refused)
 
 
+def test_rules_are_told_to_workers_that_leave_and_to_no_other_process() -> None:
+    """One that listens for what comes of reloads would not understand it."""
+    made = supervisor_of(WORKER)
+    made._rules = RulesFacts
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pairs = {name: child.channel() for name in ("worker 0", SERVICE)}
+        for name, (ours, _) in pairs.items():
+            made._leaving.append(Child(name, lambda: made._leaving[0], process, ours, 0, ready=True))
+        made._tell_of_rules()
+        for ours, _ in pairs.values():
+            ours.close()
+    told = {name: theirs.recv(1000) for name, (_, theirs) in pairs.items()}
+    for _, theirs in pairs.values():
+        theirs.close()
+    assert told == {"worker 0": b'{"rules": [0, "", []]}', SERVICE: b""}
+
+
 def test_more_sockets_than_a_message_holds() -> None:
     addresses = [Address("127.0.0.1", free_port(), "tcp") for _ in range(supervisor.MOST_SOCKETS + 3)]
     with supervised(supervisor_of(WORKER), Plan(1, addresses)) as one:
@@ -565,6 +583,7 @@ import os, signal, sys
 from contextlib import nullcontext
 from urlward.process import hold_requests
 from urlward.proxy.supervisor import Supervisor
+from urlward.records.metrics import RulesFacts
 
 again = Supervisor._renew
 def renew(self):

@@ -4,6 +4,7 @@ from typing import Any
 
 from urlward.commands.status import lines
 from urlward.config import FeedTable
+from urlward.config.sources import read_sources
 from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import Exposition, FleetFigures
 from urlward.records.metrics import ListFacts, Metrics
@@ -66,6 +67,30 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         "not ready: stores: sqlite",
         "not ready: feeds: feed",
     ]
+
+
+def test_a_configuration_that_is_not_in_force_is_not_all_well(tmp_path: Path) -> None:
+    file, included = tmp_path / "urlward.toml", tmp_path / "more.toml"
+    file.write_text('include = ["more.toml"]\nlisten = ":8080"\n')
+    read = read_sources(file)
+
+    def changed() -> str:
+        found = status_of(made(tmp_path, RecorderState()), now=NOW, changed=read.changed)
+        said = [line for line in lines(found) if line.startswith("configuration: ")]
+        assert found["ok"] is (not said)
+        return "".join(said)
+
+    assert not changed()
+    file.write_text('# another word\ninclude = ["more.toml"]\nlisten = ":8080"\n')
+    assert not changed()
+    included.write_text('list = ["games.txt"]\n')
+    assert "not in force: reload" in changed()
+    included.unlink()
+    assert not changed()
+    file.write_text("listen = \n")
+    assert f"{file}:1: not TOML" in changed()
+    file.unlink()
+    assert "what it said before is in force" in changed()
 
 
 def test_an_alarm_alone_is_not_all_well(tmp_path: Path) -> None:

@@ -93,14 +93,16 @@ def test_a_known_file_has_its_match_and_no_url(
     events._serials = {"hotline": 9}
     url = "listed.example/picture.jpg"
     events.hit(Hit(verdict, "192.0.2.7", 40213, "http", "body", "R-1", lambda: url, cut=True, file=file))
-    (event,) = said(events)
+    events.hit(Hit(verdict, "192.0.2.7", 40213, "http", "body", "R-2", file=file, prefetched=True))
+    event, ahead = said(events)
+    assert json.loads(ahead.detail) == detail | {"purpose": "prefetch"}
     assert (event.kind, event.stage, event.verdict, event.reference) == ("file", "body", "block", "R-1")
     assert (event.list, event.serial, event.entry, event.category) == ("hotline", 9, "H-7", "csam")
     assert (event.client, event.client_port, event.digest) == ("192.0.2.7", 40213, UrlDigest(SECRET)(url))
     assert json.loads(event.detail) == detail
     assert "listed.example" not in repr(event)
     counted = events.metrics.snapshot()
-    assert (counted["matches"], counted["blocks"]) == ({"hotline": {file.algorithm: 1}}, {})
+    assert (counted["matches"], counted["blocks"]) == ({"hotline": {file.algorithm: 2}}, {})
 
 
 def test_a_known_file_is_counted_where_no_person_is_recorded(tmp_path: Path) -> None:

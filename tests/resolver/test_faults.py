@@ -25,7 +25,7 @@ def test_what_others_say_stays_untold(caplog: pytest.LogCaptureFixture) -> None:
         raise ValueError("blocked.example")
     except ValueError as e:
         faults.say(e, "an answer passes")
-    assert caplog.messages[0].startswith("ValueError at test_what_others_say_stays_untold:")
+    assert caplog.messages[0].startswith("ValueError at test_faults.py:")
     assert "blocked.example" not in caplog.text
 
 

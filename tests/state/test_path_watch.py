@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from urlward.state.watch import PATIENCE, UNSETTLED, PathWatch
+from urlward.state.path_watch import PATIENCE, UNSETTLED, PathWatch
 
 
 def settled(watch: PathWatch) -> bool:
@@ -125,6 +125,6 @@ def test_whether_it_has_changed_since(tmp_path: Path) -> None:
     path.write_text("a")
     watch = PathWatch(path)
     watch.acted()
-    assert watch.is_as_acted
+    assert watch.is_as_acted()
     path.write_text("ab")
-    assert not watch.is_as_acted
+    assert not watch.is_as_acted()

@@ -45,6 +45,7 @@ from urlward.assignments.interval import (
 )
 from urlward.assignments.store import (
     AssignmentStore,
+    Beginning,
     Changes,
     Gap,
     Held,
@@ -110,6 +111,10 @@ class Merger:
         """How long that was: by how much the clock was put back, in ms."""
         self.gaps: list[Gap] = []
         """Those of the source that are open."""
+        self._again: dict[Beginning, int] = {}
+        """Ends of what has begun as is said of a batch, and is known not to be held any more."""
+        self.told_until = 0
+        """Up to when what was read before tells, in ms: what is said of a time before may be told again."""
         self.late_until = 0
         """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
         the next log was read before."""
@@ -192,14 +197,16 @@ class Merger:
                     self._keep(key, held)
 
     def _look_back(self, sightings: Iterable[Sighting]) -> None:
-        """Look up what another's beginning has ended in an earlier import, and whose own end is read now."""
+        """Look up what an earlier import has ended: what is said to be held again, such as in another
+        collector's log, and what another's beginning has ended, and whose own end is read now."""
+        self._again = self._store.ended(self._source, set(self._told_again(sightings)))
         begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
         stops: dict[str, int] = {}
-        for place, _, first, _, _, end, _, subscriber, session, said in sightings:
+        for place, _, first, _, start, end, _, subscriber, session, said in sightings:
             whose = (place, first), subscriber, session
             if said == _HELD:
-                begun |= {whose, session}
+                begun |= {whose, session} if (*whose, start) not in self._again else set()
             elif said == _STOPPED and session not in begun and session not in stops:
                 there = [self._held.get(key) for key in self._sessions.get(session, ())]
                 if not any(held and held[_SESSION] == session and held[_START] <= end for held in there):
@@ -211,6 +218,15 @@ class Merger:
         for key, held in self._store.followed(self._source, ends, stops):
             self._followed.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), held)
             self._note(key, held)
+
+    def _told_again(self, sightings: Iterable[Sighting]) -> Iterator[Beginning]:
+        """Beginnings that may have been read before."""
+        for place, _, first, _, start, _, seen, subscriber, session, said in sightings:
+            if said == _HELD and seen <= self.told_until:
+                held = self._held[place, first]
+                is_it = held is not None and (held[_SUBSCRIBER], held[_SESSION]) == (subscriber, session)
+                if held is None or not is_it or held[_START] > seen:
+                    yield (place, first), subscriber, session, start
 
     def fill(self, gaps: Sequence[Gap]) -> None:
         """Prepare for what was written in gaps, and is read after what followed."""
@@ -251,10 +267,11 @@ class Merger:
                 self._decline(key, held, start)
             return
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
-        begun, ended = self._ends.get((key, subscriber, session), (0, 0))
-        if said == _HELD and (
-            begun <= seen < ended + bool(session) or (self.late_until and self._is_known(key, new))
-        ):
+        whose = key, subscriber, session
+        if said == _HELD and (over := self._again.get((*whose, start))) is not None:
+            self._ends[whose] = start, over
+        begun, ended = self._ends.get(whose, (0, 0))
+        if said == _HELD and begun <= seen < ended + bool(session):
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -358,11 +375,6 @@ class Merger:
         if told:  # that end is another's, which began in the gap
             self._miss(key, held, self.gaps)
         return held
-
-    def _is_known(self, key: Key, new: Held) -> bool:
-        """Whether what is read late is of a session that is known to have been followed since."""
-        held = self._followed.get((key, new[_SESSION]))
-        return held is not None and abs(held[_START] - new[_START]) <= SESSIONS_APART
 
     def _miss(self, key: Key, ended: Held, gaps: Sequence[Gap]) -> bool:
         """Keep an end whose beginning may have been in a gap; False where there is none before it."""
@@ -937,6 +949,7 @@ class FileReader:
         known = self._known = self._store.positions(self._source.id)
         self._position = position_in(self.fd, known)
         if self._source.format in _LOGS:
+            self._merger.told_until = max((one.last for one in known), default=0)
             self._merger.gaps = self._store.gaps(self._source.id)
             if self._position is not None:
                 self._span = self._position.first, self._position.last

@@ -74,6 +74,8 @@ from urlward.records.store import StoreError
 
 type Key = tuple[Place, int]
 """A place and the first of the ports."""
+type Beginning = tuple[Key, str, str, int]
+"""Of an interval: its key, subscriber and session, and when it began, in ms."""
 type Held = list[Any]
 """What `current` has of a key: network, last port, start, end, seen, ending, subscriber, session."""
 
@@ -410,6 +412,25 @@ class AssignmentStore:
                 some = column.in_(listed[at : at + _MANY])
                 for row in connection.execute(select(current).where(some, current.c.source == source)):
                     found[row.place, row.first_port] = _held(row)
+        return found
+
+    def ended(self, source: int, beginnings: Collection[Beginning]) -> dict[Beginning, int]:
+        """Ends of the intervals, of those that have ended, that began so; of sessions by and large."""
+        found = {}
+        kinds = map(int, (Ending.TOLD, Ending.NEXT, Ending.LATE))
+        mine = and_(assignments.c.source == source, assignments.c.ending.in_(kinds))
+        with self.reading() as connection:
+            for some in _near({one: one[3] for one in beginnings}):
+                cells = _in_cells(some[0][3] - SESSIONS_APART, some[-1][3] + SESSIONS_APART)
+                places = assignments.c.place.in_({key[0] for key, *_ in some})
+                there: dict[tuple[Key, str, str], list[tuple[int, int]]] = {}
+                for row in connection.execute(select(assignments).where(cells, places, mine)):
+                    whose = (row.place, row.first_port), row.subscriber, row.session
+                    there.setdefault(whose, []).append((row.start, row.end))
+                for one in some:
+                    for start, end in there.get(one[:3], ()):
+                        if abs(start - one[3]) <= (SESSIONS_APART if one[2] else 0):
+                            found[one] = end
         return found
 
     def followed(

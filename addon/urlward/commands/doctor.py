@@ -58,6 +58,9 @@ def together[T](parts: Mapping[str, Callable[[], T]], seconds: float) -> dict[st
 
 State = Literal["ok", "note", "wrong"]
 
+CHECK_WITHIN = 20.0
+"""Seconds in which a configuration has to be tried: a bundle for support has 30 for all that is looked at."""
+
 NAMES_WITHIN = 5.0
 """Seconds in which a name has to be found."""
 
@@ -159,7 +162,14 @@ def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
         yield _note(about, f"none given, and there is no {SYSTEM}", "urlward init writes one")
         return
     command = module_command("urlward", "run", "--check", "--config", str(path))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own
+    try:
+        done = subprocess.run(  # noqa: S603 - our own
+            command, capture_output=True, text=True, check=False, timeout=CHECK_WITHIN
+        )
+    except subprocess.TimeoutExpired:
+        text = f"{path}: not tried within {CHECK_WITHIN:.0f} s; lists may be large, or the machine busy"
+        yield _note(about, text, f"urlward run --check --config {path}")
+        return
     if done.returncode == 0:
         yield _ok(about, f"{path} can be used")
         if lost := LastIncluded(config, state_folder(config.state)).lost:

@@ -5,12 +5,15 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import SYSTEM, Config, configured
 from urlward.lines import columns
-from urlward.units import in_words
+from urlward.units import in_words, seconds
+
+_LOOK = 0.5
+"""Seconds between two looks while all is waited to be well."""
 
 _LISTS = ("list", "entries", "serial", "age")
 _PUBLISHED = ("list", "entries", "for all", "for canaries", "state")
@@ -23,7 +26,21 @@ def add_status_commands(command: Command) -> None:
     """Declare ``urlward status``; what it needs is imported when it runs."""
     status = command("status", _status, "Exit code 0 where all is well, 1 where something is not.")
     status.add_argument("--json", action="store_true", help="as a JSON object")
+    status.add_argument(
+        "--wait",
+        type=_length,
+        default=0.0,
+        metavar="TIME",
+        help="for all to be well, so long at most: 30s, 2m (0s)",
+    )
     add_state_arguments(status)
+
+
+def _length(text: str) -> float:
+    try:
+        return cast("float", seconds(text))
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -33,11 +50,19 @@ def _status(args: argparse.Namespace) -> int:
 
     path, config = configured(args.config)
     state = state_folder(args.state or config.state)
-    try:
-        found = ask(state, "status")
-    except NotRunningError as e:
-        print(f"urlward: {e}{_why(config, configures=path is not None)}", file=sys.stderr)
-        found = status_alone(config.feed, state, time.time())
+    until = time.monotonic() + args.wait
+    while True:
+        alone = ""
+        try:
+            found = ask(state, "status")
+        except NotRunningError as e:
+            alone = f"urlward: {e}{_why(config, configures=path is not None)}"
+            found = status_alone(config.feed, state, time.time())
+        if found["ok"] or time.monotonic() >= until:
+            break
+        time.sleep(_LOOK)
+    if alone:
+        print(alone, file=sys.stderr)
     text = json.dumps(found, indent=1) if args.json else "\n".join(lines(found)).strip("\n")
     if text:
         print(text)
@@ -143,6 +168,8 @@ def _records(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wrong(status: Mapping[str, Any]) -> Iterator[str]:
+    if changed := status.get("configuration"):
+        yield f"configuration: {changed}"
     for kind, text in status.get("alarms", {}).items():
         yield f"alarm: {kind}: {text}"
     for name in status.get("workers", {}).get("silent", ()):

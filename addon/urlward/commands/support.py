@@ -139,7 +139,9 @@ def add_support_command(command: Command) -> None:
 
 
 def _support(args: argparse.Namespace) -> int:
-    data = bundle(args.config, args.state)
+    data, late = bundle(args.config, args.state)
+    if late:
+        print(f"urlward: no answer within {WITHIN:.0f} s, left out: {', '.join(late)}", file=sys.stderr)
     if args.output == "-":
         if sys.stdout.isatty():
             raise UrlwardError("-o: a terminal takes no .zip: name a file")
@@ -155,12 +157,15 @@ def _support(args: argparse.Namespace) -> int:
     return DONE
 
 
-def bundle(path: Path | None, state: Path | None = None) -> bytes:
+def bundle(path: Path | None, state: Path | None = None) -> tuple[bytes, list[str]]:
     """Make a bundle, a ZIP file.
 
     Args:
         path: of the configuration, where it is not the machine's.
         state: the state folder, where it is not as configured.
+
+    Returns:
+        It, and the names of its parts that took too long to be in it.
     """
     problems: list[str] = []
     try:
@@ -192,7 +197,7 @@ def bundle(path: Path | None, state: Path | None = None) -> bytes:
             value = found.get(name, _LATE)
             value = value if name in kept else scrubber.value(value)
             archive.writestr(name, value if isinstance(value, str) else _json(value))
-    return made.getvalue()
+    return made.getvalue(), [name for name in parts if found.get(name, _LATE) == _LATE]
 
 
 def _part(make: Callable[[], Any]) -> Any:

@@ -164,6 +164,7 @@ def config_of(sources: Sources) -> Config:
         *policy_problems(config.group, config.rule, config.schedule, config.pages),
         *_dns_problems(config),
         *_hook_problems(config),
+        *_rule_problems(config),
         *records_problems(config.records, config.objections, config.admin),
         *fleet_problems(config.fleet, has_key=bool(config.key), has_records=config.records is not None),
     ]
@@ -223,6 +224,15 @@ def _hook_problems(config: Config) -> Iterator[Problem]:
         )
     if hook.dnstap and hook.folder is None:
         yield Problem("gateway.hook.dnstap", "name the folder of its socket: gateway.hook.folder")
+
+
+def _rule_problems(config: Config) -> Iterator[Problem]:
+    """What fails closed does so by the kernel's rules, so there must be some."""
+    if config.gateway.fail == "closed" and not config.gateway.interfaces:
+        yield Problem(
+            "gateway.fail",
+            '"closed" is of rules in the kernel: say where clients come in (gateway.interfaces)',
+        )
 
 
 def describe(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ class DnsTable(Table):
         resolvers: addresses, with a port or without; the system's where empty.
         listed_hosts: what a host listed whole gets: its addresses, ``nxdomain``, or `page_addresses`.
         page_addresses: addresses of this gateway that answer with the block page.
-        canary: whether browsers are told to leave DNS over HTTPS off.
+        canary: whether browsers are told to leave DNS over HTTPS off, and Apple's relay and Chrome's tunnel.
         timeout: seconds that a resolver has to answer.
         max_ttl: seconds that a client may keep the addresses of a steered name.
         remember: names resolved lately that are kept, for a list that comes to name one.

@@ -373,7 +373,7 @@ class RecorderParts:
         ready: what the recorder needs, and whether it is there.
         healthy: whether all workers report.
         reloads: of the filter.
-        nodes: of a fleet, as of `urlward.fleet.nodes.row_of`; gives None where Valkey has not answered yet.
+        nodes: of a fleet, as of `urlward.fleet.nodes.row_of`; gives None while Valkey does not answer.
         rollouts: of the lists that are published.
         resting: whether another publisher looks after the feeds.
         filters: whether there are to be workers, which a publisher has none of.
@@ -514,7 +514,7 @@ class LiveSources:
             raise NotConfiguredError("This node is alone: there is no [fleet].")
         rows = self._parts.nodes()
         if rows is None:
-            raise UrlwardError("The fleet's Valkey has not answered yet.")
+            raise UrlwardError("The fleet's Valkey does not answer.")
         return rows
 
     @property

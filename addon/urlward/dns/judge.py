@@ -5,9 +5,8 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, place_of
 from urlward.engine.matcher import Matcher
-from urlward.lines import place_of
 
 logger = logging.getLogger("urlward.gateway")
 

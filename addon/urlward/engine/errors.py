@@ -30,6 +30,21 @@ def fault_text(error: BaseException) -> str:
     return (error.strerror or name) if isinstance(error, OSError) else str(error)
 
 
+def fault_report(error: BaseException) -> str:
+    """As `fault_text`, with the place of a bug, for whoever is asked to report it."""
+    text = fault_text(error)
+    return f"{text} at {place_of(error)}; please report it" if is_bug(error) else text
+
+
+def place_of(error: BaseException) -> str:
+    """File and line in which an error was raised, such as ``matcher.py:12``; nothing of what it was about."""
+    if (where := _first(error).__traceback__) is None:
+        return "?"
+    while where.tb_next is not None:
+        where = where.tb_next
+    return f"{where.tb_frame.f_code.co_filename.rpartition('/')[2]}:{where.tb_lineno}"
+
+
 def _first(error: BaseException) -> BaseException:
     """The error, or the first of a task group's."""
     while isinstance(error, BaseExceptionGroup):

@@ -447,6 +447,8 @@ def too_much(entry: Entry) -> str:
         return ""
     if entry.kind is Kind.DOMAIN and is_suffix(entry.host):
         return "it blocks a public suffix, with all names under it"
+    if entry.subdomains and is_suffix(entry.host):
+        return "it blocks pages of a public suffix (`www.` counts as absent), with all names under it"
     if entry.kind is Kind.NETWORK and is_too_wide(entry.host):
         return "it blocks a network that is wider than anybody's"
     return ""

@@ -581,7 +581,8 @@ class Matcher:
     ) -> None:
         """Add what entries say whose case does not count, where the reading has any."""
         lower = path.lower()
-        if lower != path or "%" in query or query.lower() != query:
+        # What a query is escaped for has capitals once it is.
+        if lower != path or query.lower() != query or not is_one_query(query):
             judging.spend(len(lower) // _COMPARED, 0)
             self._search_place(place, lower, query, script, judging, True, found)
 

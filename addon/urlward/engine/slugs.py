@@ -4,7 +4,9 @@ WordPress finds a page by a name that it makes of each segment of what is asked 
 (`sanitize_title_with_dashes`), and does not lead to the page's own URL where that differs:
 ``/2024/05/Listed--page/``, ``/2024/5/listed.page!/`` and ``/2024/05/listed-page/0/`` are all
 ``/2024/05/listed-page/``. To most other programs they are pages of their own, so only a page whose path could
-be one of WordPress's is looked for so: it ends in a slash, and its segments are slugs.
+be one of WordPress's is looked for so: it ends in a slash, and its segments are slugs. Where WordPress's date
+does not stand in front, a name of one or two words may be a user's, and ``/users/john.doe/`` another one than
+``/users/john-doe/``.
 """
 
 import re
@@ -17,6 +19,8 @@ _LEAST = 5
 """Bytes of the last segment: `/b/` and `/B/`, or `/ж/` and `/Ж/`, are two pages of an index by letter."""
 _MOST = 200
 """Characters of a segment that WordPress looks at."""
+_WORD = 8
+"""Characters of one word that is the same in other letters: `/marie/` and `/Marie/` may be two users."""
 
 # What WordPress takes for a number of a page or of comments behind it, and has in other sites' frames.
 _PART = r"(?:0++|page/?(?:0++1?|1)|comment-page-[0-9]++|embed)/?\Z"
@@ -36,6 +40,8 @@ _ENTITIES = re.compile(r"&[^/][^;/]*+;").sub
 # Of users, as of npm's scopes: `/@name/` and `/~name/` are other pages than `/name/`.
 _IS_OF_A_USER = re.compile(r"/[@~][^/.\-]*+/").search
 _DASHES = re.compile(r"-{2,}").sub
+_DATE = re.compile(r"/[0-9]{4}/[0-9]{2}/").search
+_JOINS = re.compile("[-. +]").findall
 
 _MADE = (
     dict.fromkeys(range(128), "#")
@@ -66,12 +72,27 @@ def slug_path(path: str) -> str:
     entities, semicolon, rest = text.rpartition(";")
     if semicolon and "&" in entities:
         text = _ENTITIES("", entities + semicolon) + rest
-    text = unquote_to_bytes(text).decode("latin-1").translate(_MADE)
+    asked = unquote_to_bytes(text).decode("latin-1")
+    text = asked.translate(_MADE)
     if not text.isascii():
         # Letters that are not escaped are in lower case, too, and bytes that are not UTF-8 are marks.
         text = byte_string(text.encode("latin-1").decode(errors="ignore").lower())
     text = _DASHES("-", text).replace("-/", "/").replace("/-", "/")
     text = _ONE_DIGIT(r"0\1", text)
     last = len(text) - text.rfind("/", 0, -1) - len("//")
-    text = text.translate(_ESCAPES)
-    return text if last >= _LEAST and _is_listable(text) else ""
+    page = text.translate(_ESCAPES)
+    if last < _LEAST or not _is_listable(page):
+        return ""
+    date = _DATE(text)
+    undated = text[: date.start()] if date else text
+    pairs = zip(asked.split("/"), undated.split("/"), strict=False)
+    return page if all(one == slug or _is_title(one, slug) for one, slug in pairs) else ""
+
+
+def _is_title(asked: str, slug: str) -> bool:
+    """Whether a name and the slug that is made of it are hardly those of two users."""
+    joins = "-" * slug.count("-")
+    if len(joins) > 1:
+        return True
+    is_long = joins != "" or len(slug.encode("latin-1").decode()) >= _WORD
+    return is_long and "".join(_JOINS(asked)) == joins

@@ -499,8 +499,8 @@ class Reading(NamedTuple):
             unless it is a path sequence, which may be in what is left out. Never where there are dot
             segments.
         script: whether what is left out may make another page of it: what is behind a script, or behind an
-            escaped mark, or ``&`` without a value, where there is no file. To an entry with parameters `path`
-            is its page.
+            escaped mark, ``&`` without a value, or dots at its end, where there is no file. To an entry with
+            parameters `path` is its page.
         respelled: whether the target is spelt in another way here, for an origin that takes the two for one.
             What allows it as it was sent allows this too, and what allows all that is `shorter` as it was
             sent allows what is so here. Never where there are dot segments.
@@ -958,7 +958,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
         path, query = reading.path, reading.query
         if (file := _DOTS_AT_ENDS("", path)) != path:
             file = _SLASHES.sub("/", file)
-            files.setdefault((file, query), Reading(file, query, shorter=True))
+            # `/Fun.` is another page than `/Fun`, and `/Fun ` is none.
+            script = "." in path[len(file) :] and file[-1] != "/" and not _is_file(file)
+            files.setdefault((file, query), Reading(file, query, shorter=True, script=script))
         if "&" in path:
             page, _, more = path.partition("&")
             name = more.partition("/")[0]
@@ -1096,11 +1098,6 @@ def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
             # Matchers of Caddy leave these out first of all.
             text = _DOT_OR_BLANK.sub(lambda match: "." if match[1] else " ", text).rstrip(". ")
             _resolve_in_turn(text, unescaped, found, work, shorter=True)
-    if not unescaped.isascii():
-        # Bottle drops what is not of UTF-8.
-        valid = byte_string(unescaped.encode("latin-1").decode("utf-8", "ignore"))
-        if valid != unescaped:
-            found.setdefault(_canonical(valid), True)
     if ";" in unescaped:
         for whole in (*wholes, _unescape(_PATH_PARAMETERS.sub("", text))):
             found.setdefault(_canonical(_PATH_PARAMETERS.sub("", whole.replace("\\", "/"))), True)
@@ -1131,8 +1128,11 @@ def _in_front(text: str) -> list[tuple[str, str]]:
 
 
 def _behind_authority(text: str) -> list[str]:
-    """The rest of a path for origins that look for an authority in front of it."""
-    return list(dict.fromkeys(rest for _, rest in _in_front(text))) if _TWO_SLASHES(text) else []
+    """The rest of a path for origins that look for an authority in front of it. Not where that is the root
+    page: `//login.php` is how many a site links its own pages."""
+    if not _TWO_SLASHES(text):
+        return []
+    return list(dict.fromkeys(rest for _, rest in _in_front(text) if rest.strip("/\\")))
 
 
 def _resolve_in_turn(
@@ -1260,10 +1260,12 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
             return frozenset(plain)
         found = set(plain)
     else:
-        query = canonical_query(query).replace("+", "%20")
+        # Escaped, a mark is in a value.
+        sent = dict.fromkeys((query, query.rstrip("?"), query.replace(";", "&")))
+        query, *others = [canonical_query(one).replace("+", "%20") for one in sent]
         if query.count("&") + query.count(";") > _MAX_PARAMETERS:
             raise UrlError(f"a query of more than {_MAX_PARAMETERS} parameters")
-        found = _in_every_spelling(query)
+        found = _in_every_spelling(query, *others)
     if "/" in query:
         paths = [one for one in found if "/" in one]
         if len(paths) > _MAX_PATHS:
@@ -1272,9 +1274,9 @@ def request_parameters(query: str, *, dots: bool = True) -> frozenset[str]:
     return frozenset(found)
 
 
-def _in_every_spelling(query: str) -> set[str]:
-    """The parameters of a canonical query, but for the spellings of paths."""
-    spellings = list(dict.fromkeys((query, query.lstrip("?"), query.rstrip("?"))))
+def _in_every_spelling(query: str, *others: str) -> set[str]:
+    """The parameters of a canonical query, and of what it is too, but for the spellings of paths."""
+    spellings = list(dict.fromkeys((query, query.lstrip("?"), *others)))
     spellings += [spelling.replace(";", "&") for spelling in spellings if ";" in spelling]
     found = {parameter for spelling in spellings for parameter in _parameters(spelling.split("&"))}
     if "%" in query:

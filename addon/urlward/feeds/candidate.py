@@ -96,6 +96,8 @@ def compile_text(
     except ValueError as e:
         raise RefusedError("settings", f"max_errors: {e}") from e
     path = Path(f"/proc/self/fd/{text}") if isinstance(text, int) else text
+    if isinstance(text, int) and not path.exists():
+        raise RefusedError("system", "/proc is not mounted, by which a process reads what another has")
     # The path of a descriptor says nothing to anybody.
     shown = feed.name if own is None else own.path
     try:

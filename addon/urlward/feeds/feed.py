@@ -234,6 +234,7 @@ class Feed:
             "key": self._config.key,
             "text_key": None if self._config.publish is None else self._config.publish.key,
             "max_errors": self._config.max_errors,
+            "nat64": self._config.gateway.nat64,
             "state": str(self._state),
             "wait": wait,
             "own": None if self.own is None else self.own._replace(first=first),

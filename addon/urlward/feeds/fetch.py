@@ -39,7 +39,7 @@ from urllib3.response import HTTPResponse
 from urllib3.util import Url, parse_url
 from werkzeug.http import parse_date, parse_dict_header
 
-from urlward.engine.nat64 import WELL_KNOWN_NAT64
+from urlward.engine.nat64 import WELL_KNOWN, WELL_KNOWN_NAT64, Nat64
 from urlward.feeds.body import ACCEPTED, BodyLimits, content
 from urlward.feeds.source import NO_VALIDATORS, FeedOrigin, FetchError, Reason, Validators
 from urlward.feeds.tls import context, proxy_context
@@ -154,6 +154,7 @@ class _Exchange:
         # on the internet has no business with what listens in our network, or on this machine alone. What
         # counts is the address that is connected to, since a name may have another each time.
         self._least: Scope | None = Scope.HOST if origin.private_redirects else None
+        self._nat64 = Nat64((WELL_KNOWN, *origin.nat64))
         self._deadline = Deadline(origin.timeout, peer(self._url), "not done")
 
     def run(self) -> Answer:
@@ -256,11 +257,12 @@ class _Exchange:
 
     def _dial(self, url: Url, within: "Deadline") -> socket.socket:
         if self._proxy is None:
-            sock = connect(*place(url)[1:], within, Scope.HOST if self._least is None else self._least)
-            self._least = reached(sock) if self._least is None else self._least
+            least = Scope.HOST if self._least is None else self._least
+            sock = connect(*place(url)[1:], within, least, self._nat64)
+            self._least = reached(sock, self._nat64) if self._least is None else self._least
             return sock
         # Of what a proxy connects to we see the URL alone.
-        found = _scope_of_name(url)
+        found = _scope_of_name(url, self._nat64)
         if self._least is not None and found < self._least:
             raise too_near(within)
         self._least = found if self._least is None else self._least
@@ -565,15 +567,19 @@ class Scope(IntEnum):
     GLOBAL = 3
 
 
-def scope(address: str) -> Scope:
+def scope(address: str, nat64: Nat64 = WELL_KNOWN_NAT64) -> Scope:
     """The scope of an IP address (RFC 6890), or of the IPv4 address that it stands for.
+
+    Args:
+        address: whose.
+        nat64: prefixes of the network's translators.
 
     Raises:
         ValueError: not an address.
     """
     ip = ip_address(address)
     if isinstance(ip, IPv6Address):
-        inner = WELL_KNOWN_NAT64.inner(ip) or ip.ipv4_mapped or ip.sixtofour
+        inner = nat64.inner(ip) or ip.ipv4_mapped or ip.sixtofour
         if inner is not None:
             return scope(str(inner))
     if ip.is_loopback or ip.is_unspecified:
@@ -583,13 +589,13 @@ def scope(address: str) -> Scope:
     return Scope.GLOBAL if ip.is_global else Scope.PRIVATE
 
 
-def reached(sock: socket.socket) -> Scope:
+def reached(sock: socket.socket, nat64: Nat64 = WELL_KNOWN_NAT64) -> Scope:
     """The scope of what a connection has reached: any address of this machine is as good as loopback."""
     address, ours = sock.getpeername()[0], sock.getsockname()[0]
-    return Scope.HOST if address == ours else scope(address)
+    return Scope.HOST if address == ours else scope(address, nat64)
 
 
-def _scope_of_name(url: Url) -> Scope:
+def _scope_of_name(url: Url, nat64: Nat64) -> Scope:
     """Scope of a URL's host as far as it is known without DNS."""
     host = place(url)[1].rstrip(".")
     if host == "localhost" or host.endswith(".localhost"):
@@ -597,7 +603,7 @@ def _scope_of_name(url: Url) -> Scope:
     with suppress(OSError):
         host = socket.inet_ntoa(socket.inet_aton(host))  # also 127.1 and 0x7f000001
     with suppress(ValueError):
-        return scope(host)
+        return scope(host, nat64)
     return Scope.GLOBAL
 
 
@@ -673,20 +679,25 @@ def too_near(deadline: Deadline) -> FetchError:
     return FetchError(text, "redirect")
 
 
-def connect(host: str, port: int, deadline: Deadline, least: Scope = Scope.HOST) -> socket.socket:
+def connect(
+    host: str, port: int, deadline: Deadline, least: Scope = Scope.HOST, nat64: Nat64 = WELL_KNOWN_NAT64
+) -> socket.socket:
     """Open a TCP connection to the first of a host's addresses that accepts one.
 
     Args:
         host, port: of what.
         deadline: by when.
         least: addresses of a narrower scope are left alone.
+        nat64: as of `scope`.
 
     Raises:
         FetchError: no address ("dns"), only narrower ones ("redirect"), or not in time ("timeout").
         OSError: the last address's fault.
     """
     addresses = [
-        (family, address) for family, address in resolve(host, port, deadline) if scope(address[0]) >= least
+        (family, address)
+        for family, address in resolve(host, port, deadline)
+        if scope(address[0], nat64) >= least
     ]
     failed: Exception = too_near(deadline)
     for number, (family, address) in enumerate(addresses):
@@ -701,7 +712,7 @@ def connect(host: str, port: int, deadline: Deadline, least: Scope = Scope.HOST)
             except OSError as e:
                 failed = deadline.error() if isinstance(e, TimeoutError) else e
                 continue
-            if reached(sock) >= least:
+            if reached(sock, nat64) >= least:
                 closed.pop_all()
                 return sock
             failed = too_near(deadline)

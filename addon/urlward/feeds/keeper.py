@@ -478,8 +478,8 @@ class Keeper:
                 return  # one that began after this was asked for has read the file
             kept.reloads_begun = kept.reloads_wanted
             if self._follows:
-                if being_written(kept.spec.path):
-                    assert named.watch is not None
+                assert named.watch is not None
+                if await named.watch.aside(partial(being_written, kept.spec.path)):
                     named.watch.acted_too_soon()
                     self._keep(kept, f"{kept.spec.path}: being written, will be read when that is done")
                     return

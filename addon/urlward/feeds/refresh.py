@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, cast
 from urlward.engine.artifact import HEADER_SIZE, Artifact, parse, read_header
 from urlward.engine.delta import apply_delta, changes
 from urlward.engine.digest import Key
-from urlward.engine.errors import ArtifactError, KeyFileError, RotationError, UrlwardError, fault_text, is_bug
+from urlward.engine.errors import (
+    ArtifactError,
+    KeyFileError,
+    RotationError,
+    UrlwardError,
+    fault_report,
+    is_bug,
+)
 from urlward.feeds.candidate import Candidate, Look, Said, Unchanged, text_key
 from urlward.feeds.feed import NO_STATE, Outcome, Own, failure
 from urlward.feeds.guards import RefusedError, check_size
@@ -106,7 +113,8 @@ class _Table(SimpleNamespace):
 
 def _config(asked: Mapping[str, Any]) -> SimpleNamespace:
     publish = SimpleNamespace(key=asked["text_key"]) if asked.get("text_key") else None
-    return SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"], publish=publish)
+    gateway = SimpleNamespace(nat64=asked.get("nat64", ()))
+    return SimpleNamespace(key=asked["key"], max_errors=asked["max_errors"], publish=publish, gateway=gateway)
 
 
 def refresh(
@@ -349,7 +357,7 @@ def _reason(error: Exception) -> str:
 
 def _text(error: Exception) -> str:
     # The reason in front of it says that it is a bug.
-    return f"{type(error).__name__}; please report it" if is_bug(error) else fault_text(error)
+    return fault_report(error).removeprefix("a bug: ")
 
 
 _OF_THE_BODY = frozenset({"truncated", "corrupt", "unsupported", "too-large", "bomb"})
@@ -372,7 +380,7 @@ def take(look: Look) -> Unchanged | Candidate:
         return _own_entries(look)
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
-    source, note = origin(feed), ""
+    source, note = origin(feed, look.config.gateway.nat64), ""
     if feed.exchange is not None:
         return _by_exchange(look, source)
     if feed.delta and look.body_is_known and look.facts.kind == "artifact":

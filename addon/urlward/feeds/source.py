@@ -7,7 +7,7 @@ of where a redirect led, and nothing else that another machine wrote.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -109,6 +109,7 @@ class FeedOrigin:
         connect_timeout: seconds for each connection, from the name to the end of TLS's handshake.
         max_bytes: of the body, decompressed and as it comes.
         private_redirects: whether a redirect may lead nearer, such as from the internet to a private network.
+        nat64: prefixes under which the network reaches IPv4, beside the well-known one.
     """
 
     url: str = field(repr=False)
@@ -124,9 +125,12 @@ class FeedOrigin:
     connect_timeout: float = 10.0
     max_bytes: int = 1 << 28
     private_redirects: bool = False
+    nat64: tuple[str, ...] = ()
 
 
-def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> FeedOrigin:
+def origin(
+    feed: "FeedTable", nat64: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+) -> FeedOrigin:
     """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 
     Raises:
@@ -146,6 +150,7 @@ def origin(feed: "FeedTable", environment: Mapping[str, str] = os.environ) -> Fe
         connect_timeout=feed.connect_timeout,
         max_bytes=feed.max_size,
         private_redirects=feed.private_redirects,
+        nat64=tuple(nat64),
     )
 
 

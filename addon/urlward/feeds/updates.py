@@ -43,7 +43,8 @@ from urlward.lists import memfd
 from urlward.lists.source import ChangingError, SourceError
 from urlward.progress import Progress
 from urlward.state.folder import StateError
-from urlward.state.watch import PathWatch, Signature
+from urlward.state.path_watch import PATIENCE, PathWatch
+from urlward.state.watch import Signature
 
 if TYPE_CHECKING:
     from urlward.config import FeedTable
@@ -285,10 +286,13 @@ class Updates:
         planned = self._planned
         seen, facts, waiting = None, store.facts(), self._waiting(planned)
         while left := inf if waiting is None else waiting.left(time.time(), time.monotonic()):
-            if self._has_changed():
+            start = time.monotonic()
+            if await self._has_changed():
                 return
+            # A look at a folder of thousands of files is not to be all that a processor does.
+            pause = max(look, min(9 * (time.monotonic() - start), LOOK))
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), min(left, look))
+                await asyncio.wait_for(self._asked.wait(), min(left, pause))
                 return
             if planned != self._planned:  # by a reload, which the facts need not have
                 planned = self._planned
@@ -312,19 +316,22 @@ class Updates:
             return None
         return Waiting(next_run, self.feed.table.interval, time.time(), time.monotonic())
 
-    def _has_changed(self) -> bool:
-        if self.watch is None:
+    async def _has_changed(self) -> bool:
+        watch, name = self.watch, self.feed.name
+        if watch is None:
             return False
-        now = time.monotonic()
-        if self.watch.is_kept_open(now):
-            logger.warning("list %s: changed, but its writer has not closed it; waiting", self.feed.name)
-        return self.watch.changed(now)
+        if watch.is_kept_open(time.monotonic()):
+            logger.warning("list %s: changed, but its writer has not closed it; waiting", name)
+        looking = watch.aside(watch.changed)
+        if not (await asyncio.wait([looking], timeout=PATIENCE))[0]:
+            logger.warning("list %s: its file system does not answer; what is in force stays", name)
+        return await looking
 
     async def _refresh(self, told: Told) -> Outcome:
         feed, watch = self.feed, self.watch
         self._asked.clear()
         if watch is not None:
-            watch.acted()
+            await watch.aside(watch.acted)
         self._began = time.monotonic()
         try:
             outcome = await asyncio.to_thread(feed.refresh, turns=self._slots.turns)
@@ -348,7 +355,7 @@ class Updates:
         if outcome.state != "new":
             self._began = None
         self._failures = self._failures + 1 if outcome.state == "failed" else 0
-        if watch is not None and not watch.is_as_acted:
+        if watch is not None and not await watch.aside(watch.is_as_acted):
             self._lag()
         else:
             self._lags = 0

@@ -189,7 +189,7 @@ class FleetNodes:
         twin: is told once that another node has this one's name, and once that none has it any more.
 
     Attributes:
-        latest: all nodes as they were last seen; None where none could be asked yet.
+        connection: as given.
     """
 
     def __init__(
@@ -198,8 +198,8 @@ class FleetNodes:
         describe: Callable[[float], NodeReport],
         twin: Callable[[bool], None] = lambda _: None,
     ) -> None:
-        self.latest: list[FleetNode] | None = None
         self.connection = connection
+        self._latest: list[FleetNode] | None = None
         self._describe = describe
         self._tell_of_twin = twin
         self._process = os.urandom(8).hex()
@@ -208,9 +208,15 @@ class FleetNodes:
         """Looks in a row that found one, while there is no twin, and that found none, while there is."""
         connection.on_begin(self._say_always)
 
+    @property
+    def latest(self) -> list[FleetNode] | None:
+        """All nodes as they were last seen; None while nobody can be asked."""
+        return self._latest if self.connection.up else None
+
     def counts(self) -> dict[str, int]:
-        """How many nodes are in each state."""
-        nodes = self.latest or []
+        """How many nodes are in each state; empty while that is not known."""
+        if (nodes := self.latest) is None:
+            return {}
         return {state: sum(node.state == state for node in nodes) for state in STATES}
 
     async def _say_always(self) -> None:
@@ -231,7 +237,7 @@ class FleetNodes:
                 gone = [node.name for node in found if node.silent > FORGET]
                 if gone:
                     await connection.ask(("HDEL", key, *gone))
-                self.latest = [node for node in found if node.name not in gone]
+                self._latest = [node for node in found if node.name not in gone]
             await asyncio.sleep(BEAT)
 
     def _look_for_twin(self, said: NodeReport | None) -> None:

@@ -182,7 +182,9 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
         steps.append(f"{path}: gateway.interfaces: say where clients come in")
     if _SOCKET.exists():
         steps.append("systemctl disable --now urlward.socket: a gateway listens by itself")
-    steps.append("then: systemd-sysusers && systemctl daemon-reload && systemctl enable --now urlward")
+    # One that runs already, as the Debian package's does, would go on as it is under `enable --now`.
+    start = "systemctl enable urlward && systemctl restart urlward"
+    steps.append(f"then: systemd-sysusers && systemctl daemon-reload && {start}")
     return steps
 
 

@@ -451,7 +451,9 @@ def _read_lines(
             for entry in found:
                 add(entry)
                 kind = entry.kind
-                if kind is Kind.NETWORK or (kind is Kind.DOMAIN and is_suffix(entry.host)):
+                if kind is Kind.NETWORK or (
+                    (kind is Kind.DOMAIN or entry.subdomains) and is_suffix(entry.host)
+                ):
                     report.look(entry, name, number)
     report.lines += lines
     report.entries += entries

@@ -354,6 +354,13 @@ def take_rotation(trust: Trust, data: bytes, folder: Path | None) -> Trust:
     made = trust.with_rotation(rotation)
     if made is not trust and folder is not None:
         _keep(rotation, folder)
+        logger.warning(
+            "list %s: by a statement of %s another key signs from now on: %s; ask the body whether it is "
+            "theirs, and name it in trust",
+            folder.name,
+            rotation.old.short,
+            rotation.new,
+        )
     return made
 
 

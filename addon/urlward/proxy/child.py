@@ -197,8 +197,8 @@ class Child:
         return f"does not serve {taken:.0f} s after its start" if hung else ""
 
     def end_if_hung(self, awake: float) -> None:
-        """Kill it if it `hangs`."""
-        if self.lives and (hangs := self.hangs(awake)):
+        """Kill it if it `hangs`, once: one that waits for a disk ends when that has answered."""
+        if self.lives and not self.hung and (hangs := self.hangs(awake)):
             say_of(f"{self.name} (process {self.process.pid}) {hangs}: it is ended")
             self.process.kill()
             self.ready, self.hung = False, True

@@ -23,12 +23,11 @@ from urllib.parse import unquote
 from mitmproxy import http
 from mitmproxy.proxy import mode_specs
 
-from urlward.engine.errors import UrlError
+from urlward.engine.errors import UrlError, place_of
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import host_readings
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 from urlward.feeds.learn import Learner, Match
-from urlward.lines import place_of
 from urlward.policy.policy import Policy, View
 from urlward.proxy.block_page import BlockNotice, BlockPage, BlockResponse, new_reference, plain
 from urlward.proxy.head import RequestHead
@@ -98,7 +97,7 @@ class DecisionLog:
             f"%s {word} client=%s list=%s entry=%s category=%s reference=%s%s%s",
             timestamp(self.clock()), self._peer(hit.client, hit.client_port), verdict.list or "-",
             verdict.entry or "-", verdict.category or "-", hit.reference,
-            f" group={hit.group}" * bool(hit.group), more,
+            f" group={hit.group}" * bool(hit.group), f"{more}{' purpose=prefetch' * hit.prefetched}",
         )  # fmt: skip
 
     def _peer(self, address: str, port: int) -> str:
@@ -481,7 +480,7 @@ class Guard:
         try:
             view = self._view(client)
             said = verdict if is_cut else verdict._replace(action="monitor")  # what passes is not blocked
-            hit = self._hit(said, names, client, view, cut=True, would=not is_cut)
+            hit = self._hit(said, names, client, view, head, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
             self._log.file(hit)
             is_learned = action != "alert" and _stands_for_itself(head, names) and _is_plain(names, client)
@@ -562,10 +561,10 @@ class Guard:
         self._drew(client, verdict)
         return None
 
-    def _tell(self, verdict: Verdict, names: Names, client: Client) -> Names:
+    def _tell(self, verdict: Verdict, names: Names, client: Client, head: RequestHead | None = None) -> Names:
         """Log that something listed passes, since it is only monitored or relayed."""
         if not names.told:
-            self._log.block(self._hit(verdict, names, client, self._view(client), would=True))
+            self._log.block(self._hit(verdict, names, client, self._view(client), head, would=True))
         return names._replace(told=True)
 
     def _hit(
@@ -574,6 +573,7 @@ class Guard:
         names: Names,
         client: Client,
         view: View,
+        head: RequestHead | None = None,
         *,
         cut: bool = False,
         would: bool = False,
@@ -593,6 +593,7 @@ class Guard:
             would,
             cut,
             view.group,
+            prefetched=head is not None and head.prefetches,
         )
 
     def _listed(
@@ -600,9 +601,9 @@ class Guard:
     ) -> BlockResponse | Names:
         """The response to a listed request."""
         if self._only_told(verdict):
-            return self._tell(verdict, names, client)
+            return self._tell(verdict, names, client, head)
         view = self._view(client)
-        hit = self._hit(verdict, names, client, view)
+        hit = self._hit(verdict, names, client, view, head)
         self._log.block(hit)
         self._drew(client, verdict)
         return self._page(hit, view, head, client)

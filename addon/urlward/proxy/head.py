@@ -48,6 +48,8 @@ _OF_HOP = frozenset({b"te", b"proxy-connection", b"proxy-authorization"})
 _FORWARDS_URL = re.compile(
     rb"(?i:forwarded|x[-_](?:rewrite[-_]url|original[-_]url|forwarded[-_]host))"
 ).fullmatch
+# W3C Fetch and its forerunners: a browser asks ahead of whoever sits in front of it.
+_SAYS_PURPOSE = re.compile(rb"(?i:(?:sec-)?purpose|x-moz)").fullmatch
 _ALMOST_FRAMES = re.compile(rb"(?i:content[^0-9A-Za-z]length|transfer[^0-9A-Za-z]encoding)").fullmatch
 _WHOLE_LINE = re.compile(_TOKEN + rb" [^\x00-\x20\x7f]+ HTTP/1\.[01]\r?").fullmatch
 _STATUS_LINE = re.compile(rb"(?i:HTTP)/1\.[0-9][ \t]+([1-9][0-9][0-9])(?:[ \t]|$)").match
@@ -143,6 +145,15 @@ class RequestHead:
     def repeatable(self) -> bool:
         """Whether the request is safe and has no body, so that it may be sent twice."""
         return self.method in REPEATABLE and self.fields.length == 0 and not self.fields.websocket
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether it says that nobody has asked for the page yet, as browsers do that load pages ahead."""
+        return any(
+            value.partition(b";")[0].strip().lower() == b"prefetch"
+            for name, value in self.fields.all
+            if _SAYS_PURPOSE(name)
+        )
 
     def get(self, name: bytes) -> bytes:
         """The first value of a field, by its lower-case name, or empty."""

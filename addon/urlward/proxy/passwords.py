@@ -36,7 +36,8 @@ from urlward.process import give_way
 from urlward.proxy.mitm import ldap
 from urlward.records.privacy import network_of
 from urlward.regular import read_regular, without_bom
-from urlward.state.watch import PathWatch, Signature
+from urlward.state.path_watch import PathWatch
+from urlward.state.watch import Signature
 
 REMEMBERED: Final = 10_000
 """Wrong passwords that are remembered."""
@@ -315,9 +316,9 @@ class Passwords:
         while True:
             await asyncio.sleep(LOOK)
             now = time.monotonic()
-            if not (watch.changed(now) or now >= again):
+            if not (await watch.aside(watch.changed) or now >= again):
                 continue
-            watch.acted()
+            await watch.aside(watch.acted)
             again = float("inf")
             try:
                 users = await asyncio.to_thread(self._file.read)

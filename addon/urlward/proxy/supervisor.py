@@ -48,6 +48,7 @@ from urlward.proxy.child import (
     END_WITHIN,
     INSPECTOR,
     LOOK,
+    MODULES,
     SERVICE,
     Attention,
     Child,
@@ -274,7 +275,7 @@ class Supervisor:
         workers = self._of_workers()
         poll = select.poll()  # unlike select(), it takes descriptors of any number
         by_fd: dict[int, Child] = {}
-        for child in (*workers, *self._beside_workers.values()):
+        for child in (*workers, *self._of_others()):
             if child.channel is not None:
                 by_fd[child.channel.fileno()] = child
                 poll.register(child.channel, select.POLLIN)
@@ -284,7 +285,13 @@ class Supervisor:
         self._heard = max([self._heard, *(each.heard for each in workers)])
 
     def _of_workers(self) -> list[Child]:
-        return [*self._workers.values(), *self._leaving, *filter(None, [self._coming])]
+        leaving = (each for each in self._leaving if each.name not in MODULES)
+        return [*self._workers.values(), *leaving, *filter(None, [self._coming])]
+
+    def _of_others(self) -> list[Child]:
+        """The processes beside the workers, those among them that leave."""
+        leaving = (each for each in self._leaving if each.name in MODULES)
+        return [*self._beside_workers.values(), *leaving]
 
     def _planned(self) -> dict[str, Service]:
         """The processes beside the workers, as they are to be started, by their names."""
@@ -486,7 +493,7 @@ class Supervisor:
         notify.stopping()
         self._listeners.close()
         self._held.close()
-        workers, beside = self._of_workers(), self._beside_workers.values()
+        workers, beside = self._of_workers(), self._of_others()
         _end_all(workers, self._stopping or signal.SIGTERM, STOP_WITHIN)
         # What workers have said last is still to be recorded.
         _end_all(beside, signal.SIGTERM, END_WITHIN)

@@ -31,7 +31,9 @@ An event never holds a URL, a host or a path. Requests that pass leave none. An 
                       ``alarm`` has ``alarm`` and ``text``; ``gap`` has ``since``, ``until``, ``text``;
                       ``audit`` has ``line``, ``hash`` and ``time`` of the last line, and ``counter``;
                       ``file`` has ``algorithm``, ``action`` (``cut``, ``learn``, ``alert``), ``media``,
-                      ``size`` (bytes), and where they apply ``distance``, ``score``, ``part``, ``frame`` (s)
+                      ``size`` (bytes), and where they apply ``distance``, ``score``, ``part``, ``frame`` (s);
+                      it, ``block`` and ``would-block`` have ``purpose`` (``prefetch``), where the request
+                      said that nobody had asked for it yet
 ====================  ===================================================================================
 """
 

@@ -131,13 +131,16 @@ def readiness_of(exposition: Exposition) -> Health:
     )  # fmt: skip
 
 
-def status_of(exposition: Exposition, *, node: str = "", now: float | None = None) -> dict[str, Any]:
+def status_of(
+    exposition: Exposition, *, node: str = "", now: float | None = None, changed: str = ""
+) -> dict[str, Any]:
     """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
     Args:
         exposition: of all workers.
         node: the machine's name.
         now: seconds since 1970-01-01 UTC, if not the time.
+        changed: words where the configuration's files say other things than what is in force.
     """
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
@@ -148,9 +151,10 @@ def status_of(exposition: Exposition, *, node: str = "", now: float | None = Non
     return {
         "version": VERSION,
         "running": True,
-        "ok": alive.ok and filters.ok and not recorder.alarms,
+        "ok": alive.ok and filters.ok and not recorder.alarms and not changed,
         "node": node,
         "time": time_or_none(now),
+        "configuration": changed,
         "workers": {
             "expected": exposition.expected,
             "reporting": sum(seconds <= REPORT_WITHIN for seconds in silence.values()),

@@ -72,8 +72,8 @@ class KnownFile(NamedTuple):
     frame: float | None = None
     folder: bool = False
 
-    def detail(self) -> str:
-        """The detail of its event, as JSON."""
+    def detail(self) -> dict[str, Any]:
+        """The detail of its event."""
         found: dict[str, Any] = {"algorithm": self.algorithm, "action": self.action}
         found |= {"media": self.media[:_MAX_MEDIA], "size": self.size}
         if self.algorithm == "pdq":
@@ -84,7 +84,7 @@ class KnownFile(NamedTuple):
             found["part"] = self.part
         if self.frame is not None:
             found["frame"] = round(self.frame, 3)
-        return json.dumps(found, separators=(",", ":"))
+        return found
 
 
 class Hit(NamedTuple):
@@ -104,6 +104,7 @@ class Hit(NamedTuple):
         cut: whether it was under way when it was listed.
         group: that the client is in, or empty.
         file: the known file that the response was; None where its names were listed.
+        prefetched: whether the request said that it was a prefetch.
     """
 
     verdict: Verdict
@@ -119,6 +120,14 @@ class Hit(NamedTuple):
     cut: bool = False
     group: str = ""
     file: KnownFile | None = None
+    prefetched: bool = False
+
+    def detail(self) -> str:
+        """The detail of its event, as JSON; empty for none."""
+        found = {} if self.file is None else self.file.detail()
+        if self.prefetched:
+            found["purpose"] = "prefetch"
+        return json.dumps(found, separators=(",", ":")) if found else ""
 
 
 class Recording:
@@ -233,7 +242,7 @@ class Recording:
             hit.reference,
             "" if (url := hit.url()) is None else self._digest(url),
             hit.group,
-            "" if hit.file is None else hit.file.detail(),
+            hit.detail(),
         )
 
     def hit_by_dns(self, verdict: Verdict, host: str, client: str, reference: str) -> None:

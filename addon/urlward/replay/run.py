@@ -17,7 +17,6 @@ import re
 import signal
 import stat
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +32,7 @@ import ijson
 
 from urlward.compression import DAMAGED, Decoder, decoder_for
 from urlward.csv_rows import MOST_LINES
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_report
 from urlward.engine.matcher import Matcher
 from urlward.engine.url import byte_string
 from urlward.process import check_parent, end_with_parent, ending
@@ -555,10 +554,7 @@ def _judged(log_format: LogFormat, data: bytes, log: int, first: int) -> Tally:
     try:
         return _judge.judge(log_format, str(data, "latin-1"), log, first)
     except Exception as e:  # noqa: BLE001 - its text could be a line of the log
-        place = traceback.extract_tb(e.__traceback__)[-1]
-        raise UrlwardError(
-            f"a bug: {type(e).__name__} at {Path(place.filename).name}:{place.lineno}; please report it"
-        ) from None
+        raise UrlwardError(fault_report(e)) from None
 
 
 @dataclass(slots=True)

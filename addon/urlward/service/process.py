@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from urlward.config import AdminTable, Config, ConfigError, read_config
-from urlward.engine.errors import UrlwardError, fault_text, is_bug
+from urlward.engine.errors import UrlwardError, fault_report
 from urlward.feeds.updates import Feeds
 from urlward.lasting import lasting
-from urlward.lines import finish, place_of
+from urlward.lines import finish
 from urlward.lists.formats import AUTO
 from urlward.logs import LineHandler, last_lines
 from urlward.plan import REPLACED, Reloads
@@ -228,8 +228,7 @@ def main() -> None:
         logger.error("service: %s", e)
         sys.exit(2)
     except Exception as e:  # noqa: BLE001 - another takes its place, and tracebacks would bury why
-        where = f" at {place_of(e)}; please report it" if is_bug(e) else ""
-        logger.error("service: %s%s", fault_text(e), where)
+        logger.error("service: %s", fault_report(e))
         finish()
         os._exit(1)  # threads may hang, or none be had to wait for them
 

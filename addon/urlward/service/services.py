@@ -115,7 +115,11 @@ class Services:
             self._open_store,
             measures=self._measures,
             answers={
-                "status": lambda: status_of(self._measures, node=self._records.node),
+                "status": lambda: status_of(
+                    self._measures,
+                    node=self._records.node,
+                    changed="" if config.sources is None else config.sources.changed,
+                ),
                 "metrics": lambda: {"text": self._measures.render().decode()},
                 "inside": inside,
             },
@@ -300,9 +304,8 @@ class Services:
     def _fleet_rows(self) -> list[Row] | None:
         from urlward.fleet.nodes import row_of
 
-        if self._nodes is None or self._nodes.latest is None:
-            return None
-        return [row_of(node) for node in self._nodes.latest]
+        nodes = None if self._nodes is None else self._nodes.latest
+        return None if nodes is None else [row_of(node) for node in nodes]
 
     async def _take_objections(self) -> None:
         privacy = Privacy(self._records.privacy, self._key.secret)

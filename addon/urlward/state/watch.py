@@ -9,7 +9,6 @@ import fcntl
 import os
 import signal
 import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -91,7 +90,7 @@ def being_written(path: Path) -> bool:
     A read lease (fcntl(2), F_SETLEASE) is refused with EAGAIN while somebody has the file open for
     writing. Where leases are not to be had (other owner, network file system) the answer is False.
     """
-    if not _leases_are_safe():
+    if not leases_are_safe():
         return False
     try:
         fd = regular_fd(path)
@@ -107,7 +106,7 @@ def being_written(path: Path) -> bool:
     return False
 
 
-def _leases_are_safe() -> bool:
+def leases_are_safe() -> bool:
     """Whether leases are safe to take: a writer that comes while we hold one has SIGIO sent to us, whose
     default is death."""
     if signal.getsignal(signal.SIGIO) is signal.SIG_DFL:
@@ -115,87 +114,3 @@ def _leases_are_safe() -> bool:
             return False
         signal.signal(signal.SIGIO, signal.SIG_IGN)
     return True
-
-
-UNSETTLED = 30.0
-"""Seconds after which a file that never stays as it is is read all the same: whoever reads it sees to it that
-what they read is whole (`urlward.lists.source.whole_copy`)."""
-
-PATIENCE = 10.0
-"""Seconds after which a writer that does not close its file is spoken of."""
-
-_MAX_FILES = 10_000
-
-type Content = tuple[tuple[str, Signature], ...]
-
-
-class PathWatch:
-    """Watch on a file, or on a folder with all that is in it.
-
-    Args:
-        path: of it.
-        seen: signature of a file that has been read already.
-    """
-
-    def __init__(self, path: Path, seen: Signature | None = None) -> None:
-        self._path = path
-        self._acted: Content | None = None if seen is None else ((str(path), seen),)
-        self._pending: Content | None = None
-        self._changing_since: float | None = None
-        self._written_since: float | None = None
-        self._told = False
-
-    def changed(self, now: float | None = None) -> bool:
-        """Whether there is a change to read: it was the same at the last look, or never is for `UNSETTLED`
-        seconds, and nobody is writing.
-
-        Args:
-            now: a monotonic clock's seconds; the clock where not given.
-        """
-        now = time.monotonic() if now is None else now
-        found = _look(self._path)
-        if found == self._acted:
-            self._changing_since = self._written_since = None
-            self._told = False
-        elif self._changing_since is None:
-            self._changing_since = now
-        unsettled = self._changing_since is not None and now - self._changing_since >= UNSETTLED
-        settled = found == self._pending or unsettled
-        self._pending = found
-        if not settled or found == self._acted:
-            return False
-        if not any(being_written(Path(name)) for name, _ in found):
-            return True
-        if self._written_since is None:
-            self._written_since = now
-        return False
-
-    def is_kept_open(self, now: float) -> bool:
-        """True once when a changed path has long been still, but its writer has not closed it."""
-        since = self._written_since
-        if since is None or now - since <= PATIENCE or self._told:
-            return False
-        self._told = True
-        return True
-
-    def acted(self) -> None:
-        """Note that the current state is about to be read."""
-        self._acted, self._changing_since, self._written_since = _look(self._path), None, None
-
-    def acted_too_soon(self) -> None:
-        """Note that the current state is worth another look, since it could not be read."""
-        self._acted = None
-
-    @property
-    def is_as_acted(self) -> bool:
-        """Whether it is as it was when it was last read."""
-        return _look(self._path) == self._acted
-
-
-def _look(path: Path) -> Content:
-    if not os.path.isdir(path):  # noqa: PTH112 - never raises, as where a file system fails
-        signature = Signature.of(path)
-        return ((str(path), signature),) if signature is not None else ()
-    names = (Path(folder, name) for folder, _, files in os.walk(path) for name in files)
-    found = ((str(name), Signature.of(name)) for name, _ in zip(names, range(_MAX_FILES), strict=False))
-    return tuple(sorted((name, signature) for name, signature in found if signature is not None))
