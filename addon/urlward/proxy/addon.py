@@ -742,7 +742,12 @@ class Urlward:
             while True:
                 attention.look()
                 if self.service is None:
-                    self.service = await self._started(service)
+                    try:
+                        self.service = start_service(service)
+                    except OSError as e:
+                        logger.error("service: no process for it: %s; tried again", e.strerror or e)
+                        await asyncio.sleep(BACKOFF[-1])
+                        continue
                 while self.service.hear():
                     pass
                 self.service.end_if_hung(attention.since)
@@ -752,14 +757,6 @@ class Urlward:
             if (child := self.service) is not None:
                 self.service = None
                 await _end(child)
-
-    async def _started(self, service: Service) -> Child:
-        while True:
-            try:
-                return start_service(service)
-            except OSError as e:
-                logger.error("service: no process for it: %s; tried again", e.strerror or e)
-                await asyncio.sleep(BACKOFF[-1])
 
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
