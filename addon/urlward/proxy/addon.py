@@ -277,9 +277,11 @@ class Urlward:
                 raise config.refused(blocked)
             if self.keeper is not None and of_lists:
                 tell_of_categories(config, self.keeper)
+            self._take_records(config)
+            if config.fleet is not None and self.fleet is None:
+                self._share(config.fleet, config)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
-        self._take_records(config)
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
         if of_lists:
@@ -287,8 +289,6 @@ class Urlward:
             self._service = service_of(
                 config, path, {each.name: getattr(options, each.option) for each in OF_ADDON}
             )
-        if config.fleet is not None and self.fleet is None:
-            self._share(config.fleet, config)
         pacer = Pacer(self.live, self.handler)
         self.probing = Probing(
             config.probing, self._tell_of_probe, pacer.hold, shared=self._shared_probing
@@ -414,7 +414,7 @@ class Urlward:
         """Count what clients draw with other nodes.
 
         Raises:
-            OptionsError: nothing can be sealed for them, or the extra is missing.
+            UrlwardError: nothing can be sealed for them, or the extra is missing.
         """
         try:
             from urlward.fleet.connection import FleetConnection, seal_of  # an extra, which few have
@@ -422,11 +422,7 @@ class Urlward:
 
             seal = seal_of(fleet, config.key)
         except ImportError as e:
-            raise exceptions.OptionsError(
-                "urlward: fleet: needs the extra: pip install 'urlward[fleet]'"
-            ) from e
-        except UrlwardError as e:
-            raise exceptions.OptionsError(f"urlward: {e}") from e
+            raise UrlwardError("fleet: needs the extra: pip install 'urlward[fleet]'") from e
         name, tell = f"{fleet.node}-{worker_name()}", partial(self.trouble, "fleet")
         self.fleet = FleetConnection(fleet, seal, who=name, tell=tell)
         self._shared_probing = SharedProbing(self.fleet, config.probing)
@@ -762,11 +758,8 @@ class Urlward:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
         if config.records is None or self.recording is not None:
             return
-        try:
-            state = state_folder(config.state)
-            key = local_key(state)
-        except UrlwardError as e:
-            raise exceptions.OptionsError(f"urlward: {e}") from e
+        state = state_folder(config.state)
+        key = local_key(state)
         self.recording = Recording(config.records, state, key.secret, worker_name())
         self.metrics = self.recording.metrics
         self.metrics.looks_at_files = config.files is not None
