@@ -338,7 +338,12 @@ async def origin_unreachable(rig: Rig, streams: Streams) -> None:
 
 @kind("regular")
 async def origin_without_address(rig: Rig, streams: Streams) -> None:
-    rig.addon.resolver.look_up = lambda _host, _port, _client, done: done(())  # type: ignore[method-assign]
+    def look_up(_host: str, _port: int, _client: str, done: Callable[[Any], None]) -> Lookup:
+        lookup = Lookup(done)
+        asyncio.get_running_loop().call_soon(lookup.tell, ())
+        return lookup
+
+    rig.addon.resolver.look_up = look_up  # type: ignore[method-assign]
     await get(streams, absolute(rig), b"HTTP/1.1 502 ")
 
 
@@ -369,7 +374,7 @@ async def gone_while_the_origin_is_sought(rig: Rig, streams: Streams) -> None:
 async def gone_while_the_origin_is_silent(rig: Rig, streams: Streams) -> None:
     rig.lead(("192.0.2.7", 9))
     streams[1].write(absolute(rig))
-    await until(lambda: list(rig.addon.live) and rig.session._opening is not None)
+    await until(lambda: list(rig.addon.live) and isinstance(rig.session._reaching, Opening))
     rig.session.cut()
     assert await closed(streams[0])
 

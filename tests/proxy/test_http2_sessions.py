@@ -164,4 +164,4 @@ async def test_a_ticket_is_kept_once_a_connection(rig: Rig, monkeypatch: pytest.
     client.close()
     await rig.settled()
     assert kept == [b"paged.example"]
-    assert len(rig.addon.tls_with_origins()._sessions) == 1, "by which the next connection is resumed"
+    assert len(rig.addon.origins._sessions) == 1, "by which the next connection is resumed"

@@ -67,7 +67,7 @@ class Looking(Case):
         self.ends.turn_is_over = lambda: next(steps)
 
     def _inspect(self, pending: Pending, head: ResponseHead) -> Inspected | None:
-        assert pending.request is not None
+        assert pending.head is not None
         self.responses.append(head)
         facts = facts_of(head.status, head.fields, head.length)
         inspector = self if self.table.pictures != "off" else None

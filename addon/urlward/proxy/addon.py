@@ -166,6 +166,7 @@ class Urlward:
         pool: connections to origins at rest.
         ports: that are listened on.
         resolver: looks origins up.
+        origins: TLS settings and sessions for connections to them.
         access: what an explicit proxy takes.
         http2: whether clients may speak HTTP/2, inside TLS that ends here.
         connect_from: address of this machine from which origins are connected to, or empty.
@@ -205,7 +206,7 @@ class Urlward:
         self.access = Access(Config().proxy)
         self._admin_port = 0
         self._certificates: Certificates | None = None
-        self._origins: Origins | None = None
+        self.origins: Origins
         self._keeps_host = True
         self.tcp_timeout = _TCP_TIMEOUT
         self.relays_other = False
@@ -245,7 +246,7 @@ class Urlward:
             raise exceptions.OptionsError(
                 f"with {others} origins would not see the client's address (keep_source)"
             )
-        self._certificates = self._origins = None
+        self._certificates, self.origins = None, Origins(ctx.options)
         self.tcp_timeout = float(ctx.options.tcp_timeout) if "tcp_timeout" in ctx.options else _TCP_TIMEOUT
         self.relays_other = ctx.options.urlward_other == "relay"
         if not any(each.option in updated for each in OF_ADDON):
@@ -276,9 +277,11 @@ class Urlward:
                 raise config.refused(blocked)
             if self.keeper is not None and of_lists:
                 tell_of_rules(config, self.keeper)
+            self._take_records(config)
+            if config.fleet is not None and self.fleet is None:
+                self._share(config.fleet, config)
         except (UrlwardError, ValueError) as e:
             raise exceptions.OptionsError(f"urlward: {e}") from e
-        self._take_records(config)
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
         if of_lists:
@@ -286,8 +289,6 @@ class Urlward:
             self._service = service_of(
                 config, path, {each.name: getattr(options, each.option) for each in OF_ADDON}
             )
-        if config.fleet is not None and self.fleet is None:
-            self._share(config.fleet, config)
         pacer = Pacer(self.live, self.handler)
         self.probing = Probing(
             config.probing, self._tell_of_probe, pacer.hold, shared=self._shared_probing
@@ -413,7 +414,7 @@ class Urlward:
         """Count what clients draw with other nodes.
 
         Raises:
-            OptionsError: nothing can be sealed for them, or the extra is missing.
+            UrlwardError: nothing can be sealed for them, or the extra is missing.
         """
         try:
             from urlward.fleet.connection import FleetConnection, seal_of  # an extra, which few have
@@ -421,11 +422,7 @@ class Urlward:
 
             seal = seal_of(fleet, config.key)
         except ImportError as e:
-            raise exceptions.OptionsError(
-                "urlward: fleet: needs the extra: pip install 'urlward[fleet]'"
-            ) from e
-        except UrlwardError as e:
-            raise exceptions.OptionsError(f"urlward: {e}") from e
+            raise UrlwardError("fleet: needs the extra: pip install 'urlward[fleet]'") from e
         name, tell = f"{fleet.node}-{worker_name()}", partial(self.trouble, "fleet")
         self.fleet = FleetConnection(fleet, seal, who=name, tell=tell)
         self._shared_probing = SharedProbing(self.fleet, config.probing)
@@ -692,12 +689,6 @@ class Urlward:
             self._certificates = Certificates(ctx.options, *authority_of(ctx.master.addons.get("tlsconfig")))
         return self._certificates
 
-    def tls_with_origins(self) -> Origins:
-        """TLS settings and sessions for connections to origins."""
-        if self._origins is None:
-            self._origins = Origins(ctx.options)
-        return self._origins
-
     def is_here(self, address: str, port: int) -> bool:
         """Whether this filter itself listens at an address."""
         return self._listens_on(port) and is_local(address)
@@ -747,7 +738,12 @@ class Urlward:
             while True:
                 attention.look()
                 if self.service is None:
-                    self.service = await self._started(service)
+                    try:
+                        self.service = start_service(service)
+                    except OSError as e:
+                        logger.error("service: no process for it: %s; tried again", e.strerror or e)
+                        await asyncio.sleep(BACKOFF[-1])
+                        continue
                 while self.service.hear():
                     pass
                 self.service.end_if_hung(attention.since)
@@ -758,23 +754,12 @@ class Urlward:
                 self.service = None
                 await _end(child)
 
-    async def _started(self, service: Service) -> Child:
-        while True:
-            try:
-                return start_service(service)
-            except OSError as e:
-                logger.error("service: no process for it: %s; tried again", e.strerror or e)
-                await asyncio.sleep(BACKOFF[-1])
-
     def _take_records(self, config: Config) -> None:
         """Start recording, once; what is recorded and where does not change while the filter runs."""
         if config.records is None or self.recording is not None:
             return
-        try:
-            state = state_folder(config.state)
-            key = local_key(state)
-        except UrlwardError as e:
-            raise exceptions.OptionsError(f"urlward: {e}") from e
+        state = state_folder(config.state)
+        key = local_key(state)
         self.recording = Recording(config.records, state, key.secret, worker_name())
         self.metrics = self.recording.metrics
         self.metrics.looks_at_files = config.files is not None

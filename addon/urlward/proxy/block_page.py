@@ -63,6 +63,10 @@ _EMAIL = re.compile(r"[^\s@<>\"]+@[^\s@<>\"]+\.[^\s@<>\"]+")
 _PHONE = re.compile(r"\+?[0-9(][0-9 ()./\-]{4,}")
 
 
+type Fields = tuple[tuple[bytes, bytes], ...]
+"""Names and values of a response's fields."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contact:
     """Contact on the block page: the text shown and, where it can be followed, the URL behind it."""
@@ -202,16 +206,8 @@ class BlockResponse:
 
     status: int
     reason: str
-    headers: tuple[tuple[bytes, bytes], ...]
+    headers: Fields
     body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Skeleton:
-    """A rendered page cut at its references; ``pieces`` is None where the reference cannot be cut out."""
-
-    headers: tuple[tuple[bytes, bytes], ...]
-    pieces: tuple[bytes, ...] | None
 
 
 class BlockPage:
@@ -269,10 +265,9 @@ class BlockPage:
         reference = _NOT_REFERENCE.sub("", notice.reference)
         try:
             language, form = self._choose(accept[:MAX_VALUE], accept_language[:MAX_VALUE])
-            skeleton = self._skeleton(language, form, notice.list_name, notice.category)
-            headers = skeleton.headers
-            if skeleton.pieces is not None:
-                body = reference.encode().join(skeleton.pieces)
+            headers, pieces = self._skeleton(language, form, notice.list_name, notice.category)
+            if pieces:
+                body = reference.encode().join(pieces)
             else:
                 page = self._page(language, form, notice.list_name, notice.category, reference)
                 headers, body = self._headers(language, form, page), encode(page)
@@ -291,7 +286,8 @@ class BlockPage:
 
     def _build_skeleton(
         self, language: str, form: PageForm, list_name: str, category: str | None
-    ) -> _Skeleton:
+    ) -> tuple[Fields, tuple[bytes, ...]]:
+        """Headers, and a rendered page cut at its references; no pieces where these cannot be cut out."""
         # A custom template may alter the reference (a filter, one letter a box). Two renderings tell: if they
         # differ in anything but the reference as it stands, the page cannot be cut and is rendered each time.
         first, second = new_reference(), new_reference()
@@ -299,8 +295,8 @@ class BlockPage:
         twin = self._page(language, form, list_name, category, second)
         headers = self._headers(language, form, page)
         if page.replace(first, second) != twin or headers != self._headers(language, form, twin):
-            return _Skeleton(headers, None)
-        return _Skeleton(headers, tuple(encode(piece) for piece in page.split(first)))
+            return headers, ()
+        return headers, tuple(encode(piece) for piece in page.split(first))
 
     def _page(
         self, language: str, form: PageForm, list_name: str, category: str | None, reference: str
@@ -343,7 +339,7 @@ class BlockPage:
             "reference": reference,
         }
 
-    def _headers(self, language: str, form: PageForm, page: str) -> tuple[tuple[bytes, bytes], ...]:
+    def _headers(self, language: str, form: PageForm, page: str) -> Fields:
         # RFC 8259 defines no charset for JSON; UTF-8 goes without saying.
         charset = "; charset=utf-8" if form in FILES else ""
         blocked_by = self._authority or "data:," + quote(
@@ -402,9 +398,7 @@ def _checked[T](key: str, parse: Callable[[str], T], value: str | None) -> T | N
         raise BlockPageError(key, str(error)) from error
 
 
-def plain(
-    status: int, text: str, *, head: bool = False, more: tuple[tuple[bytes, bytes], ...] = ()
-) -> BlockResponse:
+def plain(status: int, text: str, *, head: bool = False, more: Fields = ()) -> BlockResponse:
     """A line of text.
 
     Args:

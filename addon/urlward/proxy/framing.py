@@ -5,7 +5,7 @@ A body is not read, only counted: `feed` is given what has arrived and says how 
 
 import re
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Final
 
 MAX_LINE: Final = 1 << 13
 """Bytes of a chunk's head."""
@@ -278,7 +278,7 @@ class Unread:
 
     def __init__(self, body: Body, method: bytes) -> None:
         self._body = body
-        self._late = LateRequest.in_content(method, chunked=isinstance(body, Chunked))
+        self._late = LateRequest(method, chunked=isinstance(body, Chunked))
 
     @property
     def done(self) -> bool:
@@ -297,12 +297,11 @@ class LateRequest:
     """Detector of an HTTP request in relayed bytes that an origin could find at their beginning.
 
     Args:
-        content: whether they are the content of a request whose method gives content no meaning (RFC 9110
-            section 9.3.1), or of any: there are origins that leave it unread, and then read it as the next
-            request. Otherwise they are what is neither HTTP nor TLS.
-        chunked: whether it is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
-        first: whether only the content's first line counts, which is where such an origin would begin. What
-            has a meaning may quote requests further on, as a batch of them does.
+        method: of the request whose content they are: there are origins that leave it unread, and then read
+            it as the next request. Where that gives content a meaning (RFC 9110 section 9.3), only the first
+            line counts, which is where such an origin would begin, since it may quote requests further on, as
+            a batch of them does. None where they are what is neither HTTP nor TLS.
+        chunked: whether content is in chunks, of which uWSGI knows nothing: a method may be `28\\r\\nPUT`.
     """
 
     __slots__ = ("_chunked", "_content", "_controls", "_first", "_held", "done")
@@ -310,18 +309,13 @@ class LateRequest:
     done: bool
     """Whether so much has come that no origin would look for a request any more."""
 
-    def __init__(self, *, content: bool, chunked: bool = False, first: bool = False) -> None:
+    def __init__(self, method: bytes | None = None, *, chunked: bool = False) -> None:
         self.done = False
-        self._content = content
+        self._content = method is not None
         self._controls = False
         self._chunked = chunked
-        self._first = first
+        self._first = self._content and method not in _WITHOUT_CONTENT
         self._held = bytearray()
-
-    @classmethod
-    def in_content(cls, method: bytes, *, chunked: bool) -> Self:
-        """For the content of a request."""
-        return cls(content=True, chunked=chunked, first=method not in _WITHOUT_CONTENT)
 
     def found(self, data: bytes) -> bool:
         """Whether the new bytes complete a request with the ones before."""

@@ -310,7 +310,6 @@ class Http2(Multiplexed):
 
     live: Final = ()
     endless: Final = False
-    unbounded: Final = False
 
     def __init__(self, ends: HttpEnds, loop: asyncio.AbstractEventLoop) -> None:
         settings: dict[Any, int] = {
@@ -373,9 +372,6 @@ class Http2(Multiplexed):
         """The client's connection is closed."""
         self.forget()
         self.ends = NO_ENDS
-
-    def server_ended(self) -> None:
-        """Do nothing: this object has no origin connection of its own."""
 
     def failed(self, error: Exception) -> None:
         """Handle an error of the filter's own."""

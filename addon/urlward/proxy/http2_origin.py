@@ -372,7 +372,7 @@ class Http2Origin(Multiplexed):
     def broken(self, error: Exception) -> None:
         """Handle an error of the filter's own."""
         client = self._shared.client
-        self._lost()
+        self._end(None)
         if client is not None:
             client.failed(error)
 
@@ -383,12 +383,9 @@ class Http2Origin(Multiplexed):
         connection.forget()
         self.forget()
 
-    def _lost(self) -> None:
-        self._end(None)
-
     def _ended(self) -> None:
         self._read_rest()
-        self._lost()
+        self._end(None)
 
     # -- what comes
 

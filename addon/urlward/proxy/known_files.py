@@ -210,4 +210,4 @@ class _Response:
             folder=self._table.learn_folders and seen.media in SEGMENTS,
         )
         pending = self._pending
-        return self._guard.known_file(verdict, known, pending.names, self._client, pending.request)
+        return self._guard.known_file(verdict, known, pending.names, self._client, pending.head)

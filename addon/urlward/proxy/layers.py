@@ -138,7 +138,7 @@ class WardHttpStream(Carried, mitm.HttpStream):
             # A connection to an origin is shared with nobody's further requests where the client's is.
             if not is_multiplexed(self.context):
                 chunked = "chunked" in event.request.headers.get("transfer-encoding", "").lower()
-                self._late = LateRequest.in_content(event.request.data.method, chunked=chunked)
+                self._late = LateRequest(event.request.data.method, chunked=chunked)
             passing = super().state_wait_for_request_headers(event)
             reply = None
             with suppress(StopIteration):

@@ -35,7 +35,7 @@ class RawRelay:
         self.live = [names]
         self._early = early
         self._hello = SecondHello() if names.tls else None
-        self._late = None if names.tls else LateRequest(content=False)
+        self._late = None if names.tls else LateRequest()
         self._answered = not names.tls
         self._client_ended = False
         self._server_ended = False

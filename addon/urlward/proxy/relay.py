@@ -233,7 +233,8 @@ class Pending:
     """Request that awaits its response from the origin."""
 
     head: RequestHead | None
-    """Kept until its origin is connected to: it takes many times the room that it took on its way."""
+    """Kept until its origin is connected to, or for as long as its response may be inspected: it takes many
+    times the room that it took on its way."""
     names: Names
     is_head: bool
     alone: bool
@@ -249,8 +250,6 @@ class Pending:
     """Whether any of its response has come."""
     body_begun: bool = False
     """Whether any of its body has been sent on."""
-    request: RequestHead | None = None
-    """Its head, where its response may be inspected."""
 
 
 @dataclass(eq=False, slots=True)
@@ -436,7 +435,8 @@ class HttpRelay:
             return
         self._server = "open"
         for pending in self.pending:
-            if not self._in_turn:  # where there is one at most, that may yet go to another origin
+            # Where there is one at most, that may yet go to another origin.
+            if not self._in_turn and self.inspect is None:
                 pending.head = None
             if address:
                 pending.names = pending.names._replace(address=address)
@@ -753,13 +753,11 @@ class HttpRelay:
         if self._mute:
             # The request before was answered before it was whole; this one has another connection.
             self.leave_server()
-        kept = None if self._server == "open" and not self._in_turn else head
+        kept = head if self._server != "open" or self._in_turn or self.inspect is not None else None
         unasked = fields.expects and fields.length != 0
         # Behind a body some clients send a line break, on which a connection that is closed would be reset.
         closes = fields.minor == 1 and not (fields.keep_alive or fields.length != 0)
         self._sending = Pending(kept, found, head.method == b"HEAD", alone, fields.websocket, unasked, closes)
-        if self.inspect is not None:
-            self._sending.request = head
         self.pending.append(self._sending)
         self._requests += 1
         if fields.length != 0:

@@ -276,10 +276,6 @@ def system_authorities() -> dict[str, str]:
     return {}
 
 
-def _names_authorities(extra: Sequence[str]) -> bool:
-    return any(option.startswith("ssl_verify_upstream_trusted_") for option in extra)
-
-
 def _master(
     settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
 ) -> Master:
@@ -369,6 +365,7 @@ def _without_lists(
         Ready(server, worker, urlward.live),
     )
     host, port = settings.listen
+    names_authorities = any(each.startswith("ssl_verify_upstream_trusted_") for each in settings.extra)
     try:
         opts.update(
             mode=list(settings.modes),
@@ -388,7 +385,7 @@ def _without_lists(
             urlward_flows=False,
             # Before options of mitmproxy's own that do not go with it.
             urlward_keep_source=settings.config.gateway.keep_source,
-            **({} if _names_authorities(settings.extra) else system_authorities()),
+            **({} if names_authorities else system_authorities()),
             **({"confdir": settings.confdir} if settings.confdir else {}),
         )
     except exceptions.OptionsError as e:

@@ -153,10 +153,9 @@ class Session(HttpEnds, Member):
     """
 
     __slots__ = (
-        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_lookup",
-        "_mode", "_opening", "_origin", "_over", "_passes", "_place", "_relay", "_server", "_shaking",
-        "_shared", "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client",
-        "send_server", "share",
+        "_begun", "_client", "_context", "_data", "_guard", "_inner", "_lingers", "_looking", "_mode",
+        "_origin", "_over", "_passes", "_place", "_reaching", "_relay", "_server", "_shaking", "_shared",
+        "_since", "_socks", "_to_proxy", "_upstream_tls", "client", "send_client", "send_server", "share",
     )  # fmt: skip
 
     client: SessionClient
@@ -195,10 +194,10 @@ class Session(HttpEnds, Member):
         self._since = time.monotonic()
         self._lingers: list[Task] | None = None
         self._passes: list[Task] | None = None
-        self._opening: Opening | None = None
         self._looking = 0.0
         """Since when an origin is being reached, 0 where none is."""
-        self._lookup: Lookup | None = None
+        self._reaching: Lookup | Opening | None = None
+        """How."""
         self._origin = NOWHERE
         self._server: Connection | None = None
         self._client: Connection = (
@@ -446,7 +445,7 @@ class Session(HttpEnds, Member):
         if literal is not None:
             self._found((literal,))
         else:
-            self._lookup = self._mode.addon.resolver.look_up(
+            self._reaching = self._mode.addon.resolver.look_up(
                 host, port, str(self.client.peername[0]), self._found
             )
 
@@ -458,7 +457,7 @@ class Session(HttpEnds, Member):
         return bool(pending) and not pending[0].websocket
 
     def _found(self, addresses: Sequence[Address]) -> None:
-        self._lookup = None
+        self._reaching = None
         try:
             addon, guard, client = self._mode.addon, self._guard, self.client
             host, port = self._origin.host, self._origin.port
@@ -480,15 +479,15 @@ class Session(HttpEnds, Member):
                 return
             source, poller = self._source(), self._mode.poller
             local = source or addon.connect_from
-            self._opening = Opening(
+            opening = self._reaching = Opening(
                 poller, self.share, passed, self._opened, addon.short, local, bool(source)
             )
-            self._opening.start()
+            opening.start()
         except Exception as e:  # noqa: BLE001 - no fault of ours may leave it hanging
             self.broken(e)
 
     def _opened(self, sock: socket.socket | None, error: OSError | None) -> None:
-        self._opening = None
+        self._reaching = None
         try:
             if sock is None:
                 if error is not None and is_shortage(error):
@@ -520,9 +519,7 @@ class Session(HttpEnds, Member):
         if self._may_share():
             protocols.insert(0, "h2")
         try:
-            tls = self._mode.addon.tls_with_origins().begin(
-                (origin.host, origin.port, self._source()), name, *protocols
-            )
+            tls = self._mode.addon.origins.begin((origin.host, origin.port, self._source()), name, *protocols)
         except (ValueError, OSError):
             # A name that OpenSSL does not take, or a file of the operator's that it cannot read.
             self._tls_refused()
@@ -726,17 +723,14 @@ class Session(HttpEnds, Member):
         if server.tls is not None and server.tls.ready:
             origin = self._origin
             key = (origin.host, origin.port, self._source())
-            self._mode.addon.tls_with_origins().keep(key, self._server_name(), server.tls)
+            self._mode.addon.origins.keep(key, self._server_name(), server.tls)
 
     def _give_up(self) -> None:
         """Stop waiting for an origin."""
         self._looking = 0.0
-        if self._lookup is not None:
-            self._lookup.cancel()
-            self._lookup = None
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
+        if self._reaching is not None:
+            self._reaching.cancel()
+            self._reaching = None
         if self._shared is not None:
             self._shared.leave(self)
 

@@ -335,8 +335,11 @@ class Opening:
 
     def _answered(self, one: socket.socket) -> None:
         code = one.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code and not _is_connected(one):
-            return  # under way: told of what had its number before, which a child may yet hold
+        if not code:
+            try:
+                one.getpeername()
+            except OSError:
+                return  # under way: told of what had its number before, which a child may yet hold
         del self._pending[one.fileno()]
         if not code:
             self._finish(one)
@@ -369,14 +372,6 @@ class Opening:
         for one in self._pending.values():
             self._close(one)
         self._pending.clear()
-
-
-def _is_connected(one: socket.socket) -> bool:
-    try:
-        one.getpeername()
-    except OSError:
-        return False
-    return True
 
 
 def _within_limit(family: int) -> socket.socket:
