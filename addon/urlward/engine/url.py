@@ -516,7 +516,13 @@ class Reading(NamedTuple):
 
 
 # Less what some origin reads in another way: parameters, sessions, blanks, braces.
-_PLAIN_TO_ALL = _only("/!$&'()*,-.:=@[]^_`|}~\"<>" + ascii_letters + digits)
+_PLAIN_TO_ALL = "/!$&'()*,-.:=@[]^_`|}~\"<>" + ascii_letters + digits
+PLAIN_MARKS = bytes(
+    ord("/" if chr(byte) in ".(" else chr(byte)) if chr(byte) in _PLAIN_TO_ALL else ord("?")
+    for byte in range(256)
+)
+"""Table for `bytes.translate`. A path with a slash in front is plain (`is_plain_path`) where it becomes one
+without ``?`` and ``//``; so do nearly all that are, but for those with two dots or parentheses in a row."""
 
 
 def is_plain_path(path: str) -> bool:
@@ -524,7 +530,7 @@ def is_plain_path(path: str) -> bool:
     dots at the end of one with another behind it."""
     return (
         path.isascii()
-        and (text := path.encode()).translate(_PLAIN_TO_ALL) == text
+        and b"?"[0] not in path.encode().translate(PLAIN_MARKS)
         and path[:1] == "/"
         and "//" not in path
         and "/." not in path
