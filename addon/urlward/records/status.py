@@ -132,7 +132,12 @@ def readiness_of(exposition: Exposition) -> Health:
 
 
 def status_of(
-    exposition: Exposition, *, node: str = "", now: float | None = None, changed: str = ""
+    exposition: Exposition,
+    *,
+    node: str = "",
+    now: float | None = None,
+    changed: str = "",
+    monitors: bool = False,
 ) -> dict[str, Any]:
     """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
@@ -141,6 +146,7 @@ def status_of(
         node: the machine's name.
         now: seconds since 1970-01-01 UTC, if not the time.
         changed: words where the configuration's files say other things than what is in force.
+        monitors: whether nothing is blocked, and what would be is told.
     """
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
@@ -155,6 +161,7 @@ def status_of(
         "node": node,
         "time": time_or_none(now),
         "configuration": changed,
+        "monitor": monitors,
         "workers": {
             "expected": exposition.expected,
             "reporting": sum(seconds <= REPORT_WITHIN for seconds in silence.values()),
