@@ -20,8 +20,9 @@ from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
 
-_SERVES = ("ok", "failed")
-"""States of a feed whose list is good enough to filter by; one without a list gives an alarm, or waits."""
+_SERVES = ("ok", "failed", "paused", "held")
+"""States of a feed whose list is good enough to filter by; one without a list gives an alarm, or waits, or no
+worker has it."""
 
 
 @dataclass(frozen=True, slots=True)
