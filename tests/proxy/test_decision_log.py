@@ -30,7 +30,7 @@ def log() -> DecisionLog:
 )
 def test_a_block(would: bool, cut: bool, word: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    log().block(HIT._replace(cut=cut, would=would))
+    log().hit(HIT._replace(cut=cut, would=would))
     assert caplog.messages == [
         f"2027-01-15T08:00:00.000Z {word} client=192.0.2.1:1234 list=feed entry=E-1 category=phishing "
         "reference=AAAA-BBBB-CCCC"
@@ -44,7 +44,7 @@ def test_what_is_recorded_is_in_the_log_only_where_that_is_asked_for(
     caplog.set_level(logging.INFO)
     recording = create_autospec(Recording, instance=True, logs=logs)
     recording.named = name_in_log
-    DecisionLog(Metrics(NOW), lambda: NOW, recording).block(HIT)
+    DecisionLog(Metrics(NOW), lambda: NOW, recording).hit(HIT)
     recording.hit.assert_called_once_with(HIT)
     assert len(caplog.messages) == logs
 
@@ -54,7 +54,7 @@ def test_a_block_without_a_category_of_a_client_with_an_ipv6_address(
 ) -> None:
     caplog.set_level(logging.INFO)
     verdict = Verdict("block", list="feed", entry="E-2")
-    log().block(Hit(verdict, "2001:db8::1", 1234, "http", "match", "R", group="staff"))
+    log().hit(Hit(verdict, "2001:db8::1", 1234, "http", "match", "R", group="staff"))
     assert " client=[2001:db8::1]:1234 list=feed entry=E-2 category=- reference=R group=staff" in caplog.text
 
 
@@ -79,7 +79,7 @@ def test_a_broken_handler_is_nobodys_error(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("disk full")
 
     monkeypatch.setattr(logging.getLogger("urlward"), "log", fail)
-    log().block(HIT)
+    log().hit(HIT)
 
 
 def test_timestamp() -> None:

@@ -248,7 +248,7 @@ def test_one_look_decides_on_tls_as_all_of_them_do(
 ) -> None:
     """It says the same of it, too."""
     said: list[Any] = []
-    monkeypatch.setattr(DecisionLog, "block", lambda _, hit: said.append((hit.verdict, hit.would)))
+    monkeypatch.setattr(DecisionLog, "hit", lambda _, hit: said.append((hit.verdict, hit.would)))
     matcher = make_matcher(*TLS_LINES)
     policy = Policy(Config.model_validate(RULES))
     g = Guard(lambda: matcher, page("Net"), policy=policy, clock=lambda: NOW, **changes)

@@ -40,7 +40,7 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     client = make_context().client
     client.peername = (address, 40_213)
     log = DecisionLog(Metrics(NOW), lambda: NOW, recording)
-    log.block(Hit(VERDICT, address, 40_213, "http", "match", "AAAA-BBBB-CCCC"))
+    log.hit(Hit(VERDICT, address, 40_213, "http", "match", "AAAA-BBBB-CCCC"))
     log.failure(RuntimeError(address), client, "cut")
     log.untrusted("certificate has expired", client)
     addon = Urlward()

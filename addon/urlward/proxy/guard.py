@@ -77,21 +77,16 @@ class DecisionLog:
     recording: Recording | None = None
     _untrusted: dict[str, float] = field(default_factory=dict)
 
-    def block(self, hit: Hit) -> None:
-        """Log a hit that is blocked, or would be."""
-        self._hit(hit, f"{'would-' * hit.would}{'cut' if hit.cut else 'block'}")
-
-    def file(self, hit: Hit) -> None:
-        """Log a response that was a known file."""
-        assert hit.file is not None
-        self._hit(hit, "file", f" algorithm={hit.file.algorithm} action={hit.file.action}")
-
-    def _hit(self, hit: Hit, word: str, more: str = "") -> None:
+    def hit(self, hit: Hit) -> None:
+        """Log a hit: what is blocked or cut, or would be, or a response that was a known file."""
         if self.recording is not None:
             self.recording.hit(hit)
             if not self.recording.logs:
                 return
-        verdict = hit.verdict
+        verdict, file = hit.verdict, hit.file
+        word, more = f"{'would-' * hit.would}{'cut' if hit.cut else 'block'}", ""
+        if file is not None:
+            word, more = "file", f" algorithm={file.algorithm} action={file.action}"
         _log(
             logging.INFO,
             f"%s {word} client=%s list=%s entry=%s category=%s reference=%s%s%s",
@@ -306,7 +301,7 @@ class Guard:
                 return "passes"
             would = self._only_told(verdict)
             if not would or not (told or names.told):
-                self._log.block(self._hit(verdict, names, client, self._view(client), cut=True, would=would))
+                self._log.hit(self._hit(verdict, names, client, self._view(client), cut=True, would=would))
             return "told" if would else "cut"
         except UrlError:
             # Its host was not listed, so that nobody had to look at its target.
@@ -482,7 +477,7 @@ class Guard:
             said = verdict if is_cut else verdict._replace(action="monitor")  # what passes is not blocked
             hit = self._hit(said, names, client, view, head, cut=True, would=not is_cut)
             hit, reference = hit._replace(stage="body", file=found._replace(action=action)), hit.reference
-            self._log.file(hit)
+            self._log.hit(hit)
             is_learned = action != "alert" and _stands_for_itself(head, names) and _is_plain(names, client)
             if self.learner is not None and is_learned and (url := hit.url()) is not None:
                 self.learner.learn(
@@ -557,14 +552,14 @@ class Guard:
         """The names under which what is listed is relayed unread, or None, as it may not be."""
         if self._only_told(verdict):
             return self._tell(verdict, names, client)
-        self._log.block(self._hit(verdict, names, client, self._view(client)))
+        self._log.hit(self._hit(verdict, names, client, self._view(client)))
         self._drew(client, verdict)
         return None
 
     def _tell(self, verdict: Verdict, names: Names, client: Client, head: RequestHead | None = None) -> Names:
         """Log that something listed passes, since it is only monitored or relayed."""
         if not names.told:
-            self._log.block(self._hit(verdict, names, client, self._view(client), head, would=True))
+            self._log.hit(self._hit(verdict, names, client, self._view(client), head, would=True))
         return names._replace(told=True)
 
     def _hit(
@@ -604,7 +599,7 @@ class Guard:
             return self._tell(verdict, names, client, head)
         view = self._view(client)
         hit = self._hit(verdict, names, client, view, head)
-        self._log.block(hit)
+        self._log.hit(hit)
         self._drew(client, verdict)
         return self._page(hit, view, head, client)
 

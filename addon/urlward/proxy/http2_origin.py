@@ -5,7 +5,7 @@ comes back as HTTP/1.1. A lane has one stream. What the origin has not begun to 
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
@@ -53,6 +53,7 @@ _QUIET_FOR: Final = 5.0
 has to say so."""
 
 
+@dataclass(eq=False, slots=True)
 class SharedOrigin:
     """The origin of all streams of a client's connection.
 
@@ -68,17 +69,14 @@ class SharedOrigin:
         credit: that its connections share.
     """
 
-    __slots__ = ("_asking", "_known", "_loop", "_waiting", "client", "credit", "http2")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, client: Multiplexed) -> None:
-        self._loop = loop
-        self.client: Multiplexed | None = client
-        self.http2: Http2Origin | None = None
-        self.credit = Credit(CREDIT)
-        self._asking: Exchange | None = None
-        self._known = False
-        """Whether each session connects for itself."""
-        self._waiting: list[Exchange] = []
+    _loop: asyncio.AbstractEventLoop
+    client: Multiplexed | None
+    http2: "Http2Origin | None" = None
+    credit: Credit = field(default_factory=lambda: Credit(CREDIT))
+    _asking: Exchange | None = None
+    _known: bool = False
+    """Whether each session connects for itself."""
+    _waiting: list[Exchange] = field(default_factory=list)
 
     @property
     def address(self) -> str:

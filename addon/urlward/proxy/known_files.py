@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
@@ -112,27 +113,18 @@ class KnownFiles:
         return blake2b(text, key=self._secret, digest_size=16).hexdigest()
 
 
+@dataclass(eq=False, slots=True)
 class _Response:
     """Judge of one response (`urlward.files.body.Judge`)."""
 
-    __slots__ = ("_client", "_guard", "_inspector", "_pending", "_table", "_told")
-
-    def __init__(
-        self,
-        table: FilesTable,
-        guard: Guard,
-        client: Client,
-        pending: Pending,
-        inspector: Inspector | None,
-    ) -> None:
-        self._table = table
-        self._guard = guard
-        self._client = client
-        self._pending = pending
-        self._inspector = inspector
-        self._told: set[tuple[str, ...]] = set()
-        """Entries that it was told of, of which a video may have a frame each second, each with algorithm and
-        action: one id often stands for digests of all kinds, and what is only said of one cuts by another."""
+    _table: FilesTable
+    _guard: Guard
+    _client: Client
+    _pending: Pending
+    _inspector: Inspector | None
+    _told: set[tuple[str, ...]] = field(default_factory=set)
+    """Entries that it was told of, of which a video may have a frame each second, each with algorithm and
+    action: one id often stands for digests of all kinds, and what is only said of one cuts by another."""
 
     def exact(self, digests: Mapping[str, bytes], seen: BodySeen) -> BlockResponse | None:
         """Decide on a body's digests."""

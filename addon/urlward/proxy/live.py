@@ -9,6 +9,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
 
@@ -76,6 +77,7 @@ class Member:
         raise NotImplementedError
 
 
+@dataclass(eq=False, slots=True)
 class _Network:
     """Connections of one client network.
 
@@ -84,11 +86,8 @@ class _Network:
         held: how many members those are, nearly each of which has a connection to an origin.
     """
 
-    __slots__ = ("clients", "held")
-
-    def __init__(self) -> None:
-        self.clients: dict[Client, dict[int, Member]] = {}
-        self.held = 0
+    clients: dict[Client, dict[int, Member]] = field(default_factory=dict)
+    held: int = 0
 
 
 class Live:

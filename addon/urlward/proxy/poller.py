@@ -18,6 +18,7 @@ import select
 import selectors
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any, Final
@@ -89,6 +90,7 @@ class Share:
         return self.left <= 0 or self.queued
 
 
+@dataclass(eq=False, slots=True)
 class _Watched:
     """Socket registered with the poller.
 
@@ -99,13 +101,10 @@ class _Watched:
         aside: whether an event of it waits for its turn, and no other is told of meanwhile.
     """
 
-    __slots__ = ("aside", "events", "share", "tell")
-
-    def __init__(self, tell: Callable[[int], None], events: int, share: Share) -> None:
-        self.tell = tell
-        self.events = events
-        self.share = share
-        self.aside = False
+    tell: Callable[[int], None]
+    events: int
+    share: Share
+    aside: bool = False
 
 
 class Poller(selectors.EpollSelector):

@@ -223,9 +223,7 @@ class Preflight:
         options, lists = self._settings.options, self._settings.lists
         if key := options.get("urlward_key"):
             yield from self._usable("key", lambda: read_key(Path(str(key))))
-        trust = options.get("urlward_trust")
-        if isinstance(trust, list):
-            yield from self._usable("trust", lambda: read_trust(trust))
+        yield from self._usable("trust", lambda: read_trust(self._settings.trust))
         for n, path in enumerate(lists):
             problem = _readable(str(path))
             if problem is not None:
