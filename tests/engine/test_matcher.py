@@ -11,7 +11,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlError
 from urlward.engine.hosts import LOOK
 from urlward.engine.matcher import Matcher
-from urlward.engine.url import Work
+from urlward.engine.readings import Work
 from urlward.engine.verdict import PASS, Verdict, decide
 
 

@@ -18,29 +18,31 @@ from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, List
 from urlward.engine.loaded import LoadedList, PageGroup
 from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.perceptual import PerceptualList
+from urlward.engine.readings import (
+    BEGINS_A_HOST,
+    Reading,
+    Work,
+    has_path_behind,
+    hosts_in_path,
+    is_one_page,
+    is_one_query,
+    target_readings,
+)
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
 from urlward.engine.slugs import is_own_slug, slug_path
 from urlward.engine.table import FileTable
 from urlward.engine.url import (
-    BEGINS_A_HOST,
     DEFAULT_PORTS,
     PLAIN_MARKS,
-    Reading,
-    Work,
     canonical_host,
     canonical_path,
     canonical_query,
-    has_path_behind,
     has_plain_parameters,
-    hosts_in_path,
-    is_one_page,
-    is_one_query,
     name_and_value,
     query_parameters,
     request_parameters,
     split_authority,
     split_url,
-    target_readings,
 )
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 
