@@ -10,6 +10,7 @@ from conftest import run_command
 from records.recorder_support import answering
 from urlward import config
 from urlward.commands.status import add_status_commands
+from urlward.engine.errors import UrlwardError
 from urlward.records.asking import reply
 from urlward.records.exposition import Exposition
 from urlward.records.metrics import ListFacts, Metrics
@@ -66,6 +67,8 @@ def test_a_start_is_waited_for(
     def status() -> dict[str, object]:
         asked.append("status")
         if len(asked) == 2:
+            raise UrlwardError("cut short, by one that ends")
+        if len(asked) == 3:
             exposition.take("a", metrics.snapshot())
         return status_of(exposition)
 
@@ -73,7 +76,7 @@ def test_a_start_is_waited_for(
         assert urlward() == 1
         asked.clear()
         assert urlward("--wait", "10m") == 0
-    assert len(asked) == 2
+    assert len(asked) == 3
     assert capsys.readouterr().out.count("1 of 1 report") == 1
     with pytest.raises(SystemExit):
         urlward("--wait", "soon")

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments
 from urlward.config import SYSTEM, Config, configured
+from urlward.engine.errors import UrlwardError
 from urlward.lines import columns
 from urlward.units import in_words, seconds
 
@@ -52,13 +53,17 @@ def _status(args: argparse.Namespace) -> int:
     state = state_folder(args.state or config.state)
     until = time.monotonic() + args.wait
     while True:
-        alone = ""
+        alone, is_last = "", time.monotonic() >= until
         try:
             found = ask(state, "status")
         except NotRunningError as e:
             alone = f"urlward: {e}{_why(config, configures=path is not None)}"
             found = status_alone(config.feed, state, time.time())
-        if found["ok"] or time.monotonic() >= until:
+        except UrlwardError:  # as from one whose place another takes
+            if is_last:
+                raise
+            found = {"ok": False}
+        if found["ok"] or is_last:
             break
         time.sleep(_LOOK)
     if alone:
