@@ -42,7 +42,7 @@ from urlward.config import (
 )
 from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError, fault_report
-from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_categories
+from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_rules
 from urlward.lines import plain, say
 from urlward.lists.source import ErrorBudget, read_budget
 from urlward.options import FLAGS, LIST, OF_ADDON
@@ -287,6 +287,11 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
         problems = _checked(settings, settings.steer)
     if problems:
         raise settings.config.refused(*problems)
+    if settings.config.records is None:
+        from urlward.service.leftovers import unheeded
+
+        for text in unheeded(settings.config):
+            say(text, warning=True)
     if args.check:
         print("configuration ok")
         if text := _lost(settings.config) or _last_included(settings.config).absent:
@@ -343,7 +348,7 @@ def _checked(settings: "Settings", steer: bool) -> list[Problem]:
         keeper.load()
         policy = make_policy(config, keeper)
         problems += filter(None, [listed_objections(config, keeper, policy)])
-        tell_of_categories(config, keeper)
+        tell_of_rules(config, keeper)
     except UrlwardError as e:
         problems += _told_problems(e)
     return problems

@@ -48,7 +48,7 @@ def imported(store: AssignmentStore, case: dict[str, Any], folder: Path) -> Impo
 
 
 def test_there_are_as_many() -> None:
-    assert len(CASES) == 21
+    assert len(CASES) == 22
     assert {case["format"] for case in CASES} == {"csv", "cgn", "detail", "radacct"}
 
 

@@ -11,7 +11,7 @@ from urlward.engine.digest import Key
 from urlward.engine.errors import UrlError
 from urlward.engine.hosts import LOOK
 from urlward.engine.matcher import Matcher
-from urlward.engine.url import Work
+from urlward.engine.readings import Work
 from urlward.engine.verdict import PASS, Verdict, decide
 
 
@@ -793,7 +793,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         # Caddy, Node
         ("/noext", "/noext/."),
         ("/noext", "/noext/x/.."),
-        # Next.js, Nuxt, SvelteKit, Qwik, React Router, Gatsby, to whoever follows a link
+        # Next.js, Nuxt, SvelteKit, Qwik, React Router, Gatsby, Vike, to whoever follows a link
         ("/a/noext", "/_next/data/Z1_b-x/a/noext.json?x=1"),
         ("/a/noext", "/x/../_next/data/Z1/a/noext%2ejson/"),
         ("/b/noext", "/b/_next/data/Z1/noext.json"),
@@ -804,6 +804,10 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/q?id=5", "/q/index.txt?id=5&_rsc=1x2"),
         ("/noext", "/noext/__next._full.txt"),
         ("/noext", "/noext/_payload.json?Z1"),
+        ("/a/noext", "/b/../_nuxt/static/16069/a/noext/payload.js"),
+        ("/b/noext", "/b/_nuxt/static/16069/noext/payload.js?x"),
+        ("/noext", "/_nuxt/static/16069/noext/payload.js"),
+        ("/q?id=5", "/q/index.pageContext.json?id=5"),
         ("/noext", "/noext/__data.json?x-sveltekit-invalidated=01"),
         ("/a.html", "/a.html__data.json"),
         ("/noext", "/noext/q-data.json"),
@@ -857,6 +861,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         ".data",
         "__data.json",
         "_next/data/Z1/index.json",
+        "_nuxt/static/16069/payload.js",
+        "index.pageContext.json",
         "index.txt?_rsc=1",
     ):
         assert root.check("p.test", f"/{target}").blocked
@@ -875,6 +881,10 @@ def test_another_page_of_a_like_name_passes() -> None:
         "a.txt",
         "a.txt?x",
         "b/_payload.json",
+        "a/payload.js",
+        "_nuxt/a/payload.js",
+        "_nuxt/static/16069/a/state.js",
+        "a/pageContext.json",
         "a/data.json",
         "_next/data/Z1/b.json",
         "a.html",
@@ -923,6 +933,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         ("/", "//login.php //forum/ //forum//x /%2fforum ///forum //forum?x"),
         # `Fun.` is a band, and what is shortened ends so.
         ("/wiki/Fun", "/wiki/Fun. /wiki/Fun... /wiki/Fun%2e"),
+        ("/wiki/Fun/b", "/wiki/Fun./b /wiki/Fun%2e/b%20"),
         ("/w?title=Who", "/w?title=Who%3F /w?title=Who%3f&x"),
     ],
 )
@@ -934,8 +945,14 @@ def test_an_ordinary_page_of_another_name_passes(page: str, targets: str) -> Non
 
 
 def test_dots_at_the_end_are_no_name_of_a_file_a_folder_or_a_page_with_parameters() -> None:
-    found = matcher("http://p.test/a.html", "http://p.test/d/", "http://p.test/q?id=5", "http://p.test/n")
-    for target in ("/a.html.", "/a.html%20.", "/d./", "/q.?id=5", "/n%20"):
+    found = matcher(
+        "http://p.test/a.html",
+        "http://p.test/d/",
+        "http://p.test/d/a.html",
+        "http://p.test/q?id=5",
+        "http://p.test/n",
+    )
+    for target in ("/a.html.", "/a.html%20.", "/d./", "/q.?id=5", "/n%20", "/n%20%20", "/d./a.html"):
         assert found.check("p.test", target).blocked, target
 
 

@@ -18,7 +18,7 @@ from urlward.engine.digest import Key, Tokens
 from urlward.engine.errors import UrlError
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.engine.url import target_readings
+from urlward.engine.readings import target_readings
 from urlward.engine.verdict import PASS, Verdict
 
 OUR_SUFFIXES = PublicSuffixList(source=io.StringIO("\n".join(SUFFIXES)))

@@ -9,8 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.support import examples
+from urlward.engine import readings as readings_module
 from urlward.engine import url as url_module
 from urlward.engine.errors import UrlError
+from urlward.engine.readings import path_readings, target_readings
 from urlward.engine.url import (
     CanonicalUrl,
     canonical_host,
@@ -19,13 +21,11 @@ from urlward.engine.url import (
     canonicalize,
     host_readings,
     is_address,
-    path_readings,
     query_parameters,
     request_parameters,
     split_authority,
     split_target,
     split_url,
-    target_readings,
 )
 
 DATA = Path(__file__).parents[1] / "data"
@@ -1197,13 +1197,13 @@ def test_what_a_target_has_many_times_is_spelt_once(
 ) -> None:
     """Each is some microseconds' work, and a target has room for 12,000."""
     asked: list[str] = []
-    spell = getattr(url_module, function)
+    spell = getattr(readings_module, function)
 
     def counted(found: str) -> str:
         asked.append(found)
         return str(spell(found))
 
-    monkeypatch.setattr(url_module, function, counted)
+    monkeypatch.setattr(readings_module, function, counted)
     target = "/a?" + f"x{part}" * 3_000
     found = {unquote_to_bytes(reading.query) for reading in target_readings(target)}
     assert unquote_to_bytes("x" + spelt) * 3_000 in found
@@ -1218,7 +1218,7 @@ def test_what_a_target_has_many_times_is_spelt_once(
 def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: bool) -> None:
     """All of them, where some are not; else they stay as they are."""
     text = "".join(f"%{byte:02x}" for byte in data) if escaped else data.decode("latin-1")
-    found = url_module._from_latin1(f"/a?x{text}y")
+    found = readings_module._from_latin1(f"/a?x{text}y")
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -1240,7 +1240,7 @@ SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".data", ".txt", "/(", *S
 def test_what_is_plain_is_read_as_if_it_were_looked_at_in_every_way(text: str) -> None:
     readings, params = target_readings(f"/{text}"), request_parameters(text)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(url_module, "_ONE_PAGE", lambda _: None)
+        patched.setattr(readings_module, "_ONE_PAGE", lambda _: None)
         patched.setattr(url_module, "_PLAIN_PARAMETERS", lambda _: None)
         assert target_readings(f"/{text}") == readings
         assert request_parameters(text) == params

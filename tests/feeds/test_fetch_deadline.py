@@ -181,7 +181,7 @@ def test_a_prefix_of_the_networks_own_leads_no_nearer() -> None:
     config = Config(gateway=GatewayTable(nat64=("2620:fe:64::/96",)))
     table = FeedTable(name="a", url="https://feed.test/a")
     asked = Feed(table, config, Path("/nonexistent")).request(wait=True, first=False, progress=False)
-    nat64 = Nat64(origin(table, asked["nat64"]).nat64)
+    nat64 = Nat64(origin(table, nat64=asked["nat64"]).nat64)
     assert scope("2620:fe:64::7f00:1", nat64) is Scope.HOST
     with pytest.raises(FetchError, match="a redirect into a private network"):
         connect("2620:fe:64::a00:1", 80, Deadline(5.0, "feed.test", "not done"), Scope.GLOBAL, nat64)

@@ -300,6 +300,11 @@ def test_ufw() -> None:
     assert said(KEPT, *made, *user, more, (f"{first}-nft", *rest)) == []
 
 
+def test_a_table_that_sleeps_drops_nothing() -> None:
+    rules = chain("").replace("{", "{ flags dormant;", 1)
+    assert said(OWN, rules=rules) == []
+
+
 def test_statements_that_have_no_json_are_passed_over() -> None:
     size = {"key": {"tcp option": {"name": "maxseg", "field": "size"}}, "value": 1360}
     odd: tuple[Any, ...] = (
@@ -313,8 +318,19 @@ def test_statements_that_have_no_json_are_passed_over() -> None:
         {"chain": base},
         {"rule": {"family": "ip", "table": "x", "chain": "in", "expr": expr}},
     ]
-    assert clamps(listing) == {1360}
+    assert clamps(listing, str) == {1360}
     assert len(closed(listing, OWN, ("lan0",), (80,), (4, 6), {})) == 1
+
+
+@pytest.mark.skipif(shutil.which("ip6tables-nft") is None, reason="needs iptables")
+def test_segments_that_iptables_clamps() -> None:
+    clamp = "-t mangle -A FORWARD -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss"
+    with own_network():
+        nft = Nft()
+        for program, size in (("iptables-nft", "1300"), ("ip6tables-nft", "1280")):
+            subprocess.run((program, *clamp.split(), size), check=True)
+        assert min(clamps(control.all_rules(nft), nft.shown)) == 1280
+        nft.close()
 
 
 DOCKER = """\

@@ -166,6 +166,7 @@ def test_a_copy_makes_the_same_table(values: dict[str, Any]) -> None:
         "flush set inet urlward listed4",
         "insert rule inet urlward from_clients return",
         "add chain inet urlward more",
+        "add counter inet urlward more",
     ],
 )
 def test_what_another_hand_takes_away_comes_back(rig: Rig, commands: str) -> None:

@@ -5,13 +5,14 @@ import os
 import socket
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from mitmproxy import platform
 from mitmproxy.proxy import mode_servers, mode_specs
 from mitmproxy.test import taddons
 
-from conftest import free_port
+from conftest import free_port, until
 from proxy.rig import GET, OK, Rig, answer, closed
 from urlward.plan import Address
 from urlward.proxy import front
@@ -111,3 +112,31 @@ async def test_a_mode_over_udp_is_served_by_one_worker(monkeypatch: pytest.Monke
     instance: Any = SimpleNamespace(mode=mode_specs.ProxyMode.parse("wireguard"))
     (server,) = await mode_servers.AsyncioServerInstance.listen(instance, "127.0.0.1", free_port())
     assert server.sockets == ()
+
+
+async def test_a_wireguard_client_has_so_many_connections_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        mode_servers.AsyncioServerInstance, "listen", mode_servers.AsyncioServerInstance.listen
+    )
+    monkeypatch.setattr(front, "MOST_IN_TUNNEL", 2)
+    listen_in_front(Urlward(), Worker())
+    begun, over = [], asyncio.Event()
+
+    async def handle(stream: Any, _: Any) -> None:
+        begun.append(stream)
+        await over.wait()
+
+    instance: Any = SimpleNamespace(
+        mode=mode_specs.ProxyMode.parse("wireguard"), handle_stream=handle, start_udp_based_server=AsyncMock()
+    )
+    await mode_servers.AsyncioServerInstance.listen(instance, "127.0.0.1", free_port())
+    one, other = (Mock(get_extra_info=lambda _, ip=ip: (ip, 1)) for ip in ("10.0.0.1", "10.0.0.2"))
+    async with asyncio.TaskGroup() as tasks:
+        made = [tasks.create_task(instance.handle_stream(stream)) for stream in (one, one, one, other)]
+        await until(made[2].done)
+        assert begun == [one, one, other]
+        one.close.assert_called_once()
+        other.close.assert_not_called()
+        over.set()
+    await instance.handle_stream(one)
+    assert len(begun) == 4

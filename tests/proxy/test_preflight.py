@@ -419,6 +419,40 @@ class TestCheckAlone:
         assert check(text + feed)[0] == 0
         assert "rule.0" not in caplog.text, "a feed may bring it"
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            (
+                '[[group.rule]]\ncategories = ["gmaes"]\naction = "block"',
+                ["8: group.0.rule.0.categories.0: no entry"],
+            ),
+            (
+                '[[group.rule]]\naction = "allow"',
+                ["7: group.0.rule.0: it names neither lists nor categories"],
+            ),
+            (
+                '[[group.rule]]\naction = "block"\nschedule = "lessons"\n[schedule.lessons]\nzone = "UTC"',
+                ["7: group.0.rule.0: it names neither lists nor categories"],
+            ),
+            (
+                '[[group.rule]]\nlists = ["list"]\naction = "block"\n[[group.rule]]\naction = "allow"\n'
+                '[schedule.lessons]\nzone = "UTC"',
+                ["12: schedule.lessons: no rule names it"],
+            ),
+            ('[[rule]]\nlists = ["list"]\naction = "allow"', ["4: group.0: it has no rule"]),
+            ('[[rule]]\naction = "monitor"\n[[group.rule]]\naction = "monitor"', []),
+        ],
+    )
+    def test_what_may_be_meant_otherwise(
+        self, check: Check, caplog: pytest.LogCaptureFixture, text: str, said: list[str]
+    ) -> None:
+        lists = 'list = ["list.txt"]\nmax_errors = "9"\n\n'
+        group = '[[group]]\nname = "a"\nnetworks = ["192.0.2.0/24"]\n'
+        assert check(f"{lists}{group}{text}")[:2] == (0, "configuration ok\n")
+        told = [line.removeprefix("urlward.toml:") for line in caplog.messages if "urlward.toml" in line]
+        assert len(told) == len(said)
+        assert all(line.startswith(start) for line, start in zip(told, said, strict=True)), told
+
     def test_the_lists_under_a_key(self, check: Check, tmp_path: Path) -> None:
         key_file(tmp_path / "key")
         (tmp_path / "a.ward").write_bytes(artifact(["a.example"]))

@@ -1,3 +1,4 @@
+from urlward.feeds.status import STATES
 from urlward.records.delivery import RecorderState, StoreState
 from urlward.records.exposition import FeedFigures
 from urlward.records.metrics import ListFacts, RulesFacts
@@ -20,10 +21,11 @@ def test_each_worker_has_to_report_in_time() -> None:
 
 
 def test_ready() -> None:
-    feeds = [FeedFigures("f", "ok"), FeedFigures("g", "failed")]
-    in_force = [(*LISTS[0], ListFacts("f", 1, 10), ListFacts("g", 1, 10))]
+    feeds = [FeedFigures(state, state) for state in STATES if state not in ("alarm", "waiting")]
+    in_force = [(*LISTS[0], *(ListFacts(feed.name, 1, 10) for feed in feeds))]
     well = ready(in_force, feeds, RecorderState(stores={"sqlite": StoreState()}))
     assert (well.ok, well.status) == (True, 200)
+    assert not ready(LISTS, feeds, RecorderState()).ok, "no list of theirs is in force"
 
 
 def test_a_feed_that_a_worker_has_not_loaded_is_not_ready() -> None:

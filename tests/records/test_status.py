@@ -93,6 +93,14 @@ def test_a_configuration_that_is_not_in_force_is_not_all_well(tmp_path: Path) ->
     assert "what it said before is in force" in changed()
 
 
+def test_a_trial_is_said(tmp_path: Path) -> None:
+    exposition = made(tmp_path, RecorderState())
+    assert not any(line.startswith("monitor ") for line in lines(status_of(exposition, now=NOW)))
+    found = status_of(exposition, now=NOW, monitors=True)
+    assert found["ok"]
+    assert any(line.startswith("monitor      nothing is blocked") for line in lines(found))
+
+
 def test_an_alarm_alone_is_not_all_well(tmp_path: Path) -> None:
     assert not status_of(made(tmp_path, RecorderState(alarms={"probing": "x"})), now=NOW)["ok"]
 

@@ -18,7 +18,8 @@ def test_what_is_asked_goes_before_what_is_configured(tmp_path: Path) -> None:
     file.write_text('state = "kept"\nkey = "key"\n')
     config, state = read_asked({"config": str(file)})
     assert (config.key, state) == (str(tmp_path / "key"), tmp_path / "kept")
-    config, state = read_asked({"config": str(file), "key": "/other", "state": "/elsewhere"})
+    config, state = read_asked({"config": str(file), "key": "/other", "state": "/elsewhere", "monitor": True})
+    assert config.monitor
     assert (config.key, state) == ("/other", Path("/elsewhere"))
     file.write_text("state = 5\n")
     with pytest.raises(ConfigError):

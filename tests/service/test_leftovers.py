@@ -11,8 +11,9 @@ from conftest import run_command, wait_for
 from records.support import DAY, START, an_event
 from urlward.assignments.store import AssignmentStore
 from urlward.commands.records import add_records_commands
-from urlward.config import Config, FilesTable
+from urlward.config import Config, FilesTable, read_config
 from urlward.config.records import DaysTable, RecordsTable, StoreTable
+from urlward.engine.errors import UrlwardError
 from urlward.feeds import learn
 from urlward.lists.build import written_atomically
 from urlward.objections.objections import add_objection, read_objections
@@ -22,7 +23,8 @@ from urlward.records.holds import hold
 from urlward.records.outbox import FOLDER, Outbox, Position, batch_of
 from urlward.records.retention import RetentionClock
 from urlward.records.stores import open_store
-from urlward.service.leftovers import purge_leftovers, without_end
+from urlward.service import leftovers
+from urlward.service.leftovers import purge_leftovers, unheeded, without_end
 from urlward.service.services import Services
 from urlward.state.folder import local_key, locked, set_aside, write_private
 
@@ -208,6 +210,30 @@ async def test_the_process_that_records_does_so_each_hour(tmp_path: Path) -> Non
         wait_for, lambda: not read_objections(tmp_path) and b"192.0.2" not in files(tmp_path), "the end"
     )
     task.cancel()
+
+
+def test_what_stays_where_nothing_is_recorded_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, file = local_key(tmp_path), tmp_path / "urlward.toml"
+    assert unheeded(Config(state=str(tmp_path))) == []
+    add_objection(tmp_path, key, "0000-0000-0000", "old", client="192.0.2.7", now=NOW)
+    learn_own(tmp_path, key, [draft("http://listed.example/a")], 9, now=NOW)
+    store = open_store(StoreTable(kind="sqlite"), tmp_path)
+    store.write([an_event(1)])
+    store.close()
+    told = [f"{tmp_path}/{name}: records of persons" for name in ("records.db", "objections.json")]
+    found = unheeded(Config(state=str(tmp_path)))
+    assert all(line.startswith(start) for line, start in zip(found, told, strict=True))
+    assert unheeded(Config(state=str(tmp_path), records=RECORDS)) == []
+    file.write_text('state = "."\n')
+    with pytest.raises(UrlwardError, match=r"nothing is recorded; .*records\.db: records of persons"):
+        run_command(add_records_commands, "records", "status", "--config", file)
+    file.write_text("")
+    monkeypatch.setattr(leftovers, "state_folder", lambda _: tmp_path)
+    assert unheeded(read_config(file)) == [], "the default folder may be another's"
+    monkeypatch.setattr(leftovers, "SYSTEM", file)
+    assert "own.json: 1 own entry, not in force" in unheeded(read_config(file))[0]
 
 
 async def test_what_was_learned_is_looked_after_whatever_is_configured_since(tmp_path: Path) -> None:

@@ -94,9 +94,10 @@ class Merger:
         self._sessions: dict[str, set[Key]] = {}
         self._looked_up: set[str] = set()
         """Sessions of which all is here that the store has."""
-        self._ends: dict[tuple[Key, str, str], tuple[int, int]] = {}
-        """Beginnings and ends of late, by whose they are and by which session. A session's end may name them
-        still; and what was said before is told again by servers that had no answer, and by two collectors."""
+        self._ends: dict[tuple[Key, str, str], tuple[int, int, int]] = {}
+        """Beginnings and ends of late, and by how much these may have been before, by whose they are and by
+        which session. A session's end may name them still; and what was said before is told again by servers
+        that had no answer, and by two collectors."""
         self._late: dict[Key, Held] = {}
         """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
         self._written: dict[Key, tuple[Any, ...]] = {}
@@ -149,7 +150,7 @@ class Merger:
         for key, one in {**{k: v for k, v in stored.items() if k not in self._held}, **held}.items():
             # Who restarts says so before it begins sessions.
             if one[_SESSION].startswith(beginning) and one[_START] < at:
-                self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at
+                self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at, 0
                 one[_END] = min(one[_END], _after(one[_START], at))
                 one[_ENDING] = Ending.NEXT if self._may_have_ended(one) else Ending.TOLD
                 self._end(key, one)
@@ -269,9 +270,11 @@ class Merger:
         same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
         whose = key, subscriber, session
         if said == _HELD and (over := self._again.get((*whose, start))) is not None:
-            self._ends[whose] = start, over
-        begun, ended = self._ends.get(whose, (0, 0))
-        if said == _HELD and begun <= seen < ended + bool(session):
+            self._ends[whose] = start, over, 0
+        begun, ended, before = self._ends.get(whose, (0, 0, 0))
+        # Without a name it may be another time by then.
+        ended += 1 if session else -before if start != begun else 0
+        if said == _HELD and begun <= seen < ended:
             return
         if said == _HELD:
             new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
@@ -449,7 +452,7 @@ class Merger:
         new[_ENDING] = Ending.TOLD
         session = new[_SESSION]
         whose, told = (key, new[_SUBSCRIBER], session), new[_END]
-        if self._ends.get(whose, (0, 0))[1] == told:
+        if self._ends.get(whose, (0, 0, 0))[1] == told:
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         late = self._late.get(key)
@@ -461,7 +464,7 @@ class Merger:
             if session:
                 self._end_session(session, told, doubt, new[_START])
             else:
-                self._ends[whose] = late[_START], told
+                self._ends[whose] = late[_START], told, doubt
                 self._end_late(key, late, told, Ending.TOLD, doubt)
             return
         began = new[_START]
@@ -483,11 +486,11 @@ class Merger:
         if new[_START] <= 0:
             self.changes.skipped += 1
             if self._miss(key, new, self.gaps):
-                self._ends[whose] = told, told
+                self._ends[whose] = told, told, doubt
             return
         new[_END] = _after(new[_START], new[_END])
         self._end_within(key, new, doubt)
-        self._ends[whose] = new[_START], told
+        self._ends[whose] = new[_START], told, doubt
 
     def _end_session(self, session: str, at: int, doubt: int = 0, began: int = 0) -> bool:
         """End whatever a session has, or had until another's beginning; 0 for a beginning that is not
@@ -497,7 +500,7 @@ class Merger:
         for key in self._sessions.pop(session, ()):
             held, late, is_late = self._held.get(key), self._late.get(key), False
             if late is not None and late[_SESSION] == session and late[_START] <= at <= late[_END]:
-                self._ends[key, late[_SUBSCRIBER], session] = late[_START], at
+                self._ends[key, late[_SUBSCRIBER], session] = late[_START], at, doubt
                 self._end_late(key, late, at, Ending.TOLD, doubt)
                 is_known = is_late = True
             if held is not None and held[_SESSION] == session and held[_START] > at:
@@ -520,7 +523,7 @@ class Merger:
             is_known = True
             held[_END], held[_ENDING] = _after(held[_START], at), Ending.TOLD
             self._end_within(key, held, doubt)
-            self._ends[key, held[_SUBSCRIBER], session] = held[_START], at
+            self._ends[key, held[_SUBSCRIBER], session] = held[_START], at, doubt
         return is_known
 
     def settle(self, since: int, until: int, *, is_last: bool) -> None:
@@ -618,7 +621,7 @@ class Merger:
     def _hold(self, key: Key, held: Held) -> None:
         self._keep(key, held)
         whose = key, held[_SUBSCRIBER], held[_SESSION]
-        if held[_START] <= self._ends.get(whose, (0, 0))[1]:
+        if held[_START] <= self._ends.get(whose, (0, 0, 0))[1]:
             self._ends.pop(whose, None)
         self.changes.held[key] = held
         self.changes.gone.discard(key)

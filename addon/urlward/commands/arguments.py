@@ -94,7 +94,10 @@ def recorded(args: argparse.Namespace) -> tuple[RecordsTable, Path]:
     """
     path, config = configured(args.config)
     if config.records is None:
-        raise UrlwardError(f"{path or 'no --config given'}: no [records]: nothing is recorded")
+        from urlward.service.leftovers import unheeded
+
+        told = [f"{path or 'no --config given'}: no [records]: nothing is recorded", *unheeded(config)]
+        raise UrlwardError("; ".join(told))
     return config.records, state_folder(args.state or config.state)
 
 

@@ -123,7 +123,7 @@ def _up(args: argparse.Namespace) -> int:
     sizes, lacking = set[int](), list[str]()
     with suppress(UrlwardError, ValueError, OSError):  # advice; the rules are in force
         listing = control.all_rules(nft)
-        sizes = clamps(listing)
+        sizes = clamps(listing, nft.shown)
         setup, families = setup_of(made.plan), made.plan.families
         lacking = closed(listing, setup, gateway.interfaces, gateway.ports, families, ways_out())
     if sizes and (gateway.mss is None or gateway.mss > min(sizes)):

@@ -99,6 +99,8 @@ def _running(status: Mapping[str, Any]) -> Iterator[str]:
         yield from _publishing(publish)
         return
     yield f"{'workers':13}{workers['reporting']} of {workers['expected']} report"
+    if status.get("monitor"):
+        yield f"{'monitor':13}nothing is blocked, what would be is recorded"
     yield f"{'connections':13}{status['connections']}"
     yield f"{'stall':13}{status['stall'] * 1000:.0f} ms at most in the last minute"
     yield (

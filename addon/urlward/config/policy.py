@@ -5,7 +5,7 @@ silently would be the wrong one for somebody.
 """
 
 import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -149,6 +149,43 @@ def policy_problems(
             yield Problem(f"group.{index}.page", f"there is no [pages.{_shown(group.page)}]")
         yield from _problems_of_rules(f"group.{index}.rule", group.rule, schedules, uses)
     yield from _problems_of_rules("rule", rules, schedules, uses)
+
+
+def policy_notes(
+    groups: Sequence[GroupTable], rules: Sequence[RuleTable], schedules: Iterable[str]
+) -> Iterator[Problem]:
+    """What of a policy may be meant otherwise: traffic that no list filters, and tables that change nothing.
+
+    Args:
+        groups: in the configuration's order.
+        rules: for clients in no group.
+        schedules: by name.
+    """
+    named = {rule.schedule for each in (rules, *(group.rule for group in groups)) for rule in each}
+    for name in schedules:
+        if name not in named:
+            yield Problem(f"schedule.{_shown(name)}", "no rule names it, so it changes nothing")
+    for index, group in enumerate(groups):
+        if rules and not group.rule:
+            told = (
+                "it has no rule, and [[rule]] is for clients in no group: each list's own use counts for it"
+            )
+            yield Problem(f"group.{index}", told)
+        yield from _notes_of_rules(f"group.{index}.rule", group.rule)
+    yield from _notes_of_rules("rule", rules)
+
+
+def _notes_of_rules(where: str, rules: Sequence[RuleTable]) -> Iterator[Problem]:
+    for index, rule in enumerate(rules):
+        if rule.action == "block" and rule.schedule is None:
+            return  # something holds always, and has been thought of
+        if rule.lists is None and rule.categories is None and rule.action != "monitor":
+            when = "" if rule.schedule is None else " in" if rule.action == "allow" else " outside"
+            yield Problem(
+                f"{where}.{index}",
+                "it names neither lists nor categories, so that no list at all blocks for these clients"
+                f"{when and f'{when} its schedule'}: name those that it is for",
+            )
 
 
 def _problems_of_members(groups: Sequence[GroupTable]) -> Iterator[Problem]:

@@ -135,6 +135,8 @@ class HostState(NamedTuple):
     places: tuple[ListedHost, ...]
     said: tuple[Verdict, ...] = ()
     """The verdicts of the rules that hold for each port and at any time."""
+    whole: bool = False
+    """Whether these are all that is listed on the host."""
 
     def is_of(self, host: str) -> bool:
         """Whether all pages here are pages on a host as well."""
@@ -223,17 +225,17 @@ class Hosts:
         if self._are_quiet(host):
             # Such costs less to work out than to look after in a cache that keeps order.
             states = ALL_QUIET
-        elif is_plain_host(host):
-            states = (self._listed_state(host),)
         else:
-            states = tuple(map(self._state, self._readings(host)))
-        if states is not ALL_QUIET and all(state is QUIET for state in states):
-            states = ALL_QUIET
-        if len(host) <= _LONG:
-            recent = self.recent
-            if len(recent) >= _RECENT:
-                recent.clear()
-            recent[host] = states
+            plain = is_plain_host(host)
+            states = (self._listed_state(host),) if plain else tuple(map(self._state, self._readings(host)))
+            if all(state is QUIET for state in states):
+                states = ALL_QUIET
+            if len(host) > _LONG:
+                return states
+        recent = self.recent
+        if len(recent) >= _RECENT:
+            recent.clear()
+        recent[host] = states
         return states
 
     def _readings(self, host: str) -> Iterator[str]:
@@ -286,7 +288,7 @@ class Hosts:
         if not rules and not places:
             return QUIET
         said = [verdict for _, _, shape, verdict in rules if not shape.port and not shape.expires]
-        return HostState(tuple(rules), tuple(places), tuple(said))
+        return HostState(tuple(rules), tuple(places), tuple(said), not places and len(said) == len(rules))
 
     def _without_guarded(self, host: str, rules: list[Rule]) -> list[Rule]:
         """The rules without those by which guarded lists block what is protected, or all under a suffix."""

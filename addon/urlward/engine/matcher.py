@@ -18,29 +18,31 @@ from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, List
 from urlward.engine.loaded import LoadedList, PageGroup
 from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.perceptual import PerceptualList
+from urlward.engine.readings import (
+    BEGINS_A_HOST,
+    Reading,
+    Work,
+    has_path_behind,
+    hosts_in_path,
+    is_one_page,
+    is_one_query,
+    target_readings,
+)
 from urlward.engine.record import Flag, Shape, file_text, page_text, param_text, path_text, prefix_text
 from urlward.engine.slugs import is_own_slug, slug_path
 from urlward.engine.table import FileTable
 from urlward.engine.url import (
-    BEGINS_A_HOST,
     DEFAULT_PORTS,
-    Reading,
-    Work,
+    PLAIN_MARKS,
     canonical_host,
     canonical_path,
     canonical_query,
-    has_path_behind,
     has_plain_parameters,
-    hosts_in_path,
-    is_one_page,
-    is_one_query,
-    is_plain_path,
     name_and_value,
     query_parameters,
     request_parameters,
     split_authority,
     split_url,
-    target_readings,
 )
 from urlward.engine.verdict import PASS, Decide, Verdict, decide
 
@@ -141,21 +143,28 @@ class Matcher:
         states = self._recent.get(host)
         if states is None:
             states = self._new_states(host)
-        if states is ALL_QUIET:
-            # The way of nearly all requests: nothing on this host, and no segment of the path is
-            # one that a path sequence begins with. No other host is in it either.
+        if states is ALL_QUIET or (len(states) == 1 and states[0].whole):
+            # The way of nearly all requests: whatever the path, nothing is on this host, or the same, and no
+            # segment is one that a path sequence begins with. No other host is in it either.
             path, _, query = target.partition("?")
-            if is_plain_path(path) and not ("?" in query and has_path_behind(query)):
-                # A segment follows a path sequence, so the last one, which is dear because it is
-                # seldom seen twice, cannot begin one.
-                head = path[1 : path.rfind("/")]
-                none_begins = self._none_begins
-                if not head or (
-                    none_begins(map(crc32, head.encode().split(b"/")))
-                    if none_begins is not None
-                    else not self._may_float(head)
-                ):
-                    return PASS
+            if path.isascii() and path[:1] == "/" and not ("?" in query and has_path_behind(query)):
+                text = path.encode()
+                marks = text.translate(PLAIN_MARKS)
+                # Of bytes, `in` asks first whether they are a number.
+                if b"?"[0] not in marks and marks.find(b"//") < 0:
+                    # A segment follows a path sequence, so the last one, which is dear because it is
+                    # seldom seen twice, cannot begin one.
+                    head = text[1 : path.rfind("/")]
+                    none_begins = self._none_begins
+                    if not head or (
+                        none_begins(map(crc32, head.split(b"/")))
+                        if none_begins is not None
+                        else not self._may_float(head)
+                    ):
+                        if states is ALL_QUIET:
+                            return PASS
+                        found = [*states[0].said]
+                        return decide(self._excused(found) if self._guarded else found)
         return self._check_states(states, target, ports, now, decide)
 
     def check_request(
@@ -323,15 +332,15 @@ class Matcher:
             judging.left -= len(path) // _COMPARED
             if len(path) > _LONG_PATH and (segments := path.count("/") // _SEGMENTS_A_TEXT):
                 judging.spend(0, segments)
-            head = path[1 : path.rfind("/")]
+            head = path[1 : path.rfind("/")].encode()
             none_begins = self._none_begins
             if head and (
-                not none_begins(map(crc32, head.encode().split(b"/")))
+                not none_begins(map(crc32, head.split(b"/")))
                 if none_begins is not None
                 else self._may_float(head)
             ):
                 judging.anywhere = self._check_floating(path, judging)
-        rules, places, said = state
+        rules, places, said, _ = state
         found = [*judging.anywhere, *said]
         if len(said) != len(rules):
             for _, _, shape, verdict in rules:
@@ -558,16 +567,16 @@ class Matcher:
         others = [v for v in found if v.list not in excusing]
         return others or [v for v in found if v.action == "allow"]
 
-    def _may_float(self, head: str) -> bool:
+    def _may_float(self, head: bytes) -> bool:
         """False where no path sequence can begin in these segments of a canonical path.
 
         Where there is `_none_begins`, that says so without a call of Python's.
         """
         if not self._floating:
             return False
-        crcs = set(map(crc32, head.encode().split(b"/")))
+        crcs = set(map(crc32, head.split(b"/")))
         if self._floating_nocase:
-            crcs.update(map(crc32, head.lower().encode().split(b"/")))
+            crcs.update(map(crc32, head.lower().split(b"/")))
         return any(li.sieve.segments is None or not li.sieve.segments.isdisjoint(crcs) for li in self.lists)
 
     def _check_nocase(

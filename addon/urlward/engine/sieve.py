@@ -9,7 +9,7 @@ the key; in memory it stands beside the key.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, KeysView, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
@@ -39,8 +39,8 @@ class Sieve(NamedTuple):
     """
 
     bits: memoryview
-    names: frozenset[int] | None
-    segments: frozenset[int] | None
+    names: KeysView[int] | None
+    segments: KeysView[int] | None
 
     def may_list_name(self, host: str) -> bool:
         """False where no entry is for a name that is one of the labels of a canonical host."""
@@ -69,7 +69,7 @@ class Sieves:
         if len(host) > _LONG_HOST or not host.isascii():
             return False
         sieves, quiet, domain = self._sieves, self.quiet, host.encode()
-        while domain not in quiet:
+        while True:
             label, _, above = domain.partition(b".")
             if not label or label.translate(PLAIN_LABEL) != label:
                 return False
@@ -83,14 +83,16 @@ class Sieves:
                         return False
                 if names is None or name in names:
                     return False
+            if above in quiet:
+                return True
             if not above:
                 if not is_plain_host(host):
                     return False
                 if len(quiet) >= _MOST_QUIET:
                     quiet.clear()
                 quiet.add(domain)
-            domain = above or domain
-        return True
+                return True
+            domain = above
 
 
 def may_list_domain(bits: Sequence[int], value: int) -> bool:
@@ -136,9 +138,9 @@ def read_sieve(data: bytes) -> Sieve:
     return Sieve(memoryview(data)[_HEAD.size : at], _values(data[at:behind]), _values(data[behind:]))
 
 
-def _values(packed: bytes) -> frozenset[int] | None:
+def _values(packed: bytes) -> KeysView[int] | None:
     count = len(packed) // 4
     if count > _MOST:
         return None
-    # Out of a set it takes half the memory: one that grows makes room for more.
-    return frozenset(set(struct.unpack(f"<{count}I", packed)))
+    # A dictionary of as many takes half the memory of a set; out of a set, it makes no room for more.
+    return dict.fromkeys(set(struct.unpack(f"<{count}I", packed))).keys()

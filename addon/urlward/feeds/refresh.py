@@ -380,7 +380,7 @@ def take(look: Look) -> Unchanged | Candidate:
         return _own_entries(look)
     if feed.path is not None:
         return _at_path(look, Path(feed.path))
-    source, note = origin(feed, look.config.gateway.nat64), ""
+    source, note = origin(feed, nat64=look.config.gateway.nat64), ""
     if feed.exchange is not None:
         return _by_exchange(look, source)
     if feed.delta and look.body_is_known and look.facts.kind == "artifact":

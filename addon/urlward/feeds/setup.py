@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from urlward.config import Config, Problem, Use
-from urlward.config.policy import policy_problems
+from urlward.config.policy import policy_notes, policy_problems
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import KeyFileError
 from urlward.engine.loaded import LoadedList, load
@@ -199,8 +199,8 @@ def listed_objections(config: Config, keeper: Keeper, policy: Policy | None) -> 
     return Problem("objections.url", text)
 
 
-def tell_of_categories(config: Config, keeper: Keeper) -> None:
-    """Log the categories of rules that none of their lists has: misspelt, perhaps.
+def tell_of_rules(config: Config, keeper: Keeper) -> None:
+    """Log what of a policy may be meant otherwise, and categories of rules that none of their lists has.
 
     A list may come to have them, so that is no error; a rule is left out as long as such a list is not there.
 
@@ -209,19 +209,21 @@ def tell_of_categories(config: Config, keeper: Keeper) -> None:
         keeper: of the lists; it has loaded them.
     """
     of_lists = {li.name: set(li.artifact.meta["by_category"]) for li in keeper.matcher.lists}
-    unused = []
-    for n, rule in enumerate(config.rule):
-        names = rule.lists or keeper.names
-        if rule.categories is None or not of_lists.keys() >= set(names):
-            continue
-        known = set().union(*(of_lists[name] for name in names))
-        unused += [
-            Problem(f"rule.{n}.categories.{i}", f"no entry of its lists has category {category}")
-            for i, category in enumerate(rule.categories)
-            if category not in known
-        ]
-    if unused:
-        for line in config.refused(*unused).lines:
+    told = [*policy_notes(config.group, config.rule, config.schedule)]
+    tables = {"rule": config.rule} | {f"group.{n}.rule": each.rule for n, each in enumerate(config.group)}
+    for where, rules in tables.items():
+        for n, rule in enumerate(rules):
+            names = rule.lists or keeper.names
+            if rule.categories is None or not of_lists.keys() >= set(names):
+                continue
+            known = set().union(*(of_lists[name] for name in names))
+            told += [
+                Problem(f"{where}.{n}.categories.{i}", f"no entry of its lists has category {category}")
+                for i, category in enumerate(rule.categories)
+                if category not in known
+            ]
+    if told:
+        for line in config.refused(*told).lines:
             logger.warning("%s", line)
 
 

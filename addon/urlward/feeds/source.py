@@ -129,7 +129,7 @@ class FeedOrigin:
 
 
 def origin(
-    feed: "FeedTable", nat64: Iterable[str] = (), environment: Mapping[str, str] = os.environ
+    feed: "FeedTable", environment: Mapping[str, str] = os.environ, *, nat64: Iterable[str] = ()
 ) -> FeedOrigin:
     """Origin to fetch a feed from. Secrets are read each time: they may be replaced while the filter runs.
 

@@ -9,7 +9,8 @@ walked as a client's first packet would: what is certain ends the walk, and what
 the packet.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -37,6 +38,9 @@ _TRACKED = ("conntrack", "state")
 _BY_DESTINATION = "addrtype"
 """Extension whose conditions nft does not show either; mostly they mean this machine's own addresses, or
 those of many: a redirected packet may have one, and others have none."""
+
+
+_CLAMPED = re.compile(r"tcp option maxseg size set (\d+)").findall
 
 
 class _Fate(Enum):
@@ -74,13 +78,15 @@ class _Packet:
         return not self.marked and not self.way_out
 
 
-def clamps(listing: Listing) -> set[int]:
+def clamps(listing: Listing, shown: Callable[[str], str]) -> set[int]:
     """TCP segment sizes (MSS) that foreign rules set on forwarded traffic.
 
     Args:
         listing: of all rules, as libnftables-json(5) has it.
+        shown: gives what nft shows for a command.
     """
     found = set()
+    of_iptables = set()
     for one in listing:
         rule = one.get("rule", {})
         for part in rule.get("expr", ()) if rule.get("table") != TABLE else ():
@@ -89,6 +95,11 @@ def clamps(listing: Listing) -> set[int]:
             option = _member(_member(mangle, "key"), "tcp option")
             if _member(option, "name") == "maxseg" and isinstance(value, int):
                 found.add(value)
+            if _member(_member(part, "xt"), "name") == "TCPMSS":
+                of_iptables.add(f"{rule['family']} {rule['table']}")
+    # JSON has iptables' targets by name alone, and text all of those of one family: IPv6's is the smaller.
+    for table in sorted(of_iptables, reverse=True):
+        found.update(map(int, _CLAMPED(shown(f"list table {table}"))))
     return found
 
 
@@ -113,8 +124,11 @@ def closed(
     """
     packets = list(_packets(setup, interfaces, ports, families, ways_out))
     said = []
+    tables = [one["table"] for one in listing if "table" in one]
+    passed_over = {("inet", TABLE)}
+    passed_over |= {(one["family"], one["name"]) for one in tables if "dormant" in one.get("flags", ())}
     for chain in (one["chain"] for one in listing if "hook" in one.get("chain", {})):
-        if chain["table"] == TABLE and chain["family"] == "inet":
+        if (chain["family"], chain["table"]) in passed_over:
             continue
         versions = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}.get(chain["family"], ())
         rules = _Rules(listing, chain["family"], chain["table"])

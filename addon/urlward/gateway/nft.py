@@ -171,6 +171,14 @@ class Nft:
         """
         self._command(commands, 0, dry=True)
 
+    def shown(self, commands: str) -> str:
+        """What ``list`` commands show, as text.
+
+        Raises:
+            NftError: as `run`.
+        """
+        return self._command(commands, 0)
+
     def json(self, commands: str, *, terse: bool = False) -> list[dict[str, Any]]:
         """What ``list`` commands show, as objects (`libnftables-json(5)`), without the one on the library.
 

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from urlward.engine.errors import UrlwardError
+from urlward.engine.errors import UrlwardError, fault_text
 from urlward.gateway.netlink import (
     Message,
     MessageKind,
@@ -438,7 +438,7 @@ class RulesWatch:
                 return
 
     def _failed(self, error: Exception) -> None:
-        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else str(error)
+        why = fault_text(error)
         if self._fault != why:
             self._fault = why
             self._log(f"gateway: the rules cannot be looked after: {why}")

@@ -61,10 +61,7 @@ _SOON = 2.0
 
 NEVER = float("inf")
 
-_STRUCTURE = (
-    *(MessageKind.NEWTABLE, MessageKind.DELTABLE, MessageKind.NEWCHAIN, MessageKind.DELCHAIN),
-    *(MessageKind.NEWRULE, MessageKind.DELRULE, MessageKind.NEWSET, MessageKind.DELSET),
-)
+_OF_ELEMENTS = MessageKind.NEWSETELEM, MessageKind.DELSETELEM
 
 
 class TableCopy:
@@ -140,7 +137,7 @@ class TableCopy:
             structure: whether the table, chains, sets and rules are.
         """
         kind, body = message.kind, message.body
-        if kind in (MessageKind.NEWSETELEM, MessageKind.DELSETELEM):
+        if kind in _OF_ELEMENTS:
             if elements:
                 self._apply_elements(body, new=kind == MessageKind.NEWSETELEM)
             return
@@ -375,8 +372,9 @@ def is_ours(message: Message) -> bool:
 
 
 def is_structure(message: Message) -> bool:
-    """Whether a message concerns the table itself, a chain, a set or a rule."""
-    return message.kind in _STRUCTURE
+    """Whether a message concerns the table, a chain, a set, a rule, or what ours never has, such as a named
+    counter; otherwise it concerns elements of a set."""
+    return message.kind not in _OF_ELEMENTS
 
 
 def elements_of(message: Message) -> tuple[str, list[bytes]]:

@@ -23,6 +23,7 @@ from urlward.engine.dates import time_text
 from urlward.engine.digest import Key
 from urlward.engine.errors import ArtifactError, EntryError, UrlError, UrlwardError
 from urlward.engine.grammar import parse_line
+from urlward.engine.readings import target_readings
 from urlward.engine.url import (
     DEFAULT_PORTS,
     CanonicalUrl,
@@ -32,7 +33,6 @@ from urlward.engine.url import (
     request_parameters,
     split_authority,
     split_url,
-    target_readings,
 )
 from urlward.policy.reasons import names, reason_of
 from urlward.state.audit import append_in_lock

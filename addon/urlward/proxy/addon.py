@@ -37,7 +37,7 @@ from urlward.feeds.setup import (
     make_keeper,
     make_neighbours,
     make_policy,
-    tell_of_categories,
+    tell_of_rules,
 )
 from urlward.lasting import lasting
 from urlward.lists.run_folder import inherited
@@ -276,7 +276,7 @@ class Urlward:
             if self.keeper is not None and (blocked := listed_objections(config, self.keeper, self.policy)):
                 raise config.refused(blocked)
             if self.keeper is not None and of_lists:
-                tell_of_categories(config, self.keeper)
+                tell_of_rules(config, self.keeper)
             self._take_records(config)
             if config.fleet is not None and self.fleet is None:
                 self._share(config.fleet, config)

@@ -17,13 +17,16 @@ from urlward.plan import Address
 from urlward.proxy.acceptor import Acceptor, Transports
 from urlward.proxy.addon import Urlward, speaks
 from urlward.proxy.listeners import make_transparent
-from urlward.proxy.mitm import Listen, datagrams, listen_by, original_destination, streams
+from urlward.proxy.mitm import Listen, bound_streams, datagrams, listen_by, original_destination, streams
 from urlward.proxy.poller import Share
 from urlward.proxy.session import Mode, Session, SessionClient
 from urlward.proxy.workers import Worker, is_first
 
 MOST_WAITING = 1024
 """Connections of a client network that are kept until it has its turn; those beyond are closed."""
+
+MOST_IN_TUNNEL = 1024
+"""Connections of a WireGuard client at a time."""
 
 logger = logging.getLogger("urlward")
 
@@ -117,6 +120,8 @@ def listen_in_front(addon: Urlward, worker: Worker) -> None:
     def front(original: Listen) -> Listen:
         async def listen(instance: Any, host: str, port: int) -> list[Any]:
             mode = instance.mode
+            if isinstance(mode, mode_specs.WireGuardMode) and is_first():
+                bound_streams(instance, MOST_IN_TUNNEL)
             steering = ctx.master.addons.get("steering") if isinstance(mode, mode_specs.DnsMode) else None
             if steering is not None:
                 servers = [await steering.listen(worker, host, port)]

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import re
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -57,6 +58,7 @@ from mitmproxy.proxy.mode_servers import AsyncioServerInstance
 from mitmproxy.proxy.server import ConnectionHandler
 
 from urlward.proxy.names import is_host
+from urlward.records.privacy import network_of
 
 type Listen = Callable[[Any, str, int], Awaitable[list[Any]]]
 """Listens for one of mitmproxy's servers, at a host and port; gives what is closed in the end."""
@@ -152,6 +154,28 @@ def streams(instance: Any) -> asyncio.StreamReaderProtocol:
     """asyncio streams for a connection that mitmproxy carries, as `asyncio.start_server` makes them."""
     loop = asyncio.get_running_loop()
     return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), instance.handle_stream, loop=loop)
+
+
+def bound_streams(instance: Any, most: int) -> None:
+    """Have a server close the connections of a client network beyond so many at a time: to mitmproxy each
+    datagram from another port is one, of 50 KB, which it keeps for 20 s."""
+    handle, under_way = instance.handle_stream, Counter[str]()
+
+    async def handle_stream(reader: Any, writer: Any = None) -> None:
+        stream = reader if writer is None else writer
+        network = network_of(stream.get_extra_info("peername")[0])
+        if under_way[network] >= most:
+            stream.close()
+            return
+        under_way[network] += 1
+        try:
+            await handle(reader, writer)
+        finally:
+            under_way[network] -= 1
+            if not under_way[network]:
+                del under_way[network]
+
+    instance.handle_stream = handle_stream
 
 
 async def datagrams(instance: Any, host: str, port: int) -> Any:

@@ -154,7 +154,7 @@ def service_of(config: Config, path: Path | None, options: Mapping[str, Any]) ->
     """
     if path is None or not (config.feed or config.records is not None):
         return None
-    asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format")}
+    asked = {name: options[name] for name in ("key", "admin", "trust", "max_errors", "format", "monitor")}
     asked["list"] = [str(Path(each).absolute()) for each in options["list"]]
     timeout = PATIENCE * config.hung_after()
     return Service({"config": str(path), **asked}, timeout, config.text.decode("latin-1"))

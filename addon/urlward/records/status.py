@@ -20,8 +20,9 @@ from urlward.records.metrics import OTHER, SETTLED, ListFacts, RulesFacts
 REPORT_WITHIN = 5.0
 """Seconds in which each worker has to report."""
 
-_SERVES = ("ok", "failed")
-"""States of a feed whose list is good enough to filter by; one without a list gives an alarm, or waits."""
+_SERVES = ("ok", "failed", "paused", "held")
+"""States of a feed whose list is good enough to filter by; one without a list gives an alarm, or waits, or no
+worker has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,12 @@ def readiness_of(exposition: Exposition) -> Health:
 
 
 def status_of(
-    exposition: Exposition, *, node: str = "", now: float | None = None, changed: str = ""
+    exposition: Exposition,
+    *,
+    node: str = "",
+    now: float | None = None,
+    changed: str = "",
+    monitors: bool = False,
 ) -> dict[str, Any]:
     """Status that the recorder answers to ``{"ask": "status"}``; times as RFC 3339 has them, None for never.
 
@@ -141,6 +147,7 @@ def status_of(
         node: the machine's name.
         now: seconds since 1970-01-01 UTC, if not the time.
         changed: words where the configuration's files say other things than what is in force.
+        monitors: whether nothing is blocked, and what would be is told.
     """
     now = time.time() if now is None else now
     silence, recorder = exposition.silence(), exposition.recorder()
@@ -155,6 +162,7 @@ def status_of(
         "node": node,
         "time": time_or_none(now),
         "configuration": changed,
+        "monitor": monitors,
         "workers": {
             "expected": exposition.expected,
             "reporting": sum(seconds <= REPORT_WITHIN for seconds in silence.values()),

@@ -4,19 +4,23 @@ files that were set aside, and files that nobody has written to their end."""
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+from urlward.config import SYSTEM, Config
 from urlward.config.records import ASSIGNMENTS, RecordsTable, StoreTable
 from urlward.engine.errors import UrlwardError
+from urlward.objections.objections import FILE as OBJECTIONS
 from urlward.objections.objections import purge_objections, read_objections
+from urlward.policy.own import own_entries
 from urlward.records.event import PERSONAL
 from urlward.records.jsonl_store import numbered
 from urlward.records.outbox import Outbox
 from urlward.records.retention import KeepingStores, days_of, held_by_all
 from urlward.records.store import StoreError
 from urlward.service.mend import folders_of
-from urlward.state.folder import DAMAGED_DAYS, forget_damaged, forget_unfinished
+from urlward.state.folder import DAMAGED_DAYS, forget_damaged, forget_unfinished, state_folder
+from urlward.units import counted
 
 _DAY_MS = 86_400_000
 
@@ -79,7 +83,9 @@ def without_end(records: RecordsTable, state: Path) -> list[UrlwardError]:
             f"{path}: no store any more, so that nothing in it is ever deleted: "
             "delete it, or configure it again"
         )
-        for path in _left_behind(records, state)
+        for path in _left_behind(
+            (*records.store, records.assignments or StoreTable(kind="sqlite", path=ASSIGNMENTS)), state
+        )
     ]
     if records.days.blocks is not None:
         return errors
@@ -103,6 +109,27 @@ def without_end(records: RecordsTable, state: Path) -> list[UrlwardError]:
     return errors
 
 
+def unheeded(config: Config) -> list[str]:
+    """What a filter's state folder has from a time with other tables in the configuration, and that neither
+    filters nor is ever deleted now. Only of a folder that is surely this filter's: another's, with a
+    configuration elsewhere, may have the default one.
+    """
+    if config.records is not None or not (config.state or config.file == SYSTEM):
+        return []
+    state = state_folder(config.state)
+    told = []
+    with suppress(UrlwardError):  # who may not read it is told by the start itself
+        if not config.keeps_state and (own := len(own_entries(state))):
+            told.append(f"{state}/own.json: {counted(own, 'own entry')}, not in force without `state`")
+        kept = [*_left_behind((), state)]
+        kept += [state / OBJECTIONS] * bool(read_objections(state))
+        told += [
+            f"{path}: records of persons, which nothing deletes without [records]: delete it, or let it end"
+            for path in kept
+        ]
+    return told
+
+
 def _endless(where: str, count: int, what: str) -> StoreError:
     return StoreError(
         f"{where}: {count} {what} from before, which nothing ever deletes: "
@@ -110,9 +137,8 @@ def _endless(where: str, count: int, what: str) -> StoreError:
     )
 
 
-def _left_behind(records: RecordsTable, state: Path) -> Iterator[Path]:
-    """Files with records where stores are that have no ``path``, and that no store is configured to have."""
-    tables = [*records.store, records.assignments or StoreTable(kind="sqlite", path=ASSIGNMENTS)]
+def _left_behind(tables: Collection[StoreTable], state: Path) -> Iterator[Path]:
+    """Files with records where stores are that have no ``path``, and that none of those configured has."""
     used = {os.path.realpath(state / table.file) for table in tables if table.file}
     for table in (StoreTable(kind="sqlite"), StoreTable(kind="sqlite", path=ASSIGNMENTS)):
         path = state / table.file

@@ -118,6 +118,7 @@ class Services:
                 "status": lambda: status_of(
                     self._measures,
                     node=self._records.node,
+                    monitors=config.monitor,
                     changed="" if config.sources is None else config.sources.changed,
                 ),
                 "metrics": lambda: {"text": self._measures.render().decode()},

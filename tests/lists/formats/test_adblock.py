@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.support import examples, matcher
 from lists.formats.support import DATA, lines, read, refused
-from urlward.engine.url import target_readings
+from urlward.engine.readings import target_readings
 from urlward.lists.formats.adblock import read as read_rules
 from urlward.lists.formats.format import DEFAULTS, Found
 
