@@ -549,6 +549,18 @@ def test_what_had_ended_is_not_held_by_a_log_that_tells_it_again(
     assert told(store, 400) == ("none", [])
 
 
+def test_what_begins_again_within_a_second_is_not_told_again_where_a_log_goes_on(
+    sqlite_store: AssignmentStore, tmp_path: Path
+) -> None:
+    log = Log(sqlite_store, tmp_path / "log")
+    events = [block(50, "anna", "alloc"), block(50, "anna", "release"), block(50, "anna", "alloc")]
+    log.write(*events[:2])
+    log.read(60)
+    log.write(*events[2:], block(900, "berta", "alloc", B))
+    log.read(1000)
+    assert told(sqlite_store, 500) == ("one", ["anna"])
+
+
 def test_another_log_beside_does_not_follow_the_one_that_is_read(
     sqlite_store: AssignmentStore, tmp_path: Path
 ) -> None:

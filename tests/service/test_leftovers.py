@@ -226,6 +226,7 @@ def test_what_stays_where_nothing_is_recorded_any_more(
     found = unheeded(Config(state=str(tmp_path)))
     assert all(line.startswith(start) for line, start in zip(found, told, strict=True))
     assert unheeded(Config(state=str(tmp_path), records=RECORDS)) == []
+    assert unheeded(Config(state=str(tmp_path / ("x" * 300)))) == [], "what cannot be looked at"
     file.write_text('state = "."\n')
     with pytest.raises(UrlwardError, match=r"nothing is recorded; .*records\.db: records of persons"):
         run_command(add_records_commands, "records", "status", "--config", file)

@@ -116,6 +116,8 @@ class Merger:
         """Ends of what has begun as is said of a batch, and is known not to be held any more."""
         self.told_until = 0
         """Up to when what was read before tells, in ms: what is said of a time before may be told again."""
+        self.goes_on = 0
+        """Up to when what was read of the same log before tells, in ms: more of that second may follow."""
         self.late_until = 0
         """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
         the next log was read before."""
@@ -200,7 +202,13 @@ class Merger:
     def _look_back(self, sightings: Iterable[Sighting]) -> None:
         """Look up what an earlier import has ended: what is said to be held again, such as in another
         collector's log, and what another's beginning has ended, and whose own end is read now."""
-        self._again = self._store.ended(self._source, set(self._told_again(sightings)))
+        ended = self._store.ended(self._source, set(self._told_again(sightings)))
+        # What has no name may be over, and begin anew, within a second that the log is in the middle of.
+        self._again = {
+            one: end
+            for one, end in ended.items()
+            if one[2] or end > _after(one[3], 0) or one[3] != self.goes_on
+        }
         begun: set[tuple[Key, str, str] | str] = set()
         ends: dict[tuple[Key, str, str], int] = {}
         stops: dict[str, int] = {}
@@ -956,6 +964,7 @@ class FileReader:
             self._merger.gaps = self._store.gaps(self._source.id)
             if self._position is not None:
                 self._span = self._position.first, self._position.last
+                self._merger.goes_on = self._position.last
         self._renewed = self._position.read if self._position else 0
         offset = self._position.offset if self._position else 0
         if not self.result.rows:

@@ -116,9 +116,9 @@ def unheeded(config: Config) -> list[str]:
     """
     if config.records is not None or not (config.state or config.file == SYSTEM):
         return []
-    state = state_folder(config.state)
-    told = []
-    with suppress(UrlwardError):  # who may not read it is told by the start itself
+    told: list[str] = []
+    with suppress(UrlwardError, OSError):  # who may not read it is told by the start itself
+        state = state_folder(config.state)
         if not config.keeps_state and (own := len(own_entries(state))):
             told.append(f"{state}/own.json: {counted(own, 'own entry')}, not in force without `state`")
         kept = [*_left_behind((), state)]
