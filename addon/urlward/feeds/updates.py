@@ -236,8 +236,6 @@ class Updates:
             UrlwardError: it is not; what the state folder has no room for leaves the one of before.
         """
         assert self.watch is not None
-        if not first and not self.watch.answers(PATIENCE):
-            return  # what the other workers have is in force; it is looked at in the thread from here on
         self.watch.acted()
         try:
             outcome = self.feed.refresh(first=first, progress=progress)
