@@ -469,8 +469,7 @@ def test_a_reload_that_would_not_work_changes_nothing(
 )
 def test_a_plan_of_another_version(data: bytes, plan: Plan | None, refused: str) -> None:
     """A reload starts workers of the code as it is now, the supervisor is of before."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
+    ours, theirs = child.channel()
     with subprocess.Popen([sys.executable, "-c", ""]) as process, theirs:
         made = Child("worker 0", lambda: made, process, ours, 0)
         fd = memfd.new()
