@@ -19,10 +19,8 @@ _README = Path(__file__).parents[1] / "README.md"
 
 def main() -> int:
     parser = ArgumentParser(prog="python -m benchmarks.engine", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small lists, as a smoke test")
-    parser.add_argument(
-        "--output", type=Path, default=_RESULTS, help="directory for engine.json and engine.svg"
-    )
+    parser.add_argument("--quick", action="store_true", help="a smoke test; writes nothing without --output")
+    parser.add_argument("--output", type=Path, help="directory for engine.json and engine.svg")
     parser.add_argument("--engines", default=",".join(ENTRANTS), help="some of them, with commas between")
     parser.add_argument("--sizes", help="entries of each list, ascending, with commas between")
     parser.add_argument("--rounds", type=int, help="turns that each engine takes")
@@ -31,12 +29,13 @@ def main() -> int:
         "--check", action="store_true", help="with --report: only say whether the table differs"
     )
     arguments = parser.parse_args()
-    path = arguments.output / "engine.json"
+    output = arguments.output or _RESULTS
+    path = output / "engine.json"
     if arguments.report:
         result = json.loads(path.read_text())
         if arguments.check:
             return int(differs(_README, result))
-        plot(result, arguments.output / "engine.svg")
+        plot(result, output / "engine.svg")
         rewrite(_README, result)
         return 0
     plan = QUICK if arguments.quick else FULL
@@ -51,9 +50,10 @@ def main() -> int:
         arguments.engines.split(","),
         lambda text: print(f"{time.monotonic() - begun:6.1f} s  {text}", file=sys.stderr),
     )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_json(result))
-    plot(result, arguments.output / "engine.svg")
+    if arguments.output or not arguments.quick:
+        output.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_json(result))
+        plot(result, output / "engine.svg")
     for goal in result["goals"]:
         mark = {True: "met", False: "MISSED", None: "-"}[goal["passed"]]
         print(f"{mark:7} {goal['goal']}: {goal['value']} {goal['unit']}, limit {goal['limit']}")

@@ -62,8 +62,7 @@ def read() -> Figures:
         row["case"]: row["figures"]["per_cpu_s"] for row in proxy["results"] if row["proxy"] == "urlward"
     }
     packets = [row["a packet"] for row in gateway["routing"]["rounds"]]
-    sizes = {row["workers"]: row["after"]["total_pss"] for row in workers["rows"] if row["shared"]}
-    sizes[1] = next(row["after"]["total_pss"] for row in workers["rows"] if row["workers"] == 1)
+    sizes = {row["workers"]: row["after"]["total_pss"] for row in workers["rows"]}
     rows = sum(assignments["sqlite"][kind]["rows"] for kind in ("intervals", "leases"))
     return Figures(
         packet_s=median(row["urlward"] - row["plain"] for row in packets) / 1e9,

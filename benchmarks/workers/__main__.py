@@ -56,19 +56,17 @@ def run(folder: Path, entries: int) -> dict[str, Any]:
     del lines
     result["artifact_bytes"] = artifacts[0].stat().st_size
     for workers in (1, 2, 4):
-        # One process has nobody to share with.
-        for shared in (True, False) if workers > 1 else (False,):
-            print(f"{workers} workers, {'shared' if shared else 'private'}", file=sys.stderr)
-            path = folder / "list"
-            path.write_bytes(artifacts[0].read_bytes())
-            with running(path, key, workers, shared=shared) as proxy:
-                row: dict[str, Any] = {"workers": workers, "shared": shared, "start": proxy.memory()}
-                row["artifact"] = [proxy.reload(path, artifacts[n % 2]) for n in (1, 2, 3)]
-                row["source"] = [proxy.reload(path, sources[0])]
-                row["artifact"] += [proxy.reload(path, artifacts[1])]
-                time.sleep(_SETTLED)
-                row["after"] = proxy.memory()
-            result["rows"].append(row)
+        print(f"{workers} workers", file=sys.stderr)
+        path = folder / "list"
+        path.write_bytes(artifacts[0].read_bytes())
+        with running(path, key, workers) as proxy:
+            row: dict[str, Any] = {"workers": workers, "start": proxy.memory()}
+            row["artifact"] = [proxy.reload(path, artifacts[n % 2]) for n in (1, 2, 3)]
+            row["source"] = [proxy.reload(path, sources[0])]
+            row["artifact"] += [proxy.reload(path, artifacts[1])]
+            time.sleep(_SETTLED)
+            row["after"] = proxy.memory()
+        result["rows"].append(row)
     return result
 
 

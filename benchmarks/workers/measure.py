@@ -1,6 +1,5 @@
 """Runs one filter, changes its list, and reads its processes' memory from ``/proc``."""
 
-import os
 import re
 import signal
 import socket
@@ -114,18 +113,14 @@ class _Peak:
 
 
 @contextmanager
-def running(path: Path, key: Path, workers: int, *, shared: bool) -> Iterator[Running]:
+def running(path: Path, key: Path, workers: int) -> Iterator[Running]:
     """Run a filter over a list until the end of the context."""
-    environment = dict(os.environ)
-    if not shared:
-        environment["URLWARD_PRIVATE"] = "1"
     process = subprocess.Popen(
         [
             sys.executable, "-m", "urlward", "run", "--list", str(path), "--key", str(key),
             "--workers", str(workers), "--listen", f"127.0.0.1:{_free_port()}",
             "--confdir", str(path.parent / "confdir"),
         ],
-        env=environment,
         stdout=subprocess.PIPE,
         text=True,
     )  # fmt: skip

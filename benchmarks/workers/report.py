@@ -30,35 +30,24 @@ def report(result: dict[str, Any]) -> str:
         f"{result['entries']:,} entries, an artifact of {_mb(result['artifact_bytes'])} MB; load of the "
         f"machine when the run began: {machine['load']}.",
         "",
-        "| workers | lists | all MB | private MB a worker | after reloads: all MB | private MB a worker "
+        "| workers | all MB | private MB a worker | after reloads: all MB | private MB a worker "
         "| artifact in force in all, s | source in force in all, s | highest during that, MB |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
         start, after = row["start"], row["after"]
         lines.append(
-            f"| {row['workers']} | {'shared' if row['shared'] else 'of its own'} "
+            f"| {row['workers']} "
             f"| {_mb(start['total_pss'])} | {_mb(mean(start['worker_private']))} "
             f"| {_mb(after['total_pss'])} | {_mb(mean(after['worker_private']))} "
             f"| {median(r['in_force_s'] for r in row['artifact']):.1f} "
             f"| {median(r['in_force_s'] for r in row['source']):.1f} "
             f"| {_mb(max(r['peak_pss'] for r in row['source']))} |"
         )
-    more = {shared: _each_more(result["rows"], shared=shared) for shared in (True, False)}
-    lines += [
-        "",
-        f"Each further worker takes {_mb(more[True])} MB, and would take {_mb(more[False])} MB with lists of "
-        "its own.",
-    ]
+    first, last = result["rows"][0], result["rows"][-1]
+    more = (last["start"]["total_pss"] - first["start"]["total_pss"]) / (last["workers"] - first["workers"])
+    lines += ["", f"Each further worker takes {_mb(more)} MB."]
     return "\n".join([*lines, "", ""])
-
-
-def _each_more(rows: list[dict[str, Any]], *, shared: bool) -> float:
-    """Bytes that the total grows by for a worker more, between two workers and the most."""
-    several = [row for row in rows if row["shared"] == shared and row["workers"] > 1]
-    first, last = several[0], several[-1]
-    grown = last["start"]["total_pss"] - first["start"]["total_pss"]
-    return grown / (last["workers"] - first["workers"]) if last is not first else 0.0
 
 
 def _mb(value: float) -> str:

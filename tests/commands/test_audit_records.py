@@ -32,8 +32,9 @@ def state(tmp_path: Path) -> Path:
 
 def test_verify(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", "--state", state) == 0
-    first, head = capsys.readouterr().out.splitlines()
+    first, head, compared = capsys.readouterr().out.splitlines()
     assert first == f"{state / FILE}: 2 lines, the chain holds"
+    assert compared.startswith("compared with no copy, ")
     known = head.removeprefix("last hash ")
     append(state, "", "expired", NOW)
     assert run("verify", "--state", state, "--known", known, "--json") == 0
@@ -112,7 +113,9 @@ def test_copies_in_databases(
     opened.write([*told, event(9, "audit", {"line": 7, "hash": "0", "time": "2025"}, node="another")])
     opened.close()
     assert run("verify", "--config", config) == 0
-    assert "agrees with 2 copies in databases" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "agrees with 2 copies in databases" in told
+    assert "compared with no copy" not in told
     for name in (FILE, HEAD):
         (state / name).unlink()
     append(state, "anna", "allowed", NOW)

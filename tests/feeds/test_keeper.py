@@ -1055,27 +1055,6 @@ async def test_a_list_on_a_file_system_that_hangs_keeps_nothing_from_going_on(
         await until(lambda: blocks(kept.matcher, "http://d.example/"), "the list that is there again")
 
 
-def test_a_worker_that_is_replaced_waits_for_no_file_system_that_hangs(
-    path: Path, run: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Keeper([path], Key(SECRET), run=run).load()
-    back = threading.Event()
-
-    def hanging(_: Path) -> path_watch.Content:
-        assert threading.current_thread() is not threading.main_thread()
-        back.wait()
-        return ()
-
-    monkeypatch.setattr(path_watch, "_look", hanging)
-    monkeypatch.setattr(updates, "PATIENCE", 0.0)
-    kept = Keeper([path], Key(SECRET), run=run)
-    try:
-        kept.load()
-    finally:
-        back.set()
-    assert blocks(kept.matcher, "http://a.example/")
-
-
 def stored(state: Path) -> list[Path]:
     """The artifacts of the operator's own lists in a state folder."""
     return sorted((state / "lists").glob("*.ward"))

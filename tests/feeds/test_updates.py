@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ from urlward.feeds import updates
 from urlward.feeds.feed import Feed
 from urlward.feeds.refresh import refresh
 from urlward.feeds.store import FeedStore
-from urlward.feeds.updates import Feeds, Slots
+from urlward.feeds.updates import Feeds, Slots, Updates
+from urlward.state import path_watch
 
 
 class Running(Companion):
@@ -98,6 +100,29 @@ async def test_lists_in_a_folder_that_hangs_keep_those_of_others_from_nothing(tm
         async with slots.taken(at("other/a.txt")):
             assert not third.done()
         third.cancel()
+
+
+async def test_a_look_that_ends_after_its_refresh_was_given_up_takes_nothing_for_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(hosts(1))
+    made = Updates(Feed(FeedTable(name="feed", path=str(path)), Config(), tmp_path / "state"), Slots())
+    assert made.watch is not None
+    look, begun, back = path_watch._look, threading.Event(), threading.Event()
+
+    def hanging(looked_at: Path) -> path_watch.Content:
+        begun.set()
+        back.wait()
+        return look(looked_at)
+
+    monkeypatch.setattr(path_watch, "_look", hanging)
+    refresh = asyncio.create_task(made.refresh(lambda *_: pytest.fail("told")))
+    await until(begun.is_set, "the look that hangs")
+    refresh.cancel()
+    await asyncio.wait([refresh])
+    back.set()
+    assert not await made.watch.aside(made.watch.is_as_acted)
 
 
 def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None:

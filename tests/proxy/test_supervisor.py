@@ -380,6 +380,19 @@ def test_without_a_timeout_no_worker_is_ended() -> None:
         assert worker.lives
 
 
+def test_what_waits_for_a_disk_for_ever_keeps_no_supervisor_from_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "KILLED_WITHIN", 0.0)
+    with subprocess.Popen([sys.executable, "-c", HANGS]) as process:
+        waits = Child("worker 0", pytest.fail, process, None, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(process, "kill", lambda: None)
+            supervisor._end_all([waits], signal.SIGCONT, 0.0)
+        assert waits.lives
+        process.kill()
+
+
 def test_a_reload_gives_up_a_new_worker_that_hangs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -456,8 +469,7 @@ def test_a_reload_that_would_not_work_changes_nothing(
 )
 def test_a_plan_of_another_version(data: bytes, plan: Plan | None, refused: str) -> None:
     """A reload starts workers of the code as it is now, the supervisor is of before."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
+    ours, theirs = child.channel()
     with subprocess.Popen([sys.executable, "-c", ""]) as process, theirs:
         made = Child("worker 0", lambda: made, process, ours, 0)
         fd = memfd.new()
@@ -476,7 +488,7 @@ def test_rules_are_told_to_workers_that_leave_and_to_no_other_process() -> None:
     made = supervisor_of(WORKER)
     made._rules = RulesFacts
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        pairs = {name: child.channel() for name in ("worker 0", SERVICE)}
+        pairs = {name: socket.socketpair(type=socket.SOCK_SEQPACKET) for name in ("worker 0", SERVICE)}
         for name, (ours, _) in pairs.items():
             made._leaving.append(Child(name, lambda: made._leaving[0], process, ours, 0, ready=True))
         made._tell_of_rules()

@@ -396,7 +396,10 @@ def _verify(args: argparse.Namespace) -> int:
     copies, errors = _copies(config.records, state) if config.records is not None else ([], [])
     with progress_bar() as progress:
         report = verify(state, args.known or "", copies, progress)
-    print(json.dumps(_shown(report)) if args.json else "\n".join(report_words(state / FILE, report)))
+    words = report_words(state / FILE, report)
+    if report.holds and not (copies or errors or args.known):
+        words.append("compared with no copy, so a log that was put back with its head is not noticed")
+    print(json.dumps(_shown(report)) if args.json else "\n".join(words))
     for error in errors:
         print(f"urlward: not compared with: {error}", file=sys.stderr)
     return DONE if report.holds and not errors else WRONG

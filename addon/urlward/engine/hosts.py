@@ -12,6 +12,7 @@ everything else.
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from itertools import chain
@@ -102,7 +103,8 @@ Spared = Literal["", "root", "all"]
 """Rows of a place that do not block: none, the prefix that is all of its host, or all."""
 
 
-class ListedHost(NamedTuple):
+@dataclass(slots=True, eq=False)
+class ListedHost:
     """Host with pages, prefixes or parameters in a list, as its rows know it.
 
     Attributes:
@@ -128,7 +130,8 @@ class ListedHost(NamedTuple):
         return host_letters(self.list.key, labels_of(self.host))
 
 
-class HostState(NamedTuple):
+@dataclass(slots=True, eq=False)
+class HostState:
     """Cached result of a host lookup: all that the lists say of it without looking at a path."""
 
     rules: tuple[Rule, ...]

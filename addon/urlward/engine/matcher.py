@@ -340,13 +340,12 @@ class Matcher:
                 else self._may_float(head)
             ):
                 judging.anywhere = self._check_floating(path, judging)
-        rules, places, said, _ = state
-        found = [*judging.anywhere, *said]
-        if len(said) != len(rules):
-            for _, _, shape, verdict in rules:
+        found = [*judging.anywhere, *state.said]
+        if len(state.said) != len(state.rules):
+            for _, _, shape, verdict in state.rules:
                 if shape.port or shape.expires:
                     _judge(verdict, shape, judging, found)
-        for place in places:
+        for place in state.places:
             self._search_place(place, path, query, script, judging, False, found)
             if place.list.nocase:
                 self._check_nocase(place, path, query, script, judging, found)
@@ -606,12 +605,12 @@ class Matcher:
         found: list[Verdict],
     ) -> None:
         """Add the verdicts of pages, prefixes and parameters; with `nocase` the path is in lower case."""
-        li, _, host, _, groups, subdomains, spared = place
+        li, host, groups = place.list, place.host, place.groups
         if groups is None:
             groups = self._groups_on(place, path)
         judging.left -= len(path) // _COMPARED
         begin, matching = li.key.begin, li.table.matching
-        said = li.said if not (subdomains or spared or nocase) else _NOTHING
+        said = li.said if not (place.subdomains or place.spared or nocase) else _NOTHING
         page = b""
         params: Mapping[bytes, str] = {}
         for rows, among, (has_pages, prefixes, has_params) in groups:

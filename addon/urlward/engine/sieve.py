@@ -142,5 +142,5 @@ def _values(packed: bytes) -> KeysView[int] | None:
     count = len(packed) // 4
     if count > _MOST:
         return None
-    # A dictionary of as many takes half the memory of a set; out of a set, it makes no room for more.
-    return dict.fromkeys(set(struct.unpack(f"<{count}I", packed))).keys()
+    # A dictionary of as many takes half the memory of a set.
+    return dict.fromkeys(struct.unpack(f"<{count}I", packed)).keys()

@@ -236,8 +236,6 @@ class Updates:
             UrlwardError: it is not; what the state folder has no room for leaves the one of before.
         """
         assert self.watch is not None
-        if not first and not self.watch.answers(PATIENCE):
-            return  # what the other workers have is in force; it is looked at in the thread from here on
         self.watch.acted()
         try:
             outcome = self.feed.refresh(first=first, progress=progress)
@@ -332,15 +330,16 @@ class Updates:
     async def _refresh(self, told: Told) -> Outcome:
         feed, watch = self.feed, self.watch
         self._asked.clear()
-        if watch is not None:
-            await watch.aside(watch.acted)
-        self._began = time.monotonic()
         try:
+            if watch is not None:
+                await watch.aside(watch.acted)
+            self._began = time.monotonic()
             outcome = await asyncio.to_thread(feed.refresh, turns=self._slots.turns)
         except asyncio.CancelledError:
             feed.give_up()
             if watch is not None:
-                watch.acted_too_soon()  # whoever looks after it next has not read it
+                # Whoever looks after it next has not read it; behind a look that has not ended.
+                watch.aside(watch.acted_too_soon)
             raise
         except ChangingError:
             assert watch is not None

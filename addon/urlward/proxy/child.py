@@ -246,6 +246,13 @@ class Attention:
         self._looked = now
 
 
+def channel() -> tuple[socket.socket, socket.socket]:
+    """Socket pair between parent and child: the parent's end, which never blocks, and the child's."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    return ours, theirs
+
+
 @contextmanager
 def starting(text: str) -> Iterator[tuple[socket.socket, dict[str, str], list[int]]]:
     """Context in which a child is started: this end of its channel, its environment, and the descriptors that
@@ -257,8 +264,7 @@ def starting(text: str) -> Iterator[tuple[socket.socket, dict[str, str], list[in
         text: of the configuration in force, a character a byte, since its file may be broken, or half
             written, when the child takes another's place; where empty, the child reads its file, or has none.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
+    ours, theirs = channel()
     environment = {name: os.environ[name] for name in os.environ if name not in FOR_THE_MAIN_PROCESS}
     memory = []
     hold_requests()

@@ -565,11 +565,6 @@ class StreamLane(Connection):
         """Bytes that the other connection may read at once."""
         return max(self.http2.spare, _LEAST_READ)
 
-    @property
-    def pausing(self) -> bool:
-        """Whether reading is paused."""
-        return bool(self._paused)
-
     def deliver(self, data: bytes) -> None:
         """Pass received data to the session; the end of the message is not signalled."""
         exchange = self._exchange
@@ -837,7 +832,7 @@ class Multiplexed:
 
     def _passed(self, stream: Stream) -> None:
         """All that has come of a stream is passed on, unless its lane is to wait."""
-        if stream.lane is not None and not stream.lane.pausing and stream.unread:
+        if stream.lane is not None and not stream.lane._paused and stream.unread:
             self.took(stream)
 
     def _open_window(self) -> None:

@@ -321,7 +321,7 @@ class Passwords:
             await watch.aside(watch.acted)
             again = float("inf")
             try:
-                users = await asyncio.to_thread(self._file.read)
+                users = await watch.aside(self._file.read)
             except UrlwardError as e:
                 gone = isinstance(e.__cause__, FileNotFoundError)
                 self._unusable(f"{self._file.path} is gone" if gone else str(e))

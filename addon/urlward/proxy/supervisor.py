@@ -65,6 +65,9 @@ if TYPE_CHECKING:
 STOP_WITHIN = 12.0
 """Seconds that workers have to end."""
 
+KILLED_WITHIN = 2.0
+"""Seconds that a process has to be gone once it is killed."""
+
 MOST_SOCKETS = 64
 """Sockets in a message."""
 
@@ -522,4 +525,6 @@ def _end_all(children: Collection[Child], number: int, within: float) -> None:
             child.process.wait(max(end - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
             child.process.kill()
-            child.process.wait()
+            # One that waits for a disk ends when that has answered, which may be never.
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(KILLED_WITHIN)

@@ -49,14 +49,6 @@ class PathWatch:
         and a folder have 10,000 files. What is in one folder has one thread, which hangs by itself."""
         return asyncio.get_running_loop().run_in_executor(self._thread, look)
 
-    def answers(self, within: float) -> bool:
-        """Whether the path's file system answers within so many seconds."""
-        try:
-            self._thread.submit(_look, self._path).result(within)
-        except TimeoutError:
-            return False
-        return True
-
     def changed(self, now: float | None = None) -> bool:
         """Whether there is a change to read: it was the same at the last look, or never is for `UNSETTLED`
         seconds, and nobody is writing.
