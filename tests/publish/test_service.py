@@ -147,6 +147,9 @@ def test_it_says_how_it_is(
             return [(row["name"], row["entries"], row["held"]) for row in rows]
 
         wait_for(lambda: listed() == [("phish", 201, None)], "what has changed meanwhile")
+        config.write_text(config.read_text() + "[proxy]\n")
+        assert status(config) == 1
+        assert "is not in force: restart the publisher" in capsys.readouterr().out
         process.terminate()
         assert process.wait(60) == 0
     lines = [json.loads(line) for line in (tmp_path / "publisher/audit.jsonl").read_text().splitlines()]

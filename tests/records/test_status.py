@@ -75,7 +75,7 @@ def test_a_configuration_that_is_not_in_force_is_not_all_well(tmp_path: Path) ->
     read = read_sources(file)
 
     def changed() -> str:
-        found = status_of(made(tmp_path, RecorderState()), now=NOW, changed=read.changed)
+        found = status_of(made(tmp_path, RecorderState()), now=NOW, changed=read.changed("reload it"))
         said = [line for line in lines(found) if line.startswith("configuration: ")]
         assert found["ok"] is (not said)
         return "".join(said)

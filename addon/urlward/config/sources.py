@@ -72,19 +72,19 @@ class Sources:
         """All files' texts as one, for `in_force`."""
         return json.dumps([None if d is None else d.decode("latin-1") for _, d in self.files]).encode()
 
-    @property
-    def changed(self) -> str:
-        """Words where the files say other things now than what was read; empty where they do not."""
+    def changed(self, remedy: str) -> str:
+        """Words where the files say other things now than what was read; empty where they do not.
+
+        Args:
+            remedy: how what they say now comes into force.
+        """
         try:
             now = read_sources(self.path)
         except ConfigError as e:
             return f"{e}: what it said before is in force"
         if now.files == self.files or now.merged == self.merged:
             return ""
-        return (
-            f"{self.path}: what it says now is not in force: reload the filter "
-            "(systemctl reload urlward), or restart it where its log says so"
-        )
+        return f"{self.path}: what it says now is not in force: {remedy}"
 
     def place(self, key: str) -> tuple[int, str]:
         """Number of the file that has a key of the whole, and the key in that file."""

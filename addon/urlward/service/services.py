@@ -62,6 +62,10 @@ HOUR = 3_600.0
 GUESSES = HOUR
 """Seconds for which wrong guesses of the dashboard's tokens are shared with other nodes."""
 
+_FILTER_READS = "reload the filter (systemctl reload urlward), or restart it where its log says so"
+_PUBLISHER_READS = "restart the publisher (systemctl restart urlward-publish)"
+"""How each comes to go by what its configuration's files say."""
+
 type Beside = Callable[[], Awaitable[None]]
 
 
@@ -109,6 +113,7 @@ class Services:
         )  # fmt: skip
         self._nodes: FleetNodes | None = None
         self._attempts = WrongGuesses()
+        remedy = _FILTER_READS if publisher is None else _PUBLISHER_READS
         self.recorder = Recorder(
             config.records,
             state,
@@ -119,7 +124,7 @@ class Services:
                     self._measures,
                     node=self._records.node,
                     monitors=config.monitor,
-                    changed="" if config.sources is None else config.sources.changed,
+                    changed="" if config.sources is None else config.sources.changed(remedy),
                 ),
                 "metrics": lambda: {"text": self._measures.render().decode()},
                 "inside": inside,
