@@ -1,5 +1,6 @@
 """From a configuration to lists in force."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,11 @@ import pytest
 from lists.support import OTHER_SECRET, SECRET, artifact, blocks, key_file
 from urlward.config import ConfigError, read_config
 from urlward.engine.errors import UrlwardError
+from urlward.feeds import keeper, setup
 from urlward.feeds.setup import make_keeper, make_policy
+from urlward.lists import build
+from urlward.lists.run_folder import RunFolder
+from urlward.state import path_watch
 from urlward.state.folder import local_key
 from urlward.state.keys import read_key
 
@@ -28,6 +33,32 @@ def test_files_alone_need_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     kept.load()
     assert blocks(kept.matcher, "http://a.example/")
     assert not (tmp_path / "home").exists()
+
+
+def test_a_worker_that_begins_waits_for_no_file_system_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = tmp_path / "list.txt", tmp_path / "other.txt"
+    source.write_text("a.example\n")
+    other.write_text("b.example\n")
+    run, config, back = RunFolder(), read_config(configured(tmp_path, "")), threading.Event()
+    for module in (build, keeper, setup):
+        monkeypatch.setattr(module, "inherited", lambda: run)
+    make_keeper([source], config).load()
+    for path in (source, other):
+        path.unlink()
+        path.mkdir()  # a look at one would be told
+    monkeypatch.setattr(setup, "PATIENCE", 0.0)
+    monkeypatch.setattr(path_watch, "_look", lambda _: back.wait())
+    try:
+        kept = make_keeper([source], config)
+        kept.load()
+        with pytest.raises(UrlwardError) as error:
+            make_keeper([source, other], config).load()
+    finally:
+        back.set()
+    assert blocks(kept.matcher, "http://a.example/")
+    assert str(error.value) == f"{other}: its file system does not answer"
 
 
 def test_feeds_are_kept_under_the_local_key(tmp_path: Path) -> None:

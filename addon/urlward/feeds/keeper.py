@@ -79,6 +79,7 @@ class ListFile:
         optional: whether it need not be there, so that its absence is nothing to say.
         state: the state folder in which a stored artifact that is no good is set aside, so that it is fetched
             anew; None where it stays, since who reads it is not the filter.
+        silent: whether its file system does not answer, so that it is not looked at for the start.
     """
 
     path: Path
@@ -90,6 +91,7 @@ class ListFile:
     key_files: tuple[Path, ...] = ()
     optional: bool = False
     state: Path | None = None
+    silent: bool = False
 
     def key(self, named: bytes) -> Key | None:
         """Find the key of an id; None where it is not there."""
@@ -359,7 +361,9 @@ class Keeper:
         kept = Kept(file, Watch(feed.store.path), named)
         first = self._run.last(feed.store.path) is None
         try:
-            if first or self._follows:
+            if first and file.silent:
+                raise SourceError(f"{file.path}: its file system does not answer")
+            if (first or self._follows) and not file.silent:
                 named.refresh_at_start(first=first, progress=progress)
             self._take(kept)
         except UrlwardError as e:

@@ -20,6 +20,7 @@ from urlward.feeds.store import FeedStore
 from urlward.lists.allows import TemporaryAllows
 from urlward.lists.build import compile_sources, find_key
 from urlward.lists.formats import AUTO, DEFAULTS, format_named
+from urlward.lists.run_folder import inherited
 from urlward.lists.source import NO_FOLDER, ErrorBudget, SourceError, read_budget
 from urlward.lists.trust import read_trust
 from urlward.policy.neighbours import Neighbours
@@ -28,6 +29,7 @@ from urlward.policy.policy import Policy
 from urlward.samples import PROTECTED
 from urlward.state.folder import KEY_FILE, local_key, state_folder
 from urlward.state.keys import read_key
+from urlward.state.path_watch import PATIENCE, silent
 
 logger = logging.getLogger("urlward.lists")
 
@@ -62,7 +64,11 @@ def make_keeper(
         UrlwardError: a key, a folder or a protecting list cannot be used.
     """
     format_named(format, DEFAULTS)
-    for path in paths:
+    run = inherited()
+    # Where workers have what is in force, another is not to wait for a file system that hangs.
+    hang = silent(paths, PATIENCE) if run is not None and run.has_any else set[Path]()
+    answering = [path for path in paths if path not in hang]
+    for path in answering:
         if path.is_dir():
             raise SourceError(f"{path}: {NO_FOLDER}")
     state = state_folder(config.state) if config.keeps_state else None
@@ -70,9 +76,9 @@ def make_keeper(
     if state is not None and not writes:
         with suppress(KeyFileError):  # where it is missing or damaged, a start makes or mends it
             local = read_key(state / KEY_FILE)
-    key = find_key(key_file, paths, local)
+    key = find_key(key_file, answering, local)
     read_trust(trust)  # so that what is wrong with it is said of it
-    files = [ListFile(path, trust=tuple(map(str, trust))) for path in paths]
+    files = [ListFile(path, trust=tuple(map(str, trust)), silent=path in hang) for path in paths]
     published = None if config.publish is None else config.publish.key
     for feed in config.feed:
         assert state is not None

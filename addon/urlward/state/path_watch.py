@@ -3,8 +3,8 @@
 import asyncio
 import os
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -93,6 +93,13 @@ class PathWatch:
     def is_as_acted(self) -> bool:
         """Whether it is as it was when it was last read."""
         return _look(self._path) == self._acted
+
+
+def silent(paths: Iterable[Path], within: float) -> set[Path]:
+    """Those of some paths whose file systems do not answer within so many seconds."""
+    watches = {path: PathWatch(path) for path in paths}
+    looks = {watch._thread.submit(_look, path): path for path, watch in watches.items()}
+    return {looks[look] for look in wait(looks, within).not_done}
 
 
 def _look(path: Path) -> Content:
