@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from ipaddress import ip_address, ip_network
 
-from urlward.engine.url import canonical_host, canonical_path, canonical_query, query_parameters
+from urlward.engine.url import canonical_host, canonical_query, path_asked_for, query_parameters
 
 SUFFIXES = ("co.test", "test", "example")
 DAY = 86_400
@@ -152,7 +152,7 @@ def cuts(target: str) -> Iterator[tuple[str, str]]:
 def check(rules: list[Rule], host: str, target: str, ports: tuple[int, ...], now: float) -> set[Rule]:
     host, verdicts = canonical_host(host), list[set[Rule]]()
     for raw_path, query in dict.fromkeys(cuts(target)):
-        path, params = canonical_path(raw_path), query_parameters(canonical_query(query))
+        path, params = path_asked_for(raw_path), query_parameters(canonical_query(query))
         found = deciding([r for r in rules if r.in_force(ports, now) and r.matches(host, path, params)])
         if any(not rule.allow for rule in found):
             return found

@@ -56,6 +56,10 @@ def entry(line: str) -> Entry:
         ("http://www.example.test/dir/*", Entry(Kind.PREFIX, "example.test", "/dir/")),
         ("http://example.test/*", Entry(Kind.PREFIX, "example.test", "/")),
         ("http://example.test/a/./b//*", Entry(Kind.PREFIX, "example.test", "/a/b/")),
+        # As all clients have it, which take dots out before they would unescape anything.
+        ("http://example.test/a%2Fb/../c", Entry(Kind.PAGE, "example.test", "/c")),
+        ("http://example.test/a/x%255Cb/%2E%2e/c?", Entry(Kind.PAGE, "example.test", "/a/c")),
+        ("http://example.test/a%5Cb/../*", Entry(Kind.PREFIX, "example.test", "/")),
         ("example.*", Entry(Kind.NAME, "example")),
         ("www.Example.*", Entry(Kind.NAME, "www.example")),
         ("||example.*^", Entry(Kind.NAME, "example")),

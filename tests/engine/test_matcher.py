@@ -1023,6 +1023,15 @@ def test_what_allows_a_whole_path_allows_its_shorter_readings(page: str) -> None
     assert found.check("p.test", page.rstrip("*") + "/../c").blocked
 
 
+@pytest.mark.parametrize("query", ["q=who?", "u=http://o.test/?a=1", "?", "a?b?c"])
+def test_what_allows_a_page_below_a_name_with_a_dot_allows_marks_in_its_query(query: str) -> None:
+    """lighttpd's path up to the last mark is no page: with it only a file above is another."""
+    found = matcher("p.test", "@@http://p.test/v1.2/x", f"@@http://p.test/v1.php/?{query}")
+    assert found.check("p.test", f"/v1.2/x?{query}").action == "allow"
+    assert found.check("p.test", f"/v1.php/?{query}").action == "allow"
+    assert found.check("p.test", f"/v1.2/y?{query}").blocked
+
+
 @pytest.mark.parametrize(
     "listed", ["a=1;f=x.y;raw", "a=1&f=x.y&raw", "a=1&amp;f=x.y&amp;raw", "a=1;f=x.y;raw nocase"]
 )

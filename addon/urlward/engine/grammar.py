@@ -30,6 +30,7 @@ from urlward.engine.url import (
     canonical_path,
     canonical_query,
     is_address,
+    path_asked_for,
     query_parameters,
     split_authority,
     split_target,
@@ -366,8 +367,8 @@ def _url(text: str, *, allow: bool) -> Entry:
         if not raw_path.endswith("/*") or raw_path.count("*") > 1 or raw_query:
             hint = "http://example.test/dir/*, and %2A is a literal *"
             raise _Fault(0, text.find("*"), "* stands only at the end of a prefix, after a slash", hint)
-        return Entry(Kind.PREFIX, host, canonical_path(raw_path[:-1]), port=port)
-    path = canonical_path(raw_path)
+        return Entry(Kind.PREFIX, host, path_asked_for(raw_path[:-1]), port=port)
+    path = path_asked_for(raw_path)
     if raw_query:
         params = query_parameters(canonical_query(_with_ampersands(raw_query, allow=allow)))
         if params:

@@ -557,8 +557,9 @@ def _cuts(target: str) -> list[tuple[str, str, bool]]:
             name = "%3F" if mark and _ENDS_IN_DOTS(left) else ""
             found.append((left + name, f"{more}{mark}{rest}", False))
     elif "?" in query and _may_have_a_file_above(path):
-        # What is between the marks is in no page's path, and to all others a value, such as a link back.
-        found.append((f"{path}%3F", target.partition("#")[0].rpartition("?")[2], False))
+        # What is between the marks is in no page's path, and to all others a value, such as a link back. So
+        # only the file above is another page.
+        found.append((f"{path}%3F", target.partition("#")[0].rpartition("?")[2], True))
     if ";" in path:
         path = path.partition(";")[0]
         found.append((path, target[len(path) + 1 :], True))
@@ -581,9 +582,9 @@ def _with_files(readings: list[Reading], work: Work) -> tuple[Reading, ...]:
     files: dict[tuple[str, str], Reading] = {}
     pictures: list[Reading] = []
     for reading in readings:
-        if reading.shorter:
-            continue
         path, query = reading.path, reading.query
+        if reading.shorter and not path.endswith("%3F"):  # which may be up to the last mark (`_cuts`)
+            continue
         if (file := _DOTS_AT_ENDS("", path)) != path:
             file = SLASHES.sub("/", file)
             # `/Fun.` is another page than `/Fun`, and `/Fun ` is none.

@@ -365,6 +365,19 @@ def canonical_path(path: str) -> str:
     return path_of_unescaped(unescape_all(bounded(path)))
 
 
+def path_asked_for(path: str) -> str:
+    """The canonical path of one in a list, of which clients ask for what is left without its dot segments: of
+    ``/a%2Fb/../c`` that is ``/c`` (RFC 3986 section 5.2.4), though ``/a/c`` is a reading of the whole.
+
+    Raises:
+        UrlError: as `canonical_path`.
+    """
+    if "%" in path:
+        dots = path.replace("%2e", ".").replace("%2E", ".").replace("\\", "/")
+        path = without_dots(dots, merge=False)
+    return canonical_path(path)
+
+
 def bounded(path: str) -> str:
     """A path, if it can be looked at in bounded time.
 
