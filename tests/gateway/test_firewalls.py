@@ -251,6 +251,29 @@ def test_iptables() -> None:
     assert said(OWN, *made, *lacking) == []
 
 
+@pytest.mark.skipif(shutil.which("iptables-nft") is None, reason="no iptables here")
+@pytest.mark.parametrize("more", ["", " -m conntrack --ctstate NEW"])
+@pytest.mark.parametrize(
+    ("multiport", "drops"),
+    [
+        ("tcp --dports 22,80,443", "tcp 5353, 8080"),
+        ("tcp --dports 22,5300:5400", "tcp 8080"),
+        ("udp ! --dports 53,5353", "tcp 5353, 8080"),
+        ("tcp --dports 8080,5353", ""),
+        ("tcp ! --dports 22,53", ""),
+    ],
+)
+def test_several_ports_of_iptables(multiport: str, more: str, drops: str) -> None:
+    transport, condition = multiport.split(" ", 1)
+    rules = (
+        "-P INPUT DROP",
+        "-A INPUT -p udp -j ACCEPT",
+        f"-A INPUT -p {transport} -m multiport {condition}{more} -j ACCEPT",
+    )
+    lines = said(OWN, *(("iptables-nft", *rule.split()) for rule in rules))
+    assert [line.partition("drops ")[2].partition(", so")[0] for line in lines] == ([drops] if drops else [])
+
+
 UFW = """\
 -P INPUT DROP
 -N not-local

@@ -170,6 +170,7 @@ def _status(args: argparse.Namespace) -> int:
         overheard_bridges,
         sysctl,
         unnumbered_interfaces,
+        unseen_rules,
         vrf_interfaces,
         ways_out,
     )
@@ -195,6 +196,7 @@ def _status(args: argparse.Namespace) -> int:
         with suppress(UrlwardError, ValueError, OSError):  # advice
             listing, ports = control.all_rules(nft), config.gateway.ports
             shown["firewalls"] = closed(listing, found.setup, found.interfaces, ports, families, ways_out())
+        shown["firewalls"] += unseen_rules()
     shown |= _shared(config)
     shown["sysctl"] = {name: sysctl(name) for name in FORWARDING.values()}
     if args.json:

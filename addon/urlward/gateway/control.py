@@ -3,6 +3,7 @@ a reset of the kernel's (sock_diag(7), ``SOCK_DESTROY``).
 """
 
 import errno
+import re
 import socket
 import struct
 import sys
@@ -48,6 +49,12 @@ _OPTIONS, _TRANSPARENT = 22, 1 << (5 if sys.byteorder == "little" else 2)
 """INET_DIAG_SOCKOPT, and IP_TRANSPARENT in its first byte (Linux 5.10)."""
 
 _PATIENCE = 10.0
+
+_MULTIPORT = {"xt": {"type": "match", "name": "multiport"}}
+"""Ports, which ufw, Shorewall and others write so, and of which JSON has the name alone."""
+
+_TABLE = re.compile(r"table (\S+) (\S+) \{").match
+_PORTS = re.compile(r"\t[^\"]*?\b(\w+) dport (!= )?([\d-]+|\{[ \d,-]+\}) .*# handle (\d+)$").match
 
 _COUNTED = {"steered": STEERED, "listed": LISTED, "cut": CUT}
 
@@ -260,12 +267,37 @@ def status(nft: Nft) -> Status:
 
 
 def all_rules(nft: Nft) -> list[dict[str, Any]]:
-    """List the rules of all tables, without the elements of sets.
+    """List the rules of all tables, without the elements of sets, and with the ports that ``multiport`` of
+    iptables names.
 
     Raises:
         NftError: the kernel refuses.
     """
-    return nft.json("list ruleset", terse=True)
+    listing = nft.json("list ruleset", terse=True)
+    if any(_MULTIPORT in one["rule"].get("expr", ()) for one in listing if "rule" in one):
+        _tell_ports(listing, nft.shown("list ruleset"))
+    return listing
+
+
+def _tell_ports(listing: Iterable[dict[str, Any]], text: str) -> None:
+    """Put the condition in place of `_MULTIPORT`, where the text of the same rules has it."""
+    told: dict[tuple[str, ...], dict[str, Any]] = {}
+    table: tuple[str, ...] = ()
+    for line in text.splitlines():
+        if found := _TABLE(line):
+            table = found.groups()
+        elif found := _PORTS(line):
+            protocol, other, ports, handle = found.groups()
+            ends = [[int(end) for end in one.split("-")] for one in ports.strip("{ }").split(", ")]
+            told[*table, handle] = {
+                "op": "!=" if other else "==",
+                "left": {"payload": {"protocol": protocol, "field": "dport"}},
+                "right": {"set": [{"range": one} if one[1:] else one[0] for one in ends]},
+            }
+    for rule in (one["rule"] for one in listing if "rule" in one):
+        match = told.get((rule["family"], rule["table"], str(rule["handle"])))
+        if match and "expr" in rule:
+            rule["expr"] = [{"match": match} if part == _MULTIPORT else part for part in rule["expr"]]
 
 
 def _conflict(one: Setup, other: Setup) -> bool:

@@ -217,7 +217,7 @@ def _lacking(
         if marked:
             yield f"{program} -I INPUT -m mark --mark {MARK:#x}/{MARK:#x} -j ACCEPT"
         for transport, ports in named.items():
-            # A rule for each: of several ports in one, nftables does not show which.
+            # A rule for each: of several ports in one, not each build of nftables shows which.
             for interface, port in product(interfaces, ports):
                 place = f"-i {interface.replace('*', '+')} -p {transport} --dport {port}"
                 yield f"{program} -I INPUT {place} -j ACCEPT"

@@ -110,6 +110,9 @@ _LIBRARY = "libnftables.so.1"
 _JSON = 1 << 4
 """NFT_CTX_OUTPUT_JSON."""
 
+_HANDLE = 1 << 3
+"""NFT_CTX_OUTPUT_HANDLE."""
+
 _TERSE = 1 << 11
 """NFT_CTX_OUTPUT_TERSE."""
 
@@ -172,12 +175,12 @@ class Nft:
         self._command(commands, 0, dry=True)
 
     def shown(self, commands: str) -> str:
-        """What ``list`` commands show, as text.
+        """What ``list`` commands show, as text with handles, without the elements of sets.
 
         Raises:
             NftError: as `run`.
         """
-        return self._command(commands, 0)
+        return self._command(commands, _HANDLE | _TERSE)
 
     def json(self, commands: str, *, terse: bool = False) -> list[dict[str, Any]]:
         """What ``list`` commands show, as objects (`libnftables-json(5)`), without the one on the library.
