@@ -33,6 +33,9 @@ from e2e.steer_support import (
 from e2e.support import Filter
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Family, Network, first_line
+from urlward.config import configured
+from urlward.gateway import control
+from urlward.gateway.rules import planned
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
@@ -187,6 +190,20 @@ def test_a_firewall_reload_is_not_noticed(net: Network, proxy: Filter, table: st
 
     wait_for(is_back, "the page, without another question")
     wait_for(lambda: command(net, "gateway", "status").returncode == 0, "all to be well")
+
+
+def test_rules_that_are_away_for_less_than_a_beat(net: Network, proxy: Filter) -> None:
+    where = address(ask(net, "blocked.example"))
+    listed = elements(net, "listed4").keys()
+    plan = planned(configured(configure(proxy.list_file.parent))[1]).plan
+
+    def anew() -> None:
+        control.down(net.nft)
+        control.up(net.nft, plan)
+
+    net.gateway.do(anew)
+    wait_for(lambda: elements(net, "listed4").keys() == listed, "listed addresses")
+    wait_for(lambda: where in elements(net, "steer4"), "what was steered, without another question")
 
 
 def test_workers_wait_for_rules(net: Network, proxy: Filter) -> None:

@@ -1,4 +1,5 @@
 import fcntl
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
@@ -9,10 +10,11 @@ import pytest
 
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
+from urlward import cli
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
 from urlward.engine.errors import UrlwardError
-from urlward.gateway import control
+from urlward.gateway import control, system
 from urlward.gateway.nft import Nft
 from urlward.gateway.rules import RulesPlan, setup_of
 from urlward.gateway.system import NamespaceLock
@@ -72,6 +74,16 @@ def test_one_changes_the_rules_at_a_time(nft: Nft, monkeypatch: pytest.MonkeyPat
         assert control.status(nft).setup is None
         nft.run("add table inet other; delete table inet other")
     other.close()
+
+
+def test_status_says_what_nftables_does_not_show(
+    nft: Nft, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    control.up(nft, PLAN)
+    monkeypatch.setattr(system, "unseen_rules", lambda: ["iptables-legacy has rules"])
+    with pytest.raises(SystemExit):
+        cli.main(["gateway", "status", "--json"])
+    assert json.loads(capsys.readouterr().out)["firewalls"] == ["iptables-legacy has rules"]
 
 
 def test_status_counts(nft: Nft) -> None:

@@ -326,13 +326,19 @@ async def test_the_kernel_notices_within_two_seconds_that_no_worker_lives(
     assert 3 * BEAT < ALIVE_FOR <= 2
 
 
-async def test_once_the_rules_are_gone_nothing_counts_as_steered(steer_set: SteerSet, nft: Watched) -> None:
+@pytest.mark.parametrize("seen", [True, False])
+async def test_once_the_rules_are_gone_nothing_counts_as_steered(
+    steer_set: SteerSet, nft: Watched, *, seen: bool
+) -> None:
+    assert not await steer_set.beat()
     await steer_set.steer(["192.0.2.1"], 30)
     control.down(nft)
-    with pytest.raises(NoTableError):
-        await steer_set.beat()
+    if seen:
+        with pytest.raises(NoTableError):
+            await steer_set.beat()
     control.up(nft, RulesPlan(GATEWAY, 8080))
-    await steer_set.beat()
+    assert await steer_set.beat()
+    assert not await steer_set.beat(), "once"
     await steer_set.steer(["192.0.2.1"], 30)
     assert list(held(nft, "steer4")) == ["192.0.2.1"]
 

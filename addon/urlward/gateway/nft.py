@@ -36,20 +36,38 @@ from urlward.gateway.table import TABLE, NftError, NoTableError, SetFullError
 from urlward.process import OURS, called
 
 _TABLE, _SET, _ELEMENTS = 1, 2, 3
+_NAME, _TABLE_HANDLE = 1, 4
 _ELEM = _KEY = _VALUE = 1
 _EXPIRATION = 5
 
 
 class Expiry:
-    """Query for the remaining time of elements, in the network namespace of the thread that makes it.
+    """Query for the remaining time of elements, and for which table has them, in the network namespace of the
+    thread that makes it.
 
     Args:
         table: name of a table of family ``inet``.
     """
 
     def __init__(self, table: str) -> None:
+        self._name = text(_NAME, table)
         self._table = text(_TABLE, table)
         self._netlink = Netlink()
+
+    def table(self) -> bytes:
+        """The kernel's number of the table; one that is made anew has another.
+
+        Raises:
+            NoTableError: there is none.
+            NftError: the kernel does not say.
+        """
+        try:
+            found = self._netlink.ask(MessageKind.GETTABLE, self._name)[0].body
+        except OSError as e:
+            if e.errno == errno.ENOENT:
+                raise NoTableError("nftables: no such table, chain, set or element") from e
+            raise NftError.of(e) from e
+        return dict(attributes(found)).get(_TABLE_HANDLE, b"")
 
     def left(self, name: str, key: bytes) -> float:
         """Seconds until an element of a set expires.
@@ -195,6 +213,15 @@ class Nft:
         text = self._command(commands, _JSON | _TERSE if terse else _JSON)
         objects: list[dict[str, Any]] = json.loads(text)["nftables"] if text.strip() else []
         return [one for one in objects if "metainfo" not in one]
+
+    def table(self) -> bytes:
+        """The kernel's number of the table; see `Expiry.table`.
+
+        Raises:
+            NftError: likewise.
+        """
+        with self._lock:
+            return self._expiry.table()
 
     def left(self, name: str, key: bytes) -> float:
         """Seconds that an element of one of the table's sets stays; see `Expiry.left`.

@@ -320,6 +320,8 @@ class SteerSet:
         self.monitor = False
         self._no_room_until: dict[str, float] = {}
         self._nat64_seen = False
+        self._table: bytes | None = None
+        """The kernel's number of the table at the last beat."""
         self._making_room: dict[str, asyncio.Task[bool]] = {}
         self._mirroring: asyncio.Task[None] | None = None
 
@@ -552,25 +554,35 @@ class SteerSet:
                 lengthen(self._list_nft, _CUTS, CUT_FOR, 0)
             self._list_nft.run(listed.commands())
 
-    async def beat(self) -> None:
+    async def beat(self) -> bool:
         """Show that a worker lives, for `ALIVE_FOR` seconds.
+
+        Returns:
+            Whether the table is another one than at the last beat, without what was in it.
 
         Raises:
             NoTableError: the rules are gone.
             NftError: the kernel refused.
         """
+        before = self._table
         try:
             seen = await _in(self._beat_thread, self._beat)
         except NoTableError:
             self.forget()
             raise
+        anew = before not in (None, self._table)
+        if anew:
+            self.forget()
         if seen and not self._nat64_seen:
             self._nat64_seen = True
             self._mirroring = asyncio.get_running_loop().create_task(self._mirror())
+        return anew
 
     def _beat(self) -> bool:
         """Renew this worker's sign of life; returns whether clients now reach IPv4 by NAT64."""
+        table = self._beat_nft.table()
         renew(self._beat_nft, _LIFE, ALIVE_FOR)
+        self._table = table
         return not self._nat64_seen and any(
             self._beat_nft.left(NAT64_SEEN, bytes([protocol])) for protocol in BOTH_PROTOCOLS
         )

@@ -478,15 +478,18 @@ class Steering:
         """Send signs of life while the filter has lists and answers; a loop that is stuck sends none."""
         await self._listed.wait()
         while not self._stopping:
-            self._note_restored()
+            noted = self._note_restored()
             if self._servers and self._keeper() is not None:
                 try:
-                    await self._steer_set.beat()
+                    anew = await self._steer_set.beat()
                     self._lives.set()
                     if self._rules_gone:
                         self._rules_gone = False
                         self._rules_are_back()
                         logger.warning("the rules are back")
+                    elif anew and not noted:  # taken away, and put there again, between two beats
+                        self._listing.lost()
+                        self._rules_are_back()
                 except NoTableError as e:
                     self._rules_gone = True
                     self._listing.lost()
@@ -495,14 +498,16 @@ class Steering:
                     self._faults.say(e, "the kernel is not told that this filter lives")
             await asyncio.sleep(BEAT)
 
-    def _note_restored(self) -> None:
-        """Have everything steered again after the watch has restored the rules."""
+    def _note_restored(self) -> bool:
+        """Have everything steered again after the watch has restored the rules; returns whether it has."""
         addon = ctx.master.addons.get("urlward")
-        if addon is not None and addon.rules.restored != self._rules_restored:
-            self._rules_restored = addon.rules.restored
-            self._steer_set.forget()
-            self._listing.lost()
-            self._rules_are_back()
+        if addon is None or addon.rules.restored == self._rules_restored:
+            return False
+        self._rules_restored = addon.rules.restored
+        self._steer_set.forget()
+        self._listing.lost()
+        self._rules_are_back()
+        return True
 
     def _rules_are_back(self) -> None:
         self._rules_back += 1
