@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 from urlward.state.path_watch import PATIENCE, UNSETTLED, PathWatch
@@ -128,3 +132,31 @@ def test_whether_it_has_changed_since(tmp_path: Path) -> None:
     assert watch.is_as_acted()
     path.write_text("ab")
     assert not watch.is_as_acted()
+
+
+def test_a_look_that_hangs_keeps_no_process_from_its_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "hangs")
+    code = (
+        "import asyncio, sys, threading\n"
+        "from pathlib import Path\n"
+        "from urlward.state.path_watch import PathWatch\n"
+        "async def main():\n"
+        "    path, begun = Path(sys.argv[1]), threading.Event()\n"
+        "    watch = PathWatch(path)\n"
+        "    watch.aside(lambda: (begun.set(), path.read_bytes()))\n"
+        "    begun.wait()\n"
+        "asyncio.run(main())\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path / "hangs"], check=True, timeout=60)
+
+
+async def test_the_thread_of_looks_ends_with_the_watches(tmp_path: Path) -> None:
+    watch = PathWatch(tmp_path / "a")
+    (thread,) = {
+        await watch.aside(threading.current_thread),
+        await PathWatch(tmp_path / "b").aside(threading.current_thread),
+    }
+    assert thread.is_alive()
+    del watch
+    thread.join(60)
+    assert not thread.is_alive()

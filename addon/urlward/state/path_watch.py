@@ -4,9 +4,13 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
+from functools import partial
 from pathlib import Path
-from weakref import WeakValueDictionary
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+from weakref import WeakValueDictionary, finalize
 
 from urlward.state.watch import Signature, being_written, leases_are_safe
 
@@ -19,10 +23,46 @@ PATIENCE = 10.0
 
 _MAX_FILES = 10_000
 
-_threads: WeakValueDictionary[str, ThreadPoolExecutor] = WeakValueDictionary()
-"""By the folders of the paths that are watched, for the looks of `PathWatch.aside`."""
-
 type Content = tuple[tuple[str, Signature], ...]
+
+type _Asked = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+
+
+class _Looks:
+    """Looks in a thread, one after the other. Unlike an executor's, no process waits for it at its end."""
+
+    def __init__(self) -> None:
+        self._asked: _Asked = SimpleQueue()
+        self._begun = False
+        finalize(self, self._asked.put, None)
+
+    def ask[T](self, look: Callable[[], T]) -> Future[T]:
+        """Look when those before have ended.
+
+        Raises:
+            RuntimeError: there is no thread to be had.
+        """
+        future = Future[T]()
+        if not self._begun:
+            Thread(target=_look_for, args=[self._asked], daemon=True).start()
+            self._begun = True
+        self._asked.put((future, look))
+        return future
+
+
+def _look_for(asked: _Asked) -> None:
+    while (one := asked.get()) is not None:
+        future, look = one
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(look())
+            except Exception as e:  # noqa: BLE001 - whoever asked is told
+                future.set_exception(e)
+        del one, future, look  # what was looked at may be gone before another look is asked for
+
+
+_threads: WeakValueDictionary[str, _Looks] = WeakValueDictionary()
+"""By the folders of the paths that are watched, for the looks of `PathWatch.aside`."""
 
 
 class PathWatch:
@@ -41,13 +81,13 @@ class PathWatch:
         self._written_since: float | None = None
         self._told = False
         folder = str(path.parent.absolute())
-        self._thread = _threads.setdefault(folder, ThreadPoolExecutor(1, "watch"))
+        self._thread = _threads.setdefault(folder, _Looks())
         leases_are_safe()  # in the main thread, which has to see to that
 
     def aside[T](self, look: Callable[[], T]) -> asyncio.Future[T]:
         """Look at the path in a thread, whose result is to be awaited: a file system on the network may hang,
         and a folder have 10,000 files. What is in one folder has one thread, which hangs by itself."""
-        return asyncio.get_running_loop().run_in_executor(self._thread, look)
+        return asyncio.wrap_future(self._thread.ask(look))
 
     def changed(self, now: float | None = None) -> bool:
         """Whether there is a change to read: it was the same at the last look, or never is for `UNSETTLED`
@@ -98,7 +138,7 @@ class PathWatch:
 def silent(paths: Iterable[Path], within: float) -> set[Path]:
     """Those of some paths whose file systems do not answer within so many seconds."""
     watches = {path: PathWatch(path) for path in paths}
-    looks = {watch._thread.submit(_look, path): path for path, watch in watches.items()}
+    looks = {watch._thread.ask(partial(_look, path)): path for path, watch in watches.items()}
     return {looks[look] for look in wait(looks, within).not_done}
 
 
