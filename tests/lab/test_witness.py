@@ -43,6 +43,16 @@ def test_a_hit_is_found_in_the_log_of_whichever_filter(tmp_path: Path) -> None:
     assert (seen.blocked, seen.entry) == (True, "E-1")
 
 
+def test_a_page_s_reference_counts_and_not_the_port_which_had_a_hit_at_another_node(tmp_path: Path) -> None:
+    origin, node, other = (tmp_path / name for name in ("origin.log", "node1.log", "node2.log"))
+    origin.touch()
+    node.write_text(f"{BLOCK}\n")
+    other.write_text(BLOCK.replace("E-1", "E-2").replace("CD87-Y4NF", "4NFY-87CD") + "\n")
+    witness = Witness(origin, FilterLog(node), FilterLog(other))
+    got = Got(451, "<p>CD87-Y4NF-JYMT</p>", local="2001:db8:1::10:60214")
+    assert witness.look("t/1", got, secure=False, status=451).entry == "E-1"
+
+
 def test_a_node_of_a_fleet_is_the_gateway_for_origins(case: Case) -> None:
     case.serve("t/1", "198.51.100.205")
     assert case.witness.look("t/1", Got(200, "page"), secure=False, status=451).stage == 3

@@ -224,7 +224,7 @@ class Witness:
         self._at = 0
         self._rest = b""
         self._taken: set[str] = set()
-        """References of hits that were some client's by its address: another may have the same port later."""
+        """References of hits that were some client's: another may have the same port later."""
         self._lock = threading.Lock()
 
     def lines(self, tag: str) -> list[OriginLine]:
@@ -292,9 +292,8 @@ class Witness:
             with self._lock:
                 events = [event for log in self._filters for event in log.read()]
             for event in reversed(events):
-                if event.reference in found:
-                    return event
-                if event.reference not in self._taken and got.local and _plain(event.client) == got.local:
+                by_address = not found and got.local and event.reference not in self._taken
+                if event.reference in found or (by_address and _plain(event.client) == got.local):
                     self._taken.add(event.reference)
                     return event
             if time.monotonic() > end:
