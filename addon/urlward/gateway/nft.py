@@ -40,6 +40,8 @@ _NAME, _TABLE_HANDLE = 1, 4
 _ELEM = _KEY = _VALUE = 1
 _EXPIRATION = 5
 
+_NOT_THERE = "nftables: no such table, chain, set or element"
+
 
 class Expiry:
     """Query for the remaining time of elements, and for which table has them, in the network namespace of the
@@ -65,7 +67,7 @@ class Expiry:
             found = self._netlink.ask(MessageKind.GETTABLE, self._name)[0].body
         except OSError as e:
             if e.errno == errno.ENOENT:
-                raise NoTableError("nftables: no such table, chain, set or element") from e
+                raise NoTableError(_NOT_THERE) from e
             raise NftError.of(e) from e
         return dict(attributes(found)).get(_TABLE_HANDLE, b"")
 
@@ -141,7 +143,7 @@ _CAP_NET_ADMIN = 12
 _KINDS: tuple[tuple[str, type[NftError], str], ...] = (
     ("Operation not permitted", NftError, _NOT_PERMITTED),
     ("Permission denied", NftError, _NOT_PERMITTED),
-    ("No such file or directory", NoTableError, "nftables: no such table, chain, set or element"),
+    ("No such file or directory", NoTableError, _NOT_THERE),
     ("Too many open files in system", SetFullError, "nftables: a set is full: raise gateway.max_addresses"),
     ("Protocol not supported", NftError, "nftables: this kernel has none: modprobe nf_tables"),
 )
