@@ -16,7 +16,7 @@ import pytest
 import urlward
 from conftest import wait_for
 from e2e.test_modes import may_make_namespaces
-from gateway.network import IPV4, IPV6, Network, network
+from gateway.network import IPV4, IPV6, Network, canaries, network
 from gateway.unprivileged import NOBODY
 from urlward.config import Config
 from urlward.engine.errors import UrlwardError
@@ -329,11 +329,6 @@ def test_the_service_filters_without_root(
     assert service.run("ExecStopPost", SERVICE_RESULT="success") == "no rules\n"
     assert net.nft.json("list ruleset") == []
     service.manager.close()
-
-
-def canaries(net: Network) -> set[str]:
-    listed = net.nft.json("list set inet urlward canary")[0]["set"].get("elem", [])
-    return {one["elem"]["comment"] for one in listed}
 
 
 def get(net: Network, address: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from conftest import until
 from gateway.dns_support import Upstream, keep
-from resolver.hook_support import KINDS, LIST, Resolver, Urlward, Zone, resolving
+from resolver.hook_support import LIST, Resolver, Urlward, Zone, resolving
 from urlward.dns.hook import HookServer
 
 ZONE = {
@@ -36,11 +36,6 @@ ZONE = {
 }
 LONG = 30.0
 """Seconds to wait for urlward where it is to be waited for."""
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @asynccontextmanager

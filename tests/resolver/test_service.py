@@ -1,7 +1,6 @@
 """Queries of every kind, told to the service directly."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dns.flags
@@ -14,12 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import free_port, until
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, wait_so_long
+from gateway.dns_support import GOOD, PATIENT, Rig, Upstream, records, serving, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import service as dns_service
 from urlward.dns.service import QueryClient
-
-GOOD = records("60 A 192.0.2.1")
 
 
 class Asker:
@@ -38,17 +35,6 @@ class Asker:
     @property
     def codes(self) -> list[int]:
         return [data[3] & 15 for data in self.answers]
-
-
-@pytest.fixture
-async def upstream() -> Upstream:
-    return await Upstream(GOOD).start()
-
-
-@pytest.fixture
-async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
-    async with serving(tmp_path, upstream) as rig:
-        yield rig
 
 
 def wire(name: str = "plain.example", kind: str = "A", **values: object) -> bytes:

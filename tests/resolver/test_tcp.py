@@ -2,15 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import dns.message
 import pytest
 
 from conftest import until
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, wait_so_long
+from gateway.dns_support import GOOD, PATIENT, Rig, Upstream, records, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import server as dns_tcp
 from urlward.dns.server import TcpClient, TcpEndpoint
@@ -18,19 +16,6 @@ from urlward.dns.service import OWED_TO_ONE
 from urlward.dns.wire import framed
 from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
-
-GOOD = records("60 A 192.0.2.1")
-
-
-@pytest.fixture
-async def upstream() -> Upstream:
-    return await Upstream(GOOD).start()
-
-
-@pytest.fixture
-async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
-    async with serving(tmp_path, upstream, host="") as rig:
-        yield rig
 
 
 async def connect(rig: Rig, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
