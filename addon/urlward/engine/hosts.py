@@ -462,6 +462,19 @@ def _may_decide(rule: Rule) -> bool:
     return rule.shape.allow or not rule.list.guarded
 
 
+def is_excused(state: HostState, now: float) -> bool:
+    """Whether an exception in force is on all of a host, so that nothing on it is blocked.
+
+    Args:
+        state: of the host.
+        now: seconds since 1970-01-01 UTC.
+    """
+    return any(
+        shape.allow and not shape.port and not li.guarded and not shape.is_over(now)
+        for li, _, shape, _ in state.rules
+    )
+
+
 Level = Literal["", "below", "whole"]
 """``whole``: every request to the host is blocked; ``below``: some may be; empty: none by an entry on it."""
 
@@ -477,13 +490,13 @@ def level_of(state: HostState, floating: Iterable[Shape], now: float) -> Level:
         floating: shapes of the ``@@`` path sequences, which hold on any host.
         now: seconds since 1970-01-01 UTC, for entries that expire.
     """
+    if is_excused(state, now):
+        return ""
     blocks_all = blocks_some = excuses = False
     for rule in state.rules:
         shape = rule.shape
         if shape.is_over(now):
             continue
-        if shape.allow and not shape.port and not rule.list.guarded:
-            return ""  # whatever is listed below
         if shape.allow:
             excuses = True
         elif shape.port:
