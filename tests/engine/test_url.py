@@ -1058,13 +1058,13 @@ def test_a_target_with_too_many_readings_is_refused(target: str) -> None:
     "unit",
     ["//u%2f@x", "u@", "%00", "%0a", "{x}%0a", "%ff", "#", ";", "#;?", "@%2f", "%2e/", "/%2e/..", "\xc3%a0"],
 )
-@pytest.mark.parametrize("start", ["/", "//", "//u%2f@x/", "/;", "/#"])
-def test_few_readings_are_added_by_what_is_repeated(start: str, unit: str) -> None:
-    for times in (100, 16_000 // len(unit), 65_000 // len(unit)):
-        try:
-            assert len(target_readings(f"{start}{unit * times}/x?y")) < 200
-        except UrlError:
-            assert times > 100 or "." in unit
+def test_few_readings_are_added_by_what_is_repeated(unit: str) -> None:
+    for start in ("/", "//", "//u%2f@x/", "/;", "/#"):
+        for times in (100, 16_000 // len(unit), 65_000 // len(unit)):
+            try:
+                assert len(target_readings(f"{start}{unit * times}/x?y")) < 200, start
+            except UrlError:
+                assert times > 100 or "." in unit, start
 
 
 @pytest.mark.parametrize(
