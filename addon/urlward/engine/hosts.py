@@ -532,13 +532,23 @@ def _below(place: ListedHost, now: float) -> tuple[bool, bool]:
     return blocks, allows
 
 
-def is_below(place: ListedHost, ports: Sequence[int], now: float) -> bool:
+def is_below(place: ListedHost, ports: Sequence[int], now: float, *, excuses: bool) -> bool:
     """Whether any entry on a place is in force for one of these ports (`Shape.is_for`), or may be.
 
     Dear only where the first of them are not.
+
+    Args:
+        place: on a host.
+        ports: that a connection to it names.
+        now: seconds since 1970-01-01 UTC.
+        excuses: whether exceptions count, as they do where something is on all of the host.
     """
-    return not place.list.pages_end or any(
-        shape is None or shape.is_for(ports, now) for shape in _shapes(place)
+    li = place.list
+    if not li.pages_end and (excuses or li.pages_only_block):
+        return True
+    return any(
+        shape is None or (shape.is_for(ports, now) and (excuses or not shape.allow))
+        for shape in _shapes(place)
     )
 
 
