@@ -49,6 +49,12 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@cache
+def _wildcards(rules: frozenset[str]) -> frozenset[str]:
+    """Suffixes below which each name is one as well."""
+    return frozenset(rule[2:] for rule in rules if rule.startswith("*."))
+
+
 def labels_before_suffix(host: str) -> tuple[str, ...]:
     """The labels of a canonical host in front of its public suffix, rightmost first.
 
@@ -65,11 +71,12 @@ def is_suffix(host: str) -> bool:
     """Whether a canonical name has nothing in front of its public suffix: asked of each of a million names,
     where `labels_before_suffix` would take seconds."""
     rules = _suffixes()._publicsuffix
+    wildcards = _wildcards(rules)
     return (
         "." not in host
         or host in rules
-        or f"*.{host}" in rules
-        or (f"*.{host.partition('.')[2]}" in rules and f"!{host}" not in rules)
+        or host in wildcards
+        or (host.partition(".")[2] in wildcards and f"!{host}" not in rules)
     )
 
 
@@ -230,7 +237,7 @@ class Hosts:
         """`states` of a name that is not in `recent`, nor quiet."""
         plain = is_plain_host(host)
         states = (self._listed_state(host),) if plain else tuple(map(self._state, self._readings(host)))
-        if all(state is QUIET for state in states):
+        if states.count(QUIET) == len(states):
             states = ALL_QUIET
         if len(host) <= _LONG:
             recent = self.recent
