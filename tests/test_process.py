@@ -53,6 +53,15 @@ def test_no_core_and_no_other_eyes() -> None:
         process.communicate()
 
 
+def test_what_is_written_is_for_nobody_else_to_change() -> None:
+    before = os.umask(0)
+    try:
+        process.keep_private()
+    finally:
+        after = os.umask(before)
+    assert after == 0o002
+
+
 def test_a_parent_that_is_gone() -> None:
     check_parent(os.getppid())
     with pytest.raises(SystemExit):

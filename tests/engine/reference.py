@@ -175,8 +175,13 @@ def check_address(rules: list[Rule], address: str, ports: tuple[int, ...], now: 
     return deciding([r for r in rules if r.in_force(ports, now) and r.matches_address(address)])
 
 
-def lists_below(rules: list[Rule], host: str, ports: tuple[int, ...], now: float) -> bool:
+def lists_below(
+    everything: list[Rule], rules: list[Rule], host: str, ports: tuple[int, ...], now: float
+) -> bool:
     host = canonical_host(host)
+    of_host = [r for r in everything if r.of_host and r.matches_host(host) and r.in_force((), now)]
+    if any(r.allow and not r.port for r in of_host):
+        return False
     for rule in (rule for rule in rules if rule.is_on(host)):
         if rule.in_force((), now) and (not rule.port or not ports or rule.port in ports):
             return True

@@ -480,6 +480,8 @@ def test_whether_a_path_matters() -> None:
     assert [found.lists_below(host) for host in below] == [("list",)] * 7
     assert [found.lists_below(host) for host in not_below] == [()] * 7
     assert not matcher("*/a/*").lists_below("a.test")
+    for excuse, matters in (("@@b.test", False), ("@@b.*", False), ("@@b.test port=80", True)):
+        assert bool(matcher("http://b.test/", excuse).lists_below("b.test", (443,))) is matters
 
 
 def test_a_path_matters_where_an_entry_is_in_force_for_the_port() -> None:
@@ -581,11 +583,19 @@ def test_an_exception_excuses_no_other_spelling_that_an_origin_may_take_as_it_is
         (["c.test", "x.test"], "/p/q/", "path"),
         (["c.test", "x.test"], "/", "c"),
         (["c.test"], "/p/q/", "c"),
+        # A destination address is on every request that is not sent to a proxy.
+        (["c.test", "192.0.2.9"], "/p/q/", "c"),
+        (["c.test", "[2001:db8::9]"], "/p/q/", "c"),
+        (["x.test", "192.0.2.9"], "/p/q/", "path"),
+        (["192.0.2.9", "[2001:db8::9]"], "/p/q/", "path"),
+        (["c.test", "192.0.2.7"], "/", "address"),
         ([], "/p/q/", ""),
     ],
 )
 def test_a_block_under_any_host_counts(hosts: list[str], target: str, entry: str) -> None:
-    found = matcher("a.test id=a", "http://b.test/page id=b", "*/p/q/* id=path", "@@c.test id=c")
+    found = matcher(
+        "a.test id=a", "http://b.test/page id=b", "*/p/q/* id=path", "@@c.test id=c", "192.0.2.7 id=address"
+    )
     verdict = found.check_request(hosts, target)
     assert verdict.entry == entry
     assert verdict.action == {"": "pass", "c": "allow"}.get(entry, "block")

@@ -203,7 +203,7 @@ def test_requests(
             agree(matcher.check(host, target, *at), reference.check(everything, host, target, *at))
             agree(matcher.check_host(host, *at), reference.check_host(everything, host, *at))
             below = of_blocking_pages(lists)
-            assert bool(matcher.lists_below(host, *at)) == reference.lists_below(below, host, *at)
+            assert bool(matcher.lists_below(host, *at)) == reference.lists_below(everything, below, host, *at)
             address = host.strip("[]")
             agree(matcher.check_address(address, *at), reference.check_address(everything, address, *at))
 

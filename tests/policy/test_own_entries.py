@@ -248,7 +248,7 @@ def test_nor_beyond_what_there_is_room_for(tmp_path: Path, monkeypatch: pytest.M
 def test_what_was_learned_goes_with_its_last_day(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (old,) = learn(state, "http://listed.example/a", expires="2027-01-15").added
-    mine = add(state, "http://listed.example/b", expires="2020-01-01")
+    mine = add(state, "http://listed.example/b", expires="2027-01-15")
     end = NOW + 16 * 3_600  # of that day
     assert learn(state, now=end - 1) == ([], False, 0)
     again = learn(state, "http://listed.example/a", now=end)

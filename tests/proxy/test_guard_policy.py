@@ -191,8 +191,11 @@ def test_a_fault_in_the_policy_blocks() -> None:
     assert isinstance(g.answer(for_host("plain.example"), of(ANYONE)), Names), "nothing was to be asked"
 
 
-def test_exceptions_are_no_reason_to_decrypt() -> None:
-    matcher = make_matcher("@@http://paged.example/listed")
+@pytest.mark.parametrize(
+    "lines", [["@@http://paged.example/listed"], ["@@paged.example", "http://paged.example/listed"]]
+)
+def test_exceptions_are_no_reason_to_decrypt(lines: list[str]) -> None:
+    matcher = make_matcher(*lines)
     g = Guard(lambda: matcher, page("Net"), clock=lambda: NOW)
     decision, names = g.tls(of(ANYONE), b"paged.example")
     assert decision == "relay"

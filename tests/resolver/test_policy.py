@@ -149,14 +149,24 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
         assert set(got) == rig.kernel.addresses
 
 
-async def test_a_response_that_would_take_long_to_rewrite_is_not_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("A", [f"192.0.{i // 250}.{i % 250}" for i in range(4_000)]),
+        ("HTTPS", ["1 . ipv4hint=" + ",".join(["192.0.2.1"] * 3_000)]),
+        ("HTTPS", [f"1 t{i}.{'a.' * 90}example." for i in range(20)]),
+    ],
+    ids=["records", "bytes", "labels"],
+)
+async def test_a_response_that_would_take_long_to_rewrite_is_not_told(
+    tmp_path: Path, kind: str, lines: list[str]
+) -> None:
     """Whoever runs a listed name may send thousands of records, over and over."""
-    lines = [f"60 A 192.0.{i // 250}.{i % 250}" for i in range(4_000)]
-    upstream = await Upstream(records(*lines)).start()
+    upstream = await Upstream(records(*(f"60 {kind} {line}" for line in lines))).start()
     async with serving(tmp_path, upstream) as rig:
-        assert len((await rig.ask("plain.example", tcp=True)).answer[0]) == 4_000
+        assert len((await rig.ask("plain.example", kind, tcp=True)).answer[0]) == len(lines)
         for name in ("blocked.example", "paged.example"):
-            got = await rig.ask(name, tcp=True)
+            got = await rig.ask(name, kind, tcp=True)
             assert (got.rcode(), got.answer) == (dns.rcode.SERVFAIL, [])
         assert not rig.kernel.addresses
 

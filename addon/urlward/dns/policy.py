@@ -12,7 +12,7 @@ from urlward.config import GatewayTable
 from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page, text_of
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.resolved import MARGIN, MOST_TTL
-from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
+from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in, weight
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
 from urlward.proxy.block_page import new_reference
@@ -34,6 +34,12 @@ _MOST_IN_ALL = 4 * MOST_ADDRESSES
 MOST_RECORDS = 256
 """Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
 which whoever runs a listed name may send, would keep all traffic waiting."""
+
+MOST_BYTES = 8_192
+"""Of such a response, for the same reason."""
+
+MOST_WEIGHT = 100_000
+"""Of the names in it (`urlward.dns.wire.weight`), for the same reason."""
 
 MOST = 512
 """Addresses of one registrable domain that are steered at a time."""
@@ -273,7 +279,7 @@ class DnsPolicy:
         """
         if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
-        if records_in(data) > MOST_RECORDS:
+        if records_in(data) > MOST_RECORDS or len(data) > MOST_BYTES or weight(data, question) > MOST_WEIGHT:
             return error(query, SERVFAIL, question)
         # The longest that any client is told, so that one answer after another renews nothing.
         seconds = self._max_ttl + MARGIN

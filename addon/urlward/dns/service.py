@@ -7,6 +7,7 @@ where no list says anything of its names. Otherwise the addresses are steered fi
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
 from functools import lru_cache
 from ipaddress import IPv6Address
@@ -21,6 +22,7 @@ from urlward.dns.wire import (
     FORMERR,
     HEADER,
     NOTIMP,
+    PAYLOAD,
     PLAIN_SIZE,
     REFUSED,
     SERVFAIL,
@@ -100,6 +102,8 @@ class QueryService:
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
         """Responses pending by address and network, over UDP and over TCP."""
         self._owed = 0
+        self._long: dict[str, deque[tuple[Asked, bytes]]] = {}
+        """Long answers that are yet to be looked at, by the networks of who has asked."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, query: bytes, client: QueryClient, *, tcp: bool = False) -> bool:
@@ -158,7 +162,27 @@ class QueryService:
         """A resolver has responded, or none has."""
         if data is None:
             self._reply(asked, self._failure(asked))
-            return
+        elif len(data) > PAYLOAD:
+            if not self._long:
+                asyncio.get_running_loop().call_soon(self._next_long)
+            network = network_of(asked.clients[0][1].host)
+            self._long.setdefault(network, deque()).append((asked, data))
+        else:
+            self._judge(asked, data)
+
+    def _next_long(self) -> None:
+        """Look at one long answer in a round of the loop, of each network in turn: each takes milliseconds
+        where whoever made it wants it to, and hundreds may come at once."""
+        network, waiting = next(iter(self._long.items()))
+        asked, data = waiting.popleft()
+        del self._long[network]
+        if waiting:
+            self._long[network] = waiting
+        if self._long:
+            asyncio.get_running_loop().call_soon(self._next_long)
+        self._judge(asked, data)
+
+    def _judge(self, asked: Asked, data: bytes) -> None:
         try:
             self._look_at(asked, data)
         except Exception as e:  # noqa: BLE001 - as the operator says

@@ -14,7 +14,17 @@ from zlib import crc32
 from urlward.engine.compiler import FilePool
 from urlward.engine.digest import PATH_END, SEGMENT_LETTERS, Key
 from urlward.engine.entry import ALGORITHMS, PDQ, Kind
-from urlward.engine.hosts import ALL_QUIET, QUIET, Hosts, HostState, Level, ListedHost, is_below, level_of
+from urlward.engine.hosts import (
+    ALL_QUIET,
+    QUIET,
+    Hosts,
+    HostState,
+    Level,
+    ListedHost,
+    is_below,
+    is_excused,
+    level_of,
+)
 from urlward.engine.loaded import LoadedList, PageGroup
 from urlward.engine.nat64 import NO_NAT64, Nat64
 from urlward.engine.perceptual import PerceptualList
@@ -38,6 +48,7 @@ from urlward.engine.url import (
     canonical_path,
     canonical_query,
     has_plain_parameters,
+    is_address,
     name_and_value,
     query_parameters,
     request_parameters,
@@ -105,7 +116,7 @@ class Matcher:
         self.lists = tuple(lists)
         self.identity = object()
         self._hosts = Hosts(self.lists, hosts, protected, nat64)
-        self._recent, self._new_states = self._hosts.recent, self._hosts.new_states
+        self._recent, self._are_quiet = self._hosts.recent, self._hosts.are_quiet
         self._guarded = frozenset(li.name for li in self.lists if li.guarded)
         self._segments = [key.segments.__getitem__ for key in self._hosts.keys]
         numbers = {key.id: number for number, key in enumerate(self._hosts.keys)}
@@ -142,12 +153,13 @@ class Matcher:
         """Decide on one request; `check_request` for a request that names one host."""
         states = self._recent.get(host)
         if states is None:
-            states = self._new_states(host)
+            # As `Hosts.states`, without the call.
+            states = ALL_QUIET if self._are_quiet(host) else self._hosts.loud_states(host)
         if states is ALL_QUIET or (len(states) == 1 and states[0].whole):
             # The way of nearly all requests: whatever the path, nothing is on this host, or the same, and no
             # segment is one that a path sequence begins with. No other host is in it either.
             path, _, query = target.partition("?")
-            if path.isascii() and path[:1] == "/" and not ("?" in query and has_path_behind(query)):
+            if path.isascii() and path[:1] == "/" and not (query and "?" in query and has_path_behind(query)):
                 text = path.encode()
                 marks = text.translate(PLAIN_MARKS)
                 # Of bytes, `in` asks first whether they are a number.
@@ -181,7 +193,9 @@ class Matcher:
             hosts: all hosts that the request names, without port. A block under any host that one of them
                 could mean counts, or under one that the target begins with (``//host/path``), and an ``@@``
                 entry excuses only the host that it is on. One of a path sequence excuses only readings that
-                have it, one with parameters only where their names have no other value.
+                have it, one with parameters only where their names have no other value. Beside a name an
+                address with no entry on it does not count: every request that is not sent to a proxy has
+                one, and no exception on its host would excuse it from a path sequence.
             target: path and query (and fragment) as sent.
             ports: every port the request names; an entry with a port matches any of them, an ``@@`` entry
                 only where it is the only one. Empty stands for unknown, and matches all.
@@ -191,7 +205,13 @@ class Matcher:
         Raises:
             UrlError: one of `hosts` cannot be judged.
         """
-        states = [state for host in hosts for state in self._hosts.states(host)]
+        named = not all(map(is_address, hosts))
+        states = [
+            state
+            for host in hosts
+            for state in self._hosts.states(host)
+            if not (state is QUIET and named and is_address(host))
+        ]
         return self._check_states(states, target, ports, now, decide)
 
     def _check_states(
@@ -410,7 +430,7 @@ class Matcher:
         """The lists that have a page, prefix or parameter entry on this host, so that its path matters.
 
         One that has expired, or is for a port that is none of these, is none; as in `level`, a host with very
-        many that might be is not searched to the last.
+        many that might be is not searched to the last. Nor has one any on a host that an exception is on.
 
         A list of exceptions alone has none: where its host is blocked, that is why the path matters. Nor has
         a guarded list on a protected host, which is not to be decrypted for it: clients that take no
@@ -419,7 +439,8 @@ class Matcher:
         Raises:
             UrlError: `host` cannot be judged.
         """
-        places = [place for state in self._hosts.states(host) for place in state.places]
+        states = self._hosts.states(host)
+        places = [place for state in states if not is_excused(state, now) for place in state.places]
         lists = [place.list for place in places if place.list.pages_block and is_below(place, ports, now)]
         if any(li.guarded for li in lists) and self.protects(host):
             lists = [li for li in lists if not li.guarded]
@@ -442,9 +463,7 @@ class Matcher:
         Raises:
             UrlError: `host` cannot be judged.
         """
-        states = self._recent.get(host)
-        if states is None:
-            states = self._new_states(host)
+        states = self._hosts.states(host)
         if states is ALL_QUIET:
             return ""
         levels = {level_of(state, self._floating_allows, now) for state in states}

@@ -212,12 +212,14 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        UrlwardError: it is there already, or there are too many.
+        UrlwardError: it is there already, its last day is over, or there are too many.
         StateError: the folder cannot be used.
     """
     with locked(made_folder(state)):
         kept = own_entries(state)
         added = _made(made, {one.digest: one for one in kept}, key, who, now)
+        if _is_over(added, now):
+            raise UrlwardError(f"expires: {added.expires} is over: it would never be in force")
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
         tell_own(state, now, who, "own-added", added)
         KEPT.write(state, [*kept, added])
