@@ -108,6 +108,13 @@ def listening(host: str = "127.0.0.1") -> socket.socket:
                 raise
 
 
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something listens."""
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex((host, port)) == 0
+
+
 @contextlib.contextmanager
 def nobody_listens() -> Iterator[int]:
     """A TCP port at which connections are refused, on 127.0.0.1 and other addresses of it, meanwhile."""

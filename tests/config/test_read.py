@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from config.support import said
+from config.support import error
 from urlward.config import (
     AdminTable,
     CanaryTable,
@@ -162,18 +162,6 @@ upstream_cert = false
 stream_large_bodies = "1m"
 anticache_size = 3
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "urlward.toml"
-
-
-def error(path: Path, text: str | bytes) -> str:
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(ConfigError) as raised:
-        read_config(path)
-    return said(raised.value, path)
 
 
 def test_an_empty_file_says_nothing(path: Path) -> None:

@@ -21,8 +21,6 @@ class Asker:
     def __init__(self, ways: Sequence[Any], timeout: float) -> None:
         self.ways = ways
         self.forwarder = Forwarder(ways, timeout, OutageLog([way.text for way in ways]))
-        for way in ways:
-            way.forwarder = self.forwarder
 
     async def ask(self, name: str = "plain.example") -> bytes | None:
         query = Query(name)

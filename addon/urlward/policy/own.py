@@ -380,21 +380,8 @@ def own_row(entry: OwnEntry) -> dict[str, str]:
     }
 
 
-def own_content(entry: OwnEntry, key: Key) -> dict[str, Any]:
-    """What an entry says, its line in plain text, for another node to make its own of it (`own_of`).
-
-    Args:
-        entry: of this node.
-        key: its local key.
-
-    Raises:
-        UrlwardError: it does not open under the key.
-    """
-    return KEPT.opened(entry, line_of(entry, key))
-
-
 def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
-    """This node's entry of what another's says (`own_content`).
+    """This node's entry of what another's says (`KeptFile.opened`).
 
     Raises:
         ValueError, KeyError, TypeError: it says something else.
