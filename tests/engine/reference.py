@@ -163,7 +163,9 @@ def check(rules: list[Rule], host: str, target: str, ports: tuple[int, ...], now
             found = deciding(pages)
             if any(not rule.allow for rule in found):
                 return found
-    return verdicts[0]
+    # What is excused on an address is not the destination.
+    of_address = check_address(rules, host.strip("[]"), ports, now) if verdicts[0] else set()
+    return of_address if any(not rule.allow for rule in of_address) else verdicts[0]
 
 
 def check_host(rules: list[Rule], host: str, ports: tuple[int, ...], now: float) -> set[Rule]:
