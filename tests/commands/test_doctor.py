@@ -27,7 +27,7 @@ from urlward.commands.doctor import Finding
 from urlward.config import Config, read_config
 from urlward.gateway.ca import authority
 
-RESOLV = "look at /etc/resolv.conf, and the feed's url"
+RESOLV = "look at /etc/resolv.conf, the feed's url, and its proxy (https_proxy is not read)"
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_a_feed_whose_name_is_not_found(
             "DNS",
             "wrong",
             "hotline.example: Name or service not known",
-            "look at /etc/resolv.conf, and the feed's url",
+            RESOLV,
         )
     ]
     assert by_name["lists"][-1].text == "feed f: waiting"

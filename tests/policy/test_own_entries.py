@@ -100,12 +100,16 @@ def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
         ("co.uk", "public suffix"),
         ("bank.example", "protected"),
         ("http://bank.example/*", "all pages"),
+        ("127.0.0.1", "protected"),
+        ("127.0.0.0/25", "protected"),
+        ("::1", "protected"),
+        ("192.0.2.1", ""),
         ("@@bank.example", ""),
         ("@@10.0.0.0/8", ""),
     ],
 )
 def test_what_is_wide_or_protected_is_told(text: str, warned: str) -> None:
-    found = warnings_of(draft(text), lambda host: host == "bank.example")
+    found = warnings_of(draft(text), {"bank.example", "127.0.0.0", "127.0.0.1", "[::1]"}.__contains__)
     assert bool(found) == bool(warned)
     assert warned in "; ".join(found)
     assert "bank" not in "; ".join(found)

@@ -228,7 +228,11 @@ def _names(config: Config) -> Iterator[Finding]:
     answers = together({host: partial(_lookup_error, host) for host in hosts}, NAMES_WITHIN)
     for host in sorted(hosts):
         if why := answers.get(host, "no answer"):
-            yield _wrong(about, f"{host}: {why}", "look at /etc/resolv.conf, and the feed's url")
+            yield _wrong(
+                about,
+                f"{host}: {why}",
+                "look at /etc/resolv.conf, the feed's url, and its proxy (https_proxy is not read)",
+            )
         else:
             yield _ok(about, f"{host} is found")
 

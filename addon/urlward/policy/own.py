@@ -180,12 +180,12 @@ def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
     entry = made.entry
     if entry.allow:
         return []
-    found = []
-    if (
-        entry.kind is Kind.NETWORK
-        and (network := ip_network(entry.host)).prefixlen < _WIDEST[network.version]
-    ):
-        found.append(f"wide: it blocks {network.num_addresses} addresses")
+    found, host = [], entry.host
+    if is_of_addresses := entry.kind in (Kind.ADDRESS, Kind.NETWORK):
+        network = ip_network(entry.host)
+        host = f"[{network[0]}]" if network.version == 6 else str(network[0])
+        if network.prefixlen < _WIDEST[network.version]:
+            found.append(f"wide: it blocks {network.num_addresses} addresses")
     if entry.kind is Kind.NAME:
         found.append("wide: it blocks the name under every public suffix")
     if entry.kind is Kind.PATH:
@@ -196,7 +196,7 @@ def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
     of_all_pages = entry.kind is Kind.PREFIX and entry.path == "/"
     if of_all_pages:
         found.append("wide: it blocks all pages of the host")
-    if (of_host or of_all_pages) and protects(entry.host):
+    if (of_host or of_all_pages or is_of_addresses) and protects(host):
         found.append("protected: the host is one that no feed can block whole")
     return found
 
