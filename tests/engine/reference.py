@@ -182,7 +182,8 @@ def lists_below(
     of_host = [r for r in everything if r.of_host and r.matches_host(host) and r.in_force((), now)]
     if any(r.allow and not r.port for r in of_host):
         return False
-    for rule in (rule for rule in rules if rule.is_on(host)):
+    excuses = any(r.of_host and r.matches_host(host) for r in everything)
+    for rule in (rule for rule in rules if rule.is_on(host) and (excuses or not rule.allow)):
         if rule.in_force((), now) and (not rule.port or not ports or rule.port in ports):
             return True
     return False

@@ -480,6 +480,8 @@ def test_whether_a_path_matters() -> None:
     assert [found.lists_below(host) for host in below] == [("list",)] * 7
     assert [found.lists_below(host) for host in not_below] == [()] * 7
     assert not matcher("*/a/*").lists_below("a.test")
+    found = matcher("http://b.test/", "@@http://c.test/", "d.test", "@@http://d.test/")
+    assert [bool(found.lists_below(host)) for host in ("b.test", "c.test", "d.test")] == [True, False, True]
     for excuse, matters in (("@@b.test", False), ("@@b.*", False), ("@@b.test port=80", True)):
         assert bool(matcher("http://b.test/", excuse).lists_below("b.test", (443,))) is matters
 

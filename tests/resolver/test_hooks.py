@@ -177,7 +177,7 @@ async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_p
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
         clients = set()
-        urlward.policy.record = lambda _verdict, _host, client, _reference: clients.add(client)
+        urlward.policy.record = lambda _verdict, _host, client, _port, _reference: clients.add(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)

@@ -23,7 +23,7 @@ class Asker:
     """A client that keeps its answers."""
 
     def __init__(self, host: str = "192.0.2.7") -> None:
-        self.host = host
+        self.host, self.port = host, 4000
         self.answers: list[bytes] = []
 
     def answer(self, data: bytes) -> None:

@@ -212,7 +212,7 @@ class _Hook(asyncio.Protocol):
         size = frame[0] & ~_TEXT
         if size not in _ADDRESS_SIZES or len(frame) < 1 + size + HEADER:
             raise WireError("not what a hook sends")
-        client = str(ip_address(frame[1 : 1 + size])) if size else ""
+        askers = ((str(ip_address(frame[1 : 1 + size])) if size else "", 0),)
         data = frame[1 + size :]
         self._written = uncompressed
         left_out = False
@@ -248,10 +248,10 @@ class _Hook(asyncio.Protocol):
                 self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
                 return
             work: Coroutine[Any, Any, bytes | None] = answers.steer(
-                query, question, data, read, found, LONGEST, client
+                query, question, data, read, found, LONGEST, askers
             )
         else:
-            work = answers.own(query, question, reason, client)
+            work = answers.own(query, question, reason, askers)
         steered = self._steered(work, query, question, data, since)
         self._steering = asyncio.get_running_loop().create_task(steered)
 

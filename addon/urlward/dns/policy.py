@@ -68,6 +68,9 @@ OFF_SWITCHES = frozenset(
 DISCOVERY = "resolver.arpa"
 """Name by which clients discover a resolver's encrypted DNS (RFC 9462); it has none that is filtered."""
 
+type Asker = tuple[str, int]
+"""A client's address, and the port that it asks from: empty and 0 where a resolver does not tell."""
+
 type Reason = Literal["listed", "off", "discovery", "canary"]
 
 
@@ -165,7 +168,7 @@ class DnsPolicy:
     Attributes:
         monitor: whether nothing is refused.
         on_error: what an answer gets, of a host with an entry, when handling it fails: ``block`` or ``pass``.
-        record: is told what is refused: the verdict, the host, the client's address, and the reference.
+        record: is told what is refused: the verdict, the host, the client's address and port, the reference.
         logs: whether that stands in the log.
         named: gives a client's address as a line of the log may name it.
         on_canary: called when a canary's question has been answered.
@@ -176,7 +179,7 @@ class DnsPolicy:
     ) -> None:
         self.monitor = False
         self.on_error = "block"
-        self.record: Callable[[Verdict, str, str, str], None] = _keep_nothing
+        self.record: Callable[[Verdict, str, str, int, str], None] = _keep_nothing
         self.logs = True
         self.named: Callable[[str], str] = str
         self._steer_set = steer_set
@@ -223,34 +226,38 @@ class DnsPolicy:
             return "listed"
         return None
 
-    async def own_answer(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes:
+    async def own_answer(
+        self, query: bytes, question: Question, reason: Reason, askers: Sequence[Asker]
+    ) -> bytes:
         """The response to a query that the filter itself answers.
 
         Args:
             query: as sent.
             question: of it.
             reason: as `reason` gave it.
-            client: address, for the log.
+            askers: clients that have asked, for the log.
 
         Raises:
             NftError: the block page's addresses could not be steered.
         """
         if reason == "listed":
-            return await self.refuse(query, question, (question.host,), client)
+            return await self.refuse(query, question, (question.host,), askers)
         if reason == "canary":
             await self._steer_set.prove(self._canary_addresses, CANARY_FOR)
             self.on_canary()
             return page(query, question, self._canary_addresses, 0)
         return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
 
-    async def refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
+    async def refuse(
+        self, query: bytes, question: Question, hosts: tuple[str, ...], askers: Sequence[Asker]
+    ) -> bytes:
         """The response for a host listed whole.
 
         Args:
             query: as sent.
             question: of it.
             hosts: of which one is.
-            client: address, for the log.
+            askers: clients that have asked, for the log.
 
         Raises:
             NftError: the block page's addresses could not be steered.
@@ -260,7 +267,7 @@ class DnsPolicy:
                 await self._steer_set.steer(map(str, self._pages), self._refused_ttl + MARGIN)
             return page(query, question, self._pages, self._refused_ttl)
         if question.type in (A, AAAA):
-            self._log(hosts, client)
+            self._log(hosts, askers)
         return denied(query, question, self._refused_ttl)
 
     async def answer(self, query: bytes, question: Question, data: bytes, read: Scan, size: int) -> bytes:
@@ -356,22 +363,23 @@ class DnsPolicy:
                 steered.append(text)
         return told, list(dict.fromkeys(filter(None, steered)))
 
-    def _log(self, hosts: tuple[str, ...], client: str) -> None:
-        """Log a refused name as a request would be, since there will be none."""
+    def _log(self, hosts: tuple[str, ...], askers: Sequence[Asker]) -> None:
+        """Log a refused name as each client's request would be, since there will be none."""
         now = time.time()
         matcher = self._matcher()
         for host in hosts:
             if not self._judge.find((host,)) & WHOLE:
                 continue
             verdict = matcher.check_host(host, (), now)
-            reference = new_reference()
-            if self.logs:
-                logger.info(
-                    "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
-                    timestamp(now), self.named(client), verdict.list or "-", verdict.entry or "-",
-                    verdict.category or "-", reference,
-                )  # fmt: skip
-            self.record(verdict, host, client, reference)
+            for client, port in askers:
+                reference = new_reference()
+                if self.logs:
+                    logger.info(
+                        "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
+                        timestamp(now), self.named(client), verdict.list or "-", verdict.entry or "-",
+                        verdict.category or "-", reference,
+                    )  # fmt: skip
+                self.record(verdict, host, client, port, reference)
             return
 
 

@@ -105,13 +105,14 @@ class UdpEndpoint:
 class UdpClient:
     """Sender of a query over UDP."""
 
-    __slots__ = ("_endpoint", "_local", "_peer", "host")
+    __slots__ = ("_endpoint", "_local", "_peer", "host", "port")
 
     def __init__(self, endpoint: UdpEndpoint, peer: Any, local: list[tuple[int, int, bytes]]) -> None:
         self._endpoint = endpoint
         self._peer = peer
         self._local = local
         self.host: str = peer[0]
+        self.port: int = peer[1]
 
     def answer(self, data: bytes) -> None:
         """Send a response; see `QueryClient.answer`."""
@@ -242,11 +243,13 @@ class TcpClient(asyncio.Protocol):
 
     Attributes:
         host: address of the other side.
+        port: of it.
         until: when it has been idle for too long, by the loop's clock.
     """
 
     def __init__(self, endpoint: TcpEndpoint) -> None:
         self.host = ""
+        self.port = 0
         self._endpoint = endpoint
         self._messages = StreamMessages()
         self._unread: deque[bytes] = deque()
@@ -277,7 +280,8 @@ class TcpClient(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self.host = str(peer[0]) if peer else ""
+        if peer:
+            self.host, self.port = peer[:2]
         if not self._endpoint.admit(self):
             self._gone = True
             transport.abort()

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from urlward.dns.answers import error, truncated
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults, Found
-from urlward.dns.policy import Reason
+from urlward.dns.policy import Asker, Reason
 from urlward.dns.upstream import DnsExchange, Forwarder
 from urlward.dns.wire import (
     FORMERR,
@@ -57,9 +57,11 @@ class QueryClient(Protocol):
 
     Attributes:
         host: address.
+        port: that it asks from.
     """
 
     host: str
+    port: int
 
     def answer(self, data: bytes) -> None:
         """Send an answer; never raises."""
@@ -78,6 +80,11 @@ class Asked(DnsExchange):
         self.service = service
         self.tcp = tcp
         self.clients: list[tuple[bytes, QueryClient]] = []
+
+    @property
+    def askers(self) -> list[Asker]:
+        """All that have asked so far."""
+        return [(client.host, client.port) for _, client in self.clients]
 
     def answered(self, data: bytes | None) -> None:
         """The exchange has ended; see `DnsExchange.answered`."""
@@ -206,8 +213,7 @@ class QueryService:
             self._reply(asked, data)
 
     async def _answer_ourselves(self, asked: Asked, reason: Reason) -> None:
-        client = asked.clients[0][1].host
-        data = await self._answers.own(asked.query, asked.question, reason, client)
+        data = await self._answers.own(asked.query, asked.question, reason, asked.askers)
         if data is None:
             self._forward(asked)
         else:
@@ -215,11 +221,8 @@ class QueryService:
 
     async def _steer(self, asked: Asked, data: bytes, read: Scan, found: Found) -> None:
         size = _MOST_TCP if asked.tcp else _size(asked)
-        client = asked.clients[0][1].host
-        self._reply(
-            asked,
-            await self._answers.steer(asked.query, asked.question, data, read, found, size, client),
-        )
+        query, question, askers = asked.query, asked.question, asked.askers
+        self._reply(asked, await self._answers.steer(query, question, data, read, found, size, askers))
 
     def _owes_enough(self, host: str, tcp: bool) -> bool:
         owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])

@@ -49,6 +49,12 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@cache
+def _wildcards(rules: frozenset[str]) -> frozenset[str]:
+    """Suffixes below which each name is one as well."""
+    return frozenset(rule[2:] for rule in rules if rule.startswith("*."))
+
+
 def labels_before_suffix(host: str) -> tuple[str, ...]:
     """The labels of a canonical host in front of its public suffix, rightmost first.
 
@@ -65,11 +71,12 @@ def is_suffix(host: str) -> bool:
     """Whether a canonical name has nothing in front of its public suffix: asked of each of a million names,
     where `labels_before_suffix` would take seconds."""
     rules = _suffixes()._publicsuffix
+    wildcards = _wildcards(rules)
     return (
         "." not in host
         or host in rules
-        or f"*.{host}" in rules
-        or (f"*.{host.partition('.')[2]}" in rules and f"!{host}" not in rules)
+        or host in wildcards
+        or (host.partition(".")[2] in wildcards and f"!{host}" not in rules)
     )
 
 
@@ -230,7 +237,7 @@ class Hosts:
         """`states` of a name that is not in `recent`, nor quiet."""
         plain = is_plain_host(host)
         states = (self._listed_state(host),) if plain else tuple(map(self._state, self._readings(host)))
-        if all(state is QUIET for state in states):
+        if states.count(QUIET) == len(states):
             states = ALL_QUIET
         if len(host) <= _LONG:
             recent = self.recent
@@ -532,13 +539,23 @@ def _below(place: ListedHost, now: float) -> tuple[bool, bool]:
     return blocks, allows
 
 
-def is_below(place: ListedHost, ports: Sequence[int], now: float) -> bool:
+def is_below(place: ListedHost, ports: Sequence[int], now: float, *, excuses: bool) -> bool:
     """Whether any entry on a place is in force for one of these ports (`Shape.is_for`), or may be.
 
     Dear only where the first of them are not.
+
+    Args:
+        place: on a host.
+        ports: that a connection to it names.
+        now: seconds since 1970-01-01 UTC.
+        excuses: whether exceptions count, as they do where something is on all of the host.
     """
-    return not place.list.pages_end or any(
-        shape is None or shape.is_for(ports, now) for shape in _shapes(place)
+    li = place.list
+    if not li.pages_end and (excuses or li.pages_only_block):
+        return True
+    return any(
+        shape is None or (shape.is_for(ports, now) and (excuses or not shape.allow))
+        for shape in _shapes(place)
     )
 
 

@@ -150,7 +150,8 @@ class Matcher:
         now: float = 0.0,
         decide: Decide = decide,
     ) -> Verdict:
-        """Decide on one request; `check_request` for a request that names one host."""
+        """Decide on one request that names one host, and goes to it where that is an address; otherwise as
+        `check_request`."""
         states = self._recent.get(host)
         if states is None:
             # As `Hosts.states`, without the call.
@@ -177,7 +178,12 @@ class Matcher:
                             return PASS
                         found = [*states[0].said]
                         return decide(self._excused(found) if self._guarded else found)
-        return self._check_states(states, target, ports, now, decide)
+        verdict = self._check_states(states, target, ports, now, decide)
+        if verdict.action == "allow" and is_address(host):
+            # A page of it is excused, or a path, and not the connection's destination.
+            of_address = self.check_address(host.strip("[]"), ports, now, decide)
+            return of_address if of_address.listed else verdict
+        return verdict
 
     def check_request(
         self,
@@ -432,7 +438,8 @@ class Matcher:
         One that has expired, or is for a port that is none of these, is none; as in `level`, a host with very
         many that might be is not searched to the last. Nor has one any on a host that an exception is on.
 
-        A list of exceptions alone has none: where its host is blocked, that is why the path matters. Nor has
+        Exceptions are none on a host that nothing else is on, and a list of exceptions alone has none: where
+        its host is blocked, that is why the path matters. Nor has
         a guarded list on a protected host, which is not to be decrypted for it: clients that take no
         certificate but their own would lose all of it.
 
@@ -440,8 +447,13 @@ class Matcher:
             UrlError: `host` cannot be judged.
         """
         states = self._hosts.states(host)
-        places = [place for state in states if not is_excused(state, now) for place in state.places]
-        lists = [place.list for place in places if place.list.pages_block and is_below(place, ports, now)]
+        lists = [
+            place.list
+            for state in states
+            if state.places and not is_excused(state, now)
+            for place in state.places
+            if place.list.pages_block and is_below(place, ports, now, excuses=bool(state.rules))
+        ]
         if any(li.guarded for li in lists) and self.protects(host):
             lists = [li for li in lists if not li.guarded]
         return tuple(li.name for li in lists)

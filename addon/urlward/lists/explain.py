@@ -121,7 +121,11 @@ class Explanation:
 
 
 def explain(
-    policy: Policy, found: Sequence[tuple[str, Sequence[Verdict]]], client: str, now: float
+    policy: Policy,
+    found: Sequence[tuple[str, Sequence[Verdict]]],
+    client: str,
+    now: float,
+    passed: bool = False,
 ) -> Explanation:
     """Explain a decision for a client.
 
@@ -131,6 +135,7 @@ def explain(
             reading of the request is.
         client: its address.
         now: seconds since 1970-01-01 UTC.
+        passed: whether nothing counts, as where an exception is on another reading than what was sent.
     """
     view = policy.view(client, now)
     weighed = [_weigh(view, host, v) for host, several in found for v in several]
@@ -138,7 +143,7 @@ def explain(
     at = 0
     for _, several in found:
         decided, its = view.decide(several), weighed[at : (at := at + len(several))]
-        if _ACROSS_HOSTS.index(decided.action) < _ACROSS_HOSTS.index(verdict.action):
+        if not passed and _ACROSS_HOSTS.index(decided.action) < _ACROSS_HOSTS.index(verdict.action):
             verdict = decided
             like = (one for one in its if one.action == decided.action)
             entry = max(like, key=lambda one: (one.verdict.rank, one.verdict.entry))
@@ -314,9 +319,9 @@ class Checker:
             found.append((host, self._in_time(verdicts)))
             return self._decide(verdicts)
 
-        self._matcher.check_url(raw, self._now, note)
+        passed = self._matcher.check_url(raw, self._now, note) is PASS
         policy = self._policy or Policy(Config())
-        made = explain(policy, found, self._client, self._now)
+        made = explain(policy, found, self._client, self._now, passed)
         decided = made.decided.verdict if made.decided is not None else PASS
         by = (one for one in self._allows if (decided.list, decided.entry) == (ALLOWS, one.id))
         return replace(made, allow=next(by, None)), self._matcher.protects(host)
