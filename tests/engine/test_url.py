@@ -1229,8 +1229,9 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
 
 
 SERVICES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image", "/api/topic/", "/styles/a/public/")
+SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", "/content/images/size/")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")
-SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".data", ".txt", "/(", *SERVICES, *DATA, "url=/a")
+SPELT = (*["//", "..", ".php", ".PHP", ".html", ".json", ".js", ".data", ".txt", "/(", "url=/a"], *SERVICES, *SIZED, *DATA)
 
 
 @examples(300)
