@@ -816,7 +816,9 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/_.data"),
         ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
-        # NodeBB, Flarum, where a link is followed
+        # NodeBB, Flarum, PeerTube, Lemmy, where a link is followed
+        ("/w/iD5-x", "/api/v1/videos/iD5-x"),
+        ("/post/5", "/api/v3/post?x=1&id=5"),
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
@@ -903,6 +905,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "a.html",
         "api/a",
         "api/discussions/a",
+        "api/v1/videos/a",
+        "api/v3/post?id=a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")

@@ -40,7 +40,7 @@ from urlward.engine.url import (
 # no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
     r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
-    r"|styles/[^/]+/public/|api/(?:topic|category|user|discussions)/|_data/i/|app/uploads/|thumb/"
+    r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
     r"|wp-content/uploads/|content/images/size/|product/cache/|optimized/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
@@ -117,6 +117,7 @@ _IN_A_SIZE = [
 ]
 """Folders of pictures that WordPress (Bedrock has it below `app`), Discourse and Piwigo keep in several
 sizes, where the picture itself is, and what its name has for a size."""
+_NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
@@ -648,6 +649,10 @@ def _page_of_data(path: str, query: str) -> str | None:
             return f"{base}/{page}"
         if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
             return f"{base}/d{page.removeprefix('discussions')}"
+        if page.startswith("v1/videos/"):  # PeerTube
+            return f"{base}/w{page.removeprefix('v1/videos')}"
+        if page in ("v3/post", "v4/post") and (number := _NUMBER_OF_POST(query)):  # Lemmy
+            return f"{base}/post/{number[1]}"
     head, _, name = path.rpartition("/")
     name, dot, kind = name.rpartition(".")
     page = f"{head}/{name}"
