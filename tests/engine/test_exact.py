@@ -88,11 +88,13 @@ def browser(target: str) -> str | None:
 
 
 def curl(target: str) -> str | None:
-    """Without dot segments; bytes beyond ASCII as they are."""
+    """Without dot segments; what is beyond ASCII is escaped in small letters, but not in the query."""
     if " " in target:
         return None
     path, mark, query = target.partition("#")[0].partition("?")
-    return byte_string(f"{resolved(re.sub('%2[eE]', '.', path) if '/%2' in path else path)}{mark}{query}")
+    dots = re.sub(r"(?<=/)(?:\.|%2[eE]){1,2}(?=/|\Z)", lambda m: re.sub("%2[eE]", ".", m[0]), path)
+    path = re.sub(r"[^\0-\x7f]+", lambda m: quote(m[0]).lower(), resolved(dots))
+    return f"{path}{mark}{byte_string(query)}"
 
 
 def requests(target: str) -> str | None:
