@@ -332,3 +332,27 @@ async def test_connections_at_a_socket_that_is_given_up_go_on(rig: Rig) -> None:
     rig.server.end()
     assert await closed(reader)
     writer.close()
+
+
+async def test_connections_of_a_network_take_turns(rig: Rig) -> None:
+    """A client's hundreds, each with questions for listed names, held up all else."""
+    endpoint = TcpEndpoint(rig.service)
+    taken: list[tuple[str, int]] = []
+
+    class Client(TcpClient):
+        def __init__(self, host: str) -> None:
+            super().__init__(endpoint)
+            self.host = host
+
+        def take(self) -> None:
+            taken.append((self.host, rounds))
+
+    rounds = 0
+    for host in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", ""):
+        endpoint.soon(Client(host))
+    while len(taken) < 5:
+        await asyncio.sleep(0)
+        rounds += 1
+    assert taken == [
+        ("2001:db8::1", 0), ("192.0.2.1", 0), ("", 0), ("2001:db8::2", 1), ("2001:db8::3", 2),
+    ]  # fmt: skip
