@@ -393,6 +393,10 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
         ),
         ("lists = []", "lists: no such key; did you mean list?"),
         ("[Page]", "Page: no such key; did you mean page?"),
+        (
+            "[[feed]]\nname = 'x'\nurl = 'http://x'\npassword = 'x'",
+            "feed.0.password: no such key; did you mean password_file?",
+        ),
         ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),
         ("on-error = 'block'", "on-error: no such key; did you mean on_error?"),
         ('"a\\nb" = 1', r"'a\nb': no such key"),

@@ -292,7 +292,9 @@ def _meant(location: Sequence[str | int]) -> str:
     """Suggestion for an unknown key, to put behind the message."""
     *parents, name = location
     known = _keys_of(parents)
-    guesses = get_close_matches(str(name).lower().replace("-", "_"), known, 1, 0.75)
+    plain = str(name).lower().replace("-", "_")
+    # Of a secret not the variable, which more can see, though it is spelt more alike.
+    guesses = [f"{plain}_file"] if f"{plain}_file" in known else get_close_matches(plain, known, 1, 0.75)
     if guesses:
         return f"; did you mean {guesses[0]}?"
     if parents and name in Config.model_fields:
