@@ -41,6 +41,9 @@ IN_FORCE = "URLWARD_CONFIG"
 """In the environment of a process that a filter has started: the descriptor of memory with the text of the
 configuration that is in force, which its file may have no longer."""
 
+SERVICE = "/var/lib/urlward"
+"""The service's state folder, and root's (Filesystem Hierarchy Standard 3.0, section 5.8)."""
+
 OURS = "urlward:nft"
 """The name of threads that change the kernel's rules, by which it tells whose a change is (`called`)."""
 

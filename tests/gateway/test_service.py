@@ -18,10 +18,10 @@ from conftest import wait_for
 from e2e.test_modes import may_make_namespaces
 from gateway.network import IPV4, IPV6, Network, canaries, network
 from gateway.unprivileged import NOBODY
-from urlward.config import Config
+from urlward.config import Config, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import service
-from urlward.gateway.service import CLOSED, STATE, UNIT, USER, files, install, next_steps
+from urlward.gateway.service import CLOSED, STATE, UNIT, USER, files, install, next_steps, unready
 from urlward.proxy import notify
 
 HERE = Path(__file__).parent
@@ -195,6 +195,28 @@ def test_what_the_service_may_not_read_or_write(monkeypatch: pytest.MonkeyPatch)
         assert "may not read it" in "\n".join(next_steps(None, config))
         (folder / "lists.key").chmod(0o640)
         assert name not in "\n".join(next_steps(None, config))
+
+
+def test_root_is_told_what_the_service_may_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read all, so that `run --check` alone is no proof."""
+    path, key = tmp_path / "urlward.toml", tmp_path / "list.key"
+    path.write_text('key = "list.key"\n')
+    key.touch()
+    key.chmod(0o600)
+    config = read_config(path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(service, "_unseen", lambda path: None)
+    assert not unready(config), "another service's, or none's"
+    monkeypatch.setattr(service, "SYSTEM", path)
+    assert not unready(config), "there is no user urlward"
+    monkeypatch.setattr(service, "_user", lambda: (NOBODY, frozenset({NOBODY})))
+    (told,) = unready(config)
+    assert told.startswith(f"{key}: the user urlward may not read it: ")
+    key.chmod(0o644)
+    assert not unready(config)
+    key.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: NOBODY)
+    assert not unready(config), "who may not read it has been told already"
 
 
 def verified(*units: Path) -> tuple[int, list[str]]:

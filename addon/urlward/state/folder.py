@@ -26,6 +26,7 @@ from pathlib import Path
 from pwd import getpwuid
 from typing import Any, NamedTuple
 
+from urlward import process
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
 from urlward.regular import read_regular, regular_fd
@@ -69,8 +70,7 @@ _DAMAGE = frozenset(
 """What the system says of a file that another in its place would not have: not of a lack of memory,
 descriptors or room."""
 
-SERVICE = Path("/var/lib/urlward")
-"""The service's folder, and root's (Filesystem Hierarchy Standard 3.0, section 5.8)."""
+SERVICE = Path(process.SERVICE)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
