@@ -176,14 +176,17 @@ async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_p
 
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
-        clients = set()
-        urlward.policy.record = lambda _verdict, _host, client, _port, _reference: clients.add(client)
+        clients: list[str] = []
+        urlward.policy.record = lambda _verdict, _host, client, _port, _reference: clients.append(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)
                 assert (answer.rcode(), told(answer)) == (dns.rcode.NXDOMAIN, {}), name
         assert urlward.kernel.steered == []
-        assert "127.0.0.1" in clients
+        assert set(clients) == {"127.0.0.1"}, "what comes from the cache has a client, too"
+        clients.clear()
+        await asyncio.gather(*(resolver.ask("www.blocked.example") for _ in range(4)))
+        assert len(clients) >= 4, "each that asks at a time"
         assert told(await resolver.ask("www.paged.example")) == {"www.paged.example A": ["203.0.113.2"]}
 
 
