@@ -84,7 +84,7 @@ _LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
 _NO_LEASE = re.compile(
     r"\s*+(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
 ).fullmatch
-_OVER = frozenset({"free", "expired", "released", "reset"})
+_OVER = frozenset({"free", "backup", "expired", "released", "reset"})
 _ABANDONED = "abandoned"
 """Declined by a client, or found in use; when, is not in the file."""
 
@@ -99,7 +99,8 @@ _RESTARTS = ("Accounting-On", "Accounting-Off")
 _HOLDS = ("Start", "Interim-Update", "Alive")
 _ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
+NO_ADDRESSES = frozenset({"255.255.255.255", "255.255.255.254", "0.0.0.0", "::", "::/0"})  # noqa: S104
+"""What sessions have in place of an address: the first two say who picks it (RFC 2865 section 5.8)."""
 
 RADACCT = "radacct"
 """FreeRADIUS's table, which is no file."""
@@ -507,10 +508,10 @@ class DetailParser(Parser):
             raise RowError("nobody's")
         session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
         found = [
-            (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
+            (*place_of(address), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
             for name in ADDRESSES
-            for address in record.get(name, ())
-            if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
+            for address in map(_text, record.get(name, ()))
+            if address not in NO_ADDRESSES
         ]
         if status == "Stop" and not found:
             # No attribute but the session's name has to be in it (RFC 2866 section 5.13).
@@ -521,6 +522,8 @@ class DetailParser(Parser):
 def _text(value: str) -> str:
     if not value.startswith('"'):
         return value
+    if len(value) < 2 or not value.endswith('"'):
+        raise RowError("a quote that does not end")
     # FreeRADIUS escapes bytes in octal, of which UTF-8 is made again.
     return _ESCAPED.sub(_unescaped, value[1:-1].encode()).decode(errors="backslashreplace")
 
