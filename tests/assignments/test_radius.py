@@ -271,20 +271,6 @@ def test_records_indented_by_spaces(sqlite_store: AssignmentStore, tmp_path: Pat
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
 
 
-def test_what_is_no_address_is_nobodys(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
-    """All of IPv6 would be one subscriber's."""
-    path = tmp_path / "detail"
-    path.write_text(record("Start", 0, Framed_IPv6_Prefix="::/0"))
-    assert read(sqlite_store, "detail", path).skipped == 0
-    url, radius = radacct_in(tmp_path)
-    start = at(0) // 1000
-    radius.execute("INSERT INTO radacct VALUES ('u1', 'anna', ?, ?, NULL, '::/0')", (start, start))
-    import_radacct(sqlite_store, sqlite_store.source("radacct", "radacct", url), url, ReadOptions(), start)
-    radius.close()
-    assert intervals(sqlite_store, A) == [("anna", 0, None, "NONE")]
-    assert intervals(sqlite_store, "2001:db8::1") == []
-
-
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [

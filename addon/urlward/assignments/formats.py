@@ -99,8 +99,7 @@ _RESTARTS = ("Accounting-On", "Accounting-Off")
 _HOLDS = ("Start", "Interim-Update", "Alive")
 _ESCAPED = re.compile(rb"\\([0-9]{3}|.)", re.DOTALL)
 _LETTERS = {b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-NO_ADDRESSES = frozenset({"255.255.255.255", "255.255.255.254", "0.0.0.0", "::", "::/0"})  # noqa: S104
-"""What sessions have in place of an address: the first two say who picks it (RFC 2865 section 5.8)."""
+_PICKED_BY_USER, _PICKED_BY_NAS = "255.255.255.255", "255.255.255.254"
 
 RADACCT = "radacct"
 """FreeRADIUS's table, which is no file."""
@@ -508,10 +507,10 @@ class DetailParser(Parser):
             raise RowError("nobody's")
         session = name_of(f"{nas}/{_text(record['Acct-Session-Id'][0])}")
         found = [
-            (*place_of(address), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
+            (*place_of(_text(address)), 0, LAST_PORT, start, end, at, subscriber, session, int(said))
             for name in ADDRESSES
-            for address in map(_text, record.get(name, ()))
-            if address not in NO_ADDRESSES
+            for address in record.get(name, ())
+            if address not in (_PICKED_BY_USER, _PICKED_BY_NAS)
         ]
         if status == "Stop" and not found:
             # No attribute but the session's name has to be in it (RFC 2866 section 5.13).

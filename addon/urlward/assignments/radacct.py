@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_, select
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
-from urlward.assignments.formats import NO_ADDRESSES, RADACCT, ReadOptions, name_of, reason_of
+from urlward.assignments.formats import RADACCT, ReadOptions, name_of, reason_of
 from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge, Merger
 from urlward.assignments.interval import (
     LAST_PORT,
@@ -236,7 +236,7 @@ def _sightings(row: Row[Any], options: ReadOptions) -> tuple[list[Sighting], int
     for name in _ADDRESSES:
         # PostgreSQL's type inet comes as an object of its own.
         address = str(getattr(row, name, None) or "")
-        if address and address not in NO_ADDRESSES:
+        if address:
             what = (*place_of(address), 0, LAST_PORT)
             if stop:
                 found += held_until(what, start, stop, subscriber, session)
