@@ -171,24 +171,27 @@ def test_what_is_wrong_on_the_disk(
 
 
 def test_secrets_that_others_can_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    feed = '[[feed]]\nname = "one"\nurl = "http://127.0.0.1/"\nuser = "me"\npassword_file = "word"\n'
-    config.write_text(f'{config.read_text()}key = "list.key"\n{feed}proxy = "http://me:word@127.0.0.1:1"\n')
-    folder = config.parent
+    folder, feed = config.parent, '[[feed]]\nname = "{}"\nurl = "https://127.0.0.1/"\n'
+    one = feed.format("one") + 'user = "me"\npassword_file = "word"\nclient_cert = "pem"\n'
+    config.write_text(f'include = ["own.toml"]\n{config.read_text()}key = "list.key"\n{one}')
+    (folder / "own.toml").write_text(feed.format("two") + 'proxy = "http://me:word@127.0.0.1:1"\n')
     (folder / "word").touch()
+    (folder / "pem").touch()
     (folder / "list.key").touch()
 
     def told(mode: int) -> list[tuple[str, str]]:
         for name in (
             "word",
+            "pem",
             "list.key",
             "ca/mitmproxy-ca.pem",
             "ca/mitmproxy-ca.p12",
-            "urlward.toml",
+            "own.toml",
             "list.txt",
         ):
             (folder / name).chmod(mode)
         (folder / "ca").chmod(0o770 | mode)
-        found = doctor._secrets(config, read_config(config))
+        found = doctor._secrets(read_config(config))
         return [(one.state, one.text.replace(f"{folder}/", "")) for one in found]
 
     well = [("ok", "no other user of this machine can read them")]
@@ -201,8 +204,9 @@ def test_secrets_that_others_can_read(config: Path, monkeypatch: pytest.MonkeyPa
         ("wrong", "confdir: ca: every user can replace the authority"),
         ("wrong", f"confdir: mitmproxy-ca.p12: ca/mitmproxy-ca.p12: {readable} it"),
         ("wrong", f"confdir: mitmproxy-ca.pem: ca/mitmproxy-ca.pem: {readable} it"),
+        ("wrong", f"feed.0.client_cert: pem: {readable} it"),
         ("wrong", f"feed.0.password_file: word: {readable} it"),
-        ("wrong", f"feed.proxy: urlward.toml: {readable} it"),
+        ("wrong", f"feed.1.proxy: own.toml: {readable} it"),
         ("wrong", f"key: list.key: {readable} it"),
     ]
 

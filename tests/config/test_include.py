@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -161,22 +161,31 @@ def test_a_text_in_place_of_a_files_is_checked_before_it_is_written(path: Path) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("may_look", [True, False])
 def test_a_file_that_only_its_owner_may_read_says_who_that_is(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, may_look: bool
 ) -> None:
     """As whoever has no business in the service's folder meets it, with the configuration of a package."""
-    own = path.parent / "own.toml"
+    own, stat = path.parent / "kept/own.toml", os.stat
+    own.parent.mkdir()
     own.touch()
-    os.chown(own, 65_534, 65_534)
+    os.chown(own if may_look else own.parent, 65_534, 65_534)
+    path.write_text('include = ["kept/own.toml"]\n')
 
     def refuse(asked: Path) -> BinaryIO:
         if asked == own:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked)
         return open_given(asked)
 
+    def refuse_look(asked: Any, **how: Any) -> os.stat_result:
+        if asked == own and not may_look:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked)
+        return stat(asked, **how)
+
     monkeypatch.setattr(sources, "open_given", refuse)
+    monkeypatch.setattr(os, "stat", refuse_look)
     (line,) = lines(path)
     assert line == (
-        "own.toml: Permission denied: urlward.toml includes it, so only root or nobody can use that "
+        "kept/own.toml: Permission denied: urlward.toml includes it, so only root or nobody can use that "
         "configuration here"
     )

@@ -81,6 +81,9 @@ SECRETS = frozenset((
 ))  # fmt: skip
 """Keys of files whose content is nobody else's to know."""
 
+CERTIFICATES = {"client_cert": "client_key", "certificate": "key"}
+"""Keys of certificates' files, and of the files of their keys."""
+
 ENDS_SOON = timedelta(days=30)
 
 
@@ -146,7 +149,7 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         "ports": lambda: _ports(config),
         "reach": lambda: _reach(config),
         "state folder": lambda: _state(config),
-        "secrets": lambda: _secrets(path, config),
+        "secrets": lambda: _secrets(config),
         "certificate": lambda: _authority(config),
         "lists": lambda: _lists(config),
         "kernel": lambda: _kernel(config),
@@ -360,18 +363,20 @@ def _state(config: Config) -> Iterator[Finding]:
         yield _ok(about, f"{state}, {free >> 30} GB are free")
 
 
-def _secrets(path: Path | None, config: Config) -> Iterator[Finding]:
-    from urlward.gateway.ca import DEFAULT_FOLDER
+def _secrets(config: Config) -> Iterator[Finding]:
+    from urlward.gateway.ca import authority_folder
     from urlward.lists.build import is_artifact
 
-    about, folder = "secrets", Path(config.confdir or DEFAULT_FOLDER).expanduser()
+    about, folder = "secrets", authority_folder(config.confdir)
     files = {
         **dict(_secret_files(config, "")),
         **{f"key of {name}": Path(f"{name}.key") for name in config.list},
         **{f"confdir: {each.name}": each for each in folder.glob("mitmproxy-ca.p*")},
     }
-    if path and any("@" in (feed.proxy or "") for feed in config.feed):
-        files["feed.proxy"] = path
+    for n, feed in enumerate(config.feed):
+        if config.sources and "@" in (feed.proxy or ""):
+            number, _ = config.sources.place(f"feed.{n}.proxy")
+            files[f"feed.{n}.proxy"] = config.sources.files[number].path
     found = [(key, file) for key, file in files.items() if _is_open(file, 0o006)]
     for key, file in found:
         advice = f"chmod o-rwx {file}, in a group of who reads it; and what is in it may be known: change it"
@@ -391,7 +396,9 @@ def _secret_files(table: Table, within: str) -> Iterator[tuple[str, Path]]:
     for name in type(table).model_fields:
         value, key = getattr(table, name), f"{within}{name}"
         # What is not absolute is in the state folder.
-        if name in SECRETS and isinstance(value, str) and (file := Path(value)).is_absolute():
+        # The file of a certificate has its key, too, where that has none of its own.
+        is_secret = name in SECRETS or (name in CERTIFICATES and getattr(table, CERTIFICATES[name]) is None)
+        if is_secret and isinstance(value, str) and (file := Path(value)).is_absolute():
             yield key, file
         for n, each in enumerate(value if isinstance(value, tuple) else (value,)):
             if isinstance(each, Table):
@@ -412,13 +419,13 @@ def _is_reached(path: Path) -> bool:
 
 
 def _authority(config: Config) -> Iterator[Finding]:
-    from urlward.gateway.ca import DEFAULT_FOLDER, authority
+    from urlward.gateway.ca import authority, authority_folder
 
     about = "certificate"
     if config.intercept == "none":
         yield _ok(about, "nothing is decrypted (intercept)")
         return
-    folder = Path(config.confdir or DEFAULT_FOLDER).expanduser()
+    folder = authority_folder(config.confdir)
     if not folder.exists():
         yield _note(about, f"{folder}: no authority yet", "the first start makes one")
         return

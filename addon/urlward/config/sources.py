@@ -213,8 +213,11 @@ def _included(main: ConfigFile) -> list[Path]:
     for n, each in enumerate(found):
         if "\0" in str(each):
             raise ConfigError(f"{main.path}: include.{n}: a file's name holds no NUL")
-        if each.is_dir() or (glob.has_magic(names[n]) and not each.exists()):
-            raise ConfigError(f"{main.path}: include.{n}: {names[n]}: name each file, no folder or pattern")
+        with suppress(OSError):  # what may not be looked at is told as it is read
+            if each.is_dir() or (glob.has_magic(names[n]) and not each.exists()):
+                raise ConfigError(
+                    f"{main.path}: include.{n}: {names[n]}: name each file, no folder or pattern"
+                )
         if (real := os.path.realpath(each)) in seen:
             raise ConfigError(f"{main.path}: include.{n}: {each}: read already")
         seen.append(real)
