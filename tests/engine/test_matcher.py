@@ -947,6 +947,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "cache/0f/a.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS
+    assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS
+    assert matcher("http://p.test/gallery/x").check("p.test", "/gallery/thumb/x/300px-a.jpg") == PASS
     picture = matcher("http://p.test/wp-content/uploads/a.jpg", "http://p.test/images/a/ab/A.jpg")
     for target in (
         "wp-content/uploads/a-300x.jpg",
@@ -955,6 +957,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         "wp-content/uploads/b/a-300x200.jpg",
         "wp-content/uploads/a-2.jpg",
         "wp-content/uploads/a.mid.jpg",
+        "images/thumb/a/ab/A.jpg/300px-B.jpg",
         "wp-content/uploads/a.md",
         "x/image/upload/w_300/a.jpg",
         "wp-content/uploads/-300x200.jpg",

@@ -110,7 +110,13 @@ _PICTURE_IN_PATH = re.compile(
     r"|(?<=/catalog/product)/cache/[0-9a-f]{32})/"
 ).search
 _IN_A_SIZE = [
-    (below, instead, re.compile(rf"(.+?){size}(\.[0-9A-Za-z]+?)(?:\.avif|\.webp)?").fullmatch)
+    (
+        below,
+        instead,
+        re.compile(
+            rf"(.+?){size}(\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp))(?:\.avif|\.webp)?"
+        ).fullmatch,
+    )
     for below, instead, size in (
         ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
         ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
@@ -727,7 +733,9 @@ def _full_sizes(path: str) -> Iterator[str]:
     folder, _, name = path.rpartition("/")
     if "px-" in name and "/thumb/" in folder:  # MediaWiki
         base, _, file = folder.rpartition("/thumb/")
-        yield f"{base}/{file}"
+        # A hyphen more where it is of a film; a name that is too long is left out.
+        if name.partition("px-")[2].lstrip("-").startswith((file.rpartition("/")[2], "thumbnail.")):
+            yield f"{base}/{file}"
         return
     folder += "/"
     for below, instead, in_a_size in _IN_A_SIZE:
