@@ -859,7 +859,12 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
-        # Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
+        # Cloudinary, Chevereto, vichan, TinyIB, Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
+        ("/x/image/upload/v12/a.jpg", "/x/image/upload/c_fill,w_300/f_auto/v12/a.jpg"),
+        ("/images/2024/05/a.b.jpg", "/images/2024/05/a.b.md.jpg"),
+        ("/a.jpeg", "/a.th.jpeg"),
+        ("/b/src/1700000000123.jpg", "/b/thumb/1700000000123.jpg"),
+        ("/b/src/17000-1.png", "/b/thumb/17000-1s.png"),
         ("/b/content/images/2024/a.jpg", "/b/content/images/size/w600/2024/a.jpg"),
         ("/content/images/a.png", "/content/images/size/w600h400/format/webp/a.png"),
         ("/media/catalog/product/a/b/ab.jpg", f"/media/catalog/product/cache/{'0f' * 16}/a/b/ab.jpg"),
@@ -954,6 +959,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "cache/0f/a.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS
+    assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS
+    assert matcher("http://p.test/gallery/x").check("p.test", "/gallery/thumb/x/300px-a.jpg") == PASS
     picture = matcher("http://p.test/wp-content/uploads/a.jpg", "http://p.test/images/a/ab/A.jpg")
     for target in (
         "wp-content/uploads/a-300x.jpg",
@@ -961,6 +968,10 @@ def test_another_page_of_a_like_name_passes() -> None:
         "wp-content/uploads/a-300x200.png",
         "wp-content/uploads/b/a-300x200.jpg",
         "wp-content/uploads/a-2.jpg",
+        "wp-content/uploads/a.mid.jpg",
+        "images/thumb/a/ab/A.jpg/300px-B.jpg",
+        "wp-content/uploads/a.md",
+        "x/image/upload/w_300/a.jpg",
         "wp-content/uploads/-300x200.jpg",
         "images/thumb/a/ab/A.jpg.png/300px-A.jpg.png",
         "images/thumb/300px-A.jpg",

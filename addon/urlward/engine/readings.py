@@ -41,9 +41,9 @@ from urlward.engine.url import (
 _ONE_PAGE = re.compile(
     r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
     r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
-    r"|wp-content/uploads/|content/images/size/|product/cache/|optimized/)"
+    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th)\.)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
@@ -98,25 +98,36 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
-_may_be_a_picture = re.compile(r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data)/").search
-# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost and Magento name in a segment what
-# is done.
+_may_be_a_picture = re.compile(
+    r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data)/|\.(?:md|th)\."
+).search
+# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
+# segment what is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
 _PICTURE_IN_PATH = re.compile(
     r"(?:(?:/_ipx|\A/cdn-cgi/image)/[^/]+|(?<=/files)/styles/[^/]+/public"
-    r"|(?<=/content/images)/size/[^/]+(?:/format/[^/]+)?|(?<=/catalog/product)/cache/[0-9a-f]{32})/"
+    r"|(?<=/content/images)/size/[^/]+(?:/format/[^/]+)?|(?<=/image/upload)(?:/[a-z]{1,3}_[^/]+)++(?=/v[0-9])"
+    r"|(?<=/catalog/product)/cache/[0-9a-f]{32})/"
 ).search
 _IN_A_SIZE = [
-    (below, instead, re.compile(rf"(.+){size}(\.[0-9A-Za-z]+?)(?:\.avif|\.webp)?").fullmatch)
+    (
+        below,
+        instead,
+        re.compile(
+            rf"(.+?){size}(\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp))(?:\.avif|\.webp)?"
+        ).fullmatch,
+    )
     for below, instead, size in (
         ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
         ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
         ("/optimized/", "/original/", "_[0-9]+_[0-9]+x[0-9]+"),
+        ("/thumb/", "/src/", "s?"),
+        ("/", "/", r"\.(?:md|th)"),
         ("/_data/i/", "/", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock has it below `app`), Discourse and Piwigo keep in several
-sizes, where the picture itself is, and what its name has for a size."""
+"""Folders of pictures that WordPress (Bedrock has it below `app`), Discourse, vichan, Chevereto and Piwigo
+keep in several sizes, where the picture itself is, and what its name has for a size."""
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -720,17 +731,21 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
 def _full_sizes(path: str) -> Iterator[str]:
     """The files that a file in a folder of pictures in several sizes may be made of."""
     folder, _, name = path.rpartition("/")
+    if "px-" in name and "/thumb/" in folder:  # MediaWiki
+        base, _, file = folder.rpartition("/thumb/")
+        # A hyphen more where it is of a film; a name that is too long is left out.
+        if name.partition("px-")[2].lstrip("-").startswith((file.rpartition("/")[2], "thumbnail.")):
+            yield f"{base}/{file}"
+        return
     folder += "/"
     for below, instead, in_a_size in _IN_A_SIZE:
         if below in folder and (parts := in_a_size(name)):
             folder = folder.replace(below, instead, 1)
             yield f"{folder}{parts[1]}{parts[2]}"
-            # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
-            yield f"{folder}{parts[1]}-scaled{parts[2]}"
+            if "/uploads/" in below:
+                # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
+                yield f"{folder}{parts[1]}-scaled{parts[2]}"
             return
-    if "px-" in name and "/thumb/" in folder:  # MediaWiki
-        base, _, file = folder[:-1].rpartition("/thumb/")
-        yield f"{base}/{file}"
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:
