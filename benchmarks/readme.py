@@ -16,10 +16,23 @@ def rewrite(readme: Path, name: str, text: str) -> None:
     Raises:
         ValueError: the marks are not there.
     """
-    first = f"<!-- {name}: written by `python -m benchmarks.{name} --report`, not by hand -->"
-    last = f"<!-- {name}: end -->"
+    first, last = _marks(name)
     before, _, after = parts(readme.read_text(), first, last)
     readme.write_text(f"{before}{first}\n\n{text}\n\n{last}{after}")
+
+
+def differs(readme: Path, name: str, text: str) -> bool:
+    """Whether another text stands between the marks of a benchmark.
+
+    Raises:
+        ValueError: the marks are not there.
+    """
+    return parts(readme.read_text(), *_marks(name))[1] != f"\n\n{text}\n\n"
+
+
+def _marks(name: str) -> tuple[str, str]:
+    written = f"written by `python -m benchmarks.{name} --report`, not by hand"
+    return f"<!-- {name}: {written} -->", f"<!-- {name}: end -->"
 
 
 def parts(text: str, begin: str, end: str) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from urlward.records.asking import NotRunningError, ask
 
@@ -45,6 +45,13 @@ class Companion:
         except NotRunningError:
             return False
         return True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def end(self) -> int:
         """Have it end, and give its exit code."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
@@ -28,6 +28,7 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     from feeds import feed_support, fetch_support
     from urlward.commands.arguments import Command
+    from urlward.gateway.nft import Nft
 
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 # Every day the same examples; in CI others each time (URLWARD_SEED tells which, so that they can be
@@ -107,12 +108,42 @@ def listening(host: str = "127.0.0.1") -> socket.socket:
                 raise
 
 
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether something listens."""
+    with socket.socket() as s:
+        s.settimeout(1)
+        return s.connect_ex((host, port)) == 0
+
+
 @contextlib.contextmanager
 def nobody_listens() -> Iterator[int]:
     """A TCP port at which connections are refused, on 127.0.0.1 and other addresses of it, meanwhile."""
     with socket.socket() as one:
         one.bind(("0.0.0.0", 0))  # so that no other process gets it
         yield int(one.getsockname()[1])
+
+
+class Done(NamedTuple):
+    """What has become of a command: its exit code, and what it has said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The JSON object that it has said."""
+        assert self.code == 0, self
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    @property
+    def problem(self) -> str:
+        """The one line that an error is."""
+        assert self.code == 2, self
+        assert self.err.count("\n") == 1, self
+        assert self.err.startswith("urlward: "), self
+        return self.err.removeprefix("urlward: ").rstrip("\n")
 
 
 def run_command(declare: "Callable[[Command], None]", *arguments: object) -> int:
@@ -314,6 +345,18 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
 
 
 # -- servers that several rooms' tests share
+
+
+@pytest.fixture
+def nft() -> "Iterator[Nft]":
+    """Nftables of a network of the test's own."""
+    from gateway.inside import own_network
+    from urlward.gateway.nft import Nft
+
+    with own_network():
+        made = Nft()
+        yield made
+        made.close()
 
 
 @pytest.fixture(scope="session")

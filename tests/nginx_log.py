@@ -1,13 +1,33 @@
-"""What an nginx of one worker process has served, by its access log."""
+"""An nginx over the configuration in a folder, and what it has served, by its access log."""
 
 import itertools
 import socket
-from contextlib import suppress
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from conftest import wait_for
+from conftest import accepts, wait_for
 
 _marks = itertools.count()
+
+
+@contextmanager
+def nginx_in(folder: Path, ports: Iterable[int]) -> Iterator[None]:
+    """Run nginx by ``nginx.conf`` of a folder, once it listens on some ports of 127.0.0.1."""
+    log, ports = folder / "error.log", list(ports)
+    process = subprocess.Popen(
+        ["nginx", "-p", str(folder), "-e", str(log), "-c", str(folder / "nginx.conf")],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: process.poll() is not None or all(map(accepts, ports)), "nginx")
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 class AccessLog:

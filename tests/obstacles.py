@@ -17,6 +17,18 @@ _DAC_OVERRIDE, _DAC_READ_SEARCH = 1, 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def a_folder(path: Path) -> None:
+    """In the place of a file."""
+    path.unlink()
+    path.mkdir()
+
+
+def a_pipe(path: Path) -> None:
+    """Likewise."""
+    path.unlink()
+    os.mkfifo(path)
+
+
 @contextmanager
 def permissions_hold() -> Iterator[None]:
     """While this lasts, they do in this thread as for everybody else than root (capabilities(7))."""

@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 import pytest
 
-from conftest import wait_for
+from conftest import Done, wait_for
 from lists.support import HTML, OTHER_SECRET, PICTURE, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward import cli
 from urlward.commands import check as check_commands
@@ -33,20 +33,6 @@ from urlward.proxy.settings import Settings
 from urlward.samples import SAMPLE
 
 COMMAND = [sys.executable, "-m", "urlward"]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def problem(self) -> str:
-        """The one line that an error is."""
-        assert self.code == 2, self
-        assert self.err.count("\n") == 1, self
-        assert self.err.startswith("urlward: "), self
-        return self.err.removeprefix("urlward: ").rstrip("\n")
 
 
 type Urlward = Callable[..., Done]

@@ -141,19 +141,19 @@ def test_what_comes_before_a_fault_is_given(coding: str, content: bytes, size: i
 
 
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
-@pytest.mark.parametrize("flags", [*range(32), 0xE2])
-def test_a_head_of_gzip_is_read_as_by_browsers(flags: int, size: int) -> None:
+def test_a_head_of_gzip_is_read_as_by_browsers(size: int) -> None:
     """A checksum of it that is wrong, or flags that there are none of, are nothing to Chromium."""
-    extra = [b"\3\0abc", b"\0\0"][size % 2] * bool(flags & 4)
-    more = extra + b"name\0" * bool(flags & 8) + b"\0" * bool(flags & 16) + b"\0?" * bool(flags & 2)
     plain = gzip.compress(CONTENT)
-    data = plain[:3] + bytes([flags]) + plain[4:10] + more + plain[10:] + b"next"
-    decoder, found = CONTENT_CODINGS["gzip"].new(), b""
-    for at in range(0, len(data), size):
-        if not decoder.eof:
-            found += decoder.decompress(data[at : at + size], 1 << 17)
-    assert (found, decoder.eof) == (CONTENT, True)
-    assert b"next".startswith(decoder.unused_data)
+    for flags in (*range(32), 0xE2):
+        extra = [b"\3\0abc", b"\0\0"][size % 2] * bool(flags & 4)
+        more = extra + b"name\0" * bool(flags & 8) + b"\0" * bool(flags & 16) + b"\0?" * bool(flags & 2)
+        data = plain[:3] + bytes([flags]) + plain[4:10] + more + plain[10:] + b"next"
+        decoder, found = CONTENT_CODINGS["gzip"].new(), b""
+        for at in range(0, len(data), size):
+            if not decoder.eof:
+                found += decoder.decompress(data[at : at + size], 1 << 17)
+        assert (found, decoder.eof) == (CONTENT, True), flags
+        assert b"next".startswith(decoder.unused_data), flags
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br"])

@@ -14,6 +14,7 @@ import pytest
 
 import urlward
 from conftest import wait_for
+from e2e.support import has_ended
 from urlward import process
 from urlward.process import check_parent, module_command
 
@@ -52,6 +53,15 @@ def test_no_core_and_no_other_eyes() -> None:
         process.communicate()
 
 
+def test_what_is_written_is_for_nobody_else_to_change() -> None:
+    before = os.umask(0)
+    try:
+        process.keep_private()
+    finally:
+        after = os.umask(before)
+    assert after == 0o002
+
+
 def test_a_parent_that_is_gone() -> None:
     check_parent(os.getppid())
     with pytest.raises(SystemExit):
@@ -72,13 +82,6 @@ def test_the_end_of_a_parent_is_told() -> None:
     assert done.returncode == -signal.SIGKILL
     child = int(done.stdout)
     wait_for(lambda: has_ended(child), "the end of the child")
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
 
 
 def test_what_is_started_takes_nothing_of_the_current_directory(tmp_path: Path) -> None:

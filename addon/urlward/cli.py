@@ -293,6 +293,10 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
         for text in unheeded(settings.config):
             say(text, warning=True)
     if args.check:
+        from urlward.gateway.service import unready
+
+        for text in unready(settings.config):
+            say(text, warning=True)
         print("configuration ok")
         if text := _lost(settings.config) or _last_included(settings.config).absent:
             print(text)

@@ -41,6 +41,9 @@ IN_FORCE = "URLWARD_CONFIG"
 """In the environment of a process that a filter has started: the descriptor of memory with the text of the
 configuration that is in force, which its file may have no longer."""
 
+SERVICE = "/var/lib/urlward"
+"""The service's state folder, and root's (Filesystem Hierarchy Standard 3.0, section 5.8)."""
+
 OURS = "urlward:nft"
 """The name of threads that change the kernel's rules, by which it tells whose a change is (`called`)."""
 
@@ -64,9 +67,11 @@ def keep_private() -> None:
 
     Keys, and in short-lived processes a list's text, must not get to the disk by a crash, nor be had by
     whoever may attach a debugger (prctl(2), PR_SET_DUMPABLE; proc(5)). Only a process with CAP_SYS_PTRACE
-    can read this one's memory, maps and descriptors from here on.
+    can read this one's memory, maps and descriptors from here on. What it writes, the authority's folder
+    among it, is for nobody else to change, whatever umask it was started with.
     """
     _prctl(_PR_SET_DUMPABLE, 0)
+    os.umask(os.umask(0o077) | 0o002)
     # Programs that this process starts are dumpable again, and have no business with cores either.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

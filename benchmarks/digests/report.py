@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks.proxy.report import goals_table
-from benchmarks.proxy.summary import Goal
+from benchmarks.engine.machine import measured
+from benchmarks.goals import Goal, goals_table, judge
 
 _GOALS = (
     ("unlisted_us", "a digest that is not listed is looked up", "µs", 2.0),
@@ -17,24 +17,19 @@ _FULL = 1_000_000
 def goals(result: dict[str, Any]) -> list[Goal]:
     """What was to be reached, and what was; with fewer entries nothing is judged."""
     is_full = result["entries"] == _FULL
-    return [
-        Goal(
-            goal=goal, unit=unit, least=False, limit=limit, value=round(result[name], 3),
-            passed=result[name] <= limit if is_full else None,
-        )
-        for name, goal, unit, limit in _GOALS
-    ]  # fmt: skip
+    return [judge(goal, unit, limit, result[name], judged=is_full) for name, goal, unit, limit in _GOALS]
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and figures, as Markdown."""
-    machine, entries = result["machine"], 2 * result["entries"]
+    entries = 2 * result["entries"]
     return "\n".join(
         [
-            f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores of which one is used, "
-            f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-            f"{result['entries']:,} exact and as many PDQ digests; load of the machine when the run began: "
-            f"{machine['load']}.",
+            measured(
+                result,
+                f"{result['entries']:,} exact and as many PDQ digests",
+                cores="cores of which one is used",
+            ),
             "",
             goals_table(goals(result)),
             "",

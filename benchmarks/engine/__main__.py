@@ -10,11 +10,11 @@ from pathlib import Path
 from benchmarks.engine.contenders import ENTRANTS
 from benchmarks.engine.plan import FULL, QUICK
 from benchmarks.engine.plot import plot
-from benchmarks.engine.report import differs, rewrite, to_json
+from benchmarks.engine.report import report, to_json
 from benchmarks.engine.run import run
+from benchmarks.readme import README, differs, rewrite
 
 _RESULTS = Path(__file__).parent / "results"
-_README = Path(__file__).parents[1] / "README.md"
 
 
 def main() -> int:
@@ -34,9 +34,9 @@ def main() -> int:
     if arguments.report:
         result = json.loads(path.read_text())
         if arguments.check:
-            return int(differs(_README, result))
+            return int(differs(README, "engine", report(result)))
         plot(result, output / "engine.svg")
-        rewrite(_README, result)
+        rewrite(README, "engine", report(result))
         return 0
     plan = QUICK if arguments.quick else FULL
     if arguments.sizes:

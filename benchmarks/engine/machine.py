@@ -5,7 +5,7 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 _RUNTIME = ("urlward", "pyahocorasick", "can-ada", "cachetools", "publicsuffixlist", "cryptography")
 
@@ -42,6 +42,16 @@ def describe() -> Machine:
         + ("" if getattr(sys, "_is_gil_enabled", lambda: True)() else " without the lock"),
         packages={name: version(name) for name in _RUNTIME},
         load=round(os.getloadavg()[0], 2),
+    )
+
+
+def measured(result: dict[str, Any], figures: str = "", cores: str = "cores") -> str:
+    """When and on what a result was measured, with what else it depends on, as one sentence."""
+    machine = result["machine"]
+    return (
+        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} {cores}, "
+        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}"
+        f"{figures and '; ' + figures}; load of the machine when the run began: {machine['load']}."
     )
 
 

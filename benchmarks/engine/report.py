@@ -1,14 +1,11 @@
 """The JSON, and the part of ``benchmarks/README.md`` that is written from it."""
 
 import json
-from pathlib import Path
 from typing import Any
 
+from benchmarks.engine.machine import measured
 from benchmarks.engine.summary import Result
-from benchmarks.readme import parts
-
-BEGIN = "<!-- engine: written by `python -m benchmarks.engine --report`, not by hand -->"
-END = "<!-- engine: end -->"
+from benchmarks.goals import number
 
 _MEMORY_FROM = 40_000
 """Entries from which the allocator's granularity no longer hides what one takes."""
@@ -30,26 +27,11 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list) else value
 
 
-def rewrite(readme: Path, result: dict[str, Any]) -> None:
-    """Put the report between the marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, _, after = parts(readme.read_text(), BEGIN, END)
-    readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
-
-
-def differs(readme: Path, result: dict[str, Any]) -> bool:
-    """Whether the text between the marks is not the report."""
-    return parts(readme.read_text(), BEGIN, END)[1] != f"\n{report(result)}"
-
-
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and a table for each size, as Markdown."""
     parts = [_machine(result), _goals(result["goals"])]
     parts += [_table(result, size) for size in result["plan"]["sizes"]]
-    return "\n" + "\n\n".join(parts) + "\n\n"
+    return "\n\n".join(parts)
 
 
 def _machine(result: dict[str, Any]) -> str:
@@ -61,9 +43,7 @@ def _machine(result: dict[str, Any]) -> str:
         if e["version"] and e["package"] not in machine["packages"]
     ]
     return (
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores of which one is used, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-        f"load of the machine when the run began: {machine['load']}. Packages: {', '.join(versions)}.\n\n"
+        f"{measured(result, cores='cores of which one is used')} Packages: {', '.join(versions)}.\n\n"
         "![Cost, memory, building and stalls by number of entries](engine/results/engine.svg)"
     )
 
@@ -72,8 +52,8 @@ def _goals(goals: list[dict[str, Any]]) -> str:
     rows = ["| goal | limit | measured | |", "|---|---:|---:|---|"]
     for goal in goals:
         mark = {True: "met", False: "**missed**", None: "not measured"}[goal["passed"]]
-        value = "-" if goal["value"] is None else _number(goal["value"])
-        rows.append(f"| {goal['goal']} | {_number(goal['limit'])} {goal['unit']} | {value} | {mark} |")
+        value = "-" if goal["value"] is None else number(goal["value"])
+        rows.append(f"| {goal['goal']} | {number(goal['limit'])} {goal['unit']} | {value} | {mark} |")
     return "\n".join(rows)
 
 
@@ -99,14 +79,14 @@ def _cells(row: Result) -> list[str]:
     figures, found = row["figures"], row["found"]
     checks = [_check(figures["check_us"][s]) for s in ("miss", "first", "near", "hit", "hit_first")]
     hits = sum(hit for hit, _ in found["hits"].values()) / sum(total for _, total in found["hits"].values())
-    memory = _number(figures["bytes_per_entry"]) if row["size"] >= _MEMORY_FROM else "-"
+    memory = number(figures["bytes_per_entry"]) if row["size"] >= _MEMORY_FROM else "-"
     return [
         *checks,
         _share(hits),
         _share(found["respelled"][0] / found["respelled"][1]),
-        _number(figures["build_s"]),
-        _number(figures["load_s"]) if "load_s" in figures else "-",
-        _number(figures["stall_ms"]),
+        number(figures["build_s"]),
+        number(figures["load_s"]) if "load_s" in figures else "-",
+        number(figures["stall_ms"]),
         memory,
     ]
 
@@ -118,9 +98,3 @@ def _check(spread: dict[str, float]) -> str:
 def _share(value: float) -> str:
     # Rounding must not turn nearly all into all.
     return f"{int(value * 1000) / 10:g} %"
-
-
-def _number(value: float) -> str:
-    if abs(value) >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

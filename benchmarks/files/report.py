@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from benchmarks.engine.machine import measured
 from benchmarks.files.material import LIGHT
-from benchmarks.proxy.report import goals_table
-from benchmarks.proxy.summary import Goal
+from benchmarks.goals import Goal, goals_table, judge
 from benchmarks.svg import pyplot
 
 PLOT = Path(__file__).with_name("recall.svg")
@@ -25,26 +25,20 @@ def goals(result: dict[str, Any]) -> list[Goal]:
         ("strangers taken for a listed one, share", "", False, 0.0, result["strangers"][_CONFIDENT]),
     ]
     return [
-        Goal(
-            goal=goal, unit=unit, least=least, limit=limit, value=round(value, 4),
-            passed=(value >= limit if least else value <= limit) if is_full else None,
-        )
+        judge(goal, unit, limit, value, least=least, judged=is_full)
         for goal, unit, least, limit, value in found
-    ]  # fmt: skip
+    ]
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and figures, as Markdown."""
-    machine, close, far = result["machine"], result["close"], result["far"]
+    close, far = result["close"], result["far"]
     columns = " | ".join(f"distance {d}" for d in _SHOWN)
     rows = [(name, [f"{100 * shares[d]:.1f} %" for d in _SHOWN]) for name, shares in result["recall"].items()]
     strangers = [f"{100 * result['strangers'][d]:.2f} %" for d in _SHOWN]
     return "\n".join(
         [
-            f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-            f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-            f"{result['pictures']:,} pictures, as many strangers; load of the machine when the run began: "
-            f"{machine['load']}.",
+            measured(result, f"{result['pictures']:,} pictures, as many strangers"),
             "",
             goals_table(goals(result)),
             "",

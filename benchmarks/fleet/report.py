@@ -2,16 +2,16 @@
 
 from typing import Any
 
+from benchmarks.engine.machine import measured
+
 _ASKED = {"alone": "nothing is shared", "one": "one node answers all", "all": "all nodes answer"}
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine and tables, as Markdown."""
-    machine, join = result["machine"], result["join"]
+    join = result["join"]
     rows = [
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-        f"load of the machine when the run began: {machine['load']}.",
+        measured(result),
         "",
         f"Until the two new addresses of an answer are steered, {result['rate']:.0f} such answers a second:",
         "",

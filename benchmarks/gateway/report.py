@@ -3,9 +3,10 @@
 from statistics import median
 from typing import Any
 
+from benchmarks.engine.machine import measured
 from benchmarks.gateway.routing import CUTTING, GATEWAYS, Case
 from benchmarks.gateway.summary import added, goals, middle, ratio
-from benchmarks.proxy.report import goals_table
+from benchmarks.goals import goals_table
 
 _TITLES = {
     "plain": "plain routing",
@@ -37,12 +38,11 @@ def report(result: dict[str, Any]) -> str:
 
 
 def _machine(result: dict[str, Any]) -> str:
-    machine, routing = result["machine"], result["routing"]
-    return (
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
+    routing = result["routing"]
+    return measured(
+        result,
         f"{routing['entries']:,} entries, {routing['steered']:,} steered addresses of each family; "
-        f"{len(routing['rounds'])} rounds; load of the machine when the run began: {machine['load']}."
+        f"{len(routing['rounds'])} rounds",
     )
 
 

@@ -4,7 +4,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.gateway.routing import Case
-from benchmarks.proxy.summary import Goal
+from benchmarks.goals import Goal, judge
 
 _SHARE = 0.97
 """Of plain routing that an unlisted host must have at least."""
@@ -44,22 +44,17 @@ def goals(result: dict[str, Any]) -> list[Goal]:
     for case, what in _JUDGED.items():
         share, _ = ratio(rounds, case, "urlward", "plain")
         name = f"unlisted host, {what}: rate over plain routing's"
-        found.append(_goal(name, "times", _SHARE, share, least=True))
+        found.append(judge(name, "times", _SHARE, share, least=True))
     blocked, ended = (max(one[key] for one in listings) for key in ("blocked_s", "ended_s"))
     escaped = f"first connections behind a DNS answer that escape, of {first['tries']:,}"
     return [
         *found,
-        _goal("DNS on one core: answers a second", "", 3_000, rate, least=True),
-        _goal("DNS: time added at the median", "ms", 1.5, p50["urlward"] - p50["resolver"]),
-        _goal("longest from a name listed, resolved before, to its next connection blocked", "s", 2, blocked),
-        _goal("longest from a name listed to the end of a connection that is open", "s", 2, ended),
-        _goal(escaped, "", 0, first["escaped"]),
+        judge("DNS on one core: answers a second", "", 3_000, rate, least=True),
+        judge("DNS: time added at the median", "ms", 1.5, p50["urlward"] - p50["resolver"]),
+        judge("longest from a name listed, resolved before, to its next connection blocked", "s", 2, blocked),
+        judge("longest from a name listed to the end of a connection that is open", "s", 2, ended),
+        judge(escaped, "", 0, first["escaped"]),
     ]
-
-
-def _goal(name: str, unit: str, limit: float, value: float, *, least: bool = False) -> Goal:
-    passed = value >= limit if least else value <= limit
-    return Goal(goal=name, unit=unit, least=least, limit=limit, value=round(value, 3), passed=passed)
 
 
 def _spread(values: list[float]) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 from statistics import median
 from typing import Any
 
-from benchmarks.proxy.report import goals_table
-from benchmarks.proxy.summary import Goal
+from benchmarks.engine.machine import measured
+from benchmarks.goals import Goal, goals_table, judge
 
 DELTA, FULL = "delta", "full"
 
@@ -16,33 +16,28 @@ def goals(result: dict[str, Any]) -> list[Goal]:
         return max(row["in_force_s"] for row in result["changes"] if row["kind"] == kind)
 
     return [
-        _goal("a changed artifact in force, in full: the longest", longest(FULL), 5, "s"),
-        _goal("by delta: the longest", longest(DELTA), 2, "s"),
-        _goal(
+        judge("a changed artifact in force, in full: the longest", "s", 5, longest(FULL)),
+        judge("by delta: the longest", "s", 2, longest(DELTA)),
+        judge(
             "longest stall of the event loop in all of that",
-            max(row["stall_ms"] for row in result["changes"] if row["kind"] in (DELTA, FULL)),
-            20,
             "ms",
+            20,
+            max(row["stall_ms"] for row in result["changes"] if row["kind"] in (DELTA, FULL)),
         ),
-        _goal("a delta of 1,000 changes: the largest", max(result["delta_bytes"]) / 1024, 256, "KiB"),
-        _goal("serving after a restart: the longest", max(result["restarts"]), 3, "s"),
-        _goal("failed requests", result["failed"], 0, ""),
+        judge("a delta of 1,000 changes: the largest", "KiB", 256, max(result["delta_bytes"]) / 1024),
+        judge("serving after a restart: the longest", "s", 3, max(result["restarts"])),
+        judge("failed requests", "", 0, result["failed"]),
     ]
-
-
-def _goal(goal: str, value: float, limit: float, unit: str) -> Goal:
-    return Goal(goal=goal, unit=unit, least=False, limit=limit, value=value, passed=value <= limit)
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and table, as Markdown."""
-    machine = result["machine"]
     lines = [
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-        f"{result['entries']:,} entries, an artifact of {result['artifact_bytes'] / 1e6:.0f} MB, "
-        f"{len(result['changes'])} changes, {result['requests']:,} requests meanwhile; load of the machine "
-        f"when the run began: {machine['load']}.",
+        measured(
+            result,
+            f"{result['entries']:,} entries, an artifact of {result['artifact_bytes'] / 1e6:.0f} MB, "
+            f"{len(result['changes'])} changes, {result['requests']:,} requests meanwhile",
+        ),
         "",
         goals_table(goals(result)),
         "",

@@ -13,13 +13,13 @@ from typing import Any
 from benchmarks.proxy.plan import FULL, MODES, QUICK, Case
 from benchmarks.proxy.plot import plot
 from benchmarks.proxy.proxies import PROXIES
-from benchmarks.proxy.report import differs, rewrite, to_json
+from benchmarks.proxy.report import report, to_json
 from benchmarks.proxy.run import run
 from benchmarks.proxy.soak import soak
 from benchmarks.proxy.summary import goals
+from benchmarks.readme import README, differs, rewrite
 
 _HERE = Path(__file__).parent
-_README = _HERE.parent / "README.md"
 
 
 def main() -> int:
@@ -93,9 +93,9 @@ def _measure(arguments: Namespace, names: list[str], cases: list[Case], modes: l
 def _report(folder: Path, check: bool) -> int:
     result = json.loads((folder / "results.json").read_text())
     if check:
-        return int(differs(_README, result))
+        return int(differs(README, "proxy", report(result)))
     plot(result, folder)
-    rewrite(_README, result)
+    rewrite(README, "proxy", report(result))
     return 0
 
 

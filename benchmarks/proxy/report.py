@@ -2,16 +2,13 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks.engine.machine import measured
+from benchmarks.goals import goals_table, number
 from benchmarks.proxy.plan import DOWNLOADS, Case
-from benchmarks.proxy.summary import SUBJECT, Goal, find, limited, rate
-from benchmarks.readme import parts
-
-BEGIN = "<!-- proxy: written by `python -m benchmarks.proxy --report`, not by hand -->"
-END = "<!-- proxy: end -->"
+from benchmarks.proxy.summary import SUBJECT, find, limited, rate
 
 _TITLES = {
     Case.KEEP: "plain", Case.EXPLICIT: "explicit", Case.CLOSE: "plain, new connection each",
@@ -37,21 +34,6 @@ def to_json(result: dict[str, Any]) -> str:
     return "{\n" + ",\n".join([*lines, f'"results": [\n{rows}\n]']) + "\n}\n"
 
 
-def rewrite(readme: Path, result: dict[str, Any]) -> None:
-    """Put the report between the marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, _, after = parts(readme.read_text(), BEGIN, END)
-    readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
-
-
-def differs(readme: Path, result: dict[str, Any]) -> bool:
-    """Whether the text between the marks is not the report."""
-    return parts(readme.read_text(), BEGIN, END)[1] != f"\n{report(result)}"
-
-
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and tables, as Markdown."""
     parts = [
@@ -65,30 +47,17 @@ def report(result: dict[str, Any]) -> str:
         _soak(result.get("soak")),
         _setups(result),
     ]
-    return "\n" + "\n\n".join(filter(None, parts)) + "\n\n"
+    return "\n\n".join(filter(None, parts))
 
 
 def _machine(result: dict[str, Any]) -> str:
-    machine, plan = result["machine"], result["plan"]
-    return (
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}, "
-        f"{machine['load_generator']}; {plan['entries']:,} entries for urlward, {plan['peer_entries']:,} for "
-        f"the others; {plan['rounds']} rounds; load of the machine when the run began: {machine['load']}.\n\n"
-        "![Rates and memory](proxy/rates.svg)"
+    plan = result["plan"]
+    said = measured(
+        result,
+        f"{result['machine']['load_generator']}; {plan['entries']:,} entries for urlward, "
+        f"{plan['peer_entries']:,} for the others; {plan['rounds']} rounds",
     )
-
-
-def goals_table(goals: list[Goal]) -> str:
-    """Goal, limit, measured, met or missed."""
-    rows = ["| goal | limit | measured | |", "|---|---:|---:|---|"]
-    for goal in goals:
-        unjudged = "not measured" if goal["value"] is None else "not judged"
-        mark = {True: "met", False: "**missed**", None: unjudged}[goal["passed"]]
-        value = "-" if goal["value"] is None else number(goal["value"])
-        limit = f"{'at least' if goal['least'] else 'at most'} {number(goal['limit'])} {goal['unit']}".strip()
-        rows.append(f"| {goal['goal']} | {limit} | {value} | {mark} |")
-    return "\n".join(rows)
+    return f"{said}\n\n![Rates and memory](proxy/rates.svg)"
 
 
 def _rates(result: dict[str, Any]) -> str:
@@ -238,10 +207,3 @@ def _setups(result: dict[str, Any]) -> str:
 def _group(cases: list[str], why: str) -> str:
     names = ", ".join(cases) if len(cases) <= _FEW else "all others"
     return f"{names}: {why}"
-
-
-def number(value: float) -> str:
-    """Three digits or so."""
-    if abs(value) >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

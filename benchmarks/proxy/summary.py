@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from statistics import median, quantiles
-from typing import Any, TypedDict
+from typing import Any
 
+from benchmarks.goals import Goal, judge
 from benchmarks.proxy.plan import DOWNLOADS, GOAL_ENTRIES, MODES, Case
 
 type Row = dict[str, Any]
@@ -35,22 +36,6 @@ _NAMES = {"squid": "Squid's", "squidguard": "Squid's with squidGuard", "mitmdump
 
 _FULL, _IDLE = 0.9, 0.05
 """A rate is the load's limit where the proxy's core has more to give than this and the load's has less."""
-
-
-class Goal(TypedDict):
-    """One goal.
-
-    Attributes:
-        least: the value is to be at least the limit; else at most.
-        passed: None where it was not measured as it is meant.
-    """
-
-    goal: str
-    unit: str
-    least: bool
-    limit: float
-    value: float | None
-    passed: bool | None
 
 
 def rate(case: str) -> str:
@@ -108,23 +93,25 @@ def goals(result: dict[str, Any]) -> list[Goal]:
             held = limited(above) and limited(below) and case not in DOWNLOADS
             name += ", per second of CPU, as the load's core was the limit for both" if held else ""
             value = _ratio(above, below, "per_cpu_s" if held else rate(case))
-        found.append(_goal(name, "times", limit, value, full, least=True))
+        found.append(judge(name, "times", limit, value, least=True, judged=full))
     case, hashing, limit = _HASHED
     above, below = find(rows, hashing, case), find(rows, SUBJECT, case)
     value = _ratio(above, below, rate(case)) if above and below else None
     found.append(
-        _goal(f"{case}: rate with digests listed over without", "times", limit, value, full, least=True)
+        judge(
+            f"{case}: rate with digests listed over without", "times", limit, value, least=True, judged=full
+        )
     )
     case, peer, limit = _SLOWEST
     above, below = find(rows, SUBJECT, case), find(rows, peer, case)
     slow = _ratio(above, below, "p99_ms") if above and below else None
-    found.append(_goal(f"{case}: 99th percentile over {_NAMES[peer]}", "times", limit, slow, full))
+    found.append(judge(f"{case}: 99th percentile over {_NAMES[peer]}", "times", limit, slow, judged=full))
     reload = find(rows, SUBJECT, Case.RELOAD)
     failed = reload["figures"]["failed"] if reload else None
-    found.append(_goal("reload in the middle: failed requests", "", 0, failed, full))
+    found.append(judge("reload in the middle: failed requests", "", 0, failed, judged=full))
     mine = [row for row in rows if row["proxy"] == SUBJECT]
     wrong = sum(bool(cell["problems"]) for row in mine for cell in row["rounds"]) if mine else None
-    found.append(_goal("turns of urlward in which anything was not as it must be", "", 0, wrong, full))
+    found.append(judge("turns of urlward in which anything was not as it must be", "", 0, wrong, judged=full))
     soak = result.get("soak")
     whole = (
         soak is not None
@@ -138,16 +125,8 @@ def goals(result: dict[str, Any]) -> list[Goal]:
         ("soak: memory of the last third over that of the first", "memory_ratio", LEVEL),
     ):
         value = soak["figures"][figure] if soak else None
-        found.append(_goal(name, "times" if figure == "memory_ratio" else "", limit, value, whole))
+        found.append(judge(name, "times" if figure == "memory_ratio" else "", limit, value, judged=whole))
     return found
-
-
-def _goal(
-    name: str, unit: str, limit: float, value: float | None, judged: bool, *, least: bool = False
-) -> Goal:
-    passed = None if value is None or not judged else (value >= limit if least else value <= limit)
-    value = None if value is None else round(value, 3)
-    return Goal(goal=name, unit=unit, least=least, limit=limit, value=value, passed=passed)
 
 
 def _ratio(above: Row, below: Row, name: str) -> float | None:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from benchmarks.proxy.report import goals_table
-from benchmarks.proxy.summary import Goal
+from benchmarks.engine.machine import measured
+from benchmarks.goals import Goal, goals_table, judge
 
 _TITLES = {
     "idle": "nothing changes",
@@ -18,20 +18,18 @@ def goals(result: dict[str, Any]) -> list[Goal]:
     found = []
     for kind, text in (("rollback", "rollback"), ("delta", "a change")):
         value = result["rows"][kind]["share_s"]
-        goal = f"{text}: 99 % of the nodes have it"
-        found.append(Goal(goal=goal, unit="s", least=False, limit=5, value=value, passed=value <= 5))
+        found.append(judge(f"{text}: 99 % of the nodes have it", "s", 5, value))
     return found
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and table, as Markdown."""
-    machine = result["machine"]
     lines = [
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-        f"{result['entries']:,} entries, an artifact of {result['artifact_bytes'] / 1e6:.1f} MB, "
-        f"{result['nodes']:,} nodes that look each {result['poll_s']:g} s; load of the machine when the run "
-        f"began: {machine['load']}.",
+        measured(
+            result,
+            f"{result['entries']:,} entries, an artifact of {result['artifact_bytes'] / 1e6:.1f} MB, "
+            f"{result['nodes']:,} nodes that look each {result['poll_s']:g} s",
+        ),
         "",
         goals_table(goals(result)),
         "",

@@ -3,18 +3,22 @@
 from statistics import median
 from typing import Any
 
-from benchmarks.proxy.report import goals_table
-from benchmarks.proxy.summary import Goal
+from benchmarks.engine.machine import measured
+from benchmarks.goals import goals_table, judge
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine, goals and figures, as Markdown."""
-    machine, through, haste = result["machine"], result["throughput"], result["sustained"]
+    through, haste = result["throughput"], result["sustained"]
     goals = [
-        _goal(
-            "all requests blocked and recorded: throughput over that without records", through["ratio"], 0.9
+        judge(
+            "all requests blocked and recorded: throughput over that without records",
+            "",
+            0.9,
+            through["ratio"],
+            least=True,
         ),
-        _goal("events lost, of 5,000 a second for a minute into SQLite", haste["lost"], 0, least=False),
+        judge("events lost, of 5,000 a second for a minute into SQLite", "", 0, haste["lost"]),
     ]
     without, recorded, logged = (
         median(one[name] for one in through["rounds"]) for name in ("without", "with", "logged")
@@ -22,9 +26,7 @@ def report(result: dict[str, Any]) -> str:
     share = through["ratio_logged"]
     return "\n".join(
         [
-            f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-            f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-            f"{len(through['rounds'])} rounds; load of the machine when the run began: {machine['load']}.",
+            measured(result, f"{len(through['rounds'])} rounds"),
             "",
             goals_table(goals),
             "",
@@ -33,8 +35,3 @@ def report(result: dict[str, Any]) -> str:
             f"In haste: {haste['sent']:,} events at {haste['rate']:,.0f} a second, {haste['kept']:,} kept.",
         ]
     )
-
-
-def _goal(goal: str, value: float, limit: float, *, least: bool = True) -> Goal:
-    passed = value >= limit if least else value <= limit
-    return Goal(goal=goal, unit="", least=least, limit=limit, value=value, passed=passed)

@@ -6,17 +6,15 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engine.machine import describe
-from benchmarks.proxy.report import goals_table
-from benchmarks.proxy.summary import Goal
-from benchmarks.readme import README, rewrite
+from benchmarks.command import command
+from benchmarks.engine.machine import measured
+from benchmarks.goals import goals_table, judge
 from benchmarks.replay.logs import requests, write
 from benchmarks.workload import Workload
 
@@ -25,7 +23,6 @@ from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
 from urlward.lists.build import compile_sources
 
-_RESULTS = Path(__file__).with_name("results.json")
 _ENOUGH = 300_000
 """Requests a second on two cores that each kind of log is to be replayed at."""
 
@@ -36,27 +33,11 @@ type Figures = tuple[float, float]
 """Requests a second, and CPU seconds a million requests."""
 
 
-def main() -> None:
-    parser = ArgumentParser(prog="python -m benchmarks.replay", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small list and short logs; writes nothing")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--report", action="store_true", help="only rewrite the table from the JSON")
-    arguments = parser.parse_args()
-    if arguments.report:
-        rewrite(README, "replay", report(json.loads(_RESULTS.read_text())))
-        return
+def _measure(folder: Path, arguments: Namespace) -> dict[str, Any]:
+    """All figures of all rounds."""
     entries, lines, rounds = (
         (20_000, 50_000, 1) if arguments.quick else (1_000_000, 1_000_000, arguments.rounds)
     )
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(Path(folder), entries, lines, rounds)
-    if not arguments.quick:
-        _RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(report(result))
-
-
-def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
-    """All figures of all rounds."""
     source = folder / "list.txt"
     source.write_text("\n".join([*Workload(1).entries(entries), ""]))
     (folder / "key").write_bytes(format_key(_KEY.secret))
@@ -67,7 +48,6 @@ def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
     matcher = Matcher([load(artifact, _KEY)])
     workers = len(os.sched_getaffinity(0))
     figures: dict[str, list[Figures]] = {name: [] for name in (_ALONE, *logs)}
-    result = {"date": time.strftime("%Y-%m-%d"), "machine": describe(), "entries": entries, "lines": lines}
     short = folder / "short.log"
     short.write_text("http://unlisted.test/\n")
     for _ in range(rounds):
@@ -79,7 +59,13 @@ def run(folder: Path, entries: int, lines: int, rounds: int) -> dict[str, Any]:
     cluster = {
         count: [lines / on_cluster(folder, logs["squid"], count) for _ in range(rounds)] for count in (1, 2)
     }
-    return result | {"workers": workers, "figures": figures, "cluster": cluster}
+    return {
+        "entries": entries,
+        "lines": lines,
+        "workers": workers,
+        "figures": figures,
+        "cluster": cluster,
+    }
 
 
 def on_cluster(folder: Path, log: Path, workers: int) -> float:
@@ -151,16 +137,17 @@ def forked(check: Callable[[list[tuple[str, str]]], None], part: list[tuple[str,
 
 def report(result: dict[str, Any]) -> str:
     """The figures as Markdown."""
-    machine, figures = result["machine"], result["figures"]
+    figures = result["figures"]
     slowest = min(statistics.median(r for r, _ in figures[name]) for name in figures if name != _ALONE)
-    goal = Goal(
-        goal="requests a second, median, the slowest kind of log", unit="", least=True, limit=_ENOUGH,
-        value=slowest, passed=slowest >= _ENOUGH if result["workers"] == 2 else None,
+    goal = judge(
+        "requests a second, median, the slowest kind of log", "", _ENOUGH, slowest,
+        least=True, judged=result["workers"] == 2,
     )  # fmt: skip
     lines = [
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, load {machine['load']} "
-        f"then, {machine['python']}; {result['entries']:,} entries, {result['lines']:,} requests, "
-        f"{result['workers']} processes.",
+        measured(
+            result,
+            f"{result['entries']:,} entries, {result['lines']:,} requests, {result['workers']} processes",
+        ),
         "",
         goals_table([goal]),
         "",
@@ -180,4 +167,6 @@ def report(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    parser = ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    sys.exit(command("replay", _measure, report, parser))

@@ -4,7 +4,6 @@ Answers are counted for each second of processor time of the process in question
 does changes little.
 """
 
-import json
 import os
 import re
 import socket
@@ -12,10 +11,9 @@ import statistics
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from argparse import ArgumentParser
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,13 +21,11 @@ from typing import Any
 
 import dns.message
 import dns.rrset
-from benchmarks.engine.machine import describe
-from benchmarks.readme import README, rewrite
+from benchmarks.command import command
 from benchmarks.resolver.servers import HOOKS, KINDS
 
 from urlward.dns.dnstap import CLIENT_RESPONSE, CONTENT_TYPE, RESOLVER_RESPONSE
 
-_RESULTS = Path(__file__).with_name("results.json")
 _NAMES = 20_000
 _LISTED = 100
 """One name of so many is listed."""
@@ -39,27 +35,7 @@ _CONNECTIONS = 8
 _AUTHORITY, _RESOLVER = 5301, 5302
 
 
-def main() -> int:
-    parser = ArgumentParser(prog="python -m benchmarks.resolver", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke test; writes nothing")
-    parser.add_argument("--report", action="store_true", help="only rewrite the table from the JSON")
-    arguments = parser.parse_args()
-    if arguments.report:
-        rewrite(README, "resolver", report(json.loads(_RESULTS.read_text())))
-        return 0
-    with tempfile.TemporaryDirectory() as name:
-        result = {
-            "date": time.strftime("%Y-%m-%d"),
-            "machine": describe(),
-            **_run(Path(name), arguments.quick),
-        }
-    if not arguments.quick:
-        _RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(report(result))
-    return 0
-
-
-def _run(folder: Path, quick: bool) -> dict[str, Any]:
+def _measure(folder: Path, arguments: Namespace) -> dict[str, Any]:
     names = [f"www{i}.site{i % 997}.example" for i in range(_NAMES)]
     listed = [f"site{i}.listed.test" for i in range(_ENTRIES)]
     names[::_LISTED] = listed[: len(names[::_LISTED])]
@@ -68,7 +44,7 @@ def _run(folder: Path, quick: bool) -> dict[str, Any]:
     (folder / "hosts").write_text(
         "".join(f"203.0.{i >> 8 & 127}.{i & 255} {name}\n" for i, name in enumerate(names))
     )
-    seconds, passes, rounds = (1, 1, 1) if quick else (3, 4, 3)
+    seconds, passes, rounds = (1, 1, 1) if arguments.quick else (3, 4, 3)
     authority = (
         *("dnsmasq", "--keep-in-foreground", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts"),
         *(f"--port={_AUTHORITY}", "--listen-address=127.0.0.1", "--bind-interfaces", "--conf-file=/dev/null"),
@@ -268,4 +244,4 @@ def report(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command("resolver", _measure, report))

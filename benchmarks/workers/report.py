@@ -1,34 +1,15 @@
 """The part of ``benchmarks/README.md`` that is written from the JSON."""
 
-from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.readme import parts
-
-BEGIN = "<!-- workers: written by `python -m benchmarks.workers --report`, not by hand -->"
-END = "<!-- workers: end -->"
-
-
-def rewrite(readme: Path, result: dict[str, Any]) -> None:
-    """Put the report between the marks.
-
-    Raises:
-        ValueError: the marks are not there.
-    """
-    before, _, after = parts(readme.read_text(), BEGIN, END)
-    readme.write_text(f"{before}{BEGIN}\n{report(result)}{END}{after}")
+from benchmarks.engine.machine import measured
 
 
 def report(result: dict[str, Any]) -> str:
     """Machine and table, as Markdown."""
-    machine = result["machine"]
     lines = [
-        "",
-        f"Measured {result['date']} on {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, {machine['kernel']}, {machine['python']}; "
-        f"{result['entries']:,} entries, an artifact of {_mb(result['artifact_bytes'])} MB; load of the "
-        f"machine when the run began: {machine['load']}.",
+        measured(result, f"{result['entries']:,} entries, an artifact of {_mb(result['artifact_bytes'])} MB"),
         "",
         "| workers | all MB | private MB a worker | after reloads: all MB | private MB a worker "
         "| artifact in force in all, s | source in force in all, s | highest during that, MB |",
@@ -47,7 +28,7 @@ def report(result: dict[str, Any]) -> str:
     first, last = result["rows"][0], result["rows"][-1]
     more = (last["start"]["total_pss"] - first["start"]["total_pss"]) / (last["workers"] - first["workers"])
     lines += ["", f"Each further worker takes {_mb(more)} MB."]
-    return "\n".join([*lines, "", ""])
+    return "\n".join(lines)
 
 
 def _mb(value: float) -> str:

@@ -44,7 +44,9 @@ def imported(store: AssignmentStore, case: dict[str, Any], folder: Path) -> Impo
         return import_radacct(store, store.source("radacct", "radacct", url), url, options, START / 1000)
     path = folder / "file"
     path.write_text("".join(f"{line}\n" for line in case["lines"]))
-    return read(store, case["format"], path, options)
+    done = read(store, case["format"], path, options)
+    store.looked(store.sources()[1], START)
+    return done
 
 
 def test_there_are_as_many() -> None:

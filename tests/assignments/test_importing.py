@@ -304,15 +304,16 @@ def test_exports_are_read_in_the_order_of_what_is_newest_in_them(
     assert in_order(sqlite_store, "csv", paths, ReadOptions()) == paths
 
 
+@pytest.mark.parametrize("copied", [0, 5000])
 def test_a_log_that_was_rotated_tells_nothing_of_what_came_then(
-    store: AssignmentStore, tmp_path: Path
+    store: AssignmentStore, tmp_path: Path, copied: int
 ) -> None:
-    """An older one that is read later takes nothing of it back."""
+    """An older one that is read later takes nothing of it back, nor does when it was copied count."""
     event = "FIXED-NAT-PORTS 100.64.0.{}->198.51.100.{}:1024-2047"
     for number, written in ((2, 400), (1, 60)):
         path = tmp_path / f"cgn.log.{number}"
-        path.write_text(f"2026-11-18T11:00:00Z thunder {event.format(number, number)}\n")
-        os.utime(path, (at(written) // 1000,) * 2)
+        path.write_text(f"{ms_text(at(written))} thunder {event.format(number, number)}\n")
+        os.utime(path, (at(written + copied) // 1000,) * 2)
         source = store.source("cgn", "cgn", str(path))
         for later in (at(900), at(1000)):
             import_file(store, source, path, ReadOptions(), lambda now=later: now / 1000)

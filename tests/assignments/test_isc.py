@@ -28,14 +28,15 @@ HEAD = "# All times in this file are in UTC (GMT).\nauthoring-byte-order little-
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
 
-def test_leases(store: AssignmentStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("over", ["free", "backup"])
+def test_leases(store: AssignmentStore, tmp_path: Path, over: str) -> None:
     path = tmp_path / "dhcpd.leases"
     path.write_text(
         HEAD
         + lease(0, when(100))
         + 'server-duid "\\000\\001";\n'
         + lease(50, when(150))
-        + lease(50, when(120), "free")
+        + lease(50, when(120), over)
         + lease(200, when(300), who=OTHER)
         + lease(200, when(300), "abandoned", who=OTHER)
     )

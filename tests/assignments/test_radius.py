@@ -271,9 +271,17 @@ def test_records_indented_by_spaces(sqlite_store: AssignmentStore, tmp_path: Pat
     assert intervals(sqlite_store, A) == [("anna", 0, 100, "TOLD")]
 
 
-def test_faults_say_what_is_missing() -> None:
-    parsed = DetailParser(ReadOptions()).parse(["x", "\tTimestamp = 5", ""])
-    assert [fault.reason for fault in parsed.faults] == ["no Acct-Status-Type"]
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["x", "\tTimestamp = 5"], "no Acct-Status-Type"),
+        # Such as of a name with a line break in it, as others than FreeRADIUS write it: half is another's.
+        (["x", *record("Start", 0, user="an\na").rstrip().splitlines()], "a quote that does not end"),
+    ],
+)
+def test_faults_say_what_is_wrong(lines: list[str], reason: str) -> None:
+    parsed = DetailParser(ReadOptions()).parse([*lines, ""])
+    assert [fault.reason for fault in parsed.faults] == [reason]
 
 
 def test_a_request_that_is_not_all_there_is_read_later(sqlite_store: AssignmentStore, tmp_path: Path) -> None:

@@ -142,21 +142,6 @@ def test_report_has_goals_and_a_row_for_what_is_not_there(result):
     assert "| urlward | 9,000 | 60% | 4 | 20 | 0 | 1.70 |" in text
 
 
-def test_report_stands_between_its_marks(result, tmp_path):
-    from benchmarks.proxy.report import BEGIN, END, differs, report, rewrite, to_json
-
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    read = json.loads(to_json(result))
-    assert differs(readme, read)
-    rewrite(readme, read)
-    assert not differs(readme, read)
-    assert readme.read_text() == f"before\n{BEGIN}\n{report(result)}{END}\nafter\n"
-    readme.write_text("no marks")
-    with pytest.raises(ValueError, match="marks"):
-        rewrite(readme, read)
-
-
 def test_soak_judges_whether_memory_is_level(result):
     from benchmarks.proxy.plan import MODES
     from benchmarks.proxy.soak import level
@@ -364,15 +349,3 @@ def test_draws_plots(result, tmp_path):
     assert plot(result, tmp_path)
     for name in ("rates.svg", "soak.svg"):
         assert "<svg" in (tmp_path / name).read_text()[:1000]
-
-
-def test_readme_says_what_the_committed_result_says():
-    from benchmarks.proxy.report import differs
-
-    path = ROOT / "benchmarks" / "proxy" / "results.json"
-    if not path.exists():
-        pytest.skip("not measured yet")
-    result = json.loads(path.read_text())
-    assert not differs(ROOT / "benchmarks" / "README.md", result), (
-        "rewrite it: python -m benchmarks.proxy --report"
-    )

@@ -4,13 +4,10 @@ from pathlib import Path
 import pytest
 
 from conftest import run_command
-from lists.support import OTHER_SECRET, SECRET, SENTINEL, key_file, names_in
+from lists.support import OTHER_SECRET, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward.commands.lists import add_list_commands
-from urlward.engine.artifact import dump, parse
-from urlward.engine.compiler import Compiler
-from urlward.engine.digest import Key
+from urlward.engine.artifact import parse
 from urlward.engine.errors import KeyFileError, UrlwardError
-from urlward.engine.grammar import parse_line
 from urlward.lists.source import SourceError
 
 COMMON = [f"{SENTINEL}{n}.example id={n}" for n in range(150)]
@@ -22,11 +19,7 @@ def run(*arguments: str | Path) -> int:
 
 
 def issue(path: Path, lines: list[str], serial: int, secret: bytes = SECRET) -> Path:
-    compiler = Compiler(Key(secret))
-    for line in lines:
-        for entry in parse_line(line):
-            compiler.add(entry)
-    path.write_bytes(dump(compiler.finish(), Key(secret), name="list", serial=serial, created=serial))
+    path.write_bytes(artifact(lines, secret, "list", serial=serial, created=serial))
     return path
 
 

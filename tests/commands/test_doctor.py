@@ -24,10 +24,10 @@ from e2e import support
 from urlward import cli
 from urlward.commands import doctor
 from urlward.commands.doctor import Finding
-from urlward.config import Config
+from urlward.config import Config, read_config
 from urlward.gateway.ca import authority
 
-RESOLV = "look at /etc/resolv.conf, and the feed's url"
+RESOLV = "look at /etc/resolv.conf, the feed's url, and its proxy (https_proxy is not read)"
 
 
 @pytest.fixture
@@ -66,9 +66,9 @@ def found(
 
 def test_all_is_well(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     by_name = found(capsys, config, 0, subprocess.run)
-    assert {"configuration", "clock", "DNS", "ports", "state folder", "certificate", "lists", "files"} == {
-        *by_name
-    }
+    assert {*by_name} == {
+        "configuration", "clock", "DNS", "ports", "state folder", "secrets", "certificate", "lists", "files",
+    }  # fmt: skip
     assert all(each.state in ("ok", "note") for several in by_name.values() for each in several)
     assert by_name["certificate"][0].state == "note", "this machine does not trust it"
 
@@ -170,6 +170,67 @@ def test_what_is_wrong_on_the_disk(
     assert says in one.text
 
 
+def test_secrets_that_others_can_read(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, feed = config.parent, '[[feed]]\nname = "{}"\nurl = "https://127.0.0.1/"\n'
+    one = feed.format("one") + 'user = "me"\npassword_file = "word"\nclient_cert = "pem"\n'
+    config.write_text(f'include = ["own.toml"]\n{config.read_text()}key = "list.key"\n{one}')
+    (folder / "own.toml").write_text(feed.format("two") + 'proxy = "http://me:word@127.0.0.1:1"\n')
+    (folder / "word").touch()
+    (folder / "pem").touch()
+    (folder / "list.key").touch()
+
+    def told(mode: int) -> list[tuple[str, str]]:
+        for name in (
+            "word",
+            "pem",
+            "list.key",
+            "ca/mitmproxy-ca.pem",
+            "ca/mitmproxy-ca.p12",
+            "own.toml",
+            "list.txt",
+        ):
+            (folder / name).chmod(mode)
+        (folder / "ca").chmod(0o770 | mode)
+        found = doctor._secrets(read_config(config))
+        return [(one.state, one.text.replace(f"{folder}/", "")) for one in found]
+
+    well = [("ok", "no other user of this machine can read them")]
+    readable = "every user of this machine can read"
+    assert told(0o646) == well, "nobody gets into pytest's folder"
+    monkeypatch.setattr(doctor, "_is_reached", lambda path: True)
+    assert told(0o640) == well
+    assert sorted(told(0o646)) == [
+        ("note", f"list.txt: {readable} the list"),
+        ("wrong", "confdir: ca: every user can replace the authority"),
+        ("wrong", f"confdir: mitmproxy-ca.p12: ca/mitmproxy-ca.p12: {readable} it"),
+        ("wrong", f"confdir: mitmproxy-ca.pem: ca/mitmproxy-ca.pem: {readable} it"),
+        ("wrong", f"feed.0.client_cert: pem: {readable} it"),
+        ("wrong", f"feed.0.password_file: word: {readable} it"),
+        ("wrong", f"feed.1.proxy: own.toml: {readable} it"),
+        ("wrong", f"key: list.key: {readable} it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('listen = ":8080"', ["whoever reaches the proxy's port"]),
+        ('listen = "[::]:8080"\nmode = ["socks5"]', ["whoever reaches the proxy's port"]),
+        ('mode = ["transparent", "regular@192.0.2.1:8081"]', ["whoever reaches the proxy's port"]),
+        ('listen = ":8080"\nmode = ["transparent"]', []),
+        ('listen = ":8080"\n[proxy]\nusers = "users"', []),
+        ('listen = ":8080"\n[mitmproxy]\nproxyauth = "@users"', []),
+        ('listen = "localhost:8080"\n[admin]\nlisten = "[::1]:8088"', []),
+        ('[admin]\nlisten = "192.0.2.1:8088"', ["admin.listen: 192.0.2.1:8088: tokens can be read"]),
+    ],
+)
+def test_who_reaches_it(tmp_path: Path, text: str, told: list[str]) -> None:
+    (tmp_path / "urlward.toml").write_text(f"{text}\n[records.days]\nblocks = 1\noperations = 1\n")
+    config = read_config(tmp_path / "urlward.toml")
+    notes = list(doctor._reach(config))
+    assert [one.text.startswith(begin) for one, begin in zip(notes, told, strict=True)] == [True] * len(told)
+
+
 def test_a_list_that_is_old(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     then = time.time() - 40 * 86_400
     os.utime(config.with_name("list.txt"), (then, then))
@@ -191,7 +252,7 @@ def test_a_feed_whose_name_is_not_found(
             "DNS",
             "wrong",
             "hotline.example: Name or service not known",
-            "look at /etc/resolv.conf, and the feed's url",
+            RESOLV,
         )
     ]
     assert by_name["lists"][-1].text == "feed f: waiting"

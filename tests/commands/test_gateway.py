@@ -2,14 +2,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from e2e.test_modes import may_make_namespaces
-from gateway.inside import own_network
 from urlward.cli import main
 from urlward.gateway.nft import Nft
 
@@ -44,14 +43,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return caught.value.code, out, err
 
     return run
-
-
-@pytest.fixture
-def nft() -> Iterator[Nft]:
-    with own_network():
-        made = Nft()
-        yield made
-        made.close()
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,16 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from conftest import run_command
+from conftest import Done, run_command
 from lists.support import HTML, PICTURE, SENTINEL, names_in
 from urlward.commands.lists import add_format_arguments, add_import_commands, format_of
 from urlward.engine.errors import UrlwardError
 from urlward.lists.formats import FormatError, FormatOptions
 
 DATA = Path(__file__).parents[1] / "data" / "formats"
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 type Import = Callable[..., Done]

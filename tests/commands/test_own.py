@@ -70,6 +70,12 @@ def test_an_end_of_a_variable_that_is_not_set_is_none(own: Callable[..., int], t
     assert not own_entries(tmp_path / "state")
 
 
+def test_an_end_that_is_over_is_none(own: Callable[..., int], tmp_path: Path) -> None:
+    with pytest.raises(UrlwardError, match="expires: 2020-01-31 is over"):
+        own("add", "a.example", "--expires", "2020-01-31")
+    assert not own_entries(tmp_path / "state")
+
+
 def test_without_a_state_folder_it_says_so(tmp_path: Path) -> None:
     (tmp_path / "u.toml").write_text("workers = 1\n")
     with pytest.raises(UrlwardError, match="has no own entries"):

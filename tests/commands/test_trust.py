@@ -4,10 +4,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
+from conftest import Done
 from lists.support import OTHER_SECRET, SECRET, SENTINEL, artifact, key_file, names_in
 from urlward import cli
 from urlward.engine.artifact import parse
@@ -15,19 +15,6 @@ from urlward.engine.signing import SigningKey, check_signature, parse_rotation, 
 from urlward.lists.trust import read_public_key, read_signing_key
 
 BODY, NEXT = SigningKey(SECRET), SigningKey(OTHER_SECRET)
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def problem(self) -> str:
-        """The one line that an error is."""
-        assert self.code == 2, self
-        assert self.err.count("\n") == 1, self
-        return self.err.removeprefix("urlward: ").rstrip("\n")
 
 
 type Urlward = Callable[..., Done]

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from config.support import said
-from urlward.config import ConfigError, FeedTable, read_config
+from config.support import error
+from urlward.config import FeedTable, read_config
 
 FULL = """
 [[feed]]
@@ -48,18 +48,6 @@ path = "own.txt"
 TIME = "write a time such as 90s, 15m, 6h, 2d or 1h30m"
 
 ONE = '[[feed]]\nname = "one"\nurl = "https://lists.example/"\n'
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "urlward.toml"
-
-
-def error(path: Path, text: str) -> str:
-    path.write_text(text)
-    with pytest.raises(ConfigError) as raised:
-        read_config(path)
-    return said(raised.value, path).replace("value error, ", "")
 
 
 @pytest.mark.parametrize(

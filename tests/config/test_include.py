@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -71,6 +71,14 @@ def test_the_last_file_may_be_missing_and_no_other(path: Path) -> None:
         ('[[rule]]\naction = "block"\nschedule = "no"\n', "own.toml:3: rule.0.schedule: there is no [sch"),
         ('[schedule."night.shift"]\nzone = "UTC"\n', 'own.toml:1: schedule.night.shift: in more/feeds'),
         ('[schedule.a]\nzone = "Nowhere"\n', "own.toml:2: schedule.a.zone: no such time zone"),
+        (
+            '[[rule]]\nlists = ["a"]\naction = "allow"\n[[rule]]\nlists = ["a"]\naction = "block"\n',
+            "own.toml:4: rule.1: never reached, since rule.0 fits",
+        ),
+        (
+            '[[rule]]\naction = "block"\nschedule = "night.shift"\n',
+            "own.toml:1: rule.0: never reached, since rule.0 of more/feeds.toml fits",
+        ),
         ("\nstatus = 403\n", "own.toml:2: status: not of an included file, which has list, feed"),
         ("include = []\n", "own.toml:1: include: not of an included file"),
         ("feed = 1\n", "own.toml:1: feed: input should be an array"),
@@ -98,10 +106,12 @@ def test_no_file_is_read_twice(path: Path, names: str) -> None:
     assert lines(path)[0].endswith(": read already")
 
 
-@pytest.mark.parametrize("value", ["1", "[1]", '[""]', '"x.toml"'])
+@pytest.mark.parametrize(
+    "value", ["1", "[1]", '[""]', '"x.toml"', '["more"]', '["*.toml"]', '["more/[a].toml"]']
+)
 def test_what_names_no_files_is_refused(path: Path, value: str) -> None:
     path.write_text(f"include = {value}\n")
-    assert lines(path)[0].startswith("urlward.toml:1: include")
+    assert lines(path)[0].startswith(("urlward.toml:1: include", "urlward.toml: include.0: "))
 
 
 @pytest.fixture
@@ -151,22 +161,31 @@ def test_a_text_in_place_of_a_files_is_checked_before_it_is_written(path: Path) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("may_look", [True, False])
 def test_a_file_that_only_its_owner_may_read_says_who_that_is(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, monkeypatch: pytest.MonkeyPatch, may_look: bool
 ) -> None:
     """As whoever has no business in the service's folder meets it, with the configuration of a package."""
-    own = path.parent / "own.toml"
+    own, stat = path.parent / "kept/own.toml", os.stat
+    own.parent.mkdir()
     own.touch()
-    os.chown(own, 65_534, 65_534)
+    os.chown(own if may_look else own.parent, 65_534, 65_534)
+    path.write_text('include = ["kept/own.toml"]\n')
 
     def refuse(asked: Path) -> BinaryIO:
         if asked == own:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked)
         return open_given(asked)
 
+    def refuse_look(asked: Any, **how: Any) -> os.stat_result:
+        if asked == own and not may_look:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), asked)
+        return stat(asked, **how)
+
     monkeypatch.setattr(sources, "open_given", refuse)
+    monkeypatch.setattr(os, "stat", refuse_look)
     (line,) = lines(path)
     assert line == (
-        "own.toml: Permission denied: urlward.toml includes it, so only root or nobody can use that "
+        "kept/own.toml: Permission denied: urlward.toml includes it, so only root or nobody can use that "
         "configuration here"
     )

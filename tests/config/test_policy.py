@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from config.support import said
-from urlward.config import Config, ConfigError, read_config
+from config.support import error
+from lists.policy_support import config as read
 from urlward.config.policy import (
     GroupTable,
     RuleTable,
@@ -15,16 +15,8 @@ from urlward.config.policy import (
 LESSONS = '[schedule.lessons]\nzone = "Europe/Madrid"\n'
 
 
-def read(folder: Path, text: str) -> Config:
-    path = folder / "urlward.toml"
-    path.write_text(text)
-    return read_config(path)
-
-
 def message(folder: Path, text: str) -> str:
-    with pytest.raises(ConfigError) as raised:
-        read(folder, text)
-    return said(raised.value, folder / "urlward.toml")
+    return error(folder / "urlward.toml", text)
 
 
 def test_every_key(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from config.support import said
+from config.support import error
 from urlward.config import (
     AdminTable,
     CanaryTable,
@@ -27,6 +27,7 @@ from urlward.config import (
     RecordsTable,
     RuleTable,
     ScheduleTable,
+    configured,
     read_config,
 )
 from urlward.config.records import DaysTable
@@ -162,18 +163,6 @@ upstream_cert = false
 stream_large_bodies = "1m"
 anticache_size = 3
 """
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "urlward.toml"
-
-
-def error(path: Path, text: str | bytes) -> str:
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(ConfigError) as raised:
-        read_config(path)
-    return said(raised.value, path)
 
 
 def test_an_empty_file_says_nothing(path: Path) -> None:
@@ -392,6 +381,10 @@ def test_what_is_read_cannot_be_changed(path: Path) -> None:
         ),
         ("lists = []", "lists: no such key; did you mean list?"),
         ("[Page]", "Page: no such key; did you mean page?"),
+        (
+            "[[feed]]\nname = 'x'\nurl = 'http://x'\npassword = 'x'",
+            "feed.0.password: no such key; did you mean password_file?",
+        ),
         ("[page]\nopperator = 'x'", "page.opperator: no such key; did you mean operator?"),
         ("on-error = 'block'", "on-error: no such key; did you mean on_error?"),
         ('"a\\nb" = 1', r"'a\nb': no such key"),
@@ -569,3 +562,25 @@ def test_permission() -> None:
                 read_config(path)
         finally:
             os.seteuid(os.getuid())
+
+
+def test_with_the_machines_file_goes_the_services_state_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forgets sudo is refused there, and decides nothing in a folder that no filter looks at."""
+    service, system, other = tmp_path / "service", tmp_path / "system.toml", tmp_path / "other.toml"
+    for path in (system, other):
+        path.write_text("[records.days]\nblocks = 1\noperations = 1\n")
+    monkeypatch.setattr("urlward.config.SYSTEM", system)
+    monkeypatch.setattr("urlward.config.SERVICE", str(service))
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    assert configured(None)[1].state is None, "there is no service"
+    service.mkdir()
+    assert [configured(path)[1].state for path in (None, system, other)] == [str(service), str(service), None]
+    monkeypatch.setenv("STATE_DIRECTORY", "/other")
+    assert configured(None)[1].state is None
+    monkeypatch.delenv("STATE_DIRECTORY")
+    system.write_text('state = "own"\n')
+    assert configured(None)[1].state == str(tmp_path / "own")
+    system.write_text("workers = 1\n")
+    assert configured(None)[1].state is None, "a filter with it keeps none"

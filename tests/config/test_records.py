@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from config.support import said
-from urlward.config import ConfigError, read_config
+from config.support import error
+from urlward.config import read_config
 from urlward.config.records import (
     AdminTable,
     DaysTable,
@@ -57,18 +57,6 @@ token_file = "token"
 """
 DAYS = "[records.days]\nblocks = 1\noperations = 1\n"
 STORE = f"{DAYS}[[records.store]]\n"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "urlward.toml"
-
-
-def error(path: Path, text: str) -> str:
-    path.write_text(text)
-    with pytest.raises(ConfigError) as raised:
-        read_config(path)
-    return said(raised.value, path)
 
 
 def test_every_key(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

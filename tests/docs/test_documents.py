@@ -104,6 +104,7 @@ def test_help_shows_a_page_as_it_is(topic: str, capsys: pytest.CaptureFixture[st
     ("topic", "hint"),
     [
         ("feed", "did you mean feeds?"),
+        ("own", "see urlward own --help, and of all commands urlward help commands"),
         ("nonsense", "urlward help lists the topics"),
         ("../docs/feeds", "urlward help lists the topics"),
         ("", "urlward help lists the topics"),

@@ -31,7 +31,7 @@ from mitmproxy.certs import CertStore
 
 from conftest import free_port, listening, wait_for
 from e2e.forks import Forked, forks
-from nginx_log import AccessLog
+from nginx_log import AccessLog, nginx_in
 from urlward.process import best_allocator
 
 HERE = Path(__file__).parent
@@ -214,34 +214,15 @@ class Nginx:
 def nginx(folder: Path) -> Iterator[Nginx]:
     """Run nginx over the certificates in a folder."""
     http, https, h2 = free_port(), free_port(), free_port()
-    config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, http=http, https=https, h2=h2))
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, http=http, https=https, h2=h2))
     (folder / "upload").mkdir()
     with (folder / "big").open("wb") as file:
         file.truncate(50 << 20)
     for name in ("slow", "part"):
         with (folder / name).open("wb") as file:
             file.truncate(1 << 20)
-    process = subprocess.Popen(
-        ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for port in (http, https, h2):
-            wait_for(lambda p=port: accepts(p) or process.poll() is not None, "nginx")  # type: ignore[misc]
-        assert process.poll() is None, (folder / "error.log").read_text()
+    with nginx_in(folder, (http, https, h2)):
         yield Nginx(folder, http, https, h2, AccessLog(folder / "access.log", http))
-    finally:
-        process.terminate()
-        process.wait(ENDS_WITHIN)
-
-
-def accepts(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether something listens."""
-    with socket.socket() as s:
-        s.settimeout(1)
-        return s.connect_ex((host, port)) == 0
 
 
 class RawOrigin:

@@ -18,6 +18,7 @@ from conftest import free_port, wait_for
 from e2e import support
 from e2e.support import Filter, Nginx, children_of, command_of, running, status_of
 from e2e.test_confidential import processes
+from obstacles import a_folder, a_pipe
 from urlward.assignments.store import AssignmentStore
 from urlward.engine.digest import format_key
 from urlward.policy.allows import add_allow
@@ -90,23 +91,13 @@ def _flip(path: Path) -> None:
         path.write_bytes(data)
 
 
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "flipped": _flip,
     "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
     "empty": lambda path: os.truncate(path, 0),
     "noise": lambda path: path.write_bytes(b"\x81\x00\xff\x1f" * 700),
-    "folder": _folder,
-    "pipe": _pipe,
+    "folder": a_folder,
+    "pipe": a_pipe,
     "unreadable": lambda path: path.chmod(0),
 }
 

@@ -1,7 +1,6 @@
 """Feeds arrive by themselves, come into force under way, and stay when their server does not."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from conftest import free_port, wait_for
-from e2e.support import ENDS_WITHIN, NGINX_HEAD, Filter, Nginx, accepts, get, running, urlward
+from e2e.support import NGINX_HEAD, Filter, Nginx, get, running, urlward
+from nginx_log import nginx_in
 from urlward.engine.artifact import parse
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import format_key
@@ -44,16 +44,8 @@ def served(tmp_path: Path) -> Path:
 def server(served: Path, port: int) -> Iterator[None]:
     folder = served.parent
     (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, port=port))
-    process = subprocess.Popen(
-        ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(folder / "nginx.conf")],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: accepts(port), "nginx")
+    with nginx_in(folder, (port,)):
         yield
-    finally:
-        process.terminate()
-        process.wait(ENDS_WITHIN)
 
 
 def publish(served: Path, name: str, data: str | bytes) -> None:

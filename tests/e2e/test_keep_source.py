@@ -17,7 +17,7 @@ from e2e.conftest import trust
 from e2e.steer_support import address, ask, command, get, resolving, steering, while_alive
 from e2e.support import Authority, Filter, issuer, make_authority, read_response
 from e2e.test_modes import may_make_namespaces
-from gateway.network import IPV4, IPV6, Family, Network
+from gateway.network import IPV4, IPV6, Family, Network, canaries
 from urlward.gateway.nft import Nft
 
 pytestmark = pytest.mark.skipif(
@@ -135,11 +135,6 @@ def filtering(net: Network, authority: Authority, folder: Path, keeps: bool) -> 
     with steering(net, folder, *trust(authority), more=more) as proxy:
         wait_for(lambda: canaries(net) == {"ok"}, "the canaries to come through")
         yield proxy
-
-
-def canaries(net: Network) -> set[str]:
-    listed = net.nft.json("list set inet urlward canary")[0]["set"].get("elem", [])
-    return {one["elem"]["comment"] for one in listed}
 
 
 def over_tls(

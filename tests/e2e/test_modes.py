@@ -173,10 +173,12 @@ def answer(s, tls):
 def listen(listener, tls):
     while True:
         threading.Thread(target=answer, args=(listener.accept()[0], tls), daemon=True).start()
-plain, secure = (socket.create_server(("0.0.0.0", port)) for port in (80, 443))
+for address in sys.argv[2:]:
+    for port in (80, 443):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        listener = socket.create_server((address, port), family=family)
+        threading.Thread(target=listen, args=(listener, port == 443)).start()
 print("ready", flush=True)
-threading.Thread(target=listen, args=(secure, True), daemon=True).start()
-listen(plain, False)
 """
 
 CLIENT_PROGRAM = """\
@@ -232,7 +234,9 @@ def test_transparent(tmp_path: Path, authority: Authority) -> None:
     inside = ["ip", "netns", "exec"]
     with namespaces(), (tmp_path / "origin.log").open("wb") as log:
         server = subprocess.Popen(
-            [*inside, GATEWAY, sys.executable, "-c", ORIGIN, str(authority.folder)], stdout=log, stderr=log
+            [*inside, GATEWAY, sys.executable, "-c", ORIGIN, str(authority.folder), "0.0.0.0"],
+            stdout=log,
+            stderr=log,
         )
         try:
             wait_for(lambda: "ready" in (tmp_path / "origin.log").read_text(), "the origin")

@@ -1,7 +1,6 @@
 """Names that no client can look up or that IDNA 2003 refuses: judged by what an origin serves under them."""
 
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +8,14 @@ from pathlib import Path
 import pytest
 from OpenSSL import SSL
 
-from conftest import free_port, wait_for
+from conftest import free_port
 from e2e.conftest import trust
 from e2e.support import (
-    ENDS_WITHIN,
     NGINX_HEAD,
     Authority,
     Filter,
     RawOrigin,
     Response,
-    accepts,
     client_hello,
     connect,
     make_authority,
@@ -29,7 +26,7 @@ from e2e.support import (
 )
 from e2e.test_cut import ends, put
 from e2e.test_http2 import Http2
-from nginx_log import AccessLog
+from nginx_log import AccessLog, nginx_in
 
 ESZETT, SIGMA, JOINER = "xn--strae-oqa.test", "xn--kxaef0b5ab.test", "xn--11b2ezcw70k.test"
 NAMES = (ESZETT, SIGMA, JOINER, "*.whole.test", "whole.test", "*.parent.test", "free.test", "*.free.test")
@@ -97,22 +94,11 @@ def names_authority(folder: Path) -> Authority:
 @pytest.fixture(scope="module")
 def vhosts(folder: Path, names_authority: Authority) -> Iterator[Origin]:
     origin = Origin(folder)
-    config = folder / "nginx.conf"
     ports = {"http": origin.http, "lax": origin.lax, "strict": origin.strict}
-    config.write_text(NGINX.format(folder=folder, eszett=ESZETT, sigma=SIGMA, joiner=JOINER, **ports))
-    process = subprocess.Popen(
-        ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for port in ports.values():
-            wait_for(lambda p=port: accepts(p) or process.poll() is not None, "nginx")  # type: ignore[misc]
-        assert process.poll() is None, (folder / "error.log").read_text()
+    text = NGINX.format(folder=folder, eszett=ESZETT, sigma=SIGMA, joiner=JOINER, **ports)
+    (folder / "nginx.conf").write_text(text)
+    with nginx_in(folder, ports.values()):
         yield origin
-    finally:
-        process.terminate()
-        process.wait(ENDS_WITHIN)
 
 
 @pytest.fixture(scope="module")

@@ -358,7 +358,8 @@ def test_a_socket_that_no_mode_listens_on_is_refused(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == (
-        f"urlward: socket activation: 127.0.0.1:{ports[1]} was passed, and no mode listens there\n"
+        f"urlward: socket activation: 127.0.0.1:{ports[1]} was passed, and no mode listens there: "
+        "`listen` and the socket unit have to name the same address (urlward help install)\n"
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import wait_for
 from e2e.conftest import trust
 from e2e.support import ENDS_WITHIN, Authority, children_of, running
-from e2e.test_modes import CLIENT, GATEWAY, ip, may_make_namespaces, namespaces
+from e2e.test_modes import CLIENT, GATEWAY, ORIGIN, ip, may_make_namespaces, namespaces
 
 RULES = """\
 flush ruleset
@@ -30,30 +30,6 @@ blocked.example id=T-1
 http://paged.example/listed.html id=T-2
 203.0.113.66 id=T-3
 2001:db8:1::66 id=T-3
-"""
-
-ORIGIN = """\
-import socket, ssl, sys, threading
-context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-context.load_cert_chain(sys.argv[1] + "/origin.pem", sys.argv[1] + "/origin.key")
-def answer(s, tls):
-    s.settimeout(60)
-    try:
-        if tls:
-            s = context.wrap_socket(s, server_side=True)
-        while data := s.recv(65536):
-            s.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 7\\r\\n\\r\\norigin\\n")
-    except OSError:
-        pass
-def listen(listener, tls):
-    while True:
-        threading.Thread(target=answer, args=(listener.accept()[0], tls), daemon=True).start()
-for address in sys.argv[2:]:
-    for port in (80, 443):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        listener = socket.create_server((address, port), family=family)
-        threading.Thread(target=listen, args=(listener, port == 443)).start()
-print("ready", flush=True)
 """
 
 CLIENT_PROGRAM = """\

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port, wait_for
-from e2e.support import ENDS_WITHIN, Nginx, accepts, read_to_end
+from conftest import accepts, free_port, wait_for
+from e2e.support import ENDS_WITHIN, Nginx, read_to_end
 from urlward.commands.check import answer
 from urlward.library import Filter
 

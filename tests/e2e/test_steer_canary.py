@@ -16,7 +16,7 @@ from conftest import wait_for
 from e2e.steer_support import address, ask, command, elements, get, resolving, steering, while_alive
 from e2e.support import Filter, children_of
 from e2e.test_modes import may_make_namespaces
-from gateway.network import Network
+from gateway.network import Network, canaries
 from urlward.proxy import notify
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
@@ -76,11 +76,6 @@ def config(proxy: Filter) -> str:
 
 def status(net: Network, proxy: Filter) -> Any:
     return command(net, "gateway", "status", "--json", "--config", config(proxy))
-
-
-def canaries(net: Network) -> set[str]:
-    listed = net.nft.json("list set inet urlward canary")[0]["set"].get("elem", [])
-    return {one["elem"]["comment"] for one in listed}
 
 
 def summary(net: Network, proxy: Filter) -> dict[str, Any]:

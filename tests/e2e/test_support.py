@@ -16,9 +16,9 @@ from urllib.parse import quote
 import pytest
 import urllib3
 
-from conftest import free_port, wait_for
+from conftest import accepts, free_port, wait_for
 from e2e import support
-from e2e.support import Filter, accepts, running, status_of
+from e2e.support import Filter, running, status_of
 from records.support import an_event
 from urlward.commands import support as command
 from urlward.config import read_config

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import free_port, wait_for
+from conftest import accepts, free_port, wait_for
 from e2e.conftest import trust
 from e2e.support import (
     LIST,
@@ -25,7 +25,6 @@ from e2e.support import (
     Filter,
     Nginx,
     RawOrigin,
-    accepts,
     ask,
     environment,
     filters_authority,

@@ -4,6 +4,7 @@ import pytest
 
 from engine.support import build
 from urlward.engine import hosts as module
+from urlward.engine import sieve
 from urlward.engine.digest import Key
 from urlward.engine.entry import Kind
 from urlward.engine.errors import UrlError
@@ -100,7 +101,8 @@ def test_what_cannot_be_judged_in_bounded_time_is_refused(hosts: Hosts) -> None:
 
 
 def test_seen_hosts_are_bounded(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RECENT", 10)
+    for each in (module, sieve):
+        monkeypatch.setattr(each, "MOST_RECENT", 10)
     for n in range(100):
         hosts.states(f"h{n}.example")
         assert len(hosts.recent) <= 10

@@ -816,6 +816,7 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/q?id=5", "/q/index.txt?id=5&_rsc=1x2"),
         ("/noext", "/noext/__next._full.txt"),
         ("/noext", "/noext/_payload.json?Z1"),
+        ("/noext", "/noext/_payload.js"),
         ("/a/noext", "/b/../_nuxt/static/16069/a/noext/payload.js"),
         ("/b/noext", "/b/_nuxt/static/16069/noext/payload.js?x"),
         ("/noext", "/_nuxt/static/16069/noext/payload.js"),
@@ -827,7 +828,9 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/noext", "/noext/_.data"),
         ("/noext", "/noext.rsc"),
         ("/noext", "/page-data/noext/page-data.json"),
-        # NodeBB, Flarum, where a link is followed
+        # NodeBB, Flarum, PeerTube, Lemmy, where a link is followed
+        ("/w/iD5-x", "/api/v1/videos/iD5-x"),
+        ("/post/5", "/api/v3/post?x=1&id=5"),
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
@@ -856,6 +859,18 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
+        # Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
+        ("/b/content/images/2024/a.jpg", "/b/content/images/size/w600/2024/a.jpg"),
+        ("/content/images/a.png", "/content/images/size/w600h400/format/webp/a.png"),
+        ("/media/catalog/product/a/b/ab.jpg", f"/media/catalog/product/cache/{'0f' * 16}/a/b/ab.jpg"),
+        ("/wp-content/uploads/2024/05/a.jpg", "/wp-content/uploads/2024/05/a-300x200.jpg"),
+        ("/wp-content/uploads/a-1.jpg", "/wp-content/uploads/a%2D1-scaled.jpg?x"),
+        ("/b/app/uploads/a-scaled.jpg", "/b/app/uploads/a-1024x768.jpg.webp"),
+        ("/images/a/ab/A_b.jpg", "/images/thumb/a/ab/A_b.jpg/300px-A_b.jpg"),
+        ("/w/images/a/ab/A%C3%A0.tif", "/w/images/thumb/a/ab/A%C3%A0.tif/lossy-page1-300px-A%C3%A0.tif.jpg"),
+        ("/uploads/default/original/1X/0f.jpeg", "/uploads/default/optimized/1X/0f_2_690x388.jpeg"),
+        ("/upload/2024/05/01/a-b.jpg", "/_data/i/upload/2024/05/01/a-b-me.jpg"),
+        ("/b/galleries/a.jpg", "/b/_data/i/galleries/a-cu_e260x180.jpg"),
     ],
 )
 def test_a_page_is_blocked_under_what_one_origin_serves_it_for(page: str, target: str) -> None:
@@ -902,6 +917,8 @@ def test_another_page_of_a_like_name_passes() -> None:
         "a.html",
         "api/a",
         "api/discussions/a",
+        "api/v1/videos/a",
+        "api/v3/post?id=a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
@@ -929,6 +946,24 @@ def test_another_page_of_a_like_name_passes() -> None:
         "cdn-cgi/image/w=1/https://o.test/a.jpg",
         "_next/image?url=https://o.test/a.jpg",
         "_next/image?url=https://[/a.jpg",
+        "a-300x200.jpg",
+        "uploads/a-300x200.jpg",
+        "size/w600/a.jpg",
+        "thumb/300px-a.jpg",
+        "thumb/a.jpg/px",
+        "cache/0f/a.jpg",
+    ):
+        assert picture.check("p.test", f"/{target}") == PASS
+    picture = matcher("http://p.test/wp-content/uploads/a.jpg", "http://p.test/images/a/ab/A.jpg")
+    for target in (
+        "wp-content/uploads/a-300x.jpg",
+        "wp-content/uploads/a-1-300x200.jpg",
+        "wp-content/uploads/a-300x200.png",
+        "wp-content/uploads/b/a-300x200.jpg",
+        "wp-content/uploads/a-2.jpg",
+        "wp-content/uploads/-300x200.jpg",
+        "images/thumb/a/ab/A.jpg.png/300px-A.jpg.png",
+        "images/thumb/300px-A.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS
 

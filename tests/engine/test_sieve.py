@@ -16,7 +16,7 @@ HOSTS = st.lists(st.lists(LABEL, min_size=1, max_size=4).map(".".join), max_size
 
 
 def quiet(host: str, *sieves: sieve.Sieve) -> bool:
-    return Sieves(sieves).are_quiet(host)
+    return Sieves(sieves, {}, None).are_quiet(host)
 
 
 def made(hosts: list[str], names: list[str] = [], segments: list[str] = []) -> sieve.Sieve:  # noqa: B006 - read only
@@ -41,7 +41,7 @@ def test_most_unlisted_hosts_are_held_back() -> None:
 
 def test_what_is_known_of_a_domain_says_nothing_of_what_is_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sieve, "_MOST_QUIET", 4)
-    found = Sieves([made(["listed.b.test"]), made(["listed.c.test"], names=["hopping"])])
+    found = Sieves([made(["listed.b.test"]), made(["listed.c.test"], names=["hopping"])], {}, None)
     for n in range(20):
         assert found.are_quiet(f"a.x{n}.b.test")
         assert found.are_quiet(f"host.suffix-{n}x")
@@ -60,7 +60,7 @@ def test_what_is_known_of_a_domain_says_nothing_of_what_is_below_it(monkeypatch:
     ],
 )
 def test_what_is_no_plain_name_is_not_quiet(host: str) -> None:
-    found = Sieves([made([])])
+    found = Sieves([made([])], {}, None)
     assert found.are_quiet("a.test")
     for name in (host, f"a.{host}", f"a.b.{host}", host):
         assert not found.are_quiet(name)
@@ -69,7 +69,7 @@ def test_what_is_no_plain_name_is_not_quiet(host: str) -> None:
 @given(HOSTS, HOSTS)
 def test_where_all_are_quiet_none_lists(hosts: list[str], listed: list[str]) -> None:
     sieves = [made(listed[::2]), made(listed[1::2])]
-    found = Sieves(sieves)
+    found = Sieves(sieves, {}, None)
     for host in (*hosts, *listed):
         assert found.are_quiet(host) == all(quiet(host, each) for each in sieves)
 

@@ -1,17 +1,16 @@
 """What the feeds' tests share: a real nginx that can be made to fail, and feeds of it."""
 
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import free_port, wait_for
-from e2e.support import accepts, make_authority
+from conftest import free_port
+from e2e.support import make_authority
 from lists.support import SECRET, key_file
-from nginx_log import AccessLog
+from nginx_log import AccessLog, nginx_in
 from urlward.config import Config, FeedTable
 from urlward.engine.digest import Key
 from urlward.engine.loaded import load
@@ -68,8 +67,8 @@ class Server:
     folder: Path
     http: int
     https: int
-    process: "subprocess.Popen[bytes] | None" = None
     _puts: int = 0
+    _running: ExitStack = field(default_factory=ExitStack)
 
     def __post_init__(self) -> None:
         self.log = AccessLog(self.folder / "access.log", self.http)
@@ -103,20 +102,10 @@ class Server:
         return f"{scheme}://127.0.0.1:{port}/{name}"
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            ["nginx", "-p", self.folder, "-e", self.folder / "error.log", "-c", self.folder / "nginx.conf"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        process = self.process
-        wait_for(lambda: process.poll() is not None or all(map(accepts, (self.http, self.https))), "nginx")
-        assert process.poll() is None, (self.folder / "error.log").read_text()
+        self._running.enter_context(nginx_in(self.folder, (self.http, self.https)))
 
     def stop(self) -> None:
-        if self.process is not None:
-            self.process.terminate()
-            self.process.wait(60)
-            self.process = None
+        self._running.close()
 
 
 @contextmanager

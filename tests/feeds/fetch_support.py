@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -17,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from conftest import free_port, wait_for
-from e2e.support import RawOrigin, accepts
+from conftest import free_port
+from e2e.support import RawOrigin
 from feeds.certificates import make_certificates
 from lists.support import descriptors
-from nginx_log import AccessLog
+from nginx_log import AccessLog, nginx_in
 from urlward.feeds.fetch import Answer, fetch
 from urlward.feeds.source import FeedOrigin, FetchError, Validators
 
@@ -163,20 +162,9 @@ def running(folder: Path) -> Iterator[Server]:
     (folder / "users").write_text(f"{USER}:{{SHA}}{digest}\n")
     names = ("http", "https", "other", "expired", "misnamed", "mutual")
     ports = {name: free_port() for name in names}
-    config = folder / "nginx.conf"
-    config.write_text(_NGINX.format(folder=folder, token=TOKEN, **ports))
-    process = subprocess.Popen(
-        ["nginx", "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(lambda: process.poll() is not None or all(map(accepts, ports.values())), "nginx")
-        assert process.poll() is None, (folder / "error.log").read_text()
+    (folder / "nginx.conf").write_text(_NGINX.format(folder=folder, token=TOKEN, **ports))
+    with nginx_in(folder, ports.values()):
         yield Server(folder, **ports)
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 def body(answer: Answer) -> bytes:

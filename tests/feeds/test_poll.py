@@ -8,7 +8,7 @@ import pytest
 from conftest import wait_for
 from feeds.feed_support import Server, feed, hosts
 from feeds.test_take import SIGNER, THIEF, asked, issue
-from feeds.test_updates import running, table
+from feeds.test_updates import Running, table
 from lists.support import key_file
 from urlward.config import Config
 from urlward.engine.artifact import Header, parse
@@ -30,7 +30,7 @@ def test_what_is_new_is_seen_long_before_the_interval_is_over(tmp_path: Path, si
     key_file(tmp_path / "lists.key")
     site.put("feed", issue(1, *range(20)))
     config = table("one", site.url(), 'poll = "1s"\nkey = "lists.key"')
-    with running(tmp_path, config) as process:
+    with Running(tmp_path, config) as process:
         process.wait_for("list one: 20 entries fetched, serial 1")
         site.put("feed", issue(2, *range(21)))
         process.wait_for("list one: 21 entries fetched, serial 2")
@@ -144,7 +144,7 @@ async def test_a_refresh_that_is_under_way_is_waited_for(tmp_path: Path) -> None
 @pytest.mark.parametrize("content", [hosts(*range(100)), hosts(1)])
 def test_a_text_is_not_polled(content: str, tmp_path: Path, site: Server) -> None:
     site.put("feed", content)
-    with running(tmp_path, table("one", site.url(), 'poll = "1s"')) as process:
+    with Running(tmp_path, table("one", site.url(), 'poll = "1s"')) as process:
         process.wait_for("list one: poll: what its server has is no artifact: it is looked at each interval")
         assert not any("h1.example" in line for line in process.lines())
         assert process.end() == 0

@@ -7,14 +7,10 @@ from pathlib import Path
 import pytest
 
 from feeds.feed_support import Feed, Server, feed, hosts
-from lists.support import OTHER_SECRET, SECRET, names_in
+from lists.support import OTHER_SECRET, SECRET, artifact, names_in
 from obstacles import audit_on_a_full_disk
-from urlward.engine.artifact import dump
-from urlward.engine.compiler import Compiler
-from urlward.engine.digest import Key
 from urlward.engine.errors import UrlwardError
-from urlward.engine.grammar import parse_line
-from urlward.engine.signing import SigningKey, sign_artifact
+from urlward.engine.signing import SigningKey
 from urlward.feeds import feed as feeds_feed
 from urlward.feeds.rollback import release, roll_back
 from urlward.feeds.status import status, table
@@ -26,12 +22,8 @@ SIGNER = SigningKey(bytes([1]) * 32)
 
 def issue(serial: int, *, signer: SigningKey | None = None, until: int = 0, secret: bytes = SECRET) -> bytes:
     """A body's artifact with as many entries."""
-    key = Key(secret)
-    compiler = Compiler(key)
-    for n in range(serial):
-        compiler.add(parse_line(f"h{n}.example")[0])
-    data = dump(compiler.finish(), key, name="body", serial=serial, created=1_700_000_000, valid_until=until)
-    return sign_artifact(data, signer) if signer else data
+    lines = hosts(*range(serial)).splitlines()
+    return artifact(lines, secret, "body", serial=serial, valid_until=until, signer=signer)
 
 
 def three(tmp_path: Path, site: Server) -> Feed:

@@ -9,15 +9,13 @@ import pytest
 
 from engine.support import digest, file_line
 from feeds.feed_support import Feed, Server, feed, hosts
-from lists.support import OTHER_SECRET, SECRET
-from urlward.engine.artifact import dump, parse, reissue
-from urlward.engine.compiler import Compiler
+from lists.support import OTHER_SECRET, SECRET, artifact
+from urlward.engine.artifact import parse, reissue
 from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
-from urlward.engine.grammar import parse_line
 from urlward.engine.loaded import load
 from urlward.engine.matcher import Matcher
-from urlward.engine.signing import SigningKey, make_rotation, sign_artifact
+from urlward.engine.signing import SigningKey, make_rotation
 from urlward.feeds import feed as feeds_feed
 
 if sys.version_info >= (3, 14):
@@ -38,20 +36,10 @@ def issue(
     until: int = 0,
     files: Sequence[str] = (),
 ) -> bytes:
-    compiler = Compiler(KEY)
-    for line in (*hosts(*numbers).splitlines(), *files):
-        for entry in parse_line(line):
-            compiler.add(entry)
-    data = dump(
-        compiler.finish(),
-        KEY,
-        name="theirs",
-        serial=serial,
-        created=1_700_000_000,
-        valid_from=start,
-        valid_until=until,
-    )
-    return sign_artifact(data, signer) if signer else data
+    return artifact(
+        (*hosts(*numbers).splitlines(), *files), SECRET, "theirs",
+        serial=serial, valid_from=start, valid_until=until, signer=signer,
+    )  # fmt: skip
 
 
 def delta(old: bytes, new: bytes) -> bytes:

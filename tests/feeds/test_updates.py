@@ -40,16 +40,6 @@ class Running(Companion):
         assert any(text in line for line in self.lines()), self.lines()
 
 
-@contextmanager
-def running(folder: Path, text: str, **asked: Any) -> Iterator[Running]:
-    made = Running(folder, text, **asked)
-    try:
-        yield made
-    finally:
-        made.process.kill()
-        made.process.wait()
-
-
 def table(name: str, url: str, more: str = "") -> str:
     return f'[[feed]]\nname = "{name}"\nurl = "{url}"\n{more}\n'
 
@@ -61,7 +51,7 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
     path.write_text(hosts(*range(5)))
     config = table("one", site.url()) + table("two", site.url("feed2"))
     config += '[[feed]]\nname = "three"\npath = "list.txt"\n'
-    with running(tmp_path, config) as process:
+    with Running(tmp_path, config) as process:
         process.wait_for("list one: 20 entries fetched, serial ")
         assert resource.prlimit(process.process.pid, resource.RLIMIT_CORE) == (0, 0)
         process.wait_for(
@@ -76,7 +66,7 @@ def test_feeds_are_fetched_and_fetched_again(tmp_path: Path, site: Server) -> No
         assert process.end() == 0
         assert all(line.startswith("list ") for line in process.lines())
     # Another one goes on where this one was.
-    with running(tmp_path, config) as process:
+    with Running(tmp_path, config) as process:
         process.wait_for("list three: 6 entries, as before")
         assert process.end() == 0
 
@@ -86,7 +76,7 @@ def test_a_server_that_stalls_keeps_no_other_feed_from_being_fetched(tmp_path: P
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
         config = "".join(table(f"silent{n}", url) for n in range(4)) + table("good", site.url())
-        with running(tmp_path, config) as process:
+        with Running(tmp_path, config) as process:
             process.wait_for("list good: 1 entry fetched")
 
 
@@ -128,7 +118,7 @@ async def test_a_look_that_ends_after_its_refresh_was_given_up_takes_nothing_for
 def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None:
     site.put("feed", hosts(1))
     seen: list[str] = []
-    with running(tmp_path, table("one", site.url(), 'interval = "1s"\njitter = 0')) as process:
+    with Running(tmp_path, table("one", site.url(), 'interval = "1s"\njitter = 0')) as process:
         wait_for(lambda: seen.extend(site.seen()) or len(seen) >= 4, "four requests")  # type: ignore[func-returns-value]
         assert process.end() == 0
         assert [line.split(",")[0] for line in process.lines()] == [
@@ -143,14 +133,14 @@ def test_that_nothing_changes_is_said_once(tmp_path: Path, site: Server) -> None
 )
 def test_a_configuration_that_cannot_be_used(tmp_path: Path, config: str | None, message: str) -> None:
     asked = {} if config else {"config": str(tmp_path / "none.toml")}
-    with running(tmp_path, config or "", **asked) as process:
+    with Running(tmp_path, config or "", **asked) as process:
         assert process.process.wait(60) == 2
         (line,) = process.lines()
         assert line.startswith(message.format(tmp_path))
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
-    with running(tmp_path, "", parent=1) as process:
+    with Running(tmp_path, "", parent=1) as process:
         assert process.process.wait(60) == 1
         assert process.lines() == []
 
@@ -184,7 +174,7 @@ def test_it_ends_when_its_parent_does(tmp_path: Path) -> None:
 def test_a_refresh_ends_with_it(tmp_path: Path, number: signal.Signals) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        with running(tmp_path, table("one", url)) as process:
+        with Running(tmp_path, table("one", url)) as process:
             silent.settimeout(60)
             asking, _ = silent.accept()
             children = Path(f"/proc/{process.process.pid}/task").glob("*/children")

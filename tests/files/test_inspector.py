@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import textwrap
 import time
 from collections import Counter
@@ -36,7 +37,6 @@ from urlward.files.pdq import digests_of
 from urlward.files.seen import DIGEST
 from urlward.lists import memfd
 from urlward.lists.build import compile_sources
-from urlward.process import module_command
 
 KEY = Key(b"k" * 32)
 
@@ -63,10 +63,13 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, "UNENDED", 600.0)
 
 
+INSPECTOR = "from urlward.files import inspector; inspector.LIST_AGAIN = 0.2; inspector.main()"
+
+
 @contextmanager
 def inspecting(folder: Path, **wanted: object) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
-        module_command("urlward.files.inspector"),
+        [sys.executable, "-P", "-c", INSPECTOR],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(folder)])},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

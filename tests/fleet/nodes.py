@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from ipaddress import ip_address
+from typing import Any
 from unittest.mock import patch
 
 from conftest import until
@@ -63,7 +64,24 @@ class FakeKernel:
         return self.until[packed(address)[0]] - time.monotonic()
 
 
-class Node:
+class Tasks:
+    """What runs beside a test until it is ended."""
+
+    def __init__(self) -> None:
+        self._running: list[asyncio.Future[None]] = []
+
+    def run(self, *coroutines: Coroutine[Any, Any, None]) -> None:
+        self._running += map(asyncio.ensure_future, coroutines)
+
+    async def end(self) -> None:
+        for task in self._running:
+            task.cancel()
+        for task in self._running:
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+class Node(Tasks):
     """One worker of a node.
 
     Attributes:
@@ -84,16 +102,13 @@ class Node:
         self.shared = SharedSteerSet(
             self.connection, self.kernel, first=first, settle=settle, count=self._count
         )
-        self._running: list[asyncio.Future[None]] = []
+        super().__init__()
 
     def _count(self, name: str, number: int) -> None:
         self.counts[name] = self.counts.get(name, 0) + number
 
     def start(self) -> None:
-        self._running = [
-            asyncio.ensure_future(self.connection.run()),
-            asyncio.ensure_future(self.shared.run()),
-        ]
+        self.run(self.connection.run(), self.shared.run())
 
     async def steer(self, *addresses: str, seconds: int = 1_200) -> None:
         """As an answer does: into the kernel, and shared; what was waited for is over then."""
@@ -104,13 +119,6 @@ class Node:
 
     async def ready(self) -> None:
         await until(self.shared.ready.is_set, "it to be ready")
-
-    async def end(self) -> None:
-        for task in self._running:
-            task.cancel()
-        for task in self._running:
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 @asynccontextmanager

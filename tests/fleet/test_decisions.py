@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 
 from conftest import until
 from feeds.test_rollback import issue
-from fleet.nodes import SEAL, Wire, hanging
+from fleet.nodes import SEAL, Tasks, Wire, hanging
 from fleet.servers import HAS_VALKEY, Server
 from lists.support import key_file
 from urlward.assignments.retention import hold_assignments, is_held
@@ -71,7 +70,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decisions, "AGAIN", 0.1)
 
 
-class Node:
+class Node(Tasks):
     """Service process of a node, as far as it shares decisions."""
 
     def __init__(
@@ -94,18 +93,14 @@ class Node:
         self.shared = SharedDecisions(
             self.connection, self.state, kinds, self.alarms.append, lambda: time.time() + self.ahead
         )
-        self._running: list[asyncio.Future[None]] = []
+        super().__init__()
 
     async def __aenter__(self) -> "Node":
-        self._running = [asyncio.ensure_future(one.run()) for one in (self.connection, self.shared)]
+        self.run(self.connection.run(), self.shared.run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._running:
-            task.cancel()
-        for task in self._running:
-            with suppress(asyncio.CancelledError):
-                await task
+        await self.end()
 
     def allow(self, url: str = PAGE, seconds: int = 3_600, **more: Any) -> str:
         now = time.time()

@@ -1,9 +1,8 @@
 """Throttles that nodes share: a real Valkey, and on each node the real counters."""
 
-import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ import msgspec
 import pytest
 
 from companion import Companion
-from conftest import free_port, until, wait_for
-from e2e.support import Filter, accepts, read_response, running
-from fleet.nodes import SEAL, Wire, hanging
+from conftest import accepts, free_port, until, wait_for
+from e2e.support import Filter, read_response, running
+from fleet.nodes import SEAL, Tasks, Wire, hanging
 from fleet.servers import HAS_VALKEY, Server
 from proxy.test_probing import client
 from urlward.config import FleetTable, ProbingTable
@@ -38,7 +37,7 @@ NOW = 10_000.0
 """By the clock of those who guess, which stands still."""
 
 
-class Node:
+class Node(Tasks):
     """One worker of a node.
 
     Attributes:
@@ -59,7 +58,7 @@ class Node:
             self.connection, "guesses", 600.0,
             lambda address, _, ago: self.guesses.wrong_elsewhere(address, NOW - ago),
         ).tell  # fmt: skip
-        self._running: list[asyncio.Future[None]] = []
+        super().__init__()
 
     def _tell(self, probe: Probe) -> None:
         (self.told if probe.node else self.alarms).append(probe)
@@ -80,18 +79,8 @@ class Node:
         return self.guesses.wait(address, NOW) > 0
 
     async def start(self) -> None:
-        self._running = [
-            asyncio.ensure_future(self.connection.run()),
-            asyncio.ensure_future(self.shared.run()),
-        ]
+        self.run(self.connection.run(), self.shared.run())
         await until(lambda: self.connection.up)
-
-    async def end(self) -> None:
-        for task in self._running:
-            task.cancel()
-        for task in self._running:
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 @asynccontextmanager

@@ -54,6 +54,9 @@ def records(*lines: str) -> Answer:
     return answer
 
 
+GOOD = records("60 A 192.0.2.1")
+
+
 class Upstream(asyncio.DatagramProtocol):
     """A resolver over UDP and TCP.
 

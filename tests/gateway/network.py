@@ -405,3 +405,9 @@ def _wire(names: dict[str, str]) -> None:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
+
+
+def canaries(net: Network) -> set[str]:
+    """What the workers' canaries have come to."""
+    listed = net.nft.json("list set inet urlward canary")[0]["set"].get("elem", [])
+    return {one["elem"]["comment"] for one in listed}

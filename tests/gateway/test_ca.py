@@ -13,7 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from urlward.engine.errors import UrlwardError
 from urlward.gateway import ca
-from urlward.gateway.ca import FORMATS, Authority, authority, describe, export
+from urlward.gateway.ca import FORMATS, Authority, authority, authority_folder, describe, export
 from urlward.lists.source import SourceError
 
 
@@ -187,3 +187,8 @@ def test_root_makes_none_where_a_services_links_lead(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ca, "make_authority", made_and_replaced)
     authority(folder, make=True)
     assert roots.stat().st_uid == 0
+
+
+def test_without_a_home_folder_its_folder_has_to_be_named() -> None:
+    with pytest.raises(UrlwardError, match="no home folder to keep the authority in: set `confdir`"):
+        authority_folder("~nobody-of-that-name/ca")

@@ -1,6 +1,5 @@
 import fcntl
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from threading import Event, Thread
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 
 from e2e.test_modes import may_make_namespaces
-from gateway.inside import own_network
 from urlward import cli
 from urlward.config import GatewayTable
 from urlward.config.problem import SettingError
@@ -23,14 +21,6 @@ from urlward.gateway.table import NftError, NoTableError
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 
 PLAN = RulesPlan(GatewayTable(interfaces=("lan0",), steer=True), 8080)
-
-
-@pytest.fixture
-def nft() -> Iterator[Nft]:
-    with own_network():
-        made = Nft()
-        yield made
-        made.close()
 
 
 def test_up_and_down(nft: Nft) -> None:

@@ -1,5 +1,4 @@
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from time import monotonic
@@ -7,7 +6,6 @@ from time import monotonic
 import pytest
 
 from e2e.test_modes import may_make_namespaces
-from gateway.inside import own_network
 from urlward.config import GatewayTable
 from urlward.gateway import control, system
 from urlward.gateway.nft import Nft
@@ -22,12 +20,9 @@ ELEMENTS: list[Element] = [("steer4", FOUR), ("steer6", SIX), ("alive", 6)]
 
 
 @pytest.fixture
-def nft() -> Iterator[Nft]:
-    with own_network():
-        made = Nft()
-        control.up(made, RulesPlan(GatewayTable(interfaces=("lan0",), steer=True, max_addresses=3), 8080))
-        yield made
-        made.close()
+def nft(nft: Nft) -> Nft:
+    control.up(nft, RulesPlan(GatewayTable(interfaces=("lan0",), steer=True, max_addresses=3), 8080))
+    return nft
 
 
 def left(nft: Nft) -> list[float]:

@@ -5,7 +5,6 @@ from time import monotonic
 import pytest
 
 from e2e.test_modes import may_make_namespaces
-from gateway.inside import own_network
 from urlward.gateway.nft import Expiry, Nft
 from urlward.gateway.table import NftError
 
@@ -20,12 +19,9 @@ add set inet t protocols { type inet_proto; flags timeout; }
 
 
 @pytest.fixture
-def nft() -> Iterator[Nft]:
-    with own_network():
-        made = Nft()
-        made.run(SETS)
-        yield made
-        made.close()
+def nft(nft: Nft) -> Nft:
+    nft.run(SETS)
+    return nft
 
 
 @pytest.fixture

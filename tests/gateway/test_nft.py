@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
@@ -12,14 +11,6 @@ from urlward.gateway.nft import Nft
 from urlward.gateway.table import NftError, NoTableError, SetFullError
 
 pytestmark = pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
-
-
-@pytest.fixture
-def nft() -> Iterator[Nft]:
-    with own_network():
-        made = Nft()
-        yield made
-        made.close()
 
 
 SETS = """\

@@ -10,6 +10,7 @@ from urlward.engine.compiler import Compiler
 from urlward.engine.digest import Key, format_key
 from urlward.engine.grammar import parse_line
 from urlward.engine.matcher import Matcher
+from urlward.engine.signing import SigningKey, sign_artifact
 
 SECRET = bytes(range(32))
 OTHER_SECRET = bytes(range(1, 33))
@@ -22,15 +23,27 @@ SENTINEL = "plaintext-sentinel"
 
 
 def artifact(
-    lines: Iterable[str], secret: bytes = SECRET, name: str = "compiled", valid_until: int = 0
+    lines: Iterable[str],
+    secret: bytes = SECRET,
+    name: str = "compiled",
+    *,
+    serial: int = 1,
+    created: int = 1_700_000_000,
+    valid_from: int = 0,
+    valid_until: int = 0,
+    signer: SigningKey | None = None,
 ) -> bytes:
-    """The bytes of a compiled list."""
+    """The bytes of a compiled list, signed where there is a signer."""
     key = Key(secret)
     compiler = Compiler(key)
     for line in lines:
         for entry in parse_line(line):
             compiler.add(entry)
-    return dump(compiler.finish(), key, name=name, serial=1, created=1_700_000_000, valid_until=valid_until)
+    data = dump(
+        compiler.finish(), key, name=name, serial=serial, created=created, valid_from=valid_from,
+        valid_until=valid_until,
+    )  # fmt: skip
+    return sign_artifact(data, signer) if signer else data
 
 
 def key_file(path: Path, secret: bytes = SECRET) -> Path:

@@ -100,12 +100,16 @@ def test_what_does_not_fit(given: dict[str, Any], told: str) -> None:
         ("co.uk", "public suffix"),
         ("bank.example", "protected"),
         ("http://bank.example/*", "all pages"),
+        ("127.0.0.1", "protected"),
+        ("127.0.0.0/25", "protected"),
+        ("::1", "protected"),
+        ("192.0.2.1", ""),
         ("@@bank.example", ""),
         ("@@10.0.0.0/8", ""),
     ],
 )
 def test_what_is_wide_or_protected_is_told(text: str, warned: str) -> None:
-    found = warnings_of(draft(text), lambda host: host == "bank.example")
+    found = warnings_of(draft(text), {"bank.example", "127.0.0.0", "127.0.0.1", "[::1]"}.__contains__)
     assert bool(found) == bool(warned)
     assert warned in "; ".join(found)
     assert "bank" not in "; ".join(found)
@@ -248,7 +252,7 @@ def test_nor_beyond_what_there_is_room_for(tmp_path: Path, monkeypatch: pytest.M
 def test_what_was_learned_goes_with_its_last_day(tmp_path: Path) -> None:
     state = tmp_path / "state"
     (old,) = learn(state, "http://listed.example/a", expires="2027-01-15").added
-    mine = add(state, "http://listed.example/b", expires="2020-01-01")
+    mine = add(state, "http://listed.example/b", expires="2027-01-15")
     end = NOW + 16 * 3_600  # of that day
     assert learn(state, now=end - 1) == ([], False, 0)
     again = learn(state, "http://listed.example/a", now=end)

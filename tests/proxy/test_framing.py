@@ -85,10 +85,10 @@ BAD = [
 
 
 @pytest.mark.parametrize("data", BAD, ids=range(len(BAD)))
-@pytest.mark.parametrize("size", [1, 5, 1 << 20])
-def test_what_two_readers_could_end_elsewhere(data: bytes, size: int) -> None:
-    with pytest.raises(FramingError):
-        assert ends(Chunked(), data, size) == -1
+def test_what_two_readers_could_end_elsewhere(data: bytes) -> None:
+    for size in (1, 5, 1 << 20):
+        with pytest.raises(FramingError):
+            assert ends(Chunked(), data, size) == -1
 
 
 @pytest.mark.parametrize("data", [b"80000000\r\n", b"0\r\nContent-Length: 5\r\n\r\n"])

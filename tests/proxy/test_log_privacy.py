@@ -53,7 +53,7 @@ def written(tmp_path: Path, address: str, recording: Recording | None) -> None:
     )
     if recording is not None:
         policy.record, policy.logs, policy.named = recording.hit_by_dns, recording.logs, recording.named
-    policy._log(("blocked.example",), address)
+    policy._log(("blocked.example",), ((address, 40_213),))
     record = logging.makeLogRecord(
         {"name": "mitmproxy.proxy.server", "levelno": logging.ERROR, "client": client.peername}
     )

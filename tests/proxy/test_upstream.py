@@ -6,7 +6,7 @@ import gc
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from conftest import free_port, until
 from e2e.test_modes import may_make_namespaces
 from gateway.inside import own_network
+from lists.support import descriptors
 from urlward.proxy import upstream
 from urlward.proxy.poller import WRITE, Share, running_loop
 from urlward.proxy.upstream import (
@@ -134,7 +135,7 @@ async def test_none_answers() -> None:
 
 
 async def test_given_up(stack: ExitStack) -> None:
-    before = sockets()
+    before = descriptors("socket:")
     with ExitStack() as inner:
         attempt = Attempt(silent(inner), silent(inner), listening(inner))
         await asyncio.sleep(0)
@@ -142,16 +143,7 @@ async def test_given_up(stack: ExitStack) -> None:
         await asyncio.sleep(0.06)
         assert attempt.found == []
         assert attempt.opening._timer is None
-    assert sockets() <= before
-
-
-def sockets() -> set[str]:
-    """Of this process."""
-    found = set()
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            found.add(str(link.readlink()))
-    return {one for one in found if one.startswith("socket:")}
+    assert descriptors("socket:") <= before
 
 
 async def test_no_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:

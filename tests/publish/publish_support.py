@@ -4,12 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lists.support import SECRET, key_file
+from lists.support import SECRET, artifact, key_file
 from urlward.config import Config, FeedTable, PublishTable
-from urlward.engine.artifact import Header, dump, parse
-from urlward.engine.compiler import Compiler
+from urlward.engine.artifact import Header, parse
 from urlward.engine.digest import Key
-from urlward.engine.grammar import parse_line
 from urlward.engine.signing import SigningKey
 from urlward.publish.lease import Lease
 from urlward.publish.place import ListPlace
@@ -22,11 +20,8 @@ NODE = "http://127.0.0.1:1"
 
 def listed(numbers: Iterable[int], serial: int = 1, until: int = 0, more: Iterable[str] = ()) -> bytes:
     """A feed's artifact, as its refresh leaves it."""
-    compiler = Compiler(KEY)
-    for line in (*(f"h{n}.example" for n in numbers), *more):
-        for entry in parse_line(line):
-            compiler.add(entry)
-    return dump(compiler.finish(), KEY, name="phish", serial=serial, created=1_700_000_000, valid_until=until)
+    lines = (*(f"h{n}.example" for n in numbers), *more)
+    return artifact(lines, SECRET, "phish", serial=serial, valid_until=until)
 
 
 def configured(folder: Path, *, canary: bool = False, **publish: Any) -> Config:

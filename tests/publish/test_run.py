@@ -17,7 +17,7 @@ import pytest
 from conftest import run_command, until, wait_for
 from feeds.feed_support import Feed, Server, hosts
 from feeds.test_take import asked
-from feeds.test_updates import running
+from feeds.test_updates import Running
 from lists.support import key_file
 from obstacles import audit_on_a_full_disk
 from publish.publish_support import BODY, offered
@@ -190,7 +190,7 @@ def test_publishers_take_each_others_place_and_nodes_see_it_at_once(
         f'[[feed]]\nname = "phish"\nurl = "{url}"\nkey = "lists.key"\n'
         f'trust = ["{BODY.public}"]\npoll = "1s"\n'
     )
-    with publisher(config) as (first, said), running(tmp_path, following) as seen:
+    with publisher(config) as (first, said), Running(tmp_path, following) as seen:
         said("publish: list phish: published: serial")
         with publisher(config) as (second, second_said):
             seen.wait_for("list phish: 200 entries fetched")

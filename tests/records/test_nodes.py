@@ -10,7 +10,7 @@ import pytest
 from conftest import run_command, wait_for
 from records.recording import SECRET, block, records
 from records.support import DAY, START, an_event, node
-from service.test_process import CONFIG, Running, running
+from service.test_process import CONFIG, Running
 from urlward.commands.records import add_records_commands
 from urlward.config.records import StoreTable
 from urlward.engine.errors import UrlwardError
@@ -227,7 +227,7 @@ def test_the_process_of_a_second_node_goes_on_and_says_so(
     def blocks(process: Running) -> list[str]:
         return [event.node for event in database.find(EventQuery(kinds=("block",)))]
 
-    with running(tmp_path, text) as process:
+    with Running(tmp_path, text) as process:
         process.serves()
         asyncio.run(_blocked(process.state, 5))
         said = "say so with `urlward records adopt`; events wait on the disk"
@@ -236,7 +236,7 @@ def test_the_process_of_a_second_node_goes_on_and_says_so(
         assert blocks(process) == []
         assert process.end() == 0, process.log()
     # It has a name of its own now.
-    with running(tmp_path, text.replace("gw1", "gw2")) as process:
+    with Running(tmp_path, text.replace("gw1", "gw2")) as process:
         wait_for(lambda: len(blocks(process)) == 5, "what has waited", 60.0)
         assert set(blocks(process)) == {"gw2"}
         assert process.end() == 0, process.log()

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import wait_for
+from obstacles import a_folder, a_pipe
 from records.recording import appending, events, kill
 from records.support import START, an_event, made_in
 from urlward.records import outbox as module
@@ -305,16 +306,6 @@ def _noise(path: Path) -> None:
     path.write_bytes(b"\x81\x00\xff\x1f" * 700)
 
 
-def _folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def _pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 def _other(path: Path) -> None:
     path.unlink()
     with closing(sqlite3.connect(path)) as db:
@@ -355,9 +346,9 @@ def _put(path: Path, at: int, data: bytes) -> None:
     ("damage", "under_way"),
     [
         (damage, False)
-        for damage in (_noise, _folder, _pipe, _other, _page, _version, _format, _column, _syntax)
+        for damage in (_noise, a_folder, a_pipe, _other, _page, _version, _format, _column, _syntax)
     ]
-    + [(damage, True) for damage in (_folder, _pipe)],
+    + [(damage, True) for damage in (a_folder, a_pipe)],
 )
 def test_what_is_damaged_is_set_aside_and_begun_anew(
     tmp_path: Path, damage: Callable[[Path], object], under_way: bool, caplog: pytest.LogCaptureFixture

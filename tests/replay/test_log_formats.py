@@ -261,15 +261,13 @@ class TestCombined:
 
 
 @pytest.mark.parametrize("log_format", [SQUID, COMBINED, VHOST_COMBINED, URLS, CSV], ids=lambda f: f.kind)
-@pytest.mark.parametrize(
-    "piece", [" ", "[", "[x] ", '[x] "', '"', "\\", "a ", "http://", "1", "/200 ", "-", ":"]
-)
-def test_a_line_of_many_like_parts_takes_no_longer_than_any_other(log_format: LogFormat, piece: str) -> None:
+def test_a_line_of_many_like_parts_takes_no_longer_than_any_other(log_format: LogFormat) -> None:
     # Where the expression tried each part with each other, this would take hours.
-    many = piece * (200_000 // len(piece))
     start = {"squid": squid("")[:40], "combined": "192.0.2.1 - "}.get(log_format.kind, "a.test 192.0.2.1 - ")
-    for line in (many, start + many, start + "[25/Nov/2026:09:00:00 +0000] " + many):
-        assert len(rows(log_format, line)) == 1
+    for piece in (" ", "[", "[x] ", '[x] "', '"', "\\", "a ", "http://", "1", "/200 ", "-", ":"):
+        many = piece * (200_000 // len(piece))
+        for line in (many, start + many, start + "[25/Nov/2026:09:00:00 +0000] " + many):
+            assert len(rows(log_format, line)) == 1, piece
 
 
 class TestUrls:

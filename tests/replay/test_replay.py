@@ -7,11 +7,11 @@ import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from conftest import wait_for
+from conftest import Done, wait_for
 from lists.support import artifact, key_file
 from replay.replay_support import LOGS, SAMPLE, combined, expected, sample, squid
 from urlward import cli
@@ -22,24 +22,6 @@ else:
     from backports import zstd
 
 COMMAND = [sys.executable, "-m", "urlward", "lab", "replay"]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-    @property
-    def data(self) -> dict[str, Any]:
-        assert self.code == 0, self
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    @property
-    def problem(self) -> str:
-        assert self.code == 2, self
-        assert self.err.count("\n") == 1, self
-        return self.err.removeprefix("urlward: ").rstrip("\n")
 
 
 type Replay = Callable[..., Done]

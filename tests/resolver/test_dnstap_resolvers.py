@@ -5,19 +5,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import dns.message
-import pytest
 
 from conftest import until
 from gateway.dns_support import Upstream
 from resolver.dnstap_support import Told
-from resolver.hook_support import KINDS, LIST, Resolver, Zone, resolving
+from resolver.hook_support import LIST, Resolver, Zone, resolving
 from resolver.test_hooks import ZONE
 from urlward.dns.dnstap import DnstapServer
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class _Pieces(Zone):

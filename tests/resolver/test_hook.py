@@ -149,6 +149,8 @@ async def test_signs_of_zone_files_in_names(urlward: Urlward, sign: str) -> None
         "blocked.example. 1 0\n"
         + "1 blocked.example. 60 1 203.0.113.1\n" * 64
         + "3 other.example. 60 1 203.0.113.2",
+        "blocked.example. 65 0"
+        + "".join(f"\n1 blocked.example. 60 65 1 t{n}.{'a.' * 100}example." for n in range(12)),
     ],
 )
 async def test_text_that_nobody_can_read_does_not_go(urlward: Urlward, text: str) -> None:

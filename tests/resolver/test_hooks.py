@@ -15,7 +15,7 @@ import pytest
 
 from conftest import until
 from gateway.dns_support import Upstream, keep
-from resolver.hook_support import KINDS, LIST, Resolver, Urlward, Zone, resolving
+from resolver.hook_support import LIST, Resolver, Urlward, Zone, resolving
 from urlward.dns.hook import HookServer
 
 ZONE = {
@@ -36,11 +36,6 @@ ZONE = {
 }
 LONG = 30.0
 """Seconds to wait for urlward where it is to be waited for."""
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @asynccontextmanager
@@ -181,14 +176,17 @@ async def test_what_does_not_fit_over_udp_is_asked_for_over_tcp(kind: str, tmp_p
 
 async def test_what_is_refused(kind: str, tmp_path: Path) -> None:
     async with running(kind, tmp_path, listed_hosts="nxdomain") as (resolver, urlward, _):
-        clients = set()
-        urlward.policy.record = lambda _verdict, _host, client, _reference: clients.add(client)
+        clients: list[str] = []
+        urlward.policy.record = lambda _verdict, _host, client, _port, _reference: clients.append(client)
         for _ in 1, 2:
             for name in "blocked.example", "alias.example":
                 answer = await resolver.ask(name)
                 assert (answer.rcode(), told(answer)) == (dns.rcode.NXDOMAIN, {}), name
         assert urlward.kernel.steered == []
-        assert "127.0.0.1" in clients
+        assert set(clients) == {"127.0.0.1"}, "what comes from the cache has a client, too"
+        clients.clear()
+        await asyncio.gather(*(resolver.ask("www.blocked.example") for _ in range(4)))
+        assert len(clients) >= 4, "each that asks at a time"
         assert told(await resolver.ask("www.paged.example")) == {"www.paged.example A": ["203.0.113.2"]}
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import re
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from gateway.dns_support import LIST, Rig, Upstream, records, serving
 from urlward.dns import service as dns_service
 from urlward.dns.policy import MOST
 from urlward.dns.resolved import MARGIN
+from urlward.dns.wire import framed
 from urlward.gateway.table import NftError, SetFullError
 
 NORMAL = records("600 A 192.0.2.1", "600 AAAA 2001:db8::1", '600 HTTPS 1 . alpn="h3,h2"', "600 TXT text")
@@ -149,14 +150,24 @@ async def test_more_addresses_than_are_steered_are_not_told(tmp_path: Path) -> N
         assert set(got) == rig.kernel.addresses
 
 
-async def test_a_response_that_would_take_long_to_rewrite_is_not_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("A", [f"192.0.{i // 250}.{i % 250}" for i in range(4_000)]),
+        ("HTTPS", ["1 . ipv4hint=" + ",".join(["192.0.2.1"] * 3_000)]),
+        ("HTTPS", [f"1 t{i}.{'a.' * 90}example." for i in range(20)]),
+    ],
+    ids=["records", "bytes", "labels"],
+)
+async def test_a_response_that_would_take_long_to_rewrite_is_not_told(
+    tmp_path: Path, kind: str, lines: list[str]
+) -> None:
     """Whoever runs a listed name may send thousands of records, over and over."""
-    lines = [f"60 A 192.0.{i // 250}.{i % 250}" for i in range(4_000)]
-    upstream = await Upstream(records(*lines)).start()
+    upstream = await Upstream(records(*(f"60 {kind} {line}" for line in lines))).start()
     async with serving(tmp_path, upstream) as rig:
-        assert len((await rig.ask("plain.example", tcp=True)).answer[0]) == 4_000
+        assert len((await rig.ask("plain.example", kind, tcp=True)).answer[0]) == len(lines)
         for name in ("blocked.example", "paged.example"):
-            got = await rig.ask(name, tcp=True)
+            got = await rig.ask(name, kind, tcp=True)
             assert (got.rcode(), got.answer) == (dns.rcode.SERVFAIL, [])
         assert not rig.kernel.addresses
 
@@ -259,7 +270,7 @@ async def test_nxdomain(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCa
         lines = list(caplog.messages)
         recorded: list[tuple[str, str]] = []
         rig.policy.logs = False
-        rig.policy.record = lambda verdict, host, client, _: recorded.append((verdict.entry, host))
+        rig.policy.record = lambda verdict, host, *_: recorded.append((verdict.entry, host))
         await rig.ask("blocked.example", "A")
         assert recorded == [("D-1", "blocked.example")]
         assert caplog.messages == lines
@@ -268,6 +279,26 @@ async def test_nxdomain(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCa
         assert re.fullmatch(
             r"\S+Z block client=127\.0\.0\.1 list=list entry=D-1 category=phishing reference=\S+ by=dns", line
         )
+
+
+async def test_all_who_ask_at_a_time_are_recorded(tmp_path: Path) -> None:
+    upstream = await Upstream(lambda _: None).start()
+    hosts = ("127.0.0.1", "::1", "127.0.0.1")
+    async with AsyncExitStack() as stack:
+        rig = await stack.enter_async_context(refusing(tmp_path, upstream, host=""))
+        recorded: list[tuple[str, int]] = []
+        rig.policy.record = lambda _, __, client, port, ___: recorded.append((client, port))
+        query = dns.message.make_query("plain.example", "A").to_wire()
+        streams = [await asyncio.open_connection(host, rig.port) for host in hosts]
+        for _, writer in streams:
+            stack.callback(writer.close)
+            writer.write(framed(query))
+        await until(lambda: rig.service._owed == len(hosts))
+        upstream.answer = alias
+        upstream.answer_held()
+        for reader, _ in streams:
+            await reader.readexactly(2)
+        assert sorted(recorded) == sorted(writer.get_extra_info("sockname")[:2] for _, writer in streams)
 
 
 async def test_the_page(tmp_path: Path, upstream: Upstream, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,6 +45,15 @@ class Memory(Resolved):
         return newly
 
 
+def test_no_more_is_kept_than_of_use() -> None:
+    memory = Memory()
+    chain = [f"n{n}.{'a.' * 100}example" for n in range(10)]
+    memory.see(*chain, four=bytes(range(1, 201)) * 4 * 50)
+    ((key, (_, _, addresses, _)),) = memory._known.items()
+    assert key == " ".join(("4", *chain[:4]))
+    assert len(addresses) == 4 * 50
+
+
 def test_a_name_that_comes_to_be_listed() -> None:
     memory = Memory()
     memory.see("a.example", four=packed("192.0.2.1", "192.0.2.2"), six=packed("2001:db8::1"))

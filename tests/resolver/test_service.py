@@ -1,7 +1,6 @@
 """Queries of every kind, told to the service directly."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import dns.flags
@@ -14,19 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import free_port, until
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, wait_so_long
+from gateway.dns_support import GOOD, PATIENT, Rig, Upstream, records, serving, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import service as dns_service
 from urlward.dns.service import QueryClient
-
-GOOD = records("60 A 192.0.2.1")
 
 
 class Asker:
     """A client that keeps its answers."""
 
     def __init__(self, host: str = "192.0.2.7") -> None:
-        self.host = host
+        self.host, self.port = host, 4000
         self.answers: list[bytes] = []
 
     def answer(self, data: bytes) -> None:
@@ -40,19 +37,30 @@ class Asker:
         return [data[3] & 15 for data in self.answers]
 
 
-@pytest.fixture
-async def upstream() -> Upstream:
-    return await Upstream(GOOD).start()
-
-
-@pytest.fixture
-async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
-    async with serving(tmp_path, upstream) as rig:
-        yield rig
-
-
 def wire(name: str = "plain.example", kind: str = "A", **values: object) -> bytes:
     return dns.message.make_query(name, kind, **values).to_wire()  # type: ignore[arg-type]
+
+
+async def test_long_answers_are_looked_at_by_turns(rig: Rig, upstream: Upstream) -> None:
+    """Of hundreds that came at once each took milliseconds, for which all else had to wait."""
+    upstream.answer = lambda _: None
+    ours, theirs = Asker(), Asker("192.0.2.8")
+    names = [f"n{n}.example" for n in range(4)]
+    for name in names:
+        rig.service.ask(wire(name, "TXT", use_edns=0, payload=4096), theirs if name == names[-1] else ours)
+    for asked in list(rig.service._under_way[False].values()):
+        response = dns.message.make_response(dns.message.from_wire(asked.query))
+        response.answer.append(
+            dns.rrset.from_text(
+                response.question[0].name, 60, "IN", "TXT", *("abcdefgh"[i] * 200 for i in range(8))
+            )
+        )
+        rig.forwarders[0]._finish(asked, response.to_wire(max_size=4096))
+    rounds = []
+    while len(ours.answers) + len(theirs.answers) < len(names):
+        await asyncio.sleep(0)
+        rounds.append((len(ours.answers), len(theirs.answers)))
+    assert rounds == [(1, 0), (1, 1), (2, 1), (3, 1)]
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 11, b"\0\0\x80" + bytes(9)], ids=["empty", "short", "answer"])

@@ -2,15 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import dns.message
 import pytest
 
 from conftest import until
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving, wait_so_long
+from gateway.dns_support import GOOD, PATIENT, Rig, Upstream, records, wait_so_long
 from resolver.test_wire import question
 from urlward.dns import server as dns_tcp
 from urlward.dns.server import TcpClient, TcpEndpoint
@@ -18,19 +16,6 @@ from urlward.dns.service import OWED_TO_ONE
 from urlward.dns.wire import framed
 from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
-
-GOOD = records("60 A 192.0.2.1")
-
-
-@pytest.fixture
-async def upstream() -> Upstream:
-    return await Upstream(GOOD).start()
-
-
-@pytest.fixture
-async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
-    async with serving(tmp_path, upstream, host="") as rig:
-        yield rig
 
 
 async def connect(rig: Rig, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -347,3 +332,27 @@ async def test_connections_at_a_socket_that_is_given_up_go_on(rig: Rig) -> None:
     rig.server.end()
     assert await closed(reader)
     writer.close()
+
+
+async def test_connections_of_a_network_take_turns(rig: Rig) -> None:
+    """A client's hundreds, each with questions for listed names, held up all else."""
+    endpoint = TcpEndpoint(rig.service)
+    taken: list[tuple[str, int]] = []
+
+    class Client(TcpClient):
+        def __init__(self, host: str) -> None:
+            super().__init__(endpoint)
+            self.host = host
+
+        def take(self) -> None:
+            taken.append((self.host, rounds))
+
+    rounds = 0
+    for host in ("2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", ""):
+        endpoint.soon(Client(host))
+    while len(taken) < 5:
+        await asyncio.sleep(0)
+        rounds += 1
+    assert taken == [
+        ("2001:db8::1", 0), ("192.0.2.1", 0), ("", 0), ("2001:db8::2", 1), ("2001:db8::3", 2),
+    ]  # fmt: skip

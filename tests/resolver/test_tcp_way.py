@@ -2,58 +2,20 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 
 import dns.message
 import pytest
 
 from conftest import free_port, until
-from gateway.dns_support import PATIENT, Upstream, records, wait_so_long
-from resolver.test_forward import NOTHING, Query
+from gateway.dns_support import GOOD, PATIENT, Upstream, records, wait_so_long
+from resolver.asking import Make, making
+from resolver.test_forward import Query
 from urlward.dns import upstream as dns_tcp_way
-from urlward.dns.resolver_addresses import parse_resolver
-from urlward.dns.upstream import LINES, Forwarder, OutageLog, TcpWay
+from urlward.dns.upstream import LINES, TcpWay
 from urlward.dns.wire import framed
 
-GOOD = records("60 A 192.0.2.1")
-
-type Make = Callable[..., "Asker"]
-
-
-class Asker:
-    """A forwarder over TCP."""
-
-    def __init__(self, *ports: int, timeout: float) -> None:
-        self.ways = [TcpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports]
-        self.forwarder = Forwarder(self.ways, timeout, OutageLog([way.text for way in self.ways]))
-        for way in self.ways:
-            way.forwarder = self.forwarder
-
-    async def ask(self, name: str = "plain.example") -> bytes | None:
-        query = Query(name)
-        assert self.forwarder.ask(query)
-        await until(lambda: query.got is not NOTHING, "an answer")
-        assert query.got is None or isinstance(query.got, bytes)
-        return query.got
-
-    async def ask_many(self, count: int) -> int:
-        """How many are answered."""
-        answers = await asyncio.gather(*(self.ask(f"n{i}.example") for i in range(count)))
-        return sum(answer is not None for answer in answers)
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    made: list[Asker] = []
-
-    def ask(*ports: int, timeout: float = PATIENT) -> Asker:
-        made.append(Asker(*ports, timeout=timeout))
-        return made[-1]
-
-    yield ask
-    for asker in made:
-        asker.forwarder.close()
+make = making(TcpWay)
 
 
 async def test_a_connection_is_used_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,32 +2,17 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import dns.exception
 import dns.message
 import pytest
 
 from conftest import until
-from gateway.dns_support import PATIENT, Rig, Upstream, records, serving
+from gateway.dns_support import GOOD, PATIENT, Rig, Upstream
 from resolver.test_wire import question
 from urlward.dns.server import UdpEndpoint
 from urlward.plan import Address
 from urlward.proxy.listeners import open_sockets
-
-GOOD = records("60 A 192.0.2.1")
-
-
-@pytest.fixture
-async def upstream() -> Upstream:
-    return await Upstream(GOOD).start()
-
-
-@pytest.fixture
-async def rig(tmp_path: Path, upstream: Upstream) -> AsyncIterator[Rig]:
-    async with serving(tmp_path, upstream, host="") as rig:
-        yield rig
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.77", "::1"])

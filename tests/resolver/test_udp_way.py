@@ -3,55 +3,22 @@
 import asyncio
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import dns.message
 import pytest
 
 from conftest import free_port, until
 from e2e.test_modes import may_make_namespaces
-from gateway.dns_support import PATIENT, Answer, Upstream, records, wait_so_long
+from gateway.dns_support import GOOD, PATIENT, Answer, Upstream, wait_so_long
 from gateway.inside import own_network
+from lists.support import descriptors
+from resolver.asking import Asker, Make, making
 from resolver.test_forward import NOTHING, Query
 from urlward.dns import upstream as dns_udp_way
 from urlward.dns.resolver_addresses import parse_resolver
-from urlward.dns.upstream import SOURCES, Forwarder, OutageLog, UdpWay
+from urlward.dns.upstream import SOURCES, UdpWay
 
-GOOD = records("60 A 192.0.2.1")
-
-type Make = Callable[..., "Asker"]
-
-
-class Asker:
-    """A forwarder over UDP."""
-
-    def __init__(self, *ports: int, timeout: float, ways: Sequence[UdpWay] = ()) -> None:
-        self.ways = [*ways, *(UdpWay(parse_resolver(f"127.0.0.1:{port}")) for port in ports)]
-        self.forwarder = Forwarder(self.ways, timeout, OutageLog([way.text for way in self.ways]))
-        for way in self.ways:
-            way.forwarder = self.forwarder
-
-    async def ask(self, name: str = "plain.example") -> bytes | None:
-        query = Query(name)
-        assert self.forwarder.ask(query)
-        await until(lambda: query.got is not NOTHING, "an answer")
-        assert query.got is None or isinstance(query.got, bytes)
-        return query.got
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    made: list[Asker] = []
-
-    def ask(*ports: int, timeout: float = PATIENT) -> Asker:
-        made.append(Asker(*ports, timeout=timeout))
-        return made[-1]
-
-    yield ask
-    for asker in made:
-        asker.forwarder.close()
+make = making(UdpWay)
 
 
 def wrong_id(query: dns.message.Message) -> bytes:
@@ -124,14 +91,14 @@ async def test_sockets_that_are_done_are_closed(make: Make, monkeypatch: pytest.
     monkeypatch.setattr(dns_udp_way, "QUERIES", 1)
     upstream = await Upstream(GOOD).start()
     asker = make(upstream.port)
-    before = open_sockets()
+    before = descriptors("socket:")
     for _ in range(50):
         await asker.ask()
-    assert len(open_sockets() - before) <= SOURCES
+    assert len(descriptors("socket:") - before) <= SOURCES
     upstream.answer = lambda _: None
     asker = make(upstream.port, timeout=0.2)
     await asyncio.gather(*(asker.ask() for _ in range(50)))
-    assert len(open_sockets() - before) <= SOURCES
+    assert len(descriptors("socket:") - before) <= SOURCES
     upstream.close()
 
 
@@ -157,7 +124,7 @@ async def test_this_machine_has_another_address() -> None:
         loop = asyncio.get_running_loop()
         loop.add_reader(server, answer)
         sent_from(before)
-        asker = Asker(timeout=PATIENT, ways=[UdpWay(parse_resolver(f"{resolver}:{server.getsockname()[1]}"))])
+        asker = Asker([UdpWay(parse_resolver(f"{resolver}:{server.getsockname()[1]}"))], PATIENT)
         try:
             for _ in range(40):
                 assert await asker.ask()
@@ -190,7 +157,7 @@ async def test_nothing_comes_back_to_the_sockets_that_are_open(make: Make) -> No
 
 async def test_other_resolvers_leave_no_socket_of_those_before(make: Make) -> None:
     before, now = await Upstream(GOOD).start(), await Upstream(GOOD).start()
-    opened = open_sockets()
+    opened = descriptors("socket:")
     asker = make(before.port)
     for _ in range(40):
         assert await asker.ask()
@@ -202,17 +169,9 @@ async def test_other_resolvers_leave_no_socket_of_those_before(make: Make) -> No
     await until(lambda: query.got is not NOTHING, "an answer")
     assert query.got, "of the other, as the first has had its turn"
     assert now.asked == ["waits.example"]
-    assert len(open_sockets() - opened) == 1
+    assert len(descriptors("socket:") - opened) == 1
     before.close()
     now.close()
-
-
-def open_sockets() -> set[str]:
-    found = set()
-    for link in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            found.add(str(link.readlink()))
-    return {one for one in found if one.startswith("socket:")}
 
 
 async def test_nobody_there(make: Make) -> None:

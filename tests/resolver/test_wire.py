@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from urlward.dns import wire as wire_module
 from urlward.dns.wire import (
     HEADER,
+    MOST_LABELS,
     MOST_NAMES,
     Edns,
     Question,
@@ -28,6 +29,7 @@ from urlward.dns.wire import (
     read_question,
     scan,
     services,
+    weight,
 )
 
 
@@ -265,6 +267,50 @@ def test_no_more_hosts_than_can_be_looked_up(sections: tuple[int, int], kind: st
         scan(more, read_question(more))
 
 
+def test_no_more_labels_than_can_be_looked_up() -> None:
+    message = dns.message.make_response(question("plain.example"))
+    names = (f"n{n}.{'a.' * 100}example." for n in range(MOST_LABELS // 100 + 2))
+    message.additional.extend(dns.rrset.from_text(name, 60, "IN", "A", "192.0.2.1") for name in names)
+    wire = message.to_wire()
+    with pytest.raises(WireError):
+        scan(wire, read_question(wire))
+
+
+@pytest.mark.parametrize(
+    ("records", "labels"),
+    [
+        (("plain.example. 60 A 192.0.2.1", "plain.example. 60 TXT a.b.c"), (2, 2)),
+        (("plain.example. 60 CNAME a.b.plain.example.", "a.b.plain.example. 60 AAAA ::1"), (2, 4, 4)),
+        (("plain.example. 60 SOA a.b. c.d.plain.example. 1 1 1 1 1", "b. 60 NS a.b."), (2, 2, 4, 1, 2)),
+        (("plain.example. 60 MX 5 a.b.", "plain.example. 60 SRV 1 1 1 a."), (2, 2, 2, 1)),
+        (("plain.example. 60 HTTPS 1 . alpn=h2", "plain.example. 60 HTTPS 0 a.b."), (2, 0, 2, 2)),
+        (("plain.example. 60 KX 5 a.b.",), (2, 127)),
+    ],
+)
+def test_weight(records: tuple[str, ...], labels: tuple[int, ...]) -> None:
+    message = dns.message.make_response(question("plain.example"))
+    for owner, ttl, kind, data in (record.split(" ", 3) for record in records):
+        message.answer.append(dns.rrset.from_text(owner, int(ttl), "IN", kind, data))
+    wire = message.to_wire()
+    assert weight(wire, read_question(wire)) == sum(count**2 for count in labels)
+
+
+def test_weight_of_names_that_are_pieced_together() -> None:
+    """Each is a label before the one of the record before it."""
+    wire = bytearray(dns.message.make_response(question("plain.example")).to_wire())
+    before, count = HEADER, 50
+    for _ in range(count):
+        at = len(wire)
+        wire += b"\1a" + (0xC000 | before).to_bytes(2) + b"\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
+        before = at
+    wire[7] = count
+    assert weight(bytes(wire), read_question(wire)) == sum((2 + n) ** 2 for n in range(1, count + 1))
+    wire[-16:-14] = (0xC000 | before).to_bytes(2)
+    wire[-14:-12] = wire[-16:-14]
+    with pytest.raises(WireError):
+        weight(bytes(wire), read_question(wire))
+
+
 def test_contents_of_services() -> None:
     records = ('1 . alpn="h2" ipv4hint=192.0.2.1', "0 other.example.")
     message = answer(
@@ -328,15 +374,15 @@ class _Counted(bytes):
 
 
 def test_a_long_name_that_many_end_in_is_read_once() -> None:
-    """By dnstap whatever a server says is read, which may be hundreds of the longest names."""
+    """By dnstap whatever a server says is read, which may be dozens of the longest names."""
     longest = b"".join(b"\1" + bytes((97 + n % 26,)) for n in range(120)) + b"\0"
-    asked = bytes(4) + b"\0\1" + bytes(2) + bytes(2) + (500).to_bytes(2) + longest + b"\0\1\0\1"
+    asked = bytes(4) + b"\0\1" + bytes(2) + bytes(2) + (30).to_bytes(2) + longest + b"\0\1\0\1"
     record = b"\3%03x\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
-    data = _Counted(asked + b"".join(record % n for n in range(500)))
+    data = _Counted(asked + b"".join(record % n for n in range(30)))
     read = scan(data, read_question(data))
-    assert len(read.beside) == 500
+    assert len(read.beside) == 30
     assert len({len(host) for host, _ in read.beside}) == 1
-    assert data.looks < 500 * 30
+    assert data.looks < 30 * 40
 
 
 def test_names_of_records_that_lead_nowhere_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:

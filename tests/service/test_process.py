@@ -6,8 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +46,6 @@ class Running(Companion):
         assert self.process.poll() is None, self.log()
 
 
-@contextmanager
-def running(folder: Path, *args: Any, **asked: Any) -> Iterator[Running]:
-    made = Running(folder, *args, **asked)
-    try:
-        yield made
-    finally:
-        made.process.kill()
-        made.process.wait()
-
-
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """To hand over what is said may take longer than a second on a machine with other work."""
@@ -85,7 +73,7 @@ def _kinds(state: Path) -> list[str]:
 
 
 def test_events_are_in_the_store_that_is_configured(tmp_path: Path) -> None:
-    with running(tmp_path) as made:
+    with Running(tmp_path) as made:
         made.serves()
         asyncio.run(_said(made.state, 10))
         wait_for(lambda: len(_kinds(made.state)) == 13, "the events")
@@ -101,16 +89,16 @@ def test_what_is_older_than_it_may_be_is_deleted(tmp_path: Path) -> None:
     store = open_store(StoreTable(kind="sqlite"), tmp_path / "state")
     store.write(events(5))
     store.close()
-    with running(tmp_path) as made:
+    with Running(tmp_path) as made:
         wait_for(lambda: "5 deleted" in made.log(), "the old ones to be deleted")
         assert made.end() == 0, made.log()
         assert "block" not in _kinds(made.state)
 
 
 def test_a_second_one_waits_and_takes_the_place_of_the_first(tmp_path: Path) -> None:
-    with running(tmp_path) as first:
+    with Running(tmp_path) as first:
         first.serves()
-        with running(tmp_path) as second:
+        with Running(tmp_path) as second:
             wait_for(lambda: "another process records" in second.log(), "the second to wait", START)
             first.process.kill()
             first.process.wait()
@@ -137,16 +125,16 @@ def test_it_ends_with_its_parent(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
-    with running(tmp_path, sockets=[["127.0.0.1", 1, [99]]]) as made:  # as any error that nobody foresaw
+    with Running(tmp_path, sockets=[["127.0.0.1", 1, [99]]]) as made:  # as any error that nobody foresaw
         assert made.process.wait(START) == 1
         assert made.log() == "service: Bad file descriptor\n"
-    with running(tmp_path, "") as made:
+    with Running(tmp_path, "") as made:
         assert made.process.wait(START) == 2
         assert made.log() == (
             "service: neither [[feed]] nor [records] in the configuration: there is nothing to do\n"
         )
     (tmp_path / "state").touch()
-    with running(tmp_path) as made:
+    with Running(tmp_path) as made:
         assert made.process.wait(START) == 2
         assert made.log().startswith("service: ")
         assert made.log().count("\n") == 1
@@ -235,7 +223,7 @@ def _told(state: Path, kind: str) -> list[dict[str, Any]]:
 
 
 async def test_a_known_file_is_an_alarm_and_its_url_is_learned(tmp_path: Path) -> None:
-    with running(tmp_path, f"[files]\n{CONFIG}") as made:
+    with Running(tmp_path, f"[files]\n{CONFIG}") as made:
         made.serves()
         state = made.state
         worker = Recording(records(), state, local_key(state).secret)

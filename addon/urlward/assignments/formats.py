@@ -84,7 +84,7 @@ _LEASE = re.compile(r"lease ([0-9.]+) \{\s*").fullmatch
 _NO_LEASE = re.compile(
     r"\s*+(?:#.*|(?:authoring-byte-order|server-duid|failover|my state|partner state|mclt)\b.*|\})?\s*"
 ).fullmatch
-_OVER = frozenset({"free", "expired", "released", "reset"})
+_OVER = frozenset({"free", "backup", "expired", "released", "reset"})
 _ABANDONED = "abandoned"
 """Declined by a client, or found in use; when, is not in the file."""
 
@@ -521,6 +521,8 @@ class DetailParser(Parser):
 def _text(value: str) -> str:
     if not value.startswith('"'):
         return value
+    if len(value) < 2 or not value.endswith('"'):
+        raise RowError("a quote that does not end")
     # FreeRADIUS escapes bytes in octal, of which UTF-8 is made again.
     return _ESCAPED.sub(_unescaped, value[1:-1].encode()).decode(errors="backslashreplace")
 

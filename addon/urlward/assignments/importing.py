@@ -98,6 +98,9 @@ class Merger:
         """Beginnings and ends of late, and by how much these may have been before, by whose they are and by
         which session. A session's end may name them still; and what was said before is told again by servers
         that had no answer, and by two collectors."""
+        self._last_ends: dict[Key, int] = {}
+        """When something of a key has ended last, in ms, as is read here: what is said only then of a time
+        before may have ended, too."""
         self._late: dict[Key, Held] = {}
         """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
         self._written: dict[Key, tuple[Any, ...]] = {}
@@ -120,14 +123,16 @@ class Merger:
         """Up to when what was read of the same log before tells, in ms: more of that second may follow."""
         self.late_until = 0
         """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
-        the next log was read before."""
+        the next log was read before, or what had ended is deleted."""
         self.changes = Changes()
 
     def begin(self) -> None:
         """Note how much of the source is read, so that it is noticed where another reads on from here."""
         if self._rows is None:
-            self._rows = self._store.rows(self._source)
+            self._rows, purged = self._store.rows(self._source)
             self._had_rows = self._rows > 0
+            if self._tells_once:  # what ended before is deleted, and so is not known to have
+                self.late_until = max(self.late_until, purged)
 
     def take(self, sightings: Sequence[Sighting]) -> None:
         """Take in a batch; `changes` has then what is to be written."""
@@ -178,7 +183,7 @@ class Merger:
             self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
             for key, held in changes.held.items():
                 self._note(key, held)
-        tables: tuple[dict[Any, Any], ...] = (self._ends, self._followed)
+        tables: tuple[dict[Any, Any], ...] = (self._ends, self._last_ends, self._followed)
         for told in tables:
             for whose in [*told][:-_MOST_ENDS]:
                 del told[whose]
@@ -239,9 +244,10 @@ class Merger:
 
     def fill(self, gaps: Sequence[Gap]) -> None:
         """Prepare for what was written in gaps, and is read after what followed."""
-        since, self.late_until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + _LATE
+        since, until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + _LATE
+        self.late_until = max(self.late_until, until)
         for key, held in self._store.since(
-            self._source, since, until=self.late_until, endings=(Ending.NEXT, Ending.TOLD)
+            self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD)
         ):
             # An end of what has no name may be another's, which began in the gap.
             if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
@@ -289,7 +295,8 @@ class Merger:
             twice = self._perhaps == (key, start, subscriber)
             if twice and seen <= start:
                 new[_ENDING] = Ending.SECOND
-            if seen < self.late_until and not (same and held and held[_ENDING] != Ending.LATE):
+            late_until = max(self.late_until, self._last_ends.get(key, 0))
+            if seen < late_until and not (same and held and held[_ENDING] != Ending.LATE):
                 new[_ENDING] = Ending.LATE
             if held is None:
                 self._hold(key, new)
@@ -406,7 +413,9 @@ class Merger:
             return int(new[_SEEN]) < self.late_until and (
                 bool(new[_SESSION]) or held_since >= self.late_until - _LATE
             )
-        # Without a name it is renewed by what is told, but for what is told behind a gap.
+        # Without a name it is renewed by what is told, but for what is told behind a gap, or was told late.
+        if held[_ENDING] == Ending.LATE and not new[_SESSION] and since > held_since:
+            return True
         if not new[_SESSION] and (since == held_since or new[_SEEN] < self.late_until):
             return False
         return any(held_since < gap.until and since >= gap.since - SECOND for gap in self.gaps)
@@ -463,6 +472,8 @@ class Merger:
         if self._ends.get(whose, (0, 0, 0))[1] == told:
             return
         doubt = max(new[_END] - new[_SEEN], 0)
+        if self._tells_once:
+            self._last_ends[key] = max(told, self._last_ends.get(key, 0))
         late = self._late.get(key)
         if (
             late is not None
@@ -489,6 +500,13 @@ class Merger:
             if session and began <= 0 and self._may_have_ended(held):
                 new[_ENDING] = Ending.NEXT
             self._drop(key)
+            if self._tells_once and not session and told < held[_SEEN]:
+                # It began anew before its end was told.
+                between = [*held]
+                between[_START], between[_END], between[_ENDING] = told, held[_SEEN], Ending.LATE
+                self._end(key, between)
+                held[_START] = held[_SEEN]
+                self._hold(key, held)
         # Whatever it is that the end names: the session has ended.
         self._end_session(session, told, doubt, began)
         if new[_START] <= 0:
@@ -1041,15 +1059,14 @@ class FileReader:
             self._merger.gaps = [*self._merger.gaps, *made]
         if read:
             self._merger.fill(read)
-        elif following := self._following(first):
-            self._merger.late_until = following
+        else:
+            self._merger.late_until = max(self._merger.late_until, self._following(first))
 
     def _following(self, first: int) -> int:
         """When the same log went on after this had ended, in ms, of what was read already: what has no end
         here may have one there. 0 for none."""
-        ended = os.fstat(self.fd).st_mtime * 1000
         begun = [one.first for one in self._known if self._is_of(one.path)]
-        return min((one for one in begun if first < one > ended), default=0)
+        return min((one for one in begun if one > first), default=0)
 
     def _gaps_before(self, first: int) -> list[Gap]:
         """What is not read of logs that were before this one, which begins at a time; and of others between
@@ -1170,7 +1187,7 @@ class FileReader:
         """Up to when the source has told all, in ms: a rotated log says nothing of what came then."""
         if self._source.format not in _LOGS or (self._follows and not self.is_replaced):
             return now
-        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now), 1)
+        return max(min(int(os.fstat(self.fd).st_mtime * 1000), now, self._span[1]), 1)
 
     def _note(self, result: Imported, parsed: Parsed) -> None:
         """Record the faults and the other lines."""

@@ -603,10 +603,12 @@ class AssignmentStore:
         with self.changing() as connection:
             connection.execute(update(files).where(_file_of(source.id, position)).values(ended=1))
 
-    def rows(self, source: int) -> int:
-        """Rows that were read of a source: whoever writes to it has them grow."""
+    def rows(self, source: int) -> tuple[int, int]:
+        """Rows that were read of a source, which grow as somebody writes to it; and before when what had
+        ended is deleted, in ms, or 0."""
         with self.reading() as connection:
-            return connection.scalar(select(sources.c.rows).where(sources.c.id == source)) or 0
+            row = connection.execute(select(sources).where(sources.c.id == source)).first()
+        return (row.rows, row.purged) if row else (0, 0)
 
     def _have_partitions(self, cells: Iterable[int]) -> None:
         """Have the partitions of some cells, in a transaction of their own, where there are partitions.
@@ -870,7 +872,9 @@ def _set_position(connection: Connection, source: int, position: ReadingPosition
         "read": position.read or now, "first": position.first, "last": position.last, "ended": 0,
     }  # fmt: skip
     same = _file_of(source, position)
-    if not connection.execute(update(files).where(same).values(values)).rowcount:
+    # A copy that was made earlier tells less than what has been read of the log itself.
+    last = case((files.c.last > position.last, files.c.last), else_=position.last)
+    if not connection.execute(update(files).where(same).values(values | {"last": last})).rowcount:
         new = {"source": source, "begin": position.begin, "begin_size": position.begin_size}
         _begin(connection, files, new | values)  # as another may meanwhile
     return int(connection.execute(select(files.c.id).where(same)).scalar_one())

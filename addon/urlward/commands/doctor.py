@@ -16,13 +16,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.util import find_spec
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from urlward.commands.arguments import DONE, WRONG, Command
 from urlward.config import SYSTEM, Config, configured
+from urlward.config.tables import Table, split_address
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
 from urlward.process import module_command
@@ -30,6 +31,7 @@ from urlward.units import in_words
 
 if TYPE_CHECKING:
     from urlward.proxy.preflight import Listener
+    from urlward.proxy.settings import Settings
 
 
 def together[T](parts: Mapping[str, Callable[[], T]], seconds: float) -> dict[str, T]:
@@ -72,6 +74,15 @@ SPACE = 256 << 20
 
 OLD = 30 * 86_400.0
 """Seconds after which a list that does not change is old."""
+
+SECRETS = frozenset((
+    "key", "seal", "sign", "users", "client_key", "url_file", "token_file", "password_file",
+    "sentinel_password_file",
+))  # fmt: skip
+"""Keys of files whose content is nobody else's to know."""
+
+CERTIFICATES = {"client_cert": "client_key", "certificate": "key"}
+"""Keys of certificates' files, and of the files of their keys."""
 
 ENDS_SOON = timedelta(days=30)
 
@@ -136,7 +147,9 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
         "clock": lambda: _clock(config),
         "DNS": lambda: _names(config),
         "ports": lambda: _ports(config),
+        "reach": lambda: _reach(config),
         "state folder": lambda: _state(config),
+        "secrets": lambda: _secrets(config),
         "certificate": lambda: _authority(config),
         "lists": lambda: _lists(config),
         "kernel": lambda: _kernel(config),
@@ -154,6 +167,7 @@ def findings(path: Path | None, config: Config) -> Iterator[Finding]:
 
 
 def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
+    from urlward.gateway.service import unready
     from urlward.state.folder import state_folder
     from urlward.state.included import LastIncluded
 
@@ -172,6 +186,8 @@ def _configuration(path: Path | None, config: Config) -> Iterator[Finding]:
         return
     if done.returncode == 0:
         yield _ok(about, f"{path} can be used")
+        for text in unready(config):
+            yield _wrong(about, text)
         if lost := LastIncluded(config, state_folder(config.state)).lost:
             yield _wrong(about, lost, "put it back, or an empty file, or take it out of include")
         return
@@ -218,7 +234,11 @@ def _names(config: Config) -> Iterator[Finding]:
     answers = together({host: partial(_lookup_error, host) for host in hosts}, NAMES_WITHIN)
     for host in sorted(hosts):
         if why := answers.get(host, "no answer"):
-            yield _wrong(about, f"{host}: {why}", "look at /etc/resolv.conf, and the feed's url")
+            yield _wrong(
+                about,
+                f"{host}: {why}",
+                "look at /etc/resolv.conf, the feed's url, and its proxy (https_proxy is not read)",
+            )
         else:
             yield _ok(about, f"{host} is found")
 
@@ -232,11 +252,54 @@ def _lookup_error(host: str) -> str:
     return ""
 
 
-def _ports(config: Config) -> Iterator[Finding]:
-    from urlward.config.tables import split_address
+def _settings(config: Config) -> "Settings":
+    """What `urlward run` makes of a configuration, as far as addresses and modes go."""
     from urlward.gateway.rules import default_listen, default_modes
-    from urlward.proxy.preflight import Preflight
     from urlward.proxy.settings import DEFAULT_HOST, DEFAULT_PORT, Settings
+
+    gateway, steer = config.gateway, config.gateway.steer
+    listen = config.listen or default_listen(gateway, config.mode, steer=steer)
+    return Settings(
+        lists=(),
+        modes=tuple(config.mode) or default_modes(gateway, steer=steer),
+        listen=split_address(listen, lowest=0, any_host=True) if listen else (DEFAULT_HOST, DEFAULT_PORT),
+        options={},
+        confdir="",
+        extra=(),
+        config=config,
+        steer=steer,
+    )
+
+
+def _reach(config: Config) -> Iterator[Finding]:
+    """Who reaches the proxy and the dashboard from other machines."""
+    from urlward.proxy.preflight import ASKING
+
+    about, settings = "reach", _settings(config)
+    hosts = {mode.listen_host(settings.listen[0]) for mode in settings.parsed() if isinstance(mode, ASKING)}
+    if not all(map(_is_local, hosts)) and config.proxy.users is None and "proxyauth" not in config.mitmproxy:
+        advice = (
+            "proxy.users has each asked for a password; or see that a firewall lets your own clients alone in"
+        )
+        yield _note(
+            about, "whoever reaches the proxy's port can use it, to wherever this machine gets", advice
+        )
+    if config.admin is not None and not _is_local(split_address(config.admin.listen, lowest=0)[0]):
+        text = f"admin.listen: {config.admin.listen}: tokens can be read on the way to it"
+        yield _note(
+            about, text, "127.0.0.1 and ssh -L, or a server with HTTPS in front; urlward help dashboard"
+        )
+
+
+def _is_local(host: str) -> bool:
+    """Whether only this machine itself reaches an address to listen on; empty for all addresses."""
+    with suppress(ValueError):
+        return ip_address(host.partition("%")[0]).is_loopback
+    return host == "localhost"
+
+
+def _ports(config: Config) -> Iterator[Finding]:
+    from urlward.proxy.preflight import Preflight
     from urlward.records.asking import NotRunningError, ask
     from urlward.state.folder import state_folder
 
@@ -248,19 +311,7 @@ def _ports(config: Config) -> Iterator[Finding]:
     else:
         yield _ok(about, "the filter runs, and has them")
         return
-    gateway, steer = config.gateway, config.gateway.steer
-    listen = config.listen or default_listen(gateway, config.mode, steer=steer)
-    settings = Settings(
-        lists=(),
-        modes=tuple(config.mode) or default_modes(gateway, steer=steer),
-        listen=split_address(listen, lowest=0, any_host=True) if listen else (DEFAULT_HOST, DEFAULT_PORT),
-        options={},
-        confdir="",
-        extra=(),
-        config=config,
-        steer=steer,
-    )
-    for one in Preflight(config, settings, ()).addresses():
+    for one in Preflight(config, _settings(config), ()).addresses():
         for protocol in sorted(one.protocols):
             where = f"{one.key}: {one}" + " (UDP)" * (protocol == "udp")
             if (error := _taken(one, protocol)) is not None:
@@ -312,14 +363,69 @@ def _state(config: Config) -> Iterator[Finding]:
         yield _ok(about, f"{state}, {free >> 30} GB are free")
 
 
+def _secrets(config: Config) -> Iterator[Finding]:
+    from urlward.gateway.ca import authority_folder
+    from urlward.lists.build import is_artifact
+
+    about, folder = "secrets", authority_folder(config.confdir)
+    files = {
+        **dict(_secret_files(config, "")),
+        **{f"key of {name}": Path(f"{name}.key") for name in config.list},
+        **{f"confdir: {each.name}": each for each in folder.glob("mitmproxy-ca.p*")},
+    }
+    for n, feed in enumerate(config.feed):
+        if config.sources and "@" in (feed.proxy or ""):
+            number, _ = config.sources.place(f"feed.{n}.proxy")
+            files[f"feed.{n}.proxy"] = config.sources.files[number].path
+    found = [(key, file) for key, file in files.items() if _is_open(file, 0o006)]
+    for key, file in found:
+        advice = f"chmod o-rwx {file}, in a group of who reads it; and what is in it may be known: change it"
+        yield _wrong(about, f"{key}: {file}: every user of this machine can read it", advice)
+    for file in map(Path, (*config.list, *(feed.path for feed in config.feed if feed.path))):
+        if _is_open(file, 0o006) and not (file.is_file() and is_artifact(file)):
+            text = f"{file}: every user of this machine can read the list"
+            yield _note(about, text, f"chmod o-rwx {file}, unless it is public; compile hashes it")
+    if _is_open(folder, 0o002):
+        yield _wrong(about, f"confdir: {folder}: every user can replace the authority", f"chmod o-w {folder}")
+    elif not found:
+        yield _ok(about, "no other user of this machine can read them")
+
+
+def _secret_files(table: Table, within: str) -> Iterator[tuple[str, Path]]:
+    """Files of a table, and of those in it, that hold what is secret, by their keys."""
+    for name in type(table).model_fields:
+        value, key = getattr(table, name), f"{within}{name}"
+        # What is not absolute is in the state folder.
+        # The file of a certificate has its key, too, where that has none of its own.
+        is_secret = name in SECRETS or (name in CERTIFICATES and getattr(table, CERTIFICATES[name]) is None)
+        if is_secret and isinstance(value, str) and (file := Path(value)).is_absolute():
+            yield key, file
+        for n, each in enumerate(value if isinstance(value, tuple) else (value,)):
+            if isinstance(each, Table):
+                yield from _secret_files(each, f"{key}.{n}." if isinstance(value, tuple) else f"{key}.")
+
+
+def _is_open(path: Path, mode: int) -> bool:
+    """Whether every user gets at a file or folder by one of these bits of its mode."""
+    with suppress(OSError):
+        real = path.resolve(strict=True)
+        return bool(real.stat().st_mode & mode) and _is_reached(real)
+    return False
+
+
+def _is_reached(path: Path) -> bool:
+    """Whether every user gets through the folders that a path is in."""
+    return all(folder.stat().st_mode & 0o001 for folder in path.parents)
+
+
 def _authority(config: Config) -> Iterator[Finding]:
-    from urlward.gateway.ca import DEFAULT_FOLDER, authority
+    from urlward.gateway.ca import authority, authority_folder
 
     about = "certificate"
     if config.intercept == "none":
         yield _ok(about, "nothing is decrypted (intercept)")
         return
-    folder = Path(config.confdir or DEFAULT_FOLDER).expanduser()
+    folder = authority_folder(config.confdir)
     if not folder.exists():
         yield _note(about, f"{folder}: no authority yet", "the first start makes one")
         return

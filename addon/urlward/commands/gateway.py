@@ -293,10 +293,10 @@ def _ca_page(args: argparse.Namespace) -> int:
 
 
 def _authority(args: argparse.Namespace) -> Any:
-    from urlward.gateway.ca import DEFAULT_FOLDER, authority
+    from urlward.gateway.ca import authority, authority_folder
     from urlward.proxy.authority import key_size_of
 
     config = _config(args)
-    folder = Path(args.confdir or config.confdir or DEFAULT_FOLDER).expanduser()
+    folder = authority_folder(args.confdir or config.confdir)
     size = key_size_of([f"{name}={value}" for name, value in config.mitmproxy.items()])
     return authority(folder, make=args.make, key_size=size, operator=config.page.operator)

@@ -4,6 +4,7 @@ TOML, read strictly: a key that is not known, or a value that does not fit, is a
 since a misspelt safety setting that is silently ignored is no setting at all.
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from urlward.config.proxy import FilesTable, HelpLink, ObjectionsTable, PageTabl
 from urlward.config.records import AdminTable, RecordsTable, records_problems
 from urlward.config.sources import ARRAYS, TABLES, Sources, in_force, read_sources
 from urlward.config.tables import SHAREABLE, WRITTEN, FileName, Listen, Signer, Table, resolved
+from urlward.process import SERVICE
 
 __all__ = [
     "SYSTEM", "AdminTable", "CanaryTable", "Config", "ConfigError", "DnsTable", "FeedTable", "FilesTable",
@@ -131,11 +133,18 @@ class Config(Table):
 def configured(path: Path | None) -> tuple[Path | None, Config]:
     """Read the file that is given, or else the machine's; else the defaults. Also returns its path.
 
+    With the machine's goes the service's state folder, where there is one, whoever asks: in a folder of their
+    own nothing that they decide would be in force.
+
     Raises:
         ConfigError: as `read_config`.
     """
     found = path or (SYSTEM if SYSTEM.exists() else None)
-    return found, read_config(found) if found is not None else Config()
+    config = read_config(found) if found is not None else Config()
+    is_services = found == SYSTEM and config.keeps_state and "STATE_DIRECTORY" not in os.environ
+    if is_services and not config.state and Path(SERVICE).is_dir():
+        config = config.model_copy(update={"state": SERVICE})
+    return found, config
 
 
 def read_config(path: Path) -> Config:
@@ -283,7 +292,9 @@ def _meant(location: Sequence[str | int]) -> str:
     """Suggestion for an unknown key, to put behind the message."""
     *parents, name = location
     known = _keys_of(parents)
-    guesses = get_close_matches(str(name).lower().replace("-", "_"), known, 1, 0.75)
+    plain = str(name).lower().replace("-", "_")
+    # Of a secret not the variable, which more can see, though it is spelt more alike.
+    guesses = [f"{plain}_file"] if f"{plain}_file" in known else get_close_matches(plain, known, 1, 0.75)
     if guesses:
         return f"; did you mean {guesses[0]}?"
     if parents and name in Config.model_fields:

@@ -5,6 +5,7 @@ it, and nothing else: what there is once stands in the file that is named. Relat
 own folder.
 """
 
+import glob
 import json
 import os
 import re
@@ -24,6 +25,8 @@ ARRAYS, TABLES = ("list", "feed", "group", "rule"), ("schedule", "pages")
 """Keys that an included file may have: arrays, which are joined, and tables, whose keys are."""
 
 _MOST = 16 << 20
+_ELEMENT = re.compile(r"\b(?:feed|group|rule)\.\d+(?:\.[a-z]+(?:\.\d+)?)?")
+"""A key of an array's element, in a message."""
 _WHERE = re.compile(r" \(at (?:line (\d+), (column \d+)|end of document)\)$")
 
 
@@ -115,10 +118,16 @@ class Sources:
         if not problem.in_file:
             return 0, 0, str(problem)
         number, key = self.place(problem.key)
-        told, path, lines = problem._replace(key=key), self.files[number].path, self._lines(number)
+        text = _ELEMENT.sub(lambda match: self._shown(match[0], number), problem.text)
+        told, path, lines = Problem(key, text), self.files[number].path, self._lines(number)
         while key and key not in lines:
             key = key.rpartition(".")[0]
         return (number, lines[key], f"{path}:{lines[key]}: {told}") if key else (number, 0, f"{path}: {told}")
+
+    def _shown(self, key: str, number: int) -> str:
+        """A key of the whole, for a message about a file: as it is there, or with the file that has it."""
+        there, shown = self.place(key)
+        return shown if there == number else f"{shown} of {self.files[there].path}"
 
     def _lines(self, number: int) -> dict[str, int]:
         if number not in self._lines_of:
@@ -204,6 +213,11 @@ def _included(main: ConfigFile) -> list[Path]:
     for n, each in enumerate(found):
         if "\0" in str(each):
             raise ConfigError(f"{main.path}: include.{n}: a file's name holds no NUL")
+        with suppress(OSError):  # what may not be looked at is told as it is read
+            if each.is_dir() or (glob.has_magic(names[n]) and not each.exists()):
+                raise ConfigError(
+                    f"{main.path}: include.{n}: {names[n]}: name each file, no folder or pattern"
+                )
         if (real := os.path.realpath(each)) in seen:
             raise ConfigError(f"{main.path}: include.{n}: {each}: read already")
         seen.append(real)

@@ -5,9 +5,11 @@ Nearly every answer is of names that no list says anything of, and passes as it 
 addresses are steered, and what clients are told is the policy's (`urlward.dns.policy`).
 """
 
+from collections.abc import Sequence
+
 from urlward.dns.answers import error
 from urlward.dns.judge import WHOLE, Faults, Found, Judge
-from urlward.dns.policy import DnsPolicy, Reason
+from urlward.dns.policy import Asker, DnsPolicy, Reason
 from urlward.dns.resolved import Resolved
 from urlward.dns.wire import SERVFAIL, Question, Scan
 
@@ -40,14 +42,16 @@ class Answers:
         """Whether a host has an entry of any kind. Never raises."""
         return bool(self._judge.find((host,)))
 
-    async def own(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes | None:
+    async def own(
+        self, query: bytes, question: Question, reason: Reason, askers: Sequence[Asker]
+    ) -> bytes | None:
         """The response to a query that the filter itself answers; see `DnsPolicy.own_answer`. Never raises.
 
         Returns:
             None where a fault leaves it to the resolver.
         """
         try:
-            return await self._policy.own_answer(query, question, reason, client)
+            return await self._policy.own_answer(query, question, reason, askers)
         except Exception as e:  # noqa: BLE001 - as the operator says
             blocks = self._policy.blocks_on_error
             self._faults.say(e, f"a query {'fails' if blocks else 'is asked of a resolver'}")
@@ -62,7 +66,14 @@ class Answers:
         return found
 
     async def steer(
-        self, query: bytes, question: Question, data: bytes, read: Scan, found: Found, size: int, client: str
+        self,
+        query: bytes,
+        question: Question,
+        data: bytes,
+        read: Scan,
+        found: Found,
+        size: int,
+        askers: Sequence[Asker],
     ) -> bytes:
         """The response to a query once the addresses in it are steered. Never raises.
 
@@ -73,13 +84,13 @@ class Answers:
             read: what that says.
             found: as `look` gave it.
             size: most bytes that the client takes.
-            client: address, for the log.
+            askers: clients that have asked, for the log.
         """
         # What else the answer speaks of does not make it a listed host's.
         whole = bool(found & WHOLE and self._judge.find(read.chain) & WHOLE)
         try:
             if whole and self._policy.refuses and not self._judge.allows(read.chain[0]):
-                return await self._policy.refuse(query, question, read.chain, client)
+                return await self._policy.refuse(query, question, read.chain, askers)
             return await self._policy.answer(query, question, data, read, size)
         except Exception as e:  # noqa: BLE001 - as the operator says
             return self.despite(e, query, question, data, read.hosts)

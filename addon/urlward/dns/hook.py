@@ -39,6 +39,7 @@ import dns.rrset
 from urlward.dns.answers import error, text_of
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults
+from urlward.dns.policy import MOST_WEIGHT
 from urlward.dns.wire import (
     AAAA,
     CNAME,
@@ -211,7 +212,7 @@ class _Hook(asyncio.Protocol):
         size = frame[0] & ~_TEXT
         if size not in _ADDRESS_SIZES or len(frame) < 1 + size + HEADER:
             raise WireError("not what a hook sends")
-        client = str(ip_address(frame[1 : 1 + size])) if size else ""
+        askers = ((str(ip_address(frame[1 : 1 + size])) if size else "", 0),)
         data = frame[1 + size :]
         self._written = uncompressed
         left_out = False
@@ -247,10 +248,10 @@ class _Hook(asyncio.Protocol):
                 self._write(framed(b"R" + self._written(error(query, SERVFAIL, question))), since)
                 return
             work: Coroutine[Any, Any, bytes | None] = answers.steer(
-                query, question, data, read, found, LONGEST, client
+                query, question, data, read, found, LONGEST, askers
             )
         else:
-            work = answers.own(query, question, reason, client)
+            work = answers.own(query, question, reason, askers)
         steered = self._steered(work, query, question, data, since)
         self._steering = asyncio.get_running_loop().create_task(steered)
 
@@ -324,13 +325,19 @@ def shortened(data: bytes) -> tuple[bytes, bool]:
     if any(len(record) < 5 for record in records):
         raise ValueError("not a record")
     leading = [record for record in records if record[0] != "2" and record[3] in _LEADING]
-    if len(records) <= 2 * _MOST and len(leading) <= _MOST:
+    if len(records) <= 2 * _MOST and len(leading) <= _MOST and _weight(data) <= MOST_WEIGHT:
         return data, False
     # Of the addresses of a name one says as much as all.
     read = {tuple(record[1:2] if record[3] in _ADDRESS_TEXTS else record): record for record in leading}
-    if len(read) > _MOST:
+    short = "\n".join((first, *map(" ".join, read.values()))).encode("latin-1")
+    if len(read) > _MOST or _weight(short) > MOST_WEIGHT:
         raise ValueError("more names than are read")
-    return "\n".join((first, *map(" ".join, read.values()))).encode("latin-1"), True
+    return short, True
+
+
+def _weight(lines: bytes) -> int:
+    """As `urlward.dns.wire.weight`, of an answer in text, with what takes as long to read."""
+    return len(lines) + sum(word.count(b".") ** 2 for word in lines.split())
 
 
 def from_text(data: bytes) -> bytes:

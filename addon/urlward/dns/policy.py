@@ -12,7 +12,7 @@ from urlward.config import GatewayTable
 from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page, text_of
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.resolved import MARGIN, MOST_TTL
-from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in
+from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in, weight
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
 from urlward.proxy.block_page import new_reference
@@ -34,6 +34,12 @@ _MOST_IN_ALL = 4 * MOST_ADDRESSES
 MOST_RECORDS = 256
 """Records of a response for a name that is steered. Of more few would be told, and to rewrite thousands,
 which whoever runs a listed name may send, would keep all traffic waiting."""
+
+MOST_BYTES = 8_192
+"""Of such a response, for the same reason."""
+
+MOST_WEIGHT = 100_000
+"""Of the names in it (`urlward.dns.wire.weight`), for the same reason."""
 
 MOST = 512
 """Addresses of one registrable domain that are steered at a time."""
@@ -61,6 +67,9 @@ OFF_SWITCHES = frozenset(
 
 DISCOVERY = "resolver.arpa"
 """Name by which clients discover a resolver's encrypted DNS (RFC 9462); it has none that is filtered."""
+
+type Asker = tuple[str, int]
+"""A client's address, and the port that it asks from: empty and 0 where a resolver does not tell."""
 
 type Reason = Literal["listed", "off", "discovery", "canary"]
 
@@ -159,7 +168,7 @@ class DnsPolicy:
     Attributes:
         monitor: whether nothing is refused.
         on_error: what an answer gets, of a host with an entry, when handling it fails: ``block`` or ``pass``.
-        record: is told what is refused: the verdict, the host, the client's address, and the reference.
+        record: is told what is refused: the verdict, the host, the client's address and port, the reference.
         logs: whether that stands in the log.
         named: gives a client's address as a line of the log may name it.
         on_canary: called when a canary's question has been answered.
@@ -170,7 +179,7 @@ class DnsPolicy:
     ) -> None:
         self.monitor = False
         self.on_error = "block"
-        self.record: Callable[[Verdict, str, str, str], None] = _keep_nothing
+        self.record: Callable[[Verdict, str, str, int, str], None] = _keep_nothing
         self.logs = True
         self.named: Callable[[str], str] = str
         self._steer_set = steer_set
@@ -217,34 +226,38 @@ class DnsPolicy:
             return "listed"
         return None
 
-    async def own_answer(self, query: bytes, question: Question, reason: Reason, client: str) -> bytes:
+    async def own_answer(
+        self, query: bytes, question: Question, reason: Reason, askers: Sequence[Asker]
+    ) -> bytes:
         """The response to a query that the filter itself answers.
 
         Args:
             query: as sent.
             question: of it.
             reason: as `reason` gave it.
-            client: address, for the log.
+            askers: clients that have asked, for the log.
 
         Raises:
             NftError: the block page's addresses could not be steered.
         """
         if reason == "listed":
-            return await self.refuse(query, question, (question.host,), client)
+            return await self.refuse(query, question, (question.host,), askers)
         if reason == "canary":
             await self._steer_set.prove(self._canary_addresses, CANARY_FOR)
             self.on_canary()
             return page(query, question, self._canary_addresses, 0)
         return absent(query, question, self._refused_ttl, nxdomain=reason == "off")
 
-    async def refuse(self, query: bytes, question: Question, hosts: tuple[str, ...], client: str) -> bytes:
+    async def refuse(
+        self, query: bytes, question: Question, hosts: tuple[str, ...], askers: Sequence[Asker]
+    ) -> bytes:
         """The response for a host listed whole.
 
         Args:
             query: as sent.
             question: of it.
             hosts: of which one is.
-            client: address, for the log.
+            askers: clients that have asked, for the log.
 
         Raises:
             NftError: the block page's addresses could not be steered.
@@ -254,7 +267,7 @@ class DnsPolicy:
                 await self._steer_set.steer(map(str, self._pages), self._refused_ttl + MARGIN)
             return page(query, question, self._pages, self._refused_ttl)
         if question.type in (A, AAAA):
-            self._log(hosts, client)
+            self._log(hosts, askers)
         return denied(query, question, self._refused_ttl)
 
     async def answer(self, query: bytes, question: Question, data: bytes, read: Scan, size: int) -> bytes:
@@ -273,7 +286,7 @@ class DnsPolicy:
         """
         if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
-        if records_in(data) > MOST_RECORDS:
+        if records_in(data) > MOST_RECORDS or len(data) > MOST_BYTES or weight(data, question) > MOST_WEIGHT:
             return error(query, SERVFAIL, question)
         # The longest that any client is told, so that one answer after another renews nothing.
         seconds = self._max_ttl + MARGIN
@@ -350,22 +363,23 @@ class DnsPolicy:
                 steered.append(text)
         return told, list(dict.fromkeys(filter(None, steered)))
 
-    def _log(self, hosts: tuple[str, ...], client: str) -> None:
-        """Log a refused name as a request would be, since there will be none."""
+    def _log(self, hosts: tuple[str, ...], askers: Sequence[Asker]) -> None:
+        """Log a refused name as each client's request would be, since there will be none."""
         now = time.time()
         matcher = self._matcher()
         for host in hosts:
             if not self._judge.find((host,)) & WHOLE:
                 continue
             verdict = matcher.check_host(host, (), now)
-            reference = new_reference()
-            if self.logs:
-                logger.info(
-                    "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
-                    timestamp(now), self.named(client), verdict.list or "-", verdict.entry or "-",
-                    verdict.category or "-", reference,
-                )  # fmt: skip
-            self.record(verdict, host, client, reference)
+            for client, port in askers:
+                reference = new_reference()
+                if self.logs:
+                    logger.info(
+                        "%s block client=%s list=%s entry=%s category=%s reference=%s by=dns",
+                        timestamp(now), self.named(client), verdict.list or "-", verdict.entry or "-",
+                        verdict.category or "-", reference,
+                    )  # fmt: skip
+                self.record(verdict, host, client, port, reference)
             return
 
 

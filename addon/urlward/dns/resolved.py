@@ -26,7 +26,11 @@ MOST_TTL = 604_800
 """Seconds that are believed (RFC 8767 section 4)."""
 
 _MOST_HOSTS = 16
+_MOST_KEY = 1_000
+"""Bytes of their names together."""
 _MOST_ADDRESSES = 64
+_LOOKED_AT_FIRST = 16 * _MOST_ADDRESSES
+"""Addresses of which those are: to sort thousands takes milliseconds."""
 _SOON = 5
 """Seconds by which an entry need not be renewed."""
 
@@ -78,7 +82,9 @@ class Resolved:
             return
         now = int(self._clock())
         until = now + min(ttl, MOST_TTL) + MARGIN
-        names = " ".join(hosts) if len(hosts) <= _MOST_HOSTS else " ".join(hosts[:_MOST_HOSTS])
+        names = " ".join(hosts[:_MOST_HOSTS])
+        if len(names) > _MOST_KEY:
+            names = names[:_MOST_KEY].rpartition(" ")[0]
         if four:
             self._remember("4 " + names, four if len(four) == 4 else _sorted(four, 4), 4, now, until, found)
         if six:
@@ -90,7 +96,7 @@ class Resolved:
             # What was found before stays, since a sweep has to see that it is no more so.
             found, last, before, earlier = known[key]
         except KeyError:
-            known[key] = (found, until, addresses[: size * _MOST_ADDRESSES], ())
+            known[key] = (found, until, addresses, ())
             return
         if before == addresses:
             if last < until - _SOON:
@@ -100,12 +106,12 @@ class Resolved:
         kept = []
         seen = set(_pieces(addresses, size))
         for its, some in ((last, before), *earlier):
-            others = [a for a in _pieces(some, size) if a not in seen][: max(left, 0)]
+            others = [a for a in _pieces(some, size) if a not in seen][:left]
             if its > now and others:
                 seen.update(others)
                 left -= len(others)
                 kept.append((its, b"".join(others)))
-        known[key] = (found, max(until, now), addresses[: size * _MOST_ADDRESSES], tuple(kept))
+        known[key] = (found, max(until, now), addresses, tuple(kept))
 
     def changes(self, find: Callable[[tuple[str, ...]], Found]) -> Generator[None, None, list[Newly]]:
         """Look at all names again, a few at each step.
@@ -184,14 +190,18 @@ def _pieces(addresses: bytes, size: int) -> list[bytes]:
 
 
 def _sorted(addresses: bytes, size: int) -> bytes:
-    """Addresses in a fixed order: resolvers rotate them with each response."""
-    return b"".join(sorted(set(_pieces(addresses, size))))
+    """Addresses in a fixed order, as many as are kept: resolvers rotate them with each response."""
+    some = set(_pieces(addresses[: size * _LOOKED_AT_FIRST], size))
+    return b"".join(sorted(some)[:_MOST_ADDRESSES])
 
 
 _MOST_NAMES = 16
 """Names that lead to one, besides those that are listed: they count only where a list comes to name them."""
 
 _MOST_LISTED = 256
+_MOST_TOLD = 128
+"""Addresses of a name that are kept, of each family: an answer may have thousands."""
+
 _LOOKED_AT = 32
 """Names that are looked at for some to drop, each time that others come to lead there: to look each one up in
 the lists takes its time, where hundreds that are listed share a host."""
@@ -283,9 +293,9 @@ class Aliases:
 
     def _keep(self, host: str, read: Scan, until: float) -> None:
         if read.four:
-            self._addresses[host, 4] = until, read.four
+            self._addresses[host, 4] = until, read.four[: 4 * _MOST_TOLD]
         if read.six:
-            self._addresses[host, 16] = until, read.six
+            self._addresses[host, 16] = until, read.six[: 16 * _MOST_TOLD]
 
     def _with_addresses(self, read: Scan, host: str, now: float) -> Iterator[Scan]:
         """An answer with the addresses of a name that it leads to, of each family."""

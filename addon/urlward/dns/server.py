@@ -105,13 +105,14 @@ class UdpEndpoint:
 class UdpClient:
     """Sender of a query over UDP."""
 
-    __slots__ = ("_endpoint", "_local", "_peer", "host")
+    __slots__ = ("_endpoint", "_local", "_peer", "host", "port")
 
     def __init__(self, endpoint: UdpEndpoint, peer: Any, local: list[tuple[int, int, bytes]]) -> None:
         self._endpoint = endpoint
         self._peer = peer
         self._local = local
         self.host: str = peer[0]
+        self.port: int = peer[1]
 
     def answer(self, data: bytes) -> None:
         """Send a response; see `QueryClient.answer`."""
@@ -156,6 +157,9 @@ CONNECTIONS_OF_NETWORK = 500
 OUTSTANDING = 64
 """Queries of a connection that wait for their answers; the next are read when one is there."""
 
+AT_ONCE = 16
+"""Queries that are taken of a client network's connections in a round of the loop."""
+
 UNREAD = 1 << 18
 """Bytes of answers that may wait for a client that does not read; one for which more do is closed."""
 
@@ -176,6 +180,8 @@ class TcpEndpoint:
         self._connections: set[TcpClient] = set()
         self._of: dict[str, set[TcpClient]] = {}
         """Connections by address and network."""
+        self._waiting: dict[str, deque[TcpClient]] = {}
+        """Connections with queries that are yet to be taken, by network."""
 
     def serve(self, one: socket.socket) -> None:
         """Accept connections from a bound socket.
@@ -215,6 +221,23 @@ class TcpEndpoint:
             self._of.setdefault(key, set()).add(client)
         return True
 
+    def soon(self, client: "TcpClient") -> None:
+        """Have some queries of a connection taken in its network's turn: a client may have hundreds of
+        connections, and queries on each whose answers are made here."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._next_round)
+        network = (counted_by(client.host) or ("",))[-1]
+        self._waiting.setdefault(network, deque()).append(client)
+
+    def _next_round(self) -> None:
+        for network, waiting in list(self._waiting.items()):
+            client = waiting.popleft()
+            if not waiting:
+                del self._waiting[network]
+            client.take()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next_round)
+
     def forget(self, client: "TcpClient") -> None:
         """Forget a closed connection."""
         if client not in self._connections:
@@ -242,11 +265,13 @@ class TcpClient(asyncio.Protocol):
 
     Attributes:
         host: address of the other side.
+        port: of it.
         until: when it has been idle for too long, by the loop's clock.
     """
 
     def __init__(self, endpoint: TcpEndpoint) -> None:
         self.host = ""
+        self.port = 0
         self._endpoint = endpoint
         self._messages = StreamMessages()
         self._unread: deque[bytes] = deque()
@@ -277,7 +302,8 @@ class TcpClient(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         peer = transport.get_extra_info("peername")
-        self.host = str(peer[0]) if peer else ""
+        if peer:
+            self.host, self.port = peer[:2]
         if not self._endpoint.admit(self):
             self._gone = True
             transport.abort()
@@ -289,20 +315,19 @@ class TcpClient(asyncio.Protocol):
         """Called by the event loop."""
         self._active()
         self._unread.extend(self._messages.feed(data))
-        if not self._taking:
-            self._take()
+        self._take_soon()
 
     def eof_received(self) -> bool:
         """Called by the event loop: pending responses are still sent."""
         self._ends = True
-        self._take()
+        self._take_soon()
         return True
 
     def finish(self) -> None:
         """Accept no more queries, and close when all responses are sent."""
         self._ends = True
         self._unread.clear()
-        self._take()
+        self.take()
 
     def answer(self, data: bytes) -> None:
         """Send a response; see `QueryClient.answer`."""
@@ -329,7 +354,7 @@ class TcpClient(asyncio.Protocol):
         """Called by the event loop."""
         self._full = False
         self._active()
-        self._take()
+        self._take_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Called by the event loop."""
@@ -340,12 +365,12 @@ class TcpClient(asyncio.Protocol):
         self._endpoint.forget(self)
 
     def _take_soon(self) -> None:
-        """Schedule `_take`, not from within the service, and so that others have their turn before."""
+        """Schedule `take`, not from within the service, and so that others have their turn before."""
         if not self._taking:
             self._taking = True
-            self._loop.call_soon(self._take)
+            self._endpoint.soon(self)
 
-    def _take(self) -> None:
+    def take(self) -> None:
         """Pass on the queries that are allowed now, and read on if those are all."""
         self._taking = True
         try:
@@ -361,7 +386,7 @@ class TcpClient(asyncio.Protocol):
 
     def _ask_some(self) -> bool:
         """Pass some queries to the service; False where one was malformed."""
-        for _ in range(OUTSTANDING):
+        for _ in range(AT_ONCE):
             if not self._may_ask():
                 break
             self._owed += 1

@@ -7,6 +7,7 @@ where no list says anything of its names. Otherwise the addresses are steered fi
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
 from functools import lru_cache
 from ipaddress import IPv6Address
@@ -15,12 +16,13 @@ from typing import Any, Protocol
 from urlward.dns.answers import error, truncated
 from urlward.dns.handling import Answers
 from urlward.dns.judge import Faults, Found
-from urlward.dns.policy import Reason
+from urlward.dns.policy import Asker, Reason
 from urlward.dns.upstream import DnsExchange, Forwarder
 from urlward.dns.wire import (
     FORMERR,
     HEADER,
     NOTIMP,
+    PAYLOAD,
     PLAIN_SIZE,
     REFUSED,
     SERVFAIL,
@@ -55,9 +57,11 @@ class QueryClient(Protocol):
 
     Attributes:
         host: address.
+        port: that it asks from.
     """
 
     host: str
+    port: int
 
     def answer(self, data: bytes) -> None:
         """Send an answer; never raises."""
@@ -76,6 +80,11 @@ class Asked(DnsExchange):
         self.service = service
         self.tcp = tcp
         self.clients: list[tuple[bytes, QueryClient]] = []
+
+    @property
+    def askers(self) -> list[Asker]:
+        """All that have asked so far."""
+        return [(client.host, client.port) for _, client in self.clients]
 
     def answered(self, data: bytes | None) -> None:
         """The exchange has ended; see `DnsExchange.answered`."""
@@ -100,6 +109,8 @@ class QueryService:
         self._owed_to: tuple[dict[str, int], dict[str, int]] = ({}, {})
         """Responses pending by address and network, over UDP and over TCP."""
         self._owed = 0
+        self._long: dict[str, deque[tuple[Asked, bytes]]] = {}
+        """Long answers that are yet to be looked at, by the networks of who has asked."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, query: bytes, client: QueryClient, *, tcp: bool = False) -> bool:
@@ -158,7 +169,27 @@ class QueryService:
         """A resolver has responded, or none has."""
         if data is None:
             self._reply(asked, self._failure(asked))
-            return
+        elif len(data) > PAYLOAD:
+            if not self._long:
+                asyncio.get_running_loop().call_soon(self._next_long)
+            network = network_of(asked.clients[0][1].host)
+            self._long.setdefault(network, deque()).append((asked, data))
+        else:
+            self._judge(asked, data)
+
+    def _next_long(self) -> None:
+        """Look at one long answer in a round of the loop, of each network in turn: each takes milliseconds
+        where whoever made it wants it to, and hundreds may come at once."""
+        network, waiting = next(iter(self._long.items()))
+        asked, data = waiting.popleft()
+        del self._long[network]
+        if waiting:
+            self._long[network] = waiting
+        if self._long:
+            asyncio.get_running_loop().call_soon(self._next_long)
+        self._judge(asked, data)
+
+    def _judge(self, asked: Asked, data: bytes) -> None:
         try:
             self._look_at(asked, data)
         except Exception as e:  # noqa: BLE001 - as the operator says
@@ -182,8 +213,7 @@ class QueryService:
             self._reply(asked, data)
 
     async def _answer_ourselves(self, asked: Asked, reason: Reason) -> None:
-        client = asked.clients[0][1].host
-        data = await self._answers.own(asked.query, asked.question, reason, client)
+        data = await self._answers.own(asked.query, asked.question, reason, asked.askers)
         if data is None:
             self._forward(asked)
         else:
@@ -191,11 +221,8 @@ class QueryService:
 
     async def _steer(self, asked: Asked, data: bytes, read: Scan, found: Found) -> None:
         size = _MOST_TCP if asked.tcp else _size(asked)
-        client = asked.clients[0][1].host
-        self._reply(
-            asked,
-            await self._answers.steer(asked.query, asked.question, data, read, found, size, client),
-        )
+        query, question, askers = asked.query, asked.question, asked.askers
+        self._reply(asked, await self._answers.steer(query, question, data, read, found, size, askers))
 
     def _owes_enough(self, host: str, tcp: bool) -> bool:
         owed, bounds = self._owed_to[tcp], (OWED_TO_ONE[tcp], OWED_TO_NETWORK[tcp])

@@ -26,6 +26,9 @@ MOST_NAMES = 512
 """Hosts that a message may speak of, counted once a record: to look more up in the lists would keep others
 waiting, and no response has a use for them."""
 
+MOST_LABELS = 4_096
+"""Labels that these may have together: each is looked up."""
+
 _MOST_NAME = 254
 _MOST_POINTERS = 127
 _OPT_SIZE = 11
@@ -44,6 +47,14 @@ _MOST_TTL = 1 << 31
 _OPCODE = 0x78  # in the first octet of the flags: zeros for a query and what answers it
 _SERVICES = (SVCB, HTTPS)
 _LEADING = frozenset((A, AAAA, CNAME, DNAME, SVCB, HTTPS))
+
+# Where contents have names, and how many: NS, CNAME, SOA, PTR, MX, SRV, DNAME, RRSIG, NSEC, SVCB and HTTPS.
+_NAMES_IN = {
+    2: (0, 1), CNAME: (0, 1), 6: (0, 2), 12: (0, 1), 15: (2, 1), 33: (6, 1), DNAME: (0, 1), 46: (18, 1),
+    47: (0, 1), SVCB: (2, 1), HTTPS: (2, 1),
+}  # fmt: skip
+# TXT, OPT, DS, SSHFP, DNSKEY, NSEC3, NSEC3PARAM, TLSA, CDS, CDNSKEY, ZONEMD and CAA have none.
+_NAMELESS = frozenset((A, AAAA, 16, 41, 43, 44, 48, 50, 51, 52, 59, 60, 63, 257))
 
 # A dot would end a label, a percent sign be an escape, and what is not ASCII be another spelling: a name
 # with one of them is no host that a client could ask for in a URL. What else no host has, the engine says.
@@ -197,6 +208,7 @@ def _scan(data: bytes, question: Question) -> Scan:
     ttl = leads = _MOST_TTL
     service = False
     size = len(data)
+    labels = 0
     for number in range(answers + authorities + additionals):
         begin = at
         at = _behind(data, at)
@@ -207,11 +219,14 @@ def _scan(data: bytes, question: Question) -> Scan:
             raise WireError
         if kind not in _LEADING or answers <= number < answers + authorities:
             continue
-        if len(hosts) + len(targets) + len(beside) > MOST_NAMES:
+        if len(hosts) + len(targets) + len(beside) > MOST_NAMES or labels > MOST_LABELS:
             raise WireError
         # Of thousands of records that lead nowhere, each might have a name that takes long to read.
         is_first = data[begin] == 0xC0 and data[begin + 1] == HEADER
-        owner = first if is_first else _name(data, begin, tails)[0]
+        owner = first
+        if not is_first:
+            owner = _name(data, begin, tails)[0]
+            labels += owner.count(".") + 1
         if life < ttl:
             ttl = life
         elif life >= _MOST_TTL:
@@ -237,6 +252,7 @@ def _scan(data: bytes, question: Question) -> Scan:
             service = True
             leads = min(leads, life)
             target, behind = _name(data, start + 2, tails)
+            labels += target.count(".") + 1
             targets.append(target)
             hint4, hint6 = _hints(data, behind, at)
             four += hint4
@@ -244,6 +260,7 @@ def _scan(data: bytes, question: Question) -> Scan:
         else:
             leads = min(leads, life)
             target, _ = _name(data, start, tails)
+            labels += target.count(".") + 1
             if owner not in known:
                 targets.append(target)
                 continue
@@ -340,6 +357,71 @@ def spelt_out(data: bytes, question: Question, records: list[int]) -> bytes:
 def records_in(data: bytes) -> int:
     """How many records a message says that it has."""
     return sum(_COUNTS(data, 6))
+
+
+def weight(data: bytes, question: Question) -> int:
+    """How much there is to all names of a message for who takes it apart as dnspython does: the squares of
+    their numbers of labels.
+
+    Args:
+        data: that `scan` can read.
+        question: of it.
+
+    Raises:
+        WireError: a name cannot be read.
+    """
+    known: dict[int, int] = {}
+    total, at = 0, question.end
+    try:
+        for _ in range(records_in(data)):
+            total += _labels(data, at, known)[0] ** 2
+            at = _behind(data, at)
+            kind, _, _, length = _RECORD(data, at)
+            at += 10
+            if kind in _NAMES_IN:
+                start, names = _NAMES_IN[kind]
+                start += at
+                for _ in range(names):
+                    labels, start = _labels(data, start, known)
+                    total += labels**2
+            elif kind not in _NAMELESS:
+                total += _MOST_POINTERS**2  # whatever there is
+            at += length
+    except (IndexError, struct.error) as e:
+        raise WireError from e
+    return total
+
+
+def _labels(data: bytes, at: int, known: dict[int, int]) -> tuple[int, int]:
+    """The number of labels of the name at an offset, and the offset behind it.
+
+    Args:
+        data: the message.
+        at: the offset.
+        known: the same of names that pointers lead to; it is added to.
+    """
+    end, limit = _behind(data, at), at
+    labels = before = 0
+    pointer = -1
+    while length := data[at]:
+        if length >= 192:
+            target = (length & 63) << 8 | data[at + 1]
+            if target >= limit:
+                raise WireError
+            if target in known:
+                labels += known[target]
+                break
+            if pointer < 0:
+                pointer, before = target, labels
+            limit = at = target
+            continue
+        labels += 1
+        at += length + 1
+    if labels > _MOST_POINTERS:
+        raise WireError
+    if pointer >= 0:
+        known[pointer] = labels - before
+    return labels, end
 
 
 def host_of(name: bytes) -> str:

@@ -1,5 +1,6 @@
 """Documentation: one Markdown page a topic, which ``urlward help`` shows."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def page(topic: str) -> str:
     if topic not in known:
         meant = get_close_matches(topic, known, 1)
         hint = f"did you mean {meant[0]}?" if meant else "urlward help lists the topics"
+        if re.search(rf"`urlward {re.escape(topic)}[ `]", page("commands")):
+            hint = f"see urlward {topic} --help, and of all commands urlward help commands"
         raise UrlwardError(f"help: {topic!r} is no topic; {hint}")
     return (FOLDER / f"{topic}.md").read_text(encoding="utf-8")
 

@@ -316,12 +316,12 @@ def _subject(text: str, *, allow: bool) -> Entry:
             return _network(name)
     if name.endswith(".*"):
         return _name_under_suffix(name)
+    if name.startswith((".", "*.")):
+        raise _Fault(0, offset, f"a name does not begin with {name[0]}", "example.test covers its subdomains")
     if not _NAME.fullmatch(name):
         bad = next((i for i, c in enumerate(name) if not _NAME.fullmatch(c)), 0)
         hint = "a page begins with http://, a path on any host is */path/*"
         raise _Fault(0, offset + bad, "not a host, address, page or path", hint)
-    if name.startswith("."):
-        raise _Fault(0, offset, "a name does not begin with a dot", "example.test covers its subdomains")
     host = entry_host(byte_string(name))
     if "." not in host and not offset and not host.startswith("["):
         raise _Fault(0, 0, "a name without a dot", "write ||name^ if all of it is meant")
@@ -357,6 +357,9 @@ def _is_typeset(label: str) -> bool:
 def _url(text: str, *, allow: bool) -> Entry:
     scheme, authority, target = split_url(text)
     host, port = split_authority(authority)
+    if host.startswith("*."):
+        hint = "http://example.test/a subdomains, or the name alone, which covers its subdomains"
+        raise _Fault(0, text.find("://") + 3, "a name does not begin with *", hint)
     host = strip_www(entry_host(host))
     if host in DEFAULT_PORTS and target.startswith("//"):
         raise _Fault(0, text.find("://") + 3, "a scheme where the host belongs")

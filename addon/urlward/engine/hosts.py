@@ -39,7 +39,7 @@ from urlward.engine.record import (
     network_letters,
     network_text,
 )
-from urlward.engine.sieve import Sieves
+from urlward.engine.sieve import MOST_RECENT, Sieves
 from urlward.engine.url import host_readings, is_address, is_plain_host
 from urlward.engine.verdict import Verdict
 
@@ -47,6 +47,12 @@ from urlward.engine.verdict import Verdict
 @cache
 def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
+
+
+@cache
+def _wildcards(rules: frozenset[str]) -> frozenset[str]:
+    """Suffixes below which each name is one as well."""
+    return frozenset(rule[2:] for rule in rules if rule.startswith("*."))
 
 
 def labels_before_suffix(host: str) -> tuple[str, ...]:
@@ -65,11 +71,12 @@ def is_suffix(host: str) -> bool:
     """Whether a canonical name has nothing in front of its public suffix: asked of each of a million names,
     where `labels_before_suffix` would take seconds."""
     rules = _suffixes()._publicsuffix
+    wildcards = _wildcards(rules)
     return (
         "." not in host
         or host in rules
-        or f"*.{host}" in rules
-        or (f"*.{host.partition('.')[2]}" in rules and f"!{host}" not in rules)
+        or host in wildcards
+        or (host.partition(".")[2] in wildcards and f"!{host}" not in rules)
     )
 
 
@@ -79,8 +86,8 @@ def public_suffixes() -> frozenset[str]:
     return frozenset(rule.lstrip("!*.") for rule in rules)
 
 
-_RECENT = 1 << 15
-"""Hosts in the dictionary before the cache, and addresses in theirs; each is emptied when full."""
+_ADDRESSES = 1 << 15
+"""Addresses whose rules are kept, and domains whose pages are; each are forgotten when there are more."""
 
 WIDEST = {4: 8, 6: 16}
 """Shortest prefix of a network that a guarded list can name, by version: what registries give out (IPv4), and
@@ -189,7 +196,7 @@ class Hosts:
         self._size = size
         self._addresses: dict[str, tuple[Rule, ...]] = {}
         self._domains: dict[tuple[LoadedList, str], tuple[int, tuple[PageGroup, ...] | None]] = {}
-        self._are_quiet = Sieves(li.sieve for li in self._lists).are_quiet
+        self.are_quiet = Sieves((li.sieve for li in self._lists), self.recent, ALL_QUIET).are_quiet
         self._has_names = any(li.has_names for li in self._lists)
         if self._has_names or self._guards:
             labels_before_suffix("example.test")  # reads the suffix list now, not during a request
@@ -205,7 +212,7 @@ class Hosts:
                 return ()
             if self._guards and rules and self.protects_address(address):
                 rules = tuple(filter(_may_decide, rules))
-            if len(self._addresses) >= _RECENT:
+            if len(self._addresses) >= _ADDRESSES:
                 self._addresses.clear()
             self._addresses[address] = rules
         return rules
@@ -221,24 +228,22 @@ class Hosts:
             UrlError: a name that cannot be judged.
         """
         states = self.recent.get(host)
-        return states if states is not None else self.new_states(host)
-
-    def new_states(self, host: str) -> tuple[HostState, ...]:
-        """`states` of a name that is not in `recent`."""
-        if self._are_quiet(host):
+        if states is None:
             # Such costs less to work out than to look after in a cache that keeps order.
+            states = ALL_QUIET if self.are_quiet(host) else self.loud_states(host)
+        return states
+
+    def loud_states(self, host: str) -> tuple[HostState, ...]:
+        """`states` of a name that is not in `recent`, nor quiet."""
+        plain = is_plain_host(host)
+        states = (self._listed_state(host),) if plain else tuple(map(self._state, self._readings(host)))
+        if states.count(QUIET) == len(states):
             states = ALL_QUIET
-        else:
-            plain = is_plain_host(host)
-            states = (self._listed_state(host),) if plain else tuple(map(self._state, self._readings(host)))
-            if all(state is QUIET for state in states):
-                states = ALL_QUIET
-            if len(host) > _LONG:
-                return states
-        recent = self.recent
-        if len(recent) >= _RECENT:
-            recent.clear()
-        recent[host] = states
+        if len(host) <= _LONG:
+            recent = self.recent
+            if len(recent) >= MOST_RECENT:
+                recent.clear()
+            recent[host] = states
         return states
 
     def _readings(self, host: str) -> Iterator[str]:
@@ -255,7 +260,7 @@ class Hosts:
 
     def _state(self, host: str) -> HostState:
         """The lists' state of a canonical host."""
-        return QUIET if self._are_quiet(host) else self._listed_state(host)
+        return QUIET if self.are_quiet(host) else self._listed_state(host)
 
     def _listed_state(self, host: str) -> HostState:
         """`_state` of a host that something may be listed on."""
@@ -363,7 +368,7 @@ class Hosts:
         all of those, of which a client may name any number."""
         letters, below = host_letters(li.key, labels_of(domain)), below_number(li.key, domain)
         found = below, None if li.goes_on(letters) else li.page_groups(letters, below)
-        if len(self._domains) >= _RECENT:
+        if len(self._domains) >= _ADDRESSES:
             self._domains.clear()
         self._domains[li, domain] = found
         return found

@@ -116,7 +116,7 @@ class Matcher:
         self.lists = tuple(lists)
         self.identity = object()
         self._hosts = Hosts(self.lists, hosts, protected, nat64)
-        self._recent, self._new_states = self._hosts.recent, self._hosts.new_states
+        self._recent, self._are_quiet = self._hosts.recent, self._hosts.are_quiet
         self._guarded = frozenset(li.name for li in self.lists if li.guarded)
         self._segments = [key.segments.__getitem__ for key in self._hosts.keys]
         numbers = {key.id: number for number, key in enumerate(self._hosts.keys)}
@@ -154,12 +154,13 @@ class Matcher:
         `check_request`."""
         states = self._recent.get(host)
         if states is None:
-            states = self._new_states(host)
+            # As `Hosts.states`, without the call.
+            states = ALL_QUIET if self._are_quiet(host) else self._hosts.loud_states(host)
         if states is ALL_QUIET or (len(states) == 1 and states[0].whole):
             # The way of nearly all requests: whatever the path, nothing is on this host, or the same, and no
             # segment is one that a path sequence begins with. No other host is in it either.
             path, _, query = target.partition("?")
-            if path.isascii() and path[:1] == "/" and not ("?" in query and has_path_behind(query)):
+            if path.isascii() and path[:1] == "/" and not (query and "?" in query and has_path_behind(query)):
                 text = path.encode()
                 marks = text.translate(PLAIN_MARKS)
                 # Of bytes, `in` asks first whether they are a number.
@@ -474,9 +475,7 @@ class Matcher:
         Raises:
             UrlError: `host` cannot be judged.
         """
-        states = self._recent.get(host)
-        if states is None:
-            states = self._new_states(host)
+        states = self._hosts.states(host)
         if states is ALL_QUIET:
             return ""
         levels = {level_of(state, self._floating_allows, now) for state in states}

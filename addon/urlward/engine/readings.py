@@ -40,9 +40,10 @@ from urlward.engine.url import (
 # no forum's data, nor a site's own service for images (`_pictures`).
 _ONE_PAGE = re.compile(
     r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
-    r"|styles/[^/]+/public/|api/(?:topic|category|user|discussions)/)"
+    r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
+    r"|wp-content/uploads/|content/images/size/|product/cache/|optimized/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
-    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|data|rsc|txt)\Z)"
+    r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
 _ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
@@ -96,10 +97,27 @@ _SESSION = re.compile(r"/\((?:[A-Za-z]\([^/()]*\))+\)(?=/)")
 _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 # Caddy finds the script of `/a.php;x.php` wherever `.php` comes first.
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
-_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|data|rsc|txt)?\Z)").search
-# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare and Drupal name in a segment what is done.
+_MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
+_may_be_a_picture = re.compile(r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data)/").search
+# Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost and Magento name in a segment what
+# is done.
 _PICTURE_IN_QUERY = re.compile(r"/(?:_(?:(?:next|vercel|amplify)/)?image|\.netlify/images)/?\Z").search
-_PICTURE_IN_PATH = re.compile(r"(?:(?:/_ipx|\A/cdn-cgi/image)/[^/]+|(?<=/files)/styles/[^/]+/public)/").search
+_PICTURE_IN_PATH = re.compile(
+    r"(?:(?:/_ipx|\A/cdn-cgi/image)/[^/]+|(?<=/files)/styles/[^/]+/public"
+    r"|(?<=/content/images)/size/[^/]+(?:/format/[^/]+)?|(?<=/catalog/product)/cache/[0-9a-f]{32})/"
+).search
+_IN_A_SIZE = [
+    (below, instead, re.compile(rf"(.+){size}(\.[0-9A-Za-z]+?)(?:\.avif|\.webp)?").fullmatch)
+    for below, instead, size in (
+        ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/optimized/", "/original/", "_[0-9]+_[0-9]+x[0-9]+"),
+        ("/_data/i/", "/", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
+    )
+]
+"""Folders of pictures that WordPress (Bedrock has it below `app`), Discourse and Piwigo keep in several
+sizes, where the picture itself is, and what its name has for a size."""
+_NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
 _DOTS_AT_ENDS = re.compile(r"(?<!\.)\.++(?=/)|(?<!\.)(?<!%20)(?:\.|%20)++\Z").sub
@@ -631,6 +649,10 @@ def _page_of_data(path: str, query: str) -> str | None:
             return f"{base}/{page}"
         if page.startswith("discussions/") and "bySlug=" in query:  # Flarum
             return f"{base}/d{page.removeprefix('discussions')}"
+        if page.startswith("v1/videos/"):  # PeerTube
+            return f"{base}/w{page.removeprefix('v1/videos')}"
+        if page in ("v3/post", "v4/post") and (number := _NUMBER_OF_POST(query)):  # Lemmy
+            return f"{base}/post/{number[1]}"
     head, _, name = path.rpartition("/")
     name, dot, kind = name.rpartition(".")
     page = f"{head}/{name}"
@@ -642,6 +664,8 @@ def _page_of_data(path: str, query: str) -> str | None:
         if name.startswith("__next."):
             return head
         return page.removesuffix("/index") if "&_rsc=" in f"&{query}" else None
+    if kind == "js" and name == "_payload":  # Nuxt 3, before 3.5
+        return head
     if kind == "js" and name == "payload":  # Nuxt 2, behind the id of what was built
         base, static, page = head.partition("/_nuxt/static/")
         return f"{base}{page[len(page.partition('/')[0]) :]}" if static else None
@@ -665,10 +689,6 @@ def _page_of_data(path: str, query: str) -> str | None:
     return f"{base}/{page.removeprefix('index/') if next_data else page}"
 
 
-def _may_be_a_picture(path: str) -> bool:
-    return "image" in path or "/_ipx/" in path or "/styles/" in path
-
-
 def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
     """The pictures, as host, if it is said, and target, of which a site's own service gives another size."""
     if _PICTURE_IN_QUERY(path):
@@ -687,7 +707,7 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
         if query:
             found = [f"{picture}?{query}" for picture in found]
     else:
-        return
+        found = [f"{picture}?{query}" if query else picture for picture in _full_sizes(path)]
     for target in found:
         whole = _WHOLE_URL(target)
         if whole is None:
@@ -695,6 +715,22 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
             continue
         with suppress(UrlError):
             yield canonical_host(split_authority(whole[1])[0]), whole[2]
+
+
+def _full_sizes(path: str) -> Iterator[str]:
+    """The files that a file in a folder of pictures in several sizes may be made of."""
+    folder, _, name = path.rpartition("/")
+    folder += "/"
+    for below, instead, in_a_size in _IN_A_SIZE:
+        if below in folder and (parts := in_a_size(name)):
+            folder = folder.replace(below, instead, 1)
+            yield f"{folder}{parts[1]}{parts[2]}"
+            # WordPress makes a smaller picture of a very large one, and all sizes of the large one.
+            yield f"{folder}{parts[1]}-scaled{parts[2]}"
+            return
+    if "px-" in name and "/thumb/" in folder:  # MediaWiki
+        base, _, file = folder[:-1].rpartition("/thumb/")
+        yield f"{base}/{file}"
 
 
 def path_readings(path: str, work: Work | None = None) -> dict[str, bool]:

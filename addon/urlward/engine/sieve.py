@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
 from urlward.engine.errors import ArtifactError
-from urlward.engine.url import PLAIN_LABEL, is_plain_host
+from urlward.engine.url import PLAIN_LABELS, is_plain_host
 
 if TYPE_CHECKING:
     from array import array
@@ -27,6 +27,8 @@ _MOST = 1 << 18
 
 _LONG_HOST = 253
 _MOST_QUIET = 1 << 12
+MOST_RECENT = 1 << 15
+"""Hosts of which it is noted what is listed on them."""
 
 
 class Sieve(NamedTuple):
@@ -48,20 +50,23 @@ class Sieve(NamedTuple):
         return names is None or not names.isdisjoint(map(crc32, host.encode().split(b".")))
 
 
-class Sieves:
+class Sieves[State]:
     """Sieves of several lists, asked at once.
 
     Args:
         sieves: in any order.
+        recent: where it is noted of a host that nothing could be listed on it; emptied when full.
+        nothing: what is noted.
 
     Attributes:
-        quiet: last labels of hosts, none of which could be listed.
+        quiet: last labels of hosts, with the dot in front, none of which could be listed.
     """
 
-    __slots__ = ("_sieves", "quiet")
+    __slots__ = ("_nothing", "_recent", "_sieves", "quiet")
 
-    def __init__(self, sieves: Iterable[Sieve]) -> None:
+    def __init__(self, sieves: Iterable[Sieve], recent: dict[str, State], nothing: State) -> None:
         self._sieves = [(sieve.bits, len(sieve.bits) * 8 - 1, sieve.names) for sieve in sieves]
+        self._recent, self._nothing = recent, nothing
         self.quiet: set[bytes] = set()
 
     def are_quiet(self, host: str) -> bool:
@@ -69,11 +74,18 @@ class Sieves:
         if len(host) > _LONG_HOST or not host.isascii():
             return False
         sieves, quiet, domain = self._sieves, self.quiet, host.encode()
+        if domain.translate(PLAIN_LABELS) != domain:
+            return False
         while True:
-            label, _, above = domain.partition(b".")
-            if not label or label.translate(PLAIN_LABEL) != label:
+            at = domain.find(b".")
+            if at < 0:
+                at = len(domain)
+            if not at:
                 return False
-            value, name = crc32(domain), crc32(label)
+            # A CRC-32 goes on from that of what is in front.
+            above = domain[at:]
+            name = crc32(domain[:at])
+            value = crc32(above, name)
             for bits, mask, names in sieves:
                 # As `may_list_domain`, without the calls.
                 slot = value & mask
@@ -84,15 +96,21 @@ class Sieves:
                 if names is None or name in names:
                     return False
             if above in quiet:
-                return True
+                break
             if not above:
                 if not is_plain_host(host):
                     return False
                 if len(quiet) >= _MOST_QUIET:
                     quiet.clear()
-                quiet.add(domain)
-                return True
-            domain = above
+                quiet.add(b"." + domain)
+                break
+            domain = above[1:]
+        # Noted here, since a call for it would be a tenth of all that a new host costs.
+        recent = self._recent
+        if len(recent) >= MOST_RECENT:
+            recent.clear()
+        recent[host] = self._nothing
+        return True
 
 
 def may_list_domain(bits: Sequence[int], value: int) -> bool:

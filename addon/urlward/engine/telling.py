@@ -36,15 +36,12 @@ _NO_LETTERS = bytes(n for n in range(128) if not chr(n).isalnum())
 def without_telling(id_: str, category: str, host: str, path: str, params: frozenset[str]) -> tuple[str, str]:
     """An id and a category, each empty where it tells the entry; one without an id goes by its digest."""
     said = f"{id_} {category}".lower()
-    # Of most entries the first words tell that there is no more to look for.
-    first = host.partition(".")[0]
-    if first.isalnum() and first != "www":
-        apart = first not in said
-    else:
-        apart = not host or not _may_be_in(host, said)
+    # Of most entries the first letters tell that there is no more to look for.
+    first = host[:4]
+    apart = first not in said if first.isalnum() else not host or not _may_be_in(_name(host), said)
     if apart and len(path) > 1:
-        first = path[1:].partition("/")[0].partition(".")[0].partition("-")[0].lower()
-        apart = first.isalnum() and first not in said
+        first = path[1:4].lower()
+        apart = first not in said if first.isalnum() else not _may_be_in(path.lower(), said)
     if apart and params:
         apart = all(value.isalnum() and value not in said for value in _values(params))
     if apart or not tells(said, host, path, params, words=True):
@@ -55,12 +52,12 @@ def without_telling(id_: str, category: str, host: str, path: str, params: froze
     )
 
 
-def _may_be_in(host: str, said: str) -> bool:
-    return _ACE in host or _letters(_name(host)) in _letters(said)
+def _may_be_in(text: str, said: str) -> bool:
+    return _ACE in text or "%" in text or _letters(text) in _letters(said)
 
 
 def _letters(text: str) -> bytes:
-    """The letters and digits of an identifier or a host."""
+    """The letters and digits of an identifier, a host or a path."""
     return text.encode().translate(None, _NO_LETTERS)
 
 

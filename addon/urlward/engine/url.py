@@ -207,8 +207,8 @@ def _only(kept: str) -> bytes:
     return bytes(byte if chr(byte) in kept else ord(kept[0]) for byte in range(256))
 
 
-PLAIN_LABEL = _only("_-" + ascii_lowercase + digits)
-"""Changes a label, unless a plain host may have it in front of others."""
+PLAIN_LABELS = _only("_-." + ascii_lowercase + digits)
+"""Changes a host, unless all its labels are such as a plain host may have in front of others."""
 
 
 def host_readings(host: str) -> tuple[str, ...]:

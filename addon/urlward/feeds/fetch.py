@@ -87,7 +87,6 @@ class Answer:
         validators: for the next time.
         fresh_for: seconds that it need not be asked again, not bounded; None where nothing is said.
         url: where the answer came from in the end; as secret as the feed's own.
-        content_type: as the server says.
     """
 
     kind: Literal["new", "unchanged", "absent"]
@@ -96,7 +95,6 @@ class Answer:
     validators: Validators
     fresh_for: float | None
     url: str = field(repr=False)
-    content_type: str = ""
 
 
 def fetch(
@@ -292,8 +290,7 @@ class _Exchange:
             message = f"{peer(url)}: status {status}" + (f": {words}" if words else "")
             raise FetchError(message, reason, retry_after=retry_after(fields), status=status)
         fd, size = self._body(url, response)
-        kind = fields.get("content-type", "")
-        return Answer("new", fd, size, _validators(url, fields), fresh_for(fields), url.url, kind)
+        return Answer("new", fd, size, _validators(url, fields), fresh_for(fields), url.url)
 
     def _body(self, url: Url, response: HTTPResponse) -> tuple[int, int]:
         guard = BodyLimits(peer(url), self._origin.max_bytes, self._deadline.left)

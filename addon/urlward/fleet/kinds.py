@@ -178,13 +178,11 @@ class _Kept[T](RecordKind):
     Attributes:
         kept: that file.
         id_name: attribute of a record with its id.
-        said: what a record says, its key opening it.
         of: makes a record of this node's that says this, sealed under its key.
     """
 
     kept: ClassVar[KeptFile[Any]]
     id_name: ClassVar[str] = "id"
-    said: ClassVar[Callable[[Any, Key], Content]]
     of: ClassVar[Callable[[Content, Key], Any]]
 
     @override
@@ -260,7 +258,7 @@ class _Kept[T](RecordKind):
 
     @override
     def content(self, record: T) -> Content:
-        return type(self).said(record, self.key)
+        return self.kept.opened(record, self.key)
 
     def made(self, content: Content, here: T | None, now: float) -> T:  # noqa: ARG002 - others look at them
         """A record of this node's that says this, in place of the one here where there is one."""
@@ -280,7 +278,7 @@ class AllowKind(_Kept[Allow]):
     """Temporary allows."""
 
     name, topic, once, kept = "allow", "allows", True, allows.KEPT
-    said, of = allows.allow_content, allows.allow_of
+    of = allows.allow_of
 
     @override
     def word(self, change: Change) -> tuple[str, bool]:
@@ -299,7 +297,7 @@ class OwnKind(_Kept[OwnEntry]):
     """Own entries."""
 
     name, topic, once, kept = "own", "own", True, own.KEPT
-    said, of = own.own_content, own.own_of
+    of = own.own_of
 
     @override
     def known_for(self, who: str) -> float:
@@ -364,10 +362,6 @@ class HoldKind(_Kept[Hold]):
         return None
 
     @override
-    def content(self, record: Hold) -> Content:
-        return asdict(record)
-
-    @override
     def made(self, content: Content, here: Hold | None, now: float) -> Hold:
         return holds.hold_of(content)
 
@@ -401,7 +395,7 @@ class ObjectionKind(_Kept[Objection]):
     """
 
     name, kept, lasts, counts_from = "objection", objections.KEPT, False, "time"
-    said, of = objections.objection_content, objections.objection_of
+    of = objections.objection_of
 
     def __init__(self, state: Path, key: Key, level: Level) -> None:
         super().__init__(state, key)

@@ -19,7 +19,7 @@ from urlward.lists.build import check_place, write_atomically
 from urlward.proxy.authority import CA_FILE, KEY_SIZE, NAME, make_authority
 from urlward.regular import read_regular, without_bom
 
-DEFAULT_FOLDER = "~/.mitmproxy"
+_DEFAULT_FOLDER = "~/.mitmproxy"
 
 FORMATS = ("pem", "der", "p12")
 
@@ -39,6 +39,18 @@ trusts this certificate. Unless all is intercepted, connections to hosts without
 and do not need it.
 Whoever has the key can pass for any site before all who trust it: it stays on this machine.
 """
+
+
+def authority_folder(configured: str | None) -> Path:
+    """Folder of the certificate authority: as configured, else mitmproxy's own.
+
+    Raises:
+        UrlwardError: there is no home folder for that.
+    """
+    try:
+        return Path(configured or _DEFAULT_FOLDER).expanduser()
+    except RuntimeError as e:
+        raise UrlwardError("no home folder to keep the authority in: set `confdir`") from e
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,10 +145,34 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
         if (why := _unseen(one)) is not None:
             steps.append(f"{one}: {why}; install urlward elsewhere, such as /opt")
             break
+    steps += _faults(path, config)
+    if not path.exists():
+        steps.append(f"{path}: write it; lists and keys that it names must be readable for the user urlward")
+    elif config_path is not None and not config.gateway.interfaces:
+        steps.append(f"{path}: gateway.interfaces: say where clients come in")
+    if _SOCKET.exists():
+        steps.append("systemctl disable --now urlward.socket: a gateway listens by itself")
+    # One that runs already, as the Debian package's does, would go on as it is under `enable --now`.
+    start = "systemctl enable urlward && systemctl restart urlward"
+    steps.append(f"then: systemd-sysusers && systemctl daemon-reload && {start}")
+    return steps
+
+
+def unready(config: Config) -> list[str]:
+    """What the machine's service could not do with the machine's configuration, a line each, as far as root
+    can tell, who may do all of it; nothing for others, and of other configurations.
+    """
+    if config.file != SYSTEM or os.geteuid() != 0 or _user()[0] < 0:
+        return []
+    return _faults(SYSTEM, config)
+
+
+def _faults(path: Path, config: Config) -> list[str]:
+    """What of a configuration at a path the service's user may not read, or write."""
     written = _written(config)
     named = {path, *written, *(Path(name) for _, name in names_in(config.model_dump()))}
     seen = [one for one in sorted(named) if one.exists()]
-    steps += [
+    steps = [
         f"{one}: {why}; move it, to /etc/urlward or /var/lib/urlward"
         for one in seen
         if (why := _unseen(one)) is not None
@@ -176,15 +200,6 @@ def next_steps(config_path: Path | None, config: Config) -> list[str]:
                 f"{one}: the user urlward may not write there: "
                 f"systemd-sysusers && chown urlward{'' if is_hook else ':'} {one}"
             )
-    if not path.exists():
-        steps.append(f"{path}: write it; lists and keys that it names must be readable for the user urlward")
-    elif config_path is not None and not config.gateway.interfaces:
-        steps.append(f"{path}: gateway.interfaces: say where clients come in")
-    if _SOCKET.exists():
-        steps.append("systemctl disable --now urlward.socket: a gateway listens by itself")
-    # One that runs already, as the Debian package's does, would go on as it is under `enable --now`.
-    start = "systemctl enable urlward && systemctl restart urlward"
-    steps.append(f"then: systemd-sysusers && systemctl daemon-reload && {start}")
     return steps
 
 

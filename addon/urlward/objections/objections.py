@@ -280,22 +280,8 @@ def tell_decision(state: Path, decided: Objection, **more: str) -> None:
     )  # fmt: skip
 
 
-def objection_content(one: Objection, key: Key) -> dict[str, Any]:
-    """What an objection says, its message in plain text, for another node to make its own of it
-    (`objection_of`).
-
-    Args:
-        one: of this node.
-        key: its local key.
-
-    Raises:
-        ArtifactError: it does not open under the key.
-    """
-    return KEPT.opened(one, key.unseal(one.sealed).decode())
-
-
 def objection_of(content: Mapping[str, Any], key: Key) -> Objection:
-    """This node's objection of what another's says (`objection_content`).
+    """This node's objection of what another's says (`KeptFile.opened`).
 
     Raises:
         ValueError, KeyError, TypeError: it says something else.

@@ -316,7 +316,7 @@ def _checked(allow: Allow) -> Allow:
 
 KEPT = KeptFile(
     "allows.json", "allows", Allow, _checked,
-    "nothing is excused for a while: allow anew what is still needed", sealed_as="entry",
+    "nothing is excused for a while: allow anew what is still needed", sealed_as="entry", encoding="latin-1",
 )  # fmt: skip
 """All that are kept, also expired ones."""
 
@@ -341,21 +341,8 @@ def tell_allow(
     )  # fmt: skip
 
 
-def allow_content(allow: Allow, key: Key) -> dict[str, Any]:
-    """What an allow says, the entry in plain text, for another node to make its own of it (`allow_of`).
-
-    Args:
-        allow: of this node.
-        key: its local key.
-
-    Raises:
-        ArtifactError: it does not open under the key.
-    """
-    return KEPT.opened(allow, key.unseal(allow.sealed).decode("latin-1"))
-
-
 def allow_of(content: Mapping[str, Any], key: Key) -> Allow:
-    """This node's allow of what another's says (`allow_content`).
+    """This node's allow of what another's says (`KeptFile.opened`).
 
     Raises:
         ValueError, KeyError, TypeError: it says something else.

@@ -180,12 +180,12 @@ def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
     entry = made.entry
     if entry.allow:
         return []
-    found = []
-    if (
-        entry.kind is Kind.NETWORK
-        and (network := ip_network(entry.host)).prefixlen < _WIDEST[network.version]
-    ):
-        found.append(f"wide: it blocks {network.num_addresses} addresses")
+    found, host = [], entry.host
+    if is_of_addresses := entry.kind in (Kind.ADDRESS, Kind.NETWORK):
+        network = ip_network(entry.host)
+        host = f"[{network[0]}]" if network.version == 6 else str(network[0])
+        if network.prefixlen < _WIDEST[network.version]:
+            found.append(f"wide: it blocks {network.num_addresses} addresses")
     if entry.kind is Kind.NAME:
         found.append("wide: it blocks the name under every public suffix")
     if entry.kind is Kind.PATH:
@@ -196,7 +196,7 @@ def warnings_of(made: Draft, protects: Callable[[str], bool]) -> list[str]:
     of_all_pages = entry.kind is Kind.PREFIX and entry.path == "/"
     if of_all_pages:
         found.append("wide: it blocks all pages of the host")
-    if (of_host or of_all_pages) and protects(entry.host):
+    if (of_host or of_all_pages or is_of_addresses) and protects(host):
         found.append("protected: the host is one that no feed can block whole")
     return found
 
@@ -212,12 +212,14 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
         now: seconds since 1970-01-01 UTC.
 
     Raises:
-        UrlwardError: it is there already, or there are too many.
+        UrlwardError: it is there already, its last day is over, or there are too many.
         StateError: the folder cannot be used.
     """
     with locked(made_folder(state)):
         kept = own_entries(state)
         added = _made(made, {one.digest: one for one in kept}, key, who, now)
+        if _is_over(added, now):
+            raise UrlwardError(f"expires: {added.expires} is over: it would never be in force")
         # Told first: whatever fails between the two, nothing is in force that the record does not have.
         tell_own(state, now, who, "own-added", added)
         KEPT.write(state, [*kept, added])
@@ -378,21 +380,8 @@ def own_row(entry: OwnEntry) -> dict[str, str]:
     }
 
 
-def own_content(entry: OwnEntry, key: Key) -> dict[str, Any]:
-    """What an entry says, its line in plain text, for another node to make its own of it (`own_of`).
-
-    Args:
-        entry: of this node.
-        key: its local key.
-
-    Raises:
-        UrlwardError: it does not open under the key.
-    """
-    return KEPT.opened(entry, line_of(entry, key))
-
-
 def own_of(content: Mapping[str, Any], key: Key) -> OwnEntry:
-    """This node's entry of what another's says (`own_content`).
+    """This node's entry of what another's says (`KeptFile.opened`).
 
     Raises:
         ValueError, KeyError, TypeError: it says something else.

@@ -224,7 +224,10 @@ class Listeners:
                     "a line for each family"
                 )
             if (one.type, (host, port)) not in used:
-                raise UrlwardError(f"socket activation: {where} was passed, and no mode listens there")
+                raise UrlwardError(
+                    f"socket activation: {where} was passed, and no mode listens there: `listen` and the "
+                    "socket unit have to name the same address (urlward help install)"
+                )
 
     def _check(self, address: Address, given: Sequence[socket.socket]) -> None:
         """Shared addresses do not conflict, so a second urlward would take a part of the first's clients."""

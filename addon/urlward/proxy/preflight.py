@@ -44,7 +44,8 @@ PICTURES = ("threatexchange", "pdqhash", "numpy", "PIL", "av")
 """Packages of the extra for pictures."""
 
 _TCP = frozenset(("tcp",))
-_ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
+ASKING = mode_specs.RegularMode | mode_specs.UpstreamMode | mode_specs.Socks5Mode
+"""Modes in which a client names its destination, and can be asked for a password."""
 
 _BESIDE = re.compile(r"|-wal|-shm|-journal|\.[0-9]+").fullmatch
 """Suffixes of the names of a store's files."""
@@ -155,7 +156,7 @@ class Preflight:
 
     def _unasked(self) -> list[str]:
         """The modes in which no client is asked for a password."""
-        return [mode.full_spec for mode in self._settings.parsed() if not isinstance(mode, _ASKING)]
+        return [mode.full_spec for mode in self._settings.parsed() if not isinstance(mode, ASKING)]
 
     def _proxy(self) -> Iterator[Problem]:
         if self._config.proxy.users is not None:

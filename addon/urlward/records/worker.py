@@ -245,21 +245,11 @@ class Recording:
             hit.detail(),
         )
 
-    def hit_by_dns(self, verdict: Verdict, host: str, client: str, reference: str) -> None:
+    def hit_by_dns(self, verdict: Verdict, host: str, client: str, port: int, reference: str) -> None:
         """Record that a host listed whole was not to be found by its name."""
         self.metrics.requests("dns", "block")
-        address, _, port = client.rpartition(":")
-        self.hit(
-            Hit(
-                verdict,
-                address.strip("[]") or client,
-                int(port) if address and port.isdecimal() else 0,
-                "dns",
-                "dns",
-                reference,
-                partial(canonical_url, f"http://{host}/"),
-            )
-        )
+        url = partial(canonical_url, f"http://{host}/")
+        self.hit(Hit(verdict, client, port, "dns", "dns", reference, url))
 
     def alarm(self, alarm: str, text: str) -> None:
         """Record an alarm for the operator.

@@ -26,6 +26,7 @@ from pathlib import Path
 from pwd import getpwuid
 from typing import Any, NamedTuple
 
+from urlward import process
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
 from urlward.regular import read_regular, regular_fd
@@ -69,8 +70,7 @@ _DAMAGE = frozenset(
 """What the system says of a file that another in its place would not have: not of a lack of memory,
 descriptors or room."""
 
-SERVICE = Path("/var/lib/urlward")
-"""The service's folder, and root's (Filesystem Hierarchy Standard 3.0, section 5.8)."""
+SERVICE = Path(process.SERVICE)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -632,6 +632,7 @@ class KeptFile[T]:
         stays: whether that stays where it is.
         sealed_as: name under which the bytes of a record's ``sealed`` are stored as text; empty where it has
             none.
+        encoding: of the text that is sealed.
     """
 
     file: str
@@ -641,6 +642,7 @@ class KeptFile[T]:
     damaged: str
     stays: bool = False
     sealed_as: str = ""
+    encoding: str = "utf-8"
 
     def read(self, state: Path) -> list[T]:
         """All that are kept, in the order of adding; changes nothing.
@@ -670,13 +672,22 @@ class KeptFile[T]:
             kept = [one | {self.sealed_as: b64encode(one.pop("sealed")).decode()} for one in kept]
         write_kept(state / self.file, 1, self.name, kept)
 
-    def opened(self, record: T, text: str) -> dict[str, Any]:
+    def opened(self, record: T, key: Key) -> dict[str, Any]:
         """Fields of a record for another node to make its own of: what is ``sealed`` in plain text, and
-        nothing that is under this node's key."""
-        fields = asdict(record)  # type: ignore[call-overload]
-        return {key: value for key, value in fields.items() if key not in ("sealed", "digest")} | {
-            self.sealed_as: text
-        }
+        nothing that is under this node's key.
+
+        Args:
+            record: of this node.
+            key: its local key.
+
+        Raises:
+            ArtifactError: it does not open under the key.
+        """
+        fields: dict[str, Any] = asdict(record)  # type: ignore[call-overload]
+        if self.sealed_as:
+            fields[self.sealed_as] = key.unseal(fields.pop("sealed")).decode(self.encoding)
+            fields.pop("digest", None)
+        return fields
 
 
 def check_times(*times: object) -> None:

@@ -52,15 +52,16 @@ def test_every_format_has_a_sample() -> None:
     assert {kind for _, kind, *_ in SAMPLES} | others == set(FORMATS)
 
 
+NONSENSE = (b"", b"\n", b"\xff\xfe\n", b"\xef\xbb\xbf\n", b"[{\n", b'"\n', b"a" * 300_000, b"(\n" * 9, b"\0")
+
+
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize(
-    "data", [b"", b"\n", b"\xff\xfe\n", b"\xef\xbb\xbf\n", b"[{\n", b'"\n', b"a" * 300_000, b"(\n" * 9, b"\0"]
-)
-def test_nonsense_is_never_a_traceback(kind: str, data: bytes) -> None:
+def test_nonsense_is_never_a_traceback(kind: str) -> None:
     columns = {"url": "1"} if kind == "csv" else {}
-    with suppress(FormatError):
-        for found in convert(kind, io.BytesIO(data), FormatOptions(columns)):
-            assert not isinstance(found, str)
+    for data in NONSENSE:
+        with suppress(FormatError):
+            for found in convert(kind, io.BytesIO(data), FormatOptions(columns)):
+                assert not isinstance(found, str), data[:9]
 
 
 @pytest.mark.parametrize(
@@ -175,15 +176,13 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("written", "host"), HOSTS)
 @pytest.mark.parametrize(("kind", "text"), [(kind, text) for kind in SOURCES for text in SOURCES[kind]])
-def test_a_host_in_unicode_is_its_a_labels_in_every_format(
-    kind: str, text: str, written: str, host: str
-) -> None:
+def test_a_host_in_unicode_is_its_a_labels_in_every_format(kind: str, text: str) -> None:
     def entries(name: str) -> list[object]:
         return [entry for line in lines(kind, text.replace("{}", name)) for entry in parse_line(line)]
 
     text = text.replace("{{", "{").replace("}}", "}")
-    expected = entries(host)
-    assert expected
-    assert entries(written) == expected
+    for written, host in HOSTS:
+        expected = entries(host)
+        assert expected, host
+        assert entries(written) == expected, written

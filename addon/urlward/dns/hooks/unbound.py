@@ -412,9 +412,10 @@ def _clients(qstate):
         reply = reply.next
 
 
-def _packed(reply):
+def _packed(info):
+    """The address of a client, as Unbound says it of a query; empty where it does not."""
     try:
-        text = reply.query_reply.addr
+        text = info.addr
         return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text.partition("%")[0])
     except (AttributeError, OSError, TypeError):
         return b""
@@ -445,7 +446,7 @@ def from_cache(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
         if not may_list(qinfo.qname, rep):
             return True
         now = int(time.time())
-        reply = hook.ask(b"", message_of(qinfo, rep, rcode, since=now))
+        reply = hook.ask(_packed(others.get("repinfo")), message_of(qinfo, rep, rcode, since=now))
         if not _may_leave(reply):
             _empty(rep)
             rep.ttl = 0  # so that `operate` has the next
@@ -463,7 +464,7 @@ def leaves(qinfo, qstate, rep, rcode, edns, opt_list_out, region, **others):
     try:
         if rep is None or of_thread().done == int(rep.this) or not may_list(qinfo.qname, rep):
             return True
-        if not _may_leave(hook.ask(b"", message_of(qinfo, rep, rcode))):
+        if not _may_leave(hook.ask(_packed(others.get("repinfo")), message_of(qinfo, rep, rcode))):
             _empty(rep)
     except Exception as e:  # noqa: BLE001 - Unbound would go on as without this hook
         hook.bug(e)
@@ -512,7 +513,7 @@ def _take(qstate, clients):
     # Which clients want signatures Unbound does not tell here; it leaves them out for the others.
     signed = rep is not None and rep.security == _SECURE
     data = message_of(qstate.qinfo, rep, qstate.return_rcode, signed)
-    reply = hook.ask(_packed(clients[0]) if clients else b"", data)
+    reply = hook.ask(_packed(clients[0].query_reply) if clients else b"", data)
     if reply is None and hook.filter.closed and clients:
         _fail(qstate)
     if reply is None or reply[0] == b"P":
@@ -523,6 +524,9 @@ def _take(qstate, clients):
             invalidateQueryInCache(qstate, qstate.qinfo)
         return
     code, (answer, authority) = records_of(reply[1])
+    for other in clients[1:] if code == _NXDOMAIN else ():
+        if hook.ask(_packed(other.query_reply), data) is None:  # that it is refused is recorded of each
+            break
     if code not in (0, _NXDOMAIN):
         _fail(qstate)
         return
