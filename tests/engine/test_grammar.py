@@ -364,6 +364,19 @@ def test_fault(line: str, column: int, reason: str) -> None:
     assert str(caught.value).startswith(f"column {column}: {caught.value.reason}")
 
 
+@pytest.mark.parametrize(
+    "line", ["\u200bhttp://h.test/a\u200e id=1", "\ufeff\u202ahttp://h.test/a\u202c \u2060id=1\u200b"]
+)
+def test_marks_that_nobody_sees_around_a_word_do_not_count(line: str) -> None:
+    assert parse_line(line) == parse_line("http://h.test/a id=1")
+
+
+def test_a_line_of_marks_takes_no_longer_than_another() -> None:
+    """Not squared in its length, which would be minutes."""
+    with pytest.raises(EntryError):
+        parse_line("x" + "\u200b" * 70_000 + "x")
+
+
 def test_a_fault_has_a_hint_where_there_is_something_to_write_instead() -> None:
     for line, hint in [
         ("name", "||name^"),

@@ -109,6 +109,19 @@ class TestLines:
         assert [wide.line for wide in report.wide] == [2, 4, 5, 7, 10]
         assert str(report.wide[0]) == f"{source}:2:1: it blocks a public suffix, with all names under it"
 
+    @pytest.mark.parametrize(
+        ("lines", "told"),
+        [
+            ("https://a.example\nhttp://b.example/\nc.example\n", "2 of 3 entries are root pages alone: "),
+            ("https://a.example\nc.example\n", ""),
+            ("@@http://a.example/\nhttp://a.example/x\nhttp://a.example/?x=1\n", ""),
+        ],
+    )
+    def test_root_pages_in_place_of_hosts_are_told(self, source: Path, lines: str, told: str) -> None:
+        _, report = read(source, lines.encode())
+        assert report.roots_alone.startswith(told)
+        assert bool(report.roots_alone) == bool(told)
+
     def test_equal_lines_are_all_read(self, source: Path) -> None:
         _, report = read(source, b"a.example\n" * 100_000)
         assert (report.lines, report.entries, report.bad) == (100_000, 100_000, 0)

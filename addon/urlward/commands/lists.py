@@ -177,6 +177,8 @@ def _compile(args: argparse.Namespace) -> int:
         print(f"{source}: read as format {name}, by its first lines", file=sys.stderr)
     for left in (*report.left_out, *report.wide):
         print(left, file=sys.stderr)
+    if report.roots_alone:
+        print(report.roots_alone, file=sys.stderr)
     _print_bad_lines(report.bad_lines)
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)

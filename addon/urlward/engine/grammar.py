@@ -65,6 +65,9 @@ HOSTS_OWN_NAMES = frozenset(
 """Names in common hosts files that are the machine's own: no entries."""
 
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')
+_MARKS = r"\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff"
+_UNSEEN = re.compile(rf"(?<!\S)[{_MARKS}]++|(?<![{_MARKS}])[{_MARKS}]++(?!\S)")
+"""Marks without width around a word, as chat programs, spreadsheets and joined files leave them."""
 _IP_LIKE = re.compile(
     r"(?=[0-9\[A-Fa-f:])(?:\[[0-9A-Fa-f:.]+\](?:/\d+)?|[0-9.]+(?:/\d+)?|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:/\d+)?)"
 )
@@ -199,6 +202,8 @@ def _parse_odd(line: str) -> tuple[Entry, ...]:
     """As `parse_line`, of a line that is not in canonical form, or has more than an id and a category."""
     if (file := _plain_file(line)) is not None:
         return (file,)
+    if not line.isascii():
+        line = _UNSEEN.sub(lambda match: " " * len(match[0]), line)
     plain = '"' not in line and "#" not in line
     words = line.split() if plain else _WORD.findall(_without_comment(line))
     if not words or words[0][0] == "!":

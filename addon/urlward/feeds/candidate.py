@@ -48,6 +48,7 @@ class CompiledText(NamedTuple):
         format: that it was recognised to be of; empty where that was said, or is the grammar.
         first, first_unsupported: where the first of those lines is, and what is wrong there.
         first_wide: likewise, of the lines that block too much.
+        roots: words where most entries are root pages alone (`Report.roots_alone`).
     """
 
     data: bytes
@@ -63,6 +64,7 @@ class CompiledText(NamedTuple):
     first_unsupported: str = ""
     first_wide: str = ""
     format: str = ""
+    roots: str = ""
 
 
 def compile_text(
@@ -130,6 +132,7 @@ def compile_text(
         first_unsupported,
         first_wide,
         report.recognised.get(str(path), ""),
+        report.roots_alone,
     )
 
 
@@ -524,6 +527,8 @@ def _tell(path: str, made: CompiledText) -> None:
         )
     if made.first_wide:
         logger.warning("list %s: blocks more than is usually meant; first: %s", path, made.first_wide)
+    if made.roots:
+        logger.warning("list %s: %s", path, made.roots)
     if made.unsupported:
         # Nothing is wrong with the list, and it is so at each reading.
         logger.info(

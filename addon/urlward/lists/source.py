@@ -91,6 +91,7 @@ class Report:
         unsupported_lines: the first of them.
         left_out: for each file of which nothing was taken on purpose, why; among `unsupported`.
         partly: number of lines of which the entries say less than the line; they are among `lines`.
+        roots: entries of the grammar that block the root page of a host, and nothing else there.
         wide: the first of the lines that block what no feed can (`urlward.engine.hosts.too_much`).
         recognised: sources that nobody said a format of, to the one that they were recognised to be of, where
             that is not the grammar.
@@ -106,6 +107,7 @@ class Report:
     unsupported_lines: list[BadLine] = field(default_factory=list)
     left_out: list[BadLine] = field(default_factory=list)
     partly: int = 0
+    roots: int = 0
     wide: list[BadLine] = field(default_factory=list)
     recognised: dict[str, str] = field(default_factory=dict)
     likely: str = ""
@@ -114,6 +116,13 @@ class Report:
     def so_far(self) -> "Report":
         """Copy the report, to find out what one more source adds."""
         return replace(self, bad_lines=self.bad_lines[:], unsupported_lines=self.unsupported_lines[:])
+
+    @property
+    def roots_alone(self) -> str:
+        """Words where most entries block a root page alone, by which whole hosts may be meant; or empty."""
+        if self.roots * 2 <= self.entries:
+            return ""
+        return f"{self.roots} of {self.entries} entries are root pages alone: to block a host, write its name"
 
     def look(self, entry: Entry, name: str, number: int) -> None:
         """Keep a source's line by its number where its entry blocks too much."""
@@ -423,7 +432,7 @@ def _read_lines(
     progress: Callable[[int], None],
 ) -> None:
     name, category = str(path), category_of(category)
-    done = lines = entries = 0
+    done = lines = entries = roots = 0
     raw = b"\n"
     add = compiler.add
     for number, raw in enumerate(cut_lines(file), 1):
@@ -451,12 +460,15 @@ def _read_lines(
             for entry in found:
                 add(entry)
                 kind = entry.kind
+                if kind is Kind.PAGE and entry.path == "/" and not entry.allow:
+                    roots += 1
                 if kind is Kind.NETWORK or (
                     (kind is Kind.DOMAIN or entry.subdomains) and is_suffix(entry.host)
                 ):
                     report.look(entry, name, number)
     report.lines += lines
     report.entries += entries
+    report.roots += roots
     report.ends_with_newline = raw.endswith(b"\n")
     progress(done)
 

@@ -311,6 +311,7 @@ def test_with_a_category_what_may_be_another_format_is_read_as_that(
         [f"http://listed.test/p{n};{n}" for n in range(5)],
         ["Link;No", *(f"http://listed.test/p{n};{n}" for n in range(20))],
         [f"http://listed.test/p{n},phishing" for n in range(5)],
+        [f"http://listed.test/p{n}|phishing" for n in range(5)],
         [f"{n}\thttps://listed.test/p{n}\tx" for n in range(5)],
         ["Website,Seen", *(f'"http://listed.test/p{n}","2026-01-01"' for n in range(20))],
     ],

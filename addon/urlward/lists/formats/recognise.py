@@ -53,8 +53,8 @@ _URL_FIELD = re.compile(r"https?://[^\s/]+\.[^\s/]+(?:/\S*)?", re.IGNORECASE).fu
 _DIGEST_FIELD = re.compile(r"[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64}", re.IGNORECASE).fullmatch
 _OF_DIGITS = {32: "md5", 40: "sha1", 64: "sha256"}
 """Algorithms by the digits of their digests; PDQ has as many as SHA-256."""
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_DELIMITED = {",": "", ";": " --delimiter ';'", "\t": " --delimiter TAB"}
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_DELIMITED = {",": "", ";": " --delimiter ';'", "\t": " --delimiter TAB", "|": " --delimiter '|'"}
 _ROWS = 3
 """Rows at least, before lines that the grammar reads are taken for a table."""
 _COLUMN = re.compile(r"[a-z][a-z0-9_ .\-]*").fullmatch
