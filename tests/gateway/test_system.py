@@ -214,12 +214,17 @@ def test_where_the_rest_of_the_world_comes_in() -> None:
 @pytest.mark.skipif(not may_make_namespaces(), reason="needs root, ip and nft")
 def test_what_the_kernel_says_of_links() -> None:
     with own_network():
-        for line in ("add lan0 type veth peer name lan9", "add br0 type bridge", "set lan0 master br0"):
+        tunnel = "id 5 dev lan9 group 239.0.0.1 dstport 4789"
+        for line in (
+            "add lan0 type veth peer name lan9", "add br0 type bridge", "set lan0 master br0",
+            f"add vx0 type vxlan {tunnel}",
+        ):  # fmt: skip
             subprocess.run(["ip", "link", *line.split()], check=True)
         found = {one.name: (index, one) for index, one in netlink.links().items()}
         bridge, end = found["br0"][0], found["lan9"][0]
         assert found["lan0"][1] == Link("lan0", bridge, "veth", end)
         assert (found["br0"][1].kind, found["lo"][1]) == ("bridge", Link("lo", 0))
+        assert found["vx0"][1] == Link("vx0", 0, "vxlan", end)
 
 
 def test_vlans(monkeypatch: pytest.MonkeyPatch) -> None:

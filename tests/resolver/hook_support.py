@@ -169,12 +169,12 @@ class Resolver:
         self.port, self.process, self.log = port, process, log
 
     async def ask(
-        self, name: str, kind: str = "A", *, tcp: bool = False, **values: Any
+        self, name: str, kind: str = "A", *, tcp: bool = False, source: str | None = None, **values: Any
     ) -> dns.message.Message:
         """The answer to a question, of which `values` say more, as of `dns.message.make_query`."""
         how = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
         query = dns.message.make_query(name, kind, **values)
-        return await how(query, "127.0.0.1", timeout=PATIENT, port=self.port)
+        return await how(query, "127.0.0.1", timeout=PATIENT, port=self.port, source=source)
 
 
 @asynccontextmanager

@@ -83,8 +83,8 @@ class Asked(DnsExchange):
 
     @property
     def askers(self) -> list[Asker]:
-        """All that have asked so far."""
-        return [(client.host, client.port) for _, client in self.clients]
+        """All that have asked so far, each once however often it has."""
+        return list(dict.fromkeys((client.host, client.port) for _, client in self.clients))
 
     def answered(self, data: bytes | None) -> None:
         """The exchange has ended; see `DnsExchange.answered`."""

@@ -362,7 +362,8 @@ _STRICT = 12
 """NETLINK_GET_STRICT_CHK."""
 
 _NAME, _LOWER, _MASTER, _INFO, _MASK, _LOWER_ELSEWHERE = 3, 5, 10, 18, 29, 37
-_INFO_KIND = 1
+_INFO_KIND, _INFO_DATA = 1, 2
+_VXLAN_LOWER = 3
 _WITHOUT_STATISTICS = 1 << 3
 """RTEXT_FILTER_SKIP_STATS."""
 
@@ -449,10 +450,13 @@ def links() -> dict[int, Link]:
         for answer in netlink.dump(_GETLINK, body):
             its = dict(attributes(answer[16:]))
             master = struct.unpack("=I", its[_MASTER])[0] if _MASTER in its else 0
+            info = dict(attributes(its.get(_INFO, b"")))
+            kind = text_of(info.get(_INFO_KIND, b""))
+            if kind == "vxlan":
+                its[_LOWER] = dict(attributes(info.get(_INFO_DATA, b""))).get(_VXLAN_LOWER, bytes(4))
             # The number is of another network namespace where that is said.
             here = _LOWER in its and _LOWER_ELSEWHERE not in its
             lower = struct.unpack("=I", its[_LOWER])[0] if here else 0
-            kind = text_of(dict(attributes(its.get(_INFO, b""))).get(_INFO_KIND, b""))
             index = struct.unpack_from("=i", answer, 4)[0]
             found[index] = Link(text_of(its[_NAME]), master, kind, lower)
     return found

@@ -524,9 +524,8 @@ def _take(qstate, clients):
             invalidateQueryInCache(qstate, qstate.qinfo)
         return
     code, (answer, authority) = records_of(reply[1])
-    for other in clients[1:] if code == _NXDOMAIN else ():
-        if hook.ask(_packed(other.query_reply), data) is None:  # that it is refused is recorded of each
-            break
+    if code == _NXDOMAIN:
+        _tell_others(clients, data)
     if code not in (0, _NXDOMAIN):
         _fail(qstate)
         return
@@ -544,6 +543,14 @@ def _take(qstate, clients):
     qstate.return_rcode = 0
     # From the cache it leaves as it is there.
     storeQueryInCache(qstate, qinfo, rep, 0)
+
+
+def _tell_others(clients, data):
+    """Hand over an answer for all who wait for it: that it is refused is recorded of each."""
+    until = time.monotonic() + hook.filter.settle
+    for client in list(dict.fromkeys(_packed(one.query_reply) for one in clients))[1:]:
+        if time.monotonic() >= until or hook.ask(client, data) is None:
+            return
 
 
 def _fail(qstate):
