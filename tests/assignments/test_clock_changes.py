@@ -50,7 +50,7 @@ def imported(store: AssignmentStore, case: dict[str, Any], folder: Path) -> Impo
 
 
 def test_there_are_as_many() -> None:
-    assert len(CASES) == 22
+    assert len(CASES) == 23
     assert {case["format"] for case in CASES} == {"csv", "cgn", "detail", "radacct"}
 
 

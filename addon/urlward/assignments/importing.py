@@ -473,7 +473,7 @@ class Merger:
             return
         doubt = max(new[_END] - new[_SEEN], 0)
         if self._tells_once:
-            self._last_ends[key] = max(told, self._last_ends.get(key, 0))
+            self._last_ends[key] = max(new[_SEEN], self._last_ends.get(key, 0))
         late = self._late.get(key)
         if (
             late is not None

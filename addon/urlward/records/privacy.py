@@ -86,7 +86,8 @@ class Privacy:
         """
         if self.level == "full":
             # As a socket for both versions shows an IPv4 client (RFC 4291, section 2.5.5.2).
-            return address[7:] if address.startswith("::ffff:") and "." in address else address
+            whole = address.partition("%")[0]
+            return whole[7:] if whole.startswith("::ffff:") and "." in whole else whole
         if (day := now // _DAY) != self._day or len(self._known) > _REMEMBERED:
             self._known.clear()
             self._day = day
