@@ -172,6 +172,20 @@ async def test_a_response_that_would_take_long_to_rewrite_is_not_told(
         assert not rig.kernel.addresses
 
 
+async def test_a_response_with_a_name_that_cannot_be_read_is_not_told(tmp_path: Path) -> None:
+    """Nor where faults let pass: whoever runs a listed name chooses what else it has."""
+
+    def answer(query: dns.message.Message) -> bytes:
+        data = bytearray(records("60 A 192.0.2.1")(query))
+        data[9] += 1  # an NS record, whose owner would be behind it
+        return bytes(data) + b"\xff\xff\0\2\0\1\0\0\0\x3c\0\1\0"
+
+    async with serving(tmp_path, await Upstream(answer).start()) as rig:
+        rig.policy.on_error = "pass"
+        for name in ("blocked.example", "paged.example"):
+            assert (await rig.ask(name, use_edns=-1)).rcode() == dns.rcode.SERVFAIL
+
+
 async def test_one_domain_does_not_fill_the_set(tmp_path: Path) -> None:
     count = 0
 

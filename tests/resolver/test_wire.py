@@ -311,6 +311,23 @@ def test_weight_of_names_that_are_pieced_together() -> None:
         weight(bytes(wire), read_question(wire))
 
 
+def test_weight_of_names_that_are_pointers_to_pointers() -> None:
+    """Each walked to its end, a few hundred of them would take a tenth of a second."""
+    wire = dns.message.make_response(question("plain.example")).to_wire()
+    first = len(wire) + 12
+    chain = b"".join((0xC000 | target).to_bytes(2) for target in (HEADER, *range(first, first + 400, 2)))
+    wire = wire[:7] + b"\2" + wire[8:] + b"\xc0\x0c\0\x10\0\1\0\0\0\x3c" + len(chain).to_bytes(2) + chain
+
+    def of_name(pointers: int) -> int:
+        name = (0xC000 | first + 2 * pointers).to_bytes(2)
+        data = wire + name + b"\0\x10\0\1\0\0\0\x3c\0\0"
+        return weight(data, read_question(data))
+
+    assert of_name(100) == 2**2 + 2**2
+    with pytest.raises(WireError):
+        of_name(150)
+
+
 def test_contents_of_services() -> None:
     records = ('1 . alpn="h2" ipv4hint=192.0.2.1', "0 other.example.")
     message = answer(

@@ -12,7 +12,7 @@ from urlward.config import GatewayTable
 from urlward.dns.answers import REFUSED_TTL, absent, changed, denied, error, page, text_of
 from urlward.dns.judge import WHOLE, Judge
 from urlward.dns.resolved import MARGIN, MOST_TTL
-from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, records_in, weight
+from urlward.dns.wire import AAAA, SERVFAIL, A, Question, Scan, WireError, records_in, weight
 from urlward.engine.hosts import labels_before_suffix
 from urlward.engine.matcher import Matcher
 from urlward.proxy.block_page import new_reference
@@ -286,7 +286,7 @@ class DnsPolicy:
         """
         if not (read.four or read.six or read.beside or read.service or len(read.chain) > 1):
             return data
-        if records_in(data) > MOST_RECORDS or len(data) > MOST_BYTES or weight(data, question) > MOST_WEIGHT:
+        if _is_too_much(data, question):
             return error(query, SERVFAIL, question)
         # The longest that any client is told, so that one answer after another renews nothing.
         seconds = self._max_ttl + MARGIN
@@ -381,6 +381,17 @@ class DnsPolicy:
                     )  # fmt: skip
                 self.record(verdict, host, client, port, reference)
             return
+
+
+def _is_too_much(data: bytes, question: Question) -> bool:
+    """Whether a response to a name that is steered would take long to rewrite, or has names that cannot be
+    read: whoever runs that name makes them so."""
+    try:
+        return (
+            records_in(data) > MOST_RECORDS or len(data) > MOST_BYTES or weight(data, question) > MOST_WEIGHT
+        )
+    except WireError:
+        return True
 
 
 def _keep_nothing(*_: object) -> None:

@@ -401,12 +401,13 @@ def _labels(data: bytes, at: int, known: dict[int, int]) -> tuple[int, int]:
         known: the same of names that pointers lead to; it is added to.
     """
     end, limit = _behind(data, at), at
-    labels = before = 0
+    labels = before = pointers = 0
     pointer = -1
     while length := data[at]:
         if length >= 192:
             target = (length & 63) << 8 | data[at + 1]
-            if target >= limit:
+            pointers += 1
+            if target >= limit or pointers > _MOST_POINTERS:
                 raise WireError
             if target in known:
                 labels += known[target]
