@@ -81,6 +81,14 @@ def test_what_it_is_read_as_is_said(
     ]
 
 
+@pytest.mark.usefixtures("compiles_here")
+def test_hosts_that_are_written_as_root_pages_are_said(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path.write_text("https://a.example\nhttp://b.example/\nc.example\n")
+    made(path).refresh(first=True)
+    told = "2 of 3 entries are root pages alone: to block a host, write its name"
+    assert lines(caplog) == [f"list {path}: {told}"]
+
+
 def test_it_says_how_far_it_is(path: Path) -> None:
     path.write_text("".join(f"h{n}.example\n" for n in range(10_000)))
     said: list[tuple[str, float]] = []
