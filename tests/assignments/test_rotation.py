@@ -582,6 +582,28 @@ def test_what_is_told_again_once_its_end_is_deleted_is_in_doubt(
     assert told(store, 300, B) == ("one", ["berta"])
 
 
+@pytest.mark.parametrize("format_", ["ports", "detail"])
+def test_who_is_followed_without_an_end_in_what_is_read_late_is_kept(
+    store: AssignmentStore, tmp_path: Path, format_: str
+) -> None:
+    def begins(seconds: int, user: str, address: str = A) -> str:
+        if format_ == "ports":
+            return block(seconds, user, "alloc", address)
+        return record("Start", seconds, user, Framed_IP_Address=address, Acct_Session_Id=f"of-{user}")
+
+    log = Log(store, tmp_path / "log", format_)
+    log.write(begins(0, "zoe", B))
+    log.read(100)
+    log.write(begins(200, "anna"), begins(300, "berta"), begins(400, "carla"))
+    rotated = log.rotate()
+    log.write(begins(900, "emil", B))
+    log.read(1000)
+    assert log.read(1000, rotated).rows == 3
+    assert [told(store, seconds) for seconds in (250, 350, 450)] == [
+        ("one", ["anna"]), ("one", ["berta"]), ("one", ["carla"]),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -585,6 +585,9 @@ class Merger:
         for key, one in missed:
             ends.setdefault(one[_SESSION] or (key, one[_SUBSCRIBER]), []).append((key, one))
         used = []
+        begun: dict[Key, list[int]] = {}
+        for key, one in late:
+            begun.setdefault(key, []).append(one[_START])
         for key, one in late:
             start, session, there = one[_START], one[_SESSION], others.get(key, [])
             same = [
@@ -592,7 +595,8 @@ class Merger:
                 for each in others.get(session, []) + there
                 if session and each[_SESSION] == session and abs(each[_START] - start) <= SESSIONS_APART
             ]
-            following = min((each[_START] for each in there if each[_START] > start), default=FOREVER)
+            starts = [*(each[_START] for each in there), *begun[key]]
+            following = min((each for each in starts if each > start), default=FOREVER)
             end = min((each[_END] for each in same), default=FOREVER)
             mine = ends.get(session or (key, one[_SUBSCRIBER]), [])
             for number, (_, each) in enumerate(mine):
@@ -601,6 +605,8 @@ class Merger:
                     used.append(mine[number] if session else mine.pop(number))
                     break
             if one[_END] < FOREVER:
+                if min(end, following) == FOREVER:
+                    continue  # of what came then nothing is known any more
                 self._undo(key, one)
             elif min(end, following) < FOREVER:
                 self._drop(key)
