@@ -960,7 +960,9 @@ def test_another_page_of_a_like_name_passes() -> None:
     ):
         assert picture.check("p.test", f"/{target}") == PASS
     assert matcher("http://p.test/read.html").check("p.test", "/read.md.html") == PASS
-    assert matcher("http://p.test/gallery/x").check("p.test", "/gallery/thumb/x/300px-a.jpg") == PASS
+    page = matcher("http://p.test/gallery/x")
+    for target in ("300px-a.jpg", "300px-x.html", "300px-x", "9px-thumbnail.php"):
+        assert page.check("p.test", f"/gallery/thumb/x/{target}") == PASS
     picture = matcher("http://p.test/wp-content/uploads/a.jpg", "http://p.test/images/a/ab/A.jpg")
     for target in (
         "wp-content/uploads/a-300x.jpg",

@@ -109,14 +109,10 @@ _PICTURE_IN_PATH = re.compile(
     r"|(?<=/content/images)/size/[^/]+(?:/format/[^/]+)?|(?<=/image/upload)(?:/[a-z]{1,3}_[^/]+)++(?=/v[0-9])"
     r"|(?<=/catalog/product)/cache/[0-9a-f]{32})/"
 ).search
+_PICTURE = r"\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp)"
+_is_a_picture = re.compile(rf"{_PICTURE}\Z").search
 _IN_A_SIZE = [
-    (
-        below,
-        instead,
-        re.compile(
-            rf"(.+?){size}(\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp))(?:\.avif|\.webp)?"
-        ).fullmatch,
-    )
+    (below, instead, re.compile(rf"(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
     for below, instead, size in (
         ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
         ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
@@ -731,7 +727,7 @@ def _pictures(path: str, query: str) -> Iterator[tuple[str, str]]:
 def _full_sizes(path: str) -> Iterator[str]:
     """The files that a file in a folder of pictures in several sizes may be made of."""
     folder, _, name = path.rpartition("/")
-    if "px-" in name and "/thumb/" in folder:  # MediaWiki
+    if "px-" in name and "/thumb/" in folder and _is_a_picture(name):  # MediaWiki
         base, _, file = folder.rpartition("/thumb/")
         # A hyphen more where it is of a film; a name that is too long is left out.
         if name.partition("px-")[2].lstrip("-").startswith((file.rpartition("/")[2], "thumbnail.")):
