@@ -192,7 +192,12 @@ def test_a_fault_in_the_policy_blocks() -> None:
 
 
 @pytest.mark.parametrize(
-    "lines", [["@@http://paged.example/listed"], ["@@paged.example", "http://paged.example/listed"]]
+    "lines",
+    [
+        ["@@http://paged.example/listed"],
+        ["@@http://paged.example/listed", "http://other.example/listed"],
+        ["@@paged.example", "http://paged.example/listed"],
+    ],
 )
 def test_exceptions_are_no_reason_to_decrypt(lines: list[str]) -> None:
     matcher = make_matcher(*lines)

@@ -230,12 +230,20 @@ class TcpEndpoint:
         self._waiting.setdefault(network, deque()).append(client)
 
     def _next_round(self) -> None:
-        turn = [waiting.popleft() for waiting in self._waiting.values()]
+        turn = [self._next_of(waiting) for waiting in self._waiting.values()]
         self._waiting = {network: waiting for network, waiting in self._waiting.items() if waiting}
         if self._waiting:  # before any that is taken comes again, for which there is one round as well
             asyncio.get_running_loop().call_soon(self._next_round)
         for client in turn:
             client.take()
+
+    def _next_of(self, waiting: "deque[TcpClient]") -> "TcpClient":
+        """The next of a network's connections, past those that are closed: a client may close hundreds in a
+        round, each with a query, and they count no more."""
+        client = waiting.popleft()
+        while client not in self._connections and waiting:
+            client = waiting.popleft()
+        return client
 
     def forget(self, client: "TcpClient") -> None:
         """Forget a closed connection."""
