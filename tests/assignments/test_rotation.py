@@ -604,6 +604,21 @@ def test_who_is_followed_without_an_end_in_what_is_read_late_is_kept(
     ]  # fmt: skip
 
 
+def test_an_end_that_is_read_late_is_found_though_its_subscriber_has_the_block_again(
+    store: AssignmentStore, log: Log
+) -> None:
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    log.write(block(200, "anna", "release"))
+    rotated = log.rotate()
+    log.write(block(400, "anna", "alloc"), block(9000, "anna", "release"), block(9100, "zoe", "alloc", B))
+    log.read(9200)
+    log.read(9200, rotated)
+    assert [told(store, seconds) for seconds in (100, 300, 450, 9050)] == [
+        ("one", ["anna"]), ("none", []), ("one", ["anna"]), ("none", []),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "events",
     [

@@ -59,6 +59,7 @@ from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
 _MOST_KEPT = 300_000
 _MOST_ENDS = 100_000
+_MOST_TIMES = 15
 
 _HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
 
@@ -104,7 +105,7 @@ class Merger:
         self._late: dict[Key, Held] = {}
         """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
         self._written: dict[Key, tuple[Any, ...]] = {}
-        self._followed: dict[tuple[Key, str], Held] = {}
+        self._followed: dict[tuple[Key, str], list[Held]] = {}
         """What another's beginning has ended, by its session, or else whose it was. Its own end may be read
         behind it: told late, or in an export that has the newest first."""
         self._not_so: set[tuple[Any, ...]] = set()
@@ -230,7 +231,8 @@ class Merger:
                 if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
                     ends[whose] = end
         for key, held in self._store.followed(self._source, ends, stops):
-            self._followed.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), held)
+            if all(one[_START] != held[_START] for one in self._followed.get(_whose(key, held), ())):
+                self._note_followed(key, held)
             self._note(key, held)
 
     def _told_again(self, sightings: Iterable[Sighting]) -> Iterator[Beginning]:
@@ -251,7 +253,7 @@ class Merger:
         ):
             # An end of what has no name may be another's, which began in the gap.
             if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
-                self._followed[key, held[_SESSION] or held[_SUBSCRIBER]] = held
+                self._note_followed(key, held)
                 self._note(key, held)
 
     def _keep(self, key: Key, held: Held | None) -> None:
@@ -368,7 +370,13 @@ class Merger:
     def _end_followed(self, key: Key, held: Held) -> None:
         """End what another's is known to follow, until its own end is read."""
         self._end(key, held)
-        self._followed[key, held[_SESSION] or held[_SUBSCRIBER]] = held
+        self._note_followed(key, held)
+
+    def _note_followed(self, key: Key, held: Held) -> None:
+        # The same may have had it again and again.
+        before = self._followed.get(_whose(key, held), ())
+        kept = [one for one in before if one[_START] != held[_START]][-_MOST_TIMES:]
+        self._followed[_whose(key, held)] = [*kept, held]
 
     def _undo_followed(self, key: Key, whose: str, end: int, start: int | None = None) -> Held | None:
         """What another's has ended, and whose own end is earlier, as is read now: it is not to be written.
@@ -380,19 +388,16 @@ class Merger:
             start: its beginning, which two may be told apart by; None where its session says which it is: as
                 the end has it, it may be a second off.
         """
-        held = self._followed.get((key, whose))
-        if held is None:
-            return None
-        told = held[_ENDING] == Ending.TOLD
-        begun = held[_START]
-        start = begun if start is None else start
-        if not (start <= begun <= end and begun < _after(start, end) < held[_END]):
-            return None
-        del self._followed[key, whose]
-        self._not_so.add(ended_row(self._source, *key, held)[:3])
-        if told:  # that end is another's, which began in the gap
-            self._miss(key, held, self.gaps)
-        return held
+        for held in reversed(followed := self._followed.get((key, whose), [])):
+            begun = held[_START]
+            since = begun if start is None else start
+            if since <= begun <= end and begun < _after(since, end) < held[_END]:
+                followed.remove(held)
+                self._not_so.add(ended_row(self._source, *key, held)[:3])
+                if held[_ENDING] == Ending.TOLD:  # that end is another's, which began in the gap
+                    self._miss(key, held, self.gaps)
+                return held
+        return None
 
     def _miss(self, key: Key, ended: Held, gaps: Sequence[Gap]) -> bool:
         """Keep an end whose beginning may have been in a gap; False where there is none before it."""
@@ -667,6 +672,10 @@ class Merger:
         place: Place = key[0]
         if held[_START] < held[_END] < FOREVER:
             self.changes.ended.append(ended_row(self._source, place, key[1], held))
+
+
+def _whose(key: Key, held: Held) -> tuple[Key, str]:
+    return key, held[_SESSION] or held[_SUBSCRIBER]
 
 
 def _after(start: int, end: int) -> int:
