@@ -10,6 +10,8 @@ from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.test.tflow import tflow
 
 from conftest import until
+from urlward.proxy import mitm
+from urlward.proxy import turns as turns_module
 from urlward.proxy.addon import Urlward
 from urlward.proxy.mitm import is_full
 from urlward.proxy.turns import Turns, take_turns
@@ -23,7 +25,7 @@ def client(address: str) -> Client:
 
 def handler_of(client: Client, *connections: Any) -> Any:
     transports = {each: SimpleNamespace(reader=asyncio.StreamReader(), writer=None) for each in connections}
-    return SimpleNamespace(client=client, transports=transports)
+    return SimpleNamespace(client=client, transports=transports, server_event=None)
 
 
 @pytest.mark.parametrize("what", ["begin", "request", "response", "answer"])
@@ -84,4 +86,49 @@ async def test_those_that_have_gone_take_no_turn() -> None:
         tasks[gone].cancel()
     await asyncio.wait(tasks)
     assert done == [0, 2, 4]
+    await until(lambda: not turns._waiting)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1.0])
+async def test_little_is_read_where_something_took_long(
+    seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a piece of chunks of a byte, or of requests, a client had all others wait for half a second."""
+    addon, one = Urlward(), client("192.0.2.1")
+    handler = handler_of(one, one)
+    times, handled = iter((5.0, 5.0 + seconds)), []
+
+    async def handle(event: object) -> None:
+        handled.append(event)
+
+    handler.server_event = handle
+    monkeypatch.setattr(addon, "handler", lambda _: handler)
+    monkeypatch.setattr(mitm, "thread_time", lambda: next(times))
+    await addon.client_connected(one)
+    await handler.server_event("what was read")
+    assert handled == ["what was read"]
+    reader = handler.transports[one].reader
+    reader._reader.feed_data(b"x" * 65_536)
+    assert len(await reader.read(65_535)) == (1 << 11 if seconds > turns_module.LONG else 1 << 15)
+    assert addon.turns.size(client("192.0.2.2")) == 1 << 15
+
+
+async def test_a_network_rests_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "_A_WHILE", 1e9)
+    monkeypatch.setattr(turns_module, "_MOST_REST", 1e9)
+    turns, one, other, done = Turns(), client("192.0.2.1"), client("192.0.2.2"), []
+
+    async def use(which: Client, number: int) -> None:
+        await turns.wait(which)
+        done.append((which, number))
+
+    await use(one, 0)
+    turns.took(one, 1e9)
+    rests = [asyncio.create_task(use(one, n)) for n in (1, 2)]
+    await asyncio.gather(*(use(other, n) for n in range(20)))
+    assert done == [(one, 0), *((other, n) for n in range(20))]
+    turns._rests.clear()
+    await use(other, 20)
+    await asyncio.wait_for(asyncio.gather(*rests), 10)
+    assert done[21:] == [(other, 20), (one, 1), (one, 2)]
     await until(lambda: not turns._waiting)

@@ -230,13 +230,12 @@ class TcpEndpoint:
         self._waiting.setdefault(network, deque()).append(client)
 
     def _next_round(self) -> None:
-        for network, waiting in list(self._waiting.items()):
-            client = waiting.popleft()
-            if not waiting:
-                del self._waiting[network]
-            client.take()
-        if self._waiting:
+        turn = [waiting.popleft() for waiting in self._waiting.values()]
+        self._waiting = {network: waiting for network, waiting in self._waiting.items() if waiting}
+        if self._waiting:  # before any that is taken comes again, for which there is one round as well
             asyncio.get_running_loop().call_soon(self._next_round)
+        for client in turn:
+            client.take()
 
     def forget(self, client: "TcpClient") -> None:
         """Forget a closed connection."""

@@ -87,7 +87,7 @@ from urlward.proxy.passwords import Passwords
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
-from urlward.proxy.turns import Turns, take_turns
+from urlward.proxy.turns import Turns, measure, take_turns
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import UNLEARNED, Metrics, RulesFacts
@@ -572,6 +572,7 @@ class Urlward:
         """Give a connection that mitmproxy carries its turns, and delay a slowed client's."""
         self.metrics.opened += 1  # as the front counts one that it does not
         if (handler := self.handler(client)) is not None:
+            measure(handler, self.turns)
             take_turns(handler, client, self.turns)
             await self.turns.wait(client)
         if self.probing is None or not self.probing.slowing:

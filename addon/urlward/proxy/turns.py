@@ -4,13 +4,19 @@ mitmproxy handles what is read of a connection as it comes, in a millisecond or 
 thousand before what comes behind that. Here each network has one thing handled in a round of the event loop:
 a connection begun, something read, or an answer of the filter's own sent. What else there is waits, and no
 more is read of its connections than their buffers hold.
+
+What is read may be a thousand requests, chunks or fields of a few bytes each, which take a hundred times as
+long as the same bytes of a file. So it is not much at a time, little of a network of which something took
+long lately, and where there are others such a network rests for as long as that took.
 """
 
 import asyncio
 from collections import deque
+from math import inf
+from time import perf_counter
 from typing import Any
 
-from urlward.proxy.mitm import ConnectionHandler
+from urlward.proxy.mitm import ConnectionHandler, time_events
 from urlward.proxy.names import Client
 from urlward.records.privacy import network_of
 
@@ -18,39 +24,109 @@ _ALONE = 16
 """Turns in a round of a network that is the only one: a round in itself costs a tenth of a request."""
 
 
+_MOST = 1 << 15
+"""Bytes that are read at a time; chunks of a byte, these take a fifth of a second."""
+
+_LITTLE = 1 << 11
+"""The same of a network of which something took long lately."""
+
+LONG = 0.01
+"""Seconds that are long; where little is read, a third of it."""
+
+_LATELY = 60.0
+"""Seconds for which little is read then."""
+
+_MOST_REST = 0.1
+_A_WHILE = 1.0
+"""Seconds after which a network counts as the only one."""
+
+_NETWORKS = 1_000
+"""Networks from which on those are forgotten that count no more."""
+
+
 class Turns:
     """Gives client networks turns: one of each in a round, several of one that is alone."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """By networks that have had their turn in this round."""
+        """By networks that have had their turn in this round, or rest."""
+        self._slow: dict[str, float] = {}
+        """Until when networks count as such of which something took long."""
+        self._rests: dict[str, float] = {}
+        """Until when they rest."""
+        self._last = ""
+        """Network that was here last."""
+        self._others = -inf
+        """When that was another than before."""
+        self._round: asyncio.Handle | None = None
+        """The next round, if there is one."""
 
     async def wait(self, client: Client) -> None:
         """Wait for a turn of a client's network: for none where it has not had one in this round."""
-        loop, network = asyncio.get_running_loop(), network_of(client.peername[0])
+        loop, network, now = asyncio.get_running_loop(), network_of(client.peername[0]), perf_counter()
+        if network != self._last:
+            self._last, self._others = network, now
+        rests = self._rests.get(network, 0.0) > now
+        if self._round is None or not rests:
+            self._soon()
         waiting = self._waiting.get(network)
-        if waiting is not None:
-            turn = loop.create_future()
-            waiting.append(turn)
-            await turn
+        if waiting is None:
+            waiting = self._waiting[network] = deque()
+            if not rests:
+                return
+        turn = loop.create_future()
+        waiting.append(turn)
+        await turn
+
+    def size(self, client: Client) -> int:
+        """How many bytes are read at a time of a client's connections."""
+        return _LITTLE if self._is_slow(client) else _MOST
+
+    def took(self, client: Client, seconds: float) -> None:
+        """Take note of how long it took to handle something of a client."""
+        if seconds < LONG and not (seconds >= LONG / 3 and self._is_slow(client)):
             return
-        if not self._waiting:
-            loop.call_soon(self._next_round)
-        self._waiting[network] = deque()
+        network, now = network_of(client.peername[0]), perf_counter()
+        if len(self._slow) > _NETWORKS:
+            self._slow = {one: until for one, until in self._slow.items() if until > now}
+            self._rests = {one: until for one, until in self._rests.items() if until > now}
+        self._slow[network] = now + _LATELY
+        if now - self._others < _A_WHILE:
+            self._rests[network] = now + min(seconds, _MOST_REST)
+
+    def _is_slow(self, client: Client) -> bool:
+        return bool(self._slow) and self._slow.get(network_of(client.peername[0]), 0.0) > perf_counter()
+
+    def _soon(self) -> None:
+        """Have the next round at once."""
+        if isinstance(self._round, asyncio.TimerHandle):
+            self._round.cancel()
+            self._round = None
+        if self._round is None:
+            self._round = asyncio.get_running_loop().call_soon(self._next_round)
 
     def _next_round(self) -> None:
-        turns = _ALONE if len(self._waiting) == 1 else 1
+        self._round = None
+        now, soonest = perf_counter(), inf
+        turns = _ALONE if len(self._waiting) == 1 and not self._slow else 1
         for network, waiting in list(self._waiting.items()):
+            if (rest := self._rests.get(network, 0.0) - now) > 0 and waiting:
+                soonest = min(soonest, rest)
+                continue
             given = 0
             while waiting and given < turns:
                 turn = waiting.popleft()
                 if not turn.done():  # else its connection has been closed meanwhile
                     turn.set_result(None)
                     given += 1
-            if not given:
+            if given:
+                soonest = 0.0
+            else:
                 del self._waiting[network]
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._next_round)
+        if not soonest:
+            self._soon()
+        elif self._waiting:
+            self._round = asyncio.get_running_loop().call_later(soonest, self._next_round)
 
 
 class InTurn:
@@ -69,7 +145,7 @@ class InTurn:
 
     async def read(self, size: int) -> bytes:
         """Read, and wait for a turn; the end comes in one as well."""
-        data: bytes = await self._reader.read(size)
+        data: bytes = await self._reader.read(min(size, self._turns.size(self._client)))
         await self._turns.wait(self._client)
         return data
 
@@ -82,3 +158,8 @@ def take_turns(handler: ConnectionHandler, connection: Any, turns: Turns) -> Non
     io = handler.transports.get(connection)
     if io is not None and io.reader is not None:
         io.reader = InTurn(io.reader, turns, handler.client)  # type: ignore[assignment]
+
+
+def measure(handler: ConnectionHandler, turns: Turns) -> None:
+    """Have turns take note of how long it takes to handle what is read of a client, or for it."""
+    time_events(handler, lambda seconds: turns.took(handler.client, seconds))
