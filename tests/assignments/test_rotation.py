@@ -184,6 +184,20 @@ def test_what_is_the_same_subscribers_again(sqlite_store: AssignmentStore, tmp_p
     assert told(sqlite_store, 410) == ("one", ["anna"])
 
 
+def test_what_is_the_same_subscribers_soon_after_a_rotation(store: AssignmentStore, tmp_path: Path) -> None:
+    """An end in the rotated file is of what began before it, whatever is theirs in the next log."""
+    log = Log(store, tmp_path / "log")
+    log.write(block(50, "anna", "alloc"))
+    log.read(100)
+    log.write(block(200, "anna", "release"))
+    rotated = log.rotate()
+    log.write(block(900, "anna", "alloc"), block(9000, "anna", "release"))
+    log.read(9100)
+    log.read(9200, rotated)
+    answers = [told(store, seconds) for seconds in (150, 500, 950, 9050)]
+    assert answers == [("one", ["anna"]), ("none", []), ("one", ["anna"]), ("none", [])]
+
+
 def test_without_a_port_somebody_may_have_had_another(sqlite_store: AssignmentStore, tmp_path: Path) -> None:
     taken(sqlite_store, sighting(A, 0, 900, "fred", SightingKind.WHOLE, ports=(1024, 2047)))
     log = Log(sqlite_store, tmp_path / "log")

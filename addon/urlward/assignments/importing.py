@@ -59,7 +59,7 @@ from urlward.regular import BOM, other_encoding, regular_fd, without_bom
 
 _MOST_KEPT = 300_000
 _MOST_ENDS = 100_000
-_MOST_TIMES = 15
+_MOST_FOLLOWED = 8
 
 _HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
 
@@ -106,8 +106,8 @@ class Merger:
         """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
         self._written: dict[Key, tuple[Any, ...]] = {}
         self._followed: dict[tuple[Key, str], list[Held]] = {}
-        """What another's beginning has ended, by its session, or else whose it was. Its own end may be read
-        behind it: told late, or in an export that has the newest first."""
+        """What another's beginning has ended, by its session, or else whose it was, of each the last few. Its
+        own end may be read behind it: told late, or in an export that has the newest first."""
         self._across: dict[Key, list[Held]] = {}
         """What another's beginning has ended, and began before a gap, or in it."""
         self._not_so: set[tuple[Any, ...]] = set()
@@ -233,7 +233,8 @@ class Merger:
                 if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
                     ends[whose] = end
         for key, held in self._store.followed(self._source, ends, stops):
-            if all(one[_START] != held[_START] for one in self._followed.get(_whose(key, held), ())):
+            known = self._followed.get((key, held[_SESSION] or held[_SUBSCRIBER]), ())
+            if all(one[_START] != held[_START] for one in known):
                 self._note_followed(key, held)
             self._note(key, held)
 
@@ -264,7 +265,8 @@ class Merger:
         """End by a beginning in a gap what was said to go on up to that of the next one behind it."""
         for one in self._across.get(key, ()):
             is_same = one[_SESSION] == new[_SESSION] != "" and new[_START] <= one[_START] + SESSIONS_APART
-            is_so = any(one is each for each in self._followed.get(_whose(key, one), ()))
+            known = self._followed.get((key, one[_SESSION] or one[_SUBSCRIBER]), ())
+            is_so = any(one is each for each in known)  # its own end has not been read meanwhile
             if is_so and one[_START] < new[_START] < one[_END] and not is_same:
                 self._not_so.add(ended_row(self._source, *key, one)[:3])
                 one[_END] = new[_START]
@@ -388,10 +390,8 @@ class Merger:
         self._note_followed(key, held)
 
     def _note_followed(self, key: Key, held: Held) -> None:
-        # The same may have had it again and again.
-        before = self._followed.get(_whose(key, held), ())
-        kept = [one for one in before if one[_START] != held[_START]][-_MOST_TIMES:]
-        self._followed[_whose(key, held)] = [*kept, held]
+        there = self._followed.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), [])
+        there[:] = [*(one for one in there if one[_START] != held[_START]), held][-_MOST_FOLLOWED:]
 
     def _undo_followed(self, key: Key, whose: str, end: int, start: int | None = None) -> Held | None:
         """What another's has ended, and whose own end is earlier, as is read now: it is not to be written.
@@ -403,11 +403,12 @@ class Merger:
             start: its beginning, which two may be told apart by; None where its session says which it is: as
                 the end has it, it may be a second off.
         """
-        for held in reversed(followed := self._followed.get((key, whose), [])):
+        there = self._followed.get((key, whose), [])
+        for held in there:
             begun = held[_START]
             since = begun if start is None else start
             if since <= begun <= end and begun < _after(since, end) < held[_END]:
-                followed.remove(held)
+                there.remove(held)
                 self._not_so.add(ended_row(self._source, *key, held)[:3])
                 if held[_ENDING] == Ending.TOLD:  # that end is another's, which began in the gap
                     self._miss(key, held, self.gaps)
@@ -694,10 +695,6 @@ class Merger:
         place: Place = key[0]
         if held[_START] < held[_END] < FOREVER:
             self.changes.ended.append(ended_row(self._source, place, key[1], held))
-
-
-def _whose(key: Key, held: Held) -> tuple[Key, str]:
-    return key, held[_SESSION] or held[_SUBSCRIBER]
 
 
 def _after(start: int, end: int) -> int:
