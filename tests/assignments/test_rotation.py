@@ -619,6 +619,38 @@ def test_who_is_followed_without_an_end_in_what_is_read_late_is_kept(
 
 
 @pytest.mark.parametrize(
+    ("rotated", "after", "had"),
+    [
+        # An end is found though its subscriber has the same ports again; another's beginning ends what is
+        # said to go on; an end that is read first is that of who began last.
+        ([(200, "anna", "release")], [(400, "anna", "alloc"), (9000, "anna", "release")], "anna -- anna"),
+        ([(200, "berta", "alloc"), (300, "berta", "release")], [(400, "carla", "alloc")], "anna -- carla"),
+        (
+            [(200, "anna", "alloc")],
+            [(300, "anna", "release"), (400, "anna", "alloc"), (9000, "carla", "alloc")],
+            "anna -- anna",
+        ),
+    ],
+)
+def test_what_a_gap_had_is_told_from_what_was_known_of_both_its_sides(
+    store: AssignmentStore,
+    log: Log,
+    rotated: list[tuple[int, str, str]],
+    after: list[tuple[int, str, str]],
+    had: str,
+) -> None:
+    log.write(block(0, "anna", "alloc"))
+    log.read(100)
+    log.write(*(block(*event) for event in rotated))
+    path = log.rotate()
+    log.write(*(block(*event) for event in after), block(9100, "zoe", "alloc", B))
+    log.read(9200)
+    log.read(9200, path)
+    assert " ".join("".join(told(store, seconds)[1]) or "--" for seconds in (150, 350, 450)) == had
+    assert "ambiguous" not in {told(store, seconds)[0] for seconds in (150, 350, 450)}
+
+
+@pytest.mark.parametrize(
     "events",
     [
         # Its end is before its beginning; the next one's is; it is told again; it began anew before its end.

@@ -108,6 +108,8 @@ class Merger:
         self._followed: dict[tuple[Key, str], list[Held]] = {}
         """What another's beginning has ended, by its session, or else whose it was, of each the last few. Its
         own end may be read behind it: told late, or in an export that has the newest first."""
+        self._across: dict[Key, list[Held]] = {}
+        """What another's beginning has ended, and began before a gap, or in it."""
         self._not_so: set[tuple[Any, ...]] = set()
         """Keys of rows of these, whose end is another; they are written already, or about to be."""
         self._perhaps: tuple[Key, int, str] | None = None
@@ -256,6 +258,19 @@ class Merger:
             if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
                 self._note_followed(key, held)
                 self._note(key, held)
+            if held[_ENDING] == Ending.NEXT:
+                self._across.setdefault(key, []).append(held)
+
+    def _cut(self, key: Key, new: Held) -> None:
+        """End by a beginning in a gap what was said to go on up to that of the next one behind it."""
+        for one in self._across.get(key, ()):
+            is_same = one[_SESSION] == new[_SESSION] != "" and new[_START] <= one[_START] + SESSIONS_APART
+            known = self._followed.get((key, one[_SESSION] or one[_SUBSCRIBER]), ())
+            is_so = any(one is each for each in known)  # its own end has not been read meanwhile
+            if is_so and one[_START] < new[_START] < one[_END] and not is_same:
+                self._not_so.add(ended_row(self._source, *key, one)[:3])
+                one[_END] = new[_START]
+                self._end_followed(key, one)
 
     def _keep(self, key: Key, held: Held | None) -> None:
         self._held[key] = held
@@ -298,6 +313,7 @@ class Merger:
             twice = self._perhaps == (key, start, subscriber)
             if twice and seen <= start:
                 new[_ENDING] = Ending.SECOND
+            self._cut(key, new)
             late_until = max(self.late_until, self._last_ends.get(key, 0))
             if seen < late_until and not (same and held and held[_ENDING] != Ending.LATE):
                 new[_ENDING] = Ending.LATE
@@ -602,7 +618,14 @@ class Merger:
             ]
             starts = [*(each[_START] for each in there), *begun[key]]
             following = min((each for each in starts if each > start), default=FOREVER)
-            end = min((each[_END] for each in same), default=FOREVER)
+            # Without a name an end was taken for that of whoever had it before the gap.
+            ended = [
+                each
+                for each in there
+                if not session and each[_ENDING] == Ending.TOLD and each[_SUBSCRIBER] == one[_SUBSCRIBER]
+                if each[_START] < start < each[_END] <= following + SECOND
+            ]
+            end = min((each[_END] for each in same + ended), default=FOREVER)
             mine = ends.get(session or (key, one[_SUBSCRIBER]), [])
             for number, (_, each) in enumerate(mine):
                 if end == FOREVER and start <= each[_END] <= following + SECOND:
