@@ -25,7 +25,7 @@ def client(address: str) -> Client:
 
 def handler_of(client: Client, *connections: Any) -> Any:
     transports = {each: SimpleNamespace(reader=asyncio.StreamReader(), writer=None) for each in connections}
-    return SimpleNamespace(client=client, transports=transports, server_event=None)
+    return SimpleNamespace(client=client, transports=transports, _server_event_lock=None)
 
 
 @pytest.mark.parametrize("what", ["begin", "request", "response", "answer"])
@@ -89,28 +89,51 @@ async def test_those_that_have_gone_take_no_turn() -> None:
     await until(lambda: not turns._waiting)
 
 
-@pytest.mark.parametrize("seconds", [0.001, 1.0])
+@pytest.mark.parametrize(("seconds", "waits"), [(0.001, False), (0.001, True), (1.0, False)])
 async def test_little_is_read_where_something_took_long(
-    seconds: float, monkeypatch: pytest.MonkeyPatch
+    seconds: float, waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a piece of chunks of a byte, or of requests, a client had all others wait for half a second."""
-    addon, one = Urlward(), client("192.0.2.1")
+    """By a piece of chunks of a byte, or of requests, a client had all others wait for half a second. What
+    others take while something waits for its turn at its connection is not its client's."""
+    addon, one, now = Urlward(), client("192.0.2.1"), [5.0]
     handler = handler_of(one, one)
-    times, handled = iter((5.0, 5.0 + seconds)), []
+    handler._server_event_lock = asyncio.Lock()
 
-    async def handle(event: object) -> None:
-        handled.append(event)
+    async def handle(takes: float) -> None:
+        async with handler._server_event_lock:
+            now[0] += takes
 
     handler.server_event = handle
     monkeypatch.setattr(addon, "handler", lambda _: handler)
-    monkeypatch.setattr(mitm, "thread_time", lambda: next(times))
+    monkeypatch.setattr(mitm, "thread_time", lambda: now[0])
     await addon.client_connected(one)
-    await handler.server_event("what was read")
-    assert handled == ["what was read"]
+    if waits:
+        await handler._server_event_lock.acquire()
+        task = asyncio.create_task(handler.server_event(seconds))
+        await asyncio.sleep(0)
+        now[0] += 1.0
+        handler._server_event_lock.release()
+        await task
+    else:
+        await handler.server_event(seconds)
     reader = handler.transports[one].reader
     reader._reader.feed_data(b"x" * 65_536)
-    assert len(await reader.read(65_535)) == (1 << 11 if seconds > turns_module.LONG else 1 << 15)
+    little = 1 << 11
+    assert len(await reader.read(65_535)) == (little if seconds > turns_module.LONG else 1 << 15)
     assert addon.turns.size(client("192.0.2.2")) == 1 << 15
+
+
+async def test_much_is_read_again_behind_much_that_took_not_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ordinary download had a tenth of its pace for a minute; who does so again and again has it yet."""
+    monkeypatch.setattr(turns_module, "_LATELY", 1e9)
+    turns, one, needed = Turns(), client("192.0.2.1"), []
+    for _ in range(3):
+        turns.took(one, 1.0)
+        needed.append(0)
+        while (size := turns.size(one)) < 1 << 15:
+            turns.read(one, size)
+            needed[-1] += size
+    assert needed == [1 << 18, 1 << 19, 1 << 20]
 
 
 async def test_a_network_rests_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -263,18 +263,33 @@ def tls_version(word: str) -> int | None:
     return value or None
 
 
+class _TimedLock(asyncio.Lock):
+    """mitmproxy's lock around what is done of an event, in which nothing is waited for.
+
+    Args:
+        took: is told the seconds of the processor's time between it being taken and released. What is before
+            that may be others' time: an event that comes of another waits until that has been done.
+    """
+
+    def __init__(self, took: Callable[[float], None]) -> None:
+        super().__init__()
+        self._took = took
+        self._start = 0.0
+
+    async def __aenter__(self) -> None:
+        await super().__aenter__()
+        self._start = thread_time()
+
+    async def __aexit__(self, *raised: Any) -> None:
+        self._took(thread_time() - self._start)
+        await super().__aexit__(*raised)
+
+
 def time_events(handler: ConnectionHandler, took: Callable[[float], None]) -> None:
     """Have the time measured that each event of a connection takes, such as a piece that has been read.
 
     Args:
-        handler: the connection's.
+        handler: the connection's, before its first event.
         took: is told the seconds of the processor's time.
     """
-    handle = handler.server_event
-
-    async def timed(event: events.Event) -> None:
-        start = thread_time()
-        await handle(event)  # which waits for nothing
-        took(thread_time() - start)
-
-    handler.server_event = timed  # type: ignore[method-assign]
+    handler._server_event_lock = _TimedLock(took)

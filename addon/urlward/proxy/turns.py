@@ -6,12 +6,14 @@ a connection begun, something read, or an answer of the filter's own sent. What 
 more is read of its connections than their buffers hold.
 
 What is read may be a thousand requests, chunks or fields of a few bytes each, which take a hundred times as
-long as the same bytes of a file. So it is not much at a time, little of a network of which something took
-long lately, and where there are others such a network rests for as long as that took.
+long as the same bytes of a file. So it is not much at a time, and of a network of which something took long
+it is little, until it has sent or been sent a good deal that took none: the more, the more often it was so
+lately. Where there are others, such a network rests for as long as that took.
 """
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
 from math import inf
 from time import perf_counter
 from typing import Any
@@ -34,7 +36,12 @@ LONG = 0.01
 """Seconds that are long; where little is read, a third of it."""
 
 _LATELY = 60.0
-"""Seconds for which little is read then."""
+"""Seconds for which little is read then, at most."""
+
+_ENOUGH = 1 << 18
+"""Bytes that are read so for the first time, and twice as many for each time more."""
+
+_MOST_DOUBLED = 10
 
 _MOST_REST = 0.1
 _A_WHILE = 1.0
@@ -44,14 +51,28 @@ _NETWORKS = 1_000
 """Networks from which on those are forgotten that count no more."""
 
 
+@dataclass
+class _Slow:
+    """Network of which something took long lately.
+
+    Attributes:
+        until: when it counts no more as such.
+        times: how often something did.
+        left: bytes of which little is read at a time.
+    """
+
+    until: float
+    times: int
+    left: int
+
+
 class Turns:
     """Gives client networks turns: one of each in a round, several of one that is alone."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
         """By networks that have had their turn in this round, or rest."""
-        self._slow: dict[str, float] = {}
-        """Until when networks count as such of which something took long."""
+        self._slow: dict[str, _Slow] = {}
         self._rests: dict[str, float] = {}
         """Until when they rest."""
         self._last = ""
@@ -80,22 +101,32 @@ class Turns:
 
     def size(self, client: Client) -> int:
         """How many bytes are read at a time of a client's connections."""
-        return _LITTLE if self._is_slow(client) else _MOST
+        return _LITTLE if self._slow and self._is_slow(network_of(client.peername[0])) else _MOST
+
+    def read(self, client: Client, size: int) -> None:
+        """Take note of how many bytes were read."""
+        if self._slow and (slow := self._slow.get(network_of(client.peername[0]))) is not None:
+            slow.left -= size
 
     def took(self, client: Client, seconds: float) -> None:
         """Take note of how long it took to handle something of a client."""
-        if seconds < LONG and not (seconds >= LONG / 3 and self._is_slow(client)):
+        if seconds < LONG / 3:
             return
         network, now = network_of(client.peername[0]), perf_counter()
+        if seconds < LONG and not self._is_slow(network):
+            return
         if len(self._slow) > _NETWORKS:
-            self._slow = {one: until for one, until in self._slow.items() if until > now}
+            self._slow = {one: slow for one, slow in self._slow.items() if slow.until > now}
             self._rests = {one: until for one, until in self._rests.items() if until > now}
-        self._slow[network] = now + _LATELY
+        last = self._slow.get(network)
+        times = last.times + 1 if last is not None and last.until > now else 0
+        self._slow[network] = _Slow(now + _LATELY, times, _ENOUGH << min(times, _MOST_DOUBLED))
         if now - self._others < _A_WHILE:
             self._rests[network] = now + min(seconds, _MOST_REST)
 
-    def _is_slow(self, client: Client) -> bool:
-        return bool(self._slow) and self._slow.get(network_of(client.peername[0]), 0.0) > perf_counter()
+    def _is_slow(self, network: str) -> bool:
+        slow = self._slow.get(network)
+        return slow is not None and slow.left > 0 and slow.until > perf_counter()
 
     def _soon(self) -> None:
         """Have the next round at once."""
@@ -108,12 +139,12 @@ class Turns:
     def _next_round(self) -> None:
         self._round = None
         now, soonest = perf_counter(), inf
-        turns = _ALONE if len(self._waiting) == 1 and not self._slow else 1
+        alone = len(self._waiting) == 1
         for network, waiting in list(self._waiting.items()):
             if (rest := self._rests.get(network, 0.0) - now) > 0 and waiting:
                 soonest = min(soonest, rest)
                 continue
-            given = 0
+            given, turns = 0, _ALONE if alone and not self._is_slow(network) else 1
             while waiting and given < turns:
                 turn = waiting.popleft()
                 if not turn.done():  # else its connection has been closed meanwhile
@@ -146,6 +177,7 @@ class InTurn:
     async def read(self, size: int) -> bytes:
         """Read, and wait for a turn; the end comes in one as well."""
         data: bytes = await self._reader.read(min(size, self._turns.size(self._client)))
+        self._turns.read(self._client, len(data))
         await self._turns.wait(self._client)
         return data
 
