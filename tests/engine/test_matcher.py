@@ -859,7 +859,11 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
-        # Cloudinary, Chevereto, vichan, TinyIB, Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
+        # Shopify, Cloudinary, Chevereto, vichan, TinyIB, Ghost, Magento, WordPress, MediaWiki, Discourse,
+        # Piwigo
+        ("/cdn/shop/files/a_b.jpg", "/cdn/shop/files/a_b_300x300.jpg?v=1683744744"),
+        ("/cdn/shop/products/a.png", "/cdn/shop/products/a_x480_crop_center@2x.png"),
+        ("/s/files/1/1405/0664/products/a.jpg", "/s/files/1/1405/0664/products/a_grande.progressive.jpg"),
         ("/x/image/upload/v12/a.jpg", "/x/image/upload/c_fill,w_300/f_auto/v12/a.jpg"),
         ("/images/2024/05/a.b.jpg", "/images/2024/05/a.b.md.jpg"),
         ("/a.jpeg", "/a.th.jpeg"),
@@ -953,6 +957,7 @@ def test_another_page_of_a_like_name_passes() -> None:
         "_next/image?url=https://[/a.jpg",
         "a-300x200.jpg",
         "uploads/a-300x200.jpg",
+        "a_300x300.jpg",
         "size/w600/a.jpg",
         "thumb/300px-a.jpg",
         "thumb/a.jpg/px",

@@ -41,7 +41,7 @@ from urlward.engine.url import (
 _ONE_PAGE = re.compile(
     r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
     r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
-    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/)"
+    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/|cdn/shop/|s/files/)"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th)\.)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
@@ -99,7 +99,7 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
 _may_be_a_picture = re.compile(
-    r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data)/|\.(?:md|th)\."
+    r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data|cdn/shop|s/files)/|\.(?:md|th)\."
 ).search
 # Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
 # segment what is done.
@@ -111,19 +111,25 @@ _PICTURE_IN_PATH = re.compile(
 ).search
 _PICTURE = r"\.(?i:avif|bmp|gif|heic|jfif|jpe?g|png|tiff?|webp)"
 _is_a_picture = re.compile(rf"{_PICTURE}\Z").search
+_SHOPIFY = (
+    "_(?:[0-9]+x[0-9]*|x[0-9]+|pico|icon|thumb|small|compact|medium|large|grande)"
+    r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
+)
 _IN_A_SIZE = [
     (below, instead, re.compile(rf"(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
     for below, instead, size in (
         ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
         ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/cdn/shop/", "/cdn/shop/", _SHOPIFY),
+        ("/s/files/", "/s/files/", _SHOPIFY),
         ("/optimized/", "/original/", "_[0-9]+_[0-9]+x[0-9]+"),
         ("/thumb/", "/src/", "s?"),
         ("/", "/", r"\.(?:md|th)"),
         ("/_data/i/", "/", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock has it below `app`), Discourse, vichan, Chevereto and Piwigo
-keep in several sizes, where the picture itself is, and what its name has for a size."""
+"""Folders of pictures that WordPress (Bedrock has it below `app`), Shopify, Discourse, vichan, Chevereto and
+Piwigo keep in several sizes, where the picture itself is, and what its name has for a size."""
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.

@@ -541,8 +541,9 @@ def _take(qstate, clients):
     rep.flags = rep.flags & ~15 | code
     rep.security = _INDETERMINATE
     qstate.return_rcode = 0
-    # From the cache it leaves as it is there.
-    storeQueryInCache(qstate, qinfo, rep, 0)
+    # From the cache it leaves as it is there: where what an alias leads to is refused, nobody could tell.
+    if code != _NXDOMAIN or hook.filter.may_list_name(qinfo.qname):
+        storeQueryInCache(qstate, qinfo, rep, 0)
 
 
 def _tell_others(clients, data):
