@@ -26,11 +26,14 @@ from mitmproxy.addons.proxyserver import Proxyserver
 from mitmproxy.addons.strip_dns_https_records import StripDnsHttpsRecords
 from mitmproxy.addons.tlsconfig import TlsConfig
 from mitmproxy.addons.upstream_auth import UpstreamAuth
+from mitmproxy.http import HTTPFlow
 from mitmproxy.log import LegacyLogEvents
 from mitmproxy.master import Master
 from mitmproxy.net import check, tls
 from mitmproxy.net.http import url
 from mitmproxy.proxy import commands, events, layer
+from mitmproxy.proxy.context import Context
+from mitmproxy.proxy.layers import websocket
 from mitmproxy.proxy.layers.http import (
     DropStream,
     GetHttpConnection,
@@ -137,6 +140,19 @@ def _start_handshake(self: ServerTLSLayer) -> layer.CommandGenerator[None]:
     if failed:
         yield from self.on_handshake_error(failed)
         yield from self._handshake_finished(failed)
+
+
+def relay_websockets() -> None:
+    """Have WebSockets pass as they are, as those do that mitmproxy does not carry.
+
+    It takes each message apart, keeps it until its end, and has it wait for addons for a round of the event
+    loop, while what is read meanwhile, of which a piece may be thousands, is kept without a bound.
+    """
+    websocket.WebsocketLayer = _relayed  # type: ignore[assignment,misc]
+
+
+def _relayed(context: Context, flow: HTTPFlow) -> layer.Layer:  # noqa: ARG001 - as mitmproxy calls it
+    return TCPLayer(context, ignore=True)
 
 
 def listen_by(make: Callable[[Listen], Listen]) -> None:

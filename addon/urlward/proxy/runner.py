@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from mitmproxy import exceptions, http, options, tcp, udp
+from mitmproxy import exceptions, options, tcp, udp
 
 from urlward.config import Problem
 from urlward.config.tables import join_address
@@ -41,6 +41,7 @@ from urlward.proxy.mitm import (
     TlsConfig,
     UpstreamAuth,
     forget_log_events,
+    relay_websockets,
 )
 from urlward.proxy.poller import Loop
 from urlward.proxy.settings import DEFAULT_CONFDIR, RunError, Settings
@@ -137,12 +138,7 @@ class Startup:
 
 
 class ForgetMessages:
-    """mitmproxy addon that drops WebSocket, TCP and UDP messages, which flows would keep."""
-
-    def websocket_message(self, flow: http.HTTPFlow) -> None:
-        """Keep only the newest WebSocket message."""
-        assert flow.websocket is not None
-        del flow.websocket.messages[:-1]
+    """mitmproxy addon that drops TCP and UDP messages, which flows would keep."""
 
     def tcp_message(self, flow: tcp.TCPFlow) -> None:
         """Keep only the newest TCP message."""
@@ -341,6 +337,7 @@ def _without_lists(
     settings: Settings, messages: Messages, addons: Sequence[object] = (), worker: Worker | None = None
 ) -> Master:
     worker = worker or Worker()
+    relay_websockets()
     opts = options.Options()
     proxy = Master(opts)
     server = Proxyserver()
