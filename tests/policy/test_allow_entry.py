@@ -45,7 +45,8 @@ def matcher(allowed: Allowed) -> Matcher:
         (f"https://{HOST}:443/a", False, "page", [f"http://{HOST}:81/a"], []),
         (f"{HOST}:8443", False, "host", [f"http://x.{HOST}:8443/a"], [f"http://{HOST}/a"]),
         ("192.0.2.7", False, "host", ["http://192.0.2.7/a", "http://3221225991/a"], [f"http://{HOST}/"]),
-        ("192.0.2.7/a", False, "page", ["http://192.0.2.7/a"], ["http://192.0.2.7/b"]),
+        # It is the destination, too, and as that it is listed whole.
+        ("192.0.2.7/a", False, "page", [], ["http://192.0.2.7/a", "http://192.0.2.7/b"]),
         ("[2001:db8::7]", False, "host", ["http://[2001:db8:0::7]/a"], ["http://192.0.2.7/"]),
         (f"http://{HOST}/a*b/*", False, "page", [f"http://{HOST}/a*b/*"], [f"http://{HOST}/axb/c"]),
         (f'http://{HOST}/a"b c', False, "page", [f"http://{HOST}/a%22b%20c"], [f"http://{HOST}/a"]),
