@@ -284,7 +284,9 @@ def test_no_more_labels_than_can_be_looked_up() -> None:
         (("plain.example. 60 SOA a.b. c.d.plain.example. 1 1 1 1 1", "b. 60 NS a.b."), (2, 2, 4, 1, 2)),
         (("plain.example. 60 MX 5 a.b.", "plain.example. 60 SRV 1 1 1 a."), (2, 2, 2, 1)),
         (("plain.example. 60 HTTPS 1 . alpn=h2", "plain.example. 60 HTTPS 0 a.b."), (2, 0, 2, 2)),
-        (("plain.example. 60 KX 5 a.b.",), (2, 127)),
+        (("plain.example. 60 KX 5 a.b.", "plain.example. 60 RP a.b. c."), (2, 2, 2, 2, 1)),
+        (("plain.example. 60 SPF v=spf1", 'plain.example. 60 URI 1 1 "a"'), (2, 2)),
+        (("plain.example. 60 NAPTR 1 1 a b c d.e.",), (2, 127)),
     ],
 )
 def test_weight(records: tuple[str, ...], labels: tuple[int, ...]) -> None:
