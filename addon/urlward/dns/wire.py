@@ -48,14 +48,14 @@ _OPCODE = 0x78  # in the first octet of the flags: zeros for a query and what an
 _SERVICES = (SVCB, HTTPS)
 _LEADING = frozenset((A, AAAA, CNAME, DNAME, SVCB, HTTPS))
 
-# Where contents have names, and how many: NS, CNAME, SOA, PTR, MX, RP, AFSDB, SRV, KX, DNAME, RRSIG, NSEC, SVCB
-# and HTTPS.
+# Where contents have names, and how many: NS, CNAME, SOA, PTR, MX, RP, AFSDB, SRV, KX, DNAME, RRSIG, NSEC,
+# SVCB and HTTPS.
 _NAMES_IN = {
-    2: (0, 1), CNAME: (0, 1), 6: (0, 2), 12: (0, 1), 15: (2, 1), 17: (0, 2), 18: (2, 1), 33: (6, 1), 36: (2, 1),
-    DNAME: (0, 1), 46: (18, 1), 47: (0, 1), SVCB: (2, 1), HTTPS: (2, 1),
+    2: (0, 1), CNAME: (0, 1), 6: (0, 2), 12: (0, 1), 15: (2, 1), 17: (0, 2), 18: (2, 1), 33: (6, 1),
+    36: (2, 1), DNAME: (0, 1), 46: (18, 1), 47: (0, 1), SVCB: (2, 1), HTTPS: (2, 1),
 }  # fmt: skip
-# HINFO, TXT, LOC, CERT, OPT, APL, DS, SSHFP, DNSKEY, DHCID, NSEC3, NSEC3PARAM, TLSA, SMIMEA, CDS, CDNSKEY, OPENPGPKEY,
-# CSYNC, ZONEMD, SPF, URI and CAA have none.
+# HINFO, TXT, LOC, CERT, OPT, APL, DS, SSHFP, DNSKEY, DHCID, NSEC3, NSEC3PARAM, TLSA, SMIMEA, CDS, CDNSKEY,
+# OPENPGPKEY, CSYNC, ZONEMD, SPF, URI and CAA have none.
 _NAMELESS = frozenset(
     (A, AAAA, 13, 16, 29, 37, 41, 42, 43, 44, 48, 49, 50, 51, 52, 53, 59, 60, 61, 62, 63, 99, 256, 257)
 )
