@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from urlward.assignments.formats import ReadOptions
-from urlward.assignments.importing import Imported, Merger, import_file
+from urlward.assignments.importing import Imported, import_file
 from urlward.assignments.interval import FOREVER, Interval, Sighting, SightingKind, place_of
+from urlward.assignments.merging import Merger
 from urlward.assignments.store import AssignmentStore
 
 START = 1_795_000_000_000

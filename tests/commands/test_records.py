@@ -11,8 +11,8 @@ from assignments.support import at, sighting, taken
 from conftest import run_command
 from obstacles import audit_on_a_full_disk
 from records.support import DAY, HOUR, an_event
-from urlward.assignments.importing import Merger
 from urlward.assignments.interval import FOREVER, SightingKind, ms_text, place_of
+from urlward.assignments.merging import Merger
 from urlward.assignments.retention import database_of, purge_configured
 from urlward.assignments.store import AssignmentStore
 from urlward.commands.records import add_records_commands

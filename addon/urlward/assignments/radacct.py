@@ -9,7 +9,7 @@ from sqlalchemy import Column, MetaData, Row, Table, create_engine, inspect, or_
 from sqlalchemy.exc import ArgumentError, SAWarning, SQLAlchemyError
 
 from urlward.assignments.formats import RADACCT, ReadOptions, name_of, reason_of
-from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge, Merger
+from urlward.assignments.importing import KEPT_FAULTS, Imported, Judge
 from urlward.assignments.interval import (
     LAST_PORT,
     AssignmentError,
@@ -23,6 +23,7 @@ from urlward.assignments.interval import (
     moment_of,
     place_of,
 )
+from urlward.assignments.merging import Merger
 from urlward.assignments.store import AssignmentStore, Changes, ReadingPosition, SourceChanged
 from urlward.records import sql
 

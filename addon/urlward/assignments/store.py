@@ -729,7 +729,7 @@ def rows_in_force(
 ) -> list[tuple[Table, Row[Any]]]:
     """The rows that `AssignmentStore.find` finds, with the tables that they are in.
 
-    Of several whose order is in doubt (`urlward.assignments.importing`) one brings all others, and what the
+    Of several whose order is in doubt (`urlward.assignments.merging`) one brings all others, and what the
     next one's beginning has ended brings its own end, which may have been read in a later import.
 
     Raises:

@@ -1,0 +1,670 @@
+"""Merging of sightings, in the order of their times, into a source's intervals: renewals extend one, and the
+next holder ends the last.
+
+Sightings come in that order by and large. What begins before what is held, such as in the file of a reader
+that lags behind, is merged beside it. Two readers may have one source: who finds that the other has written
+looks again at what is held.
+
+Two sightings that began in the hour that the clock showed twice came in an order that their times do not
+tell. Neither is taken for the one that came last, until something is said of one of them at a time that is
+certain.
+
+What may be otherwise for what is in a gap (`Gap`) is kept so that it can be told: an end without a beginning,
+which may have been in it (`Ending.MISSED`). Once the rest is read, after what followed it, both are brought
+together (`Merger.settle`).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from urlward.assignments.interval import (
+    FOREVER,
+    LAST_PORT,
+    SECOND,
+    SESSIONS_APART,
+    Ending,
+    Place,
+    Sighting,
+    SightingKind,
+)
+from urlward.assignments.store import AssignmentStore, Beginning, Changes, Gap, Held, Key, ended_row
+
+_MOST_KEPT = 300_000
+_MOST_ENDS = 100_000
+_MOST_FOLLOWED = 8
+
+_HELD, _ENDED, _RELEASED, _WHOLE_KIND, _RESTARTED, _PERHAPS, _DECLINED, _STOPPED = map(int, SightingKind)
+
+LATE = 60_000
+"""Milliseconds by which what a log says first may be of before what the one before it said last."""
+
+_UNSURE = (Ending.SECOND, Ending.ORDER)
+_LAST, _START, _END, _SEEN, _ENDING, _SUBSCRIBER, _SESSION = range(1, 8)
+
+
+class Merger:
+    """Merger: one source's current assignments, updated by sightings in order."""
+
+    def __init__(self, store: AssignmentStore, source: int, *, tells_once: bool = True) -> None:
+        """Start with what the store has.
+
+        Args:
+            store: where to.
+            source: its id.
+            tells_once: whether an end is read once, as in a log; else what has ended is told again and again.
+        """
+        self._store = store
+        self._source = source
+        self._tells_once = tells_once
+        self._rows: int | None = None
+        """Of the source, by which it is known whether somebody else writes to it."""
+        self._had_rows = False
+        self._held: dict[Key, Held | None] = {}
+        self._sessions: dict[str, set[Key]] = {}
+        self._looked_up: set[str] = set()
+        """Sessions of which all is here that the store has."""
+        self._ends: dict[tuple[Key, str, str], tuple[int, int, int]] = {}
+        """Beginnings and ends of late, and by how much these may have been before, by whose they are and by
+        which session. A session's end may name them still; and what was said before is told again by servers
+        that had no answer, and by two collectors."""
+        self._last_ends: dict[Key, int] = {}
+        """When something of a key has ended last, in ms, as is read here: what is said only then of a time
+        before may have ended, too."""
+        self._late: dict[Key, Held] = {}
+        """What was said of a time before what is held, and has no end yet; it is in doubt, and written so."""
+        self._written: dict[Key, tuple[Any, ...]] = {}
+        self._followed: dict[tuple[Key, str], list[Held]] = {}
+        """What another's beginning has ended, by its session, or else whose it was, of each the last few. Its
+        own end may be read behind it: told late, or in an export that has the newest first."""
+        self._across: dict[Key, list[Held]] = {}
+        """What another's beginning has ended, and began before a gap, or in it."""
+        self._not_so: set[tuple[Any, ...]] = set()
+        """Keys of rows of these, whose end is another; they are written already, or about to be."""
+        self._perhaps: tuple[Key, int, str] | None = None
+        """Whose span in doubt was the last, and its end."""
+        self._back = 0
+        """How long that was: by how much the clock was put back, in ms."""
+        self.gaps: list[Gap] = []
+        """Those of the source that are open."""
+        self._again: dict[Beginning, int] = {}
+        """Ends of what has begun as is said of a batch, and is known not to be held any more."""
+        self.told_until = 0
+        """Up to when what was read before tells, in ms: what is said of a time before may be told again."""
+        self.goes_on = 0
+        """Up to when what was read of the same log before tells, in ms: more of that second may follow."""
+        self.late_until = 0
+        """Up to when what is read was written before what is known already, in ms, where it fills a gap, or
+        the next log was read before, or what had ended is deleted."""
+        self.changes = Changes()
+
+    def begin(self) -> None:
+        """Note how much of the source is read, so that it is noticed where another reads on from here."""
+        if self._rows is None:
+            self._rows, purged = self._store.rows(self._source)
+            self._had_rows = self._rows > 0
+            if self._tells_once:  # what ended before is deleted, and so is not known to have
+                self.late_until = max(self.late_until, purged)
+
+    def take(self, sightings: Sequence[Sighting]) -> None:
+        """Take in a batch; `changes` has then what is to be written."""
+        self.begin()
+        self._load(sightings)
+        if self._tells_once and self._had_rows:
+            self._look_back(sightings)
+        for sighting in sightings:
+            if sighting[9] == _RESTARTED:
+                self._end_sessions(sighting[8], sighting[4])
+            elif sighting[9] == _STOPPED:
+                if not self._end_session(sighting[8], sighting[4]):
+                    ended = ["", LAST_PORT, 0, sighting[4], 0, Ending.TOLD, "", sighting[8]]
+                    self._miss((0, 0), ended, self.gaps)
+            else:
+                self._take(sighting)
+
+    def _end_sessions(self, beginning: str, at: int) -> None:
+        """End the sessions whose name begins so."""
+        held = {key: held for key, held in self._held.items() if held is not None}
+        stored = self._store.sessions(self._source, beginning)
+        for key, one in {**{k: v for k, v in stored.items() if k not in self._held}, **held}.items():
+            # Who restarts says so before it begins sessions.
+            if one[_SESSION].startswith(beginning) and one[_START] < at:
+                self._ends[key, one[_SUBSCRIBER], one[_SESSION]] = one[_START], at, 0
+                one[_END] = min(one[_END], _after(one[_START], at))
+                one[_ENDING] = Ending.NEXT if self._may_have_ended(one) else Ending.TOLD
+                self._end(key, one)
+                self._drop(key)
+
+    def finished(self) -> Changes:
+        """The changes, which are not touched any more; new ones begin."""
+        for key in self._late.keys() - self._written.keys():
+            self._written[key] = ended_row(self._source, key[0], key[1], self._late[key])
+            self.changes.ended.append(self._written[key])
+        changes, self.changes = self.changes, Changes()
+        if self._not_so:
+            changes.ended = [row for row in changes.ended if row[:3] not in self._not_so]
+            changes.undone += self._not_so
+            self._not_so = set()
+        changes.after = self._rows
+        if self._rows is not None:
+            self._rows += changes.rows
+        changes.held = {key: [*held] for key, held in changes.held.items()}
+        if len(self._held) > _MOST_KEPT:
+            # What is about to be written cannot be read from the store yet.
+            self._held = {key: [*held] for key, held in changes.held.items()} | dict.fromkeys(changes.gone)
+            self._sessions, self._looked_up, self._late, self._written = {}, set(), {}, {}
+            for key, held in changes.held.items():
+                self._note(key, held)
+        tables: tuple[dict[Any, Any], ...] = (self._ends, self._last_ends, self._followed)
+        for told in tables:
+            for whose in [*told][:-_MOST_ENDS]:
+                del told[whose]
+        return changes
+
+    def _load(self, sightings: Iterable[Sighting]) -> None:
+        keys = {(s[0], s[2]) for s in sightings if s[9] <= _WHOLE_KIND or s[9] == _DECLINED}
+        missing = keys - self._held.keys()
+        if missing:
+            known = self._store.held(self._source, {place for place, _ in missing})
+            for key in missing:
+                self._keep(key, known.get(key))
+        # What ends has addresses that its end need not name.
+        sessions = {s[8] for s in sightings if s[8] and s[9] in (_HELD, _ENDED, _STOPPED)} - self._looked_up
+        self._looked_up |= sessions
+        if sessions:
+            for key, held in self._store.held(self._source, sessions).items():
+                if key not in self._held:
+                    self._keep(key, held)
+
+    def _look_back(self, sightings: Iterable[Sighting]) -> None:
+        """Look up what an earlier import has ended: what is said to be held again, such as in another
+        collector's log, and what another's beginning has ended, and whose own end is read now."""
+        ended = self._store.ended(self._source, set(self._told_again(sightings)))
+        # What has no name may be over, and begin anew, within a second that the log is in the middle of.
+        self._again = {
+            one: end
+            for one, end in ended.items()
+            if one[2] or end > _after(one[3], 0) or one[3] != self.goes_on
+        }
+        begun: set[tuple[Key, str, str] | str] = set()
+        ends: dict[tuple[Key, str, str], int] = {}
+        stops: dict[str, int] = {}
+        for place, _, first, _, start, end, _, subscriber, session, said in sightings:
+            whose = (place, first), subscriber, session
+            if said == _HELD:
+                begun |= {whose, session} if (*whose, start) not in self._again else set()
+            elif said == _STOPPED and session not in begun and session not in stops:
+                there = [self._held.get(key) for key in self._sessions.get(session, ())]
+                if not any(held and held[_SESSION] == session and held[_START] <= end for held in there):
+                    stops[session] = end
+            elif said == _ENDED and whose not in begun and whose not in ends:
+                held = self._held[place, first]
+                if held is None or (held[_SUBSCRIBER], held[_SESSION]) != whose[1:] or held[_START] > end:
+                    ends[whose] = end
+        for key, held in self._store.followed(self._source, ends, stops):
+            known = self._followed.get((key, held[_SESSION] or held[_SUBSCRIBER]), ())
+            if all(one[_START] != held[_START] for one in known):
+                self._note_followed(key, held)
+            self._note(key, held)
+
+    def _told_again(self, sightings: Iterable[Sighting]) -> Iterator[Beginning]:
+        """Beginnings that may have been read before."""
+        for place, _, first, _, start, _, seen, subscriber, session, said in sightings:
+            if said == _HELD and seen <= self.told_until:
+                held = self._held[place, first]
+                is_it = held is not None and (held[_SUBSCRIBER], held[_SESSION]) == (subscriber, session)
+                if held is None or not is_it or held[_START] > seen:
+                    yield (place, first), subscriber, session, start
+
+    def fill(self, gaps: Sequence[Gap]) -> None:
+        """Prepare for what was written in gaps, and is read after what followed."""
+        since, until = min(gap.since for gap in gaps), max(gap.until for gap in gaps) + LATE
+        self.late_until = max(self.late_until, until)
+        for key, held in self._store.since(
+            self._source, since, until=until, endings=(Ending.NEXT, Ending.TOLD)
+        ):
+            # An end of what has no name may be another's, which began in the gap.
+            if held[_ENDING] == Ending.NEXT or not held[_SESSION]:
+                self._note_followed(key, held)
+                self._note(key, held)
+            if held[_ENDING] == Ending.NEXT:
+                self._across.setdefault(key, []).append(held)
+
+    def _cut(self, key: Key, new: Held) -> None:
+        """End by a beginning in a gap what was said to go on up to that of the next one behind it."""
+        for one in self._across.get(key, ()):
+            is_same = one[_SESSION] == new[_SESSION] != "" and new[_START] <= one[_START] + SESSIONS_APART
+            known = self._followed.get((key, one[_SESSION] or one[_SUBSCRIBER]), ())
+            is_so = any(one is each for each in known)  # its own end has not been read meanwhile
+            if is_so and one[_START] < new[_START] < one[_END] and not is_same:
+                self._not_so.add(ended_row(self._source, *key, one)[:3])
+                one[_END] = new[_START]
+                self._end_followed(key, one)
+
+    def _keep(self, key: Key, held: Held | None) -> None:
+        self._held[key] = held
+        if held is not None:
+            self._note(key, held)
+
+    def _note(self, key: Key, held: Held) -> None:
+        if held[_SESSION]:
+            self._sessions.setdefault(held[_SESSION], set()).add(key)
+
+    def _take(self, sighting: Sighting) -> None:
+        place, network, first, last, start, end, seen, subscriber, session, said = sighting
+        new: Held = [network, last, start, end, seen, Ending.NONE, subscriber, session]
+        key = (place, first)
+        if said in (_WHOLE_KIND, _PERHAPS):
+            new[_ENDING] = Ending.TOLD if said == _WHOLE_KIND else Ending.DOUBT
+            new[_END] = _after(start, end)
+            self._end(key, new)
+            if said == _WHOLE_KIND:
+                self._end_by_whole(key, new)
+            else:
+                self._perhaps, self._back = (key, end, subscriber), end - start
+            return
+        held = self._held[key]
+        if said == _DECLINED:
+            if held is not None:
+                self._decline(key, held, start)
+            return
+        same = held is not None and held[_SUBSCRIBER] == subscriber and held[_SESSION] == session
+        whose = key, subscriber, session
+        if said == _HELD and (over := self._again.get((*whose, start))) is not None:
+            self._ends[whose] = start, over, 0
+        begun, ended, before = self._ends.get(whose, (0, 0, 0))
+        # Without a name it may be another time by then.
+        ended += 1 if session else -before if start != begun else 0
+        if said == _HELD and begun <= seen < ended:
+            return
+        if said == _HELD:
+            new[_ENDING] = Ending.NONE if end == FOREVER else Ending.EXPIRY
+            twice = self._perhaps == (key, start, subscriber)
+            if twice and seen <= start:
+                new[_ENDING] = Ending.SECOND
+            self._cut(key, new)
+            late_until = max(self.late_until, self._last_ends.get(key, 0))
+            if seen < late_until and not (same and held and held[_ENDING] != Ending.LATE):
+                new[_ENDING] = Ending.LATE
+            if held is None:
+                self._hold(key, new)
+            elif same and not self._is_another(held, new):
+                self._renew(key, held, new)
+            elif twice and self._is_order_in_doubt(held, start):
+                self._follow_in_doubt(key, held, new)
+            else:
+                self._follow(key, held, new)
+        elif said == _ENDED:
+            self._ended(key, held if same else None, new)
+        elif same and held is not None and seen >= held[_SEEN] and held[_ENDING] != Ending.RELEASED:
+            held[_ENDING] = Ending.RELEASED
+            self._hold(key, held)
+
+    def _end_by_whole(self, key: Key, whole: Held) -> None:
+        """End what is held by an interval that is known as a whole: it is this one, or was until then."""
+        held = self._held[key]
+        self._undo_followed(key, whole[_SESSION] or whole[_SUBSCRIBER], whole[_END], whole[_START])
+        if held is None or held[_START] >= whole[_END]:
+            return
+        if (held[_SUBSCRIBER], held[_SESSION]) == (whole[_SUBSCRIBER], whole[_SESSION]):
+            if held[_START] >= whole[_START]:
+                self._drop(key)
+        elif whole[_START] > held[_START]:
+            held[_END], held[_ENDING] = min(held[_END], whole[_START]), Ending.NEXT
+            self._end_followed(key, held)
+            self._drop(key)
+
+    def _renew(self, key: Key, held: Held, new: Held) -> None:
+        if held[_ENDING] == Ending.ORDER and new[_ENDING] == Ending.SECOND:
+            new[_ENDING] = Ending.ORDER
+        if new[_START] > held[_END]:
+            self._end(key, held)
+            self._hold(key, new)
+        elif new[_SEEN] >= held[_SEEN]:
+            if new[_START] < held[_START] and not new[_SESSION]:
+                held[_START] = new[_START]
+            for what in (_LAST, _END, _SEEN, _ENDING):
+                held[what] = new[what]
+            self._hold(key, held)
+        elif new[_END] < held[_START]:
+            self._end(key, new)
+        elif new[_START] < held[_START]:
+            if self._tells_once and not new[_SESSION]:
+                # The end of what began before, by the same name, need not be read yet, nor who had it then.
+                self._hold_late(key, held, new)
+                return
+            held[_START] = new[_START]
+            self._hold(key, held)
+
+    def _follow(self, key: Key, held: Held, new: Held) -> None:
+        """Apply another subscriber's sighting: the later one ends the earlier."""
+        # Of two that began in one second the one that is read behind the other began later, but for a gap.
+        is_before = new[_ENDING] == Ending.LATE and held[_ENDING] != Ending.LATE
+        earlier, later = (held, new) if new[_START] >= held[_START] + is_before else (new, held)
+        if earlier is new and new[_END] == FOREVER:
+            self._hold_late(key, held, new)
+            return
+        if earlier[_END] > later[_START]:
+            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE):
+                earlier[_ENDING] = Ending.NEXT
+            # Two of the same second are both told, since which of them came first is not known.
+            earlier[_END] = _after(earlier[_START], later[_START])
+        self._end_followed(key, earlier)
+        if later is new:
+            self._hold(key, new)
+
+    def _end_followed(self, key: Key, held: Held) -> None:
+        """End what another's is known to follow, until its own end is read."""
+        self._end(key, held)
+        self._note_followed(key, held)
+
+    def _note_followed(self, key: Key, held: Held) -> None:
+        there = self._followed.setdefault((key, held[_SESSION] or held[_SUBSCRIBER]), [])
+        there[:] = [*(one for one in there if one[_START] != held[_START]), held][-_MOST_FOLLOWED:]
+
+    def _undo_followed(self, key: Key, whose: str, end: int, start: int | None = None) -> Held | None:
+        """What another's has ended, and whose own end is earlier, as is read now: it is not to be written.
+
+        Args:
+            key: of it.
+            whose: its session, or else its subscriber.
+            end: its own.
+            start: its beginning, which two may be told apart by; None where its session says which it is: as
+                the end has it, it may be a second off.
+        """
+        there = self._followed.get((key, whose), [])
+        for held in there:
+            begun = held[_START]
+            since = begun if start is None else start
+            if since <= begun <= end and begun < _after(since, end) < held[_END]:
+                there.remove(held)
+                self._not_so.add(ended_row(self._source, *key, held)[:3])
+                if held[_ENDING] == Ending.TOLD:  # that end is another's, which began in the gap
+                    self._miss(key, held, self.gaps)
+                return held
+        return None
+
+    def _miss(self, key: Key, ended: Held, gaps: Sequence[Gap]) -> bool:
+        """Keep an end whose beginning may have been in a gap; False where there is none before it."""
+        since = min((gap.since for gap in gaps if gap.since < ended[_END]), default=None)
+        if since is not None:
+            missed = [*ended]
+            # Not as any row begins.
+            missed[_START], missed[_ENDING] = since - 1, Ending.MISSED
+            self._end(key, missed)
+        return since is not None
+
+    def _is_another(self, held: Held, new: Held) -> bool:
+        """Whether what is said of one with the same name is of another beginning, with a gap between both."""
+        held_since, since = int(held[_START]), int(new[_START])
+        if new[_SESSION] and abs(since - held_since) <= SESSIONS_APART:
+            return False
+        if since < held_since:
+            return int(new[_SEEN]) < self.late_until and (
+                bool(new[_SESSION]) or held_since >= self.late_until - LATE
+            )
+        # Without a name it is renewed by what is told, but for what is told behind a gap, or was told late.
+        if held[_ENDING] == Ending.LATE and not new[_SESSION] and since > held_since:
+            return True
+        if not new[_SESSION] and (since == held_since or new[_SEEN] < self.late_until):
+            return False
+        return any(held_since < gap.until and since >= gap.since - SECOND for gap in self.gaps)
+
+    def _may_have_ended(self, held: Held) -> bool:
+        """Whether what is held may have ended in a gap, for all that is known."""
+        return any(held[_START] < gap.until and held[_SEEN] < gap.until for gap in self.gaps)
+
+    def _hold_late(self, key: Key, held: Held, new: Held) -> None:
+        """Take in what begins before what is held, such as from the file of a reader that lags behind."""
+        new[_END], new[_ENDING] = _after(new[_START], held[_START]), Ending.LATE
+        late = self._late.get(key)
+        if late is not None:
+            if (late[_SUBSCRIBER], late[_SESSION]) == (new[_SUBSCRIBER], new[_SESSION]):
+                return
+            if new[_START] < late[_START]:
+                new[_END] = _after(new[_START], late[_START])
+                self._end(key, new)
+                return
+            self._end_late(key, late, new[_START], Ending.NEXT)
+        self._late[key] = new
+        self._note(key, new)
+
+    def _end_late(self, key: Key, late: Held, at: int, ending: Ending, doubt: int = 0) -> None:
+        """End what was said late, in place of what is written of it."""
+        del self._late[key]
+        if (row := self._written.pop(key, None)) is not None:
+            self.changes.undone.append(row[:3])
+        late[_END], late[_ENDING] = _after(late[_START], at), ending
+        self._end_within(key, late, doubt)
+
+    def _is_order_in_doubt(self, held: Held, second: int) -> bool:
+        """Whether what begins at the second reading of a time may have begun before what is held."""
+        later: int = second - held[_START]
+        return (0 if held[_ENDING] not in _UNSURE else -self._back) <= later < self._back
+
+    def _follow_in_doubt(self, key: Key, held: Held, new: Held) -> None:
+        """Another's, which may have begun before or after. The one that is heard of later came last; else it
+        is not known, and `who` looks for all of them.
+        """
+        both = max(held[_START], new[_START])
+        last, other = (held, new) if held[_SEEN] > max(both, new[_SEEN]) else (new, held)
+        other = [*other]
+        other[_END], other[_ENDING] = both + 1, Ending.ORDER
+        self._end(key, other)
+        if last[_SEEN] <= both:
+            last[_ENDING] = Ending.ORDER
+        self._hold(key, last)
+
+    def _ended(self, key: Key, held: Held | None, new: Held) -> None:
+        new[_ENDING] = Ending.TOLD
+        session = new[_SESSION]
+        whose, told = (key, new[_SUBSCRIBER], session), new[_END]
+        if self._ends.get(whose, (0, 0, 0))[1] == told:
+            return
+        doubt = max(new[_END] - new[_SEEN], 0)
+        if self._tells_once:
+            self._last_ends[key] = max(new[_SEEN], self._last_ends.get(key, 0))
+        late = self._late.get(key)
+        if (
+            late is not None
+            and whose[1:] == (late[_SUBSCRIBER], late[_SESSION])
+            and late[_START] <= new[_END] <= late[_END]
+        ):
+            if session:
+                self._end_session(session, told, doubt, new[_START])
+            else:
+                self._ends[whose] = late[_START], told, doubt
+                self._end_late(key, late, told, Ending.TOLD, doubt)
+            return
+        began = new[_START]
+        if held is None or told < held[_START]:
+            followed = self._undo_followed(key, session or new[_SUBSCRIBER], told, None if session else began)
+            if followed is not None:
+                new[_START] = followed[_START]
+        elif began > held[_START] and self._is_another(held, new):
+            held[_END], held[_ENDING] = began, Ending.NEXT
+            self._end(key, held)
+            self._drop(key)
+        else:
+            new[_START] = held[_START]
+            if session and began <= 0 and self._may_have_ended(held):
+                new[_ENDING] = Ending.NEXT
+            self._drop(key)
+            if self._tells_once and not session and told < held[_SEEN]:
+                # It began anew before its end was told.
+                between = [*held]
+                between[_START], between[_END], between[_ENDING] = told, held[_SEEN], Ending.LATE
+                self._end(key, between)
+                held[_START] = held[_SEEN]
+                self._hold(key, held)
+        # Whatever it is that the end names: the session has ended.
+        self._end_session(session, told, doubt, began)
+        if new[_START] <= 0:
+            self.changes.skipped += 1
+            if self._miss(key, new, self.gaps):
+                self._ends[whose] = told, told, doubt
+            return
+        new[_END] = _after(new[_START], new[_END])
+        self._end_within(key, new, doubt)
+        self._ends[whose] = new[_START], told, doubt
+
+    def _end_session(self, session: str, at: int, doubt: int = 0, began: int = 0) -> bool:
+        """End whatever a session has, or had until another's beginning; 0 for a beginning that is not
+        known. Whether there is any such."""
+        is_known = False
+        self._looked_up.discard(session)
+        for key in self._sessions.pop(session, ()):
+            held, late, is_late = self._held.get(key), self._late.get(key), False
+            if late is not None and late[_SESSION] == session and late[_START] <= at <= late[_END]:
+                self._ends[key, late[_SUBSCRIBER], session] = late[_START], at, doubt
+                self._end_late(key, late, at, Ending.TOLD, doubt)
+                is_known = is_late = True
+            if held is not None and held[_SESSION] == session and held[_START] > at:
+                self._note(key, held)  # another session by the same name, which goes on
+                held = None
+            if is_late:
+                continue  # what was another's before is of another session by the same name
+            if held is None or held[_SESSION] != session:
+                held = self._undo_followed(key, session, at)
+                if held is None:
+                    continue
+            else:
+                self._drop(key)
+                is_other = not began or began - held[_START] > SESSIONS_APART
+                if is_other and self._may_have_ended(held):
+                    held[_END], held[_ENDING] = _after(held[_START], began or at), Ending.NEXT
+                    self._end_followed(key, held)
+                    is_known = True
+                    continue
+            is_known = True
+            held[_END], held[_ENDING] = _after(held[_START], at), Ending.TOLD
+            self._end_within(key, held, doubt)
+            self._ends[key, held[_SUBSCRIBER], session] = held[_START], at, doubt
+        return is_known
+
+    def settle(self, since: int, until: int, *, is_last: bool) -> None:
+        """Bring together what began in a gap, as is read now, and what was read before of the time since.
+
+        Args:
+            since: in ms, when the gap began.
+            until: when it was over.
+            is_last: whether no other of the source is open.
+        """
+        self.begin()
+        # Others are of a log that was read after the next one.
+        late_held = self._store.held_late(self._source).items()
+        held = {key: one for key, one in late_held if one[_SEEN] >= since - LATE}
+        doubted = self._store.since(self._source, since, endings=(Ending.LATE, Ending.MISSED))
+        late = [*held.items()]
+        late += [
+            (k, one) for k, one in doubted if one[_ENDING] == Ending.LATE and since <= one[_START] < until
+        ]
+        missed = [(k, one) for k, one in doubted if one[_ENDING] == Ending.MISSED]
+        places = {key[0] for key, _ in late}
+        sessions = {one[_SESSION] for _, one in late} - {""}
+        others: dict[Key | str, list[Held]] = {}
+        for key, one in self._store.since(self._source, since, places=places, sessions=sessions):
+            if one[_ENDING] not in (Ending.LATE, Ending.MISSED):
+                others.setdefault(key, []).append(one)
+            if one[_ENDING] == Ending.TOLD and one[_SESSION]:
+                others.setdefault(one[_SESSION], []).append(one)
+        for key, one in self._store.held(self._source, places).items():
+            if key not in held:
+                others.setdefault(key, []).append(one)
+        ends: dict[tuple[Key, str] | str, list[tuple[Key, Held]]] = {}
+        for key, one in missed:
+            ends.setdefault(one[_SESSION] or (key, one[_SUBSCRIBER]), []).append((key, one))
+        used = []
+        begun: dict[Key, list[int]] = {}
+        for key, one in late:
+            begun.setdefault(key, []).append(one[_START])
+        for key, one in late:
+            start, session, there = one[_START], one[_SESSION], others.get(key, [])
+            same = [
+                each
+                for each in others.get(session, []) + there
+                if session and each[_SESSION] == session and abs(each[_START] - start) <= SESSIONS_APART
+            ]
+            starts = [*(each[_START] for each in there), *begun[key]]
+            following = min((each for each in starts if each > start), default=FOREVER)
+            # Without a name an end was taken for that of whoever had it before the gap.
+            ended = [
+                each
+                for each in there
+                if not session and each[_ENDING] == Ending.TOLD and each[_SUBSCRIBER] == one[_SUBSCRIBER]
+                if each[_START] < start < each[_END] <= following + SECOND
+            ]
+            end = min((each[_END] for each in same + ended), default=FOREVER)
+            mine = ends.get(session or (key, one[_SUBSCRIBER]), [])
+            for number, (_, each) in enumerate(mine):
+                if end == FOREVER and start <= each[_END] <= following + SECOND:
+                    end = each[_END]
+                    used.append(mine[number] if session else mine.pop(number))
+                    break
+            if one[_END] < FOREVER:
+                if min(end, following) == FOREVER:
+                    continue  # of what came then nothing is known any more
+                self._undo(key, one)
+            elif min(end, following) < FOREVER:
+                self._drop(key)
+            else:
+                one[_ENDING] = Ending.NONE
+                self._hold(key, one)
+                continue
+            if not any(each in there for each in same):
+                one = [*one]
+                one[_ENDING] = Ending.TOLD if end < FOREVER else Ending.NEXT
+                one[_END] = _after(start, end if end < FOREVER else following)
+                self._end(key, one)
+        for key, one in missed if is_last else used:
+            self._undo(key, one)
+
+    def _undo(self, key: Key, ended: Held) -> None:
+        self.changes.undone.append(ended_row(self._source, *key, ended)[:3])
+
+    def _decline(self, key: Key, held: Held, at: int) -> None:
+        """Put in doubt who has it, until its end: it is given back, and somebody uses it, perhaps them."""
+        at = max(at, held[_START])
+        if at >= held[_END]:
+            return
+        if at > held[_START]:
+            certain = [*held]
+            certain[_END], certain[_ENDING] = at, Ending.TOLD
+            self._end(key, certain)
+        held[_START], held[_ENDING] = at, Ending.DECLINED
+        if held[_END] == FOREVER:
+            self._hold(key, held)
+        else:
+            self._end(key, held)
+            self._drop(key)
+
+    def _end_within(self, key: Key, ended: Held, doubt: int) -> None:
+        """End an assignment at its end, or up to so many ms before."""
+        if doubt:
+            perhaps = [*ended]
+            perhaps[_START], perhaps[_ENDING] = max(ended[_START], ended[_END] - doubt), Ending.DOUBT
+            self._end(key, perhaps)
+            ended[_END] -= doubt
+        self._end(key, ended)
+
+    def _hold(self, key: Key, held: Held) -> None:
+        self._keep(key, held)
+        whose = key, held[_SUBSCRIBER], held[_SESSION]
+        if held[_START] <= self._ends.get(whose, (0, 0, 0))[1]:
+            self._ends.pop(whose, None)
+        self.changes.held[key] = held
+        self.changes.gone.discard(key)
+
+    def _drop(self, key: Key) -> None:
+        self._held[key] = None
+        self.changes.held.pop(key, None)
+        self.changes.gone.add(key)
+
+    def _end(self, key: Key, held: Held) -> None:
+        place: Place = key[0]
+        if held[_START] < held[_END] < FOREVER:
+            self.changes.ended.append(ended_row(self._source, place, key[1], held))
+
+
+def _after(start: int, end: int) -> int:
+    """An end behind a start: what is over within a second was there nevertheless."""
+    return max(end, start + 1)
