@@ -312,7 +312,7 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         readings += _up_to_escaped_mark(text, work)
     readings = tuple(dict.fromkeys(readings))
     ends = [] if target.isascii() else [*in_ways_of_blanks(target), *in_ways_of_blanks(target, _first_word)]
-    unbroken = [joined for text in texts for joined in _joined(text)]
+    unbroken = [joined for text in (*texts, *ends) for joined in _joined(text)]
     ends += unbroken
     respelled = _respelled(target, narrowed)
     if respelled or ends:
@@ -832,8 +832,10 @@ def _resolve_in_turn(
     # An escaped dot is a dot to everybody (RFC 3986 section 6.2.2.2), to uWSGI once dot segments are out, to
     # which a stray percent sign is an escape of two characters.
     first = _STRAY_PERCENT_AND_MORE.sub("~", start)
-    texts = {start, without_dots(first, merge=False, unescape=True)}
-    texts = {_ESCAPED_DOT.sub(".", text) for text in texts}
+    rest = without_dots(first, merge=False, unescape=True)
+    texts = {_ESCAPED_DOT.sub(".", text) for text in (start, rest)}
+    if rest != first:
+        texts.add(rest)  # of whose escaped dots some were so twice
     # To Mojolicious three dots are one, to others a name.
     texts |= {_THREE_DOTS(".", text) for text in texts}
     if _STEP_UP(unescaped):
