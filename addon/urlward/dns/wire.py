@@ -378,8 +378,8 @@ def weight(data: bytes, question: Question) -> int:
     total, at = 0, question.end
     try:
         for _ in range(records_in(data)):
-            total += _labels(data, at, known)[0] ** 2
-            at = _behind(data, at)
+            labels, at = _labels(data, at, known)
+            total += labels**2
             kind, _, _, length = _RECORD(data, at)
             at += 10
             if kind in _NAMES_IN:
