@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ IN_FORCE = "URLWARD_CONFIG"
 """In the environment of a process that a filter has started: the descriptor of memory with the text of the
 configuration that is in force, which its file may have no longer."""
 
-SERVICE = "/var/lib/urlward"
+SERVICE = Path("/var/lib/urlward")
 """The service's state folder, and root's (Filesystem Hierarchy Standard 3.0, section 5.8)."""
 
 OURS = "urlward:nft"

@@ -572,7 +572,7 @@ def test_with_the_machines_file_goes_the_services_state_folder(
     for path in (system, other):
         path.write_text("[records.days]\nblocks = 1\noperations = 1\n")
     monkeypatch.setattr("urlward.config.SYSTEM", system)
-    monkeypatch.setattr("urlward.config.SERVICE", str(service))
+    monkeypatch.setattr("urlward.config.SERVICE", service)
     monkeypatch.delenv("STATE_DIRECTORY", raising=False)
     assert configured(None)[1].state is None, "there is no service"
     service.mkdir()

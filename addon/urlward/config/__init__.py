@@ -142,8 +142,8 @@ def configured(path: Path | None) -> tuple[Path | None, Config]:
     found = path or (SYSTEM if SYSTEM.exists() else None)
     config = read_config(found) if found is not None else Config()
     is_services = found == SYSTEM and config.keeps_state and "STATE_DIRECTORY" not in os.environ
-    if is_services and not config.state and Path(SERVICE).is_dir():
-        config = config.model_copy(update={"state": SERVICE})
+    if is_services and not config.state and SERVICE.is_dir():
+        config = config.model_copy(update={"state": str(SERVICE)})
     return found, config
 
 

@@ -16,8 +16,8 @@ from urlward.config import SYSTEM, Config
 from urlward.config.tables import split_address
 from urlward.engine.errors import UrlwardError
 from urlward.lists.build import write_atomically
+from urlward.process import SERVICE as STATE
 from urlward.proxy.preflight import names_in
-from urlward.state.folder import SERVICE as STATE
 
 UNIT = Path("/etc/systemd/system/urlward.service")
 CLOSED = UNIT.with_name("urlward-closed.service")

@@ -26,9 +26,9 @@ from pathlib import Path
 from pwd import getpwuid
 from typing import Any, NamedTuple
 
-from urlward import process
 from urlward.engine.digest import KEY_SIZE, Key, format_key, parse_key
 from urlward.engine.errors import KeyFileError, UrlwardError
+from urlward.process import SERVICE
 from urlward.regular import read_regular, regular_fd
 from urlward.state.keys import read_key
 from urlward.state.watch import Signature
@@ -69,8 +69,6 @@ _DAMAGE = frozenset(
 )  # fmt: skip
 """What the system says of a file that another in its place would not have: not of a lack of memory,
 descriptors or room."""
-
-SERVICE = Path(process.SERVICE)
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
