@@ -834,6 +834,15 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
+        # MediaWiki, with a parameter behind the title
+        ("/wiki/A_title", "/wiki/A%20title?x"),
+        ("/wiki/A_title", "/wiki/%E2%80%8Ea%C2%A0_t%E2%80%8Eitle_?x"),
+        ("/wiki/A_title", "/wiki/:A__title?x"),
+        ("/wiki/A_title", "/wiki/A_title_%23x?x"),
+        ("/b/wiki/%C3%89t%C3%A9_a/b", "/b/wiki/E%CC%81te%CC%81%20a/b_?x"),
+        ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
+        ("/w/index.php?title=A_title", "/w/index.php?x=1&title=A+title"),
+        ("/w/index.php?title=A_title", "/w/index.php?titl%65=a%20title_&x=1"),
         # Symfony, Laravel, Slim, Yii, CodeIgniter, to which paths that are no files are led
         ("/noext", "/index.php/noext"),
         ("/a/noext", "/a/index.php//noext/?x=1"),
@@ -930,6 +939,22 @@ def test_another_page_of_a_like_name_passes() -> None:
         "api/v3/post?id=a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
+    page = matcher(*(f"http://p.test/{p}" for p in ("wiki/A_title", "wiki/Word", "i?title=A_title")))
+    for target in (
+        "wiki/word",
+        "wiki/Word%23x",
+        "wiki/A_Title",
+        "wiki/A-title",
+        "wiki/A_title/_",
+        "wiki/_",
+        "wiki/%FF",
+        "b/wiki/A%20title",
+        "wikis/A%20title",
+        "index.php?title=A+title",
+        "i?title=A+title",
+        "i?titles=A_title",
+    ):
+        assert page.check("p.test", f"/{target}?x=1") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
     for target in (
         "index.php",
