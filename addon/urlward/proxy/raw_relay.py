@@ -27,6 +27,7 @@ class RawRelay:
 
     idle: Final = False
     endless: Final = True
+    unanswered: Final = False
     unbounded: Final = False
     head: Final = None
 
