@@ -88,18 +88,21 @@ def _of_filter(args: argparse.Namespace, lacks: str = "") -> tuple[Config, Path]
 def _add(args: argparse.Namespace) -> int:
     from urlward.feeds.own import UnsureError, add_to_own
     from urlward.feeds.setup import protecting
-    from urlward.policy.own import draft
+    from urlward.policy.own import draft, same_own
 
     config, state = _of_filter(args, _NO_OWN)
     made = draft(
         typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
         note=args.note, expires=args.expires or "",
     )  # fmt: skip
+    added = same_own(state, local_key(state), made)
+    there = ", is there already" if added is not None else ""
     try:
-        added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
+        if added is None:
+            added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
     except UnsureError as e:
         raise UrlwardError(f"{e}; --sure adds it all the same") from e
-    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}")
+    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}{there}")
     # A filter that runs as somebody else may have another, and would see nothing of it.
     print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
