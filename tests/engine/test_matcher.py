@@ -868,8 +868,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
-        # Shopify, Cloudinary, Chevereto, vichan, TinyIB, Kusaba X, 4chan, Coppermine, NextGEN, Gelbooru, Mastodon,
-        # Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
+        # Shopify, Cloudinary, Chevereto, vichan, TinyIB, Kusaba X, 4chan, Coppermine, NextGEN, Gelbooru,
+        # Mastodon, Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
         ("/cdn/shop/files/a_b.jpg", "/cdn/shop/files/a_b_300x300.jpg?v=1683744744"),
         ("/cdn/shop/products/a.png", "/cdn/shop/products/a_x480_crop_center@2x.png"),
         ("/s/files/1/1405/0664/products/a.jpg", "/s/files/1/1405/0664/products/a_grande.progressive.jpg"),

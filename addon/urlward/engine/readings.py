@@ -138,8 +138,8 @@ _IN_A_SIZE = [
         ("/small/", "/original/", "", ""),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock has it below `app`), Shopify, Discourse, boards (vichan, TinyIB,
-Kusaba X), Chevereto and 4chan, Piwigo, Coppermine, NextGEN, Gelbooru and Mastodon keep in several sizes, where
+"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
+Kusaba), Chevereto and 4chan, Piwigo, Coppermine, NextGEN, Gelbooru and Mastodon keep in several sizes, where
 the picture itself is, and what its name has for a size."""
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
