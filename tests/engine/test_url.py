@@ -1232,7 +1232,8 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
 
 SERVICES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image", "/styles/a/public/")
 SIZES = ("/content/images/size/", "/cdn/shop/", "_1x1.jpg")
-SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", *SIZES)
+OLD = ("/albums/thumb_", "/thumbs/thumbs_a", "/samples/sample_", "/1234567890123s.")
+SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", "/small/", *SIZES, *OLD)
 API = ("/api/topic/", "/api/v3/post", "id=5", ".md", "/image/upload", "/w_1", "/v1/")
 WIKI = ("/wiki/", "/wiki/A", "/index.php", "?title=", "&title=A", "_", ":", "%20")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")

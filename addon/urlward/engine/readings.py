@@ -42,7 +42,8 @@ from urlward.engine.url import (
 _ONE_PAGE = re.compile(
     r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
     r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
-    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/|cdn/shop/|s/files/"
+    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/|cdn/shop/|s/files/|small/"
+    r"|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
     rf"|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th)\.)"
@@ -102,7 +103,8 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
 _may_be_a_picture = re.compile(
-    r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data|cdn/shop|s/files)/|\.(?:md|th)\."
+    r"image|/(?:(?:_ipx|styles|uploads|thumb|cache|optimized|_data|cdn/shop|s/files|small)/"
+    r"|(?:normal|sample|thumb|thumbnail|thumbs)_)|(?:\.(?:md|th)|[0-9]{13}s)\."
 ).search
 # Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
 # segment what is done.
@@ -119,20 +121,26 @@ _SHOPIFY = (
     r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
 )
 _IN_A_SIZE = [
-    (below, instead, re.compile(rf"(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
-    for below, instead, size in (
-        ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
-        ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
-        ("/cdn/shop/", "/cdn/shop/", _SHOPIFY),
-        ("/s/files/", "/s/files/", _SHOPIFY),
-        ("/optimized/", "/original/", "_[0-9]+_[0-9]+x[0-9]+"),
-        ("/thumb/", "/src/", "s?"),
-        ("/", "/", r"\.(?:md|th)"),
-        ("/_data/i/", "/", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
+    (below, instead, re.compile(rf"{before}(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
+    for below, instead, before, size in (
+        ("/wp-content/uploads/", "/wp-content/uploads/", "", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/app/uploads/", "/app/uploads/", "", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/cdn/shop/", "/cdn/shop/", "", _SHOPIFY),
+        ("/s/files/", "/s/files/", "", _SHOPIFY),
+        ("/optimized/", "/original/", "", "_[0-9]+_[0-9]+x[0-9]+"),
+        ("/thumb/", "/src/", "", "[cs]?"),
+        ("/", "/", "", r"(?:\.(?:md|th)|(?<=[0-9]{13})s)"),
+        ("/_data/i/", "/", "", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
+        ("/albums/", "/albums/", "(?:normal|thumb)_", ""),
+        ("/thumbs/", "/", "thumbs_", ""),
+        ("/thumbnails/", "/images/", "thumbnail_", ""),
+        ("/samples/", "/images/", "sample_", ""),
+        ("/small/", "/original/", "", ""),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock has it below `app`), Shopify, Discourse, vichan, Chevereto and
-Piwigo keep in several sizes, where the picture itself is, and what its name has for a size."""
+"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
+Kusaba), Chevereto and 4chan, Piwigo, Coppermine, NextGEN, Gelbooru and Mastodon keep in several sizes, where
+the picture itself is, and what its name has for a size."""
 _may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
