@@ -282,7 +282,7 @@ class Urlward:
             if config.fleet is not None and self.fleet is None:
                 self._share(config.fleet, config)
         except (UrlwardError, ValueError) as e:
-            raise exceptions.OptionsError(f"urlward: {e}") from e
+            raise exceptions.OptionsError(f"urlward: {e}") from None  # mitmproxy prints all that led to it
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
         if of_lists:
