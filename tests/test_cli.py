@@ -95,6 +95,11 @@ class TestCompile:
         assert done.out.endswith(f"new key {made.header.key_id.hex()} in {key}\n")
         assert urlward("check", "--list", output, "b.example").code == 1
 
+    def test_entries_that_have_expired_are_told(self, urlward: Urlward, source: Path, output: Path) -> None:
+        source.write_text("a.example expires=2020-01-31\nb.example expires=2149-01-31\nc.example\n")
+        done = urlward("compile", source, "-o", output)
+        assert done.out.startswith(f"{output}: 3 entries (1 expired), 0 equal ones left out, ")
+
     def test_a_second_time_the_key_stays(self, urlward: Urlward, source: Path, output: Path) -> None:
         urlward("compile", source, "-o", output)
         key = output.with_name("list.ward.key").read_bytes()

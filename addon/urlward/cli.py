@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from urlward import samples
 from urlward.commands.admin import add_admin_commands
@@ -45,7 +45,7 @@ from urlward.engine.errors import UrlwardError, fault_report
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_rules
 from urlward.lines import plain, say
 from urlward.lists.source import ErrorBudget, read_budget
-from urlward.options import FLAGS, LIST, OF_ADDON
+from urlward.options import FLAGS, LIST, OF_ADDON, for_addon
 from urlward.plan import FIRST, Plan
 from urlward.process import keep_private, open_standard_streams
 from urlward.regular import given_fd
@@ -242,7 +242,7 @@ def _run_settings(args: argparse.Namespace) -> "tuple[Settings, int]":
             raise UrlwardError("admin: there is nothing to show without [records] in a --config file")
         _address(args.admin, "admin")
     of_addon = {
-        each.option: _for_addon(taken[each.name]) for each in OF_ADDON if each.flag and each is not LIST
+        each.option: for_addon(taken[each.name]) for each in OF_ADDON if each.flag and each is not LIST
     }
     options = {name: value for name, value in of_addon.items() if value not in ("", [])}
     if steer and config.gateway.steered == "intercept":
@@ -445,13 +445,6 @@ def _address(text: str | None, name: str = "listen") -> tuple[str, int]:
     if text is None:
         return DEFAULT_HOST, DEFAULT_PORT
     return named_address(name, text, lowest=0, any_host=True)
-
-
-def _for_addon(value: Any) -> Any:
-    """A value as the addon's option has it."""
-    if value is None:
-        return ""
-    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def _option_text(value: str | int | bool) -> str:

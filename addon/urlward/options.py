@@ -152,3 +152,10 @@ OPTIONS = (
 
 FLAGS = {each.name: each for each in OPTIONS if each.flag}
 OF_ADDON = [each for each in OPTIONS if each.addon]
+
+
+def for_addon(value: Any) -> Any:
+    """A value as the addon's option has it."""
+    if value is None:
+        return ""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

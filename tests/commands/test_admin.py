@@ -49,6 +49,11 @@ def test_a_token_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert said.out == ""
     assert "0123456789abcdef0123" not in said.err
     assert People(tmp_path).by_token("0123456789abcdef0123", time.time()) is not None
+    (added,) = read_people(tmp_path)
+    assert run(tmp_path, "add", "prometheus", "--role", "viewer", "--token", file) == 0, "as it is there"
+    assert read_people(tmp_path) == [added]
+    with pytest.raises(UrlwardError, match="is there already"):
+        run(tmp_path, "add", "prometheus", "--role", "operator", "--token", file)
 
 
 def test_who_came_by_the_file_goes_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

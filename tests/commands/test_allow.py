@@ -65,6 +65,20 @@ def test_a_filter_with_a_state_folder_heeds_it(
     assert run(*ALLOW, "--config", str(config)) == 0
 
 
+@pytest.mark.parametrize(
+    ("entry", "told"), [("listed.example", True), (URL, False), (f"{SENTINEL}.test", False)]
+)
+def test_an_allow_of_what_no_list_blocks(
+    tmp_path: Path, entry: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{entry}\n")
+    (tmp_path / "urlward.toml").write_text('list = ["list.txt"]\nstate = "state"\n')
+    assert run(*ALLOW, "--config", str(tmp_path / "urlward.toml")) == 0
+    err = capsys.readouterr().err
+    assert ("urlward: no list of the configuration blocks that page\n" in err) is told
+    assert SENTINEL not in err
+
+
 def test_none_is_made_where_no_filter_would_heed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path / "service"))
     monkeypatch.setattr("urlward.config.SYSTEM", tmp_path / "none.toml")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -28,7 +29,8 @@ from urlward.records.event import FIELDS, as_json, time_text
 from urlward.records.privacy import Privacy
 from urlward.records.sql import insert_new
 from urlward.records.store import EventQuery, ReplacedError, StoreError
-from urlward.state.folder import local_key
+from urlward.state.audit import read_audit
+from urlward.state.folder import StateError, local_key
 
 CONFIG = 'state = "."\n[records.days]\nblocks = 1\noperations = 1\n'
 
@@ -179,6 +181,32 @@ def test_exports_have_everything(
     assert first["list"] == 'a"b,\né'
     assert first["entry"] == "'-A1:B2"
     assert (first["client_port"], first["destination_port"]) == ("119", "")
+
+
+def test_who_reads_events_of_clients_is_in_the_audit_log(
+    config: str,
+    database: Database,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database.write([an_event(n) for n in range(3)])
+    database.write([an_event(3, kind="alarm", client="")])
+    run("--config", config, "--kind", "alarm")
+    run("--config", config, "--list", "none")
+    assert not [*read_audit(tmp_path)]
+    client = an_event(1).client
+    run("--config", config, "--csv", "--since", "2026-11-18")
+    run("--config", config, "--client", client, "--kind", "block")
+    first, second = [line for line in read_audit(tmp_path) if line]
+    assert (first["action"], first["form"], first["since"]) == ("events-read", "csv", "2026-11-18T00:00:00Z")
+    assert (second["form"], second["kinds"], second["of_one_client"]) == ("text", ["block"], True)
+    assert client not in (tmp_path / "audit.jsonl").read_text()
+    assert client in capsys.readouterr().out
+    monkeypatch.setattr("urlward.records.reading.append", Mock(side_effect=StateError("No space left")))
+    with pytest.raises(StateError):
+        run("--config", config, "--kind", "block")
+    assert not capsys.readouterr().out
 
 
 def test_following(database: Database) -> None:

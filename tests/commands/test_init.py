@@ -62,6 +62,7 @@ def test_it_ends_with_where_the_dashboard_is_and_what_is_blocked(
     assert f"http://{config.admin.listen}/" in said
     assert str(tmp_path / "one/state/admin.token") in said
     assert "sample" in said
+    assert "urlward help install   # as a service, which reads /etc/urlward/urlward.toml" in said
     assert run(tmp_path / "two", "--for", "office", "--no-test", "--days", 0, "--list", source) == 0
     said = capsys.readouterr().out
     assert "dashboard is at" not in said

@@ -31,6 +31,10 @@ def test_added_listed_revealed_and_removed(
         "case 7",
     )
     assert err == f"urlward: in {tmp_path}/state, for filters with that state folder\n"
+    assert own("add", "listed.example", "--category", "games", "--note", "case 7") == 0
+    assert capsys.readouterr().out == f"{row['id']}: blocks a domain, is there already\n"
+    with pytest.raises(UrlwardError, match=f"it is there already: {row['id']}"):
+        own("add", "listed.example", "--category", "news", "--note", "case 7")
     assert own("list") == 0
     out = capsys.readouterr().out
     assert out.startswith(f"{row['id']}  blocks a domain (games)  ")

@@ -13,6 +13,8 @@ from dashboard.test_app import Browser
 from urlward.dashboard.app import ROUTES
 from urlward.dashboard.handler import NAVIGATION
 from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
+from urlward.state.audit import read_audit
+from urlward.state.folder import StateError
 
 PATHS = {
     "/feeds/(refresh|accept)": "/feeds/refresh",
@@ -189,6 +191,40 @@ def test_a_viewer_sees_no_client_and_no_destination(site: Site, viewer: Browser,
     found = json.loads(viewer.get("/api/events?limit=1").data)["events"][0]
     assert not hidden & found.keys()
     assert hidden <= json.loads(operator.get("/api/events?limit=1").data)["events"][0].keys()
+
+
+def test_who_reads_events_of_clients_is_in_the_audit_log_once_an_hour(
+    site: Site, viewer: Browser, operator: Browser
+):
+    query = "?kind=cut&since=2026-11-25&reference="
+    forms = {"/events": "page", "/events.csv": "csv", "/events.jsonl": "jsonl", "/api/events": "api"}
+    for path in [*forms, *forms]:
+        for browser in (viewer, operator):
+            assert browser.get(f"{path}{query}{event(44)['reference']}").status == 200
+        assert operator.get(f"{path}{query}ZZZZ-ZZZZ-ZZZZ").status == 200  # which shows nobody
+    told = [
+        line
+        for line in read_audit(site.state)
+        if line and line["action"] == "events-read" and line.get("reference") == event(44)["reference"]
+    ]
+    assert [(line["form"], line["who"]) for line in told] == [
+        (form, "Ann (dashboard)") for form in forms.values()
+    ]
+    assert {(line["since"], *line["kinds"]) for line in told} == {("2026-11-25T00:00:00Z", "cut")}
+    assert not re.search(rb"192\.0\.2\.", (site.state / "audit.jsonl").read_bytes())
+
+
+def test_no_client_is_shown_where_that_cannot_be_told(
+    site: Site, operator: Browser, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object, **__: object) -> None:
+        raise StateError("No space left on device")
+
+    monkeypatch.setattr("urlward.records.reading.append", full)
+    for path in ("/events", "/events.csv", "/events.jsonl", "/api/events"):
+        answer = operator.get(f"{path}?reference={event(47)['reference']}")
+        assert str(event(47)["client"]) not in answer.data.decode()
+        assert "No space left on device" in answer.data.decode()
 
 
 def test_a_viewer_sees_no_machine_of_a_rollout(viewer: Browser, operator: Browser):

@@ -834,6 +834,15 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
+        # MediaWiki, with a parameter behind the title
+        ("/wiki/A_title", "/wiki/A%20title?x"),
+        ("/wiki/A_title", "/wiki/%E2%80%8Ea%C2%A0_t%E2%80%8Eitle_?x"),
+        ("/wiki/A_title", "/wiki/:A__title?x"),
+        ("/wiki/A_title", "/wiki/A_title_%23x?x"),
+        ("/b/wiki/%C3%89t%C3%A9_a/b", "/b/wiki/E%CC%81te%CC%81%20a/b_?x"),
+        ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
+        ("/w/index.php?title=A_title", "/w/index.php?x=1&title=A+title"),
+        ("/w/index.php?title=A_title", "/w/index.php?titl%65=a%20title_&x=1"),
         # Symfony, Laravel, Slim, Yii, CodeIgniter, to which paths that are no files are led
         ("/noext", "/index.php/noext"),
         ("/a/noext", "/a/index.php//noext/?x=1"),
@@ -859,8 +868,8 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg?itok=x"),
         ("/s/files/i/a.jpg", "/s/files/styles/large/public/i/a.jpg.webp"),
         ("/i/a.jpg", "/cdn-cgi/image/width=80/https://p.test//i/./a.jpg"),
-        # Shopify, Cloudinary, Chevereto, vichan, TinyIB, Ghost, Magento, WordPress, MediaWiki, Discourse,
-        # Piwigo
+        # Shopify, Cloudinary, Chevereto, vichan, TinyIB, Kusaba X, 4chan, Coppermine, NextGEN, Gelbooru,
+        # Mastodon, Ghost, Magento, WordPress, MediaWiki, Discourse, Piwigo
         ("/cdn/shop/files/a_b.jpg", "/cdn/shop/files/a_b_300x300.jpg?v=1683744744"),
         ("/cdn/shop/products/a.png", "/cdn/shop/products/a_x480_crop_center@2x.png"),
         ("/s/files/1/1405/0664/products/a.jpg", "/s/files/1/1405/0664/products/a_grande.progressive.jpg"),
@@ -869,6 +878,17 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/a.jpeg", "/a.th.jpeg"),
         ("/b/src/1700000000123.jpg", "/b/thumb/1700000000123.jpg"),
         ("/b/src/17000-1.png", "/b/thumb/17000-1s.png"),
+        ("/b/src/17000-1.png", "/b/thumb/17000-1c.png"),
+        ("/b/1700000000123.jpg", "/b/1700000000123s.jpg"),
+        ("/g/albums/userpics/1/a.jpg", "/g/albums/userpics/1/normal_a.jpg"),
+        ("/g/albums/a_b.jpg", "/g/albums/thumb_a_b.jpg"),
+        ("/wp-content/gallery/x/a.jpg", "/wp-content/gallery/x/thumbs/thumbs_a.jpg"),
+        ("/images/1/0f.jpg", "/thumbnails/1/thumbnail_0f.jpg"),
+        ("/images/1/0f.jpg", "//samples/1/sample_0f.jpg?5"),
+        (
+            "/system/media_attachments/files/1/original/0f.png",
+            "/system/media_attachments/files/1/small/0f.png",
+        ),
         ("/b/content/images/2024/a.jpg", "/b/content/images/size/w600/2024/a.jpg"),
         ("/content/images/a.png", "/content/images/size/w600h400/format/webp/a.png"),
         ("/media/catalog/product/a/b/ab.jpg", f"/media/catalog/product/cache/{'0f' * 16}/a/b/ab.jpg"),
@@ -930,6 +950,22 @@ def test_another_page_of_a_like_name_passes() -> None:
         "api/v3/post?id=a",
     ):
         assert page.check("p.test", f"/{target}") == PASS
+    page = matcher(*(f"http://p.test/{p}" for p in ("wiki/A_title", "wiki/Word", "i?title=A_title")))
+    for target in (
+        "wiki/word",
+        "wiki/Word%23x",
+        "wiki/A_Title",
+        "wiki/A-title",
+        "wiki/A_title/_",
+        "wiki/_",
+        "wiki/%FF",
+        "b/wiki/A%20title",
+        "wikis/A%20title",
+        "index.php?title=A+title",
+        "i?title=A+title",
+        "i?titles=A_title",
+    ):
+        assert page.check("p.test", f"/{target}?x=1") == PASS
     picture = matcher("http://p.test/a.jpg", "http://p.test/")
     for target in (
         "index.php",
@@ -961,6 +997,11 @@ def test_another_page_of_a_like_name_passes() -> None:
         "size/w600/a.jpg",
         "thumb/300px-a.jpg",
         "thumb/a.jpg/px",
+        "thumb_a.jpg",
+        "thumbs/a.jpg",
+        "samples/sample_a.jpg",
+        "small/a.jpg",
+        "as.jpg",
         "cache/0f/a.jpg",
     ):
         assert picture.check("p.test", f"/{target}") == PASS

@@ -1232,14 +1232,20 @@ def test_bytes_that_are_not_utf_8_are_letters_of_windows(data: bytes, escaped: b
 
 SERVICES = ("/_ipx/", "/cdn-cgi/image/", "/_image", "/_next/image", "/styles/a/public/")
 SIZES = ("/content/images/size/", "/cdn/shop/", "_1x1.jpg")
-SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", *SIZES)
+OLD = ("/albums/thumb_", "/thumbs/thumbs_a", "/samples/sample_", "/1234567890123s.")
+SIZED = ("/app/uploads/", "/_data/i/", "/optimized/", "/thumb/", "/1px-", "-1x1.jpg", "/small/", *SIZES, *OLD)
 API = ("/api/topic/", "/api/v3/post", "id=5", ".md", "/image/upload", "/w_1", "/v1/")
+WIKI = ("/wiki/", "/wiki/A", "/index.php", "?title=", "&title=A", "_", ":", "%20")
 DATA = ("/_next/data/", "/page-data/", "page-data", "__data", "/_payload", "q-data", "/index", "?_rsc=")
 SPELT = ("//", "..", ".php", ".PHP", ".html", ".json", ".js", ".data", ".txt", "/(", "url=/a", *DATA)
 
 
 @examples(300)
-@given(st.lists(st.sampled_from([*"ab/.;?(&=+%[", *SPELT, *SERVICES, *SIZED, *API]), max_size=9).map("".join))
+@given(
+    st.lists(st.sampled_from([*"ab/.;?(&=+%[", *SPELT, *SERVICES, *SIZED, *API, *WIKI]), max_size=9).map(
+        "".join
+    )
+)
 @example("a.b/c.html")
 @example("a.php5/")
 def test_what_is_plain_is_read_as_if_it_were_looked_at_in_every_way(text: str) -> None:

@@ -106,6 +106,7 @@ def test_export_takes_the_place_of_a_certificate_alone(made: Authority, tmp_path
     server = authority(tmp_path / "another", make=True, key_size=1024, operator="Somebody else")
     others = {
         "server.pem": server.encoded("pem"),
+        "bundle.pem": made.encoded("pem") + server.encoded("pem"),
         "list.key": b"0" * 64,
         "urlward.toml": b"[gateway]\n",
         "both.pem": (made.folder / "mitmproxy-ca.pem").read_bytes(),

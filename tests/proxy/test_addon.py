@@ -563,6 +563,35 @@ def test_the_script_has_one_addon() -> None:
     assert isinstance(addon, Urlward)
 
 
+async def test_the_script_takes_what_no_option_says_from_the_configuration(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial that blocks, or a list that anybody has signed, would be no trial and no trust."""
+    from urlward.script import Script
+
+    (tmp_path / "list.txt").write_text(LIST)
+    first, second = tmp_path / "urlward.toml", tmp_path / "second.toml"
+    first.write_text('list = ["list.txt"]\nmonitor = true\nstatus = 403\nintercept = "none"\n')
+    second.write_text('list = ["list.txt"]\nstatus = 403\n')
+    script = Script()
+    with taddons.context(Proxyserver(), NextLayer(), script) as tctx:
+        options = tctx.options
+        options.set("urlward_intercpt=none", defer=True)
+        tctx.configure(script, urlward_config=str(first), urlward_intercept="all")
+        assert script.keeper is not None
+        assert script.keeper.matcher.check_host("blocked.example").blocked
+        assert (options.urlward_monitor, options.urlward_status) == (True, 403)
+        assert options.urlward_intercept == "all", "an option goes before"
+        script.running()
+        options.update(urlward_config=str(second))
+        assert (options.urlward_monitor, options.urlward_status) == (False, 403)
+        with pytest.raises(exceptions.OptionsError, match="No such file"):
+            options.update(urlward_config=str(tmp_path / "none.toml"))
+        script.done()
+        await script.close()
+    assert "urlward_intercpt: no such option" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "learns"),
     [

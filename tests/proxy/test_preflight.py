@@ -316,6 +316,7 @@ def test_a_transparent_filter_is_reached_by_its_rules(refused: Refused) -> None:
         ("urlward_list=x", "list"),
         ("urlward_on_error=pass", "on_error"),
         ("urlward_monitor", "monitor"),
+        ("workers=3", "workers"),
     ],
 )
 def test_options_that_flags_set(refused: Refused, option: str, key: str) -> None:

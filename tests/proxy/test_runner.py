@@ -26,6 +26,7 @@ from urlward.proxy.runner import (
     in_one_line,
 )
 from urlward.proxy.settings import RunError, Settings
+from urlward.proxy.tls import Origins
 
 pytestmark = pytest.mark.usefixtures("compiles_here")
 
@@ -61,6 +62,10 @@ async def test_defaults_are_safe(tmp_path: Path) -> None:
     assert options.keep_host_header is True
     assert options.block_global is False
     assert options.store_streamed_bodies is False
+    session = Origins(options).begin(("origin.example", 443, ""), b"origin.example").session
+    exchanges = {cipher["kea"] for cipher in session.context.get_ciphers()}
+    assert "kx-ecdhe" in exchanges
+    assert "kx-dhe" not in exchanges, "in a group of the origin's choice"
 
 
 async def test_an_option_of_mitmproxys_own(tmp_path: Path) -> None:

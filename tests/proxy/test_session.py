@@ -19,7 +19,7 @@ from urlward.proxy import connection, forward, front, upstream
 from urlward.proxy.connection import BEHIND, LOW, Connection, is_local
 from urlward.proxy.poller import READ, Poller
 from urlward.proxy.relay import HttpRelay
-from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, Session
+from urlward.proxy.session import CONNECT_WITHIN, ENDED_FOR, GONE_AFTER, Session
 from urlward.proxy.upstream import KEPT_FOR, Lookup
 
 
@@ -731,19 +731,32 @@ async def test_what_an_origin_does_not_take_has_its_time(rig: Rig) -> None:
     assert not server.open
 
 
-@pytest.mark.parametrize("ends", [True, False])
-async def test_a_client_that_ends_has_less_time_for_its_answer(rig: Rig, ends: bool) -> None:
-    await rig.start(stalled)
-    _, writer = await rig.connect()
+@pytest.mark.parametrize(
+    ("ends", "begun", "patience"), [(True, True, ENDED_FOR), (True, False, GONE_AFTER), (False, False, 0)]
+)
+async def test_a_client_that_ends_has_less_time_for_its_answer(
+    rig: Rig, ends: bool, begun: bool, patience: float
+) -> None:
+    """Where nothing of it has come, most such clients have gone; an origin that hangs had a connection kept
+    for a minute for each."""
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf" if begun else b"")
+        await reader.read()
+
+    await rig.start(hang)
+    reader, writer = await rig.connect()
     writer.write(GET % b"x")
     await until(lambda: rig.session._server is not None)
     session = rig.session
+    if begun:
+        await reader.readuntil(b"half")
     if ends:
         writer.write_eof()
         await until(lambda: not session._over and session._client.at_end)
     now = time.monotonic()
     assert rig.addon.tcp_timeout > ENDED_FOR + 5
-    for seconds in (0, ENDED_FOR - 5, ENDED_FOR + 5):
+    for seconds in (0, patience - 5, patience + 5):
         assert not session._over
         session.touch(now + seconds)
     await asyncio.sleep(0)

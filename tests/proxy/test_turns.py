@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 from mitmproxy.connection import Client, Server
+from mitmproxy.http import Headers, Response
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.test import taddons
 from mitmproxy.test.tflow import tflow
+from mitmproxy.test.tutils import treq, tresp
 
 from conftest import until
 from urlward.proxy import mitm
@@ -134,6 +137,46 @@ async def test_much_is_read_again_behind_much_that_took_not_long(monkeypatch: py
             turns.read(one, size)
             needed[-1] += size
     assert needed == [1 << 18, 1 << 19, 1 << 20]
+
+
+@pytest.mark.parametrize(
+    ("response", "method", "read"),
+    [
+        (tresp(headers=Headers(content_length="1000000")), "GET", 1 << 16),
+        (tresp(headers=Headers()), "GET", 1 << 16),  # until the connection ends
+        (tresp(headers=Headers(content_length="150000")), "GET", 1 << 15),
+        (tresp(headers=Headers(content_length="1000000")), "HEAD", 1 << 15),
+        (tresp(headers=Headers(transfer_encoding="chunked")), "GET", 1 << 15),
+        (tresp(headers=Headers(), http_version=b"HTTP/2.0"), "GET", 1 << 15),
+    ],
+)
+async def test_much_is_read_of_what_is_only_passed_on(
+    response: Response, method: str, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A download took a quarter more of the processor than by mitmproxy itself. What is behind a body may be
+    anything."""
+    addon, one = Urlward(), client("192.0.2.1")
+    flow = tflow(client_conn=one, req=treq(method=method.encode(), headers=Headers()))
+    server = Server(address=("192.0.2.9", 3128))  # of the next proxy, which is not the flow's own
+    handler = handler_of(one, one, server)
+    monkeypatch.setattr(addon, "handler", lambda _: handler)
+    monkeypatch.setattr(addon, "guard", SimpleNamespace())
+    flow.metadata["urlward"] = "passed"
+    await addon.client_connected(one)
+    addon.server_connected(ServerConnectionHookData(server, one))
+    with taddons.context(addon):
+        addon.requestheaders(flow)
+        flow.response = response
+        addon.responseheaders(flow)
+    own, origins = (io.reader for io in handler.transports.values())
+    own._reader.feed_data(b"x" * 100_000)
+    origins._reader.feed_data(b"x" * 1_100_000)
+    assert len(await own.read(65_535)) == 1 << 15
+    taken = last = len(await origins.read(65_535))
+    assert last == read
+    while taken < 1_000_000:
+        taken += (last := len(await origins.read(65_535)))
+    assert last == (read if response.headers.fields == () else 1 << 15)
 
 
 async def test_a_network_rests_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:

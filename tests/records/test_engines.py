@@ -1,14 +1,16 @@
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
 from conftest import wait_for
-from records.support import an_event, made_in, without_server
+from records.support import an_event, made_in, own_messages, without_server
 from urlward.config.records import StoreTable
 from urlward.records.database import open_database
 from urlward.records.sql import (
@@ -47,6 +49,35 @@ def test_sqlite_is_set_up_for_records(tmp_path: Path) -> None:
         "busy_timeout": 10_000,
     }
     assert (tmp_path / "new" / "a.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_whose_lock_is_waited_for_is_said(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("urlward.records.sql.WAITS", 0.05)
+    engine, other = (open_server(postgresql_url, "its URL") for _ in range(2))
+    with other.begin() as holder:
+        holder.execute(text("CREATE TABLE locked (id INTEGER)"))
+    asked = ThreadPoolExecutor(1)
+
+    def ask() -> int:
+        with engine.connect() as connection:
+            return int(connection.execute(text("SELECT count(*) FROM locked")).scalar_one())
+
+    with other.connect() as holder:
+        process = holder.execute(text("SELECT pg_backend_pid()")).scalar_one()
+        holder.execute(text("SET application_name = 'backup'"))
+        holder.execute(text("LOCK TABLE locked"))
+        counting = asked.submit(ask)
+        wait_for(
+            lambda: f" waits for a lock of process {process} urlward backup idle in" in caplog.text, "that"
+        )
+        assert not counting.done()
+    assert counting.result() == 0
+    wait_for(lambda: all(one.name != "waiting" for one in threading.enumerate()), "ends")
+    assert len(own_messages(caplog)) == 1
+    engine.dispose()
+    other.dispose()
 
 
 @pytest.mark.parametrize("part", ["events", "assignments"])

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +89,21 @@ def _of_filter(args: argparse.Namespace, lacks: str = "") -> tuple[Config, Path]
 def _add(args: argparse.Namespace) -> int:
     from urlward.feeds.own import UnsureError, add_to_own
     from urlward.feeds.setup import protecting
-    from urlward.policy.own import draft
+    from urlward.policy.own import draft, same_own
 
     config, state = _of_filter(args, _NO_OWN)
     made = draft(
         typed_url(args.text), args.meant or "entry", allow=args.allow, category=args.category,
         note=args.note, expires=args.expires or "",
     )  # fmt: skip
+    added = same_own(state, local_key(state), made)
+    there = ", is there already" if added is not None else ""
     try:
-        added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
+        if added is None:
+            added = add_to_own(config, state, made, caller(), sure=args.sure, protects=protecting(config))
     except UnsureError as e:
         raise UrlwardError(f"{e}; --sure adds it all the same") from e
-    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}")
+    print(json.dumps(own_row(added)) if args.json else f"{added.id}: {_does(added)}{there}")
     # A filter that runs as somebody else may have another, and would see nothing of it.
     print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
@@ -160,7 +164,7 @@ def add_allow_commands(command: Command) -> None:
 def _allow(args: argparse.Namespace) -> int:
     _check_arguments(args)
     now = time.time()
-    _, state = _of_filter(args, "" if args.list or args.end is not None else "heeds no allow")
+    config, state = _of_filter(args, "" if args.list or args.end is not None else "heeds no allow")
     if args.list:
         expire_allows(found_folder(state), now)
         for allow in current_allows(state, now):
@@ -169,14 +173,31 @@ def _allow(args: argparse.Namespace) -> int:
         ended = end_allow(state, args.end, args.why, caller(), now=now)
         print(json.dumps(allow_row(ended)) if args.json else f"{ended.id}: ended")
     else:
+        url = typed_url(args.url)
+        # Of a host what is below it may be listed. And before this allow is among the lists.
+        listed = args.host or "://" not in url or _is_listed(config, state, url, now)
         made = add_allow(
-            state, local_key(state), typed_url(args.url), duration(args.duration), args.why, caller(),
+            state, local_key(state), url, duration(args.duration), args.why, caller(),
             whole_host=args.host, now=now,
         )  # fmt: skip
         _show(made, now, as_json=args.json)
+        if not listed:
+            print("urlward: no list of the configuration blocks that page", file=sys.stderr)
         # A filter that runs as somebody else may have another, and would see nothing of it.
         print(f"urlward: in {state}, for filters with that state folder", file=sys.stderr)
     return DONE
+
+
+def _is_listed(config: Config, state: Path, url: str, now: float) -> bool:
+    """Whether a list of the configuration has a page; True where that cannot be told."""
+    from urlward.library import Filter
+
+    if not (config.list or config.feed):
+        return True  # those of the command line, which are not known
+    with suppress(UrlwardError):
+        loaded = Filter.load(config=config.model_copy(update={"state": str(state)}), follow=False)
+        return loaded.keeper.matcher.check_url(url, now).action != "pass"
+    return True
 
 
 def _check_arguments(args: argparse.Namespace) -> None:

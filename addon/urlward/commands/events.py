@@ -9,15 +9,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments, recorded
+from urlward.commands.arguments import DONE, WRONG, Command, add_state_arguments, caller, recorded
 from urlward.config import SYSTEM
 from urlward.config.tables import join_address
 from urlward.engine.dates import parse_time
 from urlward.engine.errors import UrlwardError
 from urlward.records.event import FIELDS, KINDS, Event, as_json, csv_cells, parse_reference, time_text
 from urlward.records.privacy import digests_of, kept_client
+from urlward.records.reading import Readings
 from urlward.records.store import EventQuery
 from urlward.records.stores import searchable
 from urlward.state.folder import kept_key
@@ -79,8 +81,8 @@ def add_events_commands(command: Command) -> None:
 
 def _events(args: argparse.Namespace) -> int:
     now = time.time()
-    database, query = _asked(args, _query(args, now), round(now * 1000))
-    write = _writer(args, sys.stdout)
+    state, database, query = _asked(args, _query(args, now), round(now * 1000))
+    write = _told_first(_writer(args, sys.stdout), lambda: Readings(state).tell(caller(), query, _form(args)))
     try:
         if args.follow:
             _follow(database, query, args.limit, write)
@@ -176,8 +178,8 @@ def read_time(name: str, text: str | None, now: float, *, whole_day: bool = Fals
         raise UrlwardError(f"{name}: {text!r}: {e}, nor a length of time such as 2h") from None
 
 
-def _asked(args: argparse.Namespace, query: EventQuery, now: int) -> "tuple[Database, EventQuery]":
-    """The database, and the query as its events may have the client: by its digests, too.
+def _asked(args: argparse.Namespace, query: EventQuery, now: int) -> "tuple[Path, Database, EventQuery]":
+    """The state folder, the database, and the query as its events may have the client: by its digests, too.
 
     Args:
         args: of the command.
@@ -199,7 +201,7 @@ def _asked(args: argparse.Namespace, query: EventQuery, now: int) -> "tuple[Data
             # That nothing is found is not to be taken for that there is nothing of whoever asks.
             what = f'privacy = "{records.privacy}": events have no whole address of a client'
             print(f"urlward: {what}; how one is found is in urlward help retention", file=sys.stderr)
-    return open_database(table, state, make=False), query
+    return state, open_database(table, state, make=False), query
 
 
 def pages(database: "Database", query: EventQuery) -> Iterator[Event]:
@@ -242,6 +244,24 @@ def followed(
             wait(LOOK)
         while len(known) > 2 * OVERLAP:
             known.popitem(last=False)
+
+
+def _form(args: argparse.Namespace) -> str:
+    return "csv" if args.csv else "json" if args.json else "text"
+
+
+def _told_first(write: Callable[[Event], None], tell: Callable[[], None]) -> Callable[[Event], None]:
+    """Write events, and tell of it before the first that has a client."""
+    is_told = False
+
+    def written(event: Event) -> None:
+        nonlocal is_told
+        if event.client and not is_told:
+            tell()
+            is_told = True
+        write(event)
+
+    return written
 
 
 def _writer(args: argparse.Namespace, stream: TextIO) -> Callable[[Event], None]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urlward.commands.arguments import DONE, Command, write_new_file
-from urlward.config import Config, read_config
+from urlward.config import SYSTEM, Config, read_config
 from urlward.engine.errors import UrlwardError
 from urlward.options import given_path
 
@@ -315,11 +315,17 @@ def _test(config: Config) -> None:
 def _next(kind: str, path: Path) -> list[str]:
     line = f"--config {path}"
     if kind == "provider":
-        made = [f"urlward gateway print {line}", f"urlward gateway up {line}", f"urlward run {line}"]
+        made = [
+            f"urlward gateway print {line}",
+            f"urlward gateway up {line}",
+            f"urlward run {line}",
+            f"urlward gateway install {line}   # as a service, in place of the two above",
+        ]
     else:
         made = [
             f"urlward run {line}",
             f"urlward ca page {line} -o ca-page   # for users to trust the certificate",
+            f"urlward help install   # as a service, which reads {SYSTEM}",
         ]
     return [*made, f"urlward doctor {line}   # what is usually wrong"]
 

@@ -183,8 +183,9 @@ def _compile(args: argparse.Namespace) -> int:
     if report.bad > len(report.bad_lines):
         print(f"… and {report.bad - len(report.bad_lines)} more", file=sys.stderr)
     entries = parse(data).entries
+    over = f" ({report.over} expired)" if report.over else ""
     print(
-        f"{args.output}: {counted(entries, 'entry')}, "
+        f"{args.output}: {counted(entries, 'entry')}{over}, "
         f"{counted(report.entries - entries, 'equal one')} left out, {counted(report.bad, 'bad line')}, "
         + (f"{more}, " if (more := left_out(report)) else "")
         + f"{len(data)} bytes, {time.monotonic() - start:.1f} s, "

@@ -90,7 +90,7 @@ class EventsApi(Api):
         """Return a page of events; ``older`` is the ``before`` of the next."""
         # A filter that nobody heeds gives everybody's events to who asked for one client's.
         asked.heeded(self.request.query_arguments, asked.OF_EVENTS)
-        found = await self.ask(self.sources.events, self.filtered(asked.event_filter, 100))
+        found = await self.events(self.filtered(asked.event_filter, 100), "api")
         events = [as_json(Event(**event)) for event in found.events]
         self.write_json({"events": events, "older": found.older or None})
 

@@ -19,6 +19,7 @@ from urlward.dashboard.roles import ANYBODY, RolesNeeded, Route
 from urlward.dashboard.trail import AuditTrail
 from urlward.engine.errors import UrlwardError
 from urlward.records.bounded_server import BoundedServer, Held
+from urlward.records.reading import Readings
 from urlward.state.people import People, admit
 
 MAX_BODY = 64 << 10
@@ -127,8 +128,9 @@ def make_app(sources: LiveSources, settings: DashboardSettings) -> Application:
     sessions = Sessions(state, known)
     executor = ThreadPoolExecutor(THREADS, "admin")
     context = HandlerContext(
-        sources, known, sessions, RolesNeeded(ROUTES), AuditTrail(state), state, settings.config, token_file,
-        executor, settings.node, settings.clock, settings.steady, settings.attempts,
+        sources, known, sessions, RolesNeeded(ROUTES), AuditTrail(state),
+        Readings(state, settings.clock), state, settings.config, token_file, executor, settings.node,
+        settings.clock, settings.steady, settings.attempts,
     )  # fmt: skip
     shared = {"context": context}
     routes: list[Any] = [

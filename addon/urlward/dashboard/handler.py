@@ -32,11 +32,13 @@ from tornado.web import HTTPError, RequestHandler, create_signed_value, decode_s
 from urlward.dashboard.language import Language, language_of, languages
 from urlward.dashboard.live_sources import LiveSources
 from urlward.dashboard.roles import ANYBODY, Needed, RolesNeeded, for_viewers
-from urlward.dashboard.sources import NotConfiguredError
+from urlward.dashboard.sources import EventPage, NotConfiguredError
 from urlward.dashboard.trail import AuditTrail, shown_detail
 from urlward.engine.errors import UrlwardError, fault_text, is_bug
 from urlward.records.event import KINDS
 from urlward.records.privacy import network_of
+from urlward.records.reading import Readings
+from urlward.records.store import EventQuery
 from urlward.regular import read_regular
 from urlward.state.folder import is_damage, locked, made_folder, set_aside, write_private
 from urlward.state.people import People, Person, Role, may
@@ -244,6 +246,7 @@ class HandlerContext:
         sessions: who is in.
         access: which role each path needs.
         trail: the audit log.
+        readings: of events, which it has.
         state: the state folder.
         config: the filter's configuration file.
         token_file: `urlward.state.people.ADMIN`'s.
@@ -261,6 +264,7 @@ class HandlerContext:
     sessions: Sessions
     access: RolesNeeded
     trail: AuditTrail
+    readings: Readings
     state: Path
     config: Path | None
     token_file: Path
@@ -288,6 +292,7 @@ class Base(RequestHandler):
         self._bearer_looked_at = False
         self._wait = 0.0
         self._refusal = _FOREIGN
+        self._is_told = False
 
     @property
     def sources(self) -> LiveSources:
@@ -420,6 +425,19 @@ class Base(RequestHandler):
         """Call a function that may block, in the executor."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.context.executor, lambda: function(*args, **kwargs))
+
+    async def events(self, wanted: EventQuery, form: str) -> EventPage:
+        """Find a page of events. That somebody is shown clients is in the audit log first, once a request.
+
+        Args:
+            wanted: which.
+            form: how they are shown.
+        """
+        found = await self.ask(self.sources.events, wanted)
+        if not self._is_told and any(event["client"] for event in found.events):
+            await self.ask(self.context.readings.tell, self.who(), wanted, form)
+            self._is_told = True
+        return found
 
     async def ask_if_there[T](self, function: Callable[..., T], *args: Any) -> tuple[T | None, str]:
         """As `ask`, but gives the result and the reason why there is none."""

@@ -247,8 +247,10 @@ class EventsPage(Page):
             self.set_status(400)
             error = str(e)
         else:
-            answer, problem = await self.ask_if_there(self.sources.events, wanted)
-            found = answer or found
+            try:
+                found = await self.events(wanted, "page")
+            except UrlwardError as e:
+                problem = str(e)
         given = self.filters(_FILTERS)
         older = urlencode([*given, ("before", found.older)]) if found.older else ""
         self.page(
@@ -276,7 +278,7 @@ class Export(EventsPage):
         wanted = replace(self.wanted(), limit=EXPORT_PAGE)
 
         async def page(before: str) -> tuple[list[Row], str]:
-            found = await self.ask(self.sources.events, replace(wanted, before=before or wanted.before))
+            found = await self.events(replace(wanted, before=before or wanted.before), form)
             return found.events, found.older
 
         await self.send_file(

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from urlward.engine.errors import UrlError
+from urlward.engine.titles import OWN_TITLE, titled
 from urlward.engine.url import (
     C0_AND_SPACE,
     LETTERS,
@@ -37,16 +38,19 @@ from urlward.engine.url import (
 
 # What `is_plain_path` says, less what may stand for a file, or for a page whose data it is: dots are in the
 # last segment alone, no `.php` has more behind it, it has no name of data (`_page_of_data`) or `&`, and it is
-# no forum's data, nor a site's own service for images (`_pictures`).
+# no forum's data, nor a site's own service for images (`_pictures`), nor a wiki's page.
 _ONE_PAGE = re.compile(
     r"(?=/(?!cdn-cgi/image/))(?:/(?!_(?:ipx/|image|next/(?:image|data/)|nuxt/static/|(?:vercel|amplify)/image)"
     r"|styles/[^/]+/public/|api/(?:(?:topic|category|user|discussions|v1/videos)/|v[34]/post)|_data/i/|app/uploads/|thumb/"
-    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/|cdn/shop/|s/files/)"
+    r"|wp-content/uploads/|content/images/size/|image/upload/|product/cache/|optimized/|cdn/shop/|s/files/|small/"
+    r"|(?:normal|sample|thumb|thumbnail|thumbs)_|[0-9]{13,}s\."
+    rf"|wiki/(?!{OWN_TITLE}\Z))"
     r"[!$')*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>][!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]*+)*+"
     r"(?:/|(?:\.(?![pP][hH][pP].|(?:(?<=(?:data|load|text)\.)json|(?<=_payload\.)js|data|rsc|txt)\Z|(?:md|th)\.)"
     r"[!$')(*,\-0-9:=@A-Z\[\]^_`a-z|}~\"<>]++)*+)\Z"
 ).match
-_ONE_QUERY = re.compile(r"[!-\"$&->@-~]*+").fullmatch
+_PARAMETER = rf"(?!title=(?!{OWN_TITLE}(?:&|\Z)))[!-\"$'->@-~]*+"
+_ONE_QUERY = re.compile(rf"{_PARAMETER}(?:&{_PARAMETER})*+").fullmatch
 _MAX_WORK = 160 * 1024
 """Characters to look at until a target is judged, of all texts on the way to its readings and of those."""
 _READ_COST = 400
@@ -99,7 +103,8 @@ _FILE_AND_MORE = re.compile(r"\.([^/.]++)(?=/)").finditer
 _PHP_AND_MORE = re.compile(r"\.(php)(?=.)", re.IGNORECASE).finditer
 _MAY_BE_A_FILE = re.compile(r"&|\.(?:[^/.]++/|(?i:php).|(?:json|js|data|rsc|txt)?\Z)").search
 _may_be_a_picture = re.compile(
-    r"image|/(?:_ipx|styles|uploads|thumb|cache|optimized|_data|cdn/shop|s/files)/|\.(?:md|th)\."
+    r"image|/(?:(?:_ipx|styles|uploads|thumb|cache|optimized|_data|cdn/shop|s/files|small)/"
+    r"|(?:normal|sample|thumb|thumbnail|thumbs)_)|(?:\.(?:md|th)|[0-9]{13}s)\."
 ).search
 # Next.js, Vercel, Amplify, Astro, Netlify; Nuxt, Cloudflare, Drupal, Ghost, Cloudinary and Magento name in a
 # segment what is done.
@@ -116,20 +121,27 @@ _SHOPIFY = (
     r"(?:_crop_(?:top|center|bottom|left|right))?(?:@[23]x)?(?:\.progressive)?"
 )
 _IN_A_SIZE = [
-    (below, instead, re.compile(rf"(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
-    for below, instead, size in (
-        ("/wp-content/uploads/", "/wp-content/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
-        ("/app/uploads/", "/app/uploads/", "-(?:scaled|[0-9]+x[0-9]+)"),
-        ("/cdn/shop/", "/cdn/shop/", _SHOPIFY),
-        ("/s/files/", "/s/files/", _SHOPIFY),
-        ("/optimized/", "/original/", "_[0-9]+_[0-9]+x[0-9]+"),
-        ("/thumb/", "/src/", "s?"),
-        ("/", "/", r"\.(?:md|th)"),
-        ("/_data/i/", "/", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
+    (below, instead, re.compile(rf"{before}(.+?){size}({_PICTURE})(?:\.avif|\.webp)?").fullmatch)
+    for below, instead, before, size in (
+        ("/wp-content/uploads/", "/wp-content/uploads/", "", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/app/uploads/", "/app/uploads/", "", "-(?:scaled|[0-9]+x[0-9]+)"),
+        ("/cdn/shop/", "/cdn/shop/", "", _SHOPIFY),
+        ("/s/files/", "/s/files/", "", _SHOPIFY),
+        ("/optimized/", "/original/", "", "_[0-9]+_[0-9]+x[0-9]+"),
+        ("/thumb/", "/src/", "", "[cs]?"),
+        ("/", "/", "", r"(?:\.(?:md|th)|(?<=[0-9]{13})s)"),
+        ("/_data/i/", "/", "", "-(?:sq|th|2s|xs|sm|me|la|xl|xx|3x|4x|cu_[0-9A-Za-z_]+)"),
+        ("/albums/", "/albums/", "(?:normal|thumb)_", ""),
+        ("/thumbs/", "/", "thumbs_", ""),
+        ("/thumbnails/", "/images/", "thumbnail_", ""),
+        ("/samples/", "/images/", "sample_", ""),
+        ("/small/", "/original/", "", ""),
     )
 ]
-"""Folders of pictures that WordPress (Bedrock has it below `app`), Shopify, Discourse, vichan, Chevereto and
-Piwigo keep in several sizes, where the picture itself is, and what its name has for a size."""
+"""Folders of pictures that WordPress (Bedrock: `app`), Shopify, Discourse, boards (vichan, TinyIB,
+Kusaba), Chevereto and 4chan, Piwigo, Coppermine, NextGEN, Gelbooru and Mastodon keep in several sizes, where
+the picture itself is, and what its name has for a size."""
+_may_be_a_title = re.compile(r"/wiki/|/index\.php(?:/|\Z)").search
 _NUMBER_OF_POST = re.compile(r"(?:\A|&)id=([0-9]+)(?:&|\Z)").search
 _WHOLE_URL = re.compile(r"(?i:https?):/+([^/?#]+)(.*)").fullmatch
 # Looked for where a run begins: from each place in it, the time would grow by the square of its length.
@@ -296,9 +308,15 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
         and not ("?" in query and _may_have_a_file_above(path))
     ):
         reading = Reading(path, query)
-        if _MAY_BE_A_FILE(path) or _may_be_a_picture(path) or "/api/" in path or "/_nuxt/" in path:
+        if (
+            _MAY_BE_A_FILE(path)
+            or _may_be_a_picture(path)
+            or "/api/" in path
+            or "/_nuxt/" in path
+            or _may_be_a_title(path)
+        ):
             work = work or Work()
-            return _without_end_slash(_with_files([reading], work), work)
+            return _with_same_pages(_with_files([reading], work), work)
         if path[-1] == "/" != path:
             return reading, Reading(path[:-1], query, respelled=True)
         return (reading,)
@@ -332,18 +350,19 @@ def target_readings(target: str, work: Work | None = None) -> tuple[Reading, ...
                 }
         readings = tuple(found)
     has_dots = any(_DOT_SEGMENT(unescape_all(text.partition("?")[0])) for text in (narrowed, *unbroken))
-    readings = _without_end_slash(readings, work, of_shorter=not has_dots)
+    readings = _with_same_pages(readings, work, of_shorter=not has_dots)
     if has_dots:
         # What is left out may have been a way to another page: `/a;/../b` is `/b`, or `/a`.
         return tuple([reading._replace(shorter=False, respelled=False) for reading in readings])
     return readings
 
 
-def _without_end_slash(
+def _with_same_pages(
     readings: tuple[Reading, ...], work: Work, *, of_shorter: bool = True
 ) -> tuple[Reading, ...]:
     """Readings, and after them those without the slash at the end: to Express, Koa, Nuxt, Mojolicious and
-    Spring the two are one page, and servers of files lead from the one to the other.
+    Spring the two are one page, and servers of files lead from the one to the other. And what a wiki takes
+    them for.
 
     Args:
         readings: of a target.
@@ -356,13 +375,18 @@ def _without_end_slash(
     known = {(reading.path, reading.query) for reading in readings}
     found = list(readings)
     for reading in readings:
-        path = reading.path[:-1]
-        if not path or reading.path[-1] != "/" or (reading.shorter and not of_shorter):
+        path, query = reading.path, reading.query
+        if reading.shorter and not of_shorter:
             continue
-        if (path, reading.query) not in known:
-            known.add((path, reading.query))
-            work.spend(len(path))
-            found.append(reading._replace(path=path, respelled=True))
+        same = [(path[:-1], query)] if path[-1] == "/" != path else []
+        if _may_be_a_title(path):
+            work.spend(len(path) + len(query))
+            same.append(titled(path, query))
+        for path, query in same:
+            if (path, query) not in known:
+                known.add((path, query))
+                work.spend(len(path))
+                found.append(reading._replace(path=path, query=query, respelled=True))
     return tuple(found)
 
 

@@ -149,8 +149,8 @@ def export(one: Authority, path: Path, form: str) -> None:
 
 
 def _subject(data: bytes) -> x509.Name | None:
-    """Whose certificate that is, in one of `FORMATS`, without a key; None where it is none."""
-    if b"PRIVATE KEY" in data:
+    """Whose certificate that is, in one of `FORMATS`, alone and without a key; None where it is none."""
+    if b"PRIVATE KEY" in data or data.count(b"-----BEGIN ") > 1:
         return None
     for load in (
         x509.load_pem_x509_certificate,
@@ -164,7 +164,7 @@ def _subject(data: bytes) -> x509.Name | None:
         if not isinstance(found, tuple):
             return found.subject
         key, _, more = found
-        return more[0].subject if key is None and more else None
+        return more[0].subject if key is None and len(more) == 1 else None
     return None
 
 

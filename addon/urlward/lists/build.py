@@ -15,6 +15,7 @@ from urlward.engine.compiler import Compiler
 from urlward.engine.dates import parse_time
 from urlward.engine.digest import KEY_SIZE, Key
 from urlward.engine.errors import ArtifactError, KeyFileError, UrlwardError
+from urlward.engine.record import DAY
 from urlward.engine.signing import MAX_SERIAL, SigningKey, sign_artifact
 from urlward.lists.formats import AUTO, DEFAULTS, FormatOptions
 from urlward.lists.run_folder import inherited
@@ -159,7 +160,7 @@ def compile_sources(
         SourceError: a source is no list, or has too many bad lines.
     """
     now = time.time() if now is None else now
-    report = Report()
+    report = Report(today=int(now // DAY))
     compiler = Compiler(key)
     sizes = [max(_size(path), 1) for path in paths]
     total, before = sum(sizes), 0

@@ -91,6 +91,8 @@ class Report:
         unsupported_lines: the first of them.
         left_out: for each file of which nothing was taken on purpose, why; among `unsupported`.
         partly: number of lines of which the entries say less than the line; they are among `lines`.
+        today: days since 1970-01-01, by which entries are over.
+        over: entries whose last day was before it.
         roots: entries of the grammar that block the root page of a host, and nothing else there.
         wide: the first of the lines that block what no feed can (`urlward.engine.hosts.too_much`).
         recognised: sources that nobody said a format of, to the one that they were recognised to be of, where
@@ -107,6 +109,8 @@ class Report:
     unsupported_lines: list[BadLine] = field(default_factory=list)
     left_out: list[BadLine] = field(default_factory=list)
     partly: int = 0
+    today: int = 0
+    over: int = 0
     roots: int = 0
     wide: list[BadLine] = field(default_factory=list)
     recognised: dict[str, str] = field(default_factory=dict)
@@ -433,6 +437,7 @@ def _read_lines(
 ) -> None:
     name, category = str(path), category_of(category)
     done = lines = entries = roots = 0
+    today = report.today
     raw = b"\n"
     add = compiler.add
     for number, raw in enumerate(cut_lines(file), 1):
@@ -459,6 +464,8 @@ def _read_lines(
             entries += len(found)
             for entry in found:
                 add(entry)
+                if entry.expires and entry.expires < today:
+                    report.over += 1
                 kind = entry.kind
                 if kind is Kind.PAGE and entry.path == "/" and not entry.allow:
                     roots += 1
@@ -501,6 +508,7 @@ def _read_part(
                 report.entries += len(entries)
                 for entry in entries:
                     compiler.add(entry)
+                    report.over += 0 < entry.expires < report.today
                     report.look(entry, name, each.line)
         last = each.line
     report.ends_with_newline = is_json or stream.ends_with_newline

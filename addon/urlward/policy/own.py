@@ -226,6 +226,17 @@ def add_own(state: Path, key: Key, made: Draft, who: str, *, now: float) -> OwnE
     return added
 
 
+def same_own(state: Path, key: Key, made: Draft) -> OwnEntry | None:
+    """The entry that there is already, and differs in nothing; raises as `own_entries`."""
+    digest = _digest(made.entry, key)
+    for one in own_entries(state):
+        if one.digest == digest:
+            kept = parse_line(line_of(one, key))[0]
+            said = (one.category, one.note, one.expires, kept.distance)
+            return one if said == (made.category, made.note, made.expires, made.entry.distance) else None
+    return None
+
+
 class Learned(NamedTuple):
     """Outcome of `learn_own`.
 

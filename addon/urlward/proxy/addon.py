@@ -79,6 +79,7 @@ from urlward.proxy.mitm import (
     is_at_rest,
     is_left_alone,
     layer,
+    length_of_body,
     take_hosts_as_sent,
 )
 from urlward.proxy.names import Client as AnyClient
@@ -87,7 +88,7 @@ from urlward.proxy.passwords import Passwords
 from urlward.proxy.probing import MAX_WAIT, Probe, Probing
 from urlward.proxy.settings import service_of
 from urlward.proxy.tls import Certificates, Origins
-from urlward.proxy.turns import Turns, measure, take_turns
+from urlward.proxy.turns import Turns, measure, read_much, take_turns
 from urlward.proxy.upstream import Pool, Resolver
 from urlward.proxy.workers import is_first, is_worker, worker_name
 from urlward.records.metrics import UNLEARNED, Metrics, RulesFacts
@@ -281,7 +282,7 @@ class Urlward:
             if config.fleet is not None and self.fleet is None:
                 self._share(config.fleet, config)
         except (UrlwardError, ValueError) as e:
-            raise exceptions.OptionsError(f"urlward: {e}") from e
+            raise exceptions.OptionsError(f"urlward: {e}") from None  # mitmproxy prints all that led to it
         if self.recording is not None and self.keeper is not None:
             self.recording.take_lists(self.keeper)
         if of_lists:
@@ -567,6 +568,7 @@ class Urlward:
             flow.request.headers.pop("http2-settings", None)
         if not ctx.options.urlward_flows:
             flow.request.stream = True
+        read_much(self.handler(flow.client_conn), client=length_of_body(flow), servers=0)
 
     async def client_connected(self, client: Client) -> None:
         """Give a connection that mitmproxy carries its turns, and delay a slowed client's."""
@@ -703,6 +705,7 @@ class Urlward:
             if not ctx.options.urlward_flows:
                 flow.response.stream = True
             flow.response.headers.pop("alt-svc", None)
+            read_much(self.handler(flow.client_conn), servers=length_of_body(flow))
 
     async def response(self, flow: http.HTTPFlow) -> None:
         """Send answers of the filter's own in turn, also those to requests that were read at once."""

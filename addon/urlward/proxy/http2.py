@@ -310,6 +310,7 @@ class Http2(Multiplexed):
 
     live: Final = ()
     endless: Final = False
+    unanswered: Final = False
 
     def __init__(self, ends: HttpEnds, loop: asyncio.AbstractEventLoop) -> None:
         settings: dict[Any, int] = {

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 
 import h11
@@ -31,6 +32,7 @@ from urlward.proxy.names import NO_NAMES, Client, Names, head_of, is_multiplexed
 from urlward.proxy.probing import MAX_WAIT
 from urlward.proxy.raw_relay import RawRelay
 from urlward.proxy.relay import LINGER, Ends
+from urlward.proxy.turns import read_much
 
 _INTERIM = re.compile(rb"HTTP/1\.[01] 1(?!01)\d\d[ \r\n]").match
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -346,6 +348,7 @@ class RelayLayer(Carried, Ends, layer.Layer):
         self._lookup = lookup
         self._out: list[commands.Command] = []
         self._opening = False
+        self._reads_much = False
 
     def _handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         if isinstance(event, events.Start):
@@ -353,6 +356,9 @@ class RelayLayer(Carried, Ends, layer.Layer):
             yield from self._begin()
         else:
             self._feed(event)
+            if not self._reads_much and self.relay.unread:
+                self._reads_much = True
+                read_much(self._lookup(self.client), client=inf, servers=inf)
         while self._out:
             out, self._out = self._out, []
             yield from out

@@ -11,6 +11,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import thread_time
 from typing import Any
 
@@ -30,7 +31,7 @@ from mitmproxy.http import HTTPFlow
 from mitmproxy.log import LegacyLogEvents
 from mitmproxy.master import Master
 from mitmproxy.net import check, tls
-from mitmproxy.net.http import url
+from mitmproxy.net.http import http1, url
 from mitmproxy.proxy import commands, events, layer
 from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers import websocket
@@ -277,6 +278,18 @@ def tls_version(word: str) -> int | None:
     """Number of a TLS version in mitmproxy's options; None for no bound."""
     value: Any = tls.Version[word].value
     return value or None
+
+
+def length_of_body(flow: HTTPFlow) -> float:
+    """Bytes of a body whose head was read last: infinite until its connection ends, 0 where that is unknown,
+    such as in chunks, or over HTTP/2."""
+    if not all(each.http_version.startswith("HTTP/1") for each in (flow.request, flow.response) if each):
+        return 0
+    try:
+        length = http1.expected_http_body_size(flow.request, flow.response)
+    except ValueError:
+        return 0
+    return inf if length == -1 else length or 0
 
 
 class _TimedLock(asyncio.Lock):

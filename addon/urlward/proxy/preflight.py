@@ -31,7 +31,7 @@ from urlward.lists.build import find_key
 from urlward.lists.formats import FormatOptions, format_named
 from urlward.lists.source import NO_FOLDER, ErrorBudget
 from urlward.lists.trust import read_trust
-from urlward.options import OF_ADDON
+from urlward.options import FLAGS, OF_ADDON
 from urlward.proxy.addon import block_pages
 from urlward.proxy.authority import CA_FILE
 from urlward.proxy.passwords import read_users
@@ -62,8 +62,11 @@ _SET_BY = {
     "listen_port": "listen",
     "confdir": "confdir",
     "http2": "http2",
-} | {each.option: each.name for each in OF_ADDON if each.flag}
-"""Options that urlward sets from what flags of its own say, which it looks at; and those flags."""
+}
+_SET_BY |= {each.option: each.name for each in OF_ADDON if each.flag}
+_SET_BY |= {name: name for name in FLAGS}
+"""Options that urlward sets from what flags of its own say, which it looks at, and what is no option of
+mitmproxy's but such a flag; and those flags."""
 
 
 class Listener(NamedTuple):

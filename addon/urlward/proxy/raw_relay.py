@@ -27,6 +27,7 @@ class RawRelay:
 
     idle: Final = False
     endless: Final = True
+    unanswered: Final = False
     unbounded: Final = False
     head: Final = None
 
@@ -39,6 +40,11 @@ class RawRelay:
         self._answered = not names.tls
         self._client_ended = False
         self._server_ended = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether what comes from now on passes unread."""
+        return self._answered and self._hello is None and self._late is None
 
     def connected(self, address: str = "") -> None:
         """The connection to the origin is open; as `urlward.proxy.relay.HttpRelay.connected`."""

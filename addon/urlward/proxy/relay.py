@@ -363,6 +363,11 @@ class HttpRelay:
         return self._switched
 
     @property
+    def unanswered(self) -> bool:
+        """Whether a request is under way of whose response nothing has come."""
+        return bool(self.pending) and not self.pending[0].begun
+
+    @property
     def unbounded(self) -> bool:
         """Whether only the end of the connection tells where a response ends."""
         return isinstance(self._response, Unbounded)

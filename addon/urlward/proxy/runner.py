@@ -380,6 +380,8 @@ def _without_lists(
             http2=False,
             # No other addon looks at flows here, so what HTTP/1 relays needs none.
             urlward_flows=False,
+            # In a group of the origin's choice the processor is busy for half a second; browsers know none.
+            ciphers_server="DEFAULT:!kDHE",
             # Before options of mitmproxy's own that do not go with it.
             urlward_keep_source=settings.config.gateway.keep_source,
             **({} if names_authorities else system_authorities()),

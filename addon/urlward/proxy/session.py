@@ -45,6 +45,10 @@ CONNECT_WITHIN: Final = 60.0
 ENDED_FOR: Final = 60.0
 """Seconds of silence that a client gets for an answer which sends no more."""
 
+GONE_AFTER: Final = 10.0
+"""The same where nothing of the answer has come: most such clients have closed (nginx and Squid take all for
+that, at once), and an origin that hangs would have a connection held for each of them."""
+
 HEAD_START: Final = 1 << 16
 """Bytes that count as a connection's when it begins, so that a new one is not taken for a slow one."""
 
@@ -119,6 +123,7 @@ class _Rest:
 
     live: Final = ()
     endless: Final = False
+    unanswered: Final = False
     unbounded: Final = False
     head: Final = None
     pending: Final = ()
@@ -865,8 +870,10 @@ class Session(HttpEnds, Member):
         limit = self._mode.addon.tcp_timeout
         if isinstance(self._client, Lane) and self._server is None and self.idle():
             return 0.0  # there is nothing to keep for the next stream that would not soon be made anew
+        if not self._client.at_end or self._over:
+            return limit
         # A client that has closed its connection cannot be told from one that only sends no more.
-        return min(limit, ENDED_FOR) if self._client.at_end and not self._over else limit
+        return min(limit, GONE_AFTER if self._relay.unanswered else ENDED_FOR)
 
     def cut(self) -> None:
         """Close all connections at once."""

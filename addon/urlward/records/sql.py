@@ -8,9 +8,11 @@ server says no more than a warning. That something waits to be rewritten stands 
 process that ends nor a rewriting that fails has it forgotten.
 """
 
+import logging
 import os
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -39,6 +41,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from urlward.config.records import StoreTable
 from urlward.records.sqlite import PRAGMAS, files_of, make_sqlite, write_anew
@@ -48,6 +51,8 @@ from urlward.state.folder import StateError, made_folder
 
 if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
+
+logger = logging.getLogger("urlward.records")
 
 WAIT = 10.0
 """Seconds that a write waits for another's end, or for a server's answer."""
@@ -98,6 +103,16 @@ SHARE = 0.01
 _TRIES = 30
 _PAUSE = 1.0
 _NUMBER = re.compile(r"\s*(\d+)")
+
+WAITS = 2.0
+"""Seconds after which it is said that a transaction waits for a lock."""
+
+_HOLDERS = text(
+    "SELECT concat_ws(' ', 'process', holder, a.usename, nullif(a.application_name, ''), a.state, 'since',"
+    " date_trunc('second', a.xact_start)) FROM unnest(pg_blocking_pids(:process)) AS holder"
+    " LEFT JOIN pg_stat_activity a ON a.pid = holder ORDER BY holder"
+)
+"""Whose locks a server's process waits for; of other roles the server may tell no more than the name."""
 
 unwiped = Table(
     "urlward_unwiped",
@@ -231,7 +246,40 @@ def open_server(url: str, where: str) -> Engine:
         connection.execute("SET row_security = off")
         connection.commit()
 
+    _tell_of_waiting(engine)
     return engine
+
+
+def _tell_of_waiting(engine: Engine) -> None:
+    """Have it said, once a transaction, that it waits for another's lock, and whose: it does so in silence,
+    for as long as that takes."""
+    server = create_engine(engine.url, poolclass=NullPool, hide_parameters=True)
+
+    def watch(process: int, over: threading.Event) -> None:
+        while not over.wait(WAITS):
+            # Whoever cannot ask that, such as where there are too many connections, waits all the same.
+            with suppress(SQLAlchemyError, RuntimeError), server.connect() as connection:
+                holders = [*connection.scalars(_HOLDERS, {"process": process})]
+                if holders and not over.is_set():
+                    place = f"postgresql {engine.url.host or ''}/{engine.url.database}"
+                    logger.warning("%s: waits for a lock of %s", place, ", ".join(holders))
+                    return
+
+    @event.listens_for(engine, "checkout")
+    def begin(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        over = record.info["over"] = threading.Event()
+        # Without a thread for it, it is not said.
+        with suppress(RuntimeError):
+            process = connection.info.backend_pid
+            threading.Thread(target=watch, args=(process, over), name="waiting", daemon=True).start()
+
+    @event.listens_for(engine, "checkin")
+    def end(_: object, record: ConnectionPoolEntry) -> None:
+        record.info.pop("over", threading.Event()).set()
+
+    @event.listens_for(engine, "invalidate")
+    def give_up(_: object, record: ConnectionPoolEntry, __: object) -> None:
+        end(None, record)
 
 
 def shown_url(url: str) -> str:

@@ -28,6 +28,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
         "purge",
         "purged",
         "support-bundle",
+        "events-read",
         "who",
         "file-report",
     ),

@@ -17,6 +17,7 @@ import threading
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -100,7 +101,8 @@ def add_person(
         token: file with the token, where none is to be made.
 
     Returns:
-        The person, and the token, which is kept nowhere.
+        The person, and the token, which is kept nowhere. Who is there already with that token, and differs in
+        nothing, stays.
 
     Raises:
         UrlwardError: a value is not as above, or the name or token is somebody's.
@@ -119,6 +121,9 @@ def add_person(
     person = Person(name, role_of(role), digest_of(secret), int(now), until)
     with locked(made_folder(state)):
         people = read_people(state)
+        same = [one for one in people if _differs_in_nothing(one, person)]
+        if same:
+            return same[0], secret
         if any(_same_name(one.name, name) for one in people) or _same_name(name, ADMIN):
             raise UrlwardError(f"{name}: is there already")
         if any(one.digest == person.digest for one in people):
@@ -128,6 +133,11 @@ def add_person(
         _audit(state, now, who, "person-added", person)
         _KEPT.write(state, [*people, person])
     return person, secret
+
+
+def _differs_in_nothing(one: Person, other: Person) -> bool:
+    fields = attrgetter("name", "role", "digest", "until")
+    return bool(fields(one) == fields(other))
 
 
 def remove_person(state: Path, name: str, who: str, *, now: float, token_file: Path) -> Person:

@@ -1,0 +1,59 @@
+"""Titles: the page that a wiki gives for another's name.
+
+MediaWiki finds a page by a title that it makes of what is asked for (`MediaWikiTitleCodec`), and leads to the
+page's own URL only where no parameter is behind it: ``/wiki/Listed%20page?utm_source=x``,
+``/wiki/_listed__page?x`` and ``/w/index.php?title=Listed+page&x`` are ``/wiki/Listed_page``. A wiki that
+tells ``polish`` from ``Polish``, as dictionaries do, or has a page ``C#``, does so in names of one word.
+"""
+
+import re
+from unicodedata import normalize
+from urllib.parse import quote
+
+from urlward.engine.url import byte_string, spelled, unescape_once
+
+OWN_TITLE = r"(?![_:]|[a-z][^_&]*_)(?:[!\"$'-*,->@-^`-~]|_(?![_&]|\Z))++"
+"""Expression of most titles that a page has itself, as sent."""
+
+_is_own = re.compile(OWN_TITLE).fullmatch
+_PAGE = re.compile(r"(.*?/(?:wiki/(?:index\.php/)?|index\.php/))(.+)", re.DOTALL).fullmatch
+_MARKS = re.compile("[\u200e\u200f\u202a-\u202e]+").sub
+_BLANKS = re.compile("[ _\xa0\u1680\u180e\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+").sub
+
+
+def titled(path: str, query: str) -> tuple[str, str]:
+    """The path and query of the page that a wiki gives; linear in their length.
+
+    Args:
+        path: of a reading, in canonical form.
+        query: as sent.
+    """
+    if page := _PAGE(path):
+        if _is_own(page[2]):
+            return path, query
+        title = _title(unescape_once(page[2]))
+        return (spelled(page[1] + title) if title else path), query
+    if not path.endswith("/index.php"):
+        return path, query
+    pieces = query.split("&")
+    for at, piece in enumerate(pieces):
+        name, mark, value = piece.partition("=")
+        if not mark or _is_own(value) or unescape_once(name) != "title":
+            continue
+        if title := _title(unescape_once(value.replace("+", " "))):
+            pieces[at] = f"title={quote(title.encode('latin-1'), safe='')}"
+    return path, "&".join(pieces)
+
+
+def _title(asked: str) -> str:
+    """A page's own title; empty where no page has it. Both are byte strings."""
+    try:
+        text = asked.encode("latin-1").decode()
+    except UnicodeError:
+        return ""
+    title = _BLANKS("_", _MARKS("", normalize("NFC", text))).strip("_").removeprefix(":").strip("_")
+    if "_" in title:
+        title = title.partition("#")[0].rstrip("_")
+        if len(first := title[:1].upper()) == 1:
+            title = first + title[1:]
+    return byte_string(title)

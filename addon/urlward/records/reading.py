@@ -1,0 +1,57 @@
+"""Readings of events: lines of the audit log that tell who was shown events of clients, and which they asked
+for."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from urlward.engine.dates import time_text
+from urlward.records.store import EventQuery
+from urlward.state.audit import append
+
+AGAIN = 3_600.0
+"""Seconds in which the same reading is told once: a page that is open looks for new events by itself."""
+
+
+class Readings:
+    """Readings of events of clients by whoever comes to one process. Thread-safe.
+
+    Args:
+        state: the state folder.
+        clock: seconds since 1970-01-01 UTC.
+    """
+
+    def __init__(self, state: Path, clock: Callable[[], float] = time.time) -> None:
+        self._state = state
+        self._clock = clock
+        self._told: dict[tuple[str, EventQuery, str], float] = {}
+
+    def tell(self, who: str, query: EventQuery, form: str) -> None:
+        """Note that somebody reads events of clients. Nothing deletes the line, so that it names no client.
+
+        Args:
+            who: reads them.
+            query: they asked for.
+            form: how they are shown, such as ``csv``.
+
+        Raises:
+            StateError: it cannot be written; then no such event may be shown.
+        """
+        now = self._clock()
+        told = {reading: at for reading, at in self._told.copy().items() if 0 <= now - at < AGAIN}
+        if (who, query, form) not in told:
+            append(self._state, who, "events-read", now, form=form, **_fields(query))
+            told[who, query, form] = now
+        self._told = told
+
+
+def _fields(query: EventQuery) -> dict[str, object]:
+    times = {"since": query.since, "until": query.until}
+    found = {
+        "kinds": [*query.kinds],
+        **{name: time_text(at // 1000) for name, at in times.items() if at is not None},
+        **{name: getattr(query, name) for name in ("list", "category", "entry", "group", "reference")},
+        "of_one_client": query.client is not None,
+        "older": query.before is not None,
+    }
+    return {name: value for name, value in found.items() if value}
