@@ -295,8 +295,8 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
     if args.check:
         from urlward.gateway.service import unready
 
-        for text in unready(settings.config):
-            say(text, warning=True)
+        if told := unready(settings.config):
+            raise ConfigError(*told)
         print("configuration ok")
         if text := _lost(settings.config) or _last_included(settings.config).absent:
             print(text)
