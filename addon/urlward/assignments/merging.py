@@ -344,7 +344,7 @@ class Merger:
             self._hold_late(key, held, new)
             return
         if earlier[_END] > later[_START]:
-            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE):
+            if earlier[_ENDING] not in (Ending.ORDER, Ending.DECLINED, Ending.LATE, Ending.RELEASED):
                 earlier[_ENDING] = Ending.NEXT
             # Two of the same second are both told, since which of them came first is not known.
             earlier[_END] = _after(earlier[_START], later[_START])
