@@ -640,6 +640,7 @@ def test_what_is_told_again_once_its_end_is_deleted_is_in_doubt(
 ) -> None:
     log = Log(store, tmp_path / "log")
     log.write(*(block(seconds, "anna", event) for seconds, event in ((0, "alloc"), (200, "release"))))
+    log.write(block(260, "anna", "alloc"), block(280, "anna", "release"))
     log.write(block(300, "berta", "alloc", B))
     log.read(400)
     purge_assignments(store, at(250))
@@ -648,6 +649,11 @@ def test_what_is_told_again_once_its_end_is_deleted_is_in_doubt(
     log.read(500, again)
     assert told(store, 300) == ("ambiguous", ["anna"])
     assert told(store, 300, B) == ("one", ["berta"])
+    # Nor has what is told behind it, and is known to have ended, begun anew.
+    again.write_text(HEADER + block(260, "anna", "alloc"))
+    log.read(500, again)
+    assert told(store, 300) == ("ambiguous", ["anna"])
+    assert told(store, 270) == ("one", ["anna"])
 
 
 @pytest.mark.parametrize("format_", ["ports", "detail"])

@@ -212,7 +212,9 @@ class Merger:
             if said == _HELD and seen <= self.told_until:
                 held = self._held[place, first]
                 is_it = held is not None and (held[_SUBSCRIBER], held[_SESSION]) == (subscriber, session)
-                if held is None or not is_it or held[_START] > seen:
+                # Without a name it may be one that was begun anew since, and is over.
+                is_later = held is not None and not session and start > held[_START]
+                if held is None or not is_it or is_later or held[_START] > seen:
                     yield (place, first), subscriber, session, start
 
     def fill(self, gaps: Sequence[Gap]) -> None:
