@@ -1300,6 +1300,17 @@ def test_more_path_behind_a_script_is_another_page_of_it_but_the_same_with_param
     assert found.check("p.test", "/a.html/x?y").kind == "page"
 
 
+@pytest.mark.parametrize("target", ["/listed.html", "/a&b.json", "/q?a=1", "/thumb/1.png?x=%20"])
+def test_what_is_listed_as_it_is_sent_is_not_read_in_other_ways(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = matcher(f"http://p.test{target}")
+    for name in ("is_one_page", "target_readings"):
+        monkeypatch.setattr(f"urlward.engine.matcher.{name}", None)
+    assert found.check("p.test", target).blocked
+    assert found.check_request(["p.test"], target).blocked
+
+
 PARAMETERS = "&".join(f"topic.{n}=%20x" for n in range(990))
 
 
