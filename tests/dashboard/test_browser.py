@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from browsing import COLOURS, NEEDS_SHELL, axe_violations, contrast, launched, luminance
+from browsing import COLOURS, NEEDS_SHELL, axe_violations, launched, luminance, too_pale
 from dashboard.admin_support import EDITING, EVENTS, FIRST, TOKEN, VIEWER_TOKEN, MadeUp, Site, event, serving
 from urlward.dashboard.sources import EventPage
 from urlward.state.audit import append
@@ -415,7 +415,7 @@ def test_it_fits_the_screen_and_can_be_read(page: Any, site: Site, sources: Made
         assert page.evaluate(SMALL) == []
         colours = page.evaluate(COLOURS)
         assert len(colours) > 5
-        assert [(text, ink, paper) for text, ink, paper in colours if contrast(ink, paper) < 4.5] == []
+        assert too_pale(colours) == []
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (luminance(paper) > 0.5) == (scheme == "light")
         if width == WIDTHS[0]:

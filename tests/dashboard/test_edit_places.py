@@ -1,5 +1,6 @@
-"""Edits by places that have moved meanwhile, since another file has a table less: no other table is hit."""
+"""Edits by places, also of those that have moved since, as another file has a table less: no other is hit."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,15 @@ networks = ["203.0.113.0/24"]
 """
 
 
+checked = Editor._try
+"""By which a change is tried: a process of its own, unless it does not even fit."""
+
+
 @pytest.fixture
 def editor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Editor:
     (tmp_path / "main.toml").write_text(MAIN)
     (tmp_path / "more.toml").write_text(MORE)
-    monkeypatch.setattr(Editor, "_try", lambda *_: None)  # a process of its own, which is not what matters
+    monkeypatch.setattr(Editor, "_try", lambda *_: None)  # which is not what matters
     return Editor(read_config(tmp_path / "main.toml"), tmp_path / "state")
 
 
@@ -76,3 +81,23 @@ def test_a_place_that_is_none_is_told(editor: Editor) -> None:
             editor.save("rule", at, {"action": "allow"}, "ann")
     with pytest.raises(UrlwardError, match="no such table"):
         editor.save("feed", "feed.7", {"category": "x"}, "ann")
+
+
+def test_rules_and_a_schedule_go_where_the_last_file_is(editor: Editor, tmp_path: Path) -> None:
+    more = tmp_path / "more.toml"
+    editor.save("schedule", "", {"name": "never now", "zone": "UTC", "days": ["mon", "tue"]}, "ann")
+    editor.save("rule", "group.2", {"action": "allow", "lists": ["a"]}, "ann")
+    editor.save("rule", "", {"action": "block", "schedule": "never now"}, "ann")
+    assert [row["at"] for row in editor.overview()["rule"]] == ["rule.0", "group.2.rule.0"]
+    with pytest.MonkeyPatch.context() as real:
+        real.setattr(Editor, "_try", checked)
+        with pytest.raises(UrlwardError, match=r"there is no \[schedule\.never now\]"):
+            editor.remove("schedule", "schedule.never now", "ann")
+    for kind, at in (("rule", "rule.0"), ("schedule", "schedule.never now"), ("rule", "group.2.rule.0")):
+        editor.remove(kind, at, "ann")
+    assert more.read_text().strip() == MORE.strip()
+    editor.save("feed", "feed.2", {"category": "games"}, "ann")
+    assert 'category = "games"' in more.read_text()
+    assert (tmp_path / "main.toml").read_text() == MAIN
+    told = [json.loads(line) for line in (tmp_path / "state/audit.jsonl").read_text().splitlines()]
+    assert [line["table"] for line in told[-2:]] == ["removed rule group.2.rule.0", "changed feed feed.2"]

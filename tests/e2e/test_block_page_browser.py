@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from browsing import COLOURS, NEEDS_SHELL, axe_violations, contrast, heard, launched, luminance
+from browsing import COLOURS, NEEDS_SHELL, axe_violations, heard, launched, luminance, too_pale
 from urlward.config import PageTable
 from urlward.proxy.block_page import BlockNotice, BlockPage
 
@@ -114,8 +114,7 @@ def test_text_has_contrast(browser: Any, site: Site, scheme: str) -> None:
         colours = page.evaluate(COLOURS)
     assert len(colours) > 15
     assert REFERENCE in {text for text, _, _ in colours}
-    poor = [(text, ink, paper) for text, ink, paper in colours if contrast(ink, paper) < 4.5]
-    assert poor == []
+    assert too_pale(colours) == []
 
 
 def test_light_and_dark_differ(browser: Any, site: Site) -> None:

@@ -18,7 +18,9 @@ from urlward.engine.delta import make_delta
 from urlward.engine.digest import Key
 
 KEY = Key(SECRET)
-POINTS = 40
+POINTS = 10
+"""Moments between steps, each of which is tried by itself."""
+
 TEXT_POINTS = 6
 
 
