@@ -834,10 +834,13 @@ def test_what_no_origin_serves_as_a_listed_page_passes() -> None:
         ("/topic/5/a-title", "/api/topic/5/a-title?_=1"),
         ("/forum/user/a", "/forum/api/user/a"),
         ("/d/5-a-title", "/api/discussions/5-a-title?bySlug=true&page%5Bnear%5D=0"),
+        # IIS
+        ("/A/b.aspx?Id=5", "/a/B.ASPX?x=Y&id=5"),
         # MediaWiki, with a parameter behind the title
         ("/wiki/A_title", "/wiki/A%20title?x"),
         ("/wiki/A_title", "/wiki/%E2%80%8Ea%C2%A0_t%E2%80%8Eitle_?x"),
         ("/wiki/A_title", "/wiki/:A__title?x"),
+        ("/wiki/Eighteen", "/wiki/eighteen?x"),
         ("/wiki/A_title", "/wiki/A_title_%23x?x"),
         ("/b/wiki/%C3%89t%C3%A9_a/b", "/b/wiki/E%CC%81te%CC%81%20a/b_?x"),
         ("/w/index.php/Talk:A_title", "/w/index.php/Talk:A%20title?x"),
