@@ -125,9 +125,8 @@ def _list(args: argparse.Namespace) -> int:
         until = f", until {entry.expires}" if entry.expires else ""
         category = f" ({entry.category})" if entry.category else ""
         note = f": {entry.note}" if entry.note else ""
-        print(
-            f"{entry.id}  {_does(entry)}{category}{until}  {row['created']} {entry.who}{note}{_closed(entry.sealed, key)}"
-        )
+        note += _closed(entry.sealed, key)
+        print(f"{entry.id}  {_does(entry)}{category}{until}  {row['created']} {entry.who}{note}")
     return DONE
 
 
