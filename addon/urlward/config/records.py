@@ -189,8 +189,8 @@ def records_problems(
 
 def records_notes(records: RecordsTable | None) -> Iterator[Problem]:
     """What of ``[records]`` may be a slip."""
-    for name in ("blocks", "assignments") if records is not None else ():
-        days = getattr(records.days, name)
+    days_of = {} if records is None else records.days.model_dump(include={"blocks", "assignments"})
+    for name, days in days_of.items():
         if days is not None and days > LONG:
             told = f"{days} days are more than {days // 366} years: records of persons are kept for that long"
             yield Problem(f"records.days.{name}", told)
