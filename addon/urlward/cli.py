@@ -40,6 +40,7 @@ from urlward.config import (
     Problem,
     read_config,
 )
+from urlward.config.records import records_notes
 from urlward.config.tables import named_address
 from urlward.engine.errors import UrlwardError, fault_report
 from urlward.feeds.setup import listed_objections, make_keeper, make_policy, tell_of_rules
@@ -291,6 +292,9 @@ def _preflight(args: argparse.Namespace, settings: "Settings") -> bool:
         from urlward.service.leftovers import unheeded
 
         for text in unheeded(settings.config):
+            say(text, warning=True)
+    if notes := [*records_notes(settings.config.records)]:
+        for text in settings.config.refused(*notes).lines:
             say(text, warning=True)
     if args.check:
         from urlward.gateway.service import unready

@@ -446,7 +446,10 @@ def test_leases_between_two_imports_are_not_known_where_the_file_is_written_anew
     for _ in follow(store, source, log.path, ReadOptions(), clock=lambda: at(6000) / 1000, wait=wait):
         pass
     assert told(store, 5900, B) == ("one", ["berta"])
-    assert spans(store) == [(100, 3700)]
+    for before, left in ((4000, [(100, 3700)]), (8000, [])):
+        purge_assignments(store, at(before))
+        assert spans(store) == left
+    assert told(store, 5900, B) == ("one", ["berta"])
 
 
 @pytest.mark.parametrize("is_quiet", [False, True])

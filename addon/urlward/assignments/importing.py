@@ -194,6 +194,7 @@ class FileReader:
         self._options, self._follows, self._begins = options, follows, begins
         with _told(path):
             self.fd = regular_fd(path)
+        self._opened = int(clock() * 1000)
         # While a block is written, the next is read.
         self._writer = ThreadPoolExecutor(1)
         self._writing: tuple[Future[None], Imported] | None = None
@@ -439,10 +440,10 @@ class FileReader:
         written anew after it was read last."""
         since = max((one.read for one in self._known if self._is_of(one.path)), default=0)
         # Of several that are imported together the first is read after all that.
-        if not self._begins or not 0 < since <= self._source.read or self._asked - since < SECOND:
+        if not self._begins or not 0 < since <= self._source.read or self._opened - since < SECOND:
             return []
         self.result.left = since
-        return [Gap(self._source.id, self._source.path, since, self._asked, ANEW)]
+        return [Gap(self._source.id, self._source.path, since, self._opened, ANEW)]
 
     def _following(self, first: int) -> int:
         """When the same log went on after this had ended, in ms, of what was read already: what has no end
